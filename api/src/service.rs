@@ -1,0 +1,76 @@
+//! Which Services are ours and what they name: one reading for controller and proxy.
+//!
+//! Pure.
+
+use crate::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
+use crate::{NetworkRef, ParseNetworkRef};
+use k8s_openapi::api::core::v1::Service;
+
+/// Whether the Service carries our service-proxy-name label: kube-proxy leaves it alone and we answer for it.
+pub fn is_ours(service: &Service) -> bool {
+    service
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(PROXY_NAME_LABEL))
+        .is_some_and(|name| name == PROXY_NAME)
+}
+
+/// Why a Service of ours has no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoNetwork {
+    /// The label is there, the annotation is not.
+    #[error(
+        "annotation {SERVICE_NETWORK_ANNOTATION} is missing: set it to the network-attachment-definition its endpoints are on, or remove the label {PROXY_NAME_LABEL}"
+    )]
+    Missing,
+    /// The annotation names no network.
+    #[error("annotation {SERVICE_NETWORK_ANNOTATION} {0}")]
+    Malformed(#[from] ParseNetworkRef),
+}
+
+/// The network attachment a Service of ours is bound to.
+pub fn network(service: &Service) -> Result<NetworkRef, NoNetwork> {
+    let annotations = service.metadata.annotations.as_ref();
+    let value = annotations
+        .and_then(|a| a.get(SERVICE_NETWORK_ANNOTATION))
+        .ok_or(NoNetwork::Missing)?;
+    let own_namespace = service.metadata.namespace.as_deref().unwrap_or("default");
+    Ok(NetworkRef::parse(value, own_namespace)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(metadata: &serde_json::Value) -> Service {
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn the_label_makes_a_service_ours_whatever_its_annotations() {
+        assert!(is_ours(&service(
+            &json!({"labels": {PROXY_NAME_LABEL: PROXY_NAME}})
+        )));
+        assert!(!is_ours(&service(
+            &json!({"labels": {PROXY_NAME_LABEL: "cilium"}})
+        )));
+        assert!(!is_ours(&service(
+            &json!({"annotations": {SERVICE_NETWORK_ANNOTATION: "macvlan1"}})
+        )));
+    }
+
+    #[test]
+    fn the_annotation_names_the_network() {
+        let annotated =
+            service(&json!({"namespace": "web", "annotations": {SERVICE_NETWORK_ANNOTATION: "macvlan1"}}));
+        assert_eq!(network(&annotated).unwrap().to_string(), "web/macvlan1");
+        assert_eq!(
+            network(&service(&json!({"namespace": "web"}))),
+            Err(NoNetwork::Missing)
+        );
+        let malformed = service(&json!({"annotations": {SERVICE_NETWORK_ANNOTATION: "a/b/c"}}));
+        assert!(network(&malformed).unwrap_err().to_string().contains("a/b/c"));
+    }
+}
