@@ -1,1 +1,17 @@
-//! placeholder
+//! What the `main` of operator, controller and proxy would each copy: arguments, logs, traces, the Kubernetes client, health and
+//! metrics endpoints, the lease, shutdown. No domain.
+//!
+//! A `main` parses its arguments and calls [`run`] with its work; everything long-running is joined there, none is detached.
+
+pub mod args;
+mod client;
+mod health;
+mod http;
+pub mod lease;
+pub mod logs;
+mod run;
+mod signal;
+
+pub use args::ProcessArgs;
+pub use health::Health;
+pub use run::{Error, Identity, Process, run};

@@ -1,0 +1,141 @@
+//! The life of a process: set up, work, stop.
+
+use crate::args::ProcessArgs;
+use crate::{Health, client, http, logs, signal};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How long the work may take to return once it is asked to. Below the 30 s that Kubernetes grants a pod.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Who this process is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Binary name, also the service name of its traces.
+    pub name: &'static str,
+    /// Version, as `--version` prints it.
+    pub version: &'static str,
+    /// Where health and metrics are served unless `--http-address` says otherwise.
+    pub http: SocketAddr,
+}
+
+/// What the work gets.
+#[derive(Clone)]
+pub struct Process {
+    /// Connection to the API server.
+    pub client: Client,
+    /// Where the work reports that it is ready and alive.
+    pub health: Health,
+    /// Cancelled when the process must stop; the work then has 20 s to return.
+    pub shutdown: CancellationToken,
+}
+
+/// Why a process ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Logs could not be set up.
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    /// No client.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The health and metrics address cannot be served.
+    #[error("health and metrics cannot be served on {address}; choose another --http-address")]
+    Http {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Usually: in use.
+        #[source]
+        source: io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals cannot be received")]
+    Signal(#[source] io::Error),
+    /// The work failed.
+    #[error("{name} failed")]
+    Work {
+        /// Binary name.
+        name: &'static str,
+        /// Its own error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The work returned although nobody asked it to.
+    #[error("{0} stopped by itself")]
+    Ended(&'static str),
+    /// The work did not return in time.
+    #[error("{0} did not stop within 20 s of being asked to")]
+    Stuck(&'static str),
+}
+
+/// Sets up TLS, logs, client and endpoints, runs `work`, and stops it on SIGTERM or SIGINT.
+///
+/// Returns `Ok` only when the process was asked to stop and the work returned without error.
+pub async fn run<W, F, E>(
+    identity: Identity,
+    args: &ProcessArgs,
+    registry: Registry,
+    work: W,
+) -> Result<(), Error>
+where
+    W: FnOnce(Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Identity { name, version, http } = identity;
+    // An error only says that a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _telemetry = logs::init(name, args)?;
+    let address = args.http_address.unwrap_or(http);
+    let listener = http::bind(address)
+        .await
+        .map_err(|source| Error::Http { address, source })?;
+    let process = Process {
+        client: client::connect(args).await?,
+        health: Health::new(),
+        shutdown: CancellationToken::new(),
+    };
+    info!(name, version, http = %address, "Started");
+
+    let server = http::serve(listener, process.health.clone(), registry);
+    let shutdown = process.shutdown.clone();
+    let outcome = async move {
+        work(process).await.map_err(|error| Error::Work {
+            name,
+            source: error.into(),
+        })
+    };
+    tokio::select! {
+        ended = until_asked_to_stop(name, outcome, shutdown) => ended,
+        stopped = server => Err(Error::Http { address, source: stopped.err().unwrap_or_else(|| io::Error::other("stopped")) }),
+    }
+}
+
+async fn until_asked_to_stop(
+    name: &'static str,
+    work: impl Future<Output = Result<(), Error>>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    tokio::pin!(work);
+    tokio::select! {
+        ended = &mut work => {
+            ended?;
+            return Err(Error::Ended(name));
+        }
+        signal = signal::termination() => info!(signal = signal.map_err(Error::Signal)?, "Stopping"),
+    }
+    shutdown.cancel();
+    let stopped = tokio::time::timeout(GRACE, work)
+        .await
+        .unwrap_or(Err(Error::Stuck(name)));
+    match &stopped {
+        Ok(()) => info!("Stopped"),
+        Err(error) => warn!(%error, "Stopped with an error"),
+    }
+    stopped
+}
