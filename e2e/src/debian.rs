@@ -1,0 +1,70 @@
+//! Debian packages the test bed needs: installs what is missing, after saying so.
+//!
+//! Writes: the machine's package database, by `apt-get`.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use crate::command;
+
+/// Makes sure that `packages` are installed. `say` hears about an installation before it starts.
+pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say(&format!("installing Debian packages: {}", missing.join(" ")));
+    let by_hand = || format!("install them by hand: apt-get install {}", missing.join(" "));
+    apt_get(&["update"]).with_context(by_hand)?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+    apt_get(&install).with_context(by_hand)
+}
+
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    // dpkg-query exits with 1 when a package is unknown and still lists the others.
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
+        .args(packages)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run dpkg-query: the test bed supports Debian and its derivatives only")?;
+    Ok(not_installed(packages, &String::from_utf8_lossy(&output.stdout)))
+}
+
+fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
+    let installed: Vec<_> = listing
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    packages
+        .iter()
+        .filter(|package| !installed.contains(package))
+        .copied()
+        .collect()
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    command::output(
+        Command::new("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null()),
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_and_unknown_packages_are_missing() {
+        let listing = "runc installed\nconmon config-files\n";
+        assert_eq!(
+            not_installed(&["runc", "conmon", "socat"], listing),
+            ["conmon", "socat"]
+        );
+    }
+}
