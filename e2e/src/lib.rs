@@ -10,6 +10,7 @@ pub mod apiserver;
 pub mod command;
 pub mod control_plane;
 pub mod debian;
+pub mod images;
 pub mod pki;
 pub mod tools;
 pub mod wait;

@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result};
 mod build;
 mod recipe;
 
+pub(crate) use recipe::hex;
+
 pub use recipe::{
     ALL, CNI, CONTAINERD2, COREDNS, CRIO, ETCD, KUBE_APISERVER, KUBE_CONTROLLER_MANAGER, KUBE_PROXY,
     KUBE_SCHEDULER, KUBECTL, KUBELET, MULTUS, Tool, WHEREABOUTS,
