@@ -1,0 +1,68 @@
+# The one door to this repository. `make help` lists what is behind it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Everything that is expensive to make and survives a checkout: cargo's target, the cluster's programs, images.
+export MULTUS_SERVICE_CACHE ?= $(HOME)/.cache/multus-service
+export CARGO_TARGET_DIR ?= $(MULTUS_SERVICE_CACHE)/target
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Build all, start a cluster, show a Service answering over a second network (root)
+	cargo run --quiet --locked -p e2e --bin demo
+
+.PHONY: demo-down
+demo-down: ## Remove every trace of the demo and its cluster (root)
+	cargo run --quiet --locked -p e2e --bin cluster -- down
+
+.PHONY: cluster-up
+cluster-up: ## Start the two-node test cluster (root)
+	cargo run --quiet --locked -p e2e --bin cluster -- up
+
+.PHONY: cluster-down
+cluster-down: ## Stop the test cluster and remove every trace of it (root)
+	cargo run --quiet --locked -p e2e --bin cluster -- down
+
+.PHONY: images
+images: ## Build the images of operator, controller and proxy
+	cargo run --quiet --locked -p e2e --bin images
+
+.PHONY: manifests
+manifests: ## Write the generated files again: the CRD in config/crd
+	cargo run --quiet --locked -p operator -- crd > config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new
+	mv config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml
+
+.PHONY: lint
+lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO_DENY) --locked check bans licenses sources
+
+$(CARGO_DENY):
+	CARGO_TARGET_DIR= cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+
+.PHONY: test
+test: ## Every level of test; installs what it needs (root)
+	.ci/levels lint fast netns apiserver e2e
+
+.PHONY: test-fast
+test-fast: ## The tests that need neither root nor a cluster
+	.ci/levels fast
+
+.PHONY: test-netns
+test-netns: ## Rules and routes on real packets, in network namespaces (root)
+	.ci/levels netns
+
+.PHONY: test-apiserver
+test-apiserver: ## Controller and operator on a real kube-apiserver
+	.ci/levels apiserver
+
+.PHONY: test-e2e
+test-e2e: ## The whole system on the two-node cluster (root)
+	.ci/levels e2e
