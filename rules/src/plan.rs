@@ -1,0 +1,237 @@
+//! `plan`: Services and slices and a pod's attachments become what the pod's network namespace must hold.
+//!
+//! Pure. In two steps, because the first is the same for all pods: [`network_rules`] once per network and change, [`pod_rules`]
+//! per pod. Whatever cannot be served is a value beside the rules and changes nothing for the others.
+
+use crate::{
+    AttachedNetwork, Family, NetworkRules, NotServed, ObjectName, PodRules, PortRules, RefusedAddress,
+    ServedService, Slice, Source, VipRules, endpoints,
+};
+use api::NetworkRef;
+use api::network_status::{self, NetworkStatus};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::sync::Arc;
+
+/// What a pod's namespace must hold, and what it does not get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The rules.
+    pub rules: PodRules,
+    /// Services, and addresses of Services, that nobody is served.
+    pub unserved: Vec<Unserved>,
+    /// What this pod lacks to be served fully.
+    pub shortcomings: BTreeSet<Shortcoming>,
+}
+
+/// Something that is served to no pod.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    /// A Service.
+    #[error("Service \"{service}\" is not served: {why}")]
+    Service {
+        /// Which.
+        service: ObjectName,
+        /// Why.
+        why: NotServed,
+    },
+    /// An endpoint address.
+    #[error("{0}")]
+    Address(#[from] RefusedAddress),
+}
+
+/// What one pod lacks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Shortcoming {
+    /// No interface of the pod on the network has an address of a family in which Services have ClusterIPs.
+    #[error(
+        "no interface on network \"{network}\" has an {family} address: {family} ClusterIPs of its Services are refused in this pod; give the network-attachment-definition an {family} IPAM range"
+    )]
+    NoAddress {
+        /// The network.
+        network: NetworkRef,
+        /// The family.
+        family: Family,
+    },
+    /// Several interfaces could serve; one does.
+    #[error(
+        "{count} interfaces are on network \"{network}\": flows to {family} ClusterIPs use {interface:?}, the first one listed"
+    )]
+    SeveralInterfaces {
+        /// The network.
+        network: NetworkRef,
+        /// The family.
+        family: Family,
+        /// The interface in use.
+        interface: String,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// The whole of it for one pod, from the objects themselves.
+pub fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkStatus]) -> Plan {
+    let mut unserved = Vec::new();
+    let mut served = Vec::new();
+    for service in services {
+        match ServedService::parse(service) {
+            Ok(service) => served.push(service),
+            Err(why) if why.is_fault() => unserved.push(Unserved::Service {
+                service: name_of(service),
+                why,
+            }),
+            Err(_) => {}
+        }
+    }
+    let slices: Vec<Slice> = slices
+        .iter()
+        .filter_map(|slice| Slice::parse(slice).ok())
+        .collect();
+    let refused = slices.iter().flat_map(|slice| slice.refused.iter().cloned());
+    unserved.extend(refused.map(Unserved::Address));
+    let mut networks = BTreeMap::new();
+    for network in served
+        .iter()
+        .map(|service| &service.network)
+        .collect::<BTreeSet<_>>()
+    {
+        let on_it = served.iter().filter(|service| service.network == *network);
+        let (rules, taken) = network_rules(on_it.map(|service| (service, slices.iter())));
+        networks.insert(network.clone(), Arc::new(rules));
+        unserved.extend(
+            taken
+                .into_iter()
+                .map(|(service, why)| Unserved::Service { service, why }),
+        );
+    }
+    unserved.sort_by_key(ToString::to_string);
+    let (rules, shortcomings) = pod_rules(attachments, &networks);
+    Plan {
+        rules,
+        unserved,
+        shortcomings,
+    }
+}
+
+/// The rules of one network from its Services, each with the slices that may count for it.
+///
+/// When two Services claim one ClusterIP the first by name keeps it; the other is named with the reason.
+pub fn network_rules<'a, S>(
+    services: impl IntoIterator<Item = (&'a ServedService, S)>,
+) -> (NetworkRules, Vec<(ObjectName, NotServed)>)
+where
+    S: IntoIterator<Item = &'a Slice>,
+{
+    let mut sorted: Vec<_> = services.into_iter().collect();
+    sorted.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    let (mut rules, mut taken) = (NetworkRules::default(), Vec::new());
+    for (service, slices) in sorted {
+        let slices: Vec<&Slice> = slices
+            .into_iter()
+            .filter(|slice| slice.counts_for(service))
+            .collect();
+        for vip in &service.vips {
+            match rules.vips.entry(*vip) {
+                btree_map::Entry::Vacant(free) => {
+                    let ports = service.ports.iter().map(|(port, name)| {
+                        let endpoints = endpoints::of_port(&slices, name, port.protocol, *vip);
+                        (
+                            *port,
+                            PortRules {
+                                name: name.clone(),
+                                endpoints,
+                            },
+                        )
+                    });
+                    free.insert(Arc::new(VipRules {
+                        service: service.name.clone(),
+                        ports: ports.collect(),
+                    }));
+                }
+                btree_map::Entry::Occupied(kept) => {
+                    let other = kept.get().service.clone();
+                    taken.push((service.name.clone(), NotServed::VipTaken { vip: *vip, other }));
+                }
+            }
+        }
+    }
+    (rules, taken)
+}
+
+/// The rules of a pod with these attachments, given the rules of all networks.
+pub fn pod_rules(
+    attachments: &[NetworkStatus],
+    networks: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
+) -> (PodRules, BTreeSet<Shortcoming>) {
+    let (mut rules, mut shortcomings) = (PodRules::default(), BTreeSet::new());
+    for (network, shared) in networks.iter().filter(|(_, shared)| !shared.vips.is_empty()) {
+        let interfaces: Vec<&NetworkStatus> = network_status::on(attachments, network).collect();
+        if interfaces.is_empty() {
+            continue;
+        }
+        let mut source = |family| source(network, shared, &interfaces, family, &mut shortcomings);
+        let attached = AttachedNetwork {
+            ipv4: source(Family::V4),
+            ipv6: source(Family::V6),
+            rules: Arc::clone(shared),
+        };
+        rules.networks.insert(network.clone(), attached);
+    }
+    (rules, shortcomings)
+}
+
+/// The first usable address of `family`, if a VIP needs one.
+fn source(
+    network: &NetworkRef,
+    shared: &NetworkRules,
+    interfaces: &[&NetworkStatus],
+    family: Family,
+    shortcomings: &mut BTreeSet<Shortcoming>,
+) -> Option<Source> {
+    if !shared.vips.keys().any(|vip| Family::of(*vip) == family) {
+        return None;
+    }
+    let usable = interfaces.iter().filter_map(|status| usable(status, family));
+    let candidates: Vec<Source> = usable.collect();
+    match candidates.as_slice() {
+        [] => {
+            shortcomings.insert(Shortcoming::NoAddress {
+                network: network.clone(),
+                family,
+            });
+        }
+        [_] => {}
+        [first, ..] => {
+            let interface = first.interface.clone();
+            shortcomings.insert(Shortcoming::SeveralInterfaces {
+                network: network.clone(),
+                family,
+                interface,
+                count: candidates.len(),
+            });
+        }
+    }
+    candidates.into_iter().next()
+}
+
+fn usable(status: &NetworkStatus, family: Family) -> Option<Source> {
+    let fits = |address: &&std::net::IpAddr| {
+        Family::of(**address) == family && api::address::check(**address).is_ok()
+    };
+    let address = *status.addresses.iter().find(fits)?;
+    (!status.interface.is_empty()).then(|| Source {
+        interface: status.interface.clone(),
+        address,
+    })
+}
+
+fn name_of(service: &Service) -> ObjectName {
+    ObjectName {
+        namespace: service.metadata.namespace.clone().unwrap_or_default(),
+        name: service.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

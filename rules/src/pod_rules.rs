@@ -1,0 +1,202 @@
+//! `PodRules`: everything one pod's network namespace must hold, as a value.
+//!
+//! Pure. Sorted throughout, so equal rules render to equal bytes. The share of a network is one [`Arc`] for all pods on it; a
+//! pod's own part is only which interface and source address it uses.
+
+use crate::ObjectName;
+use api::NetworkRef;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order everything is done.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of `address`.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// Transport protocol of a Service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Reads Kubernetes' name of it; absent means TCP.
+    pub fn parse(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("" | "TCP") => Some(Self::Tcp),
+            Some("UDP") => Some(Self::Udp),
+            Some("SCTP") => Some(Self::Sctp),
+            Some(_) => None,
+        }
+    }
+
+    /// IANA protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+/// As iptables and nft spell it.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// A port of a VIP or of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// 1 to 65535.
+    pub number: u16,
+}
+
+/// What happens to a new flow to one port of a VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRules {
+    /// The Service port's name; empty when it has none.
+    pub name: String,
+    /// Who may get the flow, each with equal weight. Empty: the flow is refused.
+    pub endpoints: BTreeSet<SocketAddr>,
+}
+
+/// One VIP. A port that is not here is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipRules {
+    /// Whose VIP it is.
+    pub service: ObjectName,
+    /// Its ports.
+    pub ports: BTreeMap<Port, PortRules>,
+}
+
+/// The VIPs on one network; the same for every pod attached to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkRules {
+    /// By ClusterIP.
+    pub vips: BTreeMap<IpAddr, Arc<VipRules>>,
+}
+
+/// Which way, and with which source address, a pod's flows to the VIPs of a network leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Interface in the pod.
+    pub interface: String,
+    /// An address of that interface.
+    pub address: IpAddr,
+}
+
+/// A pod's attachment to one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedNetwork {
+    /// For IPv4 VIPs. `None`: they are refused, for the flow would leave by another interface.
+    pub ipv4: Option<Source>,
+    /// The same for IPv6.
+    pub ipv6: Option<Source>,
+    /// The network's share.
+    pub rules: Arc<NetworkRules>,
+}
+
+impl AttachedNetwork {
+    /// The source for VIPs of `family`.
+    pub fn source(&self, family: Family) -> Option<&Source> {
+        match family {
+            Family::V4 => self.ipv4.as_ref(),
+            Family::V6 => self.ipv6.as_ref(),
+        }
+    }
+}
+
+/// Everything of ours that one pod's network namespace must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodRules {
+    /// By network. Only networks that have a VIP.
+    pub networks: BTreeMap<NetworkRef, AttachedNetwork>,
+}
+
+impl PodRules {
+    /// Whether nothing of ours need be there.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+
+    /// Every VIP of `family`, with its rules and where its flows leave; `None` there means all of it is refused.
+    ///
+    /// A ClusterIP is unique in a cluster. Should two networks claim one all the same, the first network has it.
+    pub fn vips(&self, family: Family) -> BTreeMap<IpAddr, (&VipRules, Option<&Source>)> {
+        let mut vips = BTreeMap::new();
+        for attached in self.networks.values() {
+            let source = attached.source(family);
+            for (vip, rules) in &attached.rules.vips {
+                if Family::of(*vip) == family {
+                    vips.entry(*vip).or_insert_with(|| (rules.as_ref(), source));
+                }
+            }
+        }
+        vips
+    }
+
+    /// The host routes to VIPs, and the sources they carry.
+    pub fn routes(&self) -> BTreeMap<IpAddr, &Source> {
+        let of = |family| self.vips(family).into_iter();
+        let routed = Family::ALL.into_iter().flat_map(of);
+        routed
+            .filter_map(|(vip, (_, source))| Some((vip, source?)))
+            .collect()
+    }
+
+    /// The sources in use: addresses that the namespace must hold before anything is written into it.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let networks = self.networks.values();
+        networks.flat_map(|attached| {
+            Family::ALL.into_iter().filter_map(|family| {
+                let used = attached.rules.vips.keys().any(|vip| Family::of(*vip) == family);
+                attached.source(family).filter(|_| used)
+            })
+        })
+    }
+}

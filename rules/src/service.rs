@@ -1,0 +1,266 @@
+//! `ServedService`: a Service of ours, read once, so that the rest cannot meet a malformed one.
+//!
+//! Pure. What cannot be served is an error value that says what to do, never a panic.
+
+use crate::{Port, Protocol};
+use api::NetworkRef;
+use api::service::{NoNetwork, is_ours, network};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Service that can be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedService {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its UID, which tells it from an earlier Service of that name.
+    pub uid: String,
+    /// The network its endpoints are on.
+    pub network: NetworkRef,
+    /// Its ClusterIPs.
+    pub vips: BTreeSet<IpAddr>,
+    /// Its ports and their names; an unnamed port has the name `""`.
+    pub ports: BTreeMap<Port, String>,
+}
+
+/// Why a Service is not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotServed {
+    /// It has not our label.
+    #[error(
+        "it has not the label {}={}",
+        api::names::PROXY_NAME_LABEL,
+        api::names::PROXY_NAME
+    )]
+    NotOurs,
+    /// It names no network.
+    #[error("{0}")]
+    Network(#[from] NoNetwork),
+    /// `type: ExternalName`.
+    #[error(
+        "spec.type is ExternalName, which has no ClusterIP: use ClusterIP, or remove the label {}",
+        api::names::PROXY_NAME_LABEL
+    )]
+    ExternalName,
+    /// `clusterIP: None`: DNS answers the endpoints themselves.
+    #[error("spec.clusterIP is None: a headless Service has no ClusterIP to translate")]
+    Headless,
+    /// The API server has not given it a ClusterIP yet.
+    #[error("spec.clusterIP is not allocated yet")]
+    NoVip,
+    /// An entry of `clusterIPs` that nobody could connect to.
+    #[error("spec.clusterIPs: {0:?} cannot be a ClusterIP: recreate the Service")]
+    Vip(String),
+    /// A port the API server would have refused.
+    #[error("spec.ports: {port} {protocol:?} is not a port: use 1 to 65535 and TCP, UDP or SCTP")]
+    Port {
+        /// The number found.
+        port: i32,
+        /// The protocol found.
+        protocol: String,
+    },
+    /// No name, namespace or UID, or one that Kubernetes does not allow.
+    #[error("metadata: name {0:?} is not one the API server gives")]
+    Metadata(String),
+    /// Another Service has the same ClusterIP.
+    #[error(
+        "spec.clusterIPs: {vip} is also the ClusterIP of Service \"{other}\", which keeps it: recreate one of the two"
+    )]
+    VipTaken {
+        /// The address.
+        vip: IpAddr,
+        /// Who keeps it.
+        other: ObjectName,
+    },
+}
+
+impl NotServed {
+    /// Whether somebody should know; a Service that is simply not for us is no news.
+    pub fn is_fault(&self) -> bool {
+        !matches!(self, Self::NotOurs | Self::Headless | Self::NoVip)
+    }
+}
+
+impl ServedService {
+    /// Reads a Service as a watch delivers it.
+    pub fn parse(service: &Service) -> Result<Self, NotServed> {
+        if !is_ours(service) {
+            return Err(NotServed::NotOurs);
+        }
+        let spec = service.spec.clone().unwrap_or_default();
+        if spec.type_.as_deref() == Some("ExternalName") {
+            return Err(NotServed::ExternalName);
+        }
+        let network = network(service)?;
+        let (name, uid) = identity(service)?;
+        let listed = spec.cluster_ips.filter(|vips| !vips.is_empty());
+        let vips = listed.or_else(|| Some(vec![spec.cluster_ip?]));
+        Ok(Self {
+            name,
+            uid,
+            network,
+            vips: parse_vips(&vips.unwrap_or_default())?,
+            ports: parse_ports(&spec.ports.unwrap_or_default())?,
+        })
+    }
+}
+
+fn identity(service: &Service) -> Result<(ObjectName, String), NotServed> {
+    let name = ObjectName {
+        namespace: service.metadata.namespace.clone().unwrap_or_default(),
+        name: service.metadata.name.clone().unwrap_or_default(),
+    };
+    let uid = service.metadata.uid.clone().unwrap_or_default();
+    if is_plain(&name.namespace) && is_plain(&name.name) && !uid.is_empty() {
+        Ok((name, uid))
+    } else {
+        Err(NotServed::Metadata(name.to_string().chars().take(128).collect()))
+    }
+}
+
+fn parse_vips(vips: &[String]) -> Result<BTreeSet<IpAddr>, NotServed> {
+    match vips {
+        [] => Err(NotServed::NoVip),
+        [none] if none.is_empty() => Err(NotServed::NoVip),
+        [none, ..] if none == "None" => Err(NotServed::Headless),
+        _ => vips.iter().map(|vip| parse_vip(vip)).collect(),
+    }
+}
+
+fn parse_vip(text: &str) -> Result<IpAddr, NotServed> {
+    let usable = |vip: &IpAddr| api::address::check(*vip).is_ok();
+    let vip = text.parse().ok().filter(usable);
+    vip.ok_or_else(|| NotServed::Vip(text.chars().take(64).collect()))
+}
+
+fn parse_ports(ports: &[ServicePort]) -> Result<BTreeMap<Port, String>, NotServed> {
+    let mut parsed = BTreeMap::new();
+    for port in ports {
+        let name = port.name.clone().unwrap_or_default();
+        let number = u16::try_from(port.port).ok().filter(|number| *number > 0);
+        let protocol = Protocol::parse(port.protocol.as_deref());
+        match (number, protocol) {
+            (Some(number), Some(protocol)) if name.is_empty() || is_plain(&name) => {
+                parsed.entry(Port { protocol, number }).or_insert(name);
+            }
+            _ => {
+                return Err(NotServed::Port {
+                    port: port.port,
+                    protocol: port.protocol.clone().unwrap_or_default(),
+                });
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+/// Names stand in rule comments, so nothing but what the API server lets through may be in one.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn service(patch: &Value) -> Service {
+        let mut service = json!({
+            "metadata": {
+                "name": "nginx", "namespace": "web", "uid": "u-1",
+                "labels": {"service.kubernetes.io/service-proxy-name": "multus-proxy"},
+                "annotations": {"k8s.v1.cni.cncf.io/service-network": "macvlan1"},
+            },
+            "spec": {"clusterIP": "172.30.0.10", "clusterIPs": ["172.30.0.10", "fd00:96::a"], "ports": [{"port": 80}]},
+        });
+        merge(&mut service, patch);
+        serde_json::from_value(service).unwrap()
+    }
+
+    /// RFC 7386.
+    fn merge(target: &mut Value, patch: &Value) {
+        match (target, patch) {
+            (Value::Object(target), Value::Object(patch)) => {
+                for (key, value) in patch {
+                    if value.is_null() {
+                        target.remove(key);
+                    } else {
+                        merge(target.entry(key.clone()).or_insert(Value::Null), value);
+                    }
+                }
+            }
+            (target, patch) => target.clone_from(patch),
+        }
+    }
+
+    #[test]
+    fn reads_what_a_user_applies() {
+        let patch = json!({"spec": {"ports": [
+            {"name": "dns", "port": 53, "protocol": "UDP"},
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            {"name": "m3ua", "port": 2905, "protocol": "SCTP"},
+        ]}});
+        let parsed = ServedService::parse(&service(&patch)).unwrap();
+        assert_eq!(parsed.name.to_string(), "web/nginx");
+        assert_eq!(parsed.network.to_string(), "web/macvlan1");
+        assert_eq!(
+            parsed.vips,
+            BTreeSet::from(["172.30.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()])
+        );
+        let ports: Vec<_> = parsed
+            .ports
+            .iter()
+            .map(|(port, name)| format!("{}/{} {name}", port.protocol, port.number))
+            .collect();
+        assert_eq!(ports, ["tcp/53 dns-tcp", "udp/53 dns", "sctp/2905 m3ua"]);
+    }
+
+    #[test]
+    fn an_object_of_an_old_api_server_without_cluster_ips_is_read() {
+        let parsed = ServedService::parse(&service(&json!({"spec": {"clusterIPs": null}}))).unwrap();
+        assert_eq!(parsed.vips, BTreeSet::from(["172.30.0.10".parse().unwrap()]));
+    }
+
+    #[rstest]
+    #[case::label_missing(json!({"metadata": {"labels": null}}), "has not the label", false)]
+    #[case::label_of_another_proxy(json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "cilium"}}}), "has not the label", false)]
+    #[case::annotation_missing(json!({"metadata": {"annotations": null}}), "is missing", true)]
+    #[case::annotation_malformed(json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "a,b"}}}), "several networks", true)]
+    #[case::external_name(json!({"spec": {"type": "ExternalName", "clusterIP": null, "clusterIPs": null}}), "ExternalName", true)]
+    #[case::headless(json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}), "headless", false)]
+    #[case::not_allocated(json!({"spec": {"clusterIP": "", "clusterIPs": null}}), "not allocated", false)]
+    #[case::no_spec(json!({"spec": null}), "not allocated", false)]
+    #[case::vip_is_text(json!({"spec": {"clusterIPs": ["172.30.0"]}}), "\"172.30.0\"", true)]
+    #[case::vip_is_loopback(json!({"spec": {"clusterIPs": ["127.0.0.1"]}}), "\"127.0.0.1\"", true)]
+    #[case::port_zero(json!({"spec": {"ports": [{"port": 0}]}}), "is not a port", true)]
+    #[case::port_negative(json!({"spec": {"ports": [{"port": -80}]}}), "-80", true)]
+    #[case::port_too_big(json!({"spec": {"ports": [{"port": 65536}]}}), "65536", true)]
+    #[case::protocol(json!({"spec": {"ports": [{"port": 80, "protocol": "QUIC"}]}}), "QUIC", true)]
+    #[case::port_name_breaks_out(json!({"spec": {"ports": [{"port": 80, "name": "a\" -j DROP\nCOMMIT"}]}}), "is not a port", true)]
+    #[case::name_breaks_out(json!({"metadata": {"name": "a\nCOMMIT"}}), "is not one", true)]
+    #[case::no_uid(json!({"metadata": {"uid": null}}), "is not one", true)]
+    fn what_cannot_be_served_says_why(#[case] patch: Value, #[case] says: &str, #[case] is_fault: bool) {
+        let why = ServedService::parse(&service(&patch)).unwrap_err();
+        assert!(why.to_string().contains(says), "{why}");
+        assert_eq!(why.is_fault(), is_fault);
+    }
+}

@@ -1,0 +1,242 @@
+//! `Slice`: an EndpointSlice of our controller (or of the Go original's), read once and trimmed.
+//!
+//! Pure. A slice counts for a Service only with our managed-by label, the service-name label and an ownerReference to the
+//! Service's UID: whoever may create slices in a namespace does not thereby steer its traffic by accident, and slices of a deleted
+//! Service cannot serve its successor of the same name.
+
+use crate::{ObjectName, Port, Protocol, ServedService};
+use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
+use k8s_openapi::api::discovery::v1::{self, EndpointSlice};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// A slice that can count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its own name.
+    pub name: ObjectName,
+    /// The Service it says it belongs to.
+    pub service: ObjectName,
+    /// UIDs of the Services that own it.
+    pub owners: BTreeSet<String>,
+    /// Its ports: the Service port's name, and where endpoints listen.
+    pub ports: Vec<(String, Port)>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Addresses nobody may be sent to.
+    pub refused: Vec<RefusedAddress>,
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Of the slice's family. The Go original lists every address of a pod that has several interfaces on the network;
+    /// the API calls them fungible.
+    pub addresses: Vec<IpAddr>,
+    /// Takes new flows (or asked to be published regardless).
+    pub ready: bool,
+    /// Its readiness probe succeeds, whether or not it is terminating.
+    pub serving: bool,
+    /// Its pod is being deleted.
+    pub terminating: bool,
+}
+
+/// An address that is not used as endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("EndpointSlice \"{slice}\": address {address:?} is not used: {why}")]
+pub struct RefusedAddress {
+    /// Where it stands.
+    pub slice: ObjectName,
+    /// Its text, cut.
+    pub address: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Why a slice does not count.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCounted {
+    /// Written by another controller.
+    #[error("label {MANAGED_BY_LABEL} is not {MANAGED_BY}")]
+    NotOurs,
+    /// Belongs to no Service.
+    #[error("label {SERVICE_NAME_LABEL} is missing")]
+    NoService,
+    /// `FQDN`, or a family unknown to us.
+    #[error("addressType {0:?} is neither IPv4 nor IPv6")]
+    AddressType(String),
+}
+
+impl Slice {
+    /// Reads a slice as a watch delivers it.
+    pub fn parse(slice: &EndpointSlice) -> Result<Self, NotCounted> {
+        let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
+        if label(MANAGED_BY_LABEL).is_none_or(|value| value != MANAGED_BY) {
+            return Err(NotCounted::NotOurs);
+        }
+        let service = label(SERVICE_NAME_LABEL).ok_or(NotCounted::NoService)?;
+        if !["IPv4", "IPv6"].contains(&slice.address_type.as_str()) {
+            return Err(NotCounted::AddressType(
+                slice.address_type.chars().take(32).collect(),
+            ));
+        }
+        let namespace = slice.metadata.namespace.clone().unwrap_or_default();
+        let mut parsed = Self {
+            name: ObjectName {
+                namespace: namespace.clone(),
+                name: slice.metadata.name.clone().unwrap_or_default(),
+            },
+            service: ObjectName {
+                namespace,
+                name: service.clone(),
+            },
+            owners: owners(slice),
+            ports: slice.ports.iter().flatten().filter_map(port).collect(),
+            endpoints: Vec::new(),
+            refused: Vec::new(),
+        };
+        for endpoint in &slice.endpoints {
+            let endpoint = parsed.endpoint(endpoint, &slice.address_type);
+            parsed.endpoints.push(endpoint);
+        }
+        Ok(parsed)
+    }
+
+    /// Whether its endpoints are those of `service`.
+    pub fn counts_for(&self, service: &ServedService) -> bool {
+        self.service == service.name && self.owners.contains(&service.uid)
+    }
+
+    fn endpoint(&mut self, endpoint: &v1::Endpoint, address_type: &str) -> Endpoint {
+        let conditions = endpoint.conditions.clone().unwrap_or_default();
+        // "A nil value should be interpreted as true"; serving "should defer to the ready condition", terminating is false.
+        let ready = conditions.ready.unwrap_or(true);
+        Endpoint {
+            addresses: endpoint
+                .addresses
+                .iter()
+                .filter_map(|text| self.address(text, address_type))
+                .collect(),
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+        }
+    }
+
+    fn address(&mut self, text: &str, address_type: &str) -> Option<IpAddr> {
+        let why = match text.parse::<IpAddr>() {
+            Err(_) => "it is not an IP address".to_owned(),
+            Ok(address) if address.is_ipv4() != (address_type == "IPv4") => {
+                format!("the slice's addressType is {address_type}")
+            }
+            Ok(address) => match api::address::check(address) {
+                Ok(()) => return Some(address),
+                Err(why) => why.to_string(),
+            },
+        };
+        let address = text.chars().take(64).collect();
+        self.refused.push(RefusedAddress {
+            slice: self.name.clone(),
+            address,
+            why,
+        });
+        None
+    }
+}
+
+fn owners(slice: &EndpointSlice) -> BTreeSet<String> {
+    let owners = slice.metadata.owner_references.iter().flatten();
+    owners
+        .filter(|owner| owner.kind == "Service")
+        .map(|owner| owner.uid.clone())
+        .collect()
+}
+
+/// A port without a number means "all ports", which no Service port can mean: kube-proxy ignores it too.
+fn port(port: &v1::EndpointPort) -> Option<(String, Port)> {
+    let number = u16::try_from(port.port?).ok().filter(|number| *number > 0)?;
+    let protocol = Protocol::parse(port.protocol.as_deref())?;
+    Some((port.name.clone().unwrap_or_default(), Port { protocol, number }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn slice(labels: &Value, address_type: &str, endpoints: &Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"name": "nginx-multus-x7k2p", "namespace": "web", "labels": labels, "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Service", "name": "nginx", "uid": "u-1"},
+                {"apiVersion": "v1", "kind": "ConfigMap", "name": "nginx", "uid": "u-2"},
+            ]},
+            "addressType": address_type,
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}, {"name": "all"}, {"name": "bad", "port": 70000}],
+            "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn labels() -> Value {
+        json!({MANAGED_BY_LABEL: MANAGED_BY, SERVICE_NAME_LABEL: "nginx"})
+    }
+
+    #[test]
+    fn reads_what_a_controller_writes() {
+        let parsed = Slice::parse(&slice(&labels(), "IPv4", &json!([{"addresses": ["10.1.0.2"]}]))).unwrap();
+        assert_eq!(parsed.service.to_string(), "web/nginx");
+        assert_eq!(parsed.owners, BTreeSet::from(["u-1".to_owned()]));
+        assert_eq!(
+            parsed.ports,
+            [(
+                "http".to_owned(),
+                Port {
+                    protocol: Protocol::Tcp,
+                    number: 8080
+                }
+            )]
+        );
+    }
+
+    #[rstest]
+    #[case::absent(json!(null), (true, true, false))]
+    #[case::not_ready(json!({"ready": false}), (false, false, false))]
+    #[case::terminating(json!({"ready": false, "serving": true, "terminating": true}), (false, true, true))]
+    #[case::published(json!({"ready": true, "serving": false, "terminating": true}), (true, false, true))]
+    fn absent_conditions_mean_what_the_api_says(#[case] conditions: Value, #[case] want: (bool, bool, bool)) {
+        let endpoints = json!([{"addresses": ["10.1.0.2"], "conditions": conditions}]);
+        let parsed = Slice::parse(&slice(&labels(), "IPv4", &endpoints)).unwrap();
+        let endpoint = &parsed.endpoints[0];
+        assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), want);
+    }
+
+    #[rstest]
+    #[case::kubernetes_own(json!({MANAGED_BY_LABEL: "endpointslice-controller.k8s.io", SERVICE_NAME_LABEL: "nginx"}), "IPv4", NotCounted::NotOurs)]
+    #[case::no_labels(json!({}), "IPv4", NotCounted::NotOurs)]
+    #[case::no_service(json!({MANAGED_BY_LABEL: MANAGED_BY}), "IPv4", NotCounted::NoService)]
+    #[case::names(labels(), "FQDN", NotCounted::AddressType("FQDN".into()))]
+    fn others_do_not_count(#[case] labels: Value, #[case] address_type: &str, #[case] why: NotCounted) {
+        assert_eq!(Slice::parse(&slice(&labels, address_type, &json!([]))), Err(why));
+    }
+
+    #[rstest]
+    #[case::text("web-0", "not an IP")]
+    #[case::prefix("10.1.0.2/24", "not an IP")]
+    #[case::other_family("fd00:1::2", "addressType is IPv4")]
+    #[case::loopback("127.0.0.1", "loopback")]
+    #[case::link_local("169.254.169.254", "link-local")]
+    fn an_address_nobody_may_be_sent_to_is_left_out_and_said(#[case] address: &str, #[case] why: &str) {
+        let endpoints = json!([{"addresses": [address, "10.1.0.3"]}]);
+        let parsed = Slice::parse(&slice(&labels(), "IPv4", &endpoints)).unwrap();
+        assert_eq!(
+            parsed.endpoints[0].addresses,
+            ["10.1.0.3".parse::<IpAddr>().unwrap()]
+        );
+        let message = parsed.refused[0].to_string();
+        assert!(
+            message.contains(why) && message.contains(address) && message.contains("web/nginx-multus-x7k2p"),
+            "{message}"
+        );
+    }
+}
