@@ -1,1 +1,22 @@
-//! placeholder
+//! The endpoint controller: EndpointSlices with the addresses that pods have on a secondary network.
+//!
+//! ```text
+//! watches ─► index ─► triggers ─► queue ─► gather ─► accept, plan ─► apply
+//!  [I/O]     [pure]    [pure]     [pure]   [pure]       [pure]       [the only writer]
+//!                        └──────────── reconcile: the driver ───────────┘
+//! ```
+//!
+//! | file | decides |
+//! |---|---|
+//! | [`objects`] | what is remembered of Pods, Nodes, Services and slices |
+//! | [`accept`] | whether a Service is served, from which network and pods |
+//! | [`plan`] | which slices it should have, and the writes that lead there |
+//! | [`triggers`] | which change wakes which Service |
+//! | [`queue`] | when a woken Service is due |
+
+pub mod accept;
+pub mod notice;
+pub mod objects;
+pub mod plan;
+pub mod selector;
+pub mod settings;

@@ -1,0 +1,127 @@
+//! What a Service's owner is told: each thing that is not served as written, and what to do about it.
+//!
+//! Pure. A notice is a value; `apply/events.rs` makes it an Event, `apply/condition.rs` a condition.
+
+use std::fmt::Write as _;
+
+/// Why something of a Service is not served, or not as expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The service-network annotation is missing or names no network.
+    InvalidNetwork,
+    /// The network is in a namespace this Service may not use.
+    NetworkNotAllowed,
+    /// Type ExternalName.
+    ExternalName,
+    /// The selector annotation cannot be read.
+    InvalidSelector,
+    /// Both `spec.selector` and the selector annotation.
+    SelectorIgnored,
+    /// A headless Service with `spec.selector`: DNS answers both networks.
+    HeadlessWithSelector,
+    /// Slices of another controller are left on a selectorless Service.
+    ForeignEndpoints,
+    /// NodePort, LoadBalancer or external IPs.
+    NotOnThisNetwork,
+    /// The network attachment definition does not exist.
+    NetworkNotFound,
+    /// A selected pod is not attached to the network.
+    NotAttached,
+    /// A pod's network-status cannot be read.
+    InvalidNetworkStatus,
+    /// No selected pod has an address of a family of the Service.
+    FamilyMissing,
+    /// An address cannot be an endpoint.
+    AddressRefused,
+    /// Two pods report one address.
+    DuplicateAddress,
+    /// Topology hints were asked for and cannot be given.
+    TopologyAwareHintsDisabled,
+}
+
+impl Reason {
+    /// The Event's reason.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidNetwork => "InvalidNetwork",
+            Self::NetworkNotAllowed => "NetworkNotAllowed",
+            Self::ExternalName => "ExternalNameNotServed",
+            Self::InvalidSelector => "InvalidSelector",
+            Self::SelectorIgnored => "SelectorAnnotationIgnored",
+            Self::HeadlessWithSelector => "HeadlessWithSelector",
+            Self::ForeignEndpoints => "ForeignEndpoints",
+            Self::NotOnThisNetwork => "NotServedOnThisNetwork",
+            Self::NetworkNotFound => "NetworkNotFound",
+            Self::NotAttached => "PodNotAttached",
+            Self::InvalidNetworkStatus => "InvalidNetworkStatus",
+            Self::FamilyMissing => "AddressFamilyMissing",
+            Self::AddressRefused => "AddressRefused",
+            Self::DuplicateAddress => "DuplicateAddress",
+            Self::TopologyAwareHintsDisabled => "TopologyAwareHintsDisabled",
+        }
+    }
+
+    /// Whether the Service is not served at all because of it.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidNetwork | Self::NetworkNotAllowed | Self::ExternalName | Self::InvalidSelector
+        )
+    }
+}
+
+/// One thing to tell, with its remedy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Notice {
+    /// What kind of thing.
+    pub reason: Reason,
+    /// For the Service's owner: object, field, value and remedy. At most [`MAX_MESSAGE`] bytes.
+    pub message: String,
+}
+
+/// Longest note the events API accepts.
+pub const MAX_MESSAGE: usize = 1024;
+
+impl Notice {
+    /// A notice; a longer message is cut.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE {
+            let end = (0..=MAX_MESSAGE - 3)
+                .rev()
+                .find(|end| message.is_char_boundary(*end));
+            message.truncate(end.unwrap_or(0));
+            message.push_str("...");
+        }
+        Self { reason, message }
+    }
+}
+
+/// Names the first few of many: `a, b, c and 7 more`.
+pub fn first_few<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 3;
+    let names: Vec<_> = names.into_iter().collect();
+    let mut text = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " and {} more", names.len() - SHOWN);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let notice = Notice::new(Reason::InvalidSelector, "é".repeat(5000));
+        assert!(notice.message.len() <= MAX_MESSAGE && notice.message.ends_with("..."));
+    }
+
+    #[test]
+    fn many_names_are_counted() {
+        assert_eq!(first_few(["a", "b"]), "a, b");
+        assert_eq!(first_few(["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
+    }
+}

@@ -1,0 +1,283 @@
+//! What the controller reads of a Pod.
+//!
+//! Pure. Fields that no decision reads are dropped while parsing: a cluster's pods fit in memory, and a status heartbeat is no change.
+
+use super::{Labels, ObjectKey};
+use api::names::NETWORK_STATUS_ANNOTATION;
+use api::network_status;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod as FullPod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource;
+use serde::Deserialize;
+use std::net::IpAddr;
+
+/// The fields of a Pod that are parsed.
+#[derive(Resource, Deserialize, Clone, Debug, Default)]
+#[resource(inherit = FullPod)]
+pub struct PodObject {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<String>,
+    hostname: Option<String>,
+    subdomain: Option<String>,
+    #[serde(default)]
+    containers: Vec<Container>,
+    #[serde(default)]
+    init_containers: Vec<Container>,
+}
+
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    #[serde(default)]
+    ports: Vec<ContainerPort>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    container_port: u16,
+    protocol: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+    last_transition_time: Option<Time>,
+}
+
+/// A Pod as decisions see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace.
+    pub namespace: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+    /// UID: another Pod of the same name is another endpoint.
+    pub uid: Box<str>,
+    /// Labels, for selectors.
+    pub labels: Labels,
+    /// Creation time; decides which of two pods with one address keeps it.
+    pub created: Option<Timestamp>,
+    /// Phase Succeeded or Failed: it will never serve again.
+    pub is_finished: bool,
+    /// It has an address on the cluster network, so a sandbox.
+    pub has_sandbox: bool,
+    /// It has been asked to stop.
+    pub is_terminating: bool,
+    /// Condition Ready.
+    pub is_ready: bool,
+    /// When condition Ready last changed.
+    pub ready_changed: Option<Timestamp>,
+    /// The node it runs on.
+    pub node: Option<Box<str>>,
+    /// `spec.hostname`.
+    pub hostname: Option<Box<str>>,
+    /// `spec.subdomain`.
+    pub subdomain: Option<Box<str>>,
+    /// Named ports of its containers, in the order in which a name is looked up.
+    pub ports: Box<[NamedPort]>,
+    /// Its interfaces on secondary networks, in the plugin's order; or why the annotation cannot be read.
+    pub attachments: Result<Box<[Attachment]>, Box<str>>,
+}
+
+/// A container port that a Service can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// `name`.
+    pub name: Box<str>,
+    /// `protocol`, TCP when absent.
+    pub protocol: Box<str>,
+    /// `containerPort`.
+    pub number: u16,
+}
+
+/// One interface of a pod on a secondary network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// `namespace/name` of the network attachment.
+    pub network: Box<str>,
+    /// Its addresses, in the plugin's order.
+    pub addresses: Box<[IpAddr]>,
+}
+
+impl Pod {
+    /// Its key.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(&*self.namespace, &*self.name)
+    }
+}
+
+impl From<PodObject> for Pod {
+    fn from(object: PodObject) -> Self {
+        let PodObject {
+            mut metadata,
+            spec,
+            status,
+        } = object;
+        let attachments = attachments(&metadata);
+        let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
+        Self {
+            namespace: metadata.namespace.unwrap_or_default().into(),
+            name: metadata.name.unwrap_or_default().into(),
+            uid: metadata.uid.unwrap_or_default().into(),
+            labels: metadata.labels.take().into(),
+            created: metadata.creation_timestamp.map(|Time(at)| at),
+            is_finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            has_sandbox: status.pod_ip.is_some_and(|ip| !ip.is_empty()),
+            is_terminating: metadata.deletion_timestamp.is_some(),
+            is_ready: ready.is_some_and(|c| c.status == "True"),
+            ready_changed: ready
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|Time(at)| *at),
+            ports: named_ports(&spec),
+            node: set(spec.node_name),
+            hostname: set(spec.hostname),
+            subdomain: set(spec.subdomain),
+            attachments,
+        }
+    }
+}
+
+fn set(text: Option<String>) -> Option<Box<str>> {
+    text.filter(|text| !text.is_empty()).map(Into::into)
+}
+
+/// Containers first, then sidecars (init containers that keep running, KEP-753), as Kubernetes looks a name up.
+fn named_ports(spec: &Spec) -> Box<[NamedPort]> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| &container.ports);
+    ports
+        .filter_map(|port| {
+            Some(NamedPort {
+                name: port.name.as_deref().filter(|name| !name.is_empty())?.into(),
+                protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
+                number: port.container_port,
+            })
+        })
+        .collect()
+}
+
+fn attachments(metadata: &ObjectMeta) -> Result<Box<[Attachment]>, Box<str>> {
+    let Some(text) = metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(NETWORK_STATUS_ANNOTATION))
+    else {
+        return Ok(Box::default());
+    };
+    let statuses = network_status::parse(text).map_err(|error| Box::from(error.to_string()))?;
+    // The cluster network's entry has no slash in its name, or cannot be named by a Service anyway.
+    let secondary = statuses.into_iter().filter(|status| status.network.contains('/'));
+    Ok(secondary
+        .map(|status| Attachment {
+            network: status.network.into(),
+            addresses: status.addresses.into(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(object: serde_json::Value) -> Pod {
+        serde_json::from_value::<PodObject>(object).unwrap().into()
+    }
+
+    #[test]
+    fn a_pod_is_what_decisions_read() {
+        let parsed = pod(json!({
+            "metadata": {"name": "web-0", "namespace": "shop", "uid": "u1", "labels": {"app": "web"},
+                "creationTimestamp": "2026-01-02T03:04:05Z",
+                "annotations": {NETWORK_STATUS_ANNOTATION: r#"[{"name":"ovn-kubernetes","ips":["10.128.0.7"],"default":true},
+                    {"name":"shop/macvlan1","interface":"net1","ips":["10.1.0.2","fd00:1::2"]}]"#}},
+            "spec": {"nodeName": "node-1", "hostname": "web-0", "subdomain": "web", "containers": [
+                {"name": "c", "image": "x", "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 1}]}]},
+            "status": {"phase": "Running", "podIP": "10.128.0.7", "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-02T03:05:00Z"}]},
+        }));
+        assert_eq!(parsed.key().to_string(), "shop/web-0");
+        assert!(parsed.is_ready && parsed.has_sandbox && !parsed.is_finished && !parsed.is_terminating);
+        assert_eq!(
+            parsed.ready_changed,
+            Some("2026-01-02T03:05:00Z".parse().unwrap())
+        );
+        assert_eq!(parsed.ports.len(), 1);
+        assert_eq!(
+            (
+                &*parsed.ports[0].name,
+                &*parsed.ports[0].protocol,
+                parsed.ports[0].number
+            ),
+            ("http", "TCP", 8080)
+        );
+        let attachments = parsed.attachments.unwrap();
+        assert_eq!(attachments.len(), 1);
+        assert_eq!(&*attachments[0].network, "shop/macvlan1");
+        assert_eq!(attachments[0].addresses.len(), 2);
+    }
+
+    #[test]
+    fn ports_of_sidecars_count_and_those_of_init_containers_do_not() {
+        let parsed = pod(json!({"metadata": {"name": "p"}, "spec": {
+        "containers": [{"ports": [{"name": "http", "containerPort": 80}]}],
+        "initContainers": [
+            {"ports": [{"name": "setup", "containerPort": 1}]},
+            {"restartPolicy": "Always", "ports": [{"name": "mesh", "containerPort": 15001, "protocol": "UDP"}]},
+        ]}}));
+        let names: Vec<_> = parsed.ports.iter().map(|port| &*port.name).collect();
+        assert_eq!(names, ["http", "mesh"]);
+    }
+
+    #[test]
+    fn a_malformed_annotation_is_kept_as_its_error() {
+        let parsed =
+            pod(json!({"metadata": {"name": "p", "annotations": {NETWORK_STATUS_ANNOTATION: "{{{"}}}));
+        assert!(parsed.attachments.unwrap_err().contains("network-status"));
+    }
+
+    #[test]
+    fn a_change_that_no_decision_reads_is_no_change() {
+        let at = |version: &str, image: &str| {
+            pod(
+                json!({"metadata": {"name": "p", "resourceVersion": version, "annotations": {"note": version}},
+                "spec": {"containers": [{"image": image}]}, "status": {"phase": "Running", "hostIP": version}}),
+            )
+        };
+        assert_eq!(at("1", "a"), at("2", "b"));
+    }
+}

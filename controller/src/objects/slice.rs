@@ -1,0 +1,79 @@
+//! What the controller keeps of Services and of its own EndpointSlices, and whose a slice is.
+//!
+//! Pure.
+
+use super::ObjectKey;
+use api::names::SERVICE_NAME_LABEL;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// Drops what no decision reads of a Service.
+pub fn trim_service(service: &mut Service) {
+    service.metadata.managed_fields = None;
+    if let Some(status) = &mut service.status {
+        status.load_balancer = None;
+    }
+}
+
+/// Drops what no decision reads of a slice.
+pub fn trim_slice(slice: &mut EndpointSlice) {
+    slice.metadata.managed_fields = None;
+}
+
+/// The Service a slice says it belongs to.
+pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice
+        .metadata
+        .labels
+        .as_ref()?
+        .get(SERVICE_NAME_LABEL)
+        .filter(|name| !name.is_empty())?;
+    Some(ObjectKey::new(slice.metadata.namespace.clone()?, name.clone()))
+}
+
+/// Whether the slice belongs to this very Service, not to one of the same name before it.
+pub fn is_owned_by(slice: &EndpointSlice, service: &Service) -> bool {
+    let owners = slice.metadata.owner_references.iter().flatten();
+    owners
+        .filter(|owner| owner.kind == "Service" && owner.api_version == "v1")
+        .any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    /// ServiceControllerKey of the Go original: no label, an empty one, a good one.
+    #[rstest]
+    #[case::no_labels(json!(null), None)]
+    #[case::empty(json!({SERVICE_NAME_LABEL: ""}), None)]
+    #[case::named(json!({SERVICE_NAME_LABEL: "web"}), Some("shop/web"))]
+    fn service_controller_key(#[case] labels: serde_json::Value, #[case] want: Option<&str>) {
+        let slice: EndpointSlice = serde_json::from_value(json!({"addressType": "IPv4", "endpoints": [],
+            "metadata": {"name": "s", "namespace": "shop", "labels": labels}}))
+        .unwrap();
+        assert_eq!(service_key(&slice).map(|key| key.to_string()).as_deref(), want);
+    }
+
+    #[rstest]
+    #[case::same_uid("Service", "v1", "u1", true)]
+    #[case::recreated("Service", "v1", "u0", false)]
+    #[case::other_kind("Pod", "v1", "u1", false)]
+    #[case::other_version("Service", "serving.knative.dev/v1", "u1", false)]
+    fn a_slice_belongs_to_one_uid(
+        #[case] kind: &str,
+        #[case] version: &str,
+        #[case] uid: &str,
+        #[case] want: bool,
+    ) {
+        let slice: EndpointSlice =
+            serde_json::from_value(json!({"addressType": "IPv4", "endpoints": [], "metadata": {
+            "ownerReferences": [{"kind": kind, "apiVersion": version, "name": "web", "uid": uid}]}}))
+            .unwrap();
+        let service: Service =
+            serde_json::from_value(json!({"metadata": {"name": "web", "uid": "u1"}})).unwrap();
+        assert_eq!(is_owned_by(&slice, &service), want);
+    }
+}

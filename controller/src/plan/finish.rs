@@ -1,0 +1,116 @@
+//! From placed endpoints to writes.
+//!
+//! Pure. A create beside a delete becomes an update of the slice that would have gone: one write less, and no moment without either.
+
+use super::pack::{Draft, Packed};
+use super::slice::{blank, labels, mirrors_other_labels, set_trigger_time};
+use super::{Family, Input, SlicePlan, family};
+use crate::objects::is_owned_by;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The existing slices by family, and those of no family the Service has, which go.
+pub(super) fn split(
+    input: &Input<'_>,
+) -> (BTreeMap<Family, Vec<Arc<EndpointSlice>>>, Vec<Arc<EndpointSlice>>) {
+    let wanted = family::families(input.service);
+    let mut by_family: BTreeMap<Family, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
+    let mut stray = Vec::new();
+    for slice in input.slices {
+        match Family::parse(&slice.address_type).filter(|family| wanted.contains(family)) {
+            Some(family) => by_family.entry(family).or_default().push(Arc::clone(slice)),
+            None => stray.push(Arc::clone(slice)),
+        }
+    }
+    (by_family, stray)
+}
+
+/// Adds the writes of one family to the plan.
+pub(super) fn finish(input: &Input<'_>, family: Family, packed: Packed, plan: &mut SlicePlan) {
+    let Packed { drafts, mut delete } = packed;
+    let mut create = Vec::new();
+    let mut update = Vec::new();
+    plan.counts.slices += drafts.len();
+    let is_bare = drafts.is_empty();
+    for draft in drafts.into_iter().filter(|draft| draft.is_changed) {
+        match &draft.base {
+            Some(base) => update.push(replacement(input, base, &draft)),
+            None => create.push(fresh(input, family, draft)),
+        }
+    }
+    if is_bare {
+        plan.counts.slices += 1;
+        let placeholder = blank(input.service, family, Vec::new());
+        match &delete[..] {
+            [only] if is_placeholder(input, only, &placeholder) => delete.clear(),
+            _ => create.push(placeholder),
+        }
+    }
+    let kept = reuse(input, &mut create, delete, &mut update);
+    if input.service.metadata.deletion_timestamp.is_some() {
+        // The garbage collector deletes this Service's slices; a new one might come after its pass and stay.
+        create.clear();
+    }
+    for slice in create.iter_mut().chain(&mut update) {
+        set_trigger_time(slice, input.trigger_time);
+    }
+    plan.create.append(&mut create);
+    plan.update.append(&mut update);
+    plan.delete.extend(kept);
+}
+
+fn fresh(input: &Input<'_>, family: Family, draft: Draft) -> EndpointSlice {
+    EndpointSlice {
+        endpoints: draft.endpoints,
+        ..blank(input.service, family, draft.ports)
+    }
+}
+
+fn replacement(input: &Input<'_>, base: &EndpointSlice, draft: &Draft) -> EndpointSlice {
+    let mut slice = base.clone();
+    slice.endpoints.clone_from(&draft.endpoints);
+    slice.metadata.labels = Some(labels(input.service));
+    slice
+}
+
+/// A placeholder that is right as it is: deleting it to create it again would be a write for nothing.
+fn is_placeholder(input: &Input<'_>, slice: &EndpointSlice, placeholder: &EndpointSlice) -> bool {
+    is_owned_by(slice, input.service)
+        && slice.endpoints.is_empty()
+        && slice.ports.as_deref().unwrap_or_default().is_empty()
+        && slice.address_type == placeholder.address_type
+        && !mirrors_other_labels(slice, input.service)
+        && slice.metadata.labels == placeholder.metadata.labels
+}
+
+/// Turns creates into updates of slices that would be deleted; what is still to delete is returned. Slices of an earlier Service
+/// of the same name are not reused: the garbage collector is about to delete them.
+fn reuse(
+    input: &Input<'_>,
+    create: &mut Vec<EndpointSlice>,
+    delete: Vec<Arc<EndpointSlice>>,
+    update: &mut Vec<EndpointSlice>,
+) -> Vec<Arc<EndpointSlice>> {
+    let mut kept = Vec::new();
+    for old in delete {
+        let is_usable = is_owned_by(&old, input.service) && old.metadata.deletion_timestamp.is_none();
+        match is_usable.then(|| create.pop()).flatten() {
+            Some(new) => update.push(in_place_of(&old, new)),
+            None => kept.push(old),
+        }
+    }
+    kept
+}
+
+/// The new slice under the old one's name, UID and resourceVersion.
+fn in_place_of(old: &EndpointSlice, new: EndpointSlice) -> EndpointSlice {
+    let mut metadata = old.metadata.clone();
+    metadata.labels = new.metadata.labels;
+    EndpointSlice {
+        metadata,
+        address_type: new.address_type,
+        endpoints: new.endpoints,
+        ports: new.ports,
+    }
+}

@@ -1,0 +1,27 @@
+//! What an administrator decides for every Service.
+//!
+//! Pure.
+
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+
+/// Settings that change which endpoints a Service gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Most endpoints in one slice.
+    pub max_endpoints_per_slice: usize,
+    /// Namespaces whose networks any Service may name. None: any Service may name any network.
+    pub global_namespaces: Option<BTreeSet<String>>,
+    /// The cluster's Service ranges, in which no endpoint can be. Empty when unknown: then not checked.
+    pub service_cidrs: Vec<IpNet>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_endpoints_per_slice: 100,
+            global_namespaces: Some(BTreeSet::from(["default".to_owned()])),
+            service_cidrs: Vec::new(),
+        }
+    }
+}
