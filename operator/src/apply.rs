@@ -1,0 +1,179 @@
+//! Makes the cluster hold what was built.
+//!
+//! Writes: every operand, by server-side apply with one field manager, and the finalizer of the configuration. Nothing is written
+//! that is already as it should be.
+
+mod drift;
+mod object;
+
+use crate::build::Desired;
+use crate::gather::Observed;
+use crate::operands::Operands;
+use api::MultusServiceConfig;
+use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use object::Applied;
+use serde_json::json;
+use tracing::info;
+
+/// Keeps the configuration until nodes are clean and operands are gone.
+pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
+
+/// Which write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An object could not be applied.
+    #[error("{kind} {name:?} could not be applied: {source}")]
+    Apply {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// An object could not be deleted.
+    #[error("{kind} {name:?} could not be deleted: {source}")]
+    Delete {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// The finalizer could not be set or removed.
+    #[error("the finalizer of MultusServiceConfig \"cluster\" could not be changed: {0}")]
+    Finalizer(#[source] kube::Error),
+}
+
+/// The only writer of operands.
+pub struct Applier {
+    client: Client,
+    namespace: String,
+    applied: Applied,
+}
+
+impl Applier {
+    /// Will write objects in `namespace`, and cluster-scoped ones.
+    pub fn new(client: Client, namespace: String) -> Self {
+        Self {
+            client,
+            namespace,
+            applied: Applied::default(),
+        }
+    }
+
+    /// Writes the difference; returns our objects as they are afterwards, with those that are being deleted.
+    pub async fn apply(&self, desired: &Desired, observed: &Observed) -> Result<Operands, Error> {
+        if desired.finalizer {
+            self.add_finalizer(&observed.config).await?;
+        }
+        let live = self.apply_operands(&desired.operands, &observed.live).await?;
+        if desired.prune {
+            self.prune(&desired.operands, &observed.live).await?;
+        }
+        if !desired.finalizer {
+            self.remove_finalizer(&observed.config).await?;
+        }
+        Ok(live)
+    }
+
+    async fn apply_operands(&self, desired: &Operands, live: &Operands) -> Result<Operands, Error> {
+        let Operands {
+            service_accounts,
+            cluster_role_bindings,
+            role_bindings,
+            deployments,
+            daemon_sets,
+        } = desired;
+        let everywhere = Api::all(self.client.clone());
+        let applied = &self.applied;
+        Ok(Operands {
+            service_accounts: applied
+                .converge(&self.here(), service_accounts, &live.service_accounts)
+                .await?,
+            cluster_role_bindings: applied
+                .converge(&everywhere, cluster_role_bindings, &live.cluster_role_bindings)
+                .await?,
+            role_bindings: applied
+                .converge(&self.here(), role_bindings, &live.role_bindings)
+                .await?,
+            deployments: applied
+                .converge(&self.here(), deployments, &live.deployments)
+                .await?,
+            daemon_sets: applied
+                .converge(&self.here(), daemon_sets, &live.daemon_sets)
+                .await?,
+        })
+    }
+
+    /// Backwards: what runs goes before what it is allowed to do.
+    async fn prune(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
+        let Operands {
+            service_accounts,
+            cluster_role_bindings,
+            role_bindings,
+            deployments,
+            daemon_sets,
+        } = desired;
+        let everywhere = Api::all(self.client.clone());
+        object::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
+        object::prune(&self.here(), deployments, &live.deployments).await?;
+        object::prune(&self.here(), role_bindings, &live.role_bindings).await?;
+        object::prune(&everywhere, cluster_role_bindings, &live.cluster_role_bindings).await?;
+        object::prune(&self.here(), service_accounts, &live.service_accounts).await
+    }
+
+    fn here<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn add_finalizer(&self, config: &MultusServiceConfig) -> Result<(), Error> {
+        if config.finalizers().iter().any(|name| name == FINALIZER)
+            || config.metadata.deletion_timestamp.is_some()
+        {
+            return Ok(());
+        }
+        let finalizers = config.finalizers().iter().map(String::as_str).chain([FINALIZER]);
+        self.set_finalizers(config, finalizers.collect()).await
+    }
+
+    async fn remove_finalizer(&self, config: &MultusServiceConfig) -> Result<(), Error> {
+        if !config.finalizers().iter().any(|name| name == FINALIZER) {
+            return Ok(());
+        }
+        info!("Removed all operands");
+        let others = config
+            .finalizers()
+            .iter()
+            .map(String::as_str)
+            .filter(|&name| name != FINALIZER);
+        self.set_finalizers(config, others.collect()).await
+    }
+
+    /// Not by server-side apply: whoever re-applied the whole object (a backup tool) owns the finalizer as well, and a finalizer
+    /// that two own stays when one lets go. The resourceVersion makes a concurrent change a conflict, which is retried.
+    async fn set_finalizers(&self, config: &MultusServiceConfig, finalizers: Vec<&str>) -> Result<(), Error> {
+        let patch = json!({ "metadata": {
+            "uid": config.metadata.uid,
+            "resourceVersion": config.metadata.resource_version,
+            "finalizers": finalizers,
+        }});
+        let params = PatchParams {
+            field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let configs: Api<MultusServiceConfig> = Api::all(self.client.clone());
+        configs
+            .patch(CONFIG_NAME, &params, &Patch::Merge(patch))
+            .await
+            .map_err(Error::Finalizer)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! The manifests as typed objects, parsed once.
+//!
+//! Pure. The YAML is part of the binary and every file is parsed by a test, so that parsing cannot fail in a cluster.
+
+use crate::operands::Operands;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::rbac::v1::Subject;
+use kube::Resource;
+use serde::de::DeserializeOwned;
+use std::sync::LazyLock;
+
+/// All manifests, in a namespace.
+#[derive(Clone)]
+pub(super) struct Manifests {
+    /// Service accounts and their bindings: nothing in them depends on the configuration.
+    pub(super) identities: Operands,
+    pub(super) controller: Deployment,
+    pub(super) proxy: DaemonSet,
+}
+
+static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
+    identities: Operands {
+        service_accounts: vec![
+            parse(include_str!("../../manifests/controller-service-account.yaml")),
+            parse(include_str!("../../manifests/proxy-service-account.yaml")),
+        ],
+        cluster_role_bindings: vec![
+            parse(include_str!(
+                "../../manifests/controller-cluster-role-binding.yaml"
+            )),
+            parse(include_str!("../../manifests/proxy-cluster-role-binding.yaml")),
+        ],
+        role_bindings: vec![parse(include_str!(
+            "../../manifests/controller-role-binding.yaml"
+        ))],
+        ..Operands::default()
+    },
+    controller: parse(include_str!("../../manifests/controller-deployment.yaml")),
+    proxy: parse(include_str!("../../manifests/proxy-daemonset.yaml")),
+});
+
+fn parse<K: DeserializeOwned>(manifest: &str) -> K {
+    serde_saphyr::from_str(manifest).expect("embedded manifests are parsed by a test")
+}
+
+impl Manifests {
+    pub(super) fn in_namespace(namespace: &str) -> Self {
+        let mut manifests = MANIFESTS.clone();
+        let Self {
+            identities,
+            controller,
+            proxy,
+        } = &mut manifests;
+        place(controller, namespace);
+        place(proxy, namespace);
+        let Operands {
+            service_accounts,
+            cluster_role_bindings,
+            role_bindings,
+            deployments: _,
+            daemon_sets: _,
+        } = identities;
+        for account in service_accounts {
+            place(account, namespace);
+        }
+        for binding in cluster_role_bindings {
+            place_subjects(&mut binding.subjects, namespace);
+        }
+        for binding in role_bindings {
+            place(binding, namespace);
+            place_subjects(&mut binding.subjects, namespace);
+        }
+        manifests
+    }
+}
+
+fn place(object: &mut impl Resource, namespace: &str) {
+    object.meta_mut().namespace = Some(namespace.to_owned());
+}
+
+fn place_subjects(subjects: &mut Option<Vec<Subject>>, namespace: &str) {
+    for subject in subjects.iter_mut().flatten() {
+        subject.namespace = Some(namespace.to_owned());
+    }
+}

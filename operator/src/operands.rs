@@ -1,0 +1,85 @@
+//! The objects the operator owns, by kind: as built, or as found in the cluster.
+//!
+//! Pure. Ownership is by labels ([`SELECTOR`]) and `status.relatedObjects`: an ownerReference to the configuration would let
+//! foreground deletion collect the proxies before the nodes are clean.
+
+use api::config::RelatedObject;
+use api::names::{CONTROLLER, PROXY};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
+use kube::{Resource, ResourceExt};
+
+/// Selects exactly what the operator applied; objects of `config/` lack the first label.
+pub const SELECTOR: &str =
+    "app.kubernetes.io/managed-by=multus-service-operator,app.kubernetes.io/part-of=multus-service";
+
+/// Objects of every owned kind, in the order in which they are applied; removal goes backwards.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Operands {
+    /// Who controller and proxy are.
+    pub service_accounts: Vec<ServiceAccount>,
+    /// What they may do in all namespaces.
+    pub cluster_role_bindings: Vec<ClusterRoleBinding>,
+    /// What they may do in the operator's namespace.
+    pub role_bindings: Vec<RoleBinding>,
+    /// The controller.
+    pub deployments: Vec<Deployment>,
+    /// The proxy.
+    pub daemon_sets: Vec<DaemonSet>,
+}
+
+impl Operands {
+    /// The controller's Deployment.
+    pub fn controller(&self) -> Option<&Deployment> {
+        self.deployments
+            .iter()
+            .find(|object| object.name_any() == CONTROLLER)
+    }
+
+    /// The proxy's DaemonSet.
+    pub fn proxy(&self) -> Option<&DaemonSet> {
+        self.daemon_sets.iter().find(|object| object.name_any() == PROXY)
+    }
+
+    /// References to all objects, sorted.
+    pub fn related_objects(&self) -> Vec<RelatedObject> {
+        let Self {
+            service_accounts,
+            cluster_role_bindings,
+            role_bindings,
+            deployments,
+            daemon_sets,
+        } = self;
+        let mut related = references(service_accounts);
+        related.extend(references(cluster_role_bindings));
+        related.extend(references(role_bindings));
+        related.extend(references(deployments));
+        related.extend(references(daemon_sets));
+        related.sort();
+        related
+    }
+}
+
+fn references<K: Resource<DynamicType = ()>>(objects: &[K]) -> Vec<RelatedObject> {
+    let reference = |object: &K| RelatedObject {
+        group: K::group(&()).into_owned(),
+        resource: K::plural(&()).into_owned(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    };
+    objects.iter().map(reference).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::names::{OPERATOR_MANAGED_BY, PART_OF};
+
+    #[test]
+    fn the_selector_is_spelled_from_the_frozen_names() {
+        let spelled =
+            format!("app.kubernetes.io/managed-by={OPERATOR_MANAGED_BY},app.kubernetes.io/part-of={PART_OF}");
+        assert_eq!(SELECTOR, spelled);
+    }
+}

@@ -1,0 +1,72 @@
+//! The life of the operator: wait for the Lease, take turns while holding it.
+
+use crate::reconcile::Context;
+use crate::validate::ReleaseImages;
+use crate::watches;
+use api::names::OPERATOR;
+use futures::StreamExt;
+use kube::Client;
+use process::lease::{self, LeaseOptions};
+use process::{Health, Process};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// OpenShift's numbers (library-go): a lease of 137 s, tried every 26 s, survives an API server that is away for 78 s.
+const LEASE: Duration = Duration::from_secs(137);
+const RETRY: Duration = Duration::from_secs(26);
+const BEAT: Duration = Duration::from_secs(10);
+
+/// What the operator must know before it reads the cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespace of operator and operands.
+    pub namespace: String,
+    /// Name of this process in the Lease and in events: its pod's.
+    pub holder: String,
+    /// The operands' images when the configuration names none.
+    pub images: ReleaseImages,
+}
+
+/// Runs until the process is asked to stop or loses the Lease.
+pub async fn run(process: Process, options: Options) -> Result<(), lease::Error> {
+    let Process {
+        client,
+        health,
+        shutdown,
+    } = process;
+    // A replica that waits for the Lease does what is expected of it.
+    health.set_ready(true);
+    let lease = LeaseOptions {
+        namespace: options.namespace.clone(),
+        name: OPERATOR.to_owned(),
+        holder: options.holder.clone(),
+        duration: LEASE,
+        renew_before: LEASE.saturating_sub(RETRY),
+    };
+    let lead = lease::lead(client.clone(), lease, shutdown, |shutdown| {
+        turns(client, options, shutdown)
+    });
+    tokio::select! {
+        ended = lead => ended,
+        never = beats(health) => match never {},
+    }
+}
+
+async fn turns(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Infallible> {
+    let namespace = options.namespace.clone();
+    let context = Context::new(client.clone(), options);
+    let mut turns = pin!(watches::turns(&client, &namespace, context, shutdown));
+    while turns.next().await.is_some() {}
+    Ok(())
+}
+
+/// Alive is who can still beat; a turn that hangs is ended by its own limit.
+async fn beats(health: Health) -> Infallible {
+    let mut ticks = tokio::time::interval(BEAT);
+    loop {
+        ticks.tick().await;
+        health.beat();
+    }
+}

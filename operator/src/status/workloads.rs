@@ -1,0 +1,78 @@
+//! What Deployment and DaemonSet say about themselves.
+//!
+//! Pure. The roll-out rules are OpenShift's: a DaemonSet progresses while `updated < current`, never because `desired` grew, so that
+//! a rebooting or new node is no roll-out (cluster-network-operator, `statusmanager`).
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+
+/// Whether at least one replica has been available for long enough.
+pub(super) fn controller_is_available(controller: &Deployment) -> bool {
+    let status = controller.status.as_ref();
+    status
+        .and_then(|status| status.available_replicas)
+        .unwrap_or_default()
+        > 0
+}
+
+/// Whether the Deployment controller has yet to see or finish a change. `NewReplicaSetAvailable` stays when a replica is
+/// rescheduled.
+pub(super) fn controller_is_rolling_out(controller: &Deployment) -> bool {
+    let Some(status) = &controller.status else {
+        return true;
+    };
+    let finished = |conditions: &Vec<_>| {
+        conditions
+            .iter()
+            .any(|condition: &k8s_openapi::api::apps::v1::DeploymentCondition| {
+                condition.type_ == "Progressing"
+                    && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
+            })
+    };
+    status.observed_generation != controller.metadata.generation
+        || !status.conditions.as_ref().is_some_and(finished)
+}
+
+/// How many nodes should run a proxy, once the DaemonSet controller has looked.
+pub(super) fn wanted_proxies(proxy: &DaemonSet) -> Option<i32> {
+    let status = proxy.status.as_ref()?;
+    status
+        .observed_generation
+        .map(|_| status.desired_number_scheduled)
+}
+
+/// Whether at least one proxy serves, or none is wanted.
+pub(super) fn proxy_is_available(proxy: &DaemonSet) -> bool {
+    let available = proxy
+        .status
+        .as_ref()
+        .and_then(|status| status.number_available)
+        .unwrap_or_default();
+    wanted_proxies(proxy).is_some_and(|wanted| wanted == 0 || available > 0)
+}
+
+/// How far proxies are behind the DaemonSet; `None` when they are not.
+pub(super) fn proxy_roll_out(proxy: &DaemonSet) -> Option<String> {
+    let Some(status) = proxy
+        .status
+        .as_ref()
+        .filter(|status| status.observed_generation == proxy.metadata.generation)
+    else {
+        return Some("Waiting for the DaemonSet controller".to_owned());
+    };
+    let (updated, current) = (
+        status.updated_number_scheduled.unwrap_or_default(),
+        status.current_number_scheduled,
+    );
+    (updated < current).then(|| format!("Updating proxies: {updated} of {current} nodes done"))
+}
+
+/// How far a first installation is; `None` when a proxy is available wherever one is wanted.
+pub(super) fn proxy_installation(proxy: &DaemonSet) -> Option<String> {
+    let wanted = wanted_proxies(proxy)?;
+    let available = proxy
+        .status
+        .as_ref()
+        .and_then(|status| status.number_available)
+        .unwrap_or_default();
+    (available < wanted).then(|| format!("Installing proxies: {available} of {wanted} nodes done"))
+}
