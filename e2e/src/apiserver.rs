@@ -42,10 +42,10 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::OnceCell;
 
-use crate::control_plane;
 use crate::pki::{self, Ca, Credentials, Usage};
 use crate::tools::{self, Tool, ToolDir};
 use crate::wait;
+use crate::{command, control_plane};
 use keeper::{Folder, Process};
 
 mod clients;
@@ -159,7 +159,7 @@ impl Apiserver {
 
     async fn wait_ready(&self) -> Result<()> {
         let client = self.client().await?;
-        let ready = wait::until(READY, "kube-apiserver to become ready", async || {
+        let ready = wait::eventually(READY, "kube-apiserver to become ready", async || {
             if let Some(dead) = self.processes.iter().find(|process| process.has_ended()) {
                 return Ok(Some(Err(dead.obituary())));
             }
@@ -170,7 +170,7 @@ impl Apiserver {
         match ready.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(obituary)) => bail!("{obituary}"),
-            Err(error) => Err(error.context(crate::command::tail(&self.file("kube-apiserver.log"), 15))),
+            Err(error) => Err(command::with_tail(&self.file("kube-apiserver.log"), 15)(error)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 /// Runs `program` and returns its standard output. The error names the command, its exit and its last words.
 pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S]) -> Result<String> {
@@ -70,6 +70,11 @@ pub fn tail(log: &Path, count: usize) -> String {
         log.display(),
         last_lines(text.trim(), count).replace('\n', "\n    ")
     )
+}
+
+/// Adds the last `count` lines of `log` to an error, for `map_err`.
+pub fn with_tail(log: &Path, count: usize) -> impl FnOnce(Error) -> Error {
+    move |error| anyhow!("{error:#}\n{}", tail(log, count))
 }
 
 fn last_lines(text: &str, count: usize) -> String {

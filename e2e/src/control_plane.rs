@@ -12,6 +12,8 @@ use crate::pki::{self, Ca, Usage};
 pub const SERVICE_CIDRS: &str = "172.30.0.0/16,fd00:96::/112";
 /// The first Service address, the one of `default/kubernetes`.
 pub const KUBERNETES_SERVICE: &str = "172.30.0.1";
+/// [`KUBERNETES_SERVICE`] for IPv6.
+pub const KUBERNETES_SERVICE_V6: &str = "fd00:96::1";
 /// [`SERVICE_CIDRS`] on a kernel without IPv6.
 pub const SERVICE_CIDR_V4: &str = "172.30.0.0/16";
 

@@ -7,6 +7,7 @@
 //! Nothing here is a mock: every program is the upstream one at the version its `go.mod` pins.
 
 pub mod apiserver;
+pub mod cluster;
 pub mod command;
 pub mod control_plane;
 pub mod debian;

@@ -49,15 +49,16 @@ pub fn cache() -> Result<PathBuf> {
     Ok(home.join(".cache/multus-service"))
 }
 
+/// Whether all of `tools` are built, so that [`ensure`] needs no compiler.
+pub fn are_built(tools: &[&'static Tool]) -> Result<bool> {
+    Ok(wanted(tools)?.iter().all(|(_, dir)| dir.is_dir()))
+}
+
 /// Makes sure that `tools` are built. `say` hears about every build; it is silent when all are cached.
 ///
 /// Safe to call from several processes at once, and after a build was interrupted.
 pub fn ensure(tools: &[&'static Tool], say: &dyn Fn(&str)) -> Result<ToolDir> {
-    let cache = cache()?.join("tools");
-    let mut wanted = Vec::new();
-    for &tool in tools {
-        wanted.push((tool, cache.join(format!("{}-{}", tool.name, tool.key()?))));
-    }
+    let wanted = wanted(tools)?;
     let missing: Vec<_> = wanted.iter().filter(|(_, dir)| !dir.is_dir()).collect();
     if !missing.is_empty() {
         build::check_compiler()?;
@@ -74,4 +75,12 @@ pub fn ensure(tools: &[&'static Tool], say: &dyn Fn(&str)) -> Result<ToolDir> {
     Ok(ToolDir(
         wanted.into_iter().map(|(tool, dir)| (tool.name, dir)).collect(),
     ))
+}
+
+fn wanted(tools: &[&'static Tool]) -> Result<Vec<(&'static Tool, PathBuf)>> {
+    let cache = cache()?.join("tools");
+    tools
+        .iter()
+        .map(|&tool| Ok((tool, cache.join(format!("{}-{}", tool.name, tool.key()?)))))
+        .collect()
 }

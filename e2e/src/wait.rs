@@ -9,29 +9,16 @@ use anyhow::{Result, anyhow};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Calls `probe` until it answers `Some`, for at most `limit`.
+/// Calls `probe` until it answers `true`, for at most `limit`.
 ///
-/// `Ok(None)` and `Err` both mean "not yet"; the last error is part of the failure message, which starts with
-/// `what` ("pod web/a to become ready").
-pub async fn until<T>(
-    limit: Duration,
-    what: &str,
-    mut probe: impl AsyncFnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let mut wait = Wait::new(limit, what);
-    loop {
-        // A probe that hangs must not outlive the deadline.
-        match tokio::time::timeout(wait.left(), probe()).await {
-            Ok(Ok(Some(value))) => return Ok(value),
-            Ok(answer) => wait.saw(answer.err())?,
-            Err(_) => wait.saw(Some(anyhow!("the last attempt did not return")))?,
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+/// `Ok(false)` and `Err` both mean "not yet"; the last error is part of the failure message, which starts with
+/// `what` ("pod web/a to become ready"). `probe` must return by itself.
+pub fn until(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<bool>) -> Result<()> {
+    value(limit, what, || Ok(probe()?.then_some(())))
 }
 
-/// [`until`] for code without a runtime. `probe` must return by itself.
-pub fn poll<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+/// [`until`] for a probe that finds something: `Ok(None)` means "not yet".
+pub fn value<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let mut wait = Wait::new(limit, what);
     loop {
         match probe() {
@@ -39,6 +26,23 @@ pub fn poll<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<Op
             answer => wait.saw(answer.err())?,
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// [`value`] in asynchronous code; an attempt that hangs is cut off at the deadline.
+pub async fn eventually<T>(
+    limit: Duration,
+    what: &str,
+    mut probe: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let mut wait = Wait::new(limit, what);
+    loop {
+        match tokio::time::timeout(wait.left(), probe()).await {
+            Ok(Ok(Some(value))) => return Ok(value),
+            Ok(answer) => wait.saw(answer.err())?,
+            Err(_) => wait.saw(Some(anyhow!("the last attempt did not return")))?,
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -84,7 +88,7 @@ mod tests {
     #[test]
     fn an_answer_ends_the_wait() {
         let mut calls = 0;
-        let answer = poll(Duration::from_secs(5), "the third call", || {
+        let answer = value(Duration::from_secs(5), "the third call", || {
             calls += 1;
             Ok((calls == 3).then_some(calls))
         });
@@ -93,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_deadline_names_what_was_awaited_and_the_last_error() {
-        let error = poll::<()>(Duration::ZERO, "node1 to be Ready", || {
+        let error = value::<()>(Duration::ZERO, "node1 to be Ready", || {
             Err(anyhow!("no such node"))
         })
         .unwrap_err();
@@ -105,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_that_hangs_is_cut_off() {
-        let error = until::<()>(Duration::from_millis(50), "an answer", async || {
+        let error = eventually::<()>(Duration::from_millis(50), "an answer", async || {
             std::future::pending().await
         })
         .await

@@ -48,7 +48,7 @@ async fn a_dropped_server_leaves_nothing() -> anyhow::Result<()> {
     let client = server.client().await?;
     let namespace = server.namespace("gone").await?;
     // Only a controller-manager makes this account, so it is really running.
-    wait::until(
+    wait::eventually(
         Duration::from_secs(30),
         "the default service account",
         async || {
@@ -90,15 +90,15 @@ fn a_killed_test_leaves_nothing() -> anyhow::Result<()> {
         ])
         .env(NOTE, note.path())
         .spawn()?;
-    let folder = wait::poll(Duration::from_secs(90), "the victim's server to be ready", || {
+    let folder = wait::value(Duration::from_secs(90), "the victim's server to be ready", || {
         let text = std::fs::read_to_string(note.path())?;
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))
     })?;
     assert!(!processes_naming(&folder)?.is_empty());
     victim.kill()?;
     victim.wait()?;
-    wait::poll(Duration::from_secs(10), "processes and folder to go", || {
-        Ok((processes_naming(&folder)?.is_empty() && !folder.exists()).then_some(()))
+    wait::until(Duration::from_secs(10), "processes and folder to go", || {
+        Ok(processes_naming(&folder)?.is_empty() && !folder.exists())
     })
 }
 

@@ -168,7 +168,7 @@ pub const CRIO: Tool = Tool {
     name: "crio",
     module: "crio",
     programs: &[("crio", "github.com/cri-o/cri-o/cmd/crio")],
-    tags: "containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper containers_image_ostree_stub",
+    tags: "seccomp containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper containers_image_ostree_stub",
     cgo: true,
     c_program: Some(CProgram {
         file: "pinns",

@@ -1,0 +1,109 @@
+//! A real two-node Kubernetes on this machine, and how tests and people talk to it.
+//!
+//! Writes: everything named in [`layout`], nothing else. etcd, the control plane and two nodes with kubelet, container
+//! runtime, kube-proxy and Multus run in namespaces of their own; both nodes share a data network (`data0`), one L2.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `layout` | every name, address and path |
+//! | `network`, `mounts`, `cgroup` | what the kernel holds for us, made and found again |
+//! | `machine` | a network namespace with processes in it |
+//! | `control`, `node`, `runtime`, `cni` | what runs on them, as configuration |
+//! | `addons`, `loading` | what is put on top: CoreDNS, CRDs, images |
+//! | `preflight`, `choices`, `lock` | what must hold before |
+//! | `up`, `down`, `status`, `logs` | the commands |
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use crate::command;
+use crate::images::Image;
+use crate::tools::{self, ToolDir};
+use choices::Choices;
+use layout::{Machine, Node};
+
+mod addons;
+mod cgroup;
+mod choices;
+mod cni;
+mod control;
+mod down;
+pub mod layout;
+mod loading;
+mod lock;
+pub mod logs;
+mod machine;
+mod mounts;
+mod network;
+mod node;
+mod preflight;
+mod runtime;
+mod status;
+mod up;
+
+pub use down::down;
+pub use runtime::Runtime;
+pub use status::{Line, status};
+pub use up::{UpOptions, up};
+
+/// The admin's kubeconfig file.
+pub fn kubeconfig() -> Result<PathBuf> {
+    let path = layout::kubeconfig();
+    ensure!(path.exists(), "there is no cluster: start one with `cluster up`");
+    Ok(path)
+}
+
+/// Runs the cluster's kubectl as admin and returns what it printed.
+pub fn kubectl(args: &[&str]) -> Result<String> {
+    kubectl_with(&tools::ensure(&[&tools::KUBECTL], &|_| {})?, args)
+}
+
+/// A client as admin. It belongs to the runtime that makes it.
+pub async fn client() -> Result<Client> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig()?)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Runs a command in all namespaces of a node, as a process of the node itself would, and returns what it printed.
+pub fn node_exec(node: &str, args: &[&str]) -> Result<String> {
+    command::output(node_command(node, args)?.stdin(Stdio::null()))
+}
+
+/// [`node_exec`], prepared for the caller to run.
+pub fn node_command<S: AsRef<OsStr>>(node: &str, args: &[S]) -> Result<Command> {
+    let found = Node::named(node);
+    let node = found.with_context(|| format!("there is no node {node:?}; there are node1 and node2"))?;
+    machine::enter(Machine::Node(node), args)
+}
+
+/// Loads images into both nodes; those that are there are skipped.
+pub fn load_images(images: &[Image], say: &dyn Fn(&str)) -> Result<()> {
+    kubeconfig()?;
+    let choices = Choices::load()?.context("there is no cluster: start one with `cluster up`")?;
+    let runtimes: Vec<_> = choices
+        .runtimes
+        .iter()
+        .filter_map(|runtime| runtime.tool())
+        .collect();
+    loading::load(images, &choices, &tools::ensure(&runtimes, say)?, say)
+}
+
+/// kubectl as admin, prepared for the caller to run.
+pub fn kubectl_command(tools: &ToolDir) -> Result<Command> {
+    let mut kubectl = Command::new(tools.main(&tools::KUBECTL)?);
+    kubectl.arg(format!("--kubeconfig={}", kubeconfig()?.display()));
+    Ok(kubectl)
+}
+
+fn kubectl_with(tools: &ToolDir, args: &[&str]) -> Result<String> {
+    // Waits of kubectl itself are bounded by its callers; a request must never hang.
+    let mut kubectl = kubectl_command(tools)?;
+    command::output(kubectl.args(args).stdin(Stdio::null()))
+}

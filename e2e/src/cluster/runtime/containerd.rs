@@ -1,0 +1,60 @@
+//! containerd's configuration, of both lines.
+//!
+//! Pure.
+
+use super::ConfigFile;
+use crate::images::PAUSE;
+
+/// The configuration's file name.
+pub(super) const FILE: &str = "containerd.toml";
+
+/// Configuration format 2, containerd 1.6.
+pub(super) fn version_1(may_lower_oom_score: bool) -> ConfigFile {
+    let restrict = !may_lower_oom_score;
+    file(format!(
+        r#"version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE}"
+  restrict_oom_score_adj = {restrict}
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+"#
+    ))
+}
+
+/// Configuration format 3, containerd 2.
+pub(super) fn version_2(may_lower_oom_score: bool) -> ConfigFile {
+    let restrict = !may_lower_oom_score;
+    file(format!(
+        r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "{PAUSE}"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = {restrict}
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ["/opt/cni/bin"]
+    conf_dir = "/etc/cni/net.d"
+"#
+    ))
+}
+
+fn file(content: String) -> ConfigFile {
+    ConfigFile {
+        name: FILE,
+        content,
+        executable: false,
+    }
+}

@@ -1,0 +1,98 @@
+//! CRI-O's configuration.
+//!
+//! Pure.
+
+use std::path::Path;
+
+use super::ConfigFile;
+use crate::images::PAUSE;
+
+/// The configuration's file name.
+pub(super) const FILE: &str = "crio.conf";
+
+const RUNC: &str = "/usr/sbin/runc";
+const WRAPPED_RUNC: &str = "runc-without-oom-score";
+const POLICY: &str = "policy.json";
+/// Where images and containers are; also how a node's storage is named to skopeo.
+const STORAGE: &str = "/var/lib/containers/storage";
+const RUN_STORAGE: &str = "/run/containers/storage";
+const DRIVER: &str = "overlay";
+
+/// The configuration, the image policy and, where the capability is missing, a runc that does without it.
+pub(super) fn config(pinns: &Path, etc: &Path, may_lower_oom_score: bool) -> Vec<ConfigFile> {
+    let runc = if may_lower_oom_score {
+        RUNC.to_owned()
+    } else {
+        etc.join(WRAPPED_RUNC).display().to_string()
+    };
+    let content = format!(
+        r#"[crio]
+root = "{STORAGE}"
+runroot = "{RUN_STORAGE}"
+storage_driver = "{DRIVER}"
+log_dir = "/var/log/crio/pods"
+version_file = "/run/crio/version"
+version_file_persist = "/var/lib/crio/version"
+# A node that was killed keeps its images.
+clean_shutdown_file = ""
+[crio.api]
+listen = "/run/crio/crio.sock"
+[crio.runtime]
+cgroup_manager = "cgroupfs"
+conmon_cgroup = "pod"
+pinns_path = "{pinns}"
+namespaces_dir = "/run/crio/ns"
+container_exits_dir = "/run/crio/exits"
+container_attach_socket_dir = "/run/crio/attach"
+hooks_dir = []
+default_runtime = "runc"
+[crio.runtime.runtimes.runc]
+runtime_path = "{runc}"
+runtime_root = "/run/runc"
+monitor_path = "/usr/bin/conmon"
+[crio.network]
+network_dir = "/etc/cni/net.d"
+plugin_dirs = ["/opt/cni/bin"]
+[crio.image]
+signature_policy = "{policy}"
+pause_image = "{PAUSE}"
+[crio.nri]
+enable_nri = false
+[crio.metrics]
+enable_metrics = false
+"#,
+        pinns = pinns.display(),
+        policy = etc.join(POLICY).display(),
+    );
+    let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#.to_owned();
+    let mut files = vec![
+        ConfigFile {
+            name: FILE,
+            content,
+            executable: false,
+        },
+        ConfigFile {
+            name: POLICY,
+            content: policy,
+            executable: false,
+        },
+    ];
+    if !may_lower_oom_score {
+        let content = include_str!("runc-without-oom-score.sh").to_owned();
+        files.push(ConfigFile {
+            name: WRAPPED_RUNC,
+            content,
+            executable: true,
+        });
+    }
+    files
+}
+
+/// The command that copies an archive into the node's storage.
+pub(super) fn load(archive: &str, name: &str) -> Vec<String> {
+    let source = format!("docker-archive:{archive}:{name}");
+    let target = format!("containers-storage:[{DRIVER}@{STORAGE}+{RUN_STORAGE}]{name}");
+    ["skopeo", "copy", "--insecure-policy", "--quiet", &source, &target]
+        .map(str::to_owned)
+        .into()
+}
