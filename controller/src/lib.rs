@@ -15,8 +15,21 @@
 //! | [`queue`] | when a woken Service is due |
 
 pub mod accept;
+pub mod apply;
+pub mod condition;
+pub mod decide;
+pub mod gather;
+pub mod index;
+pub mod metrics;
 pub mod notice;
 pub mod objects;
 pub mod plan;
+pub mod queue;
+pub mod reconcile;
+mod run;
 pub mod selector;
 pub mod settings;
+pub mod triggers;
+pub mod watches;
+
+pub use run::{Error, run};

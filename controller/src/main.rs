@@ -1,2 +1,83 @@
-//! placeholder
-fn main() {}
+//! `multus-service-controller`: see the crate `controller`.
+
+use api::names;
+use clap::{ArgAction, Parser};
+use controller::metrics::Metrics;
+use controller::settings::Settings;
+use ipnet::IpNet;
+use process::lease::LeaseOptions;
+use process::{Identity, ProcessArgs};
+use prometheus_client::registry::Registry;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Writes EndpointSlices with the addresses that pods have on a secondary network, for every Service with the label
+/// service.kubernetes.io/service-proxy-name=multus-proxy and the annotation k8s.v1.cni.cncf.io/service-network.
+#[derive(Parser, Debug)]
+#[command(name = names::CONTROLLER, version, max_term_width = 120)]
+struct Args {
+    #[command(flatten)]
+    process: ProcessArgs,
+
+    /// Namespace of the Lease by which one of several replicas writes
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE, value_name = "NAME")]
+    namespace: String,
+
+    /// Name by which this replica holds the Lease and reports Events: the pod's name
+    #[arg(long, env = "POD_NAME", default_value = names::CONTROLLER, value_name = "NAME")]
+    pod_name: String,
+
+    /// Write only while holding the Lease; false only where there is never a second replica
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+
+    /// Most endpoints in one EndpointSlice
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
+    max_endpoints_per_slice: u16,
+
+    /// Namespaces whose networks any Service may name, as Multus' globalNamespaces
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "default",
+        value_name = "NAME,..."
+    )]
+    global_namespaces: Vec<String>,
+
+    /// Whether a Service may name only networks of its own namespace and of the global namespaces
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    network_namespace_isolation: bool,
+
+    /// The cluster's ClusterIP ranges: no endpoint can be in one. Not checked when omitted
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    service_cidrs: Vec<IpNet>,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let identity = Identity {
+        name: names::CONTROLLER,
+        version: env!("CARGO_PKG_VERSION"),
+        http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, names::POD_HTTP_PORT)),
+    };
+    let settings = Settings {
+        max_endpoints_per_slice: args.max_endpoints_per_slice.into(),
+        global_namespaces: args
+            .network_namespace_isolation
+            .then(|| args.global_namespaces.into_iter().collect()),
+        service_cidrs: args.service_cidrs,
+    };
+    let lease = args.leader_elect.then(|| LeaseOptions {
+        namespace: args.namespace,
+        name: names::CONTROLLER.to_owned(),
+        holder: args.pod_name.clone(),
+        duration: Duration::from_secs(15),
+        renew_before: Duration::from_secs(5),
+    });
+    let work =
+        |process| async move { controller::run(process, settings, metrics, &args.pod_name, lease).await };
+    Ok(process::run(identity, &args.process, registry, work).await?)
+}

@@ -21,6 +21,7 @@ mod trigger_time;
 
 pub use family::{Family, families};
 pub use hints::{Routing, routing};
+pub use slice::generate_name;
 pub use trigger_time::{TriggerTimes, trigger_time};
 
 use crate::accept::Binding;

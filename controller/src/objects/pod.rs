@@ -40,15 +40,15 @@ struct Spec {
 #[serde(rename_all = "camelCase")]
 struct Container {
     #[serde(default)]
-    ports: Vec<ContainerPort>,
+    ports: Vec<Port>,
     restart_policy: Option<String>,
 }
 
 #[derive(Deserialize, Clone, Debug)]
-#[serde(rename_all = "camelCase")]
-struct ContainerPort {
+struct Port {
     name: Option<String>,
-    container_port: u16,
+    #[serde(rename = "containerPort")]
+    number: u16,
     protocol: Option<String>,
 }
 
@@ -57,7 +57,7 @@ struct ContainerPort {
 struct Status {
     phase: Option<String>,
     #[serde(rename = "podIP")]
-    pod_ip: Option<String>,
+    address: Option<String>,
     #[serde(default)]
     conditions: Vec<Condition>,
 }
@@ -72,6 +72,7 @@ struct Condition {
 }
 
 /// A Pod as decisions see it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Namespace.
@@ -149,7 +150,7 @@ impl From<PodObject> for Pod {
             labels: metadata.labels.take().into(),
             created: metadata.creation_timestamp.map(|Time(at)| at),
             is_finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-            has_sandbox: status.pod_ip.is_some_and(|ip| !ip.is_empty()),
+            has_sandbox: status.address.is_some_and(|ip| !ip.is_empty()),
             is_terminating: metadata.deletion_timestamp.is_some(),
             is_ready: ready.is_some_and(|c| c.status == "True"),
             ready_changed: ready
@@ -184,7 +185,7 @@ fn named_ports(spec: &Spec) -> Box<[NamedPort]> {
             Some(NamedPort {
                 name: port.name.as_deref().filter(|name| !name.is_empty())?.into(),
                 protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
-                number: port.container_port,
+                number: port.number,
             })
         })
         .collect()

@@ -10,12 +10,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Slices as last seen.
+type Existing = Vec<Arc<EndpointSlice>>;
+
 /// The existing slices by family, and those of no family the Service has, which go.
-pub(super) fn split(
-    input: &Input<'_>,
-) -> (BTreeMap<Family, Vec<Arc<EndpointSlice>>>, Vec<Arc<EndpointSlice>>) {
+pub(super) fn split(input: &Input<'_>) -> (BTreeMap<Family, Existing>, Existing) {
     let wanted = family::families(input.service);
-    let mut by_family: BTreeMap<Family, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
+    let mut by_family: BTreeMap<Family, Existing> = BTreeMap::new();
     let mut stray = Vec::new();
     for slice in input.slices {
         match Family::parse(&slice.address_type).filter(|family| wanted.contains(family)) {

@@ -101,13 +101,11 @@ fn own(endpoint: &Endpoint, with_node: bool) -> Option<EndpointHints> {
 }
 
 /// The hints that send a zone's clients to an endpoint.
-pub(super) fn for_zone(zone: &str) -> Option<EndpointHints> {
-    Some(EndpointHints {
-        for_zones: Some(vec![ForZone {
-            name: zone.to_owned(),
-        }]),
+pub(super) fn for_zone(zone: String) -> EndpointHints {
+    EndpointHints {
+        for_zones: Some(vec![ForZone { name: zone }]),
         for_nodes: None,
-    })
+    }
 }
 
 #[cfg(test)]

@@ -147,21 +147,18 @@ fn place_rest(
     max: usize,
 ) {
     while !wanted.is_empty() {
-        match best_unchanged(drafts, wanted.len(), max) {
-            Some(draft) => {
-                fill(draft, &mut wanted, max);
-                draft.is_changed = true;
-            }
-            None => {
-                let mut draft = Draft {
-                    base: None,
-                    ports: ports.to_vec(),
-                    endpoints: Vec::new(),
-                    is_changed: true,
-                };
-                fill(&mut draft, &mut wanted, max);
-                drafts.push(draft);
-            }
+        if let Some(draft) = best_unchanged(drafts, wanted.len(), max) {
+            fill(draft, &mut wanted, max);
+            draft.is_changed = true;
+        } else {
+            let mut draft = Draft {
+                base: None,
+                ports: ports.to_vec(),
+                endpoints: Vec::new(),
+                is_changed: true,
+            };
+            fill(&mut draft, &mut wanted, max);
+            drafts.push(draft);
         }
     }
 }

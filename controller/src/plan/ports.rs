@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// The ports of a pod as this Service's endpoint, in the Service's order. A named port the pod does not have is left out.
-pub fn endpoint_ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+pub(super) fn endpoint_ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     let ports = service
         .spec
         .as_ref()
@@ -33,9 +33,8 @@ fn protocol(port: &ServicePort) -> &str {
 
 fn resolve(port: &ServicePort, pod: &Pod) -> Option<i32> {
     match &port.target_port {
-        None => Some(port.port),
         // The API server defaults an absent targetPort; 0 stands for absent.
-        Some(IntOrString::Int(0)) => Some(port.port),
+        None | Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
             let named = pod
@@ -49,11 +48,11 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<i32> {
 
 /// What makes two port lists the same group, whatever their order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PortGroup(Vec<(String, i32, String, String)>);
+pub(super) struct PortGroup(Vec<(String, i32, String, String)>);
 
 impl PortGroup {
     /// The group of a port list. Absent fields are their defaults, as other writers leave them out.
-    pub fn of(ports: &[EndpointPort]) -> Self {
+    pub(super) fn of(ports: &[EndpointPort]) -> Self {
         let mut key: Vec<_> = ports
             .iter()
             .map(|port| {

@@ -80,8 +80,8 @@ pub(super) fn assign(nodes: &Nodes, drafts: &mut [Draft]) -> Result<(), Disabled
     for draft in anew {
         for endpoint in &mut draft.endpoints {
             let own = zone_of(endpoint).ok().filter(|_| is_ready(endpoint));
-            let hints = own.and_then(|own| {
-                for_zone(&receiver(own, &mut giving, &mut receiving).unwrap_or_else(|| own.to_owned()))
+            let hints = own.map(|own| {
+                for_zone(receiver(own, &mut giving, &mut receiving).unwrap_or_else(|| own.to_owned()))
             });
             draft.is_changed |= endpoint.hints != hints;
             endpoint.hints = hints;
@@ -137,13 +137,13 @@ fn shares(ratios: &BTreeMap<String, f64>, endpoints: usize) -> Result<BTreeMap<S
     let spare = endpoints
         .checked_sub(total)
         .ok_or(Disabled::Overload { endpoints, zones })?;
-    let share = |ratio: f64| Share {
+    let of_zone = |ratio: f64| Share {
         desired: (ratio * endpoints as f64).max(minimum(ratio) as f64),
         maximum: minimum(ratio) + spare,
     };
     Ok(ratios
         .iter()
-        .map(|(zone, ratio)| (zone.clone(), share(*ratio)))
+        .map(|(zone, ratio)| (zone.clone(), of_zone(*ratio)))
         .collect())
 }
 
@@ -194,7 +194,9 @@ fn exchange(
         .map(surplus)
         .filter(|(_, n)| *n != 0.0)
         .partition(|(_, n)| *n > 0.0);
-    under.values_mut().for_each(|n| *n = -*n);
+    for lack in under.values_mut() {
+        *lack = -*lack;
+    }
     let (mut giving, mut receiving) = (BTreeMap::new(), BTreeMap::new());
     while let (Some((giver, has)), Some((taker, lacks))) = (most(&over), most(&under)) {
         if (has < 1.0 && lacks < 1.0) || has < 0.5 || lacks < 0.5 {

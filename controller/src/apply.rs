@@ -1,0 +1,221 @@
+//! The only writer.
+//!
+//! Writes: EndpointSlices, Events on Services, the Accepted condition of Services. Every update and delete carries UID and
+//! resourceVersion of what it was decided on, so that a leader that was paused cannot undo its successor's work.
+
+mod conditions;
+mod events;
+mod slices;
+
+use crate::notice::Notice;
+use crate::objects::ObjectKey;
+use crate::plan::SlicePlan;
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Client, Resource};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+use tracing::warn;
+
+pub use slices::Written;
+
+/// No request may take longer; the API server itself gives up after 60 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A slice could not be created.
+    #[error("failed to create an EndpointSlice for Service {service}")]
+    Create {
+        /// For which Service.
+        service: ObjectKey,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A slice could not be updated.
+    #[error("failed to update EndpointSlice {slice}")]
+    Update {
+        /// Which slice.
+        slice: ObjectKey,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A slice could not be deleted.
+    #[error("failed to delete EndpointSlice {slice}")]
+    Delete {
+        /// Which slice.
+        slice: ObjectKey,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An Event could not be written.
+    #[error("failed to write event {reason:?} on Service {service}")]
+    Event {
+        /// On which Service.
+        service: ObjectKey,
+        /// The event's reason.
+        reason: &'static str,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The condition could not be written.
+    #[error("failed to write the condition of Service {service}")]
+    Condition {
+        /// Of which Service.
+        service: ObjectKey,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time; the write may have happened, the watch will tell.
+    #[error("no answer from the API server within 30 s")]
+    Timeout,
+}
+
+impl Error {
+    fn status(&self) -> Option<&kube::core::Status> {
+        let (Self::Create { source, .. }
+        | Self::Update { source, .. }
+        | Self::Delete { source, .. }
+        | Self::Event { source, .. }
+        | Self::Condition { source, .. }) = self
+        else {
+            return None;
+        };
+        match &**source {
+            kube::Error::Api(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Somebody else wrote first: what was decided on is out of date.
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 409)
+    }
+
+    /// How long a throttling API server asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let details = self.status()?.details.as_ref()?;
+        (details.retry_after_seconds > 0).then(|| Duration::from_secs(details.retry_after_seconds.into()))
+    }
+}
+
+/// What is to be written for one Service.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Which Service.
+    pub key: ObjectKey,
+    /// The Service itself, when it is ours.
+    pub service: Option<Arc<Service>>,
+    /// Its slices.
+    pub slices: SlicePlan,
+    /// What its owner has not been told yet.
+    pub notices: Vec<Notice>,
+    /// Its condition, when that changes.
+    pub condition: Option<Condition>,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Slices as the API server has them now, and those that are gone.
+    pub slices: Written,
+    /// Whether everything there was to tell has been told.
+    pub is_told: bool,
+    /// The first thing that failed.
+    pub error: Option<Error>,
+}
+
+/// Writes to one cluster.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    /// Who reports Events: the pod's name.
+    instance: Arc<str>,
+}
+
+impl Writer {
+    /// A writer that reports as `instance`.
+    pub fn new(client: Client, instance: &str) -> Self {
+        Self {
+            client,
+            instance: instance.into(),
+        }
+    }
+
+    /// Writes slices first, then what there is to tell: a failing Event never holds endpoints up.
+    pub async fn apply(&self, work: Work) -> Done {
+        let (slices, failed) = slices::write(&self.client, &work).await;
+        let told = self.tell(&work).await;
+        if let Err(error) = &told {
+            warn!(service = %work.key, error = %chain(error), "Owner could not be told");
+        }
+        Done {
+            slices,
+            is_told: told.is_ok(),
+            error: failed.or_else(|| told.err()),
+        }
+    }
+
+    async fn tell(&self, work: &Work) -> Result<(), Error> {
+        let Some(service) = &work.service else {
+            return Ok(());
+        };
+        for notice in &work.notices {
+            events::publish(
+                &self.client,
+                &self.instance,
+                reference(service),
+                notice,
+                &work.key,
+            )
+            .await?;
+        }
+        match &work.condition {
+            Some(condition) => conditions::write(&self.client, service, condition, &work.key).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn reference(service: &Service) -> ObjectReference {
+    service.object_ref(&())
+}
+
+/// The error and its causes, for one log line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A request with a bound on its time.
+async fn bounded<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+    failed: impl FnOnce(Box<kube::Error>) -> Error,
+) -> Result<T, Error> {
+    match timeout(REQUEST_TIMEOUT, request).await {
+        Ok(answer) => answer.map_err(|error| failed(Box::new(error))),
+        Err(_) => Err(Error::Timeout),
+    }
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+fn slice_key(slice: &EndpointSlice) -> ObjectKey {
+    ObjectKey::of(slice)
+}

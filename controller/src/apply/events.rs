@@ -1,0 +1,113 @@
+//! Writes: Events on Services (`events.k8s.io/v1`).
+//!
+//! An Event's name is made from what it says, so saying it again, also by another replica or after a restart, finds the first one and
+//! counts it up instead of filling the list.
+
+use super::{Error, bounded};
+use crate::notice::Notice;
+use crate::objects::ObjectKey;
+use api::names::CONTROLLER;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+pub(super) async fn publish(
+    client: &Client,
+    instance: &str,
+    regarding: ObjectReference,
+    notice: &Notice,
+    service: &ObjectKey,
+) -> Result<(), Error> {
+    let api: Api<Event> = Api::namespaced(client.clone(), &service.namespace);
+    let failed = |source| Error::Event {
+        service: service.clone(),
+        reason: notice.reason.as_str(),
+        source,
+    };
+    let event = event(instance, regarding, notice, Timestamp::now());
+    match bounded(api.create(&PostParams::default(), &event), failed).await {
+        Err(Error::Event { source, .. }) if is_conflict(&source) => count_up(&api, &event, failed).await,
+        answer => answer.map(drop),
+    }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+async fn count_up(
+    api: &Api<Event>,
+    event: &Event,
+    failed: impl Fn(Box<kube::Error>) -> Error,
+) -> Result<(), Error> {
+    let name = event.metadata.name.as_deref().unwrap_or_default();
+    // How often is not worth a read: an Event that is said again says that it still holds.
+    let series = json!({"series": {"count": 2, "lastObservedTime": event.event_time}});
+    bounded(
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&series)),
+        failed,
+    )
+    .await
+    .map(drop)
+}
+
+fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Timestamp) -> Event {
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name(&regarding, notice)),
+            namespace: regarding.namespace.clone(),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Warning".to_owned()),
+        reason: Some(notice.reason.as_str().to_owned()),
+        note: Some(notice.message.clone()),
+        action: Some("ReconcileEndpoints".to_owned()),
+        event_time: Some(MicroTime(now)),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        regarding: Some(regarding),
+        ..Event::default()
+    }
+}
+
+fn name(regarding: &ObjectReference, notice: &Notice) -> String {
+    let mut hasher = DefaultHasher::new();
+    (&regarding.uid, notice.reason.as_str(), &notice.message).hash(&mut hasher);
+    format!(
+        "{}.{:016x}",
+        regarding.name.as_deref().unwrap_or_default(),
+        hasher.finish()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notice::Reason;
+
+    fn named(uid: &str, message: &str) -> String {
+        let regarding = ObjectReference {
+            name: Some("web".into()),
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        };
+        name(&regarding, &Notice::new(Reason::InvalidNetwork, message))
+    }
+
+    #[test]
+    fn what_is_said_again_has_the_same_name() {
+        assert_eq!(named("u1", "bad"), named("u1", "bad"));
+        assert_ne!(named("u1", "bad"), named("u1", "worse"));
+        assert_ne!(
+            named("u1", "bad"),
+            named("u2", "bad"),
+            "another Service of the same name"
+        );
+        assert!(named("u1", "bad").starts_with("web."));
+    }
+}

@@ -1,0 +1,49 @@
+//! What one Service's decision is made from, out of the index.
+//!
+//! Pure. Shared values, so that a decision holds nothing up and sees nothing change.
+
+use crate::accept::Acceptance;
+use crate::index::{Index, ServiceEntry};
+use crate::objects::{ObjectKey, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::sync::Arc;
+
+/// Everything known that concerns one Service.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The Service, when it has our label.
+    pub service: Option<Arc<ServiceEntry>>,
+    /// It exists but cannot be read.
+    pub is_unreadable: bool,
+    /// The pods it selects.
+    pub pods: Vec<Arc<Pod>>,
+    /// The slices that carry its name and our managed-by value.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Its network exists; none when that is unknown.
+    pub has_network: Option<bool>,
+}
+
+/// Collects what concerns a Service.
+pub fn gather(index: &Index, key: &ObjectKey) -> Observed {
+    let service = index.services.get(key).cloned();
+    let binding = service.as_ref().and_then(|entry| match &entry.acceptance {
+        Acceptance::Served(binding) => Some(binding),
+        _ => None,
+    });
+    let pods = binding.map(|binding| {
+        let pods = index.pods.in_namespace(&key.namespace);
+        pods.filter(|pod| binding.selector.matches(&pod.labels))
+            .cloned()
+            .collect()
+    });
+    let network = binding.map(|binding| ObjectKey::new(binding.network.namespace(), binding.network.name()));
+    Observed {
+        is_unreadable: index.services.is_unreadable(key),
+        pods: pods.unwrap_or_default(),
+        slices: index.slices.of(key),
+        has_network: network
+            .filter(|_| index.networks.is_synced())
+            .map(|network| index.networks.get(&network).is_some()),
+        service,
+    }
+}

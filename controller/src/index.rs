@@ -1,0 +1,134 @@
+//! The cluster as the controller knows it, fed by watches.
+//!
+//! Pure. Observing a change returns the Services it wakes. What was written is remembered at once, so a plan never starts from slices
+//! older than our own writes (Kubernetes keeps a tracker and retries instead).
+
+mod slices;
+mod table;
+
+pub use slices::Slices;
+pub use table::{Event, Keyed, Step, Table};
+
+use crate::accept::{Acceptance, accept};
+use crate::notice::Notice;
+use crate::objects::{Node, Nodes, ObjectKey, Pod};
+use crate::settings::Settings;
+use crate::triggers;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::BTreeSet;
+
+/// A Service of ours and the judgement on it, made once per change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceEntry {
+    /// The Service.
+    pub service: Service,
+    /// Whether it is served.
+    pub acceptance: Acceptance,
+    /// What there is to tell about the Service itself.
+    pub notices: Vec<Notice>,
+}
+
+/// Something a watch reported.
+#[expect(clippy::large_enum_variant, reason = "few are held at a time")]
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A Service with our label.
+    Service(Event<Service>),
+    /// Any Pod.
+    Pod(Event<Pod>),
+    /// An EndpointSlice with our managed-by value.
+    Slice(Event<EndpointSlice>),
+    /// Any Node.
+    Node(Event<Node>),
+    /// Any network-attachment-definition.
+    Network(Event<ObjectKey>),
+}
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub struct Index {
+    settings: Settings,
+    /// Services with our label.
+    pub services: Table<ServiceEntry>,
+    /// All Pods.
+    pub pods: Table<Pod>,
+    /// Our slices.
+    pub slices: Slices,
+    /// All Nodes.
+    pub nodes: Nodes,
+    node_table: Table<Node>,
+    /// Network attachment definitions; not synced where the cluster has no such kind.
+    pub networks: Table<ObjectKey>,
+}
+
+impl Index {
+    /// Knows nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// The administrator's settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether all that a plan needs has been listed once.
+    pub fn is_synced(&self) -> bool {
+        self.services.is_synced()
+            && self.pods.is_synced()
+            && self.slices.is_synced()
+            && self.node_table.is_synced()
+    }
+
+    /// Every Service there is something to do for: our Services, and the owners of slices whose Service is not ours any more.
+    pub fn all_keys(&self) -> BTreeSet<ObjectKey> {
+        self.services.keys().chain(self.slices.services()).collect()
+    }
+
+    /// Takes a change in and says which Services it wakes.
+    pub fn observe(&mut self, change: Change) -> BTreeSet<ObjectKey> {
+        match change {
+            Change::Service(event) => {
+                let settings = &self.settings;
+                let steps = self
+                    .services
+                    .observe(event.map(|service| entry(service, settings)));
+                steps.iter().filter_map(triggers::service).collect()
+            }
+            Change::Pod(event) => {
+                let steps = self.pods.observe(event);
+                steps.iter().flat_map(|step| triggers::pod(self, step)).collect()
+            }
+            Change::Slice(event) => self.slices.observe(event),
+            Change::Node(event) => {
+                let steps = self.node_table.observe(event);
+                for step in &steps {
+                    match &step.after {
+                        Some(node) => drop(self.nodes.insert((**node).clone())),
+                        None => drop(self.nodes.remove(&step.key.name)),
+                    }
+                }
+                steps.iter().flat_map(|step| triggers::node(self, step)).collect()
+            }
+            Change::Network(event) => {
+                let was_synced = self.networks.is_synced();
+                let steps = self.networks.observe(event);
+                let is_first_list = !was_synced && self.networks.is_synced();
+                triggers::networks(self, &steps, is_first_list)
+            }
+        }
+    }
+}
+
+fn entry(service: Service, settings: &Settings) -> ServiceEntry {
+    let (acceptance, notices) = accept(&service, settings);
+    ServiceEntry {
+        service,
+        acceptance,
+        notices,
+    }
+}

@@ -1,0 +1,295 @@
+//! Our slices, as the API server has them or will soon show them.
+//!
+//! Pure. A write's response is taken in at once; a watch event that is older than it is ignored. Versions are compared as numbers,
+//! which the API server guarantees since 1.35 (KEP-5504) and etcd always gave.
+
+use super::{Event, Step, Table};
+use crate::objects::{ObjectKey, service_key};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// All slices with our managed-by value.
+#[derive(Debug, Default)]
+pub struct Slices {
+    table: Table<EndpointSlice>,
+    by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
+    /// UIDs of slices that we deleted and the watch still shows.
+    deleted_by_us: BTreeSet<String>,
+    /// UIDs that the watch saw deleted while writes were under way: a late response must not bring them back.
+    deleted_meanwhile: BTreeSet<String>,
+}
+
+impl Slices {
+    /// Whether a list was completed.
+    pub fn is_synced(&self) -> bool {
+        self.table.is_synced()
+    }
+
+    /// The slices of a Service, in the order of names.
+    pub fn of(&self, service: &ObjectKey) -> Vec<Arc<EndpointSlice>> {
+        let names = self.by_service.get(service).into_iter().flatten();
+        let key = |name: &String| ObjectKey::new(service.namespace.clone(), name.clone());
+        names
+            .filter_map(|name| self.table.get(&key(name)).cloned())
+            .collect()
+    }
+
+    /// Every Service that has a slice.
+    pub fn services(&self) -> impl Iterator<Item = ObjectKey> {
+        self.by_service.keys().cloned()
+    }
+
+    /// Takes a watch event in; the Services it wakes are those of slices that somebody else changed.
+    pub fn observe(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
+        match &event {
+            Event::Listed(slice) if self.is_outdated(slice) => {
+                // It is named, so it must not count as gone at the end of the list.
+                let kept = self.table.get(&ObjectKey::of(slice)).cloned();
+                return match kept {
+                    Some(kept) => self.take(Event::Listed((*kept).clone())),
+                    None => BTreeSet::new(),
+                };
+            }
+            Event::Applied(slice) if self.is_outdated(slice) => return BTreeSet::new(),
+            Event::Deleted { uid, .. } => {
+                self.deleted_meanwhile.insert(uid.clone());
+                if self.deleted_by_us.remove(uid) {
+                    return BTreeSet::new();
+                }
+            }
+            _ => {}
+        }
+        self.take(event)
+    }
+
+    /// Remembers what the API server answered to a create or an update.
+    pub fn record_written(&mut self, slice: EndpointSlice) {
+        let uid = slice.metadata.uid.as_deref().unwrap_or_default();
+        if !self.deleted_meanwhile.contains(uid) && !self.is_outdated(&slice) {
+            self.take(Event::Applied(slice));
+        }
+    }
+
+    /// Remembers that a slice is deleted, or was found to be gone.
+    pub fn record_gone(&mut self, slice: &EndpointSlice) {
+        let uid = slice.metadata.uid.clone().unwrap_or_default();
+        let key = ObjectKey::of(slice);
+        let is_known = self
+            .table
+            .get(&key)
+            .is_some_and(|known| known.metadata.uid == slice.metadata.uid);
+        if is_known {
+            self.take(Event::Deleted {
+                key,
+                uid: uid.clone(),
+            });
+            self.deleted_by_us.insert(uid);
+        }
+    }
+
+    /// To be called when no write is under way.
+    pub fn settle(&mut self) {
+        self.deleted_meanwhile.clear();
+    }
+
+    fn is_outdated(&self, slice: &EndpointSlice) -> bool {
+        let uid = slice.metadata.uid.as_deref().unwrap_or_default();
+        if self.deleted_by_us.contains(uid) {
+            return true;
+        }
+        let known = self
+            .table
+            .get(&ObjectKey::of(slice))
+            .filter(|known| known.metadata.uid == slice.metadata.uid);
+        known.is_some_and(
+            |known| matches!((version(known), version(slice)), (Some(known), Some(seen)) if seen < known),
+        )
+    }
+
+    fn take(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
+        let mut woken = BTreeSet::new();
+        for step in self.table.observe(event) {
+            let Step { key, before, after } = step;
+            let owner = |slice: &Option<Arc<EndpointSlice>>| slice.as_deref().and_then(service_key);
+            let (old, new) = (owner(&before), owner(&after));
+            if let Some(old) = &old {
+                self.forget_name(old, &key.name);
+            }
+            if let Some(new) = &new {
+                self.by_service.entry(new.clone()).or_default().insert(key.name);
+            }
+            if before != after {
+                woken.extend(old.into_iter().chain(new));
+            }
+        }
+        woken
+    }
+
+    fn forget_name(&mut self, service: &ObjectKey, name: &str) {
+        if let Some(names) = self.by_service.get_mut(service) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_service.remove(service);
+            }
+        }
+    }
+}
+
+fn version(slice: &EndpointSlice) -> Option<u64> {
+    slice.metadata.resource_version.as_ref()?.parse().ok()
+}
+
+/// The rows of the Go original's tracker tests: what it calls stale, expected deletion and forgetting, as this table has them.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::names::SERVICE_NAME_LABEL;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn slice(name: &str, uid: &str, version: &str, service: &str) -> EndpointSlice {
+        serde_json::from_value(
+            json!({"addressType": "IPv4", "endpoints": [], "metadata": {"name": name, "namespace": "shop",
+            "uid": uid, "resourceVersion": version, "labels": {SERVICE_NAME_LABEL: service}}}),
+        )
+        .unwrap()
+    }
+
+    fn web() -> ObjectKey {
+        ObjectKey::new("shop", "web")
+    }
+
+    fn versions(slices: &Slices) -> Vec<String> {
+        slices
+            .of(&web())
+            .iter()
+            .map(|slice| slice.metadata.resource_version.clone().unwrap())
+            .collect()
+    }
+
+    fn deleted(name: &str, uid: &str) -> Event<EndpointSlice> {
+        Event::Deleted {
+            key: ObjectKey::new("shop", name),
+            uid: uid.into(),
+        }
+    }
+
+    #[test]
+    fn tracker_update_same_slice_needs_no_sync() {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        assert_eq!(
+            slices.observe(Event::Applied(slice("s", "u1", "10", "web"))),
+            BTreeSet::new(),
+            "our own echo"
+        );
+    }
+
+    #[test]
+    fn tracker_update_newer_slice_needs_a_sync() {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        assert_eq!(
+            slices.observe(Event::Applied(slice("s", "u1", "11", "web"))),
+            BTreeSet::from([web()])
+        );
+        assert_eq!(versions(&slices), ["11"]);
+    }
+
+    #[test]
+    fn tracker_update_other_service_is_another_slice() {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        let moved = slices.observe(Event::Applied(slice("s", "u1", "11", "db")));
+        assert_eq!(moved, BTreeSet::from([web(), ObjectKey::new("shop", "db")]));
+        assert_eq!(versions(&slices), [] as [&str; 0]);
+    }
+
+    #[rstest]
+    #[case::newer_in_params("12", &["12"])]
+    #[case::equal("10", &["10"])]
+    #[case::newer_in_tracker("9", &["10"])]
+    #[case::newer_in_tracker_as_a_number("9", &["10"])]
+    fn tracker_stale_slices(#[case] seen: &str, #[case] want: &[&str]) {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        slices.observe(Event::Applied(slice("s", "u1", seen, "web")));
+        assert_eq!(versions(&slices), want);
+    }
+
+    #[test]
+    fn tracker_stale_slices_tracked_but_missing_in_an_older_list() {
+        let mut slices = Slices::default();
+        slices.observe(Event::ListStarted);
+        slices.record_written(slice("s", "u1", "10", "web"));
+        slices.observe(Event::Listed(slice("s", "u1", "8", "web")));
+        slices.observe(Event::ListDone);
+        assert_eq!(versions(&slices), ["10"]);
+    }
+
+    #[test]
+    fn tracker_deletion_is_expected_whatever_the_generation() {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        slices.record_gone(&slice("s", "u1", "10", "web"));
+        assert_eq!(
+            slices.observe(Event::Applied(slice("s", "u1", "9", "web"))),
+            BTreeSet::new()
+        );
+        assert_eq!(
+            versions(&slices),
+            [] as [&str; 0],
+            "an event from before the deletion brings nothing back"
+        );
+        assert_eq!(
+            slices.observe(deleted("s", "u1")),
+            BTreeSet::new(),
+            "our own echo"
+        );
+    }
+
+    #[rstest]
+    #[case::same_name_other_uid("s", "u2")]
+    #[case::other_name("t", "u3")]
+    fn tracker_deletion_concerns_one_uid(#[case] name: &str, #[case] uid: &str) {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        slices.record_gone(&slice("s", "u1", "10", "web"));
+        slices.observe(Event::Applied(slice(name, uid, "11", "web")));
+        assert_eq!(versions(&slices), ["11"]);
+    }
+
+    #[test]
+    fn an_unexpected_deletion_wakes_its_service() {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        assert_eq!(slices.observe(deleted("s", "u1")), BTreeSet::from([web()]));
+    }
+
+    #[test]
+    fn a_late_response_brings_no_deleted_slice_back() {
+        let mut slices = Slices::default();
+        slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
+        slices.observe(deleted("s", "u1"));
+        slices.record_written(slice("s", "u1", "10", "web"));
+        assert_eq!(versions(&slices), [] as [&str; 0]);
+    }
+
+    /// The managed-by value changes from ours to another: the watch reports it as gone.
+    #[test]
+    fn on_endpoint_slice_update() {
+        let mut slices = Slices::default();
+        slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
+        assert_eq!(slices.observe(deleted("s", "u1")).len(), 1);
+    }
+
+    #[test]
+    fn tracker_delete_service_forgets_only_that_service() {
+        let mut slices = Slices::default();
+        slices.record_written(slice("s", "u1", "10", "web"));
+        slices.record_written(slice("t", "u2", "11", "db"));
+        slices.observe(deleted("t", "u2"));
+        assert_eq!(slices.services().collect::<Vec<_>>(), [web()]);
+    }
+}

@@ -1,0 +1,291 @@
+//! Objects of one kind by namespace and name, fed by one watch.
+//!
+//! Pure. A list replaces the content only when it is complete: until then what it has not named yet stays.
+
+use crate::index::ServiceEntry;
+use crate::objects::{Node, ObjectKey, Pod};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What a watch says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<T> {
+    /// A new list begins.
+    ListStarted,
+    /// An object of the list.
+    Listed(T),
+    /// The list is complete: what it did not name is gone.
+    ListDone,
+    /// An object was created or changed.
+    Applied(T),
+    /// An object is gone.
+    Deleted {
+        /// Which.
+        key: ObjectKey,
+        /// Its UID; empty when unknown.
+        uid: String,
+    },
+    /// An object exists but cannot be read. What was known of it stays.
+    Unreadable(ObjectKey),
+}
+
+impl<T> Event<T> {
+    /// The same event about another form of the object.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Event<U> {
+        match self {
+            Self::ListStarted => Event::ListStarted,
+            Self::Listed(object) => Event::Listed(convert(object)),
+            Self::ListDone => Event::ListDone,
+            Self::Applied(object) => Event::Applied(convert(object)),
+            Self::Deleted { key, uid } => Event::Deleted { key, uid },
+            Self::Unreadable(key) => Event::Unreadable(key),
+        }
+    }
+}
+
+/// An object that knows its key.
+pub trait Keyed {
+    /// Namespace and name.
+    fn key(&self) -> ObjectKey;
+}
+
+impl Keyed for Pod {
+    fn key(&self) -> ObjectKey {
+        Self::key(self)
+    }
+}
+
+impl Keyed for Node {
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new("", &self.name)
+    }
+}
+
+impl Keyed for ObjectKey {
+    fn key(&self) -> ObjectKey {
+        self.clone()
+    }
+}
+
+impl Keyed for Service {
+    fn key(&self) -> ObjectKey {
+        ObjectKey::of(self)
+    }
+}
+
+impl Keyed for ServiceEntry {
+    fn key(&self) -> ObjectKey {
+        ObjectKey::of(&self.service)
+    }
+}
+
+impl Keyed for EndpointSlice {
+    fn key(&self) -> ObjectKey {
+        ObjectKey::of(self)
+    }
+}
+
+/// One object, before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step<T> {
+    /// Which object.
+    pub key: ObjectKey,
+    /// What was known of it.
+    pub before: Option<Arc<T>>,
+    /// What is known of it now; none when it is gone.
+    pub after: Option<Arc<T>>,
+}
+
+/// All objects of one kind.
+#[derive(Debug)]
+pub struct Table<T> {
+    objects: BTreeMap<String, BTreeMap<String, Arc<T>>>,
+    unreadable: BTreeSet<ObjectKey>,
+    /// What the list that is under way has named.
+    listed: Option<BTreeSet<ObjectKey>>,
+    is_synced: bool,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            listed: None,
+            is_synced: false,
+        }
+    }
+}
+
+impl<T: Keyed> Table<T> {
+    /// Whether a list was completed.
+    pub fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
+    /// An object.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
+        self.objects.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// Whether the object exists but could never be read.
+    pub fn is_unreadable(&self, key: &ObjectKey) -> bool {
+        self.unreadable.contains(key) && self.get(key).is_none()
+    }
+
+    /// The objects of a namespace, in the order of names.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Every object.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.values().flat_map(BTreeMap::values)
+    }
+
+    /// Every key.
+    pub fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.objects.iter().flat_map(|(namespace, objects)| {
+            objects
+                .keys()
+                .map(|name| ObjectKey::new(namespace.clone(), name.clone()))
+        })
+    }
+
+    /// Takes an event in.
+    pub fn observe(&mut self, event: Event<T>) -> Vec<Step<T>> {
+        match event {
+            Event::ListStarted => {
+                self.listed = Some(BTreeSet::new());
+                Vec::new()
+            }
+            Event::Listed(object) => {
+                let key = object.key();
+                let step = self.put(key.clone(), object);
+                self.listed.get_or_insert_default().insert(key);
+                vec![step]
+            }
+            Event::Applied(object) => vec![self.put(object.key(), object)],
+            Event::Deleted { key, .. } => self.remove(key).into_iter().collect(),
+            Event::Unreadable(key) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(key.clone());
+                }
+                self.unreadable.insert(key);
+                Vec::new()
+            }
+            Event::ListDone => self.end_list(),
+        }
+    }
+
+    fn put(&mut self, key: ObjectKey, object: T) -> Step<T> {
+        self.unreadable.remove(&key);
+        let object = Arc::new(object);
+        let namespace = self.objects.entry(key.namespace.clone()).or_default();
+        let before = namespace.insert(key.name.clone(), Arc::clone(&object));
+        Step {
+            key,
+            before,
+            after: Some(object),
+        }
+    }
+
+    fn remove(&mut self, key: ObjectKey) -> Option<Step<T>> {
+        self.unreadable.remove(&key);
+        let namespace = self.objects.get_mut(&key.namespace)?;
+        let before = namespace.remove(&key.name)?;
+        if namespace.is_empty() {
+            self.objects.remove(&key.namespace);
+        }
+        Some(Step {
+            key,
+            before: Some(before),
+            after: None,
+        })
+    }
+
+    fn end_list(&mut self) -> Vec<Step<T>> {
+        self.is_synced = true;
+        let listed = self.listed.take().unwrap_or_default();
+        self.unreadable.retain(|key| listed.contains(key));
+        let gone: Vec<_> = self.keys().filter(|key| !listed.contains(key)).collect();
+        gone.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("shop", name)
+    }
+
+    fn names(table: &Table<ObjectKey>) -> Vec<String> {
+        table.keys().map(|key| key.name).collect()
+    }
+
+    fn deleted(name: &str) -> Event<ObjectKey> {
+        Event::Deleted {
+            key: key(name),
+            uid: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_pod_tracker_of_the_go_original() {
+        let mut table = Table::default();
+        assert_eq!(names(&table), [] as [&str; 0]);
+        table.observe(Event::Applied(key("a")));
+        assert_eq!(names(&table), ["a"]);
+        table.observe(deleted("a"));
+        table.observe(Event::Applied(key("a")));
+        assert_eq!(names(&table), ["a"]);
+        assert_eq!(
+            table.observe(deleted("missing")),
+            [],
+            "nothing known, nothing changed"
+        );
+    }
+
+    #[test]
+    fn a_list_takes_away_what_it_does_not_name_only_when_complete() {
+        let mut table = Table::default();
+        table.observe(Event::Applied(key("stays")));
+        table.observe(Event::Applied(key("goes")));
+        assert!(!table.is_synced());
+        table.observe(Event::ListStarted);
+        table.observe(Event::Listed(key("stays")));
+        assert_eq!(
+            names(&table),
+            ["goes", "stays"],
+            "half a list says nothing about the rest"
+        );
+        let steps = table.observe(Event::ListDone);
+        assert!(table.is_synced());
+        assert_eq!(names(&table), ["stays"]);
+        assert_eq!(
+            steps
+                .iter()
+                .map(|step| (&*step.key.name, step.after.is_some()))
+                .collect::<Vec<_>>(),
+            [("goes", false)]
+        );
+    }
+
+    #[test]
+    fn an_unreadable_object_is_neither_gone_nor_forgotten() {
+        let mut table = Table::default();
+        table.observe(Event::Applied(key("known")));
+        table.observe(Event::ListStarted);
+        table.observe(Event::Unreadable(key("known")));
+        table.observe(Event::Unreadable(key("new")));
+        assert_eq!(table.observe(Event::ListDone), []);
+        assert_eq!(names(&table), ["known"], "what was known stays");
+        assert!(table.is_unreadable(&key("new")) && !table.is_unreadable(&key("known")));
+        table.observe(Event::Applied(key("new")));
+        assert!(!table.is_unreadable(&key("new")), "it was mended");
+    }
+}

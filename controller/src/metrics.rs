@@ -1,0 +1,292 @@
+//! What can be counted: the families of Kubernetes' EndpointSlice controller, under their names, and our own.
+//!
+//! Pure.
+
+use crate::objects::ObjectKey;
+use crate::plan::Counts;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Label `operation`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Operation {
+    /// create, update or delete.
+    pub operation: &'static str,
+}
+
+/// Label `result`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SyncResult {
+    /// success, stale or error.
+    pub result: &'static str,
+}
+
+/// Label `topology`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Topology {
+    /// Auto or Disabled.
+    pub topology: &'static str,
+    /// `spec.trafficDistribution` when it is honoured.
+    pub traffic_distribution: String,
+}
+
+/// Label `reason`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Told {
+    /// Reason of the Event.
+    pub reason: &'static str,
+}
+
+/// All families. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// `endpoint_slice_controller_endpoints_added_per_sync`
+    pub endpoints_added: Histogram,
+    /// `endpoint_slice_controller_endpoints_removed_per_sync`
+    pub endpoints_removed: Histogram,
+    endpoints_desired: Gauge,
+    num_slices: Gauge,
+    desired_slices: Gauge,
+    /// `endpoint_slice_controller_changes{operation}`
+    pub changes: Family<Operation, Counter>,
+    /// `endpoint_slice_controller_endpointslices_changed_per_sync{topology}`
+    pub slices_changed: Family<Topology, Histogram>,
+    /// `endpoint_slice_controller_syncs{result}`
+    pub syncs: Family<SyncResult, Counter>,
+    /// `multus_service_controller_notices{reason}`
+    pub notices: Family<Told, Counter>,
+    /// `multus_service_controller_queue_depth`
+    pub queue_depth: Gauge,
+    /// `multus_service_controller_sync_duration_seconds`
+    pub sync_duration: Histogram,
+    /// `multus_service_controller_is_leader`
+    pub is_leader: Gauge,
+    totals: Arc<Mutex<Totals>>,
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub fn register(registry: &mut Registry) -> Self {
+        let per_sync = || Histogram::new(exponential_buckets(2.0, 2.0, 15));
+        let metrics = Self {
+            endpoints_added: per_sync(),
+            endpoints_removed: per_sync(),
+            endpoints_desired: Gauge::default(),
+            num_slices: Gauge::default(),
+            desired_slices: Gauge::default(),
+            changes: Family::default(),
+            slices_changed: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(1.0, 2.0, 10))
+            }),
+            syncs: Family::default(),
+            notices: Family::default(),
+            queue_depth: Gauge::default(),
+            sync_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            is_leader: Gauge::default(),
+            totals: Arc::default(),
+        };
+        metrics.create_series();
+        metrics.register_kubernetes(registry.sub_registry_with_prefix("endpoint_slice_controller"));
+        metrics.register_own(registry.sub_registry_with_prefix("multus_service_controller"));
+        metrics
+    }
+
+    /// A series that appears only at its first event hides that event from `rate()`.
+    fn create_series(&self) {
+        for operation in ["create", "update", "delete"] {
+            drop(self.changes.get_or_create(&Operation { operation }));
+        }
+        for result in ["success", "stale", "error"] {
+            drop(self.syncs.get_or_create(&SyncResult { result }));
+        }
+        let topology = Topology {
+            topology: "Disabled",
+            traffic_distribution: String::new(),
+        };
+        drop(self.slices_changed.get_or_create(&topology));
+    }
+
+    fn register_kubernetes(&self, registry: &mut Registry) {
+        registry.register(
+            "endpoints_added_per_sync",
+            "Number of endpoints added on each Service sync",
+            self.endpoints_added.clone(),
+        );
+        registry.register(
+            "endpoints_removed_per_sync",
+            "Number of endpoints removed on each Service sync",
+            self.endpoints_removed.clone(),
+        );
+        registry.register(
+            "endpoints_desired",
+            "Number of endpoints desired",
+            self.endpoints_desired.clone(),
+        );
+        registry.register(
+            "num_endpoint_slices",
+            "Number of EndpointSlices",
+            self.num_slices.clone(),
+        );
+        registry.register(
+            "desired_endpoint_slices",
+            "Number of EndpointSlices that would exist with perfect endpoint allocation",
+            self.desired_slices.clone(),
+        );
+        registry.register("changes", "Number of EndpointSlice changes", self.changes.clone());
+        registry.register(
+            "endpointslices_changed_per_sync",
+            "Number of EndpointSlices changed on each Service sync",
+            self.slices_changed.clone(),
+        );
+        registry.register("syncs", "Number of EndpointSlice syncs", self.syncs.clone());
+    }
+
+    fn register_own(&self, registry: &mut Registry) {
+        registry.register(
+            "notices",
+            "Number of Events written on Services",
+            self.notices.clone(),
+        );
+        registry.register(
+            "queue_depth",
+            "Number of Services that wait for a sync",
+            self.queue_depth.clone(),
+        );
+        registry.register(
+            "sync_duration_seconds",
+            "Time from the start of a sync to its last write",
+            self.sync_duration.clone(),
+        );
+        registry.register("is_leader", "1 while this replica writes", self.is_leader.clone());
+    }
+
+    /// A Service has been synced; its share of the totals is replaced.
+    pub fn set_service(&self, service: &ObjectKey, counts: Counts) {
+        self.change_totals(|totals| totals.set(service, counts));
+    }
+
+    /// A Service is gone.
+    pub fn delete_service(&self, service: &ObjectKey) {
+        self.change_totals(|totals| totals.delete(service));
+    }
+
+    fn change_totals(&self, change: impl FnOnce(&mut Totals)) {
+        let mut totals = self
+            .totals
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut totals);
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.endpoints_desired.set(gauge(totals.sum.endpoints));
+        self.num_slices.set(gauge(totals.sum.slices));
+        self.desired_slices.set(gauge(totals.sum.desired_slices));
+    }
+}
+
+/// Running sums over all Services.
+#[derive(Debug, Default)]
+struct Totals {
+    by_service: HashMap<ObjectKey, Counts>,
+    sum: Counts,
+}
+
+impl Totals {
+    fn set(&mut self, service: &ObjectKey, counts: Counts) {
+        self.delete(service);
+        self.by_service.insert(service.clone(), counts);
+        self.sum.endpoints += counts.endpoints;
+        self.sum.slices += counts.slices;
+        self.sum.desired_slices += counts.desired_slices;
+    }
+
+    fn delete(&mut self, service: &ObjectKey) {
+        let Some(counts) = self.by_service.remove(service) else {
+            return;
+        };
+        self.sum.endpoints -= counts.endpoints;
+        self.sum.slices -= counts.slices;
+        self.sum.desired_slices -= counts.desired_slices;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The Go original's NumEndpointsAndSlices: desired slices, slices, endpoints as Services come, change and go.
+    #[test]
+    fn metrics_cache_num_endpoints_and_slices() {
+        let mut totals = Totals::default();
+        let [first, second] = ["first", "second"].map(|name| ObjectKey::new("ns1", name));
+        let counts = |desired_slices, slices, endpoints| Counts {
+            endpoints,
+            slices,
+            desired_slices,
+            ..Counts::default()
+        };
+        let mut steps = Vec::new();
+        let mut step = |totals: &Totals| {
+            steps.push((totals.sum.desired_slices, totals.sum.slices, totals.sum.endpoints));
+        };
+        totals.set(&first, counts(2, 13, 30));
+        step(&totals);
+        totals.set(&second, counts(2, 2, 80));
+        step(&totals);
+        totals.set(&second, counts(4, 15, 110));
+        step(&totals);
+        totals.set(&first, counts(2, 2, 80));
+        step(&totals);
+        totals.delete(&first);
+        step(&totals);
+        totals.delete(&first);
+        step(&totals);
+        assert_eq!(
+            steps,
+            [
+                (2, 13, 30),
+                (4, 15, 110),
+                (6, 28, 140),
+                (6, 17, 190),
+                (4, 15, 110),
+                (4, 15, 110)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_families_have_the_names_of_kubernetes() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics
+            .changes
+            .get_or_create(&Operation { operation: "create" })
+            .inc();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for family in [
+            "endpoints_added_per_sync",
+            "endpoints_removed_per_sync",
+            "endpoints_desired",
+            "num_endpoint_slices",
+            "desired_endpoint_slices",
+            "changes",
+            "endpointslices_changed_per_sync",
+            "syncs",
+        ] {
+            assert!(
+                text.contains(&format!("# TYPE endpoint_slice_controller_{family} ")),
+                "{family} in {text}"
+            );
+        }
+        assert!(
+            text.contains(r#"endpoint_slice_controller_changes_total{operation="create"} 1"#),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,371 @@
+//! The driver: watches into the index, woken Services out of the queue, decisions to the writer.
+//!
+//! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
+//! not lead keeps its index warm and writes nothing.
+
+mod told;
+
+use crate::apply::{Done, Work, Writer, chain};
+use crate::decide::{Decision, decide};
+use crate::gather::gather;
+use crate::index::{Change, Index};
+use crate::metrics::{Metrics, Operation, SyncResult, Told, Topology};
+use crate::notice::Notice;
+use crate::objects::ObjectKey;
+use crate::plan::{Counts, Routing, SlicePlan, TriggerTimes, routing};
+use crate::queue::{Outcome, Queue};
+use k8s_openapi::api::core::v1::Service;
+use process::Health;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use told::TellTale;
+use tracing::{debug, info, warn};
+
+/// Services whose writes are under way at once.
+const MAX_WRITES: usize = 32;
+/// The loop turns at least this often, for the liveness probe.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Why the driver stopped although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// All watches ended.
+    #[error("the watches ended")]
+    Watches,
+    /// A write panicked.
+    #[error("a write panicked")]
+    Write(#[source] tokio::task::JoinError),
+}
+
+/// When this replica may write.
+#[derive(Debug)]
+pub struct Leadership {
+    /// Cancelled when this replica leads.
+    pub granted: CancellationToken,
+    /// Cancelled when it must stop.
+    pub shutdown: CancellationToken,
+}
+
+struct Attempt {
+    key: ObjectKey,
+    uid: Option<String>,
+    notices: Vec<Notice>,
+    trigger_times: Option<TriggerTimes>,
+    counts: Option<Counts>,
+    topology: Topology,
+    planned: usize,
+    started: Instant,
+    done: Done,
+}
+
+/// The controller's state.
+pub struct Driver {
+    index: Index,
+    queue: Queue,
+    trigger_times: HashMap<ObjectKey, TriggerTimes>,
+    told: TellTale,
+    writer: Writer,
+    writes: JoinSet<Attempt>,
+    metrics: Metrics,
+    health: Health,
+    is_leading: bool,
+    was_synced: bool,
+}
+
+impl Driver {
+    /// A driver that knows nothing yet.
+    pub fn new(index: Index, writer: Writer, metrics: Metrics, health: Health) -> Self {
+        Self {
+            index,
+            queue: Queue::default(),
+            trigger_times: HashMap::new(),
+            told: TellTale::default(),
+            writer,
+            writes: JoinSet::new(),
+            metrics,
+            health,
+            is_leading: false,
+            was_synced: false,
+        }
+    }
+
+    /// Runs until asked to stop; then finishes what is under way.
+    pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
+        loop {
+            self.start_due();
+            self.health.beat();
+            let due = self.queue.next_due().filter(|_| self.may_write());
+            let wake_at = due
+                .unwrap_or_else(|| Instant::now() + TICK)
+                .min(Instant::now() + TICK);
+            tokio::select! {
+                change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
+                Some(attempt) = self.writes.join_next() => self.finish(attempt.map_err(Error::Write)?),
+                () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
+                () = leadership.shutdown.cancelled() => break,
+                () = sleep_until(wake_at) => {}
+            }
+        }
+        while let Some(attempt) = self.writes.join_next().await {
+            self.finish(attempt.map_err(Error::Write)?);
+        }
+        Ok(())
+    }
+
+    fn may_write(&self) -> bool {
+        self.is_leading && self.was_synced && self.writes.len() < MAX_WRITES
+    }
+
+    fn lead(&mut self) {
+        self.is_leading = true;
+        self.metrics.is_leader.set(1);
+        self.wake_all();
+    }
+
+    /// Before the first full view a plan would delete what it has not seen yet; and a standby keeps no queue.
+    fn wake_all(&mut self) {
+        if self.is_leading && self.was_synced {
+            let keys = self.index.all_keys();
+            info!(services = keys.len(), "Reconciling all Services");
+            self.wake(keys);
+        }
+    }
+
+    fn wake(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+        let now = Instant::now();
+        keys.into_iter().for_each(|key| self.queue.wake(key, now));
+    }
+
+    fn observe(&mut self, change: Change) {
+        let woken = self.index.observe(change);
+        if !self.was_synced && self.index.is_synced() {
+            self.was_synced = true;
+            self.health.set_ready(true);
+            self.wake_all();
+        } else if self.is_leading && self.was_synced {
+            self.wake(woken);
+        }
+    }
+
+    fn start_due(&mut self) {
+        while self.may_write() {
+            let Some(key) = self.queue.pop(Instant::now()) else {
+                break;
+            };
+            self.start(key);
+        }
+        self.metrics
+            .queue_depth
+            .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+    }
+
+    fn start(&mut self, key: ObjectKey) {
+        let started = Instant::now();
+        let observed = gather(&self.index, &key);
+        let known = self.trigger_times.get(&key);
+        let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);
+        let service = observed.service.map(|entry| Arc::new(entry.service.clone()));
+        let Decision {
+            slices,
+            notices,
+            condition,
+            trigger_times,
+        } = decision;
+        let uid = service.as_ref().and_then(|service| service.metadata.uid.clone());
+        let news = self
+            .told
+            .news(&key, uid.as_deref(), &notices, condition.is_some());
+        let attempt = Attempt {
+            uid,
+            notices,
+            trigger_times,
+            counts: service.is_some().then_some(slices.counts),
+            topology: topology(service.as_deref()),
+            planned: slices.writes(),
+            started,
+            done: Done {
+                is_told: true,
+                ..Done::default()
+            },
+            key: key.clone(),
+        };
+        if slices.is_empty() && news.is_empty() && condition.is_none() {
+            return self.finish(attempt);
+        }
+        self.spawn(
+            Work {
+                key,
+                service,
+                slices,
+                notices: news,
+                condition,
+            },
+            attempt,
+        );
+    }
+
+    fn spawn(&mut self, work: Work, attempt: Attempt) {
+        let SlicePlan {
+            create,
+            update,
+            delete,
+            ..
+        } = &work.slices;
+        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), told = work.notices.len(), "Writing");
+        for notice in &work.notices {
+            warn!(service = %work.key, reason = notice.reason.as_str(), "{}", notice.message);
+            self.metrics
+                .notices
+                .get_or_create(&Told {
+                    reason: notice.reason.as_str(),
+                })
+                .inc();
+        }
+        let writer = self.writer.clone();
+        self.writes.spawn(async move {
+            Attempt {
+                done: writer.apply(work).await,
+                ..attempt
+            }
+        });
+    }
+
+    fn finish(&mut self, attempt: Attempt) {
+        let Attempt {
+            key,
+            uid,
+            notices,
+            trigger_times,
+            counts,
+            topology,
+            planned,
+            started,
+            done,
+        } = attempt;
+        let outcome = outcome(&key, &done);
+        self.count(&key, &done, counts, &topology, planned, started);
+        let wrote = done.slices;
+        for slice in wrote.created.into_iter().chain(wrote.updated) {
+            self.index.slices.record_written(slice);
+        }
+        wrote
+            .deleted
+            .iter()
+            .for_each(|slice| self.index.slices.record_gone(slice));
+        wrote
+            .vanished
+            .iter()
+            .for_each(|slice| self.index.slices.record_gone(slice));
+        if self.writes.is_empty() {
+            self.index.slices.settle();
+        }
+        if done.error.is_none() {
+            match trigger_times {
+                Some(times) => drop(self.trigger_times.insert(key.clone(), times)),
+                None => drop(self.trigger_times.remove(&key)),
+            }
+        }
+        if done.is_told {
+            self.told.remember(&key, uid, notices);
+        }
+        self.queue.done(&key, outcome, Instant::now(), jitter());
+        if counts.is_none() {
+            self.queue.forget(&key);
+        }
+    }
+
+    fn count(
+        &self,
+        key: &ObjectKey,
+        done: &Done,
+        counts: Option<Counts>,
+        topology: &Topology,
+        planned: usize,
+        started: Instant,
+    ) {
+        let metrics = &self.metrics;
+        let result = match &done.error {
+            None => "success",
+            Some(error) if error.is_conflict() => "stale",
+            Some(_) => "error",
+        };
+        metrics.syncs.get_or_create(&SyncResult { result }).inc();
+        for (operation, count) in [
+            ("create", done.slices.created.len()),
+            ("update", done.slices.updated.len()),
+            ("delete", done.slices.deleted.len()),
+        ] {
+            metrics
+                .changes
+                .get_or_create(&Operation { operation })
+                .inc_by(count as u64);
+        }
+        match counts {
+            Some(counts) => {
+                metrics.endpoints_added.observe(metric(counts.added));
+                metrics.endpoints_removed.observe(metric(counts.removed));
+                metrics
+                    .slices_changed
+                    .get_or_create(topology)
+                    .observe(metric(planned));
+                metrics.set_service(key, counts);
+            }
+            None => metrics.delete_service(key),
+        }
+        metrics.sync_duration.observe(started.elapsed().as_secs_f64());
+    }
+}
+
+fn outcome(key: &ObjectKey, done: &Done) -> Outcome {
+    match &done.error {
+        Some(error) => {
+            warn!(service = %key, error = %chain(error), "Reconciling failed, trying again");
+            Outcome::Failed {
+                retry_after: error.retry_after(),
+            }
+        }
+        None if !done.slices.vanished.is_empty() => Outcome::Failed { retry_after: None },
+        None if done.slices.count() > 0 => Outcome::Wrote,
+        None => Outcome::Unchanged,
+    }
+}
+
+fn topology(service: Option<&Service>) -> Topology {
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let distribution = || {
+        spec.and_then(|spec| spec.traffic_distribution.clone())
+            .unwrap_or_default()
+    };
+    match service.map(routing) {
+        Some(Routing::Proportional) => Topology {
+            topology: "Auto",
+            traffic_distribution: String::new(),
+        },
+        Some(Routing::SameZone | Routing::SameNode) => Topology {
+            topology: "Disabled",
+            traffic_distribution: distribution(),
+        },
+        _ => Topology {
+            topology: "Disabled",
+            traffic_distribution: String::new(),
+        },
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a count of endpoints is far below 2^52"
+)]
+fn metric(count: usize) -> f64 {
+    count as f64
+}
+
+/// Spreads retries; its quality does not matter.
+fn jitter() -> f64 {
+    f64::from(jiff::Timestamp::now().subsec_nanosecond() % 1000) / 1000.0
+}

@@ -1,0 +1,91 @@
+//! Puts the controller together: watches, driver, lease.
+
+use crate::apply::Writer;
+use crate::index::Index;
+use crate::metrics::Metrics;
+use crate::reconcile::{self, Driver, Leadership};
+use crate::settings::Settings;
+use crate::watches;
+use process::Process;
+use process::lease::{self, LeaseOptions};
+use std::convert::Infallible;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Changes that may wait between a watch and the driver.
+const CHANNEL: usize = 256;
+
+/// Why the controller stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The driver failed.
+    #[error(transparent)]
+    Reconcile(#[from] reconcile::Error),
+    /// The lease failed or was lost.
+    #[error(transparent)]
+    Lease(#[from] lease::Error),
+    /// A watch panicked.
+    #[error("a watch ended by itself")]
+    Watch,
+}
+
+/// Runs the controller until the process is asked to stop. `lease`: none to write without asking other replicas.
+pub async fn run(
+    process: Process,
+    settings: Settings,
+    metrics: Metrics,
+    instance: &str,
+    lease: Option<LeaseOptions>,
+) -> Result<(), Error> {
+    let Process {
+        client,
+        health,
+        shutdown,
+    } = process;
+    let (sender, changes) = mpsc::channel(CHANNEL);
+    let mut watching = watches::start(&client, &sender);
+    drop(sender);
+    let granted = CancellationToken::new();
+    let writer = Writer::new(client.clone(), instance);
+    let driver = Driver::new(Index::new(settings), writer, metrics, health);
+    let leadership = Leadership {
+        granted: granted.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let driving = driver.run(changes, leadership);
+
+    let finished = CancellationToken::new();
+    // The lease is held until the driver has finished its writes, and only then given to the next.
+    let held = finished.clone();
+    let leading = async move {
+        let Some(options) = lease else {
+            granted.cancel();
+            held.cancelled().await;
+            return Ok(());
+        };
+        lease::lead(client, options, shutdown, |_| async move {
+            granted.cancel();
+            held.cancelled().await;
+            Ok::<_, Infallible>(())
+        })
+        .await
+    };
+    let driving = async {
+        let ended = driving.await;
+        finished.cancel();
+        ended
+    };
+    tokio::pin!(driving, leading);
+    tokio::select! {
+        ended = &mut driving => {
+            ended?;
+            Ok(leading.await?)
+        }
+        // Asked to stop before it ever led, or the lease was lost: then whoever holds it writes, and this process exits at once.
+        ended = &mut leading => {
+            ended?;
+            Ok(driving.await?)
+        }
+        Some(_) = watching.join_next() => Err(Error::Watch),
+    }
+}

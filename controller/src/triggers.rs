@@ -1,0 +1,95 @@
+//! Which change wakes which Service.
+//!
+//! Pure. A change that leaves every field the planner reads as it was wakes nobody.
+
+use crate::accept::Acceptance;
+use crate::index::{Index, ServiceEntry, Step};
+use crate::objects::{Node, ObjectKey, Pod};
+use crate::plan::{Routing, routing};
+use k8s_openapi::api::core::v1::Service;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A Service changed: itself, unless only versions did.
+pub fn service(step: &Step<ServiceEntry>) -> Option<ObjectKey> {
+    let content =
+        |entry: &Option<Arc<ServiceEntry>>| entry.as_deref().map(|entry| without_version(&entry.service));
+    (content(&step.before) != content(&step.after)).then(|| step.key.clone())
+}
+
+fn without_version(service: &Service) -> Service {
+    let mut service = service.clone();
+    service.metadata.resource_version = None;
+    service
+}
+
+/// A Pod changed: the Services that selected it or select it now.
+pub fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
+    if step.before == step.after {
+        return BTreeSet::new();
+    }
+    let sides = [&step.before, &step.after];
+    sides
+        .into_iter()
+        .flatten()
+        .flat_map(|pod| selecting(index, pod))
+        .collect()
+}
+
+fn selecting<'a>(index: &'a Index, pod: &'a Pod) -> impl Iterator<Item = ObjectKey> + 'a {
+    let services = index.services.in_namespace(&pod.namespace);
+    services
+        .filter(|entry| selects(entry, pod))
+        .map(|entry| ObjectKey::of(&entry.service))
+}
+
+fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
+    matches!(&entry.acceptance, Acceptance::Served(binding) if binding.selector.matches(&pod.labels))
+}
+
+/// A Node changed: the Services of the pods on it, and all that share endpoints out by the nodes' CPU.
+pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
+    if step.before == step.after {
+        return BTreeSet::new();
+    }
+    let on_it = index
+        .pods
+        .iter()
+        .filter(|pod| pod.node.as_deref() == Some(&*step.key.name));
+    let proportional = index
+        .services
+        .iter()
+        .filter(|entry| routing(&entry.service) == Routing::Proportional);
+    let by_capacity = proportional.map(|entry| ObjectKey::of(&entry.service));
+    on_it
+        .flat_map(|pod| selecting(index, pod))
+        .chain(by_capacity)
+        .collect()
+}
+
+/// Network attachment definitions came or went: the Services bound to them. The first list may have left out any of them.
+pub fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -> BTreeSet<ObjectKey> {
+    let changed: BTreeSet<_> = steps
+        .iter()
+        .filter(|step| step.before.is_some() != step.after.is_some())
+        .map(|step| &step.key)
+        .collect();
+    if changed.is_empty() && !is_first_list {
+        return BTreeSet::new();
+    }
+    let concerns = |entry: &&Arc<ServiceEntry>| match &entry.acceptance {
+        Acceptance::Served(binding) => {
+            is_first_list
+                || changed.iter().any(|key| {
+                    key.namespace == binding.network.namespace() && key.name == binding.network.name()
+                })
+        }
+        _ => false,
+    };
+    index
+        .services
+        .iter()
+        .filter(concerns)
+        .map(|entry| ObjectKey::of(&entry.service))
+        .collect()
+}

@@ -1,0 +1,166 @@
+//! The watches, one task each, into one channel.
+//!
+//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, network attachment definitions. An object that
+//! cannot be read is reported as such and never stops its watch; a lost connection is tried again within five seconds.
+
+use crate::index::{Change, Event};
+use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
+use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::DeserializeGuard;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+/// Objects per page of a list: the peak of memory is one page of whole objects.
+const PAGE: u32 = 100;
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Starts all watches. They end when the channel is closed.
+pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let all = watcher::Config::default().page_size(PAGE);
+    let ours = |key: &str, value: &str| all.clone().labels(&format!("{key}={value}"));
+    let services = ours(PROXY_NAME_LABEL, PROXY_NAME);
+    tasks.spawn(follow(client.clone(), services, changes.clone(), |event| {
+        Change::Service(event.map(|mut service: Service| {
+            trim_service(&mut service);
+            service
+        }))
+    }));
+    let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
+    tasks.spawn(follow(client.clone(), slices, changes.clone(), |event| {
+        Change::Slice(event.map(|mut slice: EndpointSlice| {
+            trim_slice(&mut slice);
+            slice
+        }))
+    }));
+    tasks.spawn(follow(client.clone(), all.clone(), changes.clone(), |event| {
+        Change::Pod(event.map(|pod: PodObject| pod.into()))
+    }));
+    tasks.spawn(follow(client.clone(), all.clone(), changes.clone(), |event| {
+        Change::Node(event.map(|node: NodeObject| node.into()))
+    }));
+    tasks.spawn(follow_networks(client.clone(), all, changes.clone()));
+    tasks
+}
+
+async fn follow<K>(
+    client: Client,
+    config: watcher::Config,
+    changes: Sender<Change>,
+    wrap: fn(Event<K>) -> Change,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client);
+    let mut events = watcher::watcher(api, config)
+        .backoff(Impatient::default())
+        .boxed();
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => read(event),
+            Err(error) => {
+                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                continue;
+            }
+        };
+        if changes.send(wrap(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Event<K> {
+    let or_unreadable = |guard: DeserializeGuard<K>, listed: bool| match guard.0 {
+        Ok(object) if listed => Event::Listed(object),
+        Ok(object) => Event::Applied(object),
+        Err(invalid) => {
+            let meta = &invalid.metadata;
+            let key = ObjectKey::new(
+                meta.namespace.clone().unwrap_or_default(),
+                meta.name.clone().unwrap_or_default(),
+            );
+            warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Object cannot be read and is left as it was");
+            Event::Unreadable(key)
+        }
+    };
+    match event {
+        watcher::Event::Init => Event::ListStarted,
+        watcher::Event::InitApply(guard) => or_unreadable(guard, true),
+        watcher::Event::InitDone => Event::ListDone,
+        watcher::Event::Apply(guard) => or_unreadable(guard, false),
+        watcher::Event::Delete(guard) => deleted(guard.meta()),
+    }
+}
+
+fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Event<T> {
+    Event::Deleted {
+        key: ObjectKey::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        ),
+        uid: meta.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// Network attachment definitions are a custom kind that may be missing, and then nothing is said about them.
+async fn follow_networks(client: Client, config: watcher::Config, changes: Sender<Change>) {
+    let kind = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
+        "network-attachment-definitions",
+    );
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind);
+    let mut events = watcher::watcher(api, config).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(watcher::Event::Init) => Event::ListStarted,
+            Ok(watcher::Event::InitApply(network)) => Event::Listed(key_of(&network.metadata)),
+            Ok(watcher::Event::InitDone) => Event::ListDone,
+            Ok(watcher::Event::Apply(network)) => Event::Applied(key_of(&network.metadata)),
+            Ok(watcher::Event::Delete(network)) => deleted(&network.metadata),
+            Err(error) => {
+                debug!(%error, "Network attachment definitions cannot be watched, trying again");
+                continue;
+            }
+        };
+        if changes.send(Change::Network(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectKey {
+    ObjectKey::new(
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+/// The client's own backoff, but never more than five seconds: endpoints must not be stale for long after an outage.
+#[derive(Default)]
+struct Impatient(DefaultBackoff);
+
+impl Iterator for Impatient {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Impatient {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}

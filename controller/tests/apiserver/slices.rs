@@ -1,0 +1,141 @@
+//! Slices follow Services and pods, and go when they must.
+
+use crate::bed::Bed;
+use anyhow::Result;
+use api::names;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde_json::json;
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_slice_holds_the_secondary_addresses_of_the_selected_pods() -> Result<()> {
+    let scene = Bed::shared().await?.scene("basic").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    scene.pod("other", "other", &["10.1.0.9"]).await?;
+    let slices = scene
+        .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
+        .await?;
+    let service = scene.api::<Service>().get("web").await?;
+    let slice = serde_json::to_value(&slices[0])?;
+    assert!(
+        slice["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .starts_with("web-multus-")
+    );
+    assert_eq!(
+        slice["metadata"]["labels"],
+        json!({
+            names::PROXY_NAME_LABEL: names::PROXY_NAME,
+            names::SERVICE_NAME_LABEL: "web",
+            names::MANAGED_BY_LABEL: names::MANAGED_BY,
+        })
+    );
+    assert_eq!(
+        slice["metadata"]["ownerReferences"],
+        json!([{"apiVersion": "v1", "kind": "Service", "name": "web",
+        "uid": service.metadata.uid, "controller": true, "blockOwnerDeletion": false}])
+    );
+    assert_eq!(slice["addressType"], "IPv4");
+    assert_eq!(
+        slice["ports"],
+        json!([{"name": "http", "port": 8080, "protocol": "TCP"}])
+    );
+    let endpoint = &slice["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|e| e["addresses"][0] == "10.1.0.2")
+        .unwrap();
+    assert_eq!(
+        endpoint["conditions"],
+        json!({"ready": true, "serving": true, "terminating": false})
+    );
+    assert_eq!(endpoint["nodeName"], "node-1");
+    assert_eq!(endpoint["zone"], "zone-a");
+    assert_eq!(endpoint["targetRef"]["name"], "web-1");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn endpoints_follow_readiness_termination_and_late_addresses() -> Result<()> {
+    let scene = Bed::shared().await?.scene("follow").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.bare_pod("web-2", "web", json!({})).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // A network that is plugged in while the pod runs.
+    scene.patch::<Pod>("web-2", json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.3"])}}})).await?;
+    scene
+        .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
+        .await?;
+    scene.pod_status("web-1", "False", "2026-01-01T00:01:00Z").await?;
+    let slices = scene
+        .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", true)])
+        .await?;
+    let trigger = slices[0]
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION));
+    assert_eq!(trigger.map(String::as_str), Some("2026-01-01T00:01:00Z"));
+    // Deleted gracefully: nobody confirms, so it stays terminating, and still serving.
+    scene
+        .api::<Pod>()
+        .delete("web-2", &kube::api::DeleteParams::default())
+        .await?;
+    let slices = scene
+        .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", false)])
+        .await?;
+    let endpoint = slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .find(|e| e.addresses == ["10.1.0.3"])
+        .unwrap();
+    let conditions = endpoint.conditions.clone().unwrap();
+    assert_eq!(
+        (conditions.serving, conditions.terminating),
+        (Some(true), Some(true))
+    );
+    scene.delete_pod("web-2").await?;
+    scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
+    let scene = Bed::shared().await?.scene("label").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    scene
+        .patch::<Service>(
+            "web",
+            json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: null}}}),
+        )
+        .await?;
+    scene
+        .slices_until("web", "the slices to go with the label", <[_]>::is_empty)
+        .await?;
+    scene
+        .patch::<Service>(
+            "web",
+            json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: names::PROXY_NAME}}}),
+        )
+        .await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    scene
+        .patch::<Service>(
+            "web",
+            json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: null}}}),
+        )
+        .await?;
+    scene
+        .slices_until("web", "the slices to go with the annotation", <[_]>::is_empty)
+        .await?;
+    Ok(())
+}
