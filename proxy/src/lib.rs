@@ -1,1 +1,28 @@
-//! placeholder
+//! The proxy: programs routes and NAT for ClusterIPs inside the network namespaces of attached pods.
+//!
+//! ```text
+//! main ─► serve ─► sync (driver) ── watches ─► index [pure] ─► rules::plan [pure]
+//!                    │
+//!                    └─► attempt ── sandbox (CRI) ─► netns ─► apply ─┬─► backend ─► render [pure]
+//!                                                                   ├─► routes
+//!                                                                   └─► conntrack
+//! cleanup ── sandbox ─► netns ─► apply::remove
+//! ```
+
+mod addresses;
+pub mod apply;
+pub mod args;
+pub mod backend;
+pub mod cleanup;
+mod conntrack;
+pub mod events;
+pub mod index;
+pub mod metrics;
+mod netlink;
+pub mod netns;
+pub mod render;
+mod routes;
+pub mod sandbox;
+pub mod serve;
+pub mod sync;
+pub mod watches;

@@ -1,2 +1,54 @@
-//! placeholder
-fn main() {}
+//! The proxy's command line; everything else is in the library.
+
+use anyhow::Context;
+use clap::Parser;
+use prometheus_client::registry::Registry;
+use proxy::args::{Args, Command};
+use proxy::cleanup::cleanup;
+use proxy::metrics::Metrics;
+use proxy::sandbox::cri::Cri;
+use proxy::serve::{clean_and_wait, serve};
+use std::net::{Ipv4Addr, SocketAddr};
+
+const IDENTITY: process::Identity = process::Identity {
+    name: api::names::PROXY,
+    version: env!("CARGO_PKG_VERSION"),
+    http: SocketAddr::new(
+        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+        api::names::PROXY_HTTP_PORT,
+    ),
+};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let runtime = args.container_runtime_endpoint.as_deref();
+    match args.command {
+        Some(Command::Cleanup { wait: false }) => clean_once(&args, runtime).await,
+        Some(Command::Cleanup { wait: true }) => {
+            let work = |process| clean_and_wait(process, runtime);
+            Ok(process::run(IDENTITY, &args.process, Registry::default(), work).await?)
+        }
+        None => {
+            let node_name = args.node_name.clone().context(
+                "--node-name (or $NODE_NAME) is missing: name the Node object whose pods to serve",
+            )?;
+            let mut registry = Registry::default();
+            let metrics = Metrics::new(&mut registry);
+            let work = |process| serve(process, &node_name, runtime, args.backend, metrics);
+            Ok(process::run(IDENTITY, &args.process, registry, work).await?)
+        }
+    }
+}
+
+async fn clean_once(args: &Args, runtime: Option<&str>) -> anyhow::Result<()> {
+    let _telemetry = process::logs::init(IDENTITY.name, &args.process)?;
+    let outcome = cleanup(&Cri::connect(runtime).await?).await?;
+    anyhow::ensure!(
+        outcome.failed == 0,
+        "{} of {} network namespaces could not be cleaned; the log says why",
+        outcome.failed,
+        outcome.failed + outcome.clean
+    );
+    Ok(())
+}

@@ -199,4 +199,16 @@ impl PodRules {
             })
         })
     }
+
+    /// The same rules where `absent` cannot be used: what would have left by them is refused.
+    #[must_use]
+    pub fn without_sources(&self, absent: &[Source]) -> Self {
+        let mut rules = self.clone();
+        let keep = |source: &Source| !absent.contains(source);
+        for attached in rules.networks.values_mut() {
+            attached.ipv4 = attached.ipv4.take().filter(keep);
+            attached.ipv6 = attached.ipv6.take().filter(keep);
+        }
+        rules
+    }
 }

@@ -79,6 +79,9 @@ pub enum NotServed {
     /// No name, namespace or UID, or one that Kubernetes does not allow.
     #[error("metadata: name {0:?} is not one the API server gives")]
     Metadata(String),
+    /// Not a Service that can be read at all.
+    #[error("it cannot be read: {0}")]
+    Malformed(String),
     /// Another Service has the same ClusterIP.
     #[error(
         "spec.clusterIPs: {vip} is also the ClusterIP of Service \"{other}\", which keeps it: recreate one of the two"

@@ -1,0 +1,81 @@
+//! Which addresses a network namespace holds: the proof that it is the pod's, and that a source address can be used.
+//!
+//! Reads only. An IPv6 address whose duplicate detection still runs counts as absent: the kernel refuses it as a route's source.
+
+use crate::netlink::Netlink;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use rules::Source;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+/// The addresses and interfaces of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    held: BTreeSet<(u32, IpAddr)>,
+    interfaces: BTreeMap<String, u32>,
+}
+
+impl Addresses {
+    /// Reads those of the calling thread's namespace.
+    pub(crate) fn read(netlink: &mut Netlink<RouteNetlinkMessage>) -> io::Result<Self> {
+        let mut read = Self::default();
+        for message in netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+            if let RouteNetlinkMessage::NewLink(link) = message {
+                read.interfaces
+                    .extend(name(&link).map(|name| (name, link.header.index)));
+            }
+        }
+        for message in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            if let RouteNetlinkMessage::NewAddress(address) = message {
+                read.held
+                    .extend(usable(&address).map(|usable| (address.header.index, usable)));
+            }
+        }
+        Ok(read)
+    }
+
+    /// Whether any interface holds one of `addresses`.
+    pub(crate) fn hold_any(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        self.held.iter().any(|(_, address)| addresses.contains(address))
+    }
+
+    /// Whether the interface of `source` holds its address.
+    pub(crate) fn hold(&self, source: &Source) -> bool {
+        self.index(&source.interface)
+            .is_some_and(|index| self.held.contains(&(index, source.address)))
+    }
+
+    /// The index of an interface.
+    pub(crate) fn index(&self, interface: &str) -> Option<u32> {
+        self.interfaces.get(interface).copied()
+    }
+}
+
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+/// On a point-to-point link `Address` is the peer's and `Local` ours; elsewhere IPv4 has both alike and IPv6 only the first.
+fn usable(message: &AddressMessage) -> Option<IpAddr> {
+    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let optimistic = message.header.flags.contains(AddressHeaderFlags::Optimistic);
+    if message.header.flags.intersects(unusable) && !optimistic {
+        return None;
+    }
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}

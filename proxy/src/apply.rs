@@ -1,0 +1,118 @@
+//! Brings one pod's network namespace to what is wanted: the only writer of this program besides events.
+//!
+//! Writes: rules, routes and conntrack deletions in the calling thread's namespace. The order keeps a client from ever seeing a
+//! packet to a ClusterIP leave untranslated: refuse, route, translate; and the other way round for what goes; conntrack last.
+//! Doing it twice writes nothing.
+
+use crate::addresses::Addresses;
+use crate::backend::{self, Backend, Held};
+use crate::netlink::Netlink;
+use crate::routes::Routes;
+use crate::{conntrack, routes};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use rules::{Family, PodRules, Source};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+/// What a namespace should hold, and how to know that it is the right one.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The rules.
+    pub rules: PodRules,
+    /// Addresses of the pod, one of which the namespace must hold before anything is written into it.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What the namespace holds now.
+    pub rules: PodRules,
+    /// Whether rules were written. (Routes are compared with the kernel each time.)
+    pub written: bool,
+    /// Sources that the namespace does not hold, or not yet: their VIPs are refused.
+    pub absent: Vec<Source>,
+    /// VIPs to which the pod has a route of its own, which was left alone.
+    pub foreign_routes: BTreeSet<IpAddr>,
+    /// Why conntrack entries could not be deleted; UDP flows may go on to removed endpoints.
+    pub conntrack: Option<String>,
+}
+
+/// Why it was not done. The namespace may hold a part of it: nothing is known any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The namespace cannot be read.
+    #[error("failed to read the addresses of the network namespace")]
+    Addresses(#[source] io::Error),
+    /// The namespace is another one than the pod says.
+    #[error("the network namespace holds none of the pod's addresses: it is not written into")]
+    NotThePod,
+    /// Rules.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// Routes.
+    #[error(transparent)]
+    Routes(#[from] routes::Error),
+}
+
+/// Does it, in the namespace of the calling thread.
+pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
+    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
+    let addresses = Addresses::read(&mut netlink).map_err(Error::Addresses)?;
+    if !addresses.hold_any(&wanted.addresses) {
+        return Err(Error::NotThePod);
+    }
+    let absent: Vec<Source> = wanted
+        .rules
+        .sources()
+        .filter(|source| !addresses.hold(source))
+        .cloned()
+        .collect();
+    let rules = wanted.rules.without_sources(&absent);
+    let (vips_held, vips) = (held.map(all_vips), all_vips(&rules));
+    let both: BTreeSet<IpAddr> = match &vips_held {
+        Held::Exactly(held) => held.union(&vips).copied().collect(),
+        Held::Nothing | Held::Unknown => vips.clone(),
+    };
+    let mut routes = Routes::read(&mut netlink)?;
+
+    let mut written = backend.refuse(&vips_held, &both)?;
+    let foreign_routes = routes.add(&mut netlink, &addresses, &rules.routes())?;
+    written |= backend.translate(held, &rules)?;
+    routes.remove_others(&mut netlink, &rules.routes())?;
+    if both != vips {
+        written |= backend.refuse(&Held::Exactly(both), &vips)?;
+    }
+    let conntrack = conntrack::forget(&conntrack::changed(held, &rules))
+        .err()
+        .map(|error| error.to_string());
+    Ok(Applied {
+        rules,
+        written,
+        absent,
+        foreign_routes,
+        conntrack,
+    })
+}
+
+/// Removes everything of ours from the namespace of the calling thread, whichever of `backends` wrote it.
+pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
+    for backend in backends {
+        backend.remove_translation()?;
+    }
+    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
+    Routes::read(&mut netlink)?.remove_others(&mut netlink, &std::collections::BTreeMap::new())?;
+    for backend in backends {
+        backend.remove_refusal()?;
+    }
+    Ok(())
+}
+
+fn all_vips(rules: &PodRules) -> BTreeSet<IpAddr> {
+    Family::ALL
+        .into_iter()
+        .flat_map(|family| rules.vips(family).into_keys())
+        .collect()
+}

@@ -1,0 +1,96 @@
+//! The command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use process::ProcessArgs;
+
+/// Makes Services answer on secondary networks, for the pods of one node.
+///
+/// Watches Services labelled service.kubernetes.io/service-proxy-name=multus-proxy and the EndpointSlices that the controller
+/// writes for them, and puts routes and NAT rules into the network namespace of each pod of this node that Multus attached to one
+/// of their networks. Stopping it leaves the rules in place and traffic goes on; "cleanup" takes them away.
+///
+/// Needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN, the socket of the container runtime, and the directory of network namespaces.
+#[derive(Parser, Debug)]
+#[command(name = "multus-service-proxy", version)]
+pub struct Args {
+    /// Name of the Node object whose pods are served
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Socket of the container runtime [default: the first that answers of CRI-O's, containerd's and k3s' usual ones]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub container_runtime_endpoint: Option<String>,
+
+    /// How rules are written into the kernel
+    #[arg(long, value_enum, ignore_case = true, default_value_t, value_name = "BACKEND")]
+    pub backend: BackendChoice,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// What all binaries of this project have
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// Ways of writing rules.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// What works on this node
+    #[default]
+    #[value(name = "Auto")]
+    Auto,
+    /// The iptables programs, nft or legacy variant by what works
+    #[value(name = "IPTables")]
+    IpTables,
+}
+
+/// Things to do instead of serving.
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub enum Command {
+    /// Remove every route and rule of ours from all pods of this node, then exit
+    Cleanup {
+        /// Do not exit: be Ready once the node is clean, until asked to stop
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn backends_are_spelled_as_in_the_configuration() {
+        let parse = |backend| {
+            Args::try_parse_from(["proxy", "--backend", backend])
+                .map(|args| args.backend)
+                .ok()
+        };
+        assert_eq!(parse("Auto"), Some(BackendChoice::Auto));
+        assert_eq!(parse("IPTables"), Some(BackendChoice::IpTables));
+        assert_eq!(parse("iptables"), Some(BackendChoice::IpTables));
+        assert_eq!(parse("ipvs"), None);
+    }
+
+    #[test]
+    fn cleanup_takes_the_runtime_socket_too() {
+        let args = Args::try_parse_from([
+            "proxy",
+            "cleanup",
+            "--wait",
+            "--container-runtime-endpoint",
+            "/run/x.sock",
+        ])
+        .unwrap();
+        assert!(matches!(args.command, Some(Command::Cleanup { wait: true })));
+        assert_eq!(args.container_runtime_endpoint.as_deref(), Some("/run/x.sock"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Clean-up: nothing of ours in any pod of this node.
+//!
+//! Writes: removes our chains, jumps and routes in every ready sandbox the container runtime knows, whichever backend put them
+//! there. Needs no API server: it also works by hand on a node that is being taken out of use.
+
+use crate::apply::{self, remove};
+use crate::backend::Backend;
+use crate::backend::iptables::{Iptables, Variant};
+use crate::netns::{self, Netns};
+use crate::sandbox::{self, SandboxSource};
+use futures::{StreamExt, stream};
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Namespaces worked on at the same time.
+const WORKERS: usize = 8;
+
+/// Longest time for one namespace.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Namespaces in which nothing of ours is left.
+    pub clean: usize,
+    /// Namespaces of which that is not known.
+    pub failed: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    #[error("the work in the network namespace did not end within 20 s")]
+    Hangs,
+}
+
+impl Error {
+    /// It has no namespace of its own, or went away meanwhile.
+    fn is_absence(&self) -> bool {
+        use netns::Error::{Gone, Host};
+        matches!(
+            self,
+            Self::Sandbox(sandbox::Error::NoNetns { .. }) | Self::Netns(Gone { .. } | Host { .. })
+        )
+    }
+}
+
+/// Cleans every pod of this node once.
+pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::Error> {
+    let ids = sandboxes.ready().await?;
+    let cleaned = stream::iter(ids).map(|id| async move {
+        let cleaned = clean(sandboxes, &id).await;
+        match &cleaned {
+            Err(error) if !error.is_absence() => {
+                warn!(
+                    sandbox = id,
+                    error = error as &dyn std::error::Error,
+                    "Could not clean up"
+                );
+                false
+            }
+            _ => true,
+        }
+    });
+    let cleaned: Vec<bool> = cleaned.buffer_unordered(WORKERS).collect().await;
+    let failed = cleaned.iter().filter(|clean| !**clean).count();
+    let outcome = Outcome {
+        clean: cleaned.len() - failed,
+        failed,
+    };
+    info!(clean = outcome.clean, failed = outcome.failed, "Cleaned up");
+    Ok(outcome)
+}
+
+async fn clean(sandboxes: &dyn SandboxSource, id: &str) -> Result<(), Error> {
+    let netns = Netns::open(&sandboxes.netns(id).await?)?;
+    let done = netns.spawn(|| {
+        let backends = Variant::ALL.map(Iptables::new);
+        remove(&backends.each_ref().map(|backend| backend as &dyn Backend))
+    })?;
+    let in_time = tokio::time::timeout(PATIENCE, done)
+        .await
+        .map_err(|_| Error::Hangs)?;
+    Ok(in_time.map_err(|_| Error::Hangs)???)
+}

@@ -1,0 +1,128 @@
+//! Connection tracking entries that would keep a UDP or SCTP flow on an endpoint that may not have it any more.
+//!
+//! Writes: deletes such entries in the calling thread's namespace. NAT is decided once per flow, and a UDP socket that keeps
+//! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
+//! the rules, to nobody. TCP is left alone: its established flows live on as with kube-proxy.
+
+use crate::backend::Held;
+use crate::netlink::Netlink;
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use rules::{Family, PodRules, Port, Protocol};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// For each VIP port: the endpoints its flows may be translated to.
+pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
+
+/// The VIP ports whose flows may have to go when `held` becomes `wanted`. Pure.
+pub(crate) fn changed(held: &Held<PodRules>, wanted: &PodRules) -> Allowed {
+    let before = match held {
+        Held::Exactly(rules) => allowed(rules),
+        Held::Nothing | Held::Unknown => Allowed::new(),
+    };
+    let mut changed = allowed(wanted);
+    let gone: Vec<_> = before
+        .keys()
+        .filter(|key| !changed.contains_key(key))
+        .copied()
+        .collect();
+    changed.retain(|key, endpoints| before.get(key) != Some(endpoints));
+    changed.extend(gone.into_iter().map(|key| (key, BTreeSet::new())));
+    changed
+}
+
+fn allowed(rules: &PodRules) -> Allowed {
+    let mut allowed = Allowed::new();
+    for (vip, (vip_rules, _)) in Family::ALL.into_iter().flat_map(|family| rules.vips(family)) {
+        let ports = vip_rules
+            .ports
+            .iter()
+            .filter(|(port, _)| port.protocol != Protocol::Tcp);
+        allowed.extend(ports.map(|(port, rules)| ((vip, *port), rules.endpoints.clone())));
+    }
+    allowed
+}
+
+/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all. Returns how many.
+pub(crate) fn forget(changed: &Allowed) -> io::Result<usize> {
+    if changed.is_empty() {
+        return Ok(0);
+    }
+    let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
+    let mut deleted = 0;
+    for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
+        for entry in netlink.dump(&message(family, ConntrackMessage::Get(Vec::new())))? {
+            let Some(original) = stale(&entry, changed) else {
+                continue;
+            };
+            match netlink.change(&message(family, ConntrackMessage::Delete(vec![original])), 0) {
+                Ok(()) => deleted += 1,
+                // It timed out meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+fn message(family: NetfilterProtoFamily, inner: ConntrackMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
+}
+
+/// The original tuple of an entry that has to go; it is what names an entry.
+fn stale(entry: &NetfilterMessage, changed: &Allowed) -> Option<ConntrackAttribute> {
+    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &entry.inner else {
+        return None;
+    };
+    let mut original = None;
+    let mut replied_from = None;
+    for attribute in attributes {
+        match attribute {
+            ConntrackAttribute::CtaTupleOrig(tuple) => original = Some((attribute, ends(tuple)?.1)),
+            ConntrackAttribute::CtaTupleReply(tuple) => replied_from = Some(ends(tuple)?.0),
+            _ => {}
+        }
+    }
+    let (attribute, (vip, port)) = original?;
+    let (endpoint, endpoint_port) = replied_from?;
+    let allowed = changed.get(&(vip, port))?;
+    (!allowed.contains(&SocketAddr::new(endpoint, endpoint_port.number))).then(|| attribute.clone())
+}
+
+/// Source and destination of a tuple.
+fn ends(tuple: &[Tuple]) -> Option<((IpAddr, Port), (IpAddr, Port))> {
+    let (mut source, mut destination, mut protocol, mut source_port, mut destination_port) =
+        (None, None, None, None, None);
+    for part in tuple {
+        match part {
+            Tuple::Ip(addresses) => addresses.iter().for_each(|address| match address {
+                IPTuple::SourceAddress(address) => source = Some(*address),
+                IPTuple::DestinationAddress(address) => destination = Some(*address),
+                _ => {}
+            }),
+            Tuple::Proto(ports) => ports.iter().for_each(|port| match port {
+                ProtoTuple::Protocol(number) => {
+                    protocol = Protocol::ALL
+                        .into_iter()
+                        .find(|protocol| protocol.number() == u8::from(*number));
+                }
+                ProtoTuple::SourcePort(number) => source_port = Some(*number),
+                ProtoTuple::DestinationPort(number) => destination_port = Some(*number),
+                _ => {}
+            }),
+            _ => {}
+        }
+    }
+    let protocol = protocol?;
+    let port = |number| Port { protocol, number };
+    Some((
+        (source?, port(source_port?)),
+        (destination?, port(destination_port?)),
+    ))
+}

@@ -1,0 +1,126 @@
+//! Events on pods that cannot be served, or not fully: where a Kubernetes user looks.
+//!
+//! Writes: Events, by one task. A pod is told once until something else is to be said; a full queue drops a notice rather than make
+//! rules wait for the API server.
+
+use crate::apply::Applied;
+use crate::index::LocalPod;
+use api::names::PROXY;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use rules::Shortcoming;
+use std::collections::BTreeSet;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+/// Notices waiting for the API server.
+const QUEUE: usize = 256;
+
+/// Longest text of an Event.
+const NOTE_LIMIT: usize = 1000;
+
+/// What a pod is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// CamelCase word for programs.
+    pub reason: &'static str,
+    /// Sentence for people.
+    pub note: String,
+}
+
+/// What there is to tell about an attempt. Pure. `patience_is_over`: it failed for so long that it is not how pods start.
+pub fn notice(
+    pod: &LocalPod,
+    shortcomings: &BTreeSet<Shortcoming>,
+    result: Result<&Applied, String>,
+    patience_is_over: bool,
+) -> Option<Notice> {
+    let said = |reason, notes: Vec<String>| {
+        let note: String = notes.join("; ").chars().take(NOTE_LIMIT).collect();
+        (!note.is_empty()).then_some(Notice { reason, note })
+    };
+    if let Err(why) = &pod.attachments {
+        return said("MalformedNetworkStatus", vec![why.clone()]);
+    }
+    let applied = match result {
+        Ok(applied) => applied,
+        Err(why) => {
+            return patience_is_over
+                .then(|| said("ServiceRulesNotApplied", vec![why]))
+                .flatten();
+        }
+    };
+    let mut notes: Vec<String> = shortcomings.iter().map(ToString::to_string).collect();
+    if patience_is_over {
+        let absent = |source: &rules::Source| {
+            format!(
+                "interface {:?} does not hold {}, which network-status says it has: ClusterIPs of that network are refused",
+                source.interface, source.address
+            )
+        };
+        notes.extend(applied.absent.iter().map(absent));
+    }
+    let foreign = |vip: &std::net::IpAddr| {
+        format!(
+            "the pod has a route to ClusterIP {vip} of its own, which is left alone: flows may leave by another interface"
+        )
+    };
+    notes.extend(applied.foreign_routes.iter().map(foreign));
+    said("ServiceRulesIncomplete", notes)
+}
+
+/// The sending end.
+#[derive(Clone, Debug)]
+pub struct Notices(mpsc::Sender<(ObjectReference, Notice)>);
+
+/// The end that writes Events.
+#[derive(Debug)]
+pub struct Writer(mpsc::Receiver<(ObjectReference, Notice)>);
+
+/// Makes both ends.
+pub fn channel() -> (Notices, Writer) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    (Notices(sender), Writer(receiver))
+}
+
+impl Notices {
+    /// Queues a notice for a pod.
+    pub fn send(&self, pod: &LocalPod, notice: Notice) {
+        warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(pod.name.name.clone()),
+            namespace: Some(pod.name.namespace.clone()),
+            uid: Some(pod.uid.clone()),
+            ..ObjectReference::default()
+        };
+        if self.0.try_send((reference, notice)).is_err() {
+            debug!(pod = %pod.name, "Dropped an event: the API server does not keep up");
+        }
+    }
+}
+
+impl Writer {
+    /// Writes Events until every sender is gone.
+    pub async fn run(mut self, client: Client, node_name: &str) {
+        let reporter = Reporter {
+            controller: PROXY.to_owned(),
+            instance: Some(node_name.to_owned()),
+        };
+        let recorder = Recorder::new(client, reporter);
+        while let Some((reference, Notice { reason, note })) = self.0.recv().await {
+            let event = Event {
+                type_: EventType::Warning,
+                reason: reason.to_owned(),
+                note: Some(note),
+                action: "ApplyRules".to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = recorder.publish(&event, &reference).await {
+                warn!(pod = ?reference.name, %error, "Could not write an event");
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `LocalPod`: a pod of this node, trimmed to what rules are made of.
+//!
+//! Pure. Multus writes network-status while the sandbox is being made, before any container runs: that, not phase Running, is what
+//! makes a pod ours, so init containers are served too.
+
+use api::names::NETWORK_STATUS_ANNOTATION;
+use api::network_status::{self, NetworkStatus};
+use api::{NetworkRef, ParseNetworkStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use rules::ObjectName;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// On the mirror pod of a static pod: the UID under which the kubelet gave it to the runtime.
+const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// A pod that may have a second network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPod {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its UID at the API server.
+    pub uid: String,
+    /// Its UID at the container runtime.
+    pub runtime_uid: String,
+    /// Its interfaces, or why they cannot be told.
+    pub attachments: Result<Vec<NetworkStatus>, String>,
+    /// All its addresses on all networks.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Changes when the sandbox may be another one although nothing else did.
+    pub sandbox_mark: String,
+}
+
+impl LocalPod {
+    /// Reads a pod as a watch delivers it. `None`: it has no network namespace of its own, or nothing is known about it yet, or its
+    /// sandbox is gone for good.
+    pub fn parse(pod: &Pod) -> Option<Self> {
+        let status = pod.status.clone().unwrap_or_default();
+        let host_network = pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.host_network == Some(true));
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+        let text = annotations.get(NETWORK_STATUS_ANNOTATION)?;
+        if host_network || ended {
+            return None;
+        }
+        let uid = pod.metadata.uid.clone()?;
+        let attachments = network_status::parse(text);
+        let mut addresses: BTreeSet<IpAddr> = pod_ips(&status).collect();
+        addresses.extend(attachments.iter().flatten().flat_map(|status| &status.addresses));
+        addresses.retain(|address| api::address::check(*address).is_ok());
+        Some(Self {
+            name: ObjectName {
+                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+                name: pod.metadata.name.clone().unwrap_or_default(),
+            },
+            runtime_uid: annotations.get(STATIC_UID_ANNOTATION).unwrap_or(&uid).clone(),
+            uid,
+            attachments: attachments.map_err(|error: ParseNetworkStatus| error.to_string()),
+            addresses,
+            sandbox_mark: sandbox_mark(&status),
+        })
+    }
+
+    /// Whether an interface of it is on `network`.
+    pub fn is_attached_to(&self, network: &NetworkRef) -> bool {
+        self.attachments
+            .iter()
+            .flatten()
+            .any(|status| network.is_named(&status.network))
+    }
+}
+
+fn pod_ips(status: &PodStatus) -> impl Iterator<Item = IpAddr> {
+    let listed = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
+    listed.chain(&status.pod_ip).filter_map(|ip| ip.parse().ok())
+}
+
+/// A new sandbox has new containers, and the kubelet says when it became ready (KEP-3085).
+fn sandbox_mark(status: &PodStatus) -> String {
+    let containers = status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .flatten();
+    let containers = containers.filter_map(|container| container.container_id.as_deref());
+    let conditions = status.conditions.iter().flatten();
+    let ready = conditions.filter(|condition| condition.type_ == "PodReadyToStartContainers");
+    let since = ready.filter_map(|condition| Some(condition.last_transition_time.as_ref()?.0.to_string()));
+    let parts: BTreeSet<String> = containers.map(str::to_owned).chain(since).collect();
+    parts.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn pod(annotation: &str, spec: &Value, status: &Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "client", "namespace": "web", "uid": "u-1", "annotations": {NETWORK_STATUS_ANNOTATION: annotation}},
+            "spec": spec, "status": status,
+        }))
+        .unwrap()
+    }
+
+    const ATTACHED: &str = r#"[{"name":"cbr0","interface":"eth0","ips":["10.128.0.7"]},{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.7","fe80::7"]}]"#;
+
+    #[test]
+    fn a_pod_is_ours_before_it_runs() {
+        let pod = LocalPod::parse(&pod(
+            ATTACHED,
+            &json!({"containers": []}),
+            &json!({"phase": "Pending"}),
+        ))
+        .unwrap();
+        assert!(pod.is_attached_to(&NetworkRef::parse("macvlan1", "web").unwrap()));
+        assert_eq!(
+            pod.addresses,
+            BTreeSet::from(["10.128.0.7".parse().unwrap(), "10.1.0.7".parse().unwrap()])
+        );
+    }
+
+    #[rstest]
+    #[case::host_network(json!({"containers": [], "hostNetwork": true}), json!({}))]
+    #[case::succeeded(json!({"containers": []}), json!({"phase": "Succeeded"}))]
+    #[case::failed(json!({"containers": []}), json!({"phase": "Failed"}))]
+    fn a_pod_without_a_namespace_of_its_own_is_not(#[case] spec: Value, #[case] status: Value) {
+        assert_eq!(LocalPod::parse(&pod(ATTACHED, &spec, &status)), None);
+    }
+
+    #[test]
+    fn a_malformed_annotation_is_a_reason_not_a_panic() {
+        let pod = LocalPod::parse(&pod("{{{", &json!({"containers": []}), &json!({}))).unwrap();
+        assert!(pod.attachments.unwrap_err().contains("network-status"));
+    }
+
+    #[test]
+    fn a_static_pod_is_known_to_the_runtime_by_its_own_uid() {
+        let mut mirror = pod(ATTACHED, &json!({"containers": []}), &json!({}));
+        mirror
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert(STATIC_UID_ANNOTATION.to_owned(), "u-file".to_owned());
+        let pod = LocalPod::parse(&mirror).unwrap();
+        assert_eq!((pod.uid.as_str(), pod.runtime_uid.as_str()), ("u-1", "u-file"));
+    }
+
+    #[test]
+    fn a_recreated_sandbox_changes_the_mark() {
+        let status = |id: &str| json!({"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "containerID": id}]});
+        let parse =
+            |id: &str| LocalPod::parse(&pod(ATTACHED, &json!({"containers": []}), &status(id))).unwrap();
+        assert_ne!(parse("containerd://1"), parse("containerd://2"));
+        assert_eq!(parse("containerd://1"), parse("containerd://1"));
+    }
+}

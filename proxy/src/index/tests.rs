@@ -1,0 +1,178 @@
+//! The index agrees with planning from scratch, whatever the order of events, and says no more than what changed.
+
+use super::*;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn service(name: &str, network: &str, vip: u8) -> Service {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": name, "namespace": "web", "uid": format!("uid-{name}"),
+            "labels": {"service.kubernetes.io/service-proxy-name": "multus-proxy"},
+            "annotations": {"k8s.v1.cni.cncf.io/service-network": network},
+        },
+        "spec": {"clusterIP": format!("172.30.0.{vip}"), "ports": [{"port": 80}]},
+    }))
+    .unwrap()
+}
+
+fn slice(service: &str, suffix: &str, host: u8) -> EndpointSlice {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("{service}-multus-{suffix}"), "namespace": "web",
+            "labels": {"endpointslice.kubernetes.io/managed-by": "multus-endpointslice-controller.npwg.k8s.io", "kubernetes.io/service-name": service},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": service, "uid": format!("uid-{service}")}],
+        },
+        "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": [format!("10.1.0.{host}")]}],
+    }))
+    .unwrap()
+}
+
+fn pod(uid: &str, network: &str) -> LocalPod {
+    let status = json!([{"name": network, "interface": "net1", "ips": ["10.1.0.200"]}]).to_string();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": uid, "namespace": "web", "uid": uid, "annotations": {"k8s.v1.cni.cncf.io/network-status": status}},
+    }))
+    .unwrap();
+    LocalPod::parse(&pod).unwrap()
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName {
+        namespace: "web".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn put(index: &mut Index, service: &Service) {
+    index.apply_service(
+        &name(service.metadata.name.as_deref().unwrap()),
+        ServedService::parse(service),
+    );
+}
+
+fn on_two_networks() -> Index {
+    let mut index = Index::default();
+    put(&mut index, &service("nginx", "red", 10));
+    put(&mut index, &service("db", "blue", 11));
+    index.apply_slice(Slice::parse(&slice("nginx", "a", 2)).unwrap());
+    index.apply_pod(pod("on-red", "web/red"));
+    index.apply_pod(pod("on-blue", "web/blue"));
+    assert_eq!(
+        index.take_stale(),
+        BTreeSet::from(["on-red".to_owned(), "on-blue".to_owned()])
+    );
+    index
+}
+
+fn stale(index: &mut Index) -> Vec<String> {
+    index.take_stale().into_iter().collect()
+}
+
+#[test]
+fn a_change_concerns_only_pods_on_its_network() {
+    let mut index = on_two_networks();
+    index.apply_slice(Slice::parse(&slice("nginx", "a", 3)).unwrap());
+    assert_eq!(stale(&mut index), ["on-red"]);
+    index.delete_service(&name("db"));
+    assert_eq!(stale(&mut index), ["on-blue"]);
+    put(&mut index, &service("nginx", "blue", 10));
+    assert_eq!(stale(&mut index), ["on-blue", "on-red"]);
+}
+
+#[test]
+fn events_that_change_nothing_concern_nobody() {
+    let mut index = on_two_networks();
+    put(&mut index, &service("nginx", "red", 10));
+    index.apply_slice(Slice::parse(&slice("nginx", "a", 2)).unwrap());
+    index.apply_slice(Slice::parse(&slice("unknown", "a", 2)).unwrap());
+    index.apply_pod(pod("on-red", "web/red"));
+    assert_eq!(stale(&mut index), Vec::<String>::new());
+}
+
+#[test]
+fn a_new_list_drops_what_it_does_not_hold() {
+    let mut index = on_two_networks();
+    index.reset_services(vec![(
+        name("db"),
+        ServedService::parse(&service("db", "blue", 11)),
+    )]);
+    assert_eq!(stale(&mut index), ["on-red"]);
+    index.reset_pods(vec![pod("on-blue", "web/blue")]);
+    assert_eq!(
+        (stale(&mut index), index.pod("on-red")),
+        (vec!["on-red".to_owned()], None)
+    );
+}
+
+#[test]
+fn a_service_that_cannot_be_served_is_named_and_harms_nobody() {
+    let mut index = on_two_networks();
+    put(&mut index, &service("thief", "red", 10));
+    put(&mut index, &service("bad", "a,b", 12));
+    assert_eq!(stale(&mut index), Vec::<String>::new());
+    let said: Vec<_> = index
+        .unserved()
+        .into_iter()
+        .map(|(name, why)| format!("{name}: {why}"))
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].contains("several networks") && said[1].contains("which keeps it"),
+        "{said:?}"
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Service(u8, u8),
+    NoService(u8),
+    Slice(u8, u8, u8),
+    NoSlice(u8, u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..3u8, 0..4u8).prop_map(|(service, vip)| Step::Service(service, vip)),
+        (0..3u8).prop_map(Step::NoService),
+        (0..3u8, 0..3u8, 1..9u8).prop_map(|(service, suffix, host)| Step::Slice(service, suffix, host)),
+        (0..3u8, 0..3u8).prop_map(|(service, suffix)| Step::NoSlice(service, suffix)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn events_lead_to_what_planning_from_scratch_gives(steps in prop::collection::vec(step(), 0..30)) {
+        let mut index = Index::default();
+        index.apply_pod(pod("client", "web/red"));
+        let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
+        for step in steps {
+            match step {
+                Step::Service(i, vip) => { let s = service(&format!("s{i}"), "red", vip); put(&mut index, &s); services.insert(i, s); }
+                Step::NoService(i) => { index.delete_service(&name(&format!("s{i}"))); services.remove(&i); }
+                Step::Slice(i, j, host) => { let s = slice(&format!("s{i}"), &j.to_string(), host); index.apply_slice(Slice::parse(&s).unwrap()); slices.insert((i, j), s); }
+                Step::NoSlice(i, j) => { index.delete_slice(&name(&format!("s{i}-multus-{j}"))); slices.remove(&(i, j)); }
+            }
+            index.take_stale();
+        }
+        let client = index.pod("client").unwrap();
+        let (services, slices): (Vec<_>, Vec<_>) = (services.into_values().collect(), slices.into_values().collect());
+        let scratch = rules::plan(&services, &slices, client.attachments.as_ref().unwrap());
+        prop_assert_eq!(index.plan(client).0, scratch.rules);
+    }
+
+    #[test]
+    fn adding_and_removing_is_nothing(vip in 0..20u8, host in 1..9u8) {
+        let mut index = on_two_networks();
+        let before = index.plan(index.pod("on-red").unwrap());
+        put(&mut index, &service("new", "red", vip));
+        index.apply_slice(Slice::parse(&slice("new", "a", host)).unwrap());
+        index.take_stale();
+        index.delete_slice(&name("new-multus-a"));
+        index.delete_service(&name("new"));
+        index.take_stale();
+        prop_assert_eq!(index.plan(index.pod("on-red").unwrap()), before);
+    }
+}

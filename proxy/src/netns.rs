@@ -1,0 +1,152 @@
+//! Network namespaces: the only setns(2) of this program.
+//!
+//! Writes: nothing itself. setns changes the calling thread only, and a thread that fails to switch back would poison whichever
+//! pool it came from: every piece of work gets a fresh plain thread that ends with it, so there is nothing to undo.
+
+use nix::sched::{CloneFlags, unshare};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use tokio::sync::oneshot;
+
+/// Where a process finds the namespace it runs in.
+const OWN: &str = "/proc/self/ns/net";
+
+/// An open network namespace that is not our own. It stays alive while this is held.
+#[derive(Debug)]
+pub struct Netns(File);
+
+/// Why a network namespace cannot be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The pod is gone, or the directory is not mounted with `HostToContainer` propagation.
+    #[error("network namespace {path:?} is gone")]
+    Gone {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It is there and cannot be opened.
+    #[error("failed to open network namespace {path:?}")]
+    Open {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The path leads to the node's namespace, where nothing may be written.
+    #[error("{path:?} is the network namespace of the node, not of a pod")]
+    Host {
+        /// The path.
+        path: PathBuf,
+    },
+    /// No thread, or setns refused: not a network namespace, or CAP_SYS_ADMIN is missing.
+    #[error("failed to enter the network namespace")]
+    Enter(#[source] io::Error),
+}
+
+impl Netns {
+    /// Opens the namespace at `path` and makes sure that it is not our own.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => Error::Gone {
+                path: path.to_owned(),
+            },
+            _ => Error::Open {
+                path: path.to_owned(),
+                source,
+            },
+        };
+        let file = File::open(path).map_err(failed)?;
+        // Compared on the open file, not on the path, which may come to mean another namespace at any time.
+        let (opened, own) = (
+            file.metadata().map_err(failed)?,
+            std::fs::metadata(OWN).map_err(failed)?,
+        );
+        if (opened.dev(), opened.ino()) == (own.dev(), own.ino()) {
+            return Err(Error::Host {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self(file))
+    }
+
+    /// Starts `work` on a fresh thread in this namespace; the receiver gets its result.
+    pub fn spawn<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, Error>>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let job = move || {
+            let done = self.enter().map(|()| work());
+            // Nobody waits any more when the process stops; the work is done all the same.
+            let _ = sender.send(done);
+        };
+        thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn(job)
+            .map_err(Error::Enter)?;
+        Ok(receiver)
+    }
+
+    /// Runs `work` on a fresh thread in this namespace and waits for it.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        on_a_fresh_thread(|| self.enter().map(|()| work()))
+    }
+
+    /// Runs `work` in a new namespace that ends with it.
+    pub fn scratch<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        on_a_fresh_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Enter(errno.into()))?;
+            Ok(work())
+        })
+    }
+
+    fn enter(&self) -> Result<(), Error> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one sanctioned caller, on a thread of its own"
+        )]
+        nix::sched::setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::Enter(errno.into()))
+    }
+}
+
+fn on_a_fresh_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let joined = scope.spawn(work).join();
+        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_namespace_is_refused() {
+        assert!(matches!(Netns::open(Path::new(OWN)), Err(Error::Host { .. })));
+    }
+
+    #[test]
+    fn a_namespace_that_is_gone_is_told_from_one_that_cannot_be_opened() {
+        assert!(matches!(
+            Netns::open(Path::new("/run/netns/no-such")),
+            Err(Error::Gone { .. })
+        ));
+        assert!(matches!(
+            Netns::open(Path::new("/dev/null/x")),
+            Err(Error::Open { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let netns = Netns::open(file.path()).unwrap();
+        assert!(matches!(netns.run(|| ()), Err(Error::Enter(_))));
+    }
+}

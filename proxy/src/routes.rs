@@ -1,0 +1,205 @@
+//! Host routes to VIPs: which way, and with which source address, a pod's own flows leave.
+//!
+//! Writes: routes with our own protocol number in the calling thread's namespace, and no others; so what is ours can always be
+//! told, and a route somebody else made to the same address is reported, not replaced.
+
+use crate::addresses::Addresses;
+use crate::netlink::Netlink;
+use api::names::ROUTE_PROTOCOL;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rules::Source;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+/// A route could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Our routes cannot be read.
+    #[error("failed to read the routes")]
+    Read(#[source] io::Error),
+    /// One cannot be added.
+    #[error("failed to add route {vip} dev {interface} src {source_address}")]
+    Add {
+        /// The VIP.
+        vip: IpAddr,
+        /// The interface.
+        interface: String,
+        /// The source address.
+        source_address: IpAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// One cannot be removed.
+    #[error("failed to remove route {vip}")]
+    Remove {
+        /// The VIP.
+        vip: IpAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Our routes in one namespace, as read once.
+pub(crate) struct Routes {
+    held: BTreeMap<IpAddr, Via>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Via {
+    interface: u32,
+    source: Option<IpAddr>,
+}
+
+type Socket = Netlink<RouteNetlinkMessage>;
+
+impl Routes {
+    /// Reads ours from the calling thread's namespace.
+    pub(crate) fn read(netlink: &mut Socket) -> Result<Self, Error> {
+        let mut held = BTreeMap::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let routes = netlink
+                .dump(&RouteNetlinkMessage::GetRoute(request))
+                .map_err(Error::Read)?;
+            held.extend(routes.iter().filter_map(own));
+        }
+        Ok(Self { held })
+    }
+
+    /// Adds what is missing and mends what differs. Returns the VIPs to which somebody else has a route already.
+    pub(crate) fn add(
+        &mut self,
+        netlink: &mut Socket,
+        addresses: &Addresses,
+        wanted: &BTreeMap<IpAddr, &Source>,
+    ) -> Result<BTreeSet<IpAddr>, Error> {
+        let mut foreign = BTreeSet::new();
+        for (vip, source) in wanted {
+            // The caller wants only sources that the namespace holds; an interface can vanish meanwhile all the same.
+            let via = Via {
+                interface: addresses.index(&source.interface).unwrap_or_default(),
+                source: Some(source.address),
+            };
+            let flags = match self.held.get(vip) {
+                Some(held) if *held == via => continue,
+                Some(_) => NLM_F_CREATE | NLM_F_REPLACE,
+                None => NLM_F_CREATE | NLM_F_EXCL,
+            };
+            match netlink.change(&RouteNetlinkMessage::NewRoute(message(*vip, via)), flags) {
+                Ok(()) => {
+                    self.held.insert(*vip, via);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    foreign.insert(*vip);
+                }
+                Err(error) => {
+                    return Err(Error::Add {
+                        vip: *vip,
+                        interface: source.interface.clone(),
+                        source_address: source.address,
+                        source: error,
+                    });
+                }
+            }
+        }
+        Ok(foreign)
+    }
+
+    /// Removes every route of ours to a VIP that is not `wanted`.
+    pub(crate) fn remove_others(
+        &mut self,
+        netlink: &mut Socket,
+        wanted: &BTreeMap<IpAddr, &Source>,
+    ) -> Result<(), Error> {
+        let stale: Vec<IpAddr> = self
+            .held
+            .keys()
+            .filter(|vip| !wanted.contains_key(vip))
+            .copied()
+            .collect();
+        for vip in stale {
+            let via = self.held[&vip];
+            match netlink.change(&RouteNetlinkMessage::DelRoute(message(vip, via)), 0) {
+                // ESRCH: it went with its interface.
+                Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => {
+                    return Err(Error::Remove { vip, source: error });
+                }
+                _ => self.held.remove(&vip),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn message(vip: IpAddr, via: Via) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let (family, length) = match vip {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    message.header = RouteHeader {
+        address_family: family,
+        destination_prefix_length: length,
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Other(ROUTE_PROTOCOL),
+        // On-link: the packet is translated before anybody would be asked for the VIP's link-layer address.
+        scope: if vip.is_ipv4() {
+            RouteScope::Link
+        } else {
+            RouteScope::Universe
+        },
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(vip.into()),
+        RouteAttribute::Oif(via.interface),
+    ];
+    message
+        .attributes
+        .extend(via.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message
+}
+
+fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
+    let RouteNetlinkMessage::NewRoute(route) = message else {
+        return None;
+    };
+    if route.header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL)
+        || route.header.table != RouteHeader::RT_TABLE_MAIN
+    {
+        return None;
+    }
+    let (mut vip, mut via) = (
+        None,
+        Via {
+            interface: 0,
+            source: None,
+        },
+    );
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => vip = ip(address),
+            RouteAttribute::Oif(index) => via.interface = *index,
+            RouteAttribute::PrefSource(address) => via.source = ip(address),
+            _ => {}
+        }
+    }
+    Some((vip?, via))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}

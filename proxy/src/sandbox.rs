@@ -1,0 +1,52 @@
+//! Where a pod's network namespace is.
+//!
+//! Reads only. The sandbox, not a container, is asked for: it exists before the first container and outlives every restart of
+//! one, and it names the namespace by a path that no reused process id can make another's.
+
+pub mod cri;
+
+use async_trait::async_trait;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// A ready pod sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The runtime's name for it; another one after the sandbox was recreated.
+    pub id: String,
+    /// Its network namespace.
+    pub netns: PathBuf,
+}
+
+/// Why a sandbox was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No runtime answers.
+    #[error("no container runtime answers: {0}; name its socket by --container-runtime-endpoint")]
+    NoRuntime(String),
+    /// The runtime answered with an error, or not in time.
+    #[error("the container runtime failed: {0}")]
+    Runtime(String),
+    /// The sandbox is not there yet, or not any more. Runtimes list one only when it is complete.
+    #[error("the pod has no ready sandbox")]
+    NotReady,
+    /// The runtime does not say where the namespace is.
+    #[error("the container runtime names no network namespace of sandbox {id:?}")]
+    NoNetns {
+        /// The sandbox.
+        id: String,
+    },
+}
+
+/// Something that knows the sandboxes of this node.
+#[async_trait]
+pub trait SandboxSource: Send + Sync {
+    /// The ids of all ready sandboxes.
+    async fn ready(&self) -> Result<BTreeSet<String>, Error>;
+
+    /// The ready sandbox of the pod with this UID; of several, the latest.
+    async fn of_pod(&self, uid: &str) -> Result<Sandbox, Error>;
+
+    /// Where the network namespace of a sandbox is.
+    async fn netns(&self, id: &str) -> Result<PathBuf, Error>;
+}

@@ -1,0 +1,217 @@
+//! The Container Runtime Interface, version 1: CRI-O and containerd alike.
+//!
+//! Reads only.
+
+mod proto;
+
+use crate::sandbox::{Error, Sandbox, SandboxSource};
+use async_trait::async_trait;
+use hyper_util::rt::TokioIo;
+use proto::{
+    ListPodSandboxRequest, ListPodSandboxResponse, PodSandbox, PodSandboxFilter, PodSandboxStateValue,
+};
+use proto::{
+    PodSandboxStatusRequest, PodSandboxStatusResponse, SANDBOX_READY, VersionRequest, VersionResponse,
+};
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tracing::info;
+
+/// Sockets tried, in order, when none is named.
+pub const SOCKETS: [&str; 5] = [
+    "/run/crio/crio.sock",
+    "/run/containerd/containerd.sock",
+    "/var/run/crio/crio.sock",
+    "/var/run/containerd/containerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+];
+
+/// A runtime that hangs must not hang us.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Label that the kubelet puts on a sandbox.
+const POD_UID: &str = "io.kubernetes.pod.uid";
+
+/// A connection to the runtime. It is made anew when the runtime restarts.
+#[derive(Clone, Debug)]
+pub struct Cri {
+    channel: Channel,
+}
+
+impl Cri {
+    /// Connects to `endpoint` (a path, or `unix://` and a path), else to the first of [`SOCKETS`] on which a runtime answers.
+    pub async fn connect(endpoint: Option<&str>) -> Result<Self, Error> {
+        let named = endpoint.map(|endpoint| endpoint.strip_prefix("unix://").unwrap_or(endpoint));
+        let candidates = named.map_or_else(|| SOCKETS.to_vec(), |socket| vec![socket]);
+        let mut failures = Vec::new();
+        for socket in candidates {
+            match Self::try_socket(Path::new(socket)).await {
+                Ok(cri) => return Ok(cri),
+                Err(why) => failures.push(format!("{socket}: {why}")),
+            }
+        }
+        Err(Error::NoRuntime(failures.join(", ")))
+    }
+
+    async fn try_socket(socket: &Path) -> Result<Self, String> {
+        // Without this look a missing socket would be reported as a transport error.
+        std::fs::metadata(socket).map_err(|error| error.to_string())?;
+        let cri = Self {
+            channel: channel(socket.to_owned()),
+        };
+        let version: VersionResponse = cri
+            .call("Version", VersionRequest::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        let VersionResponse {
+            runtime_name,
+            runtime_version,
+            ..
+        } = version;
+        info!(socket = %socket.display(), runtime = runtime_name, version = runtime_version, "Connected to the container runtime");
+        Ok(cri)
+    }
+
+    async fn list(&self, filter: PodSandboxFilter) -> Result<Vec<PodSandbox>, Error> {
+        let state = Some(PodSandboxStateValue { state: SANDBOX_READY });
+        let request = ListPodSandboxRequest {
+            filter: Some(PodSandboxFilter { state, ..filter }),
+        };
+        let response: ListPodSandboxResponse = self.call("ListPodSandbox", request).await?;
+        Ok(response.items)
+    }
+
+    async fn call<Q, R>(&self, method: &'static str, request: Q) -> Result<R, Error>
+    where
+        Q: prost::Message + 'static,
+        R: prost::Message + Default + 'static,
+    {
+        let failed = |why: &dyn std::fmt::Display| Error::Runtime(format!("{method}: {why}"));
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        let path = format!("/runtime.v1.RuntimeService/{method}")
+            .parse()
+            .expect("a method name makes a path");
+        let answer = async {
+            grpc.ready().await.map_err(|error| failed(&error))?;
+            let codec = tonic_prost::ProstCodec::default();
+            let response = grpc.unary(tonic::Request::new(request), path, codec).await;
+            response
+                .map(tonic::Response::into_inner)
+                .map_err(|status| failed(&status.message()))
+        };
+        tokio::time::timeout(CALL_TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err(failed(&"no answer within 5 s")))
+    }
+}
+
+fn channel(socket: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    // The address is not used: the connector knows the socket.
+    Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector)
+}
+
+#[async_trait]
+impl SandboxSource for Cri {
+    async fn ready(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(self
+            .list(PodSandboxFilter::default())
+            .await?
+            .into_iter()
+            .map(|sandbox| sandbox.id)
+            .collect())
+    }
+
+    async fn of_pod(&self, uid: &str) -> Result<Sandbox, Error> {
+        let label_selector = HashMap::from([(POD_UID.to_owned(), uid.to_owned())]);
+        let listed = self
+            .list(PodSandboxFilter {
+                label_selector,
+                ..PodSandboxFilter::default()
+            })
+            .await?;
+        let latest = listed
+            .into_iter()
+            .max_by_key(|sandbox| sandbox.created_at)
+            .ok_or(Error::NotReady)?;
+        let netns = self.netns(&latest.id).await?;
+        Ok(Sandbox { id: latest.id, netns })
+    }
+
+    async fn netns(&self, id: &str) -> Result<PathBuf, Error> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        let status: PodSandboxStatusResponse = self.call("PodSandboxStatus", request).await?;
+        let path = status.info.get("info").and_then(|info| netns_path(info));
+        path.ok_or_else(|| Error::NoNetns { id: id.to_owned() })
+    }
+}
+
+/// Reads the path from the verbose part of a status. CRI-O and containerd both give the OCI runtime's configuration; containerd has
+/// the path in its own metadata before that is complete.
+fn netns_path(info: &str) -> Option<PathBuf> {
+    let info: Value = serde_json::from_str(info).ok()?;
+    let namespaces = info
+        .pointer("/runtimeSpec/linux/namespaces")
+        .and_then(Value::as_array);
+    let network = namespaces
+        .into_iter()
+        .flatten()
+        .find(|namespace| namespace["type"] == "network");
+    let from_spec = network.and_then(|namespace| namespace["path"].as_str());
+    let from_metadata = info
+        .pointer("/sandboxMetadata/Metadata/NetNSPath")
+        .and_then(Value::as_str);
+    let path = from_spec.or(from_metadata).filter(|path| path.starts_with('/'))?;
+    Some(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::crio(r#"{"image":"pause","runtimeSpec":{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/6f1c"}]}}}"#, Some("/var/run/netns/6f1c"))]
+    #[case::containerd(r#"{"pid":7,"netNamespaceClosed":false,"runtimeSpec":{"linux":{"namespaces":[{"type":"network","path":"/var/run/netns/cni-1"}]}}}"#, Some("/var/run/netns/cni-1"))]
+    #[case::containerd_early(r#"{"runtimeSpec":null,"sandboxMetadata":{"Version":"v1","Metadata":{"NetNSPath":"/var/run/netns/cni-2"}}}"#, Some("/var/run/netns/cni-2"))]
+    #[case::host_network(r#"{"runtimeSpec":{"linux":{"namespaces":[{"type":"pid"}]}},"sandboxMetadata":{"Metadata":{"NetNSPath":""}}}"#, None)]
+    #[case::no_path(r#"{"runtimeSpec":{"linux":{"namespaces":[{"type":"network"}]}}}"#, None)]
+    #[case::other_shape(r#"{"runtimeSpec":{"linux":{"namespaces":{"type":"network"}}}}"#, None)]
+    #[case::not_json("verbose", None)]
+    fn finds_the_namespace_in_what_runtimes_answer(#[case] info: &str, #[case] want: Option<&str>) {
+        assert_eq!(netns_path(info), want.map(PathBuf::from));
+    }
+
+    #[tokio::test]
+    async fn a_missing_runtime_names_every_socket_tried() {
+        let error = Cri::connect(Some("unix:///run/no/such.sock"))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/run/no/such.sock: No such file")
+                && error.contains("--container-runtime-endpoint"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_hangs_is_an_error_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("hang.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = Cri::connect(socket.to_str()).await.unwrap_err().to_string();
+        assert!(error.contains("no answer within 5 s"), "{error}");
+    }
+}

@@ -1,0 +1,248 @@
+//! Where each pod of this node stands: at work, waiting for its next attempt, or done.
+//!
+//! Writes: nothing itself. One attempt per pod at a time; a change during it leads to one more afterwards.
+
+use super::Context;
+use super::attempt::{Error, Place, attempt};
+use super::retry;
+use crate::apply::Applied;
+use crate::events::{self, Notice};
+use crate::index::{Index, LocalPod};
+use futures::StreamExt;
+use rules::Shortcoming;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::Key;
+use tracing::{debug, info, warn};
+
+/// How often a pod that has rules is looked at though nothing changed: routes go when a link goes down.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// All pods the driver knows.
+pub(super) struct Pods {
+    context: Arc<Context>,
+    by_uid: BTreeMap<String, Pod>,
+    jobs: JoinSet<Finished>,
+    due: DelayQueue<String>,
+    /// Pods of the first list that nothing was tried for yet.
+    untried: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct Pod {
+    /// `None` while at work.
+    place: Option<Place>,
+    again: bool,
+    failures: u32,
+    due: Option<Key>,
+    sandbox_mark: String,
+    has_rules: bool,
+    /// The last notice, so that it is not repeated.
+    said: Option<Notice>,
+}
+
+struct Finished {
+    pod: LocalPod,
+    place: Place,
+    shortcomings: BTreeSet<Shortcoming>,
+    wants_rules: bool,
+    result: Result<Applied, Error>,
+}
+
+impl Pods {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            by_uid: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            due: DelayQueue::new(),
+            untried: BTreeSet::new(),
+        }
+    }
+
+    /// Pods that were there before us: looked at even if they need nothing, for an earlier proxy may have left something.
+    pub(super) fn adopt(&mut self, uids: &BTreeSet<String>) {
+        self.untried.clone_from(uids);
+    }
+
+    /// Whether each pod of the first list has been tried once.
+    pub(super) fn tried_all(&self) -> bool {
+        self.untried.is_empty()
+    }
+
+    /// Waits until an attempt ends or one is due, and acts on it.
+    pub(super) async fn progress(&mut self, index: &Index) {
+        tokio::select! {
+            Some(finished) = self.jobs.join_next() => match finished {
+                Ok(finished) => self.finish(finished, index),
+                Err(error) => warn!(%error, "An attempt ended without a result"),
+            },
+            Some(due) = self.due.next() => {
+                let uid = due.into_inner();
+                if let Some(pod) = self.by_uid.get_mut(&uid) {
+                    pod.due = None;
+                }
+                self.start(&uid, index);
+            }
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Lets attempts under way end.
+    pub(super) async fn drain(&mut self) {
+        while self.jobs.join_next().await.is_some() {}
+    }
+
+    /// Starts an attempt for a pod, now; or after the one under way.
+    pub(super) fn start(&mut self, uid: &str, index: &Index) {
+        let Some(local) = index.pod(uid) else {
+            return self.forget(uid);
+        };
+        let pod = self.by_uid.entry(uid.to_owned()).or_insert_with(|| Pod {
+            place: Some(Place::default()),
+            ..Pod::default()
+        });
+        if let Some(key) = pod.due.take() {
+            self.due.remove(&key);
+        }
+        let Some(mut place) = pod.place.take() else {
+            pod.again = true;
+            return;
+        };
+        let (rules, shortcomings) = index.plan(local);
+        if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
+            pod.place = Some(place);
+            return;
+        }
+        if pod.sandbox_mark != local.sandbox_mark {
+            pod.sandbox_mark.clone_from(&local.sandbox_mark);
+            place.sandbox = None;
+        }
+        let (context, local) = (Arc::clone(&self.context), local.clone());
+        self.jobs.spawn(async move {
+            let wants_rules = !rules.is_empty();
+            let result = attempt(&context, &local, rules, &mut place).await;
+            Finished {
+                pod: local,
+                place,
+                shortcomings,
+                wants_rules,
+                result,
+            }
+        });
+    }
+
+    /// The namespace of a pod that is gone goes by itself.
+    fn forget(&mut self, uid: &str) {
+        self.untried.remove(uid);
+        if let Some(key) = self.by_uid.remove(uid).and_then(|pod| pod.due) {
+            self.due.remove(&key);
+        }
+        self.count();
+    }
+
+    fn finish(&mut self, finished: Finished, index: &Index) {
+        let Finished {
+            pod: local,
+            place,
+            shortcomings,
+            wants_rules,
+            result,
+        } = finished;
+        self.untried.remove(&local.uid);
+        let Some(pod) = self.by_uid.get_mut(&local.uid) else {
+            return;
+        };
+        pod.place = Some(place);
+        let next = pod.judge(&local, wants_rules, &result);
+        log(&local, pod.failures, &result);
+        if result.is_err() {
+            self.context.metrics.failed();
+        }
+        let notice = events::notice(
+            &local,
+            &shortcomings,
+            result.as_ref().map_err(ToString::to_string),
+            retry::is_worth_telling(pod.failures),
+        );
+        if pod.said != notice {
+            pod.said.clone_from(&notice);
+            if let Some(notice) = notice {
+                self.context.notices.send(&local, notice);
+            }
+        }
+        if std::mem::take(&mut pod.again) {
+            self.start(&local.uid, index);
+        } else if let Some(next) = next {
+            pod.due = Some(self.due.insert(local.uid, next));
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        let programmed = self.by_uid.values().filter(|pod| pod.has_rules).count();
+        let failing = self
+            .by_uid
+            .values()
+            .filter(|pod| retry::is_worth_telling(pod.failures))
+            .count();
+        self.context.metrics.pods(programmed, failing);
+    }
+}
+
+impl Pod {
+    /// When to come back, if at all.
+    fn judge(
+        &mut self,
+        local: &LocalPod,
+        wants_rules: bool,
+        result: &Result<Applied, Error>,
+    ) -> Option<Duration> {
+        match result {
+            Ok(applied) => {
+                self.has_rules = !applied.rules.is_empty();
+                let complete = applied.absent.is_empty();
+                self.failures = if complete {
+                    0
+                } else {
+                    self.failures.saturating_add(1)
+                };
+                let next = if complete {
+                    LOOK_AGAIN
+                } else {
+                    retry::delay(self.failures)
+                };
+                self.has_rules.then_some(next)
+            }
+            // Nothing is wanted of a namespace that is not there.
+            Err(error) if error.is_absence() && !wants_rules => None,
+            Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                debug!(pod = %local.name, failures = self.failures, "Trying again");
+                Some(retry::delay(self.failures))
+            }
+        }
+    }
+}
+
+fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
+    match result {
+        Ok(applied) if applied.written => {
+            let services: usize = applied
+                .rules
+                .networks
+                .values()
+                .map(|network| network.rules.vips.len())
+                .sum();
+            info!(pod = %pod.name, vips = services, "Synced rules");
+        }
+        Ok(_) => debug!(pod = %pod.name, "Rules are as wanted"),
+        Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(50) => {
+            warn!(pod = %pod.name, failures, error = error as &dyn std::error::Error, "Could not sync rules");
+        }
+        Err(error) => debug!(pod = %pod.name, failures, %error, "Could not sync rules"),
+    }
+}

@@ -1,0 +1,188 @@
+//! The watches that feed the index: labelled Services, our slices, the pods of this node.
+//!
+//! Reads only. An object that cannot be read is a value and stops no watch; a new list replaces the old one only when it is
+//! complete, so that a watch that begins anew takes nothing away meanwhile.
+
+use crate::index::LocalPod;
+use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use rules::{NotServed, ObjectName, ServedService, Slice};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use tracing::warn;
+
+/// A change of a watched set.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// Added or changed.
+    Apply(T),
+    /// Gone.
+    Delete(T),
+    /// The set is this and nothing else.
+    Reset(Vec<T>),
+}
+
+/// A change of one of the watched sets.
+#[derive(Debug)]
+pub enum Update {
+    /// A Service, or why it is not served.
+    Service(Change<(ObjectName, Result<ServedService, NotServed>)>),
+    /// A slice; `None` when it does not count.
+    Slice(Change<(ObjectName, Option<Slice>)>),
+    /// A pod by UID; `None` when it has no second network.
+    Pod(Change<(String, Option<LocalPod>)>),
+}
+
+/// All changes, for ever.
+pub fn updates(client: &Client, node_name: &str) -> BoxStream<'static, Update> {
+    let services = watcher::Config::default().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
+    let slices = watcher::Config::default().labels(&format!(
+        "{PROXY_NAME_LABEL}={PROXY_NAME},{MANAGED_BY_LABEL}={MANAGED_BY}"
+    ));
+    let here = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
+    let pods = watcher::Config::default().fields(&here);
+    let all: Vec<BoxStream<'static, Update>> = vec![
+        changes(Api::all(client.clone()), services, service)
+            .map(Update::Service)
+            .boxed(),
+        changes(Api::all(client.clone()), slices, slice)
+            .map(Update::Slice)
+            .boxed(),
+        changes(Api::all(client.clone()), pods, pod)
+            .map(Update::Pod)
+            .boxed(),
+    ];
+    stream::select_all(all).boxed()
+}
+
+type Guarded<K> = DeserializeGuard<K>;
+
+fn changes<K, T>(
+    api: Api<Guarded<K>>,
+    config: watcher::Config,
+    read: fn(&Guarded<K>) -> T,
+) -> impl Stream<Item = Change<T>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    T: Send + 'static,
+{
+    let mut relist = Relist::default();
+    watcher(api, config).default_backoff().filter_map(move |event| {
+        let change = match event {
+            Ok(event) => relist.feed(event, read),
+            // The watcher goes on by itself, with backoff.
+            Err(error) => {
+                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                None
+            }
+        };
+        std::future::ready(change)
+    })
+}
+
+/// A list under way.
+struct Relist<T>(Vec<T>);
+
+impl<T> Default for Relist<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Relist<T> {
+    fn feed<K>(&mut self, event: watcher::Event<K>, read: fn(&K) -> T) -> Option<Change<T>> {
+        match event {
+            watcher::Event::Apply(object) => Some(Change::Apply(read(&object))),
+            watcher::Event::Delete(object) => Some(Change::Delete(read(&object))),
+            watcher::Event::Init => {
+                self.0.clear();
+                None
+            }
+            watcher::Event::InitApply(object) => {
+                self.0.push(read(&object));
+                None
+            }
+            watcher::Event::InitDone => Some(Change::Reset(std::mem::take(&mut self.0))),
+        }
+    }
+}
+
+fn name_of<K: Resource>(object: &K) -> ObjectName {
+    ObjectName {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+fn service(object: &Guarded<Service>) -> (ObjectName, Result<ServedService, NotServed>) {
+    let read = match &object.0 {
+        Ok(service) => ServedService::parse(service),
+        Err(invalid) => Err(NotServed::Malformed(invalid.error.chars().take(200).collect())),
+    };
+    (name_of(object), read)
+}
+
+fn slice(object: &Guarded<EndpointSlice>) -> (ObjectName, Option<Slice>) {
+    let name = name_of(object);
+    let read = object.0.as_ref().map_err(ToString::to_string);
+    let read = read.and_then(|slice| Slice::parse(slice).map_err(|error| error.to_string()));
+    if let Err(why) = &read {
+        warn!(slice = %name, %why, "EndpointSlice does not count");
+    }
+    (name, read.ok())
+}
+
+fn pod(object: &Guarded<Pod>) -> (String, Option<LocalPod>) {
+    let uid = object.uid().unwrap_or_default();
+    if let Err(error) = &object.0 {
+        warn!(pod = %name_of(object), %error, "Pod cannot be read");
+    }
+    (uid, object.0.as_ref().ok().and_then(LocalPod::parse))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use watcher::Event;
+
+    fn fed(events: Vec<Event<u8>>) -> Vec<String> {
+        let mut relist = Relist::default();
+        events
+            .into_iter()
+            .filter_map(|event| relist.feed(event, |n| *n))
+            .map(|change| format!("{change:?}"))
+            .collect()
+    }
+
+    #[test]
+    fn a_list_takes_effect_only_when_it_is_complete() {
+        use Event::{Apply, Delete, Init, InitApply, InitDone};
+        assert_eq!(fed(vec![Init, InitApply(1), InitApply(2)]), Vec::<String>::new());
+        let interrupted = vec![
+            Init,
+            InitApply(1),
+            Init,
+            InitApply(3),
+            InitDone,
+            Apply(4),
+            Delete(3),
+        ];
+        assert_eq!(fed(interrupted), ["Reset([3])", "Apply(4)", "Delete(3)"]);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_keeps_its_name() {
+        let malformed =
+            serde_json::json!({"metadata": {"name": "bad", "namespace": "web"}, "spec": {"ports": "none"}});
+        let object: Guarded<Service> = serde_json::from_value(malformed).unwrap();
+        let (name, read) = service(&object);
+        assert_eq!(name.to_string(), "web/bad");
+        assert!(matches!(read, Err(NotServed::Malformed(_))));
+    }
+}
