@@ -32,3 +32,36 @@ pub fn crd_yaml() -> Result<String, serde_saphyr::ser::Error> {
         serde_saphyr::to_string(&api::config::crd())?
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    //! Files of `config/` that are copies of something else.
+
+    use k8s_openapi::api::rbac::v1::PolicyRule;
+    use serde::Deserialize;
+
+    #[test]
+    fn config_crd_is_what_the_types_say() {
+        let file = include_str!("../../config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml");
+        assert!(
+            file == crate::crd_yaml().unwrap(),
+            "config/crd is out of date: run `make manifests`"
+        );
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Role {
+        kind: String,
+        rules: Vec<PolicyRule>,
+    }
+
+    #[test]
+    fn config_rbac_grants_what_the_controller_is_tested_with() {
+        let roles = |yaml| serde_saphyr::from_multiple::<Role>(yaml).unwrap();
+        assert_eq!(
+            roles(include_str!("../../config/rbac/controller_role.yaml")),
+            roles(include_str!("../../controller/rbac.yaml")),
+            "copy the rules of controller/rbac.yaml to config/rbac/controller_role.yaml"
+        );
+    }
+}

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use operator::Options;
 use operator::validate::ReleaseImages;
 use process::{Identity, ProcessArgs};
+use prometheus_client::registry::Registry;
 
 /// Installs, configures, mends and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
 #[derive(Parser)]
@@ -78,7 +79,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         holder: pod_name,
         images,
     };
-    process::run(identity, &process, Default::default(), |process| {
+    process::run(identity, &process, Registry::default(), |process| {
         operator::run(process, options)
     })
     .await?;

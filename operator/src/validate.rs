@@ -134,3 +134,6 @@ fn image(
         .cloned()
         .ok_or(missing)
 }
+
+#[cfg(test)]
+mod tests;

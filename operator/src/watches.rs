@@ -12,11 +12,11 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
-use kube::core::PartialObjectMeta;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -30,41 +30,20 @@ pub fn turns(
     context: Context,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = ()> {
-    let ours = watcher::Config::default().labels(SELECTOR);
-    let pods = watcher::Config::default().labels(&proxy_pod_selector());
-    let cluster = client.clone();
-    let named_cluster = watcher::Config::default().fields(&format!("metadata.name={CONFIG_NAME}"));
-    Controller::new(Api::<Config>::all(cluster.clone()), named_cluster)
+    let singleton = watcher::Config::default().fields(&format!("metadata.name={CONFIG_NAME}"));
+    let ours = || watcher::Config::default().labels(SELECTOR);
+    let proxies = watcher::Config::default().labels(&proxy_pod_selector());
+    Controller::new(Api::<Config>::all(client.clone()), singleton)
+        .watches(namespaced::<ServiceAccount>(client, namespace), ours(), config)
         .watches(
-            Api::<PartialObjectMeta<ServiceAccount>>::namespaced(cluster.clone(), namespace),
-            ours.clone(),
+            Api::<PartialObjectMeta<ClusterRoleBinding>>::all(client.clone()),
+            ours(),
             config,
         )
-        .watches(
-            Api::<PartialObjectMeta<ClusterRoleBinding>>::all(cluster.clone()),
-            ours.clone(),
-            config,
-        )
-        .watches(
-            Api::<PartialObjectMeta<RoleBinding>>::namespaced(cluster.clone(), namespace),
-            ours.clone(),
-            config,
-        )
-        .watches(
-            Api::<PartialObjectMeta<Deployment>>::namespaced(cluster.clone(), namespace),
-            ours.clone(),
-            config,
-        )
-        .watches(
-            Api::<PartialObjectMeta<DaemonSet>>::namespaced(cluster.clone(), namespace),
-            ours,
-            config,
-        )
-        .watches(
-            Api::<PartialObjectMeta<Pod>>::namespaced(cluster, namespace),
-            pods,
-            config,
-        )
+        .watches(namespaced::<RoleBinding>(client, namespace), ours(), config)
+        .watches(namespaced::<Deployment>(client, namespace), ours(), config)
+        .watches(namespaced::<DaemonSet>(client, namespace), ours(), config)
+        .watches(namespaced::<Pod>(client, namespace), proxies, config)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
@@ -76,6 +55,13 @@ pub fn turns(
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
             Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "A watch failed"),
         })
+}
+
+fn namespaced<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(client.clone(), namespace)
 }
 
 fn config<K>(_: K) -> [ObjectRef<Config>; 1] {
