@@ -6,8 +6,9 @@ use crate::accept::{Acceptance, Binding};
 use crate::condition::{accepted, stands};
 use crate::gather::Observed;
 use crate::index::ServiceEntry;
+use crate::leftovers;
 use crate::notice::{Notice, Reason};
-use crate::objects::{Nodes, is_owned_by};
+use crate::objects::{Nodes, ObjectKey, is_owned_by};
 use crate::plan::{Input, SlicePlan, TriggerTimes, generate_name, plan, trigger_time};
 use crate::settings::Settings;
 use api::names::SERVICE_NETWORK_ANNOTATION;
@@ -95,6 +96,12 @@ fn serve(
                 "network-attachment-definition {} does not exist; create it or correct annotation {SERVICE_NETWORK_ANNOTATION}; endpoints of running pods stay",
                 binding.network
             ),
+        ));
+    }
+    if !observed.leftovers.is_empty() {
+        notices.push(leftovers::notice(
+            &ObjectKey::of(&entry.service),
+            &observed.leftovers,
         ));
     }
     Decision {

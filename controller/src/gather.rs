@@ -4,6 +4,7 @@
 
 use crate::accept::Acceptance;
 use crate::index::{Index, ServiceEntry};
+use crate::leftovers::Leftovers;
 use crate::objects::{ObjectKey, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::sync::Arc;
@@ -21,10 +22,20 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Its network exists; none when that is unknown.
     pub has_network: Option<bool>,
+    /// Slices of other controllers on a Service without selector.
+    pub leftovers: Vec<String>,
+}
+
+impl Observed {
+    /// Whether it is served by the selector annotation.
+    pub fn is_selectorless(&self) -> bool {
+        let acceptance = self.service.as_ref().map(|entry| &entry.acceptance);
+        matches!(acceptance, Some(Acceptance::Served(binding)) if binding.is_selectorless)
+    }
 }
 
 /// Collects what concerns a Service.
-pub fn gather(index: &Index, key: &ObjectKey) -> Observed {
+pub fn gather(index: &Index, leftovers: &Leftovers, key: &ObjectKey) -> Observed {
     let service = index.services.get(key).cloned();
     let binding = service.as_ref().and_then(|entry| match &entry.acceptance {
         Acceptance::Served(binding) => Some(binding),
@@ -44,6 +55,7 @@ pub fn gather(index: &Index, key: &ObjectKey) -> Observed {
         has_network: network
             .filter(|_| index.networks.is_synced())
             .map(|network| index.networks.get(&network).is_some()),
+        leftovers: leftovers.of(key).to_vec(),
         service,
     }
 }

@@ -20,6 +20,7 @@ pub mod condition;
 pub mod decide;
 pub mod gather;
 pub mod index;
+pub mod leftovers;
 pub mod metrics;
 pub mod notice;
 pub mod objects;

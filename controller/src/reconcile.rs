@@ -7,16 +7,18 @@ mod told;
 
 use crate::apply::{Done, Work, Writer, chain};
 use crate::decide::{Decision, decide};
-use crate::gather::gather;
+use crate::gather::{Observed, gather};
 use crate::index::{Change, Index};
+use crate::leftovers::{self, Found, Leftovers};
 use crate::metrics::{Metrics, Operation, SyncResult, Told, Topology};
 use crate::notice::Notice;
 use crate::objects::ObjectKey;
 use crate::plan::{Counts, Routing, SlicePlan, TriggerTimes, routing};
 use crate::queue::{Outcome, Queue};
 use k8s_openapi::api::core::v1::Service;
+use kube::Client;
 use process::Health;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
@@ -28,6 +30,8 @@ use tracing::{debug, info, warn};
 
 /// Services whose writes are under way at once.
 const MAX_WRITES: usize = 32;
+/// Services whose leftovers are looked for at once.
+const MAX_LOOKS: usize = 4;
 /// The loop turns at least this often, for the liveness probe.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -71,6 +75,10 @@ pub struct Driver {
     told: TellTale,
     writer: Writer,
     writes: JoinSet<Attempt>,
+    leftovers: Leftovers,
+    looks: JoinSet<(ObjectKey, Found)>,
+    look_queue: VecDeque<ObjectKey>,
+    client: Client,
     metrics: Metrics,
     health: Health,
     is_leading: bool,
@@ -79,7 +87,7 @@ pub struct Driver {
 
 impl Driver {
     /// A driver that knows nothing yet.
-    pub fn new(index: Index, writer: Writer, metrics: Metrics, health: Health) -> Self {
+    pub fn new(client: Client, index: Index, writer: Writer, metrics: Metrics, health: Health) -> Self {
         Self {
             index,
             queue: Queue::default(),
@@ -87,6 +95,10 @@ impl Driver {
             told: TellTale::default(),
             writer,
             writes: JoinSet::new(),
+            leftovers: Leftovers::default(),
+            looks: JoinSet::new(),
+            look_queue: VecDeque::new(),
+            client,
             metrics,
             health,
             is_leading: false,
@@ -98,6 +110,7 @@ impl Driver {
     pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
         loop {
             self.start_due();
+            self.start_looks();
             self.health.beat();
             let due = self.queue.next_due().filter(|_| self.may_write());
             let wake_at = due
@@ -106,6 +119,7 @@ impl Driver {
             tokio::select! {
                 change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
                 Some(attempt) = self.writes.join_next() => self.finish(attempt.map_err(Error::Write)?),
+                Some(look) = self.looks.join_next() => self.looked(look.map_err(Error::Write)?),
                 () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
                 () = leadership.shutdown.cancelled() => break,
                 () = sleep_until(wake_at) => {}
@@ -166,7 +180,8 @@ impl Driver {
 
     fn start(&mut self, key: ObjectKey) {
         let started = Instant::now();
-        let observed = gather(&self.index, &key);
+        let observed = gather(&self.index, &self.leftovers, &key);
+        self.note_selectorless(&key, &observed);
         let known = self.trigger_times.get(&key);
         let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);
         let service = observed.service.map(|entry| Arc::new(entry.service.clone()));
@@ -207,6 +222,34 @@ impl Driver {
             },
             attempt,
         );
+    }
+
+    fn note_selectorless(&mut self, key: &ObjectKey, observed: &Observed) {
+        if !observed.is_selectorless() {
+            self.leftovers.forget(key);
+        } else if self.leftovers.is_new(key) {
+            self.look_queue.push_back(key.clone());
+        }
+    }
+
+    /// Looks for leftovers, a few Services at a time and behind all writes.
+    fn start_looks(&mut self) {
+        if !self.is_leading {
+            return;
+        }
+        self.look_queue.extend(self.leftovers.due(Instant::now()));
+        while self.looks.len() < MAX_LOOKS {
+            let Some(key) = self.look_queue.pop_front() else {
+                break;
+            };
+            self.looks.spawn(leftovers::look(self.client.clone(), key));
+        }
+    }
+
+    fn looked(&mut self, (key, found): (ObjectKey, Found)) {
+        if self.leftovers.record(&key, found, Instant::now()) {
+            self.wake([key]);
+        }
     }
 
     fn spawn(&mut self, work: Work, attempt: Attempt) {

@@ -47,7 +47,7 @@ pub async fn run(
     drop(sender);
     let granted = CancellationToken::new();
     let writer = Writer::new(client.clone(), instance);
-    let driver = Driver::new(Index::new(settings), writer, metrics, health);
+    let driver = Driver::new(client.clone(), Index::new(settings), writer, metrics, health);
     let leadership = Leadership {
         granted: granted.clone(),
         shutdown: shutdown.clone(),

@@ -1,7 +1,15 @@
 //! The controller on a real apiserver: the shipped binary, under its shipped role.
 
+#[path = "apiserver/availability.rs"]
+mod availability;
 #[path = "apiserver/bed.rs"]
 mod bed;
+#[path = "apiserver/kinds.rs"]
+mod kinds;
+#[path = "apiserver/leaving.rs"]
+mod leaving;
+#[path = "apiserver/privileges.rs"]
+mod privileges;
 #[path = "apiserver/refusals.rs"]
 mod refusals;
 #[path = "apiserver/slices.rs"]

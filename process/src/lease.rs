@@ -2,7 +2,8 @@
 //!
 //! A Lease is no fence: a replica that was paused may act for a moment after it lost it. Writers therefore carry preconditions.
 
-use kube::Client;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,9 @@ pub enum Error {
     Work(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// How often a waiting replica looks whether the Lease was released.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Waits for the Lease, runs `work` while holding it, and releases it when `shutdown` is cancelled and the work has returned.
 pub async fn lead<W, F, E>(
     client: Client,
@@ -74,20 +78,32 @@ where
         name: name.clone(),
         source,
     };
-    let manager = LeaseManagerBuilder::new(client, name.as_str())
-        .with_namespace(&namespace)
-        .with_identity(&holder)
-        .with_field_manager(&holder)
-        .with_duration(duration.as_secs())
-        .with_grace(renew_before.as_secs())
-        .build()
-        .await
-        .map_err(refused)?;
-    let (mut holding, keeper) = manager.watch().await;
-
-    let acquired = tokio::select! {
-        acquired = holding.wait_for(|holding| *holding) => acquired.is_ok(),
-        () = shutdown.cancelled() => false,
+    let manager = async || {
+        LeaseManagerBuilder::new(client.clone(), name.as_str())
+            .with_namespace(&namespace)
+            .with_identity(&holder)
+            .with_field_manager(&holder)
+            .with_duration(duration.as_secs())
+            .with_grace(renew_before.as_secs())
+            .build()
+            .await
+            .map_err(refused)
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
+    let (mut holding, mut keeper) = manager().await?.watch().await;
+    let acquired = loop {
+        tokio::select! {
+            acquired = holding.wait_for(|holding| *holding) => break acquired.is_ok(),
+            () = shutdown.cancelled() => break false,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+        // A waiting manager sleeps until the lease it saw runs out, also when its holder releases it meanwhile; a new one looks anew.
+        if is_free(&leases, &name).await
+            && let Ok(fresh) = manager().await
+        {
+            keeper.abort();
+            (holding, keeper) = fresh.watch().await;
+        }
     };
     let result = if acquired {
         info!(lease = %name, %holder, "Leading");
@@ -104,4 +120,14 @@ where
         Ok(Ok(Err(source))) if result.is_ok() => Err(refused(source)),
         _ => result,
     }
+}
+
+async fn is_free(leases: &Api<Lease>, name: &str) -> bool {
+    let spec = leases
+        .get_opt(name)
+        .await
+        .ok()
+        .flatten()
+        .and_then(|lease| lease.spec);
+    spec.is_some_and(|spec| spec.holder_identity.is_none_or(|holder| holder.is_empty()))
 }

@@ -37,7 +37,7 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// Starts the shipped binary as `name` with a kubeconfig.
-    pub(crate) async fn start(kubeconfig: &Path, folder: &Path, name: &str, more: &[&str]) -> Result<Self> {
+    pub(crate) fn start(kubeconfig: &Path, folder: &Path, name: &str, more: &[&str]) -> Result<Self> {
         let http = format!(
             "127.0.0.1:{}",
             TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()
@@ -159,8 +159,7 @@ impl Bed {
                     server.folder(),
                     ACCOUNT,
                     &["--service-cidrs", "172.30.0.0/16,fd00:96::/112"],
-                )
-                .await?;
+                )?;
                 controller.wait_ready().await?;
                 Ok(Self { server, controller })
             })

@@ -56,3 +56,104 @@ async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
     scene.accepted_until("web", "True", "Served").await?;
     Ok(())
 }
+
+/// One bad Service among a hundred, bad pods and a huge annotation: the good ones are as fast and as right as without them.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn one_bad_object_never_delays_another() -> Result<()> {
+    let scene = Bed::shared().await?.scene("crowd").await?;
+    let huge = "x".repeat(200 << 10);
+    scene
+        .bare_pod("huge", "shared", json!({names::NETWORK_STATUS_ANNOTATION: huge}))
+        .await?;
+    scene
+        .bare_pod(
+            "broken",
+            "shared",
+            json!({names::NETWORK_STATUS_ANNOTATION: "{{{"}),
+        )
+        .await?;
+    scene
+        .bare_pod(
+            "odd",
+            "shared",
+            json!({names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.300"])}),
+        )
+        .await?;
+    scene.pod("good", "shared", &["10.1.0.2"]).await?;
+    let bad = [
+        (
+            "bad-network",
+            json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: "/"}}}),
+        ),
+        (
+            "bad-selector",
+            json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "((("}}, "spec": {"selector": null}}),
+        ),
+        (
+            "bad-namespace",
+            json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: "kube-system/secret"}}}),
+        ),
+        (
+            "bad-huge",
+            json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: huge}}}),
+        ),
+    ];
+    for (name, change) in bad {
+        scene.service(name, change).await?;
+    }
+    for n in 0..96 {
+        scene
+            .service(
+                &format!("good-{n}"),
+                json!({"spec": {"selector": {"app": "shared"}}}),
+            )
+            .await?;
+    }
+    for n in 0..96 {
+        scene
+            .endpoints_until(&format!("good-{n}"), &[("10.1.0.2", true)])
+            .await?;
+    }
+    for (name, reason) in [
+        ("bad-network", "InvalidNetwork"),
+        ("bad-selector", "InvalidSelector"),
+        ("bad-namespace", "NetworkNotAllowed"),
+        ("bad-huge", "InvalidNetwork"),
+        ("good-7", "InvalidNetworkStatus"),
+    ] {
+        let event = scene.event_until(name, reason).await?;
+        assert!(event.note.is_some_and(|note| note.len() <= 1024));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn pods_that_are_not_attached_are_named() -> Result<()> {
+    let scene = Bed::shared().await?.scene("attached").await?;
+    scene.bare_pod("lonely", "web", json!({})).await?;
+    scene.service("web", json!({})).await?;
+    let note = scene
+        .event_until("web", "PodNotAttached")
+        .await?
+        .note
+        .unwrap_or_default();
+    assert!(
+        note.contains("lonely") && note.contains("k8s.v1.cni.cncf.io/networks"),
+        "{note}"
+    );
+    scene
+        .service(
+            "ports",
+            json!({"spec": {"type": "NodePort", "selector": {"app": "web"}}}),
+        )
+        .await?;
+    scene.event_until("ports", "NotServedOnThisNetwork").await?;
+    scene
+        .service("six", json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}))
+        .await?;
+    scene.pod("six-1", "six", &["10.1.0.2"]).await?;
+    scene.event_until("six", "AddressFamilyMissing").await?;
+    Ok(())
+}

@@ -139,3 +139,28 @@ async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
         .await?;
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_it_does_can_be_scraped() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("metrics").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let page = bed.controller.get("/metrics").await?;
+    for line in [
+        "multus_service_controller_is_leader 1",
+        "endpoint_slice_controller_syncs_total{result=\"error\"} 0",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    let created = page
+        .lines()
+        .find_map(|line| line.strip_prefix("endpoint_slice_controller_changes_total{operation=\"create\"} "));
+    assert!(
+        created.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 0)),
+        "{page}"
+    );
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Families, headless Services, topology: what kinds of slices there are.
+
+use crate::bed::Bed;
+use anyhow::Result;
+use api::names;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_dual_stack_service_has_a_slice_per_family() -> Result<()> {
+    let scene = Bed::shared().await?.scene("dual").await?;
+    scene
+        .service("web", json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}))
+        .await?;
+    scene
+        .pod("web-1", "web", &["10.1.0.2", "fd00:1::2", "fe80::1"])
+        .await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    let slices = scene
+        .endpoints_until(
+            "web",
+            &[("10.1.0.2", true), ("10.1.0.3", true), ("fd00:1::2", true)],
+        )
+        .await?;
+    let mut kinds: Vec<_> = slices
+        .iter()
+        .map(|s| (s.address_type.as_str(), s.endpoints.len()))
+        .collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, [("IPv4", 2), ("IPv6", 1)]);
+    // One family less: its slices go.
+    scene
+        .patch::<Service>(
+            "web",
+            json!({"spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}}),
+        )
+        .await?;
+    scene
+        .slices_until("web", "only IPv4", |slices| {
+            slices.len() == 1 && slices[0].address_type == "IPv4"
+        })
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_headless_service_without_selector_has_only_our_slices_with_host_names() -> Result<()> {
+    let scene = Bed::shared().await?.scene("headless").await?;
+    let pod = json!({
+        "metadata": {"name": "db-0", "labels": {"app": "db"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.2"])}},
+        "spec": {"nodeName": "node-1", "hostname": "db-0", "subdomain": "db", "containers": [{"name": "c", "image": "localhost/none"}]},
+    });
+    scene
+        .api::<Pod>()
+        .create(&PostParams::default(), &serde_json::from_value(pod)?)
+        .await?;
+    scene.pod_status("db-0", "True", "2026-01-01T00:00:00Z").await?;
+    let service = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app in (db, cache), !canary"}},
+        "spec": {"clusterIP": "None", "selector": null}});
+    scene.service("db-fast", service).await?;
+    let slices = scene.endpoints_until("db-fast", &[("10.1.0.2", true)]).await?;
+    assert_eq!(slices[0].endpoints[0].hostname.as_deref(), Some("db-0"));
+    assert_eq!(
+        slices[0]
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(names::HEADLESS_LABEL))
+            .map(String::as_str),
+        Some("")
+    );
+    scene.accepted_until("db-fast", "True", "Served").await?;
+    // A headless Service with a selector works too, with a warning.
+    scene
+        .service("db", json!({"spec": {"clusterIP": "None"}}))
+        .await?;
+    scene.endpoints_until("db", &[("10.1.0.2", true)]).await?;
+    let note = scene
+        .event_until("db", "HeadlessWithSelector")
+        .await?
+        .note
+        .unwrap_or_default();
+    assert!(note.contains(names::SELECTOR_ANNOTATION), "{note}");
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn traffic_distribution_gives_hints_and_a_late_node_completes_the_endpoints() -> Result<()> {
+    let scene = Bed::shared().await?.scene("topology").await?;
+    scene
+        .service("web", json!({"spec": {"trafficDistribution": "PreferClose"}}))
+        .await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let pod = json!({
+        "metadata": {"name": "web-2", "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.3"])}},
+        "spec": {"nodeName": format!("late-{}", scene.namespace), "containers": [{"name": "c", "image": "localhost/none"}]},
+    });
+    scene
+        .api::<Pod>()
+        .create(&PostParams::default(), &serde_json::from_value(pod)?)
+        .await?;
+    scene.pod_status("web-2", "True", "2026-01-01T00:00:00Z").await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let late = format!("late-{}", scene.namespace);
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    nodes
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(
+                json!({"metadata": {"name": late, "labels": {"topology.kubernetes.io/zone": "zone-x"}}}),
+            )?,
+        )
+        .await?;
+    let zones = |slices: &[EndpointSlice]| {
+        let mut zones: Vec<_> = slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .filter_map(|e| Some(e.hints.as_ref()?.for_zones.as_ref()?[0].name.clone()))
+            .collect();
+        zones.sort_unstable();
+        zones
+    };
+    scene
+        .slices_until("web", "hints for both zones", |slices| {
+            zones(slices) == ["zone-a", "zone-x"]
+        })
+        .await?;
+    let relabel = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "zone-y"}}});
+    nodes
+        .patch(&late, &PatchParams::default(), &Patch::Merge(&relabel))
+        .await?;
+    scene
+        .slices_until("web", "the new zone", |slices| {
+            zones(slices) == ["zone-a", "zone-y"]
+        })
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_write() -> Result<()> {
+    let scene = Bed::shared().await?.scene("many").await?;
+    let mut names = Vec::new();
+    for n in 0..250_u32 {
+        let name = format!("web-{n}");
+        scene
+            .pod(&name, "web", &[&format!("10.1.{}.{}", 1 + n / 200, 1 + n % 200)])
+            .await?;
+        names.push(name);
+    }
+    scene.service("web", json!({})).await?;
+    let total = |slices: &[EndpointSlice]| slices.iter().map(|s| s.endpoints.len()).sum::<usize>();
+    let before = scene
+        .slices_until("web", "250 endpoints", |slices| total(slices) == 250)
+        .await?;
+    assert_eq!(before.len(), 3);
+    scene
+        .pod_status(&names[120], "False", "2026-01-01T00:01:00Z")
+        .await?;
+    let is_flipped = |slices: &[EndpointSlice]| {
+        crate::bed::endpoints(slices)
+            .iter()
+            .filter(|(_, ready)| !ready)
+            .count()
+            == 1
+    };
+    let after = scene
+        .slices_until("web", "one unready endpoint", is_flipped)
+        .await?;
+    let versions = |slices: &[EndpointSlice]| {
+        slices
+            .iter()
+            .map(|s| s.metadata.resource_version.clone())
+            .collect::<Vec<_>>()
+    };
+    let changed = versions(&before)
+        .iter()
+        .zip(versions(&after))
+        .filter(|(a, b)| *a != b)
+        .count();
+    assert_eq!(changed, 1, "one change to one endpoint rewrites one slice");
+    Ok(())
+}
