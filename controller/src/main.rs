@@ -79,5 +79,5 @@ async fn main() -> anyhow::Result<()> {
     });
     let work =
         |process| async move { controller::run(process, settings, metrics, &args.pod_name, lease).await };
-    Ok(process::run(identity, &args.process, registry, work).await?)
+    Ok(Box::pin(process::run(identity, &args.process, registry, work)).await?)
 }

@@ -7,6 +7,7 @@ use super::address::{PodAddresses, addresses, keeps_address};
 use super::endpoint::{EndpointKey, can_serve, endpoint};
 use super::family::{Family, families};
 use super::ports::{PortGroup, endpoint_ports};
+use crate::accept::is_headless;
 use crate::notice::{Notice, Reason, first_few};
 use crate::objects::{Node, Pod};
 use api::names::{NETWORK_STATUS_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
@@ -168,12 +169,21 @@ fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candid
     if !is_listed || attached.is_empty() {
         return Vec::new();
     }
-    let missing = families.iter().filter(|family| {
-        attached
-            .iter()
-            .all(|candidate| candidate.addresses.of(**family).is_none())
-    });
+    let missing: Vec<_> = families
+        .iter()
+        .filter(|family| {
+            attached
+                .iter()
+                .all(|candidate| candidate.addresses.of(**family).is_none())
+        })
+        .collect();
+    // The API server gives a headless Service without selector both families, whatever its author wanted: one will do.
+    let is_defaulted = input.binding.is_selectorless && is_headless(input.service);
+    if is_defaulted && missing.len() < families.len() {
+        return Vec::new();
+    }
     missing
+        .into_iter()
         .map(|family| {
             Notice::new(
                 Reason::FamilyMissing,
@@ -230,6 +240,20 @@ mod tests {
             assert_eq!(notice.reason, reason);
             assert!(notice.message.contains(word), "{}", notice.message);
         }
+    }
+
+    #[test]
+    fn one_family_will_do_where_nobody_chose_two() {
+        let mut fixture = Fixture::new();
+        fixture.binding.is_selectorless = true;
+        fixture.spec(|spec| {
+            spec.cluster_ip = Some("None".into());
+            spec.ip_families = Some(vec!["IPv4".into(), "IPv6".into()]);
+        });
+        fixture.pods([pod(1)]);
+        assert_eq!(fixture.with_input(desired).1, []);
+        fixture.pods([pod(1).on("shop/testnet1", &[])]);
+        assert_eq!(fixture.with_input(desired).1.len(), 2, "no address at all");
     }
 
     #[rstest]
