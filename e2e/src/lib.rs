@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod command;
 pub mod control_plane;
 pub mod debian;
+pub mod demo;
 pub mod images;
 pub mod pki;
 pub mod tools;

@@ -1,0 +1,79 @@
+//! Tells a newcomer what happens: headings, plain words, the commands a user would type and what they print.
+
+use crate::cluster;
+use anyhow::Result;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Prints to standard output. Remembers how many proofs held.
+#[derive(Debug, Default)]
+pub struct Narrator {
+    steps: AtomicUsize,
+    proofs: AtomicUsize,
+}
+
+impl Narrator {
+    /// A numbered step.
+    pub fn step(&self, title: &str) {
+        let number = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        line(&format!("\n{number}. {title}"));
+    }
+
+    /// Words between commands.
+    pub fn say(&self, text: &str) {
+        for paragraph in text.lines() {
+            line(&format!("   {}", paragraph.trim()));
+        }
+    }
+
+    /// Shows a kubectl command, runs it, shows what it printed and returns that.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        line(&format!("\n   $ kubectl {}", args.iter().map(|arg| quoted(arg)).collect::<Vec<_>>().join(" ")));
+        let output = cluster::kubectl(args)?;
+        for text in output.lines() {
+            line(&format!("     {text}"));
+        }
+        Ok(output)
+    }
+
+    /// A claim that held.
+    pub fn proved(&self, claim: &str) {
+        self.proofs.fetch_add(1, Ordering::Relaxed);
+        line(&format!("\n   PROVED: {claim}"));
+    }
+
+    /// How many claims held.
+    pub fn proofs(&self) -> usize {
+        self.proofs.load(Ordering::Relaxed)
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the demo is for")]
+fn line(text: &str) {
+    println!("{text}");
+}
+
+/// The argument as it would be typed into a shell.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("demo", "demo")]
+    #[case("app=web", "app=web")]
+    #[case("a b", "'a b'")]
+    #[case("it's", r"'it'\''s'")]
+    #[case("", "''")]
+    fn a_command_is_shown_as_it_would_be_typed(#[case] argument: &str, #[case] want: &str) {
+        assert_eq!(quoted(argument), want);
+    }
+}

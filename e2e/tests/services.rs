@@ -1,0 +1,147 @@
+//! The whole system on the two-node cluster: what the demo claims, and that bad objects harm only themselves.
+//!
+//! The tests share one cluster and one installation and run one at a time, in the order of their names.
+
+use anyhow::{Result, ensure};
+use e2e::demo::{Narrator, install, proof, scenario};
+use e2e::{cluster, wait};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The cluster with the product and the scenario on it, made by the first test that asks.
+fn installed() -> &'static Narrator {
+    static INSTALLED: OnceLock<Narrator> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let narrator = Narrator::default();
+        cluster::up(&cluster::UpOptions::default(), &|line| eprintln!("{line}")).expect("the cluster starts");
+        install::operator(&narrator).expect("the operator is installed");
+        install::config(&narrator).expect("the operands are available");
+        scenario::apply(&narrator).expect("the scenario runs");
+        narrator
+    })
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a1_the_slices_hold_second_network_addresses() -> Result<()> {
+    proof::slices_hold_second_network_addresses(installed())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a2_both_servers_answer_over_net1() -> Result<()> {
+    proof::both_servers_answer_over_net1(installed())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a3_no_packet_takes_eth0() -> Result<()> {
+    proof::no_packet_takes_eth0(installed())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a4_readiness_is_followed() -> Result<()> {
+    proof::readiness_is_followed(installed())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a5_an_ordinary_service_is_untouched() -> Result<()> {
+    proof::an_ordinary_service_is_untouched(installed())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn b1_broken_objects_beside_a_good_service_harm_nobody() -> Result<()> {
+    let narrator = installed();
+    for file in ["services.yaml", "pods.yaml"] {
+        cluster::kubectl(&["apply", "-f", &broken(file)])?;
+    }
+    let outcome = broken_objects_are_named().and_then(|()| {
+        proof::both_servers_answer_over_net1(narrator)?;
+        // The rules still follow: a change after the broken objects arrived is applied.
+        proof::readiness_is_followed(narrator)
+    });
+    for file in ["services.yaml", "pods.yaml"] {
+        cluster::kubectl(&["delete", "-f", &broken(file), "--wait=false"])?;
+    }
+    outcome
+}
+
+/// Each broken Service has a Warning that names what is wrong.
+fn broken_objects_are_named() -> Result<()> {
+    for (service, word) in [
+        ("no-annotation", "k8s.v1.cni.cncf.io/service-network"),
+        ("malformed-annotation", "macvlan1,other/../net"),
+        ("external", "ExternalName"),
+    ] {
+        wait::until(PATIENCE, &format!("a Warning about service {service}"), || {
+            let selector = format!("involvedObject.kind=Service,involvedObject.name={service},type=Warning");
+            let events = cluster::kubectl(&[
+                "-n",
+                scenario::NAMESPACE,
+                "get",
+                "events",
+                "--field-selector",
+                &selector,
+            ])?;
+            Ok(events.contains(word))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn z_removal_leaves_no_rule_and_no_operand() -> Result<()> {
+    installed();
+    let client = scenario::client()?;
+    let rules = "ip route show table all proto 77; iptables-save; iptables-legacy-save 2>/dev/null";
+    let before = in_netns(&client, rules)?;
+    ensure!(
+        before.contains("proto 77") || before.contains("MSP-"),
+        "nothing of ours is there to be removed:\n{before}"
+    );
+
+    cluster::kubectl(&["delete", "msc", "cluster", "--timeout=120s"])?;
+
+    let after = in_netns(&client, rules)?;
+    ensure!(
+        !after.contains(" dev net1 ") && !after.contains("MSP-"),
+        "left in the client's namespace:\n{after}"
+    );
+    let operands = cluster::kubectl(&[
+        "-n",
+        api::names::NAMESPACE,
+        "get",
+        "deployments,daemonsets",
+        "-o",
+        "name",
+    ])?;
+    ensure!(
+        operands.trim() == format!("deployment.apps/{}", api::names::OPERATOR),
+        "left on the cluster: {operands}"
+    );
+    Ok(())
+}
+
+/// Runs a shell command in a pod's network namespace with the node's programs.
+fn in_netns(pod: &scenario::Attached, script: &str) -> Result<String> {
+    let find = format!(
+        "for n in /run/netns/* /var/run/netns/*; do nsenter --net=$n ip -o addr | grep -q ' {}/' && exec nsenter --net=$n sh -c '{script}'; done",
+        pod.address
+    );
+    cluster::node_exec(&pod.node, &["sh", "-c", &find])
+}
+
+fn broken(file: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("manifests/broken")
+        .join(file)
+        .display()
+        .to_string()
+}
