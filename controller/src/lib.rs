@@ -30,6 +30,8 @@ pub mod reconcile;
 mod run;
 pub mod selector;
 pub mod settings;
+#[cfg(test)]
+mod sync_tests;
 pub mod triggers;
 pub mod watches;
 

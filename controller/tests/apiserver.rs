@@ -8,6 +8,8 @@ mod bed;
 mod kinds;
 #[path = "apiserver/leaving.rs"]
 mod leaving;
+#[path = "apiserver/placement.rs"]
+mod placement;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
 #[path = "apiserver/refusals.rs"]

@@ -4,6 +4,7 @@ use crate::bed::Bed;
 use anyhow::Result;
 use api::names;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
 #[tokio::test]
@@ -162,5 +163,39 @@ async fn what_it_does_can_be_scraped() -> Result<()> {
         created.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 0)),
         "{page}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_slice_that_somebody_else_changes_or_deletes_is_mended() -> Result<()> {
+    let scene = Bed::shared().await?.scene("mended").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let name = slices[0].metadata.name.clone().unwrap();
+    scene
+        .patch::<EndpointSlice>(&name, json!({"endpoints": [{"addresses": ["10.1.0.66"]}]}))
+        .await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // Handed to another manager: it is ours no more, and another one takes its place.
+    scene
+        .patch::<EndpointSlice>(
+            &name,
+            json!({"metadata": {"labels": {names::MANAGED_BY_LABEL: "somebody-else"}}}),
+        )
+        .await?;
+    let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let other = slices[0].metadata.name.clone().unwrap();
+    assert_ne!(other, name);
+    scene
+        .api::<EndpointSlice>()
+        .delete(&other, &kube::api::DeleteParams::default())
+        .await?;
+    scene
+        .slices_until("web", "another slice", |slices| {
+            slices.len() == 1 && slices[0].metadata.name.as_deref() != Some(&other)
+        })
+        .await?;
     Ok(())
 }

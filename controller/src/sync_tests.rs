@@ -1,0 +1,385 @@
+//! The Go original's controller tests, restated on the pure part from watch events to the decision (its names are kept).
+
+use crate::decide::{Decision, decide};
+use crate::gather::gather;
+use crate::index::{Change, Event, Index};
+use crate::leftovers::Leftovers;
+use crate::notice::Reason;
+use crate::objects::{Node, NodeObject, ObjectKey, PodObject};
+use crate::settings::Settings;
+use api::names;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+const CREATED: &str = "2026-01-01T00:00:00Z";
+
+/// An index that is in sync, with node-1.
+fn synced() -> Index {
+    let mut index = Index::new(Settings::default());
+    index.observe(Change::Service(Event::ListDone));
+    index.observe(Change::Pod(Event::ListDone));
+    index.observe(Change::Slice(Event::ListDone));
+    index.observe(Change::Node(Event::ListDone));
+    let node: NodeObject = serde_json::from_value(json!({"metadata": {"name": "node-1"}})).unwrap();
+    index.observe(Change::Node(Event::Applied(node.into())));
+    assert!(index.is_synced());
+    index
+}
+
+fn service(change: Value) -> Service {
+    let mut service = json!({
+        "metadata": {
+            "name": "web", "namespace": "shop", "uid": "web-uid", "creationTimestamp": CREATED,
+            "labels": {names::PROXY_NAME_LABEL: names::PROXY_NAME},
+            "annotations": {names::SERVICE_NETWORK_ANNOTATION: "testnet1"},
+        },
+        "spec": {
+            "clusterIP": "172.30.0.10", "ipFamilies": ["IPv4"], "selector": {"foo": "bar"},
+            "ports": [{"name": "web", "port": 80, "targetPort": 80, "protocol": "TCP"}],
+        },
+    });
+    merge(&mut service, change);
+    serde_json::from_value(service).unwrap()
+}
+
+fn merge(object: &mut Value, change: Value) {
+    match (object, change) {
+        (Value::Object(object), Value::Object(change)) => {
+            for (key, value) in change {
+                merge(object.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (object, change) => *object = change,
+    }
+}
+
+fn pod(n: usize, change: Value) -> Change {
+    let status = json!([{"name": "shop/testnet1", "ips": [format!("10.1.1.{n}"), format!("fd00:1::{n}")]}])
+        .to_string();
+    let mut pod = json!({
+        "metadata": {"name": format!("pod{n}"), "namespace": "shop", "uid": format!("pod{n}-uid"), "labels": {"foo": "bar"},
+            "annotations": {names::NETWORK_STATUS_ANNOTATION: status}},
+        "spec": {"nodeName": "node-1"},
+        "status": {"phase": "Running", "podIP": format!("1.2.3.{}", 4 + n), "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    merge(&mut pod, change);
+    let object: PodObject = serde_json::from_value(pod).unwrap();
+    Change::Pod(Event::Applied(object.into()))
+}
+
+fn slice(name: &str, labels: &Value) -> EndpointSlice {
+    serde_json::from_value(json!({"addressType": "IPv4", "endpoints": [], "metadata": {
+        "name": name, "namespace": "shop", "uid": format!("{name}-uid"), "resourceVersion": "1", "labels": labels,
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "web-uid", "controller": true}]}}))
+    .unwrap()
+}
+
+fn ours() -> Value {
+    json!({names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME})
+}
+
+fn web() -> ObjectKey {
+    ObjectKey::new("shop", "web")
+}
+
+fn decided(index: &Index) -> Decision {
+    decide(
+        &gather(index, &Leftovers::default(), &web()),
+        &index.nodes,
+        index.settings(),
+        None,
+    )
+}
+
+fn writes(decision: &Decision) -> (usize, usize, usize) {
+    let slices = &decision.slices;
+    (slices.create.len(), slices.update.len(), slices.delete.len())
+}
+
+fn endpoints(decision: &Decision) -> Vec<Endpoint> {
+    decision
+        .slices
+        .create
+        .iter()
+        .flat_map(|slice| slice.endpoints.clone())
+        .collect()
+}
+
+#[test]
+fn sync_service_no_selector() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(
+        json!({"spec": {"selector": null}}),
+    ))));
+    index.observe(Change::Slice(Event::Applied(slice("by-hand", &ours()))));
+    assert_eq!(
+        writes(&decided(&index)),
+        (0, 0, 0),
+        "slices that its author wrote are left alone"
+    );
+}
+
+#[test]
+fn sync_service_selector_removed() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(
+        json!({"spec": {"selector": null}}),
+    ))));
+    let mut generated = slice("web-multus-abc", &ours());
+    generated.metadata.generate_name = Some("web-multus-".into());
+    index.observe(Change::Slice(Event::Applied(generated)));
+    assert_eq!(
+        writes(&decided(&index)),
+        (0, 0, 1),
+        "what this controller made goes"
+    );
+}
+
+#[test]
+fn sync_service_pending_deletion() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(
+        json!({"metadata": {"deletionTimestamp": CREATED}}),
+    ))));
+    index.observe(pod(1, json!({})));
+    let decision = decided(&index);
+    assert_eq!((writes(&decision), decision.condition), ((0, 0, 0), None));
+}
+
+#[test]
+fn sync_service_with_selector() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    let decision = decided(&index);
+    assert_eq!(writes(&decision), (1, 0, 0));
+    let slice = &decision.slices.create[0];
+    assert!(
+        slice
+            .metadata
+            .generate_name
+            .as_deref()
+            .is_some_and(|name| name.starts_with("web"))
+    );
+    assert_eq!(
+        (slice.ports.as_deref(), slice.endpoints.len()),
+        (Some(&[][..]), 0)
+    );
+    assert_eq!(
+        slice.metadata.labels.as_ref().unwrap()[names::SERVICE_NAME_LABEL],
+        "web"
+    );
+    assert_eq!(
+        slice.metadata.annotations.as_ref().unwrap()[names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION],
+        CREATED
+    );
+}
+
+#[test]
+fn sync_service_missing() {
+    let decision = decided(&synced());
+    assert_eq!(
+        (writes(&decision), decision.trigger_times),
+        ((0, 0, 0), None),
+        "nothing to write, nothing to remember"
+    );
+}
+
+#[test]
+fn a_service_that_cannot_be_read_keeps_its_slices() {
+    let mut index = synced();
+    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    index.observe(Change::Service(Event::Unreadable(web())));
+    assert_eq!(writes(&decided(&index)), (0, 0, 0));
+}
+
+#[test]
+fn sync_service_pod_selection() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.observe(pod(1, json!({})));
+    index.observe(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}})));
+    let endpoints = endpoints(&decided(&index));
+    assert_eq!(endpoints.len(), 1);
+    assert_eq!(
+        endpoints[0].target_ref.as_ref().unwrap().name.as_deref(),
+        Some("pod1")
+    );
+}
+
+/// The watch shows only slices with our managed-by value; of those, the ones with the Service's name count.
+#[test]
+fn sync_service_endpoint_slice_label_selection() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    let other = json!({names::SERVICE_NAME_LABEL: "other", names::MANAGED_BY_LABEL: names::MANAGED_BY});
+    let nameless = json!({names::MANAGED_BY_LABEL: names::MANAGED_BY});
+    for (name, labels) in [
+        ("matching-1", ours()),
+        ("matching-2", ours()),
+        ("other", other),
+        ("nameless", nameless),
+    ] {
+        let mut slice = slice(name, &labels);
+        slice.ports = Some(vec![serde_json::from_value(json!({"port": 1})).unwrap()]);
+        index.observe(Change::Slice(Event::Applied(slice)));
+    }
+    let before = index.slices.of(&web());
+    let decision = decided(&index);
+    assert_eq!(
+        writes(&decision),
+        (0, 1, 1),
+        "one becomes the placeholder, one goes"
+    );
+    assert_eq!(index.slices.of(&web()), before, "inputs are not changed");
+}
+
+/// Ports of three protocols, two families on the pod, one on the Service.
+#[rstest]
+#[case::ipv4("IPv4", &["10.1.1.1", "10.1.1.2"])]
+#[case::ipv6("IPv6", &["fd00:1::1", "fd00:1::2"])]
+fn sync_service(#[case] family: &str, #[case] want: &[&str]) {
+    let mut index = synced();
+    let spec = json!({"ipFamilies": [family], "ports": [
+        {"name": "tcp-example", "targetPort": 80, "port": 80, "protocol": "TCP"},
+        {"name": "udp-example", "targetPort": 161, "port": 161, "protocol": "UDP"},
+        {"name": "sctp-example", "targetPort": 3456, "port": 3456, "protocol": "SCTP"}]});
+    index.observe(Change::Service(Event::Applied(service(json!({"spec": spec})))));
+    index.observe(pod(1, json!({})));
+    index.observe(pod(2, json!({})));
+    let decision = decided(&index);
+    assert_eq!(writes(&decision), (1, 0, 0));
+    let slice = &decision.slices.create[0];
+    assert_eq!(slice.address_type, family);
+    let ports: Vec<_> = slice
+        .ports
+        .iter()
+        .flatten()
+        .map(|p| (p.protocol.as_deref().unwrap(), p.port.unwrap()))
+        .collect();
+    assert_eq!(ports, [("TCP", 80), ("UDP", 161), ("SCTP", 3456)]);
+    let addresses: Vec<_> = slice.endpoints.iter().map(|e| e.addresses[0].as_str()).collect();
+    assert_eq!(addresses, want);
+    assert_eq!(
+        slice.metadata.annotations.as_ref().unwrap()[names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION],
+        CREATED
+    );
+}
+
+/// The Go original had a feature gate to leave terminating pods out; Kubernetes has no such gate any more, and neither have we.
+#[rstest]
+#[case::ready("True", (false, true, true))]
+#[case::not_ready("False", (false, false, true))]
+fn sync_service_terminating(#[case] ready: &str, #[case] want: (bool, bool, bool)) {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.observe(pod(1, json!({"metadata": {"deletionTimestamp": CREATED}, "status": {"conditions": [{"type": "Ready", "status": ready}]}})));
+    let conditions = endpoints(&decided(&index))[0].conditions.clone().unwrap();
+    assert_eq!(
+        (
+            conditions.ready.unwrap(),
+            conditions.serving.unwrap(),
+            conditions.terminating.unwrap()
+        ),
+        want
+    );
+}
+
+#[test]
+fn a_missing_network_is_told_once_the_networks_are_known() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    assert_eq!(decided(&index).notices, [], "a cluster without that kind");
+    assert_eq!(
+        index.observe(Change::Network(Event::ListDone)),
+        BTreeSet::from([web()])
+    );
+    let reasons: Vec<_> = decided(&index)
+        .notices
+        .iter()
+        .map(|notice| notice.reason)
+        .collect();
+    assert_eq!(reasons, [Reason::NetworkNotFound]);
+    assert_eq!(
+        index.observe(Change::Network(Event::Applied(ObjectKey::new(
+            "shop", "testnet1"
+        )))),
+        BTreeSet::from([web()])
+    );
+    assert_eq!(decided(&index).notices, []);
+}
+
+/// Which events wake the Service, and which do not.
+#[test]
+fn only_what_changes_a_decision_wakes_a_service() {
+    let mut index = synced();
+    let applied = |change: Value| Change::Service(Event::Applied(service(change)));
+    let nobody = BTreeSet::new();
+    assert_eq!(index.observe(applied(json!({}))), BTreeSet::from([web()]));
+    assert_eq!(
+        index.observe(applied(json!({"metadata": {"resourceVersion": "2"}}))),
+        nobody,
+        "only its version"
+    );
+    assert_eq!(index.observe(pod(1, json!({}))), BTreeSet::from([web()]));
+    assert_eq!(
+        index.observe(pod(1, json!({"status": {"hostIP": "192.168.0.11"}}))),
+        nobody,
+        "a field nobody reads"
+    );
+    assert_eq!(
+        index.observe(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}}))),
+        nobody,
+        "not selected"
+    );
+    assert_eq!(
+        index.observe(pod(1, json!({"metadata": {"labels": {"foo": "boo"}}}))),
+        BTreeSet::from([web()]),
+        "selected before"
+    );
+    index.observe(pod(1, json!({})));
+    assert_eq!(
+        index.observe(pod(
+            1,
+            json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: "[]"}}})
+        )),
+        BTreeSet::from([web()]),
+        "unplugged"
+    );
+}
+
+/// checkNodeTopologyDistribution: capacity matters to Services with the annotation, a zone to those with pods on the node.
+#[test]
+fn check_node_topology_distribution() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    let node = |name: &str, cpu: u64| {
+        Change::Node(Event::Applied(Node {
+            name: name.into(),
+            takes_traffic: true,
+            millicores: cpu,
+            ..Node::default()
+        }))
+    };
+    assert_eq!(
+        index.observe(node("node-2", 1000)),
+        BTreeSet::new(),
+        "nobody asked for hints, no pod is there"
+    );
+    index.observe(pod(1, json!({})));
+    assert_eq!(
+        index.observe(node("node-1", 1000)),
+        BTreeSet::from([web()]),
+        "its pod is there"
+    );
+    let auto = json!({"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}});
+    index.observe(Change::Service(Event::Applied(service(auto))));
+    assert_eq!(
+        index.observe(node("node-2", 2000)),
+        BTreeSet::from([web()]),
+        "shares change"
+    );
+    assert_eq!(index.observe(node("node-2", 2000)), BTreeSet::new());
+}
