@@ -25,7 +25,7 @@ pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object could not be applied.
-    #[error("{kind} {name:?} could not be applied: {source}")]
+    #[error("{kind} {name:?} could not be applied: {}", words(source))]
     Apply {
         /// Its kind.
         kind: String,
@@ -35,7 +35,7 @@ pub enum Error {
         source: kube::Error,
     },
     /// An object could not be deleted.
-    #[error("{kind} {name:?} could not be deleted: {source}")]
+    #[error("{kind} {name:?} could not be deleted: {}", words(source))]
     Delete {
         /// Its kind.
         kind: String,
@@ -45,8 +45,16 @@ pub enum Error {
         source: kube::Error,
     },
     /// The finalizer could not be set or removed.
-    #[error("the finalizer of MultusServiceConfig \"cluster\" could not be changed: {0}")]
+    #[error("the finalizer of MultusServiceConfig \"cluster\" could not be changed: {}", words(.0))]
     Finalizer(#[source] kube::Error),
+}
+
+/// What the API server said, without the structure it came in.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The only writer of operands.

@@ -4,8 +4,9 @@
 
 use crate::operands::{Operands, SELECTOR};
 use api::MultusServiceConfig;
-use api::names::{CONFIG_NAME, PROXY};
+use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
@@ -18,7 +19,7 @@ use std::fmt::Debug;
 pub struct Observed {
     /// What the administrator wants, and what we said last.
     pub config: MultusServiceConfig,
-    /// Every object that carries our labels.
+    /// Every object that we applied.
     pub live: Operands,
     /// The proxies, old and new.
     pub proxy_pods: Vec<Pod>,
@@ -73,8 +74,22 @@ where
     Api::namespaced(client.clone(), namespace)
 }
 
-async fn ours<K: Clone + DeserializeOwned + Debug>(api: Api<K>) -> kube::Result<Vec<K>> {
-    list(api, SELECTOR).await
+/// What carries our labels *and* was applied by us: whoever copies an object of ours copies its labels, too.
+async fn ours<K>(api: Api<K>) -> kube::Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut objects = list(api, SELECTOR).await?;
+    objects.retain(applied_by_us);
+    Ok(objects)
+}
+
+fn applied_by_us(object: &impl Resource) -> bool {
+    let ours = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER)
+            && entry.operation.as_deref() == Some("Apply")
+    };
+    object.meta().managed_fields.iter().flatten().any(ours)
 }
 
 async fn list<K: Clone + DeserializeOwned + Debug>(api: Api<K>, labels: &str) -> kube::Result<Vec<K>> {

@@ -56,12 +56,21 @@ mod tests {
     }
 
     #[test]
-    fn config_rbac_grants_what_the_controller_is_tested_with() {
+    fn config_rbac_grants_what_controller_and_proxy_are_tested_with() {
         let roles = |yaml| serde_saphyr::from_multiple::<Role>(yaml).unwrap();
-        assert_eq!(
-            roles(include_str!("../../config/rbac/controller_role.yaml")),
-            roles(include_str!("../../controller/rbac.yaml")),
-            "copy the rules of controller/rbac.yaml to config/rbac/controller_role.yaml"
-        );
+        for (copy, original, remedy) in [
+            (
+                include_str!("../../config/rbac/controller_role.yaml"),
+                include_str!("../../controller/rbac.yaml"),
+                "copy the rules of controller/rbac.yaml to config/rbac/controller_role.yaml",
+            ),
+            (
+                include_str!("../../config/rbac/proxy_role.yaml"),
+                include_str!("../../proxy/rbac.yaml"),
+                "copy the rules of proxy/rbac.yaml to config/rbac/proxy_role.yaml",
+            ),
+        ] {
+            assert_eq!(roles(copy), roles(original), "{remedy}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::{Resource, ResourceExt};
 
-/// Selects exactly what the operator applied; objects of `config/` lack the first label.
+/// Selects what the operator applied; objects of `config/` lack the first label.
 pub const SELECTOR: &str =
     "app.kubernetes.io/managed-by=multus-service-operator,app.kubernetes.io/part-of=multus-service";
 

@@ -42,7 +42,9 @@ pub fn next_step(proxy: Option<&DaemonSet>, pods: &[Pod], now: Timestamp) -> Rem
     let waiting = unclean_nodes(pods, since.map(String::as_str));
     match since_time {
         Some(_) if is_clean(proxy) => Removal::Delete { skipped: Vec::new() },
-        Some(since) if now.duration_since(since) >= CLEANUP_LIMIT => Removal::Delete { skipped: waiting },
+        Some(since) if now.duration_since(since) >= CLEANUP_LIMIT => Removal::Delete {
+            skipped: named(waiting),
+        },
         since => Removal::CleanNodes {
             since: since.unwrap_or(now),
             waiting,
@@ -67,6 +69,14 @@ fn unclean_nodes(pods: &[Pod], since: Option<&str>) -> Vec<String> {
     let clean: BTreeSet<_> = pods.iter().filter(is_clean).filter_map(node).collect();
     let all: BTreeSet<_> = pods.iter().filter_map(node).collect();
     all.difference(&clean).map(|&node| node.to_owned()).collect()
+}
+
+/// A node whose clean-up could not even be created has no pod to be named by.
+fn named(mut nodes: Vec<String>) -> Vec<String> {
+    if nodes.is_empty() {
+        nodes.push("nodes without a pod of the proxy".to_owned());
+    }
+    nodes
 }
 
 fn node(pod: &Pod) -> Option<&str> {

@@ -54,7 +54,8 @@ pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
 /// Writes the status unless it is what the configuration has already.
 pub async fn patch(client: &Client, outcome: &Outcome<'_>) -> kube::Result<()> {
     let (config, status) = (outcome.config, describe(outcome));
-    if ours(config.status.as_ref()) == status {
+    let before = ours(config.status.as_ref());
+    if before == status {
         return Ok(());
     }
     let configs: Api<MultusServiceConfig> = Api::all(client.clone());
@@ -78,17 +79,21 @@ pub async fn patch(client: &Client, outcome: &Outcome<'_>) -> kube::Result<()> {
         }
         written => written?,
     };
+    log_changes(&before.conditions, &status.conditions);
+    Ok(())
+}
+
+fn log_changes(before: &[Condition], after: &[Condition]) {
     for Condition {
         type_,
         status,
         reason,
         message,
         ..
-    } in &status.conditions
+    } in after.iter().filter(|&condition| !before.contains(condition))
     {
-        info!(condition = %type_, %status, %reason, %message, "Reported");
+        info!(condition = %type_, %status, %reason, detail = %message, "Reported");
     }
-    Ok(())
 }
 
 /// The status without conditions of other writers, in the order in which we write it.

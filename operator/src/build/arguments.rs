@@ -21,11 +21,11 @@ pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
     format!("--log-level={filter}")
 }
 
-/// `--backend` of the proxy.
+/// `--backend` of the proxy, spelled as in the configuration.
 pub(super) fn backend(backend: Backend) -> String {
     let name = match backend {
-        Backend::Auto => "auto",
-        Backend::IpTables => "iptables",
+        Backend::Auto => "Auto",
+        Backend::IpTables => "IPTables",
     };
     format!("--backend={name}")
 }

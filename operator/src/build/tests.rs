@@ -91,7 +91,7 @@ fn the_configuration_reaches_the_arguments() {
     assert_eq!(controller, "--log-level=info,controller=debug,process=debug");
     assert_eq!(
         proxy,
-        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=iptables"
+        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables"
     );
 }
 

@@ -106,6 +106,12 @@ fn proxies_at_work_become_clean_ups_however_healthy_they_are() {
 }
 
 #[test]
+fn nodes_that_cannot_be_named_are_not_forgotten() {
+    let skipped = next_step(Some(&daemon_set(true, status(2, 3, 2))), &[], at(600));
+    assert_eq!(skipped, delete(&["nodes without a pod of the proxy"]));
+}
+
+#[test]
 fn without_a_daemon_set_nothing_needs_cleaning() {
     assert_eq!(next_step(None, &pods(), at(0)), delete(&[]));
 }

@@ -1,0 +1,246 @@
+//! One cluster for one test: apiserver, controller-manager, two hollow nodes, `config/default`, and the operator as a process.
+
+use anyhow::{Context as _, Result};
+use api::MultusServiceConfig;
+use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR, PROXY};
+use e2e::apiserver::{Apiserver, Options};
+use e2e::{command, tools, wait};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Resource};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub mod hollow;
+
+pub const NAMESPACE: &str = "multus-service";
+pub const NODES: [&str; 2] = ["node-a", "node-b"];
+const LIMIT: Duration = Duration::from_secs(40);
+
+pub struct Bed {
+    pub server: Apiserver,
+    pub client: Client,
+    pub nodes: Arc<hollow::Nodes>,
+    kubectl: PathBuf,
+    operator: Option<Child>,
+    hollow: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.hollow.abort();
+        if let Some(mut operator) = self.operator.take() {
+            let _ = operator.kill();
+            let _ = operator.wait();
+        }
+    }
+}
+
+impl Bed {
+    /// A cluster with `config/default` applied; the operator is not running yet.
+    pub async fn start() -> Result<Self> {
+        let server = Apiserver::start(Options {
+            controller_manager: true,
+            ..Options::default()
+        })
+        .await?;
+        let client = server.client().await?;
+        let kubectl =
+            tokio::task::spawn_blocking(|| tools::ensure(&[&tools::KUBECTL], &|line| eprintln!("{line}")))
+                .await??;
+        let nodes = Arc::new(hollow::Nodes::default());
+        for name in NODES {
+            let node: Node = serde_json::from_value(
+                json!({ "metadata": { "name": name, "labels": { "kubernetes.io/os": "linux" } } }),
+            )?;
+            Api::all(client.clone())
+                .create(&PostParams::default(), &node)
+                .await?;
+        }
+        let bed = Self {
+            hollow: tokio::spawn(hollow::play(client.clone(), Arc::clone(&nodes))),
+            kubectl: kubectl.main(&tools::KUBECTL)?,
+            operator: None,
+            server,
+            client,
+            nodes,
+        };
+        bed.kubectl(&["apply", "-k", &repository("config/default")])?;
+        bed.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd/multusserviceconfigs.multusservice.cni.cncf.io",
+        ])?;
+        Ok(bed)
+    }
+
+    /// [`Self::start`] with the operator running and the sample applied and installed.
+    pub async fn installed() -> Result<Self> {
+        let mut bed = Self::start().await?;
+        bed.start_operator(true).await?;
+        bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
+        bed.until_installed().await?;
+        Ok(bed)
+    }
+
+    /// Runs the real kubectl as admin.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        command::output(
+            Command::new(&self.kubectl)
+                .args(args)
+                .env("KUBECONFIG", self.server.kubeconfig())
+                .stdin(Stdio::null()),
+        )
+    }
+
+    /// Starts the operator as its own service account, with the images of the release or without any.
+    pub async fn start_operator(&mut self, with_images: bool) -> Result<()> {
+        let kubeconfig = self
+            .server
+            .service_account_kubeconfig(NAMESPACE, OPERATOR)
+            .await?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_multus-service-operator"));
+        command.arg("--kubeconfig").arg(kubeconfig).args([
+            "--namespace",
+            NAMESPACE,
+            "--http-address",
+            "127.0.0.1:0",
+        ]);
+        command
+            .env_remove("RELATED_IMAGE_CONTROLLER")
+            .env_remove("RELATED_IMAGE_PROXY");
+        if with_images {
+            command
+                .env("RELATED_IMAGE_CONTROLLER", "release/controller:v1")
+                .env("RELATED_IMAGE_PROXY", "release/proxy:v1");
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        self.operator = Some(child);
+        Ok(())
+    }
+
+    /// Stops it as the kubelet would; its exit code must be 0.
+    pub async fn stop_operator(&mut self) -> Result<()> {
+        let mut child = self.operator.take().context("the operator is not running")?;
+        command::run("kill", &["-TERM", &child.id().to_string()])?;
+        let status = self
+            .eventually("the operator to stop", async || Ok(child.try_wait()?))
+            .await?;
+        anyhow::ensure!(status.success(), "the operator ended with {status}");
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.server.folder().join("operator.log")
+    }
+
+    /// Waits, and says at the end of a wait in vain what the operator logged.
+    pub async fn eventually<T>(
+        &self,
+        what: &str,
+        probe: impl AsyncFnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        wait::eventually(LIMIT, what, probe)
+            .await
+            .with_context(|| command::tail(&self.log(), 30))
+    }
+
+    pub fn here<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    pub fn configs(&self) -> Api<MultusServiceConfig> {
+        Api::all(self.client.clone())
+    }
+
+    pub async fn config(&self) -> Result<MultusServiceConfig> {
+        Ok(self.configs().get(CONFIG_NAME).await?)
+    }
+
+    pub async fn set_spec(&self, spec: Value) -> Result<()> {
+        self.configs()
+            .patch(
+                CONFIG_NAME,
+                &PatchParams::default(),
+                &Patch::Merge(json!({ "spec": spec })),
+            )
+            .await?;
+        Ok(())
+    }
+
+    pub async fn controller(&self) -> Result<Option<Deployment>> {
+        Ok(self.here().get_opt(CONTROLLER).await?)
+    }
+
+    pub async fn proxy(&self) -> Result<Option<DaemonSet>> {
+        Ok(self.here().get_opt(PROXY).await?)
+    }
+
+    /// Waits for a status about the current generation with these conditions, such as "Available=True/AsExpected".
+    pub async fn until_conditions(&self, want: &[&str]) -> Result<MultusServiceConfig> {
+        self.eventually(&format!("conditions {want:?}"), async || {
+            let config = self.config().await?;
+            let conditions = conditions(&config);
+            let current = config
+                .status
+                .as_ref()
+                .and_then(|status| status.observed_generation)
+                == config.metadata.generation;
+            if current && want.iter().all(|&want| conditions.iter().any(|is| is == want)) {
+                return Ok(Some(config));
+            }
+            anyhow::bail!("conditions are {conditions:?}, of the current generation: {current}")
+        })
+        .await
+    }
+
+    pub async fn until_installed(&self) -> Result<MultusServiceConfig> {
+        self.until_conditions(&[
+            "Available=True/AsExpected",
+            "Progressing=False/AsExpected",
+            "Degraded=False/AsExpected",
+        ])
+        .await
+    }
+}
+
+pub fn conditions(config: &MultusServiceConfig) -> Vec<String> {
+    let conditions = config.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .map(|condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason))
+        .collect()
+}
+
+pub fn message(config: &MultusServiceConfig, type_: &str) -> String {
+    let mut conditions = config.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .find(|condition| condition.type_ == type_)
+        .map(|condition| condition.message.clone())
+        .unwrap_or_default()
+}
+
+/// A path in the repository.
+pub fn repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(path)
+        .display()
+        .to_string()
+}

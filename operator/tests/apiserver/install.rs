@@ -1,0 +1,296 @@
+//! Install, mend, reconfigure, rest, look away.
+
+use crate::bed::{Bed, NAMESPACE, message};
+use anyhow::{Context as _, Result, ensure};
+use api::names::{CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::fmt::Debug;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn one_object_installs_everything() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let config = bed.config().await?;
+    let related = config
+        .status
+        .as_ref()
+        .context("no status")?
+        .related_objects
+        .iter();
+    let related: Vec<_> = related
+        .map(|object| format!("{}/{}/{}", object.namespace, object.resource, object.name))
+        .collect();
+    assert_eq!(
+        related,
+        [
+            format!("{NAMESPACE}/serviceaccounts/{CONTROLLER}"),
+            format!("{NAMESPACE}/serviceaccounts/{PROXY}"),
+            format!("{NAMESPACE}/daemonsets/{PROXY}"),
+            format!("{NAMESPACE}/deployments/{CONTROLLER}"),
+            format!("/clusterrolebindings/{CONTROLLER}"),
+            format!("/clusterrolebindings/{PROXY}"),
+            format!("{NAMESPACE}/rolebindings/{CONTROLLER}"),
+        ]
+    );
+    let line = bed.kubectl(&["get", "msc", "--no-headers"])?;
+    let columns: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(columns[..4], ["cluster", "True", "False", "False"]);
+    bed.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=1s"])?;
+    let explained = bed.kubectl(&["explain", "msc.spec.proxy.backend"])?;
+    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        explained.contains("How rules are written into the kernel."),
+        "{explained}"
+    );
+    Ok(())
+}
+
+/// The images of `config/default` can be replaced as its comments say.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_overlay_replaces_all_images() -> Result<()> {
+    let bed = Bed::start().await?;
+    let overlay = tempfile::tempdir()?;
+    let default = std::fs::canonicalize(crate::bed::repository("config/default"))?;
+    // kustomize takes relative paths only.
+    let relative = format!(
+        "{}{}",
+        "../".repeat(overlay.path().components().count() - 1),
+        default.strip_prefix("/")?.display()
+    );
+    let file = std::fs::read_to_string(default.join("kustomization.yaml"))?;
+    let documented: String = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let documented = documented.replace(
+        "https://github.com/multus-service/multus-service/config/default",
+        &relative,
+    );
+    std::fs::write(overlay.path().join("kustomization.yaml"), documented)?;
+    let rendered = bed.kubectl(&["kustomize", &overlay.path().display().to_string()])?;
+    for image in ["operator", "controller", "proxy"] {
+        ensure!(
+            rendered.contains(&format!(": registry.example.com/multus-service/{image}:v0.1.0")),
+            "{rendered}"
+        );
+    }
+    ensure!(!rendered.contains("quay.io"), "{rendered}");
+    ensure!(rendered.contains("name: POD_NAMESPACE"), "{rendered}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()> {
+    let bed = Bed::installed().await?;
+    comes_back::<ServiceAccount>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;
+    comes_back::<ClusterRoleBinding>(&bed, Api::all(bed.client.clone()), &[CONTROLLER, PROXY]).await?;
+    comes_back::<RoleBinding>(&bed, bed.here(), &[CONTROLLER]).await?;
+    comes_back::<Deployment>(&bed, bed.here(), &[CONTROLLER]).await?;
+    comes_back::<DaemonSet>(&bed, bed.here(), &[PROXY]).await?;
+
+    bed.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "set",
+        "image",
+        &format!("daemonset/{PROXY}"),
+        "proxy=evil:latest",
+    ])?;
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "label",
+        "serviceaccount",
+        PROXY,
+        "app.kubernetes.io/part-of-",
+    ])?;
+    bed.eventually("the edits to be undone", async || {
+        let (controller, proxy) = (
+            bed.controller().await?.context("no Deployment")?,
+            bed.proxy().await?.context("no DaemonSet")?,
+        );
+        let account: ServiceAccount = bed.here().get(PROXY).await?;
+        let replicas = controller.spec.and_then(|spec| spec.replicas);
+        let labelled = account.labels().contains_key("app.kubernetes.io/part-of");
+        Ok((replicas == Some(2) && image(&proxy) == "release/proxy:v1" && labelled).then_some(()))
+    })
+    .await?;
+    bed.until_installed().await?;
+    Ok(())
+}
+
+async fn comes_back<K>(bed: &Bed, api: Api<K>, names: &[&str]) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    for name in names {
+        let before = api.get(name).await?.uid();
+        api.delete(name, &DeleteParams::default()).await?;
+        bed.eventually(&format!("{} {name} to come back", K::kind(&())), async || {
+            Ok(api.get_opt(name).await?.filter(|object| object.uid() != before))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn image(proxy: &DaemonSet) -> &str {
+    let pod = proxy.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    pod.and_then(|pod| pod.containers[0].image.as_deref())
+        .unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_edit_is_rolled_out_and_told() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.set_spec(
+        json!({ "logLevel": "Debug", "proxy": { "image": "mine/proxy:v2", "backend": "IPTables" } }),
+    )
+    .await?;
+    // Not met by what was true before the edit: observedGeneration.
+    bed.kubectl(&[
+        "wait",
+        "msc/cluster",
+        "--for=condition=Progressing=False",
+        "--timeout=30s",
+    ])?;
+    let proxy = bed.proxy().await?.context("no DaemonSet")?;
+    assert_eq!(image(&proxy), "mine/proxy:v2");
+    let status = proxy.status.context("no status")?;
+    assert_eq!(
+        (status.updated_number_scheduled, status.number_ready),
+        (Some(2), 2)
+    );
+    let args = bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "get",
+        "daemonset",
+        PROXY,
+        "-o",
+        "jsonpath={..args}",
+    ])?;
+    assert_eq!(
+        args,
+        r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables"]"#
+    );
+
+    // What is no longer set goes back to the release.
+    bed.set_spec(json!({ "proxy": null })).await?;
+    bed.eventually("the release's image to return", async || {
+        Ok((image(&bed.proxy().await?.context("no DaemonSet")?) == "release/proxy:v1").then_some(()))
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn unmanaged_writes_no_operand_and_still_tells() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.set_spec(json!({ "managementState": "Unmanaged", "logLevel": "Trace" }))
+        .await?;
+    bed.until_installed().await?;
+    bed.kubectl(&["-n", NAMESPACE, "delete", "serviceaccount", PROXY])?;
+    bed.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
+    bed.until_conditions(&["Available=False/ControllerUnavailable"])
+        .await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(
+        bed.here::<ServiceAccount>().get_opt(PROXY).await?.is_none(),
+        "the account is back"
+    );
+    let replicas = bed
+        .controller()
+        .await?
+        .and_then(|controller| controller.spec?.replicas);
+    assert_eq!(replicas, Some(0));
+
+    bed.set_spec(json!({ "managementState": "Managed" })).await?;
+    bed.until_installed().await?;
+    assert!(bed.here::<ServiceAccount>().get_opt(PROXY).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn without_images_nothing_is_installed_and_the_remedy_is_told() -> Result<()> {
+    let mut bed = Bed::start().await?;
+    bed.start_operator(false).await?;
+    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
+    let config = bed
+        .until_conditions(&["Available=False/NotYetDeployed", "Degraded=True/InvalidConfig"])
+        .await?;
+    let degraded = message(&config, "Degraded");
+    assert!(
+        degraded.contains("RELATED_IMAGE_PROXY") && degraded.contains("spec.proxy.image"),
+        "{degraded}"
+    );
+    assert!(bed.proxy().await?.is_none() && bed.controller().await?.is_none());
+
+    bed.set_spec(json!({ "controller": { "image": "mine/controller" }, "proxy": { "image": "mine/proxy" } }))
+        .await?;
+    bed.until_installed().await?;
+    // An override that goes leaves what runs alone.
+    bed.set_spec(json!({ "proxy": null })).await?;
+    bed.until_conditions(&["Available=True/AsExpected", "Degraded=True/InvalidConfig"])
+        .await?;
+    assert_eq!(image(&bed.proxy().await?.context("no DaemonSet")?), "mine/proxy");
+    Ok(())
+}
+
+/// An operator of another version may have applied objects that this one does not know; their names are in this one's role.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_orphan_is_pruned_and_a_copy_with_our_labels_is_not() -> Result<()> {
+    let mut bed = Bed::start().await?;
+    let accounts: Api<ServiceAccount> = bed.here();
+    for (name, manager) in [("orphan", OPERATOR_FIELD_MANAGER), ("copy", "somebody")] {
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": { "name": name, "labels": {
+                "app.kubernetes.io/part-of": "multus-service", "app.kubernetes.io/managed-by": "multus-service-operator",
+            }},
+        });
+        accounts
+            .patch(name, &PatchParams::apply(manager), &Patch::Apply(account))
+            .await?;
+    }
+    let name_of_old = [
+        "role",
+        "obsolete",
+        "--verb=delete",
+        "--resource=serviceaccounts",
+        "--resource-name=orphan",
+    ];
+    bed.kubectl(&[&["-n", NAMESPACE, "create"], &name_of_old[..]].concat())?;
+    let account = format!("--serviceaccount={NAMESPACE}:{OPERATOR}");
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "create",
+        "rolebinding",
+        "obsolete",
+        "--role=obsolete",
+        &account,
+    ])?;
+
+    bed.start_operator(true).await?;
+    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
+    bed.until_installed().await?;
+    assert!(accounts.get_opt("orphan").await?.is_none());
+    assert!(accounts.get_opt("copy").await?.is_some());
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The operator's binary on a real apiserver with a real controller-manager, installed from `config/` by kubectl.
+//!
+//! What is not real: the nodes. `bed::hollow` stands in for scheduler and kubelet: it binds pods and says that they are Ready, or
+//! not, as a test asks.
+
+mod bed;
+mod crd;
+mod install;
+mod removal;
+mod rights;

@@ -1,0 +1,167 @@
+//! Deletion and `managementState: Removed`: nodes first, then the rest, and never for ever.
+
+use crate::bed::{Bed, NAMESPACE, NODES, message};
+use anyhow::{Context as _, Result, ensure};
+use api::names::CONFIG_NAME;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::ResourceExt;
+use kube::api::Api;
+use operator::apply::FINALIZER;
+use operator::operands::SELECTOR;
+use operator::removal::CLEANUP_ANNOTATION;
+use serde_json::json;
+use std::time::Duration;
+
+/// Nothing that carries our labels is left, in the namespace or in the cluster.
+fn leftovers(bed: &Bed) -> Result<String> {
+    let kinds = "serviceaccounts,rolebindings,deployments,daemonsets,clusterrolebindings";
+    bed.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", "name"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    bed.nodes.set_stuck("node-b", true);
+    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    bed.eventually("node-b alone to be awaited", async || {
+        let told = message(&bed.config().await?, "Progressing");
+        ensure!(told == "Waiting for nodes to be clean: node-b", "told: {told}");
+        Ok(Some(()))
+    })
+    .await?;
+    let proxy = bed.proxy().await?.context("no DaemonSet")?;
+    let template = serde_json::to_value(&proxy.spec.context("no spec")?.template)?;
+    assert_eq!(
+        template.pointer("/spec/containers/0/args"),
+        Some(&json!(["cleanup", "--wait"]))
+    );
+
+    // A restart in the middle goes on where it was, and the clean-up does not begin again.
+    let since = proxy.metadata.annotations.context("no annotations")?[CLEANUP_ANNOTATION].clone();
+    bed.stop_operator().await?;
+    bed.start_operator(true).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let proxy = bed
+        .proxy()
+        .await?
+        .context("the DaemonSet went before node-b was clean")?;
+    assert_eq!(proxy.annotations()[CLEANUP_ANNOTATION], since);
+    assert!(bed.controller().await?.is_some());
+    assert!(
+        bed.config()
+            .await?
+            .finalizers()
+            .iter()
+            .any(|name| name == FINALIZER)
+    );
+
+    bed.nodes.set_stuck("node-b", false);
+    bed.eventually("the configuration to go", async || {
+        Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
+    })
+    .await?;
+    assert_eq!(leftovers(&bed)?, "");
+    // What `kubectl apply -k config/default` brought is not the operator's to remove.
+    for role in [
+        "multus-service-operator",
+        "multus-service-controller",
+        "multus-service-proxy",
+    ] {
+        Api::<ClusterRole>::all(bed.client.clone()).get(role).await?;
+    }
+    Api::<ClusterRoleBinding>::all(bed.client.clone())
+        .get("multus-service-operator")
+        .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn foreground_deletion_cleans_up_in_order_too() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.nodes.set_stuck(NODES[0], true);
+    bed.kubectl(&[
+        "delete",
+        "msc",
+        CONFIG_NAME,
+        "--cascade=foreground",
+        "--wait=false",
+    ])?;
+    bed.until_conditions(&["Progressing=True/Removing"]).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(bed.proxy().await?.is_some() && bed.controller().await?.is_some());
+    bed.nodes.set_stuck(NODES[0], false);
+    bed.eventually("the configuration to go", async || {
+        Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
+    })
+    .await?;
+    assert_eq!(leftovers(&bed)?, "");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.set_spec(json!({ "managementState": "Removed" })).await?;
+    let config = bed
+        .until_conditions(&[
+            "Available=False/Removed",
+            "Progressing=False/Removed",
+            "Degraded=False/AsExpected",
+        ])
+        .await?;
+    assert_eq!(config.finalizers(), [] as [String; 0]);
+    assert_eq!(config.status.context("no status")?.related_objects, []);
+    assert_eq!(leftovers(&bed)?, "");
+
+    bed.set_spec(json!({ "managementState": "Managed" })).await?;
+    bed.until_installed().await?;
+    Ok(())
+}
+
+/// Ten minutes are made to have passed by an older time in the annotation that the clean-up is dated by.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.nodes.set_stuck("node-a", true);
+    bed.set_spec(json!({ "managementState": "Removed" })).await?;
+    bed.eventually("node-a alone to be awaited", async || {
+        let told = message(&bed.config().await?, "Progressing");
+        Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
+    })
+    .await?;
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "annotate",
+        "daemonset",
+        "multus-service-proxy",
+        "--overwrite",
+        &format!("{CLEANUP_ANNOTATION}=2026-01-01T00:00:00Z"),
+    ])?;
+    let config = bed
+        .until_conditions(&["Progressing=False/Removed", "Degraded=True/NodesNotCleaned"])
+        .await?;
+    assert!(
+        message(&config, "Degraded").contains("node-a"),
+        "{}",
+        message(&config, "Degraded")
+    );
+    assert_eq!(leftovers(&bed)?, "");
+    bed.eventually("the event", async || {
+        let events = bed.kubectl(&[
+            "get",
+            "events",
+            "-n",
+            "default",
+            "-o",
+            "jsonpath={.items[*].message}",
+        ])?;
+        Ok(events.contains("node-a").then_some(()))
+    })
+    .await?;
+    Ok(())
+}

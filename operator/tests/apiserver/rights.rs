@@ -1,0 +1,165 @@
+//! Least privilege and silence, both from the apiserver's audit log.
+
+use crate::bed::{Bed, NAMESPACE, message, repository};
+use anyhow::{Context as _, Result};
+use api::names::{CONFIG_NAME, OPERATOR};
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// One request of the operator.
+#[derive(Debug, Clone)]
+struct Request {
+    verb: String,
+    group: String,
+    resource: String,
+    code: i64,
+}
+
+fn requests(bed: &Bed) -> Result<Vec<Request>> {
+    let user = format!("system:serviceaccount:{NAMESPACE}:{OPERATOR}");
+    let log = std::fs::read_to_string(bed.server.audit_log())?;
+    let events = log
+        .lines()
+        .map(serde_json::from_str::<Value>)
+        .collect::<Result<Vec<_>, _>>()?;
+    let text = |event: &Value, path| {
+        event
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let request = |event: &Value| Request {
+        verb: text(event, "/verb"),
+        group: text(event, "/objectRef/apiGroup"),
+        resource: match text(event, "/objectRef/subresource").as_str() {
+            "" => text(event, "/objectRef/resource"),
+            subresource => format!("{}/{subresource}", text(event, "/objectRef/resource")),
+        },
+        code: event
+            .pointer("/responseStatus/code")
+            .and_then(Value::as_i64)
+            .unwrap_or_default(),
+    };
+    Ok(events
+        .iter()
+        .filter(|event| event.pointer("/user/username") == Some(&json!(user)))
+        .map(request)
+        .collect())
+}
+
+fn writes(bed: &Bed) -> Result<Vec<Request>> {
+    let is_write = |request: &Request| {
+        !["get", "list", "watch"].contains(&request.verb.as_str()) && request.resource != "leases"
+    };
+    Ok(requests(bed)?.into_iter().filter(is_write).collect())
+}
+
+#[derive(Deserialize)]
+struct Role {
+    rules: Vec<PolicyRule>,
+}
+
+/// (group, resource, verb) of everything the operator is granted.
+fn grants() -> Result<Vec<(String, String, String)>> {
+    let roles: Vec<Role> = serde_saphyr::from_multiple(&std::fs::read_to_string(repository(
+        "config/rbac/operator_role.yaml",
+    ))?)?;
+    let mut grants = Vec::new();
+    for rule in roles.iter().flat_map(|role| &role.rules) {
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                grants.extend(
+                    rule.verbs
+                        .iter()
+                        .map(|verb| (group.clone(), resource.clone(), verb.clone())),
+                );
+            }
+        }
+    }
+    Ok(grants)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_operator_uses_every_right_it_has_and_needs_no_other() -> Result<()> {
+    let bed = Bed::installed().await?;
+    // The one event there is.
+    bed.nodes.set_stuck("node-a", true);
+    bed.set_spec(json!({ "managementState": "Removed" })).await?;
+    bed.eventually("node-a alone to be awaited", async || {
+        let told = message(&bed.config().await?, "Progressing");
+        Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
+    })
+    .await?;
+    let past = "multusservice.cni.cncf.io/cleanup-since=2026-01-01T00:00:00Z";
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "annotate",
+        "daemonset",
+        "multus-service-proxy",
+        "--overwrite",
+        past,
+    ])?;
+    bed.until_conditions(&["Progressing=False/Removed"]).await?;
+
+    let requests = requests(&bed)?;
+    let forbidden: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
+    let unused: Vec<_> = grants()?
+        .into_iter()
+        .filter(|(group, resource, verb)| {
+            !requests
+                .iter()
+                .any(|request| (&request.group, &request.resource, &request.verb) == (group, resource, verb))
+        })
+        // `bind` and the `create` of an apply are checked by the apiserver inside another request.
+        .filter(|(_, resource, verb)| {
+            verb != "bind" && !(verb == "create" && !["leases", "events"].contains(&resource.as_str()))
+        })
+        .collect();
+    // The recorder counts a repeated event up by a patch.
+    assert_eq!(
+        unused,
+        [(
+            "events.k8s.io".to_owned(),
+            "events".to_owned(),
+            "patch".to_owned()
+        )]
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn nothing_is_written_when_nothing_is_to_do() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let version = async || -> Result<_> { Ok(bed.config().await?.metadata.resource_version) };
+    // What the last turn of the installation started has settled.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (settled, before, reads) = (version().await?, writes(&bed)?.len(), requests(&bed)?.len());
+    for turn in 0..20 {
+        let note = format!("example.com/turn={turn}");
+        bed.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "annotate",
+            "serviceaccount",
+            "multus-service-proxy",
+            "--overwrite",
+            &note,
+        ])?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = writes(&bed)?;
+    assert_eq!(after.len(), before, "{:?}", &after[before..]);
+    assert_eq!(version().await?, settled, "{CONFIG_NAME} was written");
+    assert!(
+        requests(&bed)?.len() > reads + 20,
+        "the operator did not look at all"
+    );
+    Ok(())
+}
