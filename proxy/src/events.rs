@@ -9,8 +9,9 @@ use api::names::PROXY;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use rules::Shortcoming;
+use rules::{Shortcoming, Source};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -29,6 +30,12 @@ pub struct Notice {
     pub note: String,
 }
 
+/// What there is to tell about a pod whatever becomes of it. Pure.
+pub fn malformed(pod: &LocalPod) -> Option<Notice> {
+    let why = pod.attachments.as_ref().err()?;
+    said("MalformedNetworkStatus", std::slice::from_ref(why))
+}
+
 /// What there is to tell about an attempt. Pure. `patience_is_over`: it failed for so long that it is not how pods start.
 pub fn notice(
     pod: &LocalPod,
@@ -36,38 +43,37 @@ pub fn notice(
     result: Result<&Applied, String>,
     patience_is_over: bool,
 ) -> Option<Notice> {
-    let said = |reason, notes: Vec<String>| {
-        let note: String = notes.join("; ").chars().take(NOTE_LIMIT).collect();
-        (!note.is_empty()).then_some(Notice { reason, note })
-    };
-    if let Err(why) = &pod.attachments {
-        return said("MalformedNetworkStatus", vec![why.clone()]);
-    }
+    let told = malformed(pod);
     let applied = match result {
+        _ if told.is_some() => return told,
         Ok(applied) => applied,
         Err(why) => {
             return patience_is_over
-                .then(|| said("ServiceRulesNotApplied", vec![why]))
+                .then(|| said("ServiceRulesNotApplied", &[why]))
                 .flatten();
         }
     };
     let mut notes: Vec<String> = shortcomings.iter().map(ToString::to_string).collect();
     if patience_is_over {
-        let absent = |source: &rules::Source| {
+        let absent = |Source { interface, address }: &Source| {
             format!(
-                "interface {:?} does not hold {}, which network-status says it has: ClusterIPs of that network are refused",
-                source.interface, source.address
+                "interface {interface:?} does not hold {address}, which network-status says it has: ClusterIPs of that network are refused"
             )
         };
         notes.extend(applied.absent.iter().map(absent));
     }
-    let foreign = |vip: &std::net::IpAddr| {
+    let foreign = |vip: &IpAddr| {
         format!(
             "the pod has a route to ClusterIP {vip} of its own, which is left alone: flows may leave by another interface"
         )
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
-    said("ServiceRulesIncomplete", notes)
+    said("ServiceRulesIncomplete", &notes)
+}
+
+fn said(reason: &'static str, notes: &[String]) -> Option<Notice> {
+    let note: String = notes.join("; ").chars().take(NOTE_LIMIT).collect();
+    (!note.is_empty()).then_some(Notice { reason, note })
 }
 
 /// The sending end.

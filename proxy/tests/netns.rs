@@ -14,3 +14,7 @@ mod lifecycle;
 mod probe;
 #[path = "netns/semantics.rs"]
 mod semantics;
+#[path = "netns/wire.rs"]
+mod wire;
+#[path = "netns/writer.rs"]
+mod writer;

@@ -6,7 +6,7 @@ use super::Context;
 use super::attempt::{Error, Place, attempt};
 use super::retry;
 use crate::apply::Applied;
-use crate::events::{self, Notice};
+use crate::events::{self, Notice, Notices};
 use crate::index::{Index, LocalPod};
 use futures::StreamExt;
 use rules::Shortcoming;
@@ -115,6 +115,7 @@ impl Pods {
         let (rules, shortcomings) = index.plan(local);
         if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
             pod.place = Some(place);
+            pod.tell(events::malformed(local), local, &self.context.notices);
             return;
         }
         if pod.sandbox_mark != local.sandbox_mark {
@@ -168,12 +169,7 @@ impl Pods {
             result.as_ref().map_err(ToString::to_string),
             retry::is_worth_telling(pod.failures),
         );
-        if pod.said != notice {
-            pod.said.clone_from(&notice);
-            if let Some(notice) = notice {
-                self.context.notices.send(&local, notice);
-            }
-        }
+        pod.tell(notice, &local, &self.context.notices);
         if std::mem::take(&mut pod.again) {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
@@ -194,6 +190,16 @@ impl Pods {
 }
 
 impl Pod {
+    /// Says it unless it was the last thing said.
+    fn tell(&mut self, notice: Option<Notice>, local: &LocalPod, notices: &Notices) {
+        if self.said != notice {
+            self.said.clone_from(&notice);
+            if let Some(notice) = notice {
+                notices.send(local, notice);
+            }
+        }
+    }
+
     /// When to come back, if at all.
     fn judge(
         &mut self,

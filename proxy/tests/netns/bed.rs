@@ -5,12 +5,7 @@
 //!        net1 (macvlan on "data0") ── service network, 10.1.0.0/16        ┴ both in the bed's "node" namespace
 //! ```
 
-use api::network_status::NetworkStatus;
-use proxy::apply::{Applied, Error, Wanted, apply, remove};
-use proxy::backend::iptables::{Iptables, Variant};
-use proxy::backend::{Backend, Held};
 use proxy::netns::Netns;
-use rules::PodRules;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -81,6 +76,9 @@ impl Bed {
         ip(&format!("-n {node} link set m{host} netns {netns} name net1"));
         for command in [
             "link set lo up".to_owned(),
+            // No link-local addresses: their routes would come when they like, and tests compare routes.
+            "link set eth0 addrgenmode none".to_owned(),
+            "link set net1 addrgenmode none".to_owned(),
             format!("addr add 10.128.0.{host}/14 dev eth0"),
             "link set eth0 up".to_owned(),
             "route add default via 10.128.0.1".to_owned(),
@@ -116,23 +114,6 @@ fn remove_leftovers() {
 }
 
 impl Pod {
-    /// What Multus would write.
-    pub(crate) fn status(&self) -> Vec<NetworkStatus> {
-        let status = |network: &str, interface: &str, addresses: &[String]| NetworkStatus {
-            network: network.to_owned(),
-            interface: interface.to_owned(),
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        };
-        vec![
-            status("cbr0", "eth0", &[format!("10.128.0.{}", self.host)]),
-            status(
-                "web/macvlan1",
-                "net1",
-                &[format!("10.1.0.{}", self.host), format!("fd00:1::{}", self.host)],
-            ),
-        ]
-    }
-
     pub(crate) fn address(&self) -> IpAddr {
         IpAddr::from([10, 1, 0, self.host])
     }
@@ -143,35 +124,6 @@ impl Pod {
             .unwrap()
             .run(work)
             .unwrap()
-    }
-
-    pub(crate) fn apply(&self, backend: Iptables, held: &Held<PodRules>, rules: &PodRules) -> Applied {
-        self.try_apply(backend, held, rules).unwrap()
-    }
-
-    pub(crate) fn try_apply(
-        &self,
-        backend: Iptables,
-        held: &Held<PodRules>,
-        rules: &PodRules,
-    ) -> Result<Applied, Error> {
-        let addresses = self
-            .status()
-            .into_iter()
-            .flat_map(|status| status.addresses)
-            .collect();
-        let wanted = Wanted {
-            rules: rules.clone(),
-            addresses,
-        };
-        self.run(|| apply(&backend, held, &wanted))
-    }
-
-    /// What the `cleanup` subcommand does in each pod.
-    pub(crate) fn clean(&self) {
-        let backends = Variant::ALL.map(Iptables::new);
-        self.run(|| remove(&backends.each_ref().map(|backend| backend as &dyn Backend)))
-            .unwrap();
     }
 
     /// Runs a command line in the pod and returns what it prints.

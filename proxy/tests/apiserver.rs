@@ -1,0 +1,14 @@
+//! The driver against a real apiserver, under the shipped role, with pods that are network namespaces: from objects to packets.
+//!
+//! Needs etcd, kube-apiserver and root. Only the container runtime is absent: the bed knows its own namespaces.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "netns/bed.rs"]
+mod bed;
+#[path = "apiserver/node.rs"]
+mod node;
+#[path = "netns/probe.rs"]
+mod probe;
+#[path = "apiserver/serving.rs"]
+mod serving;

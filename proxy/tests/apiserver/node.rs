@@ -1,0 +1,242 @@
+//! A node whose pods are namespaces of the bed, on a real apiserver.
+
+use crate::bed::{Bed, Pod};
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use e2e::apiserver::{Apiserver, Options};
+use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use prometheus_client::registry::Registry;
+use proxy::backend::iptables::Iptables;
+use proxy::metrics::Metrics;
+use proxy::sandbox::{self, Sandbox, SandboxSource};
+use proxy::sync::{self, Context};
+use proxy::{events, watches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const NODE: &str = "node-a";
+pub(crate) const ACCOUNT: &str = "system:serviceaccount:multus-service:multus-service-proxy";
+
+/// The namespaces the kubelet would have made, by pod UID.
+#[derive(Clone, Default)]
+pub(crate) struct Sandboxes(Arc<Mutex<BTreeMap<String, String>>>);
+
+#[async_trait]
+impl SandboxSource for Sandboxes {
+    async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
+        Ok(self.0.lock().unwrap().values().cloned().collect())
+    }
+
+    async fn of_pod(&self, uid: &str) -> Result<Sandbox, sandbox::Error> {
+        let id = self
+            .0
+            .lock()
+            .unwrap()
+            .get(uid)
+            .cloned()
+            .ok_or(sandbox::Error::NotReady)?;
+        Ok(Sandbox {
+            netns: self.netns(&id).await?,
+            id,
+        })
+    }
+
+    async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
+        Ok(PathBuf::from(format!("/run/netns/{id}")))
+    }
+}
+
+/// An apiserver of the test's own, so that its audit log speaks of this proxy alone.
+pub(crate) struct Cluster {
+    pub(crate) server: Apiserver,
+    pub(crate) admin: Client,
+    pub(crate) namespace: String,
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) bed: Bed,
+}
+
+/// A proxy under its shipped role.
+pub(crate) struct Proxy {
+    health: process::Health,
+    shutdown: CancellationToken,
+    driver: JoinHandle<()>,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Result<Self> {
+        let server = Apiserver::start(Options::default()).await?;
+        let admin = server.client().await?;
+        let namespace = server.namespace("web").await?;
+        let account: ServiceAccount =
+            object(json!({"metadata": {"name": "multus-service-proxy", "namespace": "multus-service"}}));
+        create(
+            Api::all(admin.clone()),
+            &object::<Namespace>(json!({"metadata": {"name": "multus-service"}})),
+        )
+        .await?;
+        create(Api::namespaced(admin.clone(), "multus-service"), &account).await?;
+        let role: ClusterRole = serde_saphyr::from_str(include_str!("../../rbac.yaml"))?;
+        create(Api::all(admin.clone()), &role).await?;
+        let binding: ClusterRoleBinding = object(json!({
+            "metadata": {"name": "multus-service-proxy"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "multus-service-proxy"},
+            "subjects": [{"kind": "ServiceAccount", "name": "multus-service-proxy", "namespace": "multus-service"}],
+        }));
+        create(Api::all(admin.clone()), &binding).await?;
+        Ok(Self {
+            server,
+            admin,
+            namespace,
+            sandboxes: Sandboxes::default(),
+            bed: Bed::new(),
+        })
+    }
+
+    pub(crate) async fn proxy(&self) -> Result<Proxy> {
+        let client = self
+            .server
+            .service_account_client("multus-service", "multus-service-proxy")
+            .await?;
+        let (notices, writer) = events::channel();
+        let earlier = self.sandboxes.ready().await?;
+        let metrics = Metrics::new(&mut Registry::default());
+        let backend = Arc::new(Iptables::probe()?);
+        let context = Context::new(
+            Arc::new(self.sandboxes.clone()),
+            backend,
+            earlier,
+            notices,
+            metrics,
+        );
+        let (health, shutdown) = (process::Health::new(), CancellationToken::new());
+        let driver = {
+            let (health, shutdown) = (health.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                let updates = watches::updates(&client, NODE);
+                tokio::join!(
+                    sync::run(context, updates, health, shutdown),
+                    writer.run(client, NODE)
+                );
+            })
+        };
+        Ok(Proxy {
+            health,
+            shutdown,
+            driver,
+        })
+    }
+
+    /// A pod of this node that Multus attached, as its Pod object and its namespace.
+    pub(crate) async fn attached_pod(&mut self, host: u8, status: &str) -> Result<Pod> {
+        let pod = self.bed.pod(host);
+        let manifest = json!({
+            "metadata": {"name": format!("client-{host}"), "annotations": {"k8s.v1.cni.cncf.io/network-status": status}},
+            "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "none"}]},
+        });
+        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let created = create(api, &object(manifest)).await?;
+        self.sandboxes
+            .0
+            .lock()
+            .unwrap()
+            .insert(created.uid().context("uid")?, pod.netns.clone());
+        Ok(pod)
+    }
+
+    /// What Multus writes for a pod on macvlan1.
+    pub(crate) fn status(&self, host: u8) -> String {
+        json!([
+            {"name": "cbr0", "interface": "eth0", "ips": [format!("10.128.0.{host}")], "default": true},
+            {"name": format!("{}/macvlan1", self.namespace), "interface": "net1", "ips": [format!("10.1.0.{host}")]},
+        ])
+        .to_string()
+    }
+
+    pub(crate) async fn service(&self, name: &str, network: &str) -> Result<Service> {
+        let manifest = json!({
+            "metadata": {
+                "name": name, "labels": {"service.kubernetes.io/service-proxy-name": "multus-proxy"},
+                "annotations": {"k8s.v1.cni.cncf.io/service-network": network},
+            },
+            "spec": {"ports": [{"name": "http", "port": 80}]},
+        });
+        create(
+            Api::namespaced(self.admin.clone(), &self.namespace),
+            &object(manifest),
+        )
+        .await
+    }
+
+    /// What the controller writes.
+    pub(crate) async fn slice(&self, service: &Service, hosts: &[u8]) -> Result<()> {
+        let endpoints: Vec<_> = hosts
+            .iter()
+            .map(|host| json!({"addresses": [format!("10.1.0.{host}")]}))
+            .collect();
+        let name = format!("{}-multus-a", service.name_any());
+        let manifest = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": name,
+                "labels": {
+                    "service.kubernetes.io/service-proxy-name": "multus-proxy", "kubernetes.io/service-name": service.name_any(),
+                    "endpointslice.kubernetes.io/managed-by": "multus-endpointslice-controller.npwg.k8s.io",
+                },
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": service.name_any(), "uid": service.uid()}],
+            },
+            "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],
+        });
+        let api: Api<EndpointSlice> = Api::namespaced(self.admin.clone(), &self.namespace);
+        api.patch(
+            &name,
+            &PatchParams::apply("controller").force(),
+            &Patch::Apply(manifest),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// What the proxy asked of the apiserver so far.
+    pub(crate) fn requests(&self) -> Result<Vec<Value>> {
+        let log = std::fs::read_to_string(self.server.audit_log())?;
+        // The last line may be half written.
+        let requests = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(requests
+            .filter(|request| request["user"]["username"] == ACCOUNT)
+            .collect())
+    }
+}
+
+impl Proxy {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.health.is_ready()
+    }
+
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        Ok(tokio::time::timeout(std::time::Duration::from_secs(15), self.driver).await??)
+    }
+}
+
+fn object<K: DeserializeOwned>(manifest: Value) -> K {
+    serde_json::from_value(manifest).unwrap()
+}
+
+async fn create<K>(api: Api<K>, object: &K) -> Result<K>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+{
+    Ok(api.create(&PostParams::default(), object).await?)
+}

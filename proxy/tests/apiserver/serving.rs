@@ -1,0 +1,241 @@
+//! From objects to packets, and nothing beyond.
+
+use crate::bed::Pod;
+use crate::node::{Cluster, NODE};
+use crate::probe::{Outcome, Server, ask_often};
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{self, Service};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use rules::Protocol;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn vip(service: &Service) -> SocketAddr {
+    let vip = service.spec.as_ref().unwrap().cluster_ip.as_ref().unwrap();
+    SocketAddr::new(vip.parse().unwrap(), 80)
+}
+
+fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
+    ask_often(client, Protocol::Tcp, vip(service), 12)
+        .into_keys()
+        .collect()
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "not within 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let status = cluster.status(7);
+    let client = cluster.attached_pod(7, &status).await?;
+    let servers = [cluster.bed.pod(2), cluster.bed.pod(3)];
+    let _servers = servers.each_ref().map(Server::start);
+    let from = |host| Outcome::Answered(host, client.address());
+
+    let proxy = cluster.proxy().await?;
+    until("ready without any Service", || proxy.is_ready()).await;
+    let nginx = cluster.service("nginx", "macvlan1").await?;
+    until("refused without endpoints", || {
+        answering(&client, &nginx) == [Outcome::Refused]
+    })
+    .await;
+    cluster.slice(&nginx, &[2, 3]).await?;
+    until("both endpoints answer", || {
+        answering(&client, &nginx) == [from(2), from(3)]
+    })
+    .await;
+
+    // Whatever these are, they harm nobody.
+    let broken = cluster.service("broken", "a,b").await?;
+    cluster.slice(&broken, &[2]).await?;
+    let services: Api<Service> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    let external = json!({"metadata": {"name": "external", "labels": {"service.kubernetes.io/service-proxy-name": "multus-proxy"}},
+        "spec": {"type": "ExternalName", "externalName": "example.com"}});
+    services
+        .create(
+            &kube::api::PostParams::default(),
+            &serde_json::from_value(external)?,
+        )
+        .await?;
+    cluster.slice(&nginx, &[3]).await?;
+    until("one endpoint is left", || answering(&client, &nginx) == [from(3)]).await;
+
+    proxy.stop().await?;
+    assert_eq!(
+        answering(&client, &nginx),
+        [from(3)],
+        "rules stay when the proxy stops"
+    );
+    cluster.slice(&nginx, &[2]).await?;
+    services.delete("broken", &DeleteParams::default()).await?;
+    let proxy = cluster.proxy().await?;
+    until("adopted", || proxy.is_ready()).await;
+    assert_eq!(
+        answering(&client, &nginx),
+        [from(2)],
+        "ready means that what changed meanwhile is applied"
+    );
+
+    let unlabelled = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
+    services
+        .patch("nginx", &PatchParams::default(), &Patch::Merge(&unlabelled))
+        .await?;
+    until("a Service that is ours no more is gone", || {
+        let state = client.state();
+        !state.contains("MSP-SVC-") && !state.contains("proto 77")
+    })
+    .await;
+    proxy.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let status = cluster.status(7);
+    let _garbage = cluster.attached_pod(8, "{{{").await?;
+    let liar_status = cluster.status(99);
+    let _liar = cluster.attached_pod(9, &liar_status).await?;
+    let client = cluster.attached_pod(7, &status).await?;
+    let server = cluster.bed.pod(2);
+    let _server = Server::start(&server);
+    let nginx = cluster.service("nginx", "macvlan1").await?;
+    cluster.slice(&nginx, &[2]).await?;
+    let proxy = cluster.proxy().await?;
+    until("served", || {
+        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+    })
+    .await;
+    until("ready", || proxy.is_ready()).await;
+
+    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    let mut told = BTreeSet::new();
+    let began = Instant::now();
+    while told.len() < 2 && began.elapsed() < 3 * PATIENCE {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let listed = events.list(&ListParams::default()).await?;
+        let of_pod = |event: &Event| Some((event.regarding.as_ref()?.name.clone()?, event.reason.clone()?));
+        told = listed.iter().filter_map(of_pod).collect();
+    }
+    let want = [
+        ("client-8", "MalformedNetworkStatus"),
+        ("client-9", "ServiceRulesNotApplied"),
+    ];
+    assert_eq!(
+        told,
+        want.map(|(pod, reason)| (pod.to_owned(), reason.to_owned()))
+            .into()
+    );
+    proxy.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let proxy = cluster.proxy().await?;
+    let client = cluster.attached_pod(8, "{{{").await?;
+    let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    let annotate = async |status: &str| {
+        let patch = json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": status}}});
+        pods.patch("client-8", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+    };
+    let written = |verb: &'static str| {
+        let requests = cluster.requests().unwrap();
+        requests
+            .iter()
+            .any(|request| request["verb"] == verb && request["objectRef"]["resource"] == "events")
+    };
+    until("an event", || written("create")).await;
+    // Mended and broken again: the event is counted on.
+    let status = cluster.status(8);
+    annotate(&status).await?;
+    let nginx = cluster.service("nginx", "macvlan1").await?;
+    until("served", || answering(&client, &nginx) == [Outcome::Refused]).await;
+    annotate("[").await?;
+    until("a series", || written("patch")).await;
+    annotate(&status).await?;
+    until("served again", || {
+        answering(&client, &nginx) == [Outcome::Refused]
+    })
+    .await;
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = cluster.requests()?.len();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let is_write = |request: &&Value| !matches!(request["verb"].as_str(), Some("list" | "watch"));
+    let all = cluster.requests()?;
+    assert_eq!(all[before..].iter().filter(is_write).count(), 0, "idle");
+
+    assert_eq!(
+        all.iter()
+            .filter(|request| request["responseStatus"]["code"] == 403)
+            .count(),
+        0
+    );
+    let used: BTreeSet<[String; 3]> = all.iter().map(used).collect();
+    let granted = granted()?;
+    assert_eq!(
+        granted.difference(&used).collect::<Vec<_>>(),
+        [] as [&[String; 3]; 0],
+        "granted but never used"
+    );
+    let elsewhere = all
+        .iter()
+        .filter(|request| request["objectRef"]["resource"] == "pods");
+    for request in elsewhere {
+        let uri = request["requestURI"].as_str().unwrap_or_default();
+        assert!(
+            uri.contains(&format!("spec.nodeName%3D{NODE}")),
+            "only pods of this node are watched: {uri}"
+        );
+    }
+    proxy.stop().await
+}
+
+/// Group, resource, verb.
+fn used(request: &Value) -> [String; 3] {
+    let object = &request["objectRef"];
+    [&object["apiGroup"], &object["resource"], &request["verb"]]
+        .map(|text| text.as_str().unwrap_or_default().to_owned())
+}
+
+fn granted() -> Result<BTreeSet<[String; 3]>> {
+    let role: Value = serde_saphyr::from_str(include_str!("../../rbac.yaml"))?;
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().context("rules")? {
+        let strings = |key: &str| {
+            rule[key]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        for group in strings("apiGroups") {
+            for resource in strings("resources") {
+                granted.extend(
+                    strings("verbs")
+                        .into_iter()
+                        .map(|verb| [group.clone(), resource.clone(), verb]),
+                );
+            }
+        }
+    }
+    Ok(granted)
+}
