@@ -4,11 +4,7 @@
 //! property of the machine. `BENCH_FULL=1` adds 40,000 further pods.
 
 #[path = "../tests/apiserver/bed.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "shared with the tests, which use more of it"
-)]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod bed;
 
 use std::path::Path;

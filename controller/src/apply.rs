@@ -120,6 +120,8 @@ pub struct Work {
     pub notices: Vec<Notice>,
     /// Its condition, when that changes.
     pub condition: Option<Condition>,
+    /// UID of a Service that is ours no longer, whose condition goes.
+    pub retract: Option<String>,
 }
 
 /// What became of it.
@@ -164,9 +166,16 @@ impl Writer {
         }
     }
 
+    async fn retract(&self, work: &Work) -> Result<(), Error> {
+        match &work.retract {
+            Some(uid) => conditions::remove(&self.client, uid, &work.key).await,
+            None => Ok(()),
+        }
+    }
+
     async fn tell(&self, work: &Work) -> Result<(), Error> {
         let Some(service) = &work.service else {
-            return Ok(());
+            return self.retract(work).await;
         };
         for notice in &work.notices {
             events::publish(

@@ -23,9 +23,9 @@ struct Args {
     #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE, value_name = "NAME")]
     namespace: String,
 
-    /// Name by which this replica holds the Lease and reports Events: the pod's name
-    #[arg(long, env = "POD_NAME", default_value = names::CONTROLLER, value_name = "NAME")]
-    pod_name: String,
+    /// Name by which this replica holds the Lease and reports Events: the pod's name [default: the host's name]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pod_name: Option<String>,
 
     /// Write only while holding the Lease; false only where there is never a second replica
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
@@ -70,14 +70,19 @@ async fn main() -> anyhow::Result<()> {
             .then(|| args.global_namespaces.into_iter().collect()),
         service_cidrs: args.service_cidrs,
     };
+    let pod_name = args.pod_name.map_or_else(host_name, Ok)?;
     let lease = args.leader_elect.then(|| LeaseOptions {
         namespace: args.namespace,
         name: names::CONTROLLER.to_owned(),
-        holder: args.pod_name.clone(),
+        holder: pod_name.clone(),
         duration: Duration::from_secs(15),
         renew_before: Duration::from_secs(5),
     });
-    let work =
-        |process| async move { controller::run(process, settings, metrics, &args.pod_name, lease).await };
+    let work = |process| async move { controller::run(process, settings, metrics, &pod_name, lease).await };
     Ok(Box::pin(process::run(identity, &args.process, registry, work)).await?)
+}
+
+/// In a pod this is the pod's name.
+fn host_name() -> std::io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned())
 }

@@ -192,6 +192,8 @@ impl Driver {
             trigger_times,
         } = decision;
         let uid = service.as_ref().and_then(|service| service.metadata.uid.clone());
+        let is_ours = service.is_some() || self.index.services.is_unreadable(&key);
+        let retract = (!is_ours).then(|| self.told.uid(&key)).flatten();
         let news = self
             .told
             .news(&key, uid.as_deref(), &notices, condition.is_some());
@@ -209,7 +211,7 @@ impl Driver {
             },
             key: key.clone(),
         };
-        if slices.is_empty() && news.is_empty() && condition.is_none() {
+        if slices.is_empty() && news.is_empty() && condition.is_none() && retract.is_none() {
             return self.finish(attempt);
         }
         self.spawn(
@@ -219,6 +221,7 @@ impl Driver {
                 slices,
                 notices: news,
                 condition,
+                retract,
             },
             attempt,
         );

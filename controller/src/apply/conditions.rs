@@ -43,6 +43,36 @@ pub(super) async fn write(
     }
 }
 
+/// Takes the condition off a Service that is ours no longer. It may be gone, or of another UID: then there is nothing to take off.
+pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectKey) -> Result<(), Error> {
+    let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
+    let patch = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+        "status": {},
+    });
+    let parameters = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
+    let failed = |source| Error::Condition {
+        service: key.clone(),
+        source,
+    };
+    match bounded(
+        api.patch_status(&key.name, &parameters, &Patch::Apply(&patch)),
+        failed,
+    )
+    .await
+    {
+        Err(Error::Condition { source, .. }) if is_refused(&source) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+/// 403: an admission policy guards Services without our label; the condition then stays as the last word on it.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404 | 409 | 422))
+}
+
 fn transition_time(service: &Service, wanted: &Condition) -> Time {
     match current(service) {
         Some(current) if current.status == wanted.status => current.last_transition_time.clone(),

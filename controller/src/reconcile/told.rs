@@ -31,6 +31,11 @@ impl TellTale {
         }
     }
 
+    /// The UID of a Service that has been told something, or its condition.
+    pub(super) fn uid(&self, key: &ObjectKey) -> Option<String> {
+        self.0.get(key)?.0.clone()
+    }
+
     /// All this has been said; what is not in it holds no more.
     pub(super) fn remember(&mut self, key: &ObjectKey, uid: Option<String>, notices: Vec<Notice>) {
         if uid.is_some() {

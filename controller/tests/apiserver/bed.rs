@@ -447,6 +447,15 @@ impl Scene {
         .await;
         found.with_context(|| format!("the condition is {last:?}"))
     }
+
+    /// Waits until the Service has no condition of ours.
+    pub(crate) async fn accepted_gone(&self, service: &str) -> Result<()> {
+        wait::eventually(SOON, &format!("no Accepted condition on {service}"), async || {
+            let service = self.api::<Service>().get(service).await?;
+            Ok(controller::condition::current(&service).is_none().then_some(()))
+        })
+        .await
+    }
 }
 
 /// Every address with its readiness, sorted.

@@ -122,6 +122,7 @@ async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
     scene
         .slices_until("web", "the slices to go with the label", <[_]>::is_empty)
         .await?;
+    scene.accepted_gone("web").await?;
     scene
         .patch::<Service>(
             "web",
