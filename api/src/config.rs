@@ -41,8 +41,7 @@ pub struct MultusServiceConfigSpec {
     #[serde(default)]
     pub management_state: ManagementState,
 
-    /// How much controller and proxy log. Normal shows each change, Debug also what was left as it is, Trace and TraceAll every
-    /// request. When omitted the operator chooses, today Normal; the choice may change.
+    /// See [`LogLevel`]: the schema describes an optional enum by the enum's documentation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
 
@@ -74,8 +73,7 @@ pub struct ProxySpec {
     #[schemars(schema_with = "pull_spec")]
     pub image: Option<String>,
 
-    /// How rules are written into the kernel. Auto picks per node what works there. IPTables uses the iptables programs of the
-    /// proxy's image. When omitted the operator chooses, today Auto; the choice may change.
+    /// See [`Backend`]: the schema describes an optional enum by the enum's documentation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Backend>,
 }
@@ -92,7 +90,8 @@ pub enum ManagementState {
     Removed,
 }
 
-/// How much a process logs.
+/// How much controller and proxy log. Normal shows each change, Debug also what was left as it is, Trace every request, TraceAll
+/// also what libraries do. When omitted the operator chooses, today Normal; the choice may change.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
     /// Each change.
@@ -106,7 +105,8 @@ pub enum LogLevel {
     TraceAll,
 }
 
-/// What writes rules into the kernel.
+/// How rules are written into the kernel. Auto picks per node what works there. IPTables uses the iptables programs of the proxy's
+/// image. When omitted the operator chooses, today Auto; the choice may change.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// Picked per node by what works there.
