@@ -16,16 +16,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub mod hollow;
+pub(crate) mod hollow;
 
-pub const NAMESPACE: &str = "multus-service";
-pub const NODES: [&str; 2] = ["node-a", "node-b"];
+pub(crate) const NAMESPACE: &str = "multus-service";
+pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
 const LIMIT: Duration = Duration::from_secs(40);
 
-pub struct Bed {
-    pub server: Apiserver,
-    pub client: Client,
-    pub nodes: Arc<hollow::Nodes>,
+pub(crate) struct Bed {
+    pub(crate) server: Apiserver,
+    pub(crate) client: Client,
+    pub(crate) nodes: Arc<hollow::Nodes>,
     kubectl: PathBuf,
     operator: Option<Child>,
     hollow: tokio::task::JoinHandle<()>,
@@ -43,7 +43,7 @@ impl Drop for Bed {
 
 impl Bed {
     /// A cluster with `config/default` applied; the operator is not running yet.
-    pub async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let server = Apiserver::start(Options {
             controller_manager: true,
             ..Options::default()
@@ -81,7 +81,7 @@ impl Bed {
     }
 
     /// [`Self::start`] with the operator running and the sample applied and installed.
-    pub async fn installed() -> Result<Self> {
+    pub(crate) async fn installed() -> Result<Self> {
         let mut bed = Self::start().await?;
         bed.start_operator(true).await?;
         bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
@@ -90,7 +90,7 @@ impl Bed {
     }
 
     /// Runs the real kubectl as admin.
-    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
         command::output(
             Command::new(&self.kubectl)
                 .args(args)
@@ -100,7 +100,7 @@ impl Bed {
     }
 
     /// Starts the operator as its own service account, with the images of the release or without any.
-    pub async fn start_operator(&mut self, with_images: bool) -> Result<()> {
+    pub(crate) async fn start_operator(&mut self, with_images: bool) -> Result<()> {
         let kubeconfig = self
             .server
             .service_account_kubeconfig(NAMESPACE, OPERATOR)
@@ -134,7 +134,7 @@ impl Bed {
     }
 
     /// Stops it as the kubelet would; its exit code must be 0.
-    pub async fn stop_operator(&mut self) -> Result<()> {
+    pub(crate) async fn stop_operator(&mut self) -> Result<()> {
         let mut child = self.operator.take().context("the operator is not running")?;
         command::run("kill", &["-TERM", &child.id().to_string()])?;
         let status = self
@@ -149,7 +149,7 @@ impl Bed {
     }
 
     /// Waits, and says at the end of a wait in vain what the operator logged.
-    pub async fn eventually<T>(
+    pub(crate) async fn eventually<T>(
         &self,
         what: &str,
         probe: impl AsyncFnMut() -> Result<Option<T>>,
@@ -159,22 +159,22 @@ impl Bed {
             .with_context(|| command::tail(&self.log(), 30))
     }
 
-    pub fn here<K>(&self) -> Api<K>
+    pub(crate) fn here<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    pub fn configs(&self) -> Api<MultusServiceConfig> {
+    pub(crate) fn configs(&self) -> Api<MultusServiceConfig> {
         Api::all(self.client.clone())
     }
 
-    pub async fn config(&self) -> Result<MultusServiceConfig> {
+    pub(crate) async fn config(&self) -> Result<MultusServiceConfig> {
         Ok(self.configs().get(CONFIG_NAME).await?)
     }
 
-    pub async fn set_spec(&self, spec: Value) -> Result<()> {
+    pub(crate) async fn set_spec(&self, spec: Value) -> Result<()> {
         self.configs()
             .patch(
                 CONFIG_NAME,
@@ -185,16 +185,16 @@ impl Bed {
         Ok(())
     }
 
-    pub async fn controller(&self) -> Result<Option<Deployment>> {
+    pub(crate) async fn controller(&self) -> Result<Option<Deployment>> {
         Ok(self.here().get_opt(CONTROLLER).await?)
     }
 
-    pub async fn proxy(&self) -> Result<Option<DaemonSet>> {
+    pub(crate) async fn proxy(&self) -> Result<Option<DaemonSet>> {
         Ok(self.here().get_opt(PROXY).await?)
     }
 
     /// Waits for a status about the current generation with these conditions, such as "Available=True/AsExpected".
-    pub async fn until_conditions(&self, want: &[&str]) -> Result<MultusServiceConfig> {
+    pub(crate) async fn until_conditions(&self, want: &[&str]) -> Result<MultusServiceConfig> {
         self.eventually(&format!("conditions {want:?}"), async || {
             let config = self.config().await?;
             let conditions = conditions(&config);
@@ -211,7 +211,7 @@ impl Bed {
         .await
     }
 
-    pub async fn until_installed(&self) -> Result<MultusServiceConfig> {
+    pub(crate) async fn until_installed(&self) -> Result<MultusServiceConfig> {
         self.until_conditions(&[
             "Available=True/AsExpected",
             "Progressing=False/AsExpected",
@@ -221,14 +221,14 @@ impl Bed {
     }
 }
 
-pub fn conditions(config: &MultusServiceConfig) -> Vec<String> {
+pub(crate) fn conditions(config: &MultusServiceConfig) -> Vec<String> {
     let conditions = config.status.iter().flat_map(|status| &status.conditions);
     conditions
         .map(|condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason))
         .collect()
 }
 
-pub fn message(config: &MultusServiceConfig, type_: &str) -> String {
+pub(crate) fn message(config: &MultusServiceConfig, type_: &str) -> String {
     let mut conditions = config.status.iter().flat_map(|status| &status.conditions);
     conditions
         .find(|condition| condition.type_ == type_)
@@ -237,7 +237,7 @@ pub fn message(config: &MultusServiceConfig, type_: &str) -> String {
 }
 
 /// A path in the repository.
-pub fn repository(path: &str) -> String {
+pub(crate) fn repository(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .join(path)

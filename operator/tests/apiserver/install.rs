@@ -66,12 +66,11 @@ async fn an_overlay_replaces_all_images() -> Result<()> {
         default.strip_prefix("/")?.display()
     );
     let file = std::fs::read_to_string(default.join("kustomization.yaml"))?;
-    let documented: String = file
+    let documented: Vec<_> = file
         .lines()
         .filter_map(|line| line.strip_prefix("#   "))
-        .map(|line| format!("{line}\n"))
         .collect();
-    let documented = documented.replace(
+    let documented = documented.join("\n").replace(
         "https://github.com/multus-service/multus-service/config/default",
         &relative,
     );

@@ -56,14 +56,14 @@ fn healthy() -> Operands {
     live(controller(2, true), proxy((7, 2, 2, 2, 2)))
 }
 
-fn install() -> Result<Intent, InvalidConfig> {
-    Ok(Intent::Install(ValidatedConfig {
-        controller_image: String::new(),
-        proxy_image: String::new(),
-        log_level: LogLevel::Normal,
-        backend: Backend::Auto,
-    }))
-}
+type Verdict = Result<Intent, InvalidConfig>;
+
+const INSTALL: Verdict = Ok(Intent::Install(ValidatedConfig {
+    controller_image: String::new(),
+    proxy_image: String::new(),
+    log_level: LogLevel::Normal,
+    backend: Backend::Auto,
+}));
 
 fn config(status: Option<MultusServiceConfigStatus>) -> MultusServiceConfig {
     let mut config = MultusServiceConfig {
@@ -98,7 +98,7 @@ fn short(status: &MultusServiceConfigStatus) -> Vec<String> {
 }
 
 fn settled() -> MultusServiceConfigStatus {
-    tell(None, &install(), &healthy(), None, at(0))
+    tell(None, &INSTALL, &healthy(), None, at(0))
 }
 
 #[rstest]
@@ -121,9 +121,9 @@ fn settled() -> MultusServiceConfigStatus {
     ["Available=True/AsExpected", "Progressing=False/AsExpected"],
 )]
 fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
-    let first = tell(None, &install(), &Operands::default(), None, at(0));
+    let first = tell(None, &INSTALL, &Operands::default(), None, at(0));
     for before in [None, Some(&first)] {
-        let status = tell(before, &install(), &live, None, at(9));
+        let status = tell(before, &INSTALL, &live, None, at(9));
         assert_eq!(short(&status)[..2], want);
         assert_eq!(short(&status)[2], "Degraded=False/AsExpected");
     }
@@ -165,7 +165,7 @@ fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
 )]
 fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
     assert_eq!(
-        short(&tell(Some(&settled()), &install(), &live, None, at(9)))[..2],
+        short(&tell(Some(&settled()), &INSTALL, &live, None, at(9)))[..2],
         want
     );
 }
@@ -174,7 +174,7 @@ fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
 fn the_same_again_is_the_same_status() {
     let settled = settled();
     assert_eq!(
-        tell(Some(&settled), &install(), &healthy(), None, at(1_000)),
+        tell(Some(&settled), &INSTALL, &healthy(), None, at(1_000)),
         settled
     );
 }
@@ -183,7 +183,7 @@ fn the_same_again_is_the_same_status() {
 fn a_transition_time_moves_only_with_the_condition_s_status() {
     let settled = settled();
     let lonely = live(controller(0, true), proxy((7, 2, 2, 2, 2)));
-    let status = tell(Some(&settled), &install(), &lonely, None, at(60));
+    let status = tell(Some(&settled), &INSTALL, &lonely, None, at(60));
     let times = status
         .conditions
         .iter()
@@ -229,7 +229,7 @@ fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
 #[case::for_two_minutes(120, true)]
 fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
     let failure = Some(("DaemonSet \"x\" could not be applied", at(0)));
-    let status = tell(Some(&settled()), &install(), &healthy(), failure, at(seconds));
+    let status = tell(Some(&settled()), &INSTALL, &healthy(), failure, at(seconds));
     let want = if degraded {
         "Degraded=True/ApplyFailed"
     } else {
@@ -242,10 +242,10 @@ fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degra
 #[test]
 fn a_restart_does_not_forget_that_writes_fail() {
     let failing = Some(("nope", at(0)));
-    let degraded = tell(Some(&settled()), &install(), &healthy(), failing, at(130));
+    let degraded = tell(Some(&settled()), &INSTALL, &healthy(), failing, at(130));
     let restarted = tell(
         Some(&degraded),
-        &install(),
+        &INSTALL,
         &healthy(),
         Some(("nope", at(140))),
         at(140),
@@ -259,13 +259,7 @@ fn a_change_that_could_not_be_written_is_still_to_come() {
         observed_generation: Some(GENERATION - 1),
         ..settled()
     };
-    let status = tell(
-        Some(&before),
-        &install(),
-        &healthy(),
-        Some(("nope", at(9))),
-        at(9),
-    );
+    let status = tell(Some(&before), &INSTALL, &healthy(), Some(("nope", at(9))), at(9));
     assert_eq!(short(&status)[1], "Progressing=True/Applying");
     assert_eq!(status.observed_generation, Some(GENERATION - 1));
 }
@@ -315,7 +309,7 @@ fn a_removal_tells_each_step() {
 
     let again = tell(
         Some(&status),
-        &install(),
+        &INSTALL,
         &live(controller(2, true), proxy((7, 2, 2, 2, 1))),
         None,
         at(0),

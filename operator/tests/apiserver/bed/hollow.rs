@@ -12,13 +12,13 @@ use std::time::Duration;
 
 /// What the nodes do with pods.
 #[derive(Debug, Default)]
-pub struct Nodes {
+pub(crate) struct Nodes {
     stuck: Mutex<BTreeSet<String>>,
 }
 
 impl Nodes {
     /// From now on no clean-up on this node becomes Ready; or again it does.
-    pub fn set_stuck(&self, node: &str, stuck: bool) {
+    pub(crate) fn set_stuck(&self, node: &str, stuck: bool) {
         let mut nodes = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
         if stuck {
             nodes.insert(node.to_owned())
@@ -36,7 +36,7 @@ impl Nodes {
 }
 
 /// Turns pods into running ones until the test ends.
-pub async fn play(client: Client, nodes: std::sync::Arc<Nodes>) {
+pub(crate) async fn play(client: Client, nodes: std::sync::Arc<Nodes>) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     loop {
         for pod in pods
