@@ -7,17 +7,16 @@ mod conditions;
 mod events;
 mod slices;
 
+use crate::index::ServiceEntry;
 use crate::notice::Notice;
 use crate::objects::ObjectKey;
 use crate::plan::SlicePlan;
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use tracing::warn;
 
 pub use slices::Written;
 
@@ -107,15 +106,22 @@ impl Error {
     }
 }
 
-/// What is to be written for one Service.
+/// Slices to be written for one Service.
 #[derive(Clone, Debug)]
 pub struct Work {
     /// Which Service.
     pub key: ObjectKey,
-    /// The Service itself, when it is ours.
-    pub service: Option<Arc<Service>>,
     /// Its slices.
     pub slices: SlicePlan,
+}
+
+/// What the owner of one Service is to be told.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Which Service.
+    pub key: ObjectKey,
+    /// The Service itself, when it is ours.
+    pub service: Option<Arc<ServiceEntry>>,
     /// What its owner has not been told yet.
     pub notices: Vec<Notice>,
     /// Its condition, when that changes.
@@ -124,13 +130,11 @@ pub struct Work {
     pub retract: Option<String>,
 }
 
-/// What became of it.
+/// What became of the slices.
 #[derive(Debug, Default)]
 pub struct Done {
     /// Slices as the API server has them now, and those that are gone.
     pub slices: Written,
-    /// Whether everything there was to tell has been told.
-    pub is_told: bool,
     /// The first thing that failed.
     pub error: Option<Error>,
 }
@@ -152,50 +156,42 @@ impl Writer {
         }
     }
 
-    /// Writes slices first, then what there is to tell: a failing Event never holds endpoints up.
-    pub async fn apply(&self, work: Work) -> Done {
-        let (slices, failed) = slices::write(&self.client, &work).await;
-        let told = self.tell(&work).await;
-        if let Err(error) = &told {
-            warn!(service = %work.key, error = %chain(error), "Owner could not be told");
-        }
-        Done {
-            slices,
-            is_told: told.is_ok(),
-            error: failed.or_else(|| told.err()),
-        }
+    /// Writes slices.
+    pub async fn write(&self, work: Work) -> Done {
+        let (slices, error) = slices::write(&self.client, &work).await;
+        Done { slices, error }
     }
 
-    async fn retract(&self, work: &Work) -> Result<(), Error> {
-        match &work.retract {
-            Some(uid) => conditions::remove(&self.client, uid, &work.key).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn tell(&self, work: &Work) -> Result<(), Error> {
-        let Some(service) = &work.service else {
-            return self.retract(work).await;
+    /// Writes Events and the condition.
+    pub async fn tell(&self, message: Message) -> Result<(), Error> {
+        let Message {
+            key,
+            service,
+            notices,
+            condition,
+            retract,
+        } = message;
+        let Some(entry) = service else {
+            return match retract {
+                Some(uid) => conditions::remove(&self.client, &uid, &key).await,
+                None => Ok(()),
+            };
         };
-        for notice in &work.notices {
+        for notice in &notices {
             events::publish(
                 &self.client,
                 &self.instance,
-                reference(service),
+                entry.service.object_ref(&()),
                 notice,
-                &work.key,
+                &key,
             )
             .await?;
         }
-        match &work.condition {
-            Some(condition) => conditions::write(&self.client, service, condition, &work.key).await,
+        match &condition {
+            Some(condition) => conditions::write(&self.client, &entry.service, condition, &key).await,
             None => Ok(()),
         }
     }
-}
-
-fn reference(service: &Service) -> ObjectReference {
-    service.object_ref(&())
 }
 
 /// The error and its causes, for one log line.

@@ -3,6 +3,8 @@
 //! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
 //! not lead keeps its index warm and writes nothing.
 
+mod count;
+mod teller;
 mod told;
 
 use crate::apply::{Done, Work, Writer, chain};
@@ -10,22 +12,20 @@ use crate::decide::{Decision, decide};
 use crate::gather::{Observed, gather};
 use crate::index::{Change, Index};
 use crate::leftovers::{self, Found, Leftovers};
-use crate::metrics::{Metrics, Operation, SyncResult, Told, Topology};
-use crate::notice::Notice;
+use crate::metrics::Metrics;
 use crate::objects::ObjectKey;
-use crate::plan::{Counts, Routing, SlicePlan, TriggerTimes, routing};
+use crate::plan::{SlicePlan, TriggerTimes};
 use crate::queue::{Outcome, Queue};
-use k8s_openapi::api::core::v1::Service;
+use count::Sample;
 use kube::Client;
 use process::Health;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
+use teller::{Teller, Verdict};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use told::TellTale;
 use tracing::{debug, info, warn};
 
 /// Services whose writes are under way at once.
@@ -57,13 +57,8 @@ pub struct Leadership {
 
 struct Attempt {
     key: ObjectKey,
-    uid: Option<String>,
-    notices: Vec<Notice>,
     trigger_times: Option<TriggerTimes>,
-    counts: Option<Counts>,
-    topology: Topology,
-    planned: usize,
-    started: Instant,
+    sample: Sample,
     done: Done,
 }
 
@@ -72,7 +67,7 @@ pub struct Driver {
     index: Index,
     queue: Queue,
     trigger_times: HashMap<ObjectKey, TriggerTimes>,
-    told: TellTale,
+    teller: Teller,
     writer: Writer,
     writes: JoinSet<Attempt>,
     leftovers: Leftovers,
@@ -92,7 +87,7 @@ impl Driver {
             index,
             queue: Queue::default(),
             trigger_times: HashMap::new(),
-            told: TellTale::default(),
+            teller: Teller::new(writer.clone(), metrics.clone()),
             writer,
             writes: JoinSet::new(),
             leftovers: Leftovers::default(),
@@ -110,15 +105,13 @@ impl Driver {
     pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
         loop {
             self.start_due();
-            self.start_looks();
+            self.start_rest();
             self.health.beat();
-            let due = self.queue.next_due().filter(|_| self.may_write());
-            let wake_at = due
-                .unwrap_or_else(|| Instant::now() + TICK)
-                .min(Instant::now() + TICK);
+            let wake_at = self.next_due();
             tokio::select! {
                 change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
                 Some(attempt) = self.writes.join_next() => self.finish(attempt.map_err(Error::Write)?),
+                Some(telling) = self.teller.join_next() => self.teller.finish(telling.map_err(Error::Write)?, jitter()),
                 Some(look) = self.looks.join_next() => self.looked(look.map_err(Error::Write)?),
                 () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
                 () = leadership.shutdown.cancelled() => break,
@@ -128,7 +121,30 @@ impl Driver {
         while let Some(attempt) = self.writes.join_next().await {
             self.finish(attempt.map_err(Error::Write)?);
         }
+        while let Some(telling) = self.teller.join_next().await {
+            self.teller.finish(telling.map_err(Error::Write)?, jitter());
+        }
         Ok(())
+    }
+
+    fn next_due(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        let writes = self.queue.next_due().filter(|_| self.may_write());
+        let tells = self.teller.next_due().filter(|_| self.is_idle());
+        writes.into_iter().chain(tells).fold(tick, Instant::min)
+    }
+
+    /// No Service is due: there is time for all that is not about endpoints.
+    fn is_idle(&self) -> bool {
+        let now = Instant::now();
+        self.is_leading && self.was_synced && self.queue.next_due().is_none_or(|due| due > now)
+    }
+
+    fn start_rest(&mut self) {
+        if self.is_idle() {
+            self.teller.start(&self.index);
+            self.start_looks();
+        }
     }
 
     fn may_write(&self) -> bool {
@@ -184,47 +200,36 @@ impl Driver {
         self.note_selectorless(&key, &observed);
         let known = self.trigger_times.get(&key);
         let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);
-        let service = observed.service.map(|entry| Arc::new(entry.service.clone()));
         let Decision {
             slices,
             notices,
             condition,
             trigger_times,
         } = decision;
-        let uid = service.as_ref().and_then(|service| service.metadata.uid.clone());
-        let is_ours = service.is_some() || self.index.services.is_unreadable(&key);
-        let retract = (!is_ours).then(|| self.told.uid(&key)).flatten();
-        let news = self
-            .told
-            .news(&key, uid.as_deref(), &notices, condition.is_some());
+        let service = observed.service.as_ref().map(|entry| &entry.service);
+        if !observed.is_unreadable {
+            let uid = service.and_then(|service| service.metadata.uid.clone());
+            self.teller.decided(
+                &key,
+                Verdict {
+                    uid,
+                    notices,
+                    condition,
+                },
+                started,
+            );
+        }
         let attempt = Attempt {
-            uid,
-            notices,
+            sample: Sample::new(service, slices.counts, slices.writes(), started),
             trigger_times,
-            counts: service.is_some().then_some(slices.counts),
-            topology: topology(service.as_deref()),
-            planned: slices.writes(),
-            started,
-            done: Done {
-                is_told: true,
-                ..Done::default()
-            },
+            done: Done::default(),
             key: key.clone(),
         };
-        if slices.is_empty() && news.is_empty() && condition.is_none() && retract.is_none() {
-            return self.finish(attempt);
+        if slices.is_empty() {
+            self.finish(attempt);
+        } else {
+            self.spawn(Work { key, slices }, attempt);
         }
-        self.spawn(
-            Work {
-                key,
-                service,
-                slices,
-                notices: news,
-                condition,
-                retract,
-            },
-            attempt,
-        );
     }
 
     fn note_selectorless(&mut self, key: &ObjectKey, observed: &Observed) {
@@ -237,9 +242,6 @@ impl Driver {
 
     /// Looks for leftovers, a few Services at a time and behind all writes.
     fn start_looks(&mut self) {
-        if !self.is_leading {
-            return;
-        }
         self.look_queue.extend(self.leftovers.due(Instant::now()));
         while self.looks.len() < MAX_LOOKS {
             let Some(key) = self.look_queue.pop_front() else {
@@ -262,20 +264,11 @@ impl Driver {
             delete,
             ..
         } = &work.slices;
-        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), told = work.notices.len(), "Writing");
-        for notice in &work.notices {
-            warn!(service = %work.key, reason = notice.reason.as_str(), "{}", notice.message);
-            self.metrics
-                .notices
-                .get_or_create(&Told {
-                    reason: notice.reason.as_str(),
-                })
-                .inc();
-        }
+        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Writing");
         let writer = self.writer.clone();
         self.writes.spawn(async move {
             Attempt {
-                done: writer.apply(work).await,
+                done: writer.write(work).await,
                 ..attempt
             }
         });
@@ -284,17 +277,12 @@ impl Driver {
     fn finish(&mut self, attempt: Attempt) {
         let Attempt {
             key,
-            uid,
-            notices,
             trigger_times,
-            counts,
-            topology,
-            planned,
-            started,
+            sample,
             done,
         } = attempt;
         let outcome = outcome(&key, &done);
-        self.count(&key, &done, counts, &topology, planned, started);
+        sample.count(&self.metrics, &key, &done);
         let wrote = done.slices;
         for slice in wrote.created.into_iter().chain(wrote.updated) {
             self.index.slices.record_written(slice);
@@ -316,54 +304,10 @@ impl Driver {
                 None => drop(self.trigger_times.remove(&key)),
             }
         }
-        if done.is_told {
-            self.told.remember(&key, uid, notices);
-        }
         self.queue.done(&key, outcome, Instant::now(), jitter());
-        if counts.is_none() {
+        if !sample.is_ours() {
             self.queue.forget(&key);
         }
-    }
-
-    fn count(
-        &self,
-        key: &ObjectKey,
-        done: &Done,
-        counts: Option<Counts>,
-        topology: &Topology,
-        planned: usize,
-        started: Instant,
-    ) {
-        let metrics = &self.metrics;
-        let result = match &done.error {
-            None => "success",
-            Some(error) if error.is_conflict() => "stale",
-            Some(_) => "error",
-        };
-        metrics.syncs.get_or_create(&SyncResult { result }).inc();
-        for (operation, count) in [
-            ("create", done.slices.created.len()),
-            ("update", done.slices.updated.len()),
-            ("delete", done.slices.deleted.len()),
-        ] {
-            metrics
-                .changes
-                .get_or_create(&Operation { operation })
-                .inc_by(count as u64);
-        }
-        match counts {
-            Some(counts) => {
-                metrics.endpoints_added.observe(metric(counts.added));
-                metrics.endpoints_removed.observe(metric(counts.removed));
-                metrics
-                    .slices_changed
-                    .get_or_create(topology)
-                    .observe(metric(planned));
-                metrics.set_service(key, counts);
-            }
-            None => metrics.delete_service(key),
-        }
-        metrics.sync_duration.observe(started.elapsed().as_secs_f64());
     }
 }
 
@@ -379,36 +323,6 @@ fn outcome(key: &ObjectKey, done: &Done) -> Outcome {
         None if done.slices.count() > 0 => Outcome::Wrote,
         None => Outcome::Unchanged,
     }
-}
-
-fn topology(service: Option<&Service>) -> Topology {
-    let spec = service.and_then(|service| service.spec.as_ref());
-    let distribution = || {
-        spec.and_then(|spec| spec.traffic_distribution.clone())
-            .unwrap_or_default()
-    };
-    match service.map(routing) {
-        Some(Routing::Proportional) => Topology {
-            topology: "Auto",
-            traffic_distribution: String::new(),
-        },
-        Some(Routing::SameZone | Routing::SameNode) => Topology {
-            topology: "Disabled",
-            traffic_distribution: distribution(),
-        },
-        _ => Topology {
-            topology: "Disabled",
-            traffic_distribution: String::new(),
-        },
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a count of endpoints is far below 2^52"
-)]
-fn metric(count: usize) -> f64 {
-    count as f64
 }
 
 /// Spreads retries; its quality does not matter.
