@@ -13,6 +13,7 @@
 //! [`watches`] decides when a turn is due, [`run`] who takes it (the holder of the Lease).
 
 pub mod apply;
+pub mod args;
 pub mod build;
 pub mod gather;
 pub mod operands;

@@ -3,48 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
-use api::names::{NAMESPACE, OPERATOR, POD_HTTP_PORT};
-use clap::{Args, Parser, Subcommand};
+use api::names::{OPERATOR, POD_HTTP_PORT};
+use clap::Parser;
 use operator::Options;
+use operator::args::{Cli, Command, RunArgs};
 use operator::validate::ReleaseImages;
-use process::{Identity, ProcessArgs};
+use process::Identity;
 use prometheus_client::registry::Registry;
-
-/// Installs, configures, mends and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
-#[derive(Parser)]
-#[command(name = OPERATOR, version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    run: RunArgs,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the operator (the default)
-    Run(Box<RunArgs>),
-    /// Print the CustomResourceDefinition of MultusServiceConfig as YAML
-    Crd,
-}
-
-#[derive(Args)]
-struct RunArgs {
-    /// Namespace of the operator's Lease and of everything it installs
-    #[arg(long, env = "POD_NAMESPACE", default_value = NAMESPACE)]
-    namespace: String,
-    /// Name of this replica in the Lease and in events
-    #[arg(long, env = "POD_NAME", default_value = OPERATOR)]
-    pod_name: String,
-    /// Controller image when the configuration names none
-    #[arg(long, env = "RELATED_IMAGE_CONTROLLER", value_name = "IMAGE")]
-    controller_image: Option<String>,
-    /// Proxy image when the configuration names none
-    #[arg(long, env = "RELATED_IMAGE_PROXY", value_name = "IMAGE")]
-    proxy_image: Option<String>,
-    #[command(flatten)]
-    process: ProcessArgs,
-}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
