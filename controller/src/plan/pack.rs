@@ -163,18 +163,12 @@ fn place_rest(
     }
 }
 
-/// The unchanged slice that ends closest to full when it takes `count` more; a full slice's worth is never spread.
+/// The unchanged slice that ends closest to full when it takes all of `count`; what fits into none is not spread over several.
 fn best_unchanged(drafts: &mut [Draft], count: usize, max: usize) -> Option<&mut Draft> {
-    if count >= max {
-        return None;
-    }
     let room = |draft: &Draft| max.checked_sub(draft.endpoints.len() + count);
-    let unchanged = drafts
+    drafts
         .iter_mut()
-        .filter(|draft| !draft.is_changed && draft.base.is_some());
-    // An empty slice that stays emptier than `max` allows is taken too: the strict bound is that of Kubernetes.
-    unchanged
-        .filter(|draft| room(draft).is_some_and(|room| room < max))
+        .filter(|draft| !draft.is_changed && room(draft).is_some())
         .min_by_key(|draft| room(draft))
 }
 
