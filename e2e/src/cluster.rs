@@ -103,7 +103,15 @@ pub fn kubectl_command(tools: &ToolDir) -> Result<Command> {
 }
 
 fn kubectl_with(tools: &ToolDir, args: &[&str]) -> Result<String> {
-    // Waits of kubectl itself are bounded by its callers; a request must never hang.
-    let mut kubectl = kubectl_command(tools)?;
-    command::output(kubectl.args(args).stdin(Stdio::null()))
+    command::output(kubectl_command(tools)?.args(args).stdin(Stdio::null()))
+}
+
+/// One question to the apiserver, which may be stuck or gone: never takes long.
+fn ask(tools: &ToolDir, args: &[&str]) -> Result<String> {
+    command::output(
+        kubectl_command(tools)?
+            .arg("--request-timeout=5s")
+            .args(args)
+            .stdin(Stdio::null()),
+    )
 }

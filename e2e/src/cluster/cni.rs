@@ -47,7 +47,7 @@ fn default_network(node: Node, families: Families) -> Value {
         "type": "bridge",
         "bridge": "cni0",
         "isGateway": true,
-        "ipMasq": true,
+        "ipMasq": false,
         "hairpinMode": true,
         "ipam": { "type": "host-local", "ranges": ranges, "routes": routes },
     })

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use super::choices::Choices;
 use super::layout::{self, Families, Machine, Node, pki};
 use super::machine::{Part, Plan};
+use super::runtime::ConfigFile;
 use super::{cgroup, cni};
 use crate::control_plane;
 use crate::tools::{self, ToolDir};
@@ -58,34 +59,46 @@ pub(super) fn plan(node: Node, choices: &Choices, tools: &ToolDir) -> Result<Pla
     })
 }
 
-/// Writes what the node's programs read.
-pub(super) fn prepare(node: Node, choices: &Choices, tools: &ToolDir) -> Result<()> {
+/// Writes what the node's programs read, and says whether anything changed.
+pub(super) fn prepare(node: Node, choices: &Choices, tools: &ToolDir) -> Result<bool> {
     let dir = node.dir();
     let etc = dir.join("etc");
-    fs::create_dir_all(&etc)?;
-    for file in choices.runtime(node).config(tools, &etc)? {
-        let path = etc.join(file.name);
-        fs::write(&path, file.content)?;
+    let mut changed = false;
+    for ConfigFile {
+        name,
+        content,
+        executable,
+    } in choices.runtime(node).config(tools, &etc)?
+    {
+        changed |= update(&etc.join(name), &content)?;
         fs::set_permissions(
-            &path,
-            fs::Permissions::from_mode(if file.executable { 0o755 } else { 0o644 }),
+            etc.join(name),
+            fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }),
         )?;
     }
-    fs::write(etc.join("kubelet.yaml"), kubelet_config(node, choices))?;
-    fs::write(etc.join("kube-proxy.yaml"), kube_proxy_config(node, choices))?;
+    changed |= update(&etc.join("kubelet.yaml"), &kubelet_config(node, choices))?;
+    changed |= update(&etc.join("kube-proxy.yaml"), &kube_proxy_config(node, choices))?;
     // Pods with dnsPolicy Default, CoreDNS itself among them, have no resolver: there is none to reach.
-    fs::write(etc.join("resolv.conf"), "")?;
+    changed |= update(&etc.join("resolv.conf"), "")?;
     let multus =
         fs::read_to_string(pki().join("multus.kubeconfig")).context("cannot read multus.kubeconfig")?;
     for (name, content) in cni::files(node, choices.families, &multus) {
-        let path = dir.join("cni-conf").join(name);
-        fs::create_dir_all(path.parent().context("a file has a folder")?)?;
-        fs::write(&path, content)?;
+        changed |= update(&dir.join("cni-conf").join(name), &content)?;
     }
     for tool in [&tools::CNI, &tools::MULTUS, &tools::WHEREABOUTS] {
         link_programs(tools.dir(tool)?, &dir.join("cni-bin"))?;
     }
-    Ok(())
+    Ok(changed)
+}
+
+/// Writes a file unless it is so already: kube-proxy ends when its configuration is written, whatever is in it.
+fn update(path: &Path, content: &str) -> Result<bool> {
+    if fs::read_to_string(path).is_ok_and(|current| current == content) {
+        return Ok(false);
+    }
+    fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(true)
 }
 
 fn link_programs(from: &Path, to: &Path) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The container runtimes a node can have, behind one enum.
 //!
-//! Pure but for [`capability_to_lower_oom_score`]: configuration files and command lines as values.
+//! Pure but for a look at what this machine can do (`means`): configuration files and command lines as values.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use crate::tools::{self, Tool, ToolDir};
 
 mod containerd;
 mod crio;
+mod means;
 
 /// A container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,11 +81,11 @@ impl Runtime {
 
     /// Its configuration, given the node's folder `etc`.
     pub(super) fn config(self, tools: &ToolDir, etc: &Path) -> Result<Vec<ConfigFile>> {
-        let may_lower = capability_to_lower_oom_score();
+        let missing = means::Missing::look();
         Ok(match self {
-            Self::Containerd1 => vec![containerd::version_1(may_lower)],
-            Self::Containerd2 => vec![containerd::version_2(may_lower)],
-            Self::Crio => crio::config(&tools.program(&tools::CRIO, "pinns")?, etc, may_lower),
+            Self::Containerd1 => vec![containerd::version_1(missing)],
+            Self::Containerd2 => vec![containerd::version_2(missing)],
+            Self::Crio => crio::config(&tools.program(&tools::CRIO, "pinns")?, etc, missing),
         })
     }
 
@@ -154,15 +155,6 @@ impl FromStr for Runtime {
         let known = Self::ALL.into_iter().find(|runtime| runtime.to_string() == text);
         known.ok_or_else(|| format!("runtime {text:?} is not one of containerd1, containerd2, crio"))
     }
-}
-
-/// Whether processes here may lower their `oom_score_adj`, as runtimes do for sandboxes (CAP_SYS_RESOURCE, bit 24).
-fn capability_to_lower_oom_score() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .is_some_and(|set| set & (1 << 24) != 0)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::choices::Choices;
 use super::layout::{Machine, Node};
 use super::{cgroup, machine};
+use crate::tools::{self, ToolDir};
 
 /// One part of the cluster.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub fn status() -> Result<Vec<Line>> {
     let Some(choices) = Choices::load()? else {
         return Ok(Vec::new());
     };
+    let tools = &tools::ensure(&[&tools::KUBECTL], &|_| {})?;
     let mut lines = Vec::new();
     for part in [
         "etcd",
@@ -43,20 +45,20 @@ pub fn status() -> Result<Vec<Line>> {
     ] {
         lines.push(Line::of_process(Machine::Control, part)?);
     }
-    let answer = super::kubectl(&["get", "--raw=/readyz"]);
+    let answer = super::ask(tools, &["get", "--raw=/readyz"]);
     if let Some(apiserver) = lines.get_mut(1).filter(|line| line.good) {
         apiserver.good = answer.is_ok();
         apiserver.state = answer.map_or_else(|error| format!("not ready: {error:#}"), |_| "ready".to_owned());
     }
-    lines.push(coredns());
+    lines.push(coredns(tools));
     for node in Node::ALL {
-        node_lines(node, &choices, &mut lines)?;
+        node_lines(node, &choices, tools, &mut lines)?;
     }
     Ok(lines)
 }
 
-fn node_lines(node: Node, choices: &Choices, lines: &mut Vec<Line>) -> Result<()> {
-    let object = super::kubectl(&["get", "node", &node.to_string(), "-o", "json"])
+fn node_lines(node: Node, choices: &Choices, tools: &ToolDir, lines: &mut Vec<Line>) -> Result<()> {
+    let object = super::ask(tools, &["get", "node", &node.to_string(), "-o", "json"])
         .and_then(|text| Ok(serde_json::from_str::<Value>(&text)?));
     let info = |field: &str| {
         let info = object
@@ -111,7 +113,7 @@ fn multus(node: Node) -> Result<Line> {
     Ok(line)
 }
 
-fn coredns() -> Line {
+fn coredns(tools: &ToolDir) -> Line {
     let mut line = Line {
         part: "coredns".to_owned(),
         good: false,
@@ -127,7 +129,7 @@ fn coredns() -> Line {
         "-o",
         "jsonpath={.status.availableReplicas}",
     ];
-    match super::kubectl(&path) {
+    match super::ask(tools, &path) {
         Ok(count) if count.trim().parse::<u32>().is_ok_and(|count| count > 0) => {
             line.good = true;
             "available".clone_into(&mut line.state);

@@ -116,11 +116,11 @@ fn ensure_network(choices: &Choices, steps: &Steps<'_>) -> Result<()> {
 
 fn start(choices: &Choices, tools: &ToolDir, images: &[Image], steps: &Steps<'_>) -> Result<()> {
     let begin = Utc::now();
-    let control_started = ensure_machine(&control::plan(choices, tools)?, steps)?;
+    let control_started = ensure_machine(&control::plan(choices, tools)?, false, steps)?;
     let mut started = Vec::new();
     for node in Node::ALL {
-        node::prepare(node, choices, tools)?;
-        if ensure_machine(&node::plan(node, choices, tools)?, steps)? {
+        let changed = node::prepare(node, choices, tools)?;
+        if ensure_machine(&node::plan(node, choices, tools)?, changed, steps)? {
             started.push(node);
         }
     }
@@ -129,7 +129,9 @@ fn start(choices: &Choices, tools: &ToolDir, images: &[Image], steps: &Steps<'_>
     loading::load(images, choices, tools, steps.say)?;
     steps.done("images loaded");
     wait::until(ADDONS, "the addons to be accepted", || {
-        addons::apply(super::kubectl_command(tools)?)?;
+        let mut kubectl = super::kubectl_command(tools)?;
+        kubectl.arg("--request-timeout=10s");
+        addons::apply(kubectl)?;
         Ok(true)
     })?;
     steps.done("CRDs, Multus' RBAC and CoreDNS applied");
@@ -143,12 +145,12 @@ fn start(choices: &Choices, tools: &ToolDir, images: &[Image], steps: &Steps<'_>
 }
 
 /// Starts a machine that does not run, or that runs something else than planned. Says whether it did.
-fn ensure_machine(plan: &Plan, steps: &Steps<'_>) -> Result<bool> {
+fn ensure_machine(plan: &Plan, changed: bool, steps: &Steps<'_>) -> Result<bool> {
     let name = plan.machine.name();
     match machine::pid(plan.machine)? {
-        Some(_) if machine::is_current(plan)? => return Ok(false),
+        Some(_) if !changed && machine::is_current(plan)? => return Ok(false),
         Some(_) => (steps.say)(&format!(
-            "{name} runs other programs than this checkout has: restarting it"
+            "{name} runs with other programs or settings than this checkout has: restarting it"
         )),
         None => {}
     }
@@ -166,7 +168,7 @@ fn wait_apiserver(tools: &ToolDir, started: bool) -> Result<()> {
         Duration::from_secs(15)
     };
     wait::until(limit, "kube-apiserver to become ready", || {
-        super::kubectl_with(tools, &["get", "--raw=/readyz"])?;
+        super::ask(tools, &["get", "--raw=/readyz"])?;
         Ok(true)
     })
     .map_err(command::with_tail(&log, 15))
@@ -176,7 +178,7 @@ fn wait_apiserver(tools: &ToolDir, started: bool) -> Result<()> {
 fn wait_node(node: Node, tools: &ToolDir, started: Option<DateTime<Utc>>) -> Result<()> {
     let log = layout::logs(Machine::Node(node)).join("kubelet.log");
     wait::until(NODES, &format!("{node} to be Ready"), || {
-        let object = super::kubectl_with(tools, &["get", "node", &node.to_string(), "-o", "json"])?;
+        let object = super::ask(tools, &["get", "node", &node.to_string(), "-o", "json"])?;
         Ok(is_ready(&serde_json::from_str(&object)?, started))
     })
     .map_err(command::with_tail(&log, 15))
@@ -215,7 +217,7 @@ fn wait_dns(tools: &ToolDir) -> Result<()> {
         })
         .map_err(|error| {
             let pods = ["-n", "kube-system", "describe", "pods", "-l", "k8s-app=kube-dns"];
-            let pods = super::kubectl_with(tools, &pods).unwrap_or_else(|error| format!("{error:#}"));
+            let pods = super::ask(tools, &pods).unwrap_or_else(|error| format!("{error:#}"));
             anyhow!("{error:#}\n{pods}")
         })?;
     }

@@ -4,10 +4,11 @@ set -u
 
 # A part: a program in its own cgroup, started again one second after it ends, as an init system would.
 part() { # NAME PROGRAM ARGUMENT...
-  local name=$1; shift
+  local name=$1 status; shift
   while :; do
     (echo 0 >"$CGROUP/$name/cgroup.procs" && exec "$@") >>"$LOGS/$name.log" 2>&1 </dev/null
-    echo "$(date --iso-8601=seconds) $name ended with status $?; it starts again in 1 s" >>"$LOGS/$name.log"
+    status=$?
+    echo "$(date --iso-8601=seconds) $name ended with status $status; it starts again in 1 s" >>"$LOGS/$name.log"
     sleep 1
   done &
 }

@@ -3,14 +3,15 @@
 //! Pure.
 
 use super::ConfigFile;
+use super::means::Missing;
 use crate::images::PAUSE;
 
 /// The configuration's file name.
 pub(super) const FILE: &str = "containerd.toml";
 
 /// Configuration format 2, containerd 1.6.
-pub(super) fn version_1(may_lower_oom_score: bool) -> ConfigFile {
-    let restrict = !may_lower_oom_score;
+pub(super) fn version_1(missing: Missing) -> ConfigFile {
+    let restrict = missing.oom_score;
     file(format!(
         r#"version = 2
 root = "/var/lib/containerd"
@@ -30,8 +31,8 @@ state = "/run/containerd"
 }
 
 /// Configuration format 3, containerd 2.
-pub(super) fn version_2(may_lower_oom_score: bool) -> ConfigFile {
-    let restrict = !may_lower_oom_score;
+pub(super) fn version_2(missing: Missing) -> ConfigFile {
+    let restrict = missing.oom_score;
     file(format!(
         r#"version = 3
 root = "/var/lib/containerd"

@@ -5,22 +5,24 @@
 use std::path::Path;
 
 use super::ConfigFile;
+use super::means::Missing;
 use crate::images::PAUSE;
 
 /// The configuration's file name.
 pub(super) const FILE: &str = "crio.conf";
 
 const RUNC: &str = "/usr/sbin/runc";
-const WRAPPED_RUNC: &str = "runc-without-oom-score";
+const WRAPPED_RUNC: &str = "runc-within-means";
 const POLICY: &str = "policy.json";
 /// Where images and containers are; also how a node's storage is named to skopeo.
 const STORAGE: &str = "/var/lib/containers/storage";
 const RUN_STORAGE: &str = "/run/containers/storage";
 const DRIVER: &str = "overlay";
 
-/// The configuration, the image policy and, where the capability is missing, a runc that does without it.
-pub(super) fn config(pinns: &Path, etc: &Path, may_lower_oom_score: bool) -> Vec<ConfigFile> {
-    let runc = if may_lower_oom_score {
+/// The configuration, the image policy and, where something is missing, a runc that does without it.
+pub(super) fn config(pinns: &Path, etc: &Path, missing: Missing) -> Vec<ConfigFile> {
+    let fields = missing.fields();
+    let runc = if fields.is_empty() {
         RUNC.to_owned()
     } else {
         etc.join(WRAPPED_RUNC).display().to_string()
@@ -77,8 +79,8 @@ enable_metrics = false
             executable: false,
         },
     ];
-    if !may_lower_oom_score {
-        let content = include_str!("runc-without-oom-score.sh").to_owned();
+    if !fields.is_empty() {
+        let content = include_str!("runc-within-means.sh").replace("@DROP@", &fields.join(", "));
         files.push(ConfigFile {
             name: WRAPPED_RUNC,
             content,

@@ -1,0 +1,237 @@
+//! The cluster as a thing that comes and goes: `up` twice, `up` killed half-way, `down` without a trace.
+//!
+//! These tests remove the cluster that is there, and leave none.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use e2e::cluster::{kubectl, layout};
+use e2e::{command, wait};
+
+/// There is one cluster on a machine: one test at a time.
+static CLUSTER: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    CLUSTER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+#[ignore = "needs root, starts a cluster: make test-e2e"]
+fn a_second_up_changes_nothing_and_a_killed_node_is_repaired() -> Result<()> {
+    let _alone = alone();
+    let before = traces_after_down()?;
+    // Also shows that nothing that was started holds our pipes: `output` waits for their end.
+    succeeds(&cluster(&["up"]).output()?);
+    let first = pids()?;
+    assert!(first.len() >= 10, "{first:?}");
+    succeeds(&cluster(&["up"]).output()?);
+    assert_eq!(pids()?, first);
+
+    kill(&processes_of("node2/init")?)?;
+    let status = cluster(&["status"]).output()?;
+    assert!(!status.status.success());
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("node2/kubelet") && text.contains("DOWN"), "{text}");
+    succeeds(&cluster(&["up"]).output()?);
+    assert!(cluster(&["status"]).output()?.status.success());
+    let after = pids()?;
+    let same = |name: &str| {
+        after.iter().find(|(part, _)| part == name) == first.iter().find(|(part, _)| part == name)
+    };
+    assert!(
+        same("node1/kubelet") && same("kube-apiserver") && !same("node2/kubelet"),
+        "{first:?} {after:?}"
+    );
+
+    succeeds(&cluster(&["down"]).output()?);
+    no_more_than(&before)
+}
+
+#[test]
+#[ignore = "needs root, starts a cluster: make test-e2e"]
+fn down_after_a_killed_up_leaves_nothing() -> Result<()> {
+    let _alone = alone();
+    let before = traces_after_down()?;
+    for step in ["network", "node1 started", "apiserver ready", "applied"] {
+        kill_up_after(step)?;
+        succeeds(&cluster(&["down"]).output()?);
+        no_more_than(&before).with_context(|| format!("`up` was killed after {step:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root, starts a cluster: make test-e2e"]
+fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
+    let _alone = alone();
+    let before = traces_after_down()?;
+    // An address of a network namespace of our own would not be seen: the route is the machine's, for a moment.
+    let route = ["route", "add", "192.168.213.128/25", "dev", "lo"];
+    command::run("ip", &route)?;
+    let refused = cluster(&["up"]).output();
+    command::run("ip", &["route", "delete", "192.168.213.128/25", "dev", "lo"])?;
+    let words = String::from_utf8_lossy(&refused?.stderr).into_owned();
+    assert!(
+        words.contains("a route to 192.168.213.128/25 by lo, which overlaps"),
+        "{words}"
+    );
+
+    let binary = env!("CARGO_BIN_EXE_cluster");
+    let copy = tempfile::Builder::new().permissions(world_readable()).tempdir()?;
+    let copied = copy.path().join("cluster");
+    std::fs::copy(binary, &copied)?;
+    let nobody = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups"])
+        .arg(&copied)
+        .arg("up")
+        .output()?;
+    let words = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(
+        !nobody.status.success() && words.contains("needs root"),
+        "{words}"
+    );
+
+    // The first attempt got as far as its own directory.
+    succeeds(&cluster(&["down"]).output()?);
+    no_more_than(&before)
+}
+
+fn world_readable() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o755)
+}
+
+fn cluster(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn succeeds(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Starts `up`, and kills it as soon as it has said that `step` is done.
+fn kill_up_after(step: &str) -> Result<()> {
+    let mut up = cluster(&["up"]).stderr(Stdio::piped()).spawn()?;
+    let stderr = up.stderr.take().context("up has no stderr")?;
+    let mut said = Vec::new();
+    for line in BufReader::new(stderr).lines() {
+        said.push(line?);
+        if said.last().is_some_and(|line| line.contains(step)) {
+            up.kill()?;
+            up.wait()?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("`up` ended without saying {step:?}: {said:#?}")
+}
+
+/// (part, pid) of every part with a process, as `status` shows them.
+fn pids() -> Result<Vec<(String, String)>> {
+    let text = String::from_utf8(cluster(&["status"]).output()?.stdout)?;
+    let of_line = |line: &str| {
+        let pid = line.split_once("(pid ")?.1.split_once(',')?.0;
+        Some((line.split_whitespace().next()?.to_owned(), pid.to_owned()))
+    };
+    assert!(kubectl(&["get", "nodes"])?.contains("node2"));
+    Ok(text.lines().filter_map(of_line).collect())
+}
+
+fn processes_of(part: &str) -> Result<Vec<i32>> {
+    let hierarchies = [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/unified",
+        "/sys/fs/cgroup/systemd",
+        "/sys/fs/cgroup/pids",
+    ];
+    let files = hierarchies.map(|dir| format!("{dir}/{}/{part}/cgroup.procs", layout::NAME));
+    let text = files.iter().find_map(|file| std::fs::read_to_string(file).ok());
+    text.context("no such cgroup")?
+        .lines()
+        .map(|line| Ok(line.parse()?))
+        .collect()
+}
+
+fn kill(pids: &[i32]) -> Result<()> {
+    assert!(!pids.is_empty());
+    for pid in pids {
+        // Killing the first of them ends the others.
+        let _ = command::run("kill", &["-KILL", &pid.to_string()]);
+    }
+    wait::until(Duration::from_secs(10), "the killed to be gone", || {
+        Ok(pids
+            .iter()
+            .all(|pid| !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()))
+    })
+}
+
+/// What the machine looks like without a cluster.
+fn traces_after_down() -> Result<BTreeSet<String>> {
+    succeeds(&cluster(&["down"]).output()?);
+    traces()
+}
+
+/// Whatever was not there before must go by itself within seconds; the kernel takes namespaces apart lazily.
+fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
+    let mut left = Vec::new();
+    let done = wait::until(Duration::from_secs(15), "every trace to go", || {
+        left = traces()?.difference(before).cloned().collect();
+        Ok(left.is_empty())
+    });
+    done.with_context(|| format!("left over: {left:#?}"))
+}
+
+/// Mounts, links, routes, namespaces, cgroups, processes and files that a cluster could leave.
+fn traces() -> Result<BTreeSet<String>> {
+    // Other programs make cgroups and processes too, at any time: these count by name.
+    let cgroups = "multus-service-bed|kubepods|crio|containerd|conmon|/pod";
+    let processes = "multus-service-bed|kubelet|kube-proxy|coredns|crio|containerd|conmon|/pause";
+    let looks = [
+        ("mount", "awk '{print $5}' /proc/self/mountinfo".to_owned()),
+        ("link", "ip -oneline link | awk -F': ' '{print $2}'".to_owned()),
+        (
+            "route",
+            "ip route show table all; ip -6 route show table all".to_owned(),
+        ),
+        (
+            "namespace",
+            "lsns --noheadings --output TYPE,NS | grep -E 'net|pid|mnt|uts'".to_owned(),
+        ),
+        (
+            "cgroup",
+            format!("find /sys/fs/cgroup -type d | grep -E '{cgroups}' || true"),
+        ),
+        (
+            "process",
+            format!(
+                "ps -eo args= | grep -E '{processes}' | grep -vE 'grep|cluster|cargo|rustc|bed-' || true"
+            ),
+        ),
+        (
+            "file",
+            "ls -d /run/* /var/lib/* /var/log/* /etc/* /etc/cni/* /opt/* /usr/libexec/* 2>/dev/null || true"
+                .to_owned(),
+        ),
+        (
+            "socket",
+            "ss -Hxl | awk '{print $5}' | grep multus-service || true".to_owned(),
+        ),
+    ];
+    let mut found = BTreeSet::new();
+    for (kind, script) in looks {
+        found.extend(
+            command::run("sh", &["-c", &script])?
+                .lines()
+                .map(|line| format!("{kind} {line}")),
+        );
+    }
+    Ok(found)
+}
