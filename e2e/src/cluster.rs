@@ -58,6 +58,11 @@ pub fn kubeconfig() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The apiserver's audit log: one JSON `audit.k8s.io/v1` Event per line, level Metadata.
+pub fn audit_log() -> PathBuf {
+    control::audit_log()
+}
+
 /// Runs the cluster's kubectl as admin and returns what it printed.
 pub fn kubectl(args: &[&str]) -> Result<String> {
     kubectl_with(&tools::ensure(&[&tools::KUBECTL], &|_| {})?, args)

@@ -189,49 +189,44 @@ fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
     done.with_context(|| format!("left over: {left:#?}"))
 }
 
-/// Mounts, links, routes, namespaces, cgroups, processes and files that a cluster could leave.
+/// What a cluster could leave, and how to list it. Other programs make cgroups and processes too, at any time: these count
+/// by name.
+const LOOKS: [(&str, &str); 10] = [
+    ("mount", "awk '{print $5}' /proc/self/mountinfo"),
+    ("link", "ip -oneline link | awk -F': ' '{print $2}'"),
+    ("route", "ip route show table all; ip -6 route show table all"),
+    (
+        "namespace",
+        "lsns --noheadings --output TYPE,NS | grep -E 'net|pid|mnt|uts'",
+    ),
+    (
+        "cgroup",
+        "find /sys/fs/cgroup -type d | grep -E 'multus-service-bed|kubepods|crio|containerd|conmon|/pod'",
+    ),
+    (
+        "process",
+        "ps -eo args= | grep -E '/multus-service-bed|kubelet|kube-proxy|coredns|crio|containerd|conmon|/pause'",
+    ),
+    (
+        "file",
+        "ls -d /run/* /var/lib/* /var/log/* /etc/* /etc/cni/* /opt/* /usr/libexec/*",
+    ),
+    ("socket", "ss -Hxl | awk '{print $5}' | grep multus-service"),
+    (
+        "setting",
+        "cd /proc/sys && grep . vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops",
+    ),
+    ("module", "cut -d' ' -f1 /proc/modules"),
+];
+
 fn traces() -> Result<BTreeSet<String>> {
-    // Other programs make cgroups and processes too, at any time: these count by name.
-    let cgroups = "multus-service-bed|kubepods|crio|containerd|conmon|/pod";
-    let processes = "multus-service-bed|kubelet|kube-proxy|coredns|crio|containerd|conmon|/pause";
-    let looks = [
-        ("mount", "awk '{print $5}' /proc/self/mountinfo".to_owned()),
-        ("link", "ip -oneline link | awk -F': ' '{print $2}'".to_owned()),
-        (
-            "route",
-            "ip route show table all; ip -6 route show table all".to_owned(),
-        ),
-        (
-            "namespace",
-            "lsns --noheadings --output TYPE,NS | grep -E 'net|pid|mnt|uts'".to_owned(),
-        ),
-        (
-            "cgroup",
-            format!("find /sys/fs/cgroup -type d | grep -E '{cgroups}' || true"),
-        ),
-        (
-            "process",
-            format!(
-                "ps -eo args= | grep -E '{processes}' | grep -vE 'grep|cluster|cargo|rustc|bed-' || true"
-            ),
-        ),
-        (
-            "file",
-            "ls -d /run/* /var/lib/* /var/log/* /etc/* /etc/cni/* /opt/* /usr/libexec/* 2>/dev/null || true"
-                .to_owned(),
-        ),
-        (
-            "socket",
-            "ss -Hxl | awk '{print $5}' | grep multus-service || true".to_owned(),
-        ),
-    ];
     let mut found = BTreeSet::new();
-    for (kind, script) in looks {
-        found.extend(
-            command::run("sh", &["-c", &script])?
-                .lines()
-                .map(|line| format!("{kind} {line}")),
-        );
+    for (kind, script) in LOOKS {
+        // `grep` and `ls` fail when there is nothing, which is what is hoped for.
+        let output = Command::new("sh").args(["-c", script]).output()?;
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let listed = lines.lines().filter(|line| !line.contains("grep -E"));
+        found.extend(listed.map(|line| format!("{kind} {line}")));
     }
     Ok(found)
 }

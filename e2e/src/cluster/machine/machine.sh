@@ -34,7 +34,20 @@ node_file_system() { # DIRECTORY OF THE NODE
   replace "$LOGS/var-log" /var/log
   replace "$node/cni-conf" /etc/cni/net.d
   replace "$node/cni-bin" /opt/cni/bin
+  pretend vm/overcommit_memory 1
+  pretend vm/panic_on_oom 0
+  pretend kernel/panic 10
+  pretend kernel/panic_on_oops 1
+  pretend kernel/keys/root_maxkeys 1000000
+  pretend kernel/keys/root_maxbytes 25000000
   for dir in kubelet cni containerd containers crio; do replace "$node/$dir" "/var/lib/$dir"; done
+}
+
+# The kubelet insists on settings of the whole machine, how it panics among them. It reads here what it wants to see and
+# so leaves the real ones alone.
+pretend() { # SETTING VALUE
+  local file=/run/bed/sysctl/$1
+  mkdir -p "${file%/*}" && echo "$2" >"$file" && mount --bind "$file" "/proc/sys/$1" || exit
 }
 
 replace() { # DIRECTORY WITH

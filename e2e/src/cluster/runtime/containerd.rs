@@ -20,6 +20,8 @@ state = "/run/containerd"
   address = "/run/containerd/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE}"
+  # A profile would be loaded into the machine's kernel, and stay.
+  disable_apparmor = true
   restrict_oom_score_adj = {restrict}
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -42,6 +44,8 @@ state = "/run/containerd"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "{PAUSE}"
 [plugins.'io.containerd.cri.v1.runtime']
+  # A profile would be loaded into the machine's kernel, and stay.
+  disable_apparmor = true
   restrict_oom_score_adj = {restrict}
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"

@@ -47,6 +47,8 @@ namespaces_dir = "/run/crio/ns"
 container_exits_dir = "/run/crio/exits"
 container_attach_socket_dir = "/run/crio/attach"
 hooks_dir = []
+# The default profile would be loaded into the machine's kernel, and stay.
+apparmor_profile = "unconfined"
 default_runtime = "runc"
 [crio.runtime.runtimes.runc]
 runtime_path = "{runc}"
@@ -97,4 +99,39 @@ pub(super) fn load(archive: &str, name: &str) -> Vec<String> {
     ["skopeo", "copy", "--insecure-policy", "--quiet", &source, &target]
         .map(str::to_owned)
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(missing: Missing) -> Vec<ConfigFile> {
+        config(Path::new("/tools/pinns"), Path::new("/etc/node"), missing)
+    }
+
+    #[test]
+    fn a_machine_with_all_capabilities_runs_plain_runc() {
+        let files = files(Missing::default());
+        assert!(files[0].content.contains("runtime_path = \"/usr/sbin/runc\""));
+        assert!(files.iter().all(|file| !file.executable));
+    }
+
+    #[test]
+    fn elsewhere_runc_is_wrapped_and_the_missing_is_dropped() {
+        let files = files(Missing {
+            oom_score: true,
+            hugetlb: false,
+        });
+        assert!(
+            files[0]
+                .content
+                .contains("runtime_path = \"/etc/node/runc-within-means\"")
+        );
+        let wrapper = files.iter().find(|file| file.executable).unwrap();
+        assert!(
+            wrapper.content.contains("jq 'del(.process.oomScoreAdj)'"),
+            "{}",
+            wrapper.content
+        );
+    }
 }
