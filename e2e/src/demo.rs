@@ -8,4 +8,28 @@ pub mod narrator;
 pub mod proof;
 pub mod scenario;
 
+use std::sync::OnceLock;
+
+use anyhow::{Result, anyhow};
+
+use crate::cluster;
 pub use narrator::Narrator;
+
+/// For tests: the cluster with the product and the scenario on it. The first caller of a process makes it, or finds it and
+/// checks it (about ten seconds); later ones get it at once. Tests that share it run one at a time, and leave it as they found it.
+pub fn installed() -> Result<&'static Narrator> {
+    static INSTALLED: OnceLock<Result<Narrator, String>> = OnceLock::new();
+    let outcome = INSTALLED.get_or_init(|| install().map_err(|error| format!("{error:#}")));
+    outcome
+        .as_ref()
+        .map_err(|error| anyhow!("the product could not be installed: {error}"))
+}
+
+fn install() -> Result<Narrator> {
+    let narrator = Narrator::default();
+    cluster::up(&cluster::UpOptions::default(), &|line| eprintln!("{line}"))?;
+    install::operator(&narrator)?;
+    install::config(&narrator)?;
+    scenario::apply(&narrator)?;
+    Ok(narrator)
+}

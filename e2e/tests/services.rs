@@ -3,73 +3,110 @@
 //! The tests share one cluster and one installation and run one at a time, in the order of their names.
 
 use anyhow::{Result, ensure};
-use e2e::demo::{Narrator, install, proof, scenario};
+use e2e::demo::{installed, proof, scenario};
 use e2e::{cluster, wait};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The cluster with the product and the scenario on it, made by the first test that asks.
-fn installed() -> &'static Narrator {
-    static INSTALLED: OnceLock<Narrator> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let narrator = Narrator::default();
-        cluster::up(&cluster::UpOptions::default(), &|line| eprintln!("{line}")).expect("the cluster starts");
-        install::operator(&narrator).expect("the operator is installed");
-        install::config(&narrator).expect("the operands are available");
-        scenario::apply(&narrator).expect("the scenario runs");
-        narrator
-    })
-}
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a1_the_slices_hold_second_network_addresses() -> Result<()> {
-    proof::slices_hold_second_network_addresses(installed())
+    proof::slices_hold_second_network_addresses(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a2_both_servers_answer_over_net1() -> Result<()> {
-    proof::both_servers_answer_over_net1(installed())
+    proof::both_servers_answer_over_net1(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a3_no_packet_takes_eth0() -> Result<()> {
-    proof::no_packet_takes_eth0(installed())
+    proof::no_packet_takes_eth0(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a4_readiness_is_followed() -> Result<()> {
-    proof::readiness_is_followed(installed())
+    proof::readiness_is_followed(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a5_an_ordinary_service_is_untouched() -> Result<()> {
-    proof::an_ordinary_service_is_untouched(installed())
+    proof::an_ordinary_service_is_untouched(installed()?)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a6_clients_on_both_nodes_are_served() -> Result<()> {
+    installed()?;
+    proof::servers_are_clients_too()
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn b1_broken_objects_beside_a_good_service_harm_nobody() -> Result<()> {
-    let narrator = installed();
-    for file in ["services.yaml", "pods.yaml"] {
-        cluster::kubectl(&["apply", "-f", &broken(file)])?;
-    }
-    let outcome = broken_objects_are_named().and_then(|()| {
+    let narrator = installed()?;
+    let outcome = apply_broken_objects().and_then(|()| {
+        broken_objects_are_named()?;
+        proof::slices_hold_second_network_addresses(narrator)?;
         proof::both_servers_answer_over_net1(narrator)?;
         // The rules still follow: a change after the broken objects arrived is applied.
         proof::readiness_is_followed(narrator)
     });
     for file in ["services.yaml", "pods.yaml"] {
-        cluster::kubectl(&["delete", "-f", &broken(file), "--wait=false"])?;
+        cluster::kubectl(&[
+            "delete",
+            "-f",
+            &broken(file),
+            "--ignore-not-found",
+            "--timeout=60s",
+        ])?;
     }
     outcome
+}
+
+/// The pods get their broken annotation when they run: Multus writes a good one before.
+fn apply_broken_objects() -> Result<()> {
+    const BROKEN: [(&str, &str); 3] = [
+        ("garbage-status", r#"{"not": ["a list""#),
+        (
+            "loopback-status",
+            r#"[{"name": "demo/macvlan1", "interface": "net1", "ips": ["127.0.0.1"]}]"#,
+        ),
+        (
+            "no-address-status",
+            r#"[{"name": "demo/macvlan1", "interface": "net1", "ips": ["10.1.0.300", "", "x"]}]"#,
+        ),
+    ];
+    for file in ["services.yaml", "pods.yaml"] {
+        cluster::kubectl(&["apply", "-f", &broken(file)])?;
+    }
+    for (pod, status) in BROKEN {
+        let pod = format!("pod/{pod}");
+        cluster::kubectl(&[
+            "-n",
+            scenario::NAMESPACE,
+            "wait",
+            &pod,
+            "--for=condition=Ready",
+            "--timeout=120s",
+        ])?;
+        let annotation = format!("{}={status}", api::names::NETWORK_STATUS_ANNOTATION);
+        cluster::kubectl(&[
+            "-n",
+            scenario::NAMESPACE,
+            "annotate",
+            &pod,
+            "--overwrite",
+            &annotation,
+        ])?;
+    }
+    Ok(())
 }
 
 /// Each broken Service has a Warning that names what is wrong.
@@ -98,7 +135,7 @@ fn broken_objects_are_named() -> Result<()> {
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn z_removal_leaves_no_rule_and_no_operand() -> Result<()> {
-    installed();
+    installed()?;
     let client = scenario::client()?;
     let rules = "ip route show table all proto 77; iptables-save; iptables-legacy-save 2>/dev/null";
     let before = in_netns(&client, rules)?;
@@ -131,11 +168,8 @@ fn z_removal_leaves_no_rule_and_no_operand() -> Result<()> {
 
 /// Runs a shell command in a pod's network namespace with the node's programs.
 fn in_netns(pod: &scenario::Attached, script: &str) -> Result<String> {
-    let find = format!(
-        "for n in /run/netns/* /var/run/netns/*; do nsenter --net=$n ip -o addr | grep -q ' {}/' && exec nsenter --net=$n sh -c '{script}'; done",
-        pod.address
-    );
-    cluster::node_exec(&pod.node, &["sh", "-c", &find])
+    let netns = format!("--net={}", cluster::netns(&pod.node, pod.address)?);
+    cluster::node_exec(&pod.node, &["nsenter", &netns, "sh", "-c", script])
 }
 
 fn broken(file: &str) -> String {

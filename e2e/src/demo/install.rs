@@ -19,10 +19,23 @@ pub fn operator(narrator: &Narrator) -> Result<()> {
     let images = images::product_images(&say)?;
     cluster::load_images(&images, &say)?;
     let overlay = tempfile::tempdir()?;
-    fs::write(overlay.path().join("kustomization.yaml"), kustomization(overlay.path(), &images)?)?;
-    narrator.say("The operator comes from config/default; the folder below only replaces the image names, since there is no registry here.");
+    fs::write(
+        overlay.path().join("kustomization.yaml"),
+        kustomization(overlay.path(), &images)?,
+    )?;
+    narrator.say(
+        "\nA user would type: kubectl apply -k config/default. Here a small overlay of it replaces the image names,\n\
+         since the images were built just now and are in no registry.",
+    );
     narrator.kubectl(&["apply", "-k", &overlay.path().display().to_string()])?;
-    narrator.kubectl(&["-n", NAMESPACE, "rollout", "status", &format!("deployment/{OPERATOR}"), "--timeout=120s"])?;
+    narrator.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        &format!("deployment/{OPERATOR}"),
+        "--timeout=300s",
+    ])?;
     Ok(())
 }
 
@@ -31,8 +44,18 @@ pub fn config(narrator: &Narrator) -> Result<()> {
     let sample = repository().join("config/samples");
     narrator.kubectl(&["apply", "-k", &sample.display().to_string()])?;
     narrator.kubectl(&["get", "msc"])?;
-    narrator.kubectl(&["wait", "msc/cluster", "--for=condition=Progressing=False", "--timeout=120s"])?;
-    narrator.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=120s"])?;
+    narrator.kubectl(&[
+        "wait",
+        "msc/cluster",
+        "--for=condition=Progressing=False",
+        "--timeout=300s",
+    ])?;
+    narrator.kubectl(&[
+        "wait",
+        "msc/cluster",
+        "--for=condition=Available",
+        "--timeout=300s",
+    ])?;
     narrator.kubectl(&["get", "msc"])?;
     narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
     Ok(())
@@ -40,12 +63,21 @@ pub fn config(narrator: &Narrator) -> Result<()> {
 
 /// `config/default` with the images of the test bed.
 fn kustomization(folder: &Path, images: &[Image]) -> Result<String> {
-    let default = relative(&folder.canonicalize()?, &repository().join("config/default").canonicalize()?);
+    let default = relative(
+        &folder.canonicalize()?,
+        &repository().join("config/default").canonicalize()?,
+    );
     let name = |target: &str| {
-        let found = images.iter().find(|image| image.name.contains(&format!("/{target}:")));
-        found.map(|image| image.name.as_str()).with_context(|| format!("there is no image of {target}"))
+        let found = images
+            .iter()
+            .find(|image| image.name.contains(&format!("/{target}:")));
+        found
+            .map(|image| image.name.as_str())
+            .with_context(|| format!("there is no image of {target}"))
     };
-    let (repository, tag) = name("operator")?.rsplit_once(':').context("an image name has a tag")?;
+    let (repository, tag) = name("operator")?
+        .rsplit_once(':')
+        .context("an image name has a tag")?;
     let mut text = format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{default:?}]\n\
          images:\n- {{name: quay.io/multus-service/operator, newName: {repository:?}, newTag: {tag:?}}}\n\
@@ -54,7 +86,11 @@ fn kustomization(folder: &Path, images: &[Image]) -> Result<String> {
     );
     for target in ["controller", "proxy"] {
         let variable = format!("RELATED_IMAGE_{}", target.to_uppercase());
-        writeln!(text, "            - {{name: {variable}, value: {:?}}}", name(target)?)?;
+        writeln!(
+            text,
+            "            - {{name: {variable}, value: {:?}}}",
+            name(target)?
+        )?;
     }
     Ok(text)
 }
@@ -75,6 +111,9 @@ mod tests {
 
     #[test]
     fn a_base_is_named_relative_to_the_overlay() {
-        assert_eq!(relative(Path::new("/tmp/x"), Path::new("/src/config/default")), "../../src/config/default");
+        assert_eq!(
+            relative(Path::new("/tmp/x"), Path::new("/src/config/default")),
+            "../../src/config/default"
+        );
     }
 }

@@ -3,12 +3,13 @@
 use crate::cluster;
 use anyhow::Result;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-/// Prints to standard output. Remembers how many proofs held.
+/// Prints to standard output. Remembers which proofs held.
 #[derive(Debug, Default)]
 pub struct Narrator {
     steps: AtomicUsize,
-    proofs: AtomicUsize,
+    proofs: Mutex<Vec<String>>,
 }
 
 impl Narrator {
@@ -18,16 +19,17 @@ impl Narrator {
         line(&format!("\n{number}. {title}"));
     }
 
-    /// Words between commands.
+    /// Words between commands; paragraphs are separated by newlines.
     pub fn say(&self, text: &str) {
         for paragraph in text.lines() {
-            line(&format!("   {}", paragraph.trim()));
+            line(&format!("   {}", paragraph.trim_end()));
         }
     }
 
     /// Shows a kubectl command, runs it, shows what it printed and returns that.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        line(&format!("\n   $ kubectl {}", args.iter().map(|arg| quoted(arg)).collect::<Vec<_>>().join(" ")));
+        let typed = args.iter().map(|arg| quoted(arg)).collect::<Vec<_>>().join(" ");
+        line(&format!("\n   $ kubectl {}", typed.replace('\n', "\n       ")));
         let output = cluster::kubectl(args)?;
         for text in output.lines() {
             line(&format!("     {text}"));
@@ -37,13 +39,16 @@ impl Narrator {
 
     /// A claim that held.
     pub fn proved(&self, claim: &str) {
-        self.proofs.fetch_add(1, Ordering::Relaxed);
         line(&format!("\n   PROVED: {claim}"));
+        self.proofs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(claim.to_owned());
     }
 
-    /// How many claims held.
-    pub fn proofs(&self) -> usize {
-        self.proofs.load(Ordering::Relaxed)
+    /// The claims that held, in their order.
+    pub fn proofs(&self) -> Vec<String> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

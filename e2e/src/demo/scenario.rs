@@ -4,34 +4,90 @@ use super::Narrator;
 use crate::cluster;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// Namespace of the scenario.
 pub const NAMESPACE: &str = "demo";
 
+/// Selects the web servers: the pods of the Deployment. Tests put other pods that the Service selects beside them.
+pub const SERVERS: &str = "app=web,pod-template-hash";
+
 /// A file of the scenario.
 pub fn manifest(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/demo").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("manifests/demo")
+        .join(name)
 }
+
+/// What is applied, in this order, with a word about each.
+const FILES: [(&str, &str); 6] = [
+    ("namespace.yaml", ""),
+    (
+        "network.yaml",
+        "A network-attachment-definition describes the second network to Multus: macvlan on each node's\n\
+         data interface, with addresses from one range for both nodes.",
+    ),
+    (
+        "web.yaml",
+        "Two nginx pods. An annotation attaches them to that network; anti-affinity puts them on different nodes.",
+    ),
+    ("client.yaml", "A client pod on the same network."),
+    (
+        "service.yaml",
+        "The Service. One label takes it from kube-proxy, one annotation binds it to macvlan1:",
+    ),
+    (
+        "ordinary-service.yaml",
+        "For comparison, an ordinary Service for the same pods, without label and annotation.",
+    ),
+];
 
 /// Applies everything and waits until all pods are ready.
 pub fn apply(narrator: &Narrator) -> Result<()> {
-    for (file, words) in [
-        ("namespace.yaml", ""),
-        ("network.yaml", "A network-attachment-definition describes the second network. Multus reads it."),
-        ("web.yaml", "Two nginx pods. The annotation attaches them to macvlan1; the anti-affinity puts them on different nodes."),
-        ("client.yaml", "A client pod on the same network."),
-        ("service.yaml", "The Service. One label takes it from kube-proxy, one annotation binds it to macvlan1."),
-        ("ordinary-service.yaml", "For comparison, an ordinary Service for the same pods, without label and annotation."),
-    ] {
-        narrator.say(words);
+    for (file, words) in FILES {
+        narrator.say(&format!("\n{words}"));
+        if file == "service.yaml" {
+            let text = std::fs::read_to_string(manifest(file))?;
+            narrator.say(
+                &text
+                    .lines()
+                    .filter(|line| !line.starts_with('#'))
+                    .fold("\n".to_owned(), |all, line| format!("{all}    {line}\n")),
+            );
+        }
         narrator.kubectl(&["apply", "-f", &manifest(file).display().to_string()])?;
     }
-    for (kind, condition) in [("deployment/web", "condition=Available"), ("pod/client", "condition=Ready")] {
-        cluster::kubectl(&["-n", NAMESPACE, "wait", "--for", condition, kind, "--timeout=90s"])?;
-    }
+    make_ready()?;
+    cluster::kubectl(&[
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        "deployment/web",
+        "--timeout=180s",
+    ])?;
+    cluster::kubectl(&[
+        "-n",
+        NAMESPACE,
+        "wait",
+        "--for=condition=Ready",
+        "pod/client",
+        "--timeout=180s",
+    ])?;
     narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
+    Ok(())
+}
+
+/// A run that was broken off may have left a server unready.
+fn make_ready() -> Result<()> {
+    let names = cluster::kubectl(&["-n", NAMESPACE, "get", "pods", "-l", "app=web", "-o", "name"])?;
+    for pod in names.split_whitespace() {
+        // It may not run yet, and then it is about to become ready by itself.
+        let _ = cluster::kubectl(&["-n", NAMESPACE, "exec", pod, "--", "touch", "/ready"]);
+    }
     Ok(())
 }
 
@@ -56,10 +112,51 @@ pub fn attached(selector: &str) -> Result<Vec<Attached>> {
     let mut found = pods
         .iter()
         .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-        .map(|pod| attachment(pod).with_context(|| format!("pod {} is not attached", pod["metadata"]["name"])))
+        .map(|pod| {
+            attachment(pod).with_context(|| format!("pod {} is not attached", pod["metadata"]["name"]))
+        })
         .collect::<Result<Vec<_>>>()?;
     found.sort_by(|a, b| a.pod.cmp(&b.pod));
     Ok(found)
+}
+
+/// The web servers.
+pub fn servers() -> Result<Vec<Attached>> {
+    attached(SERVERS)
+}
+
+/// What a name resolves to inside a pod, by the cluster's DNS: addresses of one family, or none. `name` is completed as the
+/// pod's `resolv.conf` says (`web`, `web.demo`); end it with a dot to forbid that.
+pub fn resolve(pod: &str, name: &str, record: Record) -> Result<BTreeSet<IpAddr>> {
+    let record = record.to_string();
+    let dig = [
+        "-n", NAMESPACE, "exec", pod, "--", "dig", "+search", "+short", "+tries=2", "+time=2", "-t", &record,
+        name,
+    ];
+    let answer = cluster::kubectl(&dig)?;
+    // An alias is listed by its name before the addresses.
+    Ok(answer
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect())
+}
+
+/// What to ask the DNS for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+        })
+    }
 }
 
 /// The client pod.
@@ -74,7 +171,9 @@ fn attachment(pod: &Value) -> Result<Attached> {
     let status = text(&annotations[api::names::NETWORK_STATUS_ANNOTATION])?;
     let network = api::NetworkRef::parse("macvlan1", NAMESPACE)?;
     let statuses = api::network_status::parse(&status)?;
-    let interface = api::network_status::on(&statuses, &network).next().context("no interface on macvlan1")?;
+    let interface = api::network_status::on(&statuses, &network)
+        .next()
+        .context("no interface on macvlan1")?;
     Ok(Attached {
         pod: text(&pod["metadata"]["name"])?,
         node: text(&pod["spec"]["nodeName"])?,
@@ -85,6 +184,16 @@ fn attachment(pod: &Value) -> Result<Attached> {
 
 /// ClusterIP of a Service of the scenario.
 pub fn cluster_ip(service: &str) -> Result<IpAddr> {
-    let ip = cluster::kubectl(&["-n", NAMESPACE, "get", "service", service, "-o", "jsonpath={.spec.clusterIP}"])?;
-    ip.trim().parse().with_context(|| format!("service {service} has no ClusterIP but {ip:?}"))
+    let ip = cluster::kubectl(&[
+        "-n",
+        NAMESPACE,
+        "get",
+        "service",
+        service,
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ])?;
+    ip.trim()
+        .parse()
+        .with_context(|| format!("service {service} has no ClusterIP but {ip:?}"))
 }
