@@ -12,8 +12,10 @@
 //! | `addons`, `loading` | what is put on top: CoreDNS, CRDs, images |
 //! | `preflight`, `choices`, `lock` | what must hold before |
 //! | `up`, `down`, `status`, `logs` | the commands |
+//! | `restart` | failures on purpose: a part dies, a node reboots |
 
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -42,11 +44,13 @@ mod mounts;
 mod network;
 mod node;
 mod preflight;
+mod restart;
 mod runtime;
 mod status;
 mod up;
 
 pub use down::down;
+pub use restart::{reboot, restart, restart_kubelet, restart_runtime};
 pub use runtime::Runtime;
 pub use status::{Line, status};
 pub use up::{UpOptions, up};
@@ -58,7 +62,7 @@ pub fn kubeconfig() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The apiserver's audit log: one JSON `audit.k8s.io/v1` Event per line, level Metadata.
+/// The apiserver's audit log: one JSON `audit.k8s.io/v1` Event per line, level Metadata. [`crate::audit`] reads it.
 pub fn audit_log() -> PathBuf {
     control::audit_log()
 }
@@ -88,16 +92,36 @@ pub fn node_command<S: AsRef<OsStr>>(node: &str, args: &[S]) -> Result<Command> 
     machine::enter(Machine::Node(node), args)
 }
 
+/// The process that holds a node's namespaces, as this machine sees it: `/proc/PID/root` is the node's file system.
+pub fn node_pid(node: &str) -> Result<i32> {
+    let found =
+        Node::named(node).with_context(|| format!("there is no node {node:?}; there are node1 and node2"))?;
+    machine::pid(Machine::Node(found))?.with_context(|| format!("{node} does not run: see `cluster status`"))
+}
+
+/// The file, in the node's file system, of the pod network namespace that has this address on some interface.
+pub fn netns(node: &str, address: IpAddr) -> Result<String> {
+    let find = format!(
+        "for n in /run/netns/*; do nsenter --net=$n ip -oneline address | grep -qF ' {address}/' && echo $n && exit; done; \
+         echo 'no network namespace has the address {address}' >&2; exit 1"
+    );
+    Ok(node_exec(node, &["sh", "-c", &find])?.trim().to_owned())
+}
+
 /// Loads images into both nodes; those that are there are skipped.
 pub fn load_images(images: &[Image], say: &dyn Fn(&str)) -> Result<()> {
     kubeconfig()?;
-    let choices = Choices::load()?.context("there is no cluster: start one with `cluster up`")?;
+    let choices = choices()?;
     let runtimes: Vec<_> = choices
         .runtimes
         .iter()
         .filter_map(|runtime| runtime.tool())
         .collect();
     loading::load(images, &choices, &tools::ensure(&runtimes, say)?, say)
+}
+
+fn choices() -> Result<Choices> {
+    Choices::load()?.context("there is no cluster: start one with `cluster up`")
 }
 
 /// kubectl as admin, prepared for the caller to run.

@@ -2,6 +2,7 @@
 //!
 //! Writes: the machine's package database, by `apt-get`.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -38,11 +39,8 @@ fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
         .lines()
         .filter_map(|line| line.strip_suffix(" installed"))
         .collect();
-    packages
-        .iter()
-        .filter(|package| !installed.contains(package))
-        .copied()
-        .collect()
+    let missing = packages.iter().filter(|package| !installed.contains(package));
+    missing.copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn apt_get(args: &[&str]) -> Result<()> {
@@ -63,7 +61,7 @@ mod tests {
     fn removed_and_unknown_packages_are_missing() {
         let listing = "runc installed\nconmon config-files\n";
         assert_eq!(
-            not_installed(&["runc", "conmon", "socat"], listing),
+            not_installed(&["socat", "runc", "conmon", "socat"], listing),
             ["conmon", "socat"]
         );
     }

@@ -2,11 +2,14 @@
 //!
 //! - [`apiserver`]: etcd and kube-apiserver alone, private to one test binary;
 //! - [`cluster`]: two nodes with kubelet, container runtime, kube-proxy and Multus (the `cluster` command);
+//! - [`demo`]: the product on that cluster, and what it promises, as functions ([`demo::installed`] for tests);
+//! - [`audit`]: who asked an apiserver for what; [`traffic`]: steady connections from a pod, and what became of them;
 //! - [`tools`]: the pinned Kubernetes programs, built from Go modules and cached outside the checkout.
 //!
 //! Nothing here is a mock: every program is the upstream one at the version its `go.mod` pins.
 
 pub mod apiserver;
+pub mod audit;
 pub mod cluster;
 pub mod command;
 pub mod control_plane;
@@ -15,4 +18,5 @@ pub mod demo;
 pub mod images;
 pub mod pki;
 pub mod tools;
+pub mod traffic;
 pub mod wait;

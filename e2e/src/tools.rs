@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
@@ -63,6 +64,7 @@ pub fn ensure(tools: &[&'static Tool], say: &dyn Fn(&str)) -> Result<ToolDir> {
     if !missing.is_empty() {
         build::check_compiler()?;
     }
+    let started = Instant::now();
     for (built, (tool, dir)) in missing.iter().enumerate() {
         say(&format!(
             "{}: building, {} of {} tools",
@@ -71,6 +73,13 @@ pub fn ensure(tools: &[&'static Tool], say: &dyn Fn(&str)) -> Result<ToolDir> {
             missing.len()
         ));
         build::build(tool, dir, say).with_context(|| format!("cannot build {}", tool.name))?;
+    }
+    if missing.len() > 1 {
+        say(&format!(
+            "{} tools: built in {:.0?}",
+            missing.len(),
+            started.elapsed()
+        ));
     }
     Ok(ToolDir(
         wanted.into_iter().map(|(tool, dir)| (tool.name, dir)).collect(),

@@ -4,13 +4,17 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use e2e::cluster::{kubectl, layout};
 use e2e::{command, wait};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cluster");
 
 /// There is one cluster on a machine: one test at a time.
 static CLUSTER: Mutex<()> = Mutex::new(());
@@ -72,32 +76,65 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
     // An address of a network namespace of our own would not be seen: the route is the machine's, for a moment.
     let route = ["route", "add", "192.168.213.128/25", "dev", "lo"];
     command::run("ip", &route)?;
-    let refused = cluster(&["up"]).output();
+    let refused = refusal(&mut cluster(&["up"]));
     command::run("ip", &["route", "delete", "192.168.213.128/25", "dev", "lo"])?;
-    let words = String::from_utf8_lossy(&refused?.stderr).into_owned();
-    assert!(
-        words.contains("a route to 192.168.213.128/25 by lo, which overlaps"),
-        "{words}"
-    );
+    says(&refused?, "a route to 192.168.213.128/25 by lo, which overlaps")?;
 
-    let binary = env!("CARGO_BIN_EXE_cluster");
     let copy = tempfile::Builder::new().permissions(world_readable()).tempdir()?;
     let copied = copy.path().join("cluster");
-    std::fs::copy(binary, &copied)?;
-    let nobody = Command::new("setpriv")
+    std::fs::copy(PROGRAM, &copied)?;
+    let mut nobody = Command::new("setpriv");
+    nobody
         .args(["--reuid=65534", "--clear-groups"])
         .arg(&copied)
-        .arg("up")
-        .output()?;
-    let words = String::from_utf8_lossy(&nobody.stderr).into_owned();
-    assert!(
-        !nobody.status.success() && words.contains("needs root"),
-        "{words}"
-    );
+        .arg("up");
+    says(&refusal(&mut nobody)?, "needs root")?;
 
-    // The first attempt got as far as its own directory.
+    let mut full_disk = Command::new("unshare");
+    let script =
+        format!("mount -t tmpfs -o size=1m tmpfs /mnt && MULTUS_SERVICE_CACHE=/mnt exec {PROGRAM} up");
+    full_disk.args(["--mount", "sh", "-c", &script]);
+    says(
+        &refusal(&mut full_disk)?,
+        "disk space for /mnt is low: 0.0 GiB available, 12.0 GiB needed",
+    )?;
+
+    // Root that may not make links meets what a kernel without them answers.
+    let mut no_links = Command::new("setpriv");
+    no_links.args([
+        "--bounding-set=-net_admin",
+        "--inh-caps=-net_admin",
+        PROGRAM,
+        "up",
+    ]);
+    says(
+        &refusal(&mut no_links)?,
+        "veth links do not work: the kernel needs CONFIG_VETH",
+    )?;
+
+    let holder = UnixListener::bind_addr(&SocketAddr::from_abstract_name(layout::NAME)?)?;
+    says(
+        &refusal(&mut cluster(&["up"]))?,
+        "another `cluster up` or `cluster down` is at work",
+    )?;
+    drop(holder);
+
+    // The attempts got as far as their own directory.
     succeeds(&cluster(&["down"]).output()?);
     no_more_than(&before)
+}
+
+/// What a command that must fail says.
+fn refusal(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "it succeeded: {words}");
+    Ok(words)
+}
+
+fn says(words: &str, want: &str) -> Result<()> {
+    ensure!(words.contains(want), "it does not say {want:?} but: {words}");
+    Ok(())
 }
 
 fn world_readable() -> std::fs::Permissions {
@@ -105,7 +142,7 @@ fn world_readable() -> std::fs::Permissions {
 }
 
 fn cluster(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
+    let mut command = Command::new(PROGRAM);
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -166,7 +203,7 @@ fn kill(pids: &[i32]) -> Result<()> {
         // Killing the first of them ends the others.
         let _ = command::run("kill", &["-KILL", &pid.to_string()]);
     }
-    wait::until(Duration::from_secs(10), "the killed to be gone", || {
+    wait::until(Duration::from_mins(1), "the killed to be gone", || {
         Ok(pids
             .iter()
             .all(|pid| !std::path::Path::new(&format!("/proc/{pid}/ns/net")).exists()))
@@ -179,10 +216,10 @@ fn traces_after_down() -> Result<BTreeSet<String>> {
     traces()
 }
 
-/// Whatever was not there before must go by itself within seconds; the kernel takes namespaces apart lazily.
+/// Whatever was not there before must go by itself; the kernel takes namespaces apart lazily.
 fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
     let mut left = Vec::new();
-    let done = wait::until(Duration::from_secs(15), "every trace to go", || {
+    let done = wait::until(Duration::from_mins(1), "every trace to go", || {
         left = traces()?.difference(before).cloned().collect();
         Ok(left.is_empty())
     });

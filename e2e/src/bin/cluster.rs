@@ -58,6 +58,16 @@ enum Action {
     },
     /// Print the path of the admin's kubeconfig
     Kubeconfig,
+    /// End a part as a crash would, and wait until it runs again
+    Restart {
+        /// As `cluster status` names it: kube-apiserver, node1/kubelet, node2/crio ...
+        part: String,
+    },
+    /// Switch a node off and on again: its processes die, its disk stays
+    Reboot {
+        /// node1 or node2
+        node: String,
+    },
     /// Container images on the nodes
     #[command(subcommand)]
     Images(Images),
@@ -108,9 +118,11 @@ fn run(args: Args) -> Result<ExitCode> {
                 },
                 &say,
             )?;
+            let kubectl = tools::ensure(&[&tools::KUBECTL], &say)?;
             eprintln!(
-                "The cluster is up. To use it:\n  export KUBECONFIG={}",
-                layout::kubeconfig().display()
+                "The cluster is up. To use it:\n  export KUBECONFIG={} PATH=$PATH:{}",
+                layout::kubeconfig().display(),
+                kubectl.dir(&tools::KUBECTL)?.display()
             );
         }
         Action::Down => cluster::down(&say)?,
@@ -136,6 +148,8 @@ fn run(args: Args) -> Result<ExitCode> {
             return Err(replace_with(&mut tail));
         }
         Action::Kubeconfig => writeln!(io::stdout(), "{}", cluster::kubeconfig()?.display())?,
+        Action::Restart { part } => cluster::restart(&part)?,
+        Action::Reboot { node } => cluster::reboot(&node, &say)?,
         Action::Images(Images::Load { files }) => cluster::load_images(&read_names(files)?, &say)?,
         Action::Exec { node, args } => return Err(replace_with(&mut cluster::node_command(&node, &args)?)),
     }

@@ -75,14 +75,10 @@ fn tell(narrator: &Narrator) -> Result<()> {
 
 fn conclude(narrator: &Narrator, started: Instant) -> Result<()> {
     narrator.step("Your turn");
-    let claims: String = narrator
-        .proofs()
-        .iter()
-        .map(|claim| format!("\u{20} - {claim}\n"))
-        .collect();
+    let claims = narrator.proofs().join("\n - ");
     let kubectl = tools::ensure(&[&tools::KUBECTL], &|_| {})?;
     narrator.say(&format!(
-        "Every claim held, after {} s in all:\n{claims}\n\
+        "Every claim held, after {} s in all:\n - {claims}\n\n\
          The cluster keeps running. Talk to it, as root, with\n\
          \u{20} export KUBECONFIG={} PATH=$PATH:{}\n\n\
          Things to try:\n\

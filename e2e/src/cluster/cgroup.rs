@@ -18,7 +18,7 @@ use crate::wait;
 const ROOT: &str = "/sys/fs/cgroup";
 /// The part of a machine that is the machine itself: its pid 1 and what holds its namespaces.
 pub(super) const INIT: &str = "init";
-const DEATH: Duration = Duration::from_secs(30);
+const DEATH: Duration = Duration::from_mins(2);
 
 /// The directory of a part, in the hierarchy that tracks processes.
 pub(super) fn part(machine: Machine, part: &str) -> Result<PathBuf> {

@@ -16,7 +16,7 @@ use crate::images::Image;
 use crate::tools::ToolDir;
 use crate::{command, wait};
 
-const RUNTIME: Duration = Duration::from_secs(30);
+const RUNTIME: Duration = Duration::from_mins(2);
 
 /// Loads `images` into both nodes at once.
 pub(super) fn load(images: &[Image], choices: &Choices, tools: &ToolDir, say: &dyn Fn(&str)) -> Result<()> {

@@ -15,7 +15,7 @@ use super::cgroup;
 use super::layout::{self, Machine, state};
 use crate::{command, wait};
 
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_mins(1);
 
 /// A program that a machine keeps running.
 #[derive(Debug)]
@@ -47,6 +47,31 @@ pub(super) fn pid(machine: Machine) -> Result<Option<i32>> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         is_pid_1(&status)
     }))
+}
+
+/// The pid of a part as the machine outside sees it; `None` while it does not run.
+///
+/// It is the child of the shell that keeps the part running. Others in its cgroup are its children, or outlived it as
+/// containerd's shims do; those are children of the machine's pid 1.
+pub(super) fn part_pid(machine: Machine, name: &str) -> Result<Option<i32>> {
+    let init = pid(machine)?;
+    let keepers = cgroup::processes(machine, cgroup::INIT)?;
+    let kept = |pid: &i32| {
+        parent(*pid).is_some_and(|parent| Some(parent) != init && keepers.contains(&parent))
+            && !is_shell(*pid)
+    };
+    Ok(cgroup::processes(machine, name)?.into_iter().find(kept))
+}
+
+/// Between joining its cgroup and becoming the program, a part is the shell that starts it.
+fn is_shell(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "bash")
+}
+
+/// proc_pid_stat(5): the fourth field, after a name that may contain anything.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// proc_pid_status(5): `NSpid` ends with the pid in the innermost namespace.
@@ -208,6 +233,12 @@ mod tests {
     #[case::gone("", false)]
     fn pid_1_is_told_by_its_innermost_pid(#[case] status: &str, #[case] want: bool) {
         assert_eq!(is_pid_1(status), want);
+    }
+
+    #[test]
+    fn the_parent_of_a_process_is_read() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(parent(me), Some(nix::unistd::getppid().as_raw()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::choices::Choices;
 use super::layout::{Machine, Node};
-use super::{cgroup, machine};
+use super::machine;
 use crate::tools::{self, ToolDir};
 
 /// One part of the cluster.
@@ -164,12 +164,7 @@ fn ready(node: &Value) -> (bool, String) {
 
 impl Line {
     fn of_process(machine: Machine, name: &str) -> Result<Self> {
-        // The oldest is the part itself, the others are its children.
-        let pids = cgroup::processes(machine, name)?;
-        let processes = pids
-            .into_iter()
-            .filter_map(|pid| Some(Process { pid, age: age(pid)? }));
-        let process = processes.max_by_key(|process| process.age);
+        let process = machine::part_pid(machine, name)?.and_then(|pid| Some(Process { pid, age: age(pid)? }));
         let part = match machine {
             Machine::Control => name.to_owned(),
             Machine::Node(node) => format!("{node}/{name}"),

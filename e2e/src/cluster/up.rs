@@ -32,7 +32,7 @@ const PACKAGES: &[&str] = &[
     "procps",
     "busybox-static",
 ];
-const TOOLS: [&Tool; 10] = [
+const TOOLS: [&Tool; 11] = [
     &tools::ETCD,
     &tools::KUBE_APISERVER,
     &tools::KUBECTL,
@@ -43,10 +43,12 @@ const TOOLS: [&Tool; 10] = [
     &tools::CNI,
     &tools::MULTUS,
     &tools::WHEREABOUTS,
+    &tools::COREDNS,
 ];
-const APISERVER: Duration = Duration::from_mins(1);
-const NODES: Duration = Duration::from_secs(90);
-const ADDONS: Duration = Duration::from_mins(1);
+// Far above what an idle machine needs (the whole of a warm start is a quarter of a minute): a busy one must not fail.
+const APISERVER: Duration = Duration::from_mins(3);
+const NODES: Duration = Duration::from_mins(3);
+const ADDONS: Duration = Duration::from_mins(3);
 
 /// What `up` is asked for.
 #[derive(Clone, Debug, Default)]
@@ -165,7 +167,7 @@ fn wait_apiserver(tools: &ToolDir, started: bool) -> Result<()> {
     let limit = if started {
         APISERVER
     } else {
-        Duration::from_secs(15)
+        Duration::from_secs(30)
     };
     wait::until(limit, "kube-apiserver to become ready", || {
         super::ask(tools, &["get", "--raw=/readyz"])?;
@@ -182,6 +184,11 @@ fn wait_node(node: Node, tools: &ToolDir, started: Option<DateTime<Utc>>) -> Res
         Ok(is_ready(&serde_json::from_str(&object)?, started))
     })
     .map_err(command::with_tail(&log, 15))
+}
+
+/// Waits until a kubelet that started after `since` says that its node is Ready.
+pub(super) fn wait_node_ready(node: Node, since: DateTime<Utc>) -> Result<()> {
+    wait_node(node, &tools::ensure(&[&tools::KUBECTL], &|_| {})?, Some(since))
 }
 
 fn is_ready(node: &Value, since: Option<DateTime<Utc>>) -> bool {

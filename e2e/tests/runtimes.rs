@@ -1,0 +1,26 @@
+//! The Service on nodes with the other runtimes: the default is containerd 1.6 beside CRI-O.
+
+use anyhow::{Result, ensure};
+use e2e::cluster::{self, Runtime, UpOptions};
+use e2e::demo::{installed, proof};
+
+#[test]
+#[ignore = "needs root, starts a cluster: make test-e2e"]
+fn containerd_2_serves_a_node() -> Result<()> {
+    let options = UpOptions {
+        runtimes: Some([Runtime::Containerd2, Runtime::Containerd1]),
+        fresh: true,
+    };
+    cluster::up(&options, &|line| eprintln!("{line}"))?;
+    let narrator = installed()?;
+    let versions =
+        "jsonpath={range .items[*]}{.metadata.name}={.status.nodeInfo.containerRuntimeVersion} {end}";
+    let versions = cluster::kubectl(&["get", "nodes", "-o", versions])?;
+    ensure!(
+        versions.contains("node1=containerd://v2.") && versions.contains("node2=containerd://1.6."),
+        "{versions}"
+    );
+    proof::slices_hold_second_network_addresses(narrator)?;
+    proof::both_servers_answer_over_net1(narrator)?;
+    proof::readiness_is_followed(narrator)
+}
