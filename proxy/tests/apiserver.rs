@@ -9,6 +9,24 @@ mod bed;
 #[path = "apiserver/node.rs"]
 mod node;
 #[path = "netns/probe.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of level netns, which use more of it"
+)]
 mod probe;
+#[path = "netns/sctp.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of level netns, which use more of it"
+)]
+mod sctp;
+#[path = "netns/server.rs"]
+mod server;
 #[path = "apiserver/serving.rs"]
 mod serving;
+#[path = "netns/wire.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of level netns, which use more of it"
+)]
+mod wire;

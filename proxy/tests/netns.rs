@@ -6,14 +6,36 @@
 
 #[path = "netns/bed.rs"]
 mod bed;
+#[path = "netns/case.rs"]
+mod case;
+#[path = "netns/change.rs"]
+mod change;
 #[path = "netns/cluster.rs"]
 mod cluster;
+#[path = "netns/forward.rs"]
+mod forward;
+#[path = "netns/large.rs"]
+mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/networks.rs"]
+mod networks;
 #[path = "netns/probe.rs"]
 mod probe;
-#[path = "netns/semantics.rs"]
-mod semantics;
+#[path = "netns/reach.rs"]
+mod reach;
+#[path = "netns/readiness.rs"]
+mod readiness;
+#[path = "netns/refusal.rs"]
+mod refusal;
+#[path = "netns/scene.rs"]
+mod scene;
+#[path = "netns/sctp.rs"]
+mod sctp;
+#[path = "netns/server.rs"]
+mod server;
+#[path = "netns/stale.rs"]
+mod stale;
 #[path = "netns/wire.rs"]
 mod wire;
 #[path = "netns/writer.rs"]

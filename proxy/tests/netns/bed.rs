@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!   pod: eth0 (veth) ── bridge "cluster", the default gateway 10.128.0.1 ┐
-//!        net1 (macvlan on "data0") ── service network, 10.1.0.0/16        ┴ both in the bed's "node" namespace
+//!        net1 (macvlan on "data1") ── network 1, 10.1.0.0/16             ├ all in the bed's "node" namespace
+//!        further interfaces        ── network 1 or 2, 10.2.0.0/16        ┘
 //! ```
 
+use api::network_status::NetworkStatus;
 use proxy::netns::Netns;
+use rules::Family;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Begins the name of every namespace of these tests; the process id follows.
@@ -22,11 +26,22 @@ pub(crate) struct Bed {
     hosts: Vec<u8>,
 }
 
-/// One pod of it: host number `n` has 10.128.0.n, 10.1.0.n and fd00:1::n.
+/// One pod of it: host number `n` has 10.128.0.n and fd00:128::n on the cluster network, 10.1.0.n and fd00:1::n on network 1.
 #[derive(Clone)]
 pub(crate) struct Pod {
     pub(crate) netns: String,
     pub(crate) host: u8,
+    /// What Multus would write.
+    pub(crate) status: Vec<NetworkStatus>,
+}
+
+/// The address of `host` on service network 1 or 2.
+pub(crate) fn address(network: u8, family: Family, host: u8) -> IpAddr {
+    let text = match family {
+        Family::V4 => format!("10.{network}.0.{host}"),
+        Family::V6 => format!("fd00:{network}::{host}"),
+    };
+    text.parse().unwrap()
 }
 
 impl Bed {
@@ -38,18 +53,21 @@ impl Bed {
             hosts: Vec::new(),
         };
         let node = bed.node();
-        ip(&format!("netns add {node}"));
-        for command in [
-            "link set lo up",
-            "link add cluster type bridge",
-            "addr add 10.128.0.1/14 dev cluster",
-            "link set cluster up",
-            "link add data0 type veth peer name data1",
-            "link set data0 up",
-            "link set data1 up",
-        ] {
-            ip(&format!("-n {node} {command}"));
-        }
+        run(Command::new("ip").args(["netns", "add", &node]));
+        ip_batch(
+            &node,
+            "link set lo up
+             link add cluster type bridge
+             addr add 10.128.0.1/14 dev cluster
+             addr add fd00:128::1/64 dev cluster nodad
+             link set cluster up
+             link add data1 type veth peer name peer1
+             link set data1 up
+             link set peer1 up
+             link add data2 type veth peer name peer2
+             link set data2 up
+             link set peer2 up",
+        );
         bed
     }
 
@@ -59,36 +77,72 @@ impl Bed {
 
     /// Adds a pod. `host` is the last part of its addresses.
     pub(crate) fn pod(&mut self, host: u8) -> Pod {
-        let pod = Pod {
+        let mut pod = Pod {
             netns: format!("{}p{host}", self.name),
             host,
+            status: Vec::new(),
         };
-        let (netns, node) = (&pod.netns, self.node());
-        ip(&format!("netns add {netns}"));
+        let netns = &pod.netns;
+        run(Command::new("ip").args(["netns", "add", netns]));
         self.hosts.push(host);
-        ip(&format!(
-            "-n {node} link add v{host} type veth peer name eth0 netns {netns}"
-        ));
-        ip(&format!("-n {node} link set v{host} master cluster up"));
-        ip(&format!(
-            "-n {node} link add m{host} link data0 type macvlan mode bridge"
-        ));
-        ip(&format!("-n {node} link set m{host} netns {netns} name net1"));
-        for command in [
-            "link set lo up".to_owned(),
-            // No link-local addresses: their routes would come when they like, and tests compare routes.
-            "link set eth0 addrgenmode none".to_owned(),
-            "link set net1 addrgenmode none".to_owned(),
-            format!("addr add 10.128.0.{host}/14 dev eth0"),
-            "link set eth0 up".to_owned(),
-            "route add default via 10.128.0.1".to_owned(),
-            format!("addr add 10.1.0.{host}/16 dev net1"),
-            format!("addr add fd00:1::{host}/64 dev net1 nodad"),
-            "link set net1 up".to_owned(),
-        ] {
-            ip(&format!("-n {netns} {command}"));
-        }
+        ip_batch(
+            &self.node(),
+            &format!(
+                "link add v{host} type veth peer name eth0 netns {netns}
+                 link set v{host} master cluster up"
+            ),
+        );
+        // No link-local addresses: their routes would come when they like, and tests compare routes.
+        ip_batch(
+            netns,
+            &format!(
+                "link set lo up
+                 link set eth0 addrgenmode none
+                 addr add 10.128.0.{host}/14 dev eth0
+                 addr add fd00:128::{host}/64 dev eth0 nodad
+                 link set eth0 up
+                 route add default via 10.128.0.1
+                 route add default via fd00:128::1"
+            ),
+        );
+        pod.status.push(NetworkStatus {
+            network: "cbr0".to_owned(),
+            interface: "eth0".to_owned(),
+            addresses: vec![
+                IpAddr::from([10, 128, 0, host]),
+                format!("fd00:128::{host}").parse().unwrap(),
+            ],
+        });
+        self.attach(&mut pod, 1, "net1", host);
         pod
+    }
+
+    /// Gives a pod one more interface, with the addresses of `host` on service network 1 or 2.
+    pub(crate) fn attach(&self, pod: &mut Pod, network: u8, interface: &str, host: u8) {
+        let netns = &pod.netns;
+        let addresses = Family::ALL.map(|family| address(network, family, host));
+        ip_batch(
+            &self.node(),
+            &format!(
+                "link add m{host} link data{network} type macvlan mode bridge
+                 link set m{host} netns {netns} name {interface}"
+            ),
+        );
+        ip_batch(
+            netns,
+            &format!(
+                "link set {interface} addrgenmode none
+                 addr add {}/16 dev {interface}
+                 addr add {}/64 dev {interface} nodad
+                 link set {interface} up",
+                addresses[0], addresses[1]
+            ),
+        );
+        pod.status.push(NetworkStatus {
+            network: format!("web/macvlan{network}"),
+            interface: interface.to_owned(),
+            addresses: addresses.to_vec(),
+        });
     }
 }
 
@@ -114,16 +168,18 @@ fn remove_leftovers() {
 }
 
 impl Pod {
+    /// Its IPv4 address on network 1.
     pub(crate) fn address(&self) -> IpAddr {
-        IpAddr::from([10, 1, 0, self.host])
+        address(1, Family::V4, self.host)
+    }
+
+    pub(crate) fn open(&self) -> Netns {
+        Netns::open(&PathBuf::from(format!("/run/netns/{}", self.netns))).unwrap()
     }
 
     /// Runs `work` in the pod.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        Netns::open(&PathBuf::from(format!("/run/netns/{}", self.netns)))
-            .unwrap()
-            .run(work)
-            .unwrap()
+        self.open().run(work).unwrap()
     }
 
     /// Runs a command line in the pod and returns what it prints.
@@ -157,8 +213,19 @@ impl Pod {
     }
 }
 
-fn ip(arguments: &str) {
-    run(Command::new("ip").args(arguments.split(' ')));
+/// Runs lines of `ip` in a namespace, by one process.
+fn ip_batch(netns: &str, lines: &str) {
+    let mut child = Command::new("ip")
+        .args(["-n", netns, "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said} in\n{lines}");
 }
 
 fn run(command: &mut Command) -> String {

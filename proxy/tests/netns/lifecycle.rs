@@ -1,22 +1,40 @@
 //! What is written, what is left alone, what is left behind.
 
 use super::bed::{Bed, Pod};
-use super::cluster::{NGINX, no_rules, rules};
-use super::probe::{Outcome, Server, ask, ask_often};
+use super::case::{Kind, for_every_backend};
+use super::cluster::{Service, rules};
+use super::probe::{Flow, Outcome, Server, ask, ask_often};
 use proxy::apply::Error;
 use proxy::backend::Held;
-use proxy::backend::iptables::{Iptables, Variant};
 use proxy::netns::Netns;
-use rstest::rstest;
-use rules::Protocol;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use rules::{Family, PodRules, Protocol};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-fn nginx() -> SocketAddr {
-    SocketAddr::new(NGINX[0].parse().unwrap(), 80)
+for_every_backend![
+    cleanup_leaves_the_owners_rules_and_nothing_of_ours,
+    cleaning_an_untouched_pod_creates_nothing,
+    applying_twice_writes_nothing,
+    a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow,
+    a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap,
+];
+
+/// IPv4 VIP of the Service `web`.
+const VIP: &str = "172.30.0.10";
+
+fn web() -> SocketAddr {
+    Service::new("web", 10).at(Family::V4, 80)
+}
+
+/// A Service with these endpoints, and one without any.
+fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
+    rules(
+        client,
+        &[Service::new("web", 10).ready(hosts), Service::new("empty", 11)],
+    )
 }
 
 /// Rules and routes of the pod's owner, in both variants, our jumps' neighbours.
@@ -31,56 +49,40 @@ fn install_the_owners_rules(pod: &Pod) {
     pod.sh("ip route add 192.0.2.0/24 dev net1; ip -6 route add fd00:5::/64 dev net1");
 }
 
-#[rstest]
-#[case::nft(Variant::Nft)]
-#[case::legacy(Variant::Legacy)]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn cleanup_leaves_the_owners_rules_and_nothing_of_ours(#[case] variant: Variant) {
+fn cleanup_leaves_the_owners_rules_and_nothing_of_ours(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     install_the_owners_rules(&client);
     let before = client.state();
-    let with = rules(&client, &[(2, true), (3, true)]);
-    let held = Held::Exactly(client.apply(Iptables::new(variant), &Held::Nothing, &with).rules);
+    let with = wanted(&client, &[2, 3]);
+    let held = Held::Exactly(client.apply(kind, &Held::Nothing, &with).rules);
     let owners: Vec<&str> = before.lines().filter(|line| line.starts_with("-A")).collect();
     let during = client.state();
     assert!(during.contains("MSP-") && during.contains("proto 77"), "{during}");
     assert!(owners.iter().all(|rule| during.contains(rule)), "{during}");
-    client.apply(Iptables::new(variant), &held, &rules(&client, &[(3, true)]));
+    client.apply(kind, &held, &wanted(&client, &[3]));
     client.clean();
     assert_eq!(client.state(), before);
     client.clean();
     assert_eq!(client.state(), before);
 }
 
-#[rstest]
-#[case::nft(Variant::Nft)]
-#[case::legacy(Variant::Legacy)]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn cleaning_an_untouched_pod_creates_nothing(#[case] variant: Variant) {
+fn cleaning_an_untouched_pod_creates_nothing(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let before = client.state();
-    assert!(
-        !client
-            .apply(Iptables::new(variant), &Held::Unknown, &no_rules())
-            .written
-    );
+    assert!(!client.apply(kind, &Held::Unknown, &PodRules::default()).written);
     client.clean();
     let tables =
         client.sh("nft list tables; cat /proc/self/net/ip_tables_names /proc/self/net/ip6_tables_names");
     assert_eq!((tables.as_str(), client.state()), ("", before));
 }
 
-#[rstest]
-#[case::nft(Variant::Nft)]
-#[case::legacy(Variant::Legacy)]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn applying_twice_writes_nothing(#[case] variant: Variant) {
+fn applying_twice_writes_nothing(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
-    let rules = rules(&client, &[(2, true)]);
-    let first = client.apply(Iptables::new(variant), &Held::Nothing, &rules);
+    let rules = wanted(&client, &[2]);
+    let first = client.apply(kind, &Held::Nothing, &rules);
     assert!(first.written);
     // The kernel tells of every change of a route or of nftables; a restore of the same legacy table resets its counters.
     let seed = "iptables-legacy -t nat -S >/dev/null; iptables-legacy -t nat -A POSTROUTING -c 7 7 -m comment --comment seed";
@@ -93,11 +95,7 @@ fn applying_twice_writes_nothing(#[case] variant: Variant) {
     for _ in 0..3 {
         assert!(
             !client
-                .apply(
-                    Iptables::new(variant),
-                    &Held::Exactly(first.rules.clone()),
-                    &rules
-                )
+                .apply(kind, &Held::Exactly(first.rules.clone()), &rules)
                 .written
         );
     }
@@ -116,52 +114,33 @@ fn applying_twice_writes_nothing(#[case] variant: Variant) {
     );
 }
 
-#[rstest]
-#[case::nft(Variant::Nft)]
-#[case::legacy(Variant::Legacy)]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow(#[case] variant: Variant) {
+fn a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _server = Server::start(&bed.pod(2));
-    let applied = client.apply(
-        Iptables::new(variant),
-        &Held::Nothing,
-        &rules(&client, &[(2, true)]),
-    );
-    let mut flow = client.run(|| TcpStream::connect_timeout(&nginx(), Duration::from_secs(2)).unwrap());
-    flow.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let mut buffer = [0; 64];
-    assert!(flow.read(&mut buffer).unwrap() > 0);
-    client.apply(Iptables::new(variant), &Held::Exactly(applied.rules), &no_rules());
+    let applied = client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));
+    let mut flow = client.run(|| Flow::open(web())).unwrap();
+    client.apply(kind, &Held::Exactly(applied.rules), &PodRules::default());
     let state = client.state();
     assert!(
-        !state.contains("MSP-SVC-") && !state.contains("proto 77") && !state.contains(NGINX[0]),
+        !state.contains("MSP-SVC-") && !state.contains("proto 77") && !state.contains(VIP),
         "{state}"
     );
     for _ in 0..3 {
-        flow.write_all(b"still there?").unwrap();
-        let n = flow.read(&mut buffer).unwrap();
-        assert_eq!(&buffer[..n], b"still there?");
+        flow.echo(b"still there?");
     }
 }
 
-#[rstest]
-#[case::nft(Variant::Nft)]
-#[case::legacy(Variant::Legacy)]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(#[case] variant: Variant) {
+fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
-    let backend = Iptables::new(variant);
-    client.apply(backend, &Held::Nothing, &rules(&client, &[(2, true), (3, true)]));
+    client.apply(kind, &Held::Nothing, &wanted(&client, &[2, 3]));
     // Meanwhile, without a proxy: one endpoint went.
-    let wanted = rules(&client, &[(3, true)]);
+    let goal = wanted(&client, &[3]);
     let fresh = {
-        let mut other = bed.pod(9);
-        other.apply(backend, &Held::Nothing, &rules(&other, &[(3, true)]));
-        other.host = 7;
+        let other = bed.pod(9);
+        other.apply(kind, &Held::Nothing, &wanted(&other, &[3]));
         chains(&other)
     };
     let stop = AtomicBool::new(false);
@@ -170,7 +149,7 @@ fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(#[case] variant: Va
             client.run(|| {
                 let mut lost = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let outcome = ask(Protocol::Tcp, nginx());
+                    let outcome = ask(Protocol::Tcp, web());
                     if !matches!(outcome, Outcome::Answered(..)) {
                         lost.push(outcome);
                     }
@@ -179,19 +158,27 @@ fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(#[case] variant: Va
             })
         });
         for _ in 0..20 {
-            client.apply(backend, &Held::Unknown, &wanted);
+            client.apply(kind, &Held::Unknown, &goal);
         }
         stop.store(true, Ordering::Relaxed);
         asking.join().unwrap()
     });
     assert_eq!(lost, []);
     assert_eq!(chains(&client), fresh, "adopted rules differ from fresh ones");
-    assert_eq!(
-        ask_often(&client, Protocol::Tcp, nginx(), 20)
-            .into_keys()
-            .collect::<Vec<_>>(),
-        [Outcome::Answered(3, client.address())]
-    );
+    assert_eq!(answering(&client), [3]);
+}
+
+/// Which hosts answer, all of which see the client's address on the network.
+fn answering(client: &Pod) -> Vec<u8> {
+    let outcomes = ask_often(client, Protocol::Tcp, web(), 20).into_keys();
+    let host = |outcome: Outcome| {
+        assert!(
+            matches!(outcome, Outcome::Answered(_, seen) if seen == client.address()),
+            "{outcome:?}"
+        );
+        outcome.host()
+    };
+    outcomes.map(host).collect()
 }
 
 fn chains(pod: &Pod) -> String {
@@ -208,13 +195,13 @@ fn routes_that_went_with_their_link_come_back() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _server = Server::start(&bed.pod(2));
-    let backend = Iptables::probe().unwrap();
-    let rules = rules(&client, &[(2, true)]);
-    let held = Held::Exactly(client.apply(backend, &Held::Nothing, &rules).rules);
+    let kind = Kind::IptablesNft;
+    let rules = wanted(&client, &[2]);
+    let held = Held::Exactly(client.apply(kind, &Held::Nothing, &rules).rules);
     client.sh("ip link set net1 down; ip link set net1 up; ip addr replace fd00:1::7/64 dev net1 nodad");
-    assert!(!client.sh("ip route show proto 77").contains(NGINX[0]));
+    assert!(!client.sh("ip route show proto 77").contains(VIP));
     assert!(
-        !client.apply(backend, &held, &rules).written,
+        !client.apply(kind, &held, &rules).written,
         "only routes were missing"
     );
     assert!(
@@ -225,14 +212,9 @@ fn routes_that_went_with_their_link_come_back() {
     assert!(
         client
             .sh("ip -6 route show proto 77")
-            .contains("fd00:96::a dev net1 src fd00:1::7")
+            .contains("fd00:96::10 dev net1 src fd00:1::7")
     );
-    assert_eq!(
-        ask_often(&client, Protocol::Tcp, nginx(), 3)
-            .into_keys()
-            .collect::<Vec<_>>(),
-        [Outcome::Answered(2, client.address())]
-    );
+    assert_eq!(answering(&client), [2]);
 }
 
 #[test]
@@ -241,18 +223,14 @@ fn a_route_of_the_pods_owner_is_left_alone_and_reported() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     client.sh("ip route add 172.30.0.10/32 dev eth0");
-    let applied = client.apply(
-        Iptables::probe().unwrap(),
-        &Held::Nothing,
-        &rules(&client, &[(2, true)]),
-    );
+    let applied = client.apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
     assert_eq!(
         applied
             .foreign_routes
             .into_iter()
             .map(|vip| vip.to_string())
             .collect::<Vec<_>>(),
-        [NGINX[0]]
+        [VIP]
     );
     assert!(client.sh("ip route show 172.30.0.10").contains("dev eth0"));
     assert!(client.sh("ip route show 172.30.0.11").contains("dev net1"));
@@ -264,10 +242,10 @@ fn an_address_that_is_not_there_yet_is_refused_until_it_is() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _server = Server::start(&bed.pod(2));
-    let backend = Iptables::probe().unwrap();
+    let kind = Kind::IptablesNft;
     client.sh("ip addr del 10.1.0.7/16 dev net1");
-    let rules = rules(&client, &[(2, true)]);
-    let applied = client.apply(backend, &Held::Nothing, &rules);
+    let rules = wanted(&client, &[2]);
+    let applied = client.apply(kind, &Held::Nothing, &rules);
     assert_eq!(
         applied
             .absent
@@ -276,25 +254,17 @@ fn an_address_that_is_not_there_yet_is_refused_until_it_is() {
             .collect::<Vec<_>>(),
         [client.address()]
     );
-    assert_eq!(
-        ask_often(&client, Protocol::Tcp, nginx(), 3)
-            .into_keys()
-            .collect::<Vec<_>>(),
-        [Outcome::Refused]
+    assert!(
+        ask_often(&client, Protocol::Tcp, web(), 3)
+            .keys()
+            .all(Outcome::is_refused)
     );
     client.sh("ip addr add 10.1.0.7/16 dev net1");
     assert_eq!(
-        client
-            .apply(backend, &Held::Exactly(applied.rules), &rules)
-            .absent,
+        client.apply(kind, &Held::Exactly(applied.rules), &rules).absent,
         []
     );
-    assert_eq!(
-        ask_often(&client, Protocol::Tcp, nginx(), 3)
-            .into_keys()
-            .collect::<Vec<_>>(),
-        [Outcome::Answered(2, client.address())]
-    );
+    assert_eq!(answering(&client), [2]);
 }
 
 #[test]
@@ -305,13 +275,9 @@ fn the_namespace_of_another_pod_is_not_written_into() {
     let before = other.state();
     let mistaken = Pod {
         netns: other.netns.clone(),
-        host: 7,
+        ..client.clone()
     };
-    let refused = mistaken.try_apply(
-        Iptables::probe().unwrap(),
-        &Held::Nothing,
-        &rules(&client, &[(2, true)]),
-    );
+    let refused = mistaken.try_apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
     assert!(matches!(refused, Err(Error::NotThePod)), "{refused:?}");
     assert_eq!(other.state(), before);
 }
@@ -321,11 +287,7 @@ fn the_namespace_of_another_pod_is_not_written_into() {
 fn no_namespace_of_a_dead_pod_is_kept_alive() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
-    client.apply(
-        Iptables::probe().unwrap(),
-        &Held::Nothing,
-        &rules(&client, &[(2, true)]),
-    );
+    client.apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
     let node = bed.node();
     let peer = || {
         Netns::open(format!("/run/netns/{node}").as_ref())

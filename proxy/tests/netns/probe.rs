@@ -1,95 +1,18 @@
-//! What becomes of real packets: servers that say who they are and whom they see, and clients that ask.
+//! What becomes of real packets: clients that ask, and how it ended.
 
 use super::bed::Pod;
+pub(crate) use super::server::Server;
 use rules::Protocol;
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Refusal is at once; anything slower is a timeout of somebody.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// Refusal is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
+const AT_ONCE: Duration = Duration::from_millis(1500);
 
-/// TCP 8080 and UDP 5353, both families. Each answer is `HOST PEER-ADDRESS`.
-pub(crate) struct Server {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Server {
-    pub(crate) fn start(pod: &Pod) -> Self {
-        let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let (tcp, udp) = pod.run(|| {
-            (
-                TcpListener::bind(any(8080)).unwrap(),
-                UdpSocket::bind(any(5353)).unwrap(),
-            )
-        });
-        let stop = Arc::new(AtomicBool::new(false));
-        let host = pod.host;
-        let threads = vec![
-            std::thread::spawn({
-                let stop = Arc::clone(&stop);
-                move || serve_tcp(&tcp, host, &stop)
-            }),
-            std::thread::spawn({
-                let stop = Arc::clone(&stop);
-                move || serve_udp(&udp, host, &stop)
-            }),
-        ];
-        Self { stop, threads }
-    }
-}
-
-/// Sockets keep a namespace alive: they must be closed before the bed goes.
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve_tcp(listener: &TcpListener, host: u8, stop: &AtomicBool) {
-    listener.set_nonblocking(true).unwrap();
-    let mut open = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        match listener.accept() {
-            Ok((mut stream, peer)) => {
-                // In one write, hence one segment.
-                let _ = stream.write_all(format!("{host} {}", peer.ip().to_canonical()).as_bytes());
-                stream.set_nonblocking(true).unwrap();
-                open.push(stream);
-            }
-            Err(_) => std::thread::sleep(Duration::from_micros(200)),
-        }
-        open.retain_mut(echo);
-    }
-}
-
-/// Sends back what came; says whether the flow is still open.
-fn echo(stream: &mut TcpStream) -> bool {
-    let mut buffer = [0; 64];
-    match stream.read(&mut buffer) {
-        Ok(0) => false,
-        Ok(n) => stream.write_all(&buffer[..n]).is_ok(),
-        Err(error) => error.kind() == ErrorKind::WouldBlock,
-    }
-}
-
-fn serve_udp(socket: &UdpSocket, host: u8, stop: &AtomicBool) {
-    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    let mut buffer = [0; 64];
-    while !stop.load(Ordering::Relaxed) {
-        if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(format!("{host} {}", peer.ip().to_canonical()).as_bytes(), peer);
-        }
-    }
-}
+/// How long an answer may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,64 +25,139 @@ pub(crate) enum Outcome {
     Lost(String),
 }
 
+impl Outcome {
+    /// Who answered.
+    pub(crate) fn host(&self) -> u8 {
+        let Self::Answered(host, _) = self else {
+            panic!("{self:?}");
+        };
+        *host
+    }
+    pub(crate) fn is_refused(&self) -> bool {
+        *self == Self::Refused
+    }
+}
+
 /// Asks a VIP once, from inside the pod the caller is in.
 pub(crate) fn ask(protocol: Protocol, destination: SocketAddr) -> Outcome {
     let began = Instant::now();
-    let answer = match protocol {
-        Protocol::Tcp => ask_tcp(destination),
-        Protocol::Udp => ask_udp(destination),
-        Protocol::Sctp => panic!("no SCTP sockets here"),
-    };
-    match answer {
-        Ok(answer) => {
-            let mut words = answer.split_whitespace();
-            let (host, seen) = (
-                words.next().unwrap().parse().unwrap(),
-                words.next().unwrap().parse().unwrap(),
-            );
-            Outcome::Answered(host, seen)
-        }
-        // EPERM: how the kernel tells a sender of UDP that the packet was rejected on its way out.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied
-            ) && began.elapsed() < AT_ONCE =>
-        {
-            Outcome::Refused
-        }
+    match question(protocol, destination) {
+        Ok(answer) => Outcome::Answered(answer.host, answer.seen),
+        Err(error) if is_refusal(&error) && began.elapsed() < AT_ONCE => Outcome::Refused,
         Err(error) => Outcome::Lost(format!("{error} after {:?}", began.elapsed())),
     }
 }
 
-fn ask_tcp(destination: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&destination, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut buffer = [0; 64];
-    let n = stream.read(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+/// EPERM: how the kernel tells a sender that the packet was rejected on its way out.
+fn is_refusal(error: &io::Error) -> bool {
+    [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied].contains(&error.kind())
 }
 
-fn ask_udp(destination: SocketAddr) -> std::io::Result<String> {
-    let any: IpAddr = if destination.is_ipv4() {
-        IpAddr::from([0; 4])
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
+/// What a server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) host: u8,
+    /// The port it listens on.
+    pub(crate) port: u16,
+    /// The address it sees.
+    pub(crate) seen: IpAddr,
+}
+
+impl Answer {
+    /// Reads `HOST PORT SEEN`.
+    pub(crate) fn parse(text: &str) -> Self {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        Self {
+            host: words[0].parse().unwrap(),
+            port: words[1].parse().unwrap(),
+            seen: words[2].parse().unwrap(),
+        }
+    }
+}
+
+/// Asks a VIP once, from inside the pod the caller is in.
+pub(crate) fn question(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+    let answer = match protocol {
+        Protocol::Tcp => ask_tcp(destination),
+        Protocol::Udp => ask_udp(destination),
+        Protocol::Sctp => super::sctp::ask(destination),
     };
-    let socket = UdpSocket::bind((any, 0))?;
+    answer.map(|text| Answer::parse(&text))
+}
+
+fn ask_tcp(destination: SocketAddr) -> io::Result<String> {
+    let mut flow = Flow::open(destination)?;
+    Ok(std::mem::take(&mut flow.greeting))
+}
+
+fn ask_udp(destination: SocketAddr) -> io::Result<String> {
+    let socket = udp(destination)?;
     // Only a connected socket is told of an ICMP error.
     socket.connect(destination)?;
     ask_again(&socket, destination)
 }
 
+/// A UDP socket of the family of `destination`, from inside the pod the caller is in.
+pub(crate) fn udp(destination: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if destination.is_ipv4() {
+        IpAddr::from([0; 4])
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    UdpSocket::bind((any, 0))
+}
+
 /// One more question on an open UDP socket.
-pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> std::io::Result<String> {
+pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     socket.send_to(b"who", destination)?;
-    let mut buffer = [0; 64];
+    let mut buffer = [0; 128];
     let (n, from) = socket.recv_from(&mut buffer)?;
     assert_eq!(from, destination, "an answer comes from whom was asked");
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+}
+
+/// The host that answers on an open UDP socket now; `None` when nobody does.
+pub(crate) fn host_behind(socket: &UdpSocket, destination: SocketAddr) -> Option<u8> {
+    // An ICMP error of a time when there was no endpoint is told to whoever sends next.
+    let answer = ask_again(socket, destination).or_else(|_| ask_again(socket, destination));
+    answer.ok().map(|answer| Answer::parse(&answer).host)
+}
+
+/// A TCP flow to a server that says who it is and sends back what it gets.
+pub(crate) struct Flow {
+    stream: TcpStream,
+    greeting: String,
+}
+
+impl Flow {
+    /// Opens one, from inside the pod the caller is in.
+    pub(crate) fn open(destination: SocketAddr) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&destination, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut greeting = [0; 128];
+        let n = stream.read(&mut greeting)?;
+        if n == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let greeting = String::from_utf8_lossy(&greeting[..n]).into_owned();
+        Ok(Self { stream, greeting })
+    }
+
+    pub(crate) fn host(&self) -> u8 {
+        Answer::parse(&self.greeting).host
+    }
+
+    /// Sends `bytes` and demands them back.
+    pub(crate) fn echo(&mut self, bytes: &[u8]) {
+        let mut sending = self.stream.try_clone().unwrap();
+        let mut back = vec![0; bytes.len()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| sending.write_all(bytes).unwrap());
+            self.stream.read_exact(&mut back).unwrap();
+        });
+        assert!(back == bytes, "the answer is not what was sent");
+    }
 }
 
 /// Asks `times` times and counts how it ended.
@@ -176,4 +174,10 @@ pub(crate) fn ask_often(
         }
         outcomes
     })
+}
+
+/// Which hosts answer, asked so often that a host that should answer and is not among them would be a wonder.
+pub(crate) fn hosts(client: &Pod, protocol: Protocol, destination: SocketAddr) -> BTreeSet<u8> {
+    let outcomes = ask_often(client, protocol, destination, 40);
+    outcomes.keys().map(Outcome::host).collect()
 }

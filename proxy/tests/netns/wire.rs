@@ -1,141 +1,89 @@
-//! What is on the wire, what the kernel makes of packets without ports, and whether it agrees with `trace`.
+//! What is on the wire, and what the kernel makes of packets without ports.
 
 use super::bed::Pod;
-use super::probe::{Outcome, ask_often};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, recvfrom,
+    sendto, socket,
 };
-use rules::{PodRules, Port, Protocol, Verdict};
-use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::AsRawFd;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Sends an ICMP echo request, from inside the pod the caller is in. The kernel says EPERM when it is rejected on its way out.
-pub(crate) fn ping(destination: Ipv4Addr) -> nix::Result<usize> {
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Raw,
-        SockFlag::empty(),
-        SockProtocol::Icmp,
-    )?;
-    let echo_request = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
-    let destination = SockaddrIn::from(SocketAddrV4::new(destination, 0));
-    sendto(socket.as_raw_fd(), &echo_request, &destination, MsgFlags::empty())
+/// Sends an echo request, from inside the pod the caller is in. The kernel says EPERM when it is rejected on its way out.
+pub(crate) fn ping(destination: IpAddr) -> nix::Result<usize> {
+    let (family, protocol, request) = match destination {
+        IpAddr::V4(_) => (
+            AddressFamily::Inet,
+            SockProtocol::Icmp,
+            [8, 0, 0xf7, 0xff, 0, 0, 0, 0],
+        ),
+        IpAddr::V6(_) => (
+            AddressFamily::Inet6,
+            SockProtocol::IcmpV6,
+            [128, 0, 0, 0, 0, 0, 0, 0],
+        ),
+    };
+    let socket = socket(family, SockType::Raw, SockFlag::empty(), protocol)?;
+    send_raw(&socket, &request, destination)
 }
 
-/// Lets the kernel and `trace` judge the same packets and demands that they agree: who may answer, the source, refusal.
-pub(crate) fn assert_agrees(client: &Pod, rules: &PodRules, protocol: Protocol, destination: SocketAddr) {
-    let port = Port {
-        protocol,
-        number: destination.port(),
-    };
-    let verdict = rules.trace(rules::Packet {
-        destination: destination.ip(),
-        port: Some(port),
-    });
-    for outcome in ask_often(client, protocol, destination, 24).into_keys() {
-        let agrees = match (&verdict, &outcome) {
-            (Verdict::Reject, Outcome::Refused) => true,
-            (Verdict::Translate { endpoints, source }, Outcome::Answered(host, seen)) => {
-                let answered_as = |endpoint: &SocketAddr| {
-                    endpoint
-                        .ip()
-                        .to_string()
-                        .ends_with(&format!("{}{host}", if endpoint.is_ipv4() { '.' } else { ':' }))
-                };
-                source.address == *seen && endpoints.iter().any(answered_as)
-            }
-            _ => false,
-        };
-        assert!(
-            agrees,
-            "{protocol} {destination}: trace says {verdict:?}, the kernel {outcome:?}"
-        );
+/// Sends bytes over IP, on a raw socket.
+pub(crate) fn send_raw(socket: &OwnedFd, bytes: &[u8], destination: IpAddr) -> nix::Result<usize> {
+    let (fd, none) = (socket.as_raw_fd(), MsgFlags::empty());
+    match destination {
+        IpAddr::V4(ip) => sendto(fd, bytes, &SockaddrIn::from(SocketAddrV4::new(ip, 0)), none),
+        IpAddr::V6(ip) => sendto(
+            fd,
+            bytes,
+            &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, 0)),
+            none,
+        ),
     }
 }
 
-/// A capture of everything that leaves or enters a pod by its network interfaces and names an address.
+/// A capture of everything that enters or leaves a pod by some of its interfaces.
 pub(crate) struct Capture {
-    tcpdump: Vec<Child>,
-    client: Pod,
+    socket: OwnedFd,
+    interfaces: BTreeSet<usize>,
 }
 
 impl Capture {
-    pub(crate) fn start(client: &Pod, address: &str) -> Self {
-        let of = |interface: &str| {
-            // An ARP or NDP question for it counts as well.
-            let filter = if address.contains(':') {
-                format!("host {address} or icmp6")
-            } else {
-                format!("host {address} or (arp and host {address})")
-            };
-            let mut command = client.command();
-            command.args([
-                "tcpdump",
-                "-n",
-                "-l",
-                "--immediate-mode",
-                "-i",
-                interface,
-                &filter,
-            ]);
-            command
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap()
+    /// By any that leads out; on loopback the kernel's own refusals travel.
+    pub(crate) fn start(pod: &Pod) -> Self {
+        let interfaces = pod.status.iter().map(|status| status.interface.clone());
+        Self::by(pod, interfaces)
+    }
+
+    /// By one.
+    pub(crate) fn on(pod: &Pod, interface: &str) -> Self {
+        Self::by(pod, std::iter::once(interface.to_owned()))
+    }
+
+    fn by(pod: &Pod, interfaces: impl Iterator<Item = String> + Send) -> Self {
+        let index = |name: String| nix::net::if_::if_nametoindex(name.as_str()).unwrap() as usize;
+        let (kind, flags) = (SockType::Raw, SockFlag::SOCK_NONBLOCK);
+        pod.run(|| Self {
+            socket: socket(AddressFamily::Packet, kind, flags, SockProtocol::EthAll).unwrap(),
+            interfaces: interfaces.map(index).collect(),
+        })
+    }
+
+    /// The frames so far that hold this address anywhere: as destination, in an ARP question, in a neighbour solicitation. Sent
+    /// frames are there once the sender's system call has returned.
+    pub(crate) fn naming(&self, address: IpAddr) -> Vec<Vec<u8>> {
+        let octets = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
         };
-        let mut capture = Self {
-            tcpdump: vec![of("net1"), of("eth0")],
-            client: client.clone(),
-        };
-        for child in &mut capture.tcpdump {
-            wait_until_listening(child);
+        let mut buffer = vec![0; 65_536];
+        let mut naming = Vec::new();
+        while let Ok((n, from)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
+            let frame = &buffer[..n];
+            let is_captured = from.is_some_and(|from| self.interfaces.contains(&from.ifindex()));
+            if is_captured && frame.windows(octets.len()).any(|window| window == octets) {
+                naming.push(frame.to_vec());
+            }
         }
-        capture
+        naming
     }
-
-    /// The lines that name `address`.
-    pub(crate) fn stop(mut self, address: &str) -> Vec<String> {
-        // What was sent has to pass through tcpdump's pipe first: a packet of ours as the last one tells.
-        self.client.run(|| std::thread::sleep(Duration::from_millis(200)));
-        let mut lines = Vec::new();
-        for mut child in self.tcpdump.drain(..) {
-            interrupt(&child);
-            let mut text = String::new();
-            child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-            child.wait().unwrap();
-            lines.extend(
-                text.lines()
-                    .filter(|line| line.contains(address))
-                    .map(str::to_owned),
-            );
-        }
-        lines
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        for mut child in self.tcpdump.drain(..) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn wait_until_listening(child: &mut Child) {
-    let (mut said, mut byte) = (String::new(), [0]);
-    let stderr = child.stderr.as_mut().unwrap();
-    while !said.contains("listening on") || !said.ends_with('\n') {
-        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "tcpdump: {said}");
-        said.push(char::from(byte[0]));
-    }
-}
-
-fn interrupt(child: &Child) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
 }

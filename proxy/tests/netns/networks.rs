@@ -1,0 +1,103 @@
+//! Several Services on several networks, and pods with more than one way to them.
+
+use super::bed::address;
+use super::case::{Case, for_every_backend_and_family};
+use super::cluster::{Service, plan};
+use super::probe::Outcome;
+use super::scene::Scene;
+use rules::Protocol::{Tcp, Udp};
+
+for_every_backend_and_family![
+    many_services_on_one_network_each_reach_their_own_endpoints,
+    services_with_one_port_on_two_networks_each_go_by_their_own_network,
+    a_service_on_a_network_the_pod_is_not_on_is_not_touched,
+    of_two_attachments_to_one_network_the_first_is_used_and_that_is_said,
+];
+
+fn many_services_on_one_network_each_reach_their_own_endpoints(case: Case) {
+    let mut scene = Scene::new(case, &[2, 3]);
+    let services: Vec<Service> = (0..20_u8)
+        .map(|n| Service::new(&format!("web-{n}"), 100 + n).ready(&[2 + n % 2]))
+        .collect();
+    scene.sync_to(&services.iter().collect::<Vec<_>>());
+    for service in &services {
+        let host = service.endpoints[0].host;
+        assert_eq!(
+            scene.ask(Tcp, scene.at(service, 80)).host(),
+            host,
+            "{}",
+            service.name
+        );
+    }
+}
+
+fn services_with_one_port_on_two_networks_each_go_by_their_own_network(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let mut far = scene.bed.pod(3);
+    // Reached by the second network only.
+    scene.bed.attach(&mut far, 2, "net2", 13);
+    far.sh("ip link set net1 down");
+    scene.serve(&far);
+    let mut client = scene.client.clone();
+    scene.bed.attach(&mut client, 2, "net2", 17);
+    scene.client = client;
+    let near = Service::new("near", 10).ready(&[2]);
+    let beyond = Service {
+        network: 2,
+        ..Service::new("beyond", 11).ready(&[13])
+    };
+    scene.sync_to(&[&near, &beyond]);
+    for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+        for (service, host, source) in [
+            (&near, 2, address(1, case.family, 7)),
+            (&beyond, 3, address(2, case.family, 17)),
+        ] {
+            let outcome = scene.ask(protocol, scene.at(service, port));
+            assert!(
+                matches!(outcome, Outcome::Answered(h, seen) if h == host && seen == source),
+                "{}: {outcome:?}",
+                service.name
+            );
+        }
+    }
+    // One of them goes; the other stays.
+    scene.sync_to(&[&beyond]);
+    assert_eq!(scene.ask(Tcp, scene.at(&beyond, 80)).host(), 3);
+}
+
+fn a_service_on_a_network_the_pod_is_not_on_is_not_touched(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let elsewhere = Service {
+        network: 2,
+        ..Service::new("elsewhere", 11).ready(&[13])
+    };
+    let before = scene.client.state();
+    assert!(!scene.sync_to(&[&elsewhere]).written);
+    assert_eq!(scene.client.state(), before);
+}
+
+fn of_two_attachments_to_one_network_the_first_is_used_and_that_is_said(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let mut client = scene.client.clone();
+    scene.bed.attach(&mut client, 1, "net2", 107);
+    scene.client = client;
+    let web = Service::new("web", 10).ready(&[2]);
+    scene.sync_to(&[&web]);
+    for _ in 0..5 {
+        let outcome = scene.ask(Tcp, scene.at(&web, 80));
+        assert!(
+            matches!(outcome, Outcome::Answered(2, seen) if seen == scene.source()),
+            "{outcome:?}"
+        );
+    }
+    let said = plan(&scene.client, &scene.services).shortcomings;
+    let said = said
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(
+        said.contains("2 interfaces") && said.contains("\"net1\""),
+        "{said}"
+    );
+}

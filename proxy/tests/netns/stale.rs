@@ -1,0 +1,88 @@
+//! Flows without connections must not stay with an endpoint that may not have them any more.
+
+use super::case::{Case, for_every_backend_and_family};
+use super::cluster::{Service, ready};
+use super::probe::{host_behind, udp};
+use super::scene::Scene;
+use super::sctp;
+use rules::Protocol::Sctp;
+
+for_every_backend_and_family![
+    an_open_udp_socket_follows_its_service,
+    a_udp_flow_that_began_before_the_rules_is_served_by_them,
+    an_open_udp_socket_stays_with_its_endpoint_while_others_change,
+    a_sctp_association_is_begun_anew_at_an_endpoint_that_is_there,
+];
+
+/// Makes the pod track connections before any rule of ours, as a pod with a firewall of its own does.
+fn track_connections(scene: &Scene) {
+    scene.client.sh("iptables-nft -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT; ip6tables-nft -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT");
+}
+
+/// A server pod cycles: removed, replaced, none for a while, back.
+fn an_open_udp_socket_follows_its_service(case: Case) {
+    let mut scene = Scene::new(case, &[2, 3]);
+    let mut web = Service::new("web", 10);
+    let at = scene.at(&web, 53);
+    // Not connected: connect() would fix the source address for the life of the socket.
+    let socket = scene.client.run(|| udp(at)).unwrap();
+    for hosts in [&[][..], &[2], &[3], &[], &[2], &[2, 3], &[3]] {
+        web.endpoints = ready(hosts);
+        scene.sync_to(&[&web]);
+        let host = host_behind(&socket, at);
+        assert_eq!(host.is_some(), !hosts.is_empty(), "{hosts:?}");
+        assert!(
+            host.is_none_or(|host| hosts.contains(&host)),
+            "{host:?} of {hosts:?}"
+        );
+    }
+    scene.sync_to(&[]);
+    assert_eq!(host_behind(&socket, at), None);
+}
+
+fn a_udp_flow_that_began_before_the_rules_is_served_by_them(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let web = Service::new("web", 10).ready(&[2]);
+    let at = scene.at(&web, 53);
+    track_connections(&scene);
+    let socket = scene.client.run(|| udp(at)).unwrap();
+    assert_eq!(host_behind(&socket, at), None);
+    scene.sync_to(&[&web]);
+    assert_eq!(host_behind(&socket, at), Some(2));
+}
+
+fn an_open_udp_socket_stays_with_its_endpoint_while_others_change(case: Case) {
+    let mut scene = Scene::new(case, &[2, 3, 4]);
+    let mut web = Service::new("web", 10).ready(&[3]);
+    scene.sync_to(&[&web]);
+    let at = scene.at(&web, 53);
+    let socket = scene.client.run(|| udp(at)).unwrap();
+    for hosts in [&[3][..], &[2, 3], &[2, 3, 4], &[3, 4]] {
+        web.endpoints = ready(hosts);
+        scene.sync_to(&[&web]);
+        assert_eq!(host_behind(&socket, at), Some(3), "{hosts:?}");
+    }
+}
+
+fn a_sctp_association_is_begun_anew_at_an_endpoint_that_is_there(case: Case) {
+    let mut scene = Scene::new(case, &[]);
+    let (one, other) = (scene.bed.pod(2), scene.bed.pod(3));
+    let _servers = [&one, &other].map(sctp::Server::start);
+    let mut diameter = Service::new("diameter", 10).ports(&[(Sctp, 3868, sctp::PORT)]);
+    let at = scene.at(&diameter, 3868);
+    let ask = |scene: &Scene| scene.client.run(|| sctp::ask_from(4444, at)).ok();
+    let answered_by =
+        |answer: Option<String>| answer.map(|answer| answer.split(' ').next().unwrap().to_owned());
+    track_connections(&scene);
+    assert_eq!(ask(&scene), None);
+    for (hosts, host) in [
+        (&[2][..], Some("2")),
+        (&[3], Some("3")),
+        (&[], None),
+        (&[2], Some("2")),
+    ] {
+        diameter.endpoints = ready(hosts);
+        scene.sync_to(&[&diameter]);
+        assert_eq!(answered_by(ask(&scene)).as_deref(), host);
+    }
+}
