@@ -14,6 +14,7 @@ pub mod address;
 pub mod config;
 pub mod names;
 pub mod network_status;
+pub mod rules_applied;
 pub mod service;
 pub mod service_network;
 

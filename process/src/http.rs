@@ -18,7 +18,12 @@ struct Shared {
 }
 
 /// Serves until the returned future is dropped.
-pub(crate) async fn serve(listener: TcpListener, health: Health, registry: Registry) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    health: Health,
+    registry: Registry,
+    more: Router,
+) -> std::io::Result<()> {
     let shared = Shared {
         health,
         registry: Arc::new(registry),
@@ -27,7 +32,8 @@ pub(crate) async fn serve(listener: TcpListener, health: Health, registry: Regis
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(shared);
+        .with_state(shared)
+        .merge(more);
     axum::serve(listener, router).await
 }
 
@@ -93,7 +99,7 @@ mod tests {
         counter.inc();
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, health.clone(), registry));
+        let server = tokio::spawn(serve(listener, health.clone(), registry, Router::new()));
 
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));

@@ -14,4 +14,4 @@ mod signal;
 
 pub use args::ProcessArgs;
 pub use health::Health;
-pub use run::{Error, Identity, Process, run};
+pub use run::{Error, Identity, Process, run, run_with_routes};

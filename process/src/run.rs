@@ -2,6 +2,7 @@
 
 use crate::args::ProcessArgs;
 use crate::{Health, client, http, logs, signal};
+use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use std::io;
@@ -87,6 +88,22 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    run_with_routes(identity, args, registry, Router::new(), work).await
+}
+
+/// [`run`] with more to be served beside health and metrics.
+pub async fn run_with_routes<W, F, E>(
+    identity: Identity,
+    args: &ProcessArgs,
+    registry: Registry,
+    routes: Router,
+    work: W,
+) -> Result<(), Error>
+where
+    W: FnOnce(Process) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let Identity { name, version, http } = identity;
     // An error only says that a provider is installed already, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -102,7 +119,7 @@ where
     };
     info!(name, version, http = %address, "Started");
 
-    let server = http::serve(listener, process.health.clone(), registry);
+    let server = http::serve(listener, process.health.clone(), registry, routes);
     let shutdown = process.shutdown.clone();
     let outcome = async move {
         work(process).await.map_err(|error| Error::Work {

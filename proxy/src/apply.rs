@@ -8,7 +8,7 @@ use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
 use crate::netlink::Netlink;
 use crate::routes::Routes;
-use crate::{conntrack, routes};
+use crate::{conntrack, original, routes};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rules::{Family, PodRules, Source};
@@ -84,6 +84,9 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     routes.remove_others(&mut netlink, &rules.routes())?;
     if both != vips {
         written |= backend.refuse(&Held::Exactly(both), &vips)?;
+    }
+    if matches!(held, Held::Unknown) {
+        original::remove()?;
     }
     let conntrack = conntrack::forget(&conntrack::changed(held, &rules))
         .err()

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::condition::OwnPod;
 use clap::{Parser, Subcommand, ValueEnum};
 use process::ProcessArgs;
 
@@ -17,6 +18,14 @@ pub struct Args {
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
+    /// Namespace of the Pod this runs in, on which the condition multusservice.cni.cncf.io/RulesApplied is kept
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", requires = "pod_name")]
+    pub pod_namespace: Option<String>,
+
+    /// Name of that Pod; without it the condition is only logged
+    #[arg(long, env = "POD_NAME", value_name = "NAME", requires = "pod_namespace")]
+    pub pod_name: Option<String>,
+
     /// Socket of the container runtime [default: the first that answers of CRI-O's, containerd's and k3s' usual ones]
     #[arg(long, value_name = "PATH", global = true)]
     pub container_runtime_endpoint: Option<String>,
@@ -32,6 +41,16 @@ pub struct Args {
     /// What all binaries of this project have
     #[command(flatten)]
     pub process: ProcessArgs,
+}
+
+impl Args {
+    /// The Pod this runs in, if it does.
+    pub fn own_pod(&self) -> Option<OwnPod> {
+        Some(OwnPod {
+            namespace: self.pod_namespace.clone()?,
+            name: self.pod_name.clone()?,
+        })
+    }
 }
 
 /// Ways of writing rules.

@@ -5,7 +5,7 @@
 
 mod pod;
 
-pub use pod::LocalPod;
+pub use pod::{LocalPod, NodePod};
 
 use api::NetworkRef;
 use rules::{
@@ -24,6 +24,8 @@ pub struct Index {
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     /// By UID.
     pods: BTreeMap<String, LocalPod>,
+    /// Proxies of the archived Go project on this node, by UID.
+    originals: BTreeMap<String, ObjectName>,
     networks: BTreeMap<NetworkRef, Arc<NetworkRules>>,
     stale_networks: BTreeSet<NetworkRef>,
     stale_pods: BTreeSet<String>,
@@ -111,7 +113,14 @@ impl Index {
     }
 
     /// A pod of this node was added or changed.
-    pub fn apply_pod(&mut self, pod: LocalPod) {
+    pub fn apply_pod(&mut self, pod: NodePod) {
+        let pod = match pod {
+            NodePod::Attached(pod) => pod,
+            NodePod::OriginalProxy { uid, name } => {
+                self.originals.insert(uid, name);
+                return;
+            }
+        };
         if self.pods.get(&pod.uid) != Some(&pod) {
             self.stale_pods.insert(pod.uid.clone());
             self.pods.insert(pod.uid.clone(), pod);
@@ -120,17 +129,19 @@ impl Index {
 
     /// A pod is gone.
     pub fn delete_pod(&mut self, uid: &str) {
+        self.originals.remove(uid);
         if self.pods.remove(uid).is_some() {
             self.stale_pods.insert(uid.to_owned());
         }
     }
 
     /// The pods are these and no others.
-    pub fn reset_pods(&mut self, pods: Vec<LocalPod>) {
-        let listed: BTreeSet<_> = pods.iter().map(|pod| pod.uid.clone()).collect();
+    pub fn reset_pods(&mut self, pods: Vec<NodePod>) {
+        let listed: BTreeSet<_> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
         let gone: Vec<_> = self
             .pods
             .keys()
+            .chain(self.originals.keys())
             .filter(|uid| !listed.contains(*uid))
             .cloned()
             .collect();
@@ -145,6 +156,16 @@ impl Index {
     /// A pod of this node.
     pub fn pod(&self, uid: &str) -> Option<&LocalPod> {
         self.pods.get(uid)
+    }
+
+    /// All pods of this node that Multus attached, in the order of their UIDs.
+    pub fn pods(&self) -> impl Iterator<Item = &LocalPod> {
+        self.pods.values()
+    }
+
+    /// A proxy of the archived Go project on this node.
+    pub fn original_proxy(&self) -> Option<&ObjectName> {
+        self.originals.values().next()
     }
 
     /// What the namespace of a pod must hold, and what the pod lacks.

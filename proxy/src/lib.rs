@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ─► serve ─► sync (driver) ── watches ─► index [pure] ─► rules::plan [pure]
-//!                    │
+//!                    │ ◄─ tampering (what others change)
 //!                    └─► attempt ── sandbox (CRI) ─► netns ─► apply ─┬─► backend ─► render [pure]
 //!                                                                   ├─► routes
 //!                                                                   └─► conntrack
@@ -14,15 +14,19 @@ pub mod apply;
 pub mod args;
 pub mod backend;
 pub mod cleanup;
+pub mod condition;
 mod conntrack;
 pub mod events;
 pub mod index;
 pub mod metrics;
 mod netlink;
 pub mod netns;
+mod original;
 pub mod render;
 mod routes;
 pub mod sandbox;
 pub mod serve;
+pub mod state;
 pub mod sync;
+mod tampering;
 pub mod watches;

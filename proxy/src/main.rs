@@ -7,7 +7,8 @@ use proxy::args::{Args, Command};
 use proxy::cleanup::cleanup;
 use proxy::metrics::Metrics;
 use proxy::sandbox::cri::Cri;
-use proxy::serve::{clean_and_wait, serve};
+use proxy::serve::{Serving, clean_and_wait, serve};
+use proxy::state;
 use std::net::{Ipv4Addr, SocketAddr};
 
 const IDENTITY: process::Identity = process::Identity {
@@ -35,8 +36,16 @@ async fn main() -> anyhow::Result<()> {
             )?;
             let mut registry = Registry::default();
             let metrics = Metrics::new(&mut registry);
-            let work = |process| serve(process, &node_name, runtime, args.backend, metrics);
-            Ok(process::run(IDENTITY, &args.process, registry, work).await?)
+            let (routes, questions) = state::endpoint();
+            let how = Serving {
+                node_name: &node_name,
+                own_pod: args.own_pod(),
+                runtime,
+                backend: args.backend,
+            };
+            let work = |process| serve(process, how, metrics, questions);
+            let run = process::run_with_routes(IDENTITY, &args.process, registry, routes, work);
+            Ok(Box::pin(run).await?)
         }
     }
 }

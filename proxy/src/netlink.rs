@@ -50,6 +50,20 @@ where
         ))
     }
 
+    /// The one message that answers `request`.
+    pub(crate) fn ask(&mut self, request: &M) -> io::Result<M> {
+        self.send(request, NLM_F_REQUEST)?;
+        loop {
+            for message in self.receive()? {
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => return Ok(inner),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Sends one change and waits until the kernel has made it. `flags` beside request and ack.
     pub(crate) fn change(&mut self, request: &M, flags: u16) -> io::Result<()> {
         self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;

@@ -6,7 +6,7 @@
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -112,6 +112,12 @@ impl Netns {
         )]
         nix::sched::setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::Enter(errno.into()))
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Error {
 /// Our routes in one namespace, as read once.
 pub(crate) struct Routes {
     held: BTreeMap<IpAddr, Via>,
+    /// Those of the proxy of the archived Go project, which marked them as the kernel's.
+    originals: BTreeMap<IpAddr, RouteMessage>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ type Socket = Netlink<RouteNetlinkMessage>;
 impl Routes {
     /// Reads ours from the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Socket) -> Result<Self, Error> {
-        let mut held = BTreeMap::new();
+        let (mut held, mut originals) = (BTreeMap::new(), BTreeMap::new());
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
@@ -70,8 +72,9 @@ impl Routes {
                 .dump(&RouteNetlinkMessage::GetRoute(request))
                 .map_err(Error::Read)?;
             held.extend(routes.iter().filter_map(own));
+            originals.extend(routes.into_iter().filter_map(original));
         }
-        Ok(Self { held })
+        Ok(Self { held, originals })
     }
 
     /// Adds what is missing and mends what differs. Returns the VIPs to which somebody else has a route already.
@@ -91,6 +94,8 @@ impl Routes {
             let flags = match self.held.get(vip) {
                 Some(held) if *held == via => continue,
                 Some(_) => NLM_F_CREATE | NLM_F_REPLACE,
+                // Taken over in place: there is a way to the VIP all the time.
+                None if self.originals.remove(vip).is_some() => NLM_F_CREATE | NLM_F_REPLACE,
                 None => NLM_F_CREATE | NLM_F_EXCL,
             };
             match netlink.change(&RouteNetlinkMessage::NewRoute(message(*vip, via)), flags) {
@@ -137,6 +142,26 @@ impl Routes {
         }
         Ok(())
     }
+
+    /// Removes what the proxy of the archived Go project left to these VIPs.
+    pub(crate) fn remove_originals(
+        &mut self,
+        netlink: &mut Socket,
+        vips: impl Iterator<Item = IpAddr>,
+    ) -> Result<(), Error> {
+        for vip in vips {
+            let Some(route) = self.originals.remove(&vip) else {
+                continue;
+            };
+            match netlink.change(&RouteNetlinkMessage::DelRoute(route), 0) {
+                Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => {
+                    return Err(Error::Remove { vip, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 fn message(vip: IpAddr, via: Via) -> RouteMessage {
@@ -178,6 +203,38 @@ fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
     {
         return None;
     }
+    destination(route)
+}
+
+/// A host route "proto kernel" that the kernel never makes by itself: its own are on-link in scope.
+fn original(message: RouteNetlinkMessage) -> Option<(IpAddr, RouteMessage)> {
+    let RouteNetlinkMessage::NewRoute(route) = message else {
+        return None;
+    };
+    let RouteHeader {
+        protocol,
+        table,
+        kind,
+        scope,
+        destination_prefix_length: 32,
+        ..
+    } = route.header
+    else {
+        return None;
+    };
+    let by_hand = protocol == RouteProtocol::Kernel
+        && table == RouteHeader::RT_TABLE_MAIN
+        && kind == RouteType::Unicast
+        && scope == RouteScope::Universe;
+    let has_gateway = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Gateway(_));
+    if !by_hand || route.attributes.iter().any(has_gateway) {
+        return None;
+    }
+    let (vip, via) = destination(&route)?;
+    via.source.map(|_| (vip, route))
+}
+
+fn destination(route: &RouteMessage) -> Option<(IpAddr, Via)> {
     let (mut vip, mut via) = (
         None,
         Via {

@@ -4,12 +4,16 @@
 
 use crate::args::BackendChoice;
 use crate::backend::iptables::Iptables;
+use crate::backend::{self, Backend};
 use crate::cleanup::cleanup;
+use crate::condition::{self, OwnPod, Verdict};
 use crate::metrics::Metrics;
+use crate::sandbox::SandboxSource;
 use crate::sandbox::cri::Cri;
-use crate::sandbox::{self, SandboxSource};
-use crate::sync::Context;
-use crate::{backend, events, netns, sync, watches};
+use crate::state::Questions;
+use crate::sync::{Context, Telling};
+use crate::{events, sync, watches};
+use api::rules_applied::Reason;
 use process::{Health, Process};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,54 +26,89 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No backend.
-    #[error(transparent)]
-    Backend(#[from] backend::Error),
-    /// No namespace to try backends in.
-    #[error(transparent)]
-    Netns(#[from] netns::Error),
-    /// The event writer stopped although the driver has not.
-    #[error("events are not written any more")]
-    Events,
+    /// A writer stopped although the driver has not.
+    #[error("events and the condition are not written any more")]
+    Writers,
+}
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Serving<'a> {
+    /// The Node whose pods are served.
+    pub node_name: &'a str,
+    /// Where the condition is kept.
+    pub own_pod: Option<OwnPod>,
+    /// Socket of the container runtime.
+    pub runtime: Option<&'a str>,
+    /// The backend asked for.
+    pub backend: BackendChoice,
 }
 
 /// Serves the pods of a node until asked to stop.
 pub async fn serve(
     process: Process,
-    node_name: &str,
-    runtime: Option<&str>,
-    choice: BackendChoice,
+    how: Serving<'_>,
     metrics: Metrics,
+    questions: Questions,
 ) -> Result<(), Error> {
+    let (notices, events) = events::channel();
+    let (reporter, condition) = condition::channel();
+    let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
+    let own_pod = how.own_pod.clone();
+    let written = async {
+        tokio::join!(
+            events.run(client.clone(), how.node_name),
+            condition.run(client.clone(), own_pod)
+        )
+    };
+    tokio::select! {
+        () = serve_pods(process, &how, Telling { notices, reporter, metrics }, questions) => Ok(()),
+        _ = written => if shutdown.is_cancelled() { Ok(()) } else { Err(Error::Writers) },
+    }
+}
+
+/// Ends only when asked to: what is missing on the node is waited for and said in the condition.
+async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, questions: Questions) {
     let Process {
         client,
         health,
         shutdown,
     } = process;
-    let backend = match choice {
+    let reporter = telling.reporter.clone();
+    let missing = |reason| {
+        let reporter = reporter.clone();
+        move |why: &str| reporter.report(Verdict::of_the_node(reason, why))
+    };
+    let probe = || async { choose(how.backend) };
+    let Some(backend) = persist(&health, &shutdown, missing(Reason::KernelLacksBackend), probe).await else {
+        return;
+    };
+    info!(backend = backend.name(), "Chose the backend");
+    let no_runtime = missing(Reason::NoRuntimeSocket);
+    let Some(sandboxes) = persist(&health, &shutdown, &no_runtime, || Cri::connect(how.runtime)).await else {
+        return;
+    };
+    let Some(earlier) = persist(&health, &shutdown, &no_runtime, || sandboxes.ready()).await else {
+        return;
+    };
+    reporter.report(Verdict::of_the_node(Reason::Starting, "reading the cluster"));
+    let context = Context::new(Arc::new(sandboxes), backend, earlier, telling);
+    let updates = watches::updates(&client, how.node_name);
+    sync::run(context, updates, questions, health, shutdown).await;
+}
+
+fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, backend::Error> {
+    match choice {
         // Auto has one choice more once there is an nftables backend.
-        BackendChoice::Auto | BackendChoice::IpTables => Iptables::probe()?,
-    };
-    info!(backend = backend::Backend::name(&backend), "Chose the backend");
-    let Some(sandboxes) = connect(runtime, &health, &shutdown).await else {
-        return Ok(());
-    };
-    let Some(earlier) = ready(&sandboxes, &health, &shutdown).await else {
-        return Ok(());
-    };
-    let (notices, writer) = events::channel();
-    let context = Context::new(Arc::new(sandboxes), Arc::new(backend), earlier, notices, metrics);
-    let updates = watches::updates(&client, node_name);
-    tokio::select! {
-        () = sync::run(context, updates, health, shutdown.clone()) => Ok(()),
-        () = writer.run(client, node_name) => if shutdown.is_cancelled() { Ok(()) } else { Err(Error::Events) },
+        BackendChoice::Auto | BackendChoice::IpTables => Ok(Arc::new(Iptables::probe()?)),
     }
 }
 
 /// Cleans the node, then stays Ready until asked to stop.
 pub async fn clean_and_wait(process: Process, runtime: Option<&str>) -> Result<(), Error> {
     let Process { health, shutdown, .. } = process;
-    let Some(sandboxes) = connect(runtime, &health, &shutdown).await else {
+    let connect = || Cri::connect(runtime);
+    let Some(sandboxes) = persist(&health, &shutdown, |_| {}, connect).await else {
         return Ok(());
     };
     let mut clean = false;
@@ -85,22 +124,16 @@ pub async fn clean_and_wait(process: Process, runtime: Option<&str>) -> Result<(
     Ok(())
 }
 
-/// Waits for a runtime: it may start after us. `None`: asked to stop meanwhile.
-async fn connect(endpoint: Option<&str>, health: &Health, shutdown: &CancellationToken) -> Option<Cri> {
-    persist(health, shutdown, || Cri::connect(endpoint)).await
-}
-
-async fn ready(
-    sandboxes: &Cri,
+/// Asks until there is an answer; what is missing may come after us. `None`: asked to stop meanwhile.
+async fn persist<T, E, F>(
     health: &Health,
     shutdown: &CancellationToken,
-) -> Option<std::collections::BTreeSet<String>> {
-    persist(health, shutdown, || sandboxes.ready()).await
-}
-
-async fn persist<T, F>(health: &Health, shutdown: &CancellationToken, mut ask: impl FnMut() -> F) -> Option<T>
+    say: impl Fn(&str),
+    mut ask: impl FnMut() -> F,
+) -> Option<T>
 where
-    F: Future<Output = Result<T, sandbox::Error>>,
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
 {
     let mut said = String::new();
     while !shutdown.is_cancelled() {
@@ -110,6 +143,7 @@ where
             Err(error) if error.to_string() != said => {
                 said = error.to_string();
                 warn!("{said}");
+                say(&said);
             }
             Err(_) => {}
         }

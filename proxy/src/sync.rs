@@ -5,15 +5,21 @@
 //! keeps nobody waiting but itself.
 
 mod attempt;
+mod heard;
 mod pods;
 mod retry;
+mod standing;
 
 use crate::backend::Backend;
+use crate::condition::{Reporter, Verdict};
 use crate::events::Notices;
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
+use crate::state::{Condition, Questions, ServiceNotServed, State};
+use crate::tampering::{Listener, Notification};
 use crate::watches::{Change, Update};
+use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pods::Pods;
 use process::Health;
@@ -33,6 +39,16 @@ const BEAT: Duration = Duration::from_secs(10);
 /// How long work under way may take when the process is asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Who is told how things stand.
+pub struct Telling {
+    /// Pods, what they lack.
+    pub notices: Notices,
+    /// The own Pod, how the node stands.
+    pub reporter: Reporter,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
 /// What the driver works with.
 pub struct Context {
     /// Finds sandboxes.
@@ -41,10 +57,8 @@ pub struct Context {
     pub backend: Arc<dyn Backend>,
     /// The sandboxes that were there before this process: an earlier one may have written into them.
     pub earlier: BTreeSet<String>,
-    /// Where pods are told what they lack.
-    pub notices: Notices,
-    /// What is counted.
-    pub metrics: Metrics,
+    /// Who is told how things stand.
+    pub telling: Telling,
     limit: Arc<Semaphore>,
 }
 
@@ -54,15 +68,13 @@ impl Context {
         sandboxes: Arc<dyn SandboxSource>,
         backend: Arc<dyn Backend>,
         earlier: BTreeSet<String>,
-        notices: Notices,
-        metrics: Metrics,
+        telling: Telling,
     ) -> Self {
         Self {
             sandboxes,
             backend,
             earlier,
-            notices,
-            metrics,
+            telling,
             limit: Arc::new(Semaphore::new(WORKERS)),
         }
     }
@@ -72,6 +84,7 @@ impl Context {
 pub async fn run(
     context: Context,
     updates: impl Stream<Item = Update>,
+    mut questions: Questions,
     health: Health,
     shutdown: CancellationToken,
 ) {
@@ -82,23 +95,44 @@ pub async fn run(
         pods: Pods::new(Arc::new(context)),
         said: BTreeSet::new(),
     };
+    let listener = Listener::open()
+        .inspect_err(|error| {
+            warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 30 s");
+        })
+        .ok();
+    if listener.is_some() {
+        sync.pods.listens();
+    }
     let mut beat = tokio::time::interval(BEAT);
     tokio::pin!(updates);
     loop {
         tokio::select! {
             Some(update) = updates.next() => sync.update(update),
             () = sync.pods.progress(&sync.index) => {}
+            notification = heard(listener.as_ref()) => sync.pods.heard(notification),
+            Some(question) = questions.recv() => {
+                // Whoever asked may have gone.
+                let _ = question.send(sync.state(health.is_ready()));
+            }
             _ = beat.tick() => {}
             () = shutdown.cancelled() => break,
         }
         health.beat();
         if sync.lists.are_complete() {
             sync.act();
-            health.set_ready(sync.pods.tried_all());
+            health.set_ready(sync.is_ready());
+            sync.report();
         }
     }
     if tokio::time::timeout(DRAIN, sync.pods.drain()).await.is_err() {
         warn!("Stopping although work in a network namespace is unfinished");
+    }
+}
+
+async fn heard(listener: Option<&Listener>) -> Notification {
+    match listener {
+        Some(listener) => listener.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -160,8 +194,14 @@ impl Sync {
         }
     }
 
-    /// Starts work for every pod that something changed for.
+    /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and
+    /// again, what the other did.
     fn act(&mut self) {
+        if self.index.original_proxy().is_some() {
+            self.pods.hold();
+            return;
+        }
+        self.pods.go_on(&self.index);
         let stale = self.index.take_stale();
         if stale.is_empty() && self.acted {
             return;
@@ -175,6 +215,54 @@ impl Sync {
             self.pods.start(uid, &self.index);
         }
         self.say_what_is_not_served();
+    }
+
+    fn is_ready(&self) -> bool {
+        self.acted && self.pods.tried_all() && self.index.original_proxy().is_none()
+    }
+
+    /// Says how the node stands, when anything happened to a pod.
+    fn report(&mut self) {
+        let verdict = match self.index.original_proxy() {
+            Some(name) => Verdict::of_the_node(
+                Reason::OriginalProxyRuns,
+                &format!(
+                    "pod {name} runs the archived multus-proxy on this node and serves the same Services: nothing is written until its DaemonSet is deleted"
+                ),
+            ),
+            None if !self.pods.tried_all() => return,
+            None => match self.pods.verdict() {
+                Some(verdict) => verdict,
+                None => return,
+            },
+        };
+        self.pods.context().telling.reporter.report(verdict);
+    }
+
+    fn state(&self, ready: bool) -> State {
+        let Verdict {
+            holds,
+            reason,
+            message,
+        } = self.pods.context().telling.reporter.current();
+        let not_served = self.index.unserved().into_iter();
+        State {
+            backend: self.pods.context().backend.name(),
+            ready,
+            condition: Condition {
+                status: holds,
+                reason: reason.as_str(),
+                message,
+            },
+            pods: self.pods.state(&self.index),
+            services_not_served: not_served
+                .map(|(service, why)| ServiceNotServed {
+                    service: service.to_string(),
+                    why: why.to_string(),
+                })
+                .collect(),
+            refused_addresses: self.index.refused_addresses().map(ToString::to_string).collect(),
+        }
     }
 
     fn say_what_is_not_served(&mut self) {

@@ -3,7 +3,7 @@
 //! Reads only. An object that cannot be read is a value and stops no watch; a new list replaces the old one only when it is
 //! complete, so that a watch that begins anew takes nothing away meanwhile.
 
-use crate::index::LocalPod;
+use crate::index::NodePod;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
@@ -35,8 +35,8 @@ pub enum Update {
     Service(Change<(ObjectName, Result<ServedService, NotServed>)>),
     /// A slice; `None` when it does not count.
     Slice(Change<(ObjectName, Option<Slice>)>),
-    /// A pod by UID; `None` when it has no second network.
-    Pod(Change<(String, Option<LocalPod>)>),
+    /// A pod by UID; `None` when it does not matter.
+    Pod(Change<(String, Option<NodePod>)>),
 }
 
 /// All changes, for ever.
@@ -138,12 +138,12 @@ fn slice(object: &Guarded<EndpointSlice>) -> (ObjectName, Option<Slice>) {
     (name, read.ok())
 }
 
-fn pod(object: &Guarded<Pod>) -> (String, Option<LocalPod>) {
+fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
     let uid = object.uid().unwrap_or_default();
     if let Err(error) = &object.0 {
         warn!(pod = %name_of(object), %error, "Pod cannot be read");
     }
-    (uid, object.0.as_ref().ok().and_then(LocalPod::parse))
+    (uid, object.0.as_ref().ok().and_then(NodePod::parse))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "apiserver/admission.rs"]
+mod admission;
 #[path = "netns/bed.rs"]
 mod bed;
 #[path = "apiserver/node.rs"]
@@ -24,6 +26,8 @@ mod sctp;
 mod server;
 #[path = "apiserver/serving.rs"]
 mod serving;
+#[path = "apiserver/tampering.rs"]
+mod tampering;
 #[path = "netns/wire.rs"]
 #[expect(
     dead_code,

@@ -155,39 +155,54 @@ impl Iptables {
             chains: BTreeMap::new(),
             missing_jumps: table.jumps().to_vec(),
         };
-        if !self.may_hold(family, table) {
+        let Some(listing) = self.listing(family, table)? else {
             return Ok(nothing);
-        }
-        let program = self.variant.program(family);
-        // Not the crate's list_chains: it takes a failed run for an empty table.
-        let output = self.crate_iptables(family).execute(table.name(), "-S");
-        let output = output.map_err(|error| Error::Refused {
-            program,
-            stderr: excerpt(&error.to_string()),
-        })?;
-        if !output.status.success() {
-            return Err(Error::Refused {
-                program,
-                stderr: excerpt(&String::from_utf8_lossy(&output.stderr)),
-            });
-        }
-        let listing = String::from_utf8_lossy(&output.stdout).into_owned();
-        let ours = |line: &str| {
-            line.strip_prefix("-N ")
-                .filter(|chain| chain.starts_with(CHAIN_PREFIX))
-                .map(str::to_owned)
         };
         let missing = |(hook, rule): &(&'static str, String)| {
             !listing.lines().any(|line| line == format!("-A {hook} {rule}"))
         };
         Ok(Found {
-            chains: listing
-                .lines()
-                .filter_map(ours)
-                .map(|chain| (chain, None))
+            chains: chains_in(&listing, CHAIN_PREFIX)
+                .map(|chain| (chain.to_owned(), None))
                 .collect(),
             missing_jumps: nothing.missing_jumps.into_iter().filter(missing).collect(),
         })
+    }
+
+    /// What `iptables -S` prints of a table; `None` when it holds nothing for sure.
+    fn listing(self, family: Family, table: Table) -> Result<Option<String>, Error> {
+        if !self.may_hold(family, table) {
+            return Ok(None);
+        }
+        let program = self.variant.program(family);
+        let refused = |why: &str| Error::Refused {
+            program,
+            stderr: excerpt(why),
+        };
+        // Not the crate's list_chains: it takes a failed run for an empty table.
+        let output = self.crate_iptables(family).execute(table.name(), "-S");
+        let output = output.map_err(|error| refused(&error.to_string()))?;
+        if !output.status.success() {
+            return Err(refused(&String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// Removes the chains whose names begin with `prefix`, and every rule elsewhere that leads to one of them, in one transaction:
+    /// a run of a program per chain would take minutes where there are thousands. Returns what `iptables -S` printed before, if
+    /// there was something to remove.
+    pub(crate) fn remove_chains(
+        self,
+        family: Family,
+        table: Table,
+        prefix: &str,
+    ) -> Result<Option<String>, Error> {
+        let listing = self.listing(family, table)?;
+        let found = listing.and_then(|listing| Some((removal(&listing, table, prefix)?, listing)));
+        if let Some((text, _)) = &found {
+            self.restore_text(family, text)?;
+        }
+        Ok(found.map(|(_, listing)| listing))
     }
 
     /// Whether reading a table cannot create it: iptables-legacy makes a table by looking at it, and both variants fail where the
@@ -203,6 +218,10 @@ impl Iptables {
     }
 
     fn restore(self, family: Family, table: Table, change: &Change) -> Result<(), Error> {
+        self.restore_text(family, &change.text(table))
+    }
+
+    fn restore_text(self, family: Family, text: &str) -> Result<(), Error> {
         let program = self.variant.restore(family);
         let run = |source| Error::Run { program, source };
         let mut command = Command::new(program);
@@ -216,7 +235,7 @@ impl Iptables {
             .spawn()
             .map_err(run)?;
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        let written = stdin.write_all(change.text(table).as_bytes());
+        let written = stdin.write_all(text.as_bytes());
         drop(stdin);
         let output = child.wait_with_output().map_err(run)?;
         if !output.status.success() {
@@ -229,28 +248,10 @@ impl Iptables {
         written.map_err(run)
     }
 
-    /// Removes our jumps and chains from a table of both families, by the crate: rule by rule, whatever state they are in.
+    /// Removes our jumps and chains from a table of both families.
     fn remove(self, table: Table) -> Result<(), Error> {
         for family in Family::ALL {
-            let found = self.read(family, table)?;
-            let iptables = self.crate_iptables(family);
-            let refused = |error: Box<dyn std::error::Error>| Error::Refused {
-                program: iptables.cmd,
-                stderr: excerpt(&error.to_string()),
-            };
-            if found.chains.is_empty() {
-                continue;
-            }
-            for (hook, rule) in table.jumps() {
-                iptables.delete_all(table.name(), hook, &rule).map_err(refused)?;
-            }
-            // Emptied first: a chain that another refers to cannot be deleted.
-            for chain in found.chains.keys() {
-                iptables.flush_chain(table.name(), chain).map_err(refused)?;
-            }
-            for chain in found.chains.keys() {
-                iptables.delete_chain(table.name(), chain).map_err(refused)?;
-            }
+            self.remove_chains(family, table, CHAIN_PREFIX)?;
         }
         Ok(())
     }
@@ -334,6 +335,47 @@ fn of_family<T>(
     }
 }
 
+/// The user-defined chains in what `iptables -S` prints that begin with `prefix`.
+fn chains_in<'a>(listing: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    let names = listing.lines().filter_map(|line| line.strip_prefix("-N "));
+    names.filter(move |name| name.starts_with(prefix))
+}
+
+/// What to give to `iptables-restore` to be rid of those chains; `None` when there are none. Pure.
+fn removal(listing: &str, table: Table, prefix: &str) -> Option<String> {
+    let chains: Vec<_> = chains_in(listing, prefix).collect();
+    if chains.is_empty() {
+        return None;
+    }
+    let leads_to_one = |rule: &str| {
+        let mut words = rule.split(' ').skip_while(|word| !matches!(*word, "-j" | "-g"));
+        words.nth(1).is_some_and(|target| target.starts_with(prefix))
+    };
+    let elsewhere = listing.lines().filter_map(|line| line.strip_prefix("-A "));
+    let jumps = elsewhere.filter(|rule| !rule.starts_with(prefix) && leads_to_one(rule));
+    // A declared chain is emptied; one that another leads to cannot be deleted.
+    let lines = std::iter::once(format!("*{}", table.name()))
+        .chain(chains.iter().map(|chain| format!(":{chain} - [0:0]")))
+        .chain(jumps.map(|rule| format!("-D {rule}")))
+        .chain(chains.iter().map(|chain| format!("-X {chain}")))
+        .chain(["COMMIT".to_owned(), String::new()]);
+    Some(lines.collect::<Vec<_>>().join("\n"))
+}
+
 fn excerpt(text: &str) -> String {
     text.trim().chars().take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "-P OUTPUT ACCEPT\n-N MSP-SERVICES\n-N MSP-SVC-1\n-N OWNERS\n-A OUTPUT -j MSP-SERVICES\n-A OUTPUT -m comment --comment \"see MSP-SERVICES\" -j OWNERS\n-A MSP-SERVICES -d 172.30.0.10/32 -p tcp -j MSP-SVC-1\n-A OWNERS -p tcp -g MSP-SVC-1\n";
+
+    #[test]
+    fn removal_takes_chains_and_what_leads_to_them_and_nothing_else() {
+        let want = "*nat\n:MSP-SERVICES - [0:0]\n:MSP-SVC-1 - [0:0]\n-D OUTPUT -j MSP-SERVICES\n-D OWNERS -p tcp -g MSP-SVC-1\n-X MSP-SERVICES\n-X MSP-SVC-1\nCOMMIT\n";
+        assert_eq!(removal(LISTING, Table::Nat, CHAIN_PREFIX).as_deref(), Some(want));
+        assert_eq!(removal("-P OUTPUT ACCEPT\n", Table::Nat, CHAIN_PREFIX), None);
+    }
 }

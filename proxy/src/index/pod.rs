@@ -14,6 +14,65 @@ use std::net::IpAddr;
 /// On the mirror pod of a static pod: the UID under which the kubelet gave it to the runtime.
 const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
+/// A pod of this node that matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePod {
+    /// Multus attached it.
+    Attached(LocalPod),
+    /// It runs the proxy of the archived Go project, which writes into the same namespaces for the same Services.
+    OriginalProxy {
+        /// Its UID.
+        uid: String,
+        /// Its name.
+        name: ObjectName,
+    },
+}
+
+impl NodePod {
+    /// Reads a pod as a watch delivers it. `None`: it does not matter.
+    pub fn parse(pod: &Pod) -> Option<Self> {
+        if is_original_proxy(pod) {
+            return Some(Self::OriginalProxy {
+                uid: pod.metadata.uid.clone()?,
+                name: name_of(pod),
+            });
+        }
+        LocalPod::parse(pod).map(Self::Attached)
+    }
+
+    /// Its UID.
+    pub fn uid(&self) -> &str {
+        match self {
+            Self::Attached(pod) => &pod.uid,
+            Self::OriginalProxy { uid, .. } => uid,
+        }
+    }
+}
+
+/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs: labels alone anybody may use, and a proxy that
+/// stops for them could be stopped by any tenant.
+fn is_original_proxy(pod: &Pod) -> bool {
+    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network == Some(true)) else {
+        return false;
+    };
+    let runs_it = spec.containers.iter().any(|container| {
+        let program = container.command.iter().flatten().next();
+        program.is_some_and(|program| program == "multus-proxy" || program.ends_with("/multus-proxy"))
+    });
+    let labels = pod.metadata.labels.iter().flatten();
+    let labelled = labels
+        .into_iter()
+        .any(|(key, value)| matches!(key.as_str(), "app" | "name") && value == "multus-proxy");
+    runs_it && labelled
+}
+
+fn name_of(pod: &Pod) -> ObjectName {
+    ObjectName {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
 /// A pod that may have a second network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPod {
@@ -52,10 +111,7 @@ impl LocalPod {
         addresses.extend(attachments.iter().flatten().flat_map(|status| &status.addresses));
         addresses.retain(|address| api::address::check(*address).is_ok());
         Some(Self {
-            name: ObjectName {
-                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-                name: pod.metadata.name.clone().unwrap_or_default(),
-            },
+            name: name_of(pod),
             runtime_uid: annotations.get(STATIC_UID_ANNOTATION).unwrap_or(&uid).clone(),
             uid,
             attachments: attachments.map_err(|error: ParseNetworkStatus| error.to_string()),
@@ -121,6 +177,20 @@ mod tests {
         assert_eq!(
             pod.addresses,
             BTreeSet::from(["10.128.0.7".parse().unwrap(), "10.1.0.7".parse().unwrap()])
+        );
+    }
+
+    #[rstest]
+    #[case::it(json!({"app": "multus-proxy", "name": "multus-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["/usr/bin/multus-proxy"]}]}), true)]
+    #[case::its_label_on_another(json!({"app": "multus-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["/bin/sh"]}]}), false)]
+    #[case::not_on_the_host(json!({"app": "multus-proxy"}), json!({"containers": [{"name": "p", "command": ["/usr/bin/multus-proxy"]}]}), false)]
+    #[case::ours(json!({"app.kubernetes.io/name": "multus-service-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p"}]}), false)]
+    fn the_original_proxy_is_known(#[case] labels: Value, #[case] spec: Value, #[case] want: bool) {
+        let mut pod = pod("[]", &spec, &json!({}));
+        pod.metadata.labels = serde_json::from_value(labels).unwrap();
+        assert_eq!(
+            matches!(NodePod::parse(&pod), Some(NodePod::OriginalProxy { .. })),
+            want
         );
     }
 

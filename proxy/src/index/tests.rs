@@ -58,8 +58,8 @@ fn on_two_networks() -> Index {
     put(&mut index, &service("nginx", "red", 10));
     put(&mut index, &service("db", "blue", 11));
     index.apply_slice(Slice::parse(&slice("nginx", "a", 2)).unwrap());
-    index.apply_pod(pod("on-red", "web/red"));
-    index.apply_pod(pod("on-blue", "web/blue"));
+    index.apply_pod(NodePod::Attached(pod("on-red", "web/red")));
+    index.apply_pod(NodePod::Attached(pod("on-blue", "web/blue")));
     assert_eq!(
         index.take_stale(),
         BTreeSet::from(["on-red".to_owned(), "on-blue".to_owned()])
@@ -88,7 +88,7 @@ fn events_that_change_nothing_concern_nobody() {
     put(&mut index, &service("nginx", "red", 10));
     index.apply_slice(Slice::parse(&slice("nginx", "a", 2)).unwrap());
     index.apply_slice(Slice::parse(&slice("unknown", "a", 2)).unwrap());
-    index.apply_pod(pod("on-red", "web/red"));
+    index.apply_pod(NodePod::Attached(pod("on-red", "web/red")));
     assert_eq!(stale(&mut index), Vec::<String>::new());
 }
 
@@ -100,7 +100,7 @@ fn a_new_list_drops_what_it_does_not_hold() {
         ServedService::parse(&service("db", "blue", 11)),
     )]);
     assert_eq!(stale(&mut index), ["on-red"]);
-    index.reset_pods(vec![pod("on-blue", "web/blue")]);
+    index.reset_pods(vec![NodePod::Attached(pod("on-blue", "web/blue"))]);
     assert_eq!(
         (stale(&mut index), index.pod("on-red")),
         (vec!["on-red".to_owned()], None)
@@ -146,7 +146,7 @@ proptest! {
     #[test]
     fn events_lead_to_what_planning_from_scratch_gives(steps in prop::collection::vec(step(), 0..30)) {
         let mut index = Index::default();
-        index.apply_pod(pod("client", "web/red"));
+        index.apply_pod(NodePod::Attached(pod("client", "web/red")));
         let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
         for step in steps {
             match step {

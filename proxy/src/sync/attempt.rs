@@ -8,6 +8,7 @@ use crate::index::LocalPod;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
+use crate::tampering::{NamespaceId, generation, id_of, is_later};
 use rules::PodRules;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,12 +26,30 @@ pub(super) struct Place {
     /// The sandbox that `held` is about.
     id: Option<String>,
     pub(super) held: Held<PodRules>,
+    /// What the node calls the namespace, if it can be listened to.
+    pub(super) nsid: Option<NamespaceId>,
+    /// The generation of the nftables rules after the last write.
+    generation: Option<u32>,
 }
 
 impl Place {
+    /// The sandbox it was last.
+    pub(super) fn sandbox_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Whether this process never wrote here.
     pub(super) fn is_untouched(&self) -> bool {
         self.id.is_none()
+    }
+
+    /// Takes note that somebody brought the rules to this generation; says whether it was not us.
+    pub(super) fn is_tampered_with(&mut self, generation: u32) -> bool {
+        let by_others = self.generation.is_none_or(|ours| is_later(generation, ours));
+        if by_others {
+            self.held = Held::Unknown;
+        }
+        by_others
     }
 
     /// A recreated sandbox has another namespace, with nothing of ours.
@@ -57,6 +76,16 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// What the container runtime did not do, if it is at fault.
+    pub(super) fn of_the_runtime(&self) -> Option<String> {
+        match self {
+            Self::Sandbox(error @ (sandbox::Error::NoRuntime(_) | sandbox::Error::Runtime(_))) => {
+                Some(error.to_string())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it only says that the pod has no namespace, now.
     pub(super) fn is_absence(&self) -> bool {
         matches!(
@@ -83,6 +112,7 @@ pub(super) async fn attempt(
     };
     place.settle(&sandbox, context.earlier.contains(&sandbox.id));
     let netns = Netns::open(&sandbox.netns)?;
+    place.nsid = id_of(&netns).ok();
     // Until it succeeds nothing is known.
     let held = std::mem::take(&mut place.held);
     let wanted = Wanted {
@@ -90,8 +120,12 @@ pub(super) async fn attempt(
         addresses: pod.addresses.clone(),
     };
     let began = Instant::now();
-    let applied = enter(context, pod, permit, netns, held, wanted).await?;
-    context.metrics.applied(context.backend.name(), began.elapsed());
+    let (applied, generation) = enter(context, pod, permit, netns, held, wanted).await?;
+    place.generation = generation;
+    context
+        .telling
+        .metrics
+        .applied(context.backend.name(), began.elapsed());
     place.held = Held::Exactly(applied.rules.clone());
     place.sandbox = Some(sandbox);
     Ok(applied)
@@ -104,9 +138,10 @@ async fn enter(
     netns: Netns,
     held: Held<PodRules>,
     wanted: Wanted,
-) -> Result<Applied, Error> {
+) -> Result<(Applied, Option<u32>), Error> {
     let backend = Arc::clone(&context.backend);
-    let mut receiver = netns.spawn(move || apply(backend.as_ref(), &held, &wanted))?;
+    let work = move || apply(backend.as_ref(), &held, &wanted).map(|applied| (applied, generation()));
+    let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;
     let result = if let Ok(result) = in_time {
         result

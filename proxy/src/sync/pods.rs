@@ -8,11 +8,12 @@ use super::retry;
 use crate::apply::Applied;
 use crate::events::{self, Notice, Notices};
 use crate::index::{Index, LocalPod};
+use crate::tampering::NamespaceId;
 use futures::StreamExt;
 use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
@@ -21,27 +22,45 @@ use tracing::{debug, info, warn};
 /// How often a pod that has rules is looked at though nothing changed: routes go when a link goes down.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// The same when the kernel tells of changes: against what could not be told.
+const LOOK_AGAIN_THOUGH_TOLD: Duration = Duration::from_mins(5);
+
 /// All pods the driver knows.
 pub(super) struct Pods {
-    context: Arc<Context>,
-    by_uid: BTreeMap<String, Pod>,
+    pub(super) context: Arc<Context>,
+    pub(super) by_uid: BTreeMap<String, Pod>,
     jobs: JoinSet<Finished>,
-    due: DelayQueue<String>,
+    pub(super) due: DelayQueue<String>,
     /// Pods of the first list that nothing was tried for yet.
     untried: BTreeSet<String>,
+    /// While nothing may be written: the pods to start afterwards.
+    held_back: Option<BTreeSet<String>>,
+    /// Whether anything happened since the last verdict.
+    pub(super) changed: bool,
+    pub(super) by_nsid: BTreeMap<NamespaceId, String>,
+    /// Whether the kernel tells of changes by others.
+    pub(super) is_told: bool,
+    pub(super) overrun: Option<Instant>,
 }
 
 #[derive(Default)]
-struct Pod {
+pub(super) struct Pod {
+    pub(super) name: String,
     /// `None` while at work.
-    place: Option<Place>,
-    again: bool,
-    failures: u32,
-    due: Option<Key>,
+    pub(super) place: Option<Place>,
+    pub(super) again: bool,
+    /// Generations of rules that were told of while at work.
+    pub(super) told: Option<u32>,
+    pub(super) failures: u32,
+    pub(super) due: Option<Key>,
+    /// Whether `due` is about a change by others.
+    pub(super) looks_soon: bool,
     sandbox_mark: String,
-    has_rules: bool,
+    pub(super) has_rules: bool,
     /// The last notice, so that it is not repeated.
-    said: Option<Notice>,
+    pub(super) said: Option<Notice>,
+    /// What the runtime did not do at the last attempt.
+    pub(super) runtime_failure: Option<String>,
 }
 
 struct Finished {
@@ -60,6 +79,27 @@ impl Pods {
             jobs: JoinSet::new(),
             due: DelayQueue::new(),
             untried: BTreeSet::new(),
+            held_back: None,
+            changed: true,
+            by_nsid: BTreeMap::new(),
+            is_told: false,
+            overrun: None,
+        }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Starts nothing until [`Self::go_on`].
+    pub(super) fn hold(&mut self) {
+        self.held_back.get_or_insert_default();
+    }
+
+    /// Starts what was held back.
+    pub(super) fn go_on(&mut self, index: &Index) {
+        for uid in self.held_back.take().into_iter().flatten() {
+            self.start(&uid, index);
         }
     }
 
@@ -98,10 +138,16 @@ impl Pods {
 
     /// Starts an attempt for a pod, now; or after the one under way.
     pub(super) fn start(&mut self, uid: &str, index: &Index) {
+        if let Some(held_back) = &mut self.held_back {
+            held_back.insert(uid.to_owned());
+            return;
+        }
+        self.changed = true;
         let Some(local) = index.pod(uid) else {
             return self.forget(uid);
         };
         let pod = self.by_uid.entry(uid.to_owned()).or_insert_with(|| Pod {
+            name: local.name.to_string(),
             place: Some(Place::default()),
             ..Pod::default()
         });
@@ -112,10 +158,11 @@ impl Pods {
             pod.again = true;
             return;
         };
+        pod.looks_soon = false;
         let (rules, shortcomings) = index.plan(local);
         if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
             pod.place = Some(place);
-            pod.tell(events::malformed(local), local, &self.context.notices);
+            pod.tell(events::malformed(local), local, &self.context.telling.notices);
             return;
         }
         if pod.sandbox_mark != local.sandbox_mark {
@@ -142,13 +189,14 @@ impl Pods {
         if let Some(key) = self.by_uid.remove(uid).and_then(|pod| pod.due) {
             self.due.remove(&key);
         }
+        self.by_nsid.retain(|_, of| of != uid);
         self.count();
     }
 
     fn finish(&mut self, finished: Finished, index: &Index) {
         let Finished {
             pod: local,
-            place,
+            mut place,
             shortcomings,
             wants_rules,
             result,
@@ -157,11 +205,25 @@ impl Pods {
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
+        if let Some(id) = place.nsid {
+            // Ids are reused: the latest claim is the right one.
+            self.by_nsid.insert(id, local.uid.clone());
+        }
+        pod.again |= pod
+            .told
+            .take()
+            .is_some_and(|generation| place.is_tampered_with(generation));
         pod.place = Some(place);
-        let next = pod.judge(&local, wants_rules, &result);
+        pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
+        let look_again = if self.is_told {
+            LOOK_AGAIN_THOUGH_TOLD
+        } else {
+            LOOK_AGAIN
+        };
+        let next = pod.judge(&local, wants_rules, &result, look_again);
         log(&local, pod.failures, &result);
         if result.is_err() {
-            self.context.metrics.failed();
+            self.context.telling.metrics.failed();
         }
         let notice = events::notice(
             &local,
@@ -169,7 +231,7 @@ impl Pods {
             result.as_ref().map_err(ToString::to_string),
             retry::is_worth_telling(pod.failures),
         );
-        pod.tell(notice, &local, &self.context.notices);
+        pod.tell(notice, &local, &self.context.telling.notices);
         if std::mem::take(&mut pod.again) {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
@@ -178,14 +240,15 @@ impl Pods {
         self.count();
     }
 
-    fn count(&self) {
+    fn count(&mut self) {
+        self.changed = true;
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules).count();
         let failing = self
             .by_uid
             .values()
             .filter(|pod| retry::is_worth_telling(pod.failures))
             .count();
-        self.context.metrics.pods(programmed, failing);
+        self.context.telling.metrics.pods(programmed, failing);
     }
 }
 
@@ -206,6 +269,7 @@ impl Pod {
         local: &LocalPod,
         wants_rules: bool,
         result: &Result<Applied, Error>,
+        look_again: Duration,
     ) -> Option<Duration> {
         match result {
             Ok(applied) => {
@@ -217,7 +281,7 @@ impl Pod {
                     self.failures.saturating_add(1)
                 };
                 let next = if complete {
-                    LOOK_AGAIN
+                    look_again
                 } else {
                     retry::delay(self.failures)
                 };

@@ -2,19 +2,24 @@
 
 use crate::bed::{Bed, Pod};
 use anyhow::{Context as _, Result};
+use api::names::RULES_APPLIED_CONDITION;
 use async_trait::async_trait;
 use e2e::apiserver::{Apiserver, Options};
-use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::core::v1::{self, Namespace, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use prometheus_client::registry::Registry;
 use proxy::backend::iptables::Iptables;
+use proxy::condition::{self, OwnPod};
 use proxy::metrics::Metrics;
 use proxy::sandbox::{self, Sandbox, SandboxSource};
-use proxy::sync::{self, Context};
-use proxy::{events, watches};
+use proxy::sync::{self, Context, Telling};
+use proxy::{events, state, watches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -93,6 +98,11 @@ impl Cluster {
             "subjects": [{"kind": "ServiceAccount", "name": "multus-service-proxy", "namespace": "multus-service"}],
         }));
         create(Api::all(admin.clone()), &binding).await?;
+        apply_policy(
+            &admin,
+            include_str!("../../../config/rbac/proxy_admission_policy.yaml"),
+        )
+        .await?;
         Ok(Self {
             server,
             admin,
@@ -102,30 +112,35 @@ impl Cluster {
         })
     }
 
+    /// Starts a proxy in its Pod `proxy`, which is created when missing.
     pub(crate) async fn proxy(&self) -> Result<Proxy> {
-        let client = self
-            .server
-            .service_account_client("multus-service", "multus-service-proxy")
-            .await?;
-        let (notices, writer) = events::channel();
+        let own = self.proxy_pod("proxy").await?;
+        let client = self.server.pod_client(&own).await?;
+        let (notices, events) = events::channel();
+        let (reporter, condition) = condition::channel();
         let earlier = self.sandboxes.ready().await?;
         let metrics = Metrics::new(&mut Registry::default());
         let backend = Arc::new(Iptables::probe()?);
-        let context = Context::new(
-            Arc::new(self.sandboxes.clone()),
-            backend,
-            earlier,
+        let telling = Telling {
             notices,
+            reporter,
             metrics,
-        );
+        };
+        let context = Context::new(Arc::new(self.sandboxes.clone()), backend, earlier, telling);
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
+        let (_, questions) = state::endpoint();
         let driver = {
             let (health, shutdown) = (health.clone(), shutdown.clone());
             tokio::spawn(async move {
                 let updates = watches::updates(&client, NODE);
+                let own = OwnPod {
+                    namespace: own.namespace().unwrap_or_default(),
+                    name: own.name_any(),
+                };
                 tokio::join!(
-                    sync::run(context, updates, health, shutdown),
-                    writer.run(client, NODE)
+                    sync::run(context, updates, questions, health, shutdown),
+                    events.run(client.clone(), NODE),
+                    condition.run(client.clone(), Some(own))
                 );
             })
         };
@@ -136,6 +151,43 @@ impl Cluster {
         })
     }
 
+    /// A Pod of the proxy's DaemonSet, on this node.
+    pub(crate) async fn proxy_pod(&self, name: &str) -> Result<v1::Pod> {
+        let api: Api<v1::Pod> = Api::namespaced(self.admin.clone(), "multus-service");
+        if let Some(pod) = api.get_opt(name).await? {
+            return Ok(pod);
+        }
+        let manifest = json!({
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "multus-service-proxy"}},
+            "spec": {
+                "nodeName": NODE, "serviceAccountName": "multus-service-proxy", "hostNetwork": true,
+                "containers": [{"name": "proxy", "image": "none"}],
+            },
+        });
+        create(api, &object(manifest)).await
+    }
+
+    /// Reason, status and message of the condition on the Pod `proxy`.
+    pub(crate) async fn condition(&self) -> Result<[String; 3]> {
+        let api: Api<v1::Pod> = Api::namespaced(self.admin.clone(), "multus-service");
+        let conditions = api
+            .get("proxy")
+            .await?
+            .status
+            .and_then(|status| status.conditions);
+        let ours = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == RULES_APPLIED_CONDITION);
+        Ok(ours.map_or_else(Default::default, |condition| {
+            [
+                condition.reason.unwrap_or_default(),
+                condition.status,
+                condition.message.unwrap_or_default(),
+            ]
+        }))
+    }
+
     /// A pod of this node that Multus attached, as its Pod object and its namespace.
     pub(crate) async fn attached_pod(&mut self, host: u8, status: &str) -> Result<Pod> {
         let pod = self.bed.pod(host);
@@ -143,7 +195,7 @@ impl Cluster {
             "metadata": {"name": format!("client-{host}"), "annotations": {"k8s.v1.cni.cncf.io/network-status": status}},
             "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "none"}]},
         });
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let api: Api<v1::Pod> = Api::namespaced(self.admin.clone(), &self.namespace);
         let created = create(api, &object(manifest)).await?;
         self.sandboxes
             .0
@@ -230,11 +282,21 @@ impl Proxy {
     }
 }
 
-fn object<K: DeserializeOwned>(manifest: Value) -> K {
+/// Applies a policy and its binding, as `kubectl apply` would.
+pub(crate) async fn apply_policy(admin: &Client, manifest: &str) -> Result<()> {
+    let (policy, binding) = manifest.split_once("\n---\n").context("two documents")?;
+    let policy: ValidatingAdmissionPolicy = serde_saphyr::from_str(policy)?;
+    let binding: ValidatingAdmissionPolicyBinding = serde_saphyr::from_str(binding)?;
+    create(Api::all(admin.clone()), &policy).await?;
+    create(Api::all(admin.clone()), &binding).await?;
+    Ok(())
+}
+
+pub(crate) fn object<K: DeserializeOwned>(manifest: Value) -> K {
     serde_json::from_value(manifest).unwrap()
 }
 
-async fn create<K>(api: Api<K>, object: &K) -> Result<K>
+pub(crate) async fn create<K>(api: Api<K>, object: &K) -> Result<K>
 where
     K: Clone + std::fmt::Debug + DeserializeOwned + Serialize,
 {

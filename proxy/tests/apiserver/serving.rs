@@ -16,23 +16,33 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn vip(service: &Service) -> SocketAddr {
+pub(crate) fn vip(service: &Service) -> SocketAddr {
     let vip = service.spec.as_ref().unwrap().cluster_ip.as_ref().unwrap();
     SocketAddr::new(vip.parse().unwrap(), 80)
 }
 
-fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
+pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
     ask_often(client, Protocol::Tcp, vip(service), 12)
         .into_keys()
         .collect()
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "not within 10 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Conditions are written at most every ten seconds.
+pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let began = Instant::now();
+    while !holds().await? {
+        anyhow::ensure!(began.elapsed() < 3 * PATIENCE, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +171,11 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
             .any(|request| request["verb"] == verb && request["objectRef"]["resource"] == "events")
     };
     until("an event", || written("create")).await;
+    until_async("the condition names the pod", async || {
+        let [reason, status, message] = cluster.condition().await?;
+        Ok(reason == "IPTables" && status == "False" && message.contains("client-8: "))
+    })
+    .await?;
     // Mended and broken again: the event is counted on.
     let status = cluster.status(8);
     annotate(&status).await?;
@@ -174,6 +189,11 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     })
     .await;
 
+    until_async("the condition says that all is well", async || {
+        let [reason, status, message] = cluster.condition().await?;
+        Ok(reason == "IPTables" && status == "True" && message.ends_with("pods with rules: 1"))
+    })
+    .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = cluster.requests()?.len();
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -194,14 +214,16 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
         [] as [&[String; 3]; 0],
         "granted but never used"
     );
-    let elsewhere = all
-        .iter()
-        .filter(|request| request["objectRef"]["resource"] == "pods");
-    for request in elsewhere {
+    let pods = all.iter().filter(|request| {
+        request["objectRef"]["resource"] == "pods" && request["objectRef"]["subresource"].is_null()
+    });
+    for request in pods {
         let uri = request["requestURI"].as_str().unwrap_or_default();
+        let of_the_node = uri.contains(&format!("spec.nodeName%3D{NODE}"));
+        let own = uri.contains("metadata.name%3Dproxy&") || uri.ends_with("metadata.name%3Dproxy");
         assert!(
-            uri.contains(&format!("spec.nodeName%3D{NODE}")),
-            "only pods of this node are watched: {uri}"
+            of_the_node || own,
+            "only pods of this node and the own Pod are read: {uri}"
         );
     }
     proxy.stop().await
@@ -210,8 +232,18 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
 /// Group, resource, verb.
 fn used(request: &Value) -> [String; 3] {
     let object = &request["objectRef"];
-    [&object["apiGroup"], &object["resource"], &request["verb"]]
-        .map(|text| text.as_str().unwrap_or_default().to_owned())
+    let [group, resource, subresource, verb] = [
+        &object["apiGroup"],
+        &object["resource"],
+        &object["subresource"],
+        &request["verb"],
+    ]
+    .map(|text| text.as_str().unwrap_or_default());
+    let resource = match subresource {
+        "" => resource.to_owned(),
+        subresource => format!("{resource}/{subresource}"),
+    };
+    [group.to_owned(), resource, verb.to_owned()]
 }
 
 fn granted() -> Result<BTreeSet<[String; 3]>> {

@@ -1,0 +1,265 @@
+//! The condition `multusservice.cni.cncf.io/RulesApplied` on the proxy's own Pod: how this node stands, in one line.
+//!
+//! Writes: that condition, by one task, when it says something new and at most every ten seconds. It goes with the Pod; the kubelet
+//! keeps conditions that are not its own.
+
+use api::names::RULES_APPLIED_CONDITION;
+use api::rules_applied::Reason;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// Shortest time between two writes. The first change after a pause is written at once.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What is named in the message, and how long each may be.
+const NAMED: usize = 3;
+const NAME_LIMIT: usize = 250;
+
+/// What the condition says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its status.
+    pub holds: bool,
+    /// Its reason.
+    pub reason: Reason,
+    /// Its message.
+    pub message: String,
+}
+
+impl Verdict {
+    /// The node as a whole cannot be served.
+    pub fn of_the_node(reason: Reason, why: &str) -> Self {
+        Self {
+            holds: false,
+            reason,
+            message: cut(why),
+        }
+    }
+
+    /// Rules are written; `wrong` is what is not served, or not fully, and why. Pure.
+    pub fn of_the_pods(backend: &str, served: usize, wrong: &[String]) -> Self {
+        let mut message = format!("{backend}: pods with rules: {served}");
+        if !wrong.is_empty() {
+            // Writing into a String cannot fail.
+            let _ = write!(message, "; not served, or not fully: {}: ", wrong.len());
+            let named: Vec<_> = wrong.iter().take(NAMED).map(|wrong| cut(wrong)).collect();
+            message.push_str(&named.join("; "));
+            if wrong.len() > NAMED {
+                let _ = write!(message, "; and {} more", wrong.len() - NAMED);
+            }
+        }
+        Self {
+            holds: wrong.is_empty(),
+            reason: reason_of(backend),
+            message,
+        }
+    }
+}
+
+fn reason_of(backend: &str) -> Reason {
+    if backend.starts_with("iptables") {
+        Reason::IpTables
+    } else {
+        Reason::NfTables
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(NAME_LIMIT).collect()
+}
+
+/// The Pod this process runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The deciding end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reporter(watch::Sender<Verdict>);
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Writer(watch::Receiver<Verdict>);
+
+/// Makes both ends.
+pub fn channel() -> (Reporter, Writer) {
+    let starting = Verdict::of_the_node(Reason::Starting, "reading the cluster");
+    let (sender, receiver) = watch::channel(starting);
+    (Reporter(sender), Writer(receiver))
+}
+
+impl Reporter {
+    /// Says how the node stands from now on.
+    pub fn report(&self, verdict: Verdict) {
+        self.0.send_if_modified(|said| {
+            let differs = *said != verdict;
+            *said = verdict;
+            differs
+        });
+    }
+
+    /// What was said last.
+    pub fn current(&self) -> Verdict {
+        self.0.borrow().clone()
+    }
+}
+
+impl Writer {
+    /// Keeps the condition of `own` until every reporter is gone. Without a Pod, as when run by hand, it is only logged.
+    pub async fn run(mut self, client: Client, own: Option<OwnPod>) {
+        let mut stands = None;
+        loop {
+            let verdict = self.0.borrow_and_update().clone();
+            log(&verdict);
+            if let Some(own) = &own {
+                match write(&client, own, &verdict, stands.as_ref()).await {
+                    Ok(written) => stands = Some(written),
+                    // Written again with the next change, or after the pause.
+                    Err(error) => {
+                        warn!(pod = own.name, %error, "Could not write the condition of the own Pod");
+                        stands = None;
+                        self.0.mark_changed();
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    // Nothing will be said any more.
+                    () = gone(&self.0) => return,
+                }
+            }
+            if self.0.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn gone(verdicts: &watch::Receiver<Verdict>) {
+    let mut verdicts = verdicts.clone();
+    while verdicts.changed().await.is_ok() {}
+}
+
+fn log(verdict: &Verdict) {
+    let Verdict {
+        holds,
+        reason,
+        message,
+    } = verdict;
+    info!(status = holds, %reason, detail = message, "How the node stands");
+}
+
+/// Writes the condition unless it stands there already, and returns it.
+async fn write(
+    client: &Client,
+    own: &OwnPod,
+    verdict: &Verdict,
+    stands: Option<&PodCondition>,
+) -> kube::Result<PodCondition> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &own.namespace);
+    let read;
+    let before = if stands.is_some() {
+        stands
+    } else {
+        // A list of one, which needs no right beyond that to watch pods. After a crash an earlier process of this Pod has written.
+        let only = ListParams::default().fields(&format!("metadata.name={}", own.name));
+        let listed = pods.list(&only).await?.items.into_iter().next();
+        read = listed.and_then(|pod| standing(&pod));
+        read.as_ref()
+    };
+    let condition = condition(verdict, before, Timestamp::now());
+    if before != Some(&condition) {
+        // Strategic merge: conditions are merged by type, so those of the kubelet stay.
+        let patch = json!({ "status": { "conditions": [condition] } });
+        pods.patch_status(&own.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await?;
+    }
+    Ok(condition)
+}
+
+fn standing(pod: &Pod) -> Option<PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ours = |condition: &&PodCondition| condition.type_ == RULES_APPLIED_CONDITION;
+    conditions.iter().find(ours).cloned()
+}
+
+/// The time changes only with the status. Pure.
+fn condition(verdict: &Verdict, before: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    let status = if verdict.holds { "True" } else { "False" };
+    let since = before
+        .filter(|before| before.status == status)
+        .and_then(|before| before.last_transition_time.clone());
+    // Whole seconds, as Kubernetes stores times: what is read back must equal what was written.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    PodCondition {
+        type_: RULES_APPLIED_CONDITION.to_owned(),
+        status: status.to_owned(),
+        reason: Some(verdict.reason.to_string()),
+        message: Some(verdict.message.clone()),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+        ..PodCondition::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_counts_all_and_names_the_first() {
+        let all_well = Verdict::of_the_pods("nftables", 12, &[]);
+        assert_eq!(
+            (all_well.holds, all_well.reason, all_well.message.as_str()),
+            (true, Reason::NfTables, "nftables: pods with rules: 12")
+        );
+        let wrong = ["a: x", "b: y", "c: z", "d: z"].map(str::to_owned);
+        let some = Verdict::of_the_pods("iptables-nft", 1, &wrong);
+        assert_eq!(
+            (some.holds, some.reason, some.message.as_str()),
+            (
+                false,
+                Reason::IpTables,
+                "iptables-nft: pods with rules: 1; not served, or not fully: 4: a: x; b: y; c: z; and 1 more"
+            )
+        );
+    }
+
+    #[test]
+    fn a_message_is_bounded_whatever_is_wrong() {
+        let wrong = vec!["x".repeat(100_000); 1000];
+        assert!(Verdict::of_the_pods("nftables", 1, &wrong).message.len() < 1000);
+        assert!(
+            Verdict::of_the_node(Reason::NoRuntimeSocket, &wrong[0])
+                .message
+                .len()
+                < 1000
+        );
+    }
+
+    #[test]
+    fn the_time_changes_only_with_the_status() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let well = Verdict::of_the_pods("nftables", 1, &[]);
+        let first = condition(&well, None, at(100));
+        let more = condition(&Verdict::of_the_pods("nftables", 2, &[]), Some(&first), at(200));
+        let worse = condition(
+            &Verdict::of_the_node(Reason::NoRuntimeSocket, "gone"),
+            Some(&more),
+            at(300),
+        );
+        let times = [&first, &more, &worse].map(|condition| condition.last_transition_time.clone());
+        assert_eq!(times, [100, 100, 300].map(|second| Some(Time(at(second)))));
+        assert_eq!(condition(&well, Some(&first), at(400)), first);
+    }
+}

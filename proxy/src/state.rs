@@ -1,0 +1,171 @@
+//! The full state of this node: per pod and Service what is wanted, what is applied, and why not. Served as JSON at `/state`.
+//!
+//! Pure, but for the channel on which the driver is asked: nothing is kept up to date for nobody.
+
+use axum::Router;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::routing::get;
+use rules::{Family, PodRules};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Longest wait for the driver.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The backend in use.
+    pub backend: &'static str,
+    /// Whether each pod of the first list has been tried.
+    pub ready: bool,
+    /// The condition, as on the Pod.
+    pub condition: Condition,
+    /// Pods of this node that Multus attached to a second network.
+    pub pods: Vec<PodState>,
+    /// Services that nobody on this node is sent to.
+    pub services_not_served: Vec<ServiceNotServed>,
+    /// Addresses of slices that nobody is sent to, and why.
+    pub refused_addresses: Vec<String>,
+}
+
+/// See [`crate::condition::Verdict`].
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `true`, `false`.
+    pub status: bool,
+    /// CamelCase.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// How far a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Progress {
+    /// Its namespace is being written into.
+    Working,
+    /// It needs nothing.
+    Idle,
+    /// It holds what is wanted.
+    Applied,
+    /// It holds what is possible.
+    Incomplete,
+    /// The last attempt failed; another follows.
+    Failing,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodState {
+    /// `namespace/name`.
+    pub pod: String,
+    /// UID at the API server.
+    pub uid: String,
+    /// The sandbox that the rest is about.
+    pub sandbox: Option<String>,
+    /// How far it is.
+    pub progress: Progress,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// What it was told last: why it is not served, or not fully.
+    pub why: Option<String>,
+    /// What is wanted and what of it is applied.
+    pub services: Vec<ServiceState>,
+    /// ClusterIPs it still holds rules of, although nothing wants them.
+    pub left_over: Vec<IpAddr>,
+}
+
+/// A ClusterIP of a Service in a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceState {
+    /// `namespace/name`.
+    pub service: String,
+    /// The ClusterIP.
+    pub cluster_ip: IpAddr,
+    /// Interface and source address by which flows leave; absent: they are refused.
+    pub via: Option<String>,
+    /// Ports, and how many endpoints each has.
+    pub ports: Vec<String>,
+    /// Whether the namespace holds exactly this.
+    pub applied: bool,
+}
+
+/// A Service that is not served.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceNotServed {
+    /// `namespace/name`.
+    pub service: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What is wanted, compared with what is held; and the VIPs held for nothing.
+pub(crate) fn services(wanted: &PodRules, held: Option<&PodRules>) -> (Vec<ServiceState>, Vec<IpAddr>) {
+    let (mut services, mut left_over) = (Vec::new(), Vec::new());
+    for family in Family::ALL {
+        let wanted = wanted.vips(family);
+        let held = held.map(|held| held.vips(family)).unwrap_or_default();
+        left_over.extend(held.keys().filter(|vip| !wanted.contains_key(*vip)));
+        services.extend(wanted.iter().map(|(vip, (rules, source))| {
+            ServiceState {
+                service: rules.service.to_string(),
+                cluster_ip: *vip,
+                via: source.map(|source| format!("{} {}", source.interface, source.address)),
+                ports: rules
+                    .ports
+                    .iter()
+                    .map(|(port, rules)| {
+                        format!(
+                            "{}/{}: {} endpoints",
+                            port.number,
+                            port.protocol,
+                            rules.endpoints.len()
+                        )
+                    })
+                    .collect(),
+                applied: held.get(vip) == Some(&(*rules, *source)),
+            }
+        }));
+    }
+    (services, left_over)
+}
+
+/// A question to the driver.
+pub(crate) type Question = oneshot::Sender<State>;
+
+/// Where questions arrive.
+pub type Questions = mpsc::Receiver<Question>;
+
+/// The endpoint, and where its questions arrive.
+pub fn endpoint() -> (Router, Questions) {
+    let (asking, questions) = mpsc::channel(4);
+    let answer = move || {
+        let asking = asking.clone();
+        async move { ask(&asking).await.map(|state| (JSON, state)) }
+    };
+    (Router::new().route("/state", get(answer)), questions)
+}
+
+const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+
+async fn ask(asking: &mpsc::Sender<Question>) -> Result<String, (StatusCode, &'static str)> {
+    let (question, answer) = oneshot::channel();
+    let answered = async {
+        asking.send(question).await.ok()?;
+        let state = answer.await.ok()?;
+        serde_json::to_string_pretty(&state).ok()
+    };
+    tokio::time::timeout(PATIENCE, answered)
+        .await
+        .ok()
+        .flatten()
+        .ok_or((StatusCode::SERVICE_UNAVAILABLE, "not serving yet\n"))
+}

@@ -1,0 +1,76 @@
+//! What becomes of the kernel's news: a pod that somebody changed something in is looked at soon.
+//!
+//! Writes: nothing itself. Our own writes are told of, too: those of rules are known by their generation, and routes are compared
+//! without a write.
+
+use super::pods::Pods;
+use crate::backend::Held;
+use crate::tampering::{NamespaceId, Notification};
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// How long after a change by others a pod is looked at: one change seldom comes alone.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Shortest time between two looks at everything because more happened than could be told.
+const OVERRUN_PAUSE: Duration = Duration::from_secs(30);
+
+impl Pods {
+    /// From now on the kernel tells of changes by others.
+    pub(super) fn listens(&mut self) {
+        self.is_told = true;
+    }
+
+    /// Somebody, perhaps we, changed something: a pod that it concerns is looked at soon.
+    pub(super) fn heard(&mut self, notification: Notification) {
+        match notification {
+            Notification::Routes(id) => self.look_soon(id, None),
+            Notification::Rules(id, generation) => self.look_soon(id, Some(generation)),
+            Notification::Overrun => {
+                if self.overrun.is_none_or(|last| last.elapsed() > OVERRUN_PAUSE) {
+                    self.overrun = Some(Instant::now());
+                    warn!("Missed what others changed in network namespaces: looking at all of them");
+                    let ids: Vec<_> = self.by_nsid.keys().copied().collect();
+                    for id in ids {
+                        self.suspect(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn suspect(&mut self, id: NamespaceId) {
+        let Some(pod) = self.by_nsid.get(&id).and_then(|uid| self.by_uid.get_mut(uid)) else {
+            return;
+        };
+        match &mut pod.place {
+            Some(place) => place.held = Held::Unknown,
+            None => pod.again = true,
+        }
+        self.look_soon(id, None);
+    }
+
+    fn look_soon(&mut self, id: NamespaceId, generation: Option<u32>) {
+        let Some(uid) = self.by_nsid.get(&id) else { return };
+        let Some(pod) = self.by_uid.get_mut(uid).filter(|pod| pod.has_rules) else {
+            return;
+        };
+        let Some(place) = &mut pod.place else {
+            // Whether it was us is known when the work is done.
+            match generation {
+                Some(generation) => pod.told = Some(generation),
+                None => pod.again = true,
+            }
+            return;
+        };
+        if generation.is_some_and(|generation| !place.is_tampered_with(generation)) {
+            return;
+        }
+        if !std::mem::replace(&mut pod.looks_soon, true) {
+            if let Some(key) = pod.due.take() {
+                self.due.remove(&key);
+            }
+            pod.due = Some(self.due.insert(uid.clone(), SETTLE));
+        }
+    }
+}

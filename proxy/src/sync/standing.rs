@@ -1,0 +1,64 @@
+//! How the pods of this node stand: in one line for the condition, and in full.
+//!
+//! Pure.
+
+use super::attempt::Place;
+use super::pods::{Pod, Pods};
+use super::retry;
+use crate::backend::Held;
+use crate::condition::Verdict;
+use crate::index::{Index, LocalPod};
+use crate::state::{self, PodState, Progress};
+use api::rules_applied::Reason;
+
+impl Pods {
+    /// The verdict on this node; `None`: nothing happened since the last one.
+    pub(super) fn verdict(&mut self) -> Option<Verdict> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let lasting = |pod: &&Pod| retry::is_worth_telling(pod.failures);
+        let mut failing = self.by_uid.values().filter(lasting);
+        if let Some(why) = failing.find_map(|pod| pod.runtime_failure.as_deref()) {
+            return Some(Verdict::of_the_node(Reason::NoRuntimeSocket, why));
+        }
+        let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
+        let said = |pod: &Pod| Some(format!("pod {}: {}", pod.name, pod.said.as_ref()?.note));
+        let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
+        wrong.sort_unstable();
+        Some(Verdict::of_the_pods(self.context.backend.name(), served, &wrong))
+    }
+
+    /// Each pod, in full.
+    pub(super) fn state(&self, index: &Index) -> Vec<PodState> {
+        index.pods().map(|local| self.state_of(local, index)).collect()
+    }
+
+    fn state_of(&self, local: &LocalPod, index: &Index) -> PodState {
+        let pod = self.by_uid.get(&local.uid);
+        let place = pod.and_then(|pod| pod.place.as_ref());
+        let held = place.and_then(|place| match &place.held {
+            Held::Exactly(rules) => Some(rules),
+            Held::Nothing | Held::Unknown => None,
+        });
+        let (services, left_over) = state::services(&index.plan(local).0, held);
+        let progress = match pod {
+            None => Progress::Working,
+            Some(pod) if pod.place.is_none() => Progress::Working,
+            Some(pod) if pod.failures > 0 => Progress::Failing,
+            Some(pod) if pod.said.is_some() => Progress::Incomplete,
+            Some(_) if services.is_empty() => Progress::Idle,
+            Some(_) => Progress::Applied,
+        };
+        PodState {
+            pod: local.name.to_string(),
+            uid: local.uid.clone(),
+            sandbox: place.and_then(Place::sandbox_id).map(str::to_owned),
+            progress,
+            failures: pod.map_or(0, |pod| pod.failures),
+            why: pod.and_then(|pod| Some(pod.said.as_ref()?.note.clone())),
+            services,
+            left_over,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the admission policies leave of the rights to write status, asked with real tokens.
+
+use crate::node::{Cluster, apply_policy, create, object};
+use anyhow::Result;
+use api::names::{ACCEPTED_CONDITION, RULES_APPLIED_CONDITION};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn condition(type_: &str, status: &str) -> Value {
+    json!({"type": type_, "status": status, "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
+/// What the API server says to a patch: `Ok`, or the words with which it refuses.
+async fn say<K>(api: &Api<K>, name: &str, patch: Value) -> Result<(), String>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let patched = api
+        .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
+        .await;
+    patched.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// A policy takes effect a moment after it was created.
+async fn refused<K>(api: &Api<K>, name: &str, patch: &Value, words: &str)
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let began = Instant::now();
+    loop {
+        let said = say(api, name, patch.clone()).await;
+        if said.as_ref().is_err_and(|why| why.contains(words)) {
+            return;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{patch} on {name}: {said:?}, not {words:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let (own, _other) = (
+        cluster.proxy_pod("proxy").await?,
+        cluster.proxy_pod("proxy-b").await?,
+    );
+    let pods: Api<Pod> = Api::namespaced(cluster.server.pod_client(&own).await?, "multus-service");
+    let ours = json!({"status": {"conditions": [condition(RULES_APPLIED_CONDITION, "True")]}});
+
+    refused(&pods, "proxy-b", &ours, "its own pod only, which is 'proxy'").await;
+    let ready = json!({"status": {"conditions": [condition("Ready", "True")]}});
+    refused(
+        &pods,
+        "proxy",
+        &ready,
+        "multusservice.cni.cncf.io/RulesApplied only",
+    )
+    .await;
+    for status in [
+        json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}),
+        json!({"phase": "Failed"}),
+        json!({"message": "x"}),
+    ] {
+        refused(
+            &pods,
+            "proxy",
+            &json!({"status": status}),
+            "nothing in the status",
+        )
+        .await;
+    }
+    for metadata in [
+        json!({"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}),
+        json!({"labels": {"app": "other"}}),
+    ] {
+        refused(
+            &pods,
+            "proxy",
+            &json!({"metadata": metadata}),
+            "labels, annotations",
+        )
+        .await;
+    }
+    assert_eq!(say(&pods, "proxy", ours.clone()).await, Ok(()));
+
+    // A token that is bound to no pod speaks for none.
+    let unbound = cluster
+        .server
+        .service_account_client("multus-service", "multus-service-proxy")
+        .await?;
+    let unbound: Api<Pod> = Api::namespaced(unbound, "multus-service");
+    refused(&unbound, "proxy", &ours, "its own pod only").await;
+    // Nor may it touch pods of others, of the same name in another namespace too.
+    let manifest =
+        json!({"metadata": {"name": "proxy"}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
+    create(
+        Api::namespaced(cluster.admin.clone(), &cluster.namespace),
+        &object::<Pod>(manifest),
+    )
+    .await?;
+    let elsewhere: Api<Pod> = Api::namespaced(cluster.server.pod_client(&own).await?, &cluster.namespace);
+    refused(&elsewhere, "proxy", &ours, "its own pod only").await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ours() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let admin = &cluster.admin;
+    let account: ServiceAccount = object(json!({"metadata": {"name": "multus-service-controller"}}));
+    create(Api::namespaced(admin.clone(), "multus-service"), &account).await?;
+    let roles = include_str!("../../../config/rbac/controller_role.yaml");
+    let (role, _) = roles.split_once("\n---\n").unwrap_or((roles, ""));
+    create(
+        Api::all(admin.clone()),
+        &serde_saphyr::from_str::<ClusterRole>(role)?,
+    )
+    .await?;
+    let binding: ClusterRoleBinding = object(json!({
+        "metadata": {"name": "multus-service-controller"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "multus-service-controller"},
+        "subjects": [{"kind": "ServiceAccount", "name": "multus-service-controller", "namespace": "multus-service"}],
+    }));
+    create(Api::all(admin.clone()), &binding).await?;
+    apply_policy(
+        admin,
+        include_str!("../../../config/rbac/controller_admission_policy.yaml"),
+    )
+    .await?;
+
+    let ours = cluster.service("ours", "macvlan1").await?;
+    let plain: Service = object(json!({"metadata": {"name": "plain"}, "spec": {"ports": [{"port": 80}]}}));
+    create(Api::namespaced(admin.clone(), &cluster.namespace), &plain).await?;
+    let client = cluster
+        .server
+        .service_account_client("multus-service", "multus-service-controller")
+        .await?;
+    let services: Api<Service> = Api::namespaced(client, &cluster.namespace);
+    let accepted = json!({"status": {"conditions": [condition(ACCEPTED_CONDITION, "True")]}});
+
+    refused(&services, "plain", &accepted, "only on Services labelled").await;
+    let other = json!({"status": {"conditions": [condition("LoadBalancerReady", "True")]}});
+    refused(
+        &services,
+        "ours",
+        &other,
+        "multusservice.cni.cncf.io/Accepted only",
+    )
+    .await;
+    // The API server itself refuses addresses on Services of other types.
+    let as_admin: Api<Service> = Api::namespaced(admin.clone(), &cluster.namespace);
+    let balanced = json!({"spec": {"type": "LoadBalancer"}});
+    as_admin
+        .patch("ours", &PatchParams::default(), &Patch::Merge(&balanced))
+        .await?;
+    let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    refused(&services, "ours", &address, "nothing in the status").await;
+    let annotated = json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "other"}}});
+    refused(&services, "ours", &annotated, "labels, annotations").await;
+    assert_eq!(say(&services, "ours", accepted).await, Ok(()));
+
+    // Ours no longer: the condition may go.
+    let unlabel = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
+    as_admin
+        .patch(&ours.name_any(), &PatchParams::default(), &Patch::Merge(&unlabel))
+        .await?;
+    let take_away = json!({"status": {"conditions": [{"$patch": "delete", "type": ACCEPTED_CONDITION}]}});
+    assert_eq!(say(&services, "ours", take_away).await, Ok(()));
+    Ok(())
+}
