@@ -2,7 +2,7 @@
 //! the product makes of such failures: nobody notices.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -99,6 +99,93 @@ fn a4_the_audit_log_tells_who_wrote() -> Result<()> {
         "service/web",
         "example.com/touched-",
     ])?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a5_pods_have_both_families_and_nodes_reach_each_other_by_both() -> Result<()> {
+    installed()?;
+    if std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|off| off.trim() != "0")
+    {
+        eprintln!("SKIPPED: this kernel has IPv6 switched off, so dual-stack was not tested");
+        return Ok(());
+    }
+    let list = "jsonpath={range .items[*]}{.status.podIPs[*].ip};{end}";
+    let pods = cluster::kubectl(&[
+        "-n",
+        scenario::NAMESPACE,
+        "get",
+        "pods",
+        "-l",
+        scenario::SERVERS,
+        "-o",
+        list,
+    ])?;
+    let pods: Vec<Vec<IpAddr>> = pods
+        .split_terminator(';')
+        .map(|addresses| {
+            addresses
+                .split_whitespace()
+                .map(str::parse)
+                .collect::<Result<_, _>>()
+        })
+        .collect::<Result<_, _>>()?;
+    ensure!(pods.len() == 2, "{pods:?}");
+    for addresses in pods {
+        ensure!(
+            addresses.len() == 2 && addresses[0].is_ipv4() && addresses[1].is_ipv6(),
+            "{addresses:?}"
+        );
+        for address in addresses {
+            let url = format!("http://{}/", SocketAddr::new(address, 80));
+            let curl = [
+                "-n",
+                scenario::NAMESPACE,
+                "exec",
+                "client",
+                "--",
+                "curl",
+                "-sS",
+                "--max-time",
+                "10",
+                &url,
+            ];
+            let answer = cluster::kubectl(&curl)?;
+            ensure!(answer.starts_with("server web-"), "{address} answers {answer:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Node authorizer and NodeRestriction: a kubelet reads and writes what concerns its own node.
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a6_a_node_may_do_no_more_than_a_node() -> Result<()> {
+    installed()?;
+    let identity = format!(
+        "--kubeconfig={}",
+        cluster::layout::pki().join("node1.kubeconfig").display()
+    );
+    let as_node1 = |args: &[&str]| cluster::kubectl(&[&[identity.as_str()], args].concat());
+    as_node1(&["get", "node", "node1"])?;
+    as_node1(&["label", "node", "node1", "example.com/touched=yes", "--overwrite"])?;
+    as_node1(&["label", "node", "node1", "example.com/touched-"])?;
+    for forbidden in [
+        &["get", "secrets", "-A"][..],
+        &["label", "node", "node2", "example.com/touched=yes"],
+        &[
+            "label",
+            "node",
+            "node1",
+            "node-restriction.kubernetes.io/touched=yes",
+        ],
+    ] {
+        let Err(error) = as_node1(forbidden) else {
+            anyhow::bail!("node1 may {forbidden:?}")
+        };
+        ensure!(format!("{error:#}").contains("orbidden"), "{error:#}");
+    }
     Ok(())
 }
 

@@ -35,6 +35,8 @@ enum Action {
         #[arg(long)]
         fresh: bool,
     },
+    /// Build the programs of all runtimes now, so that nothing later needs a compiler or a network
+    Build,
     /// Stop the cluster and remove every trace of it; also one that crashed
     Down,
     /// One line per part; fails unless all are well
@@ -125,6 +127,7 @@ fn run(args: Args) -> Result<ExitCode> {
                 kubectl.dir(&tools::KUBECTL)?.display()
             );
         }
+        Action::Build => drop(tools::ensure(&tools::ALL, &say)?),
         Action::Down => cluster::down(&say)?,
         Action::Status => return status(),
         Action::Kubectl { args } => {

@@ -22,7 +22,7 @@ impl Narrator {
     /// Words between commands; paragraphs are separated by newlines.
     pub fn say(&self, text: &str) {
         for paragraph in text.lines() {
-            line(&format!("   {}", paragraph.trim_end()));
+            line(format!("   {paragraph}").trim_end());
         }
     }
 

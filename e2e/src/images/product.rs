@@ -35,21 +35,28 @@ fn image(builder: &Builder, base: &str, binaries: &Path, target: &str, say: &dyn
     )
 }
 
-/// `MULTUS_SERVICE_PROFILE` names another of cargo's profiles: `dev` compiles in seconds what `release` takes minutes for.
+/// As a release has them; `MULTUS_SERVICE_PROFILE=dev` instead takes those of the tests, which are compiled in seconds.
 fn binaries(say: &dyn Fn(&str)) -> Result<PathBuf> {
+    let dev = std::env::var("MULTUS_SERVICE_PROFILE").is_ok_and(|profile| profile == "dev");
+    let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();
-    let profile = std::env::var("MULTUS_SERVICE_PROFILE").unwrap_or_else(|_| "release".to_owned());
-    say(&format!(
-        "binaries: cargo build --profile {profile} (minutes the first time, seconds later)"
-    ));
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-    cargo
-        .args(["build", "--profile", &profile, "--locked"])
-        .args(TARGETS.iter().flat_map(|target| ["--package", target]));
+    cargo.args(["build", "--locked"]);
+    if dev {
+        say("binaries: cargo build, not optimized");
+        // All of the workspace: one package alone has other features of its dependencies, and they would be compiled again.
+        cargo
+            .arg("--workspace")
+            .args(names.iter().flat_map(|name| ["--bin", name]));
+    } else {
+        say("binaries: cargo build --release (minutes the first time, seconds later)");
+        cargo
+            .arg("--release")
+            .args(TARGETS.iter().flat_map(|target| ["--package", target]));
+    }
     command::output(cargo.current_dir(repository()).stdin(Stdio::null()))?;
     say(&format!("binaries: built in {:.0?}", started.elapsed()));
-    // The profile `dev` has another folder, for history's sake.
-    Ok(target_directory().join(if profile == "dev" { "debug" } else { &profile }))
+    Ok(target_directory().join(if dev { "debug" } else { "release" }))
 }
 
 fn target_directory() -> PathBuf {
