@@ -28,8 +28,20 @@ fn alone() -> MutexGuard<'static, ()> {
 fn a_second_up_changes_nothing_and_a_killed_node_is_repaired() -> Result<()> {
     let _alone = alone();
     let before = traces_after_down()?;
-    // Also shows that nothing that was started holds our pipes: `output` waits for their end.
-    succeeds(&cluster(&["up"]).output()?);
+    // Also shows that nothing that was started holds what its starter had open: `output` waits for the end of the pipes.
+    let lock = tempfile::NamedTempFile::new()?;
+    let mut locked = Command::new("flock");
+    succeeds(
+        &locked
+            .arg(lock.path())
+            .args([PROGRAM, "up"])
+            .stdin(Stdio::null())
+            .output()?,
+    );
+    command::run(
+        "flock",
+        &["--nonblock".as_ref(), lock.path().as_os_str(), "true".as_ref()],
+    )?;
     let first = pids()?;
     assert!(first.len() >= 10, "{first:?}");
     succeeds(&cluster(&["up"]).output()?);

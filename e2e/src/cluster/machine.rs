@@ -108,10 +108,12 @@ pub(super) fn start(plan: &Plan) -> Result<()> {
         .append(true)
         .open(layout::logs(machine).join("machine.log"))?;
     // It joins its cgroup before anything else. If `down` has removed that meanwhile, it ends here.
-    let join = r#"echo 0 >"$1/cgroup.procs" && shift && exec "$@""#;
+    // And it lets go of every file that our caller left open: a lock, say, would else be held as long as the cluster runs.
+    let join = r#"for fd in /proc/$$/fd/*; do fd=${fd##*/}; if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi; done
+        echo 0 >"$1/cgroup.procs" && shift && exec "$@""#;
     let mut launch = Command::new("setsid");
     launch
-        .args(["--fork", "sh", "-c", join, "sh"])
+        .args(["--fork", "bash", "-c", join, "bash"])
         .arg(cgroup::part(machine, cgroup::INIT)?);
     launch.args(["nsenter", &format!("--net={}", machine.netns().display())]);
     launch.args([

@@ -3,7 +3,7 @@
 //! Proofs about traffic look at what the servers and the wire saw, never at what our own programs say of themselves.
 
 use super::Narrator;
-use super::scenario::{NAMESPACE, SERVERS, client, cluster_ip, servers};
+use super::scenario::{NAMESPACE, client, cluster_ip, servers};
 use crate::{cluster, wait};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -105,9 +105,9 @@ pub fn no_packet_takes_eth0(narrator: &Narrator) -> Result<()> {
 until grep -q listening /tmp/tcpdump.log; do sleep 0.1; done
 for i in 1 2 3 4 5; do curl -s -o /dev/null --max-time 2 http://{vip}/; done
 sleep 1; kill $!; wait
-tcpdump -tnnr /tmp/all.pcap 2>/dev/null | head -n 4
+tcpdump -qtnnr /tmp/all.pcap 2>/dev/null | head -n 4
 echo "packets per interface:"
-tcpdump -tnnr /tmp/all.pcap 2>/dev/null | cut -d" " -f1 | sort | uniq -c"#
+tcpdump -qtnnr /tmp/all.pcap 2>/dev/null | cut -d" " -f1 | sort | uniq -c"#
     );
     let printed = narrator.kubectl(&[
         "-n", NAMESPACE, "exec", "client", "--", "timeout", "60", "sh", "-c", &script,
@@ -151,7 +151,7 @@ pub fn readiness_is_followed(narrator: &Narrator) -> Result<()> {
     wait::until(PATIENCE, "the rules follow the slice", || {
         Ok(Answers::curl(&vip)?.servers() == only)
     })?;
-    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", SERVERS])?;
+    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", "app=web"])?;
     let answers = Answers::curl_narrated(narrator, &vip)?;
     ensure!(
         answers.servers() == only && answers.total() == REQUESTS,
@@ -168,7 +168,7 @@ pub fn readiness_is_followed(narrator: &Narrator) -> Result<()> {
     wait::until(Duration::from_mins(3), "the restarted pod answers", || {
         Ok(Answers::curl(&vip)?.servers() == both)
     })?;
-    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", SERVERS])?;
+    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", "app=web"])?;
     let answers = Answers::curl_narrated(narrator, &vip)?;
     ensure!(
         answers.servers() == both && answers.total() == REQUESTS,

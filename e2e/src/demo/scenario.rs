@@ -32,7 +32,7 @@ const FILES: [(&str, &str); 6] = [
     ),
     (
         "web.yaml",
-        "Two nginx pods. An annotation attaches them to that network; anti-affinity puts them on different nodes.",
+        "Two nginx pods. An annotation attaches them to that network; a spread constraint puts them on different nodes.",
     ),
     ("client.yaml", "A client pod on the same network."),
     (
