@@ -11,7 +11,7 @@ use crate::routes::Routes;
 use crate::{conntrack, original, routes};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rules::{Family, PodRules, Source};
+use rules::{Delta, PodRules, Source};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -71,26 +71,38 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         .cloned()
         .collect();
     let rules = wanted.rules.without_sources(&absent);
-    let (vips_held, vips) = (held.map(all_vips), all_vips(&rules));
-    let both: BTreeSet<IpAddr> = match &vips_held {
-        Held::Exactly(held) => held.union(&vips).copied().collect(),
-        Held::Nothing | Held::Unknown => vips.clone(),
+    let read;
+    let delta = match held {
+        Held::Nothing => Delta::from_nothing(&rules),
+        Held::Exactly(held) => Delta::between(held, &rules),
+        Held::Unknown => {
+            read = backend.dump()?;
+            Delta::from_dump(&read, &rules)
+        }
     };
     let mut routes = Routes::read(&mut netlink)?;
 
-    let mut written = backend.refuse(&vips_held, &both)?;
+    let refuses = delta.is_rebuild() || !delta.refuse.is_empty();
+    if refuses {
+        backend.refuse(&delta)?;
+    }
     let foreign_routes = routes.add(&mut netlink, &addresses, &rules.routes())?;
-    written |= backend.translate(held, &rules)?;
+    let translates = delta.is_rebuild() || !delta.ports.is_empty() || !delta.renamed.is_empty();
+    if translates {
+        backend.translate(&delta)?;
+    }
     routes.remove_others(&mut netlink, &rules.routes())?;
-    if both != vips {
-        written |= backend.refuse(&Held::Exactly(both), &vips)?;
+    if !delta.release.is_empty() {
+        backend.release(&delta)?;
     }
     if matches!(held, Held::Unknown) {
         original::remove()?;
     }
-    let conntrack = conntrack::forget(&conntrack::changed(held, &rules))
+    let written = refuses || translates || !delta.release.is_empty();
+    let conntrack = conntrack::forget(&delta.flows)
         .err()
         .map(|error| error.to_string());
+    drop(delta);
     Ok(Applied {
         rules,
         written,
@@ -111,11 +123,4 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
         backend.remove_refusal()?;
     }
     Ok(())
-}
-
-fn all_vips(rules: &PodRules) -> BTreeSet<IpAddr> {
-    Family::ALL
-        .into_iter()
-        .flat_map(|family| rules.vips(family).into_keys())
-        .collect()
 }

@@ -1,13 +1,11 @@
 //! What every way of writing rules into the kernel can do.
 //!
 //! Writes: rules in the calling thread's network namespace; the caller has entered the pod's. A backend decides nothing: it spells
-//! [`PodRules`], writes only what differs, and never touches a chain, table or rule that is not ours.
+//! [`PodRules`](rules::PodRules), writes only what differs, and never touches a chain, table or rule that is not ours.
 
 pub mod iptables;
 
-use rules::PodRules;
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use rules::{Delta, Dump};
 
 /// What a network namespace is known to hold of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,17 +17,6 @@ pub enum Held<T> {
     Unknown,
     /// What we wrote last.
     Exactly(T),
-}
-
-impl<T> Held<T> {
-    /// Looks at what is held.
-    pub fn map<U>(&self, f: impl FnOnce(&T) -> U) -> Held<U> {
-        match self {
-            Self::Nothing => Held::Nothing,
-            Self::Unknown => Held::Unknown,
-            Self::Exactly(held) => Held::Exactly(f(held)),
-        }
-    }
 }
 
 /// Why rules were not written.
@@ -57,19 +44,30 @@ pub enum Error {
     None(String),
 }
 
-/// A way of writing rules. Each call brings one namespace from what it holds to what is wanted, atomically per address family.
+/// A way of writing rules into the calling thread's network namespace.
+///
+/// The caller takes these steps, routes between them, and leaves out those that have nothing to do; see [`apply`](crate::apply):
+/// `dump` (only when it is not known what is there), `refuse`, `translate`, `release`. Each step is one transaction per address
+/// family. A step that fails leaves a namespace of which nothing is known: it is dumped before the next attempt.
 pub trait Backend: Send + Sync {
     /// Its name, as conditions, logs and metrics show it.
     fn name(&self) -> &'static str;
 
-    /// Refuses new flows to exactly these VIPs when nothing translates them. Says whether anything was written.
-    fn refuse(&self, held: &Held<BTreeSet<IpAddr>>, wanted: &BTreeSet<IpAddr>) -> Result<bool, Error>;
+    /// What is there of this backend's. Writes nothing. What another backend wrote is not seen.
+    fn dump(&self) -> Result<Dump, Error>;
 
-    /// Translates new flows exactly as `wanted` says. Says whether anything was written.
+    /// Makes the hooks of both steps where they are not [there](Delta::base), and refuses what nothing translates of
+    /// [`Delta::refuse`]; of [`Delta::refused_meanwhile`] altogether when it [is a rebuild](Delta::is_rebuild).
+    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error>;
+
+    /// Translates new flows to [`Delta::ports`] otherwise; everything that is wanted when it is a rebuild.
     ///
     /// What the backend needs for its own hooks stays in place even when nothing is wanted: connection tracking ends with the last
     /// rule that uses it, and with it every live flow.
-    fn translate(&self, held: &Held<PodRules>, wanted: &PodRules) -> Result<bool, Error>;
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error>;
+
+    /// Refuses [`Delta::release`] no more.
+    fn release(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
     /// Removes the translation of everything, hooks included.
     fn remove_translation(&self) -> Result<(), Error>;

@@ -4,49 +4,19 @@
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
 //! the rules, to nobody. TCP is left alone: its established flows live on as with kube-proxy.
 
-use crate::backend::Held;
 use crate::netlink::Netlink;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use rules::{Family, PodRules, Port, Protocol};
+use rules::{Port, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-/// For each VIP port: the endpoints its flows may be translated to.
+/// For each VIP port: the endpoints its flows may be translated to. See [`Delta::flows`](rules::Delta::flows).
 pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
-
-/// The VIP ports whose flows may have to go when `held` becomes `wanted`. Pure.
-pub(crate) fn changed(held: &Held<PodRules>, wanted: &PodRules) -> Allowed {
-    let before = match held {
-        Held::Exactly(rules) => allowed(rules),
-        Held::Nothing | Held::Unknown => Allowed::new(),
-    };
-    let mut changed = allowed(wanted);
-    let gone: Vec<_> = before
-        .keys()
-        .filter(|key| !changed.contains_key(key))
-        .copied()
-        .collect();
-    changed.retain(|key, endpoints| before.get(key) != Some(endpoints));
-    changed.extend(gone.into_iter().map(|key| (key, BTreeSet::new())));
-    changed
-}
-
-fn allowed(rules: &PodRules) -> Allowed {
-    let mut allowed = Allowed::new();
-    for (vip, (vip_rules, _)) in Family::ALL.into_iter().flat_map(|family| rules.vips(family)) {
-        let ports = vip_rules
-            .ports
-            .iter()
-            .filter(|(port, _)| port.protocol != Protocol::Tcp);
-        allowed.extend(ports.map(|(port, rules)| ((vip, *port), rules.endpoints.clone())));
-    }
-    allowed
-}
 
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all. Returns how many.
 pub(crate) fn forget(changed: &Allowed) -> io::Result<usize> {

@@ -9,8 +9,8 @@ pub use pod::{LocalPod, NodePod};
 
 use api::NetworkRef;
 use rules::{
-    NetworkRules, NotServed, ObjectName, PodRules, RefusedAddress, ServedService, Shortcoming, Slice,
-    network_rules, pod_rules,
+    NetworkRules, NotServed, ObjectName, PodRules, RefusedAddress, ServedService, Settings, Shortcoming,
+    Slice, Unserved, network_rules, pod_rules,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// Services, slices and pods, trimmed to what rules are made of.
 #[derive(Debug, Default)]
 pub struct Index {
+    settings: Settings,
     services: BTreeMap<ObjectName, Result<ServedService, NotServed>>,
     slices: BTreeMap<ObjectName, Slice>,
     /// Names of the slices that say they belong to a Service.
@@ -29,11 +30,29 @@ pub struct Index {
     networks: BTreeMap<NetworkRef, Arc<NetworkRules>>,
     stale_networks: BTreeSet<NetworkRef>,
     stale_pods: BTreeSet<String>,
-    /// Services whose ClusterIP another one has, from the last planning of their network.
-    taken: BTreeMap<NetworkRef, Vec<(ObjectName, NotServed)>>,
+    /// What nobody is served, from the last planning of each network.
+    unserved: BTreeMap<NetworkRef, Vec<Unserved>>,
 }
 
 impl Index {
+    /// With what is known about node and cluster.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// Node or cluster changed.
+    pub fn apply_settings(&mut self, settings: Settings) {
+        if self.settings != settings {
+            self.settings = settings;
+            let served = self.services.values().filter_map(|service| service.as_ref().ok());
+            self.stale_networks
+                .extend(served.map(|service| service.network.clone()));
+        }
+    }
+
     /// A Service was added or changed.
     pub fn apply_service(&mut self, name: &ObjectName, service: Result<ServedService, NotServed>) {
         if self.services.get(name) == Some(&service) {
@@ -199,13 +218,29 @@ impl Index {
             .services
             .iter()
             .filter_map(|(name, service)| Some((name, service.as_ref().err()?)));
-        let taken = self.taken.values().flatten().map(|(name, why)| (name, why));
-        parsed.chain(taken).filter(|(_, why)| why.is_fault()).collect()
+        let planned = self
+            .unserved
+            .values()
+            .flatten()
+            .filter_map(|unserved| match unserved {
+                Unserved::Service { service, why } => Some((service, why)),
+                Unserved::Address(_) => None,
+            });
+        parsed.chain(planned).filter(|(_, why)| why.is_fault()).collect()
     }
 
     /// Addresses of slices nobody is sent to.
     pub fn refused_addresses(&self) -> impl Iterator<Item = &RefusedAddress> {
-        self.slices.values().flat_map(|slice| &slice.refused)
+        let planned = self
+            .unserved
+            .values()
+            .flatten()
+            .filter_map(|unserved| match unserved {
+                Unserved::Address(refused) => Some(refused),
+                Unserved::Service { .. } => None,
+            });
+        let parsed = self.slices.values().flat_map(|slice| &slice.refused);
+        parsed.chain(planned)
     }
 
     fn touch_network_of(&mut self, service: &ObjectName) {
@@ -222,10 +257,10 @@ impl Index {
             let names = self.slices_of.get(&service.name).into_iter().flatten();
             (service, names.filter_map(|name| self.slices.get(name)))
         });
-        let (rules, taken) = network_rules(with_slices);
-        self.taken.insert(network.clone(), taken);
+        let (rules, unserved) = network_rules(&self.settings, with_slices);
+        self.unserved.insert(network.clone(), unserved);
+        self.unserved.retain(|_, unserved| !unserved.is_empty());
         if rules.vips.is_empty() {
-            self.taken.retain(|_, taken| !taken.is_empty());
             return self.networks.remove(network).is_some();
         }
         if self.networks.get(network).is_some_and(|held| **held == rules) {

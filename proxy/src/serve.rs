@@ -15,6 +15,7 @@ use crate::sync::{Context, Telling};
 use crate::{events, sync, watches};
 use api::rules_applied::Reason;
 use process::{Health, Process};
+use rules::{Node, Settings};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -92,7 +93,14 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         return;
     };
     reporter.report(Verdict::of_the_node(Reason::Starting, "reading the cluster"));
-    let context = Context::new(Arc::new(sandboxes), backend, earlier, telling);
+    let settings = Settings {
+        node: Node {
+            name: how.node_name.to_owned(),
+            zone: None,
+        },
+        ..Settings::default()
+    };
+    let context = Context::new(Arc::new(sandboxes), backend, earlier, telling, settings);
     let updates = watches::updates(&client, how.node_name);
     sync::run(context, updates, questions, health, shutdown).await;
 }

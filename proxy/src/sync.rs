@@ -23,6 +23,7 @@ use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pods::Pods;
 use process::Health;
+use rules::Settings;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct Context {
     pub earlier: BTreeSet<String>,
     /// Who is told how things stand.
     pub telling: Telling,
+    /// What is known about node and cluster.
+    pub settings: Settings,
     limit: Arc<Semaphore>,
 }
 
@@ -69,12 +72,14 @@ impl Context {
         backend: Arc<dyn Backend>,
         earlier: BTreeSet<String>,
         telling: Telling,
+        settings: Settings,
     ) -> Self {
         Self {
             sandboxes,
             backend,
             earlier,
             telling,
+            settings,
             limit: Arc::new(Semaphore::new(WORKERS)),
         }
     }
@@ -89,7 +94,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut sync = Sync {
-        index: Index::default(),
+        index: Index::new(context.settings.clone()),
         lists: Lists::default(),
         acted: false,
         pods: Pods::new(Arc::new(context)),

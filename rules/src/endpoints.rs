@@ -1,56 +1,153 @@
-//! Which endpoints of a Service's slices take new flows.
+//! Which endpoints of a Service's slices take new flows, and which keep the flows they have.
 //!
-//! Pure. Ready ones; if there is none, those that still serve while terminating, so that the last pod of a roll-out is not cut off
-//! (KEP-1669); if there is none either, nobody, and flows are refused.
+//! Pure. The order is kube-proxy's (`pkg/proxy/topology.go`, `CategorizeEndpoints`), so that the same Service means the same on both
+//! networks:
+//!
+//! 1. `internalTrafficPolicy: Local`: of the endpoints on the client's node, the ready ones; if there is none, those that still serve
+//!    while terminating; hints do not count.
+//! 2. Else the ready ones that fit the topology hints. Hints count only if *every* ready endpoint has one and some fit: node hints
+//!    first, then zone hints. If no endpoint is left, all that still serve while terminating (KEP-1669), wherever they are.
+//! 3. Nobody: flows are refused at once.
 
-use crate::{Endpoint, Protocol, Slice};
+use crate::settings::Node;
+use crate::{Endpoint, Protocol, Reserved, Slice};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// The endpoints of one Service port in the family of `vip`. An address that several slices list counts once.
-pub(crate) fn of_port<'a>(
-    slices: &[&'a Slice],
-    name: &str,
-    protocol: Protocol,
-    vip: IpAddr,
-) -> BTreeSet<SocketAddr> {
-    let listed: Vec<(&'a Endpoint, SocketAddr)> = slices
-        .iter()
-        .flat_map(|slice| listed(slice, name, protocol, vip))
-        .collect();
-    let takes = |wanted: fn(&Endpoint) -> bool| -> BTreeSet<SocketAddr> {
-        listed
+/// The endpoints of one Service port in one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    /// They take new flows.
+    pub(crate) endpoints: BTreeSet<SocketAddr>,
+    /// They take none, but serve still: what runs may run on.
+    pub(crate) draining: BTreeSet<SocketAddr>,
+}
+
+/// What endpoints are chosen by.
+pub(crate) struct Choice<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) reserved: &'a Reserved,
+    pub(crate) is_local: bool,
+}
+
+/// A Service port, in the family of `vip`.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) protocol: Protocol,
+    pub(crate) vip: IpAddr,
+}
+
+impl Choice<'_> {
+    /// Chooses. An address that several slices list counts once, as whatever it can be.
+    pub(crate) fn of_port(&self, slices: &[&Slice], wanted: Wanted<'_>) -> Chosen {
+        let listed: Vec<(&Endpoint, SocketAddr)> = slices
             .iter()
-            .filter(|(endpoint, _)| wanted(endpoint))
-            .map(|(_, address)| *address)
-            .collect()
-    };
-    let ready = takes(|endpoint| endpoint.ready);
-    if ready.is_empty() {
-        takes(|endpoint| endpoint.serving && endpoint.terminating)
-    } else {
-        ready
+            .flat_map(|slice| listed(slice, wanted))
+            .filter(|(_, address)| self.reserved.check(address.ip()).is_ok())
+            .collect();
+        let endpoints = self.taking(&listed);
+        let draining = match wanted.protocol {
+            // A TCP flow lives on whatever happens: nobody need know.
+            Protocol::Tcp => BTreeSet::new(),
+            Protocol::Udp | Protocol::Sctp => {
+                let serving = those(&listed, |endpoint| endpoint.serving);
+                serving.difference(&endpoints).copied().collect()
+            }
+        };
+        Chosen { endpoints, draining }
     }
+
+    fn taking(&self, listed: &[(&Endpoint, SocketAddr)]) -> BTreeSet<SocketAddr> {
+        let is_here = |endpoint: &Endpoint| {
+            !self.is_local
+                || !self.node.name.is_empty() && endpoint.node.as_deref() == Some(self.node.name.as_str())
+        };
+        let topology = if self.is_local {
+            Topology::Anywhere
+        } else {
+            Topology::of(listed, self.node)
+        };
+        let ready = those(listed, |endpoint| {
+            endpoint.ready && is_here(endpoint) && topology.fits(endpoint, self.node)
+        });
+        if ready.is_empty() {
+            those(listed, |endpoint| {
+                endpoint.serving && endpoint.terminating && is_here(endpoint)
+            })
+        } else {
+            ready
+        }
+    }
+}
+
+/// Which hints count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Topology {
+    Anywhere,
+    SameNode,
+    SameZone,
+}
+
+impl Topology {
+    fn of(listed: &[(&Endpoint, SocketAddr)], node: &Node) -> Self {
+        let hinted = |hints: fn(&Endpoint) -> &BTreeSet<String>, here: &str| {
+            let mut ready = listed
+                .iter()
+                .map(|(endpoint, _)| *endpoint)
+                .filter(|endpoint| endpoint.ready);
+            let mut some_fit = false;
+            let all_have_one = ready.all(|endpoint| {
+                some_fit |= hints(endpoint).contains(here);
+                !hints(endpoint).is_empty()
+            });
+            all_have_one && some_fit
+        };
+        if hinted(|endpoint| &endpoint.node_hints, &node.name) {
+            Self::SameNode
+        } else if node
+            .zone
+            .as_ref()
+            .is_some_and(|zone| hinted(|endpoint| &endpoint.zone_hints, zone))
+        {
+            Self::SameZone
+        } else {
+            Self::Anywhere
+        }
+    }
+
+    fn fits(self, endpoint: &Endpoint, node: &Node) -> bool {
+        match self {
+            Self::Anywhere => true,
+            Self::SameNode => endpoint.node_hints.contains(&node.name),
+            Self::SameZone => node
+                .zone
+                .as_ref()
+                .is_some_and(|zone| endpoint.zone_hints.contains(zone)),
+        }
+    }
+}
+
+fn those(listed: &[(&Endpoint, SocketAddr)], wanted: impl Fn(&Endpoint) -> bool) -> BTreeSet<SocketAddr> {
+    let kept = listed.iter().filter(|(endpoint, _)| wanted(endpoint));
+    kept.map(|(_, address)| *address).collect()
 }
 
 fn listed<'a>(
     slice: &'a Slice,
-    name: &str,
-    protocol: Protocol,
-    vip: IpAddr,
-) -> impl Iterator<Item = (&'a Endpoint, SocketAddr)> {
+    wanted: Wanted<'_>,
+) -> impl Iterator<Item = (&'a Endpoint, SocketAddr)> + use<'a> {
     let ports = slice
         .ports
         .iter()
-        .filter(move |(port_name, port)| port_name == name && port.protocol == protocol);
+        .filter(|(name, port)| name == wanted.name && port.protocol == wanted.protocol);
     let numbers: Vec<u16> = ports.map(|(_, port)| port.number).collect();
+    let is_ipv4 = wanted.vip.is_ipv4();
     slice.endpoints.iter().flat_map(move |endpoint| {
+        let addresses = endpoint.addresses.iter();
+        let fitting = addresses.filter(move |address| address.is_ipv4() == is_ipv4);
         let numbers = numbers.clone();
-        let addresses = endpoint
-            .addresses
-            .iter()
-            .filter(move |address| address.is_ipv4() == vip.is_ipv4());
-        addresses.flat_map(move |address| {
+        fitting.flat_map(move |address| {
             numbers
                 .clone()
                 .into_iter()
@@ -58,3 +155,6 @@ fn listed<'a>(
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

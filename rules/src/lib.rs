@@ -3,23 +3,44 @@
 //! Pure: no netlink, no kube client, no clock. Equal inputs give equal values, whatever their order.
 //!
 //! ```text
-//! Service ──► ServedService ┐                      (api::network_status) attachments
-//! EndpointSlice ──► Slice ──┴─► NetworkRules (one per network, shared) ──┴─► PodRules ──► trace → Verdict
+//! Service ──► ServedService ┐                                     attachments (api::network_status)
+//! EndpointSlice ──► Slice ──┼─► NetworkRules (one per network, shared) ──┴─► PodRules ─┬─► trace → Verdict
+//! node, cluster: Settings ──┘                                                          └─► Delta → a backend's writes
 //! ```
 //!
-//! Backends only spell [`PodRules`]; [`trace`](PodRules::trace) says what they mean.
+//! Backends only spell [`PodRules`]; [`trace`](PodRules::trace) says what they mean. The meaning of a Service, in short:
+//!
+//! | field | meaning here |
+//! |---|---|
+//! | `clusterIPs` | each is a VIP: in every pod on the Service's network it is translated, port by port, or refused at once; a packet to it never leaves the pod |
+//! | `ports` | number and protocol name a port: the same number with several protocols is several ports; others are refused |
+//! | endpoints | of our slices that the Service owns, in the VIP's family, each with the same weight; an address listed twice counts once |
+//! | `conditions` | ready ones; if none, those serving while terminating (KEP-1669); if none, refused |
+//! | `publishNotReadyAddresses` | is in the slices already, as `ready` |
+//! | `internalTrafficPolicy: Local` | endpoints on the client's node only; without one refused at once, where kube-proxy drops |
+//! | `trafficDistribution`, topology hints | as kube-proxy: node hints, then zone hints, if every ready endpoint has one and some fit |
+//! | `sessionAffinity: ClientIP` | a client (source address) stays with an endpoint for `timeoutSeconds` after its last flow to the port |
+//! | `type: NodePort`, `LoadBalancer`, `externalIPs` | the ClusterIP is served, the rest is not |
+//! | source address | of a flow of the pod itself: its first address of the VIP's family on the network; none: refused. Forwarded flows keep theirs |
+//! | UDP and SCTP flows | end with the endpoint (when it stops serving); TCP flows live on |
 
+mod delta;
+mod dump;
 mod endpoints;
 mod plan;
 mod pod_rules;
 mod service;
+mod settings;
 mod slice;
 mod trace;
 
-pub use plan::{Plan, Shortcoming, Unserved, network_rules, plan, pod_rules};
+pub use delta::{Base, Delta, PortChange};
+pub use dump::{Dump, Translated};
+pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
-    AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, VipRules,
+    AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation, VipRules,
 };
 pub use service::{NotServed, ObjectName, ServedService};
+pub use settings::{Node, Reserved, Settings, Taken, Tenancy};
 pub use slice::{Endpoint, NotCounted, RefusedAddress, Slice};
-pub use trace::{Packet, Verdict};
+pub use trace::{Earlier, Packet, Verdict};

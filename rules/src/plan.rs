@@ -3,15 +3,17 @@
 //! Pure. In two steps, because the first is the same for all pods: [`network_rules`] once per network and change, [`pod_rules`]
 //! per pod. Whatever cannot be served is a value beside the rules and changes nothing for the others.
 
+use crate::endpoints::{Choice, Chosen, Wanted};
 use crate::{
-    AttachedNetwork, Family, NetworkRules, NotServed, ObjectName, PodRules, PortRules, RefusedAddress,
-    ServedService, Slice, Source, VipRules, endpoints,
+    AttachedNetwork, Family, NetworkRules, NotServed, ObjectName, PodRules, Port, PortRules, RefusedAddress,
+    Reserved, ServedService, Settings, Slice, Source, VipRules,
 };
 use api::NetworkRef;
 use api::network_status::{self, NetworkStatus};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a pod's namespace must hold, and what it does not get.
@@ -71,7 +73,12 @@ pub enum Shortcoming {
 }
 
 /// The whole of it for one pod, from the objects themselves.
-pub fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkStatus]) -> Plan {
+pub fn plan(
+    settings: &Settings,
+    services: &[Service],
+    slices: &[EndpointSlice],
+    attachments: &[NetworkStatus],
+) -> Plan {
     let mut unserved = Vec::new();
     let mut served = Vec::new();
     for service in services {
@@ -97,13 +104,9 @@ pub fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[Netwo
         .collect::<BTreeSet<_>>()
     {
         let on_it = served.iter().filter(|service| service.network == *network);
-        let (rules, taken) = network_rules(on_it.map(|service| (service, slices.iter())));
+        let (rules, not_served) = network_rules(settings, on_it.map(|service| (service, slices.iter())));
         networks.insert(network.clone(), Arc::new(rules));
-        unserved.extend(
-            taken
-                .into_iter()
-                .map(|(service, why)| Unserved::Service { service, why }),
-        );
+        unserved.extend(not_served);
     }
     unserved.sort_by_key(ToString::to_string);
     let (rules, shortcomings) = pod_rules(attachments, &networks);
@@ -118,45 +121,121 @@ pub fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[Netwo
 ///
 /// When two Services claim one ClusterIP the first by name keeps it; the other is named with the reason.
 pub fn network_rules<'a, S>(
+    settings: &Settings,
     services: impl IntoIterator<Item = (&'a ServedService, S)>,
-) -> (NetworkRules, Vec<(ObjectName, NotServed)>)
+) -> (NetworkRules, Vec<Unserved>)
 where
     S: IntoIterator<Item = &'a Slice>,
 {
     let mut sorted: Vec<_> = services.into_iter().collect();
     sorted.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-    let (mut rules, mut taken) = (NetworkRules::default(), Vec::new());
+    let (mut rules, mut unserved) = (NetworkRules::default(), Vec::new());
     for (service, slices) in sorted {
-        let slices: Vec<&Slice> = slices
-            .into_iter()
-            .filter(|slice| slice.counts_for(service))
-            .collect();
-        for vip in &service.vips {
-            match rules.vips.entry(*vip) {
-                btree_map::Entry::Vacant(free) => {
-                    let ports = service.ports.iter().map(|(port, name)| {
-                        let endpoints = endpoints::of_port(&slices, name, port.protocol, *vip);
-                        (
-                            *port,
-                            PortRules {
-                                name: name.clone(),
-                                endpoints,
-                            },
-                        )
-                    });
-                    free.insert(Arc::new(VipRules {
-                        service: service.name.clone(),
-                        ports: ports.collect(),
-                    }));
-                }
+        let ServicePlan {
+            vips,
+            unserved: lacks,
+        } = service_plan(settings, service, slices);
+        unserved.extend(lacks);
+        for (vip, vip_rules) in vips {
+            match rules.vips.entry(vip) {
+                btree_map::Entry::Vacant(free) => _ = free.insert(vip_rules),
                 btree_map::Entry::Occupied(kept) => {
                     let other = kept.get().service.clone();
-                    taken.push((service.name.clone(), NotServed::VipTaken { vip: *vip, other }));
+                    unserved.push(Unserved::Service {
+                        service: service.name.clone(),
+                        why: NotServed::VipTaken { vip, other },
+                    });
                 }
             }
         }
     }
-    (rules, taken)
+    (rules, unserved)
+}
+
+/// What one Service asks of every pod on its network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// Its VIPs.
+    pub vips: BTreeMap<IpAddr, Arc<VipRules>>,
+    /// The Service, or addresses of it, that nobody is served.
+    pub unserved: Vec<Unserved>,
+}
+
+/// Plans one Service from the slices that may count for it.
+pub fn service_plan<'a>(
+    settings: &Settings,
+    service: &ServedService,
+    slices: impl IntoIterator<Item = &'a Slice>,
+) -> ServicePlan {
+    if !settings.tenancy.allows_service(service) {
+        let why = NotServed::NetworkNotAllowed {
+            network: service.network.clone(),
+        };
+        let service = service.name.clone();
+        return ServicePlan {
+            vips: BTreeMap::new(),
+            unserved: vec![Unserved::Service { service, why }],
+        };
+    }
+    let slices = slices.into_iter().filter(|slice| slice.counts_for(service));
+    let slices: Vec<&Slice> = slices.collect();
+    let choice = Choice {
+        node: &settings.node,
+        reserved: &settings.reserved,
+        is_local: service.is_local,
+    };
+    let vip_rules = |vip: IpAddr| VipRules {
+        service: service.name.clone(),
+        ports: service
+            .ports
+            .iter()
+            .map(|(port, name)| (*port, port_rules(service, &choice, &slices, *port, name, vip)))
+            .collect(),
+    };
+    let vips = service.vips.iter().map(|vip| (*vip, Arc::new(vip_rules(*vip))));
+    ServicePlan {
+        vips: vips.collect(),
+        unserved: reserved(&settings.reserved, &slices)
+            .map(Unserved::Address)
+            .collect(),
+    }
+}
+
+fn port_rules(
+    service: &ServedService,
+    choice: &Choice<'_>,
+    slices: &[&Slice],
+    port: Port,
+    name: &str,
+    vip: IpAddr,
+) -> PortRules {
+    let wanted = Wanted {
+        name,
+        protocol: port.protocol,
+        vip,
+    };
+    let Chosen { endpoints, draining } = choice.of_port(slices, wanted);
+    PortRules {
+        name: name.to_owned(),
+        endpoints,
+        affinity: service.affinity,
+        draining,
+    }
+}
+
+/// Endpoints that are not used because of where they are.
+fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = RefusedAddress> {
+    let of_slice = |slice: &&Slice| {
+        let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        let refused = addresses.filter_map(|address| Some((address, reserved.check(*address).err()?)));
+        let refused = refused.map(|(address, why)| RefusedAddress {
+            slice: slice.name.clone(),
+            address: address.to_string(),
+            why: why.to_string(),
+        });
+        refused.collect::<BTreeSet<_>>()
+    };
+    slices.iter().flat_map(of_slice)
 }
 
 /// The rules of a pod with these attachments, given the rules of all networks.
@@ -189,7 +268,7 @@ fn source(
     family: Family,
     shortcomings: &mut BTreeSet<Shortcoming>,
 ) -> Option<Source> {
-    if !shared.vips.keys().any(|vip| Family::of(*vip) == family) {
+    if !shared.has(family) {
         return None;
     }
     let usable = interfaces.iter().filter_map(|status| usable(status, family));
@@ -216,9 +295,7 @@ fn source(
 }
 
 fn usable(status: &NetworkStatus, family: Family) -> Option<Source> {
-    let fits = |address: &&std::net::IpAddr| {
-        Family::of(**address) == family && api::address::check(**address).is_ok()
-    };
+    let fits = |address: &&IpAddr| Family::of(**address) == family && api::address::check(**address).is_ok();
     let address = *status.addresses.iter().find(fits)?;
     (!status.interface.is_empty()).then(|| Source {
         interface: status.interface.clone(),

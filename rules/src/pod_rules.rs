@@ -7,8 +7,10 @@ use crate::ObjectName;
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,13 +98,50 @@ pub struct Port {
     pub number: u16,
 }
 
-/// What happens to a new flow to one port of a VIP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Port {
+    /// Before all others.
+    pub(crate) const FIRST: Self = Self {
+        protocol: Protocol::Tcp,
+        number: 0,
+    };
+    /// After all others.
+    pub(crate) const LAST: Self = Self {
+        protocol: Protocol::Sctp,
+        number: u16::MAX,
+    };
+}
+
+/// What happens to a new flow to one port of a VIP, and to the flows that are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRules {
     /// The Service port's name; empty when it has none.
     pub name: String,
-    /// Who may get the flow, each with equal weight. Empty: the flow is refused.
+    /// Who may get a new flow, each with equal weight. Empty: the flow is refused.
     pub endpoints: BTreeSet<SocketAddr>,
+    /// A client whose last flow to this port began less than this ago stays with the endpoint it had, while that is one of
+    /// `endpoints`. A client is a source address: the pod itself, or whoever it forwards for. Whole seconds, at least one.
+    pub affinity: Option<Duration>,
+    /// UDP and SCTP only: who gets no new flow but keeps those it has, for it serves still. None of `endpoints`.
+    pub draining: BTreeSet<SocketAddr>,
+}
+
+/// How a port is translated: the part of [`PortRules`] that a backend spells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation<'a> {
+    /// Who may get a new flow, each with equal weight. Never empty.
+    pub endpoints: &'a BTreeSet<SocketAddr>,
+    /// As [`PortRules::affinity`].
+    pub affinity: Option<Duration>,
+}
+
+impl PortRules {
+    /// How flows leave by `source`; `None`: they are refused.
+    pub fn translation(&self, source: Option<&Source>) -> Option<Translation<'_>> {
+        (source.is_some() && !self.endpoints.is_empty()).then_some(Translation {
+            endpoints: &self.endpoints,
+            affinity: self.affinity,
+        })
+    }
 }
 
 /// One VIP. A port that is not here is refused.
@@ -119,6 +158,23 @@ pub struct VipRules {
 pub struct NetworkRules {
     /// By ClusterIP.
     pub vips: BTreeMap<IpAddr, Arc<VipRules>>,
+}
+
+impl NetworkRules {
+    /// Its VIPs of one family.
+    pub fn of(&self, family: Family) -> impl Iterator<Item = (IpAddr, &Arc<VipRules>)> {
+        let first_ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let range = match family {
+            Family::V4 => (Bound::Unbounded, Bound::Excluded(first_ipv6)),
+            Family::V6 => (Bound::Included(first_ipv6), Bound::Unbounded),
+        };
+        self.vips.range(range).map(|(vip, rules)| (*vip, rules))
+    }
+
+    /// Whether it has a VIP of `family`.
+    pub fn has(&self, family: Family) -> bool {
+        self.of(family).next().is_some()
+    }
 }
 
 /// Which way, and with which source address, a pod's flows to the VIPs of a network leave.
@@ -171,13 +227,30 @@ impl PodRules {
         let mut vips = BTreeMap::new();
         for attached in self.networks.values() {
             let source = attached.source(family);
-            for (vip, rules) in &attached.rules.vips {
-                if Family::of(*vip) == family {
-                    vips.entry(*vip).or_insert_with(|| (rules.as_ref(), source));
-                }
+            for (vip, rules) in attached.rules.of(family) {
+                vips.entry(vip).or_insert_with(|| (rules.as_ref(), source));
             }
         }
         vips
+    }
+
+    /// One VIP, as [`vips`](Self::vips) has it.
+    pub fn vip(&self, vip: IpAddr) -> Option<(&VipRules, Option<&Source>)> {
+        self.networks.values().find_map(|attached| {
+            let rules = attached.rules.vips.get(&vip)?;
+            Some((rules.as_ref(), attached.source(Family::of(vip))))
+        })
+    }
+
+    /// One port of a VIP. `None`: it is not here, or refused.
+    pub fn translation(&self, vip: IpAddr, port: Port) -> Option<Translation<'_>> {
+        let (rules, source) = self.vip(vip)?;
+        rules.ports.get(&port)?.translation(source)
+    }
+
+    /// Whether there is a VIP of `family`.
+    pub fn has(&self, family: Family) -> bool {
+        self.networks.values().any(|attached| attached.rules.has(family))
     }
 
     /// The host routes to VIPs, and the sources they carry.
@@ -193,10 +266,10 @@ impl PodRules {
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
         let networks = self.networks.values();
         networks.flat_map(|attached| {
-            Family::ALL.into_iter().filter_map(|family| {
-                let used = attached.rules.vips.keys().any(|vip| Family::of(*vip) == family);
-                attached.source(family).filter(|_| used)
-            })
+            Family::ALL
+                .into_iter()
+                .filter(|family| attached.rules.has(*family))
+                .filter_map(|family| attached.source(family))
         })
     }
 

@@ -5,10 +5,14 @@
 use crate::{Port, Protocol};
 use api::NetworkRef;
 use api::service::{NoNetwork, is_ours, network};
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// Kubernetes' default of `sessionAffinityConfig.clientIP.timeoutSeconds`, and the longest it allows.
+const AFFINITY_SECONDS: (i32, i32) = (10_800, 86_400);
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +42,10 @@ pub struct ServedService {
     pub vips: BTreeSet<IpAddr>,
     /// Its ports and their names; an unnamed port has the name `""`.
     pub ports: BTreeMap<Port, String>,
+    /// `sessionAffinity: ClientIP`: how long after its last flow to a port a client stays with the endpoint it had.
+    pub affinity: Option<Duration>,
+    /// `internalTrafficPolicy: Local`: only endpoints on the client's own node.
+    pub is_local: bool,
 }
 
 /// Why a Service is not served.
@@ -76,6 +84,19 @@ pub enum NotServed {
         /// The protocol found.
         protocol: String,
     },
+    /// A time the API server would have refused.
+    #[error("spec.sessionAffinityConfig.clientIP.timeoutSeconds: {0} is not between 1 and 86400")]
+    Affinity(i32),
+    /// A network of another namespace.
+    #[error(
+        "annotation {} names network \"{network}\" of another namespace: name a network of the Service's own namespace, or let an administrator add {:?} to the global namespaces",
+        api::names::SERVICE_NETWORK_ANNOTATION,
+        network.namespace()
+    )]
+    NetworkNotAllowed {
+        /// The network.
+        network: NetworkRef,
+    },
     /// No name, namespace or UID, or one that Kubernetes does not allow.
     #[error("metadata: name {0:?} is not one the API server gives")]
     Metadata(String),
@@ -113,6 +134,8 @@ impl ServedService {
         }
         let network = network(service)?;
         let (name, uid) = identity(service)?;
+        let affinity = affinity(&spec)?;
+        let is_local = spec.internal_traffic_policy.as_deref() == Some("Local");
         let listed = spec.cluster_ips.filter(|vips| !vips.is_empty());
         let vips = listed.or_else(|| Some(vec![spec.cluster_ip?]));
         Ok(Self {
@@ -121,8 +144,25 @@ impl ServedService {
             network,
             vips: parse_vips(&vips.unwrap_or_default())?,
             ports: parse_ports(&spec.ports.unwrap_or_default())?,
+            affinity,
+            is_local,
         })
     }
+}
+
+fn affinity(spec: &ServiceSpec) -> Result<Option<Duration>, NotServed> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return Ok(None);
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    let (default, longest) = AFFINITY_SECONDS;
+    let seconds = seconds.unwrap_or(default);
+    let allowed = u64::try_from(seconds)
+        .ok()
+        .filter(|_| (1..=longest).contains(&seconds));
+    let seconds = allowed.ok_or(NotServed::Affinity(seconds))?;
+    Ok(Some(Duration::from_secs(seconds)))
 }
 
 fn identity(service: &Service) -> Result<(ObjectName, String), NotServed> {
@@ -237,6 +277,25 @@ mod tests {
         assert_eq!(ports, ["tcp/53 dns-tcp", "udp/53 dns", "sctp/2905 m3ua"]);
     }
 
+    #[rstest]
+    #[case::none(json!({"sessionAffinity": "None"}), None)]
+    #[case::absent(json!({}), None)]
+    #[case::default_time(json!({"sessionAffinity": "ClientIP"}), Some(10_800))]
+    #[case::time(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 5}}}), Some(5))]
+    #[case::time_without_affinity(json!({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 5}}}), None)]
+    fn affinity_is_by_client_address(#[case] spec: Value, #[case] seconds: Option<u64>) {
+        let parsed = ServedService::parse(&service(&json!({"spec": spec}))).unwrap();
+        assert_eq!(parsed.affinity, seconds.map(Duration::from_secs));
+    }
+
+    #[rstest]
+    #[case::local("Local", true)]
+    #[case::cluster("Cluster", false)]
+    fn internal_traffic_policy_is_read(#[case] policy: &str, #[case] is_local: bool) {
+        let patch = json!({"spec": {"internalTrafficPolicy": policy}});
+        assert_eq!(ServedService::parse(&service(&patch)).unwrap().is_local, is_local);
+    }
+
     #[test]
     fn an_object_of_an_old_api_server_without_cluster_ips_is_read() {
         let parsed = ServedService::parse(&service(&json!({"spec": {"clusterIPs": null}}))).unwrap();
@@ -258,6 +317,7 @@ mod tests {
     #[case::port_negative(json!({"spec": {"ports": [{"port": -80}]}}), "-80", true)]
     #[case::port_too_big(json!({"spec": {"ports": [{"port": 65536}]}}), "65536", true)]
     #[case::protocol(json!({"spec": {"ports": [{"port": 80, "protocol": "QUIC"}]}}), "QUIC", true)]
+    #[case::affinity_time(json!({"spec": {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}}), "86401 is not between", true)]
     #[case::port_name_breaks_out(json!({"spec": {"ports": [{"port": 80, "name": "a\" -j DROP\nCOMMIT"}]}}), "is not a port", true)]
     #[case::name_breaks_out(json!({"metadata": {"name": "a\nCOMMIT"}}), "is not one", true)]
     #[case::no_uid(json!({"metadata": {"uid": null}}), "is not one", true)]

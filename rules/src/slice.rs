@@ -6,6 +6,7 @@
 
 use crate::{ObjectName, Port, Protocol, ServedService};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
+use api::network_status::MAX_ADDRESSES;
 use k8s_openapi::api::discovery::v1::{self, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -39,10 +40,16 @@ pub struct Endpoint {
     pub serving: bool,
     /// Its pod is being deleted.
     pub terminating: bool,
+    /// The node its pod is on.
+    pub node: Option<String>,
+    /// Zones that should use it. Empty: no hint.
+    pub zone_hints: BTreeSet<String>,
+    /// Nodes that should use it. Empty: no hint.
+    pub node_hints: BTreeSet<String>,
 }
 
 /// An address that is not used as endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("EndpointSlice \"{slice}\": address {address:?} is not used: {why}")]
 pub struct RefusedAddress {
     /// Where it stands.
@@ -108,19 +115,40 @@ impl Slice {
     }
 
     fn endpoint(&mut self, endpoint: &v1::Endpoint, address_type: &str) -> Endpoint {
+        let hints = endpoint.hints.clone().unwrap_or_default();
         let conditions = endpoint.conditions.clone().unwrap_or_default();
         // "A nil value should be interpreted as true"; serving "should defer to the ready condition", terminating is false.
         let ready = conditions.ready.unwrap_or(true);
         Endpoint {
-            addresses: endpoint
-                .addresses
-                .iter()
-                .filter_map(|text| self.address(text, address_type))
+            addresses: self.addresses(&endpoint.addresses, address_type),
+            node: endpoint.node_name.clone(),
+            zone_hints: hints
+                .for_zones
+                .into_iter()
+                .flatten()
+                .map(|zone| zone.name)
+                .collect(),
+            node_hints: hints
+                .for_nodes
+                .into_iter()
+                .flatten()
+                .map(|node| node.name)
                 .collect(),
             ready,
             serving: conditions.serving.unwrap_or(ready),
             terminating: conditions.terminating.unwrap_or(false),
         }
+    }
+
+    fn addresses(&mut self, texts: &[String], address_type: &str) -> Vec<IpAddr> {
+        let (read, beyond) = texts.split_at(texts.len().min(MAX_ADDRESSES));
+        if let Some(first) = beyond.first() {
+            let why = format!("the endpoint has more than {MAX_ADDRESSES} addresses");
+            self.refuse(first, why);
+        }
+        read.iter()
+            .filter_map(|text| self.address(text, address_type))
+            .collect()
     }
 
     fn address(&mut self, text: &str, address_type: &str) -> Option<IpAddr> {
@@ -134,13 +162,16 @@ impl Slice {
                 Err(why) => why.to_string(),
             },
         };
-        let address = text.chars().take(64).collect();
+        self.refuse(text, why);
+        None
+    }
+
+    fn refuse(&mut self, address: &str, why: String) {
         self.refused.push(RefusedAddress {
             slice: self.name.clone(),
-            address,
+            address: address.chars().take(64).collect(),
             why,
         });
-        None
     }
 }
 
@@ -209,6 +240,29 @@ mod tests {
         let parsed = Slice::parse(&slice(&labels(), "IPv4", &endpoints)).unwrap();
         let endpoint = &parsed.endpoints[0];
         assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), want);
+    }
+
+    #[test]
+    fn hints_and_node_are_read() {
+        let endpoints = json!([{"addresses": ["10.1.0.2"], "nodeName": "n1", "hints": {"forZones": [{"name": "a"}], "forNodes": [{"name": "n1"}, {"name": "n2"}]}}]);
+        let endpoint = Slice::parse(&slice(&labels(), "IPv4", &endpoints))
+            .unwrap()
+            .endpoints
+            .remove(0);
+        assert_eq!(endpoint.node.as_deref(), Some("n1"));
+        assert_eq!(endpoint.zone_hints, BTreeSet::from(["a".to_owned()]));
+        assert_eq!(
+            endpoint.node_hints,
+            BTreeSet::from(["n1".to_owned(), "n2".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_hostile_number_of_addresses_is_cut() {
+        let addresses: Vec<String> = (0..100).map(|i| format!("10.1.0.{i}")).collect();
+        let parsed = Slice::parse(&slice(&labels(), "IPv4", &json!([{"addresses": addresses}]))).unwrap();
+        assert_eq!(parsed.endpoints[0].addresses.len(), MAX_ADDRESSES);
+        assert!(parsed.refused[0].to_string().contains("more than 64 addresses"));
     }
 
     #[rstest]

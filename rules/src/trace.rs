@@ -2,9 +2,10 @@
 //!
 //! Pure. This is the meaning of [`PodRules`]; every backend is tested against it on real packets.
 
-use crate::{Family, PodRules, Port, Source};
+use crate::{PodRules, Port, Source};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// The first packet of a flow that leaves the pod, or is forwarded by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,21 +29,55 @@ pub enum Verdict<'a> {
         endpoints: &'a BTreeSet<SocketAddr>,
         /// Interface and source address.
         source: &'a Source,
+        /// How long a client stays with the endpoint it had; see [`Verdict::given`].
+        affinity: Option<Duration>,
     },
+}
+
+/// The flow before, from the same source address to the same port of the same VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// Which endpoint it went to.
+    pub endpoint: SocketAddr,
+    /// How long before this one it began.
+    pub ago: Duration,
+}
+
+impl Verdict<'_> {
+    /// Where the flow can go, given the one before. Empty unless it is translated.
+    ///
+    /// Each flow to an endpoint begins its time anew. An endpoint that is removed is forgotten at once: when it comes back within
+    /// the time it has no old clients.
+    pub fn given(&self, earlier: Option<Earlier>) -> BTreeSet<SocketAddr> {
+        let Self::Translate {
+            endpoints, affinity, ..
+        } = self
+        else {
+            return BTreeSet::new();
+        };
+        let kept = earlier.filter(|earlier| {
+            affinity.is_some_and(|time| earlier.ago < time) && endpoints.contains(&earlier.endpoint)
+        });
+        match kept {
+            Some(earlier) => BTreeSet::from([earlier.endpoint]),
+            None => (*endpoints).clone(),
+        }
+    }
 }
 
 impl PodRules {
     /// Says what happens to the first packet of a flow.
     pub fn trace(&self, packet: Packet) -> Verdict<'_> {
-        let vips = self.vips(Family::of(packet.destination));
-        let Some((vip, source)) = vips.get(&packet.destination) else {
+        let Some((vip, source)) = self.vip(packet.destination) else {
             return Verdict::Pass;
         };
         let port = packet.port.and_then(|port| vip.ports.get(&port));
-        match (port, source) {
-            (Some(port), Some(source)) if !port.endpoints.is_empty() => Verdict::Translate {
-                endpoints: &port.endpoints,
+        let translation = port.and_then(|port| port.translation(source));
+        match (translation, source) {
+            (Some(translation), Some(source)) => Verdict::Translate {
+                endpoints: translation.endpoints,
                 source,
+                affinity: translation.affinity,
             },
             _ => Verdict::Reject,
         }

@@ -3,15 +3,16 @@
 //! Writes: chains `MSP-…` and the jumps to them, by `iptables-restore --noflush`, one transaction per table. Reads by `iptables -S`,
 //! only when it is not known what a namespace holds. Nothing is run when nothing differs.
 
-use crate::backend::{Backend, Error, Held};
+use crate::backend::{Backend, Error};
 use crate::netns::{self, Netns};
-use crate::render::iptables::{Chains, Change, Table, change, filter, nat};
+use crate::render::iptables::read::{self, Listing};
+use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
-use rules::{Family, PodRules};
-use std::collections::{BTreeMap, BTreeSet};
+use rules::{Base, Delta, Dump, Family};
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -57,12 +58,6 @@ pub struct Iptables {
     variant: Variant,
 }
 
-/// What a table holds of ours.
-struct Found {
-    chains: BTreeMap<String, Option<Vec<String>>>,
-    missing_jumps: Vec<(&'static str, String)>,
-}
-
 impl Iptables {
     /// Uses this variant, whether or not it works.
     pub fn new(variant: Variant) -> Self {
@@ -98,18 +93,17 @@ impl Iptables {
             "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination 10.1.0.2:80",
             "-p udp -j DNAT --to-destination 10.1.0.3:53",
         ];
-        let chains = Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), trial.map(str::to_owned).to_vec())]);
         let nat = Change {
-            set: chains,
+            set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), trial.map(str::to_owned).to_vec())]),
             ..Change::default()
         };
-        self.restore(Family::V4, Table::Nat, &nat)?;
+        let vips = BTreeSet::from([IpAddr::V4(Ipv4Addr::LOCALHOST)]);
         let filter = Change {
-            set: filter(&BTreeSet::new(), Family::V4),
             jumps: Table::Filter.jumps().to_vec(),
-            ..Change::default()
+            ..refusal(&vips, &vips, Family::V4)
         };
-        self.restore(Family::V4, Table::Filter, &filter)
+        self.restore(Family::V4, Table::Filter, &filter)?;
+        self.restore(Family::V4, Table::Nat, &nat)
     }
 
     fn crate_iptables(self, family: Family) -> IPTables {
@@ -122,51 +116,57 @@ impl Iptables {
         }
     }
 
-    /// Brings one table of one family to `wanted`.
-    fn sync(self, family: Family, table: Table, held: Held<Chains>, wanted: Chains) -> Result<bool, Error> {
-        let found = match held {
-            Held::Nothing => Found {
-                chains: BTreeMap::new(),
-                missing_jumps: table.jumps().to_vec(),
-            },
-            Held::Exactly(chains) => Found {
-                chains: chains
-                    .into_iter()
-                    .map(|(chain, rules)| (chain, Some(rules)))
-                    .collect(),
-                missing_jumps: Vec::new(),
-            },
-            Held::Unknown => self.read(family, table)?,
-        };
-        let change = Change {
-            jumps: found.missing_jumps,
-            ..change(&found.chains, wanted)
-        };
-        if change.is_empty() {
-            return Ok(false);
+    /// Makes our hooks in both tables of a family that has no VIP yet.
+    fn hook(self, delta: &Delta<'_>, family: Family) -> Result<(), Error> {
+        for table in Table::ALL {
+            let jumps = match delta.base(family) {
+                Base::Present => continue,
+                Base::Absent => table.jumps().to_vec(),
+                Base::Unknown => self.missing_jumps(family, table)?,
+            };
+            let change = Change {
+                set: Chains::from([(table.root(), Vec::new())]),
+                jumps,
+                ..Change::default()
+            };
+            self.restore(family, table, &change)?;
         }
-        self.restore(family, table, &change)?;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Replaces whatever is there of ours, in one transaction.
+    fn rebuild(self, delta: &Delta<'_>, family: Family, table: Table) -> Result<(), Error> {
+        let listing = self.read(family, table)?;
+        let wanted = whole(delta, table, family);
+        // A family that nothing is wanted in, and nothing is in, is left alone.
+        if listing.chains.is_empty() && delta.refused_meanwhile(family).is_empty() {
+            return Ok(());
+        }
+        let mut change = Change::replace(listing.chains.into_keys(), wanted);
+        change.jumps = listing.missing_jumps;
+        self.restore(family, table, &change)
+    }
+
+    /// Which of our jumps are not there; asked one by one, for a listing would be long.
+    fn missing_jumps(self, family: Family, table: Table) -> Result<Vec<(&'static str, String)>, Error> {
+        if !self.may_hold(family, table) {
+            return Ok(table.jumps().to_vec());
+        }
+        let iptables = self.crate_iptables(family);
+        let mut missing = Vec::new();
+        for (hook, rule) in table.jumps() {
+            let exists = iptables.exists(table.name(), hook, &rule);
+            if !exists.map_err(|error| refused(iptables.cmd, &*error))? {
+                missing.push((hook, rule));
+            }
+        }
+        Ok(missing)
     }
 
     /// Which chains and jumps of ours are there, by one run of `iptables -S`.
-    fn read(self, family: Family, table: Table) -> Result<Found, Error> {
-        let nothing = Found {
-            chains: BTreeMap::new(),
-            missing_jumps: table.jumps().to_vec(),
-        };
-        let Some(listing) = self.listing(family, table)? else {
-            return Ok(nothing);
-        };
-        let missing = |(hook, rule): &(&'static str, String)| {
-            !listing.lines().any(|line| line == format!("-A {hook} {rule}"))
-        };
-        Ok(Found {
-            chains: chains_in(&listing, CHAIN_PREFIX)
-                .map(|chain| (chain.to_owned(), None))
-                .collect(),
-            missing_jumps: nothing.missing_jumps.into_iter().filter(missing).collect(),
-        })
+    fn read(self, family: Family, table: Table) -> Result<Listing, Error> {
+        let listing = self.listing(family, table)?;
+        Ok(listing.map_or_else(|| Listing::empty(table), |text| Listing::parse(table, &text)))
     }
 
     /// What `iptables -S` prints of a table; `None` when it holds nothing for sure.
@@ -265,29 +265,53 @@ impl Backend for Iptables {
         }
     }
 
-    fn refuse(&self, held: &Held<BTreeSet<IpAddr>>, wanted: &BTreeSet<IpAddr>) -> Result<bool, Error> {
-        let mut written = false;
+    fn dump(&self) -> Result<Dump, Error> {
+        let mut dump = Dump::default();
         for family in Family::ALL {
-            let any = |vips: &BTreeSet<IpAddr>| vips.iter().any(|vip| Family::of(*vip) == family);
-            let render = |vips: &BTreeSet<IpAddr>| filter(vips, family);
-            if let Some(held) = of_family(held, any, any(wanted), render) {
-                written |=
-                    self.sync_unless_absent(family, Table::Filter, held, render(wanted), any(wanted))?;
-            }
+            let (filter, nat) = (self.read(family, Table::Filter)?, self.read(family, Table::Nat)?);
+            read::read(&filter, &nat, family, &mut dump);
         }
-        Ok(written)
+        Ok(dump)
     }
 
-    fn translate(&self, held: &Held<PodRules>, wanted: &PodRules) -> Result<bool, Error> {
-        let mut written = false;
+    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in Family::ALL {
-            let any = |rules: &PodRules| !rules.vips(family).is_empty();
-            let render = |rules: &PodRules| nat(rules, family);
-            if let Some(held) = of_family(held, any, any(wanted), render) {
-                written |= self.sync_unless_absent(family, Table::Nat, held, render(wanted), any(wanted))?;
+            if delta.is_rebuild() {
+                self.rebuild(delta, family, Table::Filter)?;
+                continue;
+            }
+            let change = refusal(&delta.refused_meanwhile(family), &delta.refuse, family);
+            if !change.is_empty() {
+                self.hook(delta, family)?;
+                self.restore(family, Table::Filter, &change)?;
             }
         }
-        Ok(written)
+        Ok(())
+    }
+
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        for family in Family::ALL {
+            if delta.is_rebuild() {
+                self.rebuild(delta, family, Table::Nat)?;
+                continue;
+            }
+            let change = translation(delta, family);
+            if !change.is_empty() {
+                self.restore(family, Table::Nat, &change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        for family in Family::ALL {
+            let wanted = delta.wanted().vips(family).into_keys().collect();
+            let change = refusal(&wanted, &delta.release, family);
+            if !change.is_empty() {
+                self.restore(family, Table::Filter, &change)?;
+            }
+        }
+        Ok(())
     }
 
     fn remove_translation(&self) -> Result<(), Error> {
@@ -299,39 +323,10 @@ impl Backend for Iptables {
     }
 }
 
-impl Iptables {
-    /// As `sync`; but where nothing is wanted and a look shows nothing of ours, nothing is created.
-    fn sync_unless_absent(
-        self,
-        family: Family,
-        table: Table,
-        held: Held<Chains>,
-        wanted: Chains,
-        any_wanted: bool,
-    ) -> Result<bool, Error> {
-        let absent = !any_wanted && held == Held::Unknown && self.read(family, table)?.chains.is_empty();
-        if absent {
-            Ok(false)
-        } else {
-            self.sync(family, table, held, wanted)
-        }
-    }
-}
-
-/// What one family's table is known to hold; `None` when nothing is there and nothing wanted.
-///
-/// A family without VIPs in what we wrote last may still have the empty chains of an earlier VIP, or none: that has to be read.
-fn of_family<T>(
-    held: &Held<T>,
-    any: impl Fn(&T) -> bool,
-    any_wanted: bool,
-    render: impl Fn(&T) -> Chains,
-) -> Option<Held<Chains>> {
-    match held {
-        Held::Exactly(rules) if any(rules) => Some(Held::Exactly(render(rules))),
-        Held::Exactly(_) => any_wanted.then_some(Held::Unknown),
-        Held::Nothing => any_wanted.then_some(Held::Nothing),
-        Held::Unknown => Some(Held::Unknown),
+fn refused(program: &'static str, error: &dyn std::error::Error) -> Error {
+    Error::Refused {
+        program,
+        stderr: excerpt(&error.to_string()),
     }
 }
 

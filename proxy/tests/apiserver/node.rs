@@ -126,7 +126,13 @@ impl Cluster {
             reporter,
             metrics,
         };
-        let context = Context::new(Arc::new(self.sandboxes.clone()), backend, earlier, telling);
+        let context = Context::new(
+            Arc::new(self.sandboxes.clone()),
+            backend,
+            earlier,
+            telling,
+            rules::Settings::default(),
+        );
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
         let (_, questions) = state::endpoint();
         let driver = {

@@ -104,7 +104,12 @@ fn a_recreated_service_is_reached_at_its_new_address_only(case: Case) {
     for slice in &mut orphans {
         slice.metadata.name = Some("orphan".to_owned());
     }
-    let plan = rules::plan(&[new.object()], &orphans, &scene.client.status);
+    let plan = rules::plan(
+        &rules::Settings::default(),
+        &[new.object()],
+        &orphans,
+        &scene.client.status,
+    );
     assert!(
         plan.rules
             .vips(case.family)
@@ -152,9 +157,14 @@ fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
     let mut foreign = before.clone();
     foreign.metadata.labels = None;
     assert!(
-        rules::plan(&[foreign], &web.slice_objects(), &scene.client.status)
-            .rules
-            .is_empty()
+        rules::plan(
+            &rules::Settings::default(),
+            &[foreign],
+            &web.slice_objects(),
+            &scene.client.status
+        )
+        .rules
+        .is_empty()
     );
     web.spec = serde_json::json!({"type": "ExternalName", "externalName": "example.org", "clusterIPs": null});
     scene.sync_to(&[&web]);

@@ -167,7 +167,7 @@ fn word(protocol: Protocol) -> String {
 pub(crate) fn plan(client: &Pod, services: &[Service]) -> Plan {
     let objects: Vec<_> = services.iter().map(Service::object).collect();
     let slices: Vec<_> = services.iter().flat_map(Service::slice_objects).collect();
-    rules::plan(&objects, &slices, &client.status)
+    rules::plan(&rules::Settings::default(), &objects, &slices, &client.status)
 }
 
 /// What `client` must hold for these Services, which are all served in full.

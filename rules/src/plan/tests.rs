@@ -2,7 +2,7 @@
 //!
 //! Address plan: service-network pods 10.1.0.0/16 and fd00:1::/64, VIPs 172.30.0.0/16 and fd00:96::/112.
 
-use crate::*;
+use crate::{Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Verdict};
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
     SERVICE_NETWORK_ANNOTATION,
@@ -63,6 +63,11 @@ fn net1() -> Vec<NetworkStatus> {
     ]
 }
 
+/// Under the settings of a cluster nobody configured.
+fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkStatus]) -> Plan {
+    crate::plan(&Settings::default(), services, slices, attachments)
+}
+
 fn packet(destination: &str, protocol: Protocol, number: u16) -> Packet {
     Packet {
         destination: destination.parse().unwrap(),
@@ -75,7 +80,9 @@ fn traced(rules: &PodRules, packet: Packet) -> String {
     match rules.trace(packet) {
         Verdict::Pass => "pass".to_owned(),
         Verdict::Reject => "reject".to_owned(),
-        Verdict::Translate { endpoints, source } => {
+        Verdict::Translate {
+            endpoints, source, ..
+        } => {
             let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
             format!(
                 "{} {} -> {}",
@@ -193,7 +200,7 @@ fn a_broken_service_beside_a_good_one_harms_nobody() {
         slice("taken", "a", &json!([{"addresses": ["127.0.0.1"]}])),
     ];
     let plan = plan(&[taken, broken, good.clone()], &slices, &net1());
-    assert_eq!(plan.rules, super::plan(&[good], &slices, &net1()).rules);
+    assert_eq!(plan.rules, super::tests::plan(&[good], &slices, &net1()).rules);
     let said: Vec<_> = plan.unserved.iter().map(ToString::to_string).collect();
     assert_eq!(said.len(), 3, "{said:?}");
     assert!(
@@ -316,7 +323,7 @@ proptest! {
                 match plan.rules.trace(Packet { destination: vip, port: Some(Port { protocol, number }) }) {
                     Verdict::Pass => prop_assert!(false, "{vip} leaks"),
                     Verdict::Reject => {}
-                    Verdict::Translate { endpoints, source } => {
+                    Verdict::Translate { endpoints, source, .. } => {
                         prop_assert!(!endpoints.is_empty());
                         prop_assert!(endpoints.iter().all(|endpoint| endpoint.is_ipv4() == vip.is_ipv4()));
                         prop_assert_eq!(Some(source), plan.rules.routes().get(&vip).copied());

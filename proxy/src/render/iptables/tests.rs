@@ -1,11 +1,15 @@
 //! Spelling: the exact text, and what a change leaves out.
 
 use super::*;
+use ::rules::{Dump, PodRules, Settings};
 use api::network_status::NetworkStatus;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
+use rstest::rstest;
 use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Service `web/nginx` (TCP http, UDP dns) with these endpoints on macvlan1, and `web/empty` with none.
 fn rules(hosts: &[u8]) -> PodRules {
@@ -63,68 +67,132 @@ fn rules(hosts: &[u8]) -> PodRules {
         interface: "net1".to_owned(),
         addresses: vec!["10.1.0.7".parse().unwrap(), "fd00:1::7".parse().unwrap()],
     };
-    ::rules::plan(&services, &slices, &[net1]).rules
+    ::rules::plan(&Settings::default(), &services, &slices, &[net1]).rules
 }
 
-fn known(chains: &Chains) -> BTreeMap<String, Option<Vec<String>>> {
+/// What a table holds after `change`.
+fn written(mut chains: Chains, change: Change) -> Chains {
+    chains.retain(|chain, _| !change.delete.contains(chain));
+    chains.extend(change.set);
     chains
+}
+
+fn vips(rules: &PodRules, family: Family) -> BTreeSet<IpAddr> {
+    rules.vips(family).into_keys().collect()
+}
+
+/// As `iptables -S` would list it.
+fn listing(table: Table, chains: &Chains) -> String {
+    let mut text = String::from("-P OUTPUT ACCEPT\n-N USER\n-A OUTPUT -j USER\n");
+    for (hook, rule) in table.jumps() {
+        text.extend(["-A ", hook, " ", &rule, "\n"]);
+    }
+    for chain in chains.keys() {
+        text.extend(["-N ", chain, "\n"]);
+    }
+    for (chain, rule) in chains
         .iter()
-        .map(|(chain, rules)| (chain.clone(), Some(rules.clone())))
-        .collect()
+        .flat_map(|(chain, rules)| rules.iter().map(move |rule| (chain, rule)))
+    {
+        text.extend(["-A ", chain, " ", rule, "\n"]);
+    }
+    text
+}
+
+fn read_back(rules: &PodRules) -> Dump {
+    let mut dump = Dump::default();
+    for family in Family::ALL {
+        let delta = Delta::from_nothing(rules);
+        let read = |table: Table| read::Listing::parse(table, &listing(table, &whole(&delta, table, family)));
+        read::read(&read(Table::Filter), &read(Table::Nat), family, &mut dump);
+    }
+    dump
+}
+
+fn first(rules: &PodRules, table: Table, family: Family) -> String {
+    let change = Change {
+        set: whole(&Delta::from_nothing(rules), table, family),
+        jumps: table.jumps().to_vec(),
+        ..Change::default()
+    };
+    change.text(table)
 }
 
 #[test]
 fn translation_reads_like_this() {
-    let change = Change {
-        jumps: Table::Nat.jumps().to_vec(),
-        ..change(&BTreeMap::new(), nat(&rules(&[2, 3, 4]), Family::V4))
-    };
-    insta::assert_snapshot!(change.text(Table::Nat));
+    insta::assert_snapshot!(first(&rules(&[2, 3, 4]), Table::Nat, Family::V4));
 }
 
 #[test]
 fn translation_reads_like_this_in_ipv6() {
-    insta::assert_snapshot!(change(&BTreeMap::new(), nat(&rules(&[2]), Family::V6)).text(Table::Nat));
+    insta::assert_snapshot!(first(&rules(&[2]), Table::Nat, Family::V6));
+}
+
+#[test]
+fn affinity_reads_like_this() {
+    insta::assert_snapshot!(first(&with_affinity(&rules(&[2, 3])), Table::Nat, Family::V4));
 }
 
 #[test]
 fn refusal_reads_like_this() {
-    let vips = BTreeSet::from(["172.30.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()]);
-    let change = Change {
-        jumps: Table::Filter.jumps().to_vec(),
-        ..change(&BTreeMap::new(), filter(&vips, Family::V4))
-    };
-    insta::assert_snapshot!(change.text(Table::Filter));
+    insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V4));
 }
 
 #[test]
 fn refusal_reads_like_this_in_ipv6() {
-    let vips = BTreeSet::from(["172.30.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()]);
-    insta::assert_snapshot!(change(&BTreeMap::new(), filter(&vips, Family::V6)).text(Table::Filter));
+    insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V6));
+}
+
+/// The same with affinity for 60 s on every port.
+fn with_affinity(rules: &PodRules) -> PodRules {
+    let mut rules = rules.clone();
+    for attached in rules.networks.values_mut() {
+        for vip in Arc::make_mut(&mut attached.rules).vips.values_mut() {
+            let ports = Arc::make_mut(vip).ports.values_mut();
+            ports.for_each(|port| port.affinity = Some(Duration::from_mins(1)));
+        }
+    }
+    rules
 }
 
 #[test]
 fn an_endpoint_change_sends_only_the_chains_of_its_service() {
-    let change = change(
-        &known(&nat(&rules(&[2, 3]), Family::V4)),
-        nat(&rules(&[2, 4]), Family::V4),
-    );
+    let (held, wanted) = (rules(&[2, 3]), rules(&[2, 4]));
+    let change = translation(&Delta::between(&held, &wanted), Family::V4);
     assert_eq!(
         (change.set.len(), change.delete.len()),
         (2, 0),
         "one chain for each port: {change:?}"
     );
-    assert!(!change.set.contains_key(&services_chain()));
+    assert!(change.set.keys().all(|chain| chain.starts_with("MSP-SVC-")));
+}
+
+#[test]
+fn an_endpoint_that_stays_keeps_its_list_of_clients() {
+    let (held, wanted) = (with_affinity(&rules(&[2, 3])), with_affinity(&rules(&[2, 4])));
+    let change = translation(&Delta::between(&held, &wanted), Family::V4);
+    let of_endpoints = change
+        .set
+        .keys()
+        .filter(|chain| chain.starts_with("MSP-SEP-"))
+        .count();
+    assert_eq!(
+        (of_endpoints, change.delete.len()),
+        (2, 2),
+        "the new one's and the old one's, for each port: {change:?}"
+    );
 }
 
 #[test]
 fn the_last_endpoint_takes_its_chain_along() {
-    let change = change(
-        &known(&nat(&rules(&[2]), Family::V4)),
-        nat(&rules(&[]), Family::V4),
+    let (held, wanted) = (rules(&[2]), rules(&[]));
+    let change = translation(&Delta::between(&held, &wanted), Family::V4);
+    assert_eq!(change.set, Chains::from([(Table::Nat.root(), vec![])]));
+    assert_eq!(
+        change.delete.len(),
+        4,
+        "two ports, and the way to them: {change:?}"
     );
-    assert_eq!(change.set, Chains::from([(services_chain(), vec![])]));
-    assert_eq!(change.delete.len(), 2);
 }
 
 #[test]
@@ -134,42 +202,107 @@ fn a_family_without_a_source_is_not_translated() {
         .networks
         .values_mut()
         .for_each(|attached| attached.ipv6 = None);
-    assert_eq!(
-        nat(&rules, Family::V6),
-        Chains::from([(services_chain(), vec![])])
+    let chains = whole(&Delta::from_nothing(&rules), Table::Nat, Family::V6);
+    assert_eq!(chains, Chains::from([(Table::Nat.root(), vec![])]));
+}
+
+#[test]
+fn a_port_with_another_name_changes_the_comment_alone() {
+    let (held, mut wanted) = (rules(&[2]), rules(&[2]));
+    for attached in wanted.networks.values_mut() {
+        for vip in Arc::make_mut(&mut attached.rules).vips.values_mut() {
+            let ports = Arc::make_mut(vip).ports.values_mut();
+            ports.for_each(|port| port.name = "other".to_owned());
+        }
+    }
+    let delta = Delta::between(&held, &wanted);
+    assert!(delta.ports.is_empty());
+    let change = translation(&delta, Family::V4);
+    assert!(
+        change
+            .set
+            .values()
+            .flatten()
+            .any(|rule| rule.contains("web/nginx:other")),
+        "{change:?}"
+    );
+    assert!(
+        change.set.keys().all(|chain| !chain.starts_with("MSP-SVC-")),
+        "{change:?}"
+    );
+}
+
+#[rstest]
+#[case::rule_added("-A MSP-SERVICES -j RETURN", "chain MSP-SERVICES is")]
+#[case::chain_added("-N MSP-EXTRA", "chain MSP-EXTRA is")]
+#[case::to_somewhere_else(
+    "-A MSP-SVC-X -p tcp -j DNAT --to-destination 10.9.9.9:1",
+    "chain MSP-SVC-X is"
+)]
+fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
+    let rules = rules(&[2]);
+    let delta = Delta::from_nothing(&rules);
+    let mut text = listing(Table::Nat, &whole(&delta, Table::Nat, Family::V4));
+    text.push_str(line);
+    let mut dump = Dump::default();
+    let filter = listing(Table::Filter, &whole(&delta, Table::Filter, Family::V4));
+    let filter = read::Listing::parse(Table::Filter, &filter);
+    read::read(
+        &filter,
+        &read::Listing::parse(Table::Nat, &text),
+        Family::V4,
+        &mut dump,
+    );
+    assert!(
+        dump.damage.iter().any(|damage| damage.contains(says)),
+        "{:?}",
+        dump.damage
     );
 }
 
 #[test]
-fn chain_names_fit_the_kernel() {
-    let service = ObjectName {
-        namespace: "n".repeat(63),
-        name: "s".repeat(63),
-    };
-    let name = service_chain(
-        &service,
-        Port {
-            protocol: ::rules::Protocol::Sctp,
-            number: 65535,
-        },
-    );
-    assert_eq!(name.len(), 28);
+fn what_somebody_removed_is_damage() {
+    let rules = with_affinity(&rules(&[2, 3]));
+    let delta = Delta::from_nothing(&rules);
+    for table in Table::ALL {
+        let whole_listing = |table| listing(table, &whole(&delta, table, Family::V4));
+        let lines: Vec<String> = whole_listing(table).lines().map(str::to_owned).collect();
+        for left_out in
+            (0..lines.len()).filter(|i| lines[*i].starts_with("-A ") && !lines[*i].contains("USER"))
+        {
+            let kept = lines.iter().enumerate().filter(|(i, _)| *i != left_out);
+            let text: String = kept.flat_map(|(_, line)| [line.as_str(), "\n"]).collect();
+            let read = |of: Table| {
+                let text = if of == table {
+                    text.clone()
+                } else {
+                    whole_listing(of)
+                };
+                read::Listing::parse(of, &text)
+            };
+            let mut dump = Dump::default();
+            read::read(&read(Table::Filter), &read(Table::Nat), Family::V4, &mut dump);
+            let is_seen = !dump.damage.is_empty() || dump.refused != vips(&rules, Family::V4);
+            assert!(is_seen, "without {:?} it reads as {dump:?}", lines[left_out]);
+        }
+    }
 }
 
 proptest! {
     #[test]
-    fn each_endpoint_is_as_likely_as_the_other(n in 1usize..200) {
-        let mut left = 1.0_f64;
-        for i in 0..n {
-            let share = if n - i == 1 { left } else { left * one_in(n - i).parse::<f64>().unwrap() };
-            prop_assert!((share * f64::from(u32::try_from(n).unwrap()) - 1.0).abs() < 1e-4, "endpoint {i} of {n} gets {share}");
-            left -= share;
+    fn a_change_leads_to_what_writing_anew_gives(before in prop::collection::vec(1u8..=250, 0..9), after in prop::collection::vec(1u8..=250, 0..9), sticky in any::<(bool, bool)>()) {
+        let maybe = |rules: PodRules, sticky: bool| if sticky { with_affinity(&rules) } else { rules };
+        let (held, wanted) = (maybe(rules(&before), sticky.0), maybe(rules(&after), sticky.1));
+        let delta = Delta::between(&held, &wanted);
+        for family in Family::ALL {
+            let nat = |rules| whole(&Delta::from_nothing(rules), Table::Nat, family);
+            prop_assert_eq!(written(nat(&held), translation(&delta, family)), nat(&wanted));
         }
     }
 
     #[test]
-    fn from_anything_to_itself_is_no_change(hosts in prop::collection::vec(1u8..=250, 0..9)) {
-        let chains = nat(&rules(&hosts), Family::V4);
-        prop_assert!(change(&known(&chains), chains.clone()).is_empty());
+    fn what_is_written_reads_back(hosts in prop::collection::vec(1u8..=250, 0..9), sticky in any::<bool>()) {
+        let rules = if sticky { with_affinity(&rules(&hosts)) } else { rules(&hosts) };
+        prop_assert_eq!(read_back(&rules), rules.dump());
     }
 }

@@ -1,0 +1,107 @@
+//! Chains that lead a packet to the few rules about its destination.
+//!
+//! Pure. By the low byte of the address, four bits at a time: a new flow meets at most 16 + 16 rules and then 1/256 of all VIPs.
+//! ClusterIPs are handed out from all over their range, so the low byte spreads them evenly. Only chains that lead somewhere exist.
+
+use super::Chains;
+use api::names::CHAIN_PREFIX;
+use rules::Family;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// The bucket of an address.
+pub(super) fn bucket(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
+}
+
+/// All chains: `buckets` below a root chain of that name.
+pub(super) fn whole(root: &str, family: Family, buckets: BTreeMap<u8, Vec<String>>) -> Chains {
+    let root = format!("{CHAIN_PREFIX}{root}");
+    let mut chains = Chains::from([(root.clone(), Vec::new())]);
+    for (bucket, rules) in buckets {
+        let (branch, leaf) = names(&root, bucket);
+        if !chains.contains_key(&branch) {
+            let rule = jump(family, bucket & 0x0f, 0x0f, &branch);
+            chains.entry(root.clone()).or_default().push(rule);
+        }
+        let rule = jump(family, bucket & 0xf0, 0xf0, &leaf);
+        chains.entry(branch).or_default().push(rule);
+        chains.insert(leaf, rules);
+    }
+    chains
+}
+
+/// The chains on the way to `touched` buckets, those to be there and those to be there no more. Of `buckets` the rules of touched
+/// ones count, and which others there are.
+pub(super) fn along(
+    root: &str,
+    family: Family,
+    buckets: BTreeMap<u8, Vec<String>>,
+    touched: &BTreeSet<u8>,
+) -> (Chains, BTreeSet<String>) {
+    if touched.is_empty() {
+        return (Chains::new(), BTreeSet::new());
+    }
+    let mut whole = whole(root, family, buckets);
+    let root = format!("{CHAIN_PREFIX}{root}");
+    let on_the_way = touched
+        .iter()
+        .flat_map(|bucket| <[String; 2]>::from(names(&root, *bucket)));
+    let (mut set, mut delete) = (Chains::new(), BTreeSet::new());
+    for chain in on_the_way.chain([root.clone()]) {
+        match whole.remove(&chain) {
+            Some(rules) => _ = set.insert(chain, rules),
+            None if set.contains_key(&chain) => {}
+            None => _ = delete.insert(chain),
+        }
+    }
+    (set, delete)
+}
+
+fn names(root: &str, bucket: u8) -> (String, String) {
+    (
+        format!("{root}-{:X}", bucket & 0x0f),
+        format!("{root}-{bucket:02X}"),
+    )
+}
+
+fn jump(family: Family, bits: u8, mask: u8, chain: &str) -> String {
+    match family {
+        Family::V4 => format!("-d 0.0.0.{bits}/0.0.0.{mask} -j {chain}"),
+        Family::V6 if bits == 0 => format!("-d ::/::{mask:x} -j {chain}"),
+        Family::V6 => format!("-d ::{bits:x}/::{mask:x} -j {chain}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(buckets: &BTreeSet<u8>) -> BTreeMap<u8, Vec<String>> {
+        buckets
+            .iter()
+            .map(|bucket| (*bucket, vec![format!("rule {bucket}")]))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn changing_along_the_way_gives_the_whole(before in prop::collection::btree_set(0u8..40, 0..9), after in prop::collection::btree_set(0u8..40, 0..9)) {
+            let touched = before.symmetric_difference(&after).copied().collect();
+            let mut chains = whole("X", Family::V4, rules(&before));
+            let (set, delete) = along("X", Family::V4, rules(&after), &touched);
+            chains.retain(|chain, _| !delete.contains(chain));
+            chains.extend(set);
+            prop_assert_eq!(chains, whole("X", Family::V4, rules(&after)));
+        }
+
+        #[test]
+        fn a_packet_meets_few_rules(buckets in prop::collection::btree_set(any::<u8>(), 0..=256)) {
+            prop_assert!(whole("X", Family::V6, rules(&buckets)).values().all(|rules| rules.len() <= 16));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What `iptables -S` lists of ours, as a value.
+//!
+//! Pure. The listing is understood only as far as it says what is translated and refused; that value is spelled again, and every
+//! difference between the two texts is damage. So nothing that somebody changed can hide.
+
+use super::translation::{Entry, whole_of};
+use super::{Chains, Table, refusal};
+use api::names::CHAIN_PREFIX;
+use rules::{Dump, Family, Port, Protocol, Translated};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Chains that differ are named up to this many.
+const MOST_NAMED: usize = 8;
+
+/// Our part of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// Our chains.
+    pub(crate) chains: Chains,
+    /// The jumps to them that are not there.
+    pub(crate) missing_jumps: Vec<(&'static str, String)>,
+}
+
+impl Listing {
+    /// Of a table in which nothing of ours is.
+    pub(crate) fn empty(table: Table) -> Self {
+        Self {
+            chains: Chains::new(),
+            missing_jumps: table.jumps().to_vec(),
+        }
+    }
+
+    /// Picks out what is ours.
+    pub(crate) fn parse(table: Table, text: &str) -> Self {
+        let mut listing = Self::empty(table);
+        listing
+            .missing_jumps
+            .retain(|(hook, rule)| !text.lines().any(|line| line == format!("-A {hook} {rule}")));
+        for line in text.lines() {
+            let (command, rest) = line.split_once(' ').unwrap_or_default();
+            let (chain, rule) = rest.split_once(' ').unwrap_or((rest, ""));
+            if !chain.starts_with(CHAIN_PREFIX) {
+                continue;
+            }
+            let rules = listing.chains.entry(chain.to_owned()).or_default();
+            if command == "-A" {
+                rules.push(rule.to_owned());
+            }
+        }
+        listing
+    }
+}
+
+/// The tables of one family, added to `dump`.
+pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, dump: &mut Dump) {
+    let refused: BTreeSet<IpAddr> = filter
+        .chains
+        .values()
+        .flatten()
+        .filter_map(|rule| refused(rule))
+        .collect();
+    let translated = translated(&nat.chains);
+    if !filter.chains.is_empty() || !translated.is_empty() {
+        let again = refusal::whole(&refused, family);
+        compare(Table::Filter, family, filter, &again, &mut dump.damage);
+    }
+    if !nat.chains.is_empty() || !refused.is_empty() {
+        let entries: Vec<_> = translated
+            .iter()
+            .map(|((vip, port), (comment, translated))| Entry {
+                vip: *vip,
+                port: *port,
+                comment: comment.clone(),
+                translation: translated.as_translation(),
+            })
+            .collect();
+        compare(
+            Table::Nat,
+            family,
+            nat,
+            &whole_of(&entries, family),
+            &mut dump.damage,
+        );
+    }
+    dump.refused.extend(refused);
+    dump.translated.extend(
+        translated
+            .into_iter()
+            .map(|(at, (_, translated))| (at, translated)),
+    );
+}
+
+fn compare(table: Table, family: Family, held: &Listing, again: &Chains, damage: &mut BTreeSet<String>) {
+    let table = format!("{family} {}", table.name());
+    let hooks = held.missing_jumps.iter();
+    damage.extend(hooks.map(|(hook, rule)| format!("{table}: {hook} lacks the rule {rule:?}")));
+    let names: BTreeSet<&String> = held.chains.keys().chain(again.keys()).collect();
+    let differing = names
+        .into_iter()
+        .filter(|chain| held.chains.get(*chain) != again.get(*chain));
+    damage.extend(
+        differing
+            .take(MOST_NAMED)
+            .map(|chain| format!("{table}: chain {chain} is not as it was written")),
+    );
+}
+
+fn refused(rule: &str) -> Option<IpAddr> {
+    let to = format!(" -j {}", refusal::refuse_chain());
+    let (address, _) = rule.strip_prefix("-d ")?.strip_suffix(&to)?.split_once('/')?;
+    address.parse().ok()
+}
+
+type Read = BTreeMap<(IpAddr, Port), (String, Translated)>;
+
+fn translated(chains: &Chains) -> Read {
+    let ports = chains.values().flatten().filter_map(|rule| {
+        let (address, _) = after(rule, "-d ")?.split_once('/')?;
+        let port = Port {
+            protocol: protocol(after(rule, "-p ")?)?,
+            number: after(rule, "--dport ")?.parse().ok()?,
+        };
+        let comment = after(rule, "--comment ")?.trim_matches('"').to_owned();
+        let translated = endpoints(chains, after(rule, "-j ")?);
+        Some(((address.parse().ok()?, port), (comment, translated)))
+    });
+    ports.collect()
+}
+
+/// What a port's chain, and the chains of its endpoints, send flows to.
+fn endpoints(chains: &Chains, chain: &str) -> Translated {
+    let rules = || chains.get(chain).into_iter().flatten();
+    let below = rules()
+        .filter_map(|rule| chains.get(after(rule, "-j ")?))
+        .flatten();
+    let targets = rules()
+        .chain(below)
+        .filter_map(|rule| after(rule, "--to-destination ")?.parse().ok());
+    let seconds = rules().find_map(|rule| after(rule, "--seconds ")?.parse().ok());
+    Translated {
+        endpoints: targets.collect(),
+        affinity: seconds.map(Duration::from_secs),
+    }
+}
+
+/// The word behind an option.
+fn after<'a>(rule: &'a str, option: &str) -> Option<&'a str> {
+    let (_, rest) = rule.split_once(option)?;
+    rest.split(' ').next()
+}
+
+fn protocol(name: &str) -> Option<Protocol> {
+    Protocol::ALL
+        .into_iter()
+        .find(|protocol| protocol.to_string() == name)
+}

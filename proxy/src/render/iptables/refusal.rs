@@ -1,0 +1,60 @@
+//! The filter table: what was not translated is refused.
+//!
+//! Pure.
+
+use super::buckets::{along, bucket};
+use super::{Chains, Change, buckets, host};
+use api::names::CHAIN_PREFIX;
+use rules::Family;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+pub(super) const ROOT: &str = "VIPS";
+const REFUSE: &str = "REFUSE";
+
+/// All chains that refuse these VIPs, which are of `family`.
+pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
+    let mut chains = buckets::whole(ROOT, family, in_buckets(vips));
+    chains.insert(refuse_chain(), refuse(family));
+    chains
+}
+
+/// From what is refused to `vips`, where only `changed` ones differ.
+pub fn refusal(vips: &BTreeSet<IpAddr>, changed: &BTreeSet<IpAddr>, family: Family) -> Change {
+    let of_family = changed.iter().filter(|vip| Family::of(**vip) == family);
+    let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
+    let (mut set, delete) = along(ROOT, family, in_buckets(vips), &touched);
+    if !touched.is_empty() {
+        // Two rules: cheaper written again than looked for.
+        set.insert(refuse_chain(), refuse(family));
+    }
+    Change {
+        set,
+        delete,
+        jumps: Vec::new(),
+    }
+}
+
+pub(super) fn refuse_chain() -> String {
+    format!("{CHAIN_PREFIX}{REFUSE}")
+}
+
+fn in_buckets(vips: &BTreeSet<IpAddr>) -> BTreeMap<u8, Vec<String>> {
+    let mut buckets: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for vip in vips {
+        let rule = format!("-d {} -j {}", host(*vip), refuse_chain());
+        buckets.entry(bucket(*vip)).or_default().push(rule);
+    }
+    buckets
+}
+
+fn refuse(family: Family) -> Vec<String> {
+    let unreachable = match family {
+        Family::V4 => "icmp-port-unreachable",
+        Family::V6 => "icmp6-port-unreachable",
+    };
+    vec![
+        "-p tcp -j REJECT --reject-with tcp-reset".to_owned(),
+        format!("-j REJECT --reject-with {unreachable}"),
+    ]
+}

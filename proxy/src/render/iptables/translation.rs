@@ -1,0 +1,249 @@
+//! The nat table: new flows to a port go to one of its endpoints.
+//!
+//! Pure.
+
+use super::buckets::{along, bucket};
+use super::{Chains, Change, buckets, host};
+use api::names::CHAIN_PREFIX;
+use rules::{Delta, Family, PodRules, Port, PortChange, Translation};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub(super) const ROOT: &str = "SERVICES";
+
+/// A port that is translated.
+pub(super) struct Entry<'a> {
+    pub(super) vip: IpAddr,
+    pub(super) port: Port,
+    /// Whose port it is, for whoever reads the rules.
+    pub(super) comment: String,
+    pub(super) translation: Translation<'a>,
+}
+
+/// All chains that translate what `rules` say in `family`.
+pub(super) fn whole(rules: &PodRules, family: Family) -> Chains {
+    whole_of(&entries(rules, family), family)
+}
+
+pub(super) fn whole_of(entries: &[Entry<'_>], family: Family) -> Chains {
+    let mut leaves: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for entry in entries {
+        leaves.entry(bucket(entry.vip)).or_default().push(dispatch(entry));
+    }
+    let mut chains = buckets::whole(ROOT, family, leaves);
+    let ports = entries
+        .iter()
+        .map(|entry| port_chains(entry.vip, entry.port, entry.translation));
+    chains.extend(ports.flatten());
+    chains
+}
+
+/// What `delta` changes in `family`.
+pub fn translation(delta: &Delta<'_>, family: Family) -> Change {
+    let mut change = Change::default();
+    let mut touched: BTreeSet<u8> = BTreeSet::new();
+    let of_family = |vip: &IpAddr| Family::of(*vip) == family;
+    for ((vip, port), ports) in delta.ports.iter().filter(|((vip, _), _)| of_family(vip)) {
+        change_port(*vip, *port, *ports, &mut change);
+        if ports.old.is_some() != ports.new.is_some() {
+            touched.insert(bucket(*vip));
+        }
+    }
+    touched.extend(
+        delta
+            .renamed
+            .iter()
+            .filter(|vip| of_family(vip))
+            .map(|vip| bucket(*vip)),
+    );
+    if !touched.is_empty() {
+        let (set, delete) = along(ROOT, family, leaves(delta.wanted(), family, &touched), &touched);
+        change.set.extend(set);
+        change.delete.extend(delete);
+    }
+    change
+}
+
+/// The chains of one port that differ.
+fn change_port(vip: IpAddr, port: Port, PortChange { old, new }: PortChange<'_>, change: &mut Change) {
+    let chains = |translation: Option<Translation<'_>>| {
+        translation
+            .map(|translation| port_chains(vip, port, translation))
+            .unwrap_or_default()
+    };
+    let (held, wanted) = (chains(old), chains(new));
+    let gone = held.keys().filter(|chain| !wanted.contains_key(*chain));
+    change.delete.extend(gone.cloned());
+    change.set.extend(
+        wanted
+            .into_iter()
+            .filter(|(chain, rules)| held.get(chain) != Some(rules)),
+    );
+}
+
+fn entries(rules: &PodRules, family: Family) -> Vec<Entry<'_>> {
+    let mut entries = Vec::new();
+    for (vip, (vip_rules, source)) in rules.vips(family) {
+        for (port, port_rules) in &vip_rules.ports {
+            let separator = if port_rules.name.is_empty() { "" } else { ":" };
+            if let Some(translation) = port_rules.translation(source) {
+                entries.push(Entry {
+                    vip,
+                    port: *port,
+                    comment: format!("{}{separator}{}", vip_rules.service, port_rules.name),
+                    translation,
+                });
+            }
+        }
+    }
+    entries
+}
+
+/// The rules of touched buckets; of the others only that they are there.
+fn leaves(rules: &PodRules, family: Family, touched: &BTreeSet<u8>) -> BTreeMap<u8, Vec<String>> {
+    let mut leaves: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for entry in entries(rules, family) {
+        let leaf = leaves.entry(bucket(entry.vip)).or_default();
+        if touched.contains(&bucket(entry.vip)) {
+            leaf.push(dispatch(&entry));
+        }
+    }
+    leaves
+}
+
+fn dispatch(entry: &Entry<'_>) -> String {
+    let Entry {
+        vip, port, comment, ..
+    } = entry;
+    let Port { protocol, number } = port;
+    let chain = service_chain(*vip, *port);
+    format!(
+        "-d {} -p {protocol} -m {protocol} --dport {number} -m comment --comment \"{comment}\" -j {chain}",
+        host(*vip)
+    )
+}
+
+/// The chains of one port. With affinity each endpoint has a chain of its own, where the client is put down.
+fn port_chains(vip: IpAddr, port: Port, translation: Translation<'_>) -> Chains {
+    let service = service_chain(vip, port);
+    let endpoints = || translation.endpoints.iter();
+    let dnat = |endpoint: &SocketAddr| format!("-j DNAT --to-destination {endpoint}");
+    let Some(time) = translation.affinity else {
+        let targets = endpoints().map(dnat);
+        return Chains::from([(
+            service,
+            balance(&format!("-p {} ", port.protocol), targets.collect()),
+        )]);
+    };
+    let family = Family::of(vip);
+    let named: Vec<(String, &SocketAddr)> = endpoints()
+        .map(|endpoint| (endpoint_chain(vip, port, *endpoint), endpoint))
+        .collect();
+    let again = named.iter().map(|(chain, _)| stay(chain, time, family));
+    let targets = named.iter().map(|(chain, _)| format!("-j {chain}"));
+    let rules = again.chain(balance("", targets.collect())).collect();
+    let mut chains = Chains::from([(service, rules)]);
+    for (chain, endpoint) in &named {
+        let recent = recent("--set", chain, family);
+        let rule = format!("-p {} -m recent {recent} {}", port.protocol, dnat(endpoint));
+        chains.insert(chain.clone(), vec![rule]);
+    }
+    chains
+}
+
+/// Each gets what the ones before it left: 1/n, then 1/(n-1) of the rest, ...
+fn balance(condition: &str, targets: Vec<String>) -> Vec<String> {
+    let count = targets.len();
+    let rule = |(i, target)| match count - i {
+        1 => format!("{condition}{target}"),
+        left => format!(
+            "{condition}-m statistic --mode random --probability {} {target}",
+            one_in(left)
+        ),
+    };
+    targets.into_iter().enumerate().map(rule).collect()
+}
+
+/// `1/n` as the kernel holds it, in 31 bits, and as iptables prints that.
+fn one_in(n: usize) -> String {
+    let whole = 1_u128 << 31;
+    let n = u128::try_from(n).unwrap_or(whole).max(2);
+    let digits = 100_000_000_000_u128;
+    let rounded = |value: u128, by: u128| (value + by / 2) / by;
+    format!("0.{:011}", rounded(rounded(whole, n) * digits, whole))
+}
+
+/// A client that is still known at an endpoint goes there.
+fn stay(chain: &str, time: Duration, family: Family) -> String {
+    let check = format!("--rcheck --seconds {} --reap", time.as_secs());
+    format!("-m recent {} -j {chain}", recent(&check, chain, family))
+}
+
+/// The list of an endpoint's clients has the name of its chain. It goes with the last rule that names it.
+fn recent(action: &str, list: &str, family: Family) -> String {
+    let mask = match family {
+        Family::V4 => "255.255.255.255",
+        Family::V6 => "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    };
+    format!("{action} --name {list} --mask {mask} --rsource")
+}
+
+fn service_chain(vip: IpAddr, port: Port) -> String {
+    chain("SVC", &format!("{vip} {} {}", port.protocol, port.number))
+}
+
+fn endpoint_chain(vip: IpAddr, port: Port, endpoint: SocketAddr) -> String {
+    chain(
+        "SEP",
+        &format!("{vip} {} {} {endpoint}", port.protocol, port.number),
+    )
+}
+
+/// A chain name has at most 28 characters, so what it is about is told by 80 bits of a hash.
+fn chain(kind: &str, about: &str) -> String {
+    let hash = Sha256::digest(about);
+    let mut name = format!("{CHAIN_PREFIX}{kind}-");
+    for byte in &hash[..10] {
+        write!(name, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rules::Protocol;
+
+    #[test]
+    fn chain_names_fit_the_kernel() {
+        let port = Port {
+            protocol: Protocol::Sctp,
+            number: 65535,
+        };
+        assert_eq!(service_chain("fd00:96::a".parse().unwrap(), port).len(), 28);
+    }
+
+    #[test]
+    fn probabilities_are_printed_as_iptables_does() {
+        assert_eq!(
+            [2, 3, 7].map(one_in),
+            ["0.50000000000", "0.33333333349", "0.14285714272"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn each_endpoint_is_as_likely_as_the_other(n in 1usize..200) {
+            let mut left = 1.0_f64;
+            for i in 0..n {
+                let share = if n - i == 1 { left } else { left * one_in(n - i).parse::<f64>().unwrap() };
+                prop_assert!((share * f64::from(u32::try_from(n).unwrap()) - 1.0).abs() < 1e-4, "endpoint {i} of {n} gets {share}");
+                left -= share;
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! `Delta`: what has to be written to bring a namespace from what it holds to what it must hold.
+//!
+//! Pure. Backends and routes write a delta and nothing else, so a change costs what changed. Two rules that share a network's
+//! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without being looked at.
+
+use crate::{
+    AttachedNetwork, Dump, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
+    VipRules,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// From what is held to what is wanted. Sorted.
+#[derive(Clone, Debug)]
+pub struct Delta<'a> {
+    held: Held<'a>,
+    wanted: &'a PodRules,
+    /// VIPs to refuse that are not refused yet: written first.
+    pub refuse: BTreeSet<IpAddr>,
+    /// Routes to add or to replace: written before the translation.
+    pub route: BTreeMap<IpAddr, &'a Source>,
+    /// Ports whose translation changes. Neither side is the same as the other.
+    pub ports: BTreeMap<(IpAddr, Port), PortChange<'a>>,
+    /// VIPs whose Service, or a port of it, has another name: nothing but words, for backends that show them.
+    pub renamed: BTreeSet<IpAddr>,
+    /// Routes to remove: written after the translation. Only known when the rules held are; a reader of routes knows better.
+    pub unroute: BTreeSet<IpAddr>,
+    /// VIPs that are refused no more: written last but conntrack.
+    pub release: BTreeSet<IpAddr>,
+    /// UDP and SCTP ports that may have flows to endpoints that may not have them now, and who may: all other entries of connection
+    /// tracking to these ports are deleted, last.
+    pub flows: BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>,
+}
+
+/// A port whose translation changes. `None`: it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortChange<'a> {
+    /// As the namespace has it.
+    pub old: Option<Translation<'a>>,
+    /// As it must be.
+    pub new: Option<Translation<'a>>,
+}
+
+/// What is in the namespace before.
+#[derive(Clone, Copy, Debug)]
+enum Held<'a> {
+    Nothing,
+    Rules(&'a PodRules),
+    Dump(&'a Dump),
+}
+
+/// Whether what a backend needs for its own hooks, besides VIPs, is in the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nobody wrote there before.
+    Absent,
+    /// Perhaps: a VIP was there once.
+    Unknown,
+    /// A VIP is there.
+    Present,
+}
+
+impl<'a> Delta<'a> {
+    /// For a namespace that holds nothing of ours, for nobody can have written into it.
+    pub fn from_nothing(wanted: &'a PodRules) -> Self {
+        Self::new(Held::Nothing, wanted)
+    }
+
+    /// For a namespace that holds exactly `held`.
+    pub fn between(held: &'a PodRules, wanted: &'a PodRules) -> Self {
+        Self::new(Held::Rules(held), wanted)
+    }
+
+    /// For a namespace that was read. When it [is damaged](Self::is_rebuild) everything has to be written.
+    pub fn from_dump(held: &'a Dump, wanted: &'a PodRules) -> Self {
+        Self::new(Held::Dump(held), wanted)
+    }
+
+    /// What must be there afterwards.
+    pub fn wanted(&self) -> &'a PodRules {
+        self.wanted
+    }
+
+    /// Whether nothing need be written.
+    pub fn is_empty(&self) -> bool {
+        !self.is_rebuild()
+            && self.refuse.is_empty()
+            && self.route.is_empty()
+            && self.ports.is_empty()
+            && self.renamed.is_empty()
+            && self.unroute.is_empty()
+            && self.release.is_empty()
+    }
+
+    /// Whether what is there is damaged: everything of ours is replaced by what is wanted, in one transaction, so that nobody sees it
+    /// missing.
+    pub fn is_rebuild(&self) -> bool {
+        matches!(self.held, Held::Dump(dump) if !dump.damage.is_empty())
+    }
+
+    /// Whether the backend's own hooks for `family` are there.
+    pub fn base(&self, family: Family) -> Base {
+        let any = match self.held {
+            Held::Nothing => return Base::Absent,
+            Held::Rules(rules) => rules.has(family),
+            Held::Dump(dump) => dump.has(family),
+        };
+        if any { Base::Present } else { Base::Unknown }
+    }
+
+    /// The VIPs of `family` that are refused after `refuse` and before `release`.
+    pub fn refused_meanwhile(&self, family: Family) -> BTreeSet<IpAddr> {
+        let held = self.held.vips(family).into_iter();
+        held.chain(self.wanted.vips(family).into_keys()).collect()
+    }
+
+    fn new(held: Held<'a>, wanted: &'a PodRules) -> Self {
+        let mut delta = Self {
+            held,
+            wanted,
+            refuse: BTreeSet::new(),
+            route: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            renamed: BTreeSet::new(),
+            unroute: BTreeSet::new(),
+            release: BTreeSet::new(),
+            flows: BTreeMap::new(),
+        };
+        for vip in held.candidates(wanted) {
+            match held {
+                Held::Nothing => delta.compare(vip, None),
+                Held::Rules(rules) => delta.compare(vip, rules.vip(vip)),
+                Held::Dump(dump) => delta.compare_read(vip, dump),
+            }
+        }
+        delta
+    }
+
+    /// One VIP, whose rules before are known.
+    fn compare(&mut self, vip: IpAddr, old: Option<(&'a VipRules, Option<&'a Source>)>) {
+        let new = self.wanted.vip(vip);
+        match (old, new) {
+            (None, Some(_)) => _ = self.refuse.insert(vip),
+            (Some(_), None) => _ = self.release.insert(vip),
+            _ => {}
+        }
+        let source = |of: Option<(&VipRules, Option<&'a Source>)>| of.and_then(|(_, source)| source);
+        match (source(old), source(new)) {
+            (old, Some(new)) if old != Some(new) => _ = self.route.insert(vip, new),
+            (Some(_), None) => _ = self.unroute.insert(vip),
+            _ => {}
+        }
+        if let (Some((old, _)), Some((new, _))) = (old, new)
+            && is_renamed(old, new)
+        {
+            self.renamed.insert(vip);
+        }
+        for port in ports(old.map(|(rules, _)| rules), new.map(|(rules, _)| rules)) {
+            let (old, new) = (At::of(old, port), At::of(new, port));
+            self.change(vip, port, old.translation, new.translation);
+            if port.protocol != Protocol::Tcp && !(old.keeps_all_in(new)) {
+                self.flows.insert((vip, port), new.keepers());
+            }
+        }
+    }
+
+    /// One VIP, as it was read. Nothing is known about flows: all that may be wrong are looked at.
+    fn compare_read(&mut self, vip: IpAddr, dump: &'a Dump) {
+        let new = self.wanted.vip(vip);
+        match (dump.refused.contains(&vip), new) {
+            (false, Some(_)) => _ = self.refuse.insert(vip),
+            (true, None) => _ = self.release.insert(vip),
+            _ => {}
+        }
+        if let Some((_, Some(source))) = new {
+            self.route.insert(vip, source);
+        }
+        let read = dump.translated.range((vip, Port::FIRST)..=(vip, Port::LAST));
+        let mut all: BTreeSet<Port> = read.map(|((_, port), _)| *port).collect();
+        all.extend(new.into_iter().flat_map(|(rules, _)| rules.ports.keys()));
+        for port in all {
+            let old = dump.translated.get(&(vip, port));
+            let new = At::of(new, port);
+            self.change(vip, port, old.map(|old| old.as_translation()), new.translation);
+            if port.protocol != Protocol::Tcp {
+                self.flows.insert((vip, port), new.keepers());
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        vip: IpAddr,
+        port: Port,
+        old: Option<Translation<'a>>,
+        new: Option<Translation<'a>>,
+    ) {
+        if old != new {
+            self.ports.insert((vip, port), PortChange { old, new });
+        }
+    }
+}
+
+/// What one port is before or after.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    rules: Option<&'a PortRules>,
+    translation: Option<Translation<'a>>,
+}
+
+impl<'a> At<'a> {
+    fn of(vip: Option<(&'a VipRules, Option<&'a Source>)>, port: Port) -> Self {
+        let (rules, source) = vip.map_or((None, None), |(vip, source)| (vip.ports.get(&port), source));
+        Self {
+            rules,
+            translation: rules.and_then(|rules| rules.translation(source)),
+        }
+    }
+
+    /// Who may have flows that run.
+    fn keepers(self) -> BTreeSet<SocketAddr> {
+        let (Some(translation), Some(rules)) = (self.translation, self.rules) else {
+            return BTreeSet::new();
+        };
+        translation.endpoints.union(&rules.draining).copied().collect()
+    }
+
+    /// Whether every flow there can be is one there may be. Where nothing was translated before, flows can have begun to the VIP
+    /// itself, or before the rules.
+    fn keeps_all_in(self, new: Self) -> bool {
+        match (self.translation, new.translation) {
+            (None, None) => true,
+            (Some(_), Some(_)) => self.keepers().is_subset(&new.keepers()),
+            _ => false,
+        }
+    }
+}
+
+impl Held<'_> {
+    fn vips(self, family: Family) -> BTreeSet<IpAddr> {
+        match self {
+            Self::Nothing => BTreeSet::new(),
+            Self::Rules(rules) => rules.vips(family).into_keys().collect(),
+            Self::Dump(dump) => {
+                let translated = dump.translated.keys().map(|(vip, _)| vip);
+                let all = dump.refused.iter().chain(translated).copied();
+                all.filter(|vip| Family::of(*vip) == family).collect()
+            }
+        }
+    }
+
+    /// The VIPs that may differ.
+    fn candidates(self, wanted: &PodRules) -> BTreeSet<IpAddr> {
+        let Self::Rules(held) = self else {
+            let of = |family| {
+                let wanted = wanted.vips(family).into_keys();
+                self.vips(family).into_iter().chain(wanted)
+            };
+            return Family::ALL.into_iter().flat_map(of).collect();
+        };
+        let mut candidates = BTreeSet::new();
+        let networks: BTreeSet<_> = held.networks.keys().chain(wanted.networks.keys()).collect();
+        for network in networks {
+            differing(
+                held.networks.get(network),
+                wanted.networks.get(network),
+                &mut candidates,
+            );
+        }
+        candidates
+    }
+}
+
+/// Adds the VIPs of one network that may differ. Which network has a VIP that two claim can only change with one of these.
+fn differing(
+    old: Option<&AttachedNetwork>,
+    new: Option<&AttachedNetwork>,
+    candidates: &mut BTreeSet<IpAddr>,
+) {
+    for family in Family::ALL {
+        let all =
+            |attached: &AttachedNetwork| attached.rules.of(family).map(|(vip, _)| vip).collect::<Vec<_>>();
+        match (old, new) {
+            (Some(old), Some(new)) if old.source(family) == new.source(family) => {
+                if !Arc::ptr_eq(&old.rules, &new.rules) {
+                    differing_vips(&old.rules, &new.rules, family, candidates);
+                }
+            }
+            _ => candidates.extend(old.into_iter().chain(new).flat_map(all)),
+        }
+    }
+}
+
+/// Both are sorted: one walk along the two.
+fn differing_vips(old: &NetworkRules, new: &NetworkRules, family: Family, candidates: &mut BTreeSet<IpAddr>) {
+    let mut old = old.of(family).peekable();
+    for (vip, after) in new.of(family) {
+        while let Some((gone, _)) = old.next_if(|(other, _)| *other < vip) {
+            candidates.insert(gone);
+        }
+        let before = old.next_if(|(other, _)| *other == vip);
+        if before.is_none_or(|(_, before)| !Arc::ptr_eq(before, after) && before != after) {
+            candidates.insert(vip);
+        }
+    }
+    candidates.extend(old.map(|(vip, _)| vip));
+}
+
+fn is_renamed(old: &VipRules, new: &VipRules) -> bool {
+    let renamed =
+        |(port, new): (&Port, &PortRules)| old.ports.get(port).is_some_and(|old| old.name != new.name);
+    old.service != new.service || new.ports.iter().any(renamed)
+}
+
+fn ports(old: Option<&VipRules>, new: Option<&VipRules>) -> BTreeSet<Port> {
+    let both = old.into_iter().chain(new);
+    both.flat_map(|rules| rules.ports.keys().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests;

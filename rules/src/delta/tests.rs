@@ -1,0 +1,211 @@
+//! A delta, written, is what is wanted; and it is no more than that.
+
+use super::*;
+use crate::{ObjectName, Translated};
+use api::NetworkRef;
+use proptest::prelude::*;
+use rstest::rstest;
+use std::time::Duration;
+
+/// Few of everything, so that much is equal. A VIP may be on several networks.
+fn any_rules() -> impl Strategy<Value = PodRules> {
+    let port_rules = (
+        prop::collection::btree_set(2u8..6, 0..4),
+        prop::collection::btree_set(6u8..9, 0..2),
+        prop::option::of(Just(60)),
+        "[ab]",
+    );
+    let port_rules = port_rules.prop_map(|(endpoints, draining, affinity, name)| PortRules {
+        name,
+        endpoints: endpoints.into_iter().map(endpoint).collect(),
+        draining: draining.into_iter().map(endpoint).collect(),
+        affinity: affinity.map(Duration::from_secs),
+    });
+    let protocol = prop::sample::select(Protocol::ALL.to_vec());
+    let port = (protocol, 1u16..3).prop_map(|(protocol, number)| Port { protocol, number });
+    let vip = prop_oneof![
+        (10u8..14).prop_map(|host| IpAddr::from([172, 30, 0, host])),
+        (10u16..12).prop_map(|host| IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, host])),
+    ];
+    let ports = prop::collection::btree_map(port, port_rules, 0..4);
+    let vip_rules = ("[st]", ports).prop_map(|(name, ports)| {
+        let service = ObjectName {
+            namespace: "web".to_owned(),
+            name,
+        };
+        Arc::new(VipRules { service, ports })
+    });
+    let network = prop::collection::btree_map(vip, vip_rules, 0..5);
+    let source = |address: &'static str| {
+        let source = ("net[12]", Just(address.parse().unwrap()));
+        prop::option::of(source.prop_map(|(interface, address)| Source { interface, address }))
+    };
+    let attached =
+        (source("10.1.0.7"), source("fd00:1::7"), network).prop_map(|(ipv4, ipv6, vips)| AttachedNetwork {
+            ipv4,
+            ipv6,
+            rules: Arc::new(NetworkRules { vips }),
+        });
+    let name = "[xy]".prop_map(|name| NetworkRef::parse(&name, "web").unwrap());
+    prop::collection::btree_map(name, attached, 0..3).prop_map(|networks| PodRules { networks })
+}
+
+fn endpoint(host: u8) -> SocketAddr {
+    (IpAddr::from([10, 1, 0, host]), 8080).into()
+}
+
+/// What the kernel holds after `delta`.
+fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
+    for vip in &delta.refuse {
+        assert!(held.refused.insert(*vip), "{vip} is refused already");
+    }
+    for (at, change) in &delta.ports {
+        let held_there = held.translated.get(at).map(Translated::as_translation);
+        assert_eq!(held_there, change.old);
+        assert!(
+            held.refused.contains(&at.0),
+            "{at:?} is translated before its VIP is refused"
+        );
+        match change.new {
+            None => _ = held.translated.remove(at),
+            Some(new) => {
+                let Translation { endpoints, affinity } = new;
+                let new = Translated {
+                    endpoints: endpoints.clone(),
+                    affinity,
+                };
+                held.translated.insert(*at, new);
+            }
+        }
+    }
+    for vip in &delta.release {
+        assert!(held.refused.remove(vip), "{vip} is not refused");
+    }
+    held
+}
+
+fn write_routes(held: &PodRules, delta: &Delta<'_>) -> BTreeMap<IpAddr, Source> {
+    let owned = |(vip, source): (&IpAddr, &&Source)| (*vip, (*source).clone());
+    let mut routes: BTreeMap<_, _> = held.routes().iter().map(owned).collect();
+    routes.retain(|vip, _| !delta.unroute.contains(vip));
+    routes.extend(delta.route.iter().map(owned));
+    routes
+}
+
+proptest! {
+    #[test]
+    fn a_delta_applied_to_what_is_held_gives_what_is_wanted(held in any_rules(), wanted in any_rules()) {
+        let delta = Delta::between(&held, &wanted);
+        prop_assert_eq!(write(held.dump(), &delta), wanted.dump());
+        prop_assert_eq!(write_routes(&held, &delta), write_routes(&wanted, &Delta::between(&wanted, &wanted)));
+    }
+
+    #[test]
+    fn what_was_read_is_corrected_by_difference(held in any_rules(), wanted in any_rules()) {
+        let read = held.dump();
+        let delta = Delta::from_dump(&read, &wanted);
+        prop_assert_eq!(&delta.ports, &Delta::between(&held, &wanted).ports);
+        prop_assert_eq!(write(read.clone(), &delta), wanted.dump());
+    }
+
+    #[test]
+    fn from_nothing_everything_is_written(wanted in any_rules()) {
+        prop_assert_eq!(write(Dump::default(), &Delta::from_nothing(&wanted)), wanted.dump());
+    }
+
+    #[test]
+    fn equal_rules_differ_in_nothing(rules in any_rules()) {
+        // Deeply equal, and not the same allocation.
+        let mut again = rules.clone();
+        for attached in again.networks.values_mut() {
+            attached.rules = Arc::new(NetworkRules { vips: attached.rules.vips.iter().map(|(vip, rules)| (*vip, Arc::new(VipRules::clone(rules)))).collect() });
+        }
+        for delta in [Delta::between(&rules, &rules), Delta::between(&rules, &again)] {
+            prop_assert!(delta.is_empty() && delta.flows.is_empty(), "{delta:?}");
+        }
+        let read = rules.dump();
+        let adopted = Delta::from_dump(&read, &rules);
+        prop_assert!(adopted.ports.is_empty() && adopted.refuse.is_empty() && adopted.release.is_empty());
+    }
+
+    #[test]
+    fn adding_then_removing_is_nothing(held in any_rules(), more in any_rules()) {
+        let there = Delta::between(&held, &more);
+        let back = Delta::between(&more, &held);
+        prop_assert_eq!(write(write(held.dump(), &there), &back), held.dump());
+    }
+
+    #[test]
+    fn flows_that_may_not_be_are_looked_for_and_no_others(held in any_rules(), wanted in any_rules()) {
+        let delta = Delta::between(&held, &wanted);
+        for (vip, rules) in Family::ALL.into_iter().flat_map(|family| held.vips(family)).map(|(vip, (rules, _))| (vip, rules)) {
+            for (port, rules) in rules.ports.iter().filter(|(port, _)| port.protocol != Protocol::Tcp) {
+                let Some(before) = held.translation(vip, *port) else { continue };
+                let may_have_flows = before.endpoints.iter().chain(&rules.draining);
+                let now = wanted.vip(vip).and_then(|(new, source)| { let new = new.ports.get(port)?; new.translation(source)?; Some(new) });
+                for endpoint in may_have_flows {
+                    let may = now.is_some_and(|now| now.endpoints.contains(endpoint) || now.draining.contains(endpoint));
+                    let looked_for = delta.flows.get(&(vip, *port));
+                    prop_assert!(may || looked_for.is_some_and(|keepers| !keepers.contains(endpoint)), "a flow to {endpoint} goes on");
+                    prop_assert!(!may || looked_for.is_none_or(|keepers| keepers.contains(endpoint)), "a flow to {endpoint} is cut");
+                }
+            }
+        }
+        prop_assert!(delta.flows.keys().all(|(_, port)| port.protocol != Protocol::Tcp));
+    }
+}
+
+fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
+    let port = PortRules {
+        endpoints: endpoints.iter().map(|host| endpoint(*host)).collect(),
+        draining: draining.iter().map(|host| endpoint(*host)).collect(),
+        ..PortRules::default()
+    };
+    let service = ObjectName {
+        namespace: "web".to_owned(),
+        name: "s".to_owned(),
+    };
+    let ports = BTreeMap::from([(Port { protocol, number: 53 }, port)]);
+    let vips = BTreeMap::from([(
+        IpAddr::from([172, 30, 0, 10]),
+        Arc::new(VipRules { service, ports }),
+    )]);
+    let attached = AttachedNetwork {
+        ipv4: Some(Source {
+            interface: "net1".to_owned(),
+            address: IpAddr::from([10, 1, 0, 7]),
+        }),
+        ipv6: None,
+        rules: Arc::new(NetworkRules { vips }),
+    };
+    let network = NetworkRef::parse("x", "web").unwrap();
+    PodRules {
+        networks: BTreeMap::from([(network, attached)]),
+    }
+}
+
+#[rstest]
+#[case::endpoint_removed(one(Protocol::Udp, &[2, 3], &[]), one(Protocol::Udp, &[2], &[]), true)]
+#[case::endpoint_added(one(Protocol::Udp, &[2], &[]), one(Protocol::Udp, &[2, 3], &[]), false)]
+#[case::begins_to_drain(one(Protocol::Udp, &[2, 3], &[]), one(Protocol::Udp, &[2], &[3]), false)]
+#[case::drained(one(Protocol::Udp, &[2], &[3]), one(Protocol::Udp, &[2], &[]), true)]
+#[case::first_endpoint(one(Protocol::Udp, &[], &[]), one(Protocol::Udp, &[2], &[]), true)]
+#[case::last_endpoint(one(Protocol::Sctp, &[2], &[]), one(Protocol::Sctp, &[], &[]), true)]
+#[case::tcp_lives_on(one(Protocol::Tcp, &[2, 3], &[]), one(Protocol::Tcp, &[2], &[]), false)]
+fn flows_are_cut_when_an_endpoint_may_not_have_them(
+    #[case] held: PodRules,
+    #[case] wanted: PodRules,
+    #[case] cut: bool,
+) {
+    assert_eq!(!Delta::between(&held, &wanted).flows.is_empty(), cut);
+}
+
+#[test]
+fn damage_means_writing_everything_anew() {
+    let rules = one(Protocol::Udp, &[2], &[]);
+    let mut read = rules.dump();
+    assert!(!Delta::from_dump(&read, &rules).is_rebuild());
+    read.damage.insert("a rule nobody knows".to_owned());
+    let delta = Delta::from_dump(&read, &rules);
+    assert!(delta.is_rebuild() && !delta.is_empty());
+}

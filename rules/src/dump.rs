@@ -1,0 +1,76 @@
+//! `Dump`: what a namespace holds of ours, as a backend reads it back from the kernel.
+//!
+//! Pure. The same value follows from [`PodRules`]: comparing the two finds what an earlier proxy left, and what somebody changed.
+
+use crate::{Family, PodRules, Port, Translation};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Rules of ours in one network namespace. Routes are not part of it: they are the same for every backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// VIPs to which untranslated packets are refused.
+    pub refused: BTreeSet<IpAddr>,
+    /// Ports of VIPs whose new flows are translated.
+    pub translated: BTreeMap<(IpAddr, Port), Translated>,
+    /// What is there of ours but not as we write it, in words: a missing hook, a rule that somebody added. Not empty: only writing
+    /// everything anew helps.
+    pub damage: BTreeSet<String>,
+}
+
+/// A [`Translation`] that stands by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// Who may get a new flow, each with equal weight.
+    pub endpoints: BTreeSet<SocketAddr>,
+    /// As [`PortRules::affinity`](crate::PortRules::affinity).
+    pub affinity: Option<Duration>,
+}
+
+impl Translated {
+    /// Looks at it.
+    pub fn as_translation(&self) -> Translation<'_> {
+        Translation {
+            endpoints: &self.endpoints,
+            affinity: self.affinity,
+        }
+    }
+}
+
+impl Dump {
+    /// Whether nothing of ours is there.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it holds a VIP of `family`.
+    pub(crate) fn has(&self, family: Family) -> bool {
+        let translated = self.translated.keys().map(|(vip, _)| vip);
+        self.refused
+            .iter()
+            .chain(translated)
+            .any(|vip| Family::of(*vip) == family)
+    }
+}
+
+impl PodRules {
+    /// What a namespace holds that has exactly these rules.
+    pub fn dump(&self) -> Dump {
+        let mut dump = Dump::default();
+        for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
+            dump.refused.insert(vip);
+            for (port, rules) in &rules.ports {
+                let Some(Translation { endpoints, affinity }) = rules.translation(source) else {
+                    continue;
+                };
+                let translated = Translated {
+                    endpoints: endpoints.clone(),
+                    affinity,
+                };
+                dump.translated.insert((vip, *port), translated);
+            }
+        }
+        dump
+    }
+}

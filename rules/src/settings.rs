@@ -1,0 +1,143 @@
+//! `Settings`: what planning needs to know beside Services, slices and pods.
+//!
+//! Pure. The node decides about `internalTrafficPolicy` and topology hints; the cluster about who may name a network and which
+//! addresses are nobody's endpoint.
+
+use crate::ServedService;
+use api::NetworkRef;
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Everything outside the objects that rules depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The node whose pods are planned for.
+    pub node: Node,
+    /// Which networks a Service may name.
+    pub tenancy: Tenancy,
+    /// Addresses that no pod can have on a secondary network.
+    pub reserved: Reserved,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name, which slices call `nodeName`. Empty: no endpoint is local.
+    pub name: String,
+    /// Its label `topology.kubernetes.io/zone`. `None`: no zone hint fits.
+    pub zone: Option<String>,
+}
+
+/// Which networks a Service may name, as Multus' namespace isolation has it for pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tenancy {
+    /// Those of its own namespace and of these ones.
+    Isolated {
+        /// Namespaces whose networks are everybody's.
+        global_namespaces: BTreeSet<String>,
+    },
+    /// All, as the Go original.
+    Open,
+}
+
+/// Multus' own default.
+impl Default for Tenancy {
+    fn default() -> Self {
+        Self::Isolated {
+            global_namespaces: BTreeSet::from(["default".to_owned()]),
+        }
+    }
+}
+
+impl Tenancy {
+    /// Whether a Service of `namespace` may name `network`.
+    pub fn allows(&self, namespace: &str, network: &NetworkRef) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Isolated { global_namespaces } => {
+                network.namespace() == namespace || global_namespaces.contains(network.namespace())
+            }
+        }
+    }
+
+    pub(crate) fn allows_service(&self, service: &ServedService) -> bool {
+        self.allows(&service.name.namespace, &service.network)
+    }
+}
+
+/// Addresses that no endpoint may have: whoever may write a pod's network-status could otherwise send clients there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// Where ClusterIPs come from. Empty: not known, and not checked.
+    pub service_cidrs: Vec<IpNet>,
+    /// Addresses of nodes.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+/// Why an address is reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Taken {
+    /// It could be a ClusterIP.
+    #[error("it is inside the cluster's Service CIDR {0}")]
+    ServiceCidr(IpNet),
+    /// It is a node's.
+    #[error("it is the address of a node")]
+    Node,
+}
+
+impl Reserved {
+    /// Says whether `address` may be an endpoint's.
+    pub fn check(&self, address: IpAddr) -> Result<(), Taken> {
+        if let Some(cidr) = self.service_cidrs.iter().find(|cidr| cidr.contains(&address)) {
+            return Err(Taken::ServiceCidr(*cidr));
+        }
+        if self.node_addresses.contains(&address) {
+            return Err(Taken::Node);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::own(&["default"], "web", "macvlan1", true)]
+    #[case::global(&["default"], "web", "default/macvlan1", true)]
+    #[case::of_another(&["default"], "web", "shop/macvlan1", false)]
+    #[case::nothing_is_global(&[], "web", "default/macvlan1", false)]
+    fn a_service_names_networks_of_its_own_namespace_and_global_ones(
+        #[case] global: &[&str],
+        #[case] namespace: &str,
+        #[case] network: &str,
+        #[case] allowed: bool,
+    ) {
+        let network = NetworkRef::parse(network, namespace).unwrap();
+        let isolated = Tenancy::Isolated {
+            global_namespaces: global.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(isolated.allows(namespace, &network), allowed);
+        assert!(Tenancy::Open.allows(namespace, &network));
+    }
+
+    #[rstest]
+    #[case::free("10.1.0.2", None)]
+    #[case::cluster_ip("172.30.0.10", Some("Service CIDR 172.30.0.0/16"))]
+    #[case::cluster_ip_v6("fd00:96::a", Some("Service CIDR fd00:96::/112"))]
+    #[case::node("192.168.0.4", Some("a node"))]
+    fn reserved_addresses_say_why(#[case] address: &str, #[case] why: Option<&str>) {
+        let reserved = Reserved {
+            service_cidrs: vec!["172.30.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            node_addresses: BTreeSet::from(["192.168.0.4".parse().unwrap()]),
+        };
+        let said = reserved
+            .check(address.parse().unwrap())
+            .err()
+            .map(|why| why.to_string());
+        assert_eq!(said.is_some(), why.is_some());
+        assert!(said.unwrap_or_default().contains(why.unwrap_or_default()));
+    }
+}
