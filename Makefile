@@ -66,3 +66,7 @@ test-apiserver: ## Controller and operator on a real kube-apiserver
 .PHONY: test-e2e
 test-e2e: ## The whole system on the two-node cluster (root)
 	.ci/levels e2e
+
+.PHONY: bench-proxy
+bench-proxy: ## What a rule change, a connection and a pod's rules cost (root); into docs/benchmarks.md
+	cargo bench --locked --package proxy --bench proxy -- --into $(CURDIR)/docs/benchmarks.md

@@ -26,6 +26,8 @@ pub mod render;
 mod routes;
 pub mod sandbox;
 pub mod serve;
+#[cfg(test)]
+mod sig_network;
 pub mod state;
 pub mod sync;
 mod tampering;

@@ -18,6 +18,8 @@ mod forward;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/neighbours.rs"]
+mod neighbours;
 #[path = "netns/networks.rs"]
 mod networks;
 #[path = "netns/probe.rs"]
@@ -34,6 +36,8 @@ mod scene;
 mod sctp;
 #[path = "netns/server.rs"]
 mod server;
+#[path = "netns/sidecar.rs"]
+mod sidecar;
 #[path = "netns/stale.rs"]
 mod stale;
 #[path = "netns/wire.rs"]

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 2] = [Self::IptablesNft, Self::IptablesLegacy];
+
     pub(crate) fn backend(self) -> Box<dyn Backend> {
         match self {
             Self::IptablesNft => Box::new(Iptables::new(Variant::Nft)),

@@ -16,6 +16,8 @@ pub(crate) struct Service {
     pub(crate) network: u8,
     /// Last part of its VIPs, one of each family.
     pub(crate) number: u8,
+    /// The last two parts of its VIPs instead, where one does not suffice.
+    pub(crate) address: Option<(u16, u16)>,
     /// Protocol, port, target port.
     pub(crate) ports: Vec<(Protocol, u16, u16)>,
     pub(crate) endpoints: Vec<Endpoint>,
@@ -70,6 +72,7 @@ impl Service {
             uid: format!("uid-{name}"),
             network: 1,
             number,
+            address: None,
             ports: vec![(Protocol::Tcp, 80, 8080), (Protocol::Udp, 53, 5353)],
             endpoints: Vec::new(),
             spec: json!({}),
@@ -88,10 +91,11 @@ impl Service {
     }
 
     pub(crate) fn vip(&self, family: Family) -> IpAddr {
-        let number = self.number;
-        let text = match family {
-            Family::V4 => format!("172.30.0.{number}"),
-            Family::V6 => format!("fd00:96::{number}"),
+        let (third, fourth) = self.address.unwrap_or_else(|| (0, self.number.into()));
+        let text = match (family, third) {
+            (Family::V4, _) => format!("172.30.{third}.{fourth}"),
+            (Family::V6, 0) => format!("fd00:96::{fourth}"),
+            (Family::V6, _) => format!("fd00:96::{third}:{fourth}"),
         };
         text.parse().unwrap()
     }

@@ -60,6 +60,11 @@ impl Scene {
         applied
     }
 
+    /// As a proxy that has just started.
+    pub(crate) fn forget_what_is_held(&mut self) {
+        self.held = Held::Unknown;
+    }
+
     /// The same with exactly these Services.
     pub(crate) fn sync_to(&mut self, services: &[&Service]) -> Applied {
         self.services = services.iter().copied().cloned().collect();

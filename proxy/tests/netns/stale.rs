@@ -6,6 +6,7 @@ use super::probe::{host_behind, udp};
 use super::scene::Scene;
 use super::sctp;
 use rules::Protocol::Sctp;
+use std::net::UdpSocket;
 
 for_every_backend_and_family![
     an_open_udp_socket_follows_its_service,
@@ -45,7 +46,8 @@ fn a_udp_flow_that_began_before_the_rules_is_served_by_them(case: Case) {
     let web = Service::new("web", 10).ready(&[2]);
     let at = scene.at(&web, 53);
     track_connections(&scene);
-    let socket = scene.client.run(|| udp(at)).unwrap();
+    // Bound, so that it is the same flow afterwards: the route that comes with the rules would choose another source.
+    let socket = scene.client.run(|| UdpSocket::bind((scene.source(), 0))).unwrap();
     assert_eq!(host_behind(&socket, at), None);
     scene.sync_to(&[&web]);
     assert_eq!(host_behind(&socket, at), Some(2));

@@ -3,8 +3,7 @@
 use super::bed::Pod;
 use super::case::Kind;
 use proxy::apply::{Applied, Error, Wanted, apply, remove};
-use proxy::backend::iptables::{Iptables, Variant};
-use proxy::backend::{Backend, Held};
+use proxy::backend::Held;
 use rules::PodRules;
 
 impl Pod {
@@ -28,8 +27,8 @@ impl Pod {
 
     /// What the `cleanup` subcommand does in each pod.
     pub(crate) fn clean(&self) {
-        let backends = Variant::ALL.map(Iptables::new);
-        self.run(|| remove(&backends.each_ref().map(|backend| backend as &dyn Backend)))
+        let backends = Kind::ALL.map(Kind::backend);
+        self.run(|| remove(&backends.each_ref().map(AsRef::as_ref)))
             .unwrap();
     }
 }

@@ -1,0 +1,128 @@
+//! An endpoint comes or goes: from the event to the rules of every pod.
+
+use crate::Options;
+use crate::bed::Bed;
+use crate::case::Kind;
+use crate::original::Original;
+use crate::report::{Report, Times, ratio, show};
+use crate::world::{ENDPOINTS, World};
+use proxy::netns::Netns;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// By variant, pods and Services: the median of the original's model.
+type Yardstick = BTreeMap<(&'static str, usize, usize), Duration>;
+
+pub(crate) fn measure(options: &Options, report: &mut Report) {
+    let yardstick = originals(options, report);
+    report.table(
+        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the original takes, by medians.",
+        &["backend", "pods", "Services", "min", "median", "p99", "× legacy", "× nft"],
+    );
+    let mut fills = Vec::new();
+    for kind in Kind::ALL {
+        for (pods, services) in sizes(options) {
+            if options.affords(kind, usize::from(pods), services) {
+                let (times, fill) = changes(options, kind, pods, services);
+                let than = |variant| {
+                    yardstick
+                        .get(&(variant, usize::from(pods), services))
+                        .map_or_else(String::new, |original| ratio(*original, times.median()))
+                };
+                report.row([
+                    kind.backend().name().to_owned(),
+                    pods.to_string(),
+                    services.to_string(),
+                    show(times.min()),
+                    show(times.median()),
+                    show(times.p99()),
+                    than("legacy"),
+                    than("nft"),
+                ]);
+                fills.push((kind, pods, services, fill));
+            }
+        }
+    }
+    report.table(
+        "**Cold fill**: everything of empty pods, routes included, once.",
+        &["backend", "pods", "Services", "took"],
+    );
+    for (kind, pods, services, fill) in fills {
+        report.row([
+            kind.backend().name().to_owned(),
+            pods.to_string(),
+            services.to_string(),
+            show(fill),
+        ]);
+    }
+}
+
+fn sizes(options: &Options) -> impl Iterator<Item = (u8, usize)> {
+    let of = |services: &usize| {
+        options
+            .pods
+            .iter()
+            .map(|pods| (*pods, *services))
+            .collect::<Vec<_>>()
+    };
+    options.services.iter().flat_map(of)
+}
+
+fn changes(options: &Options, kind: Kind, pods: u8, services: usize) -> (Times, Duration) {
+    let mut world = World::new(kind, pods, services);
+    let began = Instant::now();
+    world.sync();
+    let fill = began.elapsed();
+    let last = services - 1;
+    let mut change = |n: usize| {
+        let began = Instant::now();
+        world.set_endpoints(last, &ENDPOINTS[..2 + n % 2]);
+        world.sync();
+        began.elapsed()
+    };
+    let first = change(0);
+    let times = (1..=rounds(options, first)).map(change).collect();
+    (Times::of(times), fill)
+}
+
+/// Fewer where one takes long.
+fn rounds(options: &Options, one: Duration) -> usize {
+    if one * u32::try_from(options.changes).unwrap_or(u32::MAX) < Duration::from_secs(3) {
+        options.changes
+    } else {
+        (options.changes / 10).clamp(3, 10)
+    }
+}
+
+fn originals(options: &Options, report: &mut Report) -> Yardstick {
+    report.table(
+        "**Model of the original**: ensure chain, check jump, save, restore everything, for each pod in turn, on every event.",
+        &["variant", "pods", "Services", "min", "median"],
+    );
+    let mut yardstick = Yardstick::new();
+    for variant in ["legacy", "nft"] {
+        for (pods, services) in sizes(options) {
+            // Saving 10,000 Services by iptables-nft alone takes a quarter of a minute.
+            let limit = if variant == "nft" {
+                options.iptables_up_to / 2
+            } else {
+                options.iptables_up_to
+            };
+            if usize::from(pods) * services > limit {
+                continue;
+            }
+            let mut bed = Bed::new();
+            let pods: Vec<Netns> = (2..=pods + 1).map(|host| bed.pod(host).open()).collect();
+            let times = Times::of(Original { variant }.events(&pods, services, 3));
+            report.row([
+                variant.to_owned(),
+                pods.len().to_string(),
+                services.to_string(),
+                show(times.min()),
+                show(times.median()),
+            ]);
+            yardstick.insert((variant, pods.len(), services), times.median());
+        }
+    }
+    yardstick
+}

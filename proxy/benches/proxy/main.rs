@@ -1,0 +1,93 @@
+//! What the data plane costs: a rule change, a connection, load, memory, a cold fill; each beside a yardstick of the same run.
+//!
+//! Yardsticks: a direct connection, and a model of what the archived Go original does for every pod and event. Sizes are options, so
+//! that the whole takes minutes: `cargo bench -p proxy --bench proxy -- --help`. Needs root; makes its own network namespaces.
+
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
+
+#[path = "../../tests/netns/bed.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod bed;
+#[path = "../../tests/netns/case.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "shared with the tests, which use more of it"
+)]
+mod case;
+mod change;
+mod connect;
+mod load;
+mod memory;
+mod original;
+mod report;
+mod world;
+
+use case::Kind;
+use clap::Parser;
+use report::Report;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Measures the data plane. Prints Markdown.
+#[derive(Parser, Debug)]
+struct Options {
+    /// Numbers of Services
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1000, 10_000])]
+    services: Vec<usize>,
+
+    /// Numbers of pods of the node, at most 190: their addresses end before those of the endpoints
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100])]
+    pods: Vec<u8>,
+
+    /// Leave out what has more pods times Services than this, with iptables and in the model of the original
+    #[arg(long, default_value_t = 10_000)]
+    iptables_up_to: usize,
+
+    /// The same with nftables
+    #[arg(long, default_value_t = 100_000)]
+    nftables_up_to: usize,
+
+    /// Changes measured in each case; a tenth of it, at least 3, where one takes long
+    #[arg(long, default_value_t = 100)]
+    changes: usize,
+
+    /// Connections measured in each case
+    #[arg(long, default_value_t = 2000)]
+    connections: usize,
+
+    /// Write the tables between the marks of this file instead of printing them
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
+
+    /// What cargo adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// Whether a case is small enough to be measured.
+    fn affords(&self, kind: Kind, pods: usize, services: usize) -> bool {
+        let limit = match kind {
+            Kind::IptablesNft | Kind::IptablesLegacy => self.iptables_up_to,
+        };
+        pods * services <= limit
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let began = Instant::now();
+    let mut report = Report::default();
+    change::measure(&options, &mut report);
+    connect::measure(&options, &mut report);
+    load::measure(&mut report);
+    memory::measure(&options, &mut report);
+    report.close(began.elapsed());
+    if let Some(file) = &options.into {
+        return report.write(file);
+    }
+    println!("{}", report.text());
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! A node's view of a cluster with many Services, and its pods, through the same index and `apply` that the proxy runs.
+
+use crate::bed::{Bed, Pod};
+use crate::case::Kind;
+use api::names::{
+    MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
+};
+use k8s_openapi::api::core::v1;
+use proxy::apply::{Applied, Wanted, apply};
+use proxy::backend::{Backend, Held};
+use proxy::index::{Index, LocalPod, NodePod};
+use proxy::netns::Netns;
+use rules::{ObjectName, PodRules, ServedService, Slice};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+/// Pods written into at the same time, as in the proxy.
+const WORKERS: usize = 8;
+
+/// VIP of Service number `n`.
+pub(crate) fn vip(n: usize) -> Ipv4Addr {
+    let base = u32::from(Ipv4Addr::new(172, 30, 0, 10));
+    Ipv4Addr::from(base + u32::try_from(n).unwrap())
+}
+
+/// Last parts of the addresses of every Service's endpoints.
+pub(crate) const ENDPOINTS: [u8; 3] = [201, 202, 203];
+
+/// The client pods of a node.
+pub(crate) struct World {
+    pub(crate) index: Index,
+    backend: Box<dyn Backend>,
+    pods: Vec<Mutex<Place>>,
+    // After the namespaces' open files.
+    pub(crate) bed: Bed,
+}
+
+struct Place {
+    local: LocalPod,
+    netns: Netns,
+    held: Held<PodRules>,
+}
+
+impl World {
+    /// `pods` pods that hold nothing yet, and `services` Services of three endpoints each.
+    pub(crate) fn new(kind: Kind, pods: u8, services: usize) -> Self {
+        let mut bed = Bed::new();
+        let places: Vec<_> = (2..=pods + 1).map(|host| place(&bed.pod(host))).collect();
+        let mut world = Self {
+            index: Index::default(),
+            backend: kind.backend(),
+            pods: places.into_iter().map(Mutex::new).collect(),
+            bed,
+        };
+        for n in 0..services {
+            let service = ServedService::parse(&serde_json::from_value(service(n)).unwrap());
+            world.index.apply_service(&name(n), service);
+            world.set_endpoints(n, &ENDPOINTS);
+        }
+        for place in &world.pods {
+            let local = place.lock().unwrap().local.clone();
+            world.index.apply_pod(NodePod::Attached(local));
+        }
+        world
+    }
+
+    /// The controller changed the slice of Service `n`.
+    pub(crate) fn set_endpoints(&mut self, n: usize, hosts: &[u8]) {
+        let slice = serde_json::from_value(slice(n, hosts)).unwrap();
+        self.index.apply_slice(Slice::parse(&slice).unwrap());
+    }
+
+    /// What the proxy does after an event: plan, and apply in every pod concerned.
+    pub(crate) fn sync(&mut self) {
+        let stale = self.index.take_stale();
+        let (index, backend) = (&self.index, self.backend.as_ref());
+        let concerned: Vec<&Mutex<Place>> = self
+            .pods
+            .iter()
+            .filter(|place| stale.contains(&place.lock().unwrap().local.uid))
+            .collect();
+        assert_eq!(concerned.len(), self.pods.len(), "the change concerns every pod");
+        let share = concerned.len().div_ceil(WORKERS);
+        std::thread::scope(|scope| {
+            for places in concerned.chunks(share) {
+                scope.spawn(move || {
+                    for place in places {
+                        place.lock().unwrap().sync(index, backend);
+                    }
+                });
+            }
+        });
+    }
+
+    /// A pod's namespace.
+    pub(crate) fn run<T: Send>(&self, pod: usize, work: impl FnOnce() -> T + Send) -> T {
+        self.pods[pod].lock().unwrap().netns.run(work).unwrap()
+    }
+
+    pub(crate) fn pods(&self) -> usize {
+        self.pods.len()
+    }
+}
+
+impl Place {
+    fn sync(&mut self, index: &Index, backend: &dyn Backend) {
+        let (rules, _) = index.plan(&self.local);
+        let wanted = Wanted {
+            rules,
+            addresses: self.local.addresses.clone(),
+        };
+        let held = &self.held;
+        let applied: Applied = self.netns.run(|| apply(backend, held, &wanted)).unwrap().unwrap();
+        assert!(applied.written, "there was something to write");
+        self.held = Held::Exactly(applied.rules);
+    }
+}
+
+fn place(pod: &Pod) -> Place {
+    let status: Vec<Value> = pod
+        .status
+        .iter()
+        .map(|status| json!({"name": status.network, "interface": status.interface, "ips": status.addresses}))
+        .collect();
+    let object: v1::Pod = serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("client-{}", pod.host), "namespace": "web", "uid": format!("uid-{}", pod.host),
+            "annotations": {NETWORK_STATUS_ANNOTATION: Value::from(status).to_string()},
+        },
+        "spec": {"containers": []},
+    }))
+    .unwrap();
+    Place {
+        local: LocalPod::parse(&object).unwrap(),
+        netns: pod.open(),
+        held: Held::Nothing,
+    }
+}
+
+fn name(n: usize) -> ObjectName {
+    ObjectName {
+        namespace: "web".to_owned(),
+        name: format!("svc-{n}"),
+    }
+}
+
+fn service(n: usize) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("svc-{n}"), "namespace": "web", "uid": format!("uid-{n}"),
+            "labels": {PROXY_NAME_LABEL: PROXY_NAME},
+            "annotations": {"k8s.v1.cni.cncf.io/service-network": "macvlan1"},
+        },
+        "spec": {"clusterIPs": [vip(n)], "ports": [{"name": "http", "port": 80}]},
+    })
+}
+
+fn slice(n: usize, hosts: &[u8]) -> Value {
+    let endpoints: Vec<Value> = hosts
+        .iter()
+        .map(|host| json!({"addresses": [format!("10.1.0.{host}")], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "metadata": {
+            "name": format!("svc-{n}-multus-x"), "namespace": "web",
+            "labels": {MANAGED_BY_LABEL: MANAGED_BY, SERVICE_NAME_LABEL: format!("svc-{n}")},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": format!("svc-{n}"), "uid": format!("uid-{n}")}],
+        },
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],
+    })
+}

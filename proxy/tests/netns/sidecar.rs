@@ -1,0 +1,83 @@
+//! A pod whose sidecar redirects all that the pod sends, as Istio's does.
+//!
+//! The order, as docs/services.md has it: flows to a ClusterIP of ours are translated before a sidecar sees them, when its rules were
+//! there first; what a sidecar sends itself is translated in any case.
+
+use super::bed::Pod;
+use super::case::{Case, for_every_backend_and_family};
+use super::cluster::Service;
+use super::scene::Scene;
+use rules::Family;
+use rules::Protocol::{Tcp, Udp};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+for_every_backend_and_family![
+    a_sidecar_that_was_there_first_gets_everything_but_our_services,
+    what_a_sidecar_sends_itself_is_served_whoever_came_first,
+];
+
+/// User of the sidecar, whose own flows are not redirected.
+const SIDECAR: u32 = 1337;
+
+/// What istio-init writes, in one variant of iptables; and the port it redirects to.
+fn redirect_everything(pod: &Pod, variant: &str, family: Family) {
+    let iptables = match family {
+        Family::V4 => format!("iptables-{variant}"),
+        Family::V6 => format!("ip6tables-{variant}"),
+    };
+    pod.sh(&format!(
+        "{iptables} -t nat -N ISTIO_REDIRECT; {iptables} -t nat -N ISTIO_OUTPUT
+         {iptables} -t nat -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001
+         {iptables} -t nat -A OUTPUT -p tcp -j ISTIO_OUTPUT
+         {iptables} -t nat -A ISTIO_OUTPUT -m owner --uid-owner {SIDECAR} -j RETURN
+         {iptables} -t nat -A ISTIO_OUTPUT -j ISTIO_REDIRECT"
+    ));
+}
+
+fn a_sidecar_that_was_there_first_gets_everything_but_our_services(case: Case) {
+    for variant in ["nft", "legacy"] {
+        let mut scene = Scene::new(case, &[2]);
+        let web = Service::new("web", 10).ready(&[2]);
+        redirect_everything(&scene.client, variant, case.family);
+        scene.sync_to(&[&web]);
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 15001));
+        let envoy = scene.client.run(|| TcpListener::bind(any).unwrap());
+        envoy.set_nonblocking(true).unwrap();
+        for _ in 0..5 {
+            assert_eq!(
+                scene.ask(Tcp, scene.at(&web, 80)).host(),
+                2,
+                "sidecar in {variant}"
+            );
+        }
+        assert_eq!(scene.ask(Udp, scene.at(&web, 53)).host(), 2);
+        assert!(envoy.accept().is_err(), "nothing of ours went to the sidecar");
+        let elsewhere = SocketAddr::new(super::bed::address(1, case.family, 99), 443);
+        let flow = scene
+            .client
+            .run(|| std::net::TcpStream::connect_timeout(&elsewhere, Duration::from_secs(3)));
+        assert!(flow.is_ok() && envoy.accept().is_ok(), "all else does");
+    }
+}
+
+fn what_a_sidecar_sends_itself_is_served_whoever_came_first(case: Case) {
+    for (variant, first) in [("nft", true), ("nft", false), ("legacy", true), ("legacy", false)] {
+        let mut scene = Scene::new(case, &[2]);
+        let web = Service::new("web", 10).ready(&[2]);
+        if first {
+            redirect_everything(&scene.client, variant, case.family);
+        }
+        scene.sync_to(&[&web]);
+        if !first {
+            redirect_everything(&scene.client, variant, case.family);
+        }
+        let at = scene.at(&web, 80);
+        let answer = scene.client.sh(&format!(
+            "setpriv --reuid {SIDECAR} --clear-groups timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{}; head -c 2 <&3'",
+            at.ip(),
+            at.port()
+        ));
+        assert_eq!(answer, "2 ", "sidecar in {variant}, there first: {first}");
+    }
+}
