@@ -12,6 +12,8 @@ mod case;
 mod change;
 #[path = "netns/cluster.rs"]
 mod cluster;
+#[path = "netns/differential.rs"]
+mod differential;
 #[path = "netns/forward.rs"]
 mod forward;
 #[path = "netns/large.rs"]

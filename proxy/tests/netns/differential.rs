@@ -1,0 +1,380 @@
+//! The kernel and `trace` judge the same packets, and must agree: random Services, one after the other in the same pod, each
+//! reached by difference from the one before, by adoption, or after somebody emptied a chain.
+//!
+//! The worlds are the same in every run.
+
+use super::bed::{Bed, Pod, address};
+use super::case::{Kind, for_every_backend};
+use super::cluster::{Endpoint, Service};
+use super::probe::{Outcome, Server, ask};
+use super::scene::CLIENT;
+use super::sctp;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use proxy::backend::Held;
+use rules::Protocol::{Sctp, Tcp, Udp};
+use rules::{Earlier, Family, Node, Packet, PodRules, Port, Protocol, Settings, Verdict};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+for_every_backend![the_kernel_does_what_trace_says];
+
+/// Worlds in a row.
+const WORLDS: usize = 10;
+
+/// Servers, on both networks. On network 2 a host has a number that is higher by this.
+const HOSTS: [u8; 3] = [2, 3, 4];
+const ON_NETWORK_2: u8 = 50;
+
+/// Times to ask until everybody who may answer has answered. With three endpoints one is missed in 1 of 10^10 runs.
+const TIMES: usize = 60;
+
+/// Ports of Services, and where endpoints listen.
+const PORTS: [(Protocol, u16, u16); 6] = [
+    (Tcp, 80, 8080),
+    (Tcp, 81, 8081),
+    (Udp, 53, 5353),
+    (Udp, 80, 8080),
+    (Sctp, 80, sctp::PORT),
+    (Sctp, 3868, sctp::PORT),
+];
+
+/// Ports asked: those, and some that no Service has.
+const UNUSED: [(Protocol, u16); 3] = [(Tcp, 8080), (Udp, 81), (Sctp, 81)];
+
+/// How the rules get there.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// By difference from what is known to be there.
+    Difference,
+    /// Read back first.
+    Adoption,
+    /// Read back after somebody removed rules of ours: everything is written anew.
+    Rebuild,
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    services: Vec<Option<ServiceShape>>,
+    way: Way,
+}
+
+/// A Service without its name and VIP.
+#[derive(Clone, Debug)]
+struct ServiceShape {
+    network: u8,
+    ports: Vec<(Protocol, u16, u16)>,
+    endpoints: Vec<(u8, Shape)>,
+    sticky: bool,
+    local: bool,
+    slices: usize,
+}
+
+/// An endpoint without its address.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "an EndpointSlice has as many conditions"
+)]
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    here: bool,
+    zone: Option<&'static str>,
+}
+
+fn world() -> impl Strategy<Value = World> {
+    let service = prop::option::weighted(0.85, service());
+    let way = prop_oneof![3 => Just(Way::Difference), 1 => Just(Way::Adoption), 1 => Just(Way::Rebuild)];
+    (prop::collection::vec(service, 4), way).prop_map(|(services, way)| World { services, way })
+}
+
+fn service() -> impl Strategy<Value = ServiceShape> {
+    let endpoint = (
+        prop::sample::select(HOSTS.to_vec()),
+        prop::bool::weighted(0.7),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        prop::option::weighted(0.8, prop::sample::select(vec!["a", "b"])),
+    );
+    let endpoint = endpoint.prop_map(|(host, ready, serving, terminating, here, zone)| {
+        let shape = Shape {
+            ready,
+            serving,
+            terminating,
+            here,
+            zone,
+        };
+        (host, shape)
+    });
+    (
+        1u8..=2,
+        prop::sample::subsequence(PORTS.to_vec(), 1..=PORTS.len()),
+        prop::collection::vec(endpoint, 0..=4),
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.2),
+        1usize..=2,
+    )
+        .prop_map(
+            |(network, ports, endpoints, sticky, local, slices)| ServiceShape {
+                network,
+                ports,
+                endpoints,
+                sticky,
+                local,
+                slices,
+            },
+        )
+}
+
+impl ServiceShape {
+    fn service(&self, index: u8) -> Service {
+        let mut service = Service::new(&format!("s{index}"), 10 + index).ports(&self.ports);
+        service.network = self.network;
+        service.slices = self.slices;
+        service.endpoints = self
+            .endpoints
+            .iter()
+            .map(|(host, shape)| self.endpoint(*host, *shape))
+            .collect();
+        service.spec = json!({
+            "sessionAffinity": if self.sticky { "ClientIP" } else { "None" },
+            "internalTrafficPolicy": if self.local { "Local" } else { "Cluster" },
+        });
+        service
+    }
+
+    fn endpoint(&self, host: u8, shape: Shape) -> Endpoint {
+        let host = if self.network == 2 {
+            host + ON_NETWORK_2
+        } else {
+            host
+        };
+        let mut object = json!({
+            "conditions": {"ready": shape.ready, "serving": shape.serving, "terminating": shape.terminating},
+            "nodeName": if shape.here { "here" } else { "elsewhere" },
+        });
+        if let Some(zone) = shape.zone {
+            object["hints"] = json!({"forZones": [{"name": zone}]});
+        }
+        Endpoint { host, object }
+    }
+}
+
+/// The pod with its client, and what is known of it.
+struct Judge {
+    client: Pod,
+    kind: Kind,
+    held: Held<PodRules>,
+    /// Where each port with affinity sent us last.
+    earlier: BTreeMap<(IpAddr, Port), SocketAddr>,
+    judged: BTreeMap<&'static str, usize>,
+}
+
+fn the_kernel_does_what_trace_says(kind: Kind) {
+    let mut bed = Bed::new();
+    let mut client = bed.pod(CLIENT);
+    bed.attach(&mut client, 2, "net2", CLIENT + ON_NETWORK_2);
+    let servers = HOSTS.map(|host| {
+        let mut pod = bed.pod(host);
+        bed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);
+        (Server::start(&pod), sctp::Server::start(&pod))
+    });
+    let mut judge = Judge {
+        client,
+        kind,
+        held: Held::Nothing,
+        earlier: BTreeMap::new(),
+        judged: BTreeMap::new(),
+    };
+    let mut runner = TestRunner::deterministic();
+    for number in 0..WORLDS {
+        let world = world().new_tree(&mut runner).unwrap().current();
+        judge.enter(&world, number);
+    }
+    drop(servers);
+    let judged = &judge.judged;
+    let all = ["pass", "refused", "translated", "kept"];
+    assert!(
+        all.iter()
+            .all(|verdict| judged.get(verdict).is_some_and(|n| *n > 0)),
+        "{judged:?}"
+    );
+    println!("{kind:?}: {judged:?}");
+}
+
+impl Judge {
+    fn enter(&mut self, world: &World, number: usize) {
+        let rules = self.plan(world);
+        let held = match world.way {
+            Way::Difference => std::mem::take(&mut self.held),
+            Way::Adoption => Held::Unknown,
+            Way::Rebuild => {
+                self.damage();
+                Held::Unknown
+            }
+        };
+        let applied = self.client.apply(self.kind, &held, &rules);
+        assert_eq!((applied.absent, applied.conntrack), (vec![], None));
+        let read = self.client.run(|| self.kind.backend().dump()).unwrap();
+        assert_eq!(
+            read,
+            rules.dump(),
+            "world {number}: what is read back is not what was written"
+        );
+        self.forget(&rules);
+        let used = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));
+        for (protocol, number) in used.chain(UNUSED) {
+            let port = Port { protocol, number };
+            for index in 0..4 {
+                for family in Family::ALL {
+                    let vip = Service::new("", 10 + index).vip(family);
+                    self.judge(&rules, vip, port);
+                }
+            }
+        }
+        self.held = Held::Exactly(applied.rules);
+    }
+
+    /// As somebody would who flushes what he does not know.
+    fn damage(&self) {
+        let chain = match self.kind {
+            Kind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
+            Kind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
+        };
+        // Nothing is there before the first Service.
+        self.client.sh(&format!("{chain} 2>/dev/null || true"));
+    }
+
+    fn plan(&self, world: &World) -> PodRules {
+        let services = (0..)
+            .zip(&world.services)
+            .filter_map(|(index, shape)| Some(shape.as_ref()?.service(index)));
+        let services: Vec<Service> = services.collect();
+        let settings = Settings {
+            node: Node {
+                name: "here".to_owned(),
+                zone: Some("a".to_owned()),
+            },
+            ..Settings::default()
+        };
+        let objects: Vec<_> = services.iter().map(Service::object).collect();
+        let slices: Vec<_> = services.iter().flat_map(Service::slice_objects).collect();
+        let plan = rules::plan(&settings, &objects, &slices, &self.client.status);
+        assert_eq!((plan.unserved, plan.shortcomings.len()), (vec![], 0));
+        plan.rules
+    }
+
+    /// An endpoint that is no endpoint any more is forgotten, though it may come back.
+    fn forget(&mut self, rules: &PodRules) {
+        self.earlier.retain(|(vip, port), endpoint| {
+            let translation = rules.translation(*vip, *port);
+            translation.is_some_and(|now| now.affinity.is_some() && now.endpoints.contains(endpoint))
+        });
+    }
+
+    /// Asks until all who may answer have, and lets nobody else answer.
+    fn judge(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
+        let packet = Packet {
+            destination: vip,
+            port: Some(port),
+        };
+        let verdict = rules.trace(packet);
+        let mut seen = BTreeSet::new();
+        for times in 1..=TIMES {
+            let may = verdict.given(self.earlier_at(vip, port));
+            let Some(endpoint) = self.ask(&verdict, &may, vip, port) else {
+                return;
+            };
+            seen.insert(endpoint);
+            let is_sticky = matches!(
+                verdict,
+                Verdict::Translate {
+                    affinity: Some(_),
+                    ..
+                }
+            );
+            if is_sticky {
+                self.earlier.insert((vip, port), endpoint);
+            }
+            let may = verdict.given(self.earlier_at(vip, port));
+            if times >= 3 && may.is_subset(&seen) {
+                let kind = if is_sticky && verdict.given(None).len() > 1 {
+                    "kept"
+                } else {
+                    "translated"
+                };
+                *self.judged.entry(kind).or_default() += 1;
+                return;
+            }
+        }
+        panic!("{vip} {port:?}: trace says {verdict:?}, but only {seen:?} answered in {TIMES} attempts");
+    }
+
+    fn earlier_at(&self, vip: IpAddr, port: Port) -> Option<Earlier> {
+        let endpoint = *self.earlier.get(&(vip, port))?;
+        Some(Earlier {
+            endpoint,
+            ago: Duration::ZERO,
+        })
+    }
+
+    /// Asks once. Who answered, if it is translated.
+    fn ask(
+        &mut self,
+        verdict: &Verdict<'_>,
+        may: &BTreeSet<SocketAddr>,
+        vip: IpAddr,
+        port: Port,
+    ) -> Option<SocketAddr> {
+        let Verdict::Translate { source, .. } = verdict else {
+            return self.ask_for_nothing(verdict, vip, port);
+        };
+        let outcome = self
+            .client
+            .run(|| ask(port.protocol, SocketAddr::new(vip, port.number)));
+        let Outcome::Answered(host, seen) = outcome else {
+            panic!("{vip} {port:?}: trace says {verdict:?}, the kernel {outcome:?}");
+        };
+        let network = if source.interface == "net2" { 2 } else { 1 };
+        let host = if network == 2 { host + ON_NETWORK_2 } else { host };
+        // Endpoints of one port differ in their address alone.
+        let answered = may
+            .iter()
+            .find(|endpoint| endpoint.ip() == address(network, Family::of(vip), host));
+        assert_eq!(
+            seen, source.address,
+            "{vip} {port:?}: the source is another one than trace says"
+        );
+        assert!(
+            answered.is_some(),
+            "{vip} {port:?}: host {host} answered, trace says {may:?}"
+        );
+        answered.copied()
+    }
+
+    fn ask_for_nothing(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {
+        if *verdict == Verdict::Pass {
+            // It would leave by the default route and be lost there: the route says so without waiting for that.
+            let route = self.client.sh(&format!("ip route get {vip}"));
+            assert!(route.contains("dev eth0"), "{vip}: {route}");
+            *self.judged.entry("pass").or_default() += 1;
+            return None;
+        }
+        let outcome = self
+            .client
+            .run(|| ask(port.protocol, SocketAddr::new(vip, port.number)));
+        assert_eq!(
+            outcome,
+            Outcome::Refused,
+            "{vip} {port:?}: trace says {verdict:?}"
+        );
+        *self.judged.entry("refused").or_default() += 1;
+        None
+    }
+}
