@@ -45,7 +45,7 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences and 
 	$(CARGO_DENY) --locked check bans licenses sources
 
 $(CARGO_DENY):
-	CARGO_TARGET_DIR= cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
 
 .PHONY: test
 test: ## Every level of test; installs what it needs (root)
