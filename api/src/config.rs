@@ -105,13 +105,17 @@ pub enum LogLevel {
     TraceAll,
 }
 
-/// How rules are written into the kernel. Auto picks per node what works there. IPTables uses the iptables programs of the proxy's
-/// image. When omitted the operator chooses, today Auto; the choice may change.
+/// How rules are written into the kernel. Auto picks per node the best that works there. NFTables writes nftables directly: a change
+/// costs microseconds and a new flow the same with any number of Services. IPTables uses the iptables programs of the proxy's image.
+/// A change replaces the rules that pods have, without a gap. When omitted the operator chooses, today Auto; the choice may change.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// Picked per node by what works there.
+    /// Picked per node by what works there: NFTables, else IPTables.
     #[default]
     Auto,
+    /// nftables, written directly.
+    #[serde(rename = "NFTables")]
+    NfTables,
     /// The iptables programs, legacy or nft variant.
     #[serde(rename = "IPTables")]
     IpTables,

@@ -96,6 +96,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         backend.release(&delta)?;
     }
     if matches!(held, Held::Unknown) {
+        backend.replace_others()?;
         original::remove()?;
     }
     let written = refuses || translates || !delta.release.is_empty();

@@ -56,10 +56,13 @@ impl Args {
 /// Ways of writing rules.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// What works on this node
+    /// The best that works on this node: NFTables, else IPTables
     #[default]
     #[value(name = "Auto")]
     Auto,
+    /// nftables, by netlink in this process: a change costs microseconds, a new flow the same with any number of Services
+    #[value(name = "NFTables")]
+    NfTables,
     /// The iptables programs, nft or legacy variant by what works
     #[value(name = "IPTables")]
     IpTables,
@@ -95,6 +98,7 @@ mod tests {
         };
         assert_eq!(parse("Auto"), Some(BackendChoice::Auto));
         assert_eq!(parse("IPTables"), Some(BackendChoice::IpTables));
+        assert_eq!(parse("NFTables"), Some(BackendChoice::NfTables));
         assert_eq!(parse("iptables"), Some(BackendChoice::IpTables));
         assert_eq!(parse("ipvs"), None);
     }

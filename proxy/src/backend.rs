@@ -3,7 +3,9 @@
 //! Writes: rules in the calling thread's network namespace; the caller has entered the pod's. A backend decides nothing: it spells
 //! [`PodRules`](rules::PodRules), writes only what differs, and never touches a chain, table or rule that is not ours.
 
+pub mod choice;
 pub mod iptables;
+pub mod nftables;
 
 use rules::{Delta, Dump};
 
@@ -39,6 +41,15 @@ pub enum Error {
         /// What it printed, cut.
         stderr: String,
     },
+    /// The kernel said no.
+    #[error("the kernel refused to {action}")]
+    Kernel {
+        /// What it was asked.
+        action: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Nothing works on this node.
     #[error("no backend works on this node: {0}")]
     None(String),
@@ -52,6 +63,9 @@ pub enum Error {
 pub trait Backend: Send + Sync {
     /// Its name, as conditions, logs and metrics show it.
     fn name(&self) -> &'static str;
+
+    /// Whether anything of this backend's is there; a cheap look, which starts no program when there is not.
+    fn is_present(&self) -> Result<bool, Error>;
 
     /// What is there of this backend's. Writes nothing. What another backend wrote is not seen.
     fn dump(&self) -> Result<Dump, Error>;
@@ -74,4 +88,10 @@ pub trait Backend: Send + Sync {
 
     /// Removes the refusal of everything, hooks included.
     fn remove_refusal(&self) -> Result<(), Error>;
+
+    /// Removes what other backends left, for the node may have had another before. Called once this one's rules are complete: while
+    /// both are there the first hook that translates a flow wins, and either says the same.
+    fn replace_others(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }

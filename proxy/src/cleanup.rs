@@ -1,11 +1,10 @@
 //! Clean-up: nothing of ours in any pod of this node.
 //!
-//! Writes: removes our chains, jumps and routes in every ready sandbox the container runtime knows, whichever backend put them
+//! Writes: removes our tables, chains, jumps and routes in every ready sandbox the container runtime knows, whichever backend put them
 //! there. Needs no API server: it also works by hand on a node that is being taken out of use.
 
 use crate::apply::{self, remove};
-use crate::backend::Backend;
-use crate::backend::iptables::{Iptables, Variant};
+use crate::backend::choice;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, SandboxSource};
 use futures::{StreamExt, stream};
@@ -80,8 +79,8 @@ pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::
 async fn clean(sandboxes: &dyn SandboxSource, id: &str) -> Result<(), Error> {
     let netns = Netns::open(&sandboxes.netns(id).await?)?;
     let done = netns.spawn(|| {
-        let backends = Variant::ALL.map(Iptables::new);
-        remove(&backends.each_ref().map(|backend| backend as &dyn Backend))
+        let backends = choice::all();
+        remove(&backends.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     })?;
     let in_time = tokio::time::timeout(PATIENCE, done)
         .await

@@ -4,21 +4,46 @@
 //! namespace and its devices alive, so it lives for one piece of work only.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
 use std::marker::PhantomData;
 
 /// A dump that the kernel keeps changing under us is read again this often before it is an error.
 const DUMP_ATTEMPTS: u32 = 5;
 
+/// The kernel answers before the request returns; a lost answer must not hold a thread for ever.
+const PATIENCE_SECONDS: i64 = 10;
+
+/// What a socket takes in one datagram without being asked to take more: a safe part of the default `net.core.wmem_default`.
+const DEFAULT_SEND_BUFFER: usize = 64 * 1024;
+
 /// A socket for messages of one netlink family.
 pub(crate) struct Netlink<M> {
     socket: Socket,
+    /// Of the first message of the last request.
+    first: u32,
     sequence: u32,
     messages: PhantomData<M>,
+}
+
+/// Why the kernel did not make a batch of changes.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub(crate) struct BatchError {
+    /// Which message it did not like, if that is known.
+    pub(crate) index: Option<usize>,
+    pub(crate) source: io::Error,
+}
+
+impl From<io::Error> for BatchError {
+    fn from(source: io::Error) -> Self {
+        Self { index: None, source }
+    }
 }
 
 impl<M> Netlink<M>
@@ -30,8 +55,16 @@ where
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
+        setsockopt(
+            &socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::seconds(PATIENCE_SECONDS),
+        )?;
+        // An error shall not carry the message it is about, which may be long.
+        socket.set_cap_ack(true)?;
         Ok(Self {
             socket,
+            first: 0,
             sequence: 0,
             messages: PhantomData,
         })
@@ -80,6 +113,48 @@ where
         }
     }
 
+    /// The same; `None` when the kernel has no such thing.
+    pub(crate) fn fetch(&mut self, request: &M) -> io::Result<Option<M>> {
+        match self.ask(request) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends messages that the kernel takes together, each with its flags beside "request", and waits until it has. One of them, the
+    /// last that counts, has to ask for an acknowledgement; a message that fails is answered without asking.
+    pub(crate) fn change_together(&mut self, messages: &[(M, u16)]) -> Result<(), BatchError> {
+        let (mut datagram, mut acknowledged) = (Vec::new(), self.sequence);
+        self.first = self.sequence + 1;
+        for (message, flags) in messages {
+            self.sequence += 1;
+            if flags & NLM_F_ACK != 0 {
+                acknowledged = self.sequence;
+            }
+            write(&mut datagram, message, NLM_F_REQUEST | flags, self.sequence);
+        }
+        if datagram.len() > DEFAULT_SEND_BUFFER {
+            setsockopt(&self.socket, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
+        }
+        self.socket.send(&datagram, 0)?;
+        loop {
+            for message in self.receive()? {
+                let sequence = message.header.sequence_number;
+                match message.payload {
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(BatchError {
+                            index: sequence.checked_sub(self.first).map(|index| index as usize),
+                            source: error.to_io(),
+                        });
+                    }
+                    NetlinkPayload::Error(_) if sequence == acknowledged => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn dump_once(&mut self, request: &M) -> io::Result<Option<Vec<M>>> {
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
         let (mut found, mut interrupted) = (Vec::new(), false);
@@ -98,14 +173,10 @@ where
 
     fn send(&mut self, request: &M, flags: u16) -> io::Result<()> {
         self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.clone()));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(|_| ())
+        self.first = self.sequence;
+        let mut datagram = Vec::new();
+        write(&mut datagram, request, flags, self.sequence);
+        self.socket.send(&datagram, 0).map(|_| ())
     }
 
     /// The messages of one datagram that answer the last request.
@@ -120,10 +191,24 @@ where
                 .next_multiple_of(4)
                 .clamp(4, rest.len());
             rest = &rest[length..];
-            if message.header.sequence_number == self.sequence {
+            if (self.first..=self.sequence).contains(&message.header.sequence_number) {
                 messages.push(message);
             }
         }
         Ok(messages)
     }
+}
+
+/// Appends a message, aligned to 4 bytes.
+fn write<M: NetlinkSerializable>(datagram: &mut Vec<u8>, message: &M, flags: u16, sequence: u32) {
+    let start = datagram.len();
+    let mut header = NetlinkHeader::default();
+    let length = header.buffer_len() + message.buffer_len();
+    header.length = u32::try_from(length).expect("a message is made of attributes of at most 64 KiB");
+    header.message_type = message.message_type();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    datagram.resize(start + length.next_multiple_of(4), 0);
+    header.emit(&mut datagram[start..]);
+    message.serialize(&mut datagram[start + header.buffer_len()..start + length]);
 }

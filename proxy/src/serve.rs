@@ -3,8 +3,7 @@
 //! Writes: nothing itself.
 
 use crate::args::BackendChoice;
-use crate::backend::iptables::Iptables;
-use crate::backend::{self, Backend};
+use crate::backend::choice::choose;
 use crate::cleanup::cleanup;
 use crate::condition::{self, OwnPod, Verdict};
 use crate::metrics::Metrics;
@@ -19,7 +18,7 @@ use rules::{Node, Settings};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Pause before the runtime, or a clean-up that failed, is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -84,7 +83,6 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
     let Some(backend) = persist(&health, &shutdown, missing(Reason::KernelLacksBackend), probe).await else {
         return;
     };
-    info!(backend = backend.name(), "Chose the backend");
     let no_runtime = missing(Reason::NoRuntimeSocket);
     let Some(sandboxes) = persist(&health, &shutdown, &no_runtime, || Cri::connect(how.runtime)).await else {
         return;
@@ -103,13 +101,6 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
     let context = Context::new(Arc::new(sandboxes), backend, earlier, telling, settings);
     let updates = watches::updates(&client, how.node_name);
     sync::run(context, updates, questions, health, shutdown).await;
-}
-
-fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, backend::Error> {
-    match choice {
-        // Auto has one choice more once there is an nftables backend.
-        BackendChoice::Auto | BackendChoice::IpTables => Ok(Arc::new(Iptables::probe()?)),
-    }
 }
 
 /// Cleans the node, then stays Ready until asked to stop.

@@ -189,7 +189,7 @@ fn generation_in(message: &NetfilterMessage) -> Option<u32> {
 }
 
 /// The generation of the nftables rules in the calling thread's namespace; it grows with every transaction. `None`: no nftables here.
-pub(crate) fn generation() -> Option<u32> {
+pub fn generation() -> Option<u32> {
     let mut netlink = Netlink::open(NETLINK_NETFILTER).ok()?;
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
     let question = NetfilterMessage::new(

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+#[path = "netns/affinity.rs"]
+mod affinity;
 #[path = "netns/bed.rs"]
 mod bed;
 #[path = "netns/case.rs"]
@@ -24,6 +26,8 @@ mod lifecycle;
 mod neighbours;
 #[path = "netns/networks.rs"]
 mod networks;
+#[path = "netns/nftables.rs"]
+mod nftables;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/reach.rs"]
@@ -32,6 +36,8 @@ mod reach;
 mod readiness;
 #[path = "netns/refusal.rs"]
 mod refusal;
+#[path = "netns/scale.rs"]
+mod scale;
 #[path = "netns/scene.rs"]
 mod scene;
 #[path = "netns/sctp.rs"]
@@ -42,6 +48,8 @@ mod server;
 mod sidecar;
 #[path = "netns/stale.rs"]
 mod stale;
+#[path = "netns/takeover.rs"]
+mod takeover;
 #[path = "netns/wire.rs"]
 mod wire;
 #[path = "netns/writer.rs"]

@@ -25,6 +25,7 @@ pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
 pub(super) fn backend(backend: Backend) -> String {
     let name = match backend {
         Backend::Auto => "Auto",
+        Backend::NfTables => "NFTables",
         Backend::IpTables => "IPTables",
     };
     format!("--backend={name}")

@@ -3,8 +3,7 @@
 //! Writes: chains `MSP-…` and the jumps to them, by `iptables-restore --noflush`, one transaction per table. Reads by `iptables -S`,
 //! only when it is not known what a namespace holds. Nothing is run when nothing differs.
 
-use crate::backend::{Backend, Error};
-use crate::netns::{self, Netns};
+use crate::backend::{Backend, Error, nftables};
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
 use ::iptables::IPTables;
@@ -64,31 +63,8 @@ impl Iptables {
         Self { variant }
     }
 
-    /// The first variant that works on this node, tried with the rules of a full Service in a namespace that ends with the trial:
-    /// only that shows that the kernel has every module, as pods will use it.
-    pub fn probe() -> Result<Self, Error> {
-        let mut failures = Vec::new();
-        for backend in Variant::ALL.map(Self::new) {
-            match Netns::scratch(|| backend.try_out()) {
-                Ok(Ok(())) => return Ok(backend),
-                Ok(Err(error)) => failures.push(format!("{}: {error}", backend.name())),
-                Err(
-                    error @ (netns::Error::Enter(_)
-                    | netns::Error::Gone { .. }
-                    | netns::Error::Open { .. }
-                    | netns::Error::Host { .. }),
-                ) => {
-                    failures.push(format!(
-                        "{}: {error}; are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
-                        backend.name()
-                    ));
-                }
-            }
-        }
-        Err(Error::None(failures.join("; ")))
-    }
-
-    fn try_out(self) -> Result<(), Error> {
+    /// Writes what a Service needs, into a namespace that is thrown away.
+    pub(super) fn try_out(self) -> Result<(), Error> {
         let trial = [
             "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination 10.1.0.2:80",
             "-p udp -j DNAT --to-destination 10.1.0.3:53",
@@ -263,6 +239,18 @@ impl Backend for Iptables {
             Variant::Nft => "iptables-nft",
             Variant::Legacy => "iptables-legacy",
         }
+    }
+
+    fn is_present(&self) -> Result<bool, Error> {
+        Ok(match self.variant {
+            // Where nf_tables cannot be asked it holds nothing.
+            Variant::Nft => nftables::has_chain(CHAIN_PREFIX).unwrap_or(false),
+            Variant::Legacy => {
+                let tables = [Table::Nat, Table::Filter].into_iter();
+                let mut tables = tables.flat_map(|table| Family::ALL.map(|family| (family, table)));
+                tables.any(|(family, table)| self.may_hold(family, table))
+            }
+        })
     }
 
     fn dump(&self) -> Result<Dump, Error> {

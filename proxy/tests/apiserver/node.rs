@@ -14,7 +14,8 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use prometheus_client::registry::Registry;
-use proxy::backend::iptables::Iptables;
+use proxy::args::BackendChoice;
+use proxy::backend::choice::choose;
 use proxy::condition::{self, OwnPod};
 use proxy::metrics::Metrics;
 use proxy::sandbox::{self, Sandbox, SandboxSource};
@@ -120,7 +121,7 @@ impl Cluster {
         let (reporter, condition) = condition::channel();
         let earlier = self.sandboxes.ready().await?;
         let metrics = Metrics::new(&mut Registry::default());
-        let backend = Arc::new(Iptables::probe()?);
+        let backend = choose(BackendChoice::IpTables)?;
         let telling = Telling {
             notices,
             reporter,

@@ -207,7 +207,8 @@ impl Pod {
             format!("echo {save}; {save}-save 2>/dev/null | sed -n 's/^\\(:[^ ]* -\\) .*/\\1/p; /^-A/p'; ")
         });
         self.sh(&format!(
-            "{} ip route show table all; ip -6 route show table all",
+            "{} nft list table ip multus-proxy 2>/dev/null || true; nft list table ip6 multus-proxy 2>/dev/null || true; \
+             ip route show table all; ip -6 route show table all",
             rules.join("")
         ))
     }

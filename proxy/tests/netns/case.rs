@@ -2,6 +2,7 @@
 
 use proxy::backend::Backend;
 use proxy::backend::iptables::{Iptables, Variant};
+use proxy::backend::nftables::Nftables;
 use rules::Family;
 
 /// A backend under test.
@@ -9,6 +10,7 @@ use rules::Family;
 pub(crate) enum Kind {
     IptablesNft,
     IptablesLegacy,
+    Nftables,
 }
 
 impl Kind {
@@ -18,6 +20,7 @@ impl Kind {
         match self {
             Self::IptablesNft => Box::new(Iptables::new(Variant::Nft)),
             Self::IptablesLegacy => Box::new(Iptables::new(Variant::Legacy)),
+            Self::Nftables => Box::new(Nftables),
         }
     }
 }
@@ -40,6 +43,8 @@ macro_rules! for_every_backend_and_family {
                 iptables_nft_ipv6 => Case { kind: Kind::IptablesNft, family: Family::V6 },
                 iptables_legacy_ipv4 => Case { kind: Kind::IptablesLegacy, family: Family::V4 },
                 iptables_legacy_ipv6 => Case { kind: Kind::IptablesLegacy, family: Family::V6 },
+                nftables_ipv4 => Case { kind: Kind::Nftables, family: Family::V4 },
+                nftables_ipv6 => Case { kind: Kind::Nftables, family: Family::V6 },
             );
         }
     )* };
@@ -53,6 +58,7 @@ macro_rules! for_every_backend {
             $crate::case::tests!(super::$check:
                 iptables_nft => Kind::IptablesNft,
                 iptables_legacy => Kind::IptablesLegacy,
+                nftables => Kind::Nftables,
             );
         }
     )* };

@@ -1,0 +1,146 @@
+//! Which backend a node gets.
+//!
+//! What works can only be told by doing it where pods do: in a network namespace, with the rules of a full Service. The trial has a
+//! namespace of its own, which ends with it. nftables comes first, for a change costs microseconds there and a new flow the same
+//! with any number of Services; then the programs of iptables, the nft variant before the legacy one.
+
+use super::iptables::{Iptables, Variant};
+use super::nftables::Nftables;
+use super::{Backend, Error};
+use crate::args::BackendChoice;
+use crate::netns::{self, Netns};
+use rules::{Delta, Dump};
+use std::sync::Arc;
+use tracing::info;
+
+/// The backend of this node. It also takes away what the others left in a pod, once its own rules are there.
+struct Chosen {
+    backend: Arc<dyn Backend>,
+    others: Vec<Arc<dyn Backend>>,
+}
+
+impl Backend for Chosen {
+    fn name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    fn is_present(&self) -> Result<bool, Error> {
+        self.backend.is_present()
+    }
+
+    fn dump(&self) -> Result<Dump, Error> {
+        self.backend.dump()
+    }
+
+    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.refuse(delta)
+    }
+
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.translate(delta)
+    }
+
+    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.release(delta)
+    }
+
+    fn remove_translation(&self) -> Result<(), Error> {
+        self.backend.remove_translation()
+    }
+
+    fn remove_refusal(&self) -> Result<(), Error> {
+        self.backend.remove_refusal()
+    }
+
+    fn replace_others(&self) -> Result<(), Error> {
+        for other in &self.others {
+            if other.is_present()? {
+                info!(
+                    backend = self.name(),
+                    other = other.name(),
+                    "Takes over from another backend"
+                );
+                other.remove_translation()?;
+                other.remove_refusal()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A backend that can be tried.
+trait Trial: Backend {
+    /// Writes what a Service needs, in a namespace that is thrown away.
+    fn try_out(&self) -> Result<(), Error>;
+}
+
+impl Trial for Nftables {
+    fn try_out(&self) -> Result<(), Error> {
+        Self::try_out()
+    }
+}
+
+impl Trial for Iptables {
+    fn try_out(&self) -> Result<(), Error> {
+        Self::try_out(*self)
+    }
+}
+
+/// The first that works of what `choice` allows.
+pub fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, Error> {
+    let nftables: [Arc<dyn Trial>; 1] = [Arc::new(Nftables)];
+    let iptables = Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Trial>);
+    let allowed: Vec<Arc<dyn Trial>> = match choice {
+        BackendChoice::Auto => nftables.into_iter().chain(iptables).collect(),
+        BackendChoice::NfTables => nftables.into_iter().collect(),
+        BackendChoice::IpTables => iptables.into_iter().collect(),
+    };
+    let mut failures = Vec::new();
+    for backend in allowed {
+        match in_a_trial_namespace(|| backend.try_out()) {
+            Ok(()) => {
+                let why = match failures.as_slice() {
+                    [] => "the best of those allowed works".to_owned(),
+                    failures => format!("better ones do not work: {}", failures.join("; ")),
+                };
+                info!(backend = backend.name(), why, "Chose the backend");
+                return Ok(taking_over(backend));
+            }
+            Err(error) => failures.push(format!("{}: {error}", backend.name())),
+        }
+    }
+    Err(Error::None(failures.join("; ")))
+}
+
+/// The same backend; it takes over where others have been.
+pub fn taking_over(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    let others = all().into_iter().filter(|other| other.name() != backend.name());
+    Arc::new(Chosen {
+        others: others.collect(),
+        backend,
+    })
+}
+
+/// Every backend there is, whether or not it works.
+pub fn all() -> Vec<Arc<dyn Backend>> {
+    let mut all: Vec<Arc<dyn Backend>> = vec![Arc::new(Nftables)];
+    all.extend(Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Backend>));
+    all
+}
+
+fn in_a_trial_namespace(trial: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), String> {
+    match Netns::scratch(trial) {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(error @ netns::Error::Enter(_)) => Err(format!(
+            "{}; are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
+            chain(&error)
+        )),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

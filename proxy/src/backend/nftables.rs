@@ -1,0 +1,253 @@
+//! The nftables backend: a table of our own per family, written by netlink in this process.
+//!
+//! Writes: tables `ip multus-proxy` and `ip6 multus-proxy`, nothing else. `layout` shows what they look like.
+//!
+//! ```text
+//! Delta ─► elements [pure] ─► skeleton, statement [pure] ─► kernel (netlink)
+//! Dump  ◄─ read [pure] ◄────────────────────────────────────┘
+//! ```
+
+mod elements;
+mod encode;
+mod kernel;
+mod layout;
+mod read;
+mod skeleton;
+mod statement;
+
+pub use crate::tampering::generation;
+
+use crate::backend::{Backend, Error};
+use elements::{Change, Edit};
+use kernel::Kernel;
+use layout::Class;
+use rules::{Base, Delta, Dump, Family, Port, PortChange, Translation};
+use statement::Statement;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use tracing::warn;
+
+/// nftables by netlink.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nftables;
+
+/// What a family's table holds.
+struct Content<'a> {
+    /// Refused unless translated.
+    vips: BTreeSet<IpAddr>,
+    ports: BTreeMap<(IpAddr, Port), Translation<'a>>,
+}
+
+impl Nftables {
+    /// Writes what a Service with session affinity needs, into a namespace that is thrown away.
+    pub(super) fn try_out() -> Result<(), Error> {
+        let trial = BTreeSet::from([Class::Count(1), Class::Count(2), Class::Affinity(60)]);
+        let mut kernel = Kernel::open()?;
+        for family in Family::ALL {
+            // Without IPv6 there are no IPv6 VIPs.
+            if family == Family::V4 || Path::new("/proc/thread-self/net/if_inet6").exists() {
+                let table = skeleton::fresh_table(family).into_iter();
+                kernel.change(family, table.chain(classes(family, &trial)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether any table of the calling thread's namespace has a chain whose name begins with `prefix`.
+pub(super) fn has_chain(prefix: &str) -> Result<bool, Error> {
+    let mut kernel = Kernel::open()?;
+    for family in Family::ALL {
+        if kernel.has_chain(family, prefix)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Backend for Nftables {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    fn is_present(&self) -> Result<bool, Error> {
+        let mut kernel = Kernel::open()?;
+        Ok(kernel.has_table(Family::V4)? || kernel.has_table(Family::V6)?)
+    }
+
+    fn dump(&self) -> Result<Dump, Error> {
+        let (mut kernel, mut dump) = (Kernel::open()?, Dump::default());
+        for family in Family::ALL {
+            if let Some(found) = kernel.read(family)? {
+                read::read(family, &found, &mut dump);
+            }
+        }
+        Ok(dump)
+    }
+
+    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        let mut kernel = Kernel::open()?;
+        for family in Family::ALL {
+            let vips = delta.refuse.iter().copied();
+            let edit = Edit::of_vips(vips.filter(|vip| Family::of(*vip) == family), []);
+            let exists = match delta.base(family) {
+                _ if edit.is_empty() && !delta.is_rebuild() => continue,
+                Base::Absent => false,
+                Base::Present if !delta.is_rebuild() => true,
+                Base::Unknown | Base::Present => kernel.has_table(family)?,
+            };
+            if delta.is_rebuild() {
+                let before = before(delta, family);
+                if exists || !before.vips.is_empty() {
+                    kernel.change(family, whole_table(family, &before))?;
+                }
+            } else if exists {
+                change(&mut kernel, family, edit.statements(), || before(delta, family))?;
+            } else {
+                let table = skeleton::fresh_table(family);
+                kernel.change(family, table.into_iter().chain(edit.statements()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        let changes = Family::ALL.map(|family| {
+            let of_family = |((vip, _), _): &(&(IpAddr, Port), &PortChange<'_>)| Family::of(*vip) == family;
+            let ports = delta.ports.iter().filter(of_family);
+            (family, Change::of(ports.map(|(port, change)| (*port, *change))))
+        });
+        if changes.iter().all(|(_, change)| change.is_empty()) {
+            return Ok(());
+        }
+        let mut kernel = Kernel::open()?;
+        for (family, of_family) in changes {
+            if of_family.is_empty() {
+                continue;
+            }
+            let after = || after(delta, family);
+            let missing = kernel.missing(family, &of_family.classes)?;
+            let first = classes(family, &missing).chain(of_family.first.statements());
+            if change(&mut kernel, family, first, after)?
+                && change(&mut kernel, family, of_family.second.statements(), after)?
+            {
+                kernel.forget(family, &of_family.forget)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        let mut kernel = Kernel::open()?;
+        for family in Family::ALL {
+            let vips = delta.release.iter().copied();
+            let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
+            let wanted = || Content {
+                vips: delta.wanted().vips(family).into_keys().collect(),
+                ports: translations(delta, family),
+            };
+            change(&mut kernel, family, edit.statements(), wanted)?;
+        }
+        Ok(())
+    }
+
+    fn remove_translation(&self) -> Result<(), Error> {
+        let mut kernel = Kernel::open()?;
+        for family in Family::ALL {
+            let there = kernel.chain_names(family)?;
+            let chains = skeleton::TRANSLATION.into_iter().chain(skeleton::MEMORY);
+            let chains = chains.filter(|chain| there.contains(chain.name));
+            kernel.change(family, chains.map(|chain| statement::delete_chain(chain.name)))?;
+        }
+        Ok(())
+    }
+
+    fn remove_refusal(&self) -> Result<(), Error> {
+        let mut kernel = Kernel::open()?;
+        for family in Family::ALL {
+            if kernel.has_table(family)? {
+                kernel.change(family, [statement::delete_table()])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Changes a table; when the kernel refuses, for it may not hold what we believe, replaces it by one that holds what `whole` says,
+/// and says so by `false`.
+fn change<'a>(
+    kernel: &mut Kernel,
+    family: Family,
+    statements: impl Iterator<Item = Statement>,
+    whole: impl FnOnce() -> Content<'a>,
+) -> Result<bool, Error> {
+    let Err(error) = kernel.change(family, statements) else {
+        return Ok(true);
+    };
+    warn!(
+        error = &error as &dyn std::error::Error,
+        %family,
+        "The nftables table does not hold what it should; it is written anew"
+    );
+    kernel.change(family, whole_table(family, &whole()))?;
+    Ok(false)
+}
+
+/// A table that holds `content`, in place of whatever has its name.
+fn whole_table<'a>(family: Family, content: &Content<'a>) -> impl Iterator<Item = Statement> + use<'a> {
+    let change = Change::whole(
+        content
+            .ports
+            .iter()
+            .map(|(port, translation)| (*port, *translation)),
+    );
+    let vips = Edit::of_vips(content.vips.iter().copied(), []);
+    let mut statements = skeleton::fresh_table(family);
+    statements.extend(classes(family, &change.classes));
+    statements.extend(vips.statements());
+    statements.extend(change.first.statements());
+    statements.into_iter()
+}
+
+fn classes(family: Family, classes: &BTreeSet<Class>) -> impl Iterator<Item = Statement> + use<> {
+    // 1 and 2 are the sets that every table has; a class has two at most.
+    let numbered = classes.clone().into_iter().zip((3..).step_by(2));
+    numbered.flat_map(move |(class, id)| skeleton::class(family, class, id))
+}
+
+/// What a table holds between `refuse` and `translate`: VIPs that are new have no route yet and must not be translated.
+fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
+    let mut ports = translations(delta, family);
+    for (port, PortChange { old, .. }) in delta
+        .ports
+        .iter()
+        .filter(|((vip, _), _)| Family::of(*vip) == family)
+    {
+        match old {
+            Some(old) => ports.insert(*port, *old),
+            None => ports.remove(port),
+        };
+    }
+    Content {
+        vips: delta.refused_meanwhile(family),
+        ports,
+    }
+}
+
+/// What a table holds between `translate` and `release`.
+fn after<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
+    Content {
+        vips: delta.refused_meanwhile(family),
+        ports: translations(delta, family),
+    }
+}
+
+fn translations<'a>(delta: &Delta<'a>, family: Family) -> BTreeMap<(IpAddr, Port), Translation<'a>> {
+    let vips = delta.wanted().vips(family).into_iter();
+    let ports = vips.flat_map(|(vip, (rules, source))| {
+        let ports = rules.ports.iter();
+        ports.filter_map(move |(port, rules)| Some(((vip, *port), rules.translation(source)?)))
+    });
+    ports.collect()
+}

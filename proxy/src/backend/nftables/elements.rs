@@ -1,0 +1,230 @@
+//! From changes of ports to changes of elements.
+//!
+//! Pure. A change is made in two transactions, so that a flow that begins between the evaluation of two rules finds its way: first
+//! everything that a flow may look for is put there, then what must not be found any more is taken away. The endpoints of a port
+//! have the indices of their sorted order, so that nothing has to be remembered to know which is where.
+
+use super::layout::{Bytes, Class, ENDPOINTS, VIPS};
+use super::statement::{Element, Statement, add_elements, delete_elements};
+use rules::{Port, PortChange, Translation};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+/// Most elements of one message. An attribute is at most 64 KiB long, and an element here at most 92 bytes.
+const PER_MESSAGE: usize = 500;
+
+/// What has to happen to the elements of one family's table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    /// What must exist for it.
+    pub(super) classes: BTreeSet<Class>,
+    /// The first transaction.
+    pub(super) first: Edit,
+    /// The second.
+    pub(super) second: Edit,
+    /// Clients that may have to change their endpoint; after the second.
+    pub(super) forget: BTreeMap<(IpAddr, Port), Forget>,
+}
+
+/// Which entries of an affinity map have to go, of one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Forget {
+    /// The affinity whose map it is.
+    pub(super) seconds: u32,
+    /// Whoever is with one of these may stay.
+    pub(super) keep: BTreeSet<SocketAddr>,
+}
+
+/// Elements to delete and then to add, by set. What is in both gets another value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Edit {
+    pub(super) delete: BTreeMap<String, Vec<Element>>,
+    pub(super) add: BTreeMap<String, Vec<Element>>,
+}
+
+impl Edit {
+    /// Refuses, or refuses no more, what is not translated to these VIPs.
+    pub(super) fn of_vips(
+        add: impl IntoIterator<Item = IpAddr>,
+        delete: impl IntoIterator<Item = IpAddr>,
+    ) -> Self {
+        let mut edit = Self::default();
+        let element = |vip| Element {
+            key: Bytes::default().address(vip).build(),
+            value: None,
+        };
+        for vip in add {
+            edit.add(VIPS, element(vip));
+        }
+        for vip in delete {
+            edit.delete(VIPS, element(vip));
+        }
+        edit
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.delete.is_empty() && self.add.is_empty()
+    }
+
+    /// The messages that make it.
+    pub(super) fn statements(&self) -> impl Iterator<Item = Statement> {
+        let each = |edits, statement: fn(&str, &[Element]) -> Statement| {
+            let edits: &BTreeMap<String, Vec<Element>> = edits;
+            edits.iter().flat_map(move |(set, elements)| {
+                elements
+                    .chunks(PER_MESSAGE)
+                    .map(move |elements| statement(set, elements))
+            })
+        };
+        each(&self.delete, delete_elements).chain(each(&self.add, add_elements))
+    }
+
+    fn add(&mut self, set: &str, element: Element) {
+        push(&mut self.add, set, element);
+    }
+
+    fn delete(&mut self, set: &str, element: Element) {
+        push(&mut self.delete, set, element);
+    }
+}
+
+fn push(edits: &mut BTreeMap<String, Vec<Element>>, set: &str, element: Element) {
+    if let Some(elements) = edits.get_mut(set) {
+        elements.push(element);
+    } else {
+        edits.insert(set.to_owned(), vec![element]);
+    }
+}
+
+impl Change {
+    /// Of a family's ports.
+    pub(super) fn of<'a>(ports: impl IntoIterator<Item = ((IpAddr, Port), PortChange<'a>)>) -> Self {
+        let mut change = Self::default();
+        for ((vip, port), PortChange { old, new }) in ports {
+            change.endpoints(vip, port, old, new);
+            change.classes(vip, port, old, new);
+            change.clients(vip, port, old, new);
+        }
+        change
+    }
+
+    /// Everything a table has that translates these ports.
+    pub(super) fn whole<'a>(ports: impl IntoIterator<Item = ((IpAddr, Port), Translation<'a>)>) -> Self {
+        let ports = ports.into_iter();
+        Self::of(ports.map(|(port, new)| {
+            (
+                port,
+                PortChange {
+                    old: None,
+                    new: Some(new),
+                },
+            )
+        }))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.second.is_empty()
+    }
+
+    fn endpoints(
+        &mut self,
+        vip: IpAddr,
+        port: Port,
+        old: Option<Translation<'_>>,
+        new: Option<Translation<'_>>,
+    ) {
+        let mut old = old.into_iter().flat_map(|old| old.endpoints);
+        let mut new = new.into_iter().flat_map(|new| new.endpoints);
+        for index in 0.. {
+            let slot = |endpoint| slot(vip, port, index, endpoint);
+            match (old.next(), new.next()) {
+                (None, None) => break,
+                (Some(old), Some(new)) if old == new => {}
+                (Some(old), Some(new)) => {
+                    self.first.delete(ENDPOINTS, slot(*old));
+                    self.first.add(ENDPOINTS, slot(*new));
+                }
+                (None, Some(new)) => self.first.add(ENDPOINTS, slot(*new)),
+                (Some(old), None) => self.second.delete(ENDPOINTS, slot(*old)),
+            }
+        }
+    }
+
+    fn classes(
+        &mut self,
+        vip: IpAddr,
+        port: Port,
+        old: Option<Translation<'_>>,
+        new: Option<Translation<'_>>,
+    ) {
+        let (old, new) = (classes(old), classes(new));
+        let element = || Element {
+            key: service(vip, port).build(),
+            value: None,
+        };
+        for class in new.iter().flatten().filter(|class| !old.contains(&Some(**class))) {
+            self.classes.insert(*class);
+            self.first.add(&class.set(), element());
+        }
+        for class in old.iter().flatten().filter(|class| !new.contains(&Some(**class))) {
+            self.second.delete(&class.set(), element());
+        }
+    }
+
+    fn clients(
+        &mut self,
+        vip: IpAddr,
+        port: Port,
+        old: Option<Translation<'_>>,
+        new: Option<Translation<'_>>,
+    ) {
+        let Some((old, seconds)) = old.and_then(|old| Some((old, seconds(old)?))) else {
+            return;
+        };
+        let nobody = BTreeSet::new();
+        let keep = match new {
+            Some(new) if new.affinity == old.affinity => new.endpoints,
+            _ => &nobody,
+        };
+        if !old.endpoints.is_subset(keep) {
+            let keep = keep.clone();
+            self.forget.insert((vip, port), Forget { seconds, keep });
+        }
+    }
+}
+
+/// Which sets a port is in.
+fn classes(translation: Option<Translation<'_>>) -> [Option<Class>; 2] {
+    let count = translation.map(|translation| {
+        Class::Count(u32::try_from(translation.endpoints.len()).expect("endpoints are fewer than addresses"))
+    });
+    [count, translation.and_then(seconds).map(Class::Affinity)]
+}
+
+/// Kubernetes allows one second to a day.
+fn seconds(translation: Translation<'_>) -> Option<u32> {
+    let seconds = translation.affinity?.as_secs().max(1);
+    Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
+fn service(vip: IpAddr, port: Port) -> Bytes {
+    Bytes::default()
+        .address(vip)
+        .protocol(port.protocol)
+        .port(port.number)
+}
+
+fn slot(vip: IpAddr, port: Port, index: u32, endpoint: SocketAddr) -> Element {
+    Element {
+        key: service(vip, port).index(index).build(),
+        value: Some(
+            Bytes::default()
+                .address(endpoint.ip())
+                .port(endpoint.port())
+                .build(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! The expressions of our rules, as netlink attributes.
+//!
+//! Pure. Where the crate has no type for an expression it is written by attribute number, as in the kernel's
+//! `include/uapi/linux/netfilter/nf_tables.h`; integers there are big-endian.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
+};
+use rules::Family;
+
+/// One expression of a rule.
+pub(super) type Expression = ListAttribute<ExpressionAttribute>;
+
+/// The number of a 4-byte register, 0 to 15.
+pub(super) type Slot = u32;
+
+/// The kernel's number of the first 4-byte register.
+const FIRST_REGISTER: u32 = 8;
+
+/// As the kernel shows it: where a 16-byte register begins it has a number of its own.
+fn number_of(slot: Slot) -> u32 {
+    if slot.is_multiple_of(4) {
+        slot / 4 + 1
+    } else {
+        FIRST_REGISTER + slot
+    }
+}
+
+fn register(slot: Slot) -> Register {
+    number_of(slot).into()
+}
+
+/// How an IP header is read.
+pub(super) struct Header {
+    family: Family,
+    /// 4-byte registers an address takes.
+    pub(super) width: Slot,
+    source: u32,
+    destination: u32,
+}
+
+impl Header {
+    pub(super) fn of(family: Family) -> Self {
+        let (width, source, destination) = match family {
+            Family::V4 => (1, 12, 16),
+            Family::V6 => (4, 8, 24),
+        };
+        Self {
+            family,
+            width,
+            source,
+            destination,
+        }
+    }
+
+    /// Destination address → `to` and following.
+    pub(super) fn destination(&self, to: Slot) -> Expression {
+        payload(NETWORK_HEADER, self.destination, 4 * self.width, to)
+    }
+
+    /// Source address → `to` and following.
+    pub(super) fn source(&self, to: Slot) -> Expression {
+        payload(NETWORK_HEADER, self.source, 4 * self.width, to)
+    }
+
+    /// Destination address, protocol and destination port → `to` and following: the key of a port of a VIP.
+    pub(super) fn service(&self, to: Slot) -> [Expression; 3] {
+        [
+            self.destination(to),
+            transport_protocol(to + self.width),
+            destination_port(to + self.width + 1),
+        ]
+    }
+
+    /// The same of the flow before translation.
+    pub(super) fn original_service(&self, to: Slot) -> [Expression; 3] {
+        const DESTINATION_IPV4: u32 = 20;
+        const DESTINATION_IPV6: u32 = 22;
+        const DESTINATION_PORT: u32 = 12;
+        let address = match self.family {
+            Family::V4 => DESTINATION_IPV4,
+            Family::V6 => DESTINATION_IPV6,
+        };
+        [
+            of_original(address, to),
+            transport_protocol(to + self.width),
+            of_original(DESTINATION_PORT, to + self.width + 1),
+        ]
+    }
+
+    /// Translates the destination to the endpoint at `from` and following.
+    pub(super) fn dnat(&self, from: Slot) -> Expression {
+        const DESTINATION: u32 = 1;
+        /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, as the kernel shows it.
+        const ADDRESS_AND_PORT: u32 = 3;
+        let family = match self.family {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        };
+        other(
+            "nat",
+            [
+                number(1, DESTINATION),
+                number(2, family),
+                number(3, number_of(from)),
+                number(5, number_of(from + self.width)),
+                number(7, ADDRESS_AND_PORT),
+            ],
+        )
+    }
+
+    /// Refuses with ICMP "port unreachable".
+    pub(super) fn reject_unreachable(&self) -> Expression {
+        const ICMP: u32 = 0;
+        let port_unreachable = match self.family {
+            Family::V4 => 3,
+            Family::V6 => 4,
+        };
+        other(
+            "reject",
+            [number(1, ICMP), DefaultNla::new(2, vec![port_unreachable])],
+        )
+    }
+}
+
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+
+/// Destination port → `to`.
+pub(super) fn destination_port(to: Slot) -> Expression {
+    payload(TRANSPORT_HEADER, 2, 2, to)
+}
+
+/// Goes on only with the first packets of a flow, until there is an answer. Uses register 0.
+pub(super) fn is_new_flow() -> [Expression; 3] {
+    const STATE: u32 = 0;
+    /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+    const NEW: u32 = 1 << 3;
+    has_flag(STATE, NEW)
+}
+
+/// Goes on only with flows whose destination was translated. Uses register 0.
+pub(super) fn is_translated() -> [Expression; 3] {
+    const STATUS: u32 = 2;
+    /// `IPS_DST_NAT`.
+    const TRANSLATED: u32 = 1 << 5;
+    has_flag(STATUS, TRANSLATED)
+}
+
+/// Goes on only with flows of which a word of flags has this one, in the order of this machine's bytes.
+fn has_flag(key: u32, flag: u32) -> [Expression; 3] {
+    let value = |word: u32| DataAttribute::Value(word.to_ne_bytes().to_vec());
+    [
+        other("ct", [number(1, number_of(0)), number(2, key)]),
+        Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(register(0)),
+            Bitwise::DestinationRegister(register(0)),
+            Bitwise::Length(4),
+            Bitwise::Mask(value(flag)),
+            Bitwise::Xor(value(0)),
+        ])
+        .into(),
+        compare(0, Operator::NotEqual, vec![0; 4]),
+    ]
+}
+
+/// A part of the tuple by which the flow began → `to` and following.
+fn of_original(key: u32, to: Slot) -> Expression {
+    const ORIGINAL: u8 = 0;
+    other(
+        "ct",
+        [
+            number(1, number_of(to)),
+            number(2, key),
+            DefaultNla::new(3, vec![ORIGINAL]),
+        ],
+    )
+}
+
+fn payload(base: u32, offset: u32, length: u32, to: Slot) -> Expression {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(register(to)),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(length),
+    ])
+    .into()
+}
+
+/// Transport protocol → `to`.
+pub(super) fn transport_protocol(to: Slot) -> Expression {
+    Expressions::Meta(vec![
+        Meta::Key(MetaKey::L4Proto),
+        Meta::DestinationRegister(register(to)),
+    ])
+    .into()
+}
+
+/// Goes on only if `from` holds exactly this byte.
+pub(super) fn equals(from: Slot, byte: u8) -> Expression {
+    compare(from, Operator::Equal, vec![byte])
+}
+
+fn compare(from: Slot, operator: Operator, with: Vec<u8>) -> Expression {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(register(from)),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(with)),
+    ])
+    .into()
+}
+
+/// Refuses with a TCP reset.
+pub(super) fn reject_with_reset() -> Expression {
+    const TCP_RESET: u32 = 1;
+    other("reject", [number(1, TCP_RESET)])
+}
+
+/// A random number below `below` → `to`.
+pub(super) fn random(below: u32, to: Slot) -> Expression {
+    const RANDOM: u32 = 1;
+    other(
+        "numgen",
+        [
+            number(1, number_of(to)),
+            number(2, below),
+            number(3, RANDOM),
+            number(4, 0),
+        ],
+    )
+}
+
+/// Goes on only if the key at `from` is in `set`.
+pub(super) fn is_in(set: &str, from: Slot) -> Expression {
+    Expressions::Lookup(vec![
+        Lookup::Set(set.to_owned()),
+        Lookup::SourceRegister(register(from)),
+    ])
+    .into()
+}
+
+/// Value of the key at `from` in `map` → `to` and following; goes on only if there is one.
+pub(super) fn value_of(map: &str, from: Slot, to: Slot) -> Expression {
+    Expressions::Lookup(vec![
+        Lookup::Set(map.to_owned()),
+        Lookup::SourceRegister(register(from)),
+        Lookup::DestinationRegister(register(to)),
+    ])
+    .into()
+}
+
+/// Puts key and value into `map`, or renews the timeout of the key, which keeps its value.
+pub(super) fn remember(map: &str, key: Slot, value: Slot) -> Expression {
+    const UPDATE: u32 = 1;
+    other(
+        "dynset",
+        [
+            DefaultNla::new(1, c_string(map)),
+            number(3, UPDATE),
+            number(4, number_of(key)),
+            number(5, number_of(value)),
+        ],
+    )
+}
+
+/// Goes on in another chain and comes back.
+pub(super) fn jump(chain: &str) -> Expression {
+    verdict(Verdict::Jump, chain)
+}
+
+/// Goes on in another chain and does not come back.
+pub(super) fn goto(chain: &str) -> Expression {
+    verdict(Verdict::Goto, chain)
+}
+
+fn verdict(code: Verdict, chain: &str) -> Expression {
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![
+            VerdictAttribute::Code(code),
+            VerdictAttribute::Chain(chain.to_owned()),
+        ])),
+    ])
+    .into()
+}
+
+fn other(name: &str, attributes: impl IntoIterator<Item = DefaultNla>) -> Expression {
+    Expressions::Other {
+        expression_type: name.to_owned(),
+        attributes: attributes.into_iter().collect(),
+    }
+    .into()
+}
+
+fn number(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+fn c_string(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}

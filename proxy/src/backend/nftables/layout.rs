@@ -1,0 +1,220 @@
+//! What our table looks like: names, key and value shapes, and the registers that keys are built in.
+//!
+//! Pure. One table per family, so that everything in it has one address length:
+//!
+//! ```text
+//! table ip multus-proxy {                                            # "ip6": the same with ipv6_addr
+//!   set vips        { ipv4_addr }                                    # refused unless translated
+//!   map eps         { vip . proto . port . index : endpoint . port } # index 0 to the number of endpoints - 1
+//!   set svc-3       { vip . proto . port }                           # ports with 3 endpoints; made when first needed
+//!   chain lb-3      { dnat to vip . proto . port . numgen random mod 3 map @eps }
+//!   chain dispatch  { vip . proto . port @svc-3 goto lb-3; ... }
+//!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch }
+//!   chain refuse    { type filter hook output; ip daddr @vips reject }   # forwarded packets: the same
+//!                                                                    # only where a port has session affinity:
+//!   set sticky-60s  { vip . proto . port }                           # ports with an affinity of 60 s
+//!   map aff-60s     { vip . proto . port . client : endpoint . port }    # flags dynamic; timeout 60s
+//!   chain affinity  { dnat to vip . proto . port . client map @aff-60s }
+//!   chain remember  { type filter hook output priority -99;          # after translation, so that the endpoint is known
+//!                     ct state new ct status dnat, original vip . proto . port @sticky-60s: update @aff-60s }
+//! }
+//! ```
+//!
+//! A change of Services or endpoints changes elements only: the kernel then validates no rule, and the cost does not depend on how
+//! many Services there are. Sets and chains are added when a number of endpoints, or an affinity, occurs for the first time.
+
+use rules::{Family, Protocol};
+use std::net::IpAddr;
+
+/// Written into the table; a table with another one is rebuilt. Raise it with every change of names, shapes or rules.
+pub(super) const VERSION: u32 = 1;
+
+/// Set of all VIPs.
+pub(super) const VIPS: &str = "vips";
+/// Map of all endpoints.
+pub(super) const ENDPOINTS: &str = "eps";
+/// Chain that both nat hooks jump to.
+pub(super) const DISPATCH: &str = "dispatch";
+
+/// Chain of the rules that keep a client with its endpoint.
+pub(super) const AFFINITY: &str = "affinity";
+
+/// Sets and chains that exist once per number of endpoints, or once per affinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Class {
+    /// Ports with this many endpoints, at least one.
+    Count(u32),
+    /// Ports with session affinity for this many seconds, at least one, since a client's last new flow.
+    Affinity(u32),
+}
+
+impl Class {
+    /// Name of the set of its ports.
+    pub(super) fn set(self) -> String {
+        match self {
+            Self::Count(count) => format!("svc-{count}"),
+            Self::Affinity(seconds) => format!("sticky-{seconds}s"),
+        }
+    }
+
+    /// Reads the name of a set.
+    pub(super) fn of_set(name: &str) -> Option<Self> {
+        let class = if let Some(count) = name.strip_prefix("svc-") {
+            Self::Count(count.parse().ok()?)
+        } else {
+            Self::Affinity(name.strip_prefix("sticky-")?.strip_suffix('s')?.parse().ok()?)
+        };
+        (class.set() == name).then_some(class)
+    }
+}
+
+/// Name of the chain that picks one of `count` endpoints.
+pub(super) fn balancer(count: u32) -> String {
+    format!("lb-{count}")
+}
+
+/// Name of the map from clients to endpoints for an affinity of `seconds`.
+pub(super) fn clients(seconds: u32) -> String {
+    format!("aff-{seconds}s")
+}
+
+/// Types as nft knows them (`enum datatypes` in its datatype.h); a concatenation is six bits each.
+mod kind {
+    pub(super) const IPV4_ADDR: u32 = 7;
+    pub(super) const IPV6_ADDR: u32 = 8;
+    pub(super) const INET_PROTO: u32 = 12;
+    pub(super) const INET_SERVICE: u32 = 13;
+    /// Used for the index: a plain integer cannot be declared, and `nft list` dies of it.
+    pub(super) const MARK: u32 = 19;
+}
+
+/// Type and length in bytes of a key or a value. Each part fills whole registers of 4 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) kind: u32,
+    pub(super) length: u32,
+}
+
+impl Shape {
+    fn of(parts: &[(u32, u32)]) -> Self {
+        parts
+            .iter()
+            .fold(Self { kind: 0, length: 0 }, |shape, (kind, length)| Self {
+                kind: shape.kind << 6 | kind,
+                length: shape.length + length,
+            })
+    }
+
+    /// A VIP.
+    pub(super) fn vip(family: Family) -> Self {
+        Self::of(&[address(family)])
+    }
+
+    /// A port of a VIP.
+    pub(super) fn service(family: Family) -> Self {
+        Self::of(&[address(family), PROTOCOL, PORT])
+    }
+
+    /// One endpoint of a port of a VIP, by index.
+    pub(super) fn slot(family: Family) -> Self {
+        Self::of(&[address(family), PROTOCOL, PORT, (kind::MARK, 4)])
+    }
+
+    /// A client of a port of a VIP.
+    pub(super) fn client(family: Family) -> Self {
+        Self::of(&[address(family), PROTOCOL, PORT, address(family)])
+    }
+
+    /// An endpoint.
+    pub(super) fn endpoint(family: Family) -> Self {
+        Self::of(&[address(family), PORT])
+    }
+}
+
+const PROTOCOL: (u32, u32) = (kind::INET_PROTO, 4);
+const PORT: (u32, u32) = (kind::INET_SERVICE, 4);
+
+fn address(family: Family) -> (u32, u32) {
+    match family {
+        Family::V4 => (kind::IPV4_ADDR, 4),
+        Family::V6 => (kind::IPV6_ADDR, 16),
+    }
+}
+
+/// Builds the bytes of a key or value, part by part.
+#[derive(Default)]
+pub(super) struct Bytes(Vec<u8>);
+
+impl Bytes {
+    pub(super) fn address(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.0.extend(address.octets()),
+            IpAddr::V6(address) => self.0.extend(address.octets()),
+        }
+        self
+    }
+
+    pub(super) fn protocol(mut self, protocol: Protocol) -> Self {
+        self.0.extend([protocol.number(), 0, 0, 0]);
+        self
+    }
+
+    pub(super) fn port(mut self, port: u16) -> Self {
+        let [high, low] = port.to_be_bytes();
+        self.0.extend([high, low, 0, 0]);
+        self
+    }
+
+    /// In the order of this machine's bytes: `numgen` leaves it so in its register.
+    pub(super) fn index(mut self, index: u32) -> Self {
+        self.0.extend(index.to_ne_bytes());
+        self
+    }
+
+    pub(super) fn build(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_sets_are_read_back() {
+        for class in [Class::Count(1), Class::Count(1000), Class::Affinity(10_800)] {
+            assert_eq!(Class::of_set(&class.set()), Some(class));
+        }
+        for other in [
+            "svc-",
+            "svc-01",
+            "svc-1-60s",
+            "sticky-60",
+            "vips",
+            "eps",
+            "aff-60s",
+        ] {
+            assert_eq!(Class::of_set(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_as_long_as_its_shape_says() {
+        for (family, address) in [(Family::V4, "10.96.0.1"), (Family::V6, "fd00:96::1")] {
+            let address = address.parse().unwrap();
+            let key = Bytes::default()
+                .address(address)
+                .protocol(Protocol::Udp)
+                .port(53)
+                .index(7)
+                .build();
+            assert_eq!(key.len(), Shape::slot(family).length as usize);
+        }
+    }
+
+    #[test]
+    fn types_are_packed_six_bits_each() {
+        // As `nft --debug=netlink add map` shows it for ipv4_addr . inet_proto . inet_service . mark.
+        assert_eq!(Shape::slot(Family::V4).kind, 1_885_011);
+    }
+}

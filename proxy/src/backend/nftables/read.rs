@@ -1,0 +1,402 @@
+//! What a table holds, read back.
+//!
+//! Pure. What must be there follows from the code that writes it; what is there otherwise is damage, and the table is rebuilt.
+
+use super::encode::Expression;
+use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, VIPS};
+use super::skeleton::{self, MEMORY};
+use super::statement::Element;
+use api::names::NFT_TABLE;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, DataAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage,
+    RuleAttribute, SetAttribute, SetElementAttribute, SetElementList, SetFlags,
+};
+use rules::{Dump, Family, Port, Protocol, Translated};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// A table, as the kernel lists it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) comment: Option<Vec<u8>>,
+    pub(super) chains: BTreeMap<String, FoundChain>,
+    pub(super) sets: BTreeMap<String, FoundSet>,
+}
+
+/// A chain.
+#[derive(Debug, Default)]
+pub(super) struct FoundChain {
+    attributes: Vec<ChainAttribute>,
+    pub(super) rules: Vec<Vec<Expression>>,
+}
+
+impl FoundChain {
+    /// Reads a chain of our table, without its rules.
+    pub(super) fn parse(attributes: Vec<ChainAttribute>) -> Option<(String, Self)> {
+        let ours = attributes.contains(&ChainAttribute::Table(NFT_TABLE.to_owned()));
+        let name = attributes.iter().find_map(|attribute| match attribute {
+            ChainAttribute::Name(name) => Some(name.clone()),
+            _ => None,
+        });
+        let name = name.filter(|_| ours)?;
+        Some((
+            name,
+            Self {
+                attributes,
+                rules: Vec::new(),
+            },
+        ))
+    }
+}
+
+/// A set or map.
+#[derive(Debug, Default)]
+pub(super) struct FoundSet {
+    attributes: Vec<SetAttribute>,
+    pub(super) elements: Vec<Element>,
+}
+
+impl FoundSet {
+    /// Reads a named set, without its elements.
+    pub(super) fn parse(attributes: Vec<SetAttribute>) -> Option<(String, Self)> {
+        let name = attributes.iter().find_map(|attribute| match attribute {
+            SetAttribute::Name(name) => Some(name.clone()),
+            _ => None,
+        });
+        Some((
+            name?,
+            Self {
+                attributes,
+                elements: Vec::new(),
+            },
+        ))
+    }
+
+    /// Whether rules put elements there.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.attributes.iter().any(
+            |attribute| matches!(attribute, SetAttribute::Flags(flags) if flags.contains(SetFlags::Eval)),
+        )
+    }
+}
+
+/// Reads the elements of one message.
+pub(super) fn elements(attributes: Vec<SetElementList>) -> Vec<Element> {
+    let lists = attributes.into_iter().filter_map(|attribute| match attribute {
+        SetElementList::Elements(list) => Some(list),
+        _ => None,
+    });
+    let listed = lists.flatten().filter_map(|element| match element {
+        ListAttribute::Element(attributes) => Some(attributes),
+        _ => None,
+    });
+    listed.filter_map(element).collect()
+}
+
+fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
+    let (mut key, mut value) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
+            SetElementAttribute::Data(DataAttribute::Value(bytes)) => value = Some(bytes),
+            _ => {}
+        }
+    }
+    Some(Element { key: key?, value })
+}
+
+/// Adds to `dump` what a family's table holds, and what is wrong with it.
+pub(super) fn read(family: Family, found: &Found, dump: &mut Dump) {
+    let mut damage = structure(family, found);
+    let elements = |set: &str| {
+        found
+            .sets
+            .get(set)
+            .map(|set| set.elements.as_slice())
+            .unwrap_or_default()
+    };
+    let vips = elements(VIPS).iter();
+    dump.refused
+        .extend(vips.filter_map(|element| Parts::new(family, &element.key).address()));
+    let mut slots: BTreeMap<(IpAddr, Port), Vec<(u32, SocketAddr)>> = BTreeMap::new();
+    for element in elements(ENDPOINTS) {
+        match slot(family, element) {
+            Some((port, index, endpoint)) => slots.entry(port).or_default().push((index, endpoint)),
+            None => _ = damage.insert(format!("map {ENDPOINTS} holds something else than endpoints")),
+        }
+    }
+    let classes = found.sets.keys().filter_map(|set| Class::of_set(set));
+    let (mut counts, mut affinities) = (BTreeMap::new(), BTreeMap::new());
+    for class in classes {
+        let (members, value) = match class {
+            Class::Count(count) => (&mut counts, count),
+            Class::Affinity(seconds) => (&mut affinities, seconds),
+        };
+        for element in elements(&class.set()) {
+            match Parts::new(family, &element.key).service() {
+                Some(port) if members.insert(port, value).is_none() => {}
+                _ => _ = damage.insert(format!("set {} holds a port that is elsewhere", class.set())),
+            }
+        }
+    }
+    if slots.keys().ne(counts.keys()) || affinities.keys().any(|port| !counts.contains_key(port)) {
+        damage.insert("ports and endpoints do not belong together".to_owned());
+    }
+    for (port, slots) in &mut slots {
+        slots.sort_unstable();
+        let endpoints: BTreeSet<SocketAddr> = slots.iter().map(|(_, endpoint)| *endpoint).collect();
+        let as_written = slots.iter().map(|(_, endpoint)| endpoint).eq(&endpoints)
+            && slots
+                .iter()
+                .map(|(index, _)| *index)
+                .eq(0..slots.len().try_into().unwrap_or(u32::MAX))
+            && counts
+                .get(port)
+                .is_none_or(|count| *count as usize == endpoints.len());
+        if !as_written {
+            damage.insert(format!("the endpoints of {} are not as written", port.0));
+        }
+        let affinity = affinities
+            .get(port)
+            .map(|seconds| Duration::from_secs((*seconds).into()));
+        dump.translated.insert(*port, Translated { endpoints, affinity });
+    }
+    dump.damage
+        .extend(damage.into_iter().map(|what| format!("{family}: {what}")));
+}
+
+/// What is wrong with everything but elements.
+fn structure(family: Family, found: &Found) -> BTreeSet<String> {
+    let mut damage = BTreeSet::new();
+    if found.comment.as_deref() != Some(&*super::statement::as_comment(&skeleton::comment())) {
+        damage.insert("the table has another layout".to_owned());
+    }
+    let (mut sets, mut rules) = (BTreeSet::new(), BTreeMap::<String, Vec<Vec<Expression>>>::new());
+    let classes = found.sets.keys().filter_map(|set| Class::of_set(set));
+    let of_classes = classes.flat_map(|class| skeleton::class(family, class, 0));
+    for statement in skeleton::fresh_table(family).into_iter().chain(of_classes) {
+        match statement.message {
+            NfTablesMessage::NewSet(set) => {
+                if let Some((name, wanted)) = FoundSet::parse(set.attributes) {
+                    if !found
+                        .sets
+                        .get(&name)
+                        .is_some_and(|found| is_like(&wanted.attributes, &found.attributes))
+                    {
+                        damage.insert(format!("set {name} is missing or another"));
+                    }
+                    sets.insert(name);
+                }
+            }
+            NfTablesMessage::NewChain(chain) => {
+                if let Some((name, wanted)) = FoundChain::parse(chain.attributes) {
+                    if !found
+                        .chains
+                        .get(&name)
+                        .is_some_and(|found| is_hooked_like(&wanted, found))
+                    {
+                        damage.insert(format!("chain {name} is missing or another"));
+                    }
+                    rules.entry(name).or_default();
+                }
+            }
+            NfTablesMessage::NewRule(rule) => {
+                let (mut chain, mut expressions) = (String::new(), Vec::new());
+                for attribute in rule.attributes {
+                    match attribute {
+                        RuleAttribute::Chain(name) => chain = name,
+                        RuleAttribute::Expressions(list) => expressions = list,
+                        _ => {}
+                    }
+                }
+                rules.entry(chain).or_default().push(expressions);
+            }
+            _ => {}
+        }
+    }
+    let foreign_sets = found.sets.keys().filter(|set| !sets.contains(*set));
+    damage.extend(foreign_sets.map(|set| format!("set {set} is not ours")));
+    for (name, chain) in &found.chains {
+        match rules.get(name) {
+            None => _ = damage.insert(format!("chain {name} is not ours")),
+            Some(wanted) if !are_the_rules(name, wanted, &chain.rules) => {
+                damage.insert(format!("chain {name} has other rules"));
+            }
+            Some(_) => {}
+        }
+    }
+    damage
+}
+
+/// Types and lengths; the kernel adds attributes of its own.
+fn is_like(wanted: &[SetAttribute], found: &[SetAttribute]) -> bool {
+    wanted.iter().all(|attribute| match attribute {
+        // The id is there only while the set is being made; the description grows parts with the kernel's age.
+        SetAttribute::Id(_) | SetAttribute::Description(_) => true,
+        // Not shown when there are none.
+        SetAttribute::Flags(flags) if flags.is_empty() => true,
+        _ => found.contains(attribute),
+    })
+}
+
+fn is_hooked_like(wanted: &FoundChain, found: &FoundChain) -> bool {
+    wanted.attributes.iter().all(|attribute| match attribute {
+        ChainAttribute::Hook(wanted) => found.attributes.iter().any(|attribute| match attribute {
+            ChainAttribute::Hook(found) => wanted.iter().all(|part| hooks_alike(part, found)),
+            _ => false,
+        }),
+        _ => found.attributes.contains(attribute),
+    })
+}
+
+fn hooks_alike(wanted: &Hook, found: &[Hook]) -> bool {
+    found.iter().any(|found| match (wanted, found) {
+        (Hook::Number(wanted), Hook::Number(found)) => u32::from(*wanted) == u32::from(*found),
+        (wanted, found) => wanted == found,
+    })
+}
+
+/// Where classes add rules in the order in which they occur, order does not matter.
+fn are_the_rules(chain: &str, wanted: &[Vec<Expression>], found: &[Vec<Expression>]) -> bool {
+    let any_order =
+        chain == DISPATCH || chain == AFFINITY || MEMORY.iter().any(|memory| memory.name == chain);
+    wanted.len() == found.len()
+        && if any_order {
+            wanted
+                .iter()
+                .all(|wanted| found.iter().any(|found| is_the_rule(wanted, found)))
+        } else {
+            wanted
+                .iter()
+                .zip(found)
+                .all(|(wanted, found)| is_the_rule(wanted, found))
+        }
+}
+
+fn is_the_rule(wanted: &[Expression], found: &[Expression]) -> bool {
+    wanted.len() == found.len()
+        && wanted
+            .iter()
+            .zip(found)
+            .all(|(wanted, found)| is_the_expression(wanted, found))
+}
+
+/// Every attribute that is written is read back; the kernel adds some that have their default.
+fn is_the_expression(wanted: &Expression, found: &Expression) -> bool {
+    let (ListAttribute::Element(wanted), ListAttribute::Element(found)) = (wanted, found) else {
+        return false;
+    };
+    wanted.iter().all(|attribute| match attribute {
+        ExpressionAttribute::Data(wanted) => found.iter().any(|attribute| match attribute {
+            ExpressionAttribute::Data(found) => has_all(wanted, found),
+            _ => false,
+        }),
+        attribute => found.contains(attribute),
+    })
+}
+
+fn has_all(wanted: &Expressions, found: &Expressions) -> bool {
+    fn within<T: PartialEq>(wanted: &[T], found: &[T]) -> bool {
+        wanted.iter().all(|attribute| found.contains(attribute))
+    }
+    match (wanted, found) {
+        (Expressions::Bitwise(wanted), Expressions::Bitwise(found)) => within(wanted, found),
+        (Expressions::Cmp(wanted), Expressions::Cmp(found)) => within(wanted, found),
+        (Expressions::Immediate(wanted), Expressions::Immediate(found)) => within(wanted, found),
+        (Expressions::Lookup(wanted), Expressions::Lookup(found)) => within(wanted, found),
+        (Expressions::Meta(wanted), Expressions::Meta(found)) => within(wanted, found),
+        (Expressions::Payload(wanted), Expressions::Payload(found)) => within(wanted, found),
+        (
+            Expressions::Other {
+                attributes: wanted, ..
+            },
+            Expressions::Other {
+                attributes: found, ..
+            },
+        ) => within(wanted, found),
+        _ => false,
+    }
+}
+
+/// The entries of an affinity map whose endpoint is not one that the client's port may keep.
+pub(super) fn clients_to_forget(
+    family: Family,
+    clients: &[Element],
+    keep: &BTreeMap<(IpAddr, Port), &BTreeSet<SocketAddr>>,
+) -> Vec<Element> {
+    let must_go = |client: &&Element| {
+        let port = Parts::new(family, &client.key).service();
+        let Some(keep) = port.and_then(|port| keep.get(&port)) else {
+            return false;
+        };
+        let endpoint = client
+            .value
+            .as_ref()
+            .and_then(|value| Parts::new(family, value).endpoint());
+        endpoint.is_none_or(|endpoint| !keep.contains(&endpoint))
+    };
+    let going = clients.iter().filter(must_go);
+    going
+        .map(|client| Element {
+            key: client.key.clone(),
+            value: None,
+        })
+        .collect()
+}
+
+fn slot(family: Family, element: &Element) -> Option<((IpAddr, Port), u32, SocketAddr)> {
+    let mut key = Parts::new(family, &element.key);
+    let port = key.service()?;
+    let index = key.index()?;
+    let endpoint = Parts::new(family, element.value.as_ref()?).endpoint()?;
+    Some((port, index, endpoint))
+}
+
+/// Takes a key or value apart, the other way round than [`Bytes`](super::layout::Bytes).
+struct Parts<'a> {
+    family: Family,
+    rest: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn new(family: Family, bytes: &'a [u8]) -> Self {
+        Self { family, rest: bytes }
+    }
+
+    fn take<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
+        let (taken, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*taken)
+    }
+
+    fn address(&mut self) -> Option<IpAddr> {
+        Some(match self.family {
+            Family::V4 => Ipv4Addr::from(self.take::<4>()?).into(),
+            Family::V6 => Ipv6Addr::from(self.take::<16>()?).into(),
+        })
+    }
+
+    fn service(&mut self) -> Option<(IpAddr, Port)> {
+        let vip = self.address()?;
+        let [number, ..] = self.take::<4>()?;
+        let protocol = Protocol::ALL
+            .into_iter()
+            .find(|protocol| protocol.number() == number)?;
+        let number = self.port()?;
+        Some((vip, Port { protocol, number }))
+    }
+
+    fn endpoint(&mut self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.address()?, self.port()?))
+    }
+
+    fn port(&mut self) -> Option<u16> {
+        let [high, low, ..] = self.take::<4>()?;
+        Some(u16::from_be_bytes([high, low]))
+    }
+
+    fn index(&mut self) -> Option<u32> {
+        self.take().map(u32::from_ne_bytes)
+    }
+}

@@ -1,0 +1,195 @@
+//! The rules of our table: everything but elements.
+//!
+//! Pure. What is here is written once per table or once per [`Class`]; endpoints and Services are elements.
+
+use super::encode::{
+    Expression, Header, destination_port, equals, goto, is_in, is_new_flow, is_translated, jump, random,
+    reject_with_reset, remember, transport_protocol, value_of,
+};
+use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, Shape, VERSION, VIPS, balancer, clients};
+use super::statement::{
+    SetKind, Statement, delete_table, new_base_chain, new_chain, new_rule, new_set, new_table,
+};
+use netlink_packet_netfilter::nftables::InetHookNumber;
+use rules::{Family, Protocol};
+
+/// A chain that the kernel calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaseChain {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) hook: InetHookNumber,
+    pub(super) priority: i32,
+}
+
+/// Before every other NAT of the pod (-100), a sidecar's among them: the first that translates a flow wins.
+const BEFORE_NAT: i32 = -101;
+const AFTER_NAT: i32 = -99;
+/// What still goes to a VIP here was not translated.
+const FILTER: i32 = 0;
+
+/// The chains that translate.
+pub(super) const TRANSLATION: [BaseChain; 2] = [
+    base("output", "nat", InetHookNumber::LocalOut, BEFORE_NAT),
+    base("prerouting", "nat", InetHookNumber::PreRouting, BEFORE_NAT),
+];
+/// The chains that refuse.
+pub(super) const REFUSAL: [BaseChain; 2] = [
+    base("refuse", "filter", InetHookNumber::LocalOut, FILTER),
+    base("refuse-forwarded", "filter", InetHookNumber::Forward, FILTER),
+];
+/// The chains that remember which endpoint a client got; only where there is session affinity.
+pub(super) const MEMORY: [BaseChain; 2] = [
+    base("remember", "filter", InetHookNumber::LocalOut, AFTER_NAT),
+    base(
+        "remember-forwarded",
+        "filter",
+        InetHookNumber::PreRouting,
+        AFTER_NAT,
+    ),
+];
+
+const fn base(name: &'static str, kind: &'static str, hook: InetHookNumber, priority: i32) -> BaseChain {
+    BaseChain {
+        name,
+        kind,
+        hook,
+        priority,
+    }
+}
+
+/// What the table says about itself. A table with other words is rebuilt.
+pub(super) fn comment() -> String {
+    format!("multus-service layout {VERSION}")
+}
+
+/// A table without elements, in place of whatever has its name.
+pub(super) fn fresh_table(family: Family) -> Vec<Statement> {
+    let endpoints = SetKind {
+        value: Some(Shape::endpoint(family)),
+        timeout: None,
+    };
+    let mut statements = vec![
+        // Deleting needs something to delete.
+        new_table(&comment()),
+        delete_table(),
+        new_table(&comment()),
+        new_set(VIPS, 1, Shape::vip(family), SetKind::default()),
+        new_set(ENDPOINTS, 2, Shape::slot(family), endpoints),
+        new_chain(AFFINITY),
+        new_chain(DISPATCH),
+    ];
+    for chain in TRANSLATION.into_iter().chain(REFUSAL) {
+        statements.push(new_base_chain(chain));
+        let rules = base_rules(family, chain);
+        statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));
+    }
+    statements
+}
+
+fn base_rules(family: Family, chain: BaseChain) -> Vec<Vec<Expression>> {
+    if chain.kind == "nat" {
+        return vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
+    }
+    let header = Header::of(family);
+    let to_vip = || [header.destination(0), is_in(VIPS, 0)];
+    let tcp = [transport_protocol(0), equals(0, Protocol::Tcp.number())];
+    vec![
+        to_vip()
+            .into_iter()
+            .chain(tcp)
+            .chain([reject_with_reset()])
+            .collect(),
+        to_vip()
+            .into_iter()
+            .chain([header.reject_unreachable()])
+            .collect(),
+    ]
+}
+
+/// Adds sets, chains and rules of `class`, which must not be there. `id` and the next are any numbers that no other set of the
+/// batch has.
+pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
+    let header = Header::of(family);
+    let mut statements = vec![new_set(
+        &class.set(),
+        id,
+        Shape::service(family),
+        SetKind::default(),
+    )];
+    match class {
+        Class::Count(count) => {
+            let chain = balancer(count);
+            statements.push(new_chain(&chain));
+            statements.extend(
+                balance(&header, count)
+                    .into_iter()
+                    .map(|rule| new_rule(&chain, rule)),
+            );
+            let dispatch = header.service(0).into_iter();
+            let dispatch = dispatch.chain([is_in(&class.set(), 0), goto(&chain)]);
+            statements.push(new_rule(DISPATCH, dispatch.collect()));
+        }
+        Class::Affinity(seconds) => {
+            let kind = SetKind {
+                value: Some(Shape::endpoint(family)),
+                timeout: Some(seconds),
+            };
+            statements.push(new_set(&clients(seconds), id + 1, Shape::client(family), kind));
+            statements.push(new_rule(AFFINITY, known_client(&header, seconds)));
+            // The chains may be there for another affinity: making them again is nothing.
+            for chain in MEMORY {
+                statements.push(new_base_chain(chain));
+                statements.push(new_rule(chain.name, remember_client(&header, seconds)));
+            }
+        }
+    }
+    statements
+}
+
+/// The rules that pick one of `count` endpoints. The first that gets through ends the walk.
+fn balance(header: &Header, count: u32) -> Vec<Vec<Expression>> {
+    let pick = |below| {
+        let picked = [
+            random(below, header.width + 2),
+            value_of(ENDPOINTS, 0, 0),
+            header.dnat(0),
+        ];
+        header.service(0).into_iter().chain(picked).collect()
+    };
+    let mut rules = vec![pick(count)];
+    if count > 1 {
+        // A flow that begins while endpoints are being removed may look for one that has just gone; the first is there as
+        // long as any is.
+        rules.push(pick(1));
+    }
+    rules
+}
+
+fn known_client(header: &Header, seconds: u32) -> Vec<Expression> {
+    let mut rule = Vec::from(header.service(0));
+    rule.extend([
+        header.source(header.width + 2),
+        value_of(&clients(seconds), 0, 0),
+        header.dnat(0),
+    ]);
+    rule
+}
+
+/// Reads the endpoint where it is after translation. (That it could be taken from `eps` while translating is of no use: `nft list`
+/// of version 1.0 dies of a value that comes from another map.)
+fn remember_client(header: &Header, seconds: u32) -> Vec<Expression> {
+    let endpoint = 2 * header.width + 2;
+    let mut rule = Vec::from(is_new_flow());
+    // Not what began before the rules, or is refused.
+    rule.extend(is_translated());
+    rule.extend(header.original_service(0));
+    rule.extend([
+        is_in(&Class::Affinity(seconds).set(), 0),
+        header.source(header.width + 2),
+        header.destination(endpoint),
+        destination_port(endpoint + header.width),
+        remember(&clients(seconds), 0, endpoint),
+    ]);
+    rule
+}

@@ -1,0 +1,188 @@
+//! One change of a table, as the kernel is asked for it.
+//!
+//! Pure.
+
+use super::encode::Expression;
+use super::layout::Shape;
+use super::skeleton::BaseChain;
+use api::names::NFT_TABLE;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, DataAttribute, Hook, ListAttribute, NfTablesMessage, RuleAttribute,
+    RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage,
+    SetFlags, SetMessage, TableAttribute, TableMessage,
+};
+
+/// One message of a batch, and its flags beside "request" and "acknowledge".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub(super) message: NfTablesMessage,
+    pub(super) flags: u16,
+}
+
+/// An element of a set; with a value, of a map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Element {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+/// What a set may have beside keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SetKind {
+    pub(super) value: Option<Shape>,
+    /// Elements are put in by rules, and go this many seconds after they were last used.
+    pub(super) timeout: Option<u32>,
+}
+
+/// Most clients one affinity map remembers; beyond that new ones are balanced without affinity.
+const MOST_CLIENTS: u32 = 65_536;
+
+pub(super) fn new_table(comment: &str) -> Statement {
+    create(NfTablesMessage::NewTable(TableMessage {
+        attributes: vec![
+            TableAttribute::Name(NFT_TABLE.to_owned()),
+            TableAttribute::UserData(as_comment(comment)),
+        ],
+    }))
+}
+
+pub(super) fn delete_table() -> Statement {
+    Statement {
+        message: NfTablesMessage::DeleteTable(TableMessage {
+            attributes: vec![TableAttribute::Name(NFT_TABLE.to_owned())],
+        }),
+        flags: 0,
+    }
+}
+
+/// A chain that only rules lead to.
+pub(super) fn new_chain(name: &str) -> Statement {
+    create(NfTablesMessage::NewChain(ChainMessage {
+        attributes: chain(name),
+    }))
+}
+
+/// A chain that the kernel calls; it accepts what no rule of it decides.
+pub(super) fn new_base_chain(base: BaseChain) -> Statement {
+    const ACCEPT: u32 = 1;
+    let mut attributes = chain(base.name);
+    attributes.extend([
+        ChainAttribute::Type(base.kind.to_owned()),
+        ChainAttribute::Policy(ACCEPT),
+        ChainAttribute::Hook(vec![
+            Hook::Number(base.hook.into()),
+            Hook::Priority(base.priority.cast_unsigned()),
+        ]),
+    ]);
+    create(NfTablesMessage::NewChain(ChainMessage { attributes }))
+}
+
+pub(super) fn delete_chain(name: &str) -> Statement {
+    Statement {
+        message: NfTablesMessage::DeleteChain(ChainMessage {
+            attributes: chain(name),
+        }),
+        flags: 0,
+    }
+}
+
+fn chain(name: &str) -> Vec<ChainAttribute> {
+    vec![
+        ChainAttribute::Table(NFT_TABLE.to_owned()),
+        ChainAttribute::Name(name.to_owned()),
+    ]
+}
+
+/// A rule behind those that `chain` has.
+pub(super) fn new_rule(chain: &str, expressions: Vec<Expression>) -> Statement {
+    Statement {
+        message: NfTablesMessage::NewRule(RuleMessage {
+            attributes: vec![
+                RuleAttribute::Table(NFT_TABLE.to_owned()),
+                RuleAttribute::Chain(chain.to_owned()),
+                RuleAttribute::Expressions(expressions),
+            ],
+        }),
+        flags: NLM_F_CREATE | NLM_F_APPEND,
+    }
+}
+
+/// A set or map. `id` is any number that no other set of the batch has.
+pub(super) fn new_set(name: &str, id: u32, key: Shape, kind: SetKind) -> Statement {
+    let mut flags = SetFlags::empty();
+    let mut attributes = set(name);
+    attributes.extend([
+        SetAttribute::Id(id),
+        SetAttribute::KeyType(key.kind),
+        SetAttribute::KeyLen(key.length),
+    ]);
+    if let Some(value) = kind.value {
+        flags |= SetFlags::Map;
+        attributes.extend([
+            SetAttribute::DataType(value.kind),
+            SetAttribute::DataLen(value.length),
+        ]);
+    }
+    if let Some(seconds) = kind.timeout {
+        flags |= SetFlags::Timeout | SetFlags::Eval;
+        attributes.extend([
+            SetAttribute::Timeout(u64::from(seconds) * 1000),
+            SetAttribute::Description(vec![SetDescription::Size(MOST_CLIENTS)]),
+        ]);
+    }
+    attributes.push(SetAttribute::Flags(flags));
+    create(NfTablesMessage::NewSet(SetMessage { attributes }))
+}
+
+fn set(name: &str) -> Vec<SetAttribute> {
+    vec![
+        SetAttribute::Table(NFT_TABLE.to_owned()),
+        SetAttribute::Name(name.to_owned()),
+    ]
+}
+
+pub(super) fn add_elements(set: &str, elements: &[Element]) -> Statement {
+    create(NfTablesMessage::NewSetElement(SetElementMessage {
+        attributes: list(set, elements),
+    }))
+}
+
+/// Only the keys count.
+pub(super) fn delete_elements(set: &str, elements: &[Element]) -> Statement {
+    Statement {
+        message: NfTablesMessage::DeleteSetElement(SetElementMessage {
+            attributes: list(set, elements),
+        }),
+        flags: 0,
+    }
+}
+
+fn list(set: &str, elements: &[Element]) -> Vec<SetElementList> {
+    let listed = elements.iter().map(|element| {
+        let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(
+            element.key.clone(),
+        ))];
+        let value = element.value.clone().map(DataAttribute::Value);
+        attributes.extend(value.map(SetElementAttribute::Data));
+        ListAttribute::Element(attributes)
+    });
+    vec![
+        SetElementList::Table(NFT_TABLE.to_owned()),
+        SetElementList::Set(set.to_owned()),
+        SetElementList::Elements(listed.collect()),
+    ]
+}
+
+fn create(message: NfTablesMessage) -> Statement {
+    Statement {
+        message,
+        flags: NLM_F_CREATE,
+    }
+}
+
+/// A comment as nft writes and shows it: type 0, length, text with a NUL.
+pub(super) fn as_comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).expect("our comments are short");
+    [&[0, length], text.as_bytes(), &[0]].concat()
+}

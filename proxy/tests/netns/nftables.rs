@@ -1,0 +1,260 @@
+//! What only the nftables backend promises: its table, what happens to a damaged one, and that nothing is written twice.
+
+use super::bed::{Bed, Pod};
+use super::case::Kind;
+use super::cluster::{Service, rules};
+use super::probe::ask_often;
+use super::server::Server;
+use proxy::backend::nftables::{Nftables, generation};
+use proxy::backend::{Backend, Held};
+use rules::{Family, PodRules, Protocol};
+use serde_json::json;
+use std::net::SocketAddr;
+
+fn web() -> Service {
+    Service::new("web", 10)
+}
+
+fn sticky() -> Service {
+    let mut sticky = Service::new("sticky", 11).ready(&[2, 3]);
+    sticky.spec =
+        json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}});
+    sticky
+}
+
+fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
+    rules(client, &[web().ready(hosts), sticky(), Service::new("empty", 12)])
+}
+
+/// Both tables, elements in order: the kernel lists them in any.
+fn tables(pod: &Pod) -> String {
+    let listed = pod.sh("nft list table ip multus-proxy; nft list table ip6 multus-proxy");
+    let mut lines: Vec<&str> = listed
+        .lines()
+        .map(|line| {
+            line.trim()
+                .trim_start_matches("elements = { ")
+                .trim_end_matches([',', ' ', '}'])
+        })
+        .collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+fn answering(client: &Pod, family: Family) -> Vec<u8> {
+    let outcomes = ask_often(client, Protocol::Tcp, web().at(family, 80), 30);
+    outcomes.keys().map(super::probe::Outcome::host).collect()
+}
+
+const LISTED: &str = include_str!("nftables.listed");
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn nft_lists_the_table_and_it_reads_like_this() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    client.apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2, 3]));
+    assert_eq!(client.sh("nft -t list table ip multus-proxy"), LISTED);
+    let ipv6 = LISTED
+        .replace("ipv4_addr", "ipv6_addr")
+        .replace("ip daddr", "ip6 daddr")
+        .replace("ip saddr", "ip6 saddr")
+        .replace("dnat ip ", "dnat ip6 ")
+        .replace("table ip ", "table ip6 ");
+    assert_eq!(client.sh("nft -t list table ip6 multus-proxy"), ipv6);
+    let listed = client.sh("nft list ruleset");
+    for element in [
+        "172.30.0.10 . tcp . 80 . 0x00000001 : 10.1.0.3 . 8080",
+        "172.30.0.12",
+        "fd00:96::10 . udp . 53 . 0x00000000 : fd00:1::2 . 5353",
+    ] {
+        assert!(listed.contains(element), "{element} is not in {listed}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_restart_writes_nothing_where_nothing_changed() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let rules = wanted(&client, &[2, 3]);
+    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    let dump = client.run(|| Nftables.dump()).unwrap();
+    assert_eq!(dump, rules.dump());
+    let before = client.run(generation).unwrap();
+    for _ in 0..2 {
+        assert!(!client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
+    }
+    assert_eq!(client.run(generation).unwrap(), before);
+    client.sh("nft add element ip multus-proxy vips { 192.0.2.1 }");
+    assert_ne!(
+        client.run(generation).unwrap(),
+        before,
+        "or the generation says nothing"
+    );
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+    let rules = wanted(&client, &[2, 3]);
+    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    let whole = tables(&client);
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table ip multus-proxy",
+        "nft flush chain ip multus-proxy dispatch",
+        "nft flush chain ip multus-proxy lb-2",
+        "nft insert rule ip multus-proxy refuse drop",
+        "nft flush chain ip6 multus-proxy output",
+        "nft flush chain ip multus-proxy remember",
+        "nft add chain ip multus-proxy mine",
+        "nft add set ip multus-proxy mine '{ type ipv4_addr; }'",
+        "nft add set ip multus-proxy svc-9 '{ type ipv4_addr; }'",
+        "nft delete element ip multus-proxy svc-2 '{ 172.30.0.10 . tcp . 80 }'",
+        "nft add element ip multus-proxy sticky-60s '{ 172.30.0.99 . tcp . 80 }'",
+        "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x0 }'",
+        "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 }'; nft add element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 : 10.1.0.9 . 8080 }'",
+        "nft add element ip multus-proxy vips '{ 192.0.2.1 }'",
+        "nft delete element ip multus-proxy vips '{ 172.30.0.12 }'",
+    ] {
+        client.sh(damage);
+        assert_ne!(tables_if_any(&client), whole, "{damage}");
+        assert!(
+            client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            "{damage}"
+        );
+        let dump = client.run(|| Nftables.dump()).unwrap();
+        assert_eq!(dump, rules.dump(), "{damage}");
+        for family in Family::ALL {
+            assert_eq!(answering(&client, family), [2, 3], "{damage}");
+        }
+    }
+}
+
+fn tables_if_any(pod: &Pod) -> String {
+    let there = pod.sh("nft list tables | grep -c multus-proxy || true");
+    if there.trim() == "2" {
+        tables(pod)
+    } else {
+        String::new()
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_table_of_another_version_is_replaced() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _server = Server::start(&bed.pod(2));
+    let rules = wanted(&client, &[2]);
+    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    let whole = tables(&client);
+    client.sh(
+        "nft -f - <<'E'
+delete table ip multus-proxy
+table ip multus-proxy { comment \"multus-service layout 99\"; chain x { type nat hook output priority -101; dnat to 10.1.0.99; }; }
+E",
+    );
+    assert!(client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
+    assert_eq!(tables(&client), whole);
+    assert_eq!(answering(&client, Family::V4), [2]);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_change_that_the_kernel_refuses_ends_in_a_table_written_anew() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+    let mut held = client
+        .apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
+        .rules;
+    // Behind the proxy's back: its next changes find something else than it believes.
+    for (damage, hosts) in [
+        (
+            "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x0 }'",
+            &[3][..],
+        ),
+        ("nft flush ruleset", &[2, 3]),
+        ("nft flush set ip multus-proxy vips", &[2]),
+        ("nft flush ruleset", &[]),
+        ("nft delete table ip6 multus-proxy", &[3]),
+    ] {
+        client.sh(damage);
+        // Another VIP as well, so that refusing is a change too.
+        let mut services = vec![web().ready(hosts), sticky(), Service::new("empty", 12)];
+        services.extend((hosts.len() != 1).then(|| Service::new("more", 13).ready(&[2])));
+        let rules = rules(&client, &services);
+        held = client.apply(Kind::Nftables, &Held::Exactly(held), &rules).rules;
+        assert!(
+            !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            "{damage}"
+        );
+        if hosts.is_empty() {
+            let outcomes = ask_often(&client, Protocol::Tcp, web().at(Family::V4, 80), 3);
+            assert!(
+                outcomes.keys().all(super::probe::Outcome::is_refused),
+                "{damage}: {outcomes:?}"
+            );
+        } else {
+            assert_eq!(answering(&client, Family::V4), hosts, "{damage}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_neighbours_tables_are_left_alone() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    client.sh("nft add table ip multus-proxy-too; nft add table inet mine; nft add chain inet mine output '{ type filter hook output priority 0; }'; nft add rule inet mine output counter");
+    let theirs = || client.sh("nft -s list table ip multus-proxy-too; nft -s list table inet mine");
+    let before = theirs();
+    let held = client
+        .apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
+        .rules;
+    client.apply(Kind::Nftables, &Held::Unknown, &wanted(&client, &[3]));
+    client.apply(Kind::Nftables, &Held::Exactly(held), &PodRules::default());
+    assert_eq!(theirs(), before);
+    client.clean();
+    assert_eq!(theirs(), before);
+    assert!(!client.sh("nft list tables").contains("multus-proxy\n"));
+}
+
+/// A port that is there says whether the address is one of the table.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn numbers_of_endpoints_come_and_go_without_a_failed_connection() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
+    let at: SocketAddr = web().at(Family::V4, 80);
+    let states: Vec<PodRules> = [&[2][..], &[2, 3, 4], &[4], &[2, 3], &[3, 4], &[2, 3, 4], &[3]]
+        .map(|hosts| wanted(&client, hosts))
+        .into();
+    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &states[0]).rules;
+    let outcomes = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_often(&client, Protocol::Tcp, at, 3000));
+        let mut changes = 0;
+        while !asking.is_finished() {
+            for state in &states {
+                held = client
+                    .apply(Kind::Nftables, &Held::Exactly(held.clone()), state)
+                    .rules;
+                changes += 1;
+            }
+        }
+        assert!(changes >= 14, "only {changes} changes");
+        asking.join().unwrap()
+    });
+    assert!(
+        outcomes
+            .keys()
+            .all(|outcome| matches!(outcome, super::probe::Outcome::Answered { .. })),
+        "{outcomes:?}"
+    );
+}

@@ -1,0 +1,166 @@
+//! Many Services, and Services with many endpoints, in one namespace.
+
+use super::bed::{Bed, Pod};
+use super::case::Kind;
+use super::probe::{Outcome, ask_often};
+use super::server::Server;
+use api::NetworkRef;
+use proxy::backend::Held;
+use rules::{
+    AttachedNetwork, NetworkRules, ObjectName, PodRules, Port, PortRules, Protocol, Source, VipRules,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+const PORT: Port = Port {
+    protocol: Protocol::Tcp,
+    number: 80,
+};
+
+/// Services with VIPs from 172.31.0.0 on, each with these endpoints behind TCP port 80.
+fn services(client: &Pod, endpoints: &[BTreeSet<SocketAddr>]) -> PodRules {
+    let vips = endpoints.iter().enumerate().map(|(number, endpoints)| {
+        let service = ObjectName {
+            namespace: "web".to_owned(),
+            name: format!("s{number}"),
+        };
+        let port = PortRules {
+            endpoints: endpoints.clone(),
+            ..PortRules::default()
+        };
+        let ports = BTreeMap::from([(PORT, port)]);
+        (vip(number), Arc::new(VipRules { service, ports }))
+    });
+    let attached = AttachedNetwork {
+        ipv4: Some(Source {
+            interface: "net1".to_owned(),
+            address: client.address(),
+        }),
+        ipv6: None,
+        rules: Arc::new(NetworkRules { vips: vips.collect() }),
+    };
+    let network = NetworkRef::parse("web/macvlan1", "web").unwrap();
+    PodRules {
+        networks: BTreeMap::from([(network, attached)]),
+    }
+}
+
+fn vip(number: usize) -> IpAddr {
+    Ipv4Addr::from(0xac1f_0000 + u32::try_from(number).unwrap()).into()
+}
+
+fn at(number: usize) -> SocketAddr {
+    SocketAddr::new(vip(number), PORT.number)
+}
+
+fn on(hosts: &[u8]) -> BTreeSet<SocketAddr> {
+    let of = |host: &u8| SocketAddr::from(([10, 1, 0, *host], 8080));
+    hosts.iter().map(of).collect()
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
+    let timed = |what: &str, held: Held<PodRules>, rules: &PodRules| {
+        let began = Instant::now();
+        let applied = client.apply(Kind::Nftables, &held, rules);
+        println!("{what}: {:?}", began.elapsed());
+        applied
+    };
+    let answer = |number| -> Vec<u8> {
+        let outcomes = ask_often(&client, Protocol::Tcp, at(number), 30);
+        outcomes.keys().map(Outcome::host).collect()
+    };
+    let mut endpoints = vec![on(&[2, 3, 4]); 10_000];
+    let rules = services(&client, &endpoints);
+    let held = timed("fill", Held::Nothing, &rules).rules;
+    assert_eq!((answer(0), answer(9_999)), (vec![2, 3, 4], vec![2, 3, 4]));
+    endpoints[9_999] = on(&[3]);
+    let changed = services(&client, &endpoints);
+    let held = timed("one change", Held::Exactly(held), &changed).rules;
+    assert_eq!((answer(0), answer(9_999)), (vec![2, 3, 4], vec![3]));
+    assert!(!timed("adoption", Held::Unknown, &changed).written);
+    endpoints.truncate(1);
+    timed("removal", Held::Exactly(held), &services(&client, &endpoints));
+    assert_eq!(answer(0), [2, 3, 4]);
+}
+
+/// Every address of 10.1.16.0/20 is this pod's; it answers with the one that was asked.
+fn serve_many(pod: &Pod) -> TcpListener {
+    pod.sh("ip route add local 10.1.16.0/20 dev lo");
+    let listener = pod.run(|| TcpListener::bind("0.0.0.0:8080").unwrap());
+    let serving = listener.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = serving.accept() {
+            let address = stream.local_addr().unwrap().ip().to_string();
+            if address == "10.1.0.2" || stream.write_all(address.as_bytes()).is_err() {
+                break;
+            }
+        }
+    });
+    listener
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_thousand_endpoints_are_balanced_and_shrink_to_a_few() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let server = bed.pod(2);
+    let listener = serve_many(&server);
+    let first = |count: u16| -> BTreeSet<SocketAddr> {
+        (0..count)
+            .map(|n| SocketAddr::from(([10, 1, 16 + n.to_be_bytes()[0], n.to_be_bytes()[1]], 8080)))
+            .collect()
+    };
+    let ask = |times: u32| {
+        client.run(|| {
+            let mut counts = BTreeMap::<IpAddr, u32>::new();
+            for _ in 0..times {
+                let mut text = String::new();
+                TcpStream::connect(at(0))
+                    .unwrap()
+                    .read_to_string(&mut text)
+                    .unwrap();
+                *counts.entry(text.parse().unwrap()).or_default() += 1;
+            }
+            counts
+        })
+    };
+    let mut held = Held::Nothing;
+    for (count, times) in [(1000, 4000), (999, 500), (65, 1300), (2, 40), (1000, 500)] {
+        let rules = services(&client, &[first(count)]);
+        held = Held::Exactly(client.apply(Kind::Nftables, &held, &rules).rules);
+        let counts = ask(times);
+        let (each, met) = (
+            f64::from(times) / f64::from(count),
+            f64::from(u16::try_from(counts.len()).unwrap()),
+        );
+        let allowed: BTreeSet<IpAddr> = first(count).iter().map(SocketAddr::ip).collect();
+        assert!(counts.keys().all(|address| allowed.contains(address)), "{count}");
+        // How many are met at least once, on average, if each is as likely; and never one so often.
+        let expected = f64::from(count) * (1.0 - (-each).exp());
+        let most = f64::from(*counts.values().max().unwrap());
+        assert!(
+            (met - expected).abs() <= 0.06 * expected + 1.0,
+            "{count}: {met} met, not {expected:.0}"
+        );
+        assert!(
+            most <= each + 6.0 * each.sqrt() + 3.0,
+            "{count}: one was met {most} times of {times}"
+        );
+        assert!(
+            !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            "{count}"
+        );
+    }
+    // Ends the server.
+    drop(server.run(|| TcpStream::connect("10.1.0.2:8080")));
+    drop(listener);
+}
