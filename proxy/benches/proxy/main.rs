@@ -71,6 +71,7 @@ impl Options {
     fn affords(&self, kind: Kind, pods: usize, services: usize) -> bool {
         let limit = match kind {
             Kind::IptablesNft | Kind::IptablesLegacy => self.iptables_up_to,
+            Kind::Nftables => usize::MAX,
         };
         pods * services <= limit
     }

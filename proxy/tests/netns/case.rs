@@ -14,7 +14,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::IptablesNft, Self::IptablesLegacy];
+    pub(crate) const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
 
     pub(crate) fn backend(self) -> Box<dyn Backend> {
         match self {

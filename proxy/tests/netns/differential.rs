@@ -246,6 +246,7 @@ impl Judge {
         let chain = match self.kind {
             Kind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
             Kind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
+            Kind::Nftables => "nft flush chain ip multus-proxy dispatch",
         };
         // Nothing is there before the first Service.
         self.client.sh(&format!("{chain} 2>/dev/null || true"));
