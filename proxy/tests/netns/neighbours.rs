@@ -45,8 +45,14 @@ fn rules_of_others(pod: &Pod) -> Vec<String> {
             .iter()
             .any(|mark| line.contains(mark))
     };
+    let mut in_our_table = false;
     all.lines()
-        .filter(|line| !is_ours(line))
+        .filter(|line| {
+            let starts = ["table ip multus-proxy {", "table ip6 multus-proxy {"].contains(line);
+            let ours = in_our_table || starts;
+            in_our_table = ours && *line != "}";
+            !ours && !is_ours(line)
+        })
         .map(str::to_owned)
         .collect()
 }
