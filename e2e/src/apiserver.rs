@@ -29,6 +29,7 @@
 //! | run a binary | `--kubeconfig` [`Apiserver::kubeconfig`], or [`Apiserver::service_account_kubeconfig`] |
 //! | count who wrote what | [`Apiserver::audit_log`]: one JSON `audit.k8s.io/v1` Event per line, level Metadata |
 //! | garbage collection, token controllers, Deployments | [`Options::controller_manager`] with an own [`Apiserver::start`] |
+//! | take the API away for a while | [`Apiserver::stop_apiserver`], [`Apiserver::start_apiserver`]: etcd and its data stay |
 //!
 //! Under `cargo nextest` every test is a process of its own and would start its own server: use `cargo test`.
 
@@ -62,12 +63,16 @@ pub struct Options {
     pub controller_manager: bool,
     /// Further kube-apiserver flags, such as `--feature-gates=...`.
     pub apiserver_flags: Vec<String>,
+    /// Further kube-controller-manager flags, such as `--controllers=*,-node-lifecycle-controller`.
+    pub controller_manager_flags: Vec<String>,
 }
 
 /// A running apiserver; dropping it stops and removes everything.
 // Fields drop in this order: the processes end before their folder goes.
 pub struct Apiserver {
     processes: Vec<Process>,
+    /// Program and flags of kube-apiserver, to start it again.
+    start: (PathBuf, Vec<String>),
     folder: Folder,
     url: String,
     namespaces: AtomicUsize,
@@ -123,6 +128,7 @@ impl Apiserver {
         flags.extend(options.apiserver_flags.iter().cloned());
         let mut server = Self {
             processes: Vec::new(),
+            start: (tools.main(&tools::KUBE_APISERVER)?, flags),
             url,
             namespaces: AtomicUsize::new(0),
             controller_manager: options.controller_manager,
@@ -132,15 +138,15 @@ impl Apiserver {
             tools.main(&tools::ETCD)?,
             control_plane::etcd(&server.file("etcd"), etcd, peer),
         )?;
-        server.spawn(tools.main(&tools::KUBE_APISERVER)?, flags)?;
-        server.wait_ready().await?;
+        server.start_apiserver().await?;
         if options.controller_manager {
             // Not before the apiserver is ready: it exits when a bootstrap role is not there yet.
-            let flags = control_plane::controller_manager(
+            let mut flags = control_plane::controller_manager(
                 server.folder.path(),
                 manager,
                 control_plane::SERVICE_CIDRS,
             );
+            flags.extend(options.controller_manager_flags.iter().cloned());
             server.spawn(tools.main(&tools::KUBE_CONTROLLER_MANAGER)?, flags)?;
         }
         Ok(server)
@@ -155,6 +161,19 @@ impl Apiserver {
         let log = self.file(&format!("{name}.log"));
         self.processes.push(Process::spawn(name, program, args, log)?);
         Ok(())
+    }
+
+    /// Starts kube-apiserver, also again after [`Self::stop_apiserver`], on the same port, and waits until it is ready.
+    pub async fn start_apiserver(&mut self) -> Result<()> {
+        let (program, flags) = self.start.clone();
+        self.spawn(program, flags)?;
+        self.wait_ready().await
+    }
+
+    /// Kills kube-apiserver. Its clients see broken connections, then refused ones; what is in etcd stays.
+    pub fn stop_apiserver(&mut self) {
+        self.processes
+            .retain(|process| process.name() != tools::KUBE_APISERVER.name);
     }
 
     async fn wait_ready(&self) -> Result<()> {

@@ -32,7 +32,7 @@ impl Process {
         let ended = Arc::new(Mutex::new(None));
         let (stop, stopped) = mpsc::channel();
         let (started, start) = mpsc::channel();
-        let output = File::create(&log)?;
+        let output = File::options().create(true).append(true).open(&log)?;
         let shared = Arc::clone(&ended);
         // The death signal is bound to the *thread* that forks, and runtime threads come and go with each test.
         let thread = std::thread::spawn(move || match launch(&program, &args, output) {
@@ -50,6 +50,11 @@ impl Process {
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// The program's file name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the process has ended by itself.
