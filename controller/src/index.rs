@@ -101,6 +101,10 @@ impl Index {
             }
             Change::Pod(event) => {
                 let steps = self.pods.observe(event);
+                // Before the first full view nobody can be served, and whoever asks then would ask about every pod.
+                if !self.is_synced() {
+                    return BTreeSet::new();
+                }
                 steps.iter().flat_map(|step| triggers::pod(self, step)).collect()
             }
             Change::Slice(event) => self.slices.observe(event),
@@ -111,6 +115,9 @@ impl Index {
                         Some(node) => drop(self.nodes.insert((**node).clone())),
                         None => drop(self.nodes.remove(&step.key.name)),
                     }
+                }
+                if !self.is_synced() {
+                    return BTreeSet::new();
                 }
                 steps.iter().flat_map(|step| triggers::node(self, step)).collect()
             }

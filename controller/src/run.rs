@@ -46,11 +46,13 @@ pub async fn run(
     let mut watching = watches::start(&client, &sender);
     drop(sender);
     let granted = CancellationToken::new();
+    // Cancelled by a request to stop, and when the lease is lost: a driver that no longer leads must not begin another write.
+    let stop = shutdown.child_token();
     let writer = Writer::new(client.clone(), instance);
     let driver = Driver::new(client.clone(), Index::new(settings), writer, metrics, health);
     let leadership = Leadership {
         granted: granted.clone(),
-        shutdown: shutdown.clone(),
+        shutdown: stop.clone(),
     };
     let driving = driver.run(changes, leadership);
 
@@ -64,6 +66,7 @@ pub async fn run(
             return Ok(());
         };
         lease::lead(client, options, shutdown, |_| async move {
+            let _dropped_with_the_lease = stop.drop_guard();
             granted.cancel();
             held.cancelled().await;
             Ok::<_, Infallible>(())

@@ -383,3 +383,55 @@ fn check_node_topology_distribution() {
     );
     assert_eq!(index.observe(node("node-2", 2000)), BTreeSet::new());
 }
+
+/// A node that gets the address of a pod takes the endpoint away, on whatever node the pod runs, and gives it back.
+#[test]
+fn an_address_that_becomes_a_nodes_is_no_endpoint() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.observe(pod(1, json!({})));
+    let node = |addresses: &[&str]| {
+        Change::Node(Event::Applied(Node {
+            name: "node-2".into(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ..Node::default()
+        }))
+    };
+    assert_eq!(index.observe(node(&["192.168.0.12"])), BTreeSet::new());
+    assert_eq!(
+        index.observe(node(&["192.168.0.12", "10.1.1.1"])),
+        BTreeSet::from([web()])
+    );
+    let decision = decided(&index);
+    assert_eq!(endpoints(&decision), []);
+    assert!(
+        decision
+            .notices
+            .iter()
+            .any(|n| n.reason == Reason::AddressRefused && n.message.contains("10.1.1.1"))
+    );
+    assert_eq!(index.observe(node(&["192.168.0.12"])), BTreeSet::from([web()]));
+    assert_eq!(endpoints(&decided(&index)).len(), 1);
+}
+
+/// What was written counts although the watch still shows less: cached 10 and written 12 is planned from 12, without an error.
+#[rstest]
+#[case::cache_is_behind("10", "12", "12")]
+#[case::equal("10", "10", "10")]
+#[case::cache_is_ahead("10", "1", "10")]
+fn sync_service_stale_informer(#[case] cached: &str, #[case] written: &str, #[case] want: &str) {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    let at = |version: &str| {
+        let mut slice = slice("web-multus-abc", &ours());
+        slice.metadata.resource_version = Some(version.to_owned());
+        slice.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+        slice
+    };
+    index.observe(Change::Slice(Event::Applied(at(cached))));
+    index.slices.record_written(at(written));
+    index.observe(Change::Slice(Event::Applied(at(cached))));
+    let decision = decided(&index);
+    let update = &decision.slices.update[0];
+    assert_eq!(update.metadata.resource_version.as_deref(), Some(want));
+}

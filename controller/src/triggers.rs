@@ -8,6 +8,7 @@ use crate::objects::{Node, ObjectKey, Pod};
 use crate::plan::{Routing, routing};
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Service changed: itself, unless only versions did.
@@ -47,24 +48,47 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
     matches!(&entry.acceptance, Acceptance::Served(binding) if binding.selector.matches(&pod.labels))
 }
 
-/// A Node changed: the Services of the pods on it, and all that share endpoints out by the nodes' CPU.
+/// A Node changed: the Services of the pods on it and of pods that claim an address it got or lost, and all that share endpoints out
+/// by the nodes' CPU.
 pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();
     }
-    let on_it = index
-        .pods
-        .iter()
-        .filter(|pod| pod.node.as_deref() == Some(&*step.key.name));
+    let moved = moved_addresses(step);
+    let concerns = |pod: &&Arc<Pod>| pod.node.as_deref() == Some(&*step.key.name) || claims(pod, &moved);
     let proportional = index
         .services
         .iter()
         .filter(|entry| routing(&entry.service) == Routing::Proportional);
     let by_capacity = proportional.map(|entry| ObjectKey::of(&entry.service));
-    on_it
+    index
+        .pods
+        .iter()
+        .filter(concerns)
         .flat_map(|pod| selecting(index, pod))
         .chain(by_capacity)
         .collect()
+}
+
+fn moved_addresses(step: &Step<Node>) -> BTreeSet<IpAddr> {
+    let of = |node: &Option<Arc<Node>>| -> BTreeSet<IpAddr> {
+        node.iter()
+            .flat_map(|node| node.addresses.iter().copied())
+            .collect()
+    };
+    of(&step.before)
+        .symmetric_difference(&of(&step.after))
+        .copied()
+        .collect()
+}
+
+fn claims(pod: &Pod, addresses: &BTreeSet<IpAddr>) -> bool {
+    let attachments = pod.attachments.as_deref().unwrap_or_default();
+    !addresses.is_empty()
+        && attachments
+            .iter()
+            .flat_map(|attachment| &attachment.addresses)
+            .any(|address| addresses.contains(address))
 }
 
 /// Network attachment definitions came or went: the Services bound to them. The first list may have left out any of them.

@@ -40,20 +40,23 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
+/// Counts a repeated Event up. The API server answers a patch with the whole object, so an empty one reads it without the right to.
 async fn count_up(
     api: &Api<Event>,
     event: &Event,
     failed: impl Fn(Box<kube::Error>) -> Error,
 ) -> Result<(), Error> {
     let name = event.metadata.name.as_deref().unwrap_or_default();
-    // How often is not worth a read: an Event that is said again says that it still holds.
-    let series = json!({"series": {"count": 2, "lastObservedTime": event.event_time}});
-    bounded(
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&series)),
-        failed,
-    )
-    .await
-    .map(drop)
+    let patch = async |change: serde_json::Value| {
+        bounded(
+            api.patch(name, &PatchParams::default(), &Patch::Merge(&change)),
+            &failed,
+        )
+        .await
+    };
+    let before = patch(json!({})).await?.series.map_or(1, |series| series.count);
+    let series = json!({"series": {"count": before.saturating_add(1), "lastObservedTime": event.event_time}});
+    patch(series).await.map(drop)
 }
 
 fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Timestamp) -> Event {

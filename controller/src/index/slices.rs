@@ -16,6 +16,8 @@ pub struct Slices {
     by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
     /// UIDs of slices that we deleted and the watch still shows.
     deleted_by_us: BTreeSet<String>,
+    /// Those of them that the list under way still has; the others are gone for good, also when no watch told.
+    listed_all_the_same: BTreeSet<String>,
     /// UIDs that the watch saw deleted while writes were under way: a late response must not bring them back.
     deleted_meanwhile: BTreeSet<String>,
 }
@@ -43,7 +45,13 @@ impl Slices {
     /// Takes a watch event in; the Services it wakes are those of slices that somebody else changed.
     pub fn observe(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
         match &event {
+            Event::ListStarted => self.listed_all_the_same.clear(),
+            Event::ListDone => self.deleted_by_us = std::mem::take(&mut self.listed_all_the_same),
             Event::Listed(slice) if self.is_outdated(slice) => {
+                let uid = slice.metadata.uid.clone().unwrap_or_default();
+                if self.deleted_by_us.contains(&uid) {
+                    self.listed_all_the_same.insert(uid);
+                }
                 // It is named, so it must not count as gone at the end of the list.
                 let kept = self.table.get(&ObjectKey::of(slice)).cloned();
                 return match kept {
@@ -291,5 +299,25 @@ mod tests {
         slices.record_written(slice("t", "u2", "11", "db"));
         slices.observe(deleted("t", "u2"));
         assert_eq!(slices.services().collect::<Vec<_>>(), [web()]);
+    }
+
+    /// Deletions that no watch will ever tell, because it was broken meanwhile, are not remembered for ever.
+    #[test]
+    fn a_list_settles_which_deletions_are_still_awaited() {
+        let mut slices = Slices::default();
+        for name in ["a", "b"] {
+            let slice = slice(name, &format!("{name}-uid"), "1", "web");
+            slices.observe(Event::Applied(slice.clone()));
+            slices.record_gone(&slice);
+        }
+        slices.observe(Event::ListStarted);
+        slices.observe(Event::Listed(slice("a", "a-uid", "1", "web")));
+        slices.observe(Event::ListDone);
+        assert_eq!(slices.deleted_by_us, BTreeSet::from(["a-uid".to_owned()]));
+        assert_eq!(
+            slices.of(&web()).len(),
+            0,
+            "a list of before the deletion brings nothing back"
+        );
     }
 }
