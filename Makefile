@@ -70,3 +70,7 @@ test-e2e: ## The whole system on the two-node cluster (root)
 .PHONY: bench-proxy
 bench-proxy: ## What a rule change, a connection and a pod's rules cost (root); into docs/benchmarks.md
 	cargo bench --locked --package proxy --bench proxy -- --into $(CURDIR)/docs/benchmarks.md
+
+.PHONY: bench-controller
+bench-controller: ## What the controller costs: latency, cold start, writes, memory (etcd and kube-apiserver; ten minutes)
+	cargo bench --locked -p controller --bench controller

@@ -18,6 +18,8 @@ pub mod accept;
 pub mod apply;
 pub mod condition;
 pub mod decide;
+#[cfg(test)]
+mod documented_tests;
 pub mod gather;
 pub mod index;
 pub mod leftovers;

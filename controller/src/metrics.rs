@@ -222,41 +222,33 @@ mod tests {
     /// The Go original's NumEndpointsAndSlices: desired slices, slices, endpoints as Services come, change and go.
     #[test]
     fn metrics_cache_num_endpoints_and_slices() {
-        let mut totals = Totals::default();
-        let [first, second] = ["first", "second"].map(|name| ObjectKey::new("ns1", name));
-        let counts = |desired_slices, slices, endpoints| Counts {
+        let [one, two, three] = ["one", "two", "three"].map(|name| ObjectKey::new("ns1", name));
+        let counts = |(desired_slices, slices, endpoints)| Counts {
             endpoints,
             slices,
             desired_slices,
             ..Counts::default()
         };
-        let mut steps = Vec::new();
-        let mut step = |totals: &Totals| {
-            steps.push((totals.sum.desired_slices, totals.sum.slices, totals.sum.endpoints));
-        };
-        totals.set(&first, counts(2, 13, 30));
-        step(&totals);
-        totals.set(&second, counts(2, 2, 80));
-        step(&totals);
-        totals.set(&second, counts(4, 15, 110));
-        step(&totals);
-        totals.set(&first, counts(2, 2, 80));
-        step(&totals);
-        totals.delete(&first);
-        step(&totals);
-        totals.delete(&first);
-        step(&totals);
-        assert_eq!(
-            steps,
-            [
-                (2, 13, 30),
-                (4, 15, 110),
-                (6, 28, 140),
-                (6, 17, 190),
-                (4, 15, 110),
-                (4, 15, 110)
-            ]
-        );
+        let mut totals = Totals::default();
+        for (key, set, want) in [
+            (&one, Some((2, 13, 30)), (2, 13, 30)),
+            (&two, Some((2, 2, 80)), (4, 15, 110)),
+            (&three, Some((2, 13, 30)), (6, 28, 140)),
+            (&one, Some((2, 2, 80)), (6, 17, 190)),
+            (&three, None, (4, 4, 160)),
+            (&three, None, (4, 4, 160)),
+        ] {
+            match set {
+                Some(set) => totals.set(key, counts(set)),
+                None => totals.delete(key),
+            }
+            let sum = totals.sum;
+            assert_eq!(
+                (sum.desired_slices, sum.slices, sum.endpoints),
+                want,
+                "{key}: {set:?}"
+            );
+        }
     }
 
     #[test]

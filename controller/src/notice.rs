@@ -40,6 +40,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of this file.
+    pub const ALL: [Self; 15] = [
+        Self::InvalidNetwork,
+        Self::NetworkNotAllowed,
+        Self::ExternalName,
+        Self::InvalidSelector,
+        Self::SelectorIgnored,
+        Self::HeadlessWithSelector,
+        Self::ForeignEndpoints,
+        Self::NotOnThisNetwork,
+        Self::NetworkNotFound,
+        Self::NotAttached,
+        Self::InvalidNetworkStatus,
+        Self::FamilyMissing,
+        Self::AddressRefused,
+        Self::DuplicateAddress,
+        Self::TopologyAwareHintsDisabled,
+    ];
+
     /// The Event's reason.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +136,14 @@ mod tests {
     fn a_long_message_is_cut_at_a_character() {
         let notice = Notice::new(Reason::InvalidSelector, "é".repeat(5000));
         assert!(notice.message.len() <= MAX_MESSAGE && notice.message.ends_with("..."));
+    }
+
+    #[test]
+    fn every_reason_is_explained_to_users() {
+        let page = include_str!("../../docs/services.md");
+        for reason in Reason::ALL {
+            assert!(page.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
+        }
     }
 
     #[test]

@@ -4,10 +4,16 @@
 mod availability;
 #[path = "apiserver/bed.rs"]
 mod bed;
+#[path = "apiserver/coredns.rs"]
+mod coredns;
+#[path = "apiserver/dns.rs"]
+mod dns;
 #[path = "apiserver/kinds.rs"]
 mod kinds;
 #[path = "apiserver/leaving.rs"]
 mod leaving;
+#[path = "apiserver/outages.rs"]
+mod outages;
 #[path = "apiserver/placement.rs"]
 mod placement;
 #[path = "apiserver/privileges.rs"]

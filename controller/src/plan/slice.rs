@@ -141,11 +141,20 @@ mod tests {
 
     /// NewEndpointSlice of the Go original: the whole object.
     #[rstest]
-    #[case::cluster_ip("172.30.0.1", json!({}))]
-    #[case::headless("None", json!({HEADLESS_LABEL: ""}))]
-    fn new_endpoint_slice(#[case] cluster_ip: &str, #[case] extra: serde_json::Value) {
-        let slice = blank(&service(&json!({"foo": "bar"}), cluster_ip), Family::V4, vec![]);
-        let mut labels = json!({"foo": "bar", SERVICE_NAME_LABEL: "foo", MANAGED_BY_LABEL: MANAGED_BY});
+    #[case::cluster_ip("172.30.0.1", Family::V4, json!({}), json!({}))]
+    #[case::cluster_ip_v6("fd00:96::1", Family::V6, json!({}), json!({}))]
+    #[case::headless("None", Family::V4, json!({}), json!({HEADLESS_LABEL: ""}))]
+    #[case::headless_v6("None", Family::V6, json!({}), json!({HEADLESS_LABEL: ""}))]
+    #[case::labels("172.30.0.1", Family::V4, json!({"foo": "bar"}), json!({"foo": "bar"}))]
+    #[case::headless_labels("None", Family::V4, json!({"foo": "bar"}), json!({"foo": "bar", HEADLESS_LABEL: ""}))]
+    fn new_endpoint_slice(
+        #[case] cluster_ip: &str,
+        #[case] family: Family,
+        #[case] has: serde_json::Value,
+        #[case] extra: serde_json::Value,
+    ) {
+        let slice = blank(&service(&has, cluster_ip), family, vec![]);
+        let mut labels = json!({SERVICE_NAME_LABEL: "foo", MANAGED_BY_LABEL: MANAGED_BY});
         labels
             .as_object_mut()
             .unwrap()
@@ -153,7 +162,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&slice).unwrap(),
             json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": [], "ports": [],
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family.as_str(), "endpoints": [], "ports": [],
                 "metadata": {
                     "generateName": "foo-multus-", "namespace": "shop", "labels": labels,
                     "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "foo", "uid": "u1",

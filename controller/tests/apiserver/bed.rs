@@ -1,8 +1,11 @@
 //! One apiserver and one controller, the shipped binary under its shipped role, for the whole test binary; a namespace per test.
 
+pub(crate) mod audit;
+mod child;
 mod controller_process;
 mod scene;
 
+pub(crate) use child::Child;
 pub(crate) use controller_process::Controller;
 pub(crate) use scene::{Scene, endpoints};
 

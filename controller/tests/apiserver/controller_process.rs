@@ -1,23 +1,19 @@
 //! The shipped binary as a child of the test process.
 
-use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use e2e::wait;
 
+use super::child::Child;
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// A running controller; it ends with this value and with the test process.
 pub(crate) struct Controller {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-    pub(crate) pid: u32,
+    pub(crate) child: Child,
     pub(crate) http: String,
     pub(crate) log: PathBuf,
 }
@@ -30,55 +26,20 @@ impl Controller {
             TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()
         );
         let log = folder.join(format!("{name}.log"));
-        // The kernel kills the child with the *thread* that started it, so it gets a thread that lives as long as it.
-        let mut command = Command::new("setpriv");
-        command
-            .args([
-                "--pdeathsig",
-                "KILL",
-                env!("CARGO_BIN_EXE_multus-service-controller"),
-            ])
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .args([
-                "--pod-name",
-                name,
-                "--http-address",
-                &http,
-                "--log-level",
-                "info,controller=debug",
-            ])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?);
-        let (stop, stopped) = mpsc::channel::<()>();
-        let (started, start) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let mut child = match command.spawn() {
-                Ok(child) => child,
-                Err(error) => return drop(started.send(Err(error))),
-            };
-            let _ = started.send(Ok(child.id()));
-            while matches!(
-                stopped.recv_timeout(Duration::from_millis(50)),
-                Err(mpsc::RecvTimeoutError::Timeout)
-            ) {
-                if matches!(child.try_wait(), Ok(Some(_))) {
-                    return;
-                }
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        });
-        let pid = start.recv()??;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-            pid,
-            http,
-            log,
-        })
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let own = [
+            "--kubeconfig",
+            &kubeconfig,
+            "--pod-name",
+            name,
+            "--http-address",
+            &http,
+            "--log-level",
+            "info,controller=debug",
+        ];
+        let program = Path::new(env!("CARGO_BIN_EXE_multus-service-controller"));
+        let child = Child::start(program, own.into_iter().chain(more.iter().copied()), &log)?;
+        Ok(Self { child, http, log })
     }
 
     /// Waits until /readyz says yes.
@@ -106,23 +67,10 @@ impl Controller {
     }
 
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {
-        let sent = Command::new("kill")
-            .args([&format!("-{signal}"), &self.pid.to_string()])
-            .status()?;
-        anyhow::ensure!(sent.success(), "signal {signal} could not be sent");
-        Ok(())
+        self.child.signal(signal)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.child.has_ended()
     }
 }

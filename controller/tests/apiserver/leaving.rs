@@ -152,17 +152,7 @@ async fn leftovers_of_a_removed_selector_are_warned_about_until_they_are_deleted
     let controller = Controller::start(&kubeconfig, server.folder(), "leftovers", &[])?;
     controller.wait_ready().await?;
     let scene = Scene::new(&server, "leftovers").await?;
-    wait::eventually(
-        Duration::from_secs(30),
-        "the default service account",
-        async || {
-            Ok(scene
-                .api::<k8s_openapi::api::core::v1::ServiceAccount>()
-                .get_opt("default")
-                .await?)
-        },
-    )
-    .await?;
+    scene.default_account().await?;
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::bed::{Controller, Scene};
+use crate::bed::audit::slice_writes;
+use crate::bed::{Bed, Controller, Scene};
 use crate::leaving::own_server;
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::{Apiserver, Options};
+use e2e::apiserver::Options;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
 /// A row of the Go original's reconciler tests that is about API calls.
@@ -26,7 +27,7 @@ struct Row {
     writes: (usize, usize, usize),
 }
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 9] = [
     Row {
         name: "many-pods",
         existing: &[],
@@ -91,6 +92,15 @@ const ROWS: [Row; 8] = [
         writes: (1, 0, 1),
     },
     Row {
+        name: "label-selection",
+        existing: &[0, 0],
+        port: 8080,
+        is_own: true,
+        pods: 0,
+        sizes: &[0],
+        writes: (0, 1, 1),
+    },
+    Row {
         name: "placeholder",
         existing: &[5],
         port: 8080,
@@ -115,28 +125,43 @@ async fn existing_slices_are_reused_with_the_fewest_writes() -> Result<()> {
     controller.wait_ready().await?;
     for (scene, row) in scenes.iter().zip(&ROWS) {
         scene.accepted_until("web", "True", "Served").await?;
-        let sizes = |slices: &[EndpointSlice]| {
-            let mut sizes: Vec<_> = slices.iter().map(|slice| slice.endpoints.len()).collect();
-            sizes.sort_unstable_by(|a, b| b.cmp(a));
-            sizes
-        };
         scene
             .slices_until("web", row.name, |slices| sizes(slices) == row.sizes)
             .await?;
-        assert_eq!(writes(&server, &scene.namespace)?, row.writes, "{}", row.name);
+        assert_eq!(
+            slice_writes(&server, &scene.namespace)?,
+            row.writes,
+            "{}",
+            row.name
+        );
     }
+    drop(controller);
+
+    // The flag, on the first row's 250 pods.
+    let args = ["--max-endpoints-per-slice", "80"];
+    let controller = Controller::start(&kubeconfig, server.folder(), "eighty", &args)?;
+    controller.wait_ready().await?;
+    scenes[0]
+        .service("eighty", json!({"spec": {"selector": {"app": "web"}}}))
+        .await?;
+    scenes[0]
+        .slices_until("eighty", "250 endpoints by 80", |slices| {
+            sizes(slices) == [80, 80, 80, 10]
+        })
+        .await?;
     Ok(())
+}
+
+fn sizes(slices: &[EndpointSlice]) -> Vec<usize> {
+    let mut sizes: Vec<_> = slices.iter().map(|slice| slice.endpoints.len()).collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes
 }
 
 async fn prepare_row(scene: &Scene, row: &Row) -> Result<()> {
     let service = scene.service("web", json!({})).await?;
     let total = row.pods.max(row.existing.iter().sum());
-    let address = |n: usize| format!("10.1.{}.{}", 1 + n / 200, 1 + n % 200);
-    stream::iter(0..row.pods)
-        .map(|n| async move { scene.pod(&format!("web-{n:03}"), "web", &[&address(n)]).await })
-        .buffer_unordered(16)
-        .try_collect::<()>()
-        .await?;
+    pods(scene, row.pods).await?;
     let pods: BTreeMap<String, Pod> = scene
         .api::<Pod>()
         .list(&kube::api::ListParams::default())
@@ -155,6 +180,19 @@ async fn prepare_row(scene: &Scene, row: &Row) -> Result<()> {
         write_as_the_go_original(scene, &service, row, these).await?;
     }
     Ok(())
+}
+
+fn address(n: usize) -> String {
+    format!("10.1.{}.{}", 1 + n / 200, 1 + n % 200)
+}
+
+/// Ready pods `web-000`, `web-001` and so on.
+async fn pods(scene: &Scene, count: usize) -> Result<()> {
+    stream::iter(0..count)
+        .map(|n| async move { scene.pod(&format!("web-{n:03}"), "web", &[&address(n)]).await })
+        .buffer_unordered(16)
+        .try_collect()
+        .await
 }
 
 /// Field by field what the Go original wrote, with the resourceVersion in targetRef.
@@ -198,17 +236,113 @@ async fn write_as_the_go_original(
     Ok(())
 }
 
-/// Creates, updates and deletes of slices in a namespace by the controller.
-fn writes(server: &Apiserver, namespace: &str) -> Result<(usize, usize, usize)> {
-    let log = std::fs::read_to_string(server.audit_log())?;
-    let requests: Vec<Value> = log
-        .lines()
-        .filter(|line| line.contains("multus-service:multus-service-controller"))
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|r: &Value| {
-            r["objectRef"]["resource"] == "endpointslices" && r["objectRef"]["namespace"] == namespace
+/// What each edit of a Service with 250 endpoints costs in creates, updates and deletes, added up.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("edits").await?;
+    let writes = || slice_writes(bed.server, &scene.namespace);
+    pods(&scene, 250).await?;
+    scene.service("web", json!({})).await?;
+    let is_full = |slices: &[EndpointSlice]| sizes(slices) == [100, 100, 50];
+    scene.slices_until("web", "three slices", is_full).await?;
+    assert_eq!(writes()?, (3, 0, 0));
+
+    let label = json!({"metadata": {"labels": {"foo": "bar"}}});
+    scene.patch::<Service>("web", label).await?;
+    let is_labelled = |slice: &EndpointSlice| {
+        let labels = slice.metadata.labels.as_ref();
+        labels.is_some_and(|labels| labels.contains_key("foo"))
+    };
+    scene
+        .slices_until("web", "the label everywhere", |slices| {
+            is_full(slices) && slices.iter().all(is_labelled)
         })
+        .await?;
+    assert_eq!(writes()?, (3, 3, 0), "ServicesLabelsUpdating");
+
+    // Reserved labels alone are no reason to write; the edit after them proves that they were seen.
+    let reserved =
+        json!({"metadata": {"labels": {names::SERVICE_NAME_LABEL: "evil", names::MANAGED_BY_LABEL: "evil"}}});
+    scene.patch::<Service>("web", reserved).await?;
+    let port = json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 81}]}});
+    scene.patch::<Service>("web", port).await?;
+    let is_moved = |slice: &EndpointSlice| {
+        slice
+            .ports
+            .as_ref()
+            .is_some_and(|ports| ports[0].port == Some(81))
+    };
+    scene
+        .slices_until("web", "the other port everywhere", |slices| {
+            is_full(slices) && slices.iter().all(is_moved)
+        })
+        .await?;
+    assert_eq!(
+        writes()?,
+        (3, 6, 0),
+        "EndpointSlicesUpdating, ServicesReservedLabels"
+    );
+
+    let nobody = json!({"spec": {"selector": {"app": "nobody"}}});
+    scene.patch::<Service>("web", nobody).await?;
+    scene
+        .slices_until("web", "a placeholder", |slices| sizes(slices) == [0])
+        .await?;
+    assert_eq!(writes()?, (3, 7, 2), "Reconcile1EndpointSlice");
+
+    // Being deleted, but held by a finalizer: the slices are the garbage collector's now.
+    let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    scene.patch::<Service>("web", hold).await?;
+    let services = scene.api::<Service>();
+    services.delete("web", &DeleteParams::default()).await?;
+    let everybody = json!({"spec": {"selector": {"app": "web"}}});
+    scene.patch::<Service>("web", everybody).await?;
+    scene
+        .service("after", json!({"spec": {"selector": {"app": "web"}}}))
+        .await?;
+    scene.slices_until("after", "three slices", is_full).await?;
+    assert_eq!(writes()?, (6, 7, 2), "SyncServicePendingDeletion");
+    scene
+        .patch::<Service>("web", json!({"metadata": {"finalizers": null}}))
+        .await?;
+    scene.slices_until("web", "nothing", <[_]>::is_empty).await?;
+    Ok(())
+}
+
+/// Pods that give one port name five numbers: a slice per number, each made by one create.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_port_name_with_five_numbers_is_five_slices() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("named").await?;
+    for n in 0..20_usize {
+        let ports = json!([{"name": "http", "containerPort": 8080 + n % 5}]);
+        let pod = json!({
+            "metadata": {"name": format!("web-{n}"), "labels": {"app": "web"},
+                "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&[&address(n)])}},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "localhost/none", "ports": ports}]},
+        });
+        scene
+            .api::<Pod>()
+            .create(&PostParams::default(), &serde_json::from_value(pod)?)
+            .await?;
+        scene
+            .pod_status(&format!("web-{n}"), "True", "2026-01-01T00:00:00Z")
+            .await?;
+    }
+    let named = json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]}});
+    scene.service("web", named).await?;
+    let slices = scene
+        .slices_until("web", "five slices of four", |slices| sizes(slices) == [4; 5])
+        .await?;
+    let mut numbers: Vec<_> = slices
+        .iter()
+        .flat_map(|slice| slice.ports.iter().flatten().filter_map(|port| port.port))
         .collect();
-    let count = |verb: &str| requests.iter().filter(|r| r["verb"] == verb).count();
-    Ok((count("create"), count("update"), count("delete")))
+    numbers.sort_unstable();
+    assert_eq!(numbers, [8080, 8081, 8082, 8083, 8084]);
+    assert_eq!(slice_writes(bed.server, &scene.namespace)?, (5, 0, 0));
+    Ok(())
 }

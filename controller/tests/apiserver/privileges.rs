@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::bed::audit::{own_writes, requests};
 use crate::bed::{Controller, Scene};
 use crate::leaving::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
 use e2e::apiserver::Options;
+use e2e::audit::Request;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
-
-const ACCOUNT: &str = "system:serviceaccount:multus-service:multus-service-controller";
 
 /// (group, resource with subresource, verb).
 type Use = (String, String, String);
@@ -53,22 +53,15 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     let before = requests(&server)?.len();
     tokio::time::sleep(Duration::from_secs(15)).await;
     let later: Vec<_> = requests(&server)?.split_off(before);
-    let writes: Vec<_> = later
-        .iter()
-        .filter(|r| is_write(r) && r["objectRef"]["resource"] != "leases")
-        .collect();
-    assert_eq!(writes, [] as [&Value; 0], "idle");
+    assert_eq!(own_writes(&later), [] as [&Request; 0], "idle");
     assert!(
-        later.iter().any(|r| r["objectRef"]["resource"] == "leases"),
+        later.iter().any(|r| r.resource == "leases"),
         "but it renews its lease"
     );
 
     let all = requests(&server)?;
-    let forbidden: Vec<_> = all
-        .iter()
-        .filter(|r| r["responseStatus"]["code"] == 403)
-        .collect();
-    assert_eq!(forbidden, [] as [&Value; 0]);
+    let forbidden: Vec<_> = all.iter().filter(|request| request.code == 403).collect();
+    assert_eq!(forbidden, [] as [&Request; 0]);
     let used: BTreeSet<Use> = all.iter().map(used).collect();
     let granted = granted()?;
     let unused: Vec<_> = granted.difference(&used).collect();
@@ -76,28 +69,14 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     Ok(())
 }
 
-fn requests(server: &e2e::apiserver::Apiserver) -> Result<Vec<Value>> {
-    let log = std::fs::read_to_string(server.audit_log())?;
-    let lines = log.lines().filter(|line| line.contains(ACCOUNT));
-    // The last line may be half written.
-    Ok(lines
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|r| r["user"]["username"] == ACCOUNT)
-        .collect())
-}
-
-fn is_write(request: &Value) -> bool {
-    !matches!(request["verb"].as_str(), Some("get" | "list" | "watch"))
-}
-
-fn used(request: &Value) -> Use {
-    let object = &request["objectRef"];
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let resource = match object["subresource"].as_str() {
-        Some(sub) => format!("{}/{sub}", text(&object["resource"])),
-        None => text(&object["resource"]),
-    };
-    (text(&object["apiGroup"]), resource, text(&request["verb"]))
+fn used(request: &Request) -> Use {
+    let Request {
+        group,
+        resource,
+        verb,
+        ..
+    } = request.clone();
+    (group, resource, verb)
 }
 
 fn granted() -> Result<BTreeSet<Use>> {

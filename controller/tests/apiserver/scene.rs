@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use api::names;
 use e2e::apiserver::Apiserver;
 use e2e::wait;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectList, Patch, PatchParams, PostParams};
@@ -31,6 +31,14 @@ impl Scene {
         };
         scene.network("testnet1").await?;
         Ok(scene)
+    }
+
+    /// Waits until kube-controller-manager has made the service account without which no pod is admitted.
+    pub(crate) async fn default_account(&self) -> Result<()> {
+        wait::eventually(SOON, "the default service account", async || {
+            Ok(self.api::<ServiceAccount>().get_opt("default").await?.map(drop))
+        })
+        .await
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -126,7 +134,18 @@ impl Scene {
     }
 
     pub(crate) async fn pod_status(&self, name: &str, ready: &str, since: &str) -> Result<()> {
-        let status = json!({"status": {"phase": "Running", "podIP": "10.128.0.5", "podIPs": [{"ip": "10.128.0.5"}],
+        self.pod_status_at(name, ready, since, "10.128.0.5").await
+    }
+
+    /// [`Self::pod_status`] with an address on the cluster network.
+    pub(crate) async fn pod_status_at(
+        &self,
+        name: &str,
+        ready: &str,
+        since: &str,
+        address: &str,
+    ) -> Result<()> {
+        let status = json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since}]}});
         self.api::<Pod>()
             .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))

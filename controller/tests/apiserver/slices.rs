@@ -1,11 +1,13 @@
 //! Slices follow Services and pods, and go when they must.
 
 use crate::bed::Bed;
+use crate::bed::audit::slice_writes;
 use anyhow::Result;
 use api::names;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
+use std::time::Instant;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
@@ -198,5 +200,91 @@ async fn a_slice_that_somebody_else_changes_or_deletes_is_mended() -> Result<()>
             slices.len() == 1 && slices[0].metadata.name.as_deref() != Some(&other)
         })
         .await?;
+    Ok(())
+}
+
+/// PodAdds-, PodUpdates- and PodDeleteBatching: each burst is one write at once and at most one per quarter second after it.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn pod_changes_close_together_are_few_writes() -> Result<()> {
+    const PODS: usize = 30;
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("batching").await?;
+    scene.service("web", json!({})).await?;
+    scene
+        .slices_until("web", "a placeholder", |slices| slices.len() == 1)
+        .await?;
+    let name = |n: usize| format!("web-{n}");
+    let all = |ready: bool| -> Vec<(String, bool)> {
+        (0..PODS)
+            .map(|n| (format!("10.1.0.{}", 100 + n), ready))
+            .collect()
+    };
+    for burst in ["adds", "updates", "deletes"] {
+        let before = slice_writes(bed.server, &scene.namespace)?;
+        let started = Instant::now();
+        for n in 0..PODS {
+            match burst {
+                "adds" => scene.pod(&name(n), "web", &[&all(true)[n].0]).await?,
+                "updates" => {
+                    scene
+                        .pod_status(&name(n), "False", "2026-01-01T00:01:00Z")
+                        .await?;
+                }
+                _ => scene.delete_pod(&name(n)).await?,
+            }
+        }
+        let want = match burst {
+            "adds" => all(true),
+            "updates" => all(false),
+            _ => Vec::new(),
+        };
+        scene
+            .slices_until("web", burst, |slices| crate::bed::endpoints(slices) == want)
+            .await?;
+        let most = started.elapsed().as_millis() / 250 + 2;
+        let after = slice_writes(bed.server, &scene.namespace)?;
+        let writes = after.0 + after.1 + after.2 - before.0 - before.1 - before.2;
+        assert!(
+            (1..=most).contains(&(writes as u128)),
+            "{burst}: {writes} writes in {:?}",
+            started.elapsed()
+        );
+    }
+    Ok(())
+}
+
+/// A Service with neither selector is its author's: whatever slices it has, by whoever, are left alone.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_service_that_selects_nothing_causes_no_slice_request() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("unselected").await?;
+    scene.service("web", json!({"spec": {"selector": null}})).await?;
+    scene.accepted_until("web", "True", "NoSelector").await?;
+    assert_eq!(slice_writes(bed.server, &scene.namespace)?, (0, 0, 0));
+    Ok(())
+}
+
+/// A third of the pods is not ready, and all are published as ready.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn not_ready_addresses_are_published_when_asked() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("published").await?;
+    let mut want = Vec::new();
+    for n in 0..6 {
+        let (name, address) = (format!("web-{n}"), format!("10.1.0.{}", 10 + n));
+        scene.pod(&name, "web", &[&address]).await?;
+        if n % 3 == 0 {
+            scene.pod_status(&name, "False", "2026-01-01T00:01:00Z").await?;
+        }
+        want.push(address);
+    }
+    let published = json!({"spec": {"publishNotReadyAddresses": true}});
+    scene.service("web", published).await?;
+    let want: Vec<_> = want.iter().map(|address| (address.as_str(), true)).collect();
+    scene.endpoints_until("web", &want).await?;
+    assert_eq!(slice_writes(bed.server, &scene.namespace)?, (1, 0, 0));
     Ok(())
 }

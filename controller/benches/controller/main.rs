@@ -1,0 +1,77 @@
+//! What the controller costs on a real etcd and kube-apiserver: latency, cold start, writes, idle, memory. `make bench-controller`
+//!
+//! Prints a Markdown table. Every figure that has a budget has its yardstick measured in the same run, so that it is a ratio and not a
+//! property of the machine. Pods are objects that no kubelet runs: this is about the API, not about nodes. `BENCH_QUICK=1` leaves the
+//! last 40,000 pods out.
+
+#[path = "../../tests/apiserver/bed.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "shared with the tests, which use more of it"
+)]
+mod bed;
+mod cold;
+mod cost;
+mod latency;
+mod load;
+mod rolling;
+
+use anyhow::Result;
+use bed::{Scene, prepare};
+use cost::{idle, memory};
+use e2e::apiserver::{Apiserver, Options};
+use load::{SERVICES, crowd, populate, start, until_slices};
+use std::time::Duration;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    println!("commit {}\n", commit());
+    println!("| what | result | yardstick in the same run, budget |\n|---|---|---|");
+    few_services().await?;
+    many_services().await
+}
+
+async fn few_services() -> Result<()> {
+    let server = Apiserver::start(Options::default()).await?;
+    let kubeconfig = prepare(&server).await?;
+    let scene = Scene::new(&server, "small").await?;
+    populate(&scene, 50).await?;
+    let controller = start(&server, &kubeconfig).await?;
+    until_slices(&scene, 50).await?;
+    latency::pod_ready_to_slice(&scene, "50 Services").await?;
+    rolling::flip(&server, &scene).await?;
+    rolling::restart(&server, &scene).await?;
+    idle(&server, &controller).await
+}
+
+async fn many_services() -> Result<()> {
+    let server = Apiserver::start(Options::default()).await?;
+    let kubeconfig = prepare(&server).await?;
+    let scene = Scene::new(&server, "large").await?;
+    populate(&scene, SERVICES).await?;
+    let controller = cold::start(&server, &scene, &kubeconfig).await?;
+    memory(&controller, "10,000 pods", "budget 60 MB")?;
+    latency::pod_ready_to_slice(&scene, "1,000 Services").await?;
+    if std::env::var_os("BENCH_QUICK").is_none() {
+        crowd(&scene, 40_000).await?;
+        // The last pods may still be on their way.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        memory(&controller, "50,000 pods", "")?;
+    }
+    Ok(())
+}
+
+/// One line of the table, as soon as it is known.
+fn row(what: &str, result: &str, yardstick: &str) {
+    println!("| {what} | {result} | {yardstick} |");
+}
+
+fn commit() -> String {
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,236 @@
+//! An API server that is away, has forgotten, refuses or is contended for: the controller converges and loses nothing.
+
+use std::time::Duration;
+
+use crate::bed::audit::slice_requests;
+use crate::bed::{Bed, Controller, Scene};
+use crate::leaving::own_server;
+use anyhow::Result;
+use e2e::apiserver::{Apiserver, Options};
+use e2e::wait;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::json;
+
+/// kube-apiserver is killed amid changes and comes back ninety seconds later.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn ninety_seconds_without_an_api_server_lose_nothing() -> Result<()> {
+    let (mut server, kubeconfig) = own_server(Options::default()).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "outage", &[])?;
+    controller.wait_ready().await?;
+    let scene = Scene::new(&server, "outage").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // The change and the outage at once: the write may be under way.
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    server.stop_apiserver();
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    server.start_apiserver().await?;
+    scene.pod("web-3", "web", &["10.1.0.4"]).await?;
+    scene
+        .endpoints_until(
+            "web",
+            &[("10.1.0.2", true), ("10.1.0.3", true), ("10.1.0.4", true)],
+        )
+        .await?;
+    assert!(
+        !controller.has_ended(),
+        "nobody else could take the lease, so there is no reason to exit"
+    );
+    assert_eq!(scene.slices("web").await?.len(), 1, "nothing was created twice");
+    Ok(())
+}
+
+/// The controller sleeps through changes, and the restarted API server no longer knows the version it last saw: 410 Gone.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_watch_that_has_expired_lists_anew() -> Result<()> {
+    let (mut server, kubeconfig) = own_server(Options::default()).await?;
+    let args = ["--leader-elect", "false"];
+    let controller = Controller::start(&kubeconfig, server.folder(), "expired", &args)?;
+    controller.wait_ready().await?;
+    let scene = Scene::new(&server, "expired").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    scene
+        .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
+        .await?;
+    controller.signal("STOP")?;
+    // An addition, a change and a deletion that no watch will ever tell.
+    scene.pod("web-3", "web", &["10.1.0.4"]).await?;
+    scene.pod_status("web-2", "False", "2026-01-01T00:01:00Z").await?;
+    scene.delete_pod("web-1").await?;
+    server.stop_apiserver();
+    server.start_apiserver().await?;
+    controller.signal("CONT")?;
+    scene
+        .endpoints_until("web", &[("10.1.0.3", false), ("10.1.0.4", true)])
+        .await?;
+    let log = std::fs::read_to_string(&controller.log)?;
+    assert!(
+        log.contains("too old resource version") || log.contains("Expired"),
+        "no watch expired:\n{log}"
+    );
+    assert!(!controller.has_ended());
+    Ok(())
+}
+
+/// Waits until the API server has answered a slice write of a namespace with this status.
+async fn until_answered(server: &Apiserver, namespace: &str, status: u16) -> Result<()> {
+    let what = format!("a slice write to be answered with {status}");
+    wait::eventually(Duration::from_secs(30), &what, async || {
+        let found = slice_requests(server, namespace)?
+            .iter()
+            .any(|request| request.is_write() && request.code == status);
+        Ok(found.then_some(()))
+    })
+    .await
+}
+
+/// Makes the pod unready and ready again, for ever.
+async fn flip(scene: &Scene) -> Result<()> {
+    for n in 0_u32.. {
+        let ready = if n % 2 == 0 { "False" } else { "True" };
+        let since = format!("2026-01-01T00:{:02}:{:02}Z", n / 60 % 60, n % 60);
+        scene.pod_status("web-1", ready, &since).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    Ok(())
+}
+
+/// Another client writes the slice all the time: the controller's writes conflict, and it wins in the end.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn conflicting_writes_converge() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("conflict").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let name = slices[0].metadata.name.clone().unwrap_or_default();
+    let meddle = async {
+        for n in 0_u32.. {
+            let note = json!({"metadata": {"annotations": {"meddler": n.to_string()}}});
+            scene.patch::<EndpointSlice>(&name, note).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        ended = meddle => ended?,
+        ended = flip(&scene) => ended?,
+        seen = until_answered(bed.server, &scene.namespace, 409) => seen?,
+    }
+    scene.pod_status("web-1", "False", "2026-01-02T00:00:00Z").await?;
+    let slices = scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    let note = slices[0]
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get("meddler"));
+    assert!(note.is_some(), "what others annotate stays");
+    Ok(())
+}
+
+/// One priority level of one seat for the slice writes of a namespace, by the controller and by user `crowd`. The API server lets a
+/// lone request pass whatever the limit, so it takes a crowd to be turned away.
+async fn narrow(scene: &Scene) -> Result<()> {
+    let name = scene.namespace.as_str();
+    let level = json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited":
+        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}}});
+    let levels: Api<PriorityLevelConfiguration> = Api::all(scene.client.clone());
+    levels
+        .create(&PostParams::default(), &serde_json::from_value(level)?)
+        .await?;
+    let schema = json!({"metadata": {"name": name}, "spec": {
+        "matchingPrecedence": 2, "priorityLevelConfiguration": {"name": name},
+        "rules": [{
+            "subjects": [
+                {"kind": "ServiceAccount", "serviceAccount": {"namespace": "multus-service", "name": "multus-service-controller"}},
+                {"kind": "User", "user": {"name": "crowd"}},
+            ],
+            "resourceRules": [{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "namespaces": [name],
+                "verbs": ["create", "update", "delete"]}]}]}});
+    let schemas: Api<FlowSchema> = Api::all(scene.client.clone());
+    schemas
+        .create(&PostParams::default(), &serde_json::from_value(schema)?)
+        .await?;
+    Ok(())
+}
+
+/// Asks without a pause, with many requests at once; what is answered does not matter. Never returns.
+async fn crowd(server: &Apiserver, namespace: &str) -> Result<()> {
+    let client = server.client_as("crowd", &[]).await?;
+    let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
+    let slice: EndpointSlice = serde_json::from_value(
+        json!({"metadata": {"generateName": "crowd-"}, "addressType": "IPv4", "endpoints": []}),
+    )?;
+    let one = async || {
+        loop {
+            // Forbidden when it gets a seat, turned away when not.
+            let _ = slices.create(&PostParams::default(), &slice).await;
+        }
+    };
+    futures::future::join_all((0..16).map(|_| one())).await;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn throttled_writes_are_tried_again_and_delay_nobody_else() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let (scene, other) = (bed.scene("throttled").await?, bed.scene("free").await?);
+    for scene in [&scene, &other] {
+        scene.service("web", json!({})).await?;
+        scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+        scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    }
+    narrow(&scene).await?;
+    let both = [("10.1.0.2", true), ("10.1.0.3", true)];
+    tokio::select! {
+        ended = crowd(bed.server, &scene.namespace) => ended?,
+        done = async {
+            tokio::select! {
+                ended = flip(&scene) => ended?,
+                seen = until_answered(bed.server, &scene.namespace, 429) => seen?,
+            }
+            other.pod("web-2", "web", &["10.1.0.3"]).await?;
+            other.endpoints_until("web", &both).await?;
+            scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+            scene.pod_status("web-1", "True", "2026-01-02T00:00:00Z").await
+        } => done?,
+    }
+    scene.endpoints_until("web", &both).await?;
+    Ok(())
+}
+
+/// The slice goes at the moment it is to be updated.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_slice_deleted_under_a_write_is_made_anew() -> Result<()> {
+    let scene = Bed::shared().await?.scene("vanished").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    for round in 0..5 {
+        let slices: Api<EndpointSlice> = scene.api();
+        let ready = if round % 2 == 0 { "False" } else { "True" };
+        let since = format!("2026-01-01T00:0{}:00Z", round + 1);
+        let parameters = DeleteParams::default();
+        let all = ListParams::default();
+        let (flipped, deleted) = tokio::join!(
+            scene.pod_status("web-1", ready, &since),
+            slices.delete_collection(&parameters, &all)
+        );
+        flipped?;
+        deleted?;
+        scene
+            .endpoints_until("web", &[("10.1.0.2", ready == "True")])
+            .await?;
+    }
+    assert_eq!(scene.slices("web").await?.len(), 1);
+    Ok(())
+}
