@@ -82,7 +82,7 @@ async fn a_watch_that_has_expired_lists_anew() -> Result<()> {
 /// Waits until the API server has answered a slice write of a namespace with this status.
 async fn until_answered(server: &Apiserver, namespace: &str, status: u16) -> Result<()> {
     let what = format!("a slice write to be answered with {status}");
-    wait::eventually(Duration::from_secs(30), &what, async || {
+    wait::eventually(Duration::from_mins(2), &what, async || {
         let found = slice_requests(server, namespace)?
             .iter()
             .any(|request| request.is_write() && request.code == status);
@@ -174,7 +174,7 @@ async fn crowd(server: &Apiserver, namespace: &str) -> Result<()> {
             let _ = slices.create(&PostParams::default(), &slice).await;
         }
     };
-    futures::future::join_all((0..16).map(|_| one())).await;
+    futures::future::join_all((0..32).map(|_| one())).await;
     Ok(())
 }
 
