@@ -12,8 +12,12 @@ mod bed;
 mod case;
 #[path = "netns/change.rs"]
 mod change;
+#[path = "netns/cleaning.rs"]
+mod cleaning;
 #[path = "netns/cluster.rs"]
 mod cluster;
+#[path = "netns/crash.rs"]
+mod crash;
 #[path = "netns/differential.rs"]
 mod differential;
 #[path = "netns/forward.rs"]

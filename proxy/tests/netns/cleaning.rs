@@ -1,0 +1,125 @@
+//! The `cleanup` subcommand on a node with many pods, some of which go meanwhile.
+
+use async_trait::async_trait;
+use proxy::cleanup::{Outcome, cleanup};
+use proxy::netns::Netns;
+use proxy::sandbox::{self, Sandbox, SandboxSource};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const PODS: usize = 100;
+
+/// Namespaces with rules and routes of ours in both variants, as sandboxes of a runtime.
+struct Node {
+    names: Vec<String>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let name = |n| format!("mspnet{}xclean{n}", std::process::id());
+        let node = Self {
+            names: (0..PODS).map(name).collect(),
+        };
+        for name in &node.names {
+            sh(&format!("ip netns add {name}"));
+            sh(&format!("ip netns exec {name} sh -ec '{FILL}'"));
+        }
+        node
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+const FILL: &str =
+    "ip link set lo up; ip route add 172.30.0.10 dev lo proto 77; ip route add 172.30.0.11 dev lo
+for v in nft legacy; do export XTABLES_LOCKFILE=/proc/self/ns/net; iptables-$v-restore --noflush <<EOR
+*nat
+:MSP-SERVICES - [0:0]
+:MSP-SVC-A - [0:0]
+:OWNERS - [0:0]
+-A OUTPUT -j MSP-SERVICES
+-A OUTPUT -j OWNERS
+-A MSP-SERVICES -d 172.30.0.10 -j MSP-SVC-A
+-A MSP-SVC-A -p tcp -j DNAT --to-destination 10.1.0.2:80
+COMMIT
+EOR
+done";
+
+#[async_trait]
+impl SandboxSource for Node {
+    async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
+        let others = ["gone-before".to_owned(), "host-network".to_owned()];
+        Ok(self.names.iter().cloned().chain(others).collect())
+    }
+
+    async fn of_pod(&self, _: &str) -> Result<Sandbox, sandbox::Error> {
+        Err(sandbox::Error::NotReady)
+    }
+
+    async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
+        match id {
+            "host-network" => Ok(PathBuf::from("/proc/self/ns/net")),
+            _ => Ok(PathBuf::from(format!("/run/netns/{id}"))),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and network namespaces: make test-netns"]
+async fn a_hundred_pods_are_clean_in_time_though_some_go_meanwhile() {
+    let node = Node::new();
+    let vanishing: Vec<String> = node.names.iter().step_by(10).cloned().collect();
+    let began = Instant::now();
+    let removing = std::thread::spawn(move || {
+        for name in vanishing {
+            sh(&format!("ip netns del {name}"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let outcome = cleanup(&node).await.unwrap();
+    let took = began.elapsed();
+    removing.join().unwrap();
+    assert_eq!(
+        outcome,
+        Outcome {
+            clean: PODS + 2,
+            failed: 0
+        }
+    );
+    println!("{PODS} namespaces cleaned in {took:?}");
+    // The operator waits ten minutes for a node; this is for a machine that does much else.
+    assert!(took < Duration::from_secs(120), "{took:?}");
+    for name in &node.names {
+        let path = format!("/run/netns/{name}");
+        let Ok(netns) = Netns::open(Path::new(&path)) else {
+            continue;
+        };
+        let left = netns
+            .run(|| sh("ip route show; iptables-nft -t nat -S; XTABLES_LOCKFILE=/proc/self/ns/net iptables-legacy -t nat -S"))
+            .unwrap();
+        assert!(
+            !left.contains("MSP-") && !left.contains("proto 77"),
+            "{name}: {left}"
+        );
+        assert_eq!(left.matches("-A OUTPUT -j OWNERS").count(), 2, "{name}: {left}");
+        assert!(left.contains("172.30.0.11 dev lo"), "{name}: {left}");
+    }
+}
+
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,106 @@
+//! A writer that is killed at any instant, also between two writes.
+
+use super::bed::{Bed, Pod, address};
+use super::case::{Kind, for_every_backend};
+use super::cluster::{Service, rules};
+use super::probe::{Outcome, Server, ask};
+use api::network_status::NetworkStatus;
+use proxy::backend::Held;
+use rules::{Family, PodRules, Protocol};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+for_every_backend![a_writer_killed_at_any_instant_loses_no_connection];
+
+/// Tell the child which namespace to write into, and how.
+const NETNS: &str = "MSP_CRASH_NETNS";
+const KIND: &str = "MSP_CRASH_KIND";
+
+fn web() -> Service {
+    Service::new("web", 10)
+}
+
+fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
+    rules(client, &[web().ready(hosts), Service::new("empty", 11)])
+}
+
+/// The process that is killed: adopts, then writes one change after the other. Does nothing unless the other test starts it.
+#[test]
+#[ignore = "started by a_writer_killed_at_any_instant_loses_no_connection"]
+fn writer() {
+    let Ok(netns) = std::env::var(NETNS) else { return };
+    let name = std::env::var(KIND).unwrap();
+    let kind = Kind::ALL
+        .into_iter()
+        .find(|kind| format!("{kind:?}") == name)
+        .unwrap();
+    let status = |network: &str, interface: &str, number: u8| NetworkStatus {
+        network: network.to_owned(),
+        interface: interface.to_owned(),
+        addresses: Family::ALL.map(|family| address(number, family, 7)).to_vec(),
+    };
+    let client = Pod {
+        netns,
+        host: 7,
+        status: vec![status("web/macvlan1", "net1", 1)],
+    };
+    let mut held = Held::Unknown;
+    for round in 0..1000 {
+        let hosts: &[u8] = if round % 2 == 0 { &[2, 3] } else { &[3] };
+        held = Held::Exactly(client.apply(kind, &held, &wanted(&client, hosts)).rules);
+    }
+}
+
+fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+    let last = wanted(&client, &[3]);
+    client.apply(kind, &Held::Nothing, &last);
+    let fresh = client.state();
+
+    let vip = web().at(Family::V4, 80);
+    let stop = AtomicBool::new(false);
+    let (answered, lost) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            client.run(|| {
+                let (mut answered, mut lost) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match ask(Protocol::Tcp, vip) {
+                        Outcome::Answered(..) => answered += 1,
+                        other => lost.push(other),
+                    }
+                }
+                (answered, lost)
+            })
+        });
+        for round in 0..25 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "crash::writer", "--ignored", "--nocapture"])
+                .env(NETNS, &client.netns)
+                .env(KIND, format!("{kind:?}"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // From before it wrote anything to well after, in steps that no run of a program divides.
+            std::thread::sleep(Duration::from_millis(7 + 13 * round % 97));
+            assert_eq!(child.try_wait().unwrap(), None, "it wrote until it was killed");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    assert!(answered > 100, "{answered} only");
+    assert_eq!(lost, []);
+    // The last one killed may have left a program running.
+    std::thread::sleep(Duration::from_millis(500));
+    client.apply(kind, &Held::Unknown, &last);
+    assert_eq!(
+        client.state(),
+        fresh,
+        "what is left of the killed writers is corrected"
+    );
+}
