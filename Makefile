@@ -63,6 +63,10 @@ test-netns: ## Rules and routes on real packets, in network namespaces (root)
 test-apiserver: ## Controller and operator on a real kube-apiserver
 	.ci/levels apiserver
 
+.PHONY: soak
+soak: ## Churn of pods, Services and endpoints under load on the cluster, for SOAK_MINUTES (30); no part of `make test` (root)
+	cargo test --locked --workspace --test soak -- --ignored --nocapture
+
 .PHONY: test-e2e
 test-e2e: ## The whole system on the two-node cluster (root)
 	.ci/levels e2e

@@ -96,7 +96,7 @@ async fn a_hundred_pods_are_clean_in_time_though_some_go_meanwhile() {
     );
     println!("{PODS} namespaces cleaned in {took:?}");
     // The operator waits ten minutes for a node; this is for a machine that does much else.
-    assert!(took < Duration::from_secs(120), "{took:?}");
+    assert!(took < Duration::from_mins(2), "{took:?}");
     for name in &node.names {
         let path = format!("/run/netns/{name}");
         let Ok(netns) = Netns::open(Path::new(&path)) else {

@@ -56,8 +56,8 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
-    let last = wanted(&client, &[3]);
-    client.apply(kind, &Held::Nothing, &last);
+    let final_rules = wanted(&client, &[3]);
+    client.apply(kind, &Held::Nothing, &final_rules);
     let fresh = client.state();
 
     let vip = web().at(Family::V4, 80);
@@ -97,7 +97,7 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     assert_eq!(lost, []);
     // The last one killed may have left a program running.
     std::thread::sleep(Duration::from_millis(500));
-    client.apply(kind, &Held::Unknown, &last);
+    client.apply(kind, &Held::Unknown, &final_rules);
     assert_eq!(
         client.state(),
         fresh,

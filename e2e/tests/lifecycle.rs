@@ -1,0 +1,148 @@
+//! The proxy's life on the two-node cluster: what happens to it, no connection notices; what others break, it mends; how it stands,
+//! it says; idle, it does nothing.
+//!
+//! The tests share one cluster and one installation and run one at a time, in the order of their names.
+
+#[path = "lifecycle/proxy.rs"]
+mod proxy;
+
+use anyhow::{Result, ensure};
+use api::names::{NAMESPACE, PROXY};
+use e2e::audit::{Log, service_account};
+use e2e::demo::{installed, scenario};
+use e2e::traffic::Traffic;
+use e2e::{cluster, wait};
+use proxy::Proxy;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a_the_node_says_how_it_stands() -> Result<()> {
+    installed()?;
+    let node = scenario::client()?.node;
+    wait::until(PATIENCE, "the condition of the proxy's own pod", || {
+        let [status, reason, message] = Proxy::on(&node)?.condition()?;
+        let reason = api::rules_applied::Reason::parse(&reason);
+        Ok(status == "True"
+            && reason.is_some_and(|reason| !reason.is_of_the_node())
+            && message.contains("pods with rules: "))
+    })?;
+    let state = Proxy::on(&node)?.state()?;
+    let client = state["pods"].as_array().into_iter().flatten();
+    let client: Vec<_> = client.filter(|pod| pod["pod"] == "demo/client").collect();
+    ensure!(
+        client.len() == 1
+            && client[0]["progress"] == "Applied"
+            && client[0]["services"][0]["applied"] == true,
+        "{state:#}"
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn b_what_others_break_in_a_pod_is_mended() -> Result<()> {
+    installed()?;
+    let client = scenario::client()?;
+    let netns = cluster::netns(&client.node, client.cluster_address)?;
+    let inside = |script: &str| {
+        cluster::node_exec(
+            &client.node,
+            &["nsenter", &format!("--net={netns}"), "sh", "-c", script],
+        )
+    };
+    // All of the routes: a list of one protocol leaves out the very words that are counted.
+    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
+    let ours = |line: &&str| {
+        ["proto 77", "MSP-", "multus-proxy"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    let count = |state: &str| state.lines().filter(ours).count();
+    let written = || -> Result<usize> { Ok(count(&inside(look)?)) };
+    let whole = written()?;
+    ensure!(whole > 0, "nothing of ours is there to be broken");
+    for harm in [
+        "nft flush ruleset",
+        "ip route flush proto 77",
+        "ip link set net1 down; ip link set net1 up",
+    ] {
+        let broken = inside(&format!("{harm}; {look}"))?;
+        ensure!(count(&broken) < whole, "{harm:?} breaks nothing");
+        let began = Instant::now();
+        wait::until(
+            Duration::from_secs(20),
+            &format!("what {harm:?} broke to be mended"),
+            || Ok(written()? == whole),
+        )?;
+        println!("{harm}: mended after {:.1?}", began.elapsed());
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn c_idle_it_does_nothing() -> Result<()> {
+    installed()?;
+    let node = scenario::client()?.node;
+    let proxy = Proxy::on(&node)?;
+    // A condition is written at most every ten seconds: what came before has been said by then.
+    std::thread::sleep(Duration::from_secs(15));
+    let log = Log::from_now(cluster::audit_log())?;
+    let before = proxy.usage()?;
+    let held = proxy.resources()?;
+    println!(
+        "descriptors {}, threads {}, KiB {}",
+        held.descriptors, held.threads, held.memory_kib
+    );
+    std::thread::sleep(Duration::from_secs(30));
+    let after = proxy.usage()?;
+    let own = after.own.saturating_sub(before.own);
+    let writes = log.writes_per_user()?;
+    let account = service_account(NAMESPACE, PROXY);
+    println!("idle for 30 s: {own:?} of CPU");
+    ensure!(!writes.contains_key(&account), "writes while idle: {writes:?}");
+    ensure!(
+        after.children_faults == before.children_faults,
+        "programs were run while idle"
+    );
+    // 0.2 % of a core are 60 ms; clock ticks are 10 ms.
+    ensure!(own <= Duration::from_millis(70), "{own:?} of CPU in 30 s");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn d_no_connection_notices_what_happens_to_the_proxy() -> Result<()> {
+    installed()?;
+    let client = scenario::client()?;
+    let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
+    let traffic = Traffic::start(&client, vip, 200)?;
+
+    for round in 0..3 {
+        let victim = Proxy::on(&client.node)?;
+        victim.kill()?;
+        println!("killed, round {round}");
+        victim.wait_for_another(PATIENCE)?;
+    }
+    let pod = Proxy::on(&client.node)?;
+    cluster::kubectl(&["-n", NAMESPACE, "delete", "pod", &pod.name])?;
+    pod.wait_for_another(PATIENCE)?;
+    println!("stopped and started");
+    proxy::set_backend("IPTables")?;
+    println!("rolled out with the other backend");
+    cluster::restart_kubelet(&client.node)?;
+    println!("kubelet restarted");
+    cluster::restart_runtime(&client.node)?;
+    println!("container runtime restarted");
+    proxy::set_backend("Auto")?;
+    println!("rolled back");
+
+    let report = traffic.stop()?;
+    println!("{report}");
+    ensure!(report.attempts > 1000 && report.failed == 0, "{report}");
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Churn of pods, Services and endpoints on the two-node cluster, under load, for as long as `SOAK_MINUTES` says (30 by default):
+//! no connection of somebody else fails, and afterwards everything is as it was.
+
+#[path = "lifecycle/proxy.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of the life cycle, which use more of it"
+)]
+mod proxy;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::demo::{installed, scenario};
+use e2e::traffic::Traffic;
+use e2e::{cluster, wait};
+use proxy::{Proxy, Resources};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const NODES: [&str; 2] = ["node1", "node2"];
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A process may keep a little more than at its start: allocators and thread pools fill up once.
+const MORE_DESCRIPTORS: u64 = 4;
+const MORE_THREADS: u64 = 4;
+const MORE_MEMORY_KIB: u64 = 12 << 10;
+
+/// What must be the same afterwards.
+struct Node {
+    proxy: Proxy,
+    resources: Resources,
+    namespaces: String,
+}
+
+impl Node {
+    fn look(name: &str) -> Result<Self> {
+        let proxy = Proxy::on(name)?;
+        Ok(Self {
+            resources: proxy.resources()?,
+            namespaces: cluster::node_exec(name, &["sh", "-c", "ls /run/netns | wc -l"])?,
+            proxy,
+        })
+    }
+}
+
+#[test]
+#[ignore = "takes half an hour: make soak"]
+fn churn_leaves_everything_as_it_was() -> Result<()> {
+    let minutes = std::env::var("SOAK_MINUTES").unwrap_or_else(|_| "30".to_owned());
+    let minutes: u64 = minutes.parse().context("SOAK_MINUTES is no number of minutes")?;
+    installed()?;
+    let client = scenario::client()?;
+    // Once before the first look: what fills up once is full then.
+    round(0)?;
+    let rules = rules_of(&client)?;
+    let before = NODES.map(Node::look).into_iter().collect::<Result<Vec<_>>>()?;
+
+    let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
+    let traffic = Traffic::start(&client, vip, 50)?;
+    let (began, mut rounds) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(60 * minutes) {
+        rounds += 1;
+        round(rounds)?;
+        println!("round {rounds} after {:.0?}", began.elapsed());
+    }
+    let report = traffic.stop()?;
+    println!("{rounds} rounds\n{report}");
+
+    let mut wrong = Vec::new();
+    if report.failed > 0 {
+        wrong.push(report.to_string());
+    }
+    for was in &before {
+        let name = &was.proxy.node;
+        wait::until(
+            PATIENCE,
+            &format!("the namespaces of {name} to be as many as before"),
+            || Ok(Node::look(name)?.namespaces == was.namespaces),
+        )?;
+        let is = Node::look(name)?;
+        println!("{name}: {:?} before, {:?} after", was.resources, is.resources);
+        if is.proxy.container != was.proxy.container {
+            wrong.push(format!("{name}: the proxy is another process"));
+        }
+        let (was, is) = (was.resources, is.resources);
+        if is.descriptors > was.descriptors + MORE_DESCRIPTORS
+            || is.threads > was.threads + MORE_THREADS
+            || is.memory_kib > was.memory_kib + MORE_MEMORY_KIB
+        {
+            wrong.push(format!("{name}: leaked: {was:?} before, {is:?} after"));
+        }
+    }
+    let drifted = rules_of(&client)?;
+    if drifted != rules {
+        wrong.push(format!(
+            "the rules of the client drifted:\n{rules}\n---\n{drifted}"
+        ));
+    }
+    println!("errors, leaks and drift: {}", wrong.len());
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Pods come, go and move; a Service comes, changes its port, loses its label, gets it back, and goes.
+fn round(number: u64) -> Result<()> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/soak/churn.yaml");
+    let manifest = manifest.display().to_string();
+    let kubectl = |args: &[&str]| cluster::kubectl(&[&["-n", scenario::NAMESPACE], args].concat());
+    cluster::kubectl(&["apply", "-f", &manifest])?;
+    kubectl(&["rollout", "status", "deployment/churn", "--timeout=120s"])?;
+    let vip = scenario::cluster_ip("churn")?.to_string();
+    let client = scenario::client()?;
+    wait::until(PATIENCE, "the churned Service to be served", || {
+        Ok(rules_of(&client)?.contains(&vip))
+    })?;
+    kubectl(&["scale", "deployment/churn", "--replicas=1"])?;
+    let port = format!(
+        r#"[{{"op":"replace","path":"/spec/ports/0/port","value":{}}}]"#,
+        8000 + number % 1000
+    );
+    kubectl(&["patch", "service", "churn", "--type=json", "-p", &port])?;
+    kubectl(&[
+        "label",
+        "service",
+        "churn",
+        "service.kubernetes.io/service-proxy-name-",
+    ])?;
+    wait::until(PATIENCE, "an unlabelled Service to be served no more", || {
+        Ok(!rules_of(&client)?.contains(&vip))
+    })?;
+    kubectl(&[
+        "label",
+        "service",
+        "churn",
+        "service.kubernetes.io/service-proxy-name=multus-proxy",
+    ])?;
+    kubectl(&["scale", "deployment/churn", "--replicas=4"])?;
+    kubectl(&["delete", "pods", "-l", "app=churn", "--grace-period=0", "--force"])?;
+    cluster::kubectl(&["delete", "-f", &manifest, "--timeout=120s"])?;
+    wait::until(PATIENCE, "the churned pods to be gone", || {
+        Ok(kubectl(&["get", "pods", "-l", "app=churn", "-o", "name"])?
+            .trim()
+            .is_empty())
+    })?;
+    wait::until(PATIENCE, "the churned Service to be gone", || {
+        Ok(!rules_of(&client)?.contains(&vip))
+    })
+}
+
+/// Everything of ours in a pod, without counters, sorted.
+fn rules_of(pod: &scenario::Attached) -> Result<String> {
+    let netns = cluster::netns(&pod.node, pod.cluster_address)?;
+    let list =
+        "ip route show proto 77; nft -s list ruleset; iptables-legacy-save 2>/dev/null | grep MSP-; true";
+    let listed = cluster::node_exec(
+        &pod.node,
+        &["nsenter", &format!("--net={netns}"), "sh", "-c", list],
+    )?;
+    let mut lines: Vec<_> = listed
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.sort_unstable();
+    Ok(lines.join("\n"))
+}
