@@ -17,6 +17,9 @@ const WORKERS: usize = 8;
 /// Longest time for one namespace.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a namespace may take from being unmounted to being gone.
+const VANISHING: Duration = Duration::from_millis(500);
+
 /// How it went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -49,11 +52,23 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Between the unmount and the removal of its file a namespace that goes is a plain file, which cannot be entered. One that stays
+    /// so is not taken for gone: that is how the directory looks when it is mounted without propagation.
+    fn may_be_absence(&self) -> bool {
+        matches!(self, Self::Netns(netns::Error::Enter(_)))
+    }
+}
+
 /// Cleans every pod of this node once.
 pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::Error> {
     let ids = sandboxes.ready().await?;
     let cleaned = stream::iter(ids).map(|id| async move {
-        let cleaned = clean(sandboxes, &id).await;
+        let mut cleaned = clean(sandboxes, &id).await;
+        if cleaned.as_ref().is_err_and(Error::may_be_absence) {
+            tokio::time::sleep(VANISHING).await;
+            cleaned = clean(sandboxes, &id).await;
+        }
         match &cleaned {
             Err(error) if !error.is_absence() => {
                 warn!(
