@@ -99,8 +99,26 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     std::thread::sleep(Duration::from_millis(500));
     client.apply(kind, &Held::Unknown, &final_rules);
     assert_eq!(
-        client.state(),
-        fresh,
+        decisive(kind, &client.state()),
+        decisive(kind, &fresh),
         "what is left of the killed writers is corrected"
     );
+    let again = client.apply(kind, &Held::Unknown, &final_rules);
+    assert!(!again.written, "the next proxy finds nothing to mend");
+}
+
+/// What says where flows go. nftables keeps the empty sets and the chains of every number of endpoints it has met, so of its tables
+/// only the elements count.
+fn decisive(kind: Kind, state: &str) -> Vec<String> {
+    if kind != Kind::Nftables {
+        return state.lines().map(str::to_owned).collect();
+    }
+    let of_a_vip = |line: &&str| line.contains("172.30.") || line.contains("fd00:96:");
+    let element = |line: &str| {
+        let line = line.trim().trim_start_matches("elements = { ");
+        line.trim_end_matches([',', ' ', '}']).to_owned()
+    };
+    let mut elements: Vec<_> = state.lines().filter(of_a_vip).map(element).collect();
+    elements.sort_unstable();
+    elements
 }
