@@ -17,7 +17,7 @@ fn containerd_2_serves_a_node() -> Result<()> {
         "jsonpath={range .items[*]}{.metadata.name}={.status.nodeInfo.containerRuntimeVersion} {end}";
     let versions = cluster::kubectl(&["get", "nodes", "-o", versions])?;
     ensure!(
-        versions.contains("node1=containerd://v2.") && versions.contains("node2=containerd://1.6."),
+        versions.contains("node1=containerd://2.") && versions.contains("node2=containerd://1.6."),
         "{versions}"
     );
     proof::slices_hold_second_network_addresses(narrator)?;
