@@ -27,7 +27,9 @@ pub enum Error {
 }
 
 /// Reads the configuration and makes the client; does not contact the API server yet.
-pub(crate) async fn connect(args: &ProcessArgs) -> Result<Client, Error> {
+pub async fn connect(args: &ProcessArgs) -> Result<Client, Error> {
+    // An error only says that a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = match &args.kubeconfig {
         Some(path) => from_file(path).await.map_err(|source| Error::Kubeconfig {
             path: path.clone(),

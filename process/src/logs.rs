@@ -1,18 +1,24 @@
 //! Log lines and traces.
 //!
-//! Writes to standard error. When `OTEL_EXPORTER_OTLP_ENDPOINT` is set (OpenTelemetry's own variable), spans also go there by OTLP.
+//! Writes to standard error, from a thread of its own: whoever reads it, the container runtime, may hang, and a full pipe must hold up
+//! a log line and nothing else. What does not fit is dropped. When `OTEL_EXPORTER_OTLP_ENDPOINT` is set (OpenTelemetry's own variable), spans also go there by OTLP.
 
 use crate::args::{LogFormat, ProcessArgs};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::sync::Arc;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 /// Environment variable that switches trace export on.
 const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// Lines kept for a reader that does not keep up.
+const BUFFERED_LINES: usize = 4096;
 
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +40,40 @@ pub enum Error {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Keeps trace export going; spans still in memory are sent when it is dropped.
-#[derive(Debug)]
-#[must_use = "spans are lost when this is dropped early"]
-pub struct Telemetry(Option<SdkTracerProvider>);
+/// Keeps logs and trace export going; lines and spans still in memory are written when it is dropped.
+#[must_use = "lines and spans are lost when this is dropped early"]
+pub struct Telemetry {
+    tracer: Option<SdkTracerProvider>,
+    filter: LogFilter,
+    _lines: WorkerGuard,
+}
+
+impl Telemetry {
+    /// Changes what is logged from now on.
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+}
+
+/// Changes what a running process logs.
+#[derive(Clone)]
+pub struct LogFilter(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl LogFilter {
+    /// Logs by this filter, spelled as `--log-level` is. What cannot be a filter changes nothing and is logged.
+    pub fn set(&self, filter: &str) {
+        let changed = EnvFilter::try_new(filter).map(|filter| (self.0)(filter));
+        match changed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, filter, "Could not change the log level"),
+            Err(error) => tracing::warn!(%error, filter, "Not a log filter"),
+        }
+    }
+}
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.take().map(|provider| provider.shutdown()) {
+        if let Some(Err(error)) = self.tracer.take().map(|provider| provider.shutdown()) {
             tracing::warn!(%error, "Lost spans at exit");
         }
     }
@@ -57,16 +89,31 @@ pub fn init(name: &'static str, args: &ProcessArgs) -> Result<Telemetry, Error> 
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(name)));
+    let (writer, guard) = unhindered(std::io::stderr());
+    let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry()
-        .with(lines(args.log_format))
+        .with(lines(args.log_format, writer))
         .with(traces)
         .with(filter)
         .try_init()?;
-    Ok(Telemetry(provider))
+    Ok(Telemetry {
+        tracer: provider,
+        filter: LogFilter(Arc::new(move |filter| handle.reload(filter))),
+        _lines: guard,
+    })
 }
 
-fn lines(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+/// Takes every line at once, whatever becomes of the one before.
+fn unhindered(to: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(BUFFERED_LINES)
+        .thread_name("logs")
+        .finish(to)
+}
+
+fn lines(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Text => layer.with_ansi(false).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -85,4 +132,28 @@ fn tracer_provider(name: &'static str) -> Result<Option<SdkTracerProvider>, Erro
             .with_resource(resource)
             .build(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_reader_that_hangs_holds_up_nobody() {
+        let (reader, pipe) = std::io::pipe().unwrap();
+        let (mut writer, guard) = unhindered(pipe);
+        let line = [b'x'; 1000];
+        let began = Instant::now();
+        // Far more than a pipe and the buffer take.
+        for _ in 0..3 * BUFFERED_LINES {
+            writer.write_all(&line).unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(writer.error_counter().dropped_lines() > 0);
+        // Lets the thread end.
+        drop(reader);
+        drop(guard);
+    }
 }

@@ -1,6 +1,7 @@
 //! The life of a process: set up, work, stop.
 
 use crate::args::ProcessArgs;
+use crate::logs::LogFilter;
 use crate::{Health, client, http, logs, signal};
 use axum::Router;
 use kube::Client;
@@ -32,6 +33,8 @@ pub struct Process {
     pub client: Client,
     /// Where the work reports that it is ready and alive.
     pub health: Health,
+    /// Changes what is logged.
+    pub log_filter: LogFilter,
     /// Cancelled when the process must stop; the work then has 20 s to return.
     pub shutdown: CancellationToken,
 }
@@ -105,9 +108,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Identity { name, version, http } = identity;
-    // An error only says that a provider is installed already, which is what is wanted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let _telemetry = logs::init(name, args)?;
+    let telemetry = logs::init(name, args)?;
     let address = args.http_address.unwrap_or(http);
     let listener = http::bind(address)
         .await
@@ -115,6 +116,7 @@ where
     let process = Process {
         client: client::connect(args).await?,
         health: Health::new(),
+        log_filter: telemetry.filter(),
         shutdown: CancellationToken::new(),
     };
     info!(name, version, http = %address, "Started");
