@@ -41,12 +41,7 @@ pub fn gather(index: &Index, leftovers: &Leftovers, key: &ObjectKey) -> Observed
         Acceptance::Served(binding) => Some(binding),
         _ => None,
     });
-    let pods = binding.map(|binding| {
-        let pods = index.pods.in_namespace(&key.namespace);
-        pods.filter(|pod| binding.selector.matches(&pod.labels))
-            .cloned()
-            .collect()
-    });
+    let pods = binding.map(|binding| index.selected(&key.namespace, &binding.selector));
     let network = binding.map(|binding| ObjectKey::new(binding.network.namespace(), binding.network.name()));
     Observed {
         is_unreadable: index.services.is_unreadable(key),

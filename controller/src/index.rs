@@ -3,6 +3,7 @@
 //! Pure. Observing a change returns the Services it wakes. What was written is remembered at once, so a plan never starts from slices
 //! older than our own writes (Kubernetes keeps a tracker and retries instead).
 
+mod by_label;
 mod slices;
 mod table;
 
@@ -12,11 +13,14 @@ pub use table::{Event, Keyed, Step, Table};
 use crate::accept::{Acceptance, accept};
 use crate::notice::Notice;
 use crate::objects::{Node, Nodes, ObjectKey, Pod};
+use crate::selector::Selector;
 use crate::settings::Settings;
 use crate::triggers;
+use by_label::PodsByLabel;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A Service of ours and the judgement on it, made once per change.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +57,7 @@ pub struct Index {
     pub services: Table<ServiceEntry>,
     /// All Pods.
     pub pods: Table<Pod>,
+    pods_by_label: PodsByLabel,
     /// Our slices.
     pub slices: Slices,
     /// All Nodes.
@@ -89,6 +94,20 @@ impl Index {
         self.services.keys().chain(self.slices.services()).collect()
     }
 
+    /// The pods of a namespace that a selector selects, in the order of names.
+    pub fn selected(&self, namespace: &str, selector: &Selector) -> Vec<Arc<Pod>> {
+        let candidates = self.pods_by_label.candidates(namespace, selector);
+        let candidates = candidates.unwrap_or_else(|| self.pods.in_namespace(namespace).collect());
+        let mut selected: Vec<_> = candidates
+            .into_iter()
+            .filter(|pod| *pod.namespace == *namespace && selector.matches(&pod.labels))
+            .cloned()
+            .collect();
+        selected.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        selected.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        selected
+    }
+
     /// Takes a change in and says which Services it wakes.
     pub fn observe(&mut self, change: Change) -> BTreeSet<ObjectKey> {
         match change {
@@ -101,6 +120,9 @@ impl Index {
             }
             Change::Pod(event) => {
                 let steps = self.pods.observe(event);
+                for step in &steps {
+                    self.pods_by_label.observe(step);
+                }
                 // Before the first full view nobody can be served, and whoever asks then would ask about every pod.
                 if !self.is_synced() {
                     return BTreeSet::new();
@@ -139,3 +161,6 @@ fn entry(service: Service, settings: &Settings) -> ServiceEntry {
         notices,
     }
 }
+
+#[cfg(test)]
+mod tests;

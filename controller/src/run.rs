@@ -41,6 +41,7 @@ pub async fn run(
         client,
         health,
         shutdown,
+        ..
     } = process;
     let (sender, changes) = mpsc::channel(CHANNEL);
     let mut watching = watches::start(&client, &sender);

@@ -57,6 +57,14 @@ impl Selector {
             .map(Self)
     }
 
+    /// The labels that must have one of some values.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &BTreeSet<String>)> {
+        self.0.iter().filter_map(|requirement| match requirement {
+            Requirement::In(key, values) => Some((&**key, values)),
+            _ => None,
+        })
+    }
+
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))

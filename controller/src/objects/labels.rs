@@ -14,6 +14,11 @@ impl Labels {
         let found = self.0.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
         self.0.get(found).map(|(_, value)| &**value)
     }
+
+    /// Every key with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
 }
 
 impl From<Option<BTreeMap<String, String>>> for Labels {

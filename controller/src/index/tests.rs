@@ -1,0 +1,61 @@
+//! What is found by label is what a look at every pod finds.
+
+use super::*;
+use crate::objects::PodObject;
+use proptest::prelude::*;
+use serde_json::json;
+
+const SELECTORS: [&str; 7] = [
+    "app=a",
+    "app=a,tier=x",
+    "app in (a,b)",
+    "app in (a,b),tier notin (x)",
+    "tier",
+    "!tier",
+    "app=nobody",
+];
+
+fn pod(namespace: &str, number: u8, app: Option<&str>, tier: Option<&str>) -> Pod {
+    let labels: serde_json::Map<_, _> = [("app", app), ("tier", tier)]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), json!(value?))))
+        .collect();
+    let object =
+        json!({"metadata": {"namespace": namespace, "name": format!("pod-{number}"), "labels": labels}});
+    serde_json::from_value::<PodObject>(object).unwrap().into()
+}
+
+fn event() -> impl Strategy<Value = Event<Pod>> {
+    let app = prop::sample::select(vec![None, Some("a"), Some("b")]);
+    let tier = prop::sample::select(vec![None, Some("x"), Some("y")]);
+    let namespace = prop::sample::select(vec!["one", "two"]);
+    (namespace, 0_u8..6, app, tier, any::<bool>()).prop_map(|(namespace, number, app, tier, gone)| {
+        let pod = pod(namespace, number, app, tier);
+        if gone {
+            let key = ObjectKey::new(&*pod.namespace, &*pod.name);
+            return Event::Deleted {
+                key,
+                uid: String::new(),
+            };
+        }
+        Event::Applied(pod)
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_label_finds_what_a_look_at_every_pod_finds(events in prop::collection::vec(event(), 0..60)) {
+        let mut index = Index::default();
+        for event in events {
+            index.observe(Change::Pod(event));
+        }
+        for text in SELECTORS {
+            let selector = Selector::parse(text).unwrap();
+            for namespace in ["one", "two"] {
+                let all = index.pods.in_namespace(namespace);
+                let want: Vec<_> = all.filter(|pod| selector.matches(&pod.labels)).cloned().collect();
+                prop_assert_eq!(index.selected(namespace, &selector), want, "{}", text);
+            }
+        }
+    }
+}
