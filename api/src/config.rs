@@ -1,21 +1,36 @@
 //! `MultusServiceConfig`: the cluster-scoped singleton by which an administrator installs and configures everything.
 //!
-//! Pure. Field documentation is what `kubectl explain msc` prints; `config/crd` is generated from these types. A field can never
-//! be removed once released, so only what something honours is here.
+//! Pure. Field documentation is what `kubectl explain msc` prints; `config/crd` and `docs/api.md` are generated from these types. A
+//! field can never be removed once released, so only what something honours is here. Defaults are the operator's and not the
+//! schema's, so that a later version can choose better ones; only `managementState` is frozen.
 
 #![expect(
     unreachable_pub,
     reason = "KubeSchema derives on a private copy of the struct"
 )]
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{CustomResource, CustomResourceExt, KubeSchema};
+mod operands;
+mod schema;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use operands::{
+    Backend, ControllerSpec, NetworkPolicyMode, NetworkPolicySpec, ProxySpec, ProxyUpdateStrategy, Resources,
+    RollingUpdate, UpdateStrategyType,
+};
+pub use status::{
+    BackendNodes, ControllerStatus, Failure, MultusServiceConfigStatus, ProxyStatus, RelatedObject,
+    RolloutStatus, UnhealthyNode,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Desired state of Services on secondary networks in this cluster.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "multusservice.cni.cncf.io",
     version = "v1alpha1",
@@ -27,11 +42,16 @@ use serde::{Deserialize, Serialize};
     derive = "Default",
     doc = "MultusServiceConfig installs and configures Kubernetes Services on secondary networks: the endpoint controller and the per-node proxy. It is a singleton; its name is cluster.",
     validation = Rule::new("self.metadata.name == 'cluster'").message("MultusServiceConfig is a singleton; its name must be 'cluster'"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.observedVersion"),
     printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type=='Available')].status"),
     printcolumn(name = "Progressing", type_ = "string", json_path = ".status.conditions[?(@.type=='Progressing')].status"),
     printcolumn(name = "Degraded", type_ = "string", json_path = ".status.conditions[?(@.type=='Degraded')].status"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type=='Available')].lastTransitionTime"),
-    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Available')].message"),
+    printcolumn(name = "Upgradeable", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Upgradeable')].status"),
+    printcolumn(name = "Proxies", type_ = "integer", priority = 1, json_path = ".status.proxy.available"),
+    printcolumn(name = "Backend", type_ = "string", priority = 1, json_path = ".status.proxy.backends[0].name"),
+    printcolumn(name = "Progress", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Progressing')].message"),
+    printcolumn(name = "Problem", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Degraded')].message"),
     printcolumn(name = "Age", type_ = "date", priority = 1, json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +65,35 @@ pub struct MultusServiceConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
 
+    /// How much the operator itself logs; values as in logLevel. Takes effect without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::operator_log_level")]
+    pub operator_log_level: Option<LogLevel>,
+
+    /// See [`ImagePullPolicy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+
+    /// Secrets in the operator's namespace by which nodes pull the images of controller and proxy. At most 10. When omitted, none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::pull_secrets")]
+    pub image_pull_secrets: Vec<PullSecret>,
+
+    /// Namespaces whose networks Services of every namespace may name, as Multus' own globalNamespaces. At most 64. Without meaning
+    /// when networkNamespaceIsolation is Disabled. When omitted the operator chooses, today the namespace default, on OpenShift also
+    /// openshift-multus, openshift-sriov-network-operator and openshift-cnv.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::namespaces")]
+    pub global_namespaces: Option<Vec<String>>,
+
+    /// See [`NetworkNamespaceIsolation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_namespace_isolation: Option<NetworkNamespaceIsolation>,
+
+    /// The NetworkPolicy that protects the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicySpec>,
+
     /// The endpoint controller, which writes EndpointSlices with secondary-network addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<ControllerSpec>,
@@ -52,30 +101,6 @@ pub struct MultusServiceConfigSpec {
     /// The proxy, which programs routes and NAT rules inside the network namespaces of attached pods, on every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxySpec>,
-}
-
-/// Settings of the endpoint controller.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ControllerSpec {
-    /// Container image of the controller, by tag or digest. When omitted, the image that belongs to the operator's version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pull_spec")]
-    pub image: Option<String>,
-}
-
-/// Settings of the proxy.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ProxySpec {
-    /// Container image of the proxy, by tag or digest. When omitted, the image that belongs to the operator's version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pull_spec")]
-    pub image: Option<String>,
-
-    /// See [`Backend`]: the schema describes an optional enum by the enum's documentation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<Backend>,
 }
 
 /// Whether the operator acts on its operands.
@@ -105,145 +130,47 @@ pub enum LogLevel {
     TraceAll,
 }
 
-/// How rules are written into the kernel. Auto picks per node the best that works there. NFTables writes nftables directly: a change
-/// costs microseconds and a new flow the same with any number of Services. IPTables uses the iptables programs of the proxy's image.
-/// A change replaces the rules that pods have, without a gap. When omitted the operator chooses, today Auto; the choice may change.
+/// When nodes pull the images of controller and proxy: Always, IfNotPresent or Never. When omitted the operator chooses, today
+/// IfNotPresent; the choice may change.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backend {
-    /// Picked per node by what works there: NFTables, else IPTables.
+pub enum ImagePullPolicy {
+    /// At every start of a container.
+    Always,
+    /// When the node does not have the image.
     #[default]
-    Auto,
-    /// nftables, written directly.
-    #[serde(rename = "NFTables")]
-    NfTables,
-    /// The iptables programs, legacy or nft variant.
-    #[serde(rename = "IPTables")]
-    IpTables,
+    IfNotPresent,
+    /// The node must have the image.
+    Never,
 }
 
-/// Observed state.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct MultusServiceConfigStatus {
-    /// The generation of this object that was fully processed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-
-    /// Available: Services on secondary networks work. Progressing: something is being rolled out or removed. Degraded: something
-    /// has been wrong for a while; its message says what.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions")]
-    pub conditions: Vec<Condition>,
-
-    /// What the operator applied on behalf of this object, for must-gather and for removal.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub related_objects: Vec<RelatedObject>,
+/// Whether a Service may only name networks of its own namespace and of globalNamespaces (Enabled), or any network (Disabled), as
+/// the Go original did. When omitted the operator chooses, today Enabled; the choice may change.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkNamespaceIsolation {
+    /// A Service names networks of its own namespace and of the global namespaces.
+    #[default]
+    Enabled,
+    /// A Service names any network.
+    Disabled,
 }
 
-/// An object the operator applied.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RelatedObject {
-    /// API group; empty for the core group.
-    pub group: String,
-    /// Plural resource name, lower case.
-    pub resource: String,
-    /// Namespace; empty for cluster-scoped objects.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub namespace: String,
-    /// Name.
+/// A Secret with credentials for a registry.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullSecret {
+    /// Name of the Secret, of type kubernetes.io/dockerconfigjson.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// A container image by tag or digest.
-fn pull_spec(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "string",
-        "nullable": true,
-        "minLength": 1,
-        "maxLength": 512,
-        "pattern": r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$",
-    })
-}
-
-/// A list-map of metav1.Condition, so that several writers could own conditions of their own.
-fn conditions(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "array",
-        "items": generator.subschema_for::<Condition>(),
-        "maxItems": 16,
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
-    })
-}
-
-/// The CustomResourceDefinition, as `config/crd` holds it.
+/// The CustomResourceDefinition.
 pub fn crd() -> CustomResourceDefinition {
-    let mut crd = MultusServiceConfig::crd();
-    for version in &mut crd.spec.versions {
-        let schema = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut());
-        if let Some(spec) = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("spec")) {
-            // `kubectl apply` of an object without a spec is the simplest install.
-            spec.default = Some(JSON(serde_json::json!({})));
-        }
-    }
-    crd
+    schema::crd()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::names::{CONFIG_NAME, GROUP};
-
-    fn schema() -> serde_json::Value {
-        serde_json::to_value(&crd().spec.versions[0].schema).unwrap()["openAPIV3Schema"].clone()
-    }
-
-    #[test]
-    fn the_crd_is_what_the_names_say() {
-        let crd = crd();
-        assert_eq!(
-            (crd.spec.group.as_str(), crd.spec.scope.as_str()),
-            (GROUP, "Cluster")
-        );
-        assert_eq!(crd.spec.names.short_names, Some(vec!["msc".to_owned()]));
-        assert!(
-            schema()["x-kubernetes-validations"][0]["rule"]
-                .as_str()
-                .unwrap()
-                .contains(CONFIG_NAME)
-        );
-    }
-
-    #[test]
-    fn an_object_without_a_spec_is_a_managed_one() {
-        assert_eq!(schema()["properties"]["spec"]["default"], serde_json::json!({}));
-        let config: MultusServiceConfig = serde_json::from_value(serde_json::json!({
-            "apiVersion": "multusservice.cni.cncf.io/v1alpha1", "kind": "MultusServiceConfig", "metadata": {"name": CONFIG_NAME}, "spec": {}
-        }))
-        .unwrap();
-        assert_eq!(config.spec.management_state, ManagementState::Managed);
-    }
-
-    #[test]
-    fn every_field_is_documented() {
-        fn undocumented(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
-            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-                let path = format!("{path}.{name}");
-                if field["description"].as_str().is_none_or(str::is_empty) {
-                    found.push(path.clone());
-                }
-                undocumented(&path, field, found);
-                undocumented(&path, &field["items"], found);
-            }
-        }
-        let mut found = Vec::new();
-        for part in ["spec", "status"] {
-            undocumented(part, &schema()["properties"][part], &mut found);
-        }
-        assert_eq!(found, Vec::<String>::new());
-    }
+/// The CustomResourceDefinition as files hold it: bounds of whole numbers are whole numbers, as the API server and kustomize write them.
+///
+/// # Errors
+/// Never for the types of this crate; those of serde.
+pub fn crd_document() -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::to_value(schema::crd()).map(schema::with_whole_numbers)
 }

@@ -48,11 +48,16 @@ pub const OPERATOR: &str = "multus-service-operator";
 pub const CONTROLLER: &str = "multus-service-controller";
 /// Name of the proxy's DaemonSet and service account.
 pub const PROXY: &str = "multus-service-proxy";
+/// Name of the DaemonSet that cleans nodes on which no proxy is to run any more.
+pub const CLEANUP: &str = "multus-service-cleanup";
 
 /// Condition the controller keeps on each Service it serves.
 pub const ACCEPTED_CONDITION: &str = "multusservice.cni.cncf.io/Accepted";
 /// Condition a proxy keeps on its own Pod.
 pub const RULES_APPLIED_CONDITION: &str = "multusservice.cni.cncf.io/RulesApplied";
+
+/// Label on a Node whose pods may hold routes and rules of ours.
+pub const RULES_LABEL: &str = "multusservice.cni.cncf.io/rules";
 
 /// Value of the label `app.kubernetes.io/part-of` on everything the operator applies.
 pub const PART_OF: &str = "multus-service";

@@ -1,20 +1,23 @@
 //! Makes the cluster hold what was built.
 //!
-//! Writes: every operand, by server-side apply with one field manager, and the finalizer of the configuration. Nothing is written
+//! Writes: every operand, by server-side apply with one field manager, a label of nodes, and the finalizer of the configuration. Nothing is written
 //! that is already as it should be.
 
 mod drift;
 mod object;
 
-use crate::build::Desired;
+use crate::build::{Desired, proxy_may_follow};
+use crate::events::Announcer;
 use crate::gather::Observed;
+use crate::nodes::{self, Change};
 use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
-use object::Applied;
+use object::{Applied, Recreated};
 use serde_json::json;
 use tracing::info;
 
@@ -44,6 +47,17 @@ pub enum Error {
         /// What the API server said.
         source: kube::Error,
     },
+    /// The API server does not take what the configuration leads to; nothing was written.
+    #[error("{0}")]
+    Refused(String),
+    /// A node could not be labelled.
+    #[error("Node {node:?} could not be labelled: {}", words(source))]
+    Label {
+        /// Its name.
+        node: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
     /// The finalizer could not be set or removed.
     #[error("the finalizer of MultusServiceConfig \"cluster\" could not be changed: {}", words(.0))]
     Finalizer(#[source] kube::Error),
@@ -61,15 +75,17 @@ fn words(error: &kube::Error) -> String {
 pub struct Applier {
     client: Client,
     namespace: String,
+    announcer: Announcer,
     applied: Applied,
 }
 
 impl Applier {
     /// Will write objects in `namespace`, and cluster-scoped ones.
-    pub fn new(client: Client, namespace: String) -> Self {
+    pub fn new(client: Client, namespace: String, announcer: Announcer) -> Self {
         Self {
             client,
             namespace,
+            announcer,
             applied: Applied::default(),
         }
     }
@@ -77,9 +93,19 @@ impl Applier {
     /// Writes the difference; returns our objects as they are afterwards, with those that are being deleted.
     pub async fn apply(&self, desired: &Desired, observed: &Observed) -> Result<Operands, Error> {
         if desired.finalizer {
+            self.rehearse(&desired.operands, &observed.live).await?;
             self.add_finalizer(&observed.config).await?;
         }
-        let live = self.apply_operands(&desired.operands, &observed.live).await?;
+        // Before the proxies: a node must be remembered before there is something to remember.
+        self.label(&desired.labels).await?;
+        let mut recreated = Recreated::new();
+        let live = self
+            .apply_operands(&desired.operands, &observed.live, &mut recreated)
+            .await;
+        for (kind, name) in recreated {
+            self.announcer.recreated(&observed.config, &kind, &name).await;
+        }
+        let live = live?;
         if desired.prune {
             self.prune(&desired.operands, &observed.live).await?;
         }
@@ -89,33 +115,93 @@ impl Applier {
         Ok(live)
     }
 
-    async fn apply_operands(&self, desired: &Operands, live: &Operands) -> Result<Operands, Error> {
+    /// Only workloads depend on what an administrator writes.
+    async fn rehearse(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
+        let applied = &self.applied;
+        applied
+            .rehearse(&self.here(), &desired.deployments, &live.deployments)
+            .await?;
+        applied
+            .rehearse(&self.here(), &desired.daemon_sets, &live.daemon_sets)
+            .await
+    }
+
+    async fn label(&self, changes: &[Change]) -> Result<(), Error> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        for Change { node, label } in changes {
+            let patch = json!({ "metadata": { "labels": { nodes::LABEL: label } } });
+            match nodes
+                .patch(node, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
+                Ok(_) => info!(node, label, "Labelled"),
+                // It went; so did its rules.
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(source) => {
+                    return Err(Error::Label {
+                        node: node.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_operands(
+        &self,
+        desired: &Operands,
+        live: &Operands,
+        recreated: &mut Recreated,
+    ) -> Result<Operands, Error> {
         let Operands {
             service_accounts,
             cluster_role_bindings,
             role_bindings,
+            network_policies,
+            pod_disruption_budgets,
             deployments,
             daemon_sets,
         } = desired;
         let everywhere = Api::all(self.client.clone());
         let applied = &self.applied;
-        Ok(Operands {
+        let mut now = Operands {
             service_accounts: applied
-                .converge(&self.here(), service_accounts, &live.service_accounts)
+                .converge(&self.here(), service_accounts, &live.service_accounts, recreated)
                 .await?,
             cluster_role_bindings: applied
-                .converge(&everywhere, cluster_role_bindings, &live.cluster_role_bindings)
+                .converge(
+                    &everywhere,
+                    cluster_role_bindings,
+                    &live.cluster_role_bindings,
+                    recreated,
+                )
                 .await?,
             role_bindings: applied
-                .converge(&self.here(), role_bindings, &live.role_bindings)
+                .converge(&self.here(), role_bindings, &live.role_bindings, recreated)
+                .await?,
+            network_policies: applied
+                .converge(&self.here(), network_policies, &live.network_policies, recreated)
+                .await?,
+            pod_disruption_budgets: applied
+                .converge(
+                    &self.here(),
+                    pod_disruption_budgets,
+                    &live.pod_disruption_budgets,
+                    recreated,
+                )
                 .await?,
             deployments: applied
-                .converge(&self.here(), deployments, &live.deployments)
+                .converge(&self.here(), deployments, &live.deployments, recreated)
                 .await?,
-            daemon_sets: applied
-                .converge(&self.here(), daemon_sets, &live.daemon_sets)
-                .await?,
-        })
+            daemon_sets: live.daemon_sets.clone(),
+        };
+        if deployments.is_empty() || proxy_may_follow(&now) {
+            now.daemon_sets = applied
+                .converge(&self.here(), daemon_sets, &live.daemon_sets, recreated)
+                .await?;
+        }
+        Ok(now)
     }
 
     /// Backwards: what runs goes before what it is allowed to do.
@@ -124,12 +210,16 @@ impl Applier {
             service_accounts,
             cluster_role_bindings,
             role_bindings,
+            network_policies,
+            pod_disruption_budgets,
             deployments,
             daemon_sets,
         } = desired;
         let everywhere = Api::all(self.client.clone());
         object::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
         object::prune(&self.here(), deployments, &live.deployments).await?;
+        object::prune(&self.here(), pod_disruption_budgets, &live.pod_disruption_budgets).await?;
+        object::prune(&self.here(), network_policies, &live.network_policies).await?;
         object::prune(&self.here(), role_bindings, &live.role_bindings).await?;
         object::prune(&everywhere, cluster_role_bindings, &live.cluster_role_bindings).await?;
         object::prune(&self.here(), service_accounts, &live.service_accounts).await

@@ -1,7 +1,9 @@
 //! The command line.
 
+use crate::build::VERSION;
 use api::names::{NAMESPACE, OPERATOR};
 use clap::{Args, Parser, Subcommand};
+use k8s_openapi::jiff::SignedDuration;
 use process::ProcessArgs;
 
 /// Installs, configures, mends and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
@@ -23,6 +25,15 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition of MultusServiceConfig as YAML
     Crd,
+    /// Print the reference of MultusServiceConfig as Markdown
+    ApiReference,
+    /// Remove everything without an operator in the cluster, for when it went first: deletes MultusServiceConfig "cluster", cleans
+    /// nodes, deletes the operands. Needs an administrator's rights
+    Uninstall {
+        /// How long nodes may take to become clean before they are skipped and named; 0s skips all
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+        node_timeout: SignedDuration,
+    },
 }
 
 /// What the operator must know before it reads the cluster.
@@ -40,9 +51,35 @@ pub struct RunArgs {
     /// Proxy image when the configuration names none
     #[arg(long, env = "RELATED_IMAGE_PROXY", value_name = "IMAGE")]
     pub proxy_image: Option<String>,
+    /// Version to report for the operator and its operands, that of the release that the images belong to
+    #[arg(long, env = "OPERATOR_VERSION", value_name = "VERSION", default_value = VERSION, value_parser = version)]
+    pub operator_version: String,
+    /// OperatorCondition by which the Operator Lifecycle Manager learns whether it may upgrade; set by OLM v0
+    #[arg(long, env = "OPERATOR_CONDITION_NAME", value_name = "NAME")]
+    pub operator_condition_name: Option<String>,
     /// What all binaries of this project have
     #[command(flatten)]
     pub process: ProcessArgs,
+}
+
+/// "10m", "90s", as kubectl writes durations.
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    text.parse().map_err(|error| format!("{error}; write 10m or 90s"))
+}
+
+/// It becomes the value of a label.
+fn version(text: &str) -> Result<String, String> {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let is_good = text.len() <= 63
+        && text.chars().all(is_inner)
+        && is_outer(text.chars().next())
+        && is_outer(text.chars().last());
+    if is_good {
+        Ok(text.to_owned())
+    } else {
+        Err("a label value: at most 63 letters, digits, '-', '_' and '.', such as 1.2.3".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -53,6 +90,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_version_must_fit_a_label() {
+        let of = |version: &str| Cli::try_parse_from(["operator", "--operator-version", version]);
+        assert_eq!(of("1.2.3-rc.1").unwrap().run.operator_version, "1.2.3-rc.1");
+        for bad in ["", "1.2.3+build", "-1", &"1".repeat(64)] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,17 +1,24 @@
-//! Which objects should exist.
+//! Which objects should exist, and how nodes should be labelled.
 //!
 //! Pure: equal inputs give equal objects; the only time in them is an input that stays what it was. The objects are YAML files
 //! in `operator/manifests/`; here is only what the configuration decides.
 
-mod arguments;
+pub mod arguments;
+mod cleanup;
 mod controller;
 mod manifests;
+mod pod;
 mod proxy;
 
 use crate::gather::Observed;
+use crate::nodes::{self, Change, Goal};
 use crate::operands::Operands;
-use crate::removal::Removal;
-use crate::validate::{Intent, ValidatedConfig};
+use crate::removal::{CLEANUP_ANNOTATION, Removal};
+use crate::status::workloads;
+use crate::validate::{Intent, ReleaseImages, ValidatedConfig};
+use api::names::PROXY;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::ResourceExt;
 use manifests::Manifests;
 
 /// What the cluster should hold of ours.
@@ -19,63 +26,138 @@ use manifests::Manifests;
 pub struct Desired {
     /// Whether the configuration must not vanish yet.
     pub finalizer: bool,
+    /// Labels of nodes that are not as they should be.
+    pub labels: Vec<Change>,
     /// Objects that must be exactly as here.
     pub operands: Operands,
     /// Whether everything else that carries our labels is to be removed.
     pub prune: bool,
 }
 
+/// Label on controller and proxy: the version of the operator that applied them.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
+/// Version of this operator and of what it applies, unless its Deployment says another.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Builds the objects; `None` when nothing may be written.
-pub fn build(intent: &Intent, observed: &Observed, namespace: &str) -> Option<Desired> {
+pub fn build(
+    intent: &Intent,
+    observed: &Observed,
+    namespace: &str,
+    images: &ReleaseImages,
+) -> Option<Desired> {
     match intent {
         Intent::Observe => None,
-        Intent::Install(config) => Some(install(config, namespace)),
-        Intent::Remove(removal) => Some(remove(removal, &observed.live, namespace)),
+        Intent::Install(config) => Some(install(config, observed, namespace)),
+        Intent::Remove(removal) => Some(remove(removal, observed, namespace, images)),
     }
 }
 
-fn install(config: &ValidatedConfig, namespace: &str) -> Desired {
+/// Whether the proxy may follow: a new controller must have arrived first, because it writes what a new proxy reads.
+pub fn proxy_may_follow(operands: &Operands) -> bool {
+    operands
+        .controller()
+        .is_some_and(|controller| !workloads::controller_is_rolling_out(controller))
+}
+
+fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> Desired {
     let Manifests {
         identities,
         controller,
         proxy,
     } = Manifests::in_namespace(namespace);
-    let operands = Operands {
-        deployments: vec![controller::configure(controller, config)],
-        daemon_sets: vec![proxy::configure(proxy, config)],
+    let mut controller = controller::configure(controller, config);
+    let mut proxy = proxy::configure(proxy, config);
+    controller
+        .labels_mut()
+        .insert(VERSION_LABEL.to_owned(), observed.version.clone());
+    proxy
+        .labels_mut()
+        .insert(VERSION_LABEL.to_owned(), observed.version.clone());
+    let labels = labels(observed, template(&proxy).map_or(Goal::Clean(None), Goal::Serve));
+    let mut operands = Operands {
+        deployments: vec![controller],
+        daemon_sets: vec![proxy],
         ..identities
     };
+    if nodes::someone_leaves(&observed.nodes, &labels)
+        && let Some(proxy) = operands.proxy()
+    {
+        let clean_up = cleanup::clean_up(proxy, None);
+        operands.daemon_sets.push(clean_up);
+    }
+    if !config.network_policy {
+        operands.network_policies.clear();
+    }
     Desired {
         finalizer: true,
+        labels,
         operands,
         prune: true,
     }
 }
 
 /// The controller stays as it is until the nodes are clean. When nothing is left, the configuration is free to go.
-fn remove(removal: &Removal, live: &Operands, namespace: &str) -> Desired {
-    let finalizer = *live != Operands::default();
-    let (Removal::CleanNodes { since, .. }, Some(running)) = (removal, live.proxy()) else {
-        return Desired {
-            finalizer,
-            operands: Operands::default(),
-            prune: true,
-        };
+fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &ReleaseImages) -> Desired {
+    let live = &observed.live;
+    let annotation = live
+        .proxy()
+        .and_then(|proxy| proxy.annotations().get(CLEANUP_ANNOTATION))
+        .map(String::as_str);
+    let since = match removal {
+        Removal::Delete { .. } => {
+            return Desired {
+                finalizer: *live != Operands::default(),
+                labels: labels(observed, Goal::GiveUp(annotation)),
+                operands: Operands::default(),
+                prune: true,
+            };
+        }
+        Removal::CleanNodes { since, .. } => *since,
     };
+    let labels = labels(observed, Goal::Clean(annotation));
     let Manifests {
-        identities,
-        controller: _,
-        proxy,
+        identities, proxy, ..
     } = Manifests::in_namespace(namespace);
-    let operands = Operands {
-        daemon_sets: vec![proxy::clean_up(proxy, running, *since)],
-        ..identities
-    };
+    let running = live
+        .proxy()
+        .map(|running| proxy::clean_up(proxy.clone(), running, since));
+    let mut daemon_sets = Vec::new();
+    if nodes::someone_leaves(&observed.nodes, &labels) {
+        // Without a proxy to learn from: the image of the last clean-up, of the configuration, of the release.
+        let image = cleanup::image(live.clean_up(), &observed.config.spec, images);
+        daemon_sets.extend(match (&running, image) {
+            (Some(running), _) => Some(cleanup::clean_up(running, Some(since))),
+            (None, Some(image)) => Some(cleanup::clean_up(&proxy::with_image(proxy, image), Some(since))),
+            (None, None) => None,
+        });
+    }
+    daemon_sets.extend(running);
     Desired {
-        finalizer,
-        operands,
+        finalizer: true,
+        labels,
+        operands: Operands {
+            daemon_sets,
+            network_policies: Vec::new(),
+            pod_disruption_budgets: Vec::new(),
+            ..identities
+        },
         prune: false,
     }
+}
+
+fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<Change> {
+    let Observed {
+        nodes, pods, live, ..
+    } = observed;
+    // Pods that outlive their DaemonSet are on their way out.
+    let counts = |pod: &&Pod| live.proxy().is_some() || !nodes::is_of(pod, PROXY);
+    let pods: Vec<_> = pods.iter().filter(counts).cloned().collect();
+    nodes::changes(nodes, &pods, goal)
+}
+
+fn template(daemon_set: &k8s_openapi::api::apps::v1::DaemonSet) -> Option<&PodSpec> {
+    daemon_set.spec.as_ref()?.template.spec.as_ref()
 }
 
 #[cfg(test)]

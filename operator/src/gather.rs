@@ -1,60 +1,100 @@
-//! Reads what one reconcile needs: the configuration, our objects, the proxies' pods.
+//! Reads what one reconcile needs: the configuration, our objects, our pods, the nodes.
 //!
-//! Reads the API server, not a cache: a decision made from a stale object would be written back as truth.
+//! Reads the API server, not a cache: a decision made from a stale object would be written back as truth. Nodes alone may be a
+//! moment old: there are many, and what is decided from them heals.
 
+use crate::openshift::{self, OpenShift};
 use crate::operands::{Operands, SELECTOR};
 use api::MultusServiceConfig;
-use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
-use k8s_openapi::api::core::v1::Pod;
+use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
 /// The cluster as one reconcile sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// What the administrator wants, and what we said last.
     pub config: MultusServiceConfig,
     /// Every object that we applied.
     pub live: Operands,
-    /// The proxies, old and new.
-    pub proxy_pods: Vec<Pod>,
+    /// The pods of all operands, old and new.
+    pub pods: Vec<Pod>,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// Why the DaemonSet controller could not create a proxy, if it could not.
+    pub proxy_refusal: Option<String>,
+    /// What kind of OpenShift this is, if it is one.
+    pub openshift: Option<OpenShift>,
+    /// Version of this operator, and of what it applies.
+    pub version: String,
     /// The only clock of the reconcile, in whole seconds as Kubernetes writes times.
     pub now: Timestamp,
 }
 
 /// Reads everything; `None` when there is no configuration.
-pub async fn gather(client: &Client, namespace: &str) -> kube::Result<Option<Observed>> {
+pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Result<Option<Observed>> {
     let configs: Api<MultusServiceConfig> = Api::all(client.clone());
     let Some(config) = configs.get_opt(CONFIG_NAME).await? else {
         return Ok(None);
     };
-    let pods = proxy_pod_selector();
-    let (service_accounts, cluster_role_bindings, role_bindings, deployments, daemon_sets, proxy_pods) = futures::try_join!(
+    let selector = pod_selector();
+    let (live, pods, nodes, openshift) = futures::try_join!(
+        operands(client, namespace),
+        list(namespaced(client, namespace), &selector),
+        nodes(client),
+        openshift::detect(client),
+    )?;
+    let proxy_refusal = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
+        Some(proxy) => refusal(namespaced(client, namespace), proxy).await?,
+        None => None,
+    };
+    Ok(Some(Observed {
+        config,
+        live,
+        pods,
+        nodes,
+        proxy_refusal,
+        openshift,
+        version: version.to_owned(),
+        now: now(),
+    }))
+}
+
+/// Every object of ours.
+pub async fn operands(client: &Client, namespace: &str) -> kube::Result<Operands> {
+    let (
+        service_accounts,
+        cluster_role_bindings,
+        role_bindings,
+        network_policies,
+        pod_disruption_budgets,
+        deployments,
+        daemon_sets,
+    ) = futures::try_join!(
         ours(namespaced(client, namespace)),
         ours(Api::all(client.clone())),
         ours(namespaced(client, namespace)),
         ours(namespaced(client, namespace)),
         ours(namespaced(client, namespace)),
-        list(namespaced(client, namespace), &pods),
+        ours(namespaced(client, namespace)),
+        ours(namespaced(client, namespace)),
     )?;
-    let live = Operands {
+    Ok(Operands {
         service_accounts,
         cluster_role_bindings,
         role_bindings,
+        network_policies,
+        pod_disruption_budgets,
         deployments,
         daemon_sets,
-    };
-    Ok(Some(Observed {
-        config,
-        live,
-        proxy_pods,
-        now: now(),
-    }))
+    })
 }
 
 fn now() -> Timestamp {
@@ -62,9 +102,38 @@ fn now() -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// Selects the proxies' pods, as the DaemonSet does.
-pub fn proxy_pod_selector() -> String {
-    format!("app.kubernetes.io/name={PROXY}")
+/// Selects the pods of all operands.
+pub fn pod_selector() -> String {
+    format!("app.kubernetes.io/part-of={PART_OF}")
+}
+
+/// From the API server's memory: nodes report every few seconds, and asking its disk for all of them in each turn would be dear.
+async fn nodes(client: &Client) -> kube::Result<Vec<Node>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    Ok(nodes.list(&ListParams::default().match_any()).await?.items)
+}
+
+fn lacks_pods(proxy: &DaemonSet) -> bool {
+    proxy
+        .status
+        .as_ref()
+        .is_some_and(|status| status.current_number_scheduled < status.desired_number_scheduled)
+}
+
+/// A DaemonSet's status does not say why pods are missing; its events do.
+async fn refusal(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
+    let about = format!(
+        "involvedObject.kind=DaemonSet,involvedObject.name={PROXY},reason=FailedCreate,involvedObject.uid={}",
+        proxy.uid().unwrap_or_default()
+    );
+    let found = events
+        .list(&ListParams::default().fields(&about).limit(100))
+        .await?;
+    let latest = found
+        .items
+        .into_iter()
+        .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+    Ok(latest.and_then(|event| event.message))
 }
 
 fn namespaced<K>(client: &Client, namespace: &str) -> Api<K>

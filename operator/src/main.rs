@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::Context as _;
 use api::names::{OPERATOR, POD_HTTP_PORT};
 use clap::Parser;
+use k8s_openapi::jiff::SignedDuration;
 use operator::Options;
 use operator::args::{Cli, Command, RunArgs};
 use operator::validate::ReleaseImages;
@@ -15,9 +16,13 @@ use prometheus_client::registry::Registry;
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
-        None => run(cli.run).await,
-        Some(Command::Run(args)) => run(*args).await,
-        Some(Command::Crd) => crd(),
+        None => Box::pin(run(cli.run)).await,
+        Some(Command::Run(args)) => Box::pin(run(*args)).await,
+        Some(Command::Crd) => {
+            print(&operator::crd_yaml().context("the CustomResourceDefinition cannot be written as YAML")?)
+        }
+        Some(Command::Uninstall { node_timeout }) => uninstall(cli.run, node_timeout).await,
+        Some(Command::ApiReference) => print(&operator::reference::markdown(&api::config::crd())),
     }
 }
 
@@ -25,7 +30,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let http = SocketAddr::from((Ipv4Addr::UNSPECIFIED, POD_HTTP_PORT));
     let identity = Identity {
         name: OPERATOR,
-        version: env!("CARGO_PKG_VERSION"),
+        version: operator::build::VERSION,
         http,
     };
     let RunArgs {
@@ -33,6 +38,8 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         pod_name,
         controller_image,
         proxy_image,
+        operator_version,
+        operator_condition_name,
         process,
     } = args;
     let images = ReleaseImages {
@@ -41,8 +48,11 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     let options = Options {
         namespace,
+        version: operator_version,
         holder: pod_name,
         images,
+        operator_condition: operator_condition_name.filter(|name| !name.is_empty()),
+        removal: None,
     };
     process::run(identity, &process, Registry::default(), |process| {
         operator::run(process, options)
@@ -51,9 +61,31 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `config/crd` holds this text: `make manifests`.
-fn crd() -> anyhow::Result<()> {
+async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Result<()> {
+    let client = process::connect(&args.process).await?;
+    let options = Options {
+        namespace: args.namespace,
+        version: args.operator_version,
+        holder: args.pod_name,
+        images: ReleaseImages {
+            controller: args.controller_image,
+            proxy: args.proxy_image,
+        },
+        operator_condition: None,
+        removal: Some(node_timeout),
+    };
+    let nodes = operator::uninstall::uninstall(client, options).await?;
+    if nodes.is_empty() {
+        return print("Removed; no node is known to hold rules\n");
+    }
+    let nodes = nodes.join(", ");
+    print(&format!(
+        "Removed; pods on these nodes may hold rules until they are restarted: {nodes}\n"
+    ))
+}
+
+/// `config/crd` and `docs/api.md` hold such texts: `make manifests`.
+fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let text = operator::crd_yaml().context("the CustomResourceDefinition cannot be written as YAML")?;
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

@@ -4,9 +4,11 @@
 //! foreground deletion collect the proxies before the nodes are clean.
 
 use api::config::RelatedObject;
-use api::names::{CONTROLLER, PROXY};
+use api::names::{CLEANUP, CONTROLLER, PROXY};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::{Resource, ResourceExt};
 
@@ -23,6 +25,10 @@ pub struct Operands {
     pub cluster_role_bindings: Vec<ClusterRoleBinding>,
     /// What they may do in the operator's namespace.
     pub role_bindings: Vec<RoleBinding>,
+    /// What may reach operator and controller.
+    pub network_policies: Vec<NetworkPolicy>,
+    /// How many replicas of the controller a drain leaves.
+    pub pod_disruption_budgets: Vec<PodDisruptionBudget>,
     /// The controller.
     pub deployments: Vec<Deployment>,
     /// The proxy.
@@ -42,18 +48,29 @@ impl Operands {
         self.daemon_sets.iter().find(|object| object.name_any() == PROXY)
     }
 
+    /// The DaemonSet that cleans nodes on which no proxy runs any more.
+    pub fn clean_up(&self) -> Option<&DaemonSet> {
+        self.daemon_sets
+            .iter()
+            .find(|object| object.name_any() == CLEANUP)
+    }
+
     /// References to all objects, sorted.
     pub fn related_objects(&self) -> Vec<RelatedObject> {
         let Self {
             service_accounts,
             cluster_role_bindings,
             role_bindings,
+            network_policies,
+            pod_disruption_budgets,
             deployments,
             daemon_sets,
         } = self;
         let mut related = references(service_accounts);
         related.extend(references(cluster_role_bindings));
         related.extend(references(role_bindings));
+        related.extend(references(network_policies));
+        related.extend(references(pod_disruption_budgets));
         related.extend(references(deployments));
         related.extend(references(daemon_sets));
         related.sort();

@@ -1,39 +1,44 @@
 //! One turn: gather, validate, build, apply, status.
 
 use crate::apply::{self, Applier};
-use crate::build::build;
+use crate::build::{arguments, build};
+use crate::events::Announcer;
 use crate::gather::{Observed, gather};
+use crate::olm;
 use crate::operands::Operands;
-use crate::removal::Removal;
+use crate::removal::{self, Removal};
 use crate::run::Options;
 use crate::status::{self, Outcome};
-use crate::validate::{Intent, InvalidConfig, validate};
-use api::names::OPERATOR;
-use k8s_openapi::jiff::Timestamp;
+use crate::validate::{Intent, InvalidConfig, check_placement, validate};
+use api::MultusServiceConfigStatus;
+use api::config::LogLevel;
+use kube::Client;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource};
+use process::logs::LogFilter;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracing::warn;
 
 /// Everything is watched; this is for what a watch cannot see.
 const RESYNC: Duration = Duration::from_mins(5);
-/// While time itself can change the outcome: the limit of a removal.
+/// While time itself can change the outcome: a removal, a failure, a roll-out.
 const RECHECK: Duration = Duration::from_secs(10);
 /// After an error.
 const RETRY: Duration = Duration::from_secs(5);
 /// A turn that takes longer hangs in the network.
 const LIMIT: Duration = Duration::from_mins(1);
 
+/// Crates whose log lines are the operator's own.
+const CRATES: &[&str] = &["operator", "process"];
+
 /// What all turns share.
 pub struct Context {
     client: Client,
     options: Options,
     applier: Applier,
-    recorder: Recorder,
-    /// Since when writes have been failing.
-    failing_since: Mutex<Option<Timestamp>>,
+    announcer: Announcer,
+    logs: Option<LogFilter>,
+    log_level: Mutex<Option<LogLevel>>,
 }
 
 /// Why a turn must be repeated.
@@ -56,30 +61,42 @@ pub enum Error {
 impl Context {
     /// For one process.
     pub fn new(client: Client, options: Options) -> Self {
-        let reporter = Reporter {
-            controller: OPERATOR.to_owned(),
-            instance: Some(options.holder.clone()),
-        };
+        let announcer = Announcer::new(client.clone(), options.holder.clone());
         Self {
-            applier: Applier::new(client.clone(), options.namespace.clone()),
-            recorder: Recorder::new(client.clone(), reporter),
-            failing_since: Mutex::default(),
+            applier: Applier::new(client.clone(), options.namespace.clone(), announcer.clone()),
+            announcer,
+            logs: None,
+            log_level: Mutex::default(),
             client,
             options,
         }
     }
 
-    /// Remembers whether writes succeed; returns since when they do not.
-    fn failing_since(&self, failing: bool, now: Timestamp) -> Option<Timestamp> {
-        let mut since = self.failing_since.lock().unwrap_or_else(PoisonError::into_inner);
-        *since = failing.then(|| since.unwrap_or(now));
-        *since
+    /// Lets the configuration decide what this process logs.
+    #[must_use]
+    pub fn with_log_filter(self, logs: LogFilter) -> Self {
+        Self {
+            logs: Some(logs),
+            ..self
+        }
+    }
+
+    /// Until the configuration says something, the command line decides.
+    fn follow_log_level(&self, wanted: Option<LogLevel>) {
+        let mut current = self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(logs) = &self.logs
+            && *current != wanted
+        {
+            logs.set(&arguments::filter(wanted.unwrap_or_default(), CRATES));
+            *current = wanted;
+        }
     }
 }
 
 /// Runs one turn in bounded time.
 pub async fn reconcile(context: &Context) -> Result<Action, Error> {
-    tokio::time::timeout(LIMIT, turn(context))
+    // The future of a turn is large: every kind of object is read in it.
+    tokio::time::timeout(LIMIT, Box::pin(turn(context)))
         .await
         .unwrap_or(Err(Error::Timeout))
 }
@@ -91,21 +108,37 @@ async fn turn(context: &Context) -> Result<Action, Error> {
         applier,
         ..
     } = context;
-    let Some(observed) = gather(client, &options.namespace).await.map_err(Error::Gather)? else {
+    let Some(observed) = Box::pin(gather(client, &options.namespace, &options.version))
+        .await
+        .map_err(Error::Gather)?
+    else {
         return Ok(Action::await_change());
     };
-    let intent = validate(&observed, &options.images);
-    let desired = intent
+    context.follow_log_level(observed.config.spec.operator_log_level);
+    let mut intent = match options.removal {
+        Some(limit) => Ok(Intent::Remove(removal::next_step(&observed, limit))),
+        None => validate(&observed, &options.images),
+    };
+    let mut desired = intent
         .as_ref()
         .ok()
-        .and_then(|intent| build(intent, &observed, &options.namespace));
-    let applied = match &desired {
+        .and_then(|intent| build(intent, &observed, &options.namespace, &options.images));
+    if let (Ok(Intent::Install(_)), Some(wanted)) = (&intent, &desired)
+        && let Err(invalid) = check_placement(&wanted.operands, &observed)
+    {
+        (intent, desired) = (Err(invalid), None);
+    }
+    let mut applied = match &desired {
         Some(desired) => applier.apply(desired, &observed).await,
         None => Ok(observed.live.clone()),
     };
-    report(context, &observed, &intent, &applied).await?;
+    if let Err(apply::Error::Refused(why)) = &applied {
+        intent = Err(InvalidConfig::refused(why.clone()));
+        applied = Ok(observed.live.clone());
+    }
+    let status = report(context, &observed, &intent, &applied).await?;
     applied?;
-    Ok(next(&intent))
+    Ok(next(&intent, &status))
 }
 
 async fn report(
@@ -113,46 +146,32 @@ async fn report(
     observed: &Observed,
     intent: &Result<Intent, InvalidConfig>,
     applied: &Result<Operands, apply::Error>,
-) -> Result<(), Error> {
+) -> Result<MultusServiceConfigStatus, Error> {
     let message = applied.as_ref().err().map(ToString::to_string);
-    let since = context.failing_since(message.is_some(), observed.now);
     let outcome = Outcome {
-        config: &observed.config,
+        observed,
         intent,
         live: applied.as_ref().unwrap_or(&observed.live),
-        failure: message.as_deref().zip(since),
-        now: observed.now,
+        failure: message.as_deref(),
     };
-    status::patch(&context.client, &outcome)
+    let status = status::report(&context.client, &context.announcer, &outcome)
         .await
         .map_err(Error::Status)?;
-    if let Ok(Intent::Remove(Removal::Delete { skipped })) = intent
-        && !skipped.is_empty()
-    {
-        warn_of_skipped(context, observed, skipped).await;
+    if let Some(name) = &context.options.operator_condition {
+        olm::tell(&context.client, &context.options.namespace, name, &status).await;
     }
-    Ok(())
+    if let Ok(Intent::Remove(Removal::Delete { skipped })) = intent {
+        context.announcer.skipped(&observed.config, skipped).await;
+    }
+    Ok(status)
 }
 
-/// An event that cannot be written is no reason to stop: the condition says the same.
-async fn warn_of_skipped(context: &Context, observed: &Observed, skipped: &[String]) {
-    let event = Event {
-        type_: EventType::Warning,
-        reason: "NodesNotCleaned".to_owned(),
-        note: Some(status::not_cleaned(skipped)),
-        action: "Remove".to_owned(),
-        secondary: None,
-    };
-    let config = observed.config.object_ref(&());
-    if let Err(error) = context.recorder.publish(&event, &config).await {
-        warn!(%error, "Could not write an event");
-    }
-}
-
-fn next(intent: &Result<Intent, InvalidConfig>) -> Action {
-    match intent {
-        Ok(Intent::Remove(Removal::CleanNodes { .. })) => Action::requeue(RECHECK),
-        _ => Action::requeue(RESYNC),
+fn next(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStatus) -> Action {
+    let is_removal = matches!(intent, Ok(Intent::Remove(Removal::CleanNodes { .. })));
+    if is_removal || status.rollout.is_some() || !status.failures.is_empty() {
+        Action::requeue(RECHECK)
+    } else {
+        Action::requeue(RESYNC)
     }
 }
 

@@ -1,11 +1,13 @@
 //! How far the removal of the operands has come.
 //!
 //! Pure, and a function of live objects alone, so that an operator that was restarted in the middle goes on where it was.
-//! First every proxy becomes a clean-up (`proxy cleanup --wait`, Ready when its node is clean), then all objects go, last the
-//! finalizer. A node that cannot answer holds the removal up for at most [`CLEANUP_LIMIT`].
+//! First every proxy becomes a clean-up (`proxy cleanup --wait`, Ready when its node is clean) and nodes without a proxy get one,
+//! then all objects go, last the finalizer. A node that cannot answer holds the removal up for at most [`CLEANUP_LIMIT`].
 
+use crate::gather::Observed;
+use crate::nodes::{LABEL, SKIPPED, is_clean, is_of};
+use api::names::PROXY;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use std::collections::BTreeSet;
@@ -18,7 +20,7 @@ pub const CLEANUP_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 /// The step that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// The DaemonSet is, or becomes, a clean-up.
+    /// The DaemonSets are, or become, clean-ups.
     CleanNodes {
         /// When that began.
         since: Timestamp,
@@ -32,43 +34,65 @@ pub enum Removal {
     },
 }
 
-/// Decides from the DaemonSet, if there still is one, and its pods.
-pub fn next_step(proxy: Option<&DaemonSet>, pods: &[Pod], now: Timestamp) -> Removal {
-    let Some(proxy) = proxy else {
-        return Removal::Delete { skipped: Vec::new() };
-    };
-    let since = proxy.annotations().get(CLEANUP_ANNOTATION);
-    let since_time = since.and_then(|since| since.parse::<Timestamp>().ok());
-    let waiting = unclean_nodes(pods, since.map(String::as_str));
-    match since_time {
-        Some(_) if is_clean(proxy) => Removal::Delete { skipped: Vec::new() },
-        Some(since) if now.duration_since(since) >= CLEANUP_LIMIT => Removal::Delete {
+/// Decides from the DaemonSets, their pods and the labels of nodes.
+pub fn next_step(observed: &Observed, limit: SignedDuration) -> Removal {
+    let Observed { live, now, .. } = observed;
+    let proxy = live.proxy();
+    let waiting = unclean_nodes(observed);
+    let is_done = proxy.is_none_or(is_converted) && waiting.is_empty();
+    let since = [proxy, live.clean_up()]
+        .into_iter()
+        .flatten()
+        .find_map(|daemon_set| daemon_set.annotations().get(CLEANUP_ANNOTATION)?.parse().ok());
+    // Without patience there is nothing to wait for.
+    let since = since.or_else(|| limit.is_zero().then_some(*now));
+    match since {
+        _ if is_done => Removal::Delete { skipped: Vec::new() },
+        Some(since) if now.duration_since(since) >= limit => Removal::Delete {
             skipped: named(waiting),
         },
         since => Removal::CleanNodes {
-            since: since.unwrap_or(now),
+            since: since.unwrap_or(*now),
             waiting,
         },
     }
 }
 
 /// Whether every pod of the DaemonSet is a Ready clean-up. Nodes in maintenance are among the desired ones.
-fn is_clean(proxy: &DaemonSet) -> bool {
+fn is_converted(proxy: &DaemonSet) -> bool {
     let Some(status) = &proxy.status else { return false };
-    status.observed_generation == proxy.metadata.generation
+    proxy.annotations().contains_key(CLEANUP_ANNOTATION)
+        && status.observed_generation == proxy.metadata.generation
         && status.updated_number_scheduled.unwrap_or_default() >= status.desired_number_scheduled
         && status.number_ready >= status.desired_number_scheduled
 }
 
-/// Nodes with a pod of the proxy, but without a Ready clean-up.
-fn unclean_nodes(pods: &[Pod], since: Option<&str>) -> Vec<String> {
-    let is_clean = |pod: &&Pod| {
-        let made_cleanup = pod.annotations().get(CLEANUP_ANNOTATION);
-        made_cleanup.is_some() && made_cleanup.map(String::as_str) == since && is_ready(pod)
-    };
-    let clean: BTreeSet<_> = pods.iter().filter(is_clean).filter_map(node).collect();
-    let all: BTreeSet<_> = pods.iter().filter_map(node).collect();
-    all.difference(&clean).map(|&node| node.to_owned()).collect()
+/// Nodes that run a proxy or are labelled as having run one, without a Ready clean-up.
+fn unclean_nodes(observed: &Observed) -> Vec<String> {
+    let Observed {
+        live, pods, nodes, ..
+    } = observed;
+    let since = live
+        .proxy()
+        .and_then(|proxy| proxy.annotations().get(CLEANUP_ANNOTATION));
+    let node = |pod: &k8s_openapi::api::core::v1::Pod| pod.spec.as_ref()?.node_name.clone();
+    let clean: BTreeSet<_> = pods
+        .iter()
+        .filter(|pod| is_clean(pod, since.map(String::as_str)))
+        .filter_map(node)
+        .collect();
+    let labelled = nodes
+        .iter()
+        .filter(|node| node.labels().get(LABEL).is_some_and(|label| label != SKIPPED))
+        .map(ResourceExt::name_any);
+    // Pods that outlive their DaemonSet are on their way out; the labels of their nodes have been judged.
+    let is_busy = |pod: &&k8s_openapi::api::core::v1::Pod| live.proxy().is_some() && is_of(pod, PROXY);
+    let busy = pods.iter().filter(is_busy).filter_map(node);
+    let unclean: BTreeSet<_> = labelled
+        .chain(busy)
+        .filter(|node| !clean.contains(node))
+        .collect();
+    unclean.into_iter().collect()
 }
 
 /// A node whose clean-up could not even be created has no pod to be named by.
@@ -77,18 +101,6 @@ fn named(mut nodes: Vec<String>) -> Vec<String> {
         nodes.push("nodes without a pod of the proxy".to_owned());
     }
     nodes
-}
-
-fn node(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref()
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 #[cfg(test)]

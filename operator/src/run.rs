@@ -5,8 +5,10 @@ use crate::validate::ReleaseImages;
 use crate::watches;
 use api::names::OPERATOR;
 use futures::StreamExt;
+use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use process::lease::{self, LeaseOptions};
+use process::logs::LogFilter;
 use process::{Health, Process};
 use std::convert::Infallible;
 use std::pin::pin;
@@ -25,8 +27,14 @@ pub struct Options {
     pub namespace: String,
     /// Name of this process in the Lease and in events: its pod's.
     pub holder: String,
+    /// Version of this operator, and of what it applies.
+    pub version: String,
     /// The operands' images when the configuration names none.
     pub images: ReleaseImages,
+    /// The OperatorCondition in the operator's namespace that OLM reads, if OLM runs this.
+    pub operator_condition: Option<String>,
+    /// Removes everything whatever the configuration says, and gives each node this long to become clean.
+    pub removal: Option<SignedDuration>,
 }
 
 /// Runs until the process is asked to stop or loses the Lease.
@@ -34,6 +42,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
     let Process {
         client,
         health,
+        log_filter,
         shutdown,
     } = process;
     // A replica that waits for the Lease does what is expected of it.
@@ -46,7 +55,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
         renew_before: LEASE.saturating_sub(RETRY),
     };
     let lead = lease::lead(client.clone(), lease, shutdown, |shutdown| {
-        turns(client, options, shutdown)
+        turns(client, options, log_filter, shutdown)
     });
     tokio::select! {
         ended = lead => ended,
@@ -54,9 +63,14 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
     }
 }
 
-async fn turns(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Infallible> {
+async fn turns(
+    client: Client,
+    options: Options,
+    log_filter: LogFilter,
+    shutdown: CancellationToken,
+) -> Result<(), Infallible> {
     let namespace = options.namespace.clone();
-    let context = Context::new(client.clone(), options);
+    let context = Context::new(client.clone(), options).with_log_filter(log_filter);
     let mut turns = pin!(watches::turns(&client, &namespace, context, shutdown));
     while turns.next().await.is_some() {}
     Ok(())

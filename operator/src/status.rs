@@ -1,86 +1,179 @@
 //! Says in the configuration's status how it stands.
 //!
-//! Writes: the status, in one patch, and only when it says something new.
+//! Writes: the status, in one patch, and only when it says something new; then the events that tell of it.
 
 mod conditions;
-mod workloads;
+mod counts;
+mod failures;
+mod merge;
+mod rollout;
+pub(crate) mod workloads;
 
-pub(crate) use conditions::not_cleaned;
-
+use crate::build::VERSION_LABEL;
+use crate::events::Announcer;
+use crate::gather::Observed;
+use crate::health;
+use crate::nodes::is_of;
 use crate::operands::Operands;
 use crate::validate::{Intent, InvalidConfig};
-use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
+use api::config::ProxyStatus;
+use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
+
+/// Names in a message or a list; more say less.
+const MAX_NAMES: usize = 10;
 
 /// What one reconcile found and did.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
-    /// The configuration, with the status it had.
-    pub config: &'a MultusServiceConfig,
+    /// What was found.
+    pub observed: &'a Observed,
     /// What was to be done.
     pub intent: &'a Result<Intent, InvalidConfig>,
     /// Our objects afterwards.
     pub live: &'a Operands,
-    /// The write that failed, and since when writes have been failing.
-    pub failure: Option<(&'a str, Timestamp)>,
-    /// The clock of this reconcile.
-    pub now: Timestamp,
+    /// The write that failed.
+    pub failure: Option<&'a str>,
 }
 
 /// The status that tells this outcome. Equal outcomes give equal statuses.
 pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
-    let before = outcome
-        .config
-        .status
-        .as_ref()
-        .and_then(|status| status.observed_generation);
+    let Observed { config, version, .. } = outcome.observed;
+    let before = config.status.clone().unwrap_or_default();
+    let verdict = conditions::judge(outcome);
+    let is_removal = matches!(outcome.intent, Ok(Intent::Remove(_)));
+    let target = match outcome.intent {
+        Ok(Intent::Install(_)) => Some(version.clone()),
+        Ok(Intent::Remove(_)) => None,
+        Ok(Intent::Observe) | Err(_) => before.target_version,
+    };
+    let is_reached = matches!(outcome.intent, Ok(Intent::Install(_)))
+        && outcome.failure.is_none()
+        && runs(outcome.live, version)
+        && is_false(&verdict.conditions, "Progressing");
     MultusServiceConfigStatus {
         observed_generation: if outcome.failure.is_none() {
-            outcome.config.metadata.generation
+            config.metadata.generation
         } else {
-            before
+            before.observed_generation
         },
-        conditions: conditions::conditions(outcome),
+        operator_version: Some(version.clone()),
+        target_version: target,
+        observed_version: match (is_reached, is_removal) {
+            (true, _) => Some(version.clone()),
+            (false, true) => None,
+            (false, false) => before.observed_version,
+        },
+        controller: outcome.live.controller().map(counts::controller),
+        proxy: outcome
+            .live
+            .proxy()
+            .map(|proxy| with_pods(counts::proxy(proxy), outcome)),
+        rollout: verdict.rollout,
+        failures: verdict.failures,
+        conditions: verdict.conditions,
         related_objects: outcome.live.related_objects(),
     }
 }
 
-/// Writes the status unless it is what the configuration has already.
-pub async fn patch(client: &Client, outcome: &Outcome<'_>) -> kube::Result<()> {
-    let (config, status) = (outcome.config, describe(outcome));
+/// Controller and proxy were applied by an operator of this version.
+fn runs(live: &Operands, version: &str) -> bool {
+    fn is_of(object: &impl Resource, version: &str) -> bool {
+        object.labels().get(VERSION_LABEL).map(String::as_str) == Some(version)
+    }
+    live.controller()
+        .is_some_and(|controller| is_of(controller, version))
+        && live.proxy().is_some_and(|proxy| is_of(proxy, version))
+}
+
+fn is_false(conditions: &[Condition], type_: &str) -> bool {
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == type_ && condition.status == "False")
+}
+
+/// Adds what only the pods know.
+fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
+    let mut unhealthy: Vec<_> = failures::proxy_findings(outcome)
+        .into_iter()
+        .map(|finding| finding.node)
+        .collect();
+    let count = i32::try_from(unhealthy.len()).unwrap_or(i32::MAX);
+    unhealthy.truncate(MAX_NAMES);
+    let pods = outcome.observed.pods.iter().filter(|pod| is_of(pod, PROXY));
+    ProxyStatus {
+        backends: health::backends(pods),
+        unhealthy_nodes: unhealthy,
+        unhealthy_node_count: count,
+        ..status
+    }
+}
+
+/// Writes the status unless it is what the configuration has already; returns it.
+pub async fn report(
+    client: &Client,
+    announcer: &Announcer,
+    outcome: &Outcome<'_>,
+) -> kube::Result<MultusServiceConfigStatus> {
+    let (config, status) = (&outcome.observed.config, describe(outcome));
     let before = ours(config.status.as_ref());
     if before == status {
-        return Ok(());
+        return Ok(status);
     }
     let configs: Api<MultusServiceConfig> = Api::all(client.clone());
     let patch = json!({
-        "apiVersion": "multusservice.cni.cncf.io/v1alpha1",
-        "kind": "MultusServiceConfig",
         // The UID: a configuration that was deleted and made anew has not been looked at.
-        "metadata": { "name": CONFIG_NAME, "uid": config.metadata.uid },
-        "status": status,
+        "metadata": { "uid": config.metadata.uid },
+        "status": merge::patch(&value(config.status.as_ref()), &value(Some(&with_foreign(config, &status)))),
     });
-    let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
+    let params = PatchParams {
+        field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     match configs
-        .patch_status(CONFIG_NAME, &params, &Patch::Apply(patch))
+        .patch_status(CONFIG_NAME, &params, &Patch::Merge(patch))
         .await
     {
         // It went when its finalizer did.
-        Err(kube::Error::Api(status))
-            if status.is_not_found() && config.metadata.deletion_timestamp.is_some() =>
+        Err(kube::Error::Api(error))
+            if error.is_not_found() && config.metadata.deletion_timestamp.is_some() =>
         {
-            return Ok(());
+            return Ok(status);
         }
         written => written?,
     };
     log_changes(&before.conditions, &status.conditions);
-    Ok(())
+    announcer
+        .transitions(config, &before.conditions, &status.conditions)
+        .await;
+    if let (Some(before), Some(after)) = (&before.observed_version, &status.observed_version)
+        && before != after
+    {
+        announcer.version(config, before, after).await;
+    }
+    Ok(status)
+}
+
+/// Not by server-side apply: a part of the status that somebody else once wrote would be theirs for ever, and could make ours invalid.
+/// Their conditions stay.
+fn with_foreign(
+    config: &MultusServiceConfig,
+    status: &MultusServiceConfigStatus,
+) -> MultusServiceConfigStatus {
+    let conditions = config.status.iter().flat_map(|status| &status.conditions);
+    let foreign = conditions.filter(|condition| !conditions::TYPES.contains(&condition.type_.as_str()));
+    let mut status = status.clone();
+    status.conditions.extend(foreign.cloned());
+    status
+}
+
+fn value(status: Option<&MultusServiceConfigStatus>) -> serde_json::Value {
+    serde_json::to_value(status).expect("a status is JSON")
 }
 
 fn log_changes(before: &[Condition], after: &[Condition]) {
@@ -108,4 +201,18 @@ fn ours(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus
             .position(|&type_| type_ == condition.type_)
     });
     status
+}
+
+/// The first of them, and how many more there are.
+fn names(all: &[String]) -> String {
+    let named = all
+        .iter()
+        .take(MAX_NAMES)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match all.len().saturating_sub(MAX_NAMES) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }

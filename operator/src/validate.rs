@@ -1,11 +1,17 @@
 //! What the configuration asks for, with every default decided.
 //!
-//! Pure. Behind this step there is no `Option` left and no invalid value; a configuration that cannot be honoured changes nothing
-//! in the cluster.
+//! Pure. Behind this step no value is invalid; a configuration that cannot be honoured changes nothing in the cluster.
+
+mod settings;
+
+pub use settings::{Networks, PodSettings, RuntimeSocket, ValidatedConfig};
 
 use crate::gather::Observed;
-use crate::removal::{self, Removal};
-use api::config::{Backend, LogLevel, ManagementState, MultusServiceConfigSpec};
+use crate::operands::Operands;
+use crate::placement::fits;
+use crate::removal::{self, CLEANUP_LIMIT, Removal};
+use api::config::ManagementState;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use std::fmt;
 
 /// The images of this release, as the operator's own Deployment names them.
@@ -18,121 +24,107 @@ pub struct ReleaseImages {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Intent {
     /// Install, configure, mend.
-    Install(ValidatedConfig),
+    Install(Box<ValidatedConfig>),
     /// Unmanaged: write no object.
     Observe,
     /// Removed, or the configuration is being deleted.
     Remove(Removal),
 }
 
-/// A configuration without gaps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidatedConfig {
-    /// Container image of the controller.
-    pub controller_image: String,
-    /// Container image of the proxy.
-    pub proxy_image: String,
-    /// What both log.
-    pub log_level: LogLevel,
-    /// How the proxy writes rules.
-    pub backend: Backend,
-}
-
 /// Why the configuration cannot be honoured: one line per field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct InvalidConfig(Vec<MissingImage>);
+pub struct InvalidConfig(Vec<Complaint>);
 
-/// Neither the configuration nor the operator's Deployment names an image.
+/// One field that cannot be honoured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct MissingImage {
-    field: &'static str,
-    variable: &'static str,
+pub(crate) enum Complaint {
+    /// Neither the configuration nor the operator's Deployment names an image.
+    MissingImage {
+        field: &'static str,
+        variable: &'static str,
+    },
+    /// Pods run now, and none would.
+    NoNodeMatches { field: &'static str },
+    /// The API server does not take what the configuration leads to.
+    Refused(String),
 }
 
-impl fmt::Display for MissingImage {
+impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, variable } = self;
-        write!(
-            f,
-            "MultusServiceConfig cluster: {field} is not set and the operator's Deployment has no {variable}; set one of them"
-        )
+        match self {
+            Self::NoNodeMatches { field } => write!(
+                f,
+                "MultusServiceConfig cluster: {field}.nodeSelector, .affinity and .tolerations match no node; nothing was changed; choose labels that nodes have, or set managementState to Removed"
+            ),
+            Self::Refused(why) => write!(
+                f,
+                "MultusServiceConfig cluster: the API server refuses what spec leads to; nothing was changed: {why}"
+            ),
+            Self::MissingImage { field, variable } => write!(
+                f,
+                "MultusServiceConfig cluster: {field} is not set and the operator's Deployment has no {variable}; set one of them"
+            ),
+        }
     }
 }
 
 /// Decides what is to be done. Deletion and removal come before every check: an invalid configuration can always be removed.
 pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, InvalidConfig> {
-    let Observed {
-        config,
-        live,
-        proxy_pods,
-        now,
-    } = observed;
+    let config = &observed.config;
     let state = config.spec.management_state;
     if config.metadata.deletion_timestamp.is_some() || state == ManagementState::Removed {
-        return Ok(Intent::Remove(removal::next_step(live.proxy(), proxy_pods, *now)));
+        return Ok(Intent::Remove(removal::next_step(observed, CLEANUP_LIMIT)));
     }
     if state == ManagementState::Unmanaged {
         return Ok(Intent::Observe);
     }
-    complete(&config.spec, images).map(Intent::Install)
+    settings::complete(&config.spec, images, observed.openshift.as_ref())
+        .map(|config| Intent::Install(Box::new(config)))
+        .map_err(InvalidConfig)
 }
 
-fn complete(
-    spec: &MultusServiceConfigSpec,
-    images: &ReleaseImages,
-) -> Result<ValidatedConfig, InvalidConfig> {
-    let MultusServiceConfigSpec {
-        management_state: _,
-        log_level,
-        controller,
-        proxy,
-    } = spec;
-    let controller_image = image(
-        controller
-            .as_ref()
-            .and_then(|controller| controller.image.as_ref()),
-        images.controller.as_ref(),
-        MissingImage {
-            field: "spec.controller.image",
-            variable: "RELATED_IMAGE_CONTROLLER",
-        },
-    );
-    let proxy_image = image(
-        proxy.as_ref().and_then(|proxy| proxy.image.as_ref()),
-        images.proxy.as_ref(),
-        MissingImage {
-            field: "spec.proxy.image",
-            variable: "RELATED_IMAGE_PROXY",
-        },
-    );
-    match (controller_image, proxy_image) {
-        (Ok(controller_image), Ok(proxy_image)) => Ok(ValidatedConfig {
-            controller_image,
-            proxy_image,
-            log_level: log_level.unwrap_or_default(),
-            backend: proxy.as_ref().and_then(|proxy| proxy.backend).unwrap_or_default(),
-        }),
-        (controller, proxy) => Err(InvalidConfig(
-            [controller.err(), proxy.err()].into_iter().flatten().collect(),
-        )),
+/// Refuses to take the last pod of an operand away by a placement that matches no node. A first installation may match none.
+pub fn check_placement(desired: &Operands, observed: &Observed) -> Result<(), InvalidConfig> {
+    let pod_of = |template: &PodTemplateSpec| template.spec.clone();
+    let controller = |operands: &Operands| pod_of(&operands.controller()?.spec.as_ref()?.template);
+    let proxy = |operands: &Operands| pod_of(&operands.proxy()?.spec.as_ref()?.template);
+    let lost = |new: Option<PodSpec>, old: Option<PodSpec>| {
+        let matches = |pod: &PodSpec| observed.nodes.iter().any(|node| fits(pod, node));
+        new.zip(old)
+            .is_some_and(|(new, old)| !matches(&new) && matches(&old))
+    };
+    let live = &observed.live;
+    let complaints: Vec<_> = [
+        (lost(controller(desired), controller(live)), "spec.controller"),
+        (lost(proxy(desired), proxy(live)), "spec.proxy"),
+    ]
+    .into_iter()
+    .filter_map(|(lost, field)| lost.then_some(Complaint::NoNodeMatches { field }))
+    .collect();
+    if complaints.is_empty() {
+        Ok(())
+    } else {
+        Err(InvalidConfig(complaints))
     }
 }
 
-fn image(
-    chosen: Option<&String>,
-    release: Option<&String>,
-    missing: MissingImage,
-) -> Result<String, MissingImage> {
-    // An environment variable can be set and empty.
-    chosen
-        .or(release)
-        .filter(|image| !image.is_empty())
-        .cloned()
-        .ok_or(missing)
+impl InvalidConfig {
+    /// The API server said so.
+    pub fn refused(why: String) -> Self {
+        Self(vec![Complaint::Refused(why)])
+    }
+
+    /// The condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self.0.as_slice() {
+            [Complaint::NoNodeMatches { .. }, ..] => "InvalidPlacement",
+            _ => "InvalidConfig",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,27 @@
-//! Which change in the cluster calls for a turn: any of the configuration, of our objects, of the proxies' pods.
+//! Which change in the cluster calls for a turn: any of the configuration, of our objects, of their pods, and of the labels of nodes.
 //!
 //! Writes: nothing. Only metadata is watched, so an object of a shape we do not know can stop no watch, and nothing is kept in
 //! memory but the configuration's metadata.
 
-use crate::gather::proxy_pod_selector;
+use crate::gather::pod_selector;
 use crate::operands::SELECTOR;
 use crate::reconcile::{self, Context, reconcile};
 use api::MultusServiceConfig;
 use api::names::CONFIG_NAME;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
+use process::Impatient;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -32,18 +37,39 @@ pub fn turns(
 ) -> impl Stream<Item = ()> {
     let singleton = watcher::Config::default().fields(&format!("metadata.name={CONFIG_NAME}"));
     let ours = || watcher::Config::default().labels(SELECTOR);
-    let proxies = watcher::Config::default().labels(&proxy_pod_selector());
-    Controller::new(Api::<Config>::all(client.clone()), singleton)
-        .watches(namespaced::<ServiceAccount>(client, namespace), ours(), config)
-        .watches(
-            Api::<PartialObjectMeta<ClusterRoleBinding>>::all(client.clone()),
-            ours(),
+    let pods = watcher::Config::default().labels(&pod_selector());
+    let (store, writer) = reflector::store();
+    let configs = watcher(Api::<Config>::all(client.clone()), singleton)
+        .backoff(Impatient::default())
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(heard);
+    let bindings = Api::<PartialObjectMeta<ClusterRoleBinding>>::all(client.clone());
+    Controller::for_stream(configs, store)
+        .watches_stream(
+            follow(namespaced::<ServiceAccount>(client, namespace), ours()),
             config,
         )
-        .watches(namespaced::<RoleBinding>(client, namespace), ours(), config)
-        .watches(namespaced::<Deployment>(client, namespace), ours(), config)
-        .watches(namespaced::<DaemonSet>(client, namespace), ours(), config)
-        .watches(namespaced::<Pod>(client, namespace), proxies, config)
+        .watches_stream(follow(bindings, ours()), config)
+        .watches_stream(
+            follow(namespaced::<RoleBinding>(client, namespace), ours()),
+            config,
+        )
+        .watches_stream(
+            follow(namespaced::<NetworkPolicy>(client, namespace), ours()),
+            config,
+        )
+        .watches_stream(
+            follow(namespaced::<PodDisruptionBudget>(client, namespace), ours()),
+            config,
+        )
+        .watches_stream(
+            follow(namespaced::<Deployment>(client, namespace), ours()),
+            config,
+        )
+        .watches_stream(follow(namespaced::<DaemonSet>(client, namespace), ours()), config)
+        .watches_stream(follow(namespaced::<Pod>(client, namespace), pods), config)
+        .watches_stream(nodes(client), config)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
@@ -55,6 +81,34 @@ pub fn turns(
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
             Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "A watch failed"),
         })
+}
+
+/// The objects of a watch as they change. Each watch waits by itself after an error: one pause for all of them, which is what a
+/// `Controller` makes of errors in its streams, would add up to minutes after an outage.
+fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher(api, config)
+        .backoff(Impatient::default())
+        .touched_objects()
+        .filter_map(heard)
+}
+
+/// What a watch says that is no error.
+async fn heard<K>(said: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
+    said.inspect_err(|error| warn!(%error, "A watch failed, trying again"))
+        .ok()
+        .map(Ok)
+}
+
+/// Nodes report every few seconds; only what decides where pods run is of interest.
+fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, watcher::Error>> + use<> {
+    let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
+    follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
 }
 
 fn namespaced<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>

@@ -38,7 +38,8 @@ pub use delta::{Base, Delta, PortChange};
 pub use dump::{Dump, Translated};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
-    AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation, VipRules,
+    AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
+    Unreachable, VipRules,
 };
 pub use service::{NotServed, ObjectName, ServedService};
 pub use settings::{Node, Reserved, Settings, Taken, Tenancy};

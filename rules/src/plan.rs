@@ -15,6 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a pod's namespace must hold, and what it does not get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,14 @@ pub enum Unserved {
     /// An endpoint address.
     #[error("{0}")]
     Address(#[from] RefusedAddress),
+    /// The session affinity of a Service that is served otherwise.
+    #[error(
+        "Service \"{service}\" is served without its sessionAffinity on this node: the kernel lacks what the backend needs for it (xt_recent with iptables)"
+    )]
+    Affinity {
+        /// Which.
+        service: ObjectName,
+    },
 }
 
 /// What one pod lacks.
@@ -55,6 +64,18 @@ pub enum Shortcoming {
         network: NetworkRef,
         /// The family.
         family: Family,
+    },
+    /// Packets do not pass the pod's network namespace, where the rules are.
+    #[error(
+        "{by} uses interface {interface:?} on network \"{network}\" past the pod's network namespace: its flows to ClusterIPs are not served"
+    )]
+    Bypassed {
+        /// The network.
+        network: NetworkRef,
+        /// The interface.
+        interface: String,
+        /// Who does.
+        by: String,
     },
     /// Several interfaces could serve; one does.
     #[error(
@@ -184,25 +205,28 @@ pub fn service_plan<'a>(
         reserved: &settings.reserved,
         is_local: service.is_local,
     };
+    let affinity = service.affinity.filter(|_| !settings.lacks_affinity);
     let vip_rules = |vip: IpAddr| VipRules {
         service: service.name.clone(),
         ports: service
             .ports
             .iter()
-            .map(|(port, name)| (*port, port_rules(service, &choice, &slices, *port, name, vip)))
+            .map(|(port, name)| (*port, port_rules(affinity, &choice, &slices, *port, name, vip)))
             .collect(),
     };
     let vips = service.vips.iter().map(|vip| (*vip, Arc::new(vip_rules(*vip))));
+    let addresses = reserved(&settings.reserved, &slices).map(Unserved::Address);
+    let affinity = (settings.lacks_affinity && service.affinity.is_some()).then(|| Unserved::Affinity {
+        service: service.name.clone(),
+    });
     ServicePlan {
         vips: vips.collect(),
-        unserved: reserved(&settings.reserved, &slices)
-            .map(Unserved::Address)
-            .collect(),
+        unserved: addresses.chain(affinity).collect(),
     }
 }
 
 fn port_rules(
-    service: &ServedService,
+    affinity: Option<Duration>,
     choice: &Choice<'_>,
     slices: &[&Slice],
     port: Port,
@@ -218,7 +242,7 @@ fn port_rules(
     PortRules {
         name: name.to_owned(),
         endpoints,
-        affinity: service.affinity,
+        affinity,
         draining,
     }
 }

@@ -171,6 +171,18 @@ impl NetworkRules {
         self.vips.range(range).map(|(vip, rules)| (*vip, rules))
     }
 
+    fn without(&self, lost: &BTreeSet<IpAddr>) -> Self {
+        let mut rules = self.clone();
+        let is_lost = |endpoint: &SocketAddr| lost.contains(&endpoint.ip());
+        for vip in rules.vips.values_mut() {
+            if vip.ports.values().any(|port| port.endpoints.iter().any(is_lost)) {
+                let ports = Arc::make_mut(vip).ports.values_mut();
+                ports.for_each(|port| port.endpoints.retain(|endpoint| !is_lost(endpoint)));
+            }
+        }
+        rules
+    }
+
     /// Whether it has a VIP of `family`.
     pub fn has(&self, family: Family) -> bool {
         self.of(family).next().is_some()
@@ -178,12 +190,21 @@ impl NetworkRules {
 }
 
 /// Which way, and with which source address, a pod's flows to the VIPs of a network leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
     /// Interface in the pod.
     pub interface: String,
     /// An address of that interface.
     pub address: IpAddr,
+}
+
+/// An endpoint that flows from a source cannot reach.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unreachable {
+    /// Where they would leave.
+    pub source: Source,
+    /// The endpoint's address.
+    pub endpoint: IpAddr,
 }
 
 /// A pod's attachment to one network.
@@ -281,6 +302,23 @@ impl PodRules {
         for attached in rules.networks.values_mut() {
             attached.ipv4 = attached.ipv4.take().filter(keep);
             attached.ipv6 = attached.ipv6.take().filter(keep);
+        }
+        rules
+    }
+
+    /// The same rules without endpoints that cannot be reached. A port that has no others refuses flows.
+    #[must_use]
+    pub fn without_endpoints(&self, unreachable: &BTreeSet<Unreachable>) -> Self {
+        let mut rules = self.clone();
+        for attached in rules.networks.values_mut() {
+            for family in Family::ALL {
+                let source = attached.source(family);
+                let lost = unreachable.iter().filter(|lost| Some(&lost.source) == source);
+                let lost: BTreeSet<IpAddr> = lost.map(|lost| lost.endpoint).collect();
+                if !lost.is_empty() {
+                    attached.rules = Arc::new(attached.rules.without(&lost));
+                }
+            }
         }
         rules
     }

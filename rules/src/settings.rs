@@ -18,6 +18,8 @@ pub struct Settings {
     pub tenancy: Tenancy,
     /// Addresses that no pod can have on a secondary network.
     pub reserved: Reserved,
+    /// Whether the node cannot keep a client with its endpoint: `sessionAffinity` is left out, and that is said.
+    pub lacks_affinity: bool,
 }
 
 /// A node.

@@ -18,6 +18,24 @@ pub(super) fn covers(live: &Value, desired: &Value) -> bool {
     }
 }
 
+/// What the API server made of `asked`: its values at every place that was asked for, without what it and others added.
+///
+/// A list of another length is taken whole: somebody adds to it each time, and asking again would not help.
+pub(super) fn answer(asked: &Value, answered: &Value) -> Value {
+    match (asked, answered) {
+        (Value::Object(asked), Value::Object(answered)) => asked
+            .iter()
+            .filter_map(|(key, asked)| Some((key.clone(), answer(asked, answered.get(key)?))))
+            .collect(),
+        (Value::Array(asked), Value::Array(answered)) if asked.len() == answered.len() => asked
+            .iter()
+            .zip(answered)
+            .map(|(asked, answered)| answer(asked, answered))
+            .collect(),
+        _ => answered.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +49,17 @@ mod tests {
     #[case::a_value_was_removed(json!({"b": 2}), false)]
     fn of_one_value(#[case] live: Value, #[case] want: bool) {
         assert_eq!(covers(&live, &json!({"a": 1})), want);
+    }
+
+    #[test]
+    fn an_answer_is_what_was_asked_for_in_the_words_of_the_api_server() {
+        let asked = json!({ "cpu": "1000m", "args": [], "ports": [{ "port": 80 }] });
+        let answered = json!({ "cpu": "1", "ports": [{ "port": 80, "protocol": "TCP" }], "added": true });
+        assert_eq!(
+            answer(&asked, &answered),
+            json!({ "cpu": "1", "ports": [{ "port": 80 }] })
+        );
+        assert_eq!(answer(&json!([1]), &json!([1, 2])), json!([1, 2]));
     }
 
     #[rstest]

@@ -4,7 +4,7 @@
 
 use super::{Error, drift};
 use api::names::OPERATOR_FIELD_MANAGER;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,37 +12,93 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
-use tracing::info;
+use tracing::{info, warn};
 
-/// What this process applied last, by kind and name.
+/// Fields that Kubernetes never changes in an object that exists.
+const IMMUTABLE: &[(&str, &str)] = &[
+    ("Deployment", "/spec/selector"),
+    ("DaemonSet", "/spec/selector"),
+    ("RoleBinding", "/roleRef"),
+    ("ClusterRoleBinding", "/roleRef"),
+];
+
+/// What this process applied last, by kind and name: as it asked, and as the API server wrote it down.
 ///
 /// A live object that holds every value we want may still hold one that we wanted earlier. Only an apply takes that away, so an
-/// object is left alone only when it was applied with this very content before.
+/// object is left alone only when it was applied with this very content before. The API server spells some values its own way
+/// ("1000m" is "1"): what it answered is what is compared.
 #[derive(Debug, Default)]
-pub(super) struct Applied(Mutex<BTreeMap<(String, String), Value>>);
+pub(super) struct Applied(Mutex<BTreeMap<(String, String), Memory>>);
+
+#[derive(Debug)]
+struct Memory {
+    asked: Value,
+    answered: Value,
+}
+
+/// Objects that were in the way of what is wanted and have been deleted.
+pub(super) type Recreated = Vec<(String, String)>;
 
 impl Applied {
+    /// Asks the API server whether it would take the objects; nothing is written. A configuration is applied whole or not at all.
+    pub(super) async fn rehearse<K>(&self, api: &Api<K>, desired: &[K], live: &[K]) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
+    {
+        for object in desired {
+            let found = live.iter().find(|found| found.name_any() == object.name_any());
+            if found.is_some_and(|found| self.is_settled(object, found) || is_in_the_way(object, found)) {
+                continue;
+            }
+            let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force().dry_run();
+            if let Err(kube::Error::Api(status)) = api
+                .patch(&object.name_any(), &params, &Patch::Apply(object))
+                .await
+                && status.code == 422
+            {
+                return Err(Error::Refused(status.message.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes every desired object exist as desired; returns all live objects as they are then.
-    pub(super) async fn converge<K>(&self, api: &Api<K>, desired: &[K], live: &[K]) -> Result<Vec<K>, Error>
+    pub(super) async fn converge<K>(
+        &self,
+        api: &Api<K>,
+        desired: &[K],
+        live: &[K],
+        recreated: &mut Recreated,
+    ) -> Result<Vec<K>, Error>
     where
         K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
     {
         let wanted = |found: &&K| desired.iter().any(|object| object.name_any() == found.name_any());
         let mut converged: Vec<_> = live.iter().filter(|found| !wanted(found)).cloned().collect();
         for object in desired {
-            let found = live.iter().find(|found| found.name_any() == object.name_any());
+            let name = object.name_any();
+            let found = live.iter().find(|found| found.name_any() == name);
             converged.push(match found {
                 Some(found) if self.is_settled(object, found) => found.clone(),
-                _ => self.apply(api, &object.name_any(), object).await?,
+                // Its pods go first; its end is an event that starts another turn.
+                Some(found) if found.meta().deletion_timestamp.is_some() => found.clone(),
+                Some(found) if is_in_the_way(object, found) => {
+                    warn!(kind = %K::kind(&()), name, "Making it anew, because a field that cannot change differs");
+                    delete(api, &name, found, PropagationPolicy::Foreground).await?;
+                    recreated.push((K::kind(&()).into_owned(), name));
+                    found.clone()
+                }
+                _ => self.apply(api, &name, object).await?,
             });
         }
         Ok(converged)
     }
 
     fn is_settled<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K, live: &K) -> bool {
-        let desired_value = value(desired);
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.get(&key(desired)) == Some(&desired_value) && drift::covers(&value(live), &desired_value)
+        applied.get(&key(desired)).is_some_and(|memory| {
+            memory.asked == value(desired) && drift::covers(&value(live), &memory.answered)
+        })
     }
 
     async fn apply<K>(&self, api: &Api<K>, name: &str, object: &K) -> Result<K, Error>
@@ -59,12 +115,26 @@ impl Applied {
                 source,
             })?;
         info!(kind = %K::kind(&()), name, "Applied");
+        let asked = value(object);
+        let answered = drift::answer(&asked, &value(&applied));
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(key(object), value(object));
+            .insert(key(object), Memory { asked, answered });
         Ok(applied)
     }
+}
+
+/// Whether the live object can never become the desired one.
+fn is_in_the_way<K: Resource<DynamicType = ()> + Serialize>(desired: &K, live: &K) -> bool {
+    let (desired, live) = (value(desired), value(live));
+    let paths = IMMUTABLE.iter().filter(|(kind, _)| *kind == K::kind(&()));
+    paths.into_iter().any(|(_, path)| {
+        let (desired, live) = (desired.pointer(path), live.pointer(path));
+        desired
+            .zip(live)
+            .is_some_and(|(desired, live)| !drift::covers(live, desired) || !drift::covers(desired, live))
+    })
 }
 
 /// Deletes the live objects that are not desired.
@@ -79,26 +149,27 @@ where
     {
         let name = object.name_any();
         if !wanted(&name) {
-            delete(api, &name, object).await?;
+            // Background: a pod on a node that is away must not hold the object, and with it the removal, up for ever.
+            delete(api, &name, object, PropagationPolicy::Background).await?;
         }
     }
     Ok(())
 }
 
-async fn delete<K>(api: &Api<K>, name: &str, object: &K) -> Result<(), Error>
+async fn delete<K>(api: &Api<K>, name: &str, object: &K, policy: PropagationPolicy) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    // Background: a pod on a node that is away must not hold the object, and with it the removal, up for ever.
-    // The UID: another object that took the name meanwhile was not judged.
-    let preconditions = Preconditions {
-        uid: object.uid(),
-        resource_version: None,
+    let params = DeleteParams {
+        propagation_policy: Some(policy),
+        // The UID: another object that took the name meanwhile was not judged.
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
     };
-    match api
-        .delete(name, &DeleteParams::background().preconditions(preconditions))
-        .await
-    {
+    match api.delete(name, &params).await {
         Ok(_) => info!(kind = %K::kind(&()), name, "Deleted"),
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(source) => {

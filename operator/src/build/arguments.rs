@@ -2,23 +2,27 @@
 //!
 //! Pure.
 
+use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
-use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 /// `--log-level` for a process whose own crates are `own`.
 pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
+    format!("--log-level={}", filter(level, own))
+}
+
+/// The log filter of a process whose own crates are `own`.
+pub fn filter(level: LogLevel, own: &[&str]) -> String {
     let ours_at = |level: &str| {
         own.iter().fold("info".to_owned(), |filter, name| {
             format!("{filter},{name}={level}")
         })
     };
-    let filter = match level {
+    match level {
         LogLevel::Normal => "info".to_owned(),
         LogLevel::Debug => ours_at("debug"),
         LogLevel::Trace => ours_at("trace"),
         LogLevel::TraceAll => "trace".to_owned(),
-    };
-    format!("--log-level={filter}")
+    }
 }
 
 /// `--backend` of the proxy, spelled as in the configuration.
@@ -31,8 +35,20 @@ pub(super) fn backend(backend: Backend) -> String {
     format!("--backend={name}")
 }
 
-/// The only container of an operand.
-pub(super) fn container(pod: Option<&mut PodSpec>) -> &mut Container {
-    pod.and_then(|pod| pod.containers.first_mut())
-        .expect("the manifests have one container each: a test says so")
+/// Which networks a Service may name.
+pub(super) fn networks(networks: &Networks) -> [String; 2] {
+    let Networks {
+        isolated,
+        global_namespaces,
+    } = networks;
+    let names = global_namespaces.iter().map(String::as_str).collect::<Vec<_>>();
+    [
+        format!("--network-namespace-isolation={isolated}"),
+        format!("--global-namespaces={}", names.join(",")),
+    ]
+}
+
+/// Where the container runtime listens.
+pub(super) fn runtime(socket: &RuntimeSocket) -> String {
+    format!("--container-runtime-endpoint={}", socket.path)
 }

@@ -2,20 +2,24 @@
 //!
 //! Pure.
 
-use super::arguments;
+use super::{arguments, pod};
 use crate::validate::ValidatedConfig;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 
 /// Crates whose log lines are the controller's own.
 const CRATES: &[&str] = &["controller", "process"];
 
 pub(super) fn configure(mut deployment: Deployment, config: &ValidatedConfig) -> Deployment {
-    let pod = deployment
-        .spec
-        .as_mut()
-        .and_then(|spec| spec.template.spec.as_mut());
-    let container = arguments::container(pod);
+    let DeploymentSpec {
+        replicas, template, ..
+    } = deployment.spec.get_or_insert_default();
+    *replicas = Some(config.replicas);
+    let pod = template.spec.get_or_insert_default();
+    pod::configure(pod, &config.controller, config);
+    let container = pod::container(pod);
     container.image = Some(config.controller_image.clone());
-    container.args = Some(vec![arguments::log_level(config.log_level, CRATES)]);
+    let mut args = vec![arguments::log_level(config.log_level, CRATES)];
+    args.extend(arguments::networks(&config.networks));
+    container.args = Some(args);
     deployment
 }

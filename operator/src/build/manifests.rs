@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 /// All manifests, in a namespace.
 #[derive(Clone)]
 pub(super) struct Manifests {
-    /// Service accounts and their bindings: nothing in them depends on the configuration.
+    /// Everything that the configuration does not change.
     pub(super) identities: Operands,
     pub(super) controller: Deployment,
     pub(super) proxy: DaemonSet,
@@ -30,8 +30,13 @@ static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
             )),
             parse(include_str!("../../manifests/proxy-cluster-role-binding.yaml")),
         ],
-        role_bindings: vec![parse(include_str!(
-            "../../manifests/controller-role-binding.yaml"
+        role_bindings: vec![
+            parse(include_str!("../../manifests/controller-role-binding.yaml")),
+            parse(include_str!("../../manifests/proxy-role-binding.yaml")),
+        ],
+        network_policies: vec![parse(include_str!("../../manifests/network-policy.yaml"))],
+        pod_disruption_budgets: vec![parse(include_str!(
+            "../../manifests/controller-pod-disruption-budget.yaml"
         ))],
         ..Operands::default()
     },
@@ -57,6 +62,8 @@ impl Manifests {
             service_accounts,
             cluster_role_bindings,
             role_bindings,
+            network_policies,
+            pod_disruption_budgets,
             deployments: _,
             daemon_sets: _,
         } = identities;
@@ -69,6 +76,12 @@ impl Manifests {
         for binding in role_bindings {
             place(binding, namespace);
             place_subjects(&mut binding.subjects, namespace);
+        }
+        for policy in network_policies {
+            place(policy, namespace);
+        }
+        for budget in pod_disruption_budgets {
+            place(budget, namespace);
         }
         manifests
     }

@@ -2,24 +2,56 @@
 
 use super::*;
 use crate::operands::SELECTOR;
-use api::config::{Backend, LogLevel};
+use crate::validate::{ReleaseImages, validate};
+use api::MultusServiceConfig;
+use api::config::LogLevel;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
 use std::fmt::Debug;
 
 fn config() -> ValidatedConfig {
-    ValidatedConfig {
-        controller_image: "registry.example/controller:v1".to_owned(),
-        proxy_image: "registry.example/proxy:v1".to_owned(),
-        log_level: LogLevel::Normal,
-        backend: Backend::Auto,
+    asked_for(&json!({}))
+}
+
+/// What a specification asks for.
+fn asked_for(spec: &Value) -> ValidatedConfig {
+    let images = ReleaseImages {
+        controller: Some("registry.example/controller:v1".to_owned()),
+        proxy: Some("registry.example/proxy:v1".to_owned()),
+    };
+    let config: MultusServiceConfig = serde_json::from_value(json!({
+        "apiVersion": "multusservice.cni.cncf.io/v1alpha1", "kind": "MultusServiceConfig",
+        "metadata": { "name": "cluster" }, "spec": spec,
+    }))
+    .unwrap();
+    let observed = Observed {
+        config,
+        ..Observed::default()
+    };
+    match validate(&observed, &images) {
+        Ok(Intent::Install(config)) => *config,
+        other => panic!("{other:?}"),
     }
 }
 
 fn installed(config: &ValidatedConfig) -> Operands {
-    install(config, "far-away").operands
+    let observed = Observed {
+        version: VERSION.to_owned(),
+        ..Observed::default()
+    };
+    install(config, &observed, "far-away").operands
+}
+
+/// A step of a removal of what is `running`.
+fn removed(removal: &Removal, running: &Operands) -> Desired {
+    let observed = Observed {
+        live: running.clone(),
+        ..Observed::default()
+    };
+    remove(removal, &observed, "far-away", &ReleaseImages::default())
 }
 
 fn cleaning(running: &Operands) -> DaemonSet {
@@ -28,10 +60,7 @@ fn cleaning(running: &Operands) -> DaemonSet {
         since,
         waiting: vec![],
     };
-    remove(&removal, running, "far-away")
-        .operands
-        .daemon_sets
-        .remove(0)
+    removed(&removal, running).operands.daemon_sets.remove(0)
 }
 
 fn pod(template: &PodTemplateSpec) -> &PodSpec {
@@ -66,6 +95,16 @@ fn identities() {
 }
 
 #[test]
+fn protection() {
+    let Operands {
+        network_policies,
+        pod_disruption_budgets,
+        ..
+    } = installed(&config());
+    insta::assert_yaml_snapshot!((network_policies, pod_disruption_budgets));
+}
+
+#[test]
 fn the_controller() {
     insta::assert_yaml_snapshot!(installed(&config()).controller());
 }
@@ -82,17 +121,146 @@ fn the_proxy_as_a_clean_up() {
 
 #[test]
 fn the_configuration_reaches_the_arguments() {
-    let [controller, proxy] = &templates(&installed(&ValidatedConfig {
-        log_level: LogLevel::Debug,
-        backend: Backend::IpTables,
-        ..config()
-    }))
-    .map(|template| args(template).join(" "));
-    assert_eq!(controller, "--log-level=info,controller=debug,process=debug");
+    let asked = asked_for(&json!({
+        "logLevel": "Debug",
+        "globalNamespaces": ["shared", "default"],
+        "networkNamespaceIsolation": "Disabled",
+        "proxy": { "backend": "IPTables", "containerRuntimeEndpoint": "unix:///var/run/k3s/k3s.sock" },
+    }));
+    let [controller, proxy] = &templates(&installed(&asked)).map(|template| args(template).join(" "));
+    assert_eq!(
+        controller,
+        "--log-level=info,controller=debug,process=debug --network-namespace-isolation=false --global-namespaces=default,shared"
+    );
     assert_eq!(
         proxy,
-        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables"
+        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --network-namespace-isolation=false --global-namespaces=default,shared --container-runtime-endpoint=/run/k3s/k3s.sock"
     );
+}
+
+/// Every setting at once, as snapshots of what it changes.
+#[test]
+fn every_setting_reaches_the_pods() {
+    let pods = json!({
+        "nodeSelector": { "zone": "a" },
+        "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
+        "affinity": { "nodeAffinity": {} },
+        "priorityClassName": "mine",
+        "resources": { "requests": { "cpu": 1 }, "limits": { "memory": "1Gi" } },
+    });
+    let mut controller = pods.clone();
+    controller["replicas"] = json!(3);
+    let mut proxy = pods;
+    proxy["containerRuntimeEndpoint"] = json!("/run/k3s/k3s.sock");
+    proxy["updateStrategy"] = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2 } });
+    let operands = installed(&asked_for(&json!({
+        "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "registry" }], "controller": controller, "proxy": proxy,
+    })));
+    assert_eq!(
+        operands.controller().unwrap().spec.as_ref().unwrap().replicas,
+        Some(3)
+    );
+    for template in templates(&operands) {
+        let pod = serde_json::to_value(pod(template)).unwrap();
+        assert_eq!(
+            pod["nodeSelector"],
+            json!({ "kubernetes.io/os": "linux", "zone": "a" })
+        );
+        assert_eq!(
+            pod["tolerations"],
+            json!([{ "key": "dedicated", "operator": "Exists" }])
+        );
+        assert_eq!(pod["affinity"], json!({ "nodeAffinity": {} }));
+        assert_eq!(pod["priorityClassName"], "mine");
+        assert_eq!(pod["imagePullSecrets"], json!([{ "name": "registry" }]));
+        let container = &pod["containers"][0];
+        assert_eq!(container["imagePullPolicy"], "Always");
+        assert_eq!(container["resources"]["requests"]["cpu"], "1");
+        assert!(
+            container["resources"]["requests"]["memory"].is_string(),
+            "what is not set stays"
+        );
+        assert_eq!(container["resources"]["limits"], json!({ "memory": "1Gi" }));
+    }
+    let proxy = serde_json::to_value(operands.proxy()).unwrap();
+    assert_eq!(
+        proxy["spec"]["updateStrategy"],
+        json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2 } })
+    );
+    let pod = &proxy["spec"]["template"]["spec"];
+    let mounted = |list: &Value, name: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["name"] == name)
+            .cloned()
+    };
+    assert_eq!(
+        mounted(&pod["containers"][0]["volumeMounts"], "runtime"),
+        Some(
+            json!({ "name": "runtime", "mountPath": "/run/k3s", "readOnly": true, "mountPropagation": "HostToContainer" })
+        )
+    );
+    assert_eq!(
+        mounted(&pod["volumes"], "runtime"),
+        Some(json!({ "name": "runtime", "hostPath": { "path": "/run/k3s", "type": "DirectoryOrCreate" } }))
+    );
+}
+
+#[test]
+fn a_clean_up_keeps_what_the_configuration_had_decided() {
+    let asked = asked_for(&json!({ "proxy": {
+        "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
+    }}));
+    let running = installed(&asked);
+    assert_eq!(
+        running
+            .proxy()
+            .unwrap()
+            .spec
+            .as_ref()
+            .unwrap()
+            .update_strategy
+            .as_ref()
+            .unwrap()
+            .type_
+            .as_deref(),
+        Some("OnDelete")
+    );
+    let cleanup = cleaning(&running).spec.unwrap();
+    assert_eq!(
+        args(&cleanup.template),
+        [
+            "cleanup",
+            "--wait",
+            "--container-runtime-endpoint=/run/k3s/k3s.sock"
+        ]
+    );
+    assert_eq!(
+        cleanup.update_strategy.unwrap().type_.as_deref(),
+        Some("RollingUpdate")
+    );
+    let running = &running.proxy().unwrap().spec.as_ref().unwrap().template;
+    assert_eq!(pod(&cleanup.template).node_selector, pod(running).node_selector);
+    assert_eq!(pod(&cleanup.template).volumes, pod(running).volumes);
+}
+
+#[test]
+fn a_socket_in_a_usual_folder_needs_no_further_mount() {
+    let usual = installed(&asked_for(
+        &json!({ "proxy": { "containerRuntimeEndpoint": "/run/crio/crio.sock" } }),
+    ));
+    assert_eq!(
+        pod(templates(&usual)[1]).volumes,
+        pod(templates(&installed(&config()))[1]).volumes
+    );
+}
+
+#[test]
+fn the_network_policy_can_be_declined() {
+    assert_eq!(installed(&config()).network_policies.len(), 1);
+    let declined = asked_for(&json!({ "networkPolicy": { "mode": "Disabled" } }));
+    assert_eq!(installed(&declined).network_policies, []);
 }
 
 #[test]
@@ -180,18 +348,77 @@ fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
         since: Timestamp::UNIX_EPOCH,
         waiting: vec![],
     };
-    let desired = remove(&removal, &installed(&config()), "far-away");
+    let desired = removed(&removal, &installed(&config()));
     assert_eq!(
         (desired.prune, desired.finalizer, desired.operands.controller()),
         (false, true, None)
     );
 }
 
+/// A node outside the placement that may hold rules.
+fn left_behind() -> Observed {
+    let node = json!({ "metadata": { "name": "a", "labels": { nodes::LABEL: nodes::LEAVING } } });
+    Observed {
+        nodes: vec![serde_json::from_value(node).unwrap()],
+        ..Observed::default()
+    }
+}
+
+#[test]
+fn the_clean_up_of_nodes_outside_the_placement() {
+    let asked = asked_for(&json!({ "proxy": {
+        "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
+    }}));
+    let operands = install(&asked, &left_behind(), "far-away").operands;
+    insta::assert_yaml_snapshot!(operands.clean_up());
+    assert_eq!(
+        installed(&asked).clean_up(),
+        None,
+        "only while there is such a node"
+    );
+}
+
+#[test]
+fn a_removal_without_a_proxy_cleans_labelled_nodes_with_the_image_it_knows() {
+    let removal = Removal::CleanNodes {
+        since: Timestamp::UNIX_EPOCH,
+        waiting: vec![],
+    };
+    let images = ReleaseImages {
+        proxy: Some("release/proxy:v2".to_owned()),
+        ..ReleaseImages::default()
+    };
+    let operands = remove(&removal, &left_behind(), "far-away", &images).operands;
+    let clean_up = operands.clean_up().unwrap();
+    assert_eq!(
+        pod(&clean_up.spec.as_ref().unwrap().template).containers[0]
+            .image
+            .as_deref(),
+        Some("release/proxy:v2")
+    );
+    assert!(clean_up.annotations().contains_key(CLEANUP_ANNOTATION));
+    assert_eq!(operands.proxy(), None);
+}
+
+#[test]
+fn the_proxy_follows_a_controller_that_has_arrived() {
+    let with = |status: Value| {
+        let mut operands = installed(&config());
+        operands.deployments[0].status = serde_json::from_value(status).unwrap();
+        proxy_may_follow(&operands)
+    };
+    let arrived =
+        |reason| json!({ "conditions": [{ "type": "Progressing", "status": "True", "reason": reason }] });
+    assert!(!with(Value::Null));
+    assert!(!with(arrived("ReplicaSetUpdated")));
+    assert!(with(arrived("NewReplicaSetAvailable")));
+}
+
 #[test]
 fn the_finalizer_goes_when_nothing_is_left() {
     let done = Removal::Delete { skipped: vec![] };
-    assert!(remove(&done, &installed(&config()), "far-away").finalizer);
-    assert!(!remove(&done, &Operands::default(), "far-away").finalizer);
+    assert!(removed(&done, &installed(&config())).finalizer);
+    assert!(!removed(&done, &Operands::default()).finalizer);
 }
 
 /// What is selected is pruned: an object without the labels would never be removed.
@@ -215,9 +442,13 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
         service_accounts,
         cluster_role_bindings,
         role_bindings,
+        network_policies,
+        pod_disruption_budgets,
         deployments,
         daemon_sets,
     } = installed(&config());
+    check(&network_policies, Some("far-away"));
+    check(&pod_disruption_budgets, Some("far-away"));
     check(&service_accounts, Some("far-away"));
     check(&cluster_role_bindings, None);
     check(&role_bindings, Some("far-away"));

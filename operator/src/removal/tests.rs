@@ -1,7 +1,10 @@
 //! Every state a removal can be found in.
 
 use super::*;
+use crate::operands::Operands;
+use api::names::CLEANUP;
 use k8s_openapi::api::apps::v1::DaemonSetStatus;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use rstest::rstest;
 use serde_json::json;
 
@@ -16,6 +19,7 @@ fn daemon_set(cleanup: bool, status: DaemonSetStatus) -> DaemonSet {
         status: Some(status),
         ..DaemonSet::default()
     };
+    daemon_set.metadata.name = Some(PROXY.to_owned());
     daemon_set.metadata.generation = Some(2);
     if cleanup {
         daemon_set
@@ -38,6 +42,10 @@ fn status(observed: i64, updated: i32, ready: i32) -> DaemonSetStatus {
 }
 
 fn pod(node: &str, cleanup: bool, ready: bool) -> Pod {
+    pod_of(PROXY, node, cleanup, ready)
+}
+
+fn pod_of(operand: &str, node: &str, cleanup: bool, ready: bool) -> Pod {
     let since = at(0).to_string();
     let annotations = if cleanup {
         json!({ CLEANUP_ANNOTATION: since })
@@ -45,7 +53,7 @@ fn pod(node: &str, cleanup: bool, ready: bool) -> Pod {
         json!({})
     };
     serde_json::from_value(json!({
-        "metadata": { "annotations": annotations },
+        "metadata": { "annotations": annotations, "labels": { "app.kubernetes.io/name": operand } },
         "spec": { "nodeName": node, "containers": [] },
         "status": { "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }] },
     }))
@@ -60,6 +68,31 @@ fn pods() -> Vec<Pod> {
         pod("at-work", true, false),
         pod("away", false, true),
     ]
+}
+
+fn observed(
+    daemon_sets: Vec<DaemonSet>,
+    pods: Vec<Pod>,
+    labels: &[(&str, &str)],
+    now: Timestamp,
+) -> Observed {
+    let node = |&(name, label): &(&str, &str)| -> Node {
+        serde_json::from_value(json!({ "metadata": { "name": name, "labels": { LABEL: label } } })).unwrap()
+    };
+    Observed {
+        live: Operands {
+            daemon_sets,
+            ..Operands::default()
+        },
+        pods,
+        nodes: labels.iter().map(node).collect(),
+        now,
+        ..Observed::default()
+    }
+}
+
+fn step(daemon_set: DaemonSet, pods: Vec<Pod>, now: Timestamp) -> Removal {
+    next_step(&observed(vec![daemon_set], pods, &[], now), CLEANUP_LIMIT)
 }
 
 fn waiting(nodes: &[&str]) -> Removal {
@@ -79,13 +112,18 @@ fn delete(skipped: &[&str]) -> Removal {
 #[case::not_seen_yet(status(1, 3, 3), 0, waiting(&["at-work", "away"]))]
 #[case::pods_still_being_replaced(status(2, 2, 3), 60, waiting(&["at-work", "away"]))]
 #[case::a_node_still_at_work(status(2, 3, 2), 60, waiting(&["at-work", "away"]))]
-#[case::all_clean(status(2, 3, 3), 60, delete(&[]))]
 #[case::out_of_patience(status(2, 3, 2), 600, delete(&["at-work", "away"]))]
 #[case::the_limit_is_not_reached(status(2, 3, 2), 599, waiting(&["at-work", "away"]))]
 fn of_a_clean_up(#[case] status: DaemonSetStatus, #[case] seconds: i64, #[case] want: Removal) {
+    assert_eq!(step(daemon_set(true, status), pods(), at(seconds)), want);
+}
+
+#[test]
+fn when_all_are_clean_all_goes() {
+    let clean = ["a", "b", "c"].map(|node| pod(node, true, true)).to_vec();
     assert_eq!(
-        next_step(Some(&daemon_set(true, status)), &pods(), at(seconds)),
-        want
+        step(daemon_set(true, status(2, 3, 3)), clean, at(60)),
+        delete(&[])
     );
 }
 
@@ -95,25 +133,35 @@ fn proxies_at_work_become_clean_ups_however_healthy_they_are() {
         since: at(7),
         waiting: vec!["a".to_owned()],
     };
-    assert_eq!(
-        next_step(
-            Some(&daemon_set(false, status(2, 3, 3))),
-            &[pod("a", false, true)],
-            at(7)
-        ),
-        want
-    );
+    let working = vec![pod("a", false, true)];
+    assert_eq!(step(daemon_set(false, status(2, 3, 3)), working, at(7)), want);
 }
 
 #[test]
 fn nodes_that_cannot_be_named_are_not_forgotten() {
-    let skipped = next_step(Some(&daemon_set(true, status(2, 3, 2))), &[], at(600));
+    let skipped = step(daemon_set(true, status(2, 3, 2)), vec![], at(600));
     assert_eq!(skipped, delete(&["nodes without a pod of the proxy"]));
 }
 
 #[test]
-fn without_a_daemon_set_nothing_needs_cleaning() {
-    assert_eq!(next_step(None, &pods(), at(0)), delete(&[]));
+fn without_a_daemon_set_only_the_labels_of_nodes_tell() {
+    let step =
+        |pods, labels: &[(&str, &str)]| next_step(&observed(vec![], pods, labels, at(0)), CLEANUP_LIMIT);
+    assert_eq!(step(pods(), &[]), delete(&[]));
+    assert_eq!(
+        step(vec![], &[("a", "present"), ("b", "leaving"), ("c", "skipped")]),
+        waiting(&["a", "b"])
+    );
+    let clean = vec![pod_of(CLEANUP, "a", false, true)];
+    assert_eq!(step(clean, &[("a", "leaving")]), delete(&[]));
+}
+
+#[test]
+fn a_node_outside_the_placement_is_waited_for_too() {
+    let labels = [("a", "present"), ("gone", "leaving")];
+    let clean = vec![pod("a", true, true), pod("b", true, true), pod("c", true, true)];
+    let observed = observed(vec![daemon_set(true, status(2, 3, 3))], clean, &labels, at(9));
+    assert_eq!(next_step(&observed, CLEANUP_LIMIT), waiting(&["gone"]));
 }
 
 #[test]
@@ -122,16 +170,14 @@ fn without_nodes_nothing_needs_cleaning() {
         observed_generation: Some(2),
         ..DaemonSetStatus::default()
     };
-    assert_eq!(next_step(Some(&daemon_set(true, none)), &[], at(0)), delete(&[]));
+    assert_eq!(step(daemon_set(true, none), vec![], at(0)), delete(&[]));
 }
 
 #[test]
 fn an_annotation_that_is_no_time_starts_the_clean_up_again() {
-    let mut daemon_set = daemon_set(true, status(2, 3, 3));
+    let mut daemon_set = daemon_set(true, status(2, 3, 2));
     daemon_set
         .annotations_mut()
         .insert(CLEANUP_ANNOTATION.to_owned(), "yesterday".to_owned());
-    assert!(
-        matches!(next_step(Some(&daemon_set), &[], at(5)), Removal::CleanNodes { since, .. } if since == at(5))
-    );
+    assert!(matches!(step(daemon_set, vec![], at(5)), Removal::CleanNodes { since, .. } if since == at(5)));
 }

@@ -1,62 +1,103 @@
-//! The conditions Available, Progressing and Degraded.
+//! The conditions Available, Progressing, Degraded, Upgradeable and OperandImageOverridden.
 //!
 //! Pure. They change only on evidence: an operator that restarts, a node that reboots, a write that fails once change nothing.
 //! `lastTransitionTime` moves only with `status`; every condition carries `observedGeneration`, so that `kubectl wait` after an edit
 //! waits for what the edit leads to.
 
-use super::{Outcome, workloads};
+use super::failures::{self, Complaint, INERTIA};
+use super::{Outcome, names, rollout, workloads};
 use crate::removal::Removal;
 use crate::validate::Intent;
+use api::config::{Failure, RolloutStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::SignedDuration;
 
 /// The condition types we write, in the order in which we write them.
-pub(super) const TYPES: [&str; 3] = ["Available", "Progressing", "Degraded"];
-/// How long writes must have been failing before it is said: the API server is away for a moment in every upgrade.
-const INERTIA: SignedDuration = SignedDuration::from_mins(2);
-/// Names in a message; more say less.
-const MAX_NAMES: usize = 10;
+pub(super) const TYPES: [&str; 5] = [
+    "Available",
+    "Progressing",
+    "Degraded",
+    "Upgradeable",
+    "OperandImageOverridden",
+];
 
 const AS_EXPECTED: &str = "AsExpected";
 const ALL_IS_WELL: &str = "All is well";
 const INSTALLING: &str = "Installing";
-const APPLY_FAILED: &str = "ApplyFailed";
 const NODES_NOT_CLEANED: &str = "NodesNotCleaned";
+/// As long as a condition may be, less than the API takes.
+const MESSAGE_LIMIT: usize = 8_000;
+
+/// What is said, and what must be remembered to say the right thing next time.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) conditions: Vec<Condition>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) rollout: Option<RolloutStatus>,
+}
 
 /// One condition's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     status: bool,
-    reason: &'static str,
+    reason: String,
     message: String,
 }
 
 impl Answer {
-    fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+    fn yes(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status: true,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         }
     }
 
-    fn no(reason: &'static str, message: impl Into<String>) -> Self {
+    fn no(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status: false,
-            reason,
-            message: message.into(),
+            ..Self::yes(reason, message)
         }
+    }
+
+    fn as_expected() -> Self {
+        Self::no(AS_EXPECTED, ALL_IS_WELL)
     }
 }
 
-/// All three.
-pub(super) fn conditions(outcome: &Outcome<'_>) -> Vec<Condition> {
-    let answers = [available(outcome), progressing(outcome), degraded(outcome)];
-    TYPES
+/// All of them.
+pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
+    let now = Time(outcome.observed.now);
+    let status = outcome.observed.config.status.as_ref();
+    let progressing = progressing(outcome);
+    let is_rollout =
+        progressing.status && !["Removing", "WaitingForPodDeletion"].contains(&progressing.reason.as_str());
+    let rollout = is_rollout.then(|| {
+        let before = status.and_then(|status| status.rollout.as_ref());
+        rollout::track(before, &progressing.message, &now)
+    });
+    let hung = rollout.as_ref().filter(|rollout| rollout::is_hung(rollout, &now));
+    let complaints = failures::complaints(outcome, progressing.status);
+    let before = status.map_or(&[][..], |status| &status.failures);
+    let failures = failures::since(before, &complaints, &now);
+    let degraded = degraded(outcome, hung, &complaints, &failures, &now);
+    let upgradeable = upgradeable(outcome, &progressing, hung.is_some());
+    let answers = [
+        available(outcome),
+        progressing,
+        degraded,
+        upgradeable,
+        overridden(outcome),
+    ];
+    let conditions = TYPES
         .iter()
         .zip(answers)
         .map(|(type_, answer)| condition(outcome, type_, answer))
-        .collect()
+        .collect();
+    Verdict {
+        conditions,
+        failures,
+        rollout,
+    }
 }
 
 fn condition(outcome: &Outcome<'_>, type_: &str, answer: Answer) -> Condition {
@@ -70,21 +111,19 @@ fn condition(outcome: &Outcome<'_>, type_: &str, answer: Answer) -> Condition {
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        observed_generation: outcome.config.metadata.generation,
+        reason,
+        message: message.chars().take(MESSAGE_LIMIT).collect(),
+        observed_generation: outcome.observed.config.metadata.generation,
         last_transition_time: unchanged.map_or_else(
-            || Time(outcome.now),
+            || Time(outcome.observed.now),
             |previous| previous.last_transition_time.clone(),
         ),
     }
 }
 
 fn previous<'a>(outcome: &Outcome<'a>, type_: &str) -> Option<&'a Condition> {
-    outcome
-        .config
-        .status
-        .as_ref()?
+    let status = outcome.observed.config.status.as_ref()?;
+    status
         .conditions
         .iter()
         .find(|condition| condition.type_ == type_)
@@ -92,13 +131,13 @@ fn previous<'a>(outcome: &Outcome<'a>, type_: &str) -> Option<&'a Condition> {
 
 fn available(outcome: &Outcome<'_>) -> Answer {
     if let Ok(Intent::Remove(_)) = outcome.intent {
-        return if outcome.live.proxy().is_some() {
+        return if outcome.live.daemon_sets.is_empty() {
+            Answer::no("Removed", "The operands are removed")
+        } else {
             Answer::no(
                 "Removing",
                 "Nodes are being cleaned, the operands are being removed",
             )
-        } else {
-            Answer::no("Removed", "The operands are removed")
         };
     }
     match (outcome.live.controller(), outcome.live.proxy()) {
@@ -123,22 +162,26 @@ fn progressing(outcome: &Outcome<'_>) -> Answer {
         Ok(Intent::Install(_)) if is_unapplied(outcome) => {
             Answer::yes("Applying", "A change of the configuration is being applied")
         }
-        _ => rolling_out(outcome),
+        intent => rolling_out(outcome, matches!(intent, Ok(Intent::Install(_)))),
     }
 }
 
 /// A change that could not be written is still to come; a mere repair that could not be written is no progress.
 fn is_unapplied(outcome: &Outcome<'_>) -> bool {
-    let observed = outcome
-        .config
+    let config = &outcome.observed.config;
+    let observed = config
         .status
         .as_ref()
         .and_then(|status| status.observed_generation);
-    outcome.failure.is_some() && observed != outcome.config.metadata.generation
+    outcome.failure.is_some() && observed != config.metadata.generation
 }
 
 fn removing(outcome: &Outcome<'_>, removal: &Removal) -> Answer {
     match removal {
+        Removal::CleanNodes { waiting, .. } if waiting.is_empty() => Answer::yes(
+            "Removing",
+            "Waiting for nodes to be clean: their pods are being replaced",
+        ),
         Removal::CleanNodes { waiting, .. } => Answer::yes(
             "Removing",
             format!("Waiting for nodes to be clean: {}", names(waiting)),
@@ -150,21 +193,45 @@ fn removing(outcome: &Outcome<'_>, removal: &Removal) -> Answer {
     }
 }
 
-fn rolling_out(outcome: &Outcome<'_>) -> Answer {
-    let (Some(controller), Some(proxy)) = (outcome.live.controller(), outcome.live.proxy()) else {
-        return Answer::no(AS_EXPECTED, "Nothing is being rolled out");
-    };
+fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
     let installing = is_installing(outcome);
-    let reason = |otherwise| if installing { INSTALLING } else { otherwise };
-    if workloads::controller_is_rolling_out(controller) {
-        return Answer::yes(reason("DeployingController"), "Deploying the controller");
+    let reason = |otherwise: &'static str| match (installing, is_upgrading(outcome)) {
+        (true, _) => INSTALLING,
+        (false, true) => "Upgrading",
+        (false, false) => otherwise,
+    };
+    if let Some(controller) = outcome.live.controller()
+        && workloads::controller_is_rolling_out(controller)
+    {
+        return Answer::yes(
+            reason("DeployingController"),
+            workloads::controller_roll_out(controller),
+        );
     }
+    let Some(proxy) = outcome
+        .live
+        .proxy()
+        .filter(|_| outcome.live.controller().is_some())
+    else {
+        return if is_wanted {
+            Answer::yes(reason("Applying"), "Applying the operands")
+        } else {
+            Answer::no(AS_EXPECTED, "Nothing is being rolled out")
+        };
+    };
     if let Some(message) = workloads::proxy_roll_out(proxy) {
-        return Answer::yes(reason("RollingOutProxy"), message);
+        return if workloads::proxy_waits_for_deletion(proxy) {
+            Answer::yes(
+                "WaitingForPodDeletion",
+                format!("{message}; the others follow when their pods are deleted"),
+            )
+        } else {
+            Answer::yes(reason("RollingOutProxy"), message)
+        };
     }
     match workloads::proxy_installation(proxy) {
         Some(message) if installing => Answer::yes(INSTALLING, message),
-        _ => Answer::no(AS_EXPECTED, ALL_IS_WELL),
+        _ => Answer::as_expected(),
     }
 }
 
@@ -177,56 +244,119 @@ fn is_installing(outcome: &Outcome<'_>) -> bool {
         })
 }
 
-fn degraded(outcome: &Outcome<'_>) -> Answer {
-    if let Err(invalid) = outcome.intent {
-        return Answer::yes("InvalidConfig", invalid.to_string());
-    }
-    if let Some((message, since)) = outcome.failure
-        && (outcome.now.duration_since(since) >= INERTIA || was_degraded(outcome, APPLY_FAILED))
-    {
-        return Answer::yes(APPLY_FAILED, message);
-    }
-    if let Ok(Intent::Remove(Removal::Delete { skipped })) = outcome.intent {
-        if !skipped.is_empty() {
-            return Answer::yes(NODES_NOT_CLEANED, not_cleaned(skipped));
-        }
-        // The DaemonSet is gone and with it the evidence: what was found then stays true.
-        if let Some(previous) =
-            previous(outcome, "Degraded").filter(|_| was_degraded(outcome, NODES_NOT_CLEANED))
-        {
-            return Answer::yes(NODES_NOT_CLEANED, previous.message.clone());
-        }
-    }
-    Answer::no(AS_EXPECTED, ALL_IS_WELL)
+fn is_upgrading(outcome: &Outcome<'_>) -> bool {
+    let status = outcome.observed.config.status.as_ref();
+    let running = status.and_then(|status| status.observed_version.as_deref());
+    running.is_some_and(|running| running != outcome.observed.version)
 }
 
-fn was_degraded(outcome: &Outcome<'_>, reason: &str) -> bool {
-    previous(outcome, "Degraded")
-        .is_some_and(|previous| previous.status == "True" && previous.reason == reason)
+fn degraded(
+    outcome: &Outcome<'_>,
+    hung: Option<&RolloutStatus>,
+    complaints: &[Complaint],
+    failures: &[Failure],
+    now: &Time,
+) -> Answer {
+    let mut said = Vec::new();
+    if let Err(invalid) = outcome.intent {
+        said.push((invalid.reason(), invalid.to_string()));
+    }
+    if let Some(hung) = hung {
+        let since = hung.last_progress_time.0;
+        said.push((
+            "RolloutHung",
+            format!("Nothing has moved since {since}: {}", hung.progress),
+        ));
+    }
+    let lasts = |complaint: &&Complaint| {
+        failures.iter().any(|failure| {
+            failure.reason == complaint.reason && now.0.duration_since(failure.since.0) >= INERTIA
+        })
+    };
+    said.extend(
+        complaints
+            .iter()
+            .filter(lasts)
+            .map(|complaint| (complaint.reason, complaint.message.clone())),
+    );
+    if let Ok(Intent::Remove(Removal::Delete { skipped })) = outcome.intent {
+        let before = previous(outcome, "Degraded").filter(|previous| previous.reason == NODES_NOT_CLEANED);
+        if !skipped.is_empty() {
+            said.push((NODES_NOT_CLEANED, not_cleaned(skipped)));
+        } else if let Some(before) = before {
+            // The DaemonSet is gone and with it the evidence: what was found then stays true.
+            said.push((NODES_NOT_CLEANED, before.message.clone()));
+        }
+    }
+    joined(&said)
+}
+
+/// One cause as it is; several as OpenShift joins them.
+fn joined(said: &[(&'static str, String)]) -> Answer {
+    match said {
+        [] => Answer::as_expected(),
+        [(reason, message)] => Answer::yes(*reason, message),
+        several => {
+            let reasons: Vec<_> = several.iter().map(|(reason, _)| *reason).collect();
+            let lines: Vec<_> = several
+                .iter()
+                .map(|(reason, message)| format!("{reason}: {message}"))
+                .collect();
+            Answer::yes(reasons.join("::"), lines.join("\n"))
+        }
+    }
+}
+
+/// A roll-out that hangs does not keep its cure away.
+fn upgradeable(outcome: &Outcome<'_>, progressing: &Answer, is_hung: bool) -> Answer {
+    if matches!(outcome.intent, Ok(Intent::Observe)) {
+        return Answer::no(
+            "Unmanaged",
+            "The operands are not managed, so an upgrade of the operator would not reach them; set spec.managementState to Managed",
+        );
+    }
+    if progressing.status && !is_hung {
+        return Answer::no(
+            "RolloutInProgress",
+            format!("Wait until Progressing is False: {}", progressing.message),
+        );
+    }
+    let overridden = overridden(outcome);
+    if overridden.status {
+        return Answer::yes("OperandImageOverridden", overridden.message);
+    }
+    Answer::yes(AS_EXPECTED, ALL_IS_WELL)
+}
+
+fn overridden(outcome: &Outcome<'_>) -> Answer {
+    let spec = &outcome.observed.config.spec;
+    let controller = spec
+        .controller
+        .as_ref()
+        .and_then(|controller| controller.image.as_ref());
+    let proxy = spec.proxy.as_ref().and_then(|proxy| proxy.image.as_ref());
+    let fields: Vec<_> = [(controller, "spec.controller.image"), (proxy, "spec.proxy.image")]
+        .into_iter()
+        .filter_map(|(image, field)| image.map(|image| format!("{field} is {image}")))
+        .collect();
+    if fields.is_empty() {
+        return Answer::as_expected();
+    }
+    Answer::yes(
+        "ImageSet",
+        format!(
+            "{}, which an upgrade of the operator does not change; remove the field to follow the operator's version",
+            fields.join(" and ")
+        ),
+    )
 }
 
 /// What is said of nodes that did not become clean in time.
-pub(crate) fn not_cleaned(skipped: &[String]) -> String {
+fn not_cleaned(skipped: &[String]) -> String {
     format!(
         "Pods on these nodes may keep routes and rules of ours until they are restarted, because the nodes did not become clean in time: {}",
         names(skipped)
     )
-}
-
-fn names(nodes: &[String]) -> String {
-    if nodes.is_empty() {
-        return "their pods are being replaced".to_owned();
-    }
-    let named = nodes
-        .iter()
-        .take(MAX_NAMES)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    match nodes.len().saturating_sub(MAX_NAMES) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(super) fn controller_is_available(controller: &Deployment) -> bool {
 
 /// Whether the Deployment controller has yet to see or finish a change. `NewReplicaSetAvailable` stays when a replica is
 /// rescheduled.
-pub(super) fn controller_is_rolling_out(controller: &Deployment) -> bool {
+pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
     let Some(status) = &controller.status else {
         return true;
     };
@@ -30,6 +30,36 @@ pub(super) fn controller_is_rolling_out(controller: &Deployment) -> bool {
     };
     status.observed_generation != controller.metadata.generation
         || !status.conditions.as_ref().is_some_and(finished)
+}
+
+/// Why pods of the controller cannot be created, if they cannot.
+pub(super) fn controller_refusal(controller: &Deployment) -> Option<String> {
+    let conditions = controller.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions
+        .iter()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    failure.message.clone()
+}
+
+/// How far the controller is.
+pub(super) fn controller_roll_out(controller: &Deployment) -> String {
+    let status = controller.status.clone().unwrap_or_default();
+    let wanted = controller
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or_default();
+    let done = status
+        .updated_replicas
+        .unwrap_or_default()
+        .min(status.available_replicas.unwrap_or_default());
+    format!("Deploying the controller: {done} of {wanted} replicas done")
+}
+
+/// Whether proxies are replaced only when somebody deletes their pods.
+pub(super) fn proxy_waits_for_deletion(proxy: &DaemonSet) -> bool {
+    let strategy = proxy.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete")
 }
 
 /// How many nodes should run a proxy, once the DaemonSet controller has looked.

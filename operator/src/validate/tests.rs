@@ -1,11 +1,13 @@
 //! What is asked for, by configuration and environment.
 
 use super::*;
+use crate::openshift::OpenShift;
 use crate::operands::Operands;
 use api::MultusServiceConfig;
-use k8s_openapi::jiff::Timestamp;
+use api::config::{Backend, LogLevel};
 use rstest::rstest;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn observed(spec: &Value, deleted: bool) -> Observed {
     let mut metadata = json!({ "name": "cluster" });
@@ -18,9 +20,7 @@ fn observed(spec: &Value, deleted: bool) -> Observed {
     .unwrap();
     Observed {
         config,
-        live: Operands::default(),
-        proxy_pods: vec![],
-        now: Timestamp::UNIX_EPOCH,
+        ..Observed::default()
     }
 }
 
@@ -33,37 +33,78 @@ fn release() -> ReleaseImages {
 
 fn installed(spec: &Value, images: &ReleaseImages) -> ValidatedConfig {
     match validate(&observed(spec, false), images) {
-        Ok(Intent::Install(config)) => config,
+        Ok(Intent::Install(config)) => *config,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn an_empty_spec_is_an_installation_with_defaults() {
-    let want = ValidatedConfig {
-        controller_image: "release/controller".to_owned(),
-        proxy_image: "release/proxy".to_owned(),
-        log_level: LogLevel::Normal,
-        backend: Backend::Auto,
-    };
-    assert_eq!(installed(&json!({}), &release()), want);
+    let config = installed(&json!({}), &release());
+    assert_eq!(
+        (config.controller_image.as_str(), config.proxy_image.as_str()),
+        ("release/controller", "release/proxy")
+    );
+    assert_eq!(
+        (config.log_level, config.backend, config.replicas),
+        (LogLevel::Normal, Backend::Auto, 2)
+    );
+    assert!(config.network_policy && config.networks.isolated && config.overridden.is_empty());
+    assert_eq!(
+        config.networks.global_namespaces.iter().collect::<Vec<_>>(),
+        ["default"]
+    );
+    assert_eq!(
+        (config.runtime, config.controller, config.proxy),
+        (None, PodSettings::default(), PodSettings::default())
+    );
 }
 
 #[test]
 fn what_is_set_wins() {
     let spec = json!({
         "logLevel": "TraceAll",
-        "controller": { "image": "mine/controller" },
+        "networkNamespaceIsolation": "Disabled",
+        "globalNamespaces": [],
+        "controller": { "image": "mine/controller", "replicas": 1 },
         "proxy": { "image": "mine/proxy", "backend": "IPTables" },
     });
-    let want = ValidatedConfig {
-        controller_image: "mine/controller".to_owned(),
-        proxy_image: "mine/proxy".to_owned(),
-        log_level: LogLevel::TraceAll,
-        backend: Backend::IpTables,
+    for images in [release(), ReleaseImages::default()] {
+        let config = installed(&spec, &images);
+        assert_eq!(
+            (config.controller_image.as_str(), config.proxy_image.as_str()),
+            ("mine/controller", "mine/proxy")
+        );
+        assert_eq!(
+            (config.log_level, config.backend, config.replicas),
+            (LogLevel::TraceAll, Backend::IpTables, 1)
+        );
+        assert_eq!(config.overridden, ["spec.controller.image", "spec.proxy.image"]);
+        assert_eq!(
+            config.networks,
+            Networks {
+                isolated: false,
+                global_namespaces: BTreeSet::new()
+            }
+        );
+    }
+}
+
+#[rstest]
+#[case::plain("/run/crio/crio.sock", "/run/crio", "/run/crio/crio.sock")]
+#[case::a_url("unix:///run/k3s/c.sock", "/run/k3s", "/run/k3s/c.sock")]
+#[case::the_old_path("/var/run/crio/crio.sock", "/run/crio", "/run/crio/crio.sock")]
+fn a_runtime_socket_is_found_in_every_spelling(
+    #[case] endpoint: &str,
+    #[case] folder: &str,
+    #[case] path: &str,
+) {
+    let spec = json!({ "proxy": { "containerRuntimeEndpoint": endpoint } });
+    let want = RuntimeSocket {
+        folder: folder.to_owned(),
+        path: path.to_owned(),
     };
-    assert_eq!(installed(&spec, &release()), want);
-    assert_eq!(installed(&spec, &ReleaseImages::default()), want);
+    assert_eq!(installed(&spec, &release()).runtime, Some(want));
 }
 
 #[rstest]
@@ -95,4 +136,70 @@ fn a_missing_image_is_named_with_its_remedy(#[case] images: ReleaseImages, #[cas
         .to_string();
     assert!(named.iter().all(|name| message.contains(name)), "{message}");
     assert_eq!(message.lines().count() * 2, named.len(), "{message}");
+}
+
+fn placed(pod: &Value) -> Operands {
+    let mut pod = pod.clone();
+    pod["containers"] = json!([]);
+    let daemon_set = json!({ "metadata": { "name": "multus-service-proxy" }, "spec": { "selector": {}, "template": { "spec": pod } } });
+    Operands {
+        daemon_sets: vec![serde_json::from_value(daemon_set).unwrap()],
+        ..Operands::default()
+    }
+}
+
+#[rstest]
+#[case::a_first_installation_may_wait_for_nodes(None, json!({ "zone": "b" }), true)]
+#[case::from_some_to_some(Some(json!({})), json!({ "zone": "a" }), true)]
+#[case::from_some_to_none(Some(json!({ "zone": "a" })), json!({ "zone": "b" }), false)]
+#[case::from_none_to_none(Some(json!({ "zone": "c" })), json!({ "zone": "b" }), true)]
+fn a_placement_that_takes_the_last_proxy_away_is_refused(
+    #[case] old: Option<Value>,
+    #[case] new: Value,
+    #[case] allowed: bool,
+) {
+    let node = json!({ "metadata": { "name": "n", "labels": { "zone": "a" } } });
+    let observed = Observed {
+        live: old
+            .map(|old| placed(&json!({ "nodeSelector": old })))
+            .unwrap_or_default(),
+        nodes: vec![serde_json::from_value(node).unwrap()],
+        ..Observed::default()
+    };
+    let verdict = check_placement(&placed(&json!({ "nodeSelector": new })), &observed);
+    assert_eq!(verdict.is_ok(), allowed);
+    if let Err(invalid) = verdict {
+        assert_eq!(invalid.reason(), "InvalidPlacement");
+        assert!(
+            invalid.to_string().contains("spec.proxy.nodeSelector"),
+            "{invalid}"
+        );
+    }
+}
+
+#[rstest]
+#[case::kubernetes(None, 2, 1)]
+#[case::openshift(Some(false), 2, 4)]
+#[case::openshift_on_one_node(Some(true), 1, 4)]
+fn openshift_decides_what_the_configuration_does_not(
+    #[case] single_replica: Option<bool>,
+    #[case] replicas: i32,
+    #[case] namespaces: usize,
+) {
+    let on = |spec: &Value| {
+        let openshift = single_replica.map(|single_replica| OpenShift { single_replica });
+        let observed = Observed {
+            openshift,
+            ..observed(spec, false)
+        };
+        match validate(&observed, &release()) {
+            Ok(Intent::Install(config)) => (config.replicas, config.networks.global_namespaces.len()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(on(&json!({})), (replicas, namespaces));
+    assert_eq!(
+        on(&json!({ "controller": { "replicas": 3 }, "globalNamespaces": ["a", "b"] })),
+        (3, 2)
+    );
 }

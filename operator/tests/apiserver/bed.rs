@@ -16,11 +16,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) mod gate;
 pub(crate) mod hollow;
+pub(crate) mod state;
 
 pub(crate) const NAMESPACE: &str = "multus-service";
 pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
-const LIMIT: Duration = Duration::from_secs(40);
+/// Generous: a busy machine is no failure.
+const LIMIT: Duration = Duration::from_mins(2);
 
 pub(crate) struct Bed {
     pub(crate) server: Apiserver,
@@ -28,7 +31,18 @@ pub(crate) struct Bed {
     pub(crate) nodes: Arc<hollow::Nodes>,
     kubectl: PathBuf,
     operator: Option<Child>,
+    gated: Option<PathBuf>,
     hollow: tokio::task::JoinHandle<()>,
+}
+
+/// Another operator; it ends with this.
+pub(crate) struct Rival(Child);
+
+impl Drop for Rival {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Bed {
@@ -66,6 +80,7 @@ impl Bed {
             hollow: tokio::spawn(hollow::play(client.clone(), Arc::clone(&nodes))),
             kubectl: kubectl.main(&tools::KUBECTL)?,
             operator: None,
+            gated: None,
             server,
             client,
             nodes,
@@ -105,6 +120,62 @@ impl Bed {
             .server
             .service_account_kubeconfig(NAMESPACE, OPERATOR)
             .await?;
+        self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, with_images)?);
+        Ok(())
+    }
+
+    /// Starts the operator with a gate between it and the API server.
+    pub(crate) async fn start_operator_behind_a_gate(&mut self) -> Result<Arc<gate::Gate>> {
+        let (kubeconfig, gate) = self.gate().await?;
+        self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
+        self.gated = Some(kubeconfig);
+        Ok(gate)
+    }
+
+    /// Starts a second operator, as another pod.
+    pub(crate) async fn start_rival(&self, pod: &str) -> Result<(Rival, Arc<gate::Gate>)> {
+        let (kubeconfig, gate) = self.gate().await?;
+        Ok((Rival(self.spawn_operator(&kubeconfig, pod, true)?), gate))
+    }
+
+    async fn gate(&self) -> Result<(PathBuf, Arc<gate::Gate>)> {
+        let gate = Arc::new(gate::Gate::default());
+        let client = self.server.service_account_client(NAMESPACE, OPERATOR).await?;
+        let url = gate.open(client).await?;
+        let direct = self
+            .server
+            .service_account_kubeconfig(NAMESPACE, OPERATOR)
+            .await?;
+        let text = std::fs::read_to_string(direct)?.replace(self.server.url(), &url);
+        let kubeconfig = self.server.folder().join("gate.kubeconfig");
+        std::fs::write(&kubeconfig, text)?;
+        Ok((kubeconfig, gate))
+    }
+
+    pub(crate) fn operator_pid(&self) -> Result<u32> {
+        Ok(self
+            .operator
+            .as_ref()
+            .context("the operator is not running")?
+            .id())
+    }
+
+    pub(crate) fn operator_is_alive(&mut self) -> Result<bool> {
+        let operator = self.operator.as_mut().context("the operator is not running")?;
+        Ok(operator.try_wait()?.is_none())
+    }
+
+    /// As the kubelet restarts a container: the same pod, so the same holder of the Lease.
+    pub(crate) async fn restart_killed_operator(&mut self) -> Result<()> {
+        let mut child = self.operator.take().context("the operator is not running")?;
+        self.eventually("the operator to be dead", async || Ok(child.try_wait()?))
+            .await?;
+        let kubeconfig = self.gated.clone().context("there is no gate")?;
+        self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
+        Ok(())
+    }
+
+    fn spawn_operator(&self, kubeconfig: &Path, pod: &str, with_images: bool) -> Result<Child> {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -113,6 +184,8 @@ impl Bed {
         command.arg("--kubeconfig").arg(kubeconfig).args([
             "--namespace",
             NAMESPACE,
+            "--pod-name",
+            pod,
             "--http-address",
             "127.0.0.1:0",
         ]);
@@ -124,13 +197,11 @@ impl Bed {
                 .env("RELATED_IMAGE_CONTROLLER", "release/controller:v1")
                 .env("RELATED_IMAGE_PROXY", "release/proxy:v1");
         }
-        let child = command
+        Ok(command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .spawn()?;
-        self.operator = Some(child);
-        Ok(())
+            .spawn()?)
     }
 
     /// Stops it as the kubelet would; its exit code must be 0.

@@ -69,6 +69,29 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "proxy": { "image": "quay.io:443/multus-service/proxy:v0.1.0" } }),
         json!({ "controller": { "image": format!("quay.io/controller@sha256:{}", "0".repeat(64)) } }),
         json!({ "controller": { "image": "a".repeat(512) } }),
+        json!({ "operatorLogLevel": "Debug" }),
+        json!({ "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "a" }, { "name": "b" }] }),
+        json!({ "globalNamespaces": [], "networkNamespaceIsolation": "Enabled" }),
+        json!({ "globalNamespaces": ["default", "shared-1"], "networkNamespaceIsolation": "Disabled" }),
+        json!({ "networkPolicy": { "mode": "Enabled" } }),
+        json!({ "networkPolicy": { "mode": "Disabled" } }),
+        json!({ "controller": { "replicas": 1 } }),
+        json!({ "controller": { "replicas": 5, "priorityClassName": "system-cluster-critical" } }),
+        json!({ "proxy": { "nodeSelector": { "example.com/zone": "a", "empty": "" } } }),
+        json!({ "proxy": { "tolerations": [] } }),
+        json!({ "proxy": { "tolerations": [{ "operator": "Exists" }] } }),
+        json!({ "proxy": { "tolerations": [{ "key": "a", "value": "b", "effect": "NoSchedule" }] } }),
+        json!({ "proxy": { "tolerations": [{ "key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5 }] } }),
+        json!({ "proxy": { "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "a", "operator": "In", "values": ["b"] }] }] } } } } }),
+        json!({ "proxy": { "resources": { "requests": { "cpu": 1, "memory": "32Mi" }, "limits": { "cpu": "1.5" } } } }),
+        json!({ "proxy": { "resources": { "requests": { "cpu": "250m", "memory": "1e6" } } } }),
+        json!({ "proxy": { "containerRuntimeEndpoint": "/run/crio/crio.sock" } }),
+        json!({ "proxy": { "containerRuntimeEndpoint": "unix:///var/run/crio/crio.sock" } }),
+        json!({ "proxy": { "updateStrategy": { "type": "OnDelete" } } }),
+        json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate" } } }),
+        json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } } } }),
+        json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } } } }),
     ] {
         let accepted = verdict(&configs, "cluster", spec.clone()).await?;
         assert!(accepted.is_ok(), "{spec}: {accepted:?}");
@@ -78,6 +101,7 @@ async fn good_values_are_accepted() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+#[expect(clippy::too_many_lines, reason = "one table")]
 async fn bad_values_are_refused_by_name() -> Result<()> {
     let configs = configs().await?;
     for (name, spec, words) in [
@@ -129,6 +153,167 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
             vec!["bakend"],
         ),
         ("cluster", json!({ "replicas": 3 }), vec!["replicas"]),
+        (
+            "cluster",
+            json!({ "operatorLogLevel": "Loud" }),
+            vec!["spec.operatorLogLevel", "TraceAll"],
+        ),
+        (
+            "cluster",
+            json!({ "imagePullPolicy": "Sometimes" }),
+            vec!["spec.imagePullPolicy", "IfNotPresent"],
+        ),
+        (
+            "cluster",
+            json!({ "imagePullSecrets": [{ "name": "" }] }),
+            vec!["spec.imagePullSecrets[0].name"],
+        ),
+        (
+            "cluster",
+            json!({ "imagePullSecrets": [{ "name": "a" }, { "name": "a" }] }),
+            vec!["imagePullSecrets", "name"],
+        ),
+        (
+            "cluster",
+            json!({ "imagePullSecrets": (0..11).map(|n| json!({ "name": n.to_string() })).collect::<Vec<_>>() }),
+            vec!["imagePullSecrets", "10"],
+        ),
+        (
+            "cluster",
+            json!({ "globalNamespaces": ["A"] }),
+            vec!["spec.globalNamespaces[0]"],
+        ),
+        (
+            "cluster",
+            json!({ "globalNamespaces": ["a", "a"] }),
+            vec!["globalNamespaces", "a"],
+        ),
+        (
+            "cluster",
+            json!({ "networkNamespaceIsolation": true }),
+            vec!["spec.networkNamespaceIsolation"],
+        ),
+        (
+            "cluster",
+            json!({ "networkPolicy": { "mode": "On" } }),
+            vec!["spec.networkPolicy.mode", "Enabled"],
+        ),
+        (
+            "cluster",
+            json!({ "controller": { "replicas": 0 } }),
+            vec!["spec.controller.replicas", "1"],
+        ),
+        (
+            "cluster",
+            json!({ "controller": { "replicas": 6 } }),
+            vec!["spec.controller.replicas", "5"],
+        ),
+        (
+            "cluster",
+            json!({ "controller": { "priorityClassName": "A" } }),
+            vec!["spec.controller.priorityClassName"],
+        ),
+        (
+            "cluster",
+            json!({ "controller": { "backend": "Auto" } }),
+            vec!["backend"],
+        ),
+        ("cluster", json!({ "proxy": { "replicas": 2 } }), vec!["replicas"]),
+        (
+            "cluster",
+            json!({ "proxy": { "nodeSelector": { "a": "-" } } }),
+            vec!["spec.proxy.nodeSelector.a"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "tolerations": [{ "operator": "Exists", "value": "x" }] } }),
+            vec!["spec.proxy.tolerations[0]", "has no value"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "tolerations": [{ "effect": "NoSchedule" }] } }),
+            vec!["spec.proxy.tolerations[0]", "needs operator Exists"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "tolerations": [{ "key": "a", "effect": "NoSchedule", "tolerationSeconds": 1 }] } }),
+            vec!["spec.proxy.tolerations[0]", "needs effect NoExecute"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "tolerations": [{ "key": "a", "operator": "Like" }] } }),
+            vec!["spec.proxy.tolerations[0].operator", "Equal"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "tolerations": [{ "key": "a", "effect": "Never" }] } }),
+            vec!["spec.proxy.tolerations[0].effect", "NoExecute"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "resources": { "requests": { "cpu": "much" } } } }),
+            vec!["spec.proxy.resources.requests.cpu"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "resources": { "claims": [] } } }),
+            vec!["claims"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "affinity": { "nodeAffinty": {} } } }),
+            vec!["nodeAffinty"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "containerRuntimeEndpoint": "/etc/x/y.sock" } }),
+            vec!["spec.proxy.containerRuntimeEndpoint"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "containerRuntimeEndpoint": "/run/../y.sock" } }),
+            vec!["spec.proxy.containerRuntimeEndpoint"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "containerRuntimeEndpoint": "/run/y.sock" } }),
+            vec!["spec.proxy.containerRuntimeEndpoint"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "containerRuntimeEndpoint": "tcp://run/x/y.sock" } }),
+            vec!["spec.proxy.containerRuntimeEndpoint"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": { "type": "OnDelete", "rollingUpdate": {} } } }),
+            vec!["spec.proxy.updateStrategy", "only for type RollingUpdate"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": {} } }),
+            vec!["spec.proxy.updateStrategy.type"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0 } } } }),
+            vec!["maxUnavailable", "at least 1"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "0%" } } } }),
+            vec!["maxUnavailable", "1% to 100%"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "101%" } } } }),
+            vec!["maxUnavailable", "1% to 100%"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1, "maxSurge": 1 } } } }),
+            vec!["maxSurge"],
+        ),
     ] {
         let refused = verdict(&configs, name, spec.clone())
             .await?

@@ -5,6 +5,8 @@ use anyhow::{Context as _, Result, ensure};
 use api::names::{CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
@@ -34,21 +36,63 @@ async fn one_object_installs_everything() -> Result<()> {
             format!("{NAMESPACE}/serviceaccounts/{PROXY}"),
             format!("{NAMESPACE}/daemonsets/{PROXY}"),
             format!("{NAMESPACE}/deployments/{CONTROLLER}"),
+            format!("{NAMESPACE}/networkpolicies/multus-service"),
+            format!("{NAMESPACE}/poddisruptionbudgets/{CONTROLLER}"),
             format!("/clusterrolebindings/{CONTROLLER}"),
             format!("/clusterrolebindings/{PROXY}"),
             format!("{NAMESPACE}/rolebindings/{CONTROLLER}"),
+            format!("{NAMESPACE}/rolebindings/{PROXY}"),
         ]
     );
     let line = bed.kubectl(&["get", "msc", "--no-headers"])?;
     let columns: Vec<_> = line.split_whitespace().collect();
-    assert_eq!(columns[..4], ["cluster", "True", "False", "False"]);
-    bed.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=1s"])?;
-    let explained = bed.kubectl(&["explain", "msc.spec.proxy.backend"])?;
-    let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(
-        explained.contains("How rules are written into the kernel."),
-        "{explained}"
+    assert_eq!(
+        columns[..5],
+        ["cluster", env!("CARGO_PKG_VERSION"), "True", "False", "False"]
     );
+    let status = config.status.as_ref().context("no status")?;
+    for version in [
+        &status.operator_version,
+        &status.target_version,
+        &status.observed_version,
+    ] {
+        assert_eq!(version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    }
+    let proxy = status.proxy.as_ref().context("no proxy")?;
+    assert_eq!(
+        (
+            proxy.desired,
+            proxy.updated,
+            proxy.available,
+            proxy.image.as_str()
+        ),
+        (2, 2, 2, "release/proxy:v1")
+    );
+    let wide = bed.kubectl(&["get", "msc", "-o", "wide"])?;
+    for column in [
+        "UPGRADEABLE",
+        "PROXIES",
+        "BACKEND",
+        "PROGRESS",
+        "PROBLEM",
+        "All is well",
+    ] {
+        assert!(wide.contains(column), "{wide}");
+    }
+    bed.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=1s"])?;
+    for (field, words) in [
+        ("spec.proxy.backend", "How rules are written into the kernel."),
+        ("spec.controller.replicas", "one of them writes"),
+        (
+            "spec.proxy.affinity.nodeAffinity",
+            "node affinity scheduling rules",
+        ),
+        ("status.proxy.unhealthyNodes.reason", "CrashLoopBackOff"),
+    ] {
+        let explained = bed.kubectl(&["explain", &format!("msc.{field}")])?;
+        let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(explained.contains(words), "{explained}");
+    }
     Ok(())
 }
 
@@ -93,7 +137,9 @@ async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()>
     let bed = Bed::installed().await?;
     comes_back::<ServiceAccount>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;
     comes_back::<ClusterRoleBinding>(&bed, Api::all(bed.client.clone()), &[CONTROLLER, PROXY]).await?;
-    comes_back::<RoleBinding>(&bed, bed.here(), &[CONTROLLER]).await?;
+    comes_back::<RoleBinding>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;
+    comes_back::<NetworkPolicy>(&bed, bed.here(), &["multus-service"]).await?;
+    comes_back::<PodDisruptionBudget>(&bed, bed.here(), &[CONTROLLER]).await?;
     comes_back::<Deployment>(&bed, bed.here(), &[CONTROLLER]).await?;
     comes_back::<DaemonSet>(&bed, bed.here(), &[PROXY]).await?;
 
@@ -180,7 +226,7 @@ async fn an_edit_is_rolled_out_and_told() -> Result<()> {
     ])?;
     assert_eq!(
         args,
-        r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables"]"#
+        r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables","--network-namespace-isolation=true","--global-namespaces=default"]"#
     );
 
     // What is no longer set goes back to the release.

@@ -3,8 +3,14 @@
 //! What is not real: the nodes. `bed::hollow` stands in for scheduler and kubelet: it binds pods and says that they are Ready, or
 //! not, as a test asks.
 
+mod availability;
 mod bed;
+mod crash;
 mod crd;
 mod install;
+mod leaving;
+mod openshift;
 mod removal;
 mod rights;
+mod trouble;
+mod walk;

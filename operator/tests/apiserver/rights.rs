@@ -2,8 +2,10 @@
 
 use crate::bed::{Bed, NAMESPACE, message, repository};
 use anyhow::Result;
-use api::names::{CONFIG_NAME, OPERATOR};
+use api::names::{CONFIG_NAME, OPERATOR, PROXY};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::api::{Api, Patch, PatchParams};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -55,6 +57,12 @@ fn writes(bed: &Bed) -> Result<Vec<Request>> {
         !["get", "list", "watch"].contains(&request.verb.as_str()) && request.resource != "leases"
     };
     Ok(requests(bed)?.into_iter().filter(is_write).collect())
+}
+
+/// Reconciles so far: each begins with a look at the configuration.
+fn turns(bed: &Bed) -> Result<usize> {
+    let is_turn = |request: &&Request| request.verb == "get" && request.resource == "multusserviceconfigs";
+    Ok(requests(bed)?.iter().filter(is_turn).count())
 }
 
 #[derive(Deserialize)]
@@ -127,15 +135,14 @@ async fn the_operator_uses_every_right_it_has_and_needs_no_other() -> Result<()>
         })
         .filter(|(_, resource, verb)| !is_checked_inside(resource, verb))
         .collect();
-    // The recorder counts a repeated event up by a patch.
-    assert_eq!(
-        unused,
-        [(
-            "events.k8s.io".to_owned(),
-            "events".to_owned(),
-            "patch".to_owned()
-        )]
-    );
+    // A repeated event is counted up by a patch; why pods cannot be created is read in another test
+    // (`pods_that_pod_security_forbids_are_told_in_its_words`).
+    let elsewhere = [("events.k8s.io", "events", "patch"), ("", "events", "list")];
+    let unused: Vec<_> = unused
+        .iter()
+        .filter(|(group, resource, verb)| !elsewhere.contains(&(group, resource, verb)))
+        .collect();
+    assert!(unused.is_empty(), "{unused:?}");
     Ok(())
 }
 
@@ -146,26 +153,23 @@ async fn nothing_is_written_when_nothing_is_to_do() -> Result<()> {
     let version = async || -> Result<_> { Ok(bed.config().await?.metadata.resource_version) };
     // What the last turn of the installation started has settled.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (settled, before, reads) = (version().await?, writes(&bed)?.len(), requests(&bed)?.len());
-    for turn in 0..20 {
-        let note = format!("example.com/turn={turn}");
-        bed.kubectl(&[
-            "-n",
-            NAMESPACE,
-            "annotate",
-            "serviceaccount",
-            "multus-service-proxy",
-            "--overwrite",
-            &note,
-        ])?;
+    let (settled, before) = (version().await?, writes(&bed)?.len());
+    let accounts: Api<ServiceAccount> = bed.here();
+    for turn in 0..100 {
+        let turns = turns(&bed)?;
+        let note = json!({ "metadata": { "annotations": { "example.com/turn": turn.to_string() } } });
+        accounts
+            .patch(PROXY, &PatchParams::default(), &Patch::Merge(note))
+            .await?;
+        bed.eventually("the operator to look", async || {
+            Ok((self::turns(&bed)? > turns).then_some(()))
+        })
+        .await?;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Whatever the last turn wrote.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let after = writes(&bed)?;
     assert_eq!(after.len(), before, "{:?}", &after[before..]);
     assert_eq!(version().await?, settled, "{CONFIG_NAME} was written");
-    assert!(
-        requests(&bed)?.len() > reads + 20,
-        "the operator did not look at all"
-    );
     Ok(())
 }

@@ -94,6 +94,33 @@ fn traced(rules: &PodRules, packet: Packet) -> String {
     }
 }
 
+#[test]
+fn a_node_without_affinity_serves_the_rest_and_says_so() {
+    let mut sticky = service("nginx", &["172.30.0.10"], &http());
+    sticky.spec.as_mut().unwrap().session_affinity = Some("ClientIP".to_owned());
+    let slices = [slice("nginx", "a", &json!([{"addresses": ["10.1.0.2"]}]))];
+    let under = |lacks_affinity| {
+        let settings = Settings {
+            lacks_affinity,
+            ..Settings::default()
+        };
+        let plan = crate::plan(&settings, std::slice::from_ref(&sticky), &slices, &net1());
+        let (vip, port) = (
+            "172.30.0.10".parse().unwrap(),
+            packet("::", Protocol::Tcp, 80).port.unwrap(),
+        );
+        let affinity = plan.rules.translation(vip, port).unwrap().affinity;
+        let said: Vec<_> = plan.unserved.iter().map(ToString::to_string).collect();
+        (affinity.is_some(), said.join(""))
+    };
+    assert_eq!(under(false), (true, String::new()));
+    let (is_kept, said) = under(true);
+    assert!(
+        !is_kept && said.contains("\"web/nginx\" is served without its sessionAffinity"),
+        "{said}"
+    );
+}
+
 #[rstest]
 #[case::served(
     packet("172.30.0.10", Protocol::Tcp, 80),

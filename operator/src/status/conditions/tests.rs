@@ -1,14 +1,18 @@
 //! Conditions from states of the workloads.
 
 use super::*;
+use crate::build::{VERSION, VERSION_LABEL};
+use crate::gather::Observed;
 use crate::operands::Operands;
 use crate::status::{describe, ours};
-use crate::validate::{InvalidConfig, ReleaseImages, ValidatedConfig};
-use api::config::{Backend, LogLevel};
+use crate::validate::{InvalidConfig, ReleaseImages};
+use api::names::PROXY;
 use api::{MultusServiceConfig, MultusServiceConfigStatus};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use rstest::rstest;
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 const GENERATION: i64 = 3;
 
@@ -24,7 +28,8 @@ fn controller(available: i32, finished: bool) -> Value {
         "ReplicaSetUpdated"
     };
     json!({
-        "metadata": { "name": "multus-service-controller", "generation": 5 },
+        "metadata": { "name": "multus-service-controller", "generation": 5, "labels": { VERSION_LABEL: VERSION } },
+        "spec": { "replicas": 2, "selector": {}, "template": {} },
         "status": {
             "observedGeneration": 5, "replicas": 2, "availableReplicas": available,
             "conditions": [{ "type": "Progressing", "status": "True", "reason": reason }],
@@ -35,7 +40,7 @@ fn controller(available: i32, finished: bool) -> Value {
 /// Proxies: (generation seen, wanted, existing, new, available).
 fn proxy((observed, desired, current, updated, available): (i64, i32, i32, i32, i32)) -> Value {
     json!({
-        "metadata": { "name": "multus-service-proxy", "generation": 7 },
+        "metadata": { "name": "multus-service-proxy", "generation": 7, "labels": { VERSION_LABEL: VERSION } },
         "status": {
             "observedGeneration": observed, "desiredNumberScheduled": desired, "currentNumberScheduled": current,
             "updatedNumberScheduled": updated, "numberAvailable": available, "numberUnavailable": desired - available,
@@ -58,12 +63,18 @@ fn healthy() -> Operands {
 
 type Verdict = Result<Intent, InvalidConfig>;
 
-const INSTALL: Verdict = Ok(Intent::Install(ValidatedConfig {
-    controller_image: String::new(),
-    proxy_image: String::new(),
-    log_level: LogLevel::Normal,
-    backend: Backend::Auto,
-}));
+static INSTALL: LazyLock<Verdict> = LazyLock::new(|| {
+    let images = ReleaseImages {
+        controller: Some("release/controller".to_owned()),
+        proxy: Some("release/proxy".to_owned()),
+    };
+    let observed = Observed {
+        config: config(None),
+        now: at(0),
+        ..Observed::default()
+    };
+    crate::validate::validate(&observed, &images)
+});
 
 fn config(status: Option<MultusServiceConfigStatus>) -> MultusServiceConfig {
     let mut config = MultusServiceConfig {
@@ -78,15 +89,38 @@ fn tell(
     before: Option<&MultusServiceConfigStatus>,
     intent: &Result<Intent, InvalidConfig>,
     live: &Operands,
-    failure: Option<(&str, Timestamp)>,
+    failure: Option<&str>,
     now: Timestamp,
 ) -> MultusServiceConfigStatus {
-    describe(&Outcome {
-        config: &config(before.cloned()),
+    tell_of(
+        before,
         intent,
         live,
         failure,
-        now,
+        Observed {
+            now,
+            ..Observed::default()
+        },
+    )
+}
+
+fn tell_of(
+    before: Option<&MultusServiceConfigStatus>,
+    intent: &Result<Intent, InvalidConfig>,
+    live: &Operands,
+    failure: Option<&str>,
+    observed: Observed,
+) -> MultusServiceConfigStatus {
+    let observed = Observed {
+        config: config(before.cloned()),
+        version: VERSION.to_owned(),
+        ..observed
+    };
+    describe(&Outcome {
+        observed: &observed,
+        intent,
+        live,
+        failure,
     })
 }
 
@@ -102,7 +136,7 @@ fn settled() -> MultusServiceConfigStatus {
 }
 
 #[rstest]
-#[case::nothing_yet(Operands::default(), ["Available=False/NotYetDeployed", "Progressing=False/AsExpected"])]
+#[case::nothing_yet(Operands::default(), ["Available=False/NotYetDeployed", "Progressing=True/Installing"])]
 #[case::just_created(
     live(json!({"metadata": {"name": "multus-service-controller"}}), json!({"metadata": {"name": "multus-service-proxy"}})),
     ["Available=False/ControllerUnavailable", "Progressing=True/Installing"],
@@ -188,7 +222,7 @@ fn a_transition_time_moves_only_with_the_condition_s_status() {
         .conditions
         .iter()
         .map(|condition| condition.last_transition_time.0);
-    assert_eq!(times.collect::<Vec<_>>(), [at(60), at(0), at(0)]);
+    assert_eq!(times.collect::<Vec<_>>(), [at(60), at(0), at(0), at(0), at(0)]);
 }
 
 #[test]
@@ -205,16 +239,15 @@ fn every_condition_carries_the_generation() {
 
 #[test]
 fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
-    let observed = crate::gather::Observed {
+    let observed = Observed {
         config: config(None),
-        live: Operands::default(),
-        proxy_pods: vec![],
         now: at(0),
+        ..Observed::default()
     };
     let invalid = crate::validate::validate(&observed, &ReleaseImages::default());
     let status = tell(Some(&settled()), &invalid, &healthy(), None, at(9));
     assert_eq!(
-        short(&status),
+        short(&status)[..3],
         [
             "Available=True/AsExpected",
             "Progressing=False/AsExpected",
@@ -228,8 +261,9 @@ fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
 #[case::almost(119, false)]
 #[case::for_two_minutes(120, true)]
 fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
-    let failure = Some(("DaemonSet \"x\" could not be applied", at(0)));
-    let status = tell(Some(&settled()), &INSTALL, &healthy(), failure, at(seconds));
+    let failure = Some("DaemonSet \"x\" could not be applied");
+    let first = tell(Some(&settled()), &INSTALL, &healthy(), failure, at(0));
+    let status = tell(Some(&first), &INSTALL, &healthy(), failure, at(seconds));
     let want = if degraded {
         "Degraded=True/ApplyFailed"
     } else {
@@ -241,15 +275,10 @@ fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degra
 
 #[test]
 fn a_restart_does_not_forget_that_writes_fail() {
-    let failing = Some(("nope", at(0)));
-    let degraded = tell(Some(&settled()), &INSTALL, &healthy(), failing, at(130));
-    let restarted = tell(
-        Some(&degraded),
-        &INSTALL,
-        &healthy(),
-        Some(("nope", at(140))),
-        at(140),
-    );
+    let first = tell(Some(&settled()), &INSTALL, &healthy(), Some("nope"), at(0));
+    let degraded = tell(Some(&first), &INSTALL, &healthy(), Some("nope"), at(130));
+    assert_eq!(short(&degraded)[2], "Degraded=True/ApplyFailed");
+    let restarted = tell(Some(&degraded), &INSTALL, &healthy(), Some("nope"), at(140));
     assert_eq!(restarted, degraded);
 }
 
@@ -259,7 +288,7 @@ fn a_change_that_could_not_be_written_is_still_to_come() {
         observed_generation: Some(GENERATION - 1),
         ..settled()
     };
-    let status = tell(Some(&before), &INSTALL, &healthy(), Some(("nope", at(9))), at(9));
+    let status = tell(Some(&before), &INSTALL, &healthy(), Some("nope"), at(9));
     assert_eq!(short(&status)[1], "Progressing=True/Applying");
     assert_eq!(status.observed_generation, Some(GENERATION - 1));
 }
@@ -287,7 +316,7 @@ fn a_removal_tells_each_step() {
     }));
     let status = tell(Some(&status), &deleting, &healthy(), None, at(0));
     assert_eq!(
-        short(&status)[1..],
+        short(&status)[1..3],
         ["Progressing=True/Removing", "Degraded=True/NodesNotCleaned"]
     );
     assert!(status.conditions[2].message.contains("node-07"));
@@ -295,7 +324,7 @@ fn a_removal_tells_each_step() {
     let deleted = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
     let status = tell(Some(&status), &deleted, &Operands::default(), None, at(0));
     assert_eq!(
-        short(&status),
+        short(&status)[..3],
         [
             "Available=False/Removed",
             "Progressing=False/Removed",
@@ -315,7 +344,7 @@ fn a_removal_tells_each_step() {
         at(0),
     );
     assert_eq!(
-        short(&again),
+        short(&again)[..3],
         [
             "Available=True/AsExpected",
             "Progressing=True/Installing",
@@ -334,4 +363,218 @@ fn conditions_of_others_are_not_ours_to_compare() {
         ..shown.conditions[0].clone()
     });
     assert_eq!(ours(Some(&shown)), settled);
+}
+
+fn observed(pods: Vec<Pod>, seconds: i64) -> Observed {
+    Observed {
+        pods,
+        now: at(seconds),
+        ..Observed::default()
+    }
+}
+
+fn crash_looping_proxy() -> Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "p", "labels": { "app.kubernetes.io/name": PROXY } },
+        "spec": { "nodeName": "node-a", "containers": [] },
+        "status": { "containerStatuses": [{ "name": "proxy", "image": "", "imageID": "", "ready": false, "restartCount": 5,
+            "state": { "waiting": { "reason": "CrashLoopBackOff" } } }] },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
+    let live = live(controller(2, true), proxy((7, 2, 2, 2, 1)));
+    let tell = |before: &MultusServiceConfigStatus, seconds| {
+        tell_of(
+            Some(before),
+            &INSTALL,
+            &live,
+            None,
+            observed(vec![crash_looping_proxy()], seconds),
+        )
+    };
+    let first = tell(&settled(), 0);
+    let proxy = first.proxy.clone().unwrap();
+    assert_eq!(
+        (proxy.unhealthy_nodes[0].name.as_str(), proxy.unhealthy_node_count),
+        ("node-a", 1)
+    );
+    assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
+    assert_eq!(short(&tell(&first, 119))[2], "Degraded=False/AsExpected");
+    let later = tell(&first, 120);
+    assert_eq!(
+        short(&later)[..3],
+        [
+            "Available=True/AsExpected",
+            "Progressing=False/AsExpected",
+            "Degraded=True/ProxyCrashLooping"
+        ]
+    );
+    assert!(
+        later.conditions[2]
+            .message
+            .contains("node node-a (CrashLoopBackOff"),
+        "{}",
+        later.conditions[2].message
+    );
+    assert_eq!(tell(&later, 500), later, "equal evidence, equal words");
+}
+
+#[test]
+fn pods_that_may_not_be_created_are_told_without_a_node() {
+    let live = live(controller(2, true), proxy((7, 2, 0, 0, 0)));
+    let refused = |seconds| Observed {
+        proxy_refusal: Some("violates PodSecurity".to_owned()),
+        ..observed(vec![], seconds)
+    };
+    let first = tell_of(None, &INSTALL, &live, None, refused(0));
+    let later = tell_of(Some(&first), &INSTALL, &live, None, refused(120));
+    assert_eq!(short(&later)[2], "Degraded=True/ProxyPodsForbidden");
+    assert_eq!(later.conditions[2].message, "violates PodSecurity");
+}
+
+#[test]
+fn a_roll_out_that_stands_still_is_told_and_lets_upgrades_pass() {
+    let half = live(controller(2, true), proxy((7, 4, 4, 2, 3)));
+    let more = live(controller(2, true), proxy((7, 4, 4, 3, 3)));
+    let status = |before: &MultusServiceConfigStatus, live, seconds| {
+        tell(Some(before), &INSTALL, live, None, at(seconds))
+    };
+    let first = status(&settled(), &half, 0);
+    assert_eq!(short(&first)[3], "Upgradeable=False/RolloutInProgress");
+    // A restart in between changes nothing: all is in the status.
+    let late = status(&first, &half, 599);
+    assert_eq!(short(&late)[2], "Degraded=False/AsExpected");
+    let moved = status(&late, &more, 600);
+    assert_eq!(
+        short(&moved)[2],
+        "Degraded=False/AsExpected",
+        "progress resets the clock"
+    );
+    let hung = status(&first, &half, 600);
+    assert_eq!(
+        short(&hung)[1..4],
+        [
+            "Progressing=True/RollingOutProxy",
+            "Degraded=True/RolloutHung",
+            "Upgradeable=True/AsExpected"
+        ]
+    );
+    assert!(
+        hung.conditions[2].message.contains("2 of 4 nodes done"),
+        "{}",
+        hung.conditions[2].message
+    );
+    let done = status(&hung, &healthy(), 700);
+    assert_eq!(
+        (short(&done)[2].as_str(), done.rollout),
+        ("Degraded=False/AsExpected", None)
+    );
+}
+
+#[test]
+fn what_waits_for_a_person_does_not_hang() {
+    let mut waiting = live(controller(2, true), proxy((7, 4, 4, 2, 4)));
+    waiting.daemon_sets[0].spec = serde_json::from_value(json!({
+        "selector": {}, "template": {}, "updateStrategy": { "type": "OnDelete" } }))
+    .unwrap();
+    let first = tell(Some(&settled()), &INSTALL, &waiting, None, at(0));
+    let later = tell(Some(&first), &INSTALL, &waiting, None, at(9_999));
+    assert_eq!(
+        short(&later)[1..3],
+        [
+            "Progressing=True/WaitingForPodDeletion",
+            "Degraded=False/AsExpected"
+        ]
+    );
+}
+
+#[test]
+fn several_causes_are_joined() {
+    let live = live(controller(0, true), proxy((7, 2, 2, 2, 1)));
+    let tell = |before: &MultusServiceConfigStatus, seconds| {
+        tell_of(
+            Some(before),
+            &INSTALL,
+            &live,
+            Some("nope"),
+            observed(vec![crash_looping_proxy()], seconds),
+        )
+    };
+    let later = tell(&tell(&settled(), 0), 120);
+    assert_eq!(
+        short(&later)[2],
+        "Degraded=True/ApplyFailed::ProxyCrashLooping::ControllerUnavailable"
+    );
+    assert_eq!(later.conditions[2].message.lines().count(), 3);
+}
+
+#[test]
+fn an_image_of_ones_own_is_told_for_ever() {
+    let mut overridden = config(None);
+    overridden.spec.proxy = Some(api::config::ProxySpec {
+        image: Some("mine".to_owned()),
+        ..Default::default()
+    });
+    let observed = Observed {
+        config: overridden,
+        ..observed(vec![], 0)
+    };
+    let status = describe(&Outcome {
+        observed: &observed,
+        intent: &INSTALL,
+        live: &healthy(),
+        failure: None,
+    });
+    assert_eq!(
+        short(&status)[3..],
+        [
+            "Upgradeable=True/OperandImageOverridden",
+            "OperandImageOverridden=True/ImageSet"
+        ]
+    );
+    assert!(
+        status.conditions[4].message.contains("spec.proxy.image is mine"),
+        "{}",
+        status.conditions[4].message
+    );
+}
+
+#[test]
+fn unmanaged_keeps_upgrades_away() {
+    let status = tell(Some(&settled()), &Ok(Intent::Observe), &healthy(), None, at(9));
+    assert_eq!(short(&status)[3], "Upgradeable=False/Unmanaged");
+}
+
+#[test]
+fn the_version_is_the_old_one_until_every_operand_is_new() {
+    let old = MultusServiceConfigStatus {
+        observed_version: Some("0.0.9".to_owned()),
+        ..settled()
+    };
+    let mut half = live(controller(2, true), proxy((7, 2, 2, 1, 2)));
+    let status = tell(Some(&old), &INSTALL, &half, None, at(0));
+    assert_eq!(short(&status)[1], "Progressing=True/Upgrading");
+    let versions = |status: &MultusServiceConfigStatus| {
+        [
+            &status.operator_version,
+            &status.target_version,
+            &status.observed_version,
+        ]
+        .map(|version| version.clone().unwrap_or_default())
+    };
+    assert_eq!(versions(&status), [VERSION, VERSION, "0.0.9"]);
+    // Nothing moves, but what runs was applied by the old operator.
+    half = healthy();
+    half.daemon_sets[0].metadata.labels = None;
+    assert_eq!(
+        versions(&tell(Some(&old), &INSTALL, &half, None, at(0)))[2],
+        "0.0.9"
+    );
+    assert_eq!(
+        versions(&tell(Some(&old), &INSTALL, &healthy(), None, at(0)))[2],
+        VERSION
+    );
 }

@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     stuck: Mutex<BTreeSet<String>>,
+    holding: AtomicBool,
+    statuses: Mutex<BTreeMap<String, Value>>,
 }
 
 impl Nodes {
@@ -25,6 +28,28 @@ impl Nodes {
         } else {
             nodes.remove(node)
         };
+    }
+
+    /// From now on no pod that is not Ready yet becomes Ready; or again they do.
+    pub(crate) fn set_holding(&self, holding: bool) {
+        self.holding.store(holding, Ordering::Relaxed);
+    }
+
+    /// What pods of this node say of themselves, in place of being well.
+    pub(crate) fn set_status(&self, node: &str, status: Option<Value>) {
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        match status {
+            Some(status) => statuses.insert(node.to_owned(), status),
+            None => statuses.remove(node),
+        };
+    }
+
+    fn status(&self, node: &str) -> Option<Value> {
+        self.statuses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(node)
+            .cloned()
     }
 
     fn is_stuck(&self, node: &str) -> bool {
@@ -59,8 +84,13 @@ async fn advance(client: &Client, pods: &Api<Pod>, pod: &Pod, nodes: &Nodes) -> 
         pods.delete(&name, &DeleteParams::default().grace_period(0))
             .await?;
     } else if let Some(node) = node {
-        let ready = !(is_cleanup(pod) && nodes.is_stuck(&node));
-        if ready && !is_ready(pod) {
+        let stuck = is_cleanup(pod) && nodes.is_stuck(&node) || nodes.holding.load(Ordering::Relaxed);
+        if let Some(status) = nodes.status(&node) {
+            if !says(pod, &status) {
+                let patch = Patch::Merge(json!({ "status": status }));
+                pods.patch_status(&name, &PatchParams::default(), &patch).await?;
+            }
+        } else if !stuck && !is_ready(pod) {
             pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(running()))
                 .await?;
         }
@@ -68,6 +98,13 @@ async fn advance(client: &Client, pods: &Api<Pod>, pod: &Pod, nodes: &Nodes) -> 
         bind(client, &name, &wanted_node(pod)).await?;
     }
     Ok(())
+}
+
+/// Whether the kubelet's part of it is there already.
+fn says(pod: &Pod, status: &Value) -> bool {
+    let restarts = |status: &Value| status.pointer("/containerStatuses/0/restartCount").cloned();
+    let now = serde_json::to_value(&pod.status).unwrap_or_default();
+    restarts(&now) == restarts(status) && is_ready(pod) == restarts(status).is_none()
 }
 
 fn is_cleanup(pod: &Pod) -> bool {
@@ -116,6 +153,7 @@ async fn bind(client: &Client, pod: &str, node: &str) -> Result<()> {
 fn running() -> Value {
     json!({ "status": {
         "phase": "Running",
+        "containerStatuses": null,
         "conditions": [
             { "type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" },
             { "type": "ContainersReady", "status": "True" },

@@ -1,0 +1,229 @@
+//! Parts of the schema that types alone do not say: patterns, bounds, rules (CEL), the kind of a list.
+
+use super::MultusServiceConfig;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResourceExt;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// Most elements of a list, and keys of a map, for which nothing else is said (inside affinity).
+const MAX_ITEMS: i64 = 64;
+
+/// The definition with everything bounded.
+pub(super) fn crd() -> CustomResourceDefinition {
+    let mut crd = MultusServiceConfig::crd();
+    for version in &mut crd.spec.versions {
+        let schema = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let Some(properties) = schema.and_then(|schema| schema.properties.as_mut()) else {
+            continue;
+        };
+        properties.values_mut().for_each(bound);
+        if let Some(spec) = properties.get_mut("spec") {
+            // `kubectl apply` of an object without a spec is the simplest install.
+            spec.default = Some(JSON(json!({})));
+        }
+    }
+    crd
+}
+
+/// An unbounded list would let one object fill the API server's memory.
+fn bound(schema: &mut JSONSchemaProps) {
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        schema.max_items = schema.max_items.or(Some(MAX_ITEMS));
+        bound(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        schema.max_properties = schema.max_properties.or(Some(MAX_ITEMS));
+        bound(values);
+    }
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+        .for_each(bound);
+}
+
+/// `JSONSchemaProps` has its bounds as floating-point numbers, so `1` would be written `1.0`, which others write back as `1`.
+pub(super) fn with_whole_numbers(value: Value) -> Value {
+    match value {
+        // Display writes no fraction where there is none.
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|_| number.is_f64());
+            let whole = float.and_then(|float| float.to_string().parse().ok());
+            Value::Number(whole.unwrap_or(number))
+        }
+        Value::Array(items) => items.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, field)| (name, with_whole_numbers(field)))
+            .collect(),
+        other => other,
+    }
+}
+
+pub(super) fn operator_log_level(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "nullable": true, "enum": ["Normal", "Debug", "Trace", "TraceAll"] })
+}
+
+/// A container image by tag or digest.
+pub(super) fn pull_spec(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "nullable": true,
+        "minLength": 1,
+        "maxLength": 512,
+        "pattern": r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$",
+    })
+}
+
+pub(super) fn pull_secrets(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": generator.subschema_for::<super::PullSecret>(),
+        "maxItems": 10,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+    })
+}
+
+pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "nullable": true,
+        "items": { "type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" },
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
+/// Name of an object.
+pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "nullable": true,
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+    })
+}
+
+pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "maxProperties": 16,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^([a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?)?$",
+        },
+        "x-kubernetes-map-type": "atomic",
+    })
+}
+
+/// Kubernetes' own rules for tolerations, so that a wrong one is refused here and not in the middle of a roll-out.
+pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "nullable": true,
+        "maxItems": 32,
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "object",
+            "description": "A taint that is tolerated.",
+            "properties": {
+                "key": {
+                    "type": "string",
+                    "maxLength": 317,
+                    "description": "Key of the taint. Empty, with operator Exists: every taint.",
+                },
+                "operator": {
+                    "type": "string",
+                    "enum": ["Exists", "Equal"],
+                    "description": "Exists: whatever the taint's value. Equal: the value must be the same. When omitted, Equal.",
+                },
+                "value": {
+                    "type": "string",
+                    "maxLength": 63,
+                    "description": "Value of the taint, for operator Equal.",
+                },
+                "effect": {
+                    "type": "string",
+                    "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"],
+                    "description": "Effect of the taint. When omitted, every effect.",
+                },
+                "tolerationSeconds": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "How long a taint of effect NoExecute is tolerated. When omitted, for ever.",
+                },
+            },
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                    "message": "a toleration with operator Exists has no value",
+                },
+                {
+                    "rule": "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+                    "message": "a toleration without a key needs operator Exists",
+                },
+                {
+                    "rule": "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                    "message": "tolerationSeconds needs effect NoExecute",
+                },
+            ],
+        },
+    })
+}
+
+/// One folder below /run: the folder is mounted into the proxy, and more than a runtime's own must not be.
+pub(super) fn runtime_endpoint(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "nullable": true,
+        "maxLength": 107,
+        "pattern": r"^(unix://)?/(var/)?run/[^/.][^/]*/[^/]+\.sock$",
+    })
+}
+
+pub(super) fn max_unavailable(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "nullable": true,
+        "maxLength": 8,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int ? self >= 1 : self.matches('^([1-9][0-9]?|100)%$')",
+            "message": "maxUnavailable is a number of at least 1, or a percentage from 1% to 100%",
+        }],
+    })
+}
+
+pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "maxProperties": 8,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 32,
+            "pattern": r"^([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$",
+        },
+    })
+}
+
+/// A list-map of metav1.Condition, so that several writers could own conditions of their own.
+pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": generator.subschema_for::<Condition>(),
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    })
+}

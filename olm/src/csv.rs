@@ -1,0 +1,141 @@
+//! The ClusterServiceVersion: the hand-written base, filled from the other files.
+//!
+//! Pure.
+
+use crate::{PACKAGE, Source, csv_name, graph, items, source, text};
+use api::names::OPERATOR;
+use base64::Engine as _;
+use serde_json::{Map, Value, json};
+
+/// The ClusterServiceVersion of the source's release.
+pub fn render(source: &Source) -> Result<Value, source::Error> {
+    let mut csv = source.base.clone();
+    metadata(&mut csv, source)?;
+    let release = &source.release;
+    let spec = &mut csv["spec"];
+    spec["version"] = json!(release.version.to_string());
+    spec["description"] = json!(source.description.trim_end());
+    spec["icon"] = json!([{
+        "base64data": base64::engine::general_purpose::STANDARD.encode(&source.icon),
+        "mediatype": "image/svg+xml",
+    }]);
+    let name = csv_name(&release.version);
+    if let Some(entry) = graph::channels(&source.template)
+        .iter()
+        .find_map(|channel| channel.entry(&name))
+    {
+        if let Some(replaces) = &entry.replaces {
+            spec["replaces"] = json!(replaces);
+        }
+        if !entry.skips.is_empty() {
+            spec["skips"] = json!(entry.skips);
+        }
+    }
+    spec["relatedImages"] = release
+        .images
+        .running()
+        .map(|(name, image)| json!({"name": name, "image": image}))
+        .into_iter()
+        .collect();
+    spec["install"]["spec"] = json!({
+        "deployments": [deployment(source)?],
+        "clusterPermissions": [permissions(source, "ClusterRole")?],
+        "permissions": [permissions(source, "Role")?],
+    });
+    describe(&mut spec["customresourcedefinitions"]["owned"][0], source.crd()?);
+    Ok(csv)
+}
+
+fn metadata(csv: &mut Value, source: &Source) -> Result<(), source::Error> {
+    let release = &source.release;
+    let metadata = &mut csv["metadata"];
+    metadata["name"] = json!(csv_name(&release.version));
+    // Of the base only, so that `kubectl` accepts it.
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("namespace");
+    }
+    for architecture in &release.architectures {
+        metadata["labels"][format!("operatorframework.io/arch.{architecture}")] = json!("supported");
+    }
+    let annotations = &mut metadata["annotations"];
+    annotations["createdAt"] = json!(release.created.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    annotations["containerImage"] = json!(release.images.operator);
+    annotations["alm-examples"] = json!(pretty(&json!([source.sample])));
+    annotations["operatorframework.io/initialization-resource"] = json!(pretty(&source.sample));
+    let namespace = text(annotations, "/operatorframework.io~1suggested-namespace").to_owned();
+    annotations["operatorframework.io/suggested-namespace-template"] =
+        json!(pretty(source.object("Namespace", &namespace)?));
+    if let Some(range) = graph::channels(&source.template)
+        .iter()
+        .find_map(|channel| channel.entry(&csv_name(&release.version))?.skip_range.clone())
+    {
+        annotations["olm.skipRange"] = json!(range);
+    }
+    Ok(())
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).expect("a JSON value is JSON")
+}
+
+/// `config/manager`'s Deployment with the release's images and version.
+fn deployment(source: &Source) -> Result<Value, source::Error> {
+    let deployment = source.object("Deployment", PACKAGE)?;
+    let mut spec = deployment["spec"].clone();
+    for container in spec["template"]["spec"]["containers"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+    {
+        container["image"] = json!(source.release.images.operator);
+        for variable in container["env"].as_array_mut().into_iter().flatten() {
+            let name = text(variable, "/name").to_owned();
+            if let Some(image) = source.release.images.of_variable(&name) {
+                variable["value"] = json!(image);
+            }
+            if name == "OPERATOR_VERSION" {
+                variable["value"] = json!(source.release.version.to_string());
+            }
+        }
+    }
+    Ok(json!({"name": PACKAGE, "label": deployment["metadata"]["labels"], "spec": spec}))
+}
+
+/// The rules that `config/rbac` gives the operator by a role of this kind.
+fn permissions(source: &Source, kind: &'static str) -> Result<Value, source::Error> {
+    Ok(json!({"serviceAccountName": OPERATOR, "rules": source.object(kind, OPERATOR)?["rules"]}))
+}
+
+/// Gives the owned API and its descriptors the descriptions of the schema, which come from the Rust types.
+fn describe(owned: &mut Value, crd: &Value) {
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    owned["description"] = schema["description"].clone();
+    for (descriptors, part) in [("specDescriptors", "spec"), ("statusDescriptors", "status")] {
+        for descriptor in owned[descriptors].as_array_mut().into_iter().flatten() {
+            if let Some(field) = field(&schema["properties"][part], text(descriptor, "/path")) {
+                descriptor["description"] = field["description"].clone();
+            }
+        }
+    }
+}
+
+/// The schema of a field by its path, such as `proxy.backend`.
+pub fn field<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .try_fold(schema, |schema, name| schema["properties"].get(name))
+}
+
+/// The names of a schema's own fields.
+pub fn fields(schema: &Value) -> impl Iterator<Item = &String> {
+    schema["properties"].as_object().into_iter().flat_map(Map::keys)
+}
+
+/// The paths of an owned API's `specDescriptors` or `statusDescriptors`.
+pub fn descriptor_paths<'a>(csv: &'a Value, descriptors: &str) -> Vec<&'a str> {
+    items(
+        csv,
+        &format!("/spec/customresourcedefinitions/owned/0/{descriptors}"),
+    )
+    .map(|descriptor| text(descriptor, "/path"))
+    .collect()
+}

@@ -1,0 +1,198 @@
+//! The files that bundle and catalog are made of.
+//!
+//! Reads `config/` and `olm/` of a checkout, as kustomize would: `config/default` and what it names. Invariant: what is not understood is an error,
+//! so that a bundle cannot silently lack what `kubectl apply -k` installs.
+
+use crate::{Release, identity, text};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not the YAML it should be.
+    #[error("{path:?} is not as expected: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
+    /// Something is missing or there twice.
+    #[error("config/ has {found} objects of kind {kind} named {name:?}, not one")]
+    NotOne {
+        /// The kind.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+/// Everything that is read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The base of the ClusterServiceVersion (`config/manifests/bases`).
+    pub base: Value,
+    /// Its description, as Markdown.
+    pub description: String,
+    /// Its icon, as SVG.
+    pub icon: String,
+    /// All that `kubectl apply -k config/default` installs, without the namespace that kustomize adds.
+    pub objects: Vec<Value>,
+    /// The file of the CustomResourceDefinition, byte by byte.
+    pub crd_file: String,
+    /// What OpenShift's console shows (`config/openshift/console`).
+    pub console: Vec<Value>,
+    /// The example of a configuration.
+    pub sample: Value,
+    /// The configuration of `operator-sdk scorecard`.
+    pub scorecard: String,
+    /// What is to be released.
+    pub release: Release,
+    /// Packages, channels and deprecations (`olm/catalog-template.yaml`).
+    pub template: Vec<Value>,
+    /// The catalog's entries of earlier releases (`olm/released/*/catalog.yaml`), sorted by version as text.
+    pub released: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kustomization {
+    resources: Vec<String>,
+    #[serde(rename = "namespace")]
+    _namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Template {
+    #[serde(rename = "schema")]
+    _schema: String,
+    entries: Vec<Value>,
+}
+
+const CRD: &str = "config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml";
+
+impl Source {
+    /// Reads the checkout at `root`.
+    pub fn read(root: &Path) -> Result<Self, Error> {
+        let bases = root.join("config/manifests/bases");
+        Ok(Self {
+            base: one(&bases.join("multus-service-operator.clusterserviceversion.yaml"))?,
+            description: file(&bases.join("description.md"))?,
+            icon: file(&bases.join("icon.svg"))?,
+            objects: kustomized(&root.join("config/default"))?,
+            crd_file: file(&root.join(CRD))?,
+            console: kustomized(&root.join("config/openshift/console"))?,
+            sample: one(&root.join("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml"))?,
+            scorecard: file(&root.join("config/scorecard/config.yaml"))?,
+            release: one(&root.join("olm/release.yaml"))?,
+            template: one::<Template>(&root.join("olm/catalog-template.yaml"))?.entries,
+            released: released(&root.join("olm/released"))?,
+        })
+    }
+
+    /// The only object of `config/default` with this kind and name.
+    pub fn object(&self, kind: &'static str, name: &str) -> Result<&Value, Error> {
+        let found: Vec<_> = self
+            .objects
+            .iter()
+            .filter(|object| text(object, "/kind") == kind && text(object, "/metadata/name") == name)
+            .collect();
+        match found[..] {
+            [object] => Ok(object),
+            _ => Err(Error::NotOne {
+                kind,
+                name: name.to_owned(),
+                found: found.len(),
+            }),
+        }
+    }
+
+    /// The CustomResourceDefinition.
+    pub fn crd(&self) -> Result<&Value, Error> {
+        self.object(
+            "CustomResourceDefinition",
+            text(&self.base, "/spec/customresourcedefinitions/owned/0/name"),
+        )
+    }
+}
+
+/// The objects of a folder's `kustomization.yaml` and of those it names, in that order.
+fn kustomized(folder: &Path) -> Result<Vec<Value>, Error> {
+    let Kustomization {
+        resources,
+        _namespace: _,
+    } = one(&folder.join("kustomization.yaml"))?;
+    let mut objects = Vec::new();
+    for resource in resources {
+        let path = folder.join(resource);
+        objects.append(&mut if path.is_dir() {
+            kustomized(&path)?
+        } else {
+            all(&path)?
+        });
+    }
+    Ok(objects)
+}
+
+fn released(folder: &Path) -> Result<Vec<Value>, Error> {
+    let entries = std::fs::read_dir(folder).map_err(|source| Error::Read {
+        path: folder.to_owned(),
+        source,
+    })?;
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()
+        .map_err(|source| Error::Read {
+            path: folder.to_owned(),
+            source,
+        })?;
+    paths.sort();
+    paths.iter().map(|path| one(&path.join("catalog.yaml"))).collect()
+}
+
+fn file(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The only document of a file.
+pub(crate) fn one<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    serde_saphyr::from_str(&file(path)?).map_err(|error| Error::Parse {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// All documents of a file.
+pub(crate) fn all(path: &Path) -> Result<Vec<Value>, Error> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&file(path)?).map_err(|error| Error::Parse {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    match objects
+        .iter()
+        .find(|object| text(object, "/kind").is_empty() && text(object, "/schema").is_empty())
+    {
+        None => Ok(objects),
+        Some(object) => Err(Error::Parse {
+            path: path.to_owned(),
+            reason: format!("{} is no object", identity(object)),
+        }),
+    }
+}

@@ -1,0 +1,274 @@
+//! `config/`, `bundle/`, `olm/catalog` and the Rust types agree; every check can fail.
+//!
+//! The agreement is shown on the files themselves, not on what the generator says.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this is a test, its helpers included"
+)]
+
+#[path = "agreement/breakages.rs"]
+mod breakages;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use olm::bundle::{Bundle, Platform};
+use olm::checks::{self, Finding};
+use olm::{Catalog, Source, csv_name, graph, items, text};
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn source() -> Source {
+    Source::read(&root()).unwrap()
+}
+
+/// The committed bundle.
+fn committed() -> Bundle {
+    Bundle::read(&root().join("bundle")).unwrap()
+}
+
+/// A bundle as a release has it: with digests.
+fn released() -> Bundle {
+    let mut source = source();
+    let images = &mut source.release.images;
+    for image in [&mut images.operator, &mut images.controller, &mut images.proxy] {
+        let name = image.split(['@', ':']).next().unwrap();
+        *image = format!("{name}@sha256:{}", "0".repeat(64));
+    }
+    Bundle::render(&source, Platform::Openshift).unwrap()
+}
+
+fn documents(path: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&std::fs::read_to_string(root().join(path)).unwrap()).unwrap()
+}
+
+fn manifest(bundle: &Bundle, kind: &str, name: &str) -> Value {
+    let mut manifests = bundle.manifests().unwrap().into_iter();
+    let found =
+        manifests.find(|object| text(object, "/kind") == kind && text(object, "/metadata/name") == name);
+    found.unwrap_or_else(|| panic!("the bundle has no {kind} {name}"))
+}
+
+#[test]
+fn bundle_is_what_config_says() {
+    let rendered = Bundle::render(&source(), Platform::Openshift).unwrap();
+    let (committed, paths) = (committed(), |bundle: &Bundle| {
+        bundle.files.keys().cloned().collect::<Vec<_>>()
+    });
+    assert_eq!(paths(&committed), paths(&rendered), "run `make bundle`");
+    for (path, content) in &rendered.files {
+        assert!(
+            committed.files[path] == *content,
+            "bundle/{path} is out of date: run `make bundle`"
+        );
+    }
+}
+
+#[test]
+fn catalog_is_what_template_and_bundle_say() {
+    let file =
+        std::fs::read_to_string(root().join("olm/catalog/multus-service-operator/catalog.yaml")).unwrap();
+    let rendered = Catalog::render(&source()).unwrap();
+    assert!(
+        file == rendered.yaml(),
+        "olm/catalog is out of date: run `make bundle`"
+    );
+    assert_eq!(Catalog::parse(&file).unwrap(), rendered);
+}
+
+#[test]
+fn the_operator_has_the_rights_of_config_rbac() {
+    let csv = committed().csv().unwrap();
+    let file = documents("config/rbac/operator_role.yaml");
+    for (list, kind) in [("clusterPermissions", "ClusterRole"), ("permissions", "Role")] {
+        let granted: Vec<&Value> = items(&csv, &format!("/spec/install/spec/{list}")).collect();
+        assert_eq!(granted.len(), 1, "{list}");
+        assert_eq!(granted[0]["serviceAccountName"], api::names::OPERATOR);
+        let role = file.iter().find(|object| object["kind"] == kind).unwrap();
+        let rules = |value: &Value| serde_json::from_value::<Vec<PolicyRule>>(value.clone()).unwrap();
+        assert_eq!(rules(&granted[0]["rules"]), rules(&role["rules"]), "{list}");
+        assert!(!rules(&role["rules"]).is_empty());
+    }
+}
+
+#[rstest]
+#[case("controller/rbac.yaml", "ClusterRole", api::names::CONTROLLER)]
+#[case("controller/rbac.yaml", "Role", api::names::CONTROLLER)]
+#[case("proxy/rbac.yaml", "ClusterRole", api::names::PROXY)]
+fn an_operand_has_the_rights_that_its_tests_prove(
+    #[case] file: &str,
+    #[case] kind: &str,
+    #[case] name: &str,
+) {
+    let documents = documents(file);
+    let proved = documents.iter().find(|object| object["kind"] == kind).unwrap();
+    assert_eq!(manifest(&committed(), kind, name)["rules"], proved["rules"]);
+}
+
+#[test]
+fn the_deployment_is_that_of_config_manager() {
+    let csv = committed().csv().unwrap();
+    let typed = |spec: &Value| -> Deployment {
+        serde_json::from_value(
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}, "spec": spec}),
+        )
+        .unwrap()
+    };
+    let mut wanted = typed(&documents("config/manager/deployment.yaml")[0]["spec"]);
+    let mut found = typed(&csv["spec"]["install"]["spec"]["deployments"][0]["spec"]);
+    let images = [&mut wanted, &mut found].map(|deployment| {
+        let containers = &mut deployment
+            .spec
+            .as_mut()
+            .unwrap()
+            .template
+            .spec
+            .as_mut()
+            .unwrap()
+            .containers;
+        let mut images = Vec::new();
+        for container in containers {
+            images.push(container.image.take().unwrap());
+            for variable in container
+                .env
+                .iter_mut()
+                .flatten()
+                .filter(|variable| variable.name.starts_with("RELATED_IMAGE_"))
+            {
+                images.push(variable.value.take().unwrap());
+            }
+        }
+        // `quay.io/multus-service/proxy`, without tag or digest.
+        images
+            .iter()
+            .map(|image| image.split(['@', ':']).next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(wanted, found);
+    assert_eq!((images[0].len(), &images[0]), (3, &images[1]));
+}
+
+#[test]
+fn the_crd_is_what_the_rust_types_say() {
+    let crd = manifest(
+        &committed(),
+        "CustomResourceDefinition",
+        "multusserviceconfigs.multusservice.cni.cncf.io",
+    );
+    assert_eq!(crd, api::config::crd_document().unwrap());
+}
+
+#[test]
+fn the_examples_are_the_sample_and_the_types_read_it() {
+    let csv = committed().csv().unwrap();
+    let sample = documents("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml").remove(0);
+    let example = |key: &str| {
+        serde_json::from_str::<Value>(csv["metadata"]["annotations"][key].as_str().unwrap()).unwrap()
+    };
+    assert_eq!(example("alm-examples"), json!([sample]));
+    assert_eq!(example("operatorframework.io/initialization-resource"), sample);
+    let typed: api::MultusServiceConfig = serde_json::from_value(sample.clone()).unwrap();
+    let back = serde_json::to_value(typed.spec).unwrap();
+    assert_eq!(back, sample["spec"], "the types drop a field of the sample");
+}
+
+#[test]
+fn another_platform_gets_no_console_objects() {
+    let kinds = |platform| -> BTreeSet<String> {
+        let manifests = Bundle::render(&source(), platform).unwrap().manifests().unwrap();
+        manifests
+            .iter()
+            .map(|object| text(object, "/kind").to_owned())
+            .collect()
+    };
+    let console = BTreeSet::from(["ConsoleQuickStart".to_owned(), "ConsoleYAMLSample".to_owned()]);
+    let difference: BTreeSet<_> = kinds(Platform::Openshift)
+        .difference(&kinds(Platform::Kubernetes))
+        .cloned()
+        .collect();
+    assert_eq!(difference, console);
+}
+
+#[test]
+fn what_a_bundle_cannot_carry_stops_the_generator() {
+    let mut source = source();
+    source
+        .objects
+        .push(json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "stray"}}));
+    let error = Bundle::render(&source, Platform::Openshift).unwrap_err();
+    assert!(error.to_string().contains("DaemonSet \"stray\""), "{error}");
+}
+
+#[test]
+fn every_update_ends_at_the_head() {
+    let blobs = Catalog::render(&source()).unwrap().blobs;
+    let channels = graph::channels(&blobs);
+    assert_eq!(
+        channels
+            .iter()
+            .map(|channel| channel.name.as_str())
+            .collect::<Vec<_>>(),
+        ["candidate-v0", "stable-v0"]
+    );
+    assert!(
+        channels
+            .iter()
+            .any(|channel| channel.name == graph::default_channel(&blobs))
+    );
+    let bundles = graph::bundles(&blobs);
+    for channel in &channels {
+        assert_eq!(channel.simulate(), Ok(()));
+        assert_eq!(
+            channel.head().unwrap().name,
+            csv_name(&source().release.version),
+            "{}",
+            channel.name
+        );
+        for entry in &channel.entries {
+            assert!(
+                bundles.contains(entry.name.as_str()),
+                "{} has no bundle",
+                entry.name
+            );
+        }
+    }
+    // Who leaves the candidates' channel for the stable one is updated there.
+    for name in &bundles {
+        let path = channels[1].walk(name).unwrap();
+        assert!(
+            channels[1].head().unwrap().name == **name || path.last() == channels[1].head().ok().as_ref(),
+            "{name}"
+        );
+    }
+    let deprecated = graph::deprecated(&blobs);
+    assert!(
+        !deprecated.is_empty() && deprecated.iter().all(|name| bundles.contains(name)),
+        "{deprecated:?}"
+    );
+}
+
+#[test]
+fn a_released_bundle_passes_every_check() {
+    assert_eq!(checks::run(&released()).unwrap(), Vec::<Finding>::new());
+}
+
+#[test]
+fn every_check_fails_on_a_broken_bundle() {
+    let breakages = breakages::all();
+    for (check, bundle) in &breakages {
+        let findings = checks::run(bundle).unwrap();
+        assert!(
+            findings.iter().any(|finding| finding.check == *check),
+            "{check} finds nothing: {findings:?}"
+        );
+    }
+    let covered: BTreeSet<_> = breakages.iter().map(|(check, _)| *check).collect();
+    assert_eq!(covered, checks::names().into_iter().collect());
+}

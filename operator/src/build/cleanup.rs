@@ -1,0 +1,90 @@
+//! The DaemonSet that cleans nodes on which no proxy is to run any more.
+//!
+//! Pure. It is the proxy's DaemonSet under another name, on nodes with a label of ours, whatever their taints. Both declare the same
+//! host port, so that no node ever runs both at once.
+
+use super::pod;
+use crate::nodes::{LABEL, LEAVING};
+use crate::removal::CLEANUP_ANNOTATION;
+use crate::validate::ReleaseImages;
+use api::MultusServiceConfigSpec;
+use api::names::CLEANUP;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{PodSpec, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+const NAME_LABEL: &str = "app.kubernetes.io/name";
+
+/// From the proxy's DaemonSet. `since` when it is part of a removal.
+pub(super) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
+    let mut daemon_set = proxy.clone();
+    daemon_set.metadata = named(&proxy.metadata);
+    if let Some(since) = since {
+        daemon_set
+            .annotations_mut()
+            .insert(CLEANUP_ANNOTATION.to_owned(), since.to_string());
+    }
+    let spec = daemon_set.spec.get_or_insert_default();
+    spec.update_strategy = Some(super::proxy::at_once());
+    spec.selector.match_labels = Some([(NAME_LABEL.to_owned(), CLEANUP.to_owned())].into());
+    let metadata = spec.template.metadata.get_or_insert_default();
+    *metadata = ObjectMeta {
+        annotations: metadata.annotations.take(),
+        ..named(metadata)
+    };
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(CLEANUP_ANNOTATION);
+    }
+    let pod = spec.template.spec.get_or_insert_default();
+    everywhere(pod);
+    let endpoint = super::proxy::runtime_argument(proxy);
+    pod::container(pod).args = Some(
+        ["cleanup", "--wait"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(endpoint)
+            .collect(),
+    );
+    daemon_set
+}
+
+/// The same labels, another name.
+fn named(metadata: &ObjectMeta) -> ObjectMeta {
+    let mut labels = metadata.labels.clone().unwrap_or_default();
+    labels.insert(NAME_LABEL.to_owned(), CLEANUP.to_owned());
+    labels.remove(super::VERSION_LABEL);
+    ObjectMeta {
+        name: metadata.name.as_ref().map(|_| CLEANUP.to_owned()),
+        namespace: metadata.namespace.clone(),
+        labels: Some(labels),
+        ..ObjectMeta::default()
+    }
+}
+
+fn everywhere(pod: &mut PodSpec) {
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    pod.node_selector = Some([label("kubernetes.io/os", "linux"), label(LABEL, LEAVING)].into());
+    pod.affinity = None;
+    pod.tolerations = Some(vec![Toleration {
+        operator: Some("Exists".to_owned()),
+        ..Toleration::default()
+    }]);
+}
+
+/// The image to clean with when no proxy runs.
+pub(super) fn image(
+    last: Option<&DaemonSet>,
+    spec: &MultusServiceConfigSpec,
+    images: &ReleaseImages,
+) -> Option<String> {
+    let last = last.and_then(|last| {
+        let pod = last.spec.as_ref()?.template.spec.as_ref()?;
+        pod.containers.first()?.image.clone()
+    });
+    let chosen = || spec.proxy.as_ref().and_then(|proxy| proxy.image.clone());
+    last.or_else(chosen)
+        .or_else(|| images.proxy.clone())
+        .filter(|image| !image.is_empty())
+}

@@ -1,0 +1,64 @@
+//! What the configuration decides for the pods of both operands.
+//!
+//! Pure.
+
+use crate::validate::{PodSettings, ValidatedConfig};
+use api::config::{ImagePullPolicy, Resources};
+use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+pub(super) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &ValidatedConfig) {
+    let PodSettings {
+        node_selector,
+        tolerations,
+        affinity,
+        priority_class_name,
+        resources,
+    } = settings;
+    pod.node_selector
+        .get_or_insert_default()
+        .extend(node_selector.clone());
+    replace(&mut pod.tolerations, tolerations.as_ref());
+    replace(&mut pod.affinity, affinity.as_ref());
+    replace(&mut pod.priority_class_name, priority_class_name.as_ref());
+    if !config.pull_secrets.is_empty() {
+        let reference = |name: &String| LocalObjectReference { name: name.clone() };
+        pod.image_pull_secrets = Some(config.pull_secrets.iter().map(reference).collect());
+    }
+    let container = container(pod);
+    container.image_pull_policy = Some(pull_policy(config.pull_policy).to_owned());
+    limit(container.resources.get_or_insert_default(), resources);
+}
+
+fn replace<T: Clone>(ours: &mut Option<T>, theirs: Option<&T>) {
+    if let Some(theirs) = theirs {
+        *ours = Some(theirs.clone());
+    }
+}
+
+fn pull_policy(policy: ImagePullPolicy) -> &'static str {
+    match policy {
+        ImagePullPolicy::Always => "Always",
+        ImagePullPolicy::IfNotPresent => "IfNotPresent",
+        ImagePullPolicy::Never => "Never",
+    }
+}
+
+fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
+    let merge = |ours: &mut Option<BTreeMap<String, Quantity>>,
+                 theirs: &Option<BTreeMap<String, Quantity>>| {
+        if let Some(theirs) = theirs {
+            ours.get_or_insert_default().extend(theirs.clone());
+        }
+    };
+    merge(&mut ours.requests, requests);
+    merge(&mut ours.limits, limits);
+}
+
+/// The only container of an operand.
+pub(super) fn container(pod: &mut PodSpec) -> &mut Container {
+    pod.containers
+        .first_mut()
+        .expect("the manifests have one container each: a test says so")
+}

@@ -1,0 +1,160 @@
+//! Events about the configuration.
+//!
+//! Writes: events. One that cannot be written is no reason to stop: the conditions say the same.
+
+use api::MultusServiceConfig;
+use api::names::OPERATOR;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use tracing::warn;
+
+/// Events about nodes in one removal; more say less.
+const MAX_NODES: usize = 50;
+
+/// Writes events.
+#[derive(Clone)]
+pub struct Announcer(Recorder);
+
+impl Announcer {
+    /// In the name of this replica.
+    pub fn new(client: Client, holder: String) -> Self {
+        let reporter = Reporter {
+            controller: OPERATOR.to_owned(),
+            instance: Some(holder),
+        };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Conditions whose status is another than before.
+    pub async fn transitions(&self, config: &MultusServiceConfig, before: &[Condition], after: &[Condition]) {
+        for condition in after {
+            let was = before
+                .iter()
+                .find(|before| before.type_ == condition.type_)
+                .map_or("Unknown", |before| before.status.as_str());
+            if let Some(event) = transition(was, condition) {
+                self.publish(event, config).await;
+            }
+        }
+    }
+
+    /// Every operand runs another version than before.
+    pub async fn version(&self, config: &MultusServiceConfig, before: &str, after: &str) {
+        let note = format!("Controller and proxies run version {after}, before {before}");
+        self.publish(
+            event(EventType::Normal, "OperatorVersionChanged", "Upgrade", note),
+            config,
+        )
+        .await;
+    }
+
+    /// An object had to be deleted, because a field of it can never change.
+    pub async fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
+        let note =
+            format!("{kind} {name} is made anew, because it differs in a field that cannot be changed");
+        self.publish(
+            event(EventType::Warning, "OperandRecreated", "Apply", note),
+            config,
+        )
+        .await;
+    }
+
+    /// Nodes that a removal leaves as they are.
+    pub async fn skipped(&self, config: &MultusServiceConfig, nodes: &[String]) {
+        for node in nodes.iter().take(MAX_NODES) {
+            let note = format!(
+                "Pods on node {node} may keep routes and rules of ours until they are restarted, because the node did not become clean in time"
+            );
+            let mut event = event(EventType::Warning, "NodeNotCleaned", "Remove", note);
+            let mut object = Node::default();
+            object.metadata.name = Some(node.clone());
+            event.secondary = Some(object.object_ref(&()));
+            self.publish(event, config).await;
+        }
+    }
+
+    async fn publish(&self, event: Event, config: &MultusServiceConfig) {
+        if let Err(error) = self.0.publish(&event, &config.object_ref(&())).await {
+            warn!(%error, "Could not write an event");
+        }
+    }
+}
+
+/// What is said of a condition that was `was`; nothing of one that starts as it should be.
+fn transition(was: &str, condition: &Condition) -> Option<Event> {
+    let Condition {
+        type_,
+        status,
+        reason,
+        message,
+        ..
+    } = condition;
+    let is_good = (status == "True") == ["Available", "Upgradeable"].contains(&type_.as_str());
+    if was == status || was == "Unknown" && (is_good || type_ == "Available") {
+        return None;
+    }
+    let is_alarming =
+        !is_good && ["Available", "Degraded", "OperandImageOverridden"].contains(&type_.as_str());
+    let kind = if is_alarming {
+        EventType::Warning
+    } else {
+        EventType::Normal
+    };
+    let note = format!("{type_} changed from {was} to {status}: {reason}: {message}");
+    // The recorder counts events up whose action and reason are equal, and keeps the first note.
+    let action: String = format!("{type_}{status}{reason}").chars().take(128).collect();
+    Some(event(kind, "OperatorStatusChanged", &action, note))
+}
+
+fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
+    // The API takes no more than 1,024 bytes.
+    while note.len() > 1_000 {
+        note.pop();
+    }
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::all_is_well_from_the_start("Degraded", "Unknown", "False", None)]
+    #[case::a_beginning_is_not_available("Available", "Unknown", "False", None)]
+    #[case::it_installs("Progressing", "Unknown", "True", Some("Normal"))]
+    #[case::it_breaks("Degraded", "False", "True", Some("Warning"))]
+    #[case::it_is_mended("Degraded", "True", "False", Some("Normal"))]
+    #[case::it_is_gone("Available", "True", "False", Some("Warning"))]
+    #[case::an_image_is_pinned("OperandImageOverridden", "False", "True", Some("Warning"))]
+    #[case::nothing_new("Degraded", "True", "True", None)]
+    fn of_a_condition(#[case] type_: &str, #[case] was: &str, #[case] is: &str, #[case] want: Option<&str>) {
+        let condition = Condition {
+            type_: type_.to_owned(),
+            status: is.to_owned(),
+            reason: "Why".to_owned(),
+            message: "x".repeat(2_000),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let event = transition(was, &condition);
+        assert_eq!(
+            event
+                .as_ref()
+                .map(|event| format!("{:?}", event.type_))
+                .as_deref(),
+            want
+        );
+        assert!(event.is_none_or(|event| event.note.unwrap().len() <= 1_024));
+    }
+}

@@ -1,0 +1,212 @@
+//! Which nodes may hold rules of ours, kept in a label of the node.
+//!
+//! Pure. A node that leaves the proxy's placement loses its proxy, and with it every trace the API server has of the rules in its
+//! pods. The label remembers: [`PRESENT`] from before the first proxy until the node is known to be clean, [`LEAVING`] while the
+//! clean-up DaemonSet is to work there. It is also the administrator's list: `kubectl get nodes -l multusservice.cni.cncf.io/rules`.
+
+use crate::placement::fits;
+use crate::removal::CLEANUP_ANNOTATION;
+use api::names::{CLEANUP, PROXY};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use kube::ResourceExt;
+use std::collections::BTreeSet;
+
+/// The label.
+pub const LABEL: &str = api::names::RULES_LABEL;
+/// A proxy runs on the node, ran or will run.
+pub const PRESENT: &str = "present";
+/// No proxy is to run there any more; its rules are to go.
+pub const LEAVING: &str = "leaving";
+/// The node did not become clean before the operands were removed.
+pub const SKIPPED: &str = "skipped";
+
+/// A label to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Name of the node.
+    pub node: String,
+    /// The new value; `None` takes the label away.
+    pub label: Option<&'static str>,
+}
+
+/// What is to become of the nodes.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal<'a> {
+    /// This pod is to run where it fits, and nowhere else.
+    Serve(&'a PodSpec),
+    /// None is to run; the proxies turn into clean-ups that carry this annotation.
+    Clean(Option<&'a str>),
+    /// What is not clean now never will be.
+    GiveUp(Option<&'a str>),
+}
+
+/// The labels that must change.
+pub fn changes(nodes: &[Node], pods: &[Pod], goal: Goal<'_>) -> Vec<Change> {
+    let since = match goal {
+        Goal::Serve(_) => None,
+        Goal::Clean(since) | Goal::GiveUp(since) => since,
+    };
+    let busy = nodes_with(pods, |pod| is_of(pod, PROXY));
+    let clean = nodes_with(pods, |pod| is_clean(pod, since));
+    let change = |node: &Node| {
+        let name = node.name_any();
+        let now = node.labels().get(LABEL).map(String::as_str);
+        let (busy, clean) = (busy.contains(name.as_str()), clean.contains(name.as_str()));
+        let label = match (goal, now) {
+            (Goal::Serve(proxy), _) if busy || fits(proxy, node) => Some(PRESENT),
+            (Goal::Serve(_), Some(now)) => (!(clean && now == LEAVING)).then_some(LEAVING),
+            (Goal::Clean(_) | Goal::GiveUp(_), Some(_)) if clean => None,
+            (Goal::Clean(_), _) if busy && !clean => Some(PRESENT),
+            (Goal::GiveUp(_), Some(_)) | (Goal::Clean(_), Some(SKIPPED)) => Some(SKIPPED),
+            (Goal::Clean(_), Some(_)) => Some(LEAVING),
+            (_, None) => None,
+        };
+        (label != now).then_some(Change { node: name, label })
+    };
+    nodes.iter().filter_map(change).collect()
+}
+
+/// Whether the clean-up DaemonSet has work once the changes are made.
+pub fn someone_leaves(nodes: &[Node], changes: &[Change]) -> bool {
+    let change_of = |name: &str| changes.iter().find(|change| change.node == name);
+    nodes.iter().any(|node| {
+        let now = node.labels().get(LABEL).map(String::as_str);
+        change_of(&node.name_any()).map_or(now, |change| change.label) == Some(LEAVING)
+    })
+}
+
+/// Whether the pod says that its node is clean: a Ready clean-up, of those that run as proxies one with this annotation.
+pub fn is_clean(pod: &Pod, since: Option<&str>) -> bool {
+    let turned = since.is_some() && pod.annotations().get(CLEANUP_ANNOTATION).map(String::as_str) == since;
+    is_ready(pod) && (is_of(pod, CLEANUP) || is_of(pod, PROXY) && turned)
+}
+
+/// Whether the pod belongs to this operand.
+pub fn is_of(pod: &Pod, operand: &str) -> bool {
+    pod.labels().get("app.kubernetes.io/name").map(String::as_str) == Some(operand)
+}
+
+/// Whether the kubelet says so.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn nodes_with(pods: &[Pod], wanted: impl Fn(&Pod) -> bool) -> BTreeSet<&str> {
+    pods.iter()
+        .filter(|pod| wanted(pod))
+        .filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn node(label: Option<&str>, zone: &str) -> Node {
+        let mut labels = json!({ "zone": zone });
+        if let Some(label) = label {
+            labels[LABEL] = json!(label);
+        }
+        serde_json::from_value(json!({ "metadata": { "name": "a", "labels": labels } })).unwrap()
+    }
+
+    fn pod(operand: &str, ready: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": { "name": "p", "labels": { "app.kubernetes.io/name": operand } },
+            "spec": { "nodeName": "a", "containers": [] },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+        }))
+        .unwrap()
+    }
+
+    /// What becomes of a label.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Want {
+        Stays,
+        Goes,
+        Becomes(&'static str),
+    }
+    use Want::{Becomes, Goes, Stays};
+
+    fn want(changes: &[Change]) -> Want {
+        match changes.first().map(|change| change.label) {
+            None => Stays,
+            Some(None) => Goes,
+            Some(Some(label)) => Becomes(label),
+        }
+    }
+
+    fn proxy() -> PodSpec {
+        serde_json::from_value(json!({ "containers": [], "nodeSelector": { "zone": "in" } })).unwrap()
+    }
+
+    #[rstest]
+    #[case::before_its_first_proxy(node(None, "in"), vec![], Becomes(PRESENT))]
+    #[case::with_its_proxy(node(Some(PRESENT), "in"), vec![pod(PROXY, "True")], Stays)]
+    #[case::a_strange_one(node(None, "out"), vec![], Stays)]
+    #[case::one_that_leaves_while_its_proxy_still_runs(node(Some(PRESENT), "out"), vec![pod(PROXY, "True")], Stays)]
+    #[case::one_that_has_left(node(Some(PRESENT), "out"), vec![], Becomes(LEAVING))]
+    #[case::one_that_is_being_cleaned(node(Some(LEAVING), "out"), vec![pod(CLEANUP, "False")], Stays)]
+    #[case::one_that_is_clean(node(Some(LEAVING), "out"), vec![pod(CLEANUP, "True")], Goes)]
+    #[case::one_that_comes_back(node(Some(LEAVING), "in"), vec![pod(CLEANUP, "True")], Becomes(PRESENT))]
+    #[case::a_label_of_tomorrow(node(Some("later"), "out"), vec![], Becomes(LEAVING))]
+    fn a_node(#[case] node: Node, #[case] pods: Vec<Pod>, #[case] expected: Want) {
+        let nodes = [node];
+        let changes = changes(&nodes, &pods, Goal::Serve(&proxy()));
+        assert_eq!(want(&changes), expected);
+    }
+
+    fn turned(ready: &str) -> Pod {
+        let mut pod = pod(PROXY, ready);
+        pod.annotations_mut()
+            .insert(CLEANUP_ANNOTATION.to_owned(), "then".to_owned());
+        pod
+    }
+
+    #[rstest]
+    #[case::a_proxy_runs(node(Some(PRESENT), "in"), vec![pod(PROXY, "True")], Stays, Becomes(SKIPPED))]
+    #[case::a_proxy_nobody_labelled(node(None, "in"), vec![pod(PROXY, "True")], Becomes(PRESENT), Stays)]
+    #[case::not_clean_yet(node(Some(PRESENT), "in"), vec![turned("False")], Stays, Becomes(SKIPPED))]
+    #[case::clean(node(Some(PRESENT), "in"), vec![turned("True")], Goes, Goes)]
+    #[case::no_pod(node(Some(PRESENT), "in"), vec![], Becomes(LEAVING), Becomes(SKIPPED))]
+    #[case::given_up_before(node(Some(SKIPPED), "in"), vec![], Stays, Stays)]
+    #[case::clean_outside(node(Some(LEAVING), "out"), vec![pod(CLEANUP, "True")], Goes, Goes)]
+    #[case::a_strange_one(node(None, "in"), vec![], Stays, Stays)]
+    fn a_node_of_a_removal(
+        #[case] node: Node,
+        #[case] pods: Vec<Pod>,
+        #[case] clean: Want,
+        #[case] give_up: Want,
+    ) {
+        let nodes = [node];
+        let label = |goal| want(&changes(&nodes, &pods, goal));
+        assert_eq!(
+            (
+                label(Goal::Clean(Some("then"))),
+                label(Goal::GiveUp(Some("then")))
+            ),
+            (clean, give_up)
+        );
+    }
+
+    #[test]
+    fn the_clean_up_runs_while_there_is_a_label_for_it() {
+        let leaving = Change {
+            node: "a".to_owned(),
+            label: Some(LEAVING),
+        };
+        let clean = Change {
+            node: "a".to_owned(),
+            label: None,
+        };
+        assert!(someone_leaves(&[node(Some(PRESENT), "in")], &[leaving]));
+        assert!(someone_leaves(&[node(Some(LEAVING), "in")], &[]));
+        assert!(!someone_leaves(&[node(Some(LEAVING), "in")], &[clean]));
+    }
+}

@@ -1,0 +1,102 @@
+//! The Operator Lifecycle Manager's `OperatorCondition`: whether it may upgrade this operator.
+//!
+//! Writes: the condition Upgradeable in `spec.conditions` of the object that `OPERATOR_CONDITION_NAME` names. OLM v1 has no such thing,
+//! and elsewhere nobody sets the variable: whatever fails here is logged and stops nothing.
+
+use api::MultusServiceConfigStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+/// Tells OLM what the status says.
+pub async fn tell(client: &Client, namespace: &str, name: &str, status: &MultusServiceConfigStatus) {
+    let upgradeable = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Upgradeable");
+    let Some(upgradeable) = upgradeable else { return };
+    let kind = GroupVersionKind::gvk("operators.coreos.com", "v2", "OperatorCondition");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "operatorconditions");
+    let conditions: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    match write(&conditions, name, upgradeable).await {
+        Ok(false) => {}
+        Ok(true) => info!(name, upgradeable = %upgradeable.status, "Told OLM"),
+        Err(error) => warn!(name, %error, "Could not tell OLM whether the operator is upgradeable"),
+    }
+}
+
+/// Whether something had to be written.
+async fn write(conditions: &Api<DynamicObject>, name: &str, upgradeable: &Condition) -> kube::Result<bool> {
+    let found = match conditions.get(name).await {
+        Ok(found) => found,
+        // Also when there is no such API.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let Some(wanted) = merged(found.data.pointer("/spec/conditions"), upgradeable) else {
+        return Ok(false);
+    };
+    let patch = json!({
+        "metadata": { "resourceVersion": found.metadata.resource_version },
+        "spec": { "conditions": wanted },
+    });
+    conditions
+        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    Ok(true)
+}
+
+/// The list with our condition in it; `None` when it says so already.
+fn merged(found: Option<&Value>, upgradeable: &Condition) -> Option<Vec<Value>> {
+    let ours = json!({
+        "type": upgradeable.type_,
+        "status": upgradeable.status,
+        "reason": upgradeable.reason,
+        "message": upgradeable.message,
+        "lastTransitionTime": upgradeable.last_transition_time,
+    });
+    let mut list = found.and_then(Value::as_array).cloned().unwrap_or_default();
+    let same = |one: &Value| {
+        ["status", "reason", "message"]
+            .iter()
+            .all(|field| one[field] == ours[field])
+    };
+    let place = list.iter().position(|one| one["type"] == ours["type"]);
+    match place {
+        Some(place) if same(&list[place]) => return None,
+        Some(place) => list[place] = ours,
+        None => list.push(ours),
+    }
+    Some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn upgradeable(status: &str) -> Condition {
+        Condition {
+            type_: "Upgradeable".to_owned(),
+            status: status.to_owned(),
+            reason: "Why".to_owned(),
+            message: "because".to_owned(),
+            observed_generation: Some(7),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn other_conditions_stay_and_the_same_again_is_nothing() {
+        let foreign = json!([{ "type": "Other", "status": "True" }]);
+        let written = merged(Some(&foreign), &upgradeable("False")).unwrap();
+        assert_eq!((written.len(), &written[0]), (2, &foreign[0]));
+        assert_eq!(merged(Some(&json!(written)), &upgradeable("False")), None);
+        let changed = merged(Some(&json!(written)), &upgradeable("True")).unwrap();
+        assert_eq!((changed.len(), &changed[1]["status"]), (2, &json!("True")));
+    }
+}

@@ -1,0 +1,201 @@
+//! The specification with its gaps filled.
+//!
+//! Pure. An `Option` that is left means: as the manifest says.
+
+use super::{Complaint, ReleaseImages};
+use crate::openshift::OpenShift;
+use api::config::{
+    Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
+    NetworkPolicyMode, ProxyUpdateStrategy, Resources,
+};
+use k8s_openapi::api::core::v1::{Affinity, Toleration};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A configuration without gaps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedConfig {
+    /// Container image of the controller.
+    pub controller_image: String,
+    /// Container image of the proxy.
+    pub proxy_image: String,
+    /// Fields of the configuration that name an image of their own.
+    pub overridden: Vec<&'static str>,
+    /// When nodes pull images.
+    pub pull_policy: ImagePullPolicy,
+    /// Names of Secrets for pulling them.
+    pub pull_secrets: Vec<String>,
+    /// What both log.
+    pub log_level: LogLevel,
+    /// Which networks a Service may name.
+    pub networks: Networks,
+    /// Whether a NetworkPolicy is wanted.
+    pub network_policy: bool,
+    /// Replicas of the controller.
+    pub replicas: i32,
+    /// Where and how the controller runs.
+    pub controller: PodSettings,
+    /// Where and how the proxy runs.
+    pub proxy: PodSettings,
+    /// How the proxy writes rules.
+    pub backend: Backend,
+    /// Where the proxy finds the container runtime; it looks by itself when omitted.
+    pub runtime: Option<RuntimeSocket>,
+    /// How the proxy is replaced.
+    pub update_strategy: ProxyUpdateStrategy,
+}
+
+/// Which networks a Service may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networks {
+    /// Whether it is confined to its own namespace and the global ones.
+    pub isolated: bool,
+    /// The global ones, sorted.
+    pub global_namespaces: BTreeSet<String>,
+}
+
+/// Where and how an operand's pods run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodSettings {
+    /// Labels a node must have, beyond the manifest's.
+    pub node_selector: BTreeMap<String, String>,
+    /// Instead of the manifest's.
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Instead of the manifest's.
+    pub affinity: Option<Affinity>,
+    /// Instead of the manifest's.
+    pub priority_class_name: Option<String>,
+    /// Over the manifest's.
+    pub resources: Resources,
+}
+
+/// A socket of a container runtime on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeSocket {
+    /// Its folder, `/run/NAME`.
+    pub folder: String,
+    /// Its path.
+    pub path: String,
+}
+
+impl RuntimeSocket {
+    /// From `unix:///var/run/crio/crio.sock` and shorter spellings; `/var/run` is `/run` on every node there is.
+    fn parse(endpoint: &str) -> Option<Self> {
+        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+        let path = path.strip_prefix("/var").unwrap_or(path);
+        let (folder, _) = path.rsplit_once('/')?;
+        Some(Self {
+            folder: folder.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Fills the gaps.
+pub(super) fn complete(
+    spec: &MultusServiceConfigSpec,
+    images: &ReleaseImages,
+    openshift: Option<&OpenShift>,
+) -> Result<ValidatedConfig, Vec<Complaint>> {
+    let MultusServiceConfigSpec {
+        management_state: _,
+        log_level,
+        operator_log_level: _,
+        image_pull_policy,
+        image_pull_secrets,
+        global_namespaces,
+        network_namespace_isolation,
+        network_policy,
+        controller,
+        proxy,
+    } = spec;
+    let controller = controller.clone().unwrap_or_default();
+    let proxy = proxy.clone().unwrap_or_default();
+    let overridden = [
+        ("spec.controller.image", &controller.image),
+        ("spec.proxy.image", &proxy.image),
+    ];
+    let overridden = overridden
+        .into_iter()
+        .filter_map(|(field, image)| image.as_ref().map(|_| field));
+    let (controller_image, proxy_image) = both(
+        image(
+            controller.image.as_ref(),
+            images.controller.as_ref(),
+            "spec.controller.image",
+            "RELATED_IMAGE_CONTROLLER",
+        ),
+        image(
+            proxy.image.as_ref(),
+            images.proxy.as_ref(),
+            "spec.proxy.image",
+            "RELATED_IMAGE_PROXY",
+        ),
+    )?;
+    Ok(ValidatedConfig {
+        controller_image,
+        proxy_image,
+        overridden: overridden.collect(),
+        pull_policy: image_pull_policy.unwrap_or_default(),
+        pull_secrets: image_pull_secrets
+            .iter()
+            .map(|secret| secret.name.clone())
+            .collect(),
+        log_level: log_level.unwrap_or_default(),
+        networks: Networks {
+            isolated: network_namespace_isolation.unwrap_or_default() == NetworkNamespaceIsolation::Enabled,
+            global_namespaces: global_namespaces
+                .clone()
+                .map_or_else(|| OpenShift::global_namespaces(openshift), BTreeSet::from_iter),
+        },
+        network_policy: network_policy
+            .as_ref()
+            .and_then(|policy| policy.mode)
+            .unwrap_or_default()
+            == NetworkPolicyMode::Enabled,
+        replicas: controller
+            .replicas
+            .unwrap_or_else(|| OpenShift::replicas(openshift)),
+        controller: PodSettings {
+            node_selector: controller.node_selector.unwrap_or_default(),
+            tolerations: controller.tolerations,
+            affinity: controller.affinity,
+            priority_class_name: controller.priority_class_name,
+            resources: controller.resources.unwrap_or_default(),
+        },
+        backend: proxy.backend.unwrap_or_default(),
+        runtime: proxy
+            .container_runtime_endpoint
+            .as_deref()
+            .and_then(RuntimeSocket::parse),
+        update_strategy: proxy.update_strategy.unwrap_or_default(),
+        proxy: PodSettings {
+            node_selector: proxy.node_selector.unwrap_or_default(),
+            tolerations: proxy.tolerations,
+            affinity: proxy.affinity,
+            priority_class_name: proxy.priority_class_name,
+            resources: proxy.resources.unwrap_or_default(),
+        },
+    })
+}
+
+/// Both, or every complaint.
+fn both<T>(a: Result<T, Complaint>, b: Result<T, Complaint>) -> Result<(T, T), Vec<Complaint>> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (a, b) => Err([a.err(), b.err()].into_iter().flatten().collect()),
+    }
+}
+
+fn image(
+    chosen: Option<&String>,
+    release: Option<&String>,
+    field: &'static str,
+    variable: &'static str,
+) -> Result<String, Complaint> {
+    // An environment variable can be set and empty.
+    chosen
+        .or(release)
+        .filter(|image| !image.is_empty())
+        .cloned()
+        .ok_or(Complaint::MissingImage { field, variable })
+}

@@ -1,0 +1,85 @@
+//! Two replicas, and an API server that goes away.
+
+use crate::bed::{Bed, NAMESPACE};
+use anyhow::{Context as _, Result, ensure};
+use api::names::{CONTROLLER, OPERATOR};
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+async fn lease(bed: &Bed) -> Result<(String, i32)> {
+    let lease = bed.here::<Lease>().get(OPERATOR).await?;
+    let spec = lease.spec.context("no spec")?;
+    Ok((
+        spec.holder_identity.unwrap_or_default(),
+        spec.lease_transitions.unwrap_or_default(),
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn of_two_replicas_one_writes_and_the_other_takes_over() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    let (_rival, gate) = bed.start_rival("rival").await?;
+    bed.eventually("the rival to ask for the Lease", async || {
+        Ok((gate.requests() > 1).then_some(()))
+    })
+    .await?;
+    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
+    bed.until_installed().await?;
+    assert_eq!(gate.writes(), 0, "the replica without the Lease wrote");
+
+    let stopped = Instant::now();
+    bed.stop_operator().await?;
+    bed.eventually("the rival to hold the Lease", async || {
+        let (holder, _) = lease(&bed).await?;
+        ensure!(holder == "rival", "{holder:?} holds it");
+        Ok(Some(()))
+    })
+    .await?;
+    eprintln!("taken over {:.1?} after the signal to stop", stopped.elapsed());
+    bed.set_spec(json!({ "logLevel": "Normal", "proxy": { "backend": "IPTables" } }))
+        .await?;
+    bed.until_installed().await?;
+    ensure!(gate.writes() > 0, "the rival wrote nothing");
+    Ok(())
+}
+
+/// Less than the 78 s that the Lease bears for certain (137 s, renewed every 26 s).
+const AWAY: Duration = Duration::from_mins(1);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_api_server_that_is_away_for_a_minute_changes_no_condition_and_no_leader() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    let pid = bed.operator_pid()?;
+    // Any phase of the renewals is as good as another.
+    let phase = Duration::from_millis(u64::from(std::process::id() % 5000));
+    tokio::time::sleep(phase).await;
+    let before = (
+        lease(&bed).await?,
+        bed.config().await?.status.context("no status")?.conditions,
+    );
+
+    bed.server.stop_apiserver();
+    tokio::time::sleep(AWAY).await;
+    bed.server.start_apiserver().await?;
+
+    bed.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
+    bed.eventually("drift to be mended again", async || {
+        let controller = bed.controller().await?.context("no Deployment")?;
+        Ok((controller.spec.and_then(|spec| spec.replicas) == Some(2)).then_some(()))
+    })
+    .await?;
+    let after = lease(&bed).await?;
+    assert_eq!(after, before.0, "phase {phase:?}");
+    assert!(bed.operator_is_alive()?, "process {pid} has ended");
+    let config = bed.until_installed().await?;
+    let degraded = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
+        let found = conditions.iter().find(|condition| condition.type_ == "Degraded");
+        found.map(|condition| condition.last_transition_time.0)
+    };
+    let conditions = config.status.context("no status")?.conditions;
+    assert_eq!(degraded(&conditions), degraded(&before.1), "Degraded moved");
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! A way to the API server that kills the operator right after a chosen write of it, before the operator hears of its success.
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use e2e::command;
+use kube::Client;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// What the gate counts and whom it kills.
+#[derive(Default)]
+pub(crate) struct Gate {
+    requests: AtomicUsize,
+    writes: AtomicUsize,
+    fatal: AtomicUsize,
+    victim: AtomicU32,
+}
+
+impl Gate {
+    /// Serves on a free loopback port in the name of `client`; returns its URL.
+    pub(crate) async fn open(self: &Arc<Self>, client: Client) -> Result<String> {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let app = Router::new()
+            .fallback(forward)
+            .with_state((Arc::clone(self), client));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok(url)
+    }
+
+    /// Requests of any kind so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Writes since the gate was opened or armed.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// The `fatal`th write from now on kills the process; 0: none does.
+    pub(crate) fn arm(&self, fatal: usize, victim: u32) {
+        self.writes.store(0, Ordering::SeqCst);
+        self.victim.store(victim, Ordering::SeqCst);
+        self.fatal.store(fatal, Ordering::SeqCst);
+    }
+
+    /// Whether the fatal write has happened.
+    pub(crate) fn has_killed(&self) -> bool {
+        let fatal = self.fatal.load(Ordering::SeqCst);
+        fatal != 0 && self.writes.load(Ordering::SeqCst) >= fatal
+    }
+
+    /// Counts a write; true when it is the fatal one.
+    fn is_fatal(&self) -> bool {
+        let count = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        count == self.fatal.load(Ordering::SeqCst)
+    }
+}
+
+async fn forward(State((gate, client)): State<(Arc<Gate>, Client)>, request: Request) -> Response {
+    gate.requests.fetch_add(1, Ordering::SeqCst);
+    let is_write = is_write(&request);
+    match pass(&client, request).await {
+        Ok(response) if is_write && response.status().is_success() && gate.is_fatal() => {
+            let victim = gate.victim.load(Ordering::SeqCst).to_string();
+            let _ = command::run("kill", &["-KILL", &victim]);
+            // It must not hear the answer.
+            std::future::pending().await
+        }
+        Ok(response) => response,
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
+}
+
+/// The Lease is renewed by the clock, rehearsals change nothing, events are no state.
+fn is_write(request: &Request) -> bool {
+    let target = request.uri().to_string();
+    request.method() != Method::GET
+        && !["/leases", "/events", "dryRun"]
+            .iter()
+            .any(|part| target.contains(part))
+}
+
+async fn pass(client: &Client, request: Request) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    // Addressed and signed anew.
+    parts.headers.remove("host");
+    parts.headers.remove("authorization");
+    let body = to_bytes(body, usize::MAX).await?;
+    let response = client
+        .send(axum::http::Request::from_parts(parts, body.into()))
+        .await?;
+    Ok(response.map(Body::new))
+}

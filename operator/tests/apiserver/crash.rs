@@ -1,0 +1,94 @@
+//! The operator is killed after its k-th write, for every k of an installation, a change and a removal; restarted, it must end where an
+//! undisturbed one ends.
+
+use crate::bed::gate::Gate;
+use crate::bed::state::state;
+use crate::bed::{Bed, conditions, repository};
+use anyhow::{Context as _, Result, ensure};
+use api::names::CONFIG_NAME;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One step of a life, from an armed operator to its end.
+async fn step(bed: &mut Bed, gate: &Arc<Gate>, fatal: usize, step: Step) -> Result<(bool, Value)> {
+    gate.arm(fatal, bed.operator_pid()?);
+    match step {
+        Step::Install => bed.kubectl(&["apply", "-k", &repository("config/samples")])?,
+        Step::Change => bed.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", CHANGE])?,
+        Step::Remove => bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
+    };
+    let killed = bed
+        .eventually("the end or the kill", async || {
+            if gate.has_killed() {
+                return Ok(Some(true));
+            }
+            Ok(is_done(bed, step).await?.then_some(false))
+        })
+        .await?;
+    if killed {
+        gate.arm(0, 0);
+        bed.restart_killed_operator().await?;
+        bed.eventually("the end", async || Ok(is_done(bed, step).await?.then_some(())))
+            .await?;
+    }
+    Ok((killed, Box::pin(state(bed)).await?))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Install,
+    Change,
+    Remove,
+}
+
+const CHANGE: &str = r#"{"spec":{"logLevel":"Debug","controller":{"replicas":1},"networkPolicy":{"mode":"Disabled"},"proxy":{"backend":"IPTables"}}}"#;
+
+async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
+    let Some(config) = bed.configs().get_opt(CONFIG_NAME).await? else {
+        return Ok(step == Step::Remove);
+    };
+    let status = config.status.clone().unwrap_or_default();
+    let settled = [
+        "Available=True/AsExpected",
+        "Progressing=False/AsExpected",
+        "Degraded=False/AsExpected",
+    ];
+    let conditions = conditions(&config);
+    let is_settled = settled.iter().all(|want| conditions.iter().any(|is| is == want));
+    Ok(step != Step::Remove && status.observed_generation == config.metadata.generation && is_settled)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Result<()> {
+    let mut bed = Bed::start().await?;
+    let gate = bed.start_operator_behind_a_gate().await?;
+    let mut undisturbed = BTreeMap::new();
+    let steps = [Step::Install, Step::Change, Step::Remove];
+    for each in steps {
+        let (killed, end) = Box::pin(step(&mut bed, &gate, 0, each)).await?;
+        ensure!(!killed);
+        undisturbed.insert(format!("{each:?}"), end);
+    }
+    let mut kills = 0;
+    for fatal in 1..=60 {
+        let mut any = false;
+        for each in steps {
+            let (killed, end) = Box::pin(step(&mut bed, &gate, fatal, each)).await?;
+            let want = undisturbed.get(&format!("{each:?}")).context("no such step")?;
+            ensure!(
+                end == *want,
+                "{each:?}, killed after write {fatal}: {end:#}\nundisturbed: {want:#}"
+            );
+            any |= killed;
+            kills += usize::from(killed);
+        }
+        if !any {
+            eprintln!("{kills} kills, the longest flow has {} writes", fatal - 1);
+            ensure!(kills > 20, "only {kills} kills: the gate counts nothing");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("after 60 writes no flow has ended")
+}

@@ -1,0 +1,320 @@
+//! What goes wrong on nodes, and how it is told. Minutes are made to have passed by older times in the status, where they are kept.
+
+use crate::bed::{Bed, NAMESPACE, conditions, message};
+use anyhow::{Context as _, Result, ensure};
+use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR_FIELD_MANAGER, PROXY};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+
+/// Lets what is wrong have been wrong for long.
+async fn age(bed: &Bed, field: &str) -> Result<()> {
+    let patch = match field {
+        "failures" => {
+            let status = bed.config().await?.status.context("no status")?;
+            let failures = status.failures.iter();
+            json!({ "failures": failures.map(|failure| json!({ "reason": failure.reason, "since": LONG_AGO })).collect::<Vec<_>>() })
+        }
+        _ => json!({ field: { "lastProgressTime": LONG_AGO } }),
+    };
+    bed.configs()
+        .patch_status(
+            CONFIG_NAME,
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "status": patch })),
+        )
+        .await?;
+    Ok(())
+}
+
+async fn until_failure(bed: &Bed, reason: &str) -> Result<()> {
+    bed.eventually(&format!("the failure {reason}"), async || {
+        let status = bed.config().await?.status.context("no status")?;
+        let reasons: Vec<_> = status
+            .failures
+            .iter()
+            .map(|failure| failure.reason.clone())
+            .collect();
+        ensure!(reasons.iter().any(|is| is == reason), "failures are {reasons:?}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+async fn events(bed: &Bed, words: &str) -> Result<()> {
+    bed.eventually(&format!("an event with {words:?}"), async || {
+        let events = bed.kubectl(&[
+            "get",
+            "events",
+            "-n",
+            "default",
+            "-o",
+            "jsonpath={.items[*].message}",
+        ])?;
+        Ok(events.contains(words).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_crash_looping_proxy_is_named_with_its_node_and_degrades_after_a_while() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    let crashes = json!({ "containerStatuses": [{
+        "name": "proxy", "image": "i", "imageID": "", "ready": false, "restartCount": 7,
+        "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } },
+        "lastState": { "terminated": { "exitCode": 1, "message": "no CAP_NET_ADMIN" } },
+    }], "conditions": [{ "type": "Ready", "status": "False" }] });
+    bed.nodes.set_status("node-b", Some(crashes));
+    until_failure(&bed, "ProxyCrashLooping").await?;
+    let config = bed.config().await?;
+    let unhealthy = config
+        .status
+        .context("no status")?
+        .proxy
+        .context("no proxy")?
+        .unhealthy_nodes;
+    assert_eq!(
+        (unhealthy[0].name.as_str(), unhealthy[0].reason.as_str()),
+        ("node-b", "CrashLoopBackOff")
+    );
+    assert!(conditions(&bed.config().await?).contains(&"Degraded=False/AsExpected".to_owned()));
+
+    age(&bed, "failures").await?;
+    let config = bed
+        .until_conditions(&[
+            "Available=True/AsExpected",
+            "Progressing=False/AsExpected",
+            "Degraded=True/ProxyCrashLooping",
+        ])
+        .await?;
+    let told = message(&config, "Degraded");
+    assert!(
+        told.contains("node-b") && told.contains("no CAP_NET_ADMIN"),
+        "{told}"
+    );
+    events(&bed, "Degraded changed from False to True").await?;
+
+    // A restart forgets nothing and starts no clock anew.
+    let before = config.status.context("no status")?;
+    bed.stop_operator().await?;
+    bed.start_operator(true).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(bed.config().await?.status, Some(before));
+
+    bed.nodes.set_status("node-b", None);
+    bed.until_installed().await?;
+    events(&bed, "Degraded changed from True to False").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
+    let mut bed = Bed::start().await?;
+    bed.kubectl(&[
+        "label",
+        "namespace",
+        NAMESPACE,
+        "--overwrite",
+        "pod-security.kubernetes.io/enforce=restricted",
+    ])?;
+    bed.start_operator(true).await?;
+    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
+    until_failure(&bed, "ProxyPodsForbidden").await?;
+    age(&bed, "failures").await?;
+    let config = bed
+        .until_conditions(&["Degraded=True/ProxyPodsForbidden", "Progressing=True/Installing"])
+        .await?;
+    let told = message(&config, "Degraded");
+    assert!(
+        told.contains("violates PodSecurity") && told.contains("hostNetwork"),
+        "{told}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.nodes.set_holding(true);
+    bed.set_spec(json!({ "proxy": { "backend": "IPTables" } }))
+        .await?;
+    bed.until_conditions(&[
+        "Progressing=True/RollingOutProxy",
+        "Degraded=False/AsExpected",
+        "Upgradeable=False/RolloutInProgress",
+    ])
+    .await?;
+    bed.eventually("one node to be replaced", async || {
+        let told = message(&bed.config().await?, "Progressing");
+        Ok((told == "Updating proxies: 1 of 2 nodes done").then_some(()))
+    })
+    .await?;
+    age(&bed, "rollout").await?;
+    let config = bed
+        .until_conditions(&["Degraded=True/RolloutHung", "Upgradeable=True/AsExpected"])
+        .await?;
+    assert!(
+        message(&config, "Degraded").contains("1 of 2 nodes"),
+        "{}",
+        message(&config, "Degraded")
+    );
+    bed.nodes.set_holding(false);
+    bed.until_installed().await?;
+    Ok(())
+}
+
+/// 13: what the API server takes but the operands cannot have.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_cannot_be_honoured_is_refused_as_a_whole() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let generations = async || -> Result<_> {
+        let (controller, proxy) = (
+            bed.controller().await?.context("no Deployment")?,
+            bed.proxy().await?.context("no DaemonSet")?,
+        );
+        Ok((controller.metadata.generation, proxy.metadata.generation))
+    };
+    let before = generations().await?;
+    for (spec, reason, words) in [
+        (
+            json!({ "controller": { "replicas": 3 }, "proxy": { "nodeSelector": { "no": "node" } } }),
+            "InvalidPlacement",
+            "spec.proxy.nodeSelector",
+        ),
+        (
+            json!({ "controller": { "replicas": 3 }, "proxy": { "tolerations": [{ "key": "not a label!", "operator": "Exists" }] } }),
+            "InvalidConfig",
+            "not a label!",
+        ),
+        (
+            json!({ "controller": { "replicas": 3 }, "proxy": { "resources": { "requests": { "memory": "2Gi" }, "limits": { "memory": "1Gi" } } } }),
+            "InvalidConfig",
+            "must be less than or equal to memory limit",
+        ),
+    ] {
+        bed.set_spec(json!({ "controller": null, "proxy": null })).await?;
+        bed.until_installed().await?;
+        bed.set_spec(spec.clone()).await?;
+        let config = bed
+            .until_conditions(&[
+                &format!("Degraded=True/{reason}"),
+                "Available=True/AsExpected",
+                "Progressing=False/AsExpected",
+            ])
+            .await?;
+        let told = message(&config, "Degraded");
+        assert!(told.contains(words), "{spec}: {told}");
+        assert_eq!(generations().await?, before, "{spec} changed an operand");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_image_of_ones_own_is_told_once() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.set_spec(json!({ "proxy": { "image": "mine/proxy:v2" } }))
+        .await?;
+    bed.until_conditions(&[
+        "OperandImageOverridden=True/ImageSet",
+        "Progressing=False/AsExpected",
+        "Upgradeable=True/OperandImageOverridden",
+    ])
+    .await?;
+    events(&bed, "spec.proxy.image is mine/proxy:v2").await?;
+    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
+    bed.until_conditions(&[
+        "OperandImageOverridden=True/ImageSet",
+        "Progressing=False/AsExpected",
+    ])
+    .await?;
+    let told: Value = serde_json::from_str(&bed.kubectl(&["get", "events", "-n", "default", "-o", "json"])?)?;
+    let told = told["items"].as_array().context("no events")?.iter();
+    let about = told.filter(|event| {
+        event["message"]
+            .as_str()
+            .is_some_and(|note| note.starts_with("OperandImageOverridden"))
+    });
+    assert_eq!(about.count(), 1);
+    Ok(())
+}
+
+/// A field manager of somebody else loses: whatever it set by force is ours again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_another_manager_took_is_taken_back_and_selectors_are_made_anew() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    let foreign = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": PROXY },
+        "spec": { "template": { "spec": { "priorityClassName": "system-cluster-critical" } } },
+    });
+    bed.here::<k8s_openapi::api::apps::v1::DaemonSet>()
+        .patch(
+            PROXY,
+            &PatchParams::apply("somebody").force(),
+            &Patch::Apply(foreign),
+        )
+        .await?;
+    bed.eventually("the priority class to come back", async || {
+        let proxy = serde_json::to_value(bed.proxy().await?)?;
+        Ok((proxy["spec"]["template"]["spec"]["priorityClassName"] == "system-node-critical").then_some(()))
+    })
+    .await?;
+
+    // An operator of another time, with another selector.
+    bed.stop_operator().await?;
+    let mut old = serde_json::to_value(bed.controller().await?)?;
+    bed.kubectl(&["-n", NAMESPACE, "delete", "deployment", CONTROLLER])?;
+    old["metadata"] = json!({ "name": CONTROLLER, "labels": old["metadata"]["labels"] });
+    old["spec"]["selector"]["matchLabels"]["era"] = json!("old");
+    old["spec"]["template"]["metadata"]["labels"]["era"] = json!("old");
+    if let Some(old) = old.as_object_mut() {
+        old.insert("apiVersion".to_owned(), json!("apps/v1"));
+        old.insert("kind".to_owned(), json!("Deployment"));
+        old.remove("status");
+    }
+    bed.here::<k8s_openapi::api::apps::v1::Deployment>()
+        .patch(
+            CONTROLLER,
+            &PatchParams::apply(OPERATOR_FIELD_MANAGER).force(),
+            &Patch::Apply(old),
+        )
+        .await?;
+    bed.start_operator(true).await?;
+    bed.eventually("the selector of today", async || {
+        let controller = serde_json::to_value(bed.controller().await?)?;
+        Ok(
+            (controller["spec"]["selector"]["matchLabels"]
+                == json!({ "app.kubernetes.io/name": CONTROLLER }))
+            .then_some(()),
+        )
+    })
+    .await?;
+    bed.until_installed().await?;
+    events(&bed, "Deployment multus-service-controller is made anew").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_proxy_waits_for_the_controller() -> Result<()> {
+    let mut bed = Bed::start().await?;
+    bed.nodes.set_holding(true);
+    bed.start_operator(true).await?;
+    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
+    let config = bed
+        .until_conditions(&["Available=False/NotYetDeployed", "Progressing=True/Installing"])
+        .await?;
+    assert!(
+        message(&config, "Progressing").contains("Deploying the controller"),
+        "{}",
+        message(&config, "Progressing")
+    );
+    assert!(bed.controller().await?.is_some() && bed.proxy().await?.is_none());
+    bed.nodes.set_holding(false);
+    bed.until_installed().await?;
+    Ok(())
+}
