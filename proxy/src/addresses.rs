@@ -3,8 +3,9 @@
 //! Reads only. An IPv6 address whose duplicate detection still runs counts as absent: the kernel refuses it as a route's source.
 
 use crate::netlink::Netlink;
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rules::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use std::net::IpAddr;
 pub(crate) struct Addresses {
     held: BTreeSet<(u32, IpAddr)>,
     interfaces: BTreeMap<String, u32>,
+    /// Subnets that an interface's addresses put on its link.
+    on_link: BTreeSet<(u32, IpNet)>,
 }
 
 impl Addresses {
@@ -32,6 +35,8 @@ impl Addresses {
             if let RouteNetlinkMessage::NewAddress(address) = message {
                 read.held
                     .extend(usable(&address).map(|usable| (address.header.index, usable)));
+                read.on_link
+                    .extend(on_link(&address).map(|subnet| (address.header.index, subnet)));
             }
         }
         Ok(read)
@@ -48,6 +53,17 @@ impl Addresses {
             .is_some_and(|index| self.held.contains(&(index, source.address)))
     }
 
+    /// Whether `address` is on the link of an interface, by the subnet of one of its addresses.
+    pub(crate) fn is_neighbour(&self, interface: &str, address: IpAddr) -> bool {
+        let Some(index) = self.index(interface) else {
+            return false;
+        };
+        let of_interface = self.on_link.iter().filter(|(other, _)| *other == index);
+        of_interface
+            .into_iter()
+            .any(|(_, subnet)| subnet.contains(&address))
+    }
+
     /// The index of an interface.
     pub(crate) fn index(&self, interface: &str) -> Option<u32> {
         self.interfaces.get(interface).copied()
@@ -59,6 +75,19 @@ fn name(link: &LinkMessage) -> Option<String> {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })
+}
+
+/// The subnet for which the kernel made a route when it got the address.
+fn on_link(message: &AddressMessage) -> Option<IpNet> {
+    let is_without_route = message.attributes.iter().any(|attribute| {
+        matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Noprefixroute))
+    });
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    let subnet = IpNet::new(address?, message.header.prefix_len).ok();
+    subnet.filter(|_| !is_without_route)
 }
 
 /// On a point-to-point link `Address` is the peer's and `Local` ours; elsewhere IPv4 has both alike and IPv6 only the first.

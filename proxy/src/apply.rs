@@ -8,10 +8,10 @@ use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
 use crate::netlink::Netlink;
 use crate::routes::Routes;
-use crate::{conntrack, original, routes};
+use crate::{conntrack, original, reach, routes};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rules::{Delta, PodRules, Source};
+use rules::{Delta, Dump, PodRules, Source, Unreachable};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -23,6 +23,9 @@ pub struct Wanted {
     pub rules: PodRules,
     /// Addresses of the pod, one of which the namespace must hold before anything is written into it.
     pub addresses: BTreeSet<IpAddr>,
+    /// [`Applied::foreign_routes`] of the last time, if nobody is known to have changed a route since: then routes are read only when
+    /// one of ours changes. `None`: they are looked at.
+    pub foreign_routes: Option<BTreeSet<IpAddr>>,
 }
 
 /// What was done.
@@ -30,12 +33,14 @@ pub struct Wanted {
 pub struct Applied {
     /// What the namespace holds now.
     pub rules: PodRules,
-    /// Whether rules were written. (Routes are compared with the kernel each time.)
+    /// Whether rules were written.
     pub written: bool,
     /// Sources that the namespace does not hold, or not yet: their VIPs are refused.
     pub absent: Vec<Source>,
     /// VIPs to which the pod has a route of its own, which was left alone.
     pub foreign_routes: BTreeSet<IpAddr>,
+    /// Endpoints that the namespace has no way to by the interface of their network: they get no flows.
+    pub unreachable: BTreeSet<Unreachable>,
     /// Why conntrack entries could not be deleted; UDP flows may go on to removed endpoints.
     pub conntrack: Option<String>,
 }
@@ -46,6 +51,9 @@ pub enum Error {
     /// The namespace cannot be read.
     #[error("failed to read the addresses of the network namespace")]
     Addresses(#[source] io::Error),
+    /// The ways to endpoints cannot be read.
+    #[error("failed to ask for the routes to endpoints")]
+    Reach(#[source] io::Error),
     /// The namespace is another one than the pod says.
     #[error("the network namespace holds none of the pod's addresses: it is not written into")]
     NotThePod,
@@ -70,32 +78,41 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         .filter(|source| !addresses.hold(source))
         .cloned()
         .collect();
-    let rules = wanted.rules.without_sources(&absent);
-    let read;
-    let delta = match held {
-        Held::Nothing => Delta::from_nothing(&rules),
-        Held::Exactly(held) => Delta::between(held, &rules),
-        Held::Unknown => {
-            read = backend.dump()?;
-            Delta::from_dump(&read, &rules)
-        }
-    };
-    let mut routes = Routes::read(&mut netlink)?;
+    let with_sources = wanted.rules.without_sources(&absent);
+    let is_unknown = matches!(held, Held::Unknown);
+    let read = is_unknown.then(|| backend.dump()).transpose()?;
+    let look_at_routes = is_unknown || wanted.foreign_routes.is_none();
+    let mut delta = difference(held, read.as_ref(), &with_sources);
+    let unreachable =
+        reach::unreachable(&mut netlink, &addresses, &delta, look_at_routes).map_err(Error::Reach)?;
+    let reachable;
+    if !unreachable.is_empty() {
+        reachable = with_sources.without_endpoints(&unreachable);
+        delta = difference(held, read.as_ref(), &reachable);
+    }
+    let rules = delta.wanted();
+    let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
+    let mut routes = changes_routes.then(|| Routes::read(&mut netlink)).transpose()?;
 
     let refuses = delta.is_rebuild() || !delta.refuse.is_empty();
     if refuses {
         backend.refuse(&delta)?;
     }
-    let foreign_routes = routes.add(&mut netlink, &addresses, &rules.routes())?;
+    let foreign_routes = match &mut routes {
+        Some(routes) => routes.add(&mut netlink, &addresses, &rules.routes())?,
+        None => wanted.foreign_routes.clone().unwrap_or_default(),
+    };
     let translates = delta.is_rebuild() || !delta.ports.is_empty() || !delta.renamed.is_empty();
     if translates {
         backend.translate(&delta)?;
     }
-    routes.remove_others(&mut netlink, &rules.routes())?;
+    if let Some(routes) = &mut routes {
+        routes.remove_others(&mut netlink, &rules.routes())?;
+    }
     if !delta.release.is_empty() {
         backend.release(&delta)?;
     }
-    if matches!(held, Held::Unknown) {
+    if is_unknown {
         backend.replace_others()?;
         original::remove()?;
     }
@@ -103,14 +120,22 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     let conntrack = conntrack::forget(&delta.flows)
         .err()
         .map(|error| error.to_string());
-    drop(delta);
     Ok(Applied {
-        rules,
+        rules: rules.clone(),
         written,
         absent,
         foreign_routes,
+        unreachable,
         conntrack,
     })
+}
+
+fn difference<'a>(held: &'a Held<PodRules>, read: Option<&'a Dump>, wanted: &'a PodRules) -> Delta<'a> {
+    match (held, read) {
+        (Held::Exactly(held), _) => Delta::between(held, wanted),
+        (_, Some(read)) => Delta::from_dump(read, wanted),
+        _ => Delta::from_nothing(wanted),
+    }
 }
 
 /// Removes everything of ours from the namespace of the calling thread, whichever of `backends` wrote it.

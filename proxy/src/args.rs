@@ -1,8 +1,10 @@
 //! The command line.
 
 use crate::condition::OwnPod;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use process::ProcessArgs;
+use rules::{Node, Reserved, Settings, Tenancy};
 
 /// Makes Services answer on secondary networks, for the pods of one node.
 ///
@@ -34,6 +36,23 @@ pub struct Args {
     #[arg(long, value_enum, ignore_case = true, default_value_t, value_name = "BACKEND")]
     pub backend: BackendChoice,
 
+    /// Namespaces whose networks any Service may name, as Multus' globalNamespaces
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "default",
+        value_name = "NAME,..."
+    )]
+    pub global_namespaces: Vec<String>,
+
+    /// Whether a Service may name only networks of its own namespace and of the global namespaces
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub network_namespace_isolation: bool,
+
+    /// The cluster's ClusterIP ranges, in which no endpoint can be [default: those of its ServiceCIDR objects]
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
+    pub service_cidrs: Vec<IpNet>,
+
     /// What to do instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -50,6 +69,30 @@ impl Args {
             namespace: self.pod_namespace.clone()?,
             name: self.pod_name.clone()?,
         })
+    }
+
+    /// What rules depend on beside objects, for the pods of this node.
+    pub fn settings(&self, node_name: &str) -> Settings {
+        let names = self.global_namespaces.iter().filter(|name| !name.is_empty());
+        let isolated = Tenancy::Isolated {
+            global_namespaces: names.cloned().collect(),
+        };
+        Settings {
+            node: Node {
+                name: node_name.to_owned(),
+                zone: None,
+            },
+            tenancy: if self.network_namespace_isolation {
+                isolated
+            } else {
+                Tenancy::Open
+            },
+            reserved: Reserved {
+                service_cidrs: self.service_cidrs.clone(),
+                ..Reserved::default()
+            },
+            ..Settings::default()
+        }
     }
 }
 
@@ -87,6 +130,31 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn networks_and_ranges_are_spelled_as_for_the_controller() {
+        let settings = |args: &[&str]| {
+            Args::try_parse_from([&["proxy"], args].concat())
+                .unwrap()
+                .settings("node-a")
+        };
+        let isolated = |names: &[&str]| Tenancy::Isolated {
+            global_namespaces: names.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(settings(&[]).tenancy, isolated(&["default"]));
+        assert_eq!(settings(&["--global-namespaces="]).tenancy, isolated(&[]));
+        let shared = settings(&["--global-namespaces=default,openshift-multus"]);
+        assert_eq!(shared.tenancy, isolated(&["default", "openshift-multus"]));
+        let open = settings(&[
+            "--network-namespace-isolation=false",
+            "--service-cidrs=172.30.0.0/16,fd00::/112",
+        ]);
+        assert_eq!(
+            (open.tenancy, open.reserved.service_cidrs.len()),
+            (Tenancy::Open, 2)
+        );
+        assert_eq!(open.node.name, "node-a");
     }
 
     #[test]

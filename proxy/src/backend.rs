@@ -64,11 +64,27 @@ pub trait Backend: Send + Sync {
     /// Its name, as conditions, logs and metrics show it.
     fn name(&self) -> &'static str;
 
+    /// Whether it can keep a client with its endpoint on this node. Where it cannot, rules with
+    /// [affinity](rules::PortRules::affinity) are not given to it.
+    fn keeps_affinity(&self) -> bool {
+        true
+    }
+
     /// Whether anything of this backend's is there; a cheap look, which starts no program when there is not.
     fn is_present(&self) -> Result<bool, Error>;
 
     /// What is there of this backend's. Writes nothing. What another backend wrote is not seen.
     fn dump(&self) -> Result<Dump, Error>;
+
+    /// Whether the kernel tells of changes to its rules by others. Where it does not they have to be looked for.
+    fn is_told_of_changes(&self) -> bool {
+        true
+    }
+
+    /// Where the kernel does not tell: differs when the rules do, whoever wrote them. Starts programs.
+    fn fingerprint(&self) -> Option<u64> {
+        None
+    }
 
     /// Makes the hooks of both steps where they are not [there](Delta::base), and refuses what nothing translates of
     /// [`Delta::refuse`]; of [`Delta::refused_meanwhile`] altogether when it [is a rebuild](Delta::is_rebuild).

@@ -262,4 +262,15 @@ mod tests {
         assert_eq!(times, [100, 100, 300].map(|second| Some(Time(at(second)))));
         assert_eq!(condition(&well, Some(&first), at(400)), first);
     }
+
+    /// The only place where the proxy reads the clock of the wall; all that it waits for is measured by the monotonic one.
+    #[test]
+    fn a_clock_that_jumps_changes_no_status() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let well = Verdict::of_the_pods("nftables", 1, &[]);
+        let first = condition(&well, None, at(1_000_000));
+        for now in [0, 1, 999_999, 1_000_001, 253_402_207_200] {
+            assert_eq!(condition(&well, Some(&first), at(now)), first);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use api::names::PROXY;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use rules::{Shortcoming, Source};
+use rules::{Shortcoming, Source, Unreachable};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
@@ -17,6 +17,9 @@ use tracing::{debug, warn};
 
 /// Notices waiting for the API server.
 const QUEUE: usize = 256;
+
+/// Endpoints that are named where there are many.
+const NAMED: usize = 3;
 
 /// Longest text of an Event.
 const NOTE_LIMIT: usize = 1000;
@@ -57,7 +60,7 @@ pub fn notice(
     if patience_is_over {
         let absent = |Source { interface, address }: &Source| {
             format!(
-                "interface {interface:?} does not hold {address}, which network-status says it has: ClusterIPs of that network are refused"
+                "interface {interface:?} does not hold {address}, which network-status says it has (a userspace driver, as with DPDK, may have taken it): ClusterIPs of that network are refused"
             )
         };
         notes.extend(applied.absent.iter().map(absent));
@@ -68,7 +71,27 @@ pub fn notice(
         )
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
+    notes.extend(no_way(&applied.unreachable));
     said("ServiceRulesIncomplete", &notes)
+}
+
+/// The first few endpoints without a way, and how many there are.
+fn no_way(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
+    let first = unreachable.first()?;
+    let named: Vec<String> = unreachable
+        .iter()
+        .take(NAMED)
+        .map(|lost| lost.endpoint.to_string())
+        .collect();
+    let more = match unreachable.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "no route by interface {:?} to endpoints {}{more}: they get no flows from this pod; give the pod routes in the IPAM of the network-attachment-definition",
+        first.source.interface,
+        named.join(", ")
+    ))
 }
 
 fn said(reason: &'static str, notes: &[String]) -> Option<Notice> {

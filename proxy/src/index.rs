@@ -1,16 +1,19 @@
 //! What this node knows of the cluster, and what follows for each of its pods.
 //!
-//! Pure: fed by watches, asked by the driver. A change names the pods it concerns and no others; the rules of a network are planned
-//! once for all pods on it, and kept as they are while nothing about them changed.
+//! Pure: fed by watches, asked by the driver. A change names the pods it concerns and no others; a Service is planned once for all
+//! pods on its network, and its plan is kept as it is while nothing about it changed.
 
+mod bypass;
+mod network;
 mod pod;
 
 pub use pod::{LocalPod, NodePod};
 
 use api::NetworkRef;
+use network::Network;
 use rules::{
     NetworkRules, NotServed, ObjectName, PodRules, RefusedAddress, ServedService, Settings, Shortcoming,
-    Slice, Unserved, network_rules, pod_rules,
+    Slice, Unserved, pod_rules, service_plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,11 +30,12 @@ pub struct Index {
     pods: BTreeMap<String, LocalPod>,
     /// Proxies of the archived Go project on this node, by UID.
     originals: BTreeMap<String, ObjectName>,
-    networks: BTreeMap<NetworkRef, Arc<NetworkRules>>,
-    stale_networks: BTreeSet<NetworkRef>,
+    networks: BTreeMap<NetworkRef, Network>,
+    /// The rules of those networks that have a VIP.
+    rules: BTreeMap<NetworkRef, Arc<NetworkRules>>,
+    /// Services to plan anew, each with a network that it is on or was on.
+    stale_services: BTreeSet<(NetworkRef, ObjectName)>,
     stale_pods: BTreeSet<String>,
-    /// What nobody is served, from the last planning of each network.
-    unserved: BTreeMap<NetworkRef, Vec<Unserved>>,
 }
 
 impl Index {
@@ -43,13 +47,18 @@ impl Index {
         }
     }
 
+    /// What is known about node and cluster.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Node or cluster changed.
     pub fn apply_settings(&mut self, settings: Settings) {
         if self.settings != settings {
             self.settings = settings;
             let served = self.services.values().filter_map(|service| service.as_ref().ok());
-            self.stale_networks
-                .extend(served.map(|service| service.network.clone()));
+            self.stale_services
+                .extend(served.map(|service| (service.network.clone(), service.name.clone())));
         }
     }
 
@@ -58,14 +67,14 @@ impl Index {
         if self.services.get(name) == Some(&service) {
             return;
         }
-        self.touch_network_of(name);
+        self.touch(name);
         self.services.insert(name.clone(), service);
-        self.touch_network_of(name);
+        self.touch(name);
     }
 
     /// A Service is gone, or is ours no more.
     pub fn delete_service(&mut self, name: &ObjectName) {
-        self.touch_network_of(name);
+        self.touch(name);
         self.services.remove(name);
     }
 
@@ -92,7 +101,7 @@ impl Index {
             return;
         }
         self.delete_slice(&slice.name.clone());
-        self.touch_network_of(&slice.service);
+        self.touch(&slice.service);
         self.slices_of
             .entry(slice.service.clone())
             .or_default()
@@ -105,7 +114,7 @@ impl Index {
         let Some(slice) = self.slices.remove(name) else {
             return;
         };
-        self.touch_network_of(&slice.service);
+        self.touch(&slice.service);
         if let Some(names) = self.slices_of.get_mut(&slice.service) {
             names.remove(name);
             if names.is_empty() {
@@ -189,19 +198,26 @@ impl Index {
 
     /// What the namespace of a pod must hold, and what the pod lacks.
     pub fn plan(&self, pod: &LocalPod) -> (PodRules, BTreeSet<Shortcoming>) {
-        pod.attachments
-            .as_ref()
-            .map(|attachments| pod_rules(attachments, &self.networks))
-            .unwrap_or_default()
+        let Ok(attachments) = &pod.attachments else {
+            return Default::default();
+        };
+        let (rules, mut shortcomings) = pod_rules(attachments, &self.rules);
+        shortcomings.extend(pod.bypassed(&rules));
+        (rules, shortcomings)
     }
 
     /// The pods that something changed for since the last call, gone ones among them.
     pub fn take_stale(&mut self) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
-        for network in std::mem::take(&mut self.stale_networks) {
-            if self.replan(&network) {
-                changed.insert(network);
+        let mut touched = BTreeSet::new();
+        for (network, service) in std::mem::take(&mut self.stale_services) {
+            if self.replan(&network, &service) {
+                changed.insert(network.clone());
             }
+            touched.insert(network);
+        }
+        for network in &touched {
+            self.publish(network);
         }
         let mut stale = std::mem::take(&mut self.stale_pods);
         let on_changed = self
@@ -213,61 +229,73 @@ impl Index {
     }
 
     /// Services that are served nobody, and why.
-    pub fn unserved(&self) -> BTreeMap<&ObjectName, &NotServed> {
-        let parsed = self
-            .services
-            .iter()
-            .filter_map(|(name, service)| Some((name, service.as_ref().err()?)));
-        let planned = self
-            .unserved
-            .values()
-            .flatten()
-            .filter_map(|unserved| match unserved {
-                Unserved::Service { service, why } => Some((service, why)),
-                Unserved::Address(_) => None,
-            });
-        parsed.chain(planned).filter(|(_, why)| why.is_fault()).collect()
+    pub fn unserved(&self) -> BTreeMap<ObjectName, NotServed> {
+        let parsed = self.services.iter().filter_map(|(name, service)| {
+            let why = service.as_ref().err()?;
+            why.is_fault().then(|| (name.clone(), why.clone()))
+        });
+        let planned = self.networks.values().flat_map(Network::unserved);
+        let planned = planned.filter_map(|unserved| match unserved {
+            Unserved::Service { service, why } if why.is_fault() => Some((service, why)),
+            _ => None,
+        });
+        parsed.chain(planned).collect()
+    }
+
+    /// Services that are served here without their session affinity, and why.
+    pub fn without_affinity(&self) -> impl Iterator<Item = (ObjectName, String)> {
+        let planned = self.networks.values().flat_map(Network::unserved);
+        planned.filter_map(|unserved| match &unserved {
+            Unserved::Affinity { service } => Some((service.clone(), unserved.to_string())),
+            _ => None,
+        })
     }
 
     /// Addresses of slices nobody is sent to.
-    pub fn refused_addresses(&self) -> impl Iterator<Item = &RefusedAddress> {
-        let planned = self
-            .unserved
-            .values()
-            .flatten()
-            .filter_map(|unserved| match unserved {
-                Unserved::Address(refused) => Some(refused),
-                Unserved::Service { .. } => None,
-            });
-        let parsed = self.slices.values().flat_map(|slice| &slice.refused);
-        parsed.chain(planned)
-    }
-
-    fn touch_network_of(&mut self, service: &ObjectName) {
-        if let Some(Ok(service)) = self.services.get(service) {
-            self.stale_networks.insert(service.network.clone());
-        }
-    }
-
-    /// Plans a network anew and says whether anything is different.
-    fn replan(&mut self, network: &NetworkRef) -> bool {
-        let services = self.services.values().filter_map(|service| service.as_ref().ok());
-        let on_it = services.filter(|service| service.network == *network);
-        let with_slices = on_it.map(|service| {
-            let names = self.slices_of.get(&service.name).into_iter().flatten();
-            (service, names.filter_map(|name| self.slices.get(name)))
+    pub fn refused_addresses(&self) -> impl Iterator<Item = RefusedAddress> {
+        let planned = self.networks.values().flat_map(Network::unserved);
+        let planned = planned.filter_map(|unserved| match unserved {
+            Unserved::Address(refused) => Some(refused),
+            _ => None,
         });
-        let (rules, unserved) = network_rules(&self.settings, with_slices);
-        self.unserved.insert(network.clone(), unserved);
-        self.unserved.retain(|_, unserved| !unserved.is_empty());
-        if rules.vips.is_empty() {
-            return self.networks.remove(network).is_some();
+        let parsed = self.slices.values().flat_map(|slice| &slice.refused);
+        parsed.cloned().chain(planned)
+    }
+
+    /// What is known of a Service, or where it is, is about to change or has changed.
+    fn touch(&mut self, service: &ObjectName) {
+        if let Some(Ok(served)) = self.services.get(service) {
+            self.stale_services
+                .insert((served.network.clone(), service.clone()));
         }
-        if self.networks.get(network).is_some_and(|held| **held == rules) {
-            return false;
+    }
+
+    /// Plans a Service anew for a network and says whether anything is different there.
+    fn replan(&mut self, network: &NetworkRef, name: &ObjectName) -> bool {
+        let served = self.services.get(name).and_then(|service| service.as_ref().ok());
+        let plan = served
+            .filter(|service| service.network == *network)
+            .map(|service| {
+                let names = self.slices_of.get(name).into_iter().flatten();
+                let slices = names.filter_map(|name| self.slices.get(name));
+                service_plan(&self.settings, service, slices)
+            });
+        self.networks.entry(network.clone()).or_default().set(name, plan)
+    }
+
+    /// Lets pods have the rules of a network as they are now.
+    fn publish(&mut self, network: &NetworkRef) {
+        let Some(held) = self.networks.get(network) else {
+            return;
+        };
+        if held.rules.vips.is_empty() {
+            self.rules.remove(network);
+        } else {
+            self.rules.insert(network.clone(), Arc::clone(&held.rules));
         }
-        self.networks.insert(network.clone(), Arc::new(rules));
-        true
+        if held.is_empty() {
+            self.networks.remove(network);
+        }
     }
 }
 

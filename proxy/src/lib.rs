@@ -3,7 +3,8 @@
 //! ```text
 //! main ─► serve ─► sync (driver) ── watches ─► index [pure] ─► rules::plan [pure]
 //!                    │ ◄─ tampering (what others change)
-//!                    └─► attempt ── sandbox (CRI) ─► netns ─► apply ─┬─► backend ─► render [pure]
+//!                    └─► attempt ── sandbox (CRI) ─► netns ─► apply ─┬─► reach (which endpoints there is a way to)
+//!                                                                   ├─► backend ─► render [pure]
 //!                                                                   ├─► routes
 //!                                                                   └─► conntrack
 //! cleanup ── sandbox ─► netns ─► apply::remove
@@ -16,12 +17,15 @@ pub mod backend;
 pub mod cleanup;
 pub mod condition;
 mod conntrack;
+#[cfg(test)]
+mod documented_tests;
 pub mod events;
 pub mod index;
 pub mod metrics;
 mod netlink;
 pub mod netns;
 mod original;
+mod reach;
 pub mod render;
 mod routes;
 pub mod sandbox;
@@ -29,6 +33,7 @@ pub mod serve;
 #[cfg(test)]
 mod sig_network;
 pub mod state;
+pub mod surroundings;
 pub mod sync;
 mod tampering;
 pub mod watches;

@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
             let metrics = Metrics::new(&mut registry);
             let (routes, questions) = state::endpoint();
             let how = Serving {
-                node_name: &node_name,
+                settings: args.settings(&node_name),
                 own_pod: args.own_pod(),
                 runtime,
                 backend: args.backend,

@@ -121,6 +121,20 @@ impl AsFd for Netns {
     }
 }
 
+/// Starts a thread that outlives the work of the caller, in the namespace of this process. A thread begins in the namespace of the one
+/// that starts it, and would keep a pod's alive.
+pub(crate) fn spawn_at_home(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let home = Netns(File::open(OWN)?);
+    let job = move || {
+        if home.enter().is_ok() {
+            drop(home);
+            work();
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(job)?;
+    Ok(())
+}
+
 fn on_a_fresh_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     thread::scope(|scope| {
         let joined = scope.spawn(work).join();

@@ -16,6 +16,19 @@ pub struct Sandbox {
     pub id: String,
     /// Its network namespace.
     pub netns: PathBuf,
+    /// How the runtime runs it, as its RuntimeClass names it; empty: the usual way.
+    pub runtime_handler: String,
+}
+
+impl Sandbox {
+    /// Whether its packets pass another network stack than the node's kernel, where rules in the namespace say nothing to them:
+    /// gVisor (`runsc`) and Kata, by the names that their documentation gives to handlers.
+    pub fn has_own_stack(&self) -> bool {
+        let handler = self.runtime_handler.to_ascii_lowercase();
+        ["kata", "runsc", "gvisor"]
+            .iter()
+            .any(|name| handler.contains(name))
+    }
 }
 
 /// Why a sandbox was not found.

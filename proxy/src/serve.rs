@@ -11,10 +11,11 @@ use crate::sandbox::SandboxSource;
 use crate::sandbox::cri::Cri;
 use crate::state::Questions;
 use crate::sync::{Context, Telling};
+use crate::watches::ServiceCidrs;
 use crate::{events, sync, watches};
 use api::rules_applied::Reason;
 use process::{Health, Process};
-use rules::{Node, Settings};
+use rules::Settings;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +35,8 @@ pub enum Error {
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Serving<'a> {
-    /// The Node whose pods are served.
-    pub node_name: &'a str,
+    /// The Node whose pods are served, and what the command line says of the cluster.
+    pub settings: Settings,
     /// Where the condition is kept.
     pub own_pod: Option<OwnPod>,
     /// Socket of the container runtime.
@@ -57,7 +58,7 @@ pub async fn serve(
     let own_pod = how.own_pod.clone();
     let written = async {
         tokio::join!(
-            events.run(client.clone(), how.node_name),
+            events.run(client.clone(), &how.settings.node.name),
             condition.run(client.clone(), own_pod)
         )
     };
@@ -73,6 +74,7 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         client,
         health,
         shutdown,
+        ..
     } = process;
     let reporter = telling.reporter.clone();
     let missing = |reason| {
@@ -91,15 +93,17 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         return;
     };
     reporter.report(Verdict::of_the_node(Reason::Starting, "reading the cluster"));
+    let service_cidrs = if how.settings.reserved.service_cidrs.is_empty() {
+        ServiceCidrs::Watched
+    } else {
+        ServiceCidrs::Given
+    };
+    let updates = watches::updates(&client, &how.settings.node.name, service_cidrs);
     let settings = Settings {
-        node: Node {
-            name: how.node_name.to_owned(),
-            zone: None,
-        },
-        ..Settings::default()
+        lacks_affinity: !backend.keeps_affinity(),
+        ..how.settings.clone()
     };
     let context = Context::new(Arc::new(sandboxes), backend, earlier, telling, settings);
-    let updates = watches::updates(&client, how.node_name);
     sync::run(context, updates, questions, health, shutdown).await;
 }
 

@@ -5,6 +5,7 @@
 use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
+use ipnet::IpNet;
 use rules::{Family, PodRules};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -22,11 +23,15 @@ pub struct State {
     pub backend: &'static str,
     /// Whether each pod of the first list has been tried.
     pub ready: bool,
+    /// The zone of this node; without one no zone hint fits.
+    pub zone: Option<String>,
+    /// Where ClusterIPs come from, and endpoints cannot be; empty: not known and not checked.
+    pub service_cidrs: Vec<IpNet>,
     /// The condition, as on the Pod.
     pub condition: Condition,
     /// Pods of this node that Multus attached to a second network.
     pub pods: Vec<PodState>,
-    /// Services that nobody on this node is sent to.
+    /// Services that nobody on this node is sent to, or not as they say.
     pub services_not_served: Vec<ServiceNotServed>,
     /// Addresses of slices that nobody is sent to, and why.
     pub refused_addresses: Vec<String>,

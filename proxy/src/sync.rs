@@ -17,8 +17,9 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
 use crate::state::{Condition, Questions, ServiceNotServed, State};
+use crate::surroundings::Surroundings;
 use crate::tampering::{Listener, Notification};
-use crate::watches::{Change, Update};
+use crate::watches::{Change, Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pods::Pods;
@@ -60,9 +61,12 @@ pub struct Context {
     pub earlier: BTreeSet<String>,
     /// Who is told how things stand.
     pub telling: Telling,
-    /// What is known about node and cluster.
+    /// What the command line says about node and cluster.
     pub settings: Settings,
-    limit: Arc<Semaphore>,
+    /// Workers that write.
+    writing: Arc<Semaphore>,
+    /// Questions to the container runtime at the same time.
+    asking: Arc<Semaphore>,
 }
 
 impl Context {
@@ -80,7 +84,8 @@ impl Context {
             earlier,
             telling,
             settings,
-            limit: Arc::new(Semaphore::new(WORKERS)),
+            writing: Arc::new(Semaphore::new(WORKERS)),
+            asking: Arc::new(Semaphore::new(WORKERS)),
         }
     }
 }
@@ -95,7 +100,8 @@ pub async fn run(
 ) {
     let mut sync = Sync {
         index: Index::new(context.settings.clone()),
-        lists: Lists::default(),
+        surroundings: Surroundings::new(context.settings.clone()),
+        lists: Lists(BTreeSet::from(Kind::ALL)),
         acted: false,
         pods: Pods::new(Arc::new(context)),
         said: BTreeSet::new(),
@@ -143,6 +149,7 @@ async fn heard(listener: Option<&Listener>) -> Notification {
 
 struct Sync {
     index: Index,
+    surroundings: Surroundings,
     lists: Lists,
     /// Whether anything was done since the lists are complete.
     acted: bool,
@@ -151,49 +158,48 @@ struct Sync {
     said: BTreeSet<String>,
 }
 
-/// Which first lists have come. Acting on a part of them would remove what only seems to be gone.
-#[derive(Default)]
-struct Lists {
-    services: bool,
-    slices: bool,
-    pods: bool,
-}
+/// Which first lists have not come yet. Acting on a part of them would remove what only seems to be gone.
+struct Lists(BTreeSet<Kind>);
 
 impl Lists {
     fn are_complete(&self) -> bool {
-        self.services && self.slices && self.pods
+        self.0.is_empty()
     }
 }
 
 impl Sync {
     fn update(&mut self, update: Update) {
+        if let Some(kind) = update.lists() {
+            self.lists.0.remove(&kind);
+        }
         match update {
-            Update::Service(change) => {
-                self.lists.services |= matches!(change, Change::Reset(_));
-                match change {
-                    Change::Apply((name, service)) => self.index.apply_service(&name, service),
-                    Change::Delete((name, _)) => self.index.delete_service(&name),
-                    Change::Reset(services) => self.index.reset_services(services),
+            Update::Service(change) => match change {
+                Change::Apply((name, service)) => self.index.apply_service(&name, service),
+                Change::Delete((name, _)) => self.index.delete_service(&name),
+                Change::Reset(services) => self.index.reset_services(services),
+            },
+            Update::Slice(change) => match change {
+                Change::Apply((_, Some(slice))) => self.index.apply_slice(slice),
+                Change::Apply((name, None)) | Change::Delete((name, _)) => self.index.delete_slice(&name),
+                Change::Reset(slices) => self
+                    .index
+                    .reset_slices(slices.into_iter().filter_map(|(_, slice)| slice).collect()),
+            },
+            Update::Pod(change) => match change {
+                Change::Apply((_, Some(pod))) => self.index.apply_pod(pod),
+                Change::Apply((uid, None)) | Change::Delete((uid, _)) => self.index.delete_pod(&uid),
+                Change::Reset(pods) => self
+                    .index
+                    .reset_pods(pods.into_iter().filter_map(|(_, pod)| pod).collect()),
+            },
+            Update::Node(change) => {
+                if self.surroundings.node(change) {
+                    self.index.apply_settings(self.surroundings.settings());
                 }
             }
-            Update::Slice(change) => {
-                self.lists.slices |= matches!(change, Change::Reset(_));
-                match change {
-                    Change::Apply((_, Some(slice))) => self.index.apply_slice(slice),
-                    Change::Apply((name, None)) | Change::Delete((name, _)) => self.index.delete_slice(&name),
-                    Change::Reset(slices) => self
-                        .index
-                        .reset_slices(slices.into_iter().filter_map(|(_, slice)| slice).collect()),
-                }
-            }
-            Update::Pod(change) => {
-                self.lists.pods |= matches!(change, Change::Reset(_));
-                match change {
-                    Change::Apply((_, Some(pod))) => self.index.apply_pod(pod),
-                    Change::Apply((uid, None)) | Change::Delete((uid, _)) => self.index.delete_pod(&uid),
-                    Change::Reset(pods) => self
-                        .index
-                        .reset_pods(pods.into_iter().filter_map(|(_, pod)| pod).collect()),
+            Update::ServiceCidr(change) => {
+                if self.surroundings.service_cidr(change) {
+                    self.index.apply_settings(self.surroundings.settings());
                 }
             }
         }
@@ -236,7 +242,7 @@ impl Sync {
                 ),
             ),
             None if !self.pods.tried_all() => return,
-            None => match self.pods.verdict() {
+            None => match self.pods.verdict(&self.index) {
                 Some(verdict) => verdict,
                 None => return,
             },
@@ -251,9 +257,13 @@ impl Sync {
             message,
         } = self.pods.context().telling.reporter.current();
         let not_served = self.index.unserved().into_iter();
+        let not_served = not_served.map(|(service, why)| (service, why.to_string()));
+        let not_served = not_served.chain(self.index.without_affinity());
         State {
             backend: self.pods.context().backend.name(),
             ready,
+            zone: self.index.settings().node.zone.clone(),
+            service_cidrs: self.index.settings().reserved.service_cidrs.clone(),
             condition: Condition {
                 status: holds,
                 reason: reason.as_str(),
@@ -263,10 +273,14 @@ impl Sync {
             services_not_served: not_served
                 .map(|(service, why)| ServiceNotServed {
                     service: service.to_string(),
-                    why: why.to_string(),
+                    why,
                 })
                 .collect(),
-            refused_addresses: self.index.refused_addresses().map(ToString::to_string).collect(),
+            refused_addresses: self
+                .index
+                .refused_addresses()
+                .map(|refused| refused.to_string())
+                .collect(),
         }
     }
 
@@ -276,8 +290,9 @@ impl Sync {
             .unserved()
             .into_iter()
             .map(|(name, why)| format!("Service \"{name}\" is not served: {why}"));
-        let addresses = self.index.refused_addresses().map(ToString::to_string);
-        let now: BTreeSet<String> = services.chain(addresses).collect();
+        let addresses = self.index.refused_addresses().map(|refused| refused.to_string());
+        let affinity = self.index.without_affinity().map(|(_, why)| why);
+        let now: BTreeSet<String> = services.chain(addresses).chain(affinity).collect();
         for new in now.difference(&self.said) {
             warn!("{new}");
         }

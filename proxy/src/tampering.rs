@@ -16,6 +16,7 @@ use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteType};
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram as StdDatagram;
@@ -199,6 +200,21 @@ pub fn generation() -> Option<u32> {
         }),
     );
     generation_in(&netlink.ask(&question).ok()?)
+}
+
+thread_local! {
+    /// Transactions this thread has made. A piece of work in a namespace has a thread of its own.
+    static COMMITS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A writer of nftables rules made a transaction, itself or by a program.
+pub(crate) fn committed() {
+    COMMITS.set(COMMITS.get().wrapping_add(1));
+}
+
+/// What the generation is after this thread's transactions, if nobody else made one meanwhile.
+pub(crate) fn own_generation(before: Option<u32>) -> Option<u32> {
+    before.map(|before| before.wrapping_add(COMMITS.get()))
 }
 
 /// Whether `generation` came after `known`. Generations wrap around.

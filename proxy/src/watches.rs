@@ -1,21 +1,32 @@
-//! The watches that feed the index: labelled Services, our slices, the pods of this node.
+//! The watches that feed the driver: labelled Services, our slices, the pods of this node; Nodes and ServiceCIDRs.
 //!
 //! Reads only. An object that cannot be read is a value and stops no watch; a new list replaces the old one only when it is
 //! complete, so that a watch that begins anew takes nothing away meanwhile.
 
 use crate::index::NodePod;
+use crate::surroundings::{KnownNode, ranges};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use process::Impatient;
 use rules::{NotServed, ObjectName, ServedService, Slice};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
+use std::time::Duration;
 use tracing::warn;
+
+/// Pause between two attempts at a kind that the API server does not have, or does not let us see.
+const ABSENT_PAUSE: Duration = Duration::from_mins(5);
+
+/// Objects per page of a list of Nodes, which are large: the peak of memory is one page.
+const NODE_PAGE: u32 = 50;
 
 /// A change of a watched set.
 #[derive(Debug)]
@@ -37,10 +48,63 @@ pub enum Update {
     Slice(Change<(ObjectName, Option<Slice>)>),
     /// A pod by UID; `None` when it does not matter.
     Pod(Change<(String, Option<NodePod>)>),
+    /// A Node; `None` when it cannot be read.
+    Node(Change<(String, Option<KnownNode>)>),
+    /// A range of ClusterIPs; `None` when it cannot be read.
+    ServiceCidr(Change<(String, Option<Vec<IpNet>>)>),
+}
+
+/// A watched set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Services with our label.
+    Services,
+    /// EndpointSlices of ours.
+    Slices,
+    /// Pods of this node.
+    Pods,
+    /// All nodes.
+    Nodes,
+    /// Ranges of ClusterIPs.
+    ServiceCidrs,
+}
+
+impl Kind {
+    /// Every set.
+    pub const ALL: [Self; 5] = [
+        Self::Services,
+        Self::Slices,
+        Self::Pods,
+        Self::Nodes,
+        Self::ServiceCidrs,
+    ];
+}
+
+impl Update {
+    /// The set of which this is a complete list.
+    pub fn lists(&self) -> Option<Kind> {
+        match self {
+            Self::Service(Change::Reset(_)) => Some(Kind::Services),
+            Self::Slice(Change::Reset(_)) => Some(Kind::Slices),
+            Self::Pod(Change::Reset(_)) => Some(Kind::Pods),
+            Self::Node(Change::Reset(_)) => Some(Kind::Nodes),
+            Self::ServiceCidr(Change::Reset(_)) => Some(Kind::ServiceCidrs),
+            _ => None,
+        }
+    }
+}
+
+/// Where ClusterIPs come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceCidrs {
+    /// From the command line: nothing is asked.
+    Given,
+    /// From the cluster.
+    Watched,
 }
 
 /// All changes, for ever.
-pub fn updates(client: &Client, node_name: &str) -> BoxStream<'static, Update> {
+pub fn updates(client: &Client, node_name: &str, service_cidrs: ServiceCidrs) -> BoxStream<'static, Update> {
     let services = watcher::Config::default().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
     let slices = watcher::Config::default().labels(&format!(
         "{PROXY_NAME_LABEL}={PROXY_NAME},{MANAGED_BY_LABEL}={MANAGED_BY}"
@@ -57,6 +121,21 @@ pub fn updates(client: &Client, node_name: &str) -> BoxStream<'static, Update> {
         changes(Api::all(client.clone()), pods, pod)
             .map(Update::Pod)
             .boxed(),
+        optional(
+            Api::all(client.clone()),
+            watcher::Config::default().page_size(NODE_PAGE),
+            node,
+        )
+        .map(Update::Node)
+        .boxed(),
+        match service_cidrs {
+            ServiceCidrs::Given => stream::once(std::future::ready(Change::Reset(Vec::new()))).boxed(),
+            ServiceCidrs::Watched => {
+                optional(Api::all(client.clone()), watcher::Config::default(), service_cidr).boxed()
+            }
+        }
+        .map(Update::ServiceCidr)
+        .boxed(),
     ];
     stream::select_all(all).boxed()
 }
@@ -73,17 +152,68 @@ where
     T: Send + 'static,
 {
     let mut relist = Relist::default();
-    watcher(api, config).default_backoff().filter_map(move |event| {
-        let change = match event {
-            Ok(event) => relist.feed(event, read),
-            // The watcher goes on by itself, with backoff.
-            Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
-                None
+    watcher(api, config)
+        .backoff(Impatient::default())
+        .filter_map(move |event| {
+            let change = match event {
+                Ok(event) => relist.feed(event, read),
+                // The watcher goes on by itself, with backoff.
+                Err(error) => {
+                    warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                    None
+                }
+            };
+            std::future::ready(change)
+        })
+}
+
+/// The same for a kind that can be served without: where the API server does not have it (ServiceCIDR before Kubernetes 1.33), or a
+/// role of an earlier release does not let us see it, the set is empty, and that is said once.
+fn optional<K, T>(
+    api: Api<Guarded<K>>,
+    config: watcher::Config,
+    read: fn(&Guarded<K>) -> T,
+) -> impl Stream<Item = Change<T>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    T: Send + 'static,
+{
+    let (mut relist, mut is_absent) = (Relist::default(), false);
+    watcher(api, config).backoff(Impatient::default()).filter_map(move |event| {
+        let (mut change, mut pause) = (None, None);
+        match event {
+            Ok(event) => {
+                is_absent = false;
+                change = relist.feed(event, read);
             }
-        };
-        std::future::ready(change)
+            Err(error) if says_absent(&error) => {
+                if std::mem::replace(&mut is_absent, true) {
+                    pause = Some(ABSENT_PAUSE);
+                } else {
+                    warn!(kind = %K::kind(&()), %error, "Cannot be watched: what depends on it is not checked");
+                    change = Some(Change::Reset(Vec::new()));
+                }
+            }
+            Err(error) => warn!(kind = %K::kind(&()), %error, "Watch failed, trying again"),
+        }
+        async move {
+            // Nothing is asked meanwhile.
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            change
+        }
     })
+}
+
+fn says_absent(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    // By the code: of a group that is not there the API server answers in plain text, without a reason.
+    matches!(status.code, 403 | 404)
 }
 
 /// A list under way.
@@ -146,6 +276,21 @@ fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
     (uid, object.0.as_ref().ok().and_then(NodePod::parse))
 }
 
+fn node(object: &Guarded<Node>) -> (String, Option<KnownNode>) {
+    (object.name_any(), readable(object).map(KnownNode::parse))
+}
+
+fn service_cidr(object: &Guarded<ServiceCIDR>) -> (String, Option<Vec<IpNet>>) {
+    (object.name_any(), readable(object).map(ranges))
+}
+
+fn readable<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> Option<&K> {
+    if let Err(error) = &object.0 {
+        warn!(kind = %K::kind(&()), object = object.name_any(), %error, "Object cannot be read and is left as it was");
+    }
+    object.0.as_ref().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +319,17 @@ mod tests {
             Delete(3),
         ];
         assert_eq!(fed(interrupted), ["Reset([3])", "Apply(4)", "Delete(3)"]);
+    }
+
+    #[test]
+    fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
+        let said = |code| {
+            let status = kube::core::Status::failure("no", "no").with_code(code);
+            says_absent(&watcher::Error::InitialListFailed(kube::Error::Api(
+                status.boxed(),
+            )))
+        };
+        assert_eq!([403, 404, 500, 429].map(said), [true, true, false, false]);
     }
 
     #[test]

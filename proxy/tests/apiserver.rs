@@ -7,6 +7,10 @@
 #[path = "apiserver/admission.rs"]
 mod admission;
 #[path = "netns/bed.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of level netns, which use more of it"
+)]
 mod bed;
 #[path = "apiserver/node.rs"]
 mod node;
@@ -26,6 +30,8 @@ mod sctp;
 mod server;
 #[path = "apiserver/serving.rs"]
 mod serving;
+#[path = "apiserver/surroundings.rs"]
+mod surroundings;
 #[path = "apiserver/tampering.rs"]
 mod tampering;
 #[path = "netns/wire.rs"]

@@ -12,16 +12,30 @@ mod bed;
 mod case;
 #[path = "netns/change.rs"]
 mod change;
+#[path = "netns/churn.rs"]
+mod churn;
 #[path = "netns/cleaning.rs"]
 mod cleaning;
 #[path = "netns/cluster.rs"]
 mod cluster;
 #[path = "netns/crash.rs"]
 mod crash;
+#[path = "netns/crowd.rs"]
+mod crowd;
 #[path = "netns/differential.rs"]
 mod differential;
+#[path = "netns/discovery.rs"]
+mod discovery;
+#[path = "netns/driver.rs"]
+mod driver;
+#[path = "netns/far.rs"]
+mod far;
+#[path = "netns/faults.rs"]
+mod faults;
 #[path = "netns/forward.rs"]
 mod forward;
+#[path = "netns/hostile.rs"]
+mod hostile;
 #[path = "netns/large.rs"]
 mod large;
 #[path = "netns/lifecycle.rs"]
@@ -32,6 +46,8 @@ mod neighbours;
 mod networks;
 #[path = "netns/nftables.rs"]
 mod nftables;
+#[path = "netns/privileges.rs"]
+mod privileges;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/reach.rs"]
@@ -54,6 +70,8 @@ mod sidecar;
 mod stale;
 #[path = "netns/takeover.rs"]
 mod takeover;
+#[path = "netns/topology.rs"]
+mod topology;
 #[path = "netns/wire.rs"]
 mod wire;
 #[path = "netns/writer.rs"]

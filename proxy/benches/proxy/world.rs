@@ -12,7 +12,8 @@ use proxy::index::{Index, LocalPod, NodePod};
 use proxy::netns::Netns;
 use rules::{ObjectName, PodRules, ServedService, Slice};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 /// Pods written into at the same time, as in the proxy.
@@ -40,6 +41,7 @@ struct Place {
     local: LocalPod,
     netns: Netns,
     held: Held<PodRules>,
+    foreign_routes: Option<BTreeSet<IpAddr>>,
 }
 
 impl World {
@@ -109,11 +111,13 @@ impl Place {
         let wanted = Wanted {
             rules,
             addresses: self.local.addresses.clone(),
+            foreign_routes: self.foreign_routes.take(),
         };
         let held = &self.held;
         let applied: Applied = self.netns.run(|| apply(backend, held, &wanted)).unwrap().unwrap();
         assert!(applied.written, "there was something to write");
         self.held = Held::Exactly(applied.rules);
+        self.foreign_routes = Some(applied.foreign_routes);
     }
 }
 
@@ -135,6 +139,7 @@ fn place(pod: &Pod) -> Place {
         local: LocalPod::parse(&object).unwrap(),
         netns: pod.open(),
         held: Held::Nothing,
+        foreign_routes: None,
     }
 }
 

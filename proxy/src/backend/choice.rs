@@ -11,17 +11,22 @@ use crate::args::BackendChoice;
 use crate::netns::{self, Netns};
 use rules::{Delta, Dump};
 use std::sync::Arc;
-use tracing::info;
+use tracing::{info, warn};
 
 /// The backend of this node. It also takes away what the others left in a pod, once its own rules are there.
 struct Chosen {
     backend: Arc<dyn Backend>,
     others: Vec<Arc<dyn Backend>>,
+    keeps_affinity: bool,
 }
 
 impl Backend for Chosen {
     fn name(&self) -> &'static str {
         self.backend.name()
+    }
+
+    fn keeps_affinity(&self) -> bool {
+        self.keeps_affinity
     }
 
     fn is_present(&self) -> Result<bool, Error> {
@@ -30,6 +35,14 @@ impl Backend for Chosen {
 
     fn dump(&self) -> Result<Dump, Error> {
         self.backend.dump()
+    }
+
+    fn is_told_of_changes(&self) -> bool {
+        self.backend.is_told_of_changes()
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        self.backend.fingerprint()
     }
 
     fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
@@ -72,6 +85,11 @@ impl Backend for Chosen {
 trait Trial: Backend {
     /// Writes what a Service needs, in a namespace that is thrown away.
     fn try_out(&self) -> Result<(), Error>;
+
+    /// Writes what session affinity needs beyond that, in another such namespace.
+    fn try_affinity(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl Trial for Nftables {
@@ -83,6 +101,10 @@ impl Trial for Nftables {
 impl Trial for Iptables {
     fn try_out(&self) -> Result<(), Error> {
         Self::try_out(*self)
+    }
+
+    fn try_affinity(&self) -> Result<(), Error> {
+        Self::try_affinity(*self)
     }
 }
 
@@ -104,7 +126,14 @@ pub fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, Error> {
                     failures => format!("better ones do not work: {}", failures.join("; ")),
                 };
                 info!(backend = backend.name(), why, "Chose the backend");
-                return Ok(taking_over(backend));
+                let affinity = in_a_trial_namespace(|| backend.try_affinity());
+                if let Err(why) = &affinity {
+                    warn!(
+                        backend = backend.name(),
+                        why, "Services with sessionAffinity are served without it on this node"
+                    );
+                }
+                return Ok(chosen(backend, affinity.is_ok()));
             }
             Err(error) => failures.push(format!("{}: {error}", backend.name())),
         }
@@ -114,10 +143,15 @@ pub fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, Error> {
 
 /// The same backend; it takes over where others have been.
 pub fn taking_over(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    chosen(backend, true)
+}
+
+fn chosen(backend: Arc<dyn Backend>, keeps_affinity: bool) -> Arc<dyn Backend> {
     let others = all().into_iter().filter(|other| other.name() != backend.name());
     Arc::new(Chosen {
         others: others.collect(),
         backend,
+        keeps_affinity,
     })
 }
 

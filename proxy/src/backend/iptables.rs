@@ -6,10 +6,12 @@
 use crate::backend::{Backend, Error, nftables};
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
+use crate::tampering;
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use rules::{Base, Delta, Dump, Family};
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -38,6 +40,15 @@ impl Variant {
             (Self::Nft, Family::V6) => "ip6tables-nft",
             (Self::Legacy, Family::V4) => "iptables-legacy",
             (Self::Legacy, Family::V6) => "ip6tables-legacy",
+        }
+    }
+
+    fn save(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Nft, Family::V4) => "iptables-nft-save",
+            (Self::Nft, Family::V6) => "ip6tables-nft-save",
+            (Self::Legacy, Family::V4) => "iptables-legacy-save",
+            (Self::Legacy, Family::V6) => "ip6tables-legacy-save",
         }
     }
 
@@ -79,6 +90,16 @@ impl Iptables {
             ..refusal(&vips, &vips, Family::V4)
         };
         self.restore(Family::V4, Table::Filter, &filter)?;
+        self.restore(Family::V4, Table::Nat, &nat)
+    }
+
+    /// Writes what session affinity needs, in the same way. A kernel without that match would refuse the whole table of a pod.
+    pub(super) fn try_affinity(self) -> Result<(), Error> {
+        let trial = "-p tcp -m recent --set --name MSP-TRIAL --mask 255.255.255.255 --rsource -j DNAT --to-destination 10.1.0.2:80";
+        let nat = Change {
+            set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), vec![trial.to_owned()])]),
+            ..Change::default()
+        };
         self.restore(Family::V4, Table::Nat, &nat)
     }
 
@@ -221,7 +242,32 @@ impl Iptables {
                 stderr: excerpt(&String::from_utf8_lossy(&output.stderr)),
             });
         }
+        if self.variant == Variant::Nft {
+            tampering::committed();
+        }
         written.map_err(run)
+    }
+
+    /// Of all rules and chains of both families, without counters; one run of a program per family that has any.
+    fn hash(self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        for family in Family::ALL {
+            if !Table::ALL.into_iter().any(|table| self.may_hold(family, table)) {
+                continue;
+            }
+            let output = Command::new(self.variant.save(family)).output().ok()?;
+            if !output.status.success() {
+                return None;
+            }
+            let text = String::from_utf8_lossy(&output.stdout);
+            // Comments have the time, chains their counters.
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let lines: Vec<_> = lines
+                .map(|line| line.split_once(" [").map_or(line, |(chain, _)| chain))
+                .collect();
+            lines.hash(&mut hasher);
+        }
+        Some(hasher.finish())
     }
 
     /// Removes our jumps and chains from a table of both families.
@@ -251,6 +297,14 @@ impl Backend for Iptables {
                 tables.any(|(family, table)| self.may_hold(family, table))
             }
         })
+    }
+
+    fn is_told_of_changes(&self) -> bool {
+        self.variant == Variant::Nft
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        (self.variant == Variant::Legacy).then(|| self.hash())?
     }
 
     fn dump(&self) -> Result<Dump, Error> {

@@ -3,11 +3,12 @@
 //! Pure. Multus writes network-status while the sandbox is being made, before any container runs: that, not phase Running, is what
 //! makes a pod ours, so init containers are served too.
 
+use super::bypass::{self, Bypass};
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, NetworkStatus};
 use api::{NetworkRef, ParseNetworkStatus};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use rules::ObjectName;
+use rules::{ObjectName, PodRules, Shortcoming};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -86,6 +87,8 @@ pub struct LocalPod {
     pub attachments: Result<Vec<NetworkStatus>, String>,
     /// All its addresses on all networks.
     pub addresses: BTreeSet<IpAddr>,
+    /// Who of it uses an interface past its network namespace.
+    bypasses: Vec<Bypass>,
     /// Changes when the sandbox may be another one although nothing else did.
     pub sandbox_mark: String,
 }
@@ -116,8 +119,36 @@ impl LocalPod {
             uid,
             attachments: attachments.map_err(|error: ParseNetworkStatus| error.to_string()),
             addresses,
+            bypasses: bypass::of(pod, text),
             sandbox_mark: sandbox_mark(&status),
         })
+    }
+
+    /// Interfaces on networks of `rules` that are used past the network namespace.
+    pub(super) fn bypassed(&self, rules: &PodRules) -> BTreeSet<Shortcoming> {
+        let mut found = BTreeSet::new();
+        for network in rules.networks.keys() {
+            let attached = self.attachments.iter().flatten();
+            for status in attached.filter(|status| network.is_named(&status.network)) {
+                let uses = |bypass: &&Bypass| {
+                    bypass
+                        .interface
+                        .as_ref()
+                        .is_none_or(|name| *name == status.interface)
+                };
+                found.extend(
+                    self.bypasses
+                        .iter()
+                        .filter(uses)
+                        .map(|bypass| Shortcoming::Bypassed {
+                            network: network.clone(),
+                            interface: status.interface.clone(),
+                            by: bypass.by.clone(),
+                        }),
+                );
+            }
+        }
+        found
     }
 
     /// Whether an interface of it is on `network`.

@@ -143,7 +143,11 @@ impl SandboxSource for Cri {
             .max_by_key(|sandbox| sandbox.created_at)
             .ok_or(Error::NotReady)?;
         let netns = self.netns(&latest.id).await?;
-        Ok(Sandbox { id: latest.id, netns })
+        Ok(Sandbox {
+            id: latest.id,
+            netns,
+            runtime_handler: latest.runtime_handler,
+        })
     }
 
     async fn netns(&self, id: &str) -> Result<PathBuf, Error> {

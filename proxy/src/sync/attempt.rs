@@ -3,16 +3,18 @@
 //! Writes: through `apply`.
 
 use crate::apply::{self, Applied, Wanted, apply};
-use crate::backend::Held;
+use crate::backend::{Backend, Held};
 use crate::index::LocalPod;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
-use crate::tampering::{NamespaceId, generation, id_of, is_later};
+use crate::tampering::{NamespaceId, generation, id_of, is_later, own_generation};
 use rules::PodRules;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 /// A namespace that hangs gives its worker back after this.
@@ -26,10 +28,32 @@ pub(super) struct Place {
     /// The sandbox that `held` is about.
     id: Option<String>,
     pub(super) held: Held<PodRules>,
+    /// Of the last attempt, unless routes have to be looked at.
+    foreign_routes: Option<BTreeSet<IpAddr>>,
+    /// When routes were looked at last.
+    looked: Option<Instant>,
     /// What the node calls the namespace, if it can be listened to.
     pub(super) nsid: Option<NamespaceId>,
-    /// The generation of the nftables rules after the last write.
+    /// What the rules looked like after the last write.
+    seen: Seen,
+    /// Whether somebody else wrote at the same time: his transactions cannot be told from ours afterwards.
+    pub(super) is_disturbed: bool,
+}
+
+/// How to know rules again without reading them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// Of nftables.
     generation: Option<u32>,
+    /// See [`Backend::fingerprint`].
+    print: Option<u64>,
+}
+
+/// What the work in a namespace came to.
+struct Entered {
+    applied: Applied,
+    seen: Seen,
+    is_disturbed: bool,
 }
 
 impl Place {
@@ -43,9 +67,19 @@ impl Place {
         self.id.is_none()
     }
 
+    /// When routes were compared with the kernel last.
+    pub(super) fn last_look(&self) -> Option<Instant> {
+        self.looked
+    }
+
+    /// Has the next attempt compare routes with the kernel, too.
+    pub(super) fn look_at_routes(&mut self) {
+        self.foreign_routes = None;
+    }
+
     /// Takes note that somebody brought the rules to this generation; says whether it was not us.
     pub(super) fn is_tampered_with(&mut self, generation: u32) -> bool {
-        let by_others = self.generation.is_none_or(|ours| is_later(generation, ours));
+        let by_others = self.seen.generation.is_none_or(|ours| is_later(generation, ours));
         if by_others {
             self.held = Held::Unknown;
         }
@@ -57,6 +91,7 @@ impl Place {
         if self.id.as_ref() != Some(&sandbox.id) {
             self.id = Some(sandbox.id.clone());
             self.held = if is_earlier { Held::Unknown } else { Held::Nothing };
+            self.foreign_routes = None;
         }
     }
 }
@@ -70,6 +105,11 @@ pub(super) enum Error {
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// Rules would not reach its packets.
+    #[error(
+        "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata): its flows to ClusterIPs are not served"
+    )]
+    OwnStack(String),
     /// The thread panicked; the namespace may hold anything.
     #[error("the work in the network namespace ended without a result")]
     Lost,
@@ -84,6 +124,11 @@ impl Error {
             }
             _ => None,
         }
+    }
+
+    /// Whether it stays so as long as the sandbox is there.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::OwnStack(_))
     }
 
     /// Whether it only says that the pod has no namespace, now.
@@ -102,33 +147,56 @@ pub(super) async fn attempt(
     rules: PodRules,
     place: &mut Place,
 ) -> Result<Applied, Error> {
-    let permit = Arc::clone(&context.limit)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
     let sandbox = match place.sandbox.take() {
         Some(sandbox) => sandbox,
-        None => context.sandboxes.of_pod(&pod.runtime_uid).await?,
+        None => ask_the_runtime(context, pod).await?,
     };
+    if sandbox.has_own_stack() {
+        let handler = sandbox.runtime_handler.clone();
+        place.sandbox = Some(sandbox);
+        return Err(Error::OwnStack(handler));
+    }
+    let permit = permit(&context.writing).await;
     place.settle(&sandbox, context.earlier.contains(&sandbox.id));
     let netns = Netns::open(&sandbox.netns)?;
-    place.nsid = id_of(&netns).ok();
     // Until it succeeds nothing is known.
     let held = std::mem::take(&mut place.held);
     let wanted = Wanted {
         rules,
         addresses: pod.addresses.clone(),
+        foreign_routes: place.foreign_routes.take(),
     };
     let began = Instant::now();
-    let (applied, generation) = enter(context, pod, permit, netns, held, wanted).await?;
-    place.generation = generation;
+    if wanted.foreign_routes.is_none() {
+        place.looked = Some(began);
+    }
+    (place.is_disturbed, place.nsid) = (false, id_of(&netns).ok());
+    let known = std::mem::take(&mut place.seen);
+    let entered = enter(context, pod, permit, netns, held, known, wanted).await?;
+    let applied = entered.applied;
+    place.seen = entered.seen;
+    place.is_disturbed = entered.is_disturbed;
     context
         .telling
         .metrics
         .applied(context.backend.name(), began.elapsed());
-    place.held = Held::Exactly(applied.rules.clone());
+    if !place.is_disturbed {
+        place.held = Held::Exactly(applied.rules.clone());
+        place.foreign_routes = Some(applied.foreign_routes.clone());
+    }
     place.sandbox = Some(sandbox);
     Ok(applied)
+}
+
+/// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.
+async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, sandbox::Error> {
+    let _permit = permit(&context.asking).await;
+    context.sandboxes.of_pod(&pod.runtime_uid).await
+}
+
+async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(limit).acquire_owned().await;
+    permit.expect("the semaphore is never closed")
 }
 
 async fn enter(
@@ -137,10 +205,11 @@ async fn enter(
     permit: OwnedSemaphorePermit,
     netns: Netns,
     held: Held<PodRules>,
+    known: Seen,
     wanted: Wanted,
-) -> Result<(Applied, Option<u32>), Error> {
+) -> Result<Entered, Error> {
     let backend = Arc::clone(&context.backend);
-    let work = move || apply(backend.as_ref(), &held, &wanted).map(|applied| (applied, generation()));
+    let work = move || write(backend.as_ref(), held, known, &wanted);
     let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;
     let result = if let Ok(result) = in_time {
@@ -152,4 +221,29 @@ async fn enter(
         receiver.await
     };
     Ok(result.map_err(|_| Error::Lost)???)
+}
+
+/// `known` is what `held` is about: rules that look otherwise are not believed to be those.
+fn write(
+    backend: &dyn Backend,
+    held: Held<PodRules>,
+    known: Seen,
+    wanted: &Wanted,
+) -> Result<Entered, apply::Error> {
+    let before = generation();
+    let is_known = (known.generation.is_none() || known.generation == before)
+        && (known.print.is_none() || known.print == backend.fingerprint());
+    let held = if is_known { held } else { Held::Unknown };
+    let applied = apply(backend, &held, wanted)?;
+    let generation = generation();
+    let is_as_before = is_known && !applied.written;
+    let print = known
+        .print
+        .filter(|_| is_as_before)
+        .or_else(|| backend.fingerprint());
+    Ok(Entered {
+        applied,
+        seen: Seen { generation, print },
+        is_disturbed: generation != own_generation(before),
+    })
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// How long after a change by others a pod is looked at: one change seldom comes alone.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
 /// Shortest time between two looks at everything because more happened than could be told.
 const OVERRUN_PAUSE: Duration = Duration::from_secs(30);
@@ -43,9 +43,10 @@ impl Pods {
         let Some(pod) = self.by_nsid.get(&id).and_then(|uid| self.by_uid.get_mut(uid)) else {
             return;
         };
-        match &mut pod.place {
-            Some(place) => place.held = Held::Unknown,
-            None => pod.again = true,
+        if let Some(place) = &mut pod.place {
+            place.held = Held::Unknown;
+        } else {
+            pod.look_after_this();
         }
         self.look_soon(id, None);
     }
@@ -57,9 +58,10 @@ impl Pods {
         };
         let Some(place) = &mut pod.place else {
             // Whether it was us is known when the work is done.
-            match generation {
-                Some(generation) => pod.told = Some(generation),
-                None => pod.again = true,
+            if generation.is_some() {
+                pod.told = generation;
+            } else {
+                pod.look_after_this();
             }
             return;
         };

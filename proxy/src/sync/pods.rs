@@ -4,14 +4,16 @@
 
 use super::Context;
 use super::attempt::{Error, Place, attempt};
+use super::heard::SETTLE;
 use super::retry;
 use crate::apply::Applied;
 use crate::events::{self, Notice, Notices};
 use crate::index::{Index, LocalPod};
 use crate::tampering::NamespaceId;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -49,9 +51,13 @@ pub(super) struct Pod {
     /// `None` while at work.
     pub(super) place: Option<Place>,
     pub(super) again: bool,
+    /// Since when others may have changed routes without our having looked.
+    pub(super) routes_suspect: Option<Instant>,
     /// Generations of rules that were told of while at work.
     pub(super) told: Option<u32>,
     pub(super) failures: u32,
+    /// When the first of these failures began.
+    failing_since: Option<Instant>,
     pub(super) due: Option<Key>,
     /// Whether `due` is about a change by others.
     pub(super) looks_soon: bool,
@@ -68,6 +74,7 @@ struct Finished {
     place: Place,
     shortcomings: BTreeSet<Shortcoming>,
     wants_rules: bool,
+    began: Instant,
     result: Result<Applied, Error>,
 }
 
@@ -124,6 +131,7 @@ impl Pods {
                 let uid = due.into_inner();
                 if let Some(pod) = self.by_uid.get_mut(&uid) {
                     pod.due = None;
+                    pod.routes_suspect = Some(Instant::now());
                 }
                 self.start(&uid, index);
             }
@@ -158,7 +166,15 @@ impl Pods {
             pod.again = true;
             return;
         };
-        pod.looks_soon = false;
+        let is_told = std::mem::take(&mut pod.looks_soon) | pod.routes_suspect.take().is_some();
+        // However often endpoints change meanwhile.
+        if is_told
+            || place
+                .last_look()
+                .is_none_or(|looked| looked.elapsed() > LOOK_AGAIN)
+        {
+            place.look_at_routes();
+        }
         let (rules, shortcomings) = index.plan(local);
         if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
             pod.place = Some(place);
@@ -171,13 +187,16 @@ impl Pods {
         }
         let (context, local) = (Arc::clone(&self.context), local.clone());
         self.jobs.spawn(async move {
-            let wants_rules = !rules.is_empty();
-            let result = attempt(&context, &local, rules, &mut place).await;
+            let (wants_rules, began) = (!rules.is_empty(), Instant::now());
+            // A pod whose attempt panicked is tried again like any other; nothing is known about it then.
+            let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut place)).catch_unwind();
+            let result = attempt.await.unwrap_or(Err(Error::Lost));
             Finished {
                 pod: local,
                 place,
                 shortcomings,
                 wants_rules,
+                began,
                 result,
             }
         });
@@ -199,6 +218,7 @@ impl Pods {
             mut place,
             shortcomings,
             wants_rules,
+            began,
             result,
         } = finished;
         self.untried.remove(&local.uid);
@@ -213,28 +233,32 @@ impl Pods {
             .told
             .take()
             .is_some_and(|generation| place.is_tampered_with(generation));
+        let is_disturbed = place.is_disturbed;
         pod.place = Some(place);
         pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
-        let look_again = if self.is_told {
+        let look_again = if self.is_told && self.context.backend.is_told_of_changes() {
             LOOK_AGAIN_THOUGH_TOLD
         } else {
             LOOK_AGAIN
         };
         let next = pod.judge(&local, wants_rules, &result, look_again);
+        pod.failing_since = (pod.failures > 0).then(|| pod.failing_since.unwrap_or(began));
         log(&local, pod.failures, &result);
-        if result.is_err() {
+        let is_final = result.as_ref().is_err_and(Error::is_final);
+        if result.is_err() && !is_final {
             self.context.telling.metrics.failed();
         }
         let notice = events::notice(
             &local,
             &shortcomings,
             result.as_ref().map_err(ToString::to_string),
-            retry::is_worth_telling(pod.failures),
+            pod.fails_lastingly() || is_final && wants_rules,
         );
         pod.tell(notice, &local, &self.context.telling.notices);
         if std::mem::take(&mut pod.again) {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
+            let next = if is_disturbed { next.min(SETTLE) } else { next };
             pod.due = Some(self.due.insert(local.uid, next));
         }
         self.count();
@@ -243,16 +267,24 @@ impl Pods {
     fn count(&mut self) {
         self.changed = true;
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules).count();
-        let failing = self
-            .by_uid
-            .values()
-            .filter(|pod| retry::is_worth_telling(pod.failures))
-            .count();
+        let failing = self.by_uid.values().filter(|pod| pod.fails_lastingly()).count();
         self.context.telling.metrics.pods(programmed, failing);
     }
 }
 
 impl Pod {
+    /// Whether it fails for longer than a pod takes to start.
+    pub(super) fn fails_lastingly(&self) -> bool {
+        let lasting = self.failing_since.map(|since| since.elapsed());
+        retry::is_worth_telling(self.failures, lasting.unwrap_or_default())
+    }
+
+    /// Once more after the attempt under way, routes included.
+    pub(super) fn look_after_this(&mut self) {
+        self.again = true;
+        self.routes_suspect = Some(Instant::now());
+    }
+
     /// Says it unless it was the last thing said.
     fn tell(&mut self, notice: Option<Notice>, local: &LocalPod, notices: &Notices) {
         if self.said != notice {
@@ -289,6 +321,8 @@ impl Pod {
             }
             // Nothing is wanted of a namespace that is not there.
             Err(error) if error.is_absence() && !wants_rules => None,
+            // A new sandbox, or another thing that is wanted, is an event.
+            Err(error) if error.is_final() => None,
             Err(_) => {
                 self.failures = self.failures.saturating_add(1);
                 debug!(pod = %local.name, failures = self.failures, "Trying again");

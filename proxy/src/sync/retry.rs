@@ -4,26 +4,35 @@
 
 use std::time::Duration;
 
-/// Attempts in quick succession: a sandbox is listed only when it is complete, some time after network-status was written.
-const QUICK: u32 = 50;
+/// Attempts while a sandbox is expected any moment: runtimes list one only when it is complete, some time after network-status was
+/// written, and rules shall be there soon after. They span about a second.
+const EAGER: u32 = 40;
+const EAGER_CAP: Duration = Duration::from_millis(25);
 
-/// Longest pause of the quick ones, and of all.
+/// Attempts up to which a pod may be starting: about ten seconds.
+const QUICK: u32 = EAGER + 45;
 const QUICK_CAP: Duration = Duration::from_millis(200);
+
+/// Longest pause of all.
 const CAP: Duration = Duration::from_secs(30);
 
-/// How long to wait after the given number of failures in a row (1 after the first): 5 ms doubling to 200 ms for about ten
-/// seconds, then doubling to 30 s.
+/// How long a pod may fail because it is only starting. An attempt can take long, too: a runtime that hangs is waited for.
+const START: Duration = Duration::from_secs(8);
+
+/// How long to wait after the given number of failures in a row (1 after the first): 5 ms doubling to 25 ms for about a second,
+/// 200 ms for about ten, then doubling to 30 s.
 pub(super) fn delay(failures: u32) -> Duration {
     let doubled = |base: Duration, times: u32| base.saturating_mul(2_u32.saturating_pow(times.min(16)));
-    match failures.checked_sub(QUICK) {
-        None => doubled(Duration::from_millis(5), failures.saturating_sub(1)).min(QUICK_CAP),
-        Some(slow) => doubled(QUICK_CAP, slow).min(CAP),
+    match failures {
+        0..EAGER => doubled(Duration::from_millis(5), failures.saturating_sub(1)).min(EAGER_CAP),
+        EAGER..QUICK => QUICK_CAP,
+        _ => doubled(QUICK_CAP, failures - QUICK).min(CAP),
     }
 }
 
-/// Whether so many failures in a row are worth telling somebody: the first are how a pod starts.
-pub(super) fn is_worth_telling(failures: u32) -> bool {
-    failures >= QUICK
+/// Whether so many failures in a row, for so long, are worth telling somebody: the first are how a pod starts.
+pub(super) fn is_worth_telling(failures: u32, lasting: Duration) -> bool {
+    failures >= QUICK || failures > 0 && lasting >= START
 }
 
 #[cfg(test)]
@@ -33,9 +42,12 @@ mod tests {
     #[test]
     fn pauses_begin_short_and_are_bounded() {
         let millis = |failures| delay(failures).as_millis();
-        assert_eq!([1, 2, 3, 6, 7, 49].map(millis), [5, 10, 20, 160, 200, 200]);
         assert_eq!(
-            [50, 51, 52, 58, 1_000_000, u32::MAX].map(millis),
+            [1, 2, 3, 4, 39, 40, 84].map(millis),
+            [5, 10, 20, 25, 25, 200, 200]
+        );
+        assert_eq!(
+            [85, 86, 87, 93, 1_000_000, u32::MAX].map(millis),
             [200, 400, 800, 30_000, 30_000, 30_000]
         );
     }
@@ -43,10 +55,13 @@ mod tests {
     #[test]
     fn a_pod_that_starts_slowly_is_told_only_after_seconds() {
         let before: Duration = (1..QUICK).map(delay).sum();
-        assert!(!is_worth_telling(QUICK - 1) && is_worth_telling(QUICK));
-        assert!(
-            before > Duration::from_secs(8) && before < Duration::from_secs(15),
-            "{before:?}"
-        );
+        assert!(before > START && before < Duration::from_secs(15), "{before:?}");
+        assert!(!is_worth_telling(QUICK - 1, Duration::ZERO) && is_worth_telling(QUICK, Duration::ZERO));
+    }
+
+    #[test]
+    fn few_attempts_that_each_take_long_are_told_of_too() {
+        assert!(!is_worth_telling(1, Duration::from_secs(5)) && is_worth_telling(2, Duration::from_secs(10)));
+        assert!(!is_worth_telling(0, Duration::from_hours(1)));
     }
 }

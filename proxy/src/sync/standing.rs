@@ -4,7 +4,6 @@
 
 use super::attempt::Place;
 use super::pods::{Pod, Pods};
-use super::retry;
 use crate::backend::Held;
 use crate::condition::Verdict;
 use crate::index::{Index, LocalPod};
@@ -13,12 +12,11 @@ use api::rules_applied::Reason;
 
 impl Pods {
     /// The verdict on this node; `None`: nothing happened since the last one.
-    pub(super) fn verdict(&mut self) -> Option<Verdict> {
+    pub(super) fn verdict(&mut self, index: &Index) -> Option<Verdict> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let lasting = |pod: &&Pod| retry::is_worth_telling(pod.failures);
-        let mut failing = self.by_uid.values().filter(lasting);
+        let mut failing = self.by_uid.values().filter(|pod| pod.fails_lastingly());
         if let Some(why) = failing.find_map(|pod| pod.runtime_failure.as_deref()) {
             return Some(Verdict::of_the_node(Reason::NoRuntimeSocket, why));
         }
@@ -26,6 +24,7 @@ impl Pods {
         let said = |pod: &Pod| Some(format!("pod {}: {}", pod.name, pod.said.as_ref()?.note));
         let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
         wrong.sort_unstable();
+        wrong.extend(index.without_affinity().map(|(_, why)| why));
         Some(Verdict::of_the_pods(self.context.backend.name(), served, &wrong))
     }
 

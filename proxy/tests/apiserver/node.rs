@@ -20,7 +20,9 @@ use proxy::condition::{self, OwnPod};
 use proxy::metrics::Metrics;
 use proxy::sandbox::{self, Sandbox, SandboxSource};
 use proxy::sync::{self, Context, Telling};
+use proxy::watches::ServiceCidrs;
 use proxy::{events, state, watches};
+use rules::{Node, Settings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -33,19 +35,23 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NODE: &str = "node-a";
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:multus-service:multus-service-proxy";
 
-/// The namespaces the kubelet would have made, by pod UID.
+/// The namespaces the kubelet would have made.
 #[derive(Clone, Default)]
-pub(crate) struct Sandboxes(Arc<Mutex<BTreeMap<String, String>>>);
+pub(crate) struct Sandboxes {
+    by_uid: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Runtime handlers by sandbox, where it is not the usual one.
+    pub(crate) handlers: Arc<Mutex<BTreeMap<String, String>>>,
+}
 
 #[async_trait]
 impl SandboxSource for Sandboxes {
     async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
-        Ok(self.0.lock().unwrap().values().cloned().collect())
+        Ok(self.by_uid.lock().unwrap().values().cloned().collect())
     }
 
     async fn of_pod(&self, uid: &str) -> Result<Sandbox, sandbox::Error> {
         let id = self
-            .0
+            .by_uid
             .lock()
             .unwrap()
             .get(uid)
@@ -53,6 +59,13 @@ impl SandboxSource for Sandboxes {
             .ok_or(sandbox::Error::NotReady)?;
         Ok(Sandbox {
             netns: self.netns(&id).await?,
+            runtime_handler: self
+                .handlers
+                .lock()
+                .unwrap()
+                .get(&id)
+                .cloned()
+                .unwrap_or_default(),
             id,
         })
     }
@@ -132,14 +145,20 @@ impl Cluster {
             backend,
             earlier,
             telling,
-            rules::Settings::default(),
+            Settings {
+                node: Node {
+                    name: NODE.to_owned(),
+                    zone: None,
+                },
+                ..Settings::default()
+            },
         );
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
         let (_, questions) = state::endpoint();
         let driver = {
             let (health, shutdown) = (health.clone(), shutdown.clone());
             tokio::spawn(async move {
-                let updates = watches::updates(&client, NODE);
+                let updates = watches::updates(&client, NODE, ServiceCidrs::Watched);
                 let own = OwnPod {
                     namespace: own.namespace().unwrap_or_default(),
                     name: own.name_any(),
@@ -197,15 +216,31 @@ impl Cluster {
 
     /// A pod of this node that Multus attached, as its Pod object and its namespace.
     pub(crate) async fn attached_pod(&mut self, host: u8, status: &str) -> Result<Pod> {
+        self.attached_pod_with(host, status, json!({}), "").await
+    }
+
+    /// The same with labels, run by a certain handler of the runtime.
+    pub(crate) async fn attached_pod_with(
+        &mut self,
+        host: u8,
+        status: &str,
+        labels: Value,
+        handler: &str,
+    ) -> Result<Pod> {
         let pod = self.bed.pod(host);
+        let handlers = &self.sandboxes.handlers;
+        handlers
+            .lock()
+            .unwrap()
+            .insert(pod.netns.clone(), handler.to_owned());
         let manifest = json!({
-            "metadata": {"name": format!("client-{host}"), "annotations": {"k8s.v1.cni.cncf.io/network-status": status}},
+            "metadata": {"name": format!("client-{host}"), "labels": labels, "annotations": {"k8s.v1.cni.cncf.io/network-status": status}},
             "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "none"}]},
         });
         let api: Api<v1::Pod> = Api::namespaced(self.admin.clone(), &self.namespace);
         let created = create(api, &object(manifest)).await?;
         self.sandboxes
-            .0
+            .by_uid
             .lock()
             .unwrap()
             .insert(created.uid().context("uid")?, pod.netns.clone());

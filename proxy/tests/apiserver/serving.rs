@@ -119,6 +119,16 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
     let _garbage = cluster.attached_pod(8, "{{{").await?;
     let liar_status = cluster.status(99);
     let _liar = cluster.attached_pod(9, &liar_status).await?;
+    // Rules would not reach their packets.
+    let sandboxed_status = cluster.status(10);
+    let sandboxed = cluster
+        .attached_pod_with(10, &sandboxed_status, json!({}), "kata-qemu")
+        .await?;
+    let machine_status = cluster.status(11);
+    let machine = json!({"kubevirt.io": "virt-launcher"});
+    let _machine = cluster
+        .attached_pod_with(11, &machine_status, machine, "")
+        .await?;
     let client = cluster.attached_pod(7, &status).await?;
     let server = cluster.bed.pod(2);
     let _server = Server::start(&server);
@@ -134,7 +144,7 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
     let mut told = BTreeSet::new();
     let began = Instant::now();
-    while told.len() < 2 && began.elapsed() < 3 * PATIENCE {
+    while told.len() < 4 && began.elapsed() < 3 * PATIENCE {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let listed = events.list(&ListParams::default()).await?;
         let of_pod = |event: &Event| Some((event.regarding.as_ref()?.name.clone()?, event.reason.clone()?));
@@ -143,11 +153,17 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
     let want = [
         ("client-8", "MalformedNetworkStatus"),
         ("client-9", "ServiceRulesNotApplied"),
+        ("client-10", "ServiceRulesNotApplied"),
+        ("client-11", "ServiceRulesIncomplete"),
     ];
     assert_eq!(
         told,
         want.map(|(pod, reason)| (pod.to_owned(), reason.to_owned()))
             .into()
+    );
+    assert!(
+        !sandboxed.state().contains("proto 77"),
+        "nothing is written there"
     );
     proxy.stop().await
 }

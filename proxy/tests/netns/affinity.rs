@@ -1,10 +1,16 @@
 //! Session affinity: a client stays with its endpoint.
 
-use super::case::{Case, for_every_backend_and_family};
+use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
 use super::cluster::Service;
 use super::scene::Scene;
+use proxy::args::BackendChoice;
+use proxy::backend::choice::choose;
+use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 for_every_backend_and_family![
@@ -12,6 +18,8 @@ for_every_backend_and_family![
     a_client_whose_endpoint_went_gets_another_and_stays_there,
     affinity_is_switched_on_and_off_while_flows_run,
 ];
+
+for_every_backend![a_node_that_cannot_keep_clients_balances_them];
 
 fn sticky(hosts: &[u8], seconds: u32) -> Service {
     let mut service = Service::new("sticky", 10).ready(hosts);
@@ -84,4 +92,54 @@ fn affinity_is_switched_on_and_off_while_flows_run(case: Case) {
         scene.sync_to(&[&sticky(&[2, 3, 4], 60)]);
         assert_eq!(scene.hosts(Tcp, at).len(), 1);
     }
+}
+
+fn a_node_that_cannot_keep_clients_balances_them(kind: Kind) {
+    let family = Family::V4;
+    let mut scene = Scene::new(Case { kind, family }, &[2, 3, 4]);
+    scene.settings.lacks_affinity = true;
+    let service = sticky(&[2, 3, 4], 600);
+    scene.sync_to(&[&service]);
+    assert_eq!(scene.hosts(Tcp, scene.at(&service, 80)), [2, 3, 4]);
+    assert!(!scene.client.state().contains("recent"));
+}
+
+/// Set where the programs of iptables cannot find the match, as where the kernel does not have it.
+const WITHOUT_RECENT: (&str, &str) = ("XTABLES_LIBDIR", "MSP_TEST_WITHOUT_RECENT");
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn the_lack_of_one_match_costs_affinity_and_not_the_backend() {
+    if std::env::var_os(WITHOUT_RECENT.1).is_some() {
+        let backend = choose(BackendChoice::IpTables).unwrap();
+        assert_eq!(
+            (backend.name(), backend.keeps_affinity()),
+            ("iptables-nft", false)
+        );
+        return;
+    }
+    assert!(choose(BackendChoice::IpTables).unwrap().keeps_affinity());
+    let found = Command::new("find")
+        .args(["/usr/lib", "-name", "libxt_recent.so"])
+        .output()
+        .unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    let libraries = Path::new(found.lines().next().unwrap()).parent().unwrap();
+    let others = tempfile::tempdir().unwrap();
+    for library in std::fs::read_dir(libraries).unwrap() {
+        let library = library.unwrap();
+        if library.file_name() != "libxt_recent.so" {
+            symlink(library.path(), others.path().join(library.file_name())).unwrap();
+        }
+    }
+    // Another process, for the environment is everybody's.
+    let name = "affinity::the_lack_of_one_match_costs_affinity_and_not_the_backend";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", name])
+        .env(WITHOUT_RECENT.0, others.path())
+        .env(WITHOUT_RECENT.1, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

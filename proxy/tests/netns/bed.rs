@@ -75,6 +75,11 @@ impl Bed {
         format!("{}n", self.name)
     }
 
+    /// The namespace of the node.
+    pub(crate) fn open_node(&self) -> Netns {
+        Netns::open(&PathBuf::from(format!("/run/netns/{}", self.node()))).unwrap()
+    }
+
     /// Adds a pod. `host` is the last part of its addresses.
     pub(crate) fn pod(&mut self, host: u8) -> Pod {
         let mut pod = Pod {

@@ -3,7 +3,7 @@
 use super::bed::{Pod, address};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{Family, Plan, PodRules, Protocol};
+use rules::{Family, Plan, PodRules, Protocol, Settings};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,6 +32,8 @@ pub(crate) struct Service {
 pub(crate) struct Endpoint {
     pub(crate) host: u8,
     pub(crate) object: Value,
+    /// Number of the network of its address, if it is not the Service's.
+    pub(crate) network: Option<u8>,
 }
 
 /// An endpoint with these conditions.
@@ -39,6 +41,7 @@ pub(crate) fn endpoint(host: u8, conditions: &Value) -> Endpoint {
     Endpoint {
         host,
         object: json!({"conditions": conditions}),
+        network: None,
     }
 }
 
@@ -139,7 +142,11 @@ impl Service {
             .iter()
             .map(|endpoint| {
                 let mut object = endpoint.object.clone();
-                object["addresses"] = json!([address(self.network, family, endpoint.host)]);
+                object["addresses"] = json!([address(
+                    endpoint.network.unwrap_or(self.network),
+                    family,
+                    endpoint.host
+                )]);
                 object
             })
             .collect();
@@ -169,9 +176,14 @@ fn word(protocol: Protocol) -> String {
 
 /// What `client` must hold for these Services, and what it does not get.
 pub(crate) fn plan(client: &Pod, services: &[Service]) -> Plan {
+    plan_with(&Settings::default(), client, services)
+}
+
+/// The same on a certain node.
+pub(crate) fn plan_with(settings: &Settings, client: &Pod, services: &[Service]) -> Plan {
     let objects: Vec<_> = services.iter().map(Service::object).collect();
     let slices: Vec<_> = services.iter().flat_map(Service::slice_objects).collect();
-    rules::plan(&rules::Settings::default(), &objects, &slices, &client.status)
+    rules::plan(settings, &objects, &slices, &client.status)
 }
 
 /// What `client` must hold for these Services, which are all served in full.

@@ -162,7 +162,11 @@ impl ServiceShape {
         if let Some(zone) = shape.zone {
             object["hints"] = json!({"forZones": [{"name": zone}]});
         }
-        Endpoint { host, object }
+        Endpoint {
+            host,
+            object,
+            network: None,
+        }
     }
 }
 

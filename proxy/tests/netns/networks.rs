@@ -5,6 +5,9 @@ use super::case::{Case, for_every_backend_and_family};
 use super::cluster::{Service, plan};
 use super::probe::Outcome;
 use super::scene::Scene;
+use super::wire::Capture;
+use api::network_status::NetworkStatus;
+use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 
 for_every_backend_and_family![
@@ -12,6 +15,7 @@ for_every_backend_and_family![
     services_with_one_port_on_two_networks_each_go_by_their_own_network,
     a_service_on_a_network_the_pod_is_not_on_is_not_touched,
     of_two_attachments_to_one_network_the_first_is_used_and_that_is_said,
+    an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other,
 ];
 
 fn many_services_on_one_network_each_reach_their_own_endpoints(case: Case) {
@@ -100,4 +104,39 @@ fn of_two_attachments_to_one_network_the_first_is_used_and_that_is_said(case: Ca
         said.contains("2 interfaces") && said.contains("\"net1\""),
         "{said}"
     );
+}
+
+fn an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let (other, flush) = match case.family {
+        Family::V4 => (Family::V6, "ip -6 addr flush dev net1"),
+        Family::V6 => (Family::V4, "ip -4 addr flush dev net1"),
+    };
+    scene.client.sh(flush);
+    let is_on_net1 = |status: &&mut NetworkStatus| status.interface == "net1";
+    let net1 = scene.client.status.iter_mut().find(is_on_net1).unwrap();
+    net1.addresses
+        .retain(|address| Family::of(*address) == case.family);
+    let web = Service::new("web", 10).ready(&[2]);
+    let capture = Capture::start(&scene.client);
+    scene.sync_to(&[&web]);
+    for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+        assert_eq!(scene.ask(protocol, scene.at(&web, port)).host(), 2);
+        assert_eq!(scene.ask(protocol, web.at(other, port)), Outcome::Refused);
+    }
+    let said = plan(&scene.client, &scene.services).shortcomings;
+    let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+    assert!(
+        said.len() == 1 && said[0].contains(&format!("has an {other} address")),
+        "{said:?}"
+    );
+    // A layer-2 attachment has no address at all.
+    scene.client.sh("ip addr flush dev net1");
+    let net1 = scene.client.status.iter_mut().find(is_on_net1).unwrap();
+    net1.addresses.clear();
+    scene.sync();
+    for family in Family::ALL {
+        assert_eq!(scene.ask(Tcp, web.at(family, 80)), Outcome::Refused);
+        assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
+    }
 }

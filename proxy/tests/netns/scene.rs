@@ -2,11 +2,11 @@
 
 use super::bed::{Bed, Pod, address};
 use super::case::{Case, Kind};
-use super::cluster::{Service, plan};
+use super::cluster::{Service, plan_with};
 use super::probe::{Answer, Outcome, Server, ask_often, hosts, question};
 use proxy::apply::Applied;
 use proxy::backend::Held;
-use rules::{Family, PodRules, Protocol};
+use rules::{Family, PodRules, Protocol, Settings};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +22,8 @@ pub(crate) struct Scene {
     pub(crate) kind: Kind,
     pub(crate) family: Family,
     pub(crate) services: Vec<Service>,
+    /// Of the client's node.
+    pub(crate) settings: Settings,
     held: Held<PodRules>,
 }
 
@@ -37,6 +39,7 @@ impl Scene {
             kind: case.kind,
             family: case.family,
             services: Vec::new(),
+            settings: Settings::default(),
             held: Held::Nothing,
         };
         for host in servers {
@@ -53,7 +56,7 @@ impl Scene {
 
     /// Brings the client to what the Services say, as the proxy does after a change.
     pub(crate) fn sync(&mut self) -> Applied {
-        let plan = plan(&self.client, &self.services);
+        let plan = plan_with(&self.settings, &self.client, &self.services);
         let applied = self.client.apply(self.kind, &self.held, &plan.rules);
         assert_eq!(applied.conntrack, None);
         self.held = Held::Exactly(applied.rules.clone());

@@ -88,5 +88,6 @@ fn everything(client: &Pod, rules: &PodRules) -> Wanted {
     Wanted {
         rules: rules.clone(),
         addresses: addresses.copied().collect(),
+        foreign_routes: None,
     }
 }

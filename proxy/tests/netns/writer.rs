@@ -21,6 +21,7 @@ impl Pod {
         let wanted = Wanted {
             rules: rules.clone(),
             addresses: addresses.copied().collect(),
+            foreign_routes: None,
         };
         self.run(|| apply(kind.backend().as_ref(), held, &wanted))
     }

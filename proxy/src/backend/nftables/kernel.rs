@@ -8,6 +8,8 @@ use super::read::{Found, FoundChain, FoundSet, clients_to_forget};
 use super::statement::{Statement, delete_elements};
 use crate::backend::Error;
 use crate::netlink::{BatchError, Netlink};
+use crate::netns::spawn_at_home;
+use crate::tampering;
 use api::names::NFT_TABLE;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_netfilter::nftables::{
@@ -25,7 +27,6 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 /// `NFNL_SUBSYS_NFTABLES`: which subsystem a batch is for.
 const SUBSYSTEM: u16 = 10;
@@ -65,13 +66,15 @@ impl Kernel {
         *flags |= NLM_F_ACK;
         messages.push(control(ControlMessage::BatchEnd));
         let changed = self.netlink().change_together(&messages);
-        changed.map_err(|BatchError { index, source }| {
-            let at = index.and_then(|index| describe(&messages[index].0));
-            Error::Kernel {
-                action: at.unwrap_or_else(|| "commit a transaction".to_owned()),
-                source,
-            }
-        })
+        changed
+            .map(|()| tampering::committed())
+            .map_err(|BatchError { index, source }| {
+                let at = index.and_then(|index| describe(&messages[index].0));
+                Error::Kernel {
+                    action: at.unwrap_or_else(|| "commit a transaction".to_owned()),
+                    source,
+                }
+            })
     }
 
     /// Whether there is a table of our name.
@@ -272,8 +275,7 @@ impl Kernel {
 /// that is nobody's time but this thread's. A socket keeps its namespace alive until then.
 static CLOSING: LazyLock<Option<SyncSender<Messages>>> = LazyLock::new(|| {
     let (sender, receiver) = sync_channel(64);
-    let thread = thread::Builder::new().name("netlink-close".to_owned());
-    let started = thread.spawn(move || receiver.into_iter().for_each(drop));
+    let started = spawn_at_home("netlink-close", move || receiver.into_iter().for_each(drop));
     started.is_ok().then_some(sender)
 });
 

@@ -56,6 +56,8 @@ pub(super) struct PodSandbox {
     /// Nanoseconds since 1970.
     #[prost(int64, tag = "4")]
     pub(super) created_at: i64,
+    #[prost(string, tag = "7")]
+    pub(super) runtime_handler: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

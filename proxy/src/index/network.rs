@@ -1,0 +1,107 @@
+//! `Network`: the rules of one network, planned Service by Service, so that a change costs what changed.
+//!
+//! Pure. When several Services claim one ClusterIP the first by name has it; the others are named with the reason.
+
+use rules::{NetworkRules, NotServed, ObjectName, ServicePlan, Unserved, VipRules};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+type Vips = BTreeMap<IpAddr, Arc<VipRules>>;
+
+/// What the Services of one network ask for.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    /// What every pod on it gets.
+    pub(super) rules: Arc<NetworkRules>,
+    wanted: BTreeMap<ObjectName, Vips>,
+    claims: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    /// ClusterIPs that several claim.
+    contested: BTreeSet<IpAddr>,
+    /// What nobody is served, by Service; of the others nothing.
+    unserved: BTreeMap<ObjectName, Vec<Unserved>>,
+}
+
+impl Network {
+    /// Whether no Service is on it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Takes what a Service asks for now, `None` when it is on this network no more; says whether the rules are different.
+    pub(super) fn set(&mut self, service: &ObjectName, plan: Option<ServicePlan>) -> bool {
+        let before = self.wanted.remove(service).unwrap_or_default();
+        self.unserved.remove(service);
+        for vip in before.keys() {
+            self.withdraw(*vip, service);
+        }
+        let mut touched: BTreeSet<IpAddr> = before.into_keys().collect();
+        if let Some(ServicePlan { vips, unserved }) = plan {
+            for vip in vips.keys() {
+                self.claims.entry(*vip).or_default().insert(service.clone());
+            }
+            touched.extend(vips.keys());
+            self.wanted.insert(service.clone(), vips);
+            if !unserved.is_empty() {
+                self.unserved.insert(service.clone(), unserved);
+            }
+        }
+        let mut differs = false;
+        for vip in touched {
+            differs |= self.settle(vip);
+        }
+        differs
+    }
+
+    /// What nobody is served.
+    pub(super) fn unserved(&self) -> impl Iterator<Item = Unserved> {
+        let contested = self.contested.iter().flat_map(|vip| {
+            let mut claimants = self.claims[vip].iter();
+            let keeper = claimants.next();
+            claimants
+                .zip(std::iter::repeat(keeper))
+                .filter_map(|(service, keeper)| {
+                    Some(Unserved::Service {
+                        service: service.clone(),
+                        why: NotServed::VipTaken {
+                            vip: *vip,
+                            other: keeper?.clone(),
+                        },
+                    })
+                })
+        });
+        self.unserved.values().flatten().cloned().chain(contested)
+    }
+
+    fn withdraw(&mut self, vip: IpAddr, service: &ObjectName) {
+        if let Some(claimants) = self.claims.get_mut(&vip) {
+            claimants.remove(service);
+            if claimants.is_empty() {
+                self.claims.remove(&vip);
+            }
+        }
+    }
+
+    /// Gives a ClusterIP to whom it belongs now, and says whether that is different.
+    fn settle(&mut self, vip: IpAddr) -> bool {
+        let claimants = self.claims.get(&vip);
+        if claimants.is_some_and(|claimants| claimants.len() > 1) {
+            self.contested.insert(vip);
+        } else {
+            self.contested.remove(&vip);
+        }
+        let keeper = claimants.and_then(BTreeSet::first);
+        let wanted = keeper.and_then(|keeper| self.wanted.get(keeper)?.get(&vip));
+        if self.rules.vips.get(&vip) == wanted {
+            return false;
+        }
+        let wanted = wanted.cloned();
+        // Pods hold the rules as they were.
+        let vips = &mut Arc::make_mut(&mut self.rules).vips;
+        match wanted {
+            Some(rules) => _ = vips.insert(vip, rules),
+            None => _ = vips.remove(&vip),
+        }
+        true
+    }
+}

@@ -1,0 +1,155 @@
+//! A thousand pods that come and go: afterwards the proxy holds what it held before, and no dead pod's namespace.
+//!
+//! The driver is real and so are the namespaces; cluster and container runtime are scripted, since no cluster on one machine starts a
+//! thousand pods in seconds. The same on a real cluster, with fewer pods, is in e2e/tests/soak.rs.
+
+use super::bed::Bed;
+use super::case::Kind;
+use super::cluster::Service;
+use super::crowd::{self, Crowd};
+use super::driver::{Driver, Runtime, uid, until, until_gone};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+const ROUNDS: usize = 10;
+const PODS: usize = 100;
+
+/// What a process may keep more than after its first round, when caches and pools have filled up.
+const MORE_DESCRIPTORS: usize = 2;
+const MORE_THREADS: usize = 2;
+const MORE_MEMORY_KIB: usize = 8 << 10;
+
+/// What this process holds.
+#[derive(Clone, Copy, Debug)]
+struct Resources {
+    descriptors: usize,
+    /// Those of the descriptors that are sockets.
+    sockets: usize,
+    threads: usize,
+    memory_kib: usize,
+}
+
+impl Resources {
+    fn now() -> Self {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links: Vec<_> = links
+            .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+            .collect();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Self {
+            descriptors: links.len(),
+            sockets: links
+                .iter()
+                .filter(|link| link.to_string_lossy().starts_with("socket:"))
+                .count(),
+            threads: number("Threads:"),
+            memory_kib: number("VmRSS:"),
+        }
+    }
+}
+
+/// A round: pods come while Services change, and go in every order that a node knows.
+fn round(bed: &Bed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
+    let crowd = Crowd::new(&bed.node(), number, PODS);
+    // Some are gone before they can be served.
+    let early: Vec<_> = crowd.pods().step_by(7).collect();
+    crowd::delete(&early);
+    for (n, (pod, object)) in crowd.pods().enumerate() {
+        driver.pod(object);
+        runtime.ready_in(uid(object), &pod.netns);
+        if n % 10 == 0 {
+            let host = u8::try_from(n / 10).unwrap() + 2;
+            driver.service(&Service::new("s10", 10).ready(&[2, host]));
+        }
+    }
+    until("all that are left are served", || {
+        let state = driver.state();
+        let pods = state["pods"].as_array().into_iter().flatten();
+        pods.filter(|pod| pod["progress"] == "Applied").count() == PODS - early.len()
+    });
+    // The API server may know before the runtime, or long after it.
+    let left: Vec<_> = crowd
+        .pods()
+        .enumerate()
+        .filter(|(n, _)| n % 7 != 0)
+        .map(|(_, pod)| pod)
+        .collect();
+    let (first, second) = left.split_at(left.len() / 2);
+    crowd::delete(first);
+    driver.service(&Service::new("s10", 10).ready(&[3]));
+    for (_, object) in crowd.pods() {
+        runtime.remove(uid(object));
+        driver.delete_pod(object);
+    }
+    crowd::delete(second);
+    until_gone(|| crowd.is_gone(bed));
+    until("nothing is known of them", || {
+        driver.state()["pods"].as_array().is_some_and(Vec::is_empty)
+    });
+}
+
+/// In a process of its own, so that what it holds is the driver's. Does nothing unless the other test starts it.
+#[test]
+#[ignore = "started by a_thousand_pods_leave_nothing_behind"]
+fn alone() {
+    if std::env::var_os(ALONE).is_none() {
+        return;
+    }
+    let (bed, runtime) = (Bed::new(), Runtime::new());
+    let services: Vec<_> = (10..30)
+        .map(|n| Service::new(&format!("s{n}"), n).ready(&[2, 3]))
+        .collect();
+    let driver = Driver::start(
+        &runtime,
+        Kind::Nftables,
+        &services.iter().collect::<Vec<_>>(),
+        &[],
+    );
+    until("ready", || driver.is_ready());
+    round(&bed, 0, &runtime, &driver);
+    let before = Resources::now();
+    for number in 1..ROUNDS {
+        let began = Instant::now();
+        round(&bed, number, &runtime, &driver);
+        println!("round {number}: {:?}, {:?}", began.elapsed(), Resources::now());
+    }
+    let mut after = Resources::now();
+    let settled = || {
+        after = Resources::now();
+        after.descriptors <= before.descriptors + MORE_DESCRIPTORS
+            && after.sockets <= before.sockets
+            && after.threads <= before.threads + MORE_THREADS
+    };
+    until("descriptors, sockets and threads are as few as before", settled);
+    println!("before {before:?}, after {after:?}");
+    assert!(
+        after.memory_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        "{before:?} {after:?}"
+    );
+}
+
+const ALONE: &str = "MSP_CHURN_ALONE";
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_thousand_pods_leave_nothing_behind() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "churn::alone", "--ignored", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let (said, cried) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("{said}");
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{cried}"
+    );
+}
