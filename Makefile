@@ -9,6 +9,9 @@ export CARGO_TARGET_DIR ?= $(MULTUS_SERVICE_CACHE)/target
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX := $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+
 .PHONY: help
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +37,24 @@ images: ## Build the images of operator, controller and proxy
 	cargo run --quiet --locked -p e2e --bin images
 
 .PHONY: manifests
-manifests: ## Write the generated files again: the CRD in config/crd
+manifests: ## Write the generated files again: the CRD in config/crd, the API reference in docs
 	cargo run --quiet --locked -p operator -- crd > config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new
 	mv config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml
+	cargo run --quiet --locked -p operator -- api-reference > docs/api.md.new
+	mv docs/api.md.new docs/api.md
+
+.PHONY: bundle
+bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z for another version than olm/release.yaml says
+	$(if $(VERSION),sed -i 's/^version: .*/version: $(VERSION)/' olm/release.yaml)
+	cargo run --quiet --locked -p olm -- bundle
+	cargo run --quiet --locked -p olm -- catalog
+
+.PHONY: release
+release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root)
+	PATH="$(dir $(CARGO_CYCLONEDX)):$$PATH" cargo run --quiet --locked -p e2e --bin release -- $(VERSION)
+
+$(CARGO_CYCLONEDX):
+	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 
 .PHONY: lint
 lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences and sources of dependencies
@@ -66,6 +84,10 @@ test-apiserver: ## Controller and operator on a real kube-apiserver
 .PHONY: soak
 soak: ## Churn of pods, Services and endpoints under load on the cluster, for SOAK_MINUTES (30); no part of `make test` (root)
 	cargo test --locked --workspace --test soak -- --ignored --nocapture
+
+.PHONY: walk
+walk: ## A random walk of the operator through 1,000 valid configurations on a real kube-apiserver (half an hour)
+	WALK_STEPS=1000 cargo test --locked --workspace --test apiserver -- --ignored --nocapture walk
 
 .PHONY: test-e2e
 test-e2e: ## The whole system on the two-node cluster (root)

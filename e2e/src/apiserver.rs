@@ -50,7 +50,7 @@ use crate::{command, control_plane};
 use keeper::{Folder, Process};
 
 mod clients;
-mod keeper;
+pub(crate) mod keeper;
 
 const READY: Duration = Duration::from_mins(1);
 /// Another program may take a free port between our look and the server's bind.

@@ -50,7 +50,10 @@ mod status;
 mod up;
 
 pub use down::down;
-pub use restart::{reboot, restart, restart_kubelet, restart_runtime};
+pub use node::static_pods;
+pub use restart::{
+    Paused, pause, pause_runtime, reboot, restart, restart_kubelet, restart_runtime, stop_sandbox,
+};
 pub use runtime::Runtime;
 pub use status::{Line, status};
 pub use up::{UpOptions, up};

@@ -8,6 +8,7 @@ mod base;
 mod builder;
 mod context;
 mod product;
+pub mod release;
 
 use crate::{command, debian, tools};
 use anyhow::Result;
@@ -16,7 +17,7 @@ use context::Context;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use product::product_images;
+pub use product::{product_images, release_images};
 
 /// Debian packages that building images takes.
 const PACKAGES: &[&str] = &["mmdebstrap", "buildah", "gcc", "libc6-dev"];

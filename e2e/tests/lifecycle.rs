@@ -3,13 +3,21 @@
 //!
 //! The tests share one cluster and one installation and run one at a time, in the order of their names.
 
+#[path = "lifecycle/discovery.rs"]
+mod discovery;
+#[path = "lifecycle/hanging.rs"]
+mod hanging;
+#[path = "lifecycle/privileges.rs"]
+mod privileges;
 #[path = "lifecycle/proxy.rs"]
 mod proxy;
+#[path = "lifecycle/upgrade.rs"]
+mod upgrade;
 
 use anyhow::{Result, ensure};
 use api::names::{NAMESPACE, PROXY};
 use e2e::audit::{Log, service_account};
-use e2e::demo::{installed, scenario};
+use e2e::demo::{install, installed, scenario};
 use e2e::traffic::Traffic;
 use e2e::{cluster, wait};
 use proxy::Proxy;
@@ -140,6 +148,70 @@ fn d_no_connection_notices_what_happens_to_the_proxy() -> Result<()> {
     println!("container runtime restarted");
     proxy::set_backend("Auto")?;
     println!("rolled back");
+
+    let report = traffic.stop()?;
+    println!("{report}");
+    ensure!(report.attempts > 1000 && report.failed == 0, "{report}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn e_pods_are_found_on_both_runtimes() -> Result<()> {
+    installed()?;
+    discovery::pods_are_found("node1")?;
+    discovery::pods_are_found("node2")
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn f_a_runtime_that_hangs_is_said_and_holds_up_nobody_who_does_not_need_it() -> Result<()> {
+    installed()?;
+    hanging::a_runtime_that_hangs(&scenario::client()?)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn g_no_connection_notices_that_the_apiserver_is_away() -> Result<()> {
+    installed()?;
+    hanging::an_apiserver_that_is_away(&scenario::client()?)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn h_it_may_do_what_is_documented_and_nothing_else() -> Result<()> {
+    installed()?;
+    for node in ["node1", "node2"] {
+        let proxy = Proxy::on(node)?;
+        privileges::are_as_documented(&proxy)?;
+        privileges::nothing_is_written_to_a_disk(&proxy)?;
+        privileges::it_listens_for_health_alone(&proxy)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
+    let narrator = installed()?;
+    let before = upgrade::State::now()?;
+    let objects = upgrade::objects()?;
+    let client = scenario::client()?;
+    let traffic = Traffic::start(&client, SocketAddr::new(scenario::cluster_ip("web")?, 80), 200)?;
+
+    let steps = upgrade::follow("0.2.0-test", || install::operator_of(narrator, "0.2.0-test"))?;
+    upgrade::ensure_in_order(&before, &steps, "0.2.0-test")?;
+    ensure!(
+        upgrade::objects()? == objects,
+        "the upgrade left something, or took something"
+    );
+    let version = before.observed.clone();
+    let steps = upgrade::follow(&version, || install::operator(narrator))?;
+    ensure!(steps.last() == Some(&before), "after the downgrade: {steps:#?}");
+    ensure!(
+        upgrade::objects()? == objects,
+        "the downgrade left something, or took something"
+    );
 
     let report = traffic.stop()?;
     println!("{report}");

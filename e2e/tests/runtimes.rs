@@ -1,5 +1,14 @@
 //! The Service on nodes with the other runtimes: the default is containerd 1.6 beside CRI-O.
 
+#[path = "lifecycle/discovery.rs"]
+mod discovery;
+#[path = "lifecycle/proxy.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of the life cycle, which use more of it"
+)]
+mod proxy;
+
 use anyhow::{Result, ensure};
 use e2e::cluster::{self, Runtime, UpOptions};
 use e2e::demo::{installed, proof};
@@ -22,5 +31,6 @@ fn containerd_2_serves_a_node() -> Result<()> {
     );
     proof::slices_hold_second_network_addresses(narrator)?;
     proof::both_servers_answer_over_net1(narrator)?;
-    proof::readiness_is_followed(narrator)
+    proof::readiness_is_followed(narrator)?;
+    discovery::pods_are_found("node1")
 }

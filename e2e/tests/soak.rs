@@ -1,6 +1,8 @@
 //! Churn of pods, Services and endpoints on the two-node cluster, under load, for as long as `SOAK_MINUTES` says (30 by default):
 //! no connection of somebody else fails, and afterwards everything is as it was.
 
+#[path = "lifecycle/latency.rs"]
+mod latency;
 #[path = "lifecycle/proxy.rs"]
 #[expect(
     dead_code,
@@ -18,6 +20,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NODES: [&str; 2] = ["node1", "node2"];
+/// Pods of the crowd.
+const CROWD: usize = 50;
+
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A process may keep a little more than at its start: allocators and thread pools fill up once.
@@ -58,6 +63,7 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
     let traffic = Traffic::start(&client, vip, 50)?;
     let (began, mut rounds) = (Instant::now(), 0);
+    crowd()?;
     while began.elapsed() < Duration::from_secs(60 * minutes) {
         rounds += 1;
         round(rounds)?;
@@ -65,6 +71,7 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     }
     let report = traffic.stop()?;
     println!("{rounds} rounds\n{report}");
+    latency::report("demo/churn-")?;
 
     let mut wrong = Vec::new();
     if report.failed > 0 {
@@ -101,10 +108,56 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     Ok(())
 }
 
+/// As many pods at once as two nodes carry beside all else, all served, and gone again.
+fn crowd() -> Result<()> {
+    let manifest = manifest();
+    cluster::kubectl(&["apply", "-f", &manifest])?;
+    let kubectl = |args: &[&str]| cluster::kubectl(&[&["-n", scenario::NAMESPACE], args].concat());
+    kubectl(&["scale", "deployment/churn", &format!("--replicas={CROWD}")])?;
+    kubectl(&["rollout", "status", "deployment/churn", "--timeout=300s"])?;
+    wait::until(PATIENCE, "each pod of the crowd to have its rules", || {
+        let mut applied = 0;
+        for node in NODES {
+            let state = Proxy::on(node)?.state()?;
+            let pods = state["pods"].as_array().into_iter().flatten();
+            let of_it = pods.filter(|pod| {
+                pod["pod"]
+                    .as_str()
+                    .is_some_and(|name| name.starts_with("demo/churn-"))
+            });
+            applied += of_it.filter(|pod| pod["progress"] == "Applied").count();
+        }
+        Ok(applied == CROWD)
+    })?;
+    println!("{CROWD} pods are served");
+    cluster::kubectl(&["delete", "-f", &manifest, "--timeout=180s"])?;
+    none_left()
+}
+
+fn manifest() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/soak/churn.yaml");
+    path.display().to_string()
+}
+
+fn none_left() -> Result<()> {
+    let list = [
+        "-n",
+        scenario::NAMESPACE,
+        "get",
+        "pods",
+        "-l",
+        "app=churn",
+        "-o",
+        "name",
+    ];
+    wait::until(PATIENCE, "the churned pods to be gone", || {
+        Ok(cluster::kubectl(&list)?.trim().is_empty())
+    })
+}
+
 /// Pods come, go and move; a Service comes, changes its port, loses its label, gets it back, and goes.
 fn round(number: u64) -> Result<()> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/soak/churn.yaml");
-    let manifest = manifest.display().to_string();
+    let manifest = manifest();
     let kubectl = |args: &[&str]| cluster::kubectl(&[&["-n", scenario::NAMESPACE], args].concat());
     cluster::kubectl(&["apply", "-f", &manifest])?;
     kubectl(&["rollout", "status", "deployment/churn", "--timeout=120s"])?;
@@ -137,11 +190,7 @@ fn round(number: u64) -> Result<()> {
     kubectl(&["scale", "deployment/churn", "--replicas=4"])?;
     kubectl(&["delete", "pods", "-l", "app=churn", "--grace-period=0", "--force"])?;
     cluster::kubectl(&["delete", "-f", &manifest, "--timeout=120s"])?;
-    wait::until(PATIENCE, "the churned pods to be gone", || {
-        Ok(kubectl(&["get", "pods", "-l", "app=churn", "-o", "name"])?
-            .trim()
-            .is_empty())
-    })?;
+    none_left()?;
     wait::until(PATIENCE, "the churned Service to be gone", || {
         Ok(!rules_of(&client)?.contains(&vip))
     })

@@ -18,7 +18,7 @@ use crate::command;
 const TICK: Duration = Duration::from_millis(50);
 
 /// A process that ends with this value, and with this process.
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     log: PathBuf,
     ended: Arc<Mutex<Option<ExitStatus>>>,
@@ -28,7 +28,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `program`; its output goes to `log`.
-    pub(super) fn spawn(name: String, program: PathBuf, args: Vec<String>, log: PathBuf) -> Result<Self> {
+    pub(crate) fn spawn(name: String, program: PathBuf, args: Vec<String>, log: PathBuf) -> Result<Self> {
         let ended = Arc::new(Mutex::new(None));
         let (stop, stopped) = mpsc::channel();
         let (started, start) = mpsc::channel();
@@ -53,12 +53,12 @@ impl Process {
     }
 
     /// The program's file name.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether the process has ended by itself.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -66,7 +66,7 @@ impl Process {
     }
 
     /// How it ended, with its last words.
-    pub(super) fn obituary(&self) -> String {
+    pub(crate) fn obituary(&self) -> String {
         let status = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let status = status.map_or_else(|| "is running".to_owned(), |status| format!("ended ({status})"));
         format!("{} {status}; {}", self.name, command::tail(&self.log, 15))

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -59,10 +59,21 @@ pub(super) fn plan(node: Node, choices: &Choices, tools: &ToolDir) -> Result<Pla
     })
 }
 
+/// Where the kubelet of a node looks for static pods, as the node sees it and this machine.
+pub fn static_pods(node: &str) -> Result<PathBuf> {
+    let node = Node::named(node).with_context(|| format!("there is no node {node:?}"))?;
+    Ok(static_pods_of(node))
+}
+
+fn static_pods_of(node: Node) -> PathBuf {
+    node.dir().join("static-pods")
+}
+
 /// Writes what the node's programs read, and says whether anything changed.
 pub(super) fn prepare(node: Node, choices: &Choices, tools: &ToolDir) -> Result<bool> {
     let dir = node.dir();
     let etc = dir.join("etc");
+    fs::create_dir_all(static_pods_of(node))?;
     let mut changed = false;
     for ConfigFile {
         name,
@@ -142,6 +153,8 @@ failSwapOn: false
 clusterDNS: [{dns}]
 clusterDomain: cluster.local
 resolvConf: {resolv}
+staticPodPath: {static_pods}
+fileCheckFrequency: 5s
 volumePluginDir: /var/lib/kubelet/volume-plugins
 evictionHard: {{memory.available: 100Mi, nodefs.available: "1%", imagefs.available: "1%"}}
 # There is no registry: an image that is collected is gone.
@@ -155,6 +168,7 @@ nodeStatusUpdateFrequency: 4s
         socket = choices.runtime(node).socket(),
         cgroup = cgroup::pods_root(Machine::Node(node)),
         dns = layout::DNS,
+        static_pods = static_pods_of(node).display(),
         resolv = node.dir().join("etc/resolv.conf").display(),
     )
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use chrono::Utc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -59,6 +59,56 @@ pub fn restart_runtime(node: &str) -> Result<()> {
 pub fn reboot(node: &str, say: &dyn Fn(&str)) -> Result<()> {
     machine::stop(Machine::Node(node_named(node)?))?;
     up(&UpOptions::default(), say)
+}
+
+/// A part that stands still, as [`pause`] left it. It goes on when this is dropped.
+#[derive(Debug)]
+#[must_use = "the part goes on when this is dropped"]
+pub struct Paused(Pid);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+/// Stops a part without ending it: it holds its sockets and answers nobody. Parts are named as for [`restart`].
+pub fn pause(part: &str) -> Result<Paused> {
+    let (machine, name) = find(part)?;
+    let pid = machine::part_pid(machine, name)?
+        .with_context(|| format!("{part} does not run: see `cluster status`"))?;
+    kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
+    Ok(Paused(Pid::from_raw(pid)))
+}
+
+/// [`pause`] for the container runtime of `node1` or `node2`, whichever it is.
+pub fn pause_runtime(node: &str) -> Result<Paused> {
+    let runtime = choices()?.runtime(node_named(node)?);
+    pause(&format!("{node}/{}", runtime.part()))
+}
+
+/// Has the container runtime of a node stop a pod sandbox; the kubelet makes another one for the pod. The call is
+/// `StopPodSandbox` of the CRI, by curl: no client program serves all runtimes.
+pub fn stop_sandbox(node: &str, id: &str) -> Result<()> {
+    let socket = choices()?.runtime(node_named(node)?).socket();
+    ensure!(
+        id.len() < 100 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        "{id:?} is no sandbox"
+    );
+    // A gRPC frame (not compressed, 4 bytes of length), and in it field 1 of the message, a string.
+    let (outer, inner) = (id.len() + 2, id.len());
+    let call = format!(
+        "printf '\\000\\000\\000\\000\\{outer:03o}\\012\\{inner:03o}{id}' | curl -sS --max-time 60 --http2-prior-knowledge \
+         --unix-socket {socket} -H 'content-type: application/grpc' -H 'te: trailers' --data-binary @- -o /dev/null -D - \
+         http://localhost/runtime.v1.RuntimeService/StopPodSandbox"
+    );
+    let answer = node_exec(node, &["sh", "-c", &call])?;
+    ensure!(
+        answer.contains("grpc-status: 0"),
+        "the runtime of {node} did not stop sandbox {id}: {answer}"
+    );
+    Ok(())
 }
 
 fn find(part: &str) -> Result<(Machine, &str)> {

@@ -11,17 +11,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const OPERATOR: &str = api::names::OPERATOR;
+const PROXY: &str = api::names::PROXY;
 const NAMESPACE: &str = api::names::NAMESPACE;
 
 /// Builds the images, loads them into both nodes, and installs the operator from `config/`.
 pub fn operator(narrator: &Narrator) -> Result<()> {
+    let images = images::product_images(&|line| narrator.say(line))?;
+    release(narrator, &images, None)
+}
+
+/// Replaces the installed operator by a release of this version: the same programs as other images, with one manifest changed.
+pub fn operator_of(narrator: &Narrator, version: &str) -> Result<()> {
+    let images = images::release_images(version, &|line| narrator.say(line))?;
+    release(narrator, &images, Some(version))
+}
+
+fn release(narrator: &Narrator, images: &[Image], version: Option<&str>) -> Result<()> {
     let say = |line: &str| narrator.say(line);
-    let images = images::product_images(&say)?;
-    cluster::load_images(&images, &say)?;
+    cluster::load_images(images, &say)?;
     let overlay = tempfile::tempdir()?;
     fs::write(
         overlay.path().join("kustomization.yaml"),
-        kustomization(overlay.path(), &images)?,
+        kustomization(overlay.path(), images, version)?,
     )?;
     narrator.say(
         "\nA user would type: kubectl apply -k config/default. Here a small overlay of it replaces the image names,\n\
@@ -62,7 +73,7 @@ pub fn config(narrator: &Narrator) -> Result<()> {
 }
 
 /// `config/default` with the images of the test bed.
-fn kustomization(folder: &Path, images: &[Image]) -> Result<String> {
+fn kustomization(folder: &Path, images: &[Image], version: Option<&str>) -> Result<String> {
     let default = relative(
         &folder.canonicalize()?,
         &repository().join("config/default").canonicalize()?,
@@ -90,6 +101,14 @@ fn kustomization(folder: &Path, images: &[Image]) -> Result<String> {
             text,
             "            - {{name: {variable}, value: {:?}}}",
             name(target)?
+        )?;
+    }
+    if let Some(version) = version {
+        writeln!(
+            text,
+            "            - {{name: OPERATOR_VERSION, value: {version:?}}}\n\
+             - patch: |\n    apiVersion: rbac.authorization.k8s.io/v1\n    kind: ClusterRole\n    \
+             metadata: {{name: {PROXY}, annotations: {{example.com/release: {version:?}}}}}"
         )?;
     }
     Ok(text)

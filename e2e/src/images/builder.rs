@@ -3,8 +3,9 @@
 use super::{Context, Image};
 use crate::{command, tools};
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -85,7 +86,22 @@ impl Builder {
         arguments: &[(&str, &str)],
         target: Option<&str>,
     ) -> Result<()> {
+        self.bud_at(name, context, arguments, target, None)
+    }
+
+    /// Builds `name`; with a time, everything in it is of that time, so that equal contents give equal digests.
+    pub(super) fn bud_at(
+        &self,
+        name: &str,
+        context: &Context,
+        arguments: &[(&str, &str)],
+        target: Option<&str>,
+        time: Option<DateTime<Utc>>,
+    ) -> Result<()> {
         let mut buildah = self.buildah("build-using-dockerfile");
+        if let Some(time) = time {
+            buildah.args(["--format", "oci", "--timestamp", &time.timestamp().to_string()]);
+        }
         buildah.args(["--layers", "--pull-never", "--tag", name, "--file"]);
         buildah.arg(context.path().join("Containerfile"));
         for (name, value) in arguments {
@@ -106,6 +122,17 @@ impl Builder {
         command::output(self.buildah("push").arg(&image.name).arg(destination))?;
         fs::rename(partial, &image.archive)?;
         Ok(())
+    }
+
+    /// Writes `name` as an OCI archive and returns its digest.
+    pub(super) fn oci_archive(&self, name: &str, archive: &Path) -> Result<String> {
+        let digest = tempfile::NamedTempFile::new()?;
+        let mut push = self.buildah("push");
+        push.arg("--digestfile")
+            .arg(digest.path())
+            .args(["--format", "oci", name]);
+        command::output(push.arg(format!("oci-archive:{}", archive.display())))?;
+        Ok(fs::read_to_string(digest.path())?.trim().to_owned())
     }
 
     fn buildah(&self, subcommand: &str) -> Command {

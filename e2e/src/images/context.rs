@@ -1,6 +1,6 @@
 //! The folder an image is built from, and the key of what is in it.
 
-use crate::tools;
+use crate::{command, tools};
 use anyhow::{Context as _, Result};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -25,6 +25,13 @@ impl Context {
         fs::hard_link(file, &target)
             .or_else(|_| fs::copy(file, &target).map(drop))
             .with_context(|| format!("cannot add {} to an image", file.display()))?;
+        Ok(self)
+    }
+
+    /// Adds what is in a folder, its folders included.
+    pub(super) fn with_folder(self, folder: &Path) -> Result<Self> {
+        let content = folder.join(".");
+        command::run("cp", &["--recursive".as_ref(), content.as_path(), self.path()])?;
         Ok(self)
     }
 

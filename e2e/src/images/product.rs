@@ -7,36 +7,56 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
+pub(super) const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
 
 /// Builds the binaries and their images: operator, controller, proxy. Tags are keys of the content.
 pub fn product_images(say: &dyn Fn(&str)) -> Result<Vec<Image>> {
+    images(&[], say)
+}
+
+/// The same programs as images of a release of this version: other images to Kubernetes.
+pub fn release_images(version: &str, say: &dyn Fn(&str)) -> Result<Vec<Image>> {
+    images(&[("VERSION", version)], say)
+}
+
+fn images(arguments: &[(&str, &str)], say: &dyn Fn(&str)) -> Result<Vec<Image>> {
     debian::ensure(PACKAGES, say)?;
     let binaries = binaries(say)?;
     let builder = Builder::new()?;
     let base = base::ensure(&builder, say)?;
+    let arguments = [&[("BASE", base.as_str())], arguments].concat();
     TARGETS
         .iter()
-        .map(|target| image(&builder, &base, &binaries, target, say))
+        .map(|target| image(&builder, &arguments, &binaries, target, say))
         .collect()
 }
 
-fn image(builder: &Builder, base: &str, binaries: &Path, target: &str, say: &dyn Fn(&str)) -> Result<Image> {
-    let binary = binaries.join(format!("multus-service-{target}"));
-    let context = Context::new()?
-        .with(&repository().join("Containerfile"))?
-        .with(&binary)?;
+fn image(
+    builder: &Builder,
+    arguments: &[(&str, &str)],
+    binaries: &Path,
+    target: &str,
+    say: &dyn Fn(&str),
+) -> Result<Image> {
+    let context = context(binaries, target)?;
     builder.build(
         &format!("localhost/multus-service/{target}"),
         &context,
-        &[("BASE", base)],
+        arguments,
         Some(target),
         say,
     )
 }
 
+/// The recipe and the one binary that an image is made of.
+pub(super) fn context(binaries: &Path, target: &str) -> Result<Context> {
+    Context::new()?
+        .with(&repository().join("Containerfile"))?
+        .with(&binaries.join(format!("multus-service-{target}")))
+}
+
 /// As a release has them; `MULTUS_SERVICE_PROFILE=dev` instead takes those of the tests, which are compiled in seconds.
-fn binaries(say: &dyn Fn(&str)) -> Result<PathBuf> {
+pub(super) fn binaries(say: &dyn Fn(&str)) -> Result<PathBuf> {
     let dev = std::env::var("MULTUS_SERVICE_PROFILE").is_ok_and(|profile| profile == "dev");
     let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();

@@ -55,6 +55,9 @@ pub(super) fn build(tool: &Tool, dir: &Path, say: &dyn Fn(&str)) -> Result<()> {
         debian::ensure(&C_PACKAGES, say)?;
     }
     go_build(tool, &partial, say)?;
+    for (module, path) in tool.files() {
+        keep(tool, module, path, &partial)?;
+    }
     if let Some(program) = &tool.c_program {
         c_build(tool, program, &partial)?;
     }
@@ -119,6 +122,23 @@ fn watch(command: &mut Command, log: &Path, what: &str, say: &dyn Fn(&str)) -> R
         bail!("go build failed ({status}), {}", command::tail(log, 20));
     }
     fs::remove_file(log)?;
+    Ok(())
+}
+
+/// Copies a file or folder of a module, so that later nothing but the cache is needed.
+fn keep(tool: &Tool, module: &str, path: &str, out: &Path) -> Result<()> {
+    let download = ["mod", "download", "-json", module];
+    let told = command::output(Command::new("go").args(download).current_dir(tool.source()))?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let dir = told["Dir"]
+        .as_str()
+        .with_context(|| format!("{module} has no sources"))?;
+    // The module cache is read-only; what is copied must be removable.
+    let mut copy = Command::new("cp");
+    copy.args(["--recursive", "--no-preserve=mode"])
+        .arg(Path::new(dir).join(path))
+        .arg(out);
+    command::output(&mut copy)?;
     Ok(())
 }
 

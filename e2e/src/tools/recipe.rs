@@ -194,8 +194,55 @@ pub const CONTAINERD2: Tool = Tool {
     ..PLAIN
 };
 
+const OLM_MODULE: Tool = Tool {
+    module: "olm",
+    tags: "json1 exclude_graphdriver_btrfs exclude_graphdriver_devicemapper containers_image_openpgp",
+    // opm has SQLite in it, and with one setting for all, all share their packages.
+    cgo: true,
+    ..PLAIN
+};
+
+/// Operator Lifecycle Manager v0: `olm` and `catalog`.
+pub const OLM: Tool = Tool {
+    name: "olm",
+    programs: &[
+        (
+            "olm",
+            "github.com/operator-framework/operator-lifecycle-manager/cmd/olm",
+        ),
+        (
+            "catalog",
+            "github.com/operator-framework/operator-lifecycle-manager/cmd/catalog",
+        ),
+    ],
+    ..OLM_MODULE
+};
+/// What checks and serves bundles and catalogs: `opm`, `crdify`, and operator-framework/api's validators
+/// (`e2e/tools/olm/main.go`).
+pub const VALIDATORS: Tool = Tool {
+    name: "validators",
+    programs: &[
+        ("bundle-verify", "."),
+        ("opm", "github.com/operator-framework/operator-registry/cmd/opm"),
+        ("crdify", "sigs.k8s.io/crdify"),
+    ],
+    ..OLM_MODULE
+};
+/// No program: what OpenShift adds to the API, as far as the operator reads it.
+pub const OPENSHIFT: Tool = Tool {
+    name: "openshift",
+    ..OLM_MODULE
+};
+/// kubeconform: objects against schemas.
+pub const KUBECONFORM: Tool = Tool {
+    name: "kubeconform",
+    module: "kubeconform",
+    programs: &[("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform")],
+    ..PLAIN
+};
+
 /// Every tool, in the order that builds fastest: kube's programs share most of their packages.
-pub const ALL: [&Tool; 13] = [
+pub const ALL: [&Tool; 17] = [
     &ETCD,
     &KUBE_APISERVER,
     &KUBECTL,
@@ -209,12 +256,45 @@ pub const ALL: [&Tool; 13] = [
     &COREDNS,
     &CRIO,
     &CONTAINERD2,
+    &VALIDATORS,
+    &OLM,
+    &KUBECONFORM,
+    &OPENSHIFT,
 ];
 
 impl Tool {
     /// The folder with the tool's `go.mod`.
     pub(super) fn source(&self) -> PathBuf {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tools")).join(self.module)
+    }
+
+    /// (module, path) of files and folders in a module's sources that are kept beside the programs, under their own names.
+    pub(super) fn files(&self) -> &'static [(&'static str, &'static str)] {
+        match self.name {
+            "olm" => &[
+                ("github.com/operator-framework/api", "crds"),
+                (
+                    "github.com/operator-framework/operator-lifecycle-manager",
+                    "deploy/chart/templates/0000_50_olm_09-aggregated.clusterrole.yaml",
+                ),
+            ],
+            "openshift" => &[(
+                "github.com/openshift/api",
+                "config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_infrastructures-Default.crd.yaml",
+            )],
+            // What OpenShift's console adds to the API.
+            "validators" => &[
+                (
+                    "github.com/openshift/api",
+                    "console/v1/zz_generated.crd-manifests/00_consolequickstarts.crd.yaml",
+                ),
+                (
+                    "github.com/openshift/api",
+                    "console/v1/zz_generated.crd-manifests/00_consoleyamlsamples.crd.yaml",
+                ),
+            ],
+            _ => &[],
+        }
     }
 
     /// The first 12 hex digits of a hash over the pinned modules, our own sources and this recipe.
@@ -229,6 +309,9 @@ impl Tool {
             }
         }
         hash.update(format!("{self:?} {}", std::env::consts::ARCH));
+        for (module, path) in self.files() {
+            hash.update(format!(" {module} {path}"));
+        }
         Ok(hex(&hash.finalize()[..6]))
     }
 }

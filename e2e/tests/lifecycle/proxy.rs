@@ -94,7 +94,7 @@ impl Proxy {
     }
 
     /// Its process, as the node sees it: the one of its pod that is no pause.
-    fn pid(&self) -> Result<String> {
+    pub(crate) fn pid(&self) -> Result<String> {
         let find = format!(
             "for p in /proc/[0-9]*; do grep -q {} $p/cgroup 2>/dev/null && grep -q '^multus-service-' $p/comm 2>/dev/null && echo ${{p#/proc/}} && exit; done; exit 1",
             self.uid
@@ -102,6 +102,11 @@ impl Proxy {
         let pid = cluster::node_exec(&self.node, &["sh", "-c", &find])?;
         ensure!(!pid.trim().is_empty(), "pod {} has no process", self.name);
         Ok(pid.trim().to_owned())
+    }
+
+    /// A file of its process in `/proc`.
+    pub(crate) fn proc(&self, file: &str) -> Result<String> {
+        cluster::node_exec(&self.node, &["cat", &format!("/proc/{}/{file}", self.pid()?)])
     }
 
     /// Ends it as a crash would.
@@ -141,7 +146,7 @@ impl Proxy {
 
     /// What it used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let stat = cluster::node_exec(&self.node, &["cat", &format!("/proc/{}/stat", self.pid()?)])?;
+        let stat = self.proc("stat")?;
         // Behind the name, which may hold spaces: field 3 and on; cminflt is 11, utime and stime are 14 and 15 (proc(5)).
         let (_, fields) = stat.rsplit_once(") ").context("no name in stat")?;
         let number = |field: usize| -> Result<u64> {

@@ -1,0 +1,106 @@
+//! How soon pods have rules: from the logs of the API server, the container runtimes and the proxies, which share a clock.
+
+use anyhow::{Context as _, Result};
+use api::names::{NAMESPACE, PROXY};
+use chrono::{DateTime, Utc};
+use e2e::cluster;
+use e2e::cluster::layout::{Machine, Node, logs};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// When something first happened to pods, by `namespace/name`.
+type Times = BTreeMap<String, DateTime<Utc>>;
+
+/// What was measured of pods whose names begin with `prefix`; printed, for it depends on the machine.
+pub(crate) fn report(prefix: &str) -> Result<()> {
+    let synced = synced()?;
+    let of = |name: &str| name.starts_with(prefix);
+    for (what, from) in [("annotation", annotated()?), ("sandbox READY", ready())] {
+        let pairs = from
+            .iter()
+            .filter_map(|(name, from)| Some((*from, *synced.get(name).filter(|_| of(name))?)));
+        let mut took: Vec<Duration> = pairs
+            .map(|(from, to)| (to - from).to_std().unwrap_or_default())
+            .collect();
+        took.sort_unstable();
+        let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len().saturating_sub(1)));
+        println!(
+            "{what} to rules, {} pods: median {:?}, p99 {:?}",
+            took.len(),
+            at(50),
+            at(99)
+        );
+    }
+    Ok(())
+}
+
+/// The first rules of each pod.
+fn synced() -> Result<Times> {
+    let selector = format!("app.kubernetes.io/name={PROXY}");
+    let said = cluster::kubectl(&[
+        "-n",
+        NAMESPACE,
+        "logs",
+        "-l",
+        &selector,
+        "-c",
+        "proxy",
+        "--tail=-1",
+    ])?;
+    let lines = said.lines().filter(|line| line.contains("Synced rules"));
+    Ok(earliest(lines.filter_map(|line| {
+        Some((between(line, " pod=", " ")?, line.split(' ').next()?))
+    })))
+}
+
+/// Multus wrote network-status.
+fn annotated() -> Result<Times> {
+    let log = std::fs::read_to_string(cluster::audit_log()).context("cannot read the audit log")?;
+    let status = |line: &&str| {
+        line.contains(r#""resource":"pods""#)
+            && line.contains(r#""subresource":"status""#)
+            && line.contains("multus-service-bed:multus")
+    };
+    Ok(earliest(log.lines().filter(status).filter_map(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        let object = &event["objectRef"];
+        let name = format!("{}/{}", object["namespace"].as_str()?, object["name"].as_str()?);
+        Some((name, between(line, r#""stageTimestamp":""#, "\"")?))
+    })))
+}
+
+/// The runtime had made the sandbox.
+fn ready() -> Times {
+    let mut lines = Vec::new();
+    for node in Node::ALL {
+        for log in ["containerd.log", "crio.log"] {
+            let text = std::fs::read_to_string(logs(Machine::Node(node)).join(log)).unwrap_or_default();
+            let made = |line: &&str| line.contains("Ran pod sandbox") || line.contains("returns sandbox id");
+            lines.extend(text.lines().filter(made).map(str::to_owned));
+        }
+    }
+    earliest(lines.iter().filter_map(|line| {
+        let name = between(line, "with infra container: ", "/POD").or_else(|| {
+            Some(format!(
+                "{}/{}",
+                between(line, "Namespace:", ",")?,
+                between(line, "{Name:", ",")?
+            ))
+        });
+        Some((name?, between(line, "time=\"", "\"")?))
+    }))
+}
+
+fn between(line: &str, before: &str, after: &str) -> Option<String> {
+    Some(line.split_once(before)?.1.split(after).next()?.to_owned())
+}
+
+fn earliest(found: impl Iterator<Item = (String, impl AsRef<str>)>) -> Times {
+    let mut times = Times::new();
+    for (name, time) in found {
+        if let Ok(time) = time.as_ref().parse() {
+            times.entry(name).or_insert(time);
+        }
+    }
+    times
+}

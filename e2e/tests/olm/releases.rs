@@ -1,0 +1,97 @@
+//! Three releases of the product for upgrades: what this checkout is, under three versions, each with images and a bundle of its own.
+
+use anyhow::{Result, anyhow};
+use e2e::images::{self, Image};
+use olm::bundle::Platform;
+use olm::{Bundle, PACKAGE, Source, catalog};
+use semver::Version;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// The channel of the test's catalog.
+pub(crate) const CHANNEL: &str = "stable-v0";
+
+/// A release.
+#[derive(Debug)]
+pub(crate) struct Release {
+    pub(crate) version: Version,
+    /// Operator, controller, proxy.
+    pub(crate) images: [Image; 3],
+    pub(crate) bundle: Bundle,
+}
+
+impl Release {
+    /// The name of its ClusterServiceVersion.
+    pub(crate) fn csv(&self) -> String {
+        olm::csv_name(&self.version)
+    }
+}
+
+/// 0.1.0, 0.2.0 and 0.3.0. The first caller builds their images and loads them into both nodes.
+pub(crate) fn releases() -> Result<[&'static Release; 3]> {
+    static RELEASES: OnceLock<Result<[Release; 3], String>> = OnceLock::new();
+    let outcome = RELEASES.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    outcome
+        .as_ref()
+        .map(<[Release; 3]>::each_ref)
+        .map_err(|error| anyhow!("the releases could not be made: {error}"))
+}
+
+fn build() -> Result<[Release; 3]> {
+    let say = |line: &str| eprintln!("{line}");
+    let images = |version: &str| -> Result<[Image; 3]> {
+        let images = images::release_images(version, &say)?;
+        e2e::cluster::load_images(&images, &say)?;
+        images
+            .try_into()
+            .map_err(|images| anyhow!("three images, not {images:?}"))
+    };
+    let (first, second) = (images("0.1.0")?, images("0.2.0")?);
+    // Two sets of images are enough to see an update; the third release shares the first's.
+    Ok([
+        release(Version::new(0, 1, 0), first.clone())?,
+        release(Version::new(0, 2, 0), second)?,
+        release(Version::new(0, 3, 0), first)?,
+    ])
+}
+
+fn release(version: Version, images: [Image; 3]) -> Result<Release> {
+    let mut source = Source::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))?;
+    source.release.version = version.clone();
+    let [operator, controller, proxy] = images.each_ref().map(|image| image.name.clone());
+    source.release.images = olm::release::Images {
+        operator,
+        controller,
+        proxy,
+        bundle: None,
+    };
+    Ok(Release {
+        version,
+        images,
+        bundle: Bundle::render(&source, Platform::Openshift)?,
+    })
+}
+
+/// The catalog with these releases, each replacing the one before. Bundles are in it themselves: no image of them is needed.
+pub(crate) fn published(releases: &[&Release]) -> Vec<Value> {
+    let mut entries: Vec<Value> = Vec::new();
+    for release in releases {
+        let before = entries.last().map(|entry| entry["name"].clone());
+        entries.push(json!({"name": release.csv()}));
+        if let (Some(before), Some(entry)) = (before, entries.last_mut()) {
+            entry["replaces"] = before;
+            entry["skips"] = json!([format!("{}-rc.1", release.csv())]);
+        }
+    }
+    let mut blobs = vec![
+        json!({"schema": "olm.package", "name": PACKAGE, "defaultChannel": CHANNEL}),
+        json!({"schema": "olm.channel", "package": PACKAGE, "name": CHANNEL, "entries": entries}),
+    ];
+    blobs.extend(
+        releases
+            .iter()
+            .filter_map(|release| catalog::entry(&release.bundle, None).ok()),
+    );
+    blobs
+}
