@@ -42,9 +42,69 @@ pub async fn connect(args: &ProcessArgs) -> Result<Client, Error> {
     // Longer than the 290 s a watch is asked to last, so that a quiet watch is not taken for a dead one.
     config.read_timeout = Some(Duration::from_secs(295));
     config.write_timeout = Some(Duration::from_secs(30));
+    // Whoever asks also asks again, with a backoff of its own, and knows what else could be done meanwhile. Repeated in here, a
+    // throttled request would be up to fifteen, end as a timeout, and hide from its caller how long the server wants it to wait.
+    config.default_retry = false;
     Client::try_from(config).map_err(Error::Connect)
 }
 
 async fn from_file(path: &PathBuf) -> Result<Config, kube::config::KubeconfigError> {
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
+}
+
+/// Whether the API server is busy or not ready yet: the same request may succeed in a moment.
+pub(crate) fn is_busy(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 429 | 503 | 504))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const BUSY: &[u8] =
+        b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+    /// A server that turns everybody away: its port, and how many it turned away.
+    fn busy_server() -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                seen.fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(BUSY);
+            }
+        });
+        (port, count)
+    }
+
+    #[tokio::test]
+    async fn a_throttled_request_is_one_request_and_says_so() {
+        let (port, count) = busy_server();
+        let file = std::env::temp_dir().join(format!("multus-service-busy-{}-{port}", std::process::id()));
+        let config = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+        );
+        std::fs::write(&file, config).unwrap();
+        let args = ProcessArgs {
+            kubeconfig: Some(file.clone()),
+            ..ProcessArgs::default()
+        };
+        let client = connect(&args).await.unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let error = client.apiserver_version().await.unwrap_err();
+        assert_eq!(
+            count.load(Ordering::Relaxed),
+            1,
+            "asked again behind its caller's back"
+        );
+        assert!(is_busy(&error), "{error}");
+    }
 }

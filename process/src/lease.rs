@@ -2,12 +2,13 @@
 //!
 //! A Lease is no fence: a replica that was paused may act for a moment after it lost it. Writers therefore carry preconditions.
 
+use crate::client::is_busy;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Which Lease, by whom, how long.
 #[derive(Clone, Debug)]
@@ -90,7 +91,23 @@ where
             .map_err(refused)
     };
     let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
-    let (mut holding, mut keeper) = manager().await?.watch().await;
+    // A busy API server is asked again: exiting for that would only make it busier.
+    let first = loop {
+        match manager().await {
+            Err(Error::Lease {
+                source: LeaseManagerError::KubeError(error),
+                ..
+            }) if is_busy(&error) => {
+                warn!(lease = %name, %error, "The lease cannot be read yet, trying again");
+            }
+            first => break first?,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    };
+    let (mut holding, mut keeper) = first.watch().await;
     let acquired = loop {
         tokio::select! {
             acquired = holding.wait_for(|holding| *holding) => break acquired.is_ok(),
