@@ -11,6 +11,11 @@ pub const MAX_INTERFACES: usize = 64;
 /// Most addresses read from one interface.
 pub const MAX_ADDRESSES: usize = 64;
 
+/// Longest name of a network: a namespace, a slash, an object's name. Nothing can refer to a longer one.
+const MAX_NAME: usize = 63 + 1 + 253;
+/// Longest excerpt of the parser's complaint.
+const MAX_COMPLAINT: usize = 200;
+
 /// One interface of a pod, as Multus reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkStatus {
@@ -27,7 +32,10 @@ pub struct NetworkStatus {
 pub enum ParseNetworkStatus {
     /// Not JSON of the specified shape.
     #[error("annotation k8s.v1.cni.cncf.io/network-status is not the JSON list that Multus writes: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(
+        /// What the parser says, cut to 200 characters: it quotes the text, which may be all of the annotation.
+        String,
+    ),
     /// An entry of `ips` that is no address.
     #[error(
         "annotation k8s.v1.cni.cncf.io/network-status: {address:?} of network {network:?} is not an IP address"
@@ -57,11 +65,16 @@ struct Entry {
 
 /// Reads the annotation's text.
 pub fn parse(text: &str) -> Result<Vec<NetworkStatus>, ParseNetworkStatus> {
-    let entries: Vec<Entry> = serde_json::from_str(text)?;
+    let entries: Vec<Entry> = serde_json::from_str(text).map_err(|error| complaint(&error))?;
     if entries.len() > MAX_INTERFACES {
         return Err(ParseNetworkStatus::TooMany(MAX_INTERFACES));
     }
-    entries.into_iter().map(interface).collect()
+    let nameable = entries.into_iter().filter(|entry| entry.name.len() <= MAX_NAME);
+    nameable.map(interface).collect()
+}
+
+fn complaint(error: &serde_json::Error) -> ParseNetworkStatus {
+    ParseNetworkStatus::Json(error.to_string().chars().take(MAX_COMPLAINT).collect())
 }
 
 /// The interfaces of `statuses` that are attached to `network`, in the plugin's order.
@@ -86,7 +99,9 @@ fn interface(entry: Entry) -> Result<NetworkStatus, ParseNetworkStatus> {
         .collect::<Result<_, _>>()?;
     Ok(NetworkStatus {
         network: name,
-        interface: interface.unwrap_or_default(),
+        interface: interface
+            .filter(|interface| interface.len() <= MAX_NAME)
+            .unwrap_or_default(),
         addresses,
     })
 }
@@ -154,6 +169,24 @@ mod tests {
     fn a_hostile_number_of_interfaces_is_refused() {
         let text = format!("[{}]", vec![r#"{"name":"a/b"}"#; MAX_INTERFACES + 1].join(","));
         assert!(matches!(parse(&text), Err(ParseNetworkStatus::TooMany(_))));
+    }
+
+    /// Whoever may patch a pod writes up to 256 KiB, and what is kept of them is kept of every pod.
+    #[test]
+    fn of_a_huge_text_little_is_kept() {
+        let huge = "x".repeat(1 << 20);
+        for text in [
+            format!("[{huge:?}]"),
+            format!(r#"[{{"name": "a/b", "ips": ["{huge}"]}}]"#),
+            format!(r#"[{{"name": "a/b", "ips": "{huge}"}}]"#),
+        ] {
+            let complaint = parse(&text).unwrap_err().to_string();
+            assert!(complaint.len() < 400, "{}", complaint.len());
+        }
+        let text = format!(r#"[{{"name": "{huge}"}}, {{"name": "a/b", "interface": "{huge}"}}]"#);
+        let statuses = parse(&text).unwrap();
+        assert_eq!(statuses.len(), 1, "no Service can name the other");
+        assert_eq!(statuses[0].interface, "");
     }
 
     proptest! {
