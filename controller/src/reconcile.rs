@@ -110,7 +110,7 @@ impl Driver {
             let wake_at = self.next_due();
             tokio::select! {
                 change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
-                Some(attempt) = self.writes.join_next() => self.finish(attempt.map_err(Error::Write)?),
+                Some(attempt) = self.writes.join_next() => self.written(attempt.map_err(Error::Write)?),
                 Some(telling) = self.teller.join_next() => self.teller.finish(telling.map_err(Error::Write)?, jitter()),
                 Some(look) = self.looks.join_next() => self.looked(look.map_err(Error::Write)?),
                 () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
@@ -119,7 +119,7 @@ impl Driver {
             }
         }
         while let Some(attempt) = self.writes.join_next().await {
-            self.finish(attempt.map_err(Error::Write)?);
+            self.written(attempt.map_err(Error::Write)?);
         }
         while let Some(telling) = self.teller.join_next().await {
             self.teller.finish(telling.map_err(Error::Write)?, jitter());
@@ -266,12 +266,18 @@ impl Driver {
         } = &work.slices;
         debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Writing");
         let writer = self.writer.clone();
+        self.index.slices.begin_writes();
         self.writes.spawn(async move {
             Attempt {
                 done: writer.write(work).await,
                 ..attempt
             }
         });
+    }
+
+    fn written(&mut self, attempt: Attempt) {
+        self.finish(attempt);
+        self.index.slices.end_writes();
     }
 
     fn finish(&mut self, attempt: Attempt) {
@@ -295,10 +301,8 @@ impl Driver {
             .vanished
             .iter()
             .for_each(|slice| self.index.slices.record_gone(slice));
-        if self.writes.is_empty() {
-            self.index.slices.settle();
-        }
-        if done.error.is_none() {
+        // What vanished was not written: the next plan makes it anew, and its time is that of the same change.
+        if done.error.is_none() && wrote.vanished.is_empty() {
             match trigger_times {
                 Some(times) => drop(self.trigger_times.insert(key.clone(), times)),
                 None => drop(self.trigger_times.remove(&key)),

@@ -10,13 +10,16 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-/// All pods, once per label.
+/// All pods, once per label, each list in the order of [`place`].
 #[derive(Debug, Default)]
 pub(super) struct PodsByLabel(HashMap<u64, Vec<Arc<Pod>>>);
 
 impl PodsByLabel {
     /// Follows a pod.
     pub(super) fn observe(&mut self, step: &Step<Pod>) {
+        if step.is_idle() {
+            return;
+        }
         if let Some(before) = &step.before {
             self.remove(before);
         }
@@ -39,7 +42,12 @@ impl PodsByLabel {
     fn insert(&mut self, pod: &Arc<Pod>) {
         for (key, value) in pod.labels.iter() {
             let pods = self.0.entry(hash(&pod.namespace, key, value)).or_default();
-            pods.push(Arc::clone(pod));
+            // A list comes in the order of names, so a first one only ever appends.
+            let at = match pods.last() {
+                Some(last) if place(last) >= place(pod) => find(pods, pod).unwrap_or_else(|at| at),
+                _ => pods.len(),
+            };
+            pods.insert(at, Arc::clone(pod));
         }
     }
 
@@ -49,12 +57,24 @@ impl PodsByLabel {
             let Some(pods) = self.0.get_mut(&hash) else {
                 continue;
             };
-            pods.retain(|other| !Arc::ptr_eq(other, pod));
+            if let Ok(at) = find(pods, pod) {
+                pods.remove(at);
+            }
             if pods.is_empty() {
                 self.0.remove(&hash);
             }
         }
     }
+}
+
+/// Where a pod is: its namespace and name, since labels of several namespaces may share a hash.
+fn place(pod: &Pod) -> (&str, &str) {
+    (&pod.namespace, &pod.name)
+}
+
+/// Searched by halves: a label may be on every pod of the cluster, and a new list touches all of them.
+fn find(pods: &[Arc<Pod>], pod: &Pod) -> Result<usize, usize> {
+    pods.binary_search_by(|other| place(other).cmp(&place(pod)))
 }
 
 fn hash(namespace: &str, key: &str, value: &str) -> u64 {

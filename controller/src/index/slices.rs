@@ -18,6 +18,8 @@ pub struct Slices {
     deleted_by_us: BTreeSet<String>,
     /// Those of them that the list under way still has; the others are gone for good, also when no watch told.
     listed_all_the_same: BTreeSet<String>,
+    /// Services whose writes are under way.
+    writers: usize,
     /// UIDs that the watch saw deleted while writes were under way: a late response must not bring them back.
     deleted_meanwhile: BTreeSet<String>,
 }
@@ -61,7 +63,9 @@ impl Slices {
             }
             Event::Applied(slice) if self.is_outdated(slice) => return BTreeSet::new(),
             Event::Deleted { uid, .. } => {
-                self.deleted_meanwhile.insert(uid.clone());
+                if self.writers > 0 {
+                    self.deleted_meanwhile.insert(uid.clone());
+                }
                 if self.deleted_by_us.remove(uid) {
                     return BTreeSet::new();
                 }
@@ -96,9 +100,17 @@ impl Slices {
         }
     }
 
-    /// To be called when no write is under way.
-    pub fn settle(&mut self) {
-        self.deleted_meanwhile.clear();
+    /// Writes begin; [`Slices::end_writes`] must follow.
+    pub fn begin_writes(&mut self) {
+        self.writers += 1;
+    }
+
+    /// Writes have ended and are recorded.
+    pub fn end_writes(&mut self) {
+        self.writers = self.writers.saturating_sub(1);
+        if self.writers == 0 {
+            self.deleted_meanwhile.clear();
+        }
     }
 
     fn is_outdated(&self, slice: &EndpointSlice) -> bool {
@@ -231,6 +243,15 @@ mod tests {
         let mut slices = Slices::default();
         slices.observe(Event::ListStarted);
         slices.record_written(slice("s", "u1", "10", "web"));
+        slices.observe(Event::ListDone);
+        assert_eq!(versions(&slices), ["10"], "or it would be made a second time");
+    }
+
+    #[test]
+    fn tracker_stale_slices_tracked_and_older_in_the_list() {
+        let mut slices = Slices::default();
+        slices.observe(Event::ListStarted);
+        slices.record_written(slice("s", "u1", "10", "web"));
         slices.observe(Event::Listed(slice("s", "u1", "8", "web")));
         slices.observe(Event::ListDone);
         assert_eq!(versions(&slices), ["10"]);
@@ -279,9 +300,25 @@ mod tests {
     fn a_late_response_brings_no_deleted_slice_back() {
         let mut slices = Slices::default();
         slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
+        slices.begin_writes();
         slices.observe(deleted("s", "u1"));
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(versions(&slices), [] as [&str; 0]);
+    }
+
+    /// A standby never writes; others' deletions must not add up in it for weeks.
+    #[test]
+    fn deletions_are_remembered_only_while_writes_are_under_way() {
+        let mut slices = Slices::default();
+        slices.observe(deleted("s", "u1"));
+        assert!(slices.deleted_meanwhile.is_empty(), "nobody writes");
+        slices.begin_writes();
+        slices.begin_writes();
+        slices.observe(deleted("s", "u2"));
+        slices.end_writes();
+        assert_eq!(slices.deleted_meanwhile.len(), 1, "another write is under way");
+        slices.end_writes();
+        assert!(slices.deleted_meanwhile.is_empty());
     }
 
     /// The managed-by value changes from ours to another: the watch reports it as gone.

@@ -98,6 +98,17 @@ pub struct Step<T> {
     pub after: Option<Arc<T>>,
 }
 
+impl<T> Step<T> {
+    /// Whether nothing changed: the value is the very one it was.
+    pub fn is_idle(&self) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
 /// All objects of one kind.
 #[derive(Debug)]
 pub struct Table<T> {
@@ -119,7 +130,7 @@ impl<T> Default for Table<T> {
     }
 }
 
-impl<T: Keyed> Table<T> {
+impl<T: Keyed + PartialEq> Table<T> {
     /// Whether a list was completed.
     pub fn is_synced(&self) -> bool {
         self.is_synced
@@ -167,7 +178,14 @@ impl<T: Keyed> Table<T> {
                 self.listed.get_or_insert_default().insert(key);
                 vec![step]
             }
-            Event::Applied(object) => vec![self.put(object.key(), object)],
+            Event::Applied(object) => {
+                let key = object.key();
+                // Newer than the list under way, which may not name it: what we created meanwhile must not count as gone at its end.
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(key.clone());
+                }
+                vec![self.put(key, object)]
+            }
             Event::Deleted { key, .. } => self.remove(key).into_iter().collect(),
             Event::Unreadable(key) => {
                 if let Some(listed) = &mut self.listed {
@@ -180,15 +198,22 @@ impl<T: Keyed> Table<T> {
         }
     }
 
+    /// What has not changed stays the very value it was: a new list of ten thousand equal objects costs no more than comparing them.
     fn put(&mut self, key: ObjectKey, object: T) -> Step<T> {
         self.unreadable.remove(&key);
-        let object = Arc::new(object);
         let namespace = self.objects.entry(key.namespace.clone()).or_default();
-        let before = namespace.insert(key.name.clone(), Arc::clone(&object));
+        let before = namespace.get(&key.name).cloned();
+        let after = match &before {
+            Some(known) if **known == object => Arc::clone(known),
+            _ => Arc::new(object),
+        };
+        if before.is_none() || before.as_ref().is_some_and(|before| !Arc::ptr_eq(before, &after)) {
+            namespace.insert(key.name.clone(), Arc::clone(&after));
+        }
         Step {
             key,
             before,
-            after: Some(object),
+            after: Some(after),
         }
     }
 
@@ -273,6 +298,26 @@ mod tests {
                 .collect::<Vec<_>>(),
             [("goes", false)]
         );
+    }
+
+    #[test]
+    fn what_changes_while_a_list_is_under_way_is_not_gone_at_its_end() {
+        let mut table = Table::default();
+        table.observe(Event::ListStarted);
+        table.observe(Event::Applied(key("new")));
+        assert_eq!(table.observe(Event::ListDone), []);
+        assert_eq!(names(&table), ["new"]);
+    }
+
+    #[test]
+    fn an_equal_object_is_the_one_that_is_known() {
+        let mut table = Table::default();
+        table.observe(Event::Applied(key("a")));
+        let known = Arc::clone(table.get(&key("a")).unwrap());
+        table.observe(Event::ListStarted);
+        let steps = table.observe(Event::Listed(key("a")));
+        assert!(steps[0].is_idle());
+        assert!(Arc::ptr_eq(table.get(&key("a")).unwrap(), &known));
     }
 
     #[test]

@@ -59,3 +59,28 @@ proptest! {
         }
     }
 }
+
+/// After an outage all pods are listed anew, and most are as they were.
+#[test]
+fn a_new_list_of_equal_pods_changes_nothing() {
+    let mut index = Index::default();
+    let all = || (0..6).map(|number| pod("one", number, Some("a"), None));
+    for pod in all() {
+        index.observe(Change::Pod(Event::Applied(pod)));
+    }
+    let selector = Selector::parse("app=a").unwrap();
+    let before = index.selected("one", &selector);
+    index.observe(Change::Pod(Event::ListStarted));
+    for pod in all() {
+        index.observe(Change::Pod(Event::Listed(pod)));
+    }
+    index.observe(Change::Pod(Event::ListDone));
+    let after = index.selected("one", &selector);
+    assert_eq!(after.len(), 6);
+    assert!(
+        before
+            .iter()
+            .zip(&after)
+            .all(|(one, other)| Arc::ptr_eq(one, other))
+    );
+}
