@@ -7,7 +7,7 @@ use crate::condition::{accepted, stands};
 use crate::gather::Observed;
 use crate::index::ServiceEntry;
 use crate::leftovers;
-use crate::notice::{Notice, Reason};
+use crate::notice::{MAX_NOTICES, Notice, Reason};
 use crate::objects::{Nodes, ObjectKey, is_owned_by};
 use crate::plan::{Input, SlicePlan, TriggerTimes, generate_name, plan, trigger_time};
 use crate::settings::Settings;
@@ -61,7 +61,8 @@ pub fn decide(
     };
     decision.notices.extend(entry.notices.iter().cloned());
     decision.notices.sort();
-    decision.notices.dedup();
+    decision.notices.dedup_by(|one, other| one.is_same(other));
+    decision.notices.truncate(MAX_NOTICES);
     let condition = accepted(
         &entry.acceptance,
         &decision.notices,

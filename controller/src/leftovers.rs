@@ -4,7 +4,7 @@
 //! (it calls that hand-over to the user), and DNS then answers them beside ours. They cannot be watched by the Service's labels: slices
 //! keep the labels the Service had before. So each Service without selector is looked at once, and again while something is found.
 
-use crate::notice::{Notice, Reason, first_few};
+use crate::notice::{Notice, Reason};
 use crate::objects::ObjectKey;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -20,18 +20,32 @@ const AGAIN: Duration = Duration::from_secs(15);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Names of the slices found; an error when the API server could not say.
-pub type Found = Result<Vec<String>, Box<kube::Error>>;
+pub type Found = Result<Vec<String>, Error>;
+
+/// Why it is not known what is left.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused.
+    #[error(transparent)]
+    Api(#[from] Box<kube::Error>),
+    /// No answer in time.
+    #[error("no answer from the API server within 30 s")]
+    Timeout,
+}
 
 /// Looks for slices that carry the Service's name and are not ours.
 pub async fn look(client: Client, key: ObjectKey) -> (ObjectKey, Found) {
     let api: Api<PartialObjectMeta<EndpointSlice>> = Api::namespaced(client, &key.namespace);
     let selector = foreign(&key);
     let parameters = ListParams::default().labels(&selector);
-    let found = match timeout(REQUEST_TIMEOUT, api.list(&parameters)).await {
-        Ok(list) => list.map(names).map_err(Box::new),
-        Err(_) => Ok(Vec::new()),
-    };
+    let found = bounded(REQUEST_TIMEOUT, api.list(&parameters)).await.map(names);
     (key, found)
+}
+
+/// No answer is no proof that nothing is left: it must not end a warning.
+async fn bounded<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    let answer = timeout(limit, request).await.map_err(|_| Error::Timeout)?;
+    Ok(answer.map_err(Box::new)?)
 }
 
 fn names(list: ObjectList<PartialObjectMeta<EndpointSlice>>) -> Vec<String> {
@@ -54,11 +68,11 @@ pub fn notice(key: &ObjectKey, names: &[String]) -> Notice {
     Notice::new(
         Reason::ForeignEndpoints,
         format!(
-            "EndpointSlices of another controller are left on this Service ({}), and DNS and other consumers use their addresses too; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'",
-            first_few(names.iter().map(String::as_str)),
+            "delete what another controller left on this Service: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use these addresses too",
             foreign(key),
         ),
     )
+    .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
 }
 
 /// What was found on each Service without selector.
@@ -156,9 +170,24 @@ mod tests {
         assert!(leftovers.is_new(&key), "its selector was removed again");
     }
 
+    #[tokio::test]
+    async fn a_look_without_an_answer_leaves_the_warning_and_is_repeated() {
+        let key = ObjectKey::new("shop", "web");
+        let now = Instant::now();
+        let mut leftovers = Leftovers::default();
+        leftovers.is_new(&key);
+        leftovers.record(&key, Ok(vec!["web-abc".into()]), now);
+        leftovers.due(now + AGAIN);
+        let unanswered = bounded(Duration::ZERO, std::future::pending()).await;
+        assert!(!leftovers.record(&key, unanswered, now + AGAIN));
+        assert_eq!(leftovers.of(&key), ["web-abc"]);
+        assert_eq!(leftovers.due(now + AGAIN * 2), [key]);
+    }
+
     #[test]
     fn the_remedy_is_a_command_that_can_be_pasted() {
-        let text = notice(&ObjectKey::new("shop", "web"), &["web-abc".to_owned()]).message;
+        let text = notice(&ObjectKey::new("shop", "web"), &["web-abc".to_owned()]).text();
+        assert!(text.ends_with("EndpointSlice web-abc"), "{text}");
         assert!(text.contains("kubectl -n shop delete endpoints web --ignore-not-found; kubectl -n shop delete endpointslices -l 'kubernetes.io/service-name=web,endpointslice.kubernetes.io/managed-by!=multus-endpointslice-controller.npwg.k8s.io'"), "{text}");
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! Pure. A notice is a value; `apply/events.rs` makes it an Event, `apply/condition.rs` a condition.
 
-use std::fmt::Write as _;
-
 /// Why something of a Service is not served, or not as expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -94,38 +92,67 @@ impl Reason {
 pub struct Notice {
     /// What kind of thing.
     pub reason: Reason,
-    /// For the Service's owner: object, field, value and remedy. At most [`MAX_MESSAGE`] bytes.
+    /// For the Service's owner: object, field, value and remedy. At most [`MAX_MESSAGE`] bytes. The same as long as the thing holds, so
+    /// without what changes whenever a pod is replaced: it stands in the condition, and a new one is a new Event.
     pub message: String,
+    /// The first few pods or slices it was seen on, for the Event. Others of the same kind are the same thing.
+    pub seen_on: String,
 }
 
 /// Longest note the events API accepts.
 pub const MAX_MESSAGE: usize = 1024;
+/// Most things told of one Service at a time, of however many kinds.
+pub const MAX_NOTICES: usize = 16;
 
 impl Notice {
     /// A notice; a longer message is cut.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        if message.len() > MAX_MESSAGE {
-            let end = (0..=MAX_MESSAGE - 3)
-                .rev()
-                .find(|end| message.is_char_boundary(*end));
-            message.truncate(end.unwrap_or(0));
-            message.push_str("...");
+        Self {
+            reason,
+            message: cut(message.into()),
+            seen_on: String::new(),
         }
-        Self { reason, message }
+    }
+
+    /// The notice with what it was seen on, first things first.
+    #[must_use]
+    pub fn seen_on(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.seen_on = first_few(names);
+        self
+    }
+
+    /// All of it, for one Event.
+    pub fn text(&self) -> String {
+        if self.seen_on.is_empty() {
+            return self.message.clone();
+        }
+        cut(format!("{}; seen on: {}", self.message, self.seen_on))
+    }
+
+    /// Whether both tell the same thing, wherever it was seen.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.reason == other.reason && self.message == other.message
     }
 }
 
-/// Names the first few of many: `a, b, c and 7 more`.
-pub fn first_few<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 3;
-    let names: Vec<_> = names.into_iter().collect();
-    let mut text = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        // Writing to a String cannot fail.
-        let _ = write!(text, " and {} more", names.len() - SHOWN);
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE - 3)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push_str("...");
     }
     text
+}
+
+/// Names the first few of many: `a, b, c and more`.
+pub fn first_few(names: impl IntoIterator<Item = impl Into<String>>) -> String {
+    const SHOWN: usize = 3;
+    let mut names = names.into_iter();
+    let shown: Vec<String> = names.by_ref().take(SHOWN).map(Into::into).collect();
+    let more = if names.next().is_some() { " and more" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 #[cfg(test)]
@@ -147,8 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn many_names_are_counted() {
+    fn many_names_are_a_few_and_more() {
         assert_eq!(first_few(["a", "b"]), "a, b");
-        assert_eq!(first_few(["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
+        assert_eq!(first_few(["a", "b", "c", "d", "e"]), "a, b, c and more");
+    }
+
+    #[test]
+    fn what_it_was_seen_on_is_told_and_does_not_make_it_another_thing() {
+        let one = Notice::new(Reason::NotAttached, "no pod is attached").seen_on(["web-1"]);
+        let other = Notice::new(Reason::NotAttached, "no pod is attached").seen_on(["web-2"]);
+        assert_eq!(one.text(), "no pod is attached; seen on: web-1");
+        assert!(one.is_same(&other));
+        let long = Notice::new(Reason::NotAttached, "no").seen_on(["é".repeat(5000)]);
+        assert!(long.text().len() <= MAX_MESSAGE);
     }
 }

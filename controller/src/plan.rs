@@ -26,7 +26,7 @@ pub use trigger_time::{TriggerTimes, trigger_time};
 
 use crate::accept::Binding;
 use crate::notice::Notice;
-use crate::objects::{Nodes, Pod};
+use crate::objects::{Nodes, Pod, is_being_deleted};
 use crate::settings::Settings;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -92,7 +92,8 @@ impl SlicePlan {
     }
 
     /// A plan that only deletes.
-    pub fn delete_all(slices: Vec<Arc<EndpointSlice>>) -> Self {
+    pub fn delete_all(mut slices: Vec<Arc<EndpointSlice>>) -> Self {
+        slices.retain(|slice| !is_being_deleted(slice));
         Self {
             delete: slices,
             ..Self::default()

@@ -408,7 +408,7 @@ fn an_address_that_becomes_a_nodes_is_no_endpoint() {
         decision
             .notices
             .iter()
-            .any(|n| n.reason == Reason::AddressRefused && n.message.contains("10.1.1.1"))
+            .any(|n| n.reason == Reason::AddressRefused && n.text().contains("10.1.1.1"))
     );
     assert_eq!(index.observe(node(&["192.168.0.12"])), BTreeSet::from([web()]));
     assert_eq!(endpoints(&decided(&index)).len(), 1);

@@ -68,7 +68,7 @@ fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Times
         },
         type_: Some("Warning".to_owned()),
         reason: Some(notice.reason.as_str().to_owned()),
-        note: Some(notice.message.clone()),
+        note: Some(notice.text()),
         action: Some("ReconcileEndpoints".to_owned()),
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),

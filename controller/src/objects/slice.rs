@@ -39,6 +39,11 @@ pub fn is_owned_by(slice: &EndpointSlice, service: &Service) -> bool {
         .any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
 }
 
+/// Whether the slice has been deleted and only a finalizer holds it.
+pub fn is_being_deleted(slice: &EndpointSlice) -> bool {
+    slice.metadata.deletion_timestamp.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use crate::notice::{Notice, Reason, first_few};
 use crate::objects::{Node, Pod};
 use api::names::{NETWORK_STATUS_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Endpoints that share ports.
@@ -33,11 +33,19 @@ struct Candidate<'a> {
     addresses: PodAddresses,
 }
 
+impl Candidate<'_> {
+    /// False: its Node is gone and the pod will follow; it is taken up again when the Node appears. Until then it has no claim to an
+    /// address that another pod reports.
+    fn is_endpoint(&self, input: &Input<'_>) -> bool {
+        self.node.is_some() || publishes_unready(input)
+    }
+}
+
 /// The endpoints of each family of the Service, and what is to be said about the pods.
 pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Notice>) {
     let mut notices = Vec::new();
     let candidates = candidates(input, &mut notices);
-    let owners = owners(&candidates, &mut notices);
+    let owners = owners(input, &candidates, &mut notices);
     notices.extend(unattached(input, &candidates));
     let families = families(input.service);
     notices.extend(missing_families(input, &families, &candidates));
@@ -47,17 +55,12 @@ pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Notic
 
 fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
+    let mut unreadable = Vec::new();
     for pod in input.pods.iter().filter(|pod| can_serve(pod)) {
         let attachments = match &pod.attachments {
             Ok(attachments) => attachments,
             Err(error) => {
-                notices.push(Notice::new(
-                    Reason::InvalidNetworkStatus,
-                    format!(
-                        "pod {} is left out: {error}; restart the pod, so that Multus writes it anew",
-                        pod.key()
-                    ),
-                ));
+                unreadable.push((pod, error));
                 continue;
             }
         };
@@ -67,26 +70,55 @@ fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate
             input.nodes,
             &input.settings.service_cidrs,
         );
-        notices.extend(addresses.rejected.iter().map(|(address, why)| {
-            Notice::new(
-                Reason::AddressRefused,
-                format!(
-                    "address {address} of pod {} on network {} is left out: {why}; correct the IPAM of the network or the pod's annotation {NETWORK_STATUS_ANNOTATION}",
-                    pod.key(),
-                    input.binding.network,
-                ),
-            )
-        }));
         let node = pod.node.as_deref().and_then(|name| input.nodes.get(name));
         found.push(Candidate { pod, node, addresses });
     }
+    if !unreadable.is_empty() {
+        let text = format!(
+            "pods whose annotation {NETWORK_STATUS_ANNOTATION} cannot be read are left out; restart them, so that Multus writes it anew"
+        );
+        let seen = unreadable
+            .iter()
+            .map(|(pod, error)| format!("pod {} ({error})", pod.key()));
+        notices.push(Notice::new(Reason::InvalidNetworkStatus, text).seen_on(seen));
+    }
+    notices.extend(refused(input, &found));
     found
 }
 
+/// One notice for all addresses that cannot be endpoints, whoever reports how many.
+fn refused(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
+    let all = || {
+        let of = |candidate: &Candidate<'_>| {
+            let (pod, rejected) = (candidate.pod.key(), candidate.addresses.rejected.clone());
+            rejected
+                .into_iter()
+                .map(move |(address, why)| (pod.clone(), address, why))
+        };
+        candidates.iter().flat_map(of)
+    };
+    let reasons: BTreeSet<String> = all().map(|(_, _, why)| why.to_string()).collect();
+    if reasons.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "addresses on network {} that pods cannot have are left out ({}); correct the IPAM of the network or the pods' annotation {NETWORK_STATUS_ANNOTATION}",
+        input.binding.network,
+        first_few(reasons),
+    );
+    let seen = all().map(|(pod, address, why)| format!("{address} of pod {pod} ({why})"));
+    Some(Notice::new(Reason::AddressRefused, text).seen_on(seen))
+}
+
 /// Which pod has each address. Two pods with one address would be one address twice in a slice; clients reach only one of them.
-fn owners<'a>(candidates: &[Candidate<'a>], notices: &mut Vec<Notice>) -> BTreeMap<IpAddr, &'a Pod> {
+fn owners<'a>(
+    input: &Input<'_>,
+    candidates: &[Candidate<'a>],
+    notices: &mut Vec<Notice>,
+) -> BTreeMap<IpAddr, &'a Pod> {
     let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
-    for candidate in candidates {
+    let mut shared = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| candidate.is_endpoint(input)) {
         for address in candidate.addresses.chosen.iter().copied() {
             let Some(other) = owners.insert(address, candidate.pod) else {
                 continue;
@@ -95,18 +127,27 @@ fn owners<'a>(candidates: &[Candidate<'a>], notices: &mut Vec<Notice>) -> BTreeM
             owners.insert(address, owner);
             // A pod that is stopping hands its static address to its successor: nobody's fault.
             if !loser.is_terminating {
-                notices.push(Notice::new(
-                    Reason::DuplicateAddress,
-                    format!(
-                        "address {address} is reported by pod {} and by pod {}; only the first is an endpoint; correct the IPAM of the network",
-                        owner.key(),
-                        loser.key(),
-                    ),
-                ));
+                shared.push((address, owner.key(), loser.key()));
             }
         }
     }
+    if !shared.is_empty() {
+        let text = format!(
+            "several pods report one address on network {}, and only one of them is an endpoint; correct the IPAM of the network",
+            input.binding.network
+        );
+        let seen = shared
+            .iter()
+            .map(|(address, owner, loser)| format!("{address} of pod {owner}, also reported by pod {loser}"));
+        notices.push(Notice::new(Reason::DuplicateAddress, text).seen_on(seen));
+    }
     owners
+}
+
+fn publishes_unready(input: &Input<'_>) -> bool {
+    let spec = input.service.spec.as_ref();
+    spec.and_then(|spec| spec.publish_not_ready_addresses)
+        .unwrap_or(false)
 }
 
 fn groups(
@@ -115,22 +156,16 @@ fn groups(
     candidates: &[Candidate<'_>],
     owners: &BTreeMap<IpAddr, &Pod>,
 ) -> Groups {
-    let publishes_unready = input
-        .service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.publish_not_ready_addresses)
-        .unwrap_or(false);
     let mut groups = Groups::new();
-    for Candidate { pod, node, addresses } in candidates {
+    for candidate in candidates {
+        let Candidate { pod, node, addresses } = candidate;
         let ports = endpoint_ports(input.service, pod);
         // A pod without an address still keeps its port group's slices from being deleted and created again.
         let group = groups.entry(PortGroup::of(&ports)).or_insert_with(|| Group {
             ports,
             ..Group::default()
         });
-        // Its Node is gone and the pod will follow; it is taken up again when the Node appears.
-        if node.is_none() && !publishes_unready {
+        if !candidate.is_endpoint(input) {
             continue;
         }
         let own = |address: &IpAddr| owners.get(address).is_some_and(|owner| owner.uid == pod.uid);
@@ -147,13 +182,13 @@ fn unattached(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice>
         return None;
     }
     let network = &input.binding.network;
-    let names = first_few(candidates.iter().map(|candidate| &*candidate.pod.name));
-    Some(Notice::new(
-        Reason::NotAttached,
-        format!(
-            "no selected pod is attached to network {network}: {names}; add it to the pods' annotation k8s.v1.cni.cncf.io/networks, or correct annotation {SERVICE_NETWORK_ANNOTATION} or the selector"
-        ),
-    ))
+    let text = format!(
+        "no selected pod is attached to network {network}; add it to the pods' annotation k8s.v1.cni.cncf.io/networks, or correct annotation {SERVICE_NETWORK_ANNOTATION} or the selector"
+    );
+    let seen = candidates
+        .iter()
+        .map(|candidate| format!("pod {}", candidate.pod.name));
+    Some(Notice::new(Reason::NotAttached, text).seen_on(seen))
 }
 
 fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candidate<'_>]) -> Vec<Notice> {
@@ -238,8 +273,53 @@ mod tests {
         assert_eq!(notices.len(), usize::from(want.is_some()), "{notices:?}");
         for (notice, (reason, word)) in notices.iter().zip(want) {
             assert_eq!(notice.reason, reason);
-            assert!(notice.message.contains(word), "{}", notice.message);
+            assert!(notice.text().contains(word), "{}", notice.text());
         }
+    }
+
+    /// Whoever may write pods decides how many bad addresses there are; it is one thing to tell, however many and on whichever pods.
+    #[rstest]
+    #[case::refused(Reason::AddressRefused, 64, |n: usize| pod(n).on("shop/testnet1", &["169.254.0.1"; 64]))]
+    #[case::unreadable(Reason::InvalidNetworkStatus, 200, |n: usize| pod(n).malformed())]
+    #[case::duplicate(Reason::DuplicateAddress, 200, |n: usize| pod(n).on("shop/testnet1", &["10.1.1.1"]))]
+    #[case::unattached(Reason::NotAttached, 200, |n: usize| pod(n).on("shop/other", &["10.1.1.1"]))]
+    fn many_faults_of_one_kind_are_one_notice_and_a_roll_changes_nothing_in_it(
+        #[case] reason: Reason,
+        #[case] pods: usize,
+        #[case] bad: impl Fn(usize) -> PodBuilder + Copy,
+    ) {
+        let of = |range: std::ops::Range<usize>| {
+            let (_, mut notices) = told(range.map(bad), &["IPv4"]);
+            notices.retain(|notice| notice.reason == reason);
+            notices
+        };
+        let (before, after) = (of(0..pods), of(pods..3 * pods));
+        assert_eq!((before.len(), after.len()), (1, 1), "{before:?}");
+        assert_eq!(before[0].message, after[0].message);
+        assert_ne!(before[0].seen_on, after[0].seen_on, "the pods are named");
+        assert!(before[0].text().len() <= crate::notice::MAX_MESSAGE);
+    }
+
+    /// The Node of the older pod is deleted, and its pod not yet: the pod that replaces it has the same static address.
+    #[rstest]
+    #[case::handed_over(false, "pod2")]
+    #[case::published_all_the_same(true, "pod1")]
+    fn a_pod_whose_node_is_gone_has_no_claim_to_its_address(#[case] published: bool, #[case] want: &str) {
+        let mut fixture = Fixture::new();
+        fixture.spec(|spec| spec.publish_not_ready_addresses = Some(published));
+        let old = pod(1).created("2025-01-01T00:00:00Z").node("node-gone");
+        fixture.pods([old, pod(2).on("shop/testnet1", &["10.1.1.1"])]);
+        let (desired, notices) = fixture.with_input(desired);
+        let endpoints: Vec<_> = desired[&Family::V4]
+            .values()
+            .flat_map(|group| group.endpoints.values())
+            .collect();
+        let names: Vec<_> = endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_deref())
+            .collect();
+        assert_eq!(names, [want]);
+        assert_eq!(notices.len(), usize::from(published), "{notices:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::pack::{Draft, Packed};
 use super::slice::{blank, labels, mirrors_other_labels, set_trigger_time};
 use super::{Family, Input, SlicePlan, family};
-use crate::objects::is_owned_by;
+use crate::objects::{is_being_deleted, is_owned_by};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use std::sync::Arc;
 /// Slices as last seen.
 type Existing = Vec<Arc<EndpointSlice>>;
 
-/// The existing slices by family, and those of no family the Service has, which go.
+/// The existing slices by family, and those of no family the Service has, which go. A slice that is being deleted is no slice any more:
+/// what it holds must be in another before it is gone.
 pub(super) fn split(input: &Input<'_>) -> (BTreeMap<Family, Existing>, Existing) {
     let wanted = family::families(input.service);
     let mut by_family: BTreeMap<Family, Existing> = BTreeMap::new();
     let mut stray = Vec::new();
-    for slice in input.slices {
+    let live = input.slices.iter().filter(|slice| !is_being_deleted(slice));
+    for slice in live {
         match Family::parse(&slice.address_type).filter(|family| wanted.contains(family)) {
             Some(family) => by_family.entry(family).or_default().push(Arc::clone(slice)),
             None => stray.push(Arc::clone(slice)),
@@ -95,8 +97,7 @@ fn reuse(
 ) -> Vec<Arc<EndpointSlice>> {
     let mut kept = Vec::new();
     for old in delete {
-        let is_usable = is_owned_by(&old, input.service) && old.metadata.deletion_timestamp.is_none();
-        match is_usable.then(|| create.pop()).flatten() {
+        match is_owned_by(&old, input.service).then(|| create.pop()).flatten() {
             Some(new) => update.push(in_place_of(&old, new)),
             None => kept.push(old),
         }

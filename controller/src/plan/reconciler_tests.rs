@@ -494,6 +494,20 @@ fn one_changed_endpoint_rewrites_one_slice() {
     assert_eq!(writes(&fixture.pods(flipped).sync()), (0, 1, 0));
 }
 
+/// A slice that a finalizer still holds is as good as gone: its endpoints are in another at once, and it is neither updated nor deleted
+/// again (`dropEndpointSlicesPendingDeletion` of Kubernetes).
+#[test]
+fn a_slice_that_is_being_deleted_is_replaced() {
+    let mut fixture = with_slices(&[3]);
+    let mut going = (*fixture.slices[0]).clone();
+    going.metadata.deletion_timestamp = fixture.service.metadata.creation_timestamp.clone();
+    fixture.slices[0] = going.into();
+    fixture.pods(pods(1..=3));
+    assert_eq!(writes(&fixture.sync()), (1, 0, 0));
+    assert!(fixture.sync().is_empty());
+    assert!(SlicePlan::delete_all(vec![fixture.slices[0].clone()]).is_empty());
+}
+
 /// What the Go original wrote is taken over: targetRef with a resourceVersion, ports without defaults left out.
 #[test]
 fn slices_of_the_go_original_are_adopted_without_a_write() {

@@ -13,30 +13,18 @@ use std::collections::BTreeMap;
 /// How much more than its share an endpoint may get (KEP-2433: 20 %).
 const OVERLOAD_THRESHOLD: f64 = 0.2;
 
-/// Why there can be no hints.
+/// Why there can be no hints. Without numbers: they change with every pod, and each change would be told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Disabled {
     /// A ready node without zone or CPU.
     #[error("a ready node has no zone label or no allocatable CPU, or all nodes are in one zone")]
     NodeInformation,
     /// Some zone would get none.
-    #[error("there are fewer endpoints ({endpoints}) than zones ({zones})")]
-    FewEndpoints {
-        /// Ready endpoints.
-        endpoints: usize,
-        /// Zones with nodes.
-        zones: usize,
-    },
+    #[error("there are fewer ready endpoints than zones")]
+    FewEndpoints,
     /// No split is fair enough.
-    #[error(
-        "{endpoints} endpoints cannot be shared among {zones} zones without overloading one by more than 20 %"
-    )]
-    Overload {
-        /// Ready endpoints.
-        endpoints: usize,
-        /// Zones with nodes.
-        zones: usize,
-    },
+    #[error("the ready endpoints cannot be shared among the zones without overloading one by more than 20 %")]
+    Overload,
     /// An endpoint on a node without zone.
     #[error("an endpoint has no zone")]
     EndpointWithoutZone,
@@ -128,15 +116,12 @@ fn ratios(nodes: &Nodes) -> Result<BTreeMap<String, f64>, Disabled> {
     reason = "a Service has fewer than 2^52 endpoints, and a share is never negative"
 )]
 fn shares(ratios: &BTreeMap<String, f64>, endpoints: usize) -> Result<BTreeMap<String, Share>, Disabled> {
-    let zones = ratios.len();
-    if zones > endpoints {
-        return Err(Disabled::FewEndpoints { endpoints, zones });
+    if ratios.len() > endpoints {
+        return Err(Disabled::FewEndpoints);
     }
     let minimum = |ratio: f64| (ratio * endpoints as f64 / (1.0 + OVERLOAD_THRESHOLD)).ceil() as usize;
     let total: usize = ratios.values().map(|ratio| minimum(*ratio)).sum();
-    let spare = endpoints
-        .checked_sub(total)
-        .ok_or(Disabled::Overload { endpoints, zones })?;
+    let spare = endpoints.checked_sub(total).ok_or(Disabled::Overload)?;
     let of_zone = |ratio: f64| Share {
         desired: (ratio * endpoints as f64).max(minimum(ratio) as f64),
         maximum: minimum(ratio) + spare,

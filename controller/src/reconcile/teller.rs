@@ -109,7 +109,7 @@ impl Teller {
         );
         for notice in &notices {
             let reason = notice.reason.as_str();
-            warn!(service = %key, reason, "{}", notice.message);
+            warn!(service = %key, reason, "{}", notice.text());
             self.metrics.notices.get_or_create(&Told { reason }).inc();
         }
         let retract = if verdict.uid.is_none() {

@@ -23,7 +23,7 @@ impl TellTale {
         match known {
             Some((_, told)) => notices
                 .iter()
-                .filter(|notice| !told.contains(notice))
+                .filter(|notice| !told.iter().any(|told| told.is_same(notice)))
                 .cloned()
                 .collect(),
             None if condition_changes => notices.to_vec(),
@@ -62,6 +62,15 @@ mod tests {
         assert_eq!(told.news(&key, Some("u1"), &bad, false), []);
         told.remember(&key, uid, vec![]);
         assert_eq!(told.news(&key, Some("u1"), &bad, true), bad, "it came back");
+    }
+
+    #[test]
+    fn a_thing_that_is_seen_on_another_pod_is_no_news() {
+        let key = ObjectKey::new("shop", "web");
+        let on = |pod: &str| vec![Notice::new(Reason::NotAttached, "no pod is attached").seen_on([pod])];
+        let mut told = TellTale::default();
+        told.remember(&key, Some("u1".into()), on("web-1"));
+        assert_eq!(told.news(&key, Some("u1"), &on("web-2"), false), []);
     }
 
     #[test]
