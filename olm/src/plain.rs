@@ -7,8 +7,8 @@
 use crate::{Bundle, bundle, items, text};
 use serde_json::{Value, json};
 
-/// Kinds of [`bundle::KINDS`] that live in no namespace.
-const CLUSTER_SCOPED: [&str; 8] = [
+/// Kinds of [`bundle::KINDS`] that OLM v1 puts into no namespace, after operator-registry's `supported_resources.go`.
+const CLUSTER_SCOPED: [&str; 10] = [
     "CustomResourceDefinition",
     "ClusterRole",
     "ClusterRoleBinding",
@@ -17,6 +17,8 @@ const CLUSTER_SCOPED: [&str; 8] = [
     "ConsoleQuickStart",
     "ConsoleCLIDownload",
     "ConsoleLink",
+    "ConsolePlugin",
+    "VerticalPodAutoscaler",
 ];
 
 /// Every object, in an order in which they can be applied.
@@ -44,9 +46,19 @@ fn placed(mut object: Value, namespace: &str) -> Value {
 
 fn permissions(csv: &Value, namespace: &str) -> Vec<Value> {
     let install = &csv["spec"]["install"]["spec"];
-    let granted = items(install, "/permissions").chain(items(install, "/clusterPermissions"));
+    // What was a Role also lets its account see namespaces, as OLM v0 does in this mode.
+    let namespaces =
+        json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]});
+    let promoted = items(install, "/permissions").cloned().map(|mut permission| {
+        if let Some(rules) = permission["rules"].as_array_mut() {
+            rules.push(namespaces.clone());
+        }
+        permission
+    });
+    let granted = items(install, "/clusterPermissions").cloned().chain(promoted);
     let mut objects = Vec::new();
     for (number, permission) in granted.enumerate() {
+        let permission = &permission;
         let account = text(permission, "/serviceAccountName");
         let subject = json!({"kind": "ServiceAccount", "name": account, "namespace": namespace});
         let service_account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": namespace}});
@@ -67,10 +79,13 @@ fn permissions(csv: &Value, namespace: &str) -> Vec<Value> {
 
 fn deployment(csv: &Value, deployment: &Value, namespace: &str) -> Value {
     let mut spec = deployment["spec"].clone();
-    // As OLM: all annotations of the ClusterServiceVersion, and the namespaces that the operator is for.
+    // As OLM: all annotations of the ClusterServiceVersion, except where the pod has one of its own, and the namespaces that the
+    // operator is for.
     let annotations = &mut spec["template"]["metadata"]["annotations"];
     for (key, value) in csv["metadata"]["annotations"].as_object().into_iter().flatten() {
-        annotations[key] = value.clone();
+        if annotations[key].is_null() {
+            annotations[key] = value.clone();
+        }
     }
     annotations["olm.targetNamespaces"] = json!("");
     spec["revisionHistoryLimit"] = json!(1);
