@@ -44,8 +44,8 @@ manifests: ## Write the generated files again: the CRD in config/crd, the API re
 	mv docs/api.md.new docs/api.md
 
 .PHONY: bundle
-bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z for another version than olm/release.yaml says
-	$(if $(VERSION),sed -i 's/^version: .*/version: $(VERSION)/' olm/release.yaml)
+bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
+	$(if $(VERSION),cargo run --quiet --locked -p olm -- plan $(VERSION))
 	cargo run --quiet --locked -p olm -- bundle
 	cargo run --quiet --locked -p olm -- catalog
 

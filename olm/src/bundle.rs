@@ -85,6 +85,20 @@ pub enum Error {
         /// What the parser says.
         reason: String,
     },
+    /// No channel offers the release.
+    #[error("no channel of olm/catalog-template.yaml has an entry {name:?}: add one, to candidate-v0 first")]
+    NoChannel {
+        /// The release's ClusterServiceVersion.
+        name: String,
+    },
+    /// The release was published.
+    #[error(
+        "olm/released has {name:?} already, and what was published never changes: release another version"
+    )]
+    Published {
+        /// The release's ClusterServiceVersion.
+        name: String,
+    },
 }
 
 /// A bundle: content by path.
@@ -98,9 +112,10 @@ impl Bundle {
     /// The bundle of the source's release.
     pub fn render(source: &Source, platform: Platform) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
+        let annotations = annotations(source)?;
         files.insert(
             format!("manifests/{PACKAGE}.clusterserviceversion.yaml"),
-            yaml(&csv::render(source)?),
+            yaml(&csv::render(source, platform)?),
         );
         files.insert(
             format!("manifests/{}", crd_file_name(source.crd()?)),
@@ -114,7 +129,6 @@ impl Bundle {
                 files.insert(format!("manifests/{}", file_name(object)), yaml(object));
             }
         }
-        let annotations = annotations(source);
         files.insert(
             "metadata/annotations.yaml".to_owned(),
             yaml(&json!({"annotations": annotations})),
@@ -249,7 +263,7 @@ fn crd_file_name(crd: &Value) -> String {
 }
 
 /// `metadata/annotations.yaml` and the image's labels, which must be the same.
-fn annotations(source: &Source) -> BTreeMap<&'static str, String> {
+fn annotations(source: &Source) -> Result<BTreeMap<&'static str, String>, Error> {
     let name = crate::csv_name(&source.release.version);
     let channels = graph::channels(&source.template);
     let of_this: Vec<_> = channels
@@ -257,8 +271,11 @@ fn annotations(source: &Source) -> BTreeMap<&'static str, String> {
         .filter(|channel| channel.entry(&name).is_some())
         .map(|channel| channel.name.as_str())
         .collect();
+    if of_this.is_empty() {
+        return Err(Error::NoChannel { name });
+    }
     let default = graph::default_channel(&source.template);
-    BTreeMap::from([
+    Ok(BTreeMap::from([
         (
             "operators.operatorframework.io.bundle.mediatype.v1",
             "registry+v1".to_owned(),
@@ -293,7 +310,7 @@ fn annotations(source: &Source) -> BTreeMap<&'static str, String> {
         ),
         // Kubernetes 1.30, the CSV's minKubeVersion.
         ("com.redhat.openshift.versions", "v4.17".to_owned()),
-    ])
+    ]))
 }
 
 fn dockerfile(annotations: &BTreeMap<&str, String>) -> String {

@@ -1,6 +1,7 @@
 //! The file-based catalog: the template, with the entry of each bundle.
 //!
-//! Pure. The entry of the release that `bundle/` holds is generated from it; those of earlier releases are kept as they were published.
+//! Pure. The entry of the release that `bundle/` holds is generated from it until it is kept; those of earlier releases are kept as
+//! they were published.
 
 use crate::bundle::{self, Bundle, Platform};
 use crate::{PACKAGE, Source, csv_name, items, text};
@@ -17,13 +18,6 @@ pub struct Catalog {
 impl Catalog {
     /// The catalog of the source's template, its earlier releases and its bundle.
     pub fn render(source: &Source) -> Result<Self, bundle::Error> {
-        let bundle = Bundle::render(source, Platform::Openshift)?;
-        let image = source
-            .release
-            .images
-            .bundle
-            .clone()
-            .unwrap_or_else(|| unpublished(source));
         let mut blobs = source.template.clone();
         for package in blobs
             .iter_mut()
@@ -34,15 +28,10 @@ impl Catalog {
                 "mediatype": "image/svg+xml",
             });
         }
-        let current = csv_name(&source.release.version);
-        blobs.extend(
-            source
-                .released
-                .iter()
-                .filter(|blob| text(blob, "/name") != current)
-                .cloned(),
-        );
-        blobs.push(entry(&bundle, Some(&image))?);
+        blobs.extend(source.released.iter().cloned());
+        if !is_published(source) {
+            blobs.push(current(source)?);
+        }
         Ok(Self { blobs })
     }
 
@@ -67,6 +56,27 @@ impl Catalog {
         })?;
         Ok(Self { blobs })
     }
+}
+
+/// The entry of the source's release, to be kept for ever. Refuses a version that is: its bundle may have changed since.
+pub fn keep(source: &Source) -> Result<Value, bundle::Error> {
+    if is_published(source) {
+        return Err(bundle::Error::Published {
+            name: csv_name(&source.release.version),
+        });
+    }
+    current(source)
+}
+
+fn is_published(source: &Source) -> bool {
+    let name = csv_name(&source.release.version);
+    source.released.iter().any(|blob| text(blob, "/name") == name)
+}
+
+fn current(source: &Source) -> Result<Value, bundle::Error> {
+    let image = source.release.images.bundle.clone();
+    let image = image.unwrap_or_else(|| unpublished(source));
+    entry(&Bundle::render(source, Platform::Openshift)?, Some(&image))
 }
 
 /// Before a release's bundle has a digest, its image is named by the version.

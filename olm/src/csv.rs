@@ -2,15 +2,16 @@
 //!
 //! Pure.
 
+use crate::bundle::Platform;
 use crate::{PACKAGE, Source, csv_name, graph, items, source, text};
 use api::names::OPERATOR;
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 /// The ClusterServiceVersion of the source's release.
-pub fn render(source: &Source) -> Result<Value, source::Error> {
+pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Error> {
     let mut csv = source.base.clone();
-    metadata(&mut csv, source)?;
+    metadata(&mut csv, source, platform)?;
     let release = &source.release;
     let spec = &mut csv["spec"];
     spec["version"] = json!(release.version.to_string());
@@ -46,7 +47,7 @@ pub fn render(source: &Source) -> Result<Value, source::Error> {
     Ok(csv)
 }
 
-fn metadata(csv: &mut Value, source: &Source) -> Result<(), source::Error> {
+fn metadata(csv: &mut Value, source: &Source, platform: Platform) -> Result<(), source::Error> {
     let release = &source.release;
     let metadata = &mut csv["metadata"];
     metadata["name"] = json!(csv_name(&release.version));
@@ -64,7 +65,7 @@ fn metadata(csv: &mut Value, source: &Source) -> Result<(), source::Error> {
     annotations["operatorframework.io/initialization-resource"] = json!(pretty(&source.sample));
     let namespace = text(annotations, "/operatorframework.io~1suggested-namespace").to_owned();
     annotations["operatorframework.io/suggested-namespace-template"] =
-        json!(pretty(source.object("Namespace", &namespace)?));
+        json!(pretty(&suggested_namespace(source, &namespace, platform)?));
     if let Some(range) = graph::channels(&source.template)
         .iter()
         .find_map(|channel| channel.entry(&csv_name(&release.version))?.skip_range.clone())
@@ -74,9 +75,41 @@ fn metadata(csv: &mut Value, source: &Source) -> Result<(), source::Error> {
     Ok(())
 }
 
+/// The namespace that the console makes: that of `config/manager`, on OpenShift with what `config/openshift` adds to it.
+fn suggested_namespace(source: &Source, name: &str, platform: Platform) -> Result<Value, source::Error> {
+    let mut namespace = source.object("Namespace", name)?.clone();
+    if platform == Platform::Openshift {
+        let patches = source
+            .openshift_patches
+            .iter()
+            .filter(|patch| crate::identity(patch) == crate::identity(&namespace))
+            .cloned()
+            .collect::<Vec<_>>();
+        for patch in patches {
+            merge(&mut namespace, &patch);
+        }
+    }
+    Ok(namespace)
+}
+
+/// A patch without lists, as kustomize applies it.
+fn merge(object: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                merge(&mut object[name], value);
+            }
+        }
+        value => *object = value.clone(),
+    }
+}
+
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("a JSON value is JSON")
 }
+
+/// What tells the operator which release it is of.
+pub const VERSION_VARIABLE: &str = "OPERATOR_VERSION";
 
 /// `config/manager`'s Deployment with the release's images and version.
 fn deployment(source: &Source) -> Result<Value, source::Error> {
@@ -93,9 +126,11 @@ fn deployment(source: &Source) -> Result<Value, source::Error> {
             if let Some(image) = source.release.images.of_variable(&name) {
                 variable["value"] = json!(image);
             }
-            if name == "OPERATOR_VERSION" {
-                variable["value"] = json!(source.release.version.to_string());
-            }
+        }
+        // Without it the operator reports the version of its crate, which a release candidate shares with the release.
+        if let Some(variables) = container["env"].as_array_mut() {
+            variables.retain(|variable| text(variable, "/name") != VERSION_VARIABLE);
+            variables.push(json!({"name": VERSION_VARIABLE, "value": source.release.version.to_string()}));
         }
     }
     Ok(json!({"name": PACKAGE, "label": deployment["metadata"]["labels"], "spec": spec}))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use olm::bundle::Platform;
-use olm::{Bundle, Catalog, Source, checks};
+use olm::{Bundle, Catalog, Source, catalog, checks};
 use semver::Version;
 
 #[derive(Parser, Debug)]
@@ -23,6 +23,11 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Make olm/release.yaml and config/manager those of another version, whose images are not made yet
+    Plan {
+        /// Such as 0.2.0 or 0.2.0-rc.1; a channel of olm/catalog-template.yaml must have it
+        version: Version,
+    },
     /// Write the bundle of config/ and olm/release.yaml
     Bundle {
         /// Another version than olm/release.yaml says
@@ -54,24 +59,24 @@ enum Command {
 fn main() -> Result<()> {
     let Cli { root, command } = Cli::parse();
     match command {
+        Command::Plan { version } => plan(&root, &version)?,
         Command::Bundle {
             version,
             platform,
             out,
         } => {
             let mut source = Source::read(&root)?;
-            if let Some(version) = version {
-                source.release.version = version;
+            if let Some(version) = version.filter(|version| *version != source.release.version) {
+                source.release = source.release.planned(&version);
             }
             Bundle::render(&source, platform)?.write(&root.join(out))?;
         }
         Command::Catalog { out } => write(&root.join(out), &Catalog::render(&Source::read(&root)?)?.yaml())?,
         Command::Keep => {
             let source = Source::read(&root)?;
-            let catalog = Catalog::render(&source)?;
-            let entry = catalog.blobs.last().context("the catalog is empty")?;
+            let entry = catalog::keep(&source)?;
             let folder = root.join(format!("olm/released/{}", source.release.version));
-            write(&folder.join("catalog.yaml"), &serde_saphyr::to_string(entry)?)?;
+            write(&folder.join("catalog.yaml"), &serde_saphyr::to_string(&entry)?)?;
             write(&folder.join("crd.yaml"), &source.crd_file)?;
         }
         Command::Check { folder } => {
@@ -86,6 +91,21 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The version that is there already stays as it is: it may have digests.
+fn plan(root: &Path, version: &Version) -> Result<()> {
+    let mut source = Source::read(root)?;
+    if *version == source.release.version {
+        return Ok(());
+    }
+    source.release = source.release.planned(version);
+    // Before anything is written.
+    Bundle::render(&source, Platform::Openshift)?;
+    let deployment = root.join("config/manager/deployment.yaml");
+    let tagged = source.release.tagged(&std::fs::read_to_string(&deployment)?);
+    write(&deployment, &tagged)?;
+    write(&root.join("olm/release.yaml"), &source.release.yaml())
 }
 
 fn write(path: &Path, content: &str) -> Result<()> {

@@ -1,4 +1,6 @@
 //! The release that a bundle describes: `olm/release.yaml`.
+//!
+//! Pure.
 
 use chrono::{DateTime, Utc};
 use semver::Version;
@@ -31,6 +33,58 @@ pub struct Images {
     /// The bundle itself; a bundle does not hold its own digest, only the catalog does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
+}
+
+const HEADER: &str = "# The release that bundle/ describes. `make bundle VERSION=...` names the next one, with tags; `make release VERSION=...` writes\n\
+    # the digests of the images it built.\n";
+
+impl Release {
+    /// This version before its images are made: they are named by tags, and nothing of another version stays.
+    #[must_use]
+    pub fn planned(&self, version: &Version) -> Self {
+        let tagged = |image: &str| format!("{}:v{version}", repository(image));
+        Self {
+            version: version.clone(),
+            images: Images {
+                operator: tagged(&self.images.operator),
+                controller: tagged(&self.images.controller),
+                proxy: tagged(&self.images.proxy),
+                bundle: None,
+            },
+            ..self.clone()
+        }
+    }
+
+    /// `olm/release.yaml`.
+    pub fn yaml(&self) -> String {
+        HEADER.to_owned() + &serde_saphyr::to_string(self).expect("a release is YAML")
+    }
+
+    /// A file of `config` whose images of this project have the tags of this version; the rest of it, comments too, stays as it is.
+    pub fn tagged(&self, file: &str) -> String {
+        let repositories = self.images.running().map(|(_, image)| repository(image));
+        let lines = file.lines().map(|line| {
+            let tagged = |repository: &&str| line.contains(&format!("{repository}:"));
+            match repositories.iter().find(|repository| tagged(repository)) {
+                Some(repository) => {
+                    let before = line.split(repository).next().unwrap_or_default();
+                    format!("{before}{repository}:v{}\n", self.version)
+                }
+                None => format!("{line}\n"),
+            }
+        });
+        lines.collect()
+    }
+}
+
+/// `quay.io/multus-service/proxy`, without tag or digest.
+pub fn repository(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or_default();
+    match name.rsplit_once(':') {
+        // The colon of a registry's port is followed by a path.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
 }
 
 impl Images {

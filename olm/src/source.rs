@@ -53,6 +53,8 @@ pub struct Source {
     pub objects: Vec<Value>,
     /// The file of the CustomResourceDefinition, byte by byte.
     pub crd_file: String,
+    /// What `config/openshift` changes of these objects.
+    pub openshift_patches: Vec<Value>,
     /// What OpenShift's console shows (`config/openshift/console`).
     pub console: Vec<Value>,
     /// The example of a configuration.
@@ -75,6 +77,23 @@ struct Kustomization {
     _namespace: Option<String>,
 }
 
+/// `config/openshift`'s kustomization: patches of objects of `config/default`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Openshift {
+    #[serde(rename = "resources")]
+    _resources: Vec<String>,
+    patches: Vec<Patch>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(rename = "target")]
+    _target: Value,
+    patch: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Template {
@@ -95,6 +114,7 @@ impl Source {
             icon: file(&bases.join("icon.svg"))?,
             objects: kustomized(&root.join("config/default"))?,
             crd_file: file(&root.join(CRD))?,
+            openshift_patches: patches(&root.join("config/openshift/kustomization.yaml"))?,
             console: kustomized(&root.join("config/openshift/console"))?,
             sample: one(&root.join("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml"))?,
             scorecard: file(&root.join("config/scorecard/config.yaml"))?,
@@ -146,6 +166,17 @@ fn kustomized(folder: &Path) -> Result<Vec<Value>, Error> {
         });
     }
     Ok(objects)
+}
+
+fn patches(path: &Path) -> Result<Vec<Value>, Error> {
+    let Openshift { patches, .. } = one(path)?;
+    let parsed = patches
+        .iter()
+        .map(|Patch { patch, .. }| serde_saphyr::from_str(patch));
+    parsed.collect::<Result<_, _>>().map_err(|error| Error::Parse {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 fn released(folder: &Path) -> Result<Vec<Value>, Error> {

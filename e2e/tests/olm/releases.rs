@@ -59,6 +59,8 @@ fn build() -> Result<[Release; 3]> {
 fn release(version: Version, images: [Image; 3]) -> Result<Release> {
     let mut source = Source::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))?;
     source.release.version = version.clone();
+    source.template = published(&[]);
+    source.template.push(channel(&[&version]));
     let [operator, controller, proxy] = images.each_ref().map(|image| image.name.clone());
     source.release.images = olm::release::Images {
         operator,
@@ -75,23 +77,30 @@ fn release(version: Version, images: [Image; 3]) -> Result<Release> {
 
 /// The catalog with these releases, each replacing the one before. Bundles are in it themselves: no image of them is needed.
 pub(crate) fn published(releases: &[&Release]) -> Vec<Value> {
-    let mut entries: Vec<Value> = Vec::new();
-    for release in releases {
-        let before = entries.last().map(|entry| entry["name"].clone());
-        entries.push(json!({"name": release.csv()}));
-        if let (Some(before), Some(entry)) = (before, entries.last_mut()) {
-            entry["replaces"] = before;
-            entry["skips"] = json!([format!("{}-rc.1", release.csv())]);
-        }
+    let mut blobs = vec![json!({"schema": "olm.package", "name": PACKAGE, "defaultChannel": CHANNEL})];
+    if !releases.is_empty() {
+        let versions: Vec<_> = releases.iter().map(|release| &release.version).collect();
+        blobs.push(channel(&versions));
     }
-    let mut blobs = vec![
-        json!({"schema": "olm.package", "name": PACKAGE, "defaultChannel": CHANNEL}),
-        json!({"schema": "olm.channel", "package": PACKAGE, "name": CHANNEL, "entries": entries}),
-    ];
     blobs.extend(
         releases
             .iter()
             .filter_map(|release| catalog::entry(&release.bundle, None).ok()),
     );
     blobs
+}
+
+/// A channel with these versions, each replacing the one before.
+fn channel(versions: &[&Version]) -> Value {
+    let mut entries: Vec<Value> = Vec::new();
+    for version in versions {
+        let name = olm::csv_name(version);
+        let before = entries.last().map(|entry| entry["name"].clone());
+        entries.push(json!({"name": name}));
+        if let (Some(before), Some(entry)) = (before, entries.last_mut()) {
+            entry["replaces"] = before;
+            entry["skips"] = json!([format!("{name}-rc.1")]);
+        }
+    }
+    json!({"schema": "olm.channel", "package": PACKAGE, "name": CHANNEL, "entries": entries})
 }
