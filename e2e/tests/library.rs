@@ -195,16 +195,53 @@ fn a6_a_node_may_do_no_more_than_a_node() -> Result<()> {
 fn b1_a_rebooted_node_serves_again() -> Result<()> {
     let narrator = installed()?;
     let node = scenario::client()?.node;
+    let before = pods()?;
     cluster::reboot(&node, &|line| eprintln!("{line}"))?;
     wait::until(
         Duration::from_mins(5),
         "the pods of the rebooted node to run again",
         || {
-            let ready = "jsonpath={range .items[*]}{.status.phase} {.status.conditions[?(@.type=='Ready')].status};{end}";
-            let pods = cluster::kubectl(&["-n", scenario::NAMESPACE, "get", "pods", "-o", ready])?;
-            Ok(pods.split_terminator(';').all(|pod| pod == "Running True"))
+            let pods = pods()?;
+            // Until the kubelet has looked at them, they are Running and Ready as before the reboot, with the addresses of then.
+            let anew = |pod: &Pod| {
+                pod.node != node
+                    || before
+                        .iter()
+                        .all(|old| old.name != pod.name || old.restarts < pod.restarts)
+            };
+            Ok(pods.len() == before.len() && pods.iter().all(|pod| pod.runs && anew(pod)))
         },
     )?;
     e2e::demo::proof::slices_hold_second_network_addresses(narrator)?;
     e2e::demo::proof::both_servers_answer_over_net1(narrator)
+}
+
+/// A pod of the scenario.
+struct Pod {
+    name: String,
+    node: String,
+    restarts: u64,
+    /// Running and Ready.
+    runs: bool,
+}
+
+fn pods() -> Result<Vec<Pod>> {
+    let columns = "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.status.containerStatuses[0].restartCount} \
+                   {.status.phase} {.status.conditions[?(@.type=='Ready')].status};{end}";
+    let printed = cluster::kubectl(&["-n", scenario::NAMESPACE, "get", "pods", "-o", columns])?;
+    printed
+        .split_terminator(';')
+        .map(|line| {
+            let columns: Vec<_> = line.split(' ').filter(|column| !column.is_empty()).collect();
+            let &[name, node, restarts, phase, ready] = columns.as_slice() else {
+                anyhow::bail!("a pod without a status: {line:?}");
+            };
+            Ok(Pod {
+                name: name.to_owned(),
+                node: node.to_owned(),
+                restarts: restarts.parse()?,
+                runs: phase == "Running" && ready == "True",
+            })
+        })
+        .collect()
 }
