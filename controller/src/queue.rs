@@ -114,10 +114,14 @@ impl Queue {
                 None
             }
             Outcome::Failed { retry_after } => {
-                let delay = backoff(entry.failures).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
+                let asked = retry_after.unwrap_or_default();
+                // Spread in any case: many are turned away at one moment with one answer, and must not come back as one crowd.
+                let delay = backoff(entry.failures)
+                    .max(asked)
+                    .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
                 entry.failures = entry.failures.saturating_add(1);
-                entry.not_before = Some(now + COALESCE.max(retry_after.unwrap_or_default()));
-                Some(now + delay.max(retry_after.unwrap_or_default()))
+                entry.not_before = Some(now + COALESCE.max(asked));
+                Some(now + delay)
             }
         };
         let woken = was_woken.then(|| entry.not_before.map_or(now, |not_before| not_before.max(now)));
@@ -136,6 +140,12 @@ impl Queue {
         {
             self.entries.remove(key);
         }
+    }
+
+    /// Whether anything is remembered of a Service.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, key: &ObjectKey) -> bool {
+        self.entries.contains_key(key)
     }
 
     fn schedule(&mut self, key: ObjectKey, at: Instant) {
@@ -276,6 +286,20 @@ mod tests {
             0.0,
         );
         assert_eq!(queue.next_due(), Some(start + ms(3000)));
+    }
+
+    #[test]
+    fn those_turned_away_together_do_not_come_back_together() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        for (name, jitter) in [("a", 0.0), ("b", 0.5), ("c", 1.0)] {
+            queue.wake(key(name), start);
+            queue.pop(start);
+            let retry_after = Some(ms(2000));
+            queue.done(&key(name), Outcome::Failed { retry_after }, start, jitter);
+        }
+        let due: Vec<_> = queue.again.keys().map(|(at, _)| *at - start).collect();
+        assert_eq!(due, [ms(2000), ms(2250), ms(2500)]);
     }
 
     #[test]
