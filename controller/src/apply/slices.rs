@@ -1,6 +1,6 @@
 //! Writes: EndpointSlices, in the order create, update, delete.
 //!
-//! A slice is deleted only when what replaces it is written: endpoints are never missing in between.
+//! A slice is deleted only when all that replaces it is written: endpoints are never missing in between.
 
 use super::{Error, Work, bounded, is_gone, slice_key};
 use api::names::CONTROLLER_FIELD_MANAGER;
@@ -50,7 +50,8 @@ pub(super) async fn write(client: &Client, work: &Work) -> (Written, Option<Erro
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    if failed.is_none() {
+    // Also when an update found nothing to replace: what it was to hold is nowhere until the next plan.
+    if failed.is_none() && written.vanished.is_empty() {
         for slice in &work.slices.delete {
             match delete(&api, slice).await {
                 Ok(()) => written.deleted.push(Arc::clone(slice)),

@@ -8,6 +8,7 @@ use crate::leaving::own_server;
 use anyhow::Result;
 use e2e::apiserver::{Apiserver, Options};
 use e2e::wait;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
@@ -178,32 +179,94 @@ async fn crowd(server: &Apiserver, namespace: &str) -> Result<()> {
     Ok(())
 }
 
+async fn widen(scene: &Scene) -> Result<()> {
+    let schemas: Api<FlowSchema> = Api::all(scene.client.clone());
+    schemas.delete(&scene.namespace, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// More Services are turned away than writes can be under way at once, and all the time; one of another namespace changes meanwhile.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn throttled_writes_are_tried_again_and_delay_nobody_else() -> Result<()> {
+    const SERVICES: usize = 40;
+    let (server, kubeconfig) = own_server(Options::default()).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "throttled", &[])?;
+    controller.wait_ready().await?;
+    let (scene, other) = (
+        Scene::new(&server, "throttled").await?,
+        Scene::new(&server, "free").await?,
+    );
+    let name = |n: usize| format!("web-{n}");
+    for n in 0..SERVICES {
+        let selector = json!({"spec": {"selector": {"app": "web"}}});
+        scene.service(&name(n), selector).await?;
+    }
+    other.service("web", json!({})).await?;
+    for scene in [&scene, &other] {
+        scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    }
+    for n in 0..SERVICES {
+        scene.endpoints_until(&name(n), &[("10.1.0.2", true)]).await?;
+    }
+    other.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    narrow(&scene).await?;
+    let both = [("10.1.0.2", true), ("10.1.0.3", true)];
+    tokio::select! {
+        ended = crowd(&server, &scene.namespace) => ended?,
+        ended = flip(&scene) => ended?,
+        done = async {
+            until_answered(&server, &scene.namespace, 429).await?;
+            other.pod("web-2", "web", &["10.1.0.3"]).await?;
+            other.endpoints_until("web", &both).await
+        } => drop(done?),
+    }
+    widen(&scene).await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    scene.pod_status("web-1", "True", "2026-01-02T00:00:00Z").await?;
+    for n in 0..SERVICES {
+        scene.endpoints_until(&name(n), &both).await?;
+    }
+    Ok(())
+}
+
+/// Nothing may be created in a namespace that is being deleted: no fault of anybody's, and no reason to ask again.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
     let bed = Bed::shared().await?;
-    let (scene, other) = (bed.scene("throttled").await?, bed.scene("free").await?);
+    let (scene, other) = (bed.scene("terminating").await?, bed.scene("staying").await?);
     for scene in [&scene, &other] {
         scene.service("web", json!({})).await?;
         scene.pod("web-1", "web", &["10.1.0.2"]).await?;
         scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     }
-    narrow(&scene).await?;
-    let both = [("10.1.0.2", true), ("10.1.0.3", true)];
-    tokio::select! {
-        ended = crowd(bed.server, &scene.namespace) => ended?,
-        done = async {
-            tokio::select! {
-                ended = flip(&scene) => ended?,
-                seen = until_answered(bed.server, &scene.namespace, 429) => seen?,
-            }
-            other.pod("web-2", "web", &["10.1.0.3"]).await?;
-            other.endpoints_until("web", &both).await?;
-            scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-            scene.pod_status("web-1", "True", "2026-01-02T00:00:00Z").await
-        } => done?,
+    // Nobody empties it here, so it stays in this state.
+    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    namespaces
+        .delete(&scene.namespace, &DeleteParams::default())
+        .await?;
+    let slices: Api<EndpointSlice> = scene.api();
+    slices
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await?;
+    until_answered(bed.server, &scene.namespace, 403).await?;
+    // A retry would come after a tenth of a second; by the end of this there would have been several.
+    for n in 1..=5 {
+        let ready = n % 2 == 0;
+        let since = format!("2026-01-01T00:0{n}:00Z");
+        let text = if ready { "True" } else { "False" };
+        other.pod_status("web-1", text, &since).await?;
+        other.endpoints_until("web", &[("10.1.0.2", ready)]).await?;
     }
-    scene.endpoints_until("web", &both).await?;
+    let creates = slice_requests(bed.server, &scene.namespace)?;
+    let refused = creates.iter().filter(|request| request.code == 403).count();
+    assert_eq!(refused, 1, "asked again");
+    let page = bed.controller.get("/metrics").await?;
+    assert!(
+        page.contains("endpoint_slice_controller_syncs_total{result=\"error\"} 0"),
+        "{page}"
+    );
     Ok(())
 }
 
