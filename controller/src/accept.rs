@@ -6,7 +6,7 @@ use crate::notice::{Notice, Reason};
 use crate::selector::Selector;
 use crate::settings::Settings;
 use api::NetworkRef;
-use api::names::{PROXY_NAME_LABEL, SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
+use api::names::{HEADLESS_LABEL, PROXY_NAME_LABEL, SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use k8s_openapi::api::core::v1::Service;
 
 /// What a Service is bound to.
@@ -138,6 +138,12 @@ pub fn is_headless(service: &Service) -> bool {
     matches!(cluster_ip, None | Some("" | "None"))
 }
 
+/// The label that Kubernetes puts on the slices of headless Services, whatever its value.
+fn has_headless_label(service: &Service) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL))
+}
+
 fn headless_with_selector() -> Notice {
     Notice::new(
         Reason::HeadlessWithSelector,
@@ -149,6 +155,14 @@ fn headless_with_selector() -> Notice {
 
 fn unserved_parts(service: &Service) -> Option<Notice> {
     let spec = service.spec.as_ref()?;
+    if !is_headless(service) && has_headless_label(service) {
+        return Some(Notice::new(
+            Reason::NotOnThisNetwork,
+            format!(
+                "label {HEADLESS_LABEL}: service proxies leave Services with it alone, so the ClusterIP is not served; remove the label, or set clusterIP None"
+            ),
+        ));
+    }
     let part = match spec.type_.as_deref() {
         Some("LoadBalancer") => "spec.type LoadBalancer: its load-balancer address and node ports are",
         Some("NodePort") => "spec.type NodePort: its node ports are",
@@ -239,6 +253,28 @@ mod tests {
         assert!(matches!(acceptance, Acceptance::Served(_)));
         assert_eq!(notices, [want]);
         assert!(!want.is_refusal());
+    }
+
+    #[rstest]
+    #[case::cluster_ip("172.30.0.10", &[Reason::NotOnThisNetwork])]
+    #[case::headless("None", &[])]
+    fn the_headless_label_is_warned_about_where_it_hides_a_cluster_ip(
+        #[case] cluster_ip: &str,
+        #[case] want: &[Reason],
+    ) {
+        let mut service = service(
+            &json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "app=web"}),
+            &json!({"clusterIP": cluster_ip}),
+        );
+        let labels = service.metadata.labels.get_or_insert_default();
+        labels.insert(HEADLESS_LABEL.into(), String::new());
+        let (acceptance, notices) = accept(&service, &Settings::default());
+        assert!(
+            matches!(acceptance, Acceptance::Served(_)),
+            "DNS and others still use its slices"
+        );
+        let reasons: Vec<_> = notices.iter().map(|notice| notice.reason).collect();
+        assert_eq!(reasons, want);
     }
 
     #[test]

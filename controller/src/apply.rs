@@ -162,8 +162,14 @@ impl Writer {
         Done { slices, error }
     }
 
-    /// Writes Events and the condition.
-    pub async fn tell(&self, message: Message) -> Result<(), Error> {
+    /// Writes Events and the condition; returns which notices were told, also when something failed after them.
+    pub async fn tell(&self, message: Message) -> (Vec<Notice>, Result<(), Error>) {
+        let mut told = Vec::new();
+        let result = self.tell_into(message, &mut told).await;
+        (told, result)
+    }
+
+    async fn tell_into(&self, message: Message, told: &mut Vec<Notice>) -> Result<(), Error> {
         let Message {
             key,
             service,
@@ -177,15 +183,16 @@ impl Writer {
                 None => Ok(()),
             };
         };
-        for notice in &notices {
+        for notice in notices {
             events::publish(
                 &self.client,
                 &self.instance,
                 entry.service.object_ref(&()),
-                notice,
+                &notice,
                 &key,
             )
             .await?;
+            told.push(notice);
         }
         match &condition {
             Some(condition) => conditions::write(&self.client, &entry.service, condition, &key).await,

@@ -5,7 +5,7 @@
 use crate::accept::Acceptance;
 use crate::index::{Index, ServiceEntry};
 use crate::leftovers::Leftovers;
-use crate::objects::{ObjectKey, Pod};
+use crate::objects::{ObjectKey, Pod, owners};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::sync::Arc;
 
@@ -31,6 +31,14 @@ impl Observed {
     pub fn is_selectorless(&self) -> bool {
         let acceptance = self.service.as_ref().map(|entry| &entry.acceptance);
         matches!(acceptance, Some(Acceptance::Served(binding)) if binding.is_selectorless)
+    }
+
+    /// UID of the Service that was ours when its slices were made and is not any more: by them it is known also to a process that did
+    /// not run when it changed.
+    pub fn former_uid(&self) -> Option<&str> {
+        let is_ours = self.service.is_some() || self.is_unreadable;
+        let slices = self.slices.iter().filter(|_| !is_ours);
+        slices.flat_map(|slice| owners(slice)).next()
     }
 }
 

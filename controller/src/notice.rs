@@ -1,6 +1,6 @@
 //! What a Service's owner is told: each thing that is not served as written, and what to do about it.
 //!
-//! Pure. A notice is a value; `apply/events.rs` makes it an Event, `apply/condition.rs` a condition.
+//! Pure. A notice is a value; `apply/events.rs` makes it an Event, `condition.rs` a condition.
 
 /// Why something of a Service is not served, or not as expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub enum Reason {
     HeadlessWithSelector,
     /// Slices of another controller are left on a selectorless Service.
     ForeignEndpoints,
-    /// NodePort, LoadBalancer or external IPs.
+    /// NodePort, LoadBalancer or external IPs; or a label that takes the ClusterIP away.
     NotOnThisNetwork,
     /// The network attachment definition does not exist.
     NetworkNotFound,

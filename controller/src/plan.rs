@@ -11,6 +11,8 @@ mod finish;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hints;
+#[cfg(test)]
+mod original_proxy_tests;
 mod pack;
 mod ports;
 #[cfg(test)]

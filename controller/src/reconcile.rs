@@ -213,6 +213,7 @@ impl Driver {
                 &key,
                 Verdict {
                     uid,
+                    former_uid: observed.former_uid().map(str::to_owned),
                     notices,
                     condition,
                 },

@@ -185,6 +185,30 @@ fn sync_service_missing() {
         ((0, 0, 0), None),
         "nothing to write, nothing to remember"
     );
+
+    // It was there: what it left goes, and its times are remembered no more.
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    let known = decided(&index).trigger_times;
+    assert!(known.is_some());
+    let woken = index.observe(Change::Service(Event::Deleted {
+        key: web(),
+        uid: "web-uid".into(),
+    }));
+    assert_eq!(woken, BTreeSet::from([web()]));
+    let observed = gather(&index, &Leftovers::default(), &web());
+    let decision = decide(&observed, &index.nodes, index.settings(), known.as_ref());
+    assert_eq!(
+        (writes(&decision), decision.trigger_times, decision.condition),
+        ((0, 0, 1), None, None)
+    );
+    assert_eq!(decision.notices, []);
+    assert_eq!(
+        observed.former_uid(),
+        Some("web-uid"),
+        "by whose slices it is known"
+    );
 }
 
 #[test]

@@ -68,7 +68,8 @@ pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectKey) -> Resul
     }
 }
 
-/// 403: an admission policy guards Services without our label; the condition then stays as the last word on it.
+/// Gone, or another Service of the same name; 403: somebody's policy keeps us off Services without our label. The shipped one lets us
+/// take the condition off.
 fn is_refused(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404 | 409 | 422))
 }

@@ -213,6 +213,7 @@ fn attachments(metadata: &ObjectMeta) -> Result<Box<[Attachment]>, Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use serde_json::json;
 
     fn pod(object: serde_json::Value) -> Pod {
@@ -262,6 +263,18 @@ mod tests {
         ]}}));
         let names: Vec<_> = parsed.ports.iter().map(|port| &*port.name).collect();
         assert_eq!(names, ["http", "mesh"]);
+    }
+
+    #[rstest]
+    #[case::pending("Pending", false)]
+    #[case::running("Running", false)]
+    #[case::succeeded("Succeeded", true)]
+    #[case::failed("Failed", true)]
+    #[case::unknown("Unknown", false)]
+    #[case::none("", false)]
+    fn a_pod_that_has_ended_is_finished(#[case] phase: &str, #[case] want: bool) {
+        let parsed = pod(json!({"metadata": {"name": "p"}, "status": {"phase": phase}}));
+        assert_eq!(parsed.is_finished, want);
     }
 
     #[test]

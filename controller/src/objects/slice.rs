@@ -33,10 +33,15 @@ pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
 
 /// Whether the slice belongs to this very Service, not to one of the same name before it.
 pub fn is_owned_by(slice: &EndpointSlice, service: &Service) -> bool {
+    owners(slice).any(|uid| Some(uid) == service.metadata.uid.as_deref())
+}
+
+/// UIDs of the Services the slice belongs to: one, unless somebody meddled.
+pub fn owners(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
     let owners = slice.metadata.owner_references.iter().flatten();
     owners
         .filter(|owner| owner.kind == "Service" && owner.api_version == "v1")
-        .any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
+        .map(|owner| owner.uid.as_str())
 }
 
 /// Whether the slice has been deleted and only a finalizer holds it.

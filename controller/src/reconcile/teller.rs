@@ -24,6 +24,8 @@ const MAX_TELLS: usize = 8;
 pub(super) struct Verdict {
     /// UID of the Service; none when it is not ours.
     pub uid: Option<String>,
+    /// UID of a Service that was ours and has left slices behind.
+    pub former_uid: Option<String>,
     /// Everything there is to tell.
     pub notices: Vec<Notice>,
     /// The condition, when it differs from what the Service has.
@@ -33,6 +35,8 @@ pub(super) struct Verdict {
 pub(super) struct Telling {
     key: ObjectKey,
     verdict: Verdict,
+    /// What was told before the first failure.
+    told: Vec<Notice>,
     result: Result<(), apply::Error>,
 }
 
@@ -43,6 +47,8 @@ pub(super) struct Teller {
     told: TellTale,
     queue: Queue,
     verdicts: HashMap<ObjectKey, Verdict>,
+    /// Former Services whose condition is off while their slices are still going.
+    retracted: HashMap<ObjectKey, String>,
     running: JoinSet<Telling>,
 }
 
@@ -54,15 +60,23 @@ impl Teller {
             told: TellTale::default(),
             queue: Queue::default(),
             verdicts: HashMap::new(),
+            retracted: HashMap::new(),
             running: JoinSet::new(),
         }
     }
 
     /// A decision was made; whatever was still to be told before it is out of date.
     pub(super) fn decided(&mut self, key: &ObjectKey, verdict: Verdict, now: Instant) {
-        if self.is_said(key, &verdict) {
+        if verdict.former_uid.is_none() {
+            self.retracted.remove(key);
+        }
+        let is_retracting = |waiting: &Verdict| waiting.uid.is_none() && waiting.former_uid.is_some();
+        if verdict.uid.is_none() && self.verdicts.get(key).is_some_and(is_retracting) {
+            // The slices that told of the former Service may be gone by now, its condition is not.
+        } else if self.is_said(key, &verdict) {
             self.verdicts.remove(key);
             self.told.remember(key, verdict.uid, verdict.notices);
+            self.forget_if_not_ours(key);
         } else {
             self.verdicts.insert(key.clone(), verdict);
             self.queue.wake(key.clone(), now);
@@ -70,12 +84,18 @@ impl Teller {
     }
 
     fn is_said(&self, key: &ObjectKey, verdict: &Verdict) -> bool {
-        match &verdict.uid {
-            Some(uid) => {
-                verdict.condition.is_none()
-                    && self.told.news(key, Some(uid), &verdict.notices, false).is_empty()
-            }
-            None => self.told.uid(key).is_none(),
+        let Some(uid) = &verdict.uid else {
+            let former = verdict.former_uid.as_ref();
+            let is_retracted = former.is_none() || self.retracted.get(key) == former;
+            return self.told.uid(key).is_none() && is_retracted;
+        };
+        verdict.condition.is_none() && self.told.news(key, Some(uid), &verdict.notices, false).is_empty()
+    }
+
+    /// Names come and go for as long as the process runs.
+    fn forget_if_not_ours(&mut self, key: &ObjectKey) {
+        if self.told.uid(key).is_none() && !self.verdicts.contains_key(key) {
+            self.queue.forget(key);
         }
     }
 
@@ -85,9 +105,11 @@ impl Teller {
             let Some(key) = self.queue.pop(Instant::now()) else {
                 break;
             };
-            match self.verdicts.remove(&key) {
-                Some(verdict) => self.tell(index, key, verdict),
-                None => self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0),
+            if let Some(verdict) = self.verdicts.remove(&key) {
+                self.tell(index, key, verdict);
+            } else {
+                self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
+                self.forget_if_not_ours(&key);
             }
         }
     }
@@ -113,7 +135,7 @@ impl Teller {
             self.metrics.notices.get_or_create(&Told { reason }).inc();
         }
         let retract = if verdict.uid.is_none() {
-            self.told.uid(&key)
+            self.told.uid(&key).or_else(|| verdict.former_uid.clone())
         } else {
             None
         };
@@ -126,10 +148,12 @@ impl Teller {
         };
         let writer = self.writer.clone();
         self.running.spawn(async move {
+            let (told, result) = writer.tell(message).await;
             Telling {
                 key,
                 verdict,
-                result: writer.tell(message).await,
+                told,
+                result,
             }
         });
     }
@@ -141,14 +165,21 @@ impl Teller {
 
     /// Takes the result in.
     pub(super) fn finish(&mut self, telling: Telling, jitter: f64) {
-        let Telling { key, verdict, result } = telling;
+        let Telling {
+            key,
+            verdict,
+            told,
+            result,
+        } = telling;
         let outcome = match result {
             Ok(()) => {
-                self.told.remember(&key, verdict.uid, verdict.notices);
+                self.remember(&key, verdict);
                 Outcome::Wrote
             }
             Err(error) => {
                 warn!(service = %key, error = %chain(&error), "Owner could not be told, trying again");
+                // An Event that was written is not written again because the condition was not.
+                self.told.remember_some(&key, verdict.uid.as_deref(), told);
                 self.verdicts.entry(key.clone()).or_insert(verdict);
                 Outcome::Failed {
                     retry_after: error.retry_after(),
@@ -156,10 +187,107 @@ impl Teller {
             }
         };
         self.queue.done(&key, outcome, Instant::now(), jitter);
+        self.forget_if_not_ours(&key);
+    }
+
+    fn remember(&mut self, key: &ObjectKey, verdict: Verdict) {
+        if verdict.uid.is_none()
+            && let Some(former) = verdict.former_uid
+        {
+            self.retracted.insert(key.clone(), former);
+        }
+        self.told.remember(key, verdict.uid, verdict.notices);
     }
 
     /// When something is due; none while no more can be started.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.queue.next_due().filter(|_| self.running.len() < MAX_TELLS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::MAX_BACKOFF;
+    use kube::{Client, Config};
+    use prometheus_client::registry::Registry;
+
+    /// Whose writer reaches nobody; results are made up.
+    fn teller() -> Teller {
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        let writer = Writer::new(Client::try_from(config).unwrap(), "test");
+        Teller::new(writer, Metrics::register(&mut Registry::default()))
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("shop", "web")
+    }
+
+    fn verdict(uid: Option<&str>, former_uid: Option<&str>) -> Verdict {
+        Verdict {
+            uid: uid.map(str::to_owned),
+            former_uid: former_uid.map(str::to_owned),
+            notices: Vec::new(),
+            condition: None,
+        }
+    }
+
+    /// Takes what is due and says that it was told.
+    fn told(teller: &mut Teller, result: Result<(), apply::Error>) {
+        let key = teller
+            .queue
+            .pop(Instant::now() + MAX_BACKOFF * 2)
+            .expect("something is due");
+        let verdict = teller.verdicts.remove(&key).expect("a verdict");
+        let telling = Telling {
+            key,
+            verdict,
+            told: Vec::new(),
+            result,
+        };
+        teller.finish(telling, 0.0);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_gone_is_forgotten() {
+        let mut teller = teller();
+        let now = Instant::now();
+        let mut wanted = verdict(Some("u1"), None);
+        wanted.condition = Some(crate::condition::accepted(
+            &crate::accept::Acceptance::Unselected,
+            &[],
+            None,
+        ));
+        teller.decided(&key(), wanted, now);
+        told(&mut teller, Ok(()));
+        assert!(teller.queue.knows(&key()));
+        teller.decided(&key(), verdict(None, None), now);
+        told(&mut teller, Ok(()));
+        assert!(!teller.queue.knows(&key()));
+    }
+
+    /// It lost its label while no controller ran: only its slices tell of it, and they go sooner than its condition.
+    #[tokio::test]
+    async fn the_condition_of_a_former_service_is_taken_off_once_however_long_it_takes() {
+        let mut teller = teller();
+        let now = Instant::now();
+        teller.decided(&key(), verdict(None, Some("u1")), now);
+        told(&mut teller, Err(apply::Error::Timeout));
+        teller.decided(&key(), verdict(None, None), now);
+        assert!(teller.verdicts.contains_key(&key()), "still to be taken off");
+        told(&mut teller, Ok(()));
+        assert!(teller.verdicts.is_empty());
+    }
+
+    #[tokio::test]
+    async fn slices_that_go_one_by_one_do_not_repeat_it() {
+        let mut teller = teller();
+        let now = Instant::now();
+        teller.decided(&key(), verdict(None, Some("u1")), now);
+        told(&mut teller, Ok(()));
+        teller.decided(&key(), verdict(None, Some("u1")), now);
+        assert!(teller.verdicts.is_empty());
+        teller.decided(&key(), verdict(None, None), now);
+        assert!(teller.retracted.is_empty() && !teller.queue.knows(&key()));
     }
 }

@@ -36,6 +36,19 @@ impl TellTale {
         self.0.get(key)?.0.clone()
     }
 
+    /// This much has been said, and more is to follow. What was said before it still holds, or will be told from.
+    pub(super) fn remember_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Notice>) {
+        let Some(uid) = uid.filter(|_| !more.is_empty()) else {
+            return;
+        };
+        let (known, told) = self.0.entry(key.clone()).or_default();
+        if known.as_deref() != Some(uid) {
+            *known = Some(uid.to_owned());
+            told.clear();
+        }
+        told.extend(more);
+    }
+
     /// All this has been said; what is not in it holds no more.
     pub(super) fn remember(&mut self, key: &ObjectKey, uid: Option<String>, notices: Vec<Notice>) {
         if uid.is_some() {
@@ -71,6 +84,21 @@ mod tests {
         let mut told = TellTale::default();
         told.remember(&key, Some("u1".into()), on("web-1"));
         assert_eq!(told.news(&key, Some("u1"), &on("web-2"), false), []);
+    }
+
+    /// A first Event was written, the condition was refused: at the next try only the rest is told.
+    #[test]
+    fn what_was_said_before_a_failure_is_not_said_again() {
+        let key = ObjectKey::new("shop", "web");
+        let both = vec![
+            Notice::new(Reason::InvalidNetwork, "bad"),
+            Notice::new(Reason::NotAttached, "worse"),
+        ];
+        let mut told = TellTale::default();
+        told.remember_some(&key, Some("u1"), both[..1].to_vec());
+        assert_eq!(told.news(&key, Some("u1"), &both, true), both[1..]);
+        told.remember_some(&key, Some("u2"), vec![]);
+        assert_eq!(told.news(&key, Some("u2"), &both, true), both, "another Service");
     }
 
     #[test]

@@ -22,18 +22,21 @@ struct Row {
     port: u16,
     is_own: bool,
     pods: usize,
+    /// Of the pods in slices, every tenth is not ready any more.
+    has_unready: bool,
     /// Sizes afterwards, biggest first; then creates, updates, deletes.
     sizes: &'static [usize],
     writes: (usize, usize, usize),
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     Row {
         name: "many-pods",
         existing: &[],
         port: 8080,
         is_own: true,
         pods: 250,
+        has_unready: false,
         sizes: &[100, 100, 50],
         writes: (3, 0, 0),
     },
@@ -43,6 +46,7 @@ const ROWS: [Row; 9] = [
         port: 8080,
         is_own: true,
         pods: 250,
+        has_unready: false,
         sizes: &[100, 89, 61],
         writes: (1, 1, 0),
     },
@@ -52,6 +56,7 @@ const ROWS: [Row; 9] = [
         port: 8080,
         is_own: true,
         pods: 300,
+        has_unready: false,
         sizes: &[100, 74, 74, 52],
         writes: (2, 0, 0),
     },
@@ -61,6 +66,7 @@ const ROWS: [Row; 9] = [
         port: 8081,
         is_own: true,
         pods: 300,
+        has_unready: false,
         sizes: &[100, 100, 100],
         writes: (0, 3, 7),
     },
@@ -70,6 +76,7 @@ const ROWS: [Row; 9] = [
         port: 8080,
         is_own: true,
         pods: 300,
+        has_unready: false,
         sizes: &[30; 10],
         writes: (0, 0, 0),
     },
@@ -78,7 +85,18 @@ const ROWS: [Row; 9] = [
         existing: &[80, 20],
         port: 8080,
         is_own: true,
+        pods: 115,
+        has_unready: true,
+        sizes: &[95, 20],
+        writes: (0, 2, 0),
+    },
+    Row {
+        name: "shrinking",
+        existing: &[80, 20],
+        port: 8080,
+        is_own: true,
         pods: 90,
+        has_unready: false,
         sizes: &[80, 10],
         writes: (0, 1, 0),
     },
@@ -88,6 +106,7 @@ const ROWS: [Row; 9] = [
         port: 8080,
         is_own: false,
         pods: 5,
+        has_unready: false,
         sizes: &[5],
         writes: (1, 0, 1),
     },
@@ -97,6 +116,7 @@ const ROWS: [Row; 9] = [
         port: 8080,
         is_own: true,
         pods: 0,
+        has_unready: false,
         sizes: &[0],
         writes: (0, 1, 1),
     },
@@ -106,6 +126,7 @@ const ROWS: [Row; 9] = [
         port: 8080,
         is_own: true,
         pods: 0,
+        has_unready: false,
         sizes: &[0],
         writes: (0, 1, 0),
     },
@@ -178,6 +199,13 @@ async fn prepare_row(scene: &Scene, row: &Row) -> Result<()> {
         let (these, others) = rest.split_at(*size);
         rest = others;
         write_as_the_go_original(scene, &service, row, these).await?;
+    }
+    if row.has_unready {
+        let in_slices = row.existing.iter().sum();
+        for n in (0..in_slices).step_by(10) {
+            let name = format!("web-{n:03}");
+            scene.pod_status(&name, "False", "2026-01-01T00:01:00Z").await?;
+        }
     }
     Ok(())
 }

@@ -62,6 +62,8 @@ async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn one_bad_object_never_delays_another() -> Result<()> {
     let scene = Bed::shared().await?.scene("crowd").await?;
+    // All annotations of an object together may have 256 KiB; a longer text than the API server takes is tried on pure code
+    // (`of_a_huge_text_little_is_kept`, `a_long_value_is_cut_in_the_message`).
     let huge = "x".repeat(200 << 10);
     scene
         .bare_pod("huge", "shared", json!({names::NETWORK_STATUS_ANNOTATION: huge}))
@@ -150,6 +152,21 @@ async fn pods_that_are_not_attached_are_named() -> Result<()> {
         )
         .await?;
     scene.event_until("ports", "NotServedOnThisNetwork").await?;
+    let balanced = json!({"spec": {"type": "LoadBalancer", "selector": {"app": "web"}}});
+    scene.service("balanced", balanced).await?;
+    let outside = json!({"spec": {"externalIPs": ["203.0.113.9"], "selector": {"app": "web"}}});
+    scene.service("outside", outside).await?;
+    let labelled =
+        json!({"metadata": {"labels": {names::HEADLESS_LABEL: ""}}, "spec": {"selector": {"app": "web"}}});
+    scene.service("labelled", labelled).await?;
+    for (service, part) in [
+        ("balanced", "LoadBalancer"),
+        ("outside", "externalIPs"),
+        ("labelled", names::HEADLESS_LABEL),
+    ] {
+        let event = scene.event_until(service, "NotServedOnThisNetwork").await?;
+        assert!(event.note.is_some_and(|note| note.contains(part)), "{service}");
+    }
     scene
         .service("six", json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}))
         .await?;
