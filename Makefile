@@ -50,8 +50,12 @@ bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z ma
 	cargo run --quiet --locked -p olm -- catalog
 
 .PHONY: release
-release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root)
-	PATH="$(dir $(CARGO_CYCLONEDX)):$$PATH" cargo run --quiet --locked -p e2e --bin release -- $(VERSION)
+release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
+	cargo run --quiet --locked -p e2e --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
+
+.PHONY: cyclonedx
+cyclonedx: $(CARGO_CYCLONEDX)
+	@echo $(CARGO_CYCLONEDX)
 
 $(CARGO_CYCLONEDX):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)

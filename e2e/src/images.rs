@@ -17,7 +17,7 @@ use context::Context;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use product::{product_images, release_images};
+pub use product::{Profile, product_images, release_images};
 
 /// Debian packages that building images takes.
 const PACKAGES: &[&str] = &["mmdebstrap", "buildah", "gcc", "libc6-dev"];

@@ -1,56 +1,53 @@
 //! Makes a release: images, SBOMs, `install.yaml`, bundle and catalog, with every image by digest.
 //!
-//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/` and `olm/catalog`, which are committed as the release.
+//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog` and the tags in `config/manager`, which are
+//! committed as the release.
 
+use crate::images::Profile;
 use crate::images::release::{self, Archived, Labels};
 use crate::{command, tools};
 use anyhow::{Context as _, Result, ensure};
 use olm::bundle::Platform;
 use olm::release::Images;
-use olm::{Bundle, Catalog, Release, Source, checks, csv_name, graph};
+use olm::{Bundle, Catalog, Release, Source, checks};
 use semver::Version;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod ready;
+
 const REGISTRY: &str = "quay.io/multus-service";
 /// The crates that are binaries of a release.
 const BINARIES: [&str; 3] = ["operator", "controller", "proxy"];
+
+/// How a release is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The release's folder; what a release left in it is removed.
+    pub out: PathBuf,
+    /// How the binaries are compiled; [`Profile::Dev`] is for trials.
+    pub profile: Profile,
+    /// Whether files may differ from the commit that the images name.
+    pub allow_dirty: bool,
+    /// The program `cargo-cyclonedx`.
+    pub cyclonedx: PathBuf,
+}
 
 /// A release in the making.
 #[derive(Debug)]
 pub struct Maker {
     root: PathBuf,
-    out: PathBuf,
+    options: Options,
     labels: Labels,
     version: Version,
 }
 
 impl Maker {
-    /// Of the checkout at `root`, into `out`. Refuses a version that the checkout is not ready for.
-    pub fn new(root: &Path, out: &Path, version: Version) -> Result<Self> {
-        let of_crates = Version::parse(env!("CARGO_PKG_VERSION"))?;
-        let core = Version::new(version.major, version.minor, version.patch);
-        ensure!(
-            core == of_crates,
-            "the binaries are of version {of_crates}, not {core}: set workspace.package.version in Cargo.toml"
-        );
-        let changelog = fs::read_to_string(root.join("CHANGELOG.md"))?;
-        ensure!(
-            changelog
-                .lines()
-                .any(|line| line.starts_with(&format!("## {core}"))),
-            "CHANGELOG.md has no section \"## {core}\": rename \"Unreleased\""
-        );
-        let source = Source::read(root)?;
-        let name = csv_name(&version);
-        ensure!(
-            graph::channels(&source.template)
-                .iter()
-                .any(|channel| channel.entry(&name).is_some()),
-            "no channel of olm/catalog-template.yaml has an entry {name}"
-        );
+    /// Of the checkout at `root`. Refuses a version that the checkout is not ready for.
+    pub fn new(root: &Path, version: Version, options: Options) -> Result<Self> {
+        ready::check(root, &version, &options)?;
         let git = |args: &[&str]| command::output(Command::new("git").args(args).current_dir(root));
         let labels = Labels {
             version: version.to_string(),
@@ -60,11 +57,14 @@ impl Maker {
                 .parse::<chrono::DateTime<chrono::FixedOffset>>()?
                 .to_utc(),
         };
-        fs::create_dir_all(out.join("images"))?;
-        fs::create_dir_all(out.join("sbom"))?;
+        if options.out.exists() {
+            fs::remove_dir_all(&options.out)?;
+        }
+        fs::create_dir_all(options.out.join("images"))?;
+        fs::create_dir_all(options.out.join("sbom"))?;
         Ok(Self {
             root: root.to_owned(),
-            out: out.to_owned(),
+            options,
             labels,
             version,
         })
@@ -72,8 +72,8 @@ impl Maker {
 
     /// Makes everything.
     pub fn make(&self, say: &dyn Fn(&str)) -> Result<()> {
-        let folder = self.out.join("images");
-        let images = release::product(&self.labels, &folder, say)?;
+        let folder = self.options.out.join("images");
+        let images = release::product(self.options.profile, &self.labels, &folder, say)?;
         for image in &images {
             say(&format!("{}: {}", image.name, image.digest));
         }
@@ -90,22 +90,20 @@ impl Maker {
         say(&format!("bundle: {}", image.digest));
         source.release.images.bundle = Some(pull_spec(&image));
         self.write_release(&source.release)?;
-        let catalog = Catalog::render(&source)?.yaml();
+        let catalog = Catalog::render(&source)?;
+        let findings = checks::catalog::run(&catalog, &bundle)?;
+        ensure!(
+            findings.is_empty(),
+            "the community catalogs would refuse this one: {findings:#?}"
+        );
+        let catalog = catalog.yaml();
         fs::write(
             self.root.join("olm/catalog/multus-service-operator/catalog.yaml"),
             &catalog,
         )?;
-        fs::write(self.out.join("catalog.yaml"), catalog)?;
-        command::run(
-            "tar",
-            &[
-                "-C",
-                &self.root.display().to_string(),
-                "-czf",
-                &self.file("bundle.tar.gz"),
-                "bundle",
-            ],
-        )?;
+        fs::write(self.options.out.join("catalog.yaml"), catalog)?;
+        fs::copy(self.root.join("olm/ci.yaml"), self.options.out.join("ci.yaml"))?;
+        self.bundle_archive()?;
         self.install_yaml(&bundle)?;
         say("install.yaml, bundle, catalog: written");
         self.sboms()?;
@@ -114,7 +112,17 @@ impl Maker {
     }
 
     fn file(&self, name: &str) -> String {
-        self.out.join(name).display().to_string()
+        self.options.out.join(name).display().to_string()
+    }
+
+    /// Equal bundles give equal archives.
+    fn bundle_archive(&self) -> Result<()> {
+        let (root, time) = (self.root.display().to_string(), self.labels.created.timestamp());
+        let mut tar = Command::new("tar");
+        tar.args(["-C", &root, "-I", "gzip -n", "-cf", &self.file("bundle.tar.gz")]);
+        tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+        command::output(tar.arg(format!("--mtime=@{time}")).arg("bundle"))?;
+        Ok(())
     }
 
     fn release(&self, images: &[Archived]) -> Result<Release> {
@@ -135,40 +143,31 @@ impl Maker {
         })
     }
 
+    /// Digests for the bundle, tags for who applies `config/default`.
     fn write_release(&self, release: &Release) -> Result<()> {
-        const HEADER: &str = "# The release that bundle/ describes. `make release VERSION=...` writes it: the digests are those of the images it built.\n";
-        fs::write(
-            self.root.join("olm/release.yaml"),
-            HEADER.to_owned() + &serde_saphyr::to_string(release)?,
-        )?;
+        fs::write(self.root.join("olm/release.yaml"), release.yaml())?;
+        let deployment = self.root.join("config/manager/deployment.yaml");
+        let tagged = release.tagged(&fs::read_to_string(&deployment)?);
+        fs::write(deployment, tagged)?;
         Ok(())
     }
 
-    /// What `kubectl apply -k config/default` applies, with the bundle's Deployment, whose images are by digest.
     fn install_yaml(&self, bundle: &Bundle) -> Result<()> {
-        let kubectl = tools::ensure(&[&tools::KUBECTL], &|_| {})?.main(&tools::KUBECTL)?;
-        let yaml = command::run(
-            kubectl,
-            &[
-                "kustomize",
-                &self.root.join("config/default").display().to_string(),
-            ],
-        )?;
-        let csv = bundle.csv()?;
-        let mut documents = Vec::new();
-        for mut object in serde_saphyr::from_multiple::<Value>(&yaml)? {
-            if object["kind"] == "Deployment" {
-                object["spec"] = csv["spec"]["install"]["spec"]["deployments"][0]["spec"].clone();
-            }
-            documents.push(serde_saphyr::to_string(&object)?);
-        }
-        fs::write(self.out.join("install.yaml"), documents.join("---\n"))?;
+        let objects = install_objects(&self.root, bundle)?;
+        let documents = objects
+            .iter()
+            .map(serde_saphyr::to_string)
+            .collect::<Result<Vec<_>, _>>()?;
+        fs::write(self.options.out.join("install.yaml"), documents.join("---\n"))?;
         // What a bundle cannot carry.
         let policies: Vec<_> = documents
             .into_iter()
             .filter(|document| document.contains("kind: ValidatingAdmissionPolicy"))
             .collect();
-        fs::write(self.out.join("admission-policies.yaml"), policies.join("---\n"))?;
+        fs::write(
+            self.options.out.join("admission-policies.yaml"),
+            policies.join("---\n"),
+        )?;
         Ok(())
     }
 
@@ -187,11 +186,15 @@ impl Maker {
                 "--manifest-path",
                 &manifest,
             ];
-            command::output(Command::new("cargo").args(args).current_dir(&self.root))?;
+            command::output(
+                Command::new(&self.options.cyclonedx)
+                    .args(args)
+                    .current_dir(&self.root),
+            )?;
             // It writes beside every manifest of the workspace; the other members are parts of this one's list.
             fs::rename(
                 self.root.join(name).join(format!("{file}.json")),
-                self.out.join("sbom").join(format!("{file}.json")),
+                self.options.out.join("sbom").join(format!("{file}.json")),
             )?;
             for member in fs::read_dir(&self.root)? {
                 let stray = member?.path().join(format!("{file}.json"));
@@ -205,9 +208,29 @@ impl Maker {
 
     fn checksums(&self) -> Result<()> {
         let script = "find . -type f ! -name SHA256SUMS | sort | xargs sha256sum > SHA256SUMS";
-        command::output(Command::new("sh").args(["-c", script]).current_dir(&self.out))?;
+        command::output(
+            Command::new("sh")
+                .args(["-c", script])
+                .current_dir(&self.options.out),
+        )?;
         Ok(())
     }
+}
+
+/// What `install.yaml` has: what `kubectl apply -k config/default` of the checkout at `root` applies, with the bundle's Deployment,
+/// whose images are by digest.
+pub fn install_objects(root: &Path, bundle: &Bundle) -> Result<Vec<Value>> {
+    let kubectl = tools::ensure(&[&tools::KUBECTL], &|_| {})?.main(&tools::KUBECTL)?;
+    let folder = root.join("config/default").display().to_string();
+    let yaml = command::run(kubectl, &["kustomize", &folder])?;
+    let csv = bundle.csv()?;
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(&yaml)?;
+    for object in &mut objects {
+        if object["kind"] == "Deployment" {
+            object["spec"] = csv["spec"]["install"]["spec"]["deployments"][0]["spec"].clone();
+        }
+    }
+    Ok(objects)
 }
 
 fn pull_spec(image: &Archived) -> String {

@@ -3,6 +3,7 @@
 //! Pure. Each check states what it wants and names the remedy. The programs of operator-framework, which check more, are run in
 //! `e2e/tests/bundle.rs`.
 
+pub mod catalog;
 mod olm_v1;
 mod pipeline;
 mod preflight;

@@ -10,6 +10,8 @@
 
 #[path = "agreement/breakages.rs"]
 mod breakages;
+#[path = "agreement/catalog.rs"]
+mod catalog;
 #[path = "agreement/plain.rs"]
 mod plain;
 #[path = "agreement/rights.rs"]

@@ -9,6 +9,25 @@ use std::time::Instant;
 
 pub(super) const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
 
+/// How the binaries are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As they are published.
+    Release,
+    /// As the tests', in seconds.
+    Dev,
+}
+
+impl Profile {
+    /// `MULTUS_SERVICE_PROFILE=dev`, for short loops and tests.
+    pub fn of_environment() -> Self {
+        match std::env::var("MULTUS_SERVICE_PROFILE") {
+            Ok(profile) if profile == "dev" => Self::Dev,
+            _ => Self::Release,
+        }
+    }
+}
+
 /// Builds the binaries and their images: operator, controller, proxy. Tags are keys of the content.
 pub fn product_images(say: &dyn Fn(&str)) -> Result<Vec<Image>> {
     images(&[], say)
@@ -21,7 +40,7 @@ pub fn release_images(version: &str, say: &dyn Fn(&str)) -> Result<Vec<Image>> {
 
 fn images(arguments: &[(&str, &str)], say: &dyn Fn(&str)) -> Result<Vec<Image>> {
     debian::ensure(PACKAGES, say)?;
-    let binaries = binaries(say)?;
+    let binaries = binaries(Profile::of_environment(), say)?;
     let builder = Builder::new()?;
     let base = base::ensure(&builder, say)?;
     let arguments = [&[("BASE", base.as_str())], arguments].concat();
@@ -55,9 +74,9 @@ pub(super) fn context(binaries: &Path, target: &str) -> Result<Context> {
         .with(&binaries.join(format!("multus-service-{target}")))
 }
 
-/// As a release has them; `MULTUS_SERVICE_PROFILE=dev` instead takes those of the tests, which are compiled in seconds.
-pub(super) fn binaries(say: &dyn Fn(&str)) -> Result<PathBuf> {
-    let dev = std::env::var("MULTUS_SERVICE_PROFILE").is_ok_and(|profile| profile == "dev");
+/// Compiles the three binaries; where they are.
+pub(super) fn binaries(profile: Profile, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    let dev = profile == Profile::Dev;
     let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));

@@ -2,7 +2,7 @@
 //!
 //! Writes: the cache, and one archive an image.
 
-use super::{Builder, Context, PACKAGES, base, product};
+use super::{Builder, Context, PACKAGES, Profile, base, product};
 use crate::debian;
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -31,9 +31,14 @@ pub struct Archived {
 }
 
 /// Builds operator, controller and proxy into `folder`.
-pub fn product(labels: &Labels, folder: &Path, say: &dyn Fn(&str)) -> Result<Vec<Archived>> {
+pub fn product(
+    profile: Profile,
+    labels: &Labels,
+    folder: &Path,
+    say: &dyn Fn(&str),
+) -> Result<Vec<Archived>> {
     debian::ensure(PACKAGES, say)?;
-    let binaries = product::binaries(say)?;
+    let binaries = product::binaries(profile, say)?;
     let builder = Builder::new()?;
     let base = base::ensure(&builder, say)?;
     let arguments = [
