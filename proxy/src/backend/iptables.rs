@@ -3,23 +3,21 @@
 //! Writes: chains `MSP-…` and the jumps to them, by `iptables-restore --noflush`, one transaction per table. Reads by `iptables -S`,
 //! only when it is not known what a namespace holds. Nothing is run when nothing differs.
 
+mod program;
+
+pub use program::LOCK_FILE;
+
 use crate::backend::{Backend, Error, nftables};
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
 use crate::tampering;
-use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
+use program::WAIT;
 use rules::{Base, Delta, Dump, Family};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::{Command, Stdio};
-
-/// The lock file of iptables-legacy. Each namespace is its own lock: pods do not wait for each other, or for kube-proxy on the
-/// node, and no writable directory is needed.
-pub const LOCK_FILE: (&str, &str) = ("XTABLES_LOCKFILE", "/proc/self/ns/net");
 
 /// Which kernel interface the iptables programs use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,16 +101,6 @@ impl Iptables {
         self.restore(Family::V4, Table::Nat, &nat)
     }
 
-    fn crate_iptables(self, family: Family) -> IPTables {
-        // Built by hand: its constructor runs `iptables --version` and cannot name a variant.
-        IPTables {
-            cmd: self.variant.program(family),
-            has_check: true,
-            has_wait: true,
-            is_numeric: true,
-        }
-    }
-
     /// Makes our hooks in both tables of a family that has no VIP yet.
     fn hook(self, delta: &Delta<'_>, family: Family) -> Result<(), Error> {
         for table in Table::ALL {
@@ -149,11 +137,14 @@ impl Iptables {
         if !self.may_hold(family, table) {
             return Ok(table.jumps().to_vec());
         }
-        let iptables = self.crate_iptables(family);
         let mut missing = Vec::new();
         for (hook, rule) in table.jumps() {
-            let exists = iptables.exists(table.name(), hook, &rule);
-            if !exists.map_err(|error| refused(iptables.cmd, &*error))? {
+            let check: Vec<&str> = WAIT
+                .into_iter()
+                .chain(["-t", table.name(), "-C", hook])
+                .chain(rule.split(' '))
+                .collect();
+            if !program::finds(self.variant.program(family), &check)? {
                 missing.push((hook, rule));
             }
         }
@@ -171,18 +162,8 @@ impl Iptables {
         if !self.may_hold(family, table) {
             return Ok(None);
         }
-        let program = self.variant.program(family);
-        let refused = |why: &str| Error::Refused {
-            program,
-            stderr: excerpt(why),
-        };
-        // Not the crate's list_chains: it takes a failed run for an empty table.
-        let output = self.crate_iptables(family).execute(table.name(), "-S");
-        let output = output.map_err(|error| refused(&error.to_string()))?;
-        if !output.status.success() {
-            return Err(refused(&String::from_utf8_lossy(&output.stderr)));
-        }
-        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+        let list = [WAIT[0], WAIT[1], "-t", table.name(), "-S"];
+        program::ask(self.variant.program(family), &list).map(Some)
     }
 
     /// Removes the chains whose names begin with `prefix`, and every rule elsewhere that leads to one of them, in one transaction:
@@ -219,33 +200,12 @@ impl Iptables {
     }
 
     fn restore_text(self, family: Family, text: &str) -> Result<(), Error> {
-        let program = self.variant.restore(family);
-        let run = |source| Error::Run { program, source };
-        let mut command = Command::new(program);
-        command
-            .args(["--noflush", "-w", "5"])
-            .env(LOCK_FILE.0, LOCK_FILE.1);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(run)?;
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        let written = stdin.write_all(text.as_bytes());
-        drop(stdin);
-        let output = child.wait_with_output().map_err(run)?;
-        if !output.status.success() {
-            // It stops reading at the first error, so what it says matters more than the broken pipe.
-            return Err(Error::Refused {
-                program,
-                stderr: excerpt(&String::from_utf8_lossy(&output.stderr)),
-            });
-        }
+        let arguments = ["--noflush", WAIT[0], WAIT[1]];
+        program::feed(self.variant.restore(family), &arguments, text)?;
         if self.variant == Variant::Nft {
             tampering::committed();
         }
-        written.map_err(run)
+        Ok(())
     }
 
     /// Of all rules and chains of both families, without counters; one run of a program per family that has any.
@@ -255,11 +215,7 @@ impl Iptables {
             if !Table::ALL.into_iter().any(|table| self.may_hold(family, table)) {
                 continue;
             }
-            let output = Command::new(self.variant.save(family)).output().ok()?;
-            if !output.status.success() {
-                return None;
-            }
-            let text = String::from_utf8_lossy(&output.stdout);
+            let text = program::ask(self.variant.save(family), &[]).ok()?;
             // Comments have the time, chains their counters.
             let lines = text.lines().filter(|line| !line.starts_with('#'));
             let lines: Vec<_> = lines
@@ -365,13 +321,6 @@ impl Backend for Iptables {
     }
 }
 
-fn refused(program: &'static str, error: &dyn std::error::Error) -> Error {
-    Error::Refused {
-        program,
-        stderr: excerpt(&error.to_string()),
-    }
-}
-
 /// The user-defined chains in what `iptables -S` prints that begin with `prefix`.
 fn chains_in<'a>(listing: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     let names = listing.lines().filter_map(|line| line.strip_prefix("-N "));
@@ -397,10 +346,6 @@ fn removal(listing: &str, table: Table, prefix: &str) -> Option<String> {
         .chain(chains.iter().map(|chain| format!("-X {chain}")))
         .chain(["COMMIT".to_owned(), String::new()]);
     Some(lines.collect::<Vec<_>>().join("\n"))
-}
-
-fn excerpt(text: &str) -> String {
-    text.trim().chars().take(500).collect()
 }
 
 #[cfg(test)]
