@@ -26,10 +26,8 @@ pub(crate) fn forget(changed: &Allowed) -> io::Result<usize> {
     let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
     let mut deleted = 0;
     for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
-        for entry in netlink.dump(&message(family, ConntrackMessage::Get(Vec::new())))? {
-            let Some(original) = stale(&entry, changed) else {
-                continue;
-            };
+        let all = message(family, ConntrackMessage::Get(Vec::new()));
+        for original in netlink.dump_some(&all, |entry| stale(&entry, changed))? {
             match netlink.change(&message(family, ConntrackMessage::Delete(vec![original])), 0) {
                 Ok(()) => deleted += 1,
                 // It timed out meanwhile.

@@ -22,6 +22,9 @@ const PATIENCE_SECONDS: i64 = 10;
 /// What a socket takes in one datagram without being asked to take more: a safe part of the default `net.core.wmem_default`.
 const DEFAULT_SEND_BUFFER: usize = 64 * 1024;
 
+/// Longest list that is held in memory, in bytes of messages: hundreds of thousands of rules or routes, more than any that we wrote.
+const DUMP_LIMIT: usize = 32 << 20;
+
 /// A socket for messages of one netlink family.
 pub(crate) struct Netlink<M> {
     socket: Socket,
@@ -72,8 +75,17 @@ where
 
     /// Everything the kernel has of what `request` asks for.
     pub(crate) fn dump(&mut self, request: &M) -> io::Result<Vec<M>> {
+        self.dump_some(request, Some)
+    }
+
+    /// What `keep` makes of it. A pod's owner can make a list as long as he likes: the rest is dropped while it is read.
+    pub(crate) fn dump_some<T>(
+        &mut self,
+        request: &M,
+        mut keep: impl FnMut(M) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(complete) = self.dump_once(request)? {
+            if let Some(complete) = self.dump_once(request, &mut keep)? {
                 return Ok(complete);
             }
         }
@@ -81,6 +93,15 @@ where
             io::ErrorKind::Interrupted,
             "the kernel changed during every dump",
         ))
+    }
+
+    /// Lets the kernel leave out of lists what a request does not ask for, while `work` is done. Kernels before 4.20 do not know
+    /// that and list everything, so whoever asks has to pick all the same.
+    pub(crate) fn strictly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let _ = self.socket.set_netlink_get_strict_chk(true);
+        let done = work(self);
+        let _ = self.socket.set_netlink_get_strict_chk(false);
+        done
     }
 
     /// The one message that answers `request`.
@@ -155,14 +176,26 @@ where
         }
     }
 
-    fn dump_once(&mut self, request: &M) -> io::Result<Option<Vec<M>>> {
+    fn dump_once<T>(
+        &mut self,
+        request: &M,
+        keep: &mut impl FnMut(M) -> Option<T>,
+    ) -> io::Result<Option<Vec<T>>> {
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let (mut found, mut interrupted) = (Vec::new(), false);
+        let (mut found, mut held, mut interrupted) = (Vec::new(), 0, false);
         loop {
             for message in self.receive()? {
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => found.push(inner),
+                    NetlinkPayload::InnerMessage(inner) => {
+                        if let Some(kept) = keep(inner) {
+                            held += message.header.length as usize;
+                            found.push(kept);
+                        }
+                        if held > DUMP_LIMIT {
+                            return Err(too_long());
+                        }
+                    }
                     NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                     NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(found)),
                     _ => {}
@@ -197,6 +230,13 @@ where
         }
         Ok(messages)
     }
+}
+
+fn too_long() -> io::Error {
+    io::Error::other(format!(
+        "the network namespace lists more than {} MiB: too much to be read",
+        DUMP_LIMIT >> 20
+    ))
 }
 
 /// Appends a message, aligned to 4 bytes.

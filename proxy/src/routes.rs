@@ -64,16 +64,13 @@ type Socket = Netlink<RouteNetlinkMessage>;
 impl Routes {
     /// Reads ours from the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Socket) -> Result<Self, Error> {
-        let (mut held, mut originals) = (BTreeMap::new(), BTreeMap::new());
+        let ours = RouteProtocol::Other(ROUTE_PROTOCOL);
+        let mut held = BTreeMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = RouteMessage::default();
-            request.header.address_family = family;
-            let routes = netlink
-                .dump(&RouteNetlinkMessage::GetRoute(request))
-                .map_err(Error::Read)?;
-            held.extend(routes.iter().filter_map(own));
-            originals.extend(routes.into_iter().filter_map(original));
+            held.extend(list(netlink, family, ours, |message| own(&message))?);
         }
+        let originals = list(netlink, AddressFamily::Inet, RouteProtocol::Kernel, original)?;
+        let originals = originals.into_iter().collect();
         Ok(Self { held, originals })
     }
 
@@ -162,6 +159,21 @@ impl Routes {
         }
         Ok(())
     }
+}
+
+/// What `keep` makes of the routes with this protocol, and of others where the kernel does not tell them apart.
+fn list<T>(
+    netlink: &mut Socket,
+    family: AddressFamily,
+    protocol: RouteProtocol,
+    keep: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Vec<T>, Error> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = family;
+    request.header.protocol = protocol;
+    let request = RouteNetlinkMessage::GetRoute(request);
+    let listed = netlink.strictly(|netlink| netlink.dump_some(&request, keep));
+    listed.map_err(Error::Read)
 }
 
 fn message(vip: IpAddr, via: Via) -> RouteMessage {
