@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", value_name = "NAME", requires = "pod_namespace")]
     pub pod_name: Option<String>,
 
-    /// Socket of the container runtime [default: the first that answers of CRI-O's, containerd's and k3s' usual ones]
+    /// Socket of the container runtime [default: the first that answers of CRI-O's and containerd's usual ones]
     #[arg(long, value_name = "PATH", global = true)]
     pub container_runtime_endpoint: Option<String>,
 

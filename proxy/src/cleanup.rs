@@ -47,7 +47,8 @@ impl Error {
         use netns::Error::{Gone, Host};
         matches!(
             self,
-            Self::Sandbox(sandbox::Error::NoNetns { .. }) | Self::Netns(Gone { .. } | Host { .. })
+            Self::Sandbox(sandbox::Error::NoNetns { .. } | sandbox::Error::NotReady)
+                | Self::Netns(Gone { .. } | Host { .. })
         )
     }
 }

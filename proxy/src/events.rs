@@ -1,7 +1,7 @@
 //! Events on pods that cannot be served, or not fully: where a Kubernetes user looks.
 //!
-//! Writes: Events, by one task. A pod is told once until something else is to be said; a full queue drops a notice rather than make
-//! rules wait for the API server.
+//! Writes: Events, by one task. A pod is told once until something else is to be said; a full queue puts a notice off rather than
+//! make rules wait for the API server.
 
 use crate::apply::Applied;
 use crate::index::LocalPod;
@@ -94,6 +94,12 @@ fn no_way(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
     ))
 }
 
+/// What there is to tell when the work in a pod's namespace does not end. Pure.
+pub fn hangs() -> Option<Notice> {
+    let why = "the work in the pod's network namespace does not end; who holds it up there?";
+    said("ServiceRulesNotApplied", &[why.to_owned()])
+}
+
 fn said(reason: &'static str, notes: &[String]) -> Option<Notice> {
     let note: String = notes.join("; ").chars().take(NOTE_LIMIT).collect();
     (!note.is_empty()).then_some(Notice { reason, note })
@@ -114,8 +120,8 @@ pub fn channel() -> (Notices, Writer) {
 }
 
 impl Notices {
-    /// Queues a notice for a pod.
-    pub fn send(&self, pod: &LocalPod, notice: Notice) {
+    /// Queues a notice for a pod; says whether there was room.
+    pub fn send(&self, pod: &LocalPod, notice: Notice) -> bool {
         warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -125,9 +131,11 @@ impl Notices {
             uid: Some(pod.uid.clone()),
             ..ObjectReference::default()
         };
-        if self.0.try_send((reference, notice)).is_err() {
-            debug!(pod = %pod.name, "Dropped an event: the API server does not keep up");
+        let is_queued = self.0.try_send((reference, notice)).is_ok();
+        if !is_queued {
+            debug!(pod = %pod.name, "Put off an event: the API server does not keep up");
         }
+        is_queued
     }
 }
 

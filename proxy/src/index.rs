@@ -148,6 +148,7 @@ impl Index {
                 self.originals.insert(uid, name);
                 return;
             }
+            NodePod::Unreadable { .. } => return,
         };
         if self.pods.get(&pod.uid) != Some(&pod) {
             self.stale_pods.insert(pod.uid.clone());
@@ -186,7 +187,7 @@ impl Index {
         self.pods.get(uid)
     }
 
-    /// All pods of this node that Multus attached, in the order of their UIDs.
+    /// All pods of this node with a network namespace of their own, in the order of their UIDs.
     pub fn pods(&self) -> impl Iterator<Item = &LocalPod> {
         self.pods.values()
     }

@@ -6,6 +6,7 @@
 pub mod cri;
 
 use async_trait::async_trait;
+use rules::ObjectName;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -37,9 +38,12 @@ pub enum Error {
     /// No runtime answers.
     #[error("no container runtime answers: {0}; name its socket by --container-runtime-endpoint")]
     NoRuntime(String),
-    /// The runtime answered with an error, or not in time.
+    /// The runtime is gone, or did not answer in time.
     #[error("the container runtime failed: {0}")]
     Runtime(String),
+    /// The runtime answered, with an error: that is about one pod.
+    #[error("the container runtime refused: {0}")]
+    Refused(String),
     /// The sandbox is not there yet, or not any more. Runtimes list one only when it is complete.
     #[error("the pod has no ready sandbox")]
     NotReady,
@@ -57,8 +61,9 @@ pub trait SandboxSource: Send + Sync {
     /// The ids of all ready sandboxes.
     async fn ready(&self) -> Result<BTreeSet<String>, Error>;
 
-    /// The ready sandbox of the pod with this UID; of several, the latest.
-    async fn of_pod(&self, uid: &str) -> Result<Sandbox, Error>;
+    /// The ready sandbox of the pod with this UID and this name; of several, the latest. The UID alone is not enough: that of a
+    /// static pod is read from an annotation, where anybody could name another's.
+    async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, Error>;
 
     /// Where the network namespace of a sandbox is.
     async fn netns(&self, id: &str) -> Result<PathBuf, Error>;

@@ -29,7 +29,7 @@ pub struct State {
     pub service_cidrs: Vec<IpNet>,
     /// The condition, as on the Pod.
     pub condition: Condition,
-    /// Pods of this node that Multus attached to a second network.
+    /// Pods of this node with a network namespace of their own.
     pub pods: Vec<PodState>,
     /// Services that nobody on this node is sent to, or not as they say.
     pub services_not_served: Vec<ServiceNotServed>,

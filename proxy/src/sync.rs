@@ -8,7 +8,9 @@ mod attempt;
 mod heard;
 mod pods;
 mod retry;
+mod sandboxes;
 mod standing;
+mod told;
 
 use crate::backend::Backend;
 use crate::condition::{Reporter, Verdict};
@@ -25,10 +27,11 @@ use futures::{Stream, StreamExt};
 use pods::Pods;
 use process::Health;
 use rules::Settings;
+use sandboxes::Sandboxes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -57,12 +60,15 @@ pub struct Context {
     pub sandboxes: Arc<dyn SandboxSource>,
     /// Writes rules.
     pub backend: Arc<dyn Backend>,
-    /// The sandboxes that were there before this process: an earlier one may have written into them.
-    pub earlier: BTreeSet<String>,
     /// Who is told how things stand.
     pub telling: Telling,
     /// What the command line says about node and cluster.
     pub settings: Settings,
+    /// Where somebody may have written already.
+    entered: Sandboxes,
+    /// Pods, by UID, in whose namespaces the work does not end.
+    hangs: mpsc::UnboundedSender<String>,
+    hung: Option<mpsc::UnboundedReceiver<String>>,
     /// Workers that write.
     writing: Arc<Semaphore>,
     /// Questions to the container runtime at the same time.
@@ -70,7 +76,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Puts it together.
+    /// Puts it together. `earlier` are the sandboxes that were there before this process: an earlier one may have written into them.
     pub fn new(
         sandboxes: Arc<dyn SandboxSource>,
         backend: Arc<dyn Backend>,
@@ -78,12 +84,15 @@ impl Context {
         telling: Telling,
         settings: Settings,
     ) -> Self {
+        let (hangs, hung) = mpsc::unbounded_channel();
         Self {
             sandboxes,
             backend,
-            earlier,
             telling,
             settings,
+            entered: Sandboxes::new(earlier),
+            hangs,
+            hung: Some(hung),
             writing: Arc::new(Semaphore::new(WORKERS)),
             asking: Arc::new(Semaphore::new(WORKERS)),
         }
@@ -103,12 +112,12 @@ pub async fn run(
         surroundings: Surroundings::new(context.settings.clone()),
         lists: Lists(BTreeSet::from(Kind::ALL)),
         acted: false,
-        pods: Pods::new(Arc::new(context)),
+        pods: Pods::new(context),
         said: BTreeSet::new(),
     };
     let listener = Listener::open()
         .inspect_err(|error| {
-            warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 30 s");
+            warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 25 s");
         })
         .ok();
     if listener.is_some() {

@@ -270,10 +270,14 @@ fn slice(object: &Guarded<EndpointSlice>) -> (ObjectName, Option<Slice>) {
 
 fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
     let uid = object.uid().unwrap_or_default();
-    if let Err(error) = &object.0 {
-        warn!(pod = %name_of(object), %error, "Pod cannot be read");
-    }
-    (uid, object.0.as_ref().ok().and_then(NodePod::parse))
+    let read = match &object.0 {
+        Ok(pod) => NodePod::parse(pod),
+        Err(error) => {
+            warn!(pod = %name_of(object), %error, "Pod cannot be read and is left as it was");
+            Some(NodePod::Unreadable { uid: uid.clone() })
+        }
+    };
+    (uid, read)
 }
 
 fn node(object: &Guarded<Node>) -> (String, Option<KnownNode>) {

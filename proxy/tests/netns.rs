@@ -32,6 +32,8 @@ mod driver;
 mod far;
 #[path = "netns/faults.rs"]
 mod faults;
+#[path = "netns/flood.rs"]
+mod flood;
 #[path = "netns/forward.rs"]
 mod forward;
 #[path = "netns/hostile.rs"]

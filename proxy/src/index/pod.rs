@@ -18,8 +18,13 @@ const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// A pod of this node that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePod {
-    /// Multus attached it.
+    /// It has a network namespace of its own, to which Multus may attach networks.
     Attached(LocalPod),
+    /// The API server sent something that is no Pod: what was known of it holds.
+    Unreadable {
+        /// Its UID.
+        uid: String,
+    },
     /// It runs the proxy of the archived Go project, which writes into the same namespaces for the same Services.
     OriginalProxy {
         /// Its UID.
@@ -45,7 +50,7 @@ impl NodePod {
     pub fn uid(&self) -> &str {
         match self {
             Self::Attached(pod) => &pod.uid,
-            Self::OriginalProxy { uid, .. } => uid,
+            Self::OriginalProxy { uid, .. } | Self::Unreadable { uid } => uid,
         }
     }
 }
@@ -94,8 +99,8 @@ pub struct LocalPod {
 }
 
 impl LocalPod {
-    /// Reads a pod as a watch delivers it. `None`: it has no network namespace of its own, or nothing is known about it yet, or its
-    /// sandbox is gone for good.
+    /// Reads a pod as a watch delivers it. `None`: it has no network namespace of its own, or its sandbox is gone for good. A pod
+    /// without network-status has no attachments: none yet, or none any more, and then there may be rules to be removed.
     pub fn parse(pod: &Pod) -> Option<Self> {
         let status = pod.status.clone().unwrap_or_default();
         let host_network = pod
@@ -104,12 +109,18 @@ impl LocalPod {
             .is_some_and(|spec| spec.host_network == Some(true));
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let annotations = pod.metadata.annotations.clone().unwrap_or_default();
-        let text = annotations.get(NETWORK_STATUS_ANNOTATION)?;
+        let text = annotations
+            .get(NETWORK_STATUS_ANNOTATION)
+            .map_or("", String::as_str);
         if host_network || ended {
             return None;
         }
         let uid = pod.metadata.uid.clone()?;
-        let attachments = network_status::parse(text);
+        let attachments = if annotations.contains_key(NETWORK_STATUS_ANNOTATION) {
+            network_status::parse(text)
+        } else {
+            Ok(Vec::new())
+        };
         let mut addresses: BTreeSet<IpAddr> = pod_ips(&status).collect();
         addresses.extend(attachments.iter().flatten().flat_map(|status| &status.addresses));
         addresses.retain(|address| api::address::check(*address).is_ok());
@@ -237,6 +248,18 @@ mod tests {
     fn a_malformed_annotation_is_a_reason_not_a_panic() {
         let pod = LocalPod::parse(&pod("{{{", &json!({"containers": []}), &json!({}))).unwrap();
         assert!(pod.attachments.unwrap_err().contains("network-status"));
+    }
+
+    #[test]
+    fn a_pod_that_lost_its_annotation_is_a_pod_without_attachments() {
+        let mut without = pod(
+            ATTACHED,
+            &json!({"containers": []}),
+            &json!({"podIP": "10.128.0.7"}),
+        );
+        without.metadata.annotations = None;
+        let pod = LocalPod::parse(&without).unwrap();
+        assert_eq!((pod.attachments, pod.addresses.len()), (Ok(Vec::new()), 1));
     }
 
     #[test]

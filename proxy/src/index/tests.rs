@@ -108,6 +108,18 @@ fn a_new_list_drops_what_it_does_not_hold() {
 }
 
 #[test]
+fn a_pod_that_cannot_be_read_is_left_as_it_was() {
+    let mut index = on_two_networks();
+    let unreadable = || NodePod::Unreadable {
+        uid: "on-red".to_owned(),
+    };
+    index.apply_pod(unreadable());
+    index.reset_pods(vec![unreadable(), NodePod::Attached(pod("on-blue", "web/blue"))]);
+    assert_eq!(stale(&mut index), Vec::<String>::new());
+    assert!(index.pod("on-red").is_some());
+}
+
+#[test]
 fn a_service_that_cannot_be_served_is_named_and_harms_nobody() {
     let mut index = on_two_networks();
     put(&mut index, &service("thief", "red", 10));

@@ -13,29 +13,32 @@ use proto::{
 use proto::{
     PodSandboxStatusRequest, PodSandboxStatusResponse, SANDBOX_READY, VersionRequest, VersionResponse,
 };
+use rules::ObjectName;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tonic::Code;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tracing::info;
 
 /// Sockets tried, in order, when none is named.
-pub const SOCKETS: [&str; 5] = [
+pub const SOCKETS: [&str; 4] = [
     "/run/crio/crio.sock",
     "/run/containerd/containerd.sock",
     "/var/run/crio/crio.sock",
     "/var/run/containerd/containerd.sock",
-    "/run/k3s/containerd/containerd.sock",
 ];
 
 /// A runtime that hangs must not hang us.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Label that the kubelet puts on a sandbox.
+/// Labels that the kubelet puts on a sandbox.
 const POD_UID: &str = "io.kubernetes.pod.uid";
+const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const POD_NAME: &str = "io.kubernetes.pod.name";
 
 /// A connection to the runtime. It is made anew when the runtime restarts.
 #[derive(Clone, Debug)]
@@ -102,12 +105,37 @@ impl Cri {
             let response = grpc.unary(tonic::Request::new(request), path, codec).await;
             response
                 .map(tonic::Response::into_inner)
-                .map_err(|status| failed(&status.message()))
+                .map_err(|status| refused(method, &status))
         };
         tokio::time::timeout(CALL_TIMEOUT, answer)
             .await
             .unwrap_or_else(|_| Err(failed(&"no answer within 5 s")))
     }
+}
+
+/// An answer without a cause is the runtime's own; one with a cause was made here, because there was none.
+fn refused(method: &str, status: &tonic::Status) -> Error {
+    let text = format!("{method}: {}", status.message());
+    let is_away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    if is_away || std::error::Error::source(status).is_some() {
+        return Error::Runtime(text);
+    }
+    match status.code() {
+        // It went after it was listed.
+        Code::NotFound => Error::NotReady,
+        _ => Error::Refused(text),
+    }
+}
+
+fn selector(uid: &str, name: &ObjectName) -> HashMap<String, String> {
+    let labels = [
+        (POD_UID, uid),
+        (POD_NAMESPACE, &name.namespace),
+        (POD_NAME, &name.name),
+    ];
+    labels
+        .map(|(label, value)| (label.to_owned(), value.to_owned()))
+        .into()
 }
 
 fn channel(socket: PathBuf) -> Channel {
@@ -130,11 +158,10 @@ impl SandboxSource for Cri {
             .collect())
     }
 
-    async fn of_pod(&self, uid: &str) -> Result<Sandbox, Error> {
-        let label_selector = HashMap::from([(POD_UID.to_owned(), uid.to_owned())]);
+    async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, Error> {
         let listed = self
             .list(PodSandboxFilter {
-                label_selector,
+                label_selector: selector(uid, name),
                 ..PodSandboxFilter::default()
             })
             .await?;
@@ -195,6 +222,37 @@ mod tests {
     #[case::not_json("verbose", None)]
     fn finds_the_namespace_in_what_runtimes_answer(#[case] info: &str, #[case] want: Option<&str>) {
         assert_eq!(netns_path(info), want.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_sandbox_is_asked_for_by_its_pods_name_and_not_by_the_uid_alone() {
+        let name = ObjectName {
+            namespace: "web".to_owned(),
+            name: "client".to_owned(),
+        };
+        let mut labels: Vec<_> = selector("u-1", &name).into_iter().collect();
+        labels.sort_unstable();
+        let want = [
+            ("io.kubernetes.pod.name", "client"),
+            ("io.kubernetes.pod.namespace", "web"),
+            ("io.kubernetes.pod.uid", "u-1"),
+        ];
+        assert_eq!(
+            labels,
+            want.map(|(label, value)| (label.to_owned(), value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn an_answer_about_one_pod_says_nothing_about_the_runtime() {
+        let answered = refused("PodSandboxStatus", &tonic::Status::unknown("no metadata"));
+        assert!(matches!(answered, Error::Refused(why) if why == "PodSandboxStatus: no metadata"));
+        let gone = refused("PodSandboxStatus", &tonic::Status::not_found("no such sandbox"));
+        assert!(matches!(gone, Error::NotReady));
+        let broken = tonic::Status::from_error("broken pipe".into());
+        assert!(matches!(refused("ListPodSandbox", &broken), Error::Runtime(_)));
+        let away = tonic::Status::unavailable("shutting down");
+        assert!(matches!(refused("ListPodSandbox", &away), Error::Runtime(_)));
     }
 
     #[tokio::test]

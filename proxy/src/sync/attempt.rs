@@ -13,6 +13,7 @@ use rules::PodRules;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -38,6 +39,8 @@ pub(super) struct Place {
     seen: Seen,
     /// Whether somebody else wrote at the same time: his transactions cannot be told from ours afterwards.
     pub(super) is_disturbed: bool,
+    /// Whether the pod is gone: its sandbox may be another's by now.
+    pub(super) is_abandoned: Arc<AtomicBool>,
 }
 
 /// How to know rules again without reading them.
@@ -86,11 +89,11 @@ impl Place {
         by_others
     }
 
-    /// A recreated sandbox has another namespace, with nothing of ours.
-    fn settle(&mut self, sandbox: &Sandbox, is_earlier: bool) {
+    /// A recreated sandbox has another namespace, with nothing of ours unless somebody wrote into it before.
+    fn settle(&mut self, sandbox: &Sandbox, may_hold: bool) {
         if self.id.as_ref() != Some(&sandbox.id) {
             self.id = Some(sandbox.id.clone());
-            self.held = if is_earlier { Held::Unknown } else { Held::Nothing };
+            self.held = if may_hold { Held::Unknown } else { Held::Nothing };
             self.foreign_routes = None;
         }
     }
@@ -113,6 +116,9 @@ pub(super) enum Error {
     /// The thread panicked; the namespace may hold anything.
     #[error("the work in the network namespace ended without a result")]
     Lost,
+    /// What comes after it has another UID.
+    #[error("the pod is gone")]
+    Abandoned,
 }
 
 impl Error {
@@ -124,6 +130,16 @@ impl Error {
             }
             _ => None,
         }
+    }
+
+    /// Whether the namespace itself made trouble, as its owner can.
+    pub(super) fn is_of_the_namespace(&self) -> bool {
+        matches!(self, Self::Apply(_))
+    }
+
+    /// Whether there is nothing yet by which the namespace could be known.
+    pub(super) fn is_about_identity(&self) -> bool {
+        matches!(self, Self::Apply(apply::Error::NotThePod))
     }
 
     /// Whether it stays so as long as the sandbox is there.
@@ -156,8 +172,13 @@ pub(super) async fn attempt(
         place.sandbox = Some(sandbox);
         return Err(Error::OwnStack(handler));
     }
+    // Before a worker is taken: whoever waits for another's turn keeps nobody waiting.
+    let (_turn, may_hold) = context.entered.turn(&sandbox).await;
+    if place.is_abandoned.load(Ordering::Acquire) {
+        return Err(Error::Abandoned);
+    }
     let permit = permit(&context.writing).await;
-    place.settle(&sandbox, context.earlier.contains(&sandbox.id));
+    place.settle(&sandbox, may_hold);
     let netns = Netns::open(&sandbox.netns)?;
     // Until it succeeds nothing is known.
     let held = std::mem::take(&mut place.held);
@@ -191,7 +212,7 @@ pub(super) async fn attempt(
 /// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.
 async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, sandbox::Error> {
     let _permit = permit(&context.asking).await;
-    context.sandboxes.of_pod(&pod.runtime_uid).await
+    context.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await
 }
 
 async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -218,6 +239,8 @@ async fn enter(
         // The thread cannot be ended from outside. The pod waits for it; the other pods do not.
         warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Work in the network namespace hangs");
         drop(permit);
+        // Nobody listens any more when the process stops.
+        let _ = context.hangs.send(pod.uid.clone());
         receiver.await
     };
     Ok(result.map_err(|_| Error::Lost)???)

@@ -13,7 +13,26 @@ use tracing::warn;
 pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
 /// Shortest time between two looks at everything because more happened than could be told.
-const OVERRUN_PAUSE: Duration = Duration::from_secs(30);
+const OVERRUN_PAUSE: Duration = Duration::from_secs(10);
+
+/// More happened than could be told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Overrun {
+    /// When to look at everything.
+    due: Option<Instant>,
+    /// When that was done last.
+    last: Option<Instant>,
+}
+
+impl Overrun {
+    /// Ends when everything is to be looked at.
+    pub(super) async fn wait(self) {
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 impl Pods {
     /// From now on the kernel tells of changes by others.
@@ -27,15 +46,23 @@ impl Pods {
             Notification::Routes(id) => self.look_soon(id, None),
             Notification::Rules(id, generation) => self.look_soon(id, Some(generation)),
             Notification::Overrun => {
-                if self.overrun.is_none_or(|last| last.elapsed() > OVERRUN_PAUSE) {
-                    self.overrun = Some(Instant::now());
-                    warn!("Missed what others changed in network namespaces: looking at all of them");
-                    let ids: Vec<_> = self.by_nsid.keys().copied().collect();
-                    for id in ids {
-                        self.suspect(id);
-                    }
-                }
+                let at = self.overrun.last.map(|last| last + OVERRUN_PAUSE);
+                let due = &mut self.overrun.due;
+                due.get_or_insert_with(|| at.unwrap_or_else(Instant::now));
             }
+        }
+    }
+
+    /// Looks at everything, for what happened to whom could not be told.
+    pub(super) fn catch_up(&mut self) {
+        self.overrun = Overrun {
+            due: None,
+            last: Some(Instant::now()),
+        };
+        warn!("Missed what others changed in network namespaces: looking at all of them");
+        let ids: Vec<_> = self.by_nsid.keys().copied().collect();
+        for id in ids {
+            self.suspect(id);
         }
     }
 

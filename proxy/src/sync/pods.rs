@@ -4,8 +4,9 @@
 
 use super::Context;
 use super::attempt::{Error, Place, attempt};
-use super::heard::SETTLE;
+use super::heard::{Overrun, SETTLE};
 use super::retry;
+use super::told::{self, Told};
 use crate::apply::Applied;
 use crate::events::{self, Notice, Notices};
 use crate::index::{Index, LocalPod};
@@ -15,14 +16,17 @@ use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 use tracing::{debug, info, warn};
 
 /// How often a pod that has rules is looked at though nothing changed: routes go when a link goes down.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// What nobody tells of is mended within 30 s by that.
+const LOOK_AGAIN: Duration = Duration::from_secs(25);
 
 /// The same when the kernel tells of changes: against what could not be told.
 const LOOK_AGAIN_THOUGH_TOLD: Duration = Duration::from_mins(5);
@@ -42,7 +46,9 @@ pub(super) struct Pods {
     pub(super) by_nsid: BTreeMap<NamespaceId, String>,
     /// Whether the kernel tells of changes by others.
     pub(super) is_told: bool,
-    pub(super) overrun: Option<Instant>,
+    pub(super) overrun: Overrun,
+    /// Pods in whose namespaces the work does not end.
+    hung: mpsc::UnboundedReceiver<String>,
 }
 
 #[derive(Default)]
@@ -63,8 +69,10 @@ pub(super) struct Pod {
     pub(super) looks_soon: bool,
     sandbox_mark: String,
     pub(super) has_rules: bool,
-    /// The last notice, so that it is not repeated.
-    pub(super) said: Option<Notice>,
+    /// What it was told, so that it is not repeated.
+    pub(super) told_owner: Told,
+    /// Set when the pod is gone, for the attempt under way.
+    is_abandoned: Arc<AtomicBool>,
     /// What the runtime did not do at the last attempt.
     pub(super) runtime_failure: Option<String>,
 }
@@ -79,9 +87,10 @@ struct Finished {
 }
 
 impl Pods {
-    pub(super) fn new(context: Arc<Context>) -> Self {
+    pub(super) fn new(mut context: Context) -> Self {
+        let hung = context.hung.take().expect("a context is used once");
         Self {
-            context,
+            context: Arc::new(context),
             by_uid: BTreeMap::new(),
             jobs: JoinSet::new(),
             due: DelayQueue::new(),
@@ -90,7 +99,8 @@ impl Pods {
             changed: true,
             by_nsid: BTreeMap::new(),
             is_told: false,
-            overrun: None,
+            overrun: Overrun::default(),
+            hung,
         }
     }
 
@@ -98,8 +108,9 @@ impl Pods {
         &self.context
     }
 
-    /// Starts nothing until [`Self::go_on`].
+    /// Another proxy writes: starts nothing until [`Self::go_on`].
     pub(super) fn hold(&mut self) {
+        self.context.entered.share();
         self.held_back.get_or_insert_default();
     }
 
@@ -135,6 +146,8 @@ impl Pods {
                 }
                 self.start(&uid, index);
             }
+            Some(uid) = self.hung.recv() => self.hangs(&uid, index),
+            () = self.overrun.wait() => self.catch_up(),
             else => std::future::pending().await,
         }
     }
@@ -154,11 +167,10 @@ impl Pods {
         let Some(local) = index.pod(uid) else {
             return self.forget(uid);
         };
-        let pod = self.by_uid.entry(uid.to_owned()).or_insert_with(|| Pod {
-            name: local.name.to_string(),
-            place: Some(Place::default()),
-            ..Pod::default()
-        });
+        let pod = self
+            .by_uid
+            .entry(uid.to_owned())
+            .or_insert_with(|| Pod::new(local.name.to_string()));
         if let Some(key) = pod.due.take() {
             self.due.remove(&key);
         }
@@ -178,7 +190,9 @@ impl Pods {
         let (rules, shortcomings) = index.plan(local);
         if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
             pod.place = Some(place);
-            pod.tell(events::malformed(local), local, &self.context.telling.notices);
+            if !pod.tell(events::malformed(local), local, &self.context.telling.notices) {
+                pod.due = Some(self.due.insert(local.uid.clone(), told::PAUSE));
+            }
             return;
         }
         if pod.sandbox_mark != local.sandbox_mark {
@@ -202,11 +216,24 @@ impl Pods {
         });
     }
 
+    /// The work in its namespace does not end: it counts as tried, for nobody knows when it will.
+    fn hangs(&mut self, uid: &str, index: &Index) {
+        self.untried.remove(uid);
+        let pod = self.by_uid.get_mut(uid).filter(|pod| pod.place.is_none());
+        if let (Some(pod), Some(local)) = (pod, index.pod(uid)) {
+            pod.tell(events::hangs(), local, &self.context.telling.notices);
+        }
+        self.changed = true;
+    }
+
     /// The namespace of a pod that is gone goes by itself.
     fn forget(&mut self, uid: &str) {
         self.untried.remove(uid);
-        if let Some(key) = self.by_uid.remove(uid).and_then(|pod| pod.due) {
-            self.due.remove(&key);
+        if let Some(pod) = self.by_uid.remove(uid) {
+            pod.is_abandoned.store(true, Ordering::Release);
+            if let Some(key) = pod.due {
+                self.due.remove(&key);
+            }
         }
         self.by_nsid.retain(|_, of| of != uid);
         self.count();
@@ -242,6 +269,15 @@ impl Pods {
             LOOK_AGAIN
         };
         let next = pod.judge(&local, wants_rules, &result, look_again);
+        // Whoever makes us wait in his namespace waits longer himself.
+        let is_slow = result.as_ref().is_err_and(Error::is_of_the_namespace);
+        let next = next.map(|next| {
+            if is_slow {
+                retry::after(next, began.elapsed())
+            } else {
+                next
+            }
+        });
         pod.failing_since = (pod.failures > 0).then(|| pod.failing_since.unwrap_or(began));
         log(&local, pod.failures, &result);
         let is_final = result.as_ref().is_err_and(Error::is_final);
@@ -254,7 +290,12 @@ impl Pods {
             result.as_ref().map_err(ToString::to_string),
             pod.fails_lastingly() || is_final && wants_rules,
         );
-        pod.tell(notice, &local, &self.context.telling.notices);
+        let is_told = pod.tell(notice, &local, &self.context.telling.notices);
+        let next = if is_told {
+            next
+        } else {
+            Some(next.unwrap_or(told::PAUSE))
+        };
         if std::mem::take(&mut pod.again) {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
@@ -273,6 +314,16 @@ impl Pods {
 }
 
 impl Pod {
+    fn new(name: String) -> Self {
+        let place = Place::default();
+        Self {
+            name,
+            is_abandoned: Arc::clone(&place.is_abandoned),
+            place: Some(place),
+            ..Self::default()
+        }
+    }
+
     /// Whether it fails for longer than a pod takes to start.
     pub(super) fn fails_lastingly(&self) -> bool {
         let lasting = self.failing_since.map(|since| since.elapsed());
@@ -285,14 +336,11 @@ impl Pod {
         self.routes_suspect = Some(Instant::now());
     }
 
-    /// Says it unless it was the last thing said.
-    fn tell(&mut self, notice: Option<Notice>, local: &LocalPod, notices: &Notices) {
-        if self.said != notice {
-            self.said.clone_from(&notice);
-            if let Some(notice) = notice {
-                notices.send(local, notice);
-            }
-        }
+    /// Says it unless it was the last thing said; returns whether all is said.
+    fn tell(&mut self, notice: Option<Notice>, local: &LocalPod, notices: &Notices) -> bool {
+        let send = |notice: &Notice| notices.send(local, notice.clone());
+        self.told_owner.say(notice, Instant::now(), send);
+        self.told_owner.is_said()
     }
 
     /// When to come back, if at all.
@@ -319,8 +367,9 @@ impl Pod {
                 };
                 self.has_rules.then_some(next)
             }
-            // Nothing is wanted of a namespace that is not there.
+            // Nothing is wanted of a namespace that is not there, or not known to be the pod's before it has an address.
             Err(error) if error.is_absence() && !wants_rules => None,
+            Err(error) if error.is_about_identity() && !wants_rules && local.addresses.is_empty() => None,
             // A new sandbox, or another thing that is wanted, is an event.
             Err(error) if error.is_final() => None,
             Err(_) => {

@@ -30,6 +30,12 @@ pub(super) fn delay(failures: u32) -> Duration {
     }
 }
 
+/// The same after an attempt that took long in the pod's own namespace, where its owner can hold locks: he may have a quarter of a
+/// worker's time and no more.
+pub(super) fn after(delay: Duration, took: Duration) -> Duration {
+    delay.max(took.saturating_mul(3)).min(CAP)
+}
+
 /// Whether so many failures in a row, for so long, are worth telling somebody: the first are how a pod starts.
 pub(super) fn is_worth_telling(failures: u32, lasting: Duration) -> bool {
     failures >= QUICK || failures > 0 && lasting >= START
@@ -49,6 +55,21 @@ mod tests {
         assert_eq!(
             [85, 86, 87, 93, 1_000_000, u32::MAX].map(millis),
             [200, 400, 800, 30_000, 30_000, 30_000]
+        );
+    }
+
+    #[test]
+    fn who_makes_us_wait_waits_longer() {
+        let millis =
+            |delay, took| after(Duration::from_millis(delay), Duration::from_millis(took)).as_millis();
+        assert_eq!(
+            [
+                millis(25, 5),
+                millis(25, 5_000),
+                millis(30_000, 5_000),
+                millis(25, 60_000)
+            ],
+            [25, 15_000, 30_000, 30_000]
         );
     }
 

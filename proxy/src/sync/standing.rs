@@ -21,7 +21,7 @@ impl Pods {
             return Some(Verdict::of_the_node(Reason::NoRuntimeSocket, why));
         }
         let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
-        let said = |pod: &Pod| Some(format!("pod {}: {}", pod.name, pod.said.as_ref()?.note));
+        let said = |pod: &Pod| Some(format!("pod {}: {}", pod.name, pod.told_owner.now()?.note));
         let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
         wrong.sort_unstable();
         wrong.extend(index.without_affinity().map(|(_, why)| why));
@@ -45,7 +45,7 @@ impl Pods {
             None => Progress::Working,
             Some(pod) if pod.place.is_none() => Progress::Working,
             Some(pod) if pod.failures > 0 => Progress::Failing,
-            Some(pod) if pod.said.is_some() => Progress::Incomplete,
+            Some(pod) if pod.told_owner.now().is_some() => Progress::Incomplete,
             Some(_) if services.is_empty() => Progress::Idle,
             Some(_) => Progress::Applied,
         };
@@ -55,7 +55,7 @@ impl Pods {
             sandbox: place.and_then(Place::sandbox_id).map(str::to_owned),
             progress,
             failures: pod.map_or(0, |pod| pod.failures),
-            why: pod.and_then(|pod| Some(pod.said.as_ref()?.note.clone())),
+            why: pod.and_then(|pod| Some(pod.told_owner.now()?.note.clone())),
             services,
             left_over,
         }

@@ -22,7 +22,7 @@ use proxy::sandbox::{self, Sandbox, SandboxSource};
 use proxy::sync::{self, Context, Telling};
 use proxy::watches::ServiceCidrs;
 use proxy::{events, state, watches};
-use rules::{Node, Settings};
+use rules::{Node, ObjectName, Settings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ impl SandboxSource for Sandboxes {
         Ok(self.by_uid.lock().unwrap().values().cloned().collect())
     }
 
-    async fn of_pod(&self, uid: &str) -> Result<Sandbox, sandbox::Error> {
+    async fn of_pod(&self, uid: &str, _: &ObjectName) -> Result<Sandbox, sandbox::Error> {
         let id = self
             .by_uid
             .lock()

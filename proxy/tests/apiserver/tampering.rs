@@ -89,6 +89,7 @@ async fn what_others_break_is_mended_without_being_asked() -> Result<()> {
 
 /// As the Go original writes it (its formula names the chains; any name of that form will do here).
 fn install_the_originals(client: &Pod, service: &Service) {
+    let source = client.address();
     let vip = vip(service).ip();
     let rules = [
         "-N MULTUS-SERVICES".to_owned(),
@@ -105,7 +106,7 @@ fn install_the_originals(client: &Pod, service: &Service) {
     }
     for vip in [vip.to_string(), "172.30.99.99".to_owned()] {
         client.sh(&format!(
-            "ip route add {vip} dev net1 proto kernel scope global src 10.1.0.7"
+            "ip route add {vip} dev net1 proto kernel scope global src {source}"
         ));
     }
 }
@@ -142,11 +143,21 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
     .await?;
     assert!(!proxy.is_ready());
     assert_eq!(client.state(), before);
+    // The original goes on to write, also into pods that are younger than the proxy that waits.
+    let status = cluster.status(8);
+    let younger = cluster.attached_pod(8, &status).await?;
+    install_the_originals(&younger, &nginx);
 
     let at_once = DeleteParams::default().grace_period(0);
     pods.delete("multus-proxy-ds-amd64-x", &at_once).await?;
     until("ready", || proxy.is_ready()).await;
-    until("replaced", || !client.state().contains("MULTUS-")).await;
+    for pod in [&client, &younger] {
+        until("replaced", || {
+            let state = pod.state();
+            !state.contains("MULTUS-") && state.contains("MSP-SERVICES")
+        })
+        .await;
+    }
     let (answered, lost) = asking.stop();
     assert!(answered > 50, "{answered} only");
     assert_eq!(lost, []);

@@ -22,16 +22,18 @@ const MORE_MEMORY_KIB: usize = 8 << 10;
 
 /// What this process holds.
 #[derive(Clone, Copy, Debug)]
-struct Resources {
+pub(crate) struct Resources {
     descriptors: usize,
     /// Those of the descriptors that are sockets.
     sockets: usize,
     threads: usize,
-    memory_kib: usize,
+    pub(crate) memory_kib: usize,
+    /// The most it held since [`Self::forget_the_peak`].
+    pub(crate) peak_kib: usize,
 }
 
 impl Resources {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let links = std::fs::read_dir("/proc/self/fd").unwrap();
         let links: Vec<_> = links
             .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
@@ -49,7 +51,13 @@ impl Resources {
                 .count(),
             threads: number("Threads:"),
             memory_kib: number("VmRSS:"),
+            peak_kib: number("VmHWM:"),
         }
+    }
+
+    /// See proc(5), `clear_refs`.
+    pub(crate) fn forget_the_peak() {
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
     }
 }
 
@@ -138,9 +146,14 @@ const ALONE: &str = "MSP_CHURN_ALONE";
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn a_thousand_pods_leave_nothing_behind() {
+    run_alone("churn::alone", ALONE);
+}
+
+/// Runs a test that does nothing without this variable in a process of its own.
+pub(crate) fn run_alone(test: &str, variable: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "churn::alone", "--ignored", "--nocapture"])
-        .env(ALONE, "1")
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(variable, "1")
         .output()
         .unwrap();
     let (said, cried) = (

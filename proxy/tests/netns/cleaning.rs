@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use proxy::cleanup::{Outcome, cleanup};
 use proxy::netns::Netns;
 use proxy::sandbox::{self, Sandbox, SandboxSource};
+use rules::ObjectName;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,7 +61,7 @@ impl SandboxSource for Node {
         Ok(self.names.iter().cloned().chain(others).collect())
     }
 
-    async fn of_pod(&self, _: &str) -> Result<Sandbox, sandbox::Error> {
+    async fn of_pod(&self, _: &str, _: &ObjectName) -> Result<Sandbox, sandbox::Error> {
         Err(sandbox::Error::NotReady)
     }
 

@@ -109,7 +109,7 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
 
 /// What says where flows go. nftables keeps the empty sets and the chains of every number of endpoints it has met, so of its tables
 /// only the elements count.
-fn decisive(kind: Kind, state: &str) -> Vec<String> {
+pub(crate) fn decisive(kind: Kind, state: &str) -> Vec<String> {
     if kind != Kind::Nftables {
         return state.lines().map(str::to_owned).collect();
     }

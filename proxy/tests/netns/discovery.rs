@@ -3,8 +3,9 @@
 //! The runtime is scripted, for a hundred pods on one node; the same on three real runtimes is in e2e/tests/discovery.
 
 use super::bed::{Bed, Pod};
-use super::case::Kind;
+use super::case::{Kind, for_every_backend};
 use super::cluster::Service;
+use super::crash::decisive;
 use super::crowd::Crowd;
 use super::driver::{Driver, Runtime, object, object_with, uid, until, until_gone};
 use super::probe::{Outcome, Server, ask};
@@ -13,8 +14,14 @@ use rules::{Delta, Dump, Family, Protocol};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+for_every_backend![
+    a_pod_that_loses_its_annotation_loses_its_rules_until_it_is_back,
+    a_pod_made_again_around_its_sandbox_notices_nothing,
+];
 
 fn web() -> Service {
     Service::new("web", 10).ready(&[2])
@@ -76,6 +83,109 @@ fn a_recreated_sandbox_gets_its_rules_and_a_restarted_container_causes_no_write(
         let peers = node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
         !peers.unwrap().contains("v7:")
     });
+}
+
+/// How many connections of `client` were answered while `work` was done, and what became of the others.
+fn asked_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
+    let stop = AtomicBool::new(false);
+    let ask_on = || {
+        let (mut answered, mut lost) = (0, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            match ask(Protocol::Tcp, web().at(Family::V4, 80)) {
+                Outcome::Answered(..) => answered += 1,
+                other => lost.push(other),
+            }
+        }
+        (answered, lost)
+    };
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| client.run(ask_on));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        stop.store(true, Ordering::Relaxed);
+        let asked = asking.join().unwrap();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        asked
+    })
+}
+
+fn a_pod_that_loses_its_annotation_loses_its_rules_until_it_is_back(kind: Kind) {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let client = bed.pod(7);
+    let object = object(&client);
+    let mut without = object.clone();
+    without.metadata.annotations = None;
+    let driver = Driver::start(&runtime, kind, &[&web()], &[&object]);
+    // Younger than the driver: nobody can have written into it.
+    runtime.ready_in(uid(&object), &client.netns);
+    until("served", || is_served(&client));
+    until("settled", || driver.state_of(&object)["progress"] == "Applied");
+    let whole = decisive(kind, &client.state());
+    for _ in 0..3 {
+        driver.pod(&without);
+        until("nothing is left", || {
+            let state = client.state();
+            !state.contains("172.30.0.10") && !state.contains("proto 77")
+        });
+        driver.pod(&object);
+        until("served again", || is_served(&client));
+    }
+    until("as before", || decisive(kind, &client.state()) == whole);
+}
+
+/// As the kubelet does with the mirror of a static pod: another UID at the API server, the same sandbox.
+fn a_pod_made_again_around_its_sandbox_notices_nothing(kind: Kind) {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let client = bed.pod(7);
+    let mirror = |n: u32| {
+        let mut mirror = object(&client);
+        let annotations = mirror.metadata.annotations.as_mut().unwrap();
+        annotations.insert(
+            "kubernetes.io/config.mirror".to_owned(),
+            mirror.metadata.uid.replace(format!("mirror-{n}")).unwrap(),
+        );
+        mirror
+    };
+    let driver = Driver::start(&runtime, kind, &[&web()], &[&mirror(0)]);
+    runtime.ready_in(uid(&object(&client)), &client.netns);
+    until("served", || is_served(&client));
+    until("settled", || driver.state_of(&mirror(0))["progress"] == "Applied");
+    let whole = decisive(kind, &client.state());
+    let (answered, lost) = asked_while(&client, || {
+        for n in 0..6 {
+            // Amid a change, as like as not.
+            driver.service(&Service::new("other", 11).ready(if n % 2 == 0 { &[2] } else { &[] }));
+            driver.delete_pod(&mirror(n));
+            driver.pod(&mirror(n + 1));
+            until("adopted", || {
+                driver.state_of(&mirror(n + 1))["progress"] == "Applied"
+            });
+        }
+    });
+    println!("{kind:?}: {answered} answered");
+    assert_eq!(lost, []);
+    assert!(answered > 20, "{answered} only");
+    driver.delete_service(&Service::new("other", 11));
+    until("as before", || decisive(kind, &client.state()) == whole);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_pod_that_cannot_be_read_keeps_its_rules() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let client = bed.pod(7);
+    let object = object(&client);
+    runtime.ready_in(uid(&object), &client.netns);
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&object]);
+    until("served", || is_served(&client));
+    driver.unreadable_pod(&object);
+    driver.service(&Service::new("other", 11).ready(&[2]));
+    until("it goes on to be served", || {
+        client.state().contains("172.30.0.11")
+    });
+    assert!(is_served(&client));
 }
 
 #[test]

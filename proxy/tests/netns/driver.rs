@@ -83,9 +83,12 @@ impl SandboxSource for Runtime {
         Ok(sandboxes.values().map(|sandbox| sandbox.id.clone()).collect())
     }
 
-    async fn of_pod(&self, uid: &str) -> Result<Sandbox, sandbox::Error> {
+    /// By the name of its pod, too, which is what follows "uid-" in these tests.
+    async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, sandbox::Error> {
         self.answer().await?;
+        let is_its_own = uid.strip_prefix("uid-") == Some(&name.name);
         let found = self.sandboxes.lock().unwrap().get(uid).cloned();
+        let found = found.filter(|_| is_its_own);
         found.ok_or(sandbox::Error::NotReady)
     }
 
@@ -203,6 +206,18 @@ impl Driver {
         for slice in slices(service) {
             self.send(Update::Slice(Change::Apply(slice)));
         }
+    }
+
+    /// A Service is gone.
+    pub(crate) fn delete_service(&self, service: &Service) {
+        self.send(Update::Service(Change::Delete(parsed(service))));
+    }
+
+    /// A pod changed, and what the API server sends of it is no Pod.
+    pub(crate) fn unreadable_pod(&self, pod: &v1::Pod) {
+        let uid = uid(pod).to_owned();
+        let unreadable = NodePod::Unreadable { uid: uid.clone() };
+        self.send(Update::Pod(Change::Apply((uid, Some(unreadable)))));
     }
 
     /// A pod was added or changed.

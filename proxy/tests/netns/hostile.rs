@@ -139,6 +139,37 @@ fn an_address_of_somebody_else_is_not_used() {
     scene.assert_nobody_else_is_harmed();
 }
 
+/// The mirror of a static pod names the UID that the runtime knows; anybody can say to be one.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_pod_that_says_to_be_another_one_gets_nothing_written_into_that() {
+    let mut scene = Scene::new(Kind::Nftables);
+    let elsewhere = Service {
+        network: 2,
+        ..Service::new("elsewhere", 11).ready(&[2])
+    };
+    scene.driver.service(&elsewhere);
+    let before = scene.healthy.state();
+    let claimed = r#"[{"name":"web/macvlan2","interface":"net1","ips":["10.1.0.8"]}]"#;
+    let mut mirror = object_with(&scene.hostile, claimed);
+    let victim = object(&scene.healthy).metadata.uid.unwrap();
+    let annotations = mirror.metadata.annotations.as_mut().unwrap();
+    annotations.insert("kubernetes.io/config.mirror".to_owned(), victim);
+    // Another pod to the driver: nothing is known of its sandbox.
+    mirror.metadata.uid = Some("uid-mirror".to_owned());
+    scene.driver.pod(&mirror);
+    until("it is told", || {
+        let state = scene.driver.state_of(&mirror);
+        state["why"]
+            .as_str()
+            .is_some_and(|why| why.contains("no ready sandbox"))
+    });
+    assert_eq!(scene.healthy.state(), before);
+    scene.driver.delete_pod(&mirror);
+    until("all is well", || scene.driver.condition().holds);
+    scene.assert_nobody_else_is_harmed();
+}
+
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn an_interface_renamed_by_its_owner_harms_only_its_pod() {
