@@ -4,6 +4,7 @@
 //! on a Debian base that mmdebstrap makes, and ends as a docker-archive that a container runtime can load. An image is
 //! built again only when something that goes into it changed.
 
+pub mod arm64;
 mod base;
 mod builder;
 mod context;

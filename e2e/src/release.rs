@@ -3,8 +3,8 @@
 //! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog` and the tags in `config/manager`, which are
 //! committed as the release.
 
-use crate::images::Profile;
 use crate::images::release::{self, Archived, Labels};
+use crate::images::{Profile, arm64};
 use crate::{command, tools};
 use anyhow::{Context as _, Result, ensure};
 use olm::bundle::Platform;
@@ -31,6 +31,8 @@ pub struct Options {
     pub profile: Profile,
     /// Whether files may differ from the commit that the images name.
     pub allow_dirty: bool,
+    /// Whether to make arm64's binaries, where their toolchain is.
+    pub arm64: bool,
     /// The program `cargo-cyclonedx`.
     pub cyclonedx: PathBuf,
 }
@@ -106,6 +108,7 @@ impl Maker {
         self.bundle_archive()?;
         self.install_yaml(&bundle)?;
         say("install.yaml, bundle, catalog: written");
+        self.arm64(say)?;
         self.sboms()?;
         say("SBOMs: written");
         self.checksums()
@@ -168,6 +171,28 @@ impl Maker {
             self.options.out.join("admission-policies.yaml"),
             policies.join("---\n"),
         )?;
+        Ok(())
+    }
+
+    /// No images: `architectures` says amd64 alone.
+    fn arm64(&self, say: &dyn Fn(&str)) -> Result<()> {
+        let missing = arm64::missing();
+        if !self.options.arm64 || !missing.is_empty() {
+            let why = if self.options.arm64 {
+                format!("{} is missing", missing.join(" and "))
+            } else {
+                "--no-arm64".to_owned()
+            };
+            say(&format!("arm64: not made, {why}"));
+            return Ok(());
+        }
+        say("arm64: its binaries, no images");
+        let folder = self.options.out.join("bin/arm64");
+        fs::create_dir_all(&folder)?;
+        for binary in arm64::binaries(self.options.profile, say)? {
+            let name = binary.file_name().context("a binary has a name")?;
+            fs::copy(&binary, folder.join(name))?;
+        }
         Ok(())
     }
 

@@ -78,6 +78,8 @@ impl Copy {
             // Optimized ones take minutes, and prove nothing more here.
             profile: Profile::Dev,
             allow_dirty: false,
+            // Another compilation of everything.
+            arm64: false,
             cyclonedx: PathBuf::from("cargo-cyclonedx"),
         }
     }

@@ -23,6 +23,9 @@ struct Args {
     /// For a trial: binaries that are not optimized
     #[arg(long)]
     dev_binaries: bool,
+    /// Leave out the binaries for arm64
+    #[arg(long)]
+    no_arm64: bool,
     /// The program that lists what a binary is made of
     #[arg(long, default_value = "cargo-cyclonedx")]
     cyclonedx: PathBuf,
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
             Profile::Release
         },
         allow_dirty: args.allow_dirty,
+        arm64: !args.no_arm64,
         cyclonedx: args.cyclonedx,
     };
     Maker::new(Path::new("."), args.version, options)?.make(&|line| eprintln!("{line}"))?;

@@ -74,8 +74,20 @@ pub(super) fn context(binaries: &Path, target: &str) -> Result<Context> {
         .with(&binaries.join(format!("multus-service-{target}")))
 }
 
+/// Another architecture than this machine's.
+#[derive(Debug)]
+pub(super) struct Cross {
+    pub(super) target: &'static str,
+    pub(super) compiler: &'static str,
+}
+
 /// Compiles the three binaries; where they are.
 pub(super) fn binaries(profile: Profile, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    binaries_for(profile, None, say)
+}
+
+/// [`binaries`], for this machine's architecture or another.
+pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn(&str)) -> Result<PathBuf> {
     let dev = profile == Profile::Dev;
     let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();
@@ -93,9 +105,20 @@ pub(super) fn binaries(profile: Profile, say: &dyn Fn(&str)) -> Result<PathBuf> 
             .arg("--release")
             .args(TARGETS.iter().flat_map(|target| ["--package", target]));
     }
+    let mut folder = target_directory();
+    if let Some(Cross { target, compiler }) = cross {
+        let target_in_names = target.replace('-', "_");
+        cargo.args(["--target", target]);
+        cargo.env(format!("CC_{target_in_names}"), compiler);
+        cargo.env(
+            format!("CARGO_TARGET_{}_LINKER", target_in_names.to_uppercase()),
+            compiler,
+        );
+        folder.push(target);
+    }
     command::output(cargo.current_dir(repository()).stdin(Stdio::null()))?;
     say(&format!("binaries: built in {:.0?}", started.elapsed()));
-    Ok(target_directory().join(if dev { "debug" } else { "release" }))
+    Ok(folder.join(if dev { "debug" } else { "release" }))
 }
 
 fn target_directory() -> PathBuf {
