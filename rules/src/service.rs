@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Kubernetes' default of `sessionAffinityConfig.clientIP.timeoutSeconds`, and the longest it allows.
 const AFFINITY_SECONDS: (i32, i32) = (10_800, 86_400);
 
+/// Whatever its value: kube-proxy serves no Service that has it.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
@@ -70,6 +73,12 @@ pub enum NotServed {
     /// `clusterIP: None`: DNS answers the endpoints themselves.
     #[error("spec.clusterIP is None: a headless Service has no ClusterIP to translate")]
     Headless,
+    /// The label by which kube-proxy leaves a Service alone.
+    #[error(
+        "label {} says that nothing is to translate its ClusterIP: remove the label",
+        HEADLESS_LABEL
+    )]
+    HeadlessLabel,
     /// The API server has not given it a ClusterIP yet.
     #[error("spec.clusterIP is not allocated yet")]
     NoVip,
@@ -118,7 +127,10 @@ pub enum NotServed {
 impl NotServed {
     /// Whether somebody should know; a Service that is simply not for us is no news.
     pub fn is_fault(&self) -> bool {
-        !matches!(self, Self::NotOurs | Self::Headless | Self::NoVip)
+        !matches!(
+            self,
+            Self::NotOurs | Self::Headless | Self::HeadlessLabel | Self::NoVip
+        )
     }
 }
 
@@ -127,6 +139,10 @@ impl ServedService {
     pub fn parse(service: &Service) -> Result<Self, NotServed> {
         if !is_ours(service) {
             return Err(NotServed::NotOurs);
+        }
+        let mut labels = service.metadata.labels.iter().flatten();
+        if labels.any(|(label, _)| label == HEADLESS_LABEL) {
+            return Err(NotServed::HeadlessLabel);
         }
         let spec = service.spec.clone().unwrap_or_default();
         if spec.type_.as_deref() == Some("ExternalName") {
@@ -309,6 +325,7 @@ mod tests {
     #[case::annotation_malformed(json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "a,b"}}}), "several networks", true)]
     #[case::external_name(json!({"spec": {"type": "ExternalName", "clusterIP": null, "clusterIPs": null}}), "ExternalName", true)]
     #[case::headless(json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}), "headless", false)]
+    #[case::headless_by_label(json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}}), "label service.kubernetes.io/headless", false)]
     #[case::not_allocated(json!({"spec": {"clusterIP": "", "clusterIPs": null}}), "not allocated", false)]
     #[case::no_spec(json!({"spec": null}), "not allocated", false)]
     #[case::vip_is_text(json!({"spec": {"clusterIPs": ["172.30.0"]}}), "\"172.30.0\"", true)]

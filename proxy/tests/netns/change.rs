@@ -148,7 +148,7 @@ fn ports_come_and_go_without_touching_each_other(case: Case) {
     }
 }
 
-/// `service.kubernetes.io/service-proxy-name` was taken away, or the type became ExternalName.
+/// `service.kubernetes.io/service-proxy-name` was taken away, `service.kubernetes.io/headless` came, or the type became ExternalName.
 fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let mut web = Service::new("web", 10).ready(&[2]);
@@ -160,6 +160,19 @@ fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
         rules::plan(
             &rules::Settings::default(),
             &[foreign],
+            &web.slice_objects(),
+            &scene.client.status
+        )
+        .rules
+        .is_empty()
+    );
+    let mut headless = before.clone();
+    let labels = headless.metadata.labels.as_mut().unwrap();
+    labels.insert("service.kubernetes.io/headless".to_owned(), String::new());
+    assert!(
+        rules::plan(
+            &rules::Settings::default(),
+            &[headless],
             &web.slice_objects(),
             &scene.client.status
         )
