@@ -64,6 +64,12 @@ pub fn notice(
             )
         };
         notes.extend(applied.absent.iter().map(absent));
+        let stuck = |why: &String| {
+            format!(
+                "connection tracking entries cannot be deleted: {why}; UDP and SCTP flows may go on to endpoints that are gone"
+            )
+        };
+        notes.extend(applied.conntrack.iter().map(stuck));
     }
     let foreign = |vip: &IpAddr| {
         format!(

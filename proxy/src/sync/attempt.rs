@@ -201,7 +201,8 @@ pub(super) async fn attempt(
         .telling
         .metrics
         .applied(context.backend.name(), began.elapsed());
-    if !place.is_disturbed {
+    // Where connection tracking could not be cleaned everything is looked at again: that is how stale flows are found once more.
+    if !place.is_disturbed && applied.conntrack.is_none() {
         place.held = Held::Exactly(applied.rules.clone());
         place.foreign_routes = Some(applied.foreign_routes.clone());
     }

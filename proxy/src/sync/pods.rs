@@ -281,7 +281,11 @@ impl Pods {
         pod.failing_since = (pod.failures > 0).then(|| pod.failing_since.unwrap_or(began));
         log(&local, pod.failures, &result);
         let is_final = result.as_ref().is_err_and(Error::is_final);
-        if result.is_err() && !is_final {
+        let fails = match &result {
+            Ok(applied) => applied.conntrack.is_some(),
+            Err(_) => !is_final,
+        };
+        if fails {
             self.context.telling.metrics.failed();
         }
         let notice = events::notice(
@@ -354,7 +358,7 @@ impl Pod {
         match result {
             Ok(applied) => {
                 self.has_rules = !applied.rules.is_empty();
-                let complete = applied.absent.is_empty();
+                let complete = applied.absent.is_empty() && applied.conntrack.is_none();
                 self.failures = if complete {
                     0
                 } else {
@@ -383,6 +387,9 @@ impl Pod {
 
 fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
     match result {
+        Ok(Applied {
+            conntrack: Some(why), ..
+        }) => warn!(pod = %pod.name, failures, why, "Could not end flows to endpoints that are gone"),
         Ok(applied) if applied.written => {
             let services: usize = applied
                 .rules
@@ -399,3 +406,6 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
         Err(error) => debug!(pod = %pod.name, failures, %error, "Could not sync rules"),
     }
 }
+
+#[cfg(test)]
+mod tests;

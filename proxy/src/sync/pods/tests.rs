@@ -1,0 +1,60 @@
+//! When to come back to a pod.
+
+use super::*;
+use rules::{AttachedNetwork, NetworkRules, PodRules};
+use serde_json::json;
+
+const LATER: Duration = Duration::from_secs(99);
+
+fn local() -> LocalPod {
+    let pod = json!({
+        "metadata": {
+            "name": "client", "namespace": "web", "uid": "u-1",
+            "annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"},
+        },
+    });
+    LocalPod::parse(&serde_json::from_value(pod).unwrap()).unwrap()
+}
+
+/// Rules were written; of connection tracking only this is known.
+fn applied(conntrack: Option<&str>) -> Result<Applied, Error> {
+    let network = AttachedNetwork {
+        ipv4: None,
+        ipv6: None,
+        rules: Arc::new(NetworkRules::default()),
+    };
+    let name = api::NetworkRef::parse("macvlan1", "web").unwrap();
+    Ok(Applied {
+        rules: PodRules {
+            networks: BTreeMap::from([(name, network)]),
+        },
+        written: true,
+        absent: Vec::new(),
+        foreign_routes: BTreeSet::new(),
+        unreachable: BTreeSet::new(),
+        conntrack: conntrack.map(str::to_owned),
+    })
+}
+
+#[test]
+fn flows_that_could_not_be_ended_are_tried_again_soon_until_they_are() {
+    let mut pod = Pod::default();
+    let stuck = applied(Some("no buffer space"));
+    for failures in 1..=3 {
+        let next = pod.judge(&local(), true, &stuck, LATER);
+        assert_eq!((pod.failures, next), (failures, Some(retry::delay(failures))));
+    }
+    assert!(pod.has_rules, "rules are written all the same");
+    assert_eq!(pod.judge(&local(), true, &applied(None), LATER), Some(LATER));
+    assert_eq!(pod.failures, 0);
+}
+
+#[test]
+fn flows_that_cannot_be_ended_for_long_are_told_of() {
+    let stuck = applied(Some("no buffer space")).unwrap();
+    let notice = |is_over| events::notice(&local(), &BTreeSet::new(), Ok(&stuck), is_over);
+    assert_eq!(notice(false), None);
+    let told = notice(true).unwrap();
+    assert_eq!(told.reason, "ServiceRulesIncomplete");
+    assert!(told.note.contains("no buffer space"), "{}", told.note);
+}
