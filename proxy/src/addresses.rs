@@ -53,15 +53,15 @@ impl Addresses {
             .is_some_and(|index| self.held.contains(&(index, source.address)))
     }
 
-    /// Whether `address` is on the link of an interface, by the subnet of one of its addresses.
-    pub(crate) fn is_neighbour(&self, interface: &str, address: IpAddr) -> bool {
-        let Some(index) = self.index(interface) else {
-            return false;
-        };
-        let of_interface = self.on_link.iter().filter(|(other, _)| *other == index);
-        of_interface
-            .into_iter()
-            .any(|(_, subnet)| subnet.contains(&address))
+    /// The subnet by which `address` is on the link of an interface, if it is on no other's.
+    pub(crate) fn neighbourhood(&self, interface: &str, address: IpAddr) -> Option<IpNet> {
+        let index = self.index(interface)?;
+        let mut on_link = self
+            .on_link
+            .iter()
+            .filter(|(_, subnet)| subnet.contains(&address));
+        let (_, found) = on_link.clone().find(|(other, _)| *other == index)?;
+        on_link.all(|(other, _)| *other == index).then_some(*found)
     }
 
     /// The index of an interface.

@@ -41,7 +41,7 @@ pub struct Applied {
     pub foreign_routes: BTreeSet<IpAddr>,
     /// Endpoints that the namespace has no way to by the interface of their network: they get no flows.
     pub unreachable: BTreeSet<Unreachable>,
-    /// Why conntrack entries could not be deleted; UDP flows may go on to removed endpoints.
+    /// Why conntrack entries could not be deleted, or not all; flows may go on to removed endpoints.
     pub conntrack: Option<String>,
 }
 
@@ -117,7 +117,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         original::remove()?;
     }
     let written = refuses || translates || !delta.release.is_empty();
-    let conntrack = conntrack::forget(&delta.flows)
+    let conntrack = conntrack::forget(&delta.flows, &delta.refuse)
         .err()
         .map(|error| error.to_string());
     Ok(Applied {

@@ -7,7 +7,8 @@ pub mod choice;
 pub mod iptables;
 pub mod nftables;
 
-use rules::{Delta, Dump};
+use rules::{Delta, Dump, Family};
+use std::path::Path;
 
 /// What a network namespace is known to hold of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,13 @@ pub enum Error {
     /// Nothing works on this node.
     #[error("no backend works on this node: {0}")]
     None(String),
+}
+
+/// The families that the calling thread's namespace has. Without IPv6 there are no IPv6 VIPs.
+fn families() -> impl Iterator<Item = Family> {
+    let has_ipv6 = Path::new("/proc/thread-self/net/if_inet6").exists();
+    let there = move |family: &Family| *family == Family::V4 || has_ipv6;
+    Family::ALL.into_iter().filter(there)
 }
 
 /// A way of writing rules into the calling thread's network namespace.

@@ -1,8 +1,8 @@
-//! Connection tracking entries that would keep a UDP or SCTP flow on an endpoint that may not have it any more.
+//! Connection tracking entries that would keep a flow on an endpoint that may not have it any more.
 //!
 //! Writes: deletes such entries in the calling thread's namespace. NAT is decided once per flow, and a UDP socket that keeps
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
-//! the rules, to nobody. TCP is left alone: its established flows live on as with kube-proxy.
+//! the rules, to nobody. Of TCP only flows to a VIP that was somebody else's address until now are: translated ones live on as with kube-proxy.
 
 use crate::netlink::Netlink;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
@@ -18,16 +18,17 @@ use std::net::{IpAddr, SocketAddr};
 /// For each VIP port: the endpoints its flows may be translated to. See [`Delta::flows`](rules::Delta::flows).
 pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
 
-/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all. Returns how many.
-pub(crate) fn forget(changed: &Allowed) -> io::Result<usize> {
-    if changed.is_empty() {
+/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, and of all flows that reached one of the
+/// `new` VIPs themselves, whoever had its address before. Returns how many.
+pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<usize> {
+    if changed.is_empty() && new.is_empty() {
         return Ok(0);
     }
     let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
     let mut deleted = 0;
     for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
         let all = message(family, ConntrackMessage::Get(Vec::new()));
-        for original in netlink.dump_some(&all, |entry| stale(&entry, changed))? {
+        for original in netlink.dump_some(&all, |entry| stale(&entry, changed, new))? {
             match netlink.change(&message(family, ConntrackMessage::Delete(vec![original])), 0) {
                 Ok(()) => deleted += 1,
                 // It timed out meanwhile.
@@ -44,7 +45,7 @@ fn message(family: NetfilterProtoFamily, inner: ConntrackMessage) -> NetfilterMe
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.
-fn stale(entry: &NetfilterMessage, changed: &Allowed) -> Option<ConntrackAttribute> {
+fn stale(entry: &NetfilterMessage, changed: &Allowed, new: &BTreeSet<IpAddr>) -> Option<ConntrackAttribute> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &entry.inner else {
         return None;
     };
@@ -59,6 +60,9 @@ fn stale(entry: &NetfilterMessage, changed: &Allowed) -> Option<ConntrackAttribu
     }
     let (attribute, (vip, port)) = original?;
     let (endpoint, endpoint_port) = replied_from?;
+    if endpoint == vip && new.contains(&vip) {
+        return Some(attribute.clone());
+    }
     let allowed = changed.get(&(vip, port))?;
     (!allowed.contains(&SocketAddr::new(endpoint, endpoint_port.number))).then(|| attribute.clone())
 }

@@ -5,10 +5,11 @@
 
 use crate::addresses::Addresses;
 use crate::netlink::Netlink;
+use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rules::{Delta, Family, PodRules, Source, Unreachable};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,10 +24,10 @@ pub(crate) fn unreachable(
     look_at_all: bool,
 ) -> io::Result<BTreeSet<Unreachable>> {
     let far = if look_at_all {
-        far_ones(addresses, all(delta.wanted()))
+        far_ones(netlink, addresses, all(delta.wanted()))
     } else {
-        far_ones(addresses, new(delta))
-    };
+        far_ones(netlink, addresses, new(delta))
+    }?;
     let mut unreachable = BTreeSet::new();
     for (source, endpoint) in far {
         if !is_reached(netlink, addresses, source, endpoint)? {
@@ -63,14 +64,33 @@ fn new<'a>(delta: &Delta<'a>) -> impl Iterator<Item = (&'a Source, IpAddr)> {
     })
 }
 
-/// Those that are not neighbours by an address of the interface: nearly always none, found without asking the kernel.
+/// Those that are not neighbours by an address of the interface: nearly always none. Of neighbours the kernel is asked for one of each
+/// subnet, whose route may have been taken away.
 fn far_ones<'a>(
+    netlink: &mut Socket,
     addresses: &Addresses,
     endpoints: impl Iterator<Item = (&'a Source, IpAddr)>,
-) -> BTreeSet<(&'a Source, IpAddr)> {
-    endpoints
-        .filter(|(source, endpoint)| !addresses.is_neighbour(&source.interface, *endpoint))
-        .collect()
+) -> io::Result<BTreeSet<(&'a Source, IpAddr)>> {
+    let (mut far, mut routed) = (BTreeSet::new(), BTreeMap::<(&Source, IpNet), bool>::new());
+    for (source, endpoint) in endpoints {
+        let is_near = match addresses.neighbourhood(&source.interface, endpoint) {
+            None => false,
+            // The pod itself says nothing about the route to others.
+            Some(_) if endpoint == source.address => true,
+            Some(subnet) => match routed.get(&(source, subnet)) {
+                Some(known) => *known,
+                None => {
+                    let is_routed = is_reached(netlink, addresses, source, endpoint)?;
+                    routed.insert((source, subnet), is_routed);
+                    is_routed
+                }
+            },
+        };
+        if !is_near {
+            far.insert((source, endpoint));
+        }
+    }
+    Ok(far)
 }
 
 /// Whether the kernel would send a packet of ours there by the right interface, or keep it: the pod is its own endpoint.

@@ -12,7 +12,7 @@ use netlink_packet_netfilter::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -43,7 +43,7 @@ pub(crate) type NamespaceId = i32;
 /// What somebody, perhaps we, did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
-    /// Links, addresses or host routes changed.
+    /// Links, addresses or routes changed.
     Routes(NamespaceId),
     /// nftables rules changed, to this generation.
     Rules(NamespaceId, u32),
@@ -138,7 +138,7 @@ fn receive_now(ear: &Ear) -> io::Result<Option<Heard>> {
     Ok(from.map(|from| Heard { bytes, from }))
 }
 
-/// Only what can touch our routes: host routes, links, addresses. Others' routes come and go with router advertisements.
+/// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes.
 fn of_routes(heard: &Heard) -> Option<Notification> {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&heard.bytes).ok()?;
@@ -146,23 +146,21 @@ fn of_routes(heard: &Heard) -> Option<Notification> {
         return None;
     };
     let matters = match inner {
-        NewRoute(route) | DelRoute(route) => is_host_route(&route),
+        NewRoute(route) | DelRoute(route) => may_lead_to_endpoints(&route),
         NewAddress(_) | DelAddress(_) | NewLink(_) | DelLink(_) => true,
         _ => false,
     };
     matters.then_some(Notification::Routes(heard.from))
 }
 
-fn is_host_route(route: &RouteMessage) -> bool {
+fn may_lead_to_endpoints(route: &RouteMessage) -> bool {
     let RouteHeader {
-        destination_prefix_length,
+        protocol,
         table,
         kind,
         ..
     } = route.header;
-    matches!(destination_prefix_length, 32 | 128)
-        && table == RouteHeader::RT_TABLE_MAIN
-        && kind == RouteType::Unicast
+    protocol != RouteProtocol::Ra && table == RouteHeader::RT_TABLE_MAIN && kind == RouteType::Unicast
 }
 
 fn of_rules(heard: &Heard) -> Option<Notification> {

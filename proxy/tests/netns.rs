@@ -28,6 +28,8 @@ mod differential;
 mod discovery;
 #[path = "netns/driver.rs"]
 mod driver;
+#[path = "netns/duplicate.rs"]
+mod duplicate;
 #[path = "netns/far.rs"]
 mod far;
 #[path = "netns/faults.rs"]
@@ -38,6 +40,8 @@ mod flood;
 mod forward;
 #[path = "netns/hostile.rs"]
 mod hostile;
+#[path = "netns/invalid.rs"]
+mod invalid;
 #[path = "netns/large.rs"]
 mod large;
 #[path = "netns/lifecycle.rs"]

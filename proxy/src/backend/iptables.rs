@@ -7,7 +7,7 @@ mod program;
 
 pub use program::LOCK_FILE;
 
-use crate::backend::{Backend, Error, nftables};
+use crate::backend::{Backend, Error, families, nftables};
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
 use crate::tampering;
@@ -16,7 +16,7 @@ use program::WAIT;
 use rules::{Base, Delta, Dump, Family};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// Which kernel interface the iptables programs use.
@@ -74,31 +74,49 @@ impl Iptables {
 
     /// Writes what a Service needs, into a namespace that is thrown away.
     pub(super) fn try_out(self) -> Result<(), Error> {
-        let trial = [
-            "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination 10.1.0.2:80",
-            "-p udp -j DNAT --to-destination 10.1.0.3:53",
-        ];
-        let nat = Change {
-            set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), trial.map(str::to_owned).to_vec())]),
-            ..Change::default()
-        };
-        let vips = BTreeSet::from([IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-        let filter = Change {
-            jumps: Table::Filter.jumps().to_vec(),
-            ..refusal(&vips, &vips, Family::V4)
-        };
-        self.restore(Family::V4, Table::Filter, &filter)?;
-        self.restore(Family::V4, Table::Nat, &nat)
+        for family in families() {
+            let (endpoint, vip): (_, IpAddr) = match family {
+                Family::V4 => ("10.1.0.2", Ipv4Addr::LOCALHOST.into()),
+                Family::V6 => ("[fd00:1::2]", Ipv6Addr::LOCALHOST.into()),
+            };
+            let trial = [
+                format!(
+                    "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination {endpoint}:80"
+                ),
+                format!("-p udp -j DNAT --to-destination {endpoint}:53"),
+            ];
+            let nat = Change {
+                set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), trial.to_vec())]),
+                ..Change::default()
+            };
+            let vips = BTreeSet::from([vip]);
+            let filter = Change {
+                jumps: Table::Filter.jumps().to_vec(),
+                ..refusal(&vips, &vips, family)
+            };
+            self.restore(family, Table::Filter, &filter)?;
+            self.restore(family, Table::Nat, &nat)?;
+        }
+        Ok(())
     }
 
     /// Writes what session affinity needs, in the same way. A kernel without that match would refuse the whole table of a pod.
     pub(super) fn try_affinity(self) -> Result<(), Error> {
-        let trial = "-p tcp -m recent --set --name MSP-TRIAL --mask 255.255.255.255 --rsource -j DNAT --to-destination 10.1.0.2:80";
-        let nat = Change {
-            set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), vec![trial.to_owned()])]),
-            ..Change::default()
-        };
-        self.restore(Family::V4, Table::Nat, &nat)
+        for family in families() {
+            let (mask, endpoint) = match family {
+                Family::V4 => ("255.255.255.255", "10.1.0.2"),
+                Family::V6 => ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "[fd00:1::2]"),
+            };
+            let trial = format!(
+                "-p tcp -m recent --set --name MSP-TRIAL --mask {mask} --rsource -j DNAT --to-destination {endpoint}:80"
+            );
+            let nat = Change {
+                set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), vec![trial])]),
+                ..Change::default()
+            };
+            self.restore(family, Table::Nat, &nat)?;
+        }
+        Ok(())
     }
 
     /// Makes our hooks in both tables of a family that has no VIP yet.

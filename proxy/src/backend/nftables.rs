@@ -17,7 +17,7 @@ mod statement;
 
 pub use crate::tampering::generation;
 
-use crate::backend::{Backend, Error};
+use crate::backend::{Backend, Error, families};
 use elements::{Change, Edit};
 use kernel::Kernel;
 use layout::Class;
@@ -25,7 +25,6 @@ use rules::{Base, Delta, Dump, Family, Port, PortChange, Translation};
 use statement::Statement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use tracing::warn;
 
 /// nftables by netlink.
@@ -44,12 +43,9 @@ impl Nftables {
     pub(super) fn try_out() -> Result<(), Error> {
         let trial = BTreeSet::from([Class::Count(1), Class::Count(2), Class::Affinity(60)]);
         let mut kernel = Kernel::open()?;
-        for family in Family::ALL {
-            // Without IPv6 there are no IPv6 VIPs.
-            if family == Family::V4 || Path::new("/proc/thread-self/net/if_inet6").exists() {
-                let table = skeleton::fresh_table(family).into_iter();
-                kernel.change(family, table.chain(classes(family, &trial)))?;
-            }
+        for family in families() {
+            let table = skeleton::fresh_table(family).into_iter();
+            kernel.change(family, table.chain(classes(family, &trial)))?;
         }
         Ok(())
     }
@@ -133,6 +129,9 @@ impl Backend for Nftables {
                 && change(&mut kernel, family, of_family.second.statements(), after)?
             {
                 kernel.forget(family, &of_family.forget)?;
+                if !missing.is_empty() {
+                    collect(&mut kernel, family, delta)?;
+                }
             }
         }
         Ok(())
@@ -192,6 +191,26 @@ fn change<'a>(
     );
     kernel.change(family, whole_table(family, &whole()))?;
     Ok(false)
+}
+
+/// So many classes may be there without being used, beside as many as are. Numbers of endpoints come back, and making a class costs
+/// more than changing an element.
+const SPARE: usize = 32;
+
+/// Takes away classes that nobody uses once there are many: whoever writes Services could otherwise have the kernel's memory filled by
+/// one affinity after the other.
+fn collect(kernel: &mut Kernel, family: Family, delta: &Delta<'_>) -> Result<(), Error> {
+    let there = kernel.classes(family)?;
+    if there.len() <= SPARE {
+        return Ok(());
+    }
+    let translations = translations(delta, family).into_values();
+    let used: BTreeSet<Class> = translations.flat_map(elements::classes).collect();
+    if there.len() > 2 * used.len() + SPARE {
+        let statements = skeleton::collect(family, &there, &used).into_iter();
+        change(kernel, family, statements, || after(delta, family))?;
+    }
+    Ok(())
 }
 
 /// A table that holds `content`, in place of whatever has its name.

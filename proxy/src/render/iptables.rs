@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! filter  OUTPUT, FORWARD    ─► MSP-VIPS ─► MSP-VIPS-D ─► MSP-VIPS-3D             one rule per VIP: what still has one as
-//!                               MSP-REFUSE    TCP reset, else port unreachable    destination here was not translated
+//!                               MSP-REFUSE    TCP reset, else port unreachable    destination here was not translated;
+//!                                                                               then resets that belong to no flow go
 //! nat     OUTPUT, PREROUTING ─► MSP-SERVICES ─► MSP-SERVICES-D ─► MSP-SERVICES-3D   one rule per VIP, protocol and port
 //!                               MSP-SVC-…     one rule per endpoint, each as likely as the other
 //!                               MSP-SEP-…     one endpoint of a port with affinity, and who was there

@@ -2,21 +2,26 @@
 
 use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
 use super::cluster::Service;
+use super::driver::until;
+use super::probe::begin_to_connect;
 use super::scene::Scene;
 use proxy::args::BackendChoice;
 use proxy::backend::choice::choose;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 for_every_backend_and_family![
     a_client_stays_with_its_endpoint_until_it_was_silent_for_the_timeout,
     a_client_whose_endpoint_went_gets_another_and_stays_there,
     affinity_is_switched_on_and_off_while_flows_run,
+    a_client_that_asks_a_removed_endpoint_again_and_again_is_not_remembered_there,
+    every_new_flow_renews_the_timeout,
 ];
 
 for_every_backend![a_node_that_cannot_keep_clients_balances_them];
@@ -76,6 +81,49 @@ fn a_client_whose_endpoint_went_gets_another_and_stays_there(case: Case) {
         assert_eq!(scene.hosts(Tcp, at), now);
         scene.sync_to(&[&sticky(&left, 600)]);
     }
+}
+
+fn a_client_that_asks_a_removed_endpoint_again_and_again_is_not_remembered_there(case: Case) {
+    let mut scene = Scene::new(case, &[3]);
+    let silent = scene.bed.pod(2);
+    silent.sh("nft add table inet silent; nft add chain inet silent input '{ type filter hook input priority 0; }'; nft add rule inet silent input tcp dport 8080 counter drop");
+    let asked = || {
+        let listed = silent.sh("nft list chain inet silent input");
+        let words: Vec<&str> = listed.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "packets").unwrap();
+        words[at + 1].parse::<u32>().unwrap()
+    };
+    scene.sync_to(&[&sticky(&[2], 600)]);
+    let at = scene.at(&sticky(&[2], 600), 80);
+    let hanging = scene.client.run(|| begin_to_connect(at));
+    until("the removed endpoint is asked", || asked() > 0);
+    scene.sync_to(&[&sticky(&[3], 600)]);
+    let before = asked();
+    // The kernel sends the question again after a second, and then less and less often.
+    until("it is asked again", || asked() > before);
+    assert_eq!(scene.hosts(Tcp, at), [3]);
+    drop(hanging);
+}
+
+/// Renewed, or three timeouts pass and the client stays by chance.
+fn every_new_flow_renews_the_timeout(case: Case) {
+    let mut scene = Scene::new(case, &[2, 3, 4]);
+    let service = sticky(&[2, 3, 4], 2);
+    scene.sync_to(&[&service]);
+    let at = scene.at(&service, 80);
+    let (mut hosts, mut last) = (BTreeSet::new(), Instant::now());
+    let mut began = last;
+    while began.elapsed() < Duration::from_secs(6) {
+        let host = scene.ask(Tcp, at).host();
+        // A machine that was too slow proves nothing.
+        if last.elapsed() > Duration::from_millis(1500) {
+            (hosts, began) = (BTreeSet::new(), Instant::now());
+        }
+        last = Instant::now();
+        hosts.insert(host);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(hosts.len(), 1, "{hosts:?}");
 }
 
 fn affinity_is_switched_on_and_off_while_flows_run(case: Case) {

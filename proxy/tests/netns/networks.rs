@@ -16,6 +16,7 @@ for_every_backend_and_family![
     a_service_on_a_network_the_pod_is_not_on_is_not_touched,
     of_two_attachments_to_one_network_the_first_is_used_and_that_is_said,
     an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other,
+    after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network,
 ];
 
 fn many_services_on_one_network_each_reach_their_own_endpoints(case: Case) {
@@ -139,4 +140,52 @@ fn an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other(c
         assert_eq!(scene.ask(Tcp, web.at(family, 80)), Outcome::Refused);
         assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
     }
+}
+
+/// The kernel then prefers the route of the interface that stayed up.
+fn after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let mut client = scene.client.clone();
+    scene.bed.attach(&mut client, 1, "net2", 107);
+    scene.client = client;
+    let web = Service::new("web", 10).ready(&[2]);
+    scene.sync_to(&[&web]);
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    // The kernel drops IPv6 addresses of an interface that goes down.
+    let (again, family) = match case.family {
+        Family::V4 => (String::new(), "-4"),
+        Family::V6 => {
+            let address = address(1, Family::V6, 7);
+            (format!("ip addr add {address}/64 dev net1 nodad"), "-6")
+        }
+    };
+    scene
+        .client
+        .sh(&format!("ip link set net1 down; ip link set net1 up; {again}"));
+    let endpoint = address(1, case.family, 2);
+    let leaves_by = scene.client.sh(&format!(
+        "ip {family} route get {endpoint} from {}",
+        scene.source()
+    ));
+    assert!(
+        leaves_by.contains("dev net2"),
+        "or there is nothing to see: {leaves_by}"
+    );
+    let is_lost = |scene: &mut Scene| {
+        let unreachable = scene.sync().unreachable;
+        unreachable.iter().any(|lost| lost.endpoint == endpoint)
+    };
+    assert!(is_lost(&mut scene));
+    let capture = Capture::on(&scene.client, "net2");
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Refused);
+    assert_eq!(capture.naming(scene.source()), Vec::<Vec<u8>>::new());
+    // Whoever says which interface it is has it back.
+    let subnet = if case.family == Family::V4 {
+        "10.1.0.0/24"
+    } else {
+        "fd00:1::/72"
+    };
+    scene.client.sh(&format!("ip route add {subnet} dev net1"));
+    assert!(!is_lost(&mut scene));
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
 }

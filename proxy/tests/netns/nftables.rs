@@ -3,13 +3,15 @@
 use super::bed::{Bed, Pod};
 use super::case::Kind;
 use super::cluster::{Service, rules};
-use super::probe::ask_often;
+use super::probe::{Flow, Outcome, ask_often};
 use super::server::Server;
 use proxy::backend::nftables::{Nftables, generation};
 use proxy::backend::{Backend, Held};
 use rules::{Family, PodRules, Protocol};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn web() -> Service {
     Service::new("web", 10)
@@ -43,7 +45,7 @@ fn tables(pod: &Pod) -> String {
 
 fn answering(client: &Pod, family: Family) -> Vec<u8> {
     let outcomes = ask_often(client, Protocol::Tcp, web().at(family, 80), 30);
-    outcomes.keys().map(super::probe::Outcome::host).collect()
+    outcomes.keys().map(Outcome::host).collect()
 }
 
 const LISTED: &str = include_str!("nftables.listed");
@@ -115,9 +117,11 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
         "nft add set ip multus-proxy mine '{ type ipv4_addr; }'",
         "nft add set ip multus-proxy svc-9 '{ type ipv4_addr; }'",
         "nft delete element ip multus-proxy svc-2 '{ 172.30.0.10 . tcp . 80 }'",
-        "nft add element ip multus-proxy sticky-60s '{ 172.30.0.99 . tcp . 80 }'",
+        "nft add element ip multus-proxy sticky-60s '{ 172.30.0.99 . tcp . 80 . 10.1.0.2 . 8080 }'",
         "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x0 }'",
         "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 }'; nft add element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 : 10.1.0.9 . 8080 }'",
+        "nft add element ip multus-proxy aff-60s '{ 172.30.0.11 . tcp . 80 . 10.1.0.7 : 10.1.0.9 . 8080 }'",
+        "nft delete element ip multus-proxy sticky-60s '{ 172.30.0.11 . tcp . 80 . 10.1.0.3 . 8080 }'",
         "nft add element ip multus-proxy vips '{ 192.0.2.1 }'",
         "nft delete element ip multus-proxy vips '{ 172.30.0.12 }'",
     ] {
@@ -196,10 +200,7 @@ fn a_change_that_the_kernel_refuses_ends_in_a_table_written_anew() {
         );
         if hosts.is_empty() {
             let outcomes = ask_often(&client, Protocol::Tcp, web().at(Family::V4, 80), 3);
-            assert!(
-                outcomes.keys().all(super::probe::Outcome::is_refused),
-                "{damage}: {outcomes:?}"
-            );
+            assert!(outcomes.keys().all(Outcome::is_refused), "{damage}: {outcomes:?}");
         } else {
             assert_eq!(answering(&client, Family::V4), hosts, "{damage}");
         }
@@ -254,7 +255,94 @@ fn numbers_of_endpoints_come_and_go_without_a_failed_connection() {
     assert!(
         outcomes
             .keys()
-            .all(|outcome| matches!(outcome, super::probe::Outcome::Answered { .. })),
+            .all(|outcome| matches!(outcome, Outcome::Answered { .. })),
         "{outcomes:?}"
     );
+}
+
+/// A tenant who cycles through values, and one who keeps to his.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() {
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+    let cycling = |seconds: u32| {
+        let mut cycling = Service::new("cycling", 13).ready(&[2, 3]);
+        cycling.spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}});
+        let crowd: Vec<u8> = (0..seconds % 97)
+            .map(|n| 100 + u8::try_from(n).unwrap())
+            .collect();
+        rules(
+            &client,
+            &[
+                web().ready(&[2, 3]),
+                sticky(),
+                cycling,
+                Service::new("crowd", 14).ready(&crowd),
+            ],
+        )
+    };
+    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &cycling(1)).rules;
+    let at = web().at(Family::V4, 80);
+    let mut flow = client.run(|| Flow::open(at)).unwrap();
+    client.run(|| Flow::open(sticky().at(Family::V4, 80))).unwrap();
+    let remembered = || {
+        client
+            .sh("nft list map ip multus-proxy aff-60s")
+            .contains("10.1.0.7")
+    };
+    assert!(remembered());
+    let stop = AtomicBool::new(false);
+    let outcomes = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut outcomes = BTreeSet::new();
+            while !stop.load(Ordering::Relaxed) {
+                outcomes.extend(ask_often(&client, Protocol::Tcp, at, 10).into_keys());
+            }
+            outcomes
+        });
+        for seconds in 2..=500 {
+            let rules = cycling(seconds);
+            held = client
+                .apply(Kind::Nftables, &Held::Exactly(held.clone()), &rules)
+                .rules;
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Answered(..))),
+        "{outcomes:?}"
+    );
+    flow.echo(b"still there?");
+    assert!(remembered(), "who is not concerned keeps its clients");
+    let listed = client.sh("nft -t list table ip multus-proxy");
+    let (sets, chains) = (
+        listed.matches("set ").count(),
+        listed.matches("chain lb-").count(),
+    );
+    assert!(sets < 60 && chains < 60, "{sets} sets and {chains} chains");
+    assert!(
+        !client
+            .apply(Kind::Nftables, &Held::Unknown, &cycling(500))
+            .written
+    );
+    // The last one with an affinity goes, and so does what all of them share.
+    for count in 1..=120 {
+        let crowd: Vec<u8> = (0..count).map(|n| 100 + n).collect();
+        let rules = rules(
+            &client,
+            &[web().ready(&[2, 3]), Service::new("crowd", 14).ready(&crowd)],
+        );
+        held = client.apply(Kind::Nftables, &Held::Exactly(held), &rules).rules;
+    }
+    let listed = client.sh("nft -t list table ip multus-proxy");
+    assert!(
+        !listed.contains("remember") && !listed.contains("sticky"),
+        "{listed}"
+    );
+    assert_eq!(client.run(|| Nftables.dump()).unwrap(), held.dump());
 }

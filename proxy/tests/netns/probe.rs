@@ -2,10 +2,15 @@
 
 use super::bed::Pod;
 pub(crate) use super::server::Server;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, connect, socket,
+};
 use rules::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Refusal is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
@@ -124,6 +129,20 @@ pub(crate) fn host_behind(socket: &UdpSocket, destination: SocketAddr) -> Option
     answer.ok().map(|answer| Answer::parse(&answer).host)
 }
 
+/// A TCP socket that sends its first segment and waits, from inside the pod the caller is in.
+pub(crate) fn begin_to_connect(destination: SocketAddr) -> OwnedFd {
+    let (family, address): (_, Box<dyn SockaddrLike>) = match destination {
+        SocketAddr::V4(to) => (AddressFamily::Inet, Box::new(SockaddrIn::from(to))),
+        SocketAddr::V6(to) => (AddressFamily::Inet6, Box::new(SockaddrIn6::from(to))),
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    assert_eq!(
+        connect(socket.as_raw_fd(), address.as_ref()),
+        Err(Errno::EINPROGRESS)
+    );
+    socket
+}
+
 /// A TCP flow to a server that says who it is and sends back what it gets.
 pub(crate) struct Flow {
     stream: TcpStream,
@@ -146,6 +165,18 @@ impl Flow {
 
     pub(crate) fn host(&self) -> u8 {
         Answer::parse(&self.greeting).host
+    }
+
+    /// The client's end.
+    pub(crate) fn source(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// Sends something and says whether that ended the flow, rather than that nobody answers.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        let sent = self.stream.write_all(b"still there?");
+        let answered = sent.and_then(|()| self.stream.read(&mut [0; 16]));
+        answered.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
     }
 
     /// Sends `bytes` and demands them back.

@@ -24,9 +24,8 @@ fn assert_refused(scene: &Scene, protocol: Protocol, destination: SocketAddr) {
         let errno = scene.question(protocol, destination).unwrap_err().kind();
         let as_documented = match protocol {
             Tcp => errno == ErrorKind::ConnectionRefused,
-            // EPERM from send(), or ECONNREFUSED when the ICMP error comes first.
-            Udp => true,
-            Sctp => errno == ErrorKind::PermissionDenied,
+            // From the first send() of the socket.
+            Udp | Sctp => errno == ErrorKind::PermissionDenied,
         };
         assert!(as_documented, "{protocol} {destination}: {errno:?}");
     }

@@ -2,9 +2,10 @@
 
 use super::case::{Case, for_every_backend_and_family};
 use super::cluster::{Service, ready};
-use super::probe::{host_behind, udp};
+use super::probe::{Flow, host_behind, udp};
 use super::scene::Scene;
 use super::sctp;
+use rules::Family;
 use rules::Protocol::Sctp;
 use std::net::UdpSocket;
 
@@ -13,6 +14,7 @@ for_every_backend_and_family![
     a_udp_flow_that_began_before_the_rules_is_served_by_them,
     an_open_udp_socket_stays_with_its_endpoint_while_others_change,
     a_sctp_association_is_begun_anew_at_an_endpoint_that_is_there,
+    a_flow_to_somebody_who_had_the_address_before_ends_at_once,
 ];
 
 /// Makes the pod track connections before any rule of ours, as a pod with a firewall of its own does.
@@ -87,4 +89,26 @@ fn a_sctp_association_is_begun_anew_at_an_endpoint_that_is_there(case: Case) {
         scene.sync_to(&[&diameter]);
         assert_eq!(answered_by(ask(&scene)).as_deref(), host);
     }
+}
+
+/// Whoever had the address of a new ClusterIP until now, on the cluster network.
+fn a_flow_to_somebody_who_had_the_address_before_ends_at_once(case: Case) {
+    let mut scene = Scene::new(case, &[]);
+    let (web, other) = (Service::new("web", 10), Service::new("other", 11));
+    let (vip, owner) = (web.vip(case.family), scene.bed.pod(3));
+    let (length, gateway) = match case.family {
+        Family::V4 => (32, "10.128.0.3"),
+        Family::V6 => (128, "fd00:128::3"),
+    };
+    owner.sh(&format!("ip addr add {vip}/{length} dev eth0 nodad"));
+    scene.serve(&owner);
+    scene
+        .client
+        .sh(&format!("ip route add {vip}/{length} via {gateway}"));
+    track_connections(&scene);
+    scene.sync_to(&[&other]);
+    let mut flow = scene.client.run(|| Flow::open(scene.at(&web, 8080))).unwrap();
+    flow.echo(b"who is there?");
+    scene.sync_to(&[&other, &web]);
+    assert!(flow.is_reset());
 }

@@ -103,6 +103,7 @@ impl Change {
         for ((vip, port), PortChange { old, new }) in ports {
             change.endpoints(vip, port, old, new);
             change.classes(vip, port, old, new);
+            change.members(vip, port, old, new);
             change.clients(vip, port, old, new);
         }
         change
@@ -157,17 +158,45 @@ impl Change {
         old: Option<Translation<'_>>,
         new: Option<Translation<'_>>,
     ) {
-        let (old, new) = (classes(old), classes(new));
+        let (old, new) = (old.map(count), new.map(count));
+        if old == new {
+            return;
+        }
         let element = || Element {
             key: service(vip, port).build(),
             value: None,
         };
-        for class in new.iter().flatten().filter(|class| !old.contains(&Some(**class))) {
-            self.classes.insert(*class);
+        if let Some(class) = new {
+            self.classes.insert(class);
             self.first.add(&class.set(), element());
         }
-        for class in old.iter().flatten().filter(|class| !new.contains(&Some(**class))) {
+        if let Some(class) = old {
             self.second.delete(&class.set(), element());
+        }
+    }
+
+    /// Who may be remembered, of a port with affinity.
+    fn members(
+        &mut self,
+        vip: IpAddr,
+        port: Port,
+        old: Option<Translation<'_>>,
+        new: Option<Translation<'_>>,
+    ) {
+        let element = |endpoint: SocketAddr| Element {
+            key: service(vip, port)
+                .address(endpoint.ip())
+                .port(endpoint.port())
+                .build(),
+            value: None,
+        };
+        let (old, new) = (members(old), members(new));
+        for (class, endpoint) in new.difference(&old) {
+            self.classes.insert(*class);
+            self.first.add(&class.set(), element(*endpoint));
+        }
+        for (class, endpoint) in old.difference(&new) {
+            self.second.delete(&class.set(), element(*endpoint));
         }
     }
 
@@ -193,12 +222,24 @@ impl Change {
     }
 }
 
-/// Which sets a port is in.
-fn classes(translation: Option<Translation<'_>>) -> [Option<Class>; 2] {
-    let count = translation.map(|translation| {
-        Class::Count(u32::try_from(translation.endpoints.len()).expect("endpoints are fewer than addresses"))
-    });
-    [count, translation.and_then(seconds).map(Class::Affinity)]
+/// What must exist for a port.
+pub(super) fn classes(translation: Translation<'_>) -> impl Iterator<Item = Class> {
+    let affinity = seconds(translation).map(Class::Affinity);
+    std::iter::once(count(translation)).chain(affinity)
+}
+
+fn count(translation: Translation<'_>) -> Class {
+    Class::Count(u32::try_from(translation.endpoints.len()).expect("endpoints are fewer than addresses"))
+}
+
+fn members(translation: Option<Translation<'_>>) -> BTreeSet<(Class, SocketAddr)> {
+    let Some((translation, seconds)) = translation.and_then(|of| Some((of, seconds(of)?))) else {
+        return BTreeSet::new();
+    };
+    let endpoints = translation.endpoints.iter();
+    endpoints
+        .map(|endpoint| (Class::Affinity(seconds), *endpoint))
+        .collect()
 }
 
 /// Kubernetes allows one second to a day.

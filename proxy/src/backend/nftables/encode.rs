@@ -149,6 +149,58 @@ pub(super) fn is_translated() -> [Expression; 3] {
     has_flag(STATUS, TRANSLATED)
 }
 
+/// Goes on only with what connection tracking makes no sense of. Uses register 0.
+pub(super) fn is_invalid() -> [Expression; 3] {
+    const STATE: u32 = 0;
+    /// `NF_CT_STATE_INVALID_BIT`.
+    const INVALID: u32 = 1;
+    has_flag(STATE, INVALID)
+}
+
+/// Goes on only with TCP segments that end a connection at once. Uses register 0.
+pub(super) fn has_tcp_reset() -> [Expression; 3] {
+    const FLAGS: u32 = 13;
+    const RESET: u8 = 1 << 2;
+    [
+        payload(TRANSPORT_HEADER, FLAGS, 1, 0),
+        Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(register(0)),
+            Bitwise::DestinationRegister(register(0)),
+            Bitwise::Length(1),
+            Bitwise::Mask(DataAttribute::Value(vec![RESET])),
+            Bitwise::Xor(DataAttribute::Value(vec![0])),
+        ])
+        .into(),
+        compare(0, Operator::NotEqual, vec![0]),
+    ]
+}
+
+/// Goes on only with what leaves by another interface. Uses registers 0 to 3.
+pub(super) fn leaves_not_by(interface: &str) -> [Expression; 2] {
+    let mut name = interface.as_bytes().to_vec();
+    name.resize(16, 0);
+    [
+        Expressions::Meta(vec![
+            Meta::Key(MetaKey::Oifname),
+            Meta::DestinationRegister(register(0)),
+        ])
+        .into(),
+        compare(0, Operator::NotEqual, name),
+    ]
+}
+
+/// Nobody gets the packet, and nobody is told.
+pub(super) fn drop_packet() -> Expression {
+    const DROP: u32 = 0;
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(
+            Verdict::Other(DROP),
+        )])),
+    ])
+    .into()
+}
+
 /// Goes on only with flows of which a word of flags has this one, in the order of this machine's bytes.
 fn has_flag(key: u32, flag: u32) -> [Expression; 3] {
     let value = |word: u32| DataAttribute::Value(word.to_ne_bytes().to_vec());

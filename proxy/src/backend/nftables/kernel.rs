@@ -91,12 +91,7 @@ impl Kernel {
         classes: &BTreeSet<Class>,
     ) -> Result<BTreeSet<Class>, Error> {
         if classes.len() > FEW {
-            let there = self.sets(family)?;
-            return Ok(classes
-                .iter()
-                .filter(|class| !there.contains_key(&class.set()))
-                .copied()
-                .collect());
+            return Ok(classes - &self.classes(family)?);
         }
         let mut missing = BTreeSet::new();
         for class in classes {
@@ -115,6 +110,12 @@ impl Kernel {
             }
         }
         Ok(missing)
+    }
+
+    /// The classes that have a set.
+    pub(super) fn classes(&mut self, family: Family) -> Result<BTreeSet<Class>, Error> {
+        let sets = self.sets(family)?;
+        Ok(sets.keys().filter_map(|set| Class::of_set(set)).collect())
     }
 
     /// Takes clients away from endpoints that they may not have any more.
@@ -229,10 +230,7 @@ impl Kernel {
     fn sets_with_elements(&mut self, family: Family) -> Result<BTreeMap<String, FoundSet>, Error> {
         let mut sets = self.sets(family)?;
         for (name, set) in &mut sets {
-            // What rules put there is looked at only when something has to go.
-            if !set.is_dynamic() {
-                set.elements = self.elements(family, name)?;
-            }
+            set.elements = self.elements(family, name)?;
         }
         Ok(sets)
     }

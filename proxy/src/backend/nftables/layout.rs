@@ -10,13 +10,14 @@
 //!   chain lb-3      { dnat to vip . proto . port . numgen random mod 3 map @eps }
 //!   chain dispatch  { vip . proto . port @svc-3 goto lb-3; ... }
 //!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch }
-//!   chain refuse    { type filter hook output; ip daddr @vips reject }   # forwarded packets: the same
+//!   chain refuse    { type filter hook output; ip daddr @vips reject     # forwarded packets: the same
+//!                     oifname != "eth0" tcp flags rst ct state invalid drop }
 //!                                                                    # only where a port has session affinity:
-//!   set sticky-60s  { vip . proto . port }                           # ports with an affinity of 60 s
+//!   set sticky-60s  { vip . proto . port . endpoint . port }         # who may be remembered, of ports with an affinity of 60 s
 //!   map aff-60s     { vip . proto . port . client : endpoint . port }    # flags dynamic; timeout 60s
 //!   chain affinity  { dnat to vip . proto . port . client map @aff-60s }
 //!   chain remember  { type filter hook output priority -99;          # after translation, so that the endpoint is known
-//!                     ct state new ct status dnat, original vip . proto . port @sticky-60s: update @aff-60s }
+//!                     ct state new ct status dnat, original vip . proto . port . endpoint . port @sticky-60s: update @aff-60s }
 //! }
 //! ```
 //!
@@ -27,7 +28,7 @@ use rules::{Family, Protocol};
 use std::net::IpAddr;
 
 /// Written into the table; a table with another one is rebuilt. Raise it with every change of names, shapes or rules.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Set of all VIPs.
 pub(super) const VIPS: &str = "vips";
@@ -49,7 +50,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// Name of the set of its ports.
+    /// Name of the set of its ports; of an affinity, with their endpoints.
     pub(super) fn set(self) -> String {
         match self {
             Self::Count(count) => format!("svc-{count}"),
@@ -118,6 +119,11 @@ impl Shape {
     /// One endpoint of a port of a VIP, by index.
     pub(super) fn slot(family: Family) -> Self {
         Self::of(&[address(family), PROTOCOL, PORT, (kind::MARK, 4)])
+    }
+
+    /// A port of a VIP and one of its endpoints.
+    pub(super) fn member(family: Family) -> Self {
+        Self::of(&[address(family), PROTOCOL, PORT, address(family), PORT])
     }
 
     /// A client of a port of a VIP.

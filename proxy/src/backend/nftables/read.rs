@@ -3,13 +3,13 @@
 //! Pure. What must be there follows from the code that writes it; what is there otherwise is damage, and the table is rebuilt.
 
 use super::encode::Expression;
-use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, VIPS};
+use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, VIPS, clients};
 use super::skeleton::{self, MEMORY};
 use super::statement::Element;
 use api::names::NFT_TABLE;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage,
-    RuleAttribute, SetAttribute, SetElementAttribute, SetElementList, SetFlags,
+    RuleAttribute, SetAttribute, SetElementAttribute, SetElementList,
 };
 use rules::{Dump, Family, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,13 +72,6 @@ impl FoundSet {
             },
         ))
     }
-
-    /// Whether rules put elements there.
-    pub(super) fn is_dynamic(&self) -> bool {
-        self.attributes.iter().any(
-            |attribute| matches!(attribute, SetAttribute::Flags(flags) if flags.contains(SetFlags::Eval)),
-        )
-    }
 }
 
 /// Reads the elements of one message.
@@ -127,17 +120,30 @@ pub(super) fn read(family: Family, found: &Found, dump: &mut Dump) {
         }
     }
     let classes = found.sets.keys().filter_map(|set| Class::of_set(set));
-    let (mut counts, mut affinities) = (BTreeMap::new(), BTreeMap::new());
+    let (mut counts, mut affinities) = (BTreeMap::new(), BTreeMap::<_, Sticky>::new());
     for class in classes {
-        let (members, value) = match class {
-            Class::Count(count) => (&mut counts, count),
-            Class::Affinity(seconds) => (&mut affinities, seconds),
-        };
         for element in elements(&class.set()) {
-            match Parts::new(family, &element.key).service() {
-                Some(port) if members.insert(port, value).is_none() => {}
-                _ => _ = damage.insert(format!("set {} holds a port that is elsewhere", class.set())),
+            let mut parts = Parts::new(family, &element.key);
+            let is_as_written = parts.service().is_some_and(|port| match class {
+                Class::Count(count) => counts.insert(port, count).is_none(),
+                Class::Affinity(seconds) => {
+                    let sticky = affinities.entry(port).or_insert_with(|| Sticky::new(seconds));
+                    let endpoint = parts.endpoint();
+                    sticky.members.extend(endpoint);
+                    sticky.seconds == seconds && endpoint.is_some()
+                }
+            });
+            if !is_as_written {
+                damage.insert(format!("set {} holds a port that is elsewhere", class.set()));
             }
+        }
+        if let Class::Affinity(seconds) = class
+            && !remembers_only_members(family, elements(&clients(seconds)), seconds, &affinities)
+        {
+            damage.insert(format!(
+                "map {} remembers endpoints that are gone",
+                clients(seconds)
+            ));
         }
     }
     if slots.keys().ne(counts.keys()) || affinities.keys().any(|port| !counts.contains_key(port)) {
@@ -153,17 +159,55 @@ pub(super) fn read(family: Family, found: &Found, dump: &mut Dump) {
                 .eq(0..slots.len().try_into().unwrap_or(u32::MAX))
             && counts
                 .get(port)
-                .is_none_or(|count| *count as usize == endpoints.len());
+                .is_none_or(|count| *count as usize == endpoints.len())
+            && affinities
+                .get(port)
+                .is_none_or(|sticky| sticky.members == endpoints);
         if !as_written {
             damage.insert(format!("the endpoints of {} are not as written", port.0));
         }
         let affinity = affinities
             .get(port)
-            .map(|seconds| Duration::from_secs((*seconds).into()));
+            .map(|sticky| Duration::from_secs(sticky.seconds.into()));
         dump.translated.insert(*port, Translated { endpoints, affinity });
     }
     dump.damage
         .extend(damage.into_iter().map(|what| format!("{family}: {what}")));
+}
+
+/// A port with affinity.
+struct Sticky {
+    seconds: u32,
+    /// Who may be remembered.
+    members: BTreeSet<SocketAddr>,
+}
+
+impl Sticky {
+    fn new(seconds: u32) -> Self {
+        Self {
+            seconds,
+            members: BTreeSet::new(),
+        }
+    }
+}
+
+/// Whether every client is with an endpoint that is still there. One that is not was left by a proxy that ended before it could
+/// [forget](clients_to_forget) it.
+fn remembers_only_members(
+    family: Family,
+    clients: &[Element],
+    seconds: u32,
+    affinities: &BTreeMap<(IpAddr, Port), Sticky>,
+) -> bool {
+    clients.iter().all(|client| {
+        let port = Parts::new(family, &client.key).service();
+        let sticky = port.and_then(|port| affinities.get(&port));
+        let value = client.value.as_deref().unwrap_or_default();
+        let endpoint = Parts::new(family, value).endpoint();
+        sticky
+            .zip(endpoint)
+            .is_some_and(|(sticky, endpoint)| sticky.seconds == seconds && sticky.members.contains(&endpoint))
+    })
 }
 
 /// What is wrong with everything but elements.

@@ -3,15 +3,18 @@
 //! Pure. What is here is written once per table or once per [`Class`]; endpoints and Services are elements.
 
 use super::encode::{
-    Expression, Header, destination_port, equals, goto, is_in, is_new_flow, is_translated, jump, random,
-    reject_with_reset, remember, transport_protocol, value_of,
+    Expression, Header, destination_port, drop_packet, equals, goto, has_tcp_reset, is_in, is_invalid,
+    is_new_flow, is_translated, jump, leaves_not_by, random, reject_with_reset, remember, transport_protocol,
+    value_of,
 };
 use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, Shape, VERSION, VIPS, balancer, clients};
 use super::statement::{
-    SetKind, Statement, delete_table, new_base_chain, new_chain, new_rule, new_set, new_table,
+    SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain, new_chain,
+    new_rule, new_set, new_table,
 };
 use netlink_packet_netfilter::nftables::InetHookNumber;
 use rules::{Family, Protocol};
+use std::collections::BTreeSet;
 
 /// A chain that the kernel calls.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,9 @@ pub(super) struct BaseChain {
 /// Before every other NAT of the pod (-100), a sidecar's among them: the first that translates a flow wins.
 const BEFORE_NAT: i32 = -101;
 const AFTER_NAT: i32 = -99;
+/// The interface on the cluster network, in every pod.
+const CLUSTER_INTERFACE: &str = "eth0";
+
 /// What still goes to a VIP here was not translated.
 const FILTER: i32 = 0;
 
@@ -93,16 +99,26 @@ fn base_rules(family: Family, chain: BaseChain) -> Vec<Vec<Expression>> {
     }
     let header = Header::of(family);
     let to_vip = || [header.destination(0), is_in(VIPS, 0)];
-    let tcp = [transport_protocol(0), equals(0, Protocol::Tcp.number())];
+    let tcp = || [transport_protocol(0), equals(0, Protocol::Tcp.number())];
     vec![
         to_vip()
             .into_iter()
-            .chain(tcp)
+            .chain(tcp())
             .chain([reject_with_reset()])
             .collect(),
         to_vip()
             .into_iter()
             .chain([header.reject_unreachable()])
+            .collect(),
+        // An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from
+        // the VIP. Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The
+        // cluster network is left as it was.
+        leaves_not_by(CLUSTER_INTERFACE)
+            .into_iter()
+            .chain(tcp())
+            .chain(has_tcp_reset())
+            .chain(is_invalid())
+            .chain([drop_packet()])
             .collect(),
     ]
 }
@@ -111,12 +127,11 @@ fn base_rules(family: Family, chain: BaseChain) -> Vec<Vec<Expression>> {
 /// batch has.
 pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
     let header = Header::of(family);
-    let mut statements = vec![new_set(
-        &class.set(),
-        id,
-        Shape::service(family),
-        SetKind::default(),
-    )];
+    let shape = match class {
+        Class::Count(_) => Shape::service(family),
+        Class::Affinity(_) => Shape::member(family),
+    };
+    let mut statements = vec![new_set(&class.set(), id, shape, SetKind::default())];
     match class {
         Class::Count(count) => {
             let chain = balancer(count);
@@ -126,9 +141,6 @@ pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
                     .into_iter()
                     .map(|rule| new_rule(&chain, rule)),
             );
-            let dispatch = header.service(0).into_iter();
-            let dispatch = dispatch.chain([is_in(&class.set(), 0), goto(&chain)]);
-            statements.push(new_rule(DISPATCH, dispatch.collect()));
         }
         Class::Affinity(seconds) => {
             let kind = SetKind {
@@ -136,13 +148,52 @@ pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
                 timeout: Some(seconds),
             };
             statements.push(new_set(&clients(seconds), id + 1, Shape::client(family), kind));
-            statements.push(new_rule(AFFINITY, known_client(&header, seconds)));
             // The chains may be there for another affinity: making them again is nothing.
-            for chain in MEMORY {
-                statements.push(new_base_chain(chain));
-                statements.push(new_rule(chain.name, remember_client(&header, seconds)));
-            }
+            statements.extend(MEMORY.map(new_base_chain));
         }
+    }
+    statements.extend(ways_to(&header, class));
+    statements
+}
+
+/// The rules by which packets come to a class, in chains that are there in any case.
+fn ways_to(header: &Header, class: Class) -> Vec<Statement> {
+    match class {
+        Class::Count(count) => {
+            let dispatch = header.service(0).into_iter();
+            let dispatch = dispatch.chain([is_in(&class.set(), 0), goto(&balancer(count))]);
+            vec![new_rule(DISPATCH, dispatch.collect())]
+        }
+        Class::Affinity(seconds) => {
+            let known = new_rule(AFFINITY, known_client(header, seconds));
+            let remember = MEMORY.map(|chain| new_rule(chain.name, remember_client(header, seconds)));
+            std::iter::once(known).chain(remember).collect()
+        }
+    }
+}
+
+/// Takes away the classes that are `there` and not `used`. The others, and whom they remember, stay as they are; a flow sees their
+/// rules taken away and made again as one change.
+pub(super) fn collect(family: Family, there: &BTreeSet<Class>, used: &BTreeSet<Class>) -> Vec<Statement> {
+    let header = Header::of(family);
+    let is_affinity = |class: &Class| matches!(class, Class::Affinity(_));
+    let mut shared = vec![DISPATCH, AFFINITY];
+    if there.iter().any(is_affinity) {
+        shared.extend(MEMORY.map(|chain| chain.name));
+    }
+    let mut statements: Vec<_> = shared.into_iter().map(empty_chain).collect();
+    statements.extend(used.iter().flat_map(|class| ways_to(&header, *class)));
+    for class in there.difference(used) {
+        match class {
+            Class::Count(count) => {
+                statements.extend([empty_chain(&balancer(*count)), delete_chain(&balancer(*count))]);
+            }
+            Class::Affinity(seconds) => statements.push(delete_set(&clients(*seconds))),
+        }
+        statements.push(delete_set(&class.set()));
+    }
+    if there.iter().any(is_affinity) && !used.iter().any(is_affinity) {
+        statements.extend(MEMORY.map(|chain| delete_chain(chain.name)));
     }
     statements
 }
@@ -177,7 +228,8 @@ fn known_client(header: &Header, seconds: u32) -> Vec<Expression> {
 }
 
 /// Reads the endpoint where it is after translation. (That it could be taken from `eps` while translating is of no use: `nft list`
-/// of version 1.0 dies of a value that comes from another map.)
+/// of version 1.0 dies of a value that comes from another map.) A flow is new until it is answered: a client that asks a removed
+/// endpoint again and again must not be remembered there, so it has to be one that is there still.
 fn remember_client(header: &Header, seconds: u32) -> Vec<Expression> {
     let endpoint = 2 * header.width + 2;
     let mut rule = Vec::from(is_new_flow());
@@ -185,6 +237,8 @@ fn remember_client(header: &Header, seconds: u32) -> Vec<Expression> {
     rule.extend(is_translated());
     rule.extend(header.original_service(0));
     rule.extend([
+        header.destination(header.width + 2),
+        destination_port(2 * header.width + 2),
         is_in(&Class::Affinity(seconds).set(), 0),
         header.source(header.width + 2),
         header.destination(endpoint),

@@ -108,6 +108,29 @@ pub(super) fn new_rule(chain: &str, expressions: Vec<Expression>) -> Statement {
     }
 }
 
+/// Takes all rules out of a chain.
+pub(super) fn empty_chain(name: &str) -> Statement {
+    Statement {
+        message: NfTablesMessage::DeleteRule(RuleMessage {
+            attributes: vec![
+                RuleAttribute::Table(NFT_TABLE.to_owned()),
+                RuleAttribute::Chain(name.to_owned()),
+            ],
+        }),
+        flags: 0,
+    }
+}
+
+/// Takes a set or map away, whatever it holds.
+pub(super) fn delete_set(name: &str) -> Statement {
+    Statement {
+        message: NfTablesMessage::DeleteSet(SetMessage {
+            attributes: set(name),
+        }),
+        flags: 0,
+    }
+}
+
 /// A set or map. `id` is any number that no other set of the batch has.
 pub(super) fn new_set(name: &str, id: u32, key: Shape, kind: SetKind) -> Statement {
     let mut flags = SetFlags::empty();

@@ -12,9 +12,15 @@ use std::net::IpAddr;
 pub(super) const ROOT: &str = "VIPS";
 const REFUSE: &str = "REFUSE";
 
+/// An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from the VIP.
+/// Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The cluster network is
+/// left as it was.
+const UNBELIEVED: &str = "! -o eth0 -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID -j DROP";
+
 /// All chains that refuse these VIPs, which are of `family`.
 pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
     let mut chains = buckets::whole(ROOT, family, in_buckets(vips));
+    chains.entry(root()).or_default().push(UNBELIEVED.to_owned());
     chains.insert(refuse_chain(), refuse(family));
     chains
 }
@@ -27,12 +33,17 @@ pub fn refusal(vips: &BTreeSet<IpAddr>, changed: &BTreeSet<IpAddr>, family: Fami
     if !touched.is_empty() {
         // Two rules: cheaper written again than looked for.
         set.insert(refuse_chain(), refuse(family));
+        set.entry(root()).or_default().push(UNBELIEVED.to_owned());
     }
     Change {
         set,
         delete,
         jumps: Vec::new(),
     }
+}
+
+fn root() -> String {
+    format!("{CHAIN_PREFIX}{ROOT}")
 }
 
 pub(super) fn refuse_chain() -> String {
