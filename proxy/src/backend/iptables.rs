@@ -11,6 +11,7 @@ use crate::backend::{Backend, Error, families, nftables};
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
 use crate::tampering;
+use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;
 use rules::{Base, Delta, Dump, Family};
@@ -157,16 +158,27 @@ impl Iptables {
         }
         let mut missing = Vec::new();
         for (hook, rule) in table.jumps() {
-            let check: Vec<&str> = WAIT
-                .into_iter()
-                .chain(["-t", table.name(), "-C", hook])
-                .chain(rule.split(' '))
-                .collect();
-            if !program::finds(self.variant.program(family), &check)? {
+            if !self.has_rule(family, table, hook, &rule)? {
                 missing.push((hook, rule));
             }
         }
         Ok(missing)
+    }
+
+    fn has_rule(self, family: Family, table: Table, hook: &str, rule: &str) -> Result<bool, Error> {
+        match self.variant {
+            // It takes no lock, so that the crate waits for one without a limit does not matter.
+            Variant::Nft => crate_iptables(family)
+                .exists(table.name(), hook, rule)
+                .map_err(|error| {
+                    program::refused(self.variant.program(family), error.to_string().as_bytes())
+                }),
+            Variant::Legacy => {
+                let check = WAIT.into_iter().chain(["-t", table.name(), "-C", hook]);
+                let check: Vec<&str> = check.chain(rule.split(' ')).collect();
+                program::finds(self.variant.program(family), &check)
+            }
+        }
     }
 
     /// Which chains and jumps of ours are there, by one run of `iptables -S`.
@@ -250,6 +262,16 @@ impl Iptables {
             self.remove_chains(family, table, CHAIN_PREFIX)?;
         }
         Ok(())
+    }
+}
+
+/// The crate's handle, made by hand: its constructor runs `iptables --version` and cannot name a variant.
+fn crate_iptables(family: Family) -> IPTables {
+    IPTables {
+        cmd: Variant::Nft.program(family),
+        has_check: true,
+        has_wait: true,
+        is_numeric: true,
     }
 }
 

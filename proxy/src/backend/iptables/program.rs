@@ -110,7 +110,8 @@ fn answer(child: &mut Child) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
     })
 }
 
-fn refused(program: &'static str, complaint: &[u8]) -> Error {
+/// The program's own words, cut.
+pub(super) fn refused(program: &'static str, complaint: &[u8]) -> Error {
     let text = String::from_utf8_lossy(complaint);
     Error::Refused {
         program,
