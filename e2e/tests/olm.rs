@@ -4,10 +4,12 @@
 
 #[path = "olm/releases.rs"]
 mod releases;
+#[path = "olm/removal.rs"]
+mod removal;
 #[path = "olm/subscription.rs"]
 mod subscription;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use api::names::{NAMESPACE, OPERATOR};
 use e2e::demo::{Narrator, proof, scenario};
 use e2e::traffic::Traffic;
@@ -106,6 +108,102 @@ fn b1_no_connection_notices_an_upgrade_by_the_catalog() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn c1_an_update_waits_while_the_operator_is_not_upgradeable() -> Result<()> {
+    let [first, second, third] = releases()?;
+    manage("Unmanaged")?;
+    wait::until(PATIENCE, "OLM to know that there must be no update", || {
+        let found = cluster::kubectl(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "operatorcondition",
+            &second.csv(),
+            "-o",
+            UPGRADEABLE,
+        ])?;
+        ensure!(found == "False", "Upgradeable is {found:?}");
+        Ok(true)
+    })?;
+    olm()?.publish(&published(&[first, second, third]))?;
+    wait::until(PATIENCE, "OLM to hold the update back", || {
+        let waiting = subscription::csv(third)?.context("it is not there yet")?;
+        let (phase, reason) = (&waiting["status"]["phase"], &waiting["status"]["reason"]);
+        let message = waiting["status"]["message"].as_str().unwrap_or_default();
+        if phase == "Pending"
+            && reason == "OperatorConditionNotUpgradeable"
+            && message.contains("set spec.managementState to Managed")
+        {
+            return Ok(true);
+        }
+        Err(anyhow!("{phase} {reason}: {message}"))
+    })?;
+    let container = &deployment_of_the_operator()?["spec"]["template"]["spec"]["containers"][0];
+    ensure!(container["image"] == second.images[0].name, "{container:#}");
+
+    manage("Managed")?;
+    subscription::wait_for_success(third)?;
+    wait_for_operands(third)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn d1_who_removes_the_operator_first_gets_out_by_subscribing_again() -> Result<()> {
+    let [.., third] = releases()?;
+    let client = scenario::client()?;
+    ensure!(
+        !removal::rules(&client)?.is_empty(),
+        "the client's pod has no rules to be left behind"
+    );
+    subscription::unsubscribe()?;
+    cluster::kubectl(&["delete", "msc", "cluster", "--wait=false"])?;
+    let finalizers = "jsonpath={.metadata.deletionTimestamp} {.metadata.finalizers}";
+    let found = cluster::kubectl(&["get", "msc", "cluster", "-o", finalizers])?;
+    ensure!(
+        found.contains("multusservice.cni.cncf.io"),
+        "nothing holds the configuration: {found}"
+    );
+    ensure!(!removal::rules(&client)?.is_empty(), "who took the rules away?");
+
+    subscription::subscribe()?;
+    subscription::wait_for_success(third)?;
+    cluster::kubectl(&["wait", "msc/cluster", "--for=delete", "--timeout=240s"])?;
+    let left = removal::rules(&client)?;
+    ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn d2_the_documented_removal_leaves_nothing() -> Result<()> {
+    let [.., third] = releases()?;
+    let client = scenario::client()?;
+    subscription::apply_offered_configuration(third)?;
+    wait_for_operands(third)?;
+    wait::until(PATIENCE, "the client's rules to be there again", || {
+        Ok(!removal::rules(&client)?.is_empty())
+    })?;
+    let commands = removal::documented("## Removing")?;
+    ensure!(commands.len() > 5, "{commands:#?}");
+    for command in commands {
+        println!("{command}");
+        removal::run(&command)?;
+    }
+    removal::wait_until_nothing_is_left()?;
+    let left = removal::rules(&client)?;
+    ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
+    olm()?.remove()
+}
+
+const UPGRADEABLE: &str = "jsonpath={.status.conditions[?(@.type=='Upgradeable')].status}";
+
+fn manage(state: &str) -> Result<()> {
+    let patch = format!(r#"{{"spec":{{"managementState":"{state}"}}}}"#);
+    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
+    Ok(())
+}
+
 /// Every pod of controller and proxy has the release's image, and the configuration says that nothing is going on.
 fn wait_for_operands(release: &Release) -> Result<()> {
     let [_, controller, proxy] = &release.images;
@@ -132,5 +230,15 @@ fn wait_for_operands(release: &Release) -> Result<()> {
         "--for=condition=Available",
         "--timeout=60s",
     ])?;
-    Ok(())
+    // It says so, too: the version is that of the release and not that of the crate, which all three share.
+    let version = release.version.to_string();
+    wait::until(PATIENCE, "the status to name the release", || {
+        let versions = "jsonpath={.status.operatorVersion} {.status.observedVersion}";
+        let found = cluster::kubectl(&["get", "msc", "cluster", "-o", versions])?;
+        ensure!(
+            found == format!("{version} {version}"),
+            "it names {found:?}, not {version}"
+        );
+        Ok(true)
+    })
 }

@@ -34,6 +34,11 @@ impl Running {
         self.0.as_mut().context("OLM was removed")?.publish(blobs)
     }
 
+    /// Stops OLM and takes it off the cluster.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        self.0.take().context("OLM was removed")?.remove()
+    }
+
     fn last_words(&self) -> String {
         self.0.as_ref().map(Olm::last_words).unwrap_or_default()
     }
@@ -57,16 +62,26 @@ pub(crate) fn begin() -> Result<()> {
     for name in everything_of_ours()? {
         cluster::kubectl(&["delete", &name, "--ignore-not-found", "--timeout=60s"])?;
     }
-    let csv = first.bundle.csv()?;
-    let template =
-        csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace-template"].as_str();
-    apply(&serde_json::from_str(
-        template.context("no namespace is suggested")?,
-    )?)?;
+    apply_suggested_namespace(first)?;
+    // docs/install.md: what a bundle cannot carry.
+    for file in ["proxy_admission_policy.yaml", "controller_admission_policy.yaml"] {
+        let path = format!("{}/../config/rbac/{file}", env!("CARGO_MANIFEST_DIR"));
+        cluster::kubectl(&["apply", "-f", &path])?;
+    }
     apply(&json!({
         "apiVersion": "operators.coreos.com/v1", "kind": "OperatorGroup",
         "metadata": {"name": SUBSCRIPTION, "namespace": NAMESPACE}, "spec": {},
     }))
+}
+
+/// The namespace that the console makes.
+pub(crate) fn apply_suggested_namespace(release: &Release) -> Result<()> {
+    let csv = release.bundle.csv()?;
+    let template =
+        csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace-template"].as_str();
+    apply(&serde_json::from_str(
+        template.context("no namespace is suggested")?,
+    )?)
 }
 
 /// What the subscription sets on the operator.
@@ -88,6 +103,27 @@ pub(crate) fn subscribe() -> Result<()> {
             "installPlanApproval": "Automatic", "config": settings(),
         },
     }))
+}
+
+/// Subscription and ClusterServiceVersion deleted, as the console's **Uninstall Operator** does, and what OLM made of them gone.
+pub(crate) fn unsubscribe() -> Result<()> {
+    let timeout = "--timeout=120s";
+    cluster::kubectl(&["-n", NAMESPACE, "delete", "subscription", SUBSCRIPTION, timeout])?;
+    cluster::kubectl(&["-n", NAMESPACE, "delete", "csv", "--all", timeout])?;
+    let deployment = format!("deployment/{OPERATOR}");
+    cluster::kubectl(&["-n", NAMESPACE, "wait", &deployment, "--for=delete", timeout])?;
+    let label = format!("app.kubernetes.io/name={OPERATOR}");
+    cluster::kubectl(&[
+        "-n",
+        NAMESPACE,
+        "wait",
+        "pod",
+        "-l",
+        &label,
+        "--for=delete",
+        timeout,
+    ])?;
+    Ok(())
 }
 
 /// A release's ClusterServiceVersion, if it is there.
@@ -158,9 +194,14 @@ pub(crate) fn everything_of_ours() -> Result<Vec<String>> {
         .collect();
     let label = format!("app.kubernetes.io/part-of={PART_OF}");
     let labelled = cluster::kubectl(&["get", &kinds.join(","), "-A", "-l", &label, "-o", "name"])?;
-    // What OLM makes of a bundle's objects need not keep their labels.
-    let named = "customresourcedefinitions,clusterroles,clusterrolebindings";
-    let named = cluster::kubectl(&["get", named, "-o", "name"])?;
+    // What OLM makes of a bundle's objects need not keep their labels, and its record of an operator has none.
+    let mut named = vec!["customresourcedefinitions", "clusterroles", "clusterrolebindings"];
+    named.extend(
+        kinds
+            .iter()
+            .find(|kind| **kind == "operators.operators.coreos.com"),
+    );
+    let named = cluster::kubectl(&["get", &named.join(","), "-o", "name"])?;
     let named = named
         .lines()
         .filter(|name| name.contains("multusservice") || name.contains("multus-service"))

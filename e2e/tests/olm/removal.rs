@@ -1,0 +1,69 @@
+//! What is left of us, and the commands of docs/install.md that leave nothing.
+
+use super::PATIENCE;
+use super::subscription::everything_of_ours;
+use anyhow::{Context as _, Result, ensure};
+use e2e::demo::scenario::Attached;
+use e2e::{cluster, wait};
+use std::path::Path;
+
+/// The routes and rules of ours in a pod's network namespace.
+pub(crate) fn rules(pod: &Attached) -> Result<Vec<String>> {
+    // All of the routes: a list of one protocol leaves out the very words that are looked for.
+    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
+    let netns = format!("--net={}", cluster::netns(&pod.node, pod.address)?);
+    let state = cluster::node_exec(&pod.node, &["nsenter", &netns, "sh", "-c", look])?;
+    let marks = ["proto 77", "MSP-", "multus-proxy"];
+    let ours = state
+        .lines()
+        .filter(|line| marks.iter().any(|mark| line.contains(mark)));
+    Ok(ours.map(str::to_owned).collect())
+}
+
+/// The commands (`$ oc ...`) of a section of docs/install.md, up to its first subsection.
+pub(crate) fn documented(section: &str) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(root().join("docs/install.md"))?;
+    let start = text
+        .find(&format!("\n{section}\n"))
+        .with_context(|| format!("docs/install.md has no {section:?}"))?;
+    let section = &text[start..];
+    let end = section.find("\n### ").unwrap_or(section.len());
+    let commands = section[..end]
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("$ oc "));
+    Ok(commands
+        .map(|command| command.split(" #").next().unwrap_or_default().trim().to_owned())
+        .collect())
+}
+
+/// Runs such a command as an administrator, in the checkout.
+pub(crate) fn run(command: &str) -> Result<()> {
+    let mut args: Vec<String> = command
+        .split_whitespace()
+        .map(|word| match word.strip_prefix("config/") {
+            Some(_) => root().join(word).display().to_string(),
+            None => word.to_owned(),
+        })
+        .collect();
+    ensure!(
+        args.iter().any(|word| word == "delete"),
+        "this would not remove anything: {command}"
+    );
+    args.push("--timeout=300s".to_owned());
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    cluster::kubectl(&args)?;
+    Ok(())
+}
+
+/// Waits for the garbage collector, too.
+pub(crate) fn wait_until_nothing_is_left() -> Result<()> {
+    wait::until(PATIENCE, "nothing of ours to be left", || {
+        let left = everything_of_ours()?;
+        ensure!(left.is_empty(), "left on the cluster: {left:#?}");
+        Ok(true)
+    })
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
