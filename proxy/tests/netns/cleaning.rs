@@ -40,19 +40,39 @@ impl Drop for Node {
 }
 
 const FILL: &str =
-    "ip link set lo up; ip route add 172.30.0.10 dev lo proto 77; ip route add 172.30.0.11 dev lo
-for v in nft legacy; do export XTABLES_LOCKFILE=/proc/self/ns/net; iptables-$v-restore --noflush <<EOR
+    "ip link set lo up; ip route add 172.30.0.10 dev lo proto 77; ip route add 172.30.0.11 dev lo; ip -6 route add fd00:96::10 dev lo proto 77
+export XTABLES_LOCKFILE=/proc/self/ns/net
+nft -f - <<EOR
+table ip multus-proxy { chain nat { type nat hook output priority -100; ip daddr 172.30.0.10 tcp dport 80 dnat to 10.1.0.2:80; }; }
+table ip6 multus-proxy { chain nat { type nat hook output priority -100; ip6 daddr fd00:96::10 tcp dport 80 dnat to [fd00:1::2]:80; }; }
+table inet owners { }
+EOR
+fill() {
+$1-restore --noflush <<EOR
 *nat
 :MSP-SERVICES - [0:0]
 :MSP-SVC-A - [0:0]
 :OWNERS - [0:0]
 -A OUTPUT -j MSP-SERVICES
 -A OUTPUT -j OWNERS
--A MSP-SERVICES -d 172.30.0.10 -j MSP-SVC-A
--A MSP-SVC-A -p tcp -j DNAT --to-destination 10.1.0.2:80
+-A MSP-SERVICES -d $2 -j MSP-SVC-A
+-A MSP-SVC-A -p tcp -j DNAT --to-destination $3
+COMMIT
+*filter
+:MSP-SERVICES - [0:0]
+-A OUTPUT -j MSP-SERVICES
+-A MSP-SERVICES -d $2 -j REJECT
 COMMIT
 EOR
+}
+for v in nft legacy; do
+fill iptables-$v 172.30.0.10 10.1.0.2:80
+fill ip6tables-$v fd00:96::10 [fd00:1::2]:80
 done";
+
+/// All that could be left.
+const LIST: &str = "export XTABLES_LOCKFILE=/proc/self/ns/net; ip route show table all; ip -6 route show table all; nft list tables
+for p in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do $p -t nat -S; $p -S; done";
 
 #[async_trait]
 impl SandboxSource for Node {
@@ -103,14 +123,13 @@ async fn a_hundred_pods_are_clean_in_time_though_some_go_meanwhile() {
         let Ok(netns) = Netns::open(Path::new(&path)) else {
             continue;
         };
-        let left = netns
-            .run(|| sh("ip route show; iptables-nft -t nat -S; XTABLES_LOCKFILE=/proc/self/ns/net iptables-legacy -t nat -S"))
-            .unwrap();
+        let left = netns.run(|| sh(LIST)).unwrap();
         assert!(
-            !left.contains("MSP-") && !left.contains("proto 77"),
+            !left.contains("MSP-") && !left.contains("proto 77") && !left.contains("multus-proxy"),
             "{name}: {left}"
         );
-        assert_eq!(left.matches("-A OUTPUT -j OWNERS").count(), 2, "{name}: {left}");
+        assert_eq!(left.matches("-A OUTPUT -j OWNERS").count(), 4, "{name}: {left}");
+        assert!(left.contains("table inet owners"), "{name}: {left}");
         assert!(left.contains("172.30.0.11 dev lo"), "{name}: {left}");
     }
 }

@@ -3,7 +3,7 @@
 use super::bed::{Bed, Pod, address};
 use super::case::{Kind, for_every_backend};
 use super::cluster::{Service, rules};
-use super::probe::{Outcome, Server, ask};
+use super::probe::{Flow, Outcome, Server, ask};
 use api::network_status::NetworkStatus;
 use proxy::backend::Held;
 use rules::{Family, PodRules, Protocol};
@@ -61,6 +61,7 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     let fresh = client.state();
 
     let vip = web().at(Family::V4, 80);
+    let mut long_lived = client.run(|| Flow::open(vip)).unwrap();
     let stop = AtomicBool::new(false);
     let (answered, lost) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
@@ -89,6 +90,7 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
             assert_eq!(child.try_wait().unwrap(), None, "it wrote until it was killed");
             child.kill().unwrap();
             child.wait().unwrap();
+            long_lived.echo(b"still there?");
         }
         stop.store(true, Ordering::Relaxed);
         asking.join().unwrap()

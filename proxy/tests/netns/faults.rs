@@ -296,7 +296,11 @@ fn legacy_rules_that_others_change_are_mended_at_the_next_look() {
         pod.sh(harm);
         assert!(!is_served(pod), "{harm:?} harms nobody");
     }
+    let began = Instant::now();
     until("all is mended", all_served);
+    println!("mended after {:?}", began.elapsed());
+    // Half a minute is promised; this machine does much else.
+    assert!(began.elapsed() < Duration::from_secs(35), "{:?}", began.elapsed());
 }
 
 /// Endpoints come and go while one proxy after the other does the work: whoever connects finds one that is there.
@@ -306,7 +310,7 @@ fn endpoints_that_flip_across_restarts_lose_no_connection() {
     let (mut bed, runtime) = (Bed::new(), Runtime::new());
     let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
     let [(client, object)] = pods(&mut bed, &runtime, [7]);
-    for kind in [Kind::Nftables, Kind::IptablesNft] {
+    for kind in Kind::ALL {
         let service = |hosts: &[u8]| Service::new("web", 10).ready(hosts);
         let mut driver = Driver::start(&runtime, kind, &[&service(&[2])], &[&object]);
         until("ready", || driver.is_ready() && is_served(&client));

@@ -1,8 +1,9 @@
 //! One backend takes over from another without a gap, and the choice between them.
 
 use super::bed::{Bed, Pod};
+use super::case::{Kind, for_every_backend};
 use super::cluster::{Service, rules};
-use super::probe::{Outcome, ask};
+use super::probe::{Flow, Outcome, ask};
 use super::server::Server;
 use proxy::apply::{Wanted, apply};
 use proxy::args::BackendChoice;
@@ -12,8 +13,11 @@ use proxy::backend::nftables::Nftables;
 use proxy::backend::{Backend, Held};
 use rules::{Family, PodRules, Protocol};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+for_every_backend![what_the_original_left_is_replaced_without_a_gap];
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
@@ -48,6 +52,7 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
             .unwrap();
     };
     write(&backends[0], Held::Nothing);
+    let mut long_lived = client.run(|| Flow::open(at)).unwrap();
     let stop = AtomicBool::new(false);
     let outcomes = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
@@ -62,6 +67,7 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
         // From each to each other.
         for next in [1, 0, 2, 1, 2, 0] {
             write(&backends[next], Held::Unknown);
+            long_lived.echo(b"still there?");
             let left: Vec<_> = backends
                 .iter()
                 .map(|backend| client.run(|| backend.is_present()).unwrap())
@@ -81,6 +87,74 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
             .all(|outcome| matches!(outcome, Outcome::Answered { .. })),
         "{outcomes:?}"
     );
+}
+
+/// As the archived Go project writes it, in either variant of iptables, for this ClusterIP and one that is nobody's any more.
+fn install_the_originals(client: &Pod, variant: &str, vip: IpAddr) {
+    client.sh(&format!(
+        "iptables-{variant}-restore --noflush <<EOR
+*nat
+:MULTUS-SERVICES - [0:0]
+:MULTUS-SVC-HEXNTD6JIC42P6W2 - [0:0]
+:MULTUS-SEP-H4OFMGJN6F4YFTQQ - [0:0]
+-I OUTPUT -m comment --comment \"multus service portals\" -j MULTUS-SERVICES
+-A MULTUS-SEP-H4OFMGJN6F4YFTQQ -p tcp -m tcp -j DNAT --to-destination 10.1.0.2:8080
+-A MULTUS-SVC-HEXNTD6JIC42P6W2 -m statistic --mode random --probability 1.0 -j MULTUS-SEP-H4OFMGJN6F4YFTQQ
+-A MULTUS-SERVICES -d {vip}/32 -p tcp -m tcp --dport 80 -j MULTUS-SVC-HEXNTD6JIC42P6W2
+-A MULTUS-SERVICES -d 172.30.99.99/32 -p tcp -m tcp --dport 80 -j MULTUS-SVC-HEXNTD6JIC42P6W2
+COMMIT
+EOR
+for vip in {vip} 172.30.99.99; do ip route add $vip dev net1 proto kernel scope global src 10.1.0.7; done"
+    ));
+}
+
+fn what_the_original_left_is_replaced_without_a_gap(kind: Kind) {
+    for variant in ["nft", "legacy"] {
+        let mut bed = Bed::new();
+        let client = bed.pod(7);
+        let _server = Server::start(&bed.pod(2));
+        let service = Service::new("web", 10).ready(&[2]);
+        let rules = rules(&client, std::slice::from_ref(&service));
+        let at = service.at(Family::V4, 80);
+        install_the_originals(&client, variant, at.ip());
+        let mut long_lived = client.run(|| Flow::open(at)).unwrap();
+        let stop = AtomicBool::new(false);
+        let lost = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                client.run(|| {
+                    let mut lost = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let outcome = ask(Protocol::Tcp, at);
+                        if !matches!(outcome, Outcome::Answered(..)) {
+                            lost.push(outcome);
+                        }
+                    }
+                    lost
+                })
+            });
+            let backend = taking_over(kind.backend().into());
+            for _ in 0..2 {
+                client
+                    .run(|| apply(backend.as_ref(), &Held::Unknown, &everything(&client, &rules)))
+                    .unwrap();
+                long_lived.echo(b"still there?");
+            }
+            stop.store(true, Ordering::Relaxed);
+            asking.join().unwrap()
+        });
+        assert_eq!(lost, [], "{variant}");
+        let state = client.state();
+        assert!(
+            !state.contains("MULTUS-")
+                && !state.contains("172.30.99.99")
+                && !state.contains("proto kernel scope global"),
+            "{variant}: {state}"
+        );
+        assert!(
+            state.contains("172.30.0.10 dev net1 proto 77"),
+            "{variant}: {state}"
+        );
+    }
 }
 
 fn everything(client: &Pod, rules: &PodRules) -> Wanted {
