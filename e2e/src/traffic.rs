@@ -10,10 +10,12 @@
 //! let traffic = Traffic::start(&scenario::client()?, vip, 200)?; // 200 new connections a second
 //! cluster::restart_kubelet("node1")?;
 //! let report = traffic.stop()?;
-//! assert!(report.failures.is_empty(), "{report}");
+//! report.ensure_unnoticed()?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Traffic::with_streams`] keeps long-lived connections open beside the new ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +29,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::CloneFlags;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -38,6 +40,10 @@ use crate::demo::scenario::Attached;
 const LIMIT: Duration = Duration::from_millis(900);
 /// Longest that the first answer may take.
 const START: Duration = Duration::from_secs(30);
+/// Pause between two requests on a long-lived connection. nginx takes 1,000 of them.
+const STREAM_PAUSE: Duration = Duration::from_millis(500);
+/// Longest that an answer on a long-lived connection may take: what is lost is sent again, and that is how TCP lives.
+const STREAM_LIMIT: Duration = Duration::from_secs(10);
 /// More failures than these are counted but not described.
 const DESCRIBED: usize = 20;
 
@@ -61,11 +67,26 @@ pub struct Report {
     pub answers: BTreeMap<String, usize>,
     /// The longest that an answered connection took, from SYN to the last byte.
     pub slowest: Duration,
+    /// Connections a second that were asked for.
+    pub per_second: u32,
+    /// From the first answer to the stop.
+    pub lasted: Duration,
+    /// Long-lived connections.
+    pub streams: usize,
+    /// Requests that were answered on them.
+    pub exchanges: usize,
+    /// Those of them that ended before the stop: when after the start, and why.
+    pub broken: Vec<(Duration, String)>,
 }
 
 impl Traffic {
     /// Begins `per_second` connections a second from `pod` to an HTTP server at `target`; returns after the first answer.
     pub fn start(pod: &Attached, target: SocketAddr, per_second: u32) -> Result<Self> {
+        Self::with_streams(pod, target, per_second, 0)
+    }
+
+    /// The same, and so many connections that stay open and ask twice a second.
+    pub fn with_streams(pod: &Attached, target: SocketAddr, per_second: u32, streams: usize) -> Result<Self> {
         ensure!(
             (1..=1000).contains(&per_second),
             "{per_second} connections a second are not between 1 and 1000"
@@ -80,7 +101,12 @@ impl Traffic {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
-                runtime.block_on(run(target, per_second, stopped, &first))
+                let plan = Plan {
+                    target,
+                    per_second,
+                    streams,
+                };
+                runtime.block_on(run(plan, stopped, &first))
             })?;
         let traffic = Self {
             stop: Some(stop),
@@ -113,12 +139,24 @@ impl Traffic {
     }
 }
 
-async fn run(
+/// What was asked for.
+#[derive(Clone, Copy)]
+struct Plan {
     target: SocketAddr,
     per_second: u32,
+    streams: usize,
+}
+
+async fn run(
+    plan: Plan,
     mut stopped: oneshot::Receiver<()>,
     first: &mpsc::Sender<Result<()>>,
 ) -> Result<Report> {
+    let Plan {
+        target,
+        per_second,
+        streams,
+    } = plan;
     // What is not there yet is no failure of what is tested.
     while let Err(error) = get(target).await {
         let _ = first.send(Err(error));
@@ -132,8 +170,17 @@ async fn run(
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
     // On a busy machine what was missed is left out: a burst would be another test.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut report = Report::default();
+    let mut report = Report {
+        per_second,
+        streams,
+        ..Report::default()
+    };
     let mut running = JoinSet::new();
+    let (ending, ends) = watch::channel(false);
+    let mut streaming = JoinSet::new();
+    for _ in 0..streams {
+        streaming.spawn(stream(start, target, ends.clone()));
+    }
     loop {
         tokio::select! {
             _ = &mut stopped => break,
@@ -144,10 +191,66 @@ async fn run(
             Some(done) = running.join_next() => report.add(done?),
         }
     }
+    report.lasted = start.elapsed();
+    ending.send_replace(true);
     while let Some(done) = running.join_next().await {
         report.add(done?);
     }
+    while let Some(done) = streaming.join_next().await {
+        let (exchanges, broken) = done?;
+        report.exchanges += exchanges;
+        report.broken.extend(broken);
+    }
     Ok(report)
+}
+
+/// Asks on one connection until told to end. How often it was answered, and, if it broke, when and why.
+async fn stream(
+    start: Instant,
+    target: SocketAddr,
+    mut ends: watch::Receiver<bool>,
+) -> (usize, Option<(Duration, String)>) {
+    let mut exchanges = 0;
+    let asked = async {
+        let mut stream = TcpStream::connect(target).await?;
+        loop {
+            tokio::time::timeout(STREAM_LIMIT, exchange(&mut stream, target))
+                .await
+                .map_err(|_| anyhow!("no answer within {STREAM_LIMIT:?}"))??;
+            exchanges += 1;
+            // The sender lives longer than this.
+            if tokio::time::timeout(STREAM_PAUSE, ends.wait_for(|ends| *ends))
+                .await
+                .is_ok()
+            {
+                return Ok::<_, anyhow::Error>(());
+            }
+        }
+    };
+    let broken = asked.await.err();
+    (exchanges, broken.map(|why| (start.elapsed(), format!("{why:#}"))))
+}
+
+/// One request on a connection that stays open.
+async fn exchange(stream: &mut TcpStream, target: SocketAddr) -> Result<()> {
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", target.ip());
+    stream.write_all(request.as_bytes()).await?;
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    loop {
+        let read = stream.read(&mut part).await?;
+        ensure!(read > 0, "the connection was closed after {} bytes", answer.len());
+        answer.extend_from_slice(&part[..read]);
+        if let Some((head, body)) = String::from_utf8_lossy(&answer).split_once("\r\n\r\n") {
+            ensure!(head.starts_with("HTTP/1.1 200"), "the answer is {head:?}");
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Length: "));
+            let length: usize = length.context("the answer has no length")?.parse()?;
+            if body.len() >= length {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// What became of one connection.
@@ -184,6 +287,19 @@ async fn get(target: SocketAddr) -> Result<String> {
 }
 
 impl Report {
+    /// That no connection failed and none broke, although there were as many as asked for, but for what a busy machine misses.
+    pub fn ensure_unnoticed(&self) -> Result<()> {
+        ensure!(self.failed == 0 && self.broken.is_empty(), "{self}");
+        let due = u128::from(self.per_second) * self.lasted.as_millis();
+        ensure!(
+            self.attempts as u128 * 10_000 >= due * 8,
+            "fewer than 80 % of {} connections a second were begun: nothing is proved\n{self}",
+            self.per_second
+        );
+        ensure!(self.exchanges >= self.streams, "no stream asked anything\n{self}");
+        Ok(())
+    }
+
     fn add(&mut self, Outcome { begun, took, answer }: Outcome) {
         match answer {
             Ok(body) => {
@@ -208,6 +324,17 @@ impl fmt::Display for Report {
         }
         for (body, count) in &self.answers {
             write!(f, "\n  {count} answered: {body}")?;
+        }
+        if self.streams > 0 {
+            let (broken, exchanges) = (self.broken.len(), self.exchanges);
+            write!(
+                f,
+                "\n  {broken} of {} streams broke, {exchanges} requests were answered on them",
+                self.streams
+            )?;
+        }
+        for (after, why) in &self.broken {
+            write!(f, "\n  after {after:.1?} a stream broke: {why}")?;
         }
         write!(f, "\n  the slowest answer took {:.0?}", self.slowest)
     }
@@ -257,5 +384,30 @@ mod tests {
             text.ends_with("1 answered: server a\n  the slowest answer took 3ms"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn little_traffic_and_broken_streams_prove_nothing() {
+        let good = Report {
+            attempts: 1600,
+            per_second: 200,
+            lasted: Duration::from_secs(10),
+            streams: 2,
+            exchanges: 40,
+            ..Report::default()
+        };
+        assert!(good.ensure_unnoticed().is_ok());
+        let few = Report {
+            attempts: 1599,
+            ..good.clone()
+        };
+        let broken = Report {
+            broken: vec![(Duration::from_secs(3), "reset".to_owned())],
+            ..good.clone()
+        };
+        let lost = Report { failed: 1, ..good };
+        for bad in [few, broken, lost] {
+            assert!(bad.ensure_unnoticed().is_err(), "{bad}");
+        }
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "lifecycle/discovery.rs"]
 mod discovery;
+#[path = "lifecycle/endpoints.rs"]
+mod endpoints;
 #[path = "lifecycle/hanging.rs"]
 mod hanging;
 #[path = "lifecycle/privileges.rs"]
@@ -25,6 +27,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Long-lived connections beside the new ones.
+const STREAMS: usize = 10;
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
@@ -128,7 +133,7 @@ fn d_no_connection_notices_what_happens_to_the_proxy() -> Result<()> {
     installed()?;
     let client = scenario::client()?;
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
-    let traffic = Traffic::start(&client, vip, 200)?;
+    let traffic = Traffic::with_streams(&client, vip, 200, STREAMS)?;
 
     for round in 0..3 {
         let victim = Proxy::on(&client.node)?;
@@ -142,17 +147,26 @@ fn d_no_connection_notices_what_happens_to_the_proxy() -> Result<()> {
     println!("stopped and started");
     proxy::set_backend("IPTables")?;
     println!("rolled out with the other backend");
-    cluster::restart_kubelet(&client.node)?;
-    println!("kubelet restarted");
-    cluster::restart_runtime(&client.node)?;
-    println!("container runtime restarted");
+    for node in ["node1", "node2"] {
+        cluster::restart_kubelet(node)?;
+        cluster::restart_runtime(node)?;
+        println!("kubelet and container runtime of {node} restarted");
+    }
     proxy::set_backend("Auto")?;
     println!("rolled back");
 
     let report = traffic.stop()?;
     println!("{report}");
-    ensure!(report.attempts > 1000 && report.failed == 0, "{report}");
-    Ok(())
+    ensure!(report.attempts > 1000, "{report}");
+    report.ensure_unnoticed()
+}
+
+/// Endpoints in a run of their own: connections to one that ends may break, new ones must not fail.
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn d2_no_new_connection_notices_that_endpoints_flip() -> Result<()> {
+    installed()?;
+    endpoints::flip(&scenario::client()?)
 }
 
 #[test]
@@ -197,7 +211,8 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
     let before = upgrade::State::now()?;
     let objects = upgrade::objects()?;
     let client = scenario::client()?;
-    let traffic = Traffic::start(&client, SocketAddr::new(scenario::cluster_ip("web")?, 80), 200)?;
+    let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
+    let traffic = Traffic::with_streams(&client, vip, 200, STREAMS)?;
 
     let steps = upgrade::follow("0.2.0-test", || install::operator_of(narrator, "0.2.0-test"))?;
     upgrade::ensure_in_order(&before, &steps, "0.2.0-test")?;
@@ -215,6 +230,6 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
 
     let report = traffic.stop()?;
     println!("{report}");
-    ensure!(report.attempts > 1000 && report.failed == 0, "{report}");
-    Ok(())
+    ensure!(report.attempts > 1000, "{report}");
+    report.ensure_unnoticed()
 }
