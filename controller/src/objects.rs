@@ -3,6 +3,7 @@
 //! Pure. Two objects that compare equal here lead to the same endpoints, so an event between them wakes nobody.
 
 mod labels;
+mod metadata;
 mod node;
 mod pod;
 mod slice;

@@ -3,13 +3,15 @@
 //! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, network attachment definitions. An object that
 //! cannot be read is reported as such and never stops its watch; a lost connection is tried again within five seconds.
 
+mod guarded;
+
 use crate::index::{Change, Event};
 use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::StreamExt;
+use guarded::Guarded;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::DeserializeGuard;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -23,31 +25,54 @@ use tracing::{debug, warn};
 /// Objects per page of a list: larger pages list faster, and the peak of memory is one page of whole objects.
 const PAGE: u32 = 200;
 
+/// How a kind is listed before it is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    /// Page by page, as of now.
+    Paged,
+    /// One object after the other out of the API server's cache (KEP-3157), where it can: never more than one object in memory, and
+    /// no page has to wait for the one before. The cache may be a moment behind, so not for what we write ourselves.
+    Streamed,
+}
+
 /// Starts all watches. They end when the channel is closed.
 pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default().page_size(PAGE);
     let ours = |key: &str, value: &str| all.clone().labels(&format!("{key}={value}"));
     let services = ours(PROXY_NAME_LABEL, PROXY_NAME);
-    tasks.spawn(follow(client.clone(), services, changes.clone(), |event| {
-        Change::Service(event.map(|mut service: Service| {
-            trim_service(&mut service);
-            service
-        }))
-    }));
+    let paged = Listing::Paged;
+    tasks.spawn(follow(
+        client.clone(),
+        services,
+        paged,
+        changes.clone(),
+        |event| {
+            Change::Service(event.map(|mut service: Service| {
+                trim_service(&mut service);
+                service
+            }))
+        },
+    ));
     let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
-    tasks.spawn(follow(client.clone(), slices, changes.clone(), |event| {
+    tasks.spawn(follow(client.clone(), slices, paged, changes.clone(), |event| {
         Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
             slice
         }))
     }));
-    tasks.spawn(follow(client.clone(), all.clone(), changes.clone(), |event| {
+    let (streamed, pods) = (Listing::Streamed, all.clone());
+    tasks.spawn(follow(client.clone(), pods, streamed, changes.clone(), |event| {
         Change::Pod(event.map(|pod: PodObject| pod.into()))
     }));
-    tasks.spawn(follow(client.clone(), all.clone(), changes.clone(), |event| {
-        Change::Node(event.map(|node: NodeObject| node.into()))
-    }));
+    let nodes = all.clone();
+    tasks.spawn(follow(
+        client.clone(),
+        nodes,
+        streamed,
+        changes.clone(),
+        |event| Change::Node(event.map(|node: NodeObject| node.into())),
+    ));
     tasks.spawn(follow_networks(client.clone(), all, changes.clone()));
     tasks
 }
@@ -55,16 +80,26 @@ pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
 async fn follow<K>(
     client: Client,
     config: watcher::Config,
+    listing: Listing,
     changes: Sender<Change>,
     wrap: fn(Event<K>) -> Change,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client);
-    let mut events = watcher(api, config).backoff(Impatient::default()).boxed();
+    let api: Api<Guarded<K>> = Api::all(client);
+    let begin = |config| watcher(api.clone(), config).backoff(Impatient::default()).boxed();
+    let mut events = match listing {
+        Listing::Paged => begin(config.clone()),
+        Listing::Streamed => begin(streaming(&config)),
+    };
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => read(event),
+            Err(error) if listing == Listing::Streamed && cannot_stream(&error) => {
+                debug!(kind = %K::kind(&()), %error, "The API server streams no lists, asking for pages");
+                events = begin(config.clone());
+                continue;
+            }
             Err(error) => {
                 warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
                 continue;
@@ -76,8 +111,22 @@ async fn follow<K>(
     }
 }
 
-fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<DeserializeGuard<K>>) -> Event<K> {
-    let or_unreadable = |guard: DeserializeGuard<K>, listed: bool| match guard.0 {
+/// Pages and streams exclude each other.
+fn streaming(config: &watcher::Config) -> watcher::Config {
+    watcher::Config {
+        page_size: None,
+        ..config.clone()
+    }
+    .streaming_lists()
+}
+
+/// The API server does not know how, or its feature gate `WatchList` is off: then it calls the request invalid.
+fn cannot_stream(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
+
+fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Event<K> {
+    let or_unreadable = |guard: Guarded<K>, listed: bool| match guard.0 {
         Ok(object) if listed => Event::Listed(object),
         Ok(object) => Event::Applied(object),
         Err(invalid) => {

@@ -28,8 +28,9 @@ pub(crate) async fn start(server: &Apiserver, scene: &Scene, kubeconfig: &Path) 
         "cold start, 1,000 Services × 10 pods",
         &format!("{took:.2?}, of which {ready:.2?} until everything was listed"),
         &format!(
-            "a bare client's 1,000 creates {before:.2?} before, {after:.2?} after: ratio {:.2}; budget 1.3",
-            took.as_secs_f64() / bare.as_secs_f64()
+            "a bare client's 1,000 creates {before:.2?} before, {after:.2?} after: ratio {:.2}, without the list {:.2}; budget 1.3",
+            took.as_secs_f64() / bare.as_secs_f64(),
+            (took.saturating_sub(ready)).as_secs_f64() / bare.as_secs_f64()
         ),
     );
     Ok(controller)

@@ -3,6 +3,7 @@
 //! Pure. Heartbeats, images and conditions other than Ready are dropped while parsing, so that they wake nobody.
 
 use super::Labels;
+use super::metadata::metadata;
 use k8s_openapi::api::core::v1::Node as FullNode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -20,7 +21,7 @@ const CONTROL_PLANE_LABELS: [&str; 2] = [
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = FullNode)]
 pub struct NodeObject {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     status: Status,

@@ -2,6 +2,7 @@
 //!
 //! Pure. Fields that no decision reads are dropped while parsing: a cluster's pods fit in memory, and a status heartbeat is no change.
 
+use super::metadata::metadata;
 use super::{Labels, ObjectKey};
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status;
@@ -16,7 +17,7 @@ use std::net::IpAddr;
 #[derive(Resource, Deserialize, Clone, Debug, Default)]
 #[resource(inherit = FullPod)]
 pub struct PodObject {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Spec,
@@ -199,7 +200,7 @@ fn attachments(metadata: &ObjectMeta) -> Result<Box<[Attachment]>, Box<str>> {
     else {
         return Ok(Box::default());
     };
-    let statuses = network_status::parse(text).map_err(|error| Box::from(error.to_string()))?;
+    let statuses = network_status::parse(text).map_err(|error| error.to_string().into_boxed_str())?;
     // The cluster network's entry has no slash in its name, or cannot be named by a Service anyway.
     let secondary = statuses.into_iter().filter(|status| status.network.contains('/'));
     Ok(secondary
@@ -251,6 +252,23 @@ mod tests {
         assert_eq!(attachments.len(), 1);
         assert_eq!(&*attachments[0].network, "shop/macvlan1");
         assert_eq!(attachments[0].addresses.len(), 2);
+    }
+
+    #[test]
+    fn what_no_decision_reads_is_not_even_looked_at() {
+        let parsed: PodObject = serde_json::from_value(json!({
+            "metadata": {"name": "p", "resourceVersion": "7", "managedFields": 7, "finalizers": 7,
+                "annotations": {"big": 7, NETWORK_STATUS_ANNOTATION: "[]"}},
+            "spec": {"containers": [{"image": 7, "env": 7}], "volumes": 7}, "status": {"hostIP": 7},
+        }))
+        .unwrap();
+        let annotations = parsed.metadata.annotations.clone().unwrap_or_default();
+        assert_eq!(annotations.len(), 1);
+        assert_eq!(
+            parsed.metadata.resource_version.as_deref(),
+            Some("7"),
+            "the watch goes on from it"
+        );
     }
 
     #[test]

@@ -80,6 +80,30 @@ async fn a_watch_that_has_expired_lists_anew() -> Result<()> {
     Ok(())
 }
 
+/// Kubernetes before 1.34, or with the gate off: a list comes in pages then, at the start and after a gap.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_api_server_that_streams_no_lists_is_asked_for_pages() -> Result<()> {
+    let (server, kubeconfig) = own_server(Options {
+        apiserver_flags: vec!["--feature-gates=WatchList=false".to_owned()],
+        ..Options::default()
+    })
+    .await?;
+    let scene = Scene::new(&server, "pages").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "pages", &[])?;
+    controller.wait_ready().await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    scene
+        .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
+        .await?;
+    let log = std::fs::read_to_string(&controller.log)?;
+    assert!(log.contains("streams no lists"), "{log}");
+    Ok(())
+}
+
 /// Waits until the API server has answered a slice write of a namespace with this status.
 async fn until_answered(server: &Apiserver, namespace: &str, status: u16) -> Result<()> {
     let what = format!("a slice write to be answered with {status}");
