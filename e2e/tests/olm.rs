@@ -12,6 +12,7 @@ mod subscription;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use api::names::{NAMESPACE, OPERATOR};
 use e2e::demo::{Narrator, proof, scenario};
+use e2e::olm_v0::apply;
 use e2e::traffic::Traffic;
 use e2e::{cluster, wait};
 use releases::{Release, published, releases};
@@ -194,6 +195,52 @@ fn d2_the_documented_removal_leaves_nothing() -> Result<()> {
     let left = removal::rules(&client)?;
     ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
     olm()?.remove()
+}
+
+/// Without OLM v0's kinds, its variables and its operator condition.
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn e1_what_olm_v1_makes_of_the_bundle_works() -> Result<()> {
+    let [.., third] = releases()?;
+    subscription::apply_suggested_namespace(third)?;
+    let objects = olm::plain::objects(&third.bundle, NAMESPACE)?;
+    let is_crd = |object: &&serde_json::Value| object["kind"] == "CustomResourceDefinition";
+    objects.iter().filter(is_crd).try_for_each(apply)?;
+    cluster::kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd",
+        "--all",
+    ])?;
+    objects
+        .iter()
+        .filter(|object| !is_crd(object))
+        .try_for_each(apply)?;
+    let deployment = format!("deployment/{OPERATOR}");
+    cluster::kubectl(&[
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        &deployment,
+        "--timeout=120s",
+    ])?;
+    let pods = cluster::kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "yaml"])?;
+    ensure!(
+        pods.contains("OPERATOR_VERSION") && !pods.contains("OPERATOR_CONDITION_NAME"),
+        "{pods}"
+    );
+    subscription::apply_offered_configuration(third)?;
+    wait_for_operands(third)?;
+    proof::both_servers_answer_over_net1(&Narrator::default())?;
+
+    cluster::kubectl(&["delete", "msc", "cluster", "--timeout=240s"])?;
+    for object in objects.iter().rev() {
+        removal::delete(object)?;
+    }
+    cluster::kubectl(&["delete", "namespace", NAMESPACE, "--timeout=180s"])?;
+    removal::wait_until_nothing_is_left()
 }
 
 const UPGRADEABLE: &str = "jsonpath={.status.conditions[?(@.type=='Upgradeable')].status}";

@@ -4,7 +4,8 @@ use super::PATIENCE;
 use super::subscription::everything_of_ours;
 use anyhow::{Context as _, Result, ensure};
 use e2e::demo::scenario::Attached;
-use e2e::{cluster, wait};
+use e2e::{cluster, command, tools, wait};
+use serde_json::Value;
 use std::path::Path;
 
 /// The routes and rules of ours in a pod's network namespace.
@@ -52,6 +53,14 @@ pub(crate) fn run(command: &str) -> Result<()> {
     args.push("--timeout=300s".to_owned());
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     cluster::kubectl(&args)?;
+    Ok(())
+}
+
+/// Deletes an object, if it is there.
+pub(crate) fn delete(object: &Value) -> Result<()> {
+    let mut kubectl = cluster::kubectl_command(&tools::ensure(&[&tools::KUBECTL], &|_| {})?)?;
+    let args = ["delete", "--ignore-not-found", "--timeout=120s", "-f", "-"];
+    command::run_with_input(kubectl.args(args), &object.to_string())?;
     Ok(())
 }
 
