@@ -25,6 +25,12 @@ pub(super) struct Overrun {
 }
 
 impl Overrun {
+    /// It did: everything is to be looked at, but not before the pause after the last look is over.
+    fn happened(&mut self, now: Instant) {
+        let at = self.last.map_or(now, |last| now.max(last + OVERRUN_PAUSE));
+        self.due.get_or_insert(at);
+    }
+
     /// Ends when everything is to be looked at.
     pub(super) async fn wait(self) {
         match self.due {
@@ -46,9 +52,7 @@ impl Pods {
             Notification::Routes(id) => self.look_soon(id, None),
             Notification::Rules(id, generation) => self.look_soon(id, Some(generation)),
             Notification::Overrun => {
-                let at = self.overrun.last.map(|last| last + OVERRUN_PAUSE);
-                let due = &mut self.overrun.due;
-                due.get_or_insert_with(|| at.unwrap_or_else(Instant::now));
+                self.overrun.happened(Instant::now());
             }
         }
     }
@@ -100,6 +104,26 @@ impl Pods {
                 self.due.remove(&key);
             }
             pod.due = Some(self.due.insert(uid.clone(), SETTLE));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_soon_after_a_look_is_looked_for_when_the_pause_is_over() {
+        let (mut overrun, now) = (Overrun::default(), Instant::now());
+        overrun.happened(now);
+        assert_eq!(overrun.due, Some(now));
+        overrun = Overrun {
+            due: None,
+            last: Some(now),
+        };
+        for second in [1, 2, 8] {
+            overrun.happened(now + Duration::from_secs(second));
+            assert_eq!(overrun.due, Some(now + OVERRUN_PAUSE));
         }
     }
 }
