@@ -11,6 +11,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(crate) struct Bed {
     pub(crate) client: Client,
     pub(crate) nodes: Arc<hollow::Nodes>,
     kubectl: PathBuf,
+    /// What operators that are started from now on have beside, or instead of, the release's images.
+    pub(crate) environment: BTreeMap<&'static str, String>,
     operator: Option<Child>,
     gated: Option<PathBuf>,
     hollow: tokio::task::JoinHandle<()>,
@@ -79,6 +82,7 @@ impl Bed {
         let bed = Self {
             hollow: tokio::spawn(hollow::play(client.clone(), Arc::clone(&nodes))),
             kubectl: kubectl.main(&tools::KUBECTL)?,
+            environment: BTreeMap::new(),
             operator: None,
             gated: None,
             server,
@@ -175,6 +179,22 @@ impl Bed {
         Ok(())
     }
 
+    /// Another operator in the place of this one, in the environment of now, behind the same gate.
+    pub(crate) async fn replace_gated_operator(&mut self) -> Result<()> {
+        self.stop_operator().await?;
+        let kubeconfig = self.gated.clone().context("there is no gate")?;
+        self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
+        Ok(())
+    }
+
+    /// Applies an object that kubectl reads from a file.
+    pub(crate) fn apply(&self, object: &Value) -> Result<()> {
+        let file = self.server.folder().join("object.json");
+        std::fs::write(&file, object.to_string())?;
+        self.kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
+        Ok(())
+    }
+
     fn spawn_operator(&self, kubeconfig: &Path, pod: &str, with_images: bool) -> Result<Child> {
         let log = std::fs::File::options()
             .create(true)
@@ -198,6 +218,7 @@ impl Bed {
                 .env("RELATED_IMAGE_PROXY", "release/proxy:v1");
         }
         Ok(command
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

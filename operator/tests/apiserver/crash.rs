@@ -1,4 +1,4 @@
-//! The operator is killed after its k-th write, for every k of an installation, a change and a removal; restarted, it must end where an
+//! The operator is killed after its k-th write, for every k of an installation, a change, an upgrade and a removal; restarted, it must end where an
 //! undisturbed one ends.
 
 use crate::bed::gate::Gate;
@@ -12,18 +12,29 @@ use std::sync::Arc;
 
 /// One step of a life, from an armed operator to its end.
 async fn step(bed: &mut Bed, gate: &Arc<Gate>, fatal: usize, step: Step) -> Result<(bool, Value)> {
+    if step == Step::Upgrade {
+        bed.environment = release_of_tomorrow();
+        bed.replace_gated_operator().await?;
+    } else if step == Step::Install && !bed.environment.is_empty() {
+        bed.environment.clear();
+        bed.replace_gated_operator().await?;
+    }
     gate.arm(fatal, bed.operator_pid()?);
     match step {
         Step::Install => bed.kubectl(&["apply", "-k", &repository("config/samples")])?,
         Step::Change => bed.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", CHANGE])?,
+        // Its first write comes after a look at the whole cluster: the gate is armed by then.
+        Step::Upgrade => String::new(),
         Step::Remove => bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
     };
     let killed = bed
         .eventually("the end or the kill", async || {
+            // In this order: the write that ends the step may be the fatal one, and is seen before it is counted.
+            let is_done = is_done(bed, step).await? && gate.is_quiet();
             if gate.has_killed() {
                 return Ok(Some(true));
             }
-            Ok(is_done(bed, step).await?.then_some(false))
+            Ok(is_done.then_some(false))
         })
         .await?;
     if killed {
@@ -39,7 +50,19 @@ async fn step(bed: &mut Bed, gate: &Arc<Gate>, fatal: usize, step: Step) -> Resu
 enum Step {
     Install,
     Change,
+    Upgrade,
     Remove,
+}
+
+const TOMORROW: &str = "9.9.9-test";
+
+/// What a newer operator has in its Deployment.
+fn release_of_tomorrow() -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("OPERATOR_VERSION", TOMORROW.to_owned()),
+        ("RELATED_IMAGE_CONTROLLER", "release/controller:v2".to_owned()),
+        ("RELATED_IMAGE_PROXY", "release/proxy:v2".to_owned()),
+    ])
 }
 
 const CHANGE: &str = r#"{"spec":{"logLevel":"Debug","controller":{"replicas":1},"networkPolicy":{"mode":"Disabled"},"proxy":{"backend":"IPTables"}}}"#;
@@ -56,7 +79,11 @@ async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
     ];
     let conditions = conditions(&config);
     let is_settled = settled.iter().all(|want| conditions.iter().any(|is| is == want));
-    Ok(step != Step::Remove && status.observed_generation == config.metadata.generation && is_settled)
+    let is_reached = step != Step::Upgrade || status.observed_version.as_deref() == Some(TOMORROW);
+    Ok(is_reached
+        && step != Step::Remove
+        && status.observed_generation == config.metadata.generation
+        && is_settled)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +92,7 @@ async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Resul
     let mut bed = Bed::start().await?;
     let gate = bed.start_operator_behind_a_gate().await?;
     let mut undisturbed = BTreeMap::new();
-    let steps = [Step::Install, Step::Change, Step::Remove];
+    let steps = [Step::Install, Step::Change, Step::Upgrade, Step::Remove];
     for each in steps {
         let (killed, end) = Box::pin(step(&mut bed, &gate, 0, each)).await?;
         ensure!(!killed);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 pub(crate) struct Gate {
     requests: AtomicUsize,
     writes: AtomicUsize,
+    under_way: AtomicUsize,
     fatal: AtomicUsize,
     victim: AtomicU32,
 }
@@ -55,6 +56,11 @@ impl Gate {
         fatal != 0 && self.writes.load(Ordering::SeqCst) >= fatal
     }
 
+    /// Whether every write that has come through has been counted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) == 0
+    }
+
     /// Counts a write; true when it is the fatal one.
     fn is_fatal(&self) -> bool {
         let count = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
@@ -65,16 +71,29 @@ impl Gate {
 async fn forward(State((gate, client)): State<(Arc<Gate>, Client)>, request: Request) -> Response {
     gate.requests.fetch_add(1, Ordering::SeqCst);
     let is_write = is_write(&request);
-    match pass(&client, request).await {
-        Ok(response) if is_write && response.status().is_success() && gate.is_fatal() => {
-            let victim = gate.victim.load(Ordering::SeqCst).to_string();
-            let _ = command::run("kill", &["-KILL", &victim]);
-            // It must not hear the answer.
-            std::future::pending().await
-        }
-        Ok(response) => response,
-        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    if !is_write {
+        return pass(&client, request)
+            .await
+            .unwrap_or_else(|error| refused(&error));
     }
+    gate.under_way.fetch_add(1, Ordering::SeqCst);
+    let passed = pass(&client, request).await;
+    let is_fatal = passed
+        .as_ref()
+        .is_ok_and(|response| response.status().is_success())
+        && gate.is_fatal();
+    gate.under_way.fetch_sub(1, Ordering::SeqCst);
+    if is_fatal {
+        let victim = gate.victim.load(Ordering::SeqCst).to_string();
+        let _ = command::run("kill", &["-KILL", &victim]);
+        // It must not hear the answer.
+        std::future::pending::<()>().await;
+    }
+    passed.unwrap_or_else(|error| refused(&error))
+}
+
+fn refused(error: &anyhow::Error) -> Response {
+    (StatusCode::BAD_GATEWAY, error.to_string()).into_response()
 }
 
 /// The Lease is renewed by the clock, rehearsals change nothing, events are no state.
