@@ -4,6 +4,7 @@
 //! that is already as it should be.
 
 mod drift;
+mod foreign;
 mod object;
 
 use crate::build::{Desired, proxy_may_follow};
@@ -92,12 +93,15 @@ impl Applier {
 
     /// Writes the difference; returns our objects as they are afterwards, with those that are being deleted.
     pub async fn apply(&self, desired: &Desired, observed: &Observed) -> Result<Operands, Error> {
-        if desired.finalizer {
+        if desired.rehearsal {
             self.rehearse(&desired.operands, &observed.live).await?;
+        }
+        if desired.finalizer {
             self.add_finalizer(&observed.config).await?;
         }
-        // Before the proxies: a node must be remembered before there is something to remember.
-        self.label(&desired.labels).await?;
+        // Before the proxies: a node must be remembered before there is something to remember. One that cannot be labelled holds
+        // up no other, and not the end of a removal.
+        let labelled = self.label(&desired.labels).await;
         let mut recreated = Recreated::new();
         let live = self
             .apply_operands(&desired.operands, &observed.live, &mut recreated)
@@ -112,7 +116,7 @@ impl Applier {
         if !desired.finalizer {
             self.remove_finalizer(&observed.config).await?;
         }
-        Ok(live)
+        labelled.map(|()| live)
     }
 
     /// Only workloads depend on what an administrator writes.
@@ -126,26 +130,27 @@ impl Applier {
             .await
     }
 
+    /// Labels every node that can be labelled; the first that could not is the error.
     async fn label(&self, changes: &[Change]) -> Result<(), Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
+        let params = PatchParams {
+            field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let mut outcome = Ok(());
         for Change { node, label } in changes {
             let patch = json!({ "metadata": { "labels": { nodes::LABEL: label } } });
-            match nodes
-                .patch(node, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-            {
+            match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
                 Ok(_) => info!(node, label, "Labelled"),
                 // It went; so did its rules.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(source) => {
-                    return Err(Error::Label {
-                        node: node.clone(),
-                        source,
-                    });
+                    let node = node.clone();
+                    outcome = outcome.and(Err(Error::Label { node, source }));
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     async fn apply_operands(
@@ -196,7 +201,9 @@ impl Applier {
                 .await?,
             daemon_sets: live.daemon_sets.clone(),
         };
-        if deployments.is_empty() || proxy_may_follow(&now) {
+        // A mere repair of the proxy waits for nobody.
+        let is_repair = daemon_sets.iter().all(|proxy| applied.is_asked(proxy));
+        if deployments.is_empty() || is_repair || proxy_may_follow(&now) {
             now.daemon_sets = applied
                 .converge(&self.here(), daemon_sets, &live.daemon_sets, recreated)
                 .await?;
@@ -267,9 +274,10 @@ impl Applier {
             field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
+        // Metadata alone: a configuration that cannot be read must be let go, too.
         let configs: Api<MultusServiceConfig> = Api::all(self.client.clone());
         configs
-            .patch(CONFIG_NAME, &params, &Patch::Merge(patch))
+            .patch_metadata(CONFIG_NAME, &params, &Patch::Merge(patch))
             .await
             .map_err(Error::Finalizer)?;
         Ok(())

@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::jiff::SignedDuration;
 use process::ProcessArgs;
 
+/// Nobody waits longer for a node.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
 /// Installs, configures, mends and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
 #[derive(Parser, Debug)]
 #[command(name = OPERATOR, version)]
@@ -64,7 +67,14 @@ pub struct RunArgs {
 
 /// "10m", "90s", as kubectl writes durations.
 fn duration(text: &str) -> Result<SignedDuration, String> {
-    text.parse().map_err(|error| format!("{error}; write 10m or 90s"))
+    let duration = text
+        .parse()
+        .map_err(|error| format!("{error}; write 10m or 90s"))?;
+    if (SignedDuration::ZERO..=LONGEST).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err("from 0s to 24h".to_owned())
+    }
 }
 
 /// It becomes the value of a label.
@@ -97,6 +107,20 @@ mod tests {
         let of = |version: &str| Cli::try_parse_from(["operator", "--operator-version", version]);
         assert_eq!(of("1.2.3-rc.1").unwrap().run.operator_version, "1.2.3-rc.1");
         for bad in ["", "1.2.3+build", "-1", &"1".repeat(64)] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_patience_with_nodes_is_bounded() {
+        let of = |timeout: &str| {
+            let timeout = format!("--node-timeout={timeout}");
+            Cli::try_parse_from(["operator", "uninstall", &timeout])
+        };
+        for good in ["0s", "10m", "24h"] {
+            assert!(of(good).is_ok(), "{good}");
+        }
+        for bad in ["-1s", "25h", "9223372036854775807s", "soon"] {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

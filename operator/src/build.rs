@@ -24,6 +24,8 @@ use manifests::Manifests;
 /// What the cluster should hold of ours.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
+    /// Whether the API server is asked first if it would take the objects. Not in a removal: it must go on whatever is refused.
+    pub rehearsal: bool,
     /// Whether the configuration must not vanish yet.
     pub finalizer: bool,
     /// Labels of nodes that are not as they should be.
@@ -90,6 +92,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         operands.network_policies.clear();
     }
     Desired {
+        rehearsal: true,
         finalizer: true,
         labels,
         operands,
@@ -107,7 +110,8 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     let since = match removal {
         Removal::Delete { .. } => {
             return Desired {
-                finalizer: *live != Operands::default(),
+                rehearsal: false,
+                finalizer: live.holds_up_a_removal(observed.now),
                 labels: labels(observed, Goal::GiveUp(annotation)),
                 operands: Operands::default(),
                 prune: true,
@@ -134,6 +138,7 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     }
     daemon_sets.extend(running);
     Desired {
+        rehearsal: false,
         finalizer: true,
         labels,
         operands: Operands {

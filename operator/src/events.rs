@@ -12,6 +12,8 @@ use tracing::warn;
 
 /// Events about nodes in one removal; more say less.
 const MAX_NODES: usize = 50;
+/// Longest action that the API takes.
+const MAX_ACTION: usize = 128;
 
 /// Writes events.
 #[derive(Clone)]
@@ -54,8 +56,13 @@ impl Announcer {
     pub async fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
         let note =
             format!("{kind} {name} is made anew, because it differs in a field that cannot be changed");
+        let action: String = format!("Recreate{kind}/{name}")
+            .chars()
+            .take(MAX_ACTION)
+            .collect();
         self.publish(
-            event(EventType::Warning, "OperandRecreated", "Apply", note),
+            // The recorder takes events of one action for the same.
+            event(EventType::Warning, "OperandRecreated", &action, note),
             config,
         )
         .await;
@@ -104,7 +111,10 @@ fn transition(was: &str, condition: &Condition) -> Option<Event> {
     };
     let note = format!("{type_} changed from {was} to {status}: {reason}: {message}");
     // The recorder counts events up whose action and reason are equal, and keeps the first note.
-    let action: String = format!("{type_}{status}{reason}").chars().take(128).collect();
+    let action: String = format!("{type_}{status}{reason}")
+        .chars()
+        .take(MAX_ACTION)
+        .collect();
     Some(event(kind, "OperatorStatusChanged", &action, note))
 }
 

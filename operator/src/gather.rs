@@ -5,16 +5,18 @@
 
 use crate::openshift::{self, OpenShift};
 use crate::operands::{Operands, SELECTOR};
-use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
+use api::{MultusServiceConfig, MultusServiceConfigSpec};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::fmt::Debug;
 
 /// The cluster as one reconcile sees it.
@@ -22,6 +24,10 @@ use std::fmt::Debug;
 pub struct Observed {
     /// What the administrator wants, and what we said last.
     pub config: MultusServiceConfig,
+    /// Why `spec` could not be read, if it could not; then `config` has nothing of it but the state of management.
+    pub unreadable: Option<String>,
+    /// PriorityClasses that the configuration names and that do not exist, by field.
+    pub missing_priority_classes: Vec<(&'static str, String)>,
     /// Every object that we applied.
     pub live: Operands,
     /// The pods of all operands, old and new.
@@ -40,16 +46,19 @@ pub struct Observed {
 
 /// Reads everything; `None` when there is no configuration.
 pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Result<Option<Observed>> {
-    let configs: Api<MultusServiceConfig> = Api::all(client.clone());
+    let resource = ApiResource::erase::<MultusServiceConfig>(&());
+    let configs: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let Some(config) = configs.get_opt(CONFIG_NAME).await? else {
         return Ok(None);
     };
+    let (config, unreadable) = decode(config);
     let selector = pod_selector();
-    let (live, pods, nodes, openshift) = futures::try_join!(
+    let (live, pods, nodes, openshift, missing_priority_classes) = futures::try_join!(
         operands(client, namespace),
         list(namespaced(client, namespace), &selector),
         nodes(client),
         openshift::detect(client),
+        missing_priority_classes(client, &config),
     )?;
     let proxy_refusal = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
         Some(proxy) => refusal(namespaced(client, namespace), proxy).await?,
@@ -57,6 +66,8 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
     };
     Ok(Some(Observed {
         config,
+        unreadable,
+        missing_priority_classes,
         live,
         pods,
         nodes,
@@ -65,6 +76,60 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         version: version.to_owned(),
         now: now(),
     }))
+}
+
+/// The configuration in our words. A newer release may have let values in that this one does not know, and whoever gives up on the
+/// whole object can neither say so nor remove anything.
+fn decode(found: DynamicObject) -> (MultusServiceConfig, Option<String>) {
+    let DynamicObject { metadata, data, .. } = found;
+    let part = |name: &str| data.get(name).cloned().unwrap_or_default();
+    let (spec, unreadable) =
+        match serde_json::from_value(data.get("spec").cloned().unwrap_or_else(|| json!({}))) {
+            Ok(spec) => (spec, None),
+            Err(error) => {
+                let state = serde_json::from_value(part("spec")["managementState"].take());
+                let spec = MultusServiceConfigSpec {
+                    management_state: state.unwrap_or_default(),
+                    ..MultusServiceConfigSpec::default()
+                };
+                (spec, Some(error.to_string()))
+            }
+        };
+    let config = MultusServiceConfig {
+        metadata,
+        spec,
+        status: serde_json::from_value(part("status")).unwrap_or_default(),
+    };
+    (config, unreadable)
+}
+
+/// A class that does not exist is no reason for the API server to refuse a DaemonSet, but one to refuse each of its pods.
+async fn missing_priority_classes(
+    client: &Client,
+    config: &MultusServiceConfig,
+) -> kube::Result<Vec<(&'static str, String)>> {
+    let controller = config.spec.controller.as_ref();
+    let proxy = config.spec.proxy.as_ref();
+    let named = [
+        (
+            "spec.controller",
+            controller.and_then(|controller| controller.priority_class_name.as_ref()),
+        ),
+        (
+            "spec.proxy",
+            proxy.and_then(|proxy| proxy.priority_class_name.as_ref()),
+        ),
+    ];
+    let classes: Api<PriorityClass> = Api::all(client.clone());
+    let mut missing = Vec::new();
+    for (field, name) in named {
+        if let Some(name) = name
+            && classes.get_metadata_opt(name).await?.is_none()
+        {
+            missing.push((field, name.clone()));
+        }
+    }
+    Ok(missing)
 }
 
 /// Every object of ours.
@@ -163,4 +228,30 @@ fn applied_by_us(object: &impl Resource) -> bool {
 
 async fn list<K: Clone + DeserializeOwned + Debug>(api: Api<K>, labels: &str) -> kube::Result<Vec<K>> {
     Ok(api.list(&ListParams::default().labels(labels)).await?.items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::config::ManagementState;
+
+    fn of(spec: &serde_json::Value) -> (MultusServiceConfig, Option<String>) {
+        decode(
+            serde_json::from_value(json!({ "metadata": { "name": "cluster", "uid": "u" }, "spec": spec }))
+                .unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_still_says_whose_it_is_and_whether_it_is_to_go() {
+        let (config, unreadable) =
+            of(&json!({ "managementState": "Removed", "proxy": { "backend": "Later" } }));
+        assert_eq!(
+            (config.metadata.uid.as_deref(), config.spec.management_state),
+            (Some("u"), ManagementState::Removed)
+        );
+        assert!(unreadable.unwrap().contains("Later"));
+        assert_eq!(of(&json!({ "proxy": { "backend": "Auto" } })).1, None);
+        assert_eq!(of(&json!({})).1, None);
+    }
 }

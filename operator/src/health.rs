@@ -2,9 +2,11 @@
 //!
 //! Pure. What a tenant can bring about (a pod that cannot be served) is no fault of a node: see `api::rules_applied`.
 
-use crate::nodes::is_ready;
+use crate::nodes::{is_of, is_ready};
+use crate::operands::Operands;
+use crate::status::workloads;
 use api::config::{BackendNodes, UnhealthyNode};
-use api::names::RULES_APPLIED_CONDITION;
+use api::names::{CONTROLLER, PROXY, RULES_APPLIED_CONDITION};
 use api::rules_applied::Reason;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodCondition};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -15,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 /// Restarts after which a running container may be between two crashes.
 const CRASHES: i32 = 3;
+/// Where the DaemonSet controller counts templates; its pods carry the number as a label.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 /// Longest message of one node.
 const MESSAGE_LIMIT: usize = 300;
 
@@ -169,6 +173,30 @@ fn of_readiness(pod: &Pod, now: Timestamp) -> Option<Cause> {
             format!("pod {} is not ready", pod.name_any()),
         )
     })
+}
+
+/// Nodes whose proxy is not the one that the DaemonSet describes now, or not ready, sorted; those of the controller while that is
+/// what is rolled out.
+pub fn behind<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<String> {
+    let is_controllers_turn = live
+        .controller()
+        .is_some_and(workloads::controller_is_rolling_out);
+    let operand = if is_controllers_turn { CONTROLLER } else { PROXY };
+    let generation = live
+        .proxy()
+        .and_then(|proxy| proxy.annotations().get(TEMPLATE_GENERATION));
+    let is_old = |pod: &Pod| {
+        let of = pod.labels().get("pod-template-generation");
+        of.zip(generation)
+            .is_some_and(|(of, generation)| of != generation)
+    };
+    let nodes: BTreeSet<_> = pods
+        .filter(|pod| is_of(pod, operand))
+        .filter(|pod| !is_ready(pod) || is_old(pod))
+        .map(|pod| node_of(pod).to_owned())
+        .filter(|node| !node.is_empty())
+        .collect();
+    nodes.into_iter().collect()
 }
 
 /// Nodes by the backend that their proxy reports, the most used first.

@@ -18,6 +18,7 @@ pub mod build;
 pub mod events;
 pub mod gather;
 pub mod health;
+mod merge;
 pub mod nodes;
 pub mod olm;
 pub mod openshift;

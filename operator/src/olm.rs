@@ -4,6 +4,7 @@
 //! and elsewhere nobody sets the variable: whatever fails here is logged and stops nothing.
 
 use api::MultusServiceConfigStatus;
+use api::names::OPERATOR_FIELD_MANAGER;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
@@ -43,9 +44,11 @@ async fn write(conditions: &Api<DynamicObject>, name: &str, upgradeable: &Condit
         "metadata": { "resourceVersion": found.metadata.resource_version },
         "spec": { "conditions": wanted },
     });
-    conditions
-        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
+    let params = PatchParams {
+        field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    conditions.patch(name, &params, &Patch::Merge(patch)).await?;
     Ok(true)
 }
 

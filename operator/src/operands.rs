@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
 /// Selects what the operator applied; objects of `config/` lack the first label.
@@ -35,7 +36,37 @@ pub struct Operands {
     pub daemon_sets: Vec<DaemonSet>,
 }
 
+const MAX_RELATED: usize = 64;
+/// How long an object that is being deleted is waited for: a finalizer of somebody else must not hold ours for ever.
+const LINGERING: SignedDuration = SignedDuration::from_mins(2);
+
 impl Operands {
+    /// Whether something is left that a removal has to wait for.
+    pub fn holds_up_a_removal(&self, now: Timestamp) -> bool {
+        fn any<K: Resource>(objects: &[K], now: Timestamp) -> bool {
+            objects.iter().any(|object| {
+                let deleted = object.meta().deletion_timestamp.as_ref();
+                deleted.is_none_or(|deleted| now.duration_since(deleted.0) < LINGERING)
+            })
+        }
+        let Self {
+            service_accounts,
+            cluster_role_bindings,
+            role_bindings,
+            network_policies,
+            pod_disruption_budgets,
+            deployments,
+            daemon_sets,
+        } = self;
+        any(service_accounts, now)
+            || any(cluster_role_bindings, now)
+            || any(role_bindings, now)
+            || any(network_policies, now)
+            || any(pod_disruption_budgets, now)
+            || any(deployments, now)
+            || any(daemon_sets, now)
+    }
+
     /// The controller's Deployment.
     pub fn controller(&self) -> Option<&Deployment> {
         self.deployments
@@ -74,6 +105,8 @@ impl Operands {
         related.extend(references(deployments));
         related.extend(references(daemon_sets));
         related.sort();
+        // As long as the API lets the list be.
+        related.truncate(MAX_RELATED);
         related
     }
 }
@@ -92,6 +125,23 @@ fn references<K: Resource<DynamicType = ()>>(objects: &[K]) -> Vec<RelatedObject
 mod tests {
     use super::*;
     use api::names::{OPERATOR_MANAGED_BY, PART_OF};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn what_somebody_else_holds_does_not_hold_up_a_removal_for_ever() {
+        let deleted = Timestamp::UNIX_EPOCH;
+        let mut account = ServiceAccount::default();
+        let holds_up = |account: &ServiceAccount, seconds| {
+            let operands = Operands {
+                service_accounts: vec![account.clone()],
+                ..Operands::default()
+            };
+            operands.holds_up_a_removal(deleted + SignedDuration::from_secs(seconds))
+        };
+        assert!(holds_up(&account, 1_000));
+        account.metadata.deletion_timestamp = Some(Time(deleted));
+        assert!(holds_up(&account, 119) && !holds_up(&account, 120));
+    }
 
     #[test]
     fn the_selector_is_spelled_from_the_frozen_names() {

@@ -1,6 +1,6 @@
 //! How far the removal of the operands has come.
 //!
-//! Pure, and a function of live objects alone, so that an operator that was restarted in the middle goes on where it was.
+//! Pure, and a function of the cluster alone, so that an operator that was restarted in the middle goes on where it was.
 //! First every proxy becomes a clean-up (`proxy cleanup --wait`, Ready when its node is clean) and nodes without a proxy get one,
 //! then all objects go, last the finalizer. A node that cannot answer holds the removal up for at most [`CLEANUP_LIMIT`].
 
@@ -34,28 +34,45 @@ pub enum Removal {
     },
 }
 
+/// What [`api::config::RolloutStatus::progress`] says during a removal: since when is the clock of nodes whose DaemonSet cannot be written.
+pub const PROGRESS: &str = "Removing";
+
 /// Decides from the DaemonSets, their pods and the labels of nodes.
 pub fn next_step(observed: &Observed, limit: SignedDuration) -> Removal {
-    let Observed { live, now, .. } = observed;
-    let proxy = live.proxy();
+    let proxy = observed.live.proxy();
     let waiting = unclean_nodes(observed);
-    let is_done = proxy.is_none_or(is_converted) && waiting.is_empty();
-    let since = [proxy, live.clean_up()]
+    if proxy.is_none_or(is_converted) && waiting.is_empty() {
+        return Removal::Delete { skipped: Vec::new() };
+    }
+    let now = observed.now;
+    let since = annotated(observed).map(|since| since.min(now));
+    let began = [since, told(observed)].into_iter().flatten().min().unwrap_or(now);
+    if now.duration_since(began) >= limit {
+        return Removal::Delete {
+            skipped: named(waiting),
+        };
+    }
+    Removal::CleanNodes {
+        // Clean-ups that run are not started anew for another date.
+        since: since.unwrap_or(began),
+        waiting,
+    }
+}
+
+/// Since when the DaemonSets are clean-ups.
+fn annotated(observed: &Observed) -> Option<Timestamp> {
+    let daemon_sets = [observed.live.proxy(), observed.live.clean_up()];
+    daemon_sets
         .into_iter()
         .flatten()
-        .find_map(|daemon_set| daemon_set.annotations().get(CLEANUP_ANNOTATION)?.parse().ok());
-    // Without patience there is nothing to wait for.
-    let since = since.or_else(|| limit.is_zero().then_some(*now));
-    match since {
-        _ if is_done => Removal::Delete { skipped: Vec::new() },
-        Some(since) if now.duration_since(since) >= limit => Removal::Delete {
-            skipped: named(waiting),
-        },
-        since => Removal::CleanNodes {
-            since: since.unwrap_or(*now),
-            waiting,
-        },
-    }
+        .find_map(|daemon_set| daemon_set.annotations().get(CLEANUP_ANNOTATION)?.parse().ok())
+}
+
+/// Since when the status says that the operands are being removed: a DaemonSet that is refused, terminating or without an image
+/// carries no annotation.
+fn told(observed: &Observed) -> Option<Timestamp> {
+    let rollout = observed.config.status.as_ref()?.rollout.as_ref()?;
+    (rollout.progress == PROGRESS).then_some(rollout.last_progress_time.0)
 }
 
 /// Whether every pod of the DaemonSet is a Ready clean-up. Nodes in maintenance are among the desired ones.

@@ -5,7 +5,6 @@
 mod conditions;
 mod counts;
 mod failures;
-mod merge;
 mod rollout;
 pub(crate) mod workloads;
 
@@ -13,6 +12,7 @@ use crate::build::VERSION_LABEL;
 use crate::events::Announcer;
 use crate::gather::Observed;
 use crate::health;
+use crate::merge;
 use crate::nodes::is_of;
 use crate::operands::Operands;
 use crate::validate::{Intent, InvalidConfig};
@@ -21,6 +21,7 @@ use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
@@ -125,7 +126,8 @@ pub async fn report(
     if before == status {
         return Ok(status);
     }
-    let configs: Api<MultusServiceConfig> = Api::all(client.clone());
+    // The answer may hold what this version cannot read.
+    let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
     let patch = json!({
         // The UID: a configuration that was deleted and made anew has not been looked at.
         "metadata": { "uid": config.metadata.uid },

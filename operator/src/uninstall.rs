@@ -13,9 +13,10 @@ use crate::reconcile::{self, Context, reconcile};
 use crate::run::Options;
 use api::MultusServiceConfig;
 use api::names::CONFIG_NAME;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::{DeleteParams, ListParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use std::time::Duration;
 
@@ -44,15 +45,23 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
     let deadline = tokio::time::Instant::now() + (limit + GRACE).unsigned_abs();
     let namespace = options.namespace.clone();
     let announcer = Announcer::new(client.clone(), options.holder.clone());
-    let context = Context::new(client.clone(), options);
-    let configs: Api<MultusServiceConfig> = Api::all(client.clone());
+    let impatient = Options {
+        removal: Some(SignedDuration::ZERO),
+        ..options.clone()
+    };
+    let patient = Context::new(client.clone(), options);
+    let impatient = Context::new(client.clone(), impatient);
+    let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
     // From here on an operator that runs after all does the same as we do.
     match configs.delete(CONFIG_NAME, &DeleteParams::background()).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
         deleted => drop(deleted?),
     }
-    while configs.get_opt(CONFIG_NAME).await?.is_some() {
-        let last = reconcile(&context).await;
+    let began = tokio::time::Instant::now();
+    while exists(&configs).await? {
+        // Where nothing can be created no node can be cleaned.
+        let is_hopeless = began.elapsed() >= limit.unsigned_abs() || is_gone(&client, &namespace).await?;
+        let last = reconcile(if is_hopeless { &impatient } else { &patient }).await;
         if tokio::time::Instant::now() > deadline {
             return Err(Error::Unfinished(told(&last)));
         }
@@ -75,6 +84,21 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
         .list(&ListParams::default().labels(LABEL))
         .await?;
     Ok(labelled.items.iter().map(ResourceExt::name_any).collect())
+}
+
+/// A CustomResourceDefinition that waited for its last object goes with it: then the answer is no Status and gives no reason.
+async fn exists(configs: &Api<PartialObjectMeta<MultusServiceConfig>>) -> kube::Result<bool> {
+    match configs.get(CONFIG_NAME).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nothing can be created in the namespace any more.
+async fn is_gone(client: &Client, namespace: &str) -> kube::Result<bool> {
+    let found = Api::<Namespace>::all(client.clone()).get_opt(namespace).await?;
+    Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
 fn told(turn: &Result<kube::runtime::controller::Action, reconcile::Error>) -> String {

@@ -49,6 +49,10 @@ pub(crate) enum Complaint {
     },
     /// Pods run now, and none would.
     NoNodeMatches { field: &'static str },
+    /// A value that this version of the operator does not know.
+    Unreadable(String),
+    /// Each pod would be refused.
+    NoPriorityClass { field: &'static str, name: String },
     /// The API server does not take what the configuration leads to.
     Refused(String),
 }
@@ -59,6 +63,14 @@ impl fmt::Display for Complaint {
             Self::NoNodeMatches { field } => write!(
                 f,
                 "MultusServiceConfig cluster: {field}.nodeSelector, .affinity and .tolerations match no node; nothing was changed; choose labels that nodes have, or set managementState to Removed"
+            ),
+            Self::Unreadable(why) => write!(
+                f,
+                "MultusServiceConfig cluster: spec cannot be read by this version of the operator; nothing was changed; correct the value or upgrade the operator: {why}"
+            ),
+            Self::NoPriorityClass { field, name } => write!(
+                f,
+                "MultusServiceConfig cluster: {field}.priorityClassName: there is no PriorityClass {name}; nothing was changed; create it or name another"
             ),
             Self::Refused(why) => write!(
                 f,
@@ -81,6 +93,19 @@ pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, I
     }
     if state == ManagementState::Unmanaged {
         return Ok(Intent::Observe);
+    }
+    if let Some(why) = &observed.unreadable {
+        return Err(InvalidConfig(vec![Complaint::Unreadable(why.clone())]));
+    }
+    let missing = observed.missing_priority_classes.iter();
+    let missing: Vec<_> = missing
+        .map(|(field, name)| Complaint::NoPriorityClass {
+            field,
+            name: name.clone(),
+        })
+        .collect();
+    if !missing.is_empty() {
+        return Err(InvalidConfig(missing));
     }
     settings::complete(&config.spec, images, observed.openshift.as_ref())
         .map(|config| Intent::Install(Box::new(config)))

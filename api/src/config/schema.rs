@@ -198,7 +198,7 @@ pub(super) fn max_unavailable(_: &mut SchemaGenerator) -> Schema {
         "nullable": true,
         "maxLength": 8,
         "x-kubernetes-validations": [{
-            "rule": "type(self) == int ? self >= 1 : self.matches('^([1-9][0-9]?|100)%$')",
+            "rule": "type(self) == int ? self >= 1 && self <= 2147483647 : self.matches('^([1-9][0-9]?|100)%$')",
             "message": "maxUnavailable is a number of at least 1, or a percentage from 1% to 100%",
         }],
     })

@@ -1,7 +1,7 @@
 //! Whether a live object still holds what was applied.
 //!
-//! Pure. The API server adds defaults and others add fields of their own: those are no drift. Lists are compared whole, because in
-//! a list an addition can change the meaning of what is there.
+//! Pure. The API server adds defaults: those are no drift. What others add is found by who wrote it (`foreign`). Lists are compared
+//! whole, because in a list an addition can change the meaning of what is there.
 
 use serde_json::Value;
 

@@ -2,13 +2,13 @@
 //!
 //! Writes: the object.
 
-use super::{Error, drift};
+use super::{Error, drift, foreign};
 use api::names::OPERATOR_FIELD_MANAGER;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
@@ -22,11 +22,15 @@ const IMMUTABLE: &[(&str, &str)] = &[
     ("ClusterRoleBinding", "/roleRef"),
 ];
 
+/// What the API server says to a rehearsal when a webhook cannot take part in one.
+const NO_REHEARSAL: &str = "does not support dry run";
+
 /// What this process applied last, by kind and name: as it asked, and as the API server wrote it down.
 ///
 /// A live object that holds every value we want may still hold one that we wanted earlier. Only an apply takes that away, so an
 /// object is left alone only when it was applied with this very content before. The API server spells some values its own way
-/// ("1000m" is "1"): what it answered is what is compared.
+/// ("1000m" is "1"): what it answered is what is compared. Then what others added is taken out; what cannot be (the API server puts
+/// the same value there again) is remembered, so that it is tried once.
 #[derive(Debug, Default)]
 pub(super) struct Applied(Mutex<BTreeMap<(String, String), Memory>>);
 
@@ -34,6 +38,7 @@ pub(super) struct Applied(Mutex<BTreeMap<(String, String), Memory>>);
 struct Memory {
     asked: Value,
     answered: Value,
+    foreign: Option<Value>,
 }
 
 /// Objects that were in the way of what is wanted and have been deleted.
@@ -50,16 +55,26 @@ impl Applied {
             if found.is_some_and(|found| self.is_settled(object, found) || is_in_the_way(object, found)) {
                 continue;
             }
+            let name = object.name_any();
             let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force().dry_run();
-            if let Err(kube::Error::Api(status)) = api
-                .patch(&object.name_any(), &params, &Patch::Apply(object))
-                .await
-                && status.code == 422
-            {
-                return Err(Error::Refused(status.message.clone()));
+            match write(api, object, found, &params).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 422 => {
+                    return Err(Error::Refused(status.message.clone()));
+                }
+                // The webhook judges when it counts.
+                Err(kube::Error::Api(status)) if status.message.contains(NO_REHEARSAL) => {}
+                Err(source) => return Err(not_applied::<K>(&name, source)),
             }
         }
         Ok(())
+    }
+
+    /// Whether the object was applied as it is desired now, whatever others have made of it since.
+    pub(super) fn is_asked<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K) -> bool {
+        let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = applied.get(&key(desired));
+        memory.is_some_and(|memory| memory.asked == value(desired))
     }
 
     /// Makes every desired object exist as desired; returns all live objects as they are then.
@@ -88,7 +103,7 @@ impl Applied {
                     recreated.push((K::kind(&()).into_owned(), name));
                     found.clone()
                 }
-                _ => self.apply(api, &name, object).await?,
+                _ => self.apply(api, object, found).await?,
             });
         }
         Ok(converged)
@@ -97,31 +112,78 @@ impl Applied {
     fn is_settled<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K, live: &K) -> bool {
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         applied.get(&key(desired)).is_some_and(|memory| {
-            memory.asked == value(desired) && drift::covers(&value(live), &memory.answered)
+            memory.asked == value(desired)
+                && drift::covers(&value(live), &memory.answered)
+                && memory.foreign == foreign::removal(live)
         })
     }
 
-    async fn apply<K>(&self, api: &Api<K>, name: &str, object: &K) -> Result<K, Error>
+    async fn apply<K>(&self, api: &Api<K>, object: &K, found: Option<&K>) -> Result<K, Error>
     where
         K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
     {
+        let name = object.name_any();
+        let failed = |source| not_applied::<K>(&name, source);
         let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
-        let applied = api
-            .patch(name, &params, &Patch::Apply(object))
-            .await
-            .map_err(|source| Error::Apply {
-                kind: K::kind(&()).into_owned(),
-                name: name.to_owned(),
-                source,
-            })?;
+        let applied = write(api, object, found, &params).await.map_err(failed)?;
         info!(kind = %K::kind(&()), name, "Applied");
+        let applied = clean(api, applied).await.map_err(failed)?;
         let asked = value(object);
-        let answered = drift::answer(&asked, &value(&applied));
+        let memory = Memory {
+            answered: drift::answer(&asked, &value(&applied)),
+            foreign: foreign::removal(&applied),
+            asked,
+        };
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(key(object), Memory { asked, answered });
+            .insert(key(object), memory);
         Ok(applied)
+    }
+}
+
+/// Applies the object. What others have added can be at odds with it: then that goes first.
+async fn write<K>(api: &Api<K>, object: &K, found: Option<&K>, params: &PatchParams) -> kube::Result<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
+{
+    let name = object.name_any();
+    let patch = Patch::Apply(object);
+    match (api.patch(&name, params, &patch).await, found) {
+        (Err(kube::Error::Api(status)), Some(found))
+            if status.code == 422 && foreign::removal(found).is_some() =>
+        {
+            clean(api, found.clone()).await?;
+            api.patch(&name, params, &patch).await
+        }
+        (written, _) => written,
+    }
+}
+
+/// Takes out what others have added, which an apply leaves.
+async fn clean<K>(api: &Api<K>, found: K) -> kube::Result<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
+{
+    let Some(mut patch) = foreign::removal(&found) else {
+        return Ok(found);
+    };
+    let name = found.name_any();
+    warn!(kind = %K::kind(&()), name, %patch, "Taking out what others have added");
+    // Lists are replaced whole: of what was looked at, and of no other.
+    patch["metadata"] = json!({ "resourceVersion": found.resource_version() });
+    let params = PatchParams {
+        field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch(&name, &params, &Patch::Merge(patch)).await
+}
+
+fn not_applied<K: Resource<DynamicType = ()>>(name: &str, source: kube::Error) -> Error {
+    Error::Apply {
+        kind: K::kind(&()).into_owned(),
+        name: name.to_owned(),
+        source,
     }
 }
 

@@ -6,7 +6,8 @@
 
 use super::failures::{self, Complaint, INERTIA};
 use super::{Outcome, names, rollout, workloads};
-use crate::removal::Removal;
+use crate::health;
+use crate::removal::{self, Removal};
 use crate::validate::Intent;
 use api::config::{Failure, RolloutStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -23,6 +24,7 @@ pub(super) const TYPES: [&str; 5] = [
 const AS_EXPECTED: &str = "AsExpected";
 const ALL_IS_WELL: &str = "All is well";
 const INSTALLING: &str = "Installing";
+const WAITING_FOR_DELETION: &str = "WaitingForPodDeletion";
 const NODES_NOT_CLEANED: &str = "NodesNotCleaned";
 /// As long as a condition may be, less than the API takes.
 const MESSAGE_LIMIT: usize = 8_000;
@@ -69,13 +71,21 @@ pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
     let now = Time(outcome.observed.now);
     let status = outcome.observed.config.status.as_ref();
     let progressing = progressing(outcome);
-    let is_rollout =
-        progressing.status && !["Removing", "WaitingForPodDeletion"].contains(&progressing.reason.as_str());
+    let is_rollout = progressing.status && progressing.reason != WAITING_FOR_DELETION;
+    let is_removal = progressing.reason == removal::PROGRESS;
     let rollout = is_rollout.then(|| {
         let before = status.and_then(|status| status.rollout.as_ref());
-        rollout::track(before, &progressing.message, &now)
+        // A removal has one clock from its begin to its end.
+        let progress = if is_removal {
+            removal::PROGRESS
+        } else {
+            &progressing.message
+        };
+        rollout::track(before, progress, &now)
     });
-    let hung = rollout.as_ref().filter(|rollout| rollout::is_hung(rollout, &now));
+    let hung = rollout
+        .as_ref()
+        .filter(|rollout| !is_removal && rollout::is_hung(rollout, &now));
     let complaints = failures::complaints(outcome, progressing.status);
     let before = status.map_or(&[][..], |status| &status.failures);
     let failures = failures::since(before, &complaints, &now);
@@ -179,33 +189,38 @@ fn is_unapplied(outcome: &Outcome<'_>) -> bool {
 fn removing(outcome: &Outcome<'_>, removal: &Removal) -> Answer {
     match removal {
         Removal::CleanNodes { waiting, .. } if waiting.is_empty() => Answer::yes(
-            "Removing",
+            removal::PROGRESS,
             "Waiting for nodes to be clean: their pods are being replaced",
         ),
         Removal::CleanNodes { waiting, .. } => Answer::yes(
-            "Removing",
+            removal::PROGRESS,
             format!("Waiting for nodes to be clean: {}", names(waiting)),
         ),
         Removal::Delete { .. } if outcome.live.related_objects().is_empty() => {
             Answer::no("Removed", "The operands are removed")
         }
-        Removal::Delete { .. } => Answer::yes("Removing", "Deleting the operands"),
+        Removal::Delete { .. } => Answer::yes(removal::PROGRESS, "Deleting the operands"),
     }
 }
 
 fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
     let installing = is_installing(outcome);
-    let reason = |otherwise: &'static str| match (installing, is_upgrading(outcome)) {
-        (true, _) => INSTALLING,
-        (false, true) => "Upgrading",
-        (false, false) => otherwise,
+    let change = version_change(outcome).filter(|_| !installing);
+    let reason = |otherwise: &'static str| match &change {
+        _ if installing => INSTALLING,
+        Some((reason, _)) => reason,
+        None => otherwise,
+    };
+    let detail = |message: String| match &change {
+        Some((_, versions)) => format!("{versions}: {message}"),
+        None => message,
     };
     if let Some(controller) = outcome.live.controller()
         && workloads::controller_is_rolling_out(controller)
     {
         return Answer::yes(
             reason("DeployingController"),
-            workloads::controller_roll_out(controller),
+            detail(workloads::controller_roll_out(controller)),
         );
     }
     let Some(proxy) = outcome
@@ -214,7 +229,7 @@ fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
         .filter(|_| outcome.live.controller().is_some())
     else {
         return if is_wanted {
-            Answer::yes(reason("Applying"), "Applying the operands")
+            Answer::yes(reason("Applying"), detail("Applying the operands".to_owned()))
         } else {
             Answer::no(AS_EXPECTED, "Nothing is being rolled out")
         };
@@ -222,11 +237,11 @@ fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
     if let Some(message) = workloads::proxy_roll_out(proxy) {
         return if workloads::proxy_waits_for_deletion(proxy) {
             Answer::yes(
-                "WaitingForPodDeletion",
+                WAITING_FOR_DELETION,
                 format!("{message}; the others follow when their pods are deleted"),
             )
         } else {
-            Answer::yes(reason("RollingOutProxy"), message)
+            Answer::yes(reason("RollingOutProxy"), detail(message))
         };
     }
     match workloads::proxy_installation(proxy) {
@@ -244,10 +259,25 @@ fn is_installing(outcome: &Outcome<'_>) -> bool {
         })
 }
 
-fn is_upgrading(outcome: &Outcome<'_>) -> bool {
-    let status = outcome.observed.config.status.as_ref();
-    let running = status.and_then(|status| status.observed_version.as_deref());
-    running.is_some_and(|running| running != outcome.observed.version)
+/// Reason and versions while the operands go to another version than the one that all of them run.
+fn version_change(outcome: &Outcome<'_>) -> Option<(&'static str, String)> {
+    let status = outcome.observed.config.status.as_ref()?;
+    let (from, to) = (status.observed_version.as_deref()?, &outcome.observed.version);
+    let reason = match rank(to).cmp(&rank(from)) {
+        _ if from == to => return None,
+        std::cmp::Ordering::Less => "Downgrading",
+        _ => "Upgrading",
+    };
+    Some((reason, format!("From {from} to {to}")))
+}
+
+/// The order of versions, as far as words need it: numbers, then whether it is a release.
+fn rank(version: &str) -> (Vec<u64>, bool) {
+    let (numbers, suffix) = version.split_once('-').unwrap_or((version, ""));
+    let numbers = numbers
+        .split('.')
+        .map(|number| number.parse().unwrap_or_default());
+    (numbers.collect(), suffix.is_empty())
 }
 
 fn degraded(
@@ -263,9 +293,15 @@ fn degraded(
     }
     if let Some(hung) = hung {
         let since = hung.last_progress_time.0;
+        let behind = health::behind(outcome.observed.pods.iter(), outcome.live);
+        let whom = if behind.is_empty() {
+            String::new()
+        } else {
+            format!("; waiting for nodes {}", names(&behind))
+        };
         said.push((
             "RolloutHung",
-            format!("Nothing has moved since {since}: {}", hung.progress),
+            format!("Nothing has moved since {since}: {}{whom}", hung.progress),
         ));
     }
     let lasts = |complaint: &&Complaint| {
@@ -315,7 +351,8 @@ fn upgradeable(outcome: &Outcome<'_>, progressing: &Answer, is_hung: bool) -> An
             "The operands are not managed, so an upgrade of the operator would not reach them; set spec.managementState to Managed",
         );
     }
-    if progressing.status && !is_hung {
+    // Who replaces proxies by hand may take any time; the operator has done its part.
+    if progressing.status && !is_hung && progressing.reason != WAITING_FOR_DELETION {
         return Answer::no(
             "RolloutInProgress",
             format!("Wait until Progressing is False: {}", progressing.message),

@@ -6,11 +6,14 @@
 use super::{Outcome, names, workloads};
 use crate::health::{self, Finding, Trouble};
 use crate::nodes::is_of;
+use crate::removal::CLEANUP_ANNOTATION;
 use crate::validate::Intent;
 use api::config::{Failure, UnhealthyNode};
-use api::names::{CONTROLLER, PROXY};
+use api::names::{CLEANUP, CONTROLLER, PROXY};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
+use kube::ResourceExt;
 
 /// How long something must have been wrong before it is said.
 pub(super) const INERTIA: SignedDuration = SignedDuration::from_mins(2);
@@ -31,6 +34,7 @@ pub(super) fn complaints(outcome: &Outcome<'_>, is_progressing: bool) -> Vec<Com
             message: message.to_owned(),
         });
     }
+    complaints.extend(of_clean_ups(outcome));
     if matches!(outcome.intent, Ok(Intent::Remove(_))) {
         return complaints;
     }
@@ -67,6 +71,27 @@ fn of_proxies(outcome: &Outcome<'_>) -> Vec<Complaint> {
     });
     complaints.dedup();
     complaints
+}
+
+/// A clean-up is not ready until its node is clean, which may take its time; one that cannot even run is in trouble.
+fn of_clean_ups(outcome: &Outcome<'_>) -> Vec<Complaint> {
+    let observed = outcome.observed;
+    let pods = observed
+        .pods
+        .iter()
+        .filter(|pod| is_of(pod, CLEANUP) || is_converted(pod));
+    let mut found = health::findings(pods, &observed.nodes, observed.now);
+    found.retain(|finding| finding.trouble != Trouble::NotServing);
+    grouped(&found, |trouble| match trouble {
+        Trouble::CrashLooping => "CleanUpCrashLooping",
+        Trouble::ImagePullFailed => "CleanUpImagePullFailed",
+        Trouble::PodsForbidden | Trouble::NotServing => "CleanUpNotRunning",
+    })
+}
+
+/// Whether the pod of a proxy is a clean-up.
+fn is_converted(pod: &Pod) -> bool {
+    is_of(pod, PROXY) && pod.annotations().contains_key(CLEANUP_ANNOTATION)
 }
 
 fn of_availability(outcome: &Outcome<'_>) -> Option<Complaint> {

@@ -28,7 +28,10 @@ pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
                     && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
             })
     };
+    // A roll-back to a ReplicaSet that is still there keeps the condition of the roll-out before.
+    let is_behind = status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default();
     status.observed_generation != controller.metadata.generation
+        || is_behind
         || !status.conditions.as_ref().is_some_and(finished)
 }
 

@@ -91,6 +91,7 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "proxy": { "updateStrategy": { "type": "OnDelete" } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate" } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } } } }),
+        json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2_147_483_647 } } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } } } }),
     ] {
         let accepted = verdict(&configs, "cluster", spec.clone()).await?;
@@ -297,6 +298,11 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
         (
             "cluster",
             json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0 } } } }),
+            vec!["maxUnavailable", "at least 1"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 3_000_000_000_u32 } } } }),
             vec!["maxUnavailable", "at least 1"],
         ),
         (

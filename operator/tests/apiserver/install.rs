@@ -11,7 +11,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -334,5 +334,123 @@ async fn an_orphan_is_pruned_and_a_copy_with_our_labels_is_not() -> Result<()> {
     bed.until_installed().await?;
     assert!(accounts.get_opt("orphan").await?.is_none());
     assert!(accounts.get_opt("copy").await?.is_some());
+    Ok(())
+}
+
+/// What is added to an operand: kind, name, patch. Server-side apply would leave all of it.
+fn additions() -> Vec<(&'static str, &'static str, Value)> {
+    let pod = |pod: Value| json!({ "spec": { "template": { "spec": pod } } });
+    let container = |fields: Value| {
+        let mut container = json!({ "name": "proxy" });
+        for (key, value) in fields.as_object().into_iter().flatten() {
+            container[key] = value.clone();
+        }
+        json!({ "spec": { "template": { "spec": { "containers": [container] } } } })
+    };
+    vec![
+        (
+            "daemonset",
+            PROXY,
+            pod(json!({ "nodeSelector": { "non-existing": "true" } })),
+        ),
+        ("daemonset", PROXY, pod(json!({ "hostPID": true }))),
+        (
+            "daemonset",
+            PROXY,
+            pod(json!({ "containers": [{ "name": "sidecar", "image": "evil" }] })),
+        ),
+        (
+            "daemonset",
+            PROXY,
+            container(json!({ "env": [{ "name": "EVIL", "value": "1" }] })),
+        ),
+        (
+            "daemonset",
+            PROXY,
+            container(json!({ "resources": { "limits": { "memory": "1Gi" } } })),
+        ),
+        (
+            "daemonset",
+            PROXY,
+            container(json!({ "securityContext": { "privileged": true, "allowPrivilegeEscalation": null } })),
+        ),
+        ("daemonset", PROXY, json!({ "spec": { "minReadySeconds": 600 } })),
+        ("deployment", CONTROLLER, json!({ "spec": { "paused": true } })),
+        (
+            "networkpolicy",
+            "multus-service",
+            json!({ "spec": { "podSelector": { "matchLabels": { "nobody": "true" } } } }),
+        ),
+    ]
+}
+
+/// What is asked for, of the three kinds that are changed.
+async fn specs(bed: &Bed) -> Result<Value> {
+    let policy: NetworkPolicy = bed.here().get("multus-service").await?;
+    let (controller, proxy) = (bed.controller().await?, bed.proxy().await?);
+    Ok(json!([
+        controller.and_then(|controller| controller.spec),
+        proxy.and_then(|proxy| proxy.spec),
+        policy.spec
+    ]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_others_add_is_taken_out_again() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    let clean = specs(&bed).await?;
+    let add = |bed: &Bed, (kind, name, patch): &(&str, &str, Value)| {
+        bed.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "patch",
+            kind,
+            name,
+            "--type=strategic",
+            "-p",
+            &patch.to_string(),
+        ])
+    };
+    let mended = async |bed: &Bed, what: &str| {
+        bed.eventually(&format!("{what} to be taken out"), async || {
+            let now = specs(bed).await?;
+            ensure!(now == clean, "now: {now:#}");
+            Ok(Some(()))
+        })
+        .await
+    };
+    let additions = additions();
+    bed.stop_operator().await?;
+    for addition in &additions {
+        add(&bed, addition)?;
+    }
+    ensure!(specs(&bed).await? != clean, "nothing was added");
+    bed.start_operator(true).await?;
+    mended(&bed, "everything that was there before the operator").await?;
+    for addition in &additions {
+        let before = bed.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            addition.0,
+            addition.1,
+            "-o",
+            "jsonpath={.metadata.generation}",
+        ])?;
+        add(&bed, addition)?;
+        mended(&bed, &addition.2.to_string()).await?;
+        let after = bed.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            addition.0,
+            addition.1,
+            "-o",
+            "jsonpath={.metadata.generation}",
+        ])?;
+        ensure!(before != after, "{addition:?} added nothing");
+    }
+    bed.until_installed().await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Nodes that leave the placement, and removals in bad circumstances.
 
-use crate::bed::{Bed, NAMESPACE, repository};
+use crate::bed::{Bed, NAMESPACE, message, repository};
+use crate::trouble::{deny_daemon_sets, until_denied};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CLEANUP, CONFIG_NAME};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -157,6 +158,122 @@ async fn the_break_glass_command_removes_everything_without_an_operator() -> Res
     assert_eq!(
         (label(&bed, "node-a").await?, label(&bed, "node-b").await?),
         (None, None)
+    );
+    Ok(())
+}
+
+/// Ten minutes are made to have passed by an older time in the status: the DaemonSet cannot be dated.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_daemon_set_that_cannot_become_a_clean_up_does_not_hold_the_removal_up_for_ever() -> Result<()> {
+    let bed = Bed::installed().await?;
+    deny_daemon_sets(&bed, "frozen")?;
+    until_denied(&bed).await?;
+    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    bed.eventually("the removal to have its clock", async || {
+        let status = bed.config().await?.status.context("no status")?;
+        Ok(status.rollout.filter(|rollout| rollout.progress == "Removing"))
+    })
+    .await?;
+    let past = json!({ "status": { "rollout": { "lastProgressTime": "2026-01-01T00:00:00Z" } } });
+    bed.kubectl(&[
+        "patch",
+        "msc",
+        CONFIG_NAME,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &past.to_string(),
+    ])?;
+    until_gone(&bed).await?;
+    assert_eq!(
+        (
+            label(&bed, "node-a").await?.as_deref(),
+            label(&bed, "node-b").await?.as_deref()
+        ),
+        (Some("skipped"), Some("skipped"))
+    );
+    Ok(())
+}
+
+/// A node that went takes its rules along; one that is away is waited for, and skipped when its time is over.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn nodes_that_are_away_or_gone_hold_no_removal_up() -> Result<()> {
+    let bed = Bed::installed().await?;
+    for node in ["node-a", "node-b"] {
+        bed.nodes.set_stuck(node, true);
+    }
+    let away = json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] } });
+    bed.kubectl(&[
+        "patch",
+        "node",
+        "node-a",
+        "--subresource=status",
+        "--type=strategic",
+        "-p",
+        &away.to_string(),
+    ])?;
+    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    bed.until_conditions(&["Progressing=True/Removing", "Degraded=False/AsExpected"])
+        .await?;
+    bed.kubectl(&["delete", "node", "node-b"])?;
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        "pods",
+        "--field-selector=spec.nodeName=node-b",
+        "--force",
+        "--grace-period=0",
+    ])?;
+    bed.eventually("node-a alone to be awaited", async || {
+        let told = message(&bed.config().await?, "Progressing");
+        ensure!(told == "Waiting for nodes to be clean: node-a", "told: {told}");
+        Ok(Some(()))
+    })
+    .await?;
+    bed.kubectl(&["delete", "node", "node-a"])?;
+    bed.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        "pods",
+        "--field-selector=spec.nodeName=node-a",
+        "--force",
+        "--grace-period=0",
+    ])?;
+    until_gone(&bed).await
+}
+
+/// The namespace takes every proxy with it: there is nothing to wait for, whatever the limit.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_break_glass_command_does_not_wait_where_no_node_can_be_cleaned() -> Result<()> {
+    let mut bed = Bed::installed().await?;
+    bed.stop_operator().await?;
+    bed.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;
+    let said = tokio::task::block_in_place(|| {
+        Command::new("timeout")
+            .args([
+                "100",
+                env!("CARGO_BIN_EXE_multus-service-operator"),
+                "--namespace",
+                NAMESPACE,
+                "--kubeconfig",
+            ])
+            .arg(bed.server.kubeconfig())
+            .arg("uninstall")
+            .output()
+    })?;
+    let words = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(
+        said.status.success() && words.contains("node-a, node-b"),
+        "{said:?}"
+    );
+    ensure!(
+        bed.configs().get_opt(CONFIG_NAME).await.ok().flatten().is_none(),
+        "the configuration is still there"
     );
     Ok(())
 }

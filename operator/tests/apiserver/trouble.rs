@@ -195,6 +195,11 @@ async fn what_cannot_be_honoured_is_refused_as_a_whole() -> Result<()> {
             "InvalidConfig",
             "must be less than or equal to memory limit",
         ),
+        (
+            json!({ "controller": { "replicas": 3 }, "proxy": { "priorityClassName": "no-such-class" } }),
+            "InvalidConfig",
+            "spec.proxy.priorityClassName: there is no PriorityClass no-such-class",
+        ),
     ] {
         bed.set_spec(json!({ "controller": null, "proxy": null })).await?;
         bed.until_installed().await?;
@@ -316,5 +321,123 @@ async fn the_proxy_waits_for_the_controller() -> Result<()> {
     assert!(bed.controller().await?.is_some() && bed.proxy().await?.is_none());
     bed.nodes.set_holding(false);
     bed.until_installed().await?;
+    Ok(())
+}
+
+/// Has the API server refuse every change of a DaemonSet of ours with these words.
+pub(crate) fn deny_daemon_sets(bed: &Bed, words: &str) -> Result<()> {
+    bed.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": "deny" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["daemonsets"], "operations": ["CREATE", "UPDATE"],
+            }]},
+            // Not "Invalid", as a value is that the API server itself does not take.
+            "validations": [{ "expression": "false", "reason": "Forbidden", "message": words }],
+        },
+    }))?;
+    bed.apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": "deny" },
+        "spec": { "policyName": "deny", "validationActions": ["Deny"] },
+    }))
+}
+
+/// Returns once the policy is in force.
+pub(crate) async fn until_denied(bed: &Bed) -> Result<()> {
+    bed.eventually("the policy to be in force", async || {
+        let try_it = [
+            "-n",
+            NAMESPACE,
+            "annotate",
+            "daemonset",
+            PROXY,
+            "tried=1",
+            "--overwrite",
+            "--dry-run=server",
+        ];
+        Ok(bed.kubectl(&try_it).is_err().then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_admission_refuses_of_the_proxy_is_not_applied_to_the_controller() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let generation = async || -> Result<_> {
+        Ok(bed
+            .controller()
+            .await?
+            .context("no Deployment")?
+            .metadata
+            .generation)
+    };
+    let before = generation().await?;
+    deny_daemon_sets(&bed, "not on a Friday")?;
+    until_denied(&bed).await?;
+    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
+    until_failure(&bed, "ApplyFailed").await?;
+    age(&bed, "failures").await?;
+    let config = bed.eventually("the refusal to be told", async || {
+        let config = bed.config().await?;
+        Ok(conditions(&config)
+            .contains(&"Degraded=True/ApplyFailed".to_owned())
+            .then_some(config))
+    });
+    let told = message(&config.await?, "Degraded");
+    assert!(told.contains("not on a Friday") && told.contains(PROXY), "{told}");
+    assert_eq!(generation().await?, before, "the controller was changed");
+    bed.kubectl(&["delete", "validatingadmissionpolicybinding", "deny"])?;
+    bed.until_installed().await?;
+    assert_ne!(generation().await?, before);
+    Ok(())
+}
+
+/// A newer release knows more values, and was taken back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_value_of_tomorrow_is_told_and_the_configuration_can_still_go() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let before = bed.proxy().await?.context("no DaemonSet")?.metadata.generation;
+    let known =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/proxy/properties/backend/enum/-";
+    let widen = json!([{ "op": "add", "path": known, "value": "Later" }]);
+    let crd = "multusserviceconfigs.multusservice.cni.cncf.io";
+    bed.kubectl(&["patch", "crd", crd, "--type=json", "-p", &widen.to_string()])?;
+    let patch = json!({ "spec": { "proxy": { "backend": "Later" } } }).to_string();
+    bed.eventually("the wider CRD to be in force", async || {
+        Ok(bed
+            .kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", &patch])
+            .ok())
+    })
+    .await?;
+    bed.eventually("the value to be told", async || {
+        let told = bed.kubectl(&[
+            "get",
+            "msc",
+            CONFIG_NAME,
+            "-o",
+            "jsonpath={.status.conditions[?(@.type=='Degraded')].message}",
+        ])?;
+        ensure!(told.contains("Later"), "told: {told}");
+        Ok(Some(()))
+    })
+    .await?;
+    let shown = bed.kubectl(&[
+        "get",
+        "msc",
+        CONFIG_NAME,
+        "-o",
+        "jsonpath={.status.conditions[*].reason}",
+    ])?;
+    ensure!(shown.contains("InvalidConfig"), "{shown}");
+    assert_eq!(
+        bed.proxy().await?.context("no DaemonSet")?.metadata.generation,
+        before
+    );
+    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
+    assert!(bed.proxy().await?.is_none());
     Ok(())
 }

@@ -31,7 +31,7 @@ fn controller(available: i32, finished: bool) -> Value {
         "metadata": { "name": "multus-service-controller", "generation": 5, "labels": { VERSION_LABEL: VERSION } },
         "spec": { "replicas": 2, "selector": {}, "template": {} },
         "status": {
-            "observedGeneration": 5, "replicas": 2, "availableReplicas": available,
+            "observedGeneration": 5, "replicas": 2, "updatedReplicas": 2, "availableReplicas": available,
             "conditions": [{ "type": "Progressing", "status": "True", "reason": reason }],
         },
     })
@@ -489,6 +489,7 @@ fn what_waits_for_a_person_does_not_hang() {
             "Degraded=False/AsExpected"
         ]
     );
+    assert_eq!(short(&later)[3], "Upgradeable=True/AsExpected");
 }
 
 #[test]
@@ -577,4 +578,81 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
         versions(&tell(Some(&old), &INSTALL, &healthy(), None, at(0)))[2],
         VERSION
     );
+}
+
+/// The ReplicaSet of the version before is still there, and with it the condition that it had rolled out.
+#[test]
+fn a_roll_back_is_not_done_before_its_replicas_are_there() {
+    let mut back = healthy();
+    let status = back.deployments[0].status.as_mut().unwrap();
+    status.updated_replicas = Some(1);
+    let told = tell(Some(&settled()), &INSTALL, &back, None, at(1));
+    assert_eq!(short(&told)[1], "Progressing=True/DeployingController");
+    back.deployments[0].status.as_mut().unwrap().updated_replicas = None;
+    let told = tell(Some(&settled()), &INSTALL, &back, None, at(1));
+    assert_eq!(short(&told)[1], "Progressing=True/DeployingController");
+}
+
+#[rstest]
+#[case::up("0.0.9", "Upgrading")]
+#[case::up_from_a_candidate("0.1.0-rc.1", "Upgrading")]
+#[case::down("0.10.0", "Downgrading")]
+fn another_version_is_told_with_its_direction(#[case] from: &str, #[case] want: &str) {
+    let mut before = settled();
+    before.observed_version = Some(from.to_owned());
+    let rolling = live(controller(1, false), proxy((7, 2, 2, 2, 2)));
+    let told = tell(Some(&before), &INSTALL, &rolling, None, at(1));
+    let progressing = &told.conditions[1];
+    assert_eq!(progressing.reason, want);
+    assert!(
+        progressing
+            .message
+            .starts_with(&format!("From {from} to {VERSION}: Deploying")),
+        "{}",
+        progressing.message
+    );
+}
+
+/// Its clock is in the status from its first turn to its end, whatever it waits for meanwhile, and it does not "hang".
+#[test]
+fn a_removal_has_one_clock() {
+    let waiting = |nodes: &[&str]| {
+        Ok(Intent::Remove(Removal::CleanNodes {
+            since: at(0),
+            waiting: nodes.iter().map(|&node| node.to_owned()).collect(),
+        }))
+    };
+    let first = tell(Some(&settled()), &waiting(&["a", "b"]), &healthy(), None, at(0));
+    let later = tell(
+        Some(&first),
+        &waiting(&["b"]),
+        &healthy(),
+        Some("refused"),
+        at(900),
+    );
+    let clock = later.rollout.unwrap();
+    assert_eq!(
+        (clock.progress.as_str(), clock.last_progress_time.0),
+        (removal::PROGRESS, at(0))
+    );
+    assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
+    let done = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
+    assert_eq!(
+        tell(Some(&first), &done, &Operands::default(), None, at(901)).rollout,
+        None
+    );
+}
+
+#[test]
+fn a_clean_up_that_cannot_run_is_named() {
+    let mut pod = serde_json::to_value(crash_looping_proxy()).unwrap();
+    pod["metadata"]["annotations"] = json!({ removal::CLEANUP_ANNOTATION: "then" });
+    let removal = Ok(Intent::Remove(Removal::CleanNodes {
+        since: at(0),
+        waiting: vec!["b".to_owned()],
+    }));
+    let seen = |seconds| observed(vec![serde_json::from_value(pod.clone()).unwrap()], seconds);
+    let first = tell_of(Some(&settled()), &removal, &healthy(), None, seen(0));
+    let later = tell_of(Some(&first), &removal, &healthy(), None, seen(120));
+    assert_eq!(short(&later)[2], "Degraded=True/CleanUpCrashLooping");
 }

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 /// What turns `from` into `to`.
-pub(super) fn patch(from: &Value, to: &Value) -> Value {
+pub(crate) fn patch(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else {
         return to.clone();
     };
