@@ -1,6 +1,6 @@
 //! How soon pods have rules: from the logs of the API server, the container runtimes and the proxies, which share a clock.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use api::names::{NAMESPACE, PROXY};
 use chrono::{DateTime, Utc};
 use e2e::cluster;
@@ -11,8 +11,9 @@ use std::time::Duration;
 /// When something first happened to pods, by `namespace/name`.
 type Times = BTreeMap<String, DateTime<Utc>>;
 
-/// What was measured of pods whose names begin with `prefix`; printed, for it depends on the machine.
-pub(crate) fn report(prefix: &str) -> Result<()> {
+/// What was measured of pods whose names begin with `prefix`; printed, for it depends on the machine. An error if it is of fewer than
+/// `least`: then a log does not say any more what is looked for in it.
+pub(crate) fn report(prefix: &str, least: usize) -> Result<()> {
     let synced = synced()?;
     let of = |name: &str| name.starts_with(prefix);
     for (what, from) in [("annotation", annotated()?), ("sandbox READY", ready())] {
@@ -23,6 +24,11 @@ pub(crate) fn report(prefix: &str) -> Result<()> {
             .map(|(from, to)| (to - from).to_std().unwrap_or_default())
             .collect();
         took.sort_unstable();
+        ensure!(
+            took.len() >= least,
+            "{what} to rules: the logs tell it of {} pods, not of {least}",
+            took.len()
+        );
         let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len().saturating_sub(1)));
         println!(
             "{what} to rules, {} pods: median {:?}, p99 {:?}",
