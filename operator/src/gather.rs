@@ -175,7 +175,20 @@ pub fn pod_selector() -> String {
 /// From the API server's memory: nodes report every few seconds, and asking its disk for all of them in each turn would be dear.
 async fn nodes(client: &Client) -> kube::Result<Vec<Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
-    Ok(nodes.list(&ListParams::default().match_any()).await?.items)
+    let mut nodes = nodes.list(&ListParams::default().match_any()).await?.items;
+    nodes.iter_mut().for_each(trim);
+    Ok(nodes)
+}
+
+/// What a node says most about is of no interest here: images it has, who wrote what.
+fn trim(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    node.metadata.annotations = None;
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.volumes_attached = None;
+        status.volumes_in_use = None;
+    }
 }
 
 fn lacks_pods(proxy: &DaemonSet) -> bool {

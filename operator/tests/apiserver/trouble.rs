@@ -137,7 +137,7 @@ async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades() -> Result<()> {
-    let bed = Bed::installed().await?;
+    let mut bed = Bed::installed().await?;
     bed.nodes.set_holding(true);
     bed.set_spec(json!({ "proxy": { "backend": "IPTables" } }))
         .await?;
@@ -152,6 +152,12 @@ async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades()
         Ok((told == "Updating proxies: 1 of 2 nodes done").then_some(()))
     })
     .await?;
+    // A restart in the middle finds the roll-out where it was, and says nothing new.
+    let before = bed.config().await?.status;
+    bed.stop_operator().await?;
+    bed.start_operator(true).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(bed.config().await?.status, before);
     age(&bed, "rollout").await?;
     let config = bed
         .until_conditions(&["Degraded=True/RolloutHung", "Upgradeable=True/AsExpected"])
@@ -439,5 +445,25 @@ async fn a_value_of_tomorrow_is_told_and_the_configuration_can_still_go() -> Res
     );
     bed.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
     assert!(bed.proxy().await?.is_none());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_node_that_joins_is_served_and_is_no_progress() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let before = bed.config().await?.status.context("no status")?.conditions;
+    bed.apply(&json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-c", "labels": { "kubernetes.io/os": "linux" } },
+    }))?;
+    bed.eventually("the new node to have its proxy", async || {
+        let proxy = bed.config().await?.status.and_then(|status| status.proxy);
+        Ok(proxy.filter(|proxy| (proxy.desired, proxy.available) == (3, 3)))
+    })
+    .await?;
+    assert_eq!(
+        bed.config().await?.status.context("no status")?.conditions,
+        before
+    );
     Ok(())
 }
