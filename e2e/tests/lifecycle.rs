@@ -9,6 +9,8 @@ mod discovery;
 mod endpoints;
 #[path = "lifecycle/hanging.rs"]
 mod hanging;
+#[path = "lifecycle/operator.rs"]
+mod operator;
 #[path = "lifecycle/privileges.rs"]
 mod privileges;
 #[path = "lifecycle/proxy.rs"]
@@ -232,4 +234,32 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
     println!("{report}");
     ensure!(report.attempts > 1000, "{report}");
     report.ensure_unnoticed()
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn j_a_change_is_made_although_the_operator_is_killed_meanwhile() -> Result<()> {
+    installed()?;
+    operator::a_change_survives_its_death()
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn k_an_image_that_cannot_be_had_is_named_with_its_node() -> Result<()> {
+    installed()?;
+    operator::a_bad_image_is_named_and_mended()
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn l_a_node_that_leaves_the_placement_is_cleaned() -> Result<()> {
+    installed()?;
+    operator::a_node_that_leaves_is_cleaned(&scenario::client()?)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn m_a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Result<()> {
+    let narrator = installed()?;
+    operator::a_deletion_waits_for_the_operator(narrator, &scenario::client()?)
 }

@@ -1,0 +1,160 @@
+//! The operator on real nodes: what it is told reaches containers and kernels, whoever is killed meanwhile.
+
+use anyhow::{Context as _, Result, ensure};
+use api::names::{NAMESPACE, OPERATOR, PROXY};
+use e2e::demo::install;
+use e2e::demo::narrator::Narrator;
+use e2e::demo::scenario::Attached;
+use e2e::{cluster, wait};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_mins(4);
+
+fn get(args: &[&str]) -> Result<Value> {
+    let all = [args, &["-o", "json"]].concat();
+    Ok(serde_json::from_str(&cluster::kubectl(&all)?)?)
+}
+
+fn config() -> Result<Value> {
+    get(&["get", "msc", "cluster"])
+}
+
+fn condition<'a>(config: &'a Value, type_: &str) -> Option<&'a Value> {
+    let mut conditions = config["status"]["conditions"].as_array()?.iter();
+    conditions.find(|condition| condition["type"] == type_)
+}
+
+fn set_spec(spec: &Value) -> Result<()> {
+    let patch = json!({ "spec": spec }).to_string();
+    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
+    Ok(())
+}
+
+/// Waits until what the configuration says is in effect.
+pub(crate) fn until_settled() -> Result<()> {
+    wait::until(PATIENCE, "the configuration to be in effect", || {
+        let config = config()?;
+        let is = |type_: &str, status: &str| {
+            condition(&config, type_).is_some_and(|condition| condition["status"] == status)
+        };
+        Ok(
+            config["status"]["observedGeneration"] == config["metadata"]["generation"]
+                && is("Available", "True")
+                && is("Progressing", "False")
+                && is("Degraded", "False"),
+        )
+    })
+}
+
+/// Without a moment to end: what the node does when its memory is short.
+pub(crate) fn kill() -> Result<()> {
+    let operator = format!("app.kubernetes.io/name={OPERATOR}");
+    let now = ["--force", "--grace-period=0"];
+    cluster::kubectl(&[&["-n", NAMESPACE, "delete", "pods", "-l", &operator], &now[..]].concat())?;
+    Ok(())
+}
+
+/// Lines of routes and rules of ours in the pod's namespace.
+fn rules(pod: &Attached) -> Result<usize> {
+    let netns = cluster::netns(&pod.node, pod.cluster_address)?;
+    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
+    let state = cluster::node_exec(
+        &pod.node,
+        &["nsenter", &format!("--net={netns}"), "sh", "-c", look],
+    )?;
+    let ours = |line: &&str| {
+        ["proto 77", "MSP-", "multus-proxy"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    Ok(state.lines().filter(ours).count())
+}
+
+fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
+    wait::until(
+        PATIENCE,
+        &format!("rules in the pod to be there: {wanted}"),
+        || Ok((rules(pod)? > 0) == wanted),
+    )
+}
+
+/// Killed in the middle of a change, it ends the change.
+pub(crate) fn a_change_survives_its_death() -> Result<()> {
+    for backend in ["IPTables", "Auto"] {
+        set_spec(&json!({ "proxy": { "backend": backend } }))?;
+        kill()?;
+        until_settled()?;
+        let proxy = get(&["-n", NAMESPACE, "get", "daemonset", PROXY])?;
+        let args = proxy["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+        ensure!(args.contains(&format!("--backend={backend}")), "{args}");
+    }
+    Ok(())
+}
+
+/// An image that no node can get: the node is named, and what comes after mends it.
+pub(crate) fn a_bad_image_is_named_and_mended() -> Result<()> {
+    set_spec(&json!({ "proxy": { "image": "registry.invalid/proxy:none" } }))?;
+    wait::until(PATIENCE, "the node without an image to be named", || {
+        let config = config()?;
+        let unhealthy = config.pointer("/status/proxy/unhealthyNodes/0");
+        let Some(unhealthy) = unhealthy else {
+            return Ok(false);
+        };
+        let named = unhealthy["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("node"));
+        let reason = unhealthy["reason"].as_str().unwrap_or_default();
+        Ok(named && ["ErrImagePull", "ImagePullBackOff"].contains(&reason))
+    })?;
+    let config = config()?;
+    let progressing = condition(&config, "Progressing").context("no Progressing")?;
+    ensure!(
+        progressing["status"] == "True",
+        "a roll-out that cannot end is said to have ended: {progressing}"
+    );
+    set_spec(&json!({ "proxy": { "image": null } }))?;
+    until_settled()
+}
+
+/// A node that leaves the placement is cleaned in the kernel; one that comes back is served.
+pub(crate) fn a_node_that_leaves_is_cleaned(client: &Attached) -> Result<()> {
+    let other = if client.node == "node1" { "node2" } else { "node1" };
+    until_rules(client, true)?;
+    set_spec(&json!({ "proxy": { "nodeSelector": { "kubernetes.io/hostname": other } } }))?;
+    kill()?;
+    wait::until(PATIENCE, "the label of the node to go", || {
+        let node = get(&["get", "node", &client.node])?;
+        Ok(node["metadata"]["labels"].get(api::names::RULES_LABEL).is_none())
+    })?;
+    ensure!(rules(client)? == 0, "the node is said to be clean and is not");
+    set_spec(&json!({ "proxy": { "nodeSelector": null } }))?;
+    until_settled()?;
+    until_rules(client, true)
+}
+
+/// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go.
+pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &Attached) -> Result<()> {
+    let operator = format!("deployment/{OPERATOR}");
+    let scale = |replicas: &str| {
+        cluster::kubectl(&[
+            "-n",
+            NAMESPACE,
+            "scale",
+            &operator,
+            &format!("--replicas={replicas}"),
+        ])
+    };
+    scale("0")?;
+    cluster::kubectl(&["delete", "msc", "cluster", "--wait=false"])?;
+    ensure!(rules(client)? > 0, "somebody cleaned");
+    scale("1")?;
+    let began = Instant::now();
+    wait::until(PATIENCE, "the configuration to go", || {
+        Ok(cluster::kubectl(&["get", "msc", "-o", "name"])?.is_empty())
+    })?;
+    println!("removed {:.1?} after the operator came back", began.elapsed());
+    ensure!(rules(client)? == 0, "rules are left");
+    install::config(narrator)?;
+    until_rules(client, true)
+}
