@@ -6,7 +6,7 @@
 use super::bed::{Bed, Pod, address};
 use super::case::{Kind, for_every_backend};
 use super::cluster::{Endpoint, Service};
-use super::probe::{Outcome, Server, ask};
+use super::probe::{Outcome, Server, ask, question};
 use super::scene::CLIENT;
 use super::sctp;
 use proptest::prelude::*;
@@ -340,27 +340,27 @@ impl Judge {
         let Verdict::Translate { source, .. } = verdict else {
             return self.ask_for_nothing(verdict, vip, port);
         };
-        let outcome = self
+        let asked = self
             .client
-            .run(|| ask(port.protocol, SocketAddr::new(vip, port.number)));
-        let Outcome::Answered(host, seen) = outcome else {
-            panic!("{vip} {port:?}: trace says {verdict:?}, the kernel {outcome:?}");
-        };
+            .run(|| question(port.protocol, SocketAddr::new(vip, port.number)));
+        let answer = asked
+            .unwrap_or_else(|error| panic!("{vip} {port:?}: trace says {verdict:?}, the kernel {error}"));
         let network = if source.interface == "net2" { 2 } else { 1 };
-        let host = if network == 2 { host + ON_NETWORK_2 } else { host };
-        // Endpoints of one port differ in their address alone.
-        let answered = may
-            .iter()
-            .find(|endpoint| endpoint.ip() == address(network, Family::of(vip), host));
+        let host = if network == 2 {
+            answer.host + ON_NETWORK_2
+        } else {
+            answer.host
+        };
+        let answered = SocketAddr::new(address(network, Family::of(vip), host), answer.port);
         assert_eq!(
-            seen, source.address,
+            answer.seen, source.address,
             "{vip} {port:?}: the source is another one than trace says"
         );
         assert!(
-            answered.is_some(),
-            "{vip} {port:?}: host {host} answered, trace says {may:?}"
+            may.contains(&answered),
+            "{vip} {port:?}: {answered} answered, trace says {may:?}"
         );
-        answered.copied()
+        Some(answered)
     }
 
     fn ask_for_nothing(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {

@@ -8,11 +8,14 @@ use super::scene::Scene;
 use super::wire::Capture;
 use rules::Family;
 use rules::Protocol::{self, Tcp, Udp};
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 for_every_backend_and_family![
     traffic_forwarded_through_a_pod_is_served,
     traffic_forwarded_through_a_pod_is_refused_at_once_and_leaks_nothing,
+    each_client_behind_a_pod_stays_with_an_endpoint_of_its_own,
 ];
 
 /// A namespace that has nothing but a link to the client, which masquerades it.
@@ -89,4 +92,36 @@ fn traffic_forwarded_through_a_pod_is_refused_at_once_and_leaks_nothing(case: Ca
         assert!(refused.iter().all(Outcome::is_refused), "{refused:?}");
         assert_eq!(capture.naming(service.vip(case.family)), Vec::<Vec<u8>>::new());
     }
+}
+
+/// With session affinity a client is a source address, not the pod it comes through.
+fn each_client_behind_a_pod_stays_with_an_endpoint_of_its_own(case: Case) {
+    let mut scene = Scene::new(case, &[2, 3, 4]);
+    let nested = nest(&mut scene);
+    let mut sticky = Service::new("sticky", 10).ready(&[2, 3, 4]);
+    sticky.spec = json!({"sessionAffinity": "ClientIP"});
+    scene.sync_to(&[&sticky]);
+    let at = scene.at(&sticky, 80);
+    let mut met = BTreeSet::new();
+    // Twelve clients of one endpoint are a matter of 1 in 100,000.
+    for n in 10..22 {
+        let (address, length) = match case.family {
+            Family::V4 => (format!("192.168.50.{n}"), 24),
+            Family::V6 => (format!("fd00:50::{n}"), 64),
+        };
+        let nodad = if case.family == Family::V6 { " nodad" } else { "" };
+        nested.sh(&format!(
+            "ip addr flush dev up0; ip addr add {address}/{length} dev up0{nodad}"
+        ));
+        let via = if case.family == Family::V4 {
+            "192.168.50.1"
+        } else {
+            "fd00:50::1"
+        };
+        nested.sh(&format!("ip route replace default via {via}"));
+        let outcomes = outcomes(&nested, Tcp, at);
+        assert_eq!(outcomes.len(), 1, "{address}: {outcomes:?}");
+        met.insert(outcomes[0].host());
+    }
+    assert!(met.len() > 1, "{met:?}");
 }
