@@ -10,13 +10,52 @@ use proxy::netns::Netns;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// By variant, pods and Services: the median of the original's model.
-type Yardstick = BTreeMap<(&'static str, usize, usize), Duration>;
+/// By variant, pods and Services: the original's model.
+type Yardstick = BTreeMap<(&'static str, usize, usize), Modelled>;
+
+/// What the model takes.
+#[derive(Clone, Copy)]
+struct Modelled {
+    fill: Duration,
+    median: Duration,
+    /// Not measured but multiplied: the original goes from pod to pod.
+    is_extrapolated: bool,
+}
+
+impl Modelled {
+    fn times(self, pods: usize, than: usize) -> Self {
+        let of = |time: Duration| {
+            time.mul_f64(f64::from(u32::try_from(pods).unwrap()) / f64::from(u32::try_from(than).unwrap()))
+        };
+        Self {
+            fill: of(self.fill),
+            median: of(self.median),
+            is_extrapolated: true,
+        }
+    }
+
+    fn ratio(self, of: impl Fn(Self) -> Duration, one: Duration) -> String {
+        let mark = if self.is_extrapolated { "~" } else { "" };
+        format!("{mark}{}", ratio(of(self), one))
+    }
+}
+
+/// Of the same run; for more pods than were afforded, extrapolated from the most that were.
+fn modelled(yardstick: &Yardstick, variant: &'static str, pods: usize, services: usize) -> Option<Modelled> {
+    let measured = yardstick.range((variant, 0, 0)..=(variant, pods, usize::MAX));
+    let same = measured.rev().find(|((_, _, of), _)| *of == services);
+    let ((_, most, _), found) = same?;
+    Some(if *most == pods {
+        *found
+    } else {
+        found.times(pods, *most)
+    })
+}
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
     let yardstick = originals(options, report);
     report.table(
-        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the original takes, by medians.",
+        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the original takes, by medians; `~`: measured in fewer pods and multiplied, for it goes from pod to pod.",
         &["backend", "pods", "Services", "min", "median", "p99", "× legacy", "× nft"],
     );
     let mut fills = Vec::new();
@@ -25,9 +64,10 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
             if options.affords(kind, usize::from(pods), services) {
                 let (times, fill) = changes(options, kind, pods, services);
                 let than = |variant| {
-                    yardstick
-                        .get(&(variant, usize::from(pods), services))
-                        .map_or_else(String::new, |original| ratio(*original, times.median()))
+                    let original = modelled(&yardstick, variant, usize::from(pods), services);
+                    original.map_or_else(String::new, |original| {
+                        original.ratio(|of| of.median, times.median())
+                    })
                 };
                 report.row([
                     kind.backend().name().to_owned(),
@@ -44,15 +84,21 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         }
     }
     report.table(
-        "**Cold fill**: everything of empty pods, routes included, once.",
-        &["backend", "pods", "Services", "took"],
+        "**Cold fill**: everything of empty pods, routes included, once. `×` as above; the model has no routes.",
+        &["backend", "pods", "Services", "took", "× legacy", "× nft"],
     );
     for (kind, pods, services, fill) in fills {
+        let than = |variant| {
+            let original = modelled(&yardstick, variant, usize::from(pods), services);
+            original.map_or_else(String::new, |original| original.ratio(|of| of.fill, fill))
+        };
         report.row([
             kind.backend().name().to_owned(),
             pods.to_string(),
             services.to_string(),
             show(fill),
+            than("legacy"),
+            than("nft"),
         ]);
     }
 }
@@ -113,7 +159,8 @@ fn originals(options: &Options, report: &mut Report) -> Yardstick {
             }
             let mut bed = Bed::new();
             let pods: Vec<Netns> = (2..=pods + 1).map(|host| bed.pod(host).open()).collect();
-            let times = Times::of(Original { variant }.events(&pods, services, 3));
+            let (fill, events) = Original { variant }.events(&pods, services, 3);
+            let times = Times::of(events);
             report.row([
                 variant.to_owned(),
                 pods.len().to_string(),
@@ -121,7 +168,12 @@ fn originals(options: &Options, report: &mut Report) -> Yardstick {
                 show(times.min()),
                 show(times.median()),
             ]);
-            yardstick.insert((variant, pods.len(), services), times.median());
+            let modelled = Modelled {
+                fill,
+                median: times.median(),
+                is_extrapolated: false,
+            };
+            yardstick.insert((variant, pods.len(), services), modelled);
         }
     }
     yardstick

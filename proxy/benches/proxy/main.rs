@@ -45,10 +45,6 @@ struct Options {
     #[arg(long, default_value_t = 10_000)]
     iptables_up_to: usize,
 
-    /// The same with nftables
-    #[arg(long, default_value_t = 100_000)]
-    nftables_up_to: usize,
-
     /// Changes measured in each case; a tenth of it, at least 3, where one takes long
     #[arg(long, default_value_t = 100)]
     changes: usize,
