@@ -6,7 +6,7 @@ use crate::netlink::Netlink;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rules::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,6 +19,15 @@ pub(crate) struct Addresses {
     interfaces: BTreeMap<String, u32>,
     /// Subnets that an interface's addresses put on its link.
     on_link: BTreeSet<(u32, IpNet)>,
+    /// Interfaces on another one, and which.
+    parents: BTreeMap<u32, Parent>,
+}
+
+/// What a macvlan or ipvlan interface is on.
+#[derive(Clone, Copy, Debug)]
+struct Parent {
+    index: u32,
+    is_in_another_namespace: bool,
 }
 
 impl Addresses {
@@ -29,6 +38,8 @@ impl Addresses {
             if let RouteNetlinkMessage::NewLink(link) = message {
                 read.interfaces
                     .extend(name(&link).map(|name| (name, link.header.index)));
+                read.parents
+                    .extend(parent(&link).map(|parent| (link.header.index, parent)));
             }
         }
         for message in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
@@ -64,6 +75,33 @@ impl Addresses {
         on_link.all(|(other, _)| *other == index).then_some(*found)
     }
 
+    /// The interface of another namespace, the node's, that an interface is on.
+    pub(crate) fn parent_elsewhere(&self, interface: &str) -> Option<u32> {
+        let parent = self.parents.get(&self.index(interface)?)?;
+        parent.is_in_another_namespace.then_some(parent.index)
+    }
+
+    /// The interfaces of this namespace that others of it are on.
+    pub(crate) fn parents_here(&self) -> BTreeSet<u32> {
+        let here = self
+            .parents
+            .values()
+            .filter(|parent| !parent.is_in_another_namespace);
+        here.map(|parent| parent.index).collect()
+    }
+
+    /// The addresses of an interface that can be used.
+    pub(crate) fn of(&self, interface: &str) -> Vec<IpAddr> {
+        let index = self.index(interface);
+        let held = self.held.iter().filter(|(of, _)| Some(*of) == index);
+        held.map(|(_, address)| *address).collect()
+    }
+
+    /// Every interface.
+    pub(crate) fn interfaces(&self) -> BTreeMap<String, u32> {
+        self.interfaces.clone()
+    }
+
     /// The index of an interface.
     pub(crate) fn index(&self, interface: &str) -> Option<u32> {
         self.interfaces.get(interface).copied()
@@ -74,6 +112,27 @@ fn name(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
+    })
+}
+
+fn parent(link: &LinkMessage) -> Option<Parent> {
+    let (mut index, mut is_child, mut is_in_another_namespace) = (None, false, false);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Link(parent) => index = Some(*parent),
+            LinkAttribute::LinkNetNsId(_) => is_in_another_namespace = true,
+            LinkAttribute::LinkInfo(infos) => {
+                is_child = infos.iter().any(|info| {
+                    use InfoKind::{IpVlan, IpVtap, MacVlan, MacVtap};
+                    matches!(info, LinkInfo::Kind(MacVlan | MacVtap | IpVlan | IpVtap))
+                });
+            }
+            _ => {}
+        }
+    }
+    index.filter(|_| is_child).map(|index| Parent {
+        index,
+        is_in_another_namespace,
     })
 }
 

@@ -8,11 +8,12 @@ use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
 use crate::netlink::Netlink;
 use crate::routes::Routes;
-use crate::{conntrack, original, reach, routes};
+use crate::{conntrack, netns, original, reach, routes};
+use api::NetworkRef;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rules::{Delta, Dump, PodRules, Source, Unreachable};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -39,6 +40,8 @@ pub struct Applied {
     pub absent: Vec<Source>,
     /// VIPs to which the pod has a route of its own, which was left alone.
     pub foreign_routes: BTreeSet<IpAddr>,
+    /// Interfaces of the node that those on a network are on, if they are macvlan or ipvlan interfaces.
+    pub parents: BTreeMap<NetworkRef, u32>,
     /// Endpoints that the namespace has no way to by the interface of their network: they get no flows.
     pub unreachable: BTreeSet<Unreachable>,
     /// Why conntrack entries could not be deleted, or not all; flows may go on to removed endpoints.
@@ -114,13 +117,21 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     }
     if is_unknown {
         backend.replace_others()?;
-        original::remove()?;
+        // It wrote into pods only.
+        if !netns::is_home() {
+            original::remove()?;
+        }
     }
     let written = refuses || translates || !delta.release.is_empty();
     let conntrack = conntrack::forget(&delta.flows, &delta.refuse)
         .err()
         .map(|error| error.to_string());
+    let parents = wanted.rules.networks.iter().filter_map(|(network, attached)| {
+        let source = attached.ipv4.as_ref().or(attached.ipv6.as_ref())?;
+        Some((network.clone(), addresses.parent_elsewhere(&source.interface)?))
+    });
     Ok(Applied {
+        parents: parents.collect(),
         rules: rules.clone(),
         written,
         absent,
@@ -144,7 +155,7 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
         backend.remove_translation()?;
     }
     let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
-    Routes::read(&mut netlink)?.remove_others(&mut netlink, &std::collections::BTreeMap::new())?;
+    Routes::read(&mut netlink)?.remove_others(&mut netlink, &BTreeMap::new())?;
     for backend in backends {
         backend.remove_refusal()?;
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::condition::OwnPod;
+use crate::host::HostNetwork;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
@@ -52,6 +53,11 @@ pub struct Args {
     /// The cluster's ClusterIP ranges, in which no endpoint can be [default: those of its ServiceCIDR objects]
     #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
     pub service_cidrs: Vec<IpNet>,
+
+    /// A network, as NAMESPACE/NAME, whose Services are served to the node and its host-network pods by this interface of the node; may be
+    /// repeated
+    #[arg(long = "host-network", value_name = "NETWORK=INTERFACE")]
+    pub host_networks: Vec<HostNetwork>,
 
     /// What to do instead of serving
     #[command(subcommand)]

@@ -78,6 +78,11 @@ pub trait Backend: Send + Sync {
         true
     }
 
+    /// Whether it may write into the node's own namespace, where other programs write at the same time.
+    fn works_on_the_node(&self) -> bool {
+        true
+    }
+
     /// Whether anything of this backend's is there; a cheap look, which starts no program when there is not.
     fn is_present(&self) -> Result<bool, Error>;
 

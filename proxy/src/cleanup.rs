@@ -1,10 +1,11 @@
-//! Clean-up: nothing of ours in any pod of this node.
+//! Clean-up: nothing of ours in any pod of this node, nor on the node itself.
 //!
 //! Writes: removes our tables, chains, jumps and routes in every ready sandbox the container runtime knows, whichever backend put them
 //! there. Needs no API server: it also works by hand on a node that is being taken out of use.
 
 use crate::apply::{self, remove};
 use crate::backend::choice;
+use crate::index::HOST_UID;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, SandboxSource};
 use futures::{StreamExt, stream};
@@ -61,9 +62,10 @@ impl Error {
     }
 }
 
-/// Cleans every pod of this node once.
+/// Cleans every pod of this node, and the node, once.
 pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::Error> {
-    let ids = sandboxes.ready().await?;
+    let mut ids = sandboxes.ready().await?;
+    ids.insert(HOST_UID.to_owned());
     let cleaned = stream::iter(ids).map(|id| async move {
         let mut cleaned = clean(sandboxes, &id).await;
         if cleaned.as_ref().is_err_and(Error::may_be_absence) {
@@ -93,7 +95,13 @@ pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::
 }
 
 async fn clean(sandboxes: &dyn SandboxSource, id: &str) -> Result<(), Error> {
-    let netns = Netns::open(&sandboxes.netns(id).await?)?;
+    if id == HOST_UID {
+        return clean_in(Netns::home()?).await;
+    }
+    clean_in(Netns::open(&sandboxes.netns(id).await?)?).await
+}
+
+async fn clean_in(netns: Netns) -> Result<(), Error> {
     let done = netns.spawn(|| {
         let backends = choice::all();
         remove(&backends.iter().map(AsRef::as_ref).collect::<Vec<_>>())

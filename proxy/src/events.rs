@@ -39,6 +39,12 @@ pub fn malformed(pod: &LocalPod) -> Option<Notice> {
     said("MalformedNetworkStatus", std::slice::from_ref(why))
 }
 
+/// What there is to tell about a pod into which nothing was ever written. Pure.
+pub fn nothing_written(pod: &LocalPod, shortcomings: &BTreeSet<Shortcoming>) -> Option<Notice> {
+    let notes: Vec<String> = shortcomings.iter().map(ToString::to_string).collect();
+    malformed(pod).or_else(|| said("ServiceRulesIncomplete", &notes))
+}
+
 /// What there is to tell about an attempt. Pure. `patience_is_over`: it failed for so long that it is not how pods start.
 pub fn notice(
     pod: &LocalPod,
@@ -129,6 +135,10 @@ impl Notices {
     /// Queues a notice for a pod; says whether there was room.
     pub fn send(&self, pod: &LocalPod, notice: Notice) -> bool {
         warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
+        if pod.is_host {
+            // Nothing to hang it on; the condition of the own Pod says it.
+            return;
+        }
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),

@@ -7,6 +7,7 @@ mod bypass;
 mod network;
 mod pod;
 
+pub(crate) use pod::HOST_UID;
 pub use pod::{LocalPod, NodePod};
 
 use api::NetworkRef;
@@ -171,7 +172,7 @@ impl Index {
             .pods
             .keys()
             .chain(self.originals.keys())
-            .filter(|uid| !listed.contains(*uid))
+            .filter(|uid| !listed.contains(*uid) && *uid != HOST_UID)
             .cloned()
             .collect();
         for uid in &gone {

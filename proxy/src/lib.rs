@@ -20,6 +20,7 @@ mod conntrack;
 #[cfg(test)]
 mod documented_tests;
 pub mod events;
+pub mod host;
 pub mod index;
 pub mod metrics;
 mod netlink;

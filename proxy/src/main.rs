@@ -42,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
                 own_pod: args.own_pod(),
                 runtime,
                 backend: args.backend,
+                host_networks: args.host_networks.clone(),
             };
             let work = |process| serve(process, how, metrics, questions);
             let run = process::run_with_routes(IDENTITY, &args.process, registry, routes, work);

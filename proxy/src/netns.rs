@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 /// Where a process finds the namespace it runs in.
 const OWN: &str = "/proc/self/ns/net";
 
-/// An open network namespace that is not our own. It stays alive while this is held.
+/// An open network namespace. It stays alive while this is held.
 #[derive(Debug)]
 pub struct Netns(File);
 
@@ -74,6 +74,15 @@ impl Netns {
         Ok(Self(file))
     }
 
+    /// The namespace of this process, which is the node's: for its own clients, on purpose, and nothing else.
+    pub fn home() -> Result<Self, Error> {
+        let failed = |source| Error::Open {
+            path: PathBuf::from(OWN),
+            source,
+        };
+        File::open(OWN).map(Self).map_err(failed)
+    }
+
     /// Starts `work` on a fresh thread in this namespace; the receiver gets its result.
     pub fn spawn<T: Send + 'static>(
         self,
@@ -119,6 +128,16 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Whether the calling thread works in the namespace of this process.
+pub fn is_home() -> bool {
+    let inode = |path: &str| {
+        std::fs::metadata(path)
+            .map(|found| (found.dev(), found.ino()))
+            .ok()
+    };
+    inode("/proc/thread-self/ns/net") == inode(OWN)
 }
 
 /// Starts a thread that outlives the work of the caller, in the namespace of this process. A thread begins in the namespace of the one

@@ -6,6 +6,7 @@ use crate::args::BackendChoice;
 use crate::backend::choice::choose;
 use crate::cleanup::cleanup;
 use crate::condition::{self, OwnPod, Verdict};
+use crate::host::{self, HostNetwork};
 use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
 use crate::sandbox::cri::Cri;
@@ -14,6 +15,7 @@ use crate::sync::{Context, Telling};
 use crate::watches::ServiceCidrs;
 use crate::{events, sync, watches};
 use api::rules_applied::Reason;
+use futures::stream;
 use process::{Health, Process};
 use rules::Settings;
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct Serving<'a> {
     pub runtime: Option<&'a str>,
     /// The backend asked for.
     pub backend: BackendChoice,
+    /// Networks served to the node itself.
+    pub host_networks: Vec<HostNetwork>,
 }
 
 /// Serves the pods of a node until asked to stop.
@@ -99,6 +103,7 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         ServiceCidrs::Given
     };
     let updates = watches::updates(&client, &how.settings.node.name, service_cidrs);
+    let updates = stream::select(updates, host::updates(how.host_networks.clone()));
     let settings = Settings {
         lacks_affinity: !backend.keeps_affinity(),
         ..how.settings.clone()

@@ -38,6 +38,8 @@ mod faults;
 mod flood;
 #[path = "netns/forward.rs"]
 mod forward;
+#[path = "netns/host.rs"]
+mod host;
 #[path = "netns/hostile.rs"]
 mod hostile;
 #[path = "netns/invalid.rs"]
@@ -52,6 +54,8 @@ mod neighbours;
 mod networks;
 #[path = "netns/nftables.rs"]
 mod nftables;
+#[path = "netns/order.rs"]
+mod order;
 #[path = "netns/privileges.rs"]
 mod privileges;
 #[path = "netns/probe.rs"]

@@ -55,6 +55,18 @@ pub enum Unserved {
 /// What one pod lacks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Shortcoming {
+    /// The node itself does not get what is mapped to an interface of it.
+    #[error(
+        "network \"{network}\" is mapped to interface {interface:?} of the node by spec.proxy.hostNetworks: {why}; its ClusterIPs are not served to the node"
+    )]
+    HostNetwork {
+        /// The network.
+        network: NetworkRef,
+        /// The interface.
+        interface: String,
+        /// Why.
+        why: String,
+    },
     /// No interface of the pod on the network has an address of a family in which Services have ClusterIPs.
     #[error(
         "no interface on network \"{network}\" has an {family} address: {family} ClusterIPs of its Services are refused in this pod; give the network-attachment-definition an {family} IPAM range"

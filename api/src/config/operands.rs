@@ -96,10 +96,26 @@ pub struct ProxySpec {
     #[schemars(schema_with = "schema::runtime_endpoint")]
     pub container_runtime_endpoint: Option<String>,
 
+    /// Networks whose Services are served to the node itself and to pods with hostNetwork, by an interface that nodes have. At most 16. When
+    /// omitted, none. A node that lacks the interface, or on which it is the parent of macvlan or ipvlan interfaces, is not served: its
+    /// proxy's condition says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::host_networks")]
+    pub host_networks: Option<Vec<HostNetwork>>,
+
     /// How a new version or setting reaches the nodes. When omitted the operator chooses, today RollingUpdate with a maxUnavailable
     /// of 10%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_strategy: Option<ProxyUpdateStrategy>,
+}
+
+/// A network that nodes reach by an interface of their own.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNetwork {
+    /// Its network-attachment-definition, as namespace/name.
+    pub network: String,
+    /// The interface of the node, such as ens4 or ens4.100.
+    pub interface: String,
 }
 
 /// How a changed proxy reaches the nodes. Rules in the kernel stay in force while a node's proxy is replaced.

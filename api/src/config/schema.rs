@@ -192,6 +192,35 @@ pub(super) fn runtime_endpoint(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(super) fn host_networks(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "nullable": true,
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["network"],
+        "items": {
+            "type": "object",
+            "description": "A network that nodes reach by an interface of their own.",
+            "required": ["network", "interface"],
+            "properties": {
+                "network": {
+                    "type": "string",
+                    "maxLength": 317,
+                    "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+                    "description": "Its network-attachment-definition, as namespace/name.",
+                },
+                "interface": {
+                    "type": "string",
+                    "maxLength": 15,
+                    "pattern": r"^[^\s/:=]+$",
+                    "description": "The interface of the node, such as ens4 or ens4.100.",
+                },
+            },
+        },
+    })
+}
+
 pub(super) fn max_unavailable(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,

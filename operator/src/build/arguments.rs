@@ -4,6 +4,7 @@
 
 use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
+use std::collections::BTreeMap;
 
 /// `--log-level` for a process whose own crates are `own`.
 pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
@@ -46,6 +47,13 @@ pub(super) fn networks(networks: &Networks) -> [String; 2] {
         format!("--network-namespace-isolation={isolated}"),
         format!("--global-namespaces={}", names.join(",")),
     ]
+}
+
+/// Networks that nodes reach themselves, and by which interface.
+pub(super) fn host_networks(networks: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    networks
+        .iter()
+        .map(|(network, interface)| format!("--host-network={network}={interface}"))
 }
 
 /// Where the container runtime listens.

@@ -125,7 +125,10 @@ fn the_configuration_reaches_the_arguments() {
         "logLevel": "Debug",
         "globalNamespaces": ["shared", "default"],
         "networkNamespaceIsolation": "Disabled",
-        "proxy": { "backend": "IPTables", "containerRuntimeEndpoint": "unix:///var/run/k3s/k3s.sock" },
+        "proxy": {
+            "backend": "IPTables", "containerRuntimeEndpoint": "unix:///var/run/k3s/k3s.sock",
+            "hostNetworks": [{ "network": "web/macvlan2", "interface": "ens5" }, { "network": "web/macvlan1", "interface": "ens4.100" }],
+        },
     }));
     let [controller, proxy] = &templates(&installed(&asked)).map(|template| args(template).join(" "));
     assert_eq!(
@@ -134,7 +137,7 @@ fn the_configuration_reaches_the_arguments() {
     );
     assert_eq!(
         proxy,
-        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --network-namespace-isolation=false --global-namespaces=default,shared --container-runtime-endpoint=/run/k3s/k3s.sock"
+        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --network-namespace-isolation=false --global-namespaces=default,shared --host-network=web/macvlan1=ens4.100 --host-network=web/macvlan2=ens5 --container-runtime-endpoint=/run/k3s/k3s.sock"
     );
 }
 

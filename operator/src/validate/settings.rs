@@ -40,6 +40,8 @@ pub struct ValidatedConfig {
     pub backend: Backend,
     /// Where the proxy finds the container runtime; it looks by itself when omitted.
     pub runtime: Option<RuntimeSocket>,
+    /// Networks that the proxy serves to nodes themselves, sorted.
+    pub host_networks: BTreeMap<String, String>,
     /// How the proxy is replaced.
     pub update_strategy: ProxyUpdateStrategy,
 }
@@ -167,6 +169,12 @@ pub(super) fn complete(
             .container_runtime_endpoint
             .as_deref()
             .and_then(RuntimeSocket::parse),
+        host_networks: proxy
+            .host_networks
+            .into_iter()
+            .flatten()
+            .map(|mapped| (mapped.network, mapped.interface))
+            .collect(),
         update_strategy: proxy.update_strategy.unwrap_or_default(),
         proxy: PodSettings {
             node_selector: proxy.node_selector.unwrap_or_default(),

@@ -29,6 +29,10 @@ impl Backend for Chosen {
         self.keeps_affinity
     }
 
+    fn works_on_the_node(&self) -> bool {
+        self.backend.works_on_the_node()
+    }
+
     fn is_present(&self) -> Result<bool, Error> {
         self.backend.is_present()
     }
@@ -66,7 +70,12 @@ impl Backend for Chosen {
     }
 
     fn replace_others(&self) -> Result<(), Error> {
-        for other in &self.others {
+        let is_home = netns::is_home();
+        for other in self
+            .others
+            .iter()
+            .filter(|other| !is_home || other.works_on_the_node())
+        {
             if other.is_present()? {
                 info!(
                     backend = self.name(),
@@ -117,16 +126,24 @@ pub fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, Error> {
         BackendChoice::NfTables => nftables.into_iter().collect(),
         BackendChoice::IpTables => iptables.into_iter().collect(),
     };
+    pick(allowed, |trial| in_a_trial_namespace(trial))
+}
+
+/// The first of `allowed` that works where `attempt` tries it.
+fn pick(
+    allowed: Vec<Arc<dyn Trial>>,
+    attempt: impl Fn(&(dyn Fn() -> Result<(), Error> + Sync)) -> Result<(), String>,
+) -> Result<Arc<dyn Backend>, Error> {
     let mut failures = Vec::new();
     for backend in allowed {
-        match in_a_trial_namespace(|| backend.try_out()) {
+        match attempt(&|| backend.try_out()) {
             Ok(()) => {
                 let why = match failures.as_slice() {
                     [] => "the best of those allowed works".to_owned(),
                     failures => format!("better ones do not work: {}", failures.join("; ")),
                 };
                 info!(backend = backend.name(), why, "Chose the backend");
-                let affinity = in_a_trial_namespace(|| backend.try_affinity());
+                let affinity = attempt(&|| backend.try_affinity());
                 if let Err(why) = &affinity {
                     warn!(
                         backend = backend.name(),
@@ -177,4 +194,108 @@ fn in_a_trial_namespace(trial: impl FnOnce() -> Result<(), Error> + Send) -> Res
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neither writes anything: what works is given.
+    struct Fake {
+        name: &'static str,
+        works: bool,
+        keeps: bool,
+    }
+
+    fn said(works: bool) -> Result<(), Error> {
+        works
+            .then_some(())
+            .ok_or_else(|| Error::None("it lacks".to_owned()))
+    }
+
+    impl Trial for Fake {
+        fn try_out(&self) -> Result<(), Error> {
+            said(self.works)
+        }
+
+        fn try_affinity(&self) -> Result<(), Error> {
+            said(self.keeps)
+        }
+    }
+
+    impl Backend for Fake {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn is_present(&self) -> Result<bool, Error> {
+            Ok(false)
+        }
+
+        fn dump(&self) -> Result<Dump, Error> {
+            Ok(Dump::default())
+        }
+
+        fn refuse(&self, _: &Delta<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn translate(&self, _: &Delta<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn release(&self, _: &Delta<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn remove_translation(&self) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn remove_refusal(&self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn picked(fakes: [(&'static str, bool, bool); 3]) -> Result<(&'static str, bool), String> {
+        let fakes = fakes.map(|(name, works, keeps)| Arc::new(Fake { name, works, keeps }) as Arc<dyn Trial>);
+        let attempt = |trial: &(dyn Fn() -> Result<(), Error> + Sync)| trial().map_err(|error| chain(&error));
+        let backend = pick(fakes.into(), attempt).map_err(|error| error.to_string())?;
+        Ok((backend.name(), backend.keeps_affinity()))
+    }
+
+    #[test]
+    fn the_first_that_works_is_chosen() {
+        assert_eq!(
+            picked([("a", true, true), ("b", true, true), ("c", true, true)]),
+            Ok(("a", true))
+        );
+        assert_eq!(
+            picked([("a", false, true), ("b", true, true), ("c", true, true)]),
+            Ok(("b", true))
+        );
+        assert_eq!(
+            picked([("a", false, true), ("b", false, true), ("c", true, true)]),
+            Ok(("c", true))
+        );
+    }
+
+    #[test]
+    fn one_without_affinity_is_better_than_a_later_one_with_it() {
+        assert_eq!(
+            picked([("a", true, false), ("b", true, true), ("c", true, true)]),
+            Ok(("a", false))
+        );
+    }
+
+    #[test]
+    fn when_none_works_each_says_why() {
+        let why = picked([("a", false, true), ("b", false, true), ("c", false, true)]).unwrap_err();
+        for name in ["a", "b", "c"] {
+            assert!(
+                why.contains(&format!("{name}: ")) && why.contains("it lacks"),
+                "{why}"
+            );
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod program;
 pub use program::LOCK_FILE;
 
 use crate::backend::{Backend, Error, families, nftables};
+use crate::netns::is_home;
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
 use crate::tampering;
@@ -92,7 +93,7 @@ impl Iptables {
             };
             let vips = BTreeSet::from([vip]);
             let filter = Change {
-                jumps: Table::Filter.jumps().to_vec(),
+                jumps: Table::Filter.jumps(true),
                 ..refusal(&vips, &vips, family)
             };
             self.restore(family, Table::Filter, &filter)?;
@@ -125,7 +126,7 @@ impl Iptables {
         for table in Table::ALL {
             let jumps = match delta.base(family) {
                 Base::Present => continue,
-                Base::Absent => table.jumps().to_vec(),
+                Base::Absent => table.jumps(!is_home()),
                 Base::Unknown => self.missing_jumps(family, table)?,
             };
             let change = Change {
@@ -154,10 +155,10 @@ impl Iptables {
     /// Which of our jumps are not there; asked one by one, for a listing would be long.
     fn missing_jumps(self, family: Family, table: Table) -> Result<Vec<(&'static str, String)>, Error> {
         if !self.may_hold(family, table) {
-            return Ok(table.jumps().to_vec());
+            return Ok(table.jumps(!is_home()));
         }
         let mut missing = Vec::new();
-        for (hook, rule) in table.jumps() {
+        for (hook, rule) in table.jumps(!is_home()) {
             if !self.has_rule(family, table, hook, &rule)? {
                 missing.push((hook, rule));
             }
@@ -184,7 +185,11 @@ impl Iptables {
     /// Which chains and jumps of ours are there, by one run of `iptables -S`.
     fn read(self, family: Family, table: Table) -> Result<Listing, Error> {
         let listing = self.listing(family, table)?;
-        Ok(listing.map_or_else(|| Listing::empty(table), |text| Listing::parse(table, &text)))
+        let forwards = !is_home();
+        Ok(listing.map_or_else(
+            || Listing::empty(table, forwards),
+            |text| Listing::parse(table, forwards, &text),
+        ))
     }
 
     /// What `iptables -S` prints of a table; `None` when it holds nothing for sure.
@@ -293,6 +298,11 @@ impl Backend for Iptables {
                 tables.any(|(family, table)| self.may_hold(family, table))
             }
         })
+    }
+
+    /// The programs of the node have a lock that is not in reach: two writers of one legacy table lose each other's rules.
+    fn works_on_the_node(&self) -> bool {
+        self.variant == Variant::Nft
     }
 
     fn is_told_of_changes(&self) -> bool {

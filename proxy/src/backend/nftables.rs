@@ -18,6 +18,7 @@ mod statement;
 pub use crate::tampering::generation;
 
 use crate::backend::{Backend, Error, families};
+use crate::netns::is_home;
 use elements::{Change, Edit};
 use kernel::Kernel;
 use layout::Class;
@@ -44,7 +45,7 @@ impl Nftables {
         let trial = BTreeSet::from([Class::Count(1), Class::Count(2), Class::Affinity(60)]);
         let mut kernel = Kernel::open()?;
         for family in families() {
-            let table = skeleton::fresh_table(family).into_iter();
+            let table = skeleton::fresh_table(family, !is_home()).into_iter();
             kernel.change(family, table.chain(classes(family, &trial)))?;
         }
         Ok(())
@@ -76,7 +77,7 @@ impl Backend for Nftables {
         let (mut kernel, mut dump) = (Kernel::open()?, Dump::default());
         for family in Family::ALL {
             if let Some(found) = kernel.read(family)? {
-                read::read(family, &found, &mut dump);
+                read::read(family, !is_home(), &found, &mut dump);
             }
         }
         Ok(dump)
@@ -101,7 +102,7 @@ impl Backend for Nftables {
             } else if exists {
                 change(&mut kernel, family, edit.statements(), || before(delta, family))?;
             } else {
-                let table = skeleton::fresh_table(family);
+                let table = skeleton::fresh_table(family, !is_home());
                 kernel.change(family, table.into_iter().chain(edit.statements()))?;
             }
         }
@@ -222,7 +223,7 @@ fn whole_table<'a>(family: Family, content: &Content<'a>) -> impl Iterator<Item 
             .map(|(port, translation)| (*port, *translation)),
     );
     let vips = Edit::of_vips(content.vips.iter().copied(), []);
-    let mut statements = skeleton::fresh_table(family);
+    let mut statements = skeleton::fresh_table(family, !is_home());
     statements.extend(classes(family, &change.classes));
     statements.extend(vips.statements());
     statements.extend(change.first.statements());

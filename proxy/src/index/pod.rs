@@ -10,10 +10,13 @@ use api::{NetworkRef, ParseNetworkStatus};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use rules::{ObjectName, PodRules, Shortcoming};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// On the mirror pod of a static pod: the UID under which the kubelet gave it to the runtime.
 const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// In place of a UID; those of the API server are of another form.
+pub(crate) const HOST_UID: &str = "node/host-network";
 
 /// A pod of this node that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub struct LocalPod {
     pub addresses: BTreeSet<IpAddr>,
     /// Who of it uses an interface past its network namespace.
     bypasses: Vec<Bypass>,
+    /// Whether it is the node itself.
+    pub is_host: bool,
     /// Changes when the sandbox may be another one although nothing else did.
     pub sandbox_mark: String,
 }
@@ -132,7 +137,30 @@ impl LocalPod {
             addresses,
             bypasses: bypass::of(pod, text),
             sandbox_mark: sandbox_mark(&status),
+            is_host: false,
         })
+    }
+
+    /// The node itself, which holds its loopback address in any case.
+    pub(crate) fn host(attachments: Vec<NetworkStatus>) -> Self {
+        let mut addresses: BTreeSet<IpAddr> = attachments
+            .iter()
+            .flat_map(|status| status.addresses.clone())
+            .collect();
+        addresses.insert(Ipv4Addr::LOCALHOST.into());
+        Self {
+            name: ObjectName {
+                namespace: "node".to_owned(),
+                name: "host-network".to_owned(),
+            },
+            uid: HOST_UID.to_owned(),
+            runtime_uid: HOST_UID.to_owned(),
+            attachments: Ok(attachments),
+            addresses,
+            bypasses: Vec::new(),
+            sandbox_mark: String::new(),
+            is_host: true,
+        }
     }
 
     /// Interfaces on networks of `rules` that are used past the network namespace.

@@ -61,16 +61,20 @@ impl Table {
     }
 
     /// Where the kernel enters it: the built-in chain, and the rule in it.
-    pub fn jumps(self) -> [(&'static str, String); 2] {
+    /// What is forwarded is translated only if it `forwards`: a node does not for its pods, which would come onto networks that they are
+    /// not on.
+    pub fn jumps(self, forwards: bool) -> Vec<(&'static str, String)> {
         let root = self.root();
-        match self {
+        let jumps = match self {
             // Not for established flows: every packet of the pod would look for its VIP.
             Self::Filter => ["OUTPUT", "FORWARD"].map(|hook| {
                 let rule = format!("-m conntrack ! --ctstate RELATED,ESTABLISHED -j {root}");
                 (hook, rule)
             }),
             Self::Nat => ["OUTPUT", "PREROUTING"].map(|hook| (hook, format!("-j {root}"))),
-        }
+        };
+        let is_wanted = |(hook, _): &(&str, String)| forwards || *hook != "PREROUTING";
+        jumps.into_iter().filter(is_wanted).collect()
     }
 }
 

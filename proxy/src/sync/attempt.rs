@@ -4,7 +4,7 @@
 
 use crate::apply::{self, Applied, Wanted, apply};
 use crate::backend::{Backend, Held};
-use crate::index::LocalPod;
+use crate::index::{HOST_UID, LocalPod};
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
@@ -12,6 +12,7 @@ use crate::tampering::{NamespaceId, generation, id_of, is_later, own_generation}
 use rules::PodRules;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -165,6 +166,7 @@ pub(super) async fn attempt(
 ) -> Result<Applied, Error> {
     let sandbox = match place.sandbox.take() {
         Some(sandbox) => sandbox,
+        None if pod.is_host => the_node(),
         None => ask_the_runtime(context, pod).await?,
     };
     if sandbox.has_own_stack() {
@@ -178,8 +180,12 @@ pub(super) async fn attempt(
         return Err(Error::Abandoned);
     }
     let permit = permit(&context.writing).await;
-    place.settle(&sandbox, may_hold);
-    let netns = Netns::open(&sandbox.netns)?;
+    place.settle(&sandbox, pod.is_host || may_hold);
+    let netns = if pod.is_host {
+        Netns::home()?
+    } else {
+        Netns::open(&sandbox.netns)?
+    };
     // Until it succeeds nothing is known.
     let held = std::mem::take(&mut place.held);
     let wanted = Wanted {
@@ -191,7 +197,9 @@ pub(super) async fn attempt(
     if wanted.foreign_routes.is_none() {
         place.looked = Some(began);
     }
-    (place.is_disturbed, place.nsid) = (false, id_of(&netns).ok());
+    // The node has no name for its own, and is looked at again and again instead.
+    let nsid = (!pod.is_host).then(|| id_of(&netns).ok());
+    (place.is_disturbed, place.nsid) = (false, nsid.flatten());
     let known = std::mem::take(&mut place.seen);
     let entered = enter(context, pod, permit, netns, held, known, wanted).await?;
     let applied = entered.applied;
@@ -208,6 +216,15 @@ pub(super) async fn attempt(
     }
     place.sandbox = Some(sandbox);
     Ok(applied)
+}
+
+/// The sandbox of those that have none.
+fn the_node() -> Sandbox {
+    Sandbox {
+        id: HOST_UID.to_owned(),
+        netns: PathBuf::new(),
+        runtime_handler: String::new(),
+    }
 }
 
 /// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.

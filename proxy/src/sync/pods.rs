@@ -9,7 +9,8 @@ use super::retry;
 use super::told::{self, Told};
 use crate::apply::Applied;
 use crate::events::{self, Notice, Notices};
-use crate::index::{Index, LocalPod};
+use crate::host::Parents;
+use crate::index::{HOST_UID, Index, LocalPod};
 use crate::tampering::NamespaceId;
 use futures::{FutureExt, StreamExt};
 use rules::Shortcoming;
@@ -49,6 +50,8 @@ pub(super) struct Pods {
     pub(super) overrun: Overrun,
     /// Pods in whose namespaces the work does not end.
     hung: mpsc::UnboundedReceiver<String>,
+    /// What is known of interfaces of the node that pods' are on.
+    parents: Parents,
 }
 
 #[derive(Default)]
@@ -101,6 +104,7 @@ impl Pods {
             is_told: false,
             overrun: Overrun::default(),
             hung,
+            parents: Parents::default(),
         }
     }
 
@@ -187,10 +191,16 @@ impl Pods {
         {
             place.look_at_routes();
         }
-        let (rules, shortcomings) = index.plan(local);
+        let (mut rules, mut shortcomings) = index.plan(local);
+        if local.is_host {
+            let (allowed, refused) = self.parents.allowed(self.context.backend.as_ref(), rules, local);
+            rules = allowed;
+            shortcomings.extend(refused);
+        }
         if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
             pod.place = Some(place);
-            if !pod.tell(events::malformed(local), local, &self.context.telling.notices) {
+            let told = events::nothing_written(local, &shortcomings);
+            if !pod.tell(told, local, &self.context.telling.notices) {
                 pod.due = Some(self.due.insert(local.uid.clone(), told::PAUSE));
             }
             return;
@@ -236,6 +246,9 @@ impl Pods {
             }
         }
         self.by_nsid.retain(|_, of| of != uid);
+        if self.parents.forget(uid) {
+            self.look_at_the_node();
+        }
         self.count();
     }
 
@@ -263,11 +276,13 @@ impl Pods {
         let is_disturbed = place.is_disturbed;
         pod.place = Some(place);
         pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
-        let look_again = if self.is_told && self.context.backend.is_told_of_changes() {
+        let look_again = if self.is_told && !local.is_host && self.context.backend.is_told_of_changes() {
             LOOK_AGAIN_THOUGH_TOLD
         } else {
             LOOK_AGAIN
         };
+        let shown = result.as_ref().map(|applied| &applied.parents);
+        let is_news = shown.is_ok_and(|shown| self.parents.note(&local.uid, shown));
         let next = pod.judge(&local, wants_rules, &result, look_again);
         // Whoever makes us wait in his namespace waits longer himself.
         let is_slow = result.as_ref().is_err_and(Error::is_of_the_namespace);
@@ -306,7 +321,25 @@ impl Pods {
             let next = if is_disturbed { next.min(SETTLE) } else { next };
             pod.due = Some(self.due.insert(local.uid, next));
         }
+        if is_news {
+            self.look_at_the_node();
+        }
         self.count();
+    }
+
+    /// Whether rules may be written there may be different now.
+    fn look_at_the_node(&mut self) {
+        let Some(node) = self.by_uid.get_mut(HOST_UID) else {
+            return;
+        };
+        if node.place.is_none() {
+            node.again = true;
+        } else if !std::mem::replace(&mut node.looks_soon, true) {
+            if let Some(key) = node.due.take() {
+                self.due.remove(&key);
+            }
+            node.due = Some(self.due.insert(HOST_UID.to_owned(), SETTLE));
+        }
     }
 
     fn count(&mut self) {

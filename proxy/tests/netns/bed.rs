@@ -173,6 +173,20 @@ fn remove_leftovers() {
 }
 
 impl Pod {
+    /// One that another process made, on network 1 only as far as anybody is told.
+    pub(crate) fn found(netns: &str, host: u8) -> Self {
+        let status = NetworkStatus {
+            network: "web/macvlan1".to_owned(),
+            interface: "net1".to_owned(),
+            addresses: Family::ALL.map(|family| address(1, family, host)).to_vec(),
+        };
+        Self {
+            netns: netns.to_owned(),
+            host,
+            status: vec![status],
+        }
+    }
+
     /// Its IPv4 address on network 1.
     pub(crate) fn address(&self) -> IpAddr {
         address(1, Family::V4, self.host)

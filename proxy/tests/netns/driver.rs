@@ -225,6 +225,16 @@ impl Driver {
         self.send(Update::Pod(Change::Apply(read(pod))));
     }
 
+    /// A network is mapped to an interface of the node that the tests run on.
+    pub(crate) fn map(&self, mapped: &str) {
+        let updates = proxy::host::updates(vec![mapped.parse().unwrap()]);
+        let first = self.asking.block_on(async {
+            let mut updates = std::pin::pin!(updates);
+            futures::StreamExt::next(&mut updates).await
+        });
+        self.send(first.unwrap());
+    }
+
     /// A pod is gone.
     pub(crate) fn delete_pod(&self, pod: &v1::Pod) {
         self.send(Update::Pod(Change::Delete(read(pod))));

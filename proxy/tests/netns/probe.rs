@@ -38,6 +38,15 @@ impl Outcome {
         };
         *host
     }
+
+    /// The same of an attempt that may have failed.
+    pub(crate) fn host_if_any(&self) -> Option<u8> {
+        match self {
+            Self::Answered(host, _) => Some(*host),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_refused(&self) -> bool {
         *self == Self::Refused
     }

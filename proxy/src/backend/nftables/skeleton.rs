@@ -69,8 +69,9 @@ pub(super) fn comment() -> String {
     format!("multus-service layout {VERSION}")
 }
 
-/// A table without elements, in place of whatever has its name.
-pub(super) fn fresh_table(family: Family) -> Vec<Statement> {
+/// A table without elements, in place of whatever has its name. What is forwarded is translated only if it `forwards`: a node does not for
+/// its pods, which would come onto networks that they are not on.
+pub(super) fn fresh_table(family: Family, forwards: bool) -> Vec<Statement> {
     let endpoints = SetKind {
         value: Some(Shape::endpoint(family)),
         timeout: None,
@@ -85,7 +86,10 @@ pub(super) fn fresh_table(family: Family) -> Vec<Statement> {
         new_chain(AFFINITY),
         new_chain(DISPATCH),
     ];
-    for chain in TRANSLATION.into_iter().chain(REFUSAL) {
+    let translation = TRANSLATION
+        .into_iter()
+        .filter(|chain| forwards || chain.name == TRANSLATION[0].name);
+    for chain in translation.chain(REFUSAL) {
         statements.push(new_base_chain(chain));
         let rules = base_rules(family, chain);
         statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));

@@ -25,16 +25,16 @@ pub(crate) struct Listing {
 
 impl Listing {
     /// Of a table in which nothing of ours is.
-    pub(crate) fn empty(table: Table) -> Self {
+    pub(crate) fn empty(table: Table, forwards: bool) -> Self {
         Self {
             chains: Chains::new(),
-            missing_jumps: table.jumps().to_vec(),
+            missing_jumps: table.jumps(forwards),
         }
     }
 
     /// Picks out what is ours.
-    pub(crate) fn parse(table: Table, text: &str) -> Self {
-        let mut listing = Self::empty(table);
+    pub(crate) fn parse(table: Table, forwards: bool, text: &str) -> Self {
+        let mut listing = Self::empty(table, forwards);
         listing
             .missing_jumps
             .retain(|(hook, rule)| !text.lines().any(|line| line == format!("-A {hook} {rule}")));

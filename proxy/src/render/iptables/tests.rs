@@ -84,7 +84,7 @@ fn vips(rules: &PodRules, family: Family) -> BTreeSet<IpAddr> {
 /// As `iptables -S` would list it.
 fn listing(table: Table, chains: &Chains) -> String {
     let mut text = String::from("-P OUTPUT ACCEPT\n-N USER\n-A OUTPUT -j USER\n");
-    for (hook, rule) in table.jumps() {
+    for (hook, rule) in table.jumps(true) {
         text.extend(["-A ", hook, " ", &rule, "\n"]);
     }
     for chain in chains.keys() {
@@ -103,7 +103,8 @@ fn read_back(rules: &PodRules) -> Dump {
     let mut dump = Dump::default();
     for family in Family::ALL {
         let delta = Delta::from_nothing(rules);
-        let read = |table: Table| read::Listing::parse(table, &listing(table, &whole(&delta, table, family)));
+        let read =
+            |table: Table| read::Listing::parse(table, true, &listing(table, &whole(&delta, table, family)));
         read::read(&read(Table::Filter), &read(Table::Nat), family, &mut dump);
     }
     dump
@@ -112,7 +113,7 @@ fn read_back(rules: &PodRules) -> Dump {
 fn first(rules: &PodRules, table: Table, family: Family) -> String {
     let change = Change {
         set: whole(&Delta::from_nothing(rules), table, family),
-        jumps: table.jumps().to_vec(),
+        jumps: table.jumps(true),
         ..Change::default()
     };
     change.text(table)
@@ -246,10 +247,10 @@ fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
     text.push_str(line);
     let mut dump = Dump::default();
     let filter = listing(Table::Filter, &whole(&delta, Table::Filter, Family::V4));
-    let filter = read::Listing::parse(Table::Filter, &filter);
+    let filter = read::Listing::parse(Table::Filter, true, &filter);
     read::read(
         &filter,
-        &read::Listing::parse(Table::Nat, &text),
+        &read::Listing::parse(Table::Nat, true, &text),
         Family::V4,
         &mut dump,
     );
@@ -278,7 +279,7 @@ fn what_somebody_removed_is_damage() {
                 } else {
                     whole_listing(of)
                 };
-                read::Listing::parse(of, &text)
+                read::Listing::parse(of, true, &text)
             };
             let mut dump = Dump::default();
             read::read(&read(Table::Filter), &read(Table::Nat), Family::V4, &mut dump);

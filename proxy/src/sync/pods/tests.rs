@@ -30,6 +30,7 @@ fn applied(conntrack: Option<&str>) -> Result<Applied, Error> {
         },
         written: true,
         absent: Vec::new(),
+        parents: BTreeMap::new(),
         foreign_routes: BTreeSet::new(),
         unreachable: BTreeSet::new(),
         conntrack: conntrack.map(str::to_owned),

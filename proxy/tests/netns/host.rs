@@ -1,0 +1,120 @@
+//! The node itself as a client. Its part is played by the node of the bed: a process of its own runs there.
+
+use super::bed::{Bed, Pod, address};
+use super::case::{Kind, for_every_backend};
+use super::cluster::Service;
+use super::driver::{Driver, Runtime, object, until};
+use super::probe::{Outcome, Server, ask};
+use proxy::cleanup::{Outcome as Cleaned, cleanup};
+use rules::Family;
+use rules::Protocol::{Tcp, Udp};
+use std::process::Command;
+
+for_every_backend![the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other];
+
+/// Set in that process: the namespace of a pod.
+const ON_THE_NODE: &str = "MSP_TEST_ON_THE_NODE";
+
+fn the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other(kind: Kind) {
+    if let Some(netns) = std::env::var_os(ON_THE_NODE) {
+        return on_the_node(kind, &netns.into_string().unwrap());
+    }
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _server = Server::start(&bed.pod(2));
+    let name = std::thread::current().name().unwrap().to_owned();
+    let output = Command::new("ip")
+        .args(["netns", "exec", &bed.node()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", &name])
+        .env(ON_THE_NODE, &client.netns)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn on_the_node(kind: Kind, netns: &str) {
+    // The far end of what pods are on, as a second port of the node would be.
+    sh("ip addr add 10.1.0.77/16 dev peer1; ip addr add fd00:1::77/64 dev peer1 nodad");
+    let pod = Pod::found(netns, 7);
+    let (web, uid) = (Service::new("web", 10).ready(&[2]), object(&pod));
+    let runtime = Runtime::new();
+    runtime.ready_in(uid.metadata.uid.as_ref().unwrap(), netns);
+    let driver = Driver::start(&runtime, kind, &[&web], &[&uid]);
+    let pod_is_served =
+        || pod.run(|| ask(Tcp, web.at(Family::V4, 80))) == Outcome::Answered(2, pod.address());
+    until("the pod is served", pod_is_served);
+    driver.map("web/macvlan1=peer1");
+    if kind == Kind::IptablesLegacy {
+        until("the backend is refused", || {
+            driver.condition().message.contains("share its lock")
+        });
+        assert!(!sh("iptables-legacy-save").contains("MSP-"));
+    } else {
+        for family in Family::ALL {
+            for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+                let served = Outcome::Answered(2, address(1, family, 77));
+                until("the node is served", || {
+                    ask(protocol, web.at(family, port)) == served
+                });
+            }
+            assert_eq!(ask(Tcp, web.at(family, 81)), Outcome::Refused);
+        }
+        until("all is well", || driver.condition().holds);
+        // What pods send through the node would come onto a network that they are not on.
+        let rules = sh("nft list ruleset");
+        assert!(
+            rules.contains("172.30.0.10") && !rules.contains("hook prerouting"),
+            "{rules}"
+        );
+    }
+    driver.map("web/macvlan1=data1");
+    until("a parent is refused", || {
+        let condition = driver.condition();
+        !condition.holds && (condition.message.contains("parent") || kind == Kind::IptablesLegacy)
+    });
+    until("nothing is left", || is_clean(&sh(LEFT)));
+    assert!(pod_is_served());
+    if kind != Kind::IptablesLegacy {
+        driver.map("web/macvlan1=peer1");
+        until("the node is served again", || {
+            ask(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
+        });
+    }
+    driver.map("web/macvlan1=no-such");
+    until("a missing interface is said", || !driver.condition().holds);
+    assert!(pod_is_served());
+    if kind != Kind::IptablesLegacy {
+        driver.map("web/macvlan1=peer1");
+        until("the node is served again", || {
+            ask(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
+        });
+    }
+    driver.stop();
+    let cleaning = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cleaned = cleaning.block_on(cleanup(runtime.as_ref())).unwrap();
+    assert_eq!(cleaned, Cleaned { clean: 2, failed: 0 });
+    assert!(is_clean(&sh(LEFT)), "{}", sh(LEFT));
+}
+
+const LEFT: &str = "nft list ruleset; ip route show proto 77; ip -6 route show proto 77";
+
+fn is_clean(left: &str) -> bool {
+    !["172.30.0.10", "fd00:96::", "proto 77"]
+        .iter()
+        .any(|ours| left.contains(ours))
+}
+
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
