@@ -77,14 +77,15 @@ fn far_ones<'a>(
             None => false,
             // The pod itself says nothing about the route to others.
             Some(_) if endpoint == source.address => true,
-            Some(subnet) => match routed.get(&(source, subnet)) {
-                Some(known) => *known,
-                None => {
+            Some(subnet) => {
+                if let Some(known) = routed.get(&(source, subnet)) {
+                    *known
+                } else {
                     let is_routed = is_reached(netlink, addresses, source, endpoint)?;
                     routed.insert((source, subnet), is_routed);
                     is_routed
                 }
-            },
+            }
         };
         if !is_near {
             far.insert((source, endpoint));

@@ -15,11 +15,11 @@ struct Recording(Mutex<Vec<(&'static str, bool)>>);
 
 impl Recording {
     fn note(&self, step: &'static str) {
-        let routes = Command::new("ip")
+        let listed = Command::new("ip")
             .args(["route", "show", "proto", "77"])
             .output()
             .unwrap();
-        let routed = String::from_utf8(routes.stdout).unwrap().contains("172.30.0.10");
+        let routed = String::from_utf8(listed.stdout).unwrap().contains("172.30.0.10");
         self.0.lock().unwrap().push((step, routed));
     }
 

@@ -17,14 +17,14 @@ fn local() -> LocalPod {
 }
 
 /// Rules were written; of connection tracking only this is known.
-fn applied(conntrack: Option<&str>) -> Result<Applied, Error> {
+fn applied(conntrack: Option<&str>) -> Applied {
     let network = AttachedNetwork {
         ipv4: None,
         ipv6: None,
         rules: Arc::new(NetworkRules::default()),
     };
     let name = api::NetworkRef::parse("macvlan1", "web").unwrap();
-    Ok(Applied {
+    Applied {
         rules: PodRules {
             networks: BTreeMap::from([(name, network)]),
         },
@@ -34,25 +34,25 @@ fn applied(conntrack: Option<&str>) -> Result<Applied, Error> {
         foreign_routes: BTreeSet::new(),
         unreachable: BTreeSet::new(),
         conntrack: conntrack.map(str::to_owned),
-    })
+    }
 }
 
 #[test]
 fn flows_that_could_not_be_ended_are_tried_again_soon_until_they_are() {
     let mut pod = Pod::default();
-    let stuck = applied(Some("no buffer space"));
+    let stuck = Ok(applied(Some("no buffer space")));
     for failures in 1..=3 {
         let next = pod.judge(&local(), true, &stuck, LATER);
         assert_eq!((pod.failures, next), (failures, Some(retry::delay(failures))));
     }
     assert!(pod.has_rules, "rules are written all the same");
-    assert_eq!(pod.judge(&local(), true, &applied(None), LATER), Some(LATER));
+    assert_eq!(pod.judge(&local(), true, &Ok(applied(None)), LATER), Some(LATER));
     assert_eq!(pod.failures, 0);
 }
 
 #[test]
 fn flows_that_cannot_be_ended_for_long_are_told_of() {
-    let stuck = applied(Some("no buffer space")).unwrap();
+    let stuck = applied(Some("no buffer space"));
     let notice = |is_over| events::notice(&local(), &BTreeSet::new(), Ok(&stuck), is_over);
     assert_eq!(notice(false), None);
     let told = notice(true).unwrap();
