@@ -137,7 +137,7 @@ impl Notices {
         warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
         if pod.is_host {
             // Nothing to hang it on; the condition of the own Pod says it.
-            return;
+            return true;
         }
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
