@@ -223,7 +223,9 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
         "the upgrade left something, or took something"
     );
     let version = before.observed.clone();
+    let upgraded = upgrade::State::now()?;
     let steps = upgrade::follow(&version, || install::operator(narrator))?;
+    upgrade::ensure_in_order(&upgraded, &steps, &version)?;
     ensure!(steps.last() == Some(&before), "after the downgrade: {steps:#?}");
     ensure!(
         upgrade::objects()? == objects,
