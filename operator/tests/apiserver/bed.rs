@@ -232,7 +232,11 @@ impl Bed {
         let status = self
             .eventually("the operator to stop", async || Ok(child.try_wait()?))
             .await?;
-        anyhow::ensure!(status.success(), "the operator ended with {status}");
+        anyhow::ensure!(
+            status.success(),
+            "the operator ended with {status}: {}",
+            command::tail(&self.log(), 12)
+        );
         Ok(())
     }
 

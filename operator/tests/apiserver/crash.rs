@@ -27,18 +27,15 @@ async fn step(bed: &mut Bed, gate: &Arc<Gate>, fatal: usize, step: Step) -> Resu
         Step::Upgrade => String::new(),
         Step::Remove => bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
     };
-    let killed = bed
-        .eventually("the end or the kill", async || {
-            // In this order: the write that ends the step may be the fatal one, and is seen before it is counted.
-            let is_done = is_done(bed, step).await? && gate.is_quiet();
-            if gate.has_killed() {
-                return Ok(Some(true));
-            }
-            Ok(is_done.then_some(false))
-        })
-        .await?;
+    bed.eventually("the end or the kill", async || {
+        // In this order: the write that ends the step may be the fatal one, and is seen before it is counted.
+        let is_done = is_done(bed, step).await? && gate.is_quiet();
+        Ok((is_done || gate.has_killed()).then_some(()))
+    })
+    .await?;
+    // What is said after the end is a write, too.
+    let killed = gate.disarm();
     if killed {
-        gate.arm(0, 0);
         bed.restart_killed_operator().await?;
         bed.eventually("the end", async || Ok(is_done(bed, step).await?.then_some(())))
             .await?;

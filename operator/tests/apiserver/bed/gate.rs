@@ -8,17 +8,24 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use e2e::command;
 use kube::Client;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the gate counts and whom it kills.
 #[derive(Default)]
 pub(crate) struct Gate {
     requests: AtomicUsize,
-    writes: AtomicUsize,
     under_way: AtomicUsize,
-    fatal: AtomicUsize,
-    victim: AtomicU32,
+    count: Mutex<Count>,
+}
+
+/// One lock for all: a kill is either before the gate is disarmed, and known, or never.
+#[derive(Default)]
+struct Count {
+    writes: usize,
+    fatal: usize,
+    victim: u32,
+    has_killed: bool,
 }
 
 impl Gate {
@@ -40,20 +47,31 @@ impl Gate {
 
     /// Writes since the gate was opened or armed.
     pub(crate) fn writes(&self) -> usize {
-        self.writes.load(Ordering::SeqCst)
+        self.count().writes
     }
 
     /// The `fatal`th write from now on kills the process; 0: none does.
     pub(crate) fn arm(&self, fatal: usize, victim: u32) {
-        self.writes.store(0, Ordering::SeqCst);
-        self.victim.store(victim, Ordering::SeqCst);
-        self.fatal.store(fatal, Ordering::SeqCst);
+        *self.count() = Count {
+            fatal,
+            victim,
+            ..Count::default()
+        };
+    }
+
+    /// From now on no write kills; says whether one has.
+    pub(crate) fn disarm(&self) -> bool {
+        std::mem::take(&mut *self.count()).has_killed
     }
 
     /// Whether the fatal write has happened.
     pub(crate) fn has_killed(&self) -> bool {
-        let fatal = self.fatal.load(Ordering::SeqCst);
-        fatal != 0 && self.writes.load(Ordering::SeqCst) >= fatal
+        self.count().has_killed
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        // Nobody panics while he holds it.
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every write that has come through has been counted.
@@ -61,10 +79,13 @@ impl Gate {
         self.under_way.load(Ordering::SeqCst) == 0
     }
 
-    /// Counts a write; true when it is the fatal one.
-    fn is_fatal(&self) -> bool {
-        let count = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
-        count == self.fatal.load(Ordering::SeqCst)
+    /// Counts a write; whom to kill when it is the fatal one.
+    fn victim(&self) -> Option<u32> {
+        let mut count = self.count();
+        count.writes += 1;
+        let is_fatal = count.writes == count.fatal;
+        count.has_killed |= is_fatal;
+        is_fatal.then_some(count.victim)
     }
 }
 
@@ -78,14 +99,13 @@ async fn forward(State((gate, client)): State<(Arc<Gate>, Client)>, request: Req
     }
     gate.under_way.fetch_add(1, Ordering::SeqCst);
     let passed = pass(&client, request).await;
-    let is_fatal = passed
+    let has_succeeded = passed
         .as_ref()
-        .is_ok_and(|response| response.status().is_success())
-        && gate.is_fatal();
+        .is_ok_and(|response| response.status().is_success());
+    let victim = has_succeeded.then(|| gate.victim()).flatten();
     gate.under_way.fetch_sub(1, Ordering::SeqCst);
-    if is_fatal {
-        let victim = gate.victim.load(Ordering::SeqCst).to_string();
-        let _ = command::run("kill", &["-KILL", &victim]);
+    if let Some(victim) = victim {
+        let _ = command::run("kill", &["-KILL", &victim.to_string()]);
         // It must not hear the answer.
         std::future::pending::<()>().await;
     }
