@@ -123,7 +123,12 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         }
     }
     let written = refuses || translates || !delta.release.is_empty();
-    let conntrack = conntrack::forget(&delta.flows, &delta.refuse)
+    // A pod younger than this process has had no time for connections to what its VIPs were before, and to look costs milliseconds: all
+    // buckets of the machine's one table.
+    let nobody = BTreeSet::new();
+    let is_young = matches!(held, Held::Nothing);
+    let new = if is_young { &nobody } else { &delta.refuse };
+    let conntrack = conntrack::forget(&delta.flows, new)
         .err()
         .map(|error| error.to_string());
     let parents = wanted.rules.networks.iter().filter_map(|(network, attached)| {

@@ -10,7 +10,7 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use rules::{Port, Protocol};
+use rules::{Family, Port, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +26,9 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
     }
     let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
     let mut deleted = 0;
-    for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
+    let vips = changed.keys().map(|(vip, _)| vip).chain(new);
+    let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
+    for family in families.into_iter().map(number) {
         let all = message(family, ConntrackMessage::Get(Vec::new()));
         for original in netlink.dump_some(&all, |entry| stale(&entry, changed, new))? {
             match netlink.change(&message(family, ConntrackMessage::Delete(vec![original])), 0) {
@@ -38,6 +40,13 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
         }
     }
     Ok(deleted)
+}
+
+fn number(family: Family) -> NetfilterProtoFamily {
+    match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    }
 }
 
 fn message(family: NetfilterProtoFamily, inner: ConntrackMessage) -> NetfilterMessage {
