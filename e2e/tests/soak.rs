@@ -83,7 +83,11 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
         wait::until(
             PATIENCE,
             &format!("the namespaces of {name} to be as many as before"),
-            || Ok(Node::look(name)?.namespaces == was.namespaces),
+            || {
+                let is = Node::look(name)?.namespaces;
+                ensure!(is == was.namespaces, "{is:?} now, {:?} before", was.namespaces);
+                Ok(true)
+            },
         )?;
         let is = Node::look(name)?;
         println!("{name}: {:?} before, {:?} after", was.resources, is.resources);
