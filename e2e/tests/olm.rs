@@ -154,7 +154,7 @@ fn d1_who_removes_the_operator_first_gets_out_by_subscribing_again() -> Result<(
     let [.., third] = releases()?;
     let client = scenario::client()?;
     ensure!(
-        !removal::rules(&client)?.is_empty(),
+        !client.rules()?.is_empty(),
         "the client's pod has no rules to be left behind"
     );
     subscription::unsubscribe()?;
@@ -165,12 +165,12 @@ fn d1_who_removes_the_operator_first_gets_out_by_subscribing_again() -> Result<(
         found.contains("multusservice.cni.cncf.io"),
         "nothing holds the configuration: {found}"
     );
-    ensure!(!removal::rules(&client)?.is_empty(), "who took the rules away?");
+    ensure!(!client.rules()?.is_empty(), "who took the rules away?");
 
     subscription::subscribe()?;
     subscription::wait_for_success(third)?;
     cluster::kubectl(&["wait", "msc/cluster", "--for=delete", "--timeout=240s"])?;
-    let left = removal::rules(&client)?;
+    let left = client.rules()?;
     ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
     Ok(())
 }
@@ -183,7 +183,7 @@ fn d2_the_documented_removal_leaves_nothing() -> Result<()> {
     subscription::apply_offered_configuration(third)?;
     wait_for_operands(third)?;
     wait::until(PATIENCE, "the client's rules to be there again", || {
-        Ok(!removal::rules(&client)?.is_empty())
+        Ok(!client.rules()?.is_empty())
     })?;
     let commands = removal::documented("## Removing")?;
     ensure!(commands.len() > 5, "{commands:#?}");
@@ -192,7 +192,7 @@ fn d2_the_documented_removal_leaves_nothing() -> Result<()> {
         removal::run(&command)?;
     }
     removal::wait_until_nothing_is_left()?;
-    let left = removal::rules(&client)?;
+    let left = client.rules()?;
     ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
     olm()?.remove()
 }

@@ -137,21 +137,14 @@ fn broken_objects_are_named() -> Result<()> {
 fn z_removal_leaves_no_rule_and_no_operand() -> Result<()> {
     installed()?;
     let client = scenario::client()?;
-    // All of the routes: a list of one protocol leaves out the very words that are looked for.
-    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
-    let ours = || -> Result<Vec<String>> {
-        let state = in_netns(&client, look)?;
-        let marks = ["proto 77", "MSP-", "multus-proxy"];
-        let of_us = state
-            .lines()
-            .filter(|line| marks.iter().any(|mark| line.contains(mark)));
-        Ok(of_us.map(str::to_owned).collect())
-    };
-    ensure!(!ours()?.is_empty(), "nothing of ours is there to be removed");
+    ensure!(
+        !client.rules()?.is_empty(),
+        "nothing of ours is there to be removed"
+    );
 
     cluster::kubectl(&["delete", "msc", "cluster", "--timeout=120s"])?;
 
-    let left = ours()?;
+    let left = client.rules()?;
     ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
     let operands = cluster::kubectl(&[
         "-n",
@@ -166,12 +159,6 @@ fn z_removal_leaves_no_rule_and_no_operand() -> Result<()> {
         "left on the cluster: {operands}"
     );
     Ok(())
-}
-
-/// Runs a shell command in a pod's network namespace with the node's programs.
-fn in_netns(pod: &scenario::Attached, script: &str) -> Result<String> {
-    let netns = format!("--net={}", cluster::netns(&pod.node, pod.address)?);
-    cluster::node_exec(&pod.node, &["nsenter", &netns, "sh", "-c", script])
 }
 
 fn broken(file: &str) -> String {

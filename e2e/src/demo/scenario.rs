@@ -104,6 +104,21 @@ pub struct Attached {
     pub address: IpAddr,
 }
 
+impl Attached {
+    /// The lines of the product's routes and rules in the pod's network namespace.
+    pub fn rules(&self) -> Result<Vec<String>> {
+        // All of the routes: a list of one protocol leaves out the very words that are looked for.
+        let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
+        let netns = format!("--net={}", cluster::netns(&self.node, self.cluster_address)?);
+        let state = cluster::node_exec(&self.node, &["nsenter", &netns, "sh", "-c", look])?;
+        let marks = ["proto 77", "MSP-", "multus-proxy"];
+        let ours = state
+            .lines()
+            .filter(|line| marks.iter().any(|mark| line.contains(mark)));
+        Ok(ours.map(str::to_owned).collect())
+    }
+}
+
 /// The running pods with this label, and their addresses as the API server knows them.
 pub fn attached(selector: &str) -> Result<Vec<Attached>> {
     let listed = cluster::kubectl(&["-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "json"])?;

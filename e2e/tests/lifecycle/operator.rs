@@ -55,27 +55,11 @@ pub(crate) fn kill() -> Result<()> {
     Ok(())
 }
 
-/// Lines of routes and rules of ours in the pod's namespace.
-fn rules(pod: &Attached) -> Result<usize> {
-    let netns = cluster::netns(&pod.node, pod.cluster_address)?;
-    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
-    let state = cluster::node_exec(
-        &pod.node,
-        &["nsenter", &format!("--net={netns}"), "sh", "-c", look],
-    )?;
-    let ours = |line: &&str| {
-        ["proto 77", "MSP-", "multus-proxy"]
-            .iter()
-            .any(|word| line.contains(word))
-    };
-    Ok(state.lines().filter(ours).count())
-}
-
 fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
     wait::until(
         PATIENCE,
         &format!("rules in the pod to be there: {wanted}"),
-        || Ok((rules(pod)? > 0) == wanted),
+        || Ok(pod.rules()?.is_empty() != wanted),
     )
 }
 
@@ -127,7 +111,10 @@ pub(crate) fn a_node_that_leaves_is_cleaned(client: &Attached) -> Result<()> {
         let node = get(&["get", "node", &client.node])?;
         Ok(node["metadata"]["labels"].get(api::names::RULES_LABEL).is_none())
     })?;
-    ensure!(rules(client)? == 0, "the node is said to be clean and is not");
+    ensure!(
+        client.rules()?.is_empty(),
+        "the node is said to be clean and is not"
+    );
     set_spec(&json!({ "proxy": { "nodeSelector": null } }))?;
     until_settled()?;
     until_rules(client, true)
@@ -147,14 +134,14 @@ pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &At
     };
     scale("0")?;
     cluster::kubectl(&["delete", "msc", "cluster", "--wait=false"])?;
-    ensure!(rules(client)? > 0, "somebody cleaned");
+    ensure!(!client.rules()?.is_empty(), "somebody cleaned");
     scale("1")?;
     let began = Instant::now();
     wait::until(PATIENCE, "the configuration to go", || {
         Ok(cluster::kubectl(&["get", "msc", "-o", "name"])?.is_empty())
     })?;
     println!("removed {:.1?} after the operator came back", began.elapsed());
-    ensure!(rules(client)? == 0, "rules are left");
+    ensure!(client.rules()?.is_empty(), "rules are left");
     install::config(narrator)?;
     until_rules(client, true)
 }

@@ -3,23 +3,9 @@
 use super::PATIENCE;
 use super::subscription::everything_of_ours;
 use anyhow::{Context as _, Result, ensure};
-use e2e::demo::scenario::Attached;
 use e2e::{cluster, command, tools, wait};
 use serde_json::Value;
 use std::path::Path;
-
-/// The routes and rules of ours in a pod's network namespace.
-pub(crate) fn rules(pod: &Attached) -> Result<Vec<String>> {
-    // All of the routes: a list of one protocol leaves out the very words that are looked for.
-    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
-    let netns = format!("--net={}", cluster::netns(&pod.node, pod.address)?);
-    let state = cluster::node_exec(&pod.node, &["nsenter", &netns, "sh", "-c", look])?;
-    let marks = ["proto 77", "MSP-", "multus-proxy"];
-    let ours = state
-        .lines()
-        .filter(|line| marks.iter().any(|mark| line.contains(mark)));
-    Ok(ours.map(str::to_owned).collect())
-}
 
 /// The commands (`$ oc ...`) of a section of docs/install.md, up to its first subsection.
 pub(crate) fn documented(section: &str) -> Result<Vec<String>> {
