@@ -16,7 +16,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Controller, Error};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
 use process::Impatient;
@@ -39,6 +39,7 @@ pub fn turns(
     let ours = || watcher::Config::default().labels(SELECTOR);
     let pods = watcher::Config::default().labels(&pod_selector());
     let (store, writer) = reflector::store();
+    let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
     let configs = watcher(Api::<Config>::all(client.clone()), singleton)
         .backoff(Impatient::default())
         .reflect(writer)
@@ -81,6 +82,17 @@ pub fn turns(
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
             Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "A watch failed"),
         })
+        .take_until(stop)
+}
+
+/// Ends when `shutdown` comes before the configuration has been read, and never afterwards. Until then no turn can be running, and
+/// kube's `Controller` (5.0.0) does not end by itself: asked to stop, it reads its streams no more and still waits for the first read.
+async fn stop_before_the_first_read(store: Store<Config>, shutdown: CancellationToken) {
+    tokio::select! {
+        biased;
+        Ok(()) = store.wait_until_ready() => std::future::pending().await,
+        () = shutdown.cancelled() => {}
+    }
 }
 
 /// The objects of a watch as they change. Each watch waits by itself after an error: one pause for all of them, which is what a
@@ -120,4 +132,39 @@ where
 
 fn config<K>(_: K) -> [ObjectRef<Config>; 1] {
     [ObjectRef::new(CONFIG_NAME)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Options;
+    use crate::validate::ReleaseImages;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use std::convert::Infallible;
+    use std::future::pending;
+    use std::time::Duration;
+
+    /// No API server can be made to be silent at that very instant, so this one always is.
+    #[tokio::test]
+    async fn a_stop_before_the_first_answer_ends_it() {
+        let silent = tower::service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        let client = Client::new(silent, "default");
+        let options = Options {
+            namespace: "default".to_owned(),
+            holder: "test".to_owned(),
+            version: "0.0.0".to_owned(),
+            images: ReleaseImages::default(),
+            operator_condition: None,
+            removal: None,
+        };
+        let shutdown = CancellationToken::new();
+        let context = Context::new(client.clone(), options);
+        let all = turns(&client, "default", context, shutdown.clone()).count();
+        let (ended, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), all), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shutdown.cancel();
+        });
+        assert_eq!(ended, Ok(0));
+    }
 }
