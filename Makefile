@@ -86,7 +86,7 @@ test-apiserver: ## Controller and operator on a real kube-apiserver
 	.ci/levels apiserver
 
 .PHONY: soak
-soak: ## Churn of pods, Services and endpoints under load on the cluster, for SOAK_MINUTES (30); no part of `make test` (root)
+soak: ## Churn of pods, Services and endpoints under load on the cluster, for SOAK_MINUTES (30; in `make test` 3) (root)
 	cargo test --locked --workspace --test soak -- --ignored --nocapture
 
 .PHONY: walk

@@ -3,6 +3,8 @@
 //!
 //! The tests share one cluster and one installation and run one at a time, in the order of their names.
 
+#[path = "lifecycle/by_hand.rs"]
+mod by_hand;
 #[path = "lifecycle/discovery.rs"]
 mod discovery;
 #[path = "lifecycle/endpoints.rs"]
@@ -224,7 +226,11 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
     );
     let version = before.observed.clone();
     let upgraded = upgrade::State::now()?;
-    let steps = upgrade::follow(&version, || install::operator(narrator))?;
+    // The way back, with the operator killed as soon as it has begun.
+    let steps = upgrade::follow(&version, || {
+        install::operator(narrator)?;
+        operator::kill_once_it_rolls_out(&version)
+    })?;
     upgrade::ensure_in_order(&upgraded, &steps, &version)?;
     ensure!(steps.last() == Some(&before), "after the downgrade: {steps:#?}");
     ensure!(
@@ -264,4 +270,18 @@ fn l_a_node_that_leaves_the_placement_is_cleaned() -> Result<()> {
 fn m_a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Result<()> {
     let narrator = installed()?;
     operator::a_deletion_waits_for_the_operator(narrator, &scenario::client()?)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn n_an_installation_is_finished_although_the_operator_is_killed_meanwhile() -> Result<()> {
+    let narrator = installed()?;
+    operator::an_installation_survives_its_death(narrator, &scenario::client()?)
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn o_nodes_are_cleaned_by_hand() -> Result<()> {
+    installed()?;
+    by_hand::the_binary_cleans_nodes_that_nobody_else_cleans()
 }

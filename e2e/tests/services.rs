@@ -136,16 +136,18 @@ fn broken_objects_are_named() -> Result<()> {
 #[ignore = "needs a cluster: make test-e2e"]
 fn z_removal_leaves_no_rule_and_no_operand() -> Result<()> {
     installed()?;
-    let client = scenario::client()?;
-    ensure!(
-        !client.rules()?.is_empty(),
-        "nothing of ours is there to be removed"
-    );
+    let mut pods = scenario::servers()?;
+    pods.push(scenario::client()?);
+    for pod in &pods {
+        ensure!(!pod.rules()?.is_empty(), "{} has nothing to be removed", pod.pod);
+    }
 
     cluster::kubectl(&["delete", "msc", "cluster", "--timeout=120s"])?;
 
-    let left = client.rules()?;
-    ensure!(left.is_empty(), "left in the client's namespace: {left:#?}");
+    for pod in &pods {
+        let left = pod.rules()?;
+        ensure!(left.is_empty(), "left in {}: {left:#?}", pod.pod);
+    }
     let operands = cluster::kubectl(&[
         "-n",
         api::names::NAMESPACE,

@@ -1,7 +1,9 @@
 //! Churn of pods, Services and endpoints on the two-node cluster, under load, for as long as `SOAK_MINUTES` says (30 by default):
 //! no connection of somebody else fails, and afterwards everything is as it was.
 
-#[path = "lifecycle/latency.rs"]
+#[path = "soak/crowd.rs"]
+mod crowd;
+#[path = "soak/latency.rs"]
 mod latency;
 #[path = "lifecycle/proxy.rs"]
 #[expect(
@@ -15,15 +17,12 @@ use e2e::demo::{installed, scenario};
 use e2e::traffic::Traffic;
 use e2e::{cluster, wait};
 use proxy::{Proxy, Resources};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NODES: [&str; 2] = ["node1", "node2"];
-/// Pods of the crowd, and how many of them start at the same time.
-const CROWD: usize = 50;
-const STEP: usize = 5;
-
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A process may keep a little more than at its start: allocators and thread pools fill up once.
@@ -35,18 +34,37 @@ const MORE_MEMORY_KIB: u64 = 12 << 10;
 struct Node {
     proxy: Proxy,
     resources: Resources,
-    namespaces: String,
 }
 
 impl Node {
     fn look(name: &str) -> Result<Self> {
+        each_namespace_has_a_pod(name)?;
         let proxy = Proxy::on(name)?;
         Ok(Self {
             resources: proxy.resources()?,
-            namespaces: cluster::node_exec(name, &["sh", "-c", "ls /run/netns | wc -l"])?,
             proxy,
         })
     }
+}
+
+/// A pod that was deleted by force is gone before the runtime has taken its network namespace away.
+fn each_namespace_has_a_pod(node: &str) -> Result<()> {
+    let what = format!("{node} to have as many network namespaces as pods with one");
+    // CRI-O keeps a file of the node's own namespace, too.
+    let list = "for n in /run/netns/*; do [ $n -ef /proc/self/ns/net ] || echo $n; done";
+    wait::until(PATIENCE, &what, || {
+        let namespaces = cluster::node_exec(node, &["sh", "-c", list])?.lines().count();
+        let on = format!("--field-selector=spec.nodeName={node},status.phase=Running");
+        let pods: Value =
+            serde_json::from_str(&cluster::kubectl(&["get", "pods", "-A", &on, "-o", "json"])?)?;
+        let pods = pods["items"].as_array().context("no list of pods")?;
+        let with_one = pods
+            .iter()
+            .filter(|pod| pod["spec"]["hostNetwork"] != true)
+            .count();
+        ensure!(namespaces == with_one, "{namespaces} namespaces, {with_one} pods");
+        Ok(true)
+    })
 }
 
 #[test]
@@ -64,7 +82,7 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
     let traffic = Traffic::start(&client, vip, 50)?;
     let (began, mut rounds) = (Instant::now(), 0);
-    crowd()?;
+    crowd::comes_and_goes()?;
     while began.elapsed() < Duration::from_secs(60 * minutes) {
         rounds += 1;
         round(rounds)?;
@@ -72,7 +90,6 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     }
     let report = traffic.stop()?;
     println!("{rounds} rounds\n{report}");
-    latency::report("demo/churn-", CROWD)?;
 
     let mut wrong = Vec::new();
     if report.failed > 0 {
@@ -80,15 +97,6 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     }
     for was in &before {
         let name = &was.proxy.node;
-        wait::until(
-            PATIENCE,
-            &format!("the namespaces of {name} to be as many as before"),
-            || {
-                let is = Node::look(name)?.namespaces;
-                ensure!(is == was.namespaces, "{is:?} now, {:?} before", was.namespaces);
-                Ok(true)
-            },
-        )?;
         let is = Node::look(name)?;
         println!("{name}: {:?} before, {:?} after", was.resources, is.resources);
         if is.proxy.container != was.proxy.container {
@@ -111,35 +119,6 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     println!("errors, leaks and drift: {}", wrong.len());
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
-}
-
-/// As many pods at once as two nodes carry beside all else, all served, and gone again.
-fn crowd() -> Result<()> {
-    let manifest = manifest();
-    cluster::kubectl(&["apply", "-f", &manifest])?;
-    let kubectl = |args: &[&str]| cluster::kubectl(&[&["-n", scenario::NAMESPACE], args].concat());
-    // A few at a time: what makes fifty sandboxes at once takes all of two CPUs for seconds, and then nobody answers in time.
-    for replicas in (STEP..=CROWD).step_by(STEP) {
-        kubectl(&["scale", "deployment/churn", &format!("--replicas={replicas}")])?;
-        kubectl(&["rollout", "status", "deployment/churn", "--timeout=300s"])?;
-    }
-    wait::until(PATIENCE, "each pod of the crowd to have its rules", || {
-        let mut applied = 0;
-        for node in NODES {
-            let state = Proxy::on(node)?.state()?;
-            let pods = state["pods"].as_array().into_iter().flatten();
-            let of_it = pods.filter(|pod| {
-                pod["pod"]
-                    .as_str()
-                    .is_some_and(|name| name.starts_with("demo/churn-"))
-            });
-            applied += of_it.filter(|pod| pod["progress"] == "Applied").count();
-        }
-        Ok(applied == CROWD)
-    })?;
-    println!("{CROWD} pods are served");
-    cluster::kubectl(&["delete", "-f", &manifest, "--timeout=180s"])?;
-    none_left()
 }
 
 fn manifest() -> String {

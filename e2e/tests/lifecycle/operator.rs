@@ -1,6 +1,6 @@
 //! The operator on real nodes: what it is told reaches containers and kernels, whoever is killed meanwhile.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::demo::install;
 use e2e::demo::narrator::Narrator;
@@ -25,6 +25,10 @@ fn condition<'a>(config: &'a Value, type_: &str) -> Option<&'a Value> {
     conditions.find(|condition| condition["type"] == type_)
 }
 
+fn text(value: &Value) -> Result<String> {
+    Ok(value.as_str().context("no text")?.to_owned())
+}
+
 fn set_spec(spec: &Value) -> Result<()> {
     let patch = json!({ "spec": spec }).to_string();
     cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
@@ -47,6 +51,14 @@ pub(crate) fn until_settled() -> Result<()> {
     })
 }
 
+/// So many operators, or none.
+pub(crate) fn scale(replicas: u8) -> Result<()> {
+    let operator = format!("deployment/{OPERATOR}");
+    let replicas = format!("--replicas={replicas}");
+    cluster::kubectl(&["-n", NAMESPACE, "scale", &operator, &replicas])?;
+    Ok(())
+}
+
 /// Without a moment to end: what the node does when its memory is short.
 pub(crate) fn kill() -> Result<()> {
     let operator = format!("app.kubernetes.io/name={OPERATOR}");
@@ -55,7 +67,17 @@ pub(crate) fn kill() -> Result<()> {
     Ok(())
 }
 
-fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
+/// Kills it between its first write for this version and the last proxy that runs it.
+pub(crate) fn kill_once_it_rolls_out(version: &str) -> Result<()> {
+    wait::until(PATIENCE, &format!("the roll-out of {version} to begin"), || {
+        let config = config()?;
+        Ok(config["status"]["targetVersion"] == version
+            && condition(&config, "Progressing").is_some_and(|condition| condition["status"] == "True"))
+    })?;
+    kill()
+}
+
+pub(crate) fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
     wait::until(
         PATIENCE,
         &format!("rules in the pod to be there: {wanted}"),
@@ -120,22 +142,26 @@ pub(crate) fn a_node_that_leaves_is_cleaned(client: &Attached) -> Result<()> {
     until_rules(client, true)
 }
 
+/// Removed and installed again, with the operator killed in the middle of the installation.
+pub(crate) fn an_installation_survives_its_death(narrator: &Narrator, client: &Attached) -> Result<()> {
+    let version = text(&config()?["status"]["operatorVersion"])?;
+    cluster::kubectl(&["delete", "msc", "cluster", "--timeout=180s"])?;
+    ensure!(client.rules()?.is_empty(), "rules are left");
+    std::thread::scope(|scope| {
+        let killer = scope.spawn(|| kill_once_it_rolls_out(&version));
+        install::config(narrator)?;
+        killer.join().map_err(|_panic| anyhow!("the killer panicked"))?
+    })?;
+    until_settled()?;
+    until_rules(client, true)
+}
+
 /// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go.
 pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &Attached) -> Result<()> {
-    let operator = format!("deployment/{OPERATOR}");
-    let scale = |replicas: &str| {
-        cluster::kubectl(&[
-            "-n",
-            NAMESPACE,
-            "scale",
-            &operator,
-            &format!("--replicas={replicas}"),
-        ])
-    };
-    scale("0")?;
+    scale(0)?;
     cluster::kubectl(&["delete", "msc", "cluster", "--wait=false"])?;
     ensure!(!client.rules()?.is_empty(), "somebody cleaned");
-    scale("1")?;
+    scale(1)?;
     let began = Instant::now();
     wait::until(PATIENCE, "the configuration to go", || {
         Ok(cluster::kubectl(&["get", "msc", "-o", "name"])?.is_empty())

@@ -1,40 +1,37 @@
 //! How soon pods have rules: from the logs of the API server, the container runtimes and the proxies, which share a clock.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use api::names::{NAMESPACE, PROXY};
 use chrono::{DateTime, Utc};
 use e2e::cluster;
 use e2e::cluster::layout::{Machine, Node, logs};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// When something first happened to pods, by `namespace/name`.
 type Times = BTreeMap<String, DateTime<Utc>>;
 
-/// What was measured of pods whose names begin with `prefix`; printed, for it depends on the machine. An error if it is of fewer than
-/// `least`: then a log does not say any more what is looked for in it.
-pub(crate) fn report(prefix: &str, least: usize) -> Result<()> {
+/// What was measured of these pods, `namespace/name`; printed, for it depends on the machine. An error if a log does not tell it of
+/// each: then it does not say any more what is looked for in it.
+pub(crate) fn report(which: &str, pods: &BTreeSet<String>) -> Result<()> {
     let synced = synced()?;
-    let of = |name: &str| name.starts_with(prefix);
     for (what, from) in [("annotation", annotated()?), ("sandbox READY", ready())] {
-        let pairs = from
-            .iter()
-            .filter_map(|(name, from)| Some((*from, *synced.get(name).filter(|_| of(name))?)));
-        let mut took: Vec<Duration> = pairs
-            .map(|(from, to)| (to - from).to_std().unwrap_or_default())
-            .collect();
+        let took = pods.iter().map(|pod| {
+            let from = from
+                .get(pod)
+                .with_context(|| format!("no log tells the {what} of {pod}"))?;
+            let to = synced
+                .get(pod)
+                .with_context(|| format!("no log tells the rules of {pod}"))?;
+            Ok((*to - *from).to_std().unwrap_or_default())
+        });
+        let mut took = took.collect::<Result<Vec<Duration>>>()?;
         took.sort_unstable();
-        ensure!(
-            took.len() >= least,
-            "{what} to rules: the logs tell it of {} pods, not of {least}",
-            took.len()
-        );
         let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len().saturating_sub(1)));
+        let (median, p99) = (at(50).context("no pods")?, at(99).context("no pods")?);
         println!(
-            "{what} to rules, {} pods: median {:?}, p99 {:?}",
-            took.len(),
-            at(50),
-            at(99)
+            "{which}: {what} to rules, {} pods: median {median:.1?}, p99 {p99:.1?}",
+            took.len()
         );
     }
     Ok(())
