@@ -196,6 +196,7 @@ fn b1_a_rebooted_node_serves_again() -> Result<()> {
     let narrator = installed()?;
     let node = scenario::client()?.node;
     let before = pods()?;
+    let progressing = progressing()?;
     cluster::reboot(&node, &|line| eprintln!("{line}"))?;
     wait::until(
         Duration::from_mins(5),
@@ -213,7 +214,20 @@ fn b1_a_rebooted_node_serves_again() -> Result<()> {
         },
     )?;
     e2e::demo::proof::slices_hold_second_network_addresses(narrator)?;
-    e2e::demo::proof::both_servers_answer_over_net1(narrator)
+    e2e::demo::proof::both_servers_answer_over_net1(narrator)?;
+    let now = self::progressing()?;
+    ensure!(
+        now == progressing && now.starts_with("False"),
+        "a reboot is no roll-out: {now}, before: {progressing}"
+    );
+    Ok(())
+}
+
+/// Status of the configuration's Progressing, and since when.
+fn progressing() -> Result<String> {
+    let field = |name: &str| format!("{{.status.conditions[?(@.type=='Progressing')].{name}}}");
+    let columns = format!("jsonpath={} {}", field("status"), field("lastTransitionTime"));
+    cluster::kubectl(&["get", "msc", "cluster", "-o", &columns])
 }
 
 /// A pod of the scenario.
