@@ -127,19 +127,15 @@ fn manifest() -> String {
 }
 
 fn none_left() -> Result<()> {
-    let list = [
-        "-n",
-        scenario::NAMESPACE,
-        "get",
-        "pods",
-        "-l",
-        "app=churn",
-        "-o",
-        "name",
-    ];
     wait::until(PATIENCE, "the churned pods to be gone", || {
-        Ok(cluster::kubectl(&list)?.trim().is_empty())
+        Ok(left()?.trim().is_empty())
     })
+}
+
+/// The churned pods that the API server still knows, one a line.
+fn left() -> Result<String> {
+    let namespace = ["-n", scenario::NAMESPACE];
+    cluster::kubectl(&[&namespace[..], &["get", "pods", "-l", "app=churn", "-o", "name"]].concat())
 }
 
 /// Pods come, go and move; a Service comes, changes its port, loses its label, gets it back, and goes.

@@ -2,7 +2,7 @@
 
 use crate::latency;
 use crate::proxy::Proxy;
-use crate::{NODES, PATIENCE, manifest, none_left};
+use crate::{NODES, PATIENCE, left, manifest, none_left};
 use anyhow::{Context as _, Result, ensure};
 use e2e::demo::scenario;
 use e2e::{cluster, wait};
@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 
 /// Pods of the crowd unless `SOAK_CROWD` says otherwise; a node takes about a hundred.
 const CROWD: usize = 50;
-/// How many of them start at the same time: who makes fifty sandboxes at once takes all of two CPUs for seconds, and then nobody
-/// answers in time.
+/// How many of them start, or end, at the same time: who makes fifty sandboxes at once, or removes two hundred, takes all of two CPUs
+/// for seconds, and then nobody answers in time.
 const STEP: usize = 5;
 /// Those that come one by one when the crowd is there.
-const LATE: usize = 10;
+const LATE: usize = 20;
 
 /// The crowd comes, is served, and goes.
 pub(crate) fn comes_and_goes() -> Result<()> {
@@ -31,6 +31,7 @@ pub(crate) fn comes_and_goes() -> Result<()> {
     latency::report(&format!("{STEP} at a time"), &early)?;
     let late = all.difference(&early).cloned().collect();
     latency::report(&format!("one by one beside {crowd}"), &late)?;
+    (0..crowd).step_by(STEP).rev().try_for_each(scale_down)?;
     cluster::kubectl(&["delete", "-f", &manifest, "--timeout=180s"])?;
     none_left()
 }
@@ -40,6 +41,13 @@ fn scale(replicas: usize) -> Result<()> {
     kubectl(&["scale", "deployment/churn", &format!("--replicas={replicas}")])?;
     kubectl(&["rollout", "status", "deployment/churn", "--timeout=300s"])?;
     Ok(())
+}
+
+fn scale_down(replicas: usize) -> Result<()> {
+    scale(replicas)?;
+    wait::until(PATIENCE, "pods of the crowd to be gone", || {
+        Ok(left()?.lines().count() <= replicas)
+    })
 }
 
 /// The pods of the crowd, when so many have their rules.
