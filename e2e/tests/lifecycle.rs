@@ -247,6 +247,13 @@ fn j_a_change_is_made_although_the_operator_is_killed_meanwhile() -> Result<()> 
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
+fn j2_the_operator_is_small() -> Result<()> {
+    installed()?;
+    operator::its_memory_is_bounded()
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
 fn k_an_image_that_cannot_be_had_is_named_with_its_node() -> Result<()> {
     installed()?;
     operator::a_bad_image_is_named_and_mended()

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_mins(4);
+/// Resident bytes.
+const MEMORY: u64 = 40_000_000;
 
 fn get(args: &[&str]) -> Result<Value> {
     let all = [args, &["-o", "json"]].concat();
@@ -61,6 +63,31 @@ fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
         &format!("rules in the pod to be there: {wanted}"),
         || Ok(pod.rules()?.is_empty() != wanted),
     )
+}
+
+/// What the process of the shipped image occupies after all that was asked of it so far, the pages of the program included.
+pub(crate) fn its_memory_is_bounded() -> Result<()> {
+    let selector = format!("app.kubernetes.io/name={OPERATOR}");
+    let pods = get(&["-n", NAMESPACE, "get", "pods", "-l", &selector])?;
+    let mut pods = pods["items"].as_array().into_iter().flatten();
+    let pod = pods
+        .find(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .context("no operator")?;
+    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).context("no operator");
+    let node = text("/spec/nodeName")?;
+    let pid = crate::proxy::pid(node, text("/metadata/uid")?)?;
+    let status = cluster::node_exec(node, &["cat", &format!("/proc/{pid}/status")])?;
+    let kib = |field: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(number
+            .with_context(|| format!("no {field} in {status}"))?
+            .parse()?)
+    };
+    let (now, most) = (kib("VmRSS:")?, kib("VmHWM:")?);
+    println!("the operator occupies {now} KiB, and never occupied more than {most} KiB");
+    ensure!(now * 1024 <= MEMORY, "{now} KiB");
+    Ok(())
 }
 
 /// Killed in the middle of a change, it ends the change.
