@@ -2,7 +2,7 @@
 //!
 //! Writes: objects on the test cluster, and a kustomize overlay in a temporary folder.
 
-use super::Narrator;
+use super::{Narrator, stopwatch};
 use crate::cluster;
 use crate::images::{self, Image};
 use anyhow::{Context as _, Result};
@@ -52,6 +52,16 @@ fn release(narrator: &Narrator, images: &[Image], version: Option<&str>) -> Resu
 
 /// Applies the sample `MultusServiceConfig` and waits until it is Available.
 pub fn config(narrator: &Narrator) -> Result<()> {
+    let times = stopwatch::measure(|| apply_config(narrator))?;
+    narrator.kubectl(&["get", "msc"])?;
+    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
+    if let Some(times) = times {
+        narrator.say(&format!("\n{times}"));
+    }
+    Ok(())
+}
+
+fn apply_config(narrator: &Narrator) -> Result<()> {
     let sample = repository().join("config/samples");
     narrator.kubectl(&["apply", "-k", &sample.display().to_string()])?;
     narrator.kubectl(&["get", "msc"])?;
@@ -67,8 +77,6 @@ pub fn config(narrator: &Narrator) -> Result<()> {
         "--for=condition=Available",
         "--timeout=300s",
     ])?;
-    narrator.kubectl(&["get", "msc"])?;
-    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
     Ok(())
 }
 
