@@ -156,10 +156,6 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn seconds(seconds: u64) -> Option<Duration> {
-        Some(Duration::from_secs(seconds))
-    }
-
     #[test]
     fn a_step_is_noted_when_it_is_first_seen() {
         let mut times = Times::default();
@@ -176,6 +172,7 @@ mod tests {
         for (now, available) in [(1, 1), (2, 2), (3, 2)] {
             times.note(&proxy(available), Duration::from_secs(now));
         }
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(
             (times.proxy_written, times.proxies_ready),
             (seconds(1), seconds(2))
@@ -184,6 +181,7 @@ mod tests {
 
     #[test]
     fn what_pods_take_is_not_the_operators() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
         let times = Times {
             controller_written: seconds(1),
             controller_rolled_out: seconds(5),

@@ -104,11 +104,15 @@ fn grants() -> Result<Vec<Grant>> {
     ))?)?;
     Ok(roles
         .iter()
-        .flat_map(|role| role.rules.iter().flat_map(|rule| of_rule(role, rule)))
+        .flat_map(|role| {
+            role.rules
+                .iter()
+                .flat_map(|rule| of_rule(rule, role.kind == "ClusterRole"))
+        })
         .collect())
 }
 
-fn of_rule(role: &Role, rule: &PolicyRule) -> Vec<Grant> {
+fn of_rule(rule: &PolicyRule, is_everywhere: bool) -> Vec<Grant> {
     let names: Vec<_> = match rule.resource_names.as_deref().unwrap_or_default() {
         [] => vec![None],
         names => names.iter().cloned().map(Some).collect(),
@@ -116,18 +120,14 @@ fn of_rule(role: &Role, rule: &PolicyRule) -> Vec<Grant> {
     let mut grants = Vec::new();
     for group in rule.api_groups.iter().flatten() {
         for resource in rule.resources.iter().flatten() {
-            for (verb, name) in rule
-                .verbs
-                .iter()
-                .flat_map(|verb| names.iter().map(move |name| (verb, name)))
-            {
-                grants.push(Grant {
-                    is_everywhere: role.kind == "ClusterRole",
+            for verb in &rule.verbs {
+                grants.extend(names.iter().map(|name| Grant {
+                    is_everywhere,
                     group: group.clone(),
                     resource: resource.clone(),
                     verb: verb.clone(),
                     name: name.clone(),
-                });
+                }));
             }
         }
     }
