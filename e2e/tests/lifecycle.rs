@@ -216,7 +216,11 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
     let traffic = Traffic::with_streams(&client, vip, 200, STREAMS)?;
 
-    let steps = upgrade::follow("0.2.0-test", || install::operator_of(narrator, "0.2.0-test"))?;
+    let steps = upgrade::follow("0.2.0-test", || {
+        install::operator_of(narrator, "0.2.0-test")?;
+        // In the middle of what it has begun.
+        operator::crash()
+    })?;
     upgrade::ensure_in_order(&before, &steps, "0.2.0-test")?;
     ensure!(
         upgrade::objects()? == objects,

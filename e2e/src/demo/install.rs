@@ -52,7 +52,11 @@ fn release(narrator: &Narrator, images: &[Image], version: Option<&str>) -> Resu
 
 /// Applies the sample `MultusServiceConfig` and waits until it is Available.
 pub fn config(narrator: &Narrator) -> Result<()> {
-    let times = stopwatch::measure(|| apply_config(narrator))?;
+    let times = stopwatch::measure(|| {
+        apply_config(narrator)?;
+        narrator.kubectl(&["get", "msc"])?;
+        wait_for_config(narrator)
+    })?;
     narrator.kubectl(&["get", "msc"])?;
     narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
     if let Some(times) = times {
@@ -61,10 +65,14 @@ pub fn config(narrator: &Narrator) -> Result<()> {
     Ok(())
 }
 
-fn apply_config(narrator: &Narrator) -> Result<()> {
+/// Applies the sample and waits for nothing.
+pub fn apply_config(narrator: &Narrator) -> Result<()> {
     let sample = repository().join("config/samples");
     narrator.kubectl(&["apply", "-k", &sample.display().to_string()])?;
-    narrator.kubectl(&["get", "msc"])?;
+    Ok(())
+}
+
+fn wait_for_config(narrator: &Narrator) -> Result<()> {
     narrator.kubectl(&[
         "wait",
         "msc/cluster",

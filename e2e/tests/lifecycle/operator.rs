@@ -65,18 +65,32 @@ fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
     )
 }
 
+/// Node and process of the one that runs.
+fn process() -> Result<(String, String)> {
+    let selector = format!("app.kubernetes.io/name={OPERATOR}");
+    wait::value(PATIENCE, "an operator that runs", || {
+        let pods = get(&["-n", NAMESPACE, "get", "pods", "-l", &selector])?;
+        let mut pods = pods["items"].as_array().into_iter().flatten();
+        let pod = pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let Some(pod) = pod else { return Ok(None) };
+        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).context("no pod yet");
+        let node = text("/spec/nodeName")?;
+        let pid = crate::proxy::pid(node, text("/metadata/uid")?)?;
+        Ok(Some((node.to_owned(), pid)))
+    })
+}
+
+/// As a bug would end it: its container is started again, in the same pod.
+pub(crate) fn crash() -> Result<()> {
+    let (node, pid) = process()?;
+    cluster::node_exec(&node, &["kill", "-9", &pid])?;
+    Ok(())
+}
+
 /// What the process of the shipped image occupies after all that was asked of it so far, the pages of the program included.
 pub(crate) fn its_memory_is_bounded() -> Result<()> {
-    let selector = format!("app.kubernetes.io/name={OPERATOR}");
-    let pods = get(&["-n", NAMESPACE, "get", "pods", "-l", &selector])?;
-    let mut pods = pods["items"].as_array().into_iter().flatten();
-    let pod = pods
-        .find(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-        .context("no operator")?;
-    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).context("no operator");
-    let node = text("/spec/nodeName")?;
-    let pid = crate::proxy::pid(node, text("/metadata/uid")?)?;
-    let status = cluster::node_exec(node, &["cat", &format!("/proc/{pid}/status")])?;
+    let (node, pid) = process()?;
+    let status = cluster::node_exec(&node, &["cat", &format!("/proc/{pid}/status")])?;
     let kib = |field: &str| -> Result<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(field));
         let number = line.and_then(|line| line.split_whitespace().next());
@@ -147,7 +161,8 @@ pub(crate) fn a_node_that_leaves_is_cleaned(client: &Attached) -> Result<()> {
     until_rules(client, true)
 }
 
-/// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go.
+/// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go. It crashes in the middle, and
+/// in the installation that follows.
 pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &Attached) -> Result<()> {
     let operator = format!("deployment/{OPERATOR}");
     let scale = |replicas: &str| {
@@ -164,11 +179,21 @@ pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &At
     ensure!(!client.rules()?.is_empty(), "somebody cleaned");
     scale("1")?;
     let began = Instant::now();
+    wait::until(PATIENCE, "the removal to begin", || {
+        let configs = get(&["get", "msc"])?;
+        let config = configs["items"].get(0);
+        Ok(config.is_none_or(|config| {
+            condition(config, "Progressing").is_some_and(|progressing| progressing["reason"] == "Removing")
+        }))
+    })?;
+    crash()?;
     wait::until(PATIENCE, "the configuration to go", || {
         Ok(cluster::kubectl(&["get", "msc", "-o", "name"])?.is_empty())
     })?;
     println!("removed {:.1?} after the operator came back", began.elapsed());
     ensure!(client.rules()?.is_empty(), "rules are left");
+    install::apply_config(narrator)?;
+    crash()?;
     install::config(narrator)?;
     until_rules(client, true)
 }
