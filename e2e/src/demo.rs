@@ -7,6 +7,7 @@ pub mod install;
 pub mod narrator;
 pub mod proof;
 pub mod scenario;
+pub mod stopwatch;
 
 use std::sync::OnceLock;
 

@@ -34,7 +34,7 @@ pub struct Olm {
 impl Olm {
     /// Starts OLM on the running cluster.
     pub fn start(say: &dyn Fn(&str)) -> Result<Self> {
-        let tools = tools::ensure(&[&tools::OLM, &tools::VALIDATORS], say)?;
+        let tools = tools::ensure(&[&tools::OLM, &tools::VALIDATORS, &tools::OPENSHIFT], say)?;
         let folder = tempfile::tempdir()?;
         install(&tools)?;
         let kubeconfig = cluster::kubeconfig()?.display().to_string();
@@ -177,7 +177,7 @@ fn install(tools: &ToolDir) -> Result<()> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     ensure!(crds.len() >= 8, "OLM's module has only {crds:?}");
-    let console = tools.dir(&tools::VALIDATORS)?;
+    let console = tools.dir(&tools::OPENSHIFT)?;
     let names = ["00_consolequickstarts.crd.yaml", "00_consoleyamlsamples.crd.yaml"];
     let roles = files.join("0000_50_olm_09-aggregated.clusterrole.yaml");
     for path in crds

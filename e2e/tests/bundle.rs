@@ -321,11 +321,7 @@ fn identity(object: &Value) -> String {
 async fn d2_every_object_keeps_to_its_schema() -> Result<()> {
     let server = Apiserver::shared().await?;
     let client = server.client().await?;
-    let console = tools()?.dir(&tools::VALIDATORS)?.to_owned();
     let mut crds = vec![root().join("config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml")];
-    crds.extend(
-        ["00_consolequickstarts.crd.yaml", "00_consoleyamlsamples.crd.yaml"].map(|file| console.join(file)),
-    );
     let of_olm = tools()?.dir(&tools::OLM)?.join("crds");
     crds.push(of_olm.join("operators.coreos.com_clusterserviceversions.yaml"));
     let folder = tempfile::tempdir()?;

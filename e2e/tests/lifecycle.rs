@@ -218,7 +218,11 @@ fn i_no_connection_notices_an_upgrade_nor_a_downgrade() -> Result<()> {
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
     let traffic = Traffic::with_streams(&client, vip, 200, STREAMS)?;
 
-    let steps = upgrade::follow("0.2.0-test", || install::operator_of(narrator, "0.2.0-test"))?;
+    let steps = upgrade::follow("0.2.0-test", || {
+        install::operator_of(narrator, "0.2.0-test")?;
+        // In the middle of what it has begun.
+        operator::crash()
+    })?;
     upgrade::ensure_in_order(&before, &steps, "0.2.0-test")?;
     ensure!(
         upgrade::objects()? == objects,
@@ -253,6 +257,13 @@ fn j_a_change_is_made_although_the_operator_is_killed_meanwhile() -> Result<()> 
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
+fn j2_the_operator_is_small() -> Result<()> {
+    installed()?;
+    operator::its_memory_is_bounded()
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
 fn k_an_image_that_cannot_be_had_is_named_with_its_node() -> Result<()> {
     installed()?;
     operator::a_bad_image_is_named_and_mended()
@@ -274,14 +285,7 @@ fn m_a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Result<(
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
-fn n_an_installation_is_finished_although_the_operator_is_killed_meanwhile() -> Result<()> {
-    let narrator = installed()?;
-    operator::an_installation_survives_its_death(narrator, &scenario::client()?)
-}
-
-#[test]
-#[ignore = "needs a cluster: make test-e2e"]
-fn o_nodes_are_cleaned_by_hand() -> Result<()> {
+fn n_nodes_are_cleaned_by_hand() -> Result<()> {
     installed()?;
     by_hand::the_binary_cleans_nodes_that_nobody_else_cleans()
 }

@@ -51,9 +51,9 @@ pub const ELSEWHERE: [(&str, &str); 4] = [
 /// Where a bundle is going to be installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Platform {
-    /// OpenShift: with what its console shows.
+    /// OpenShift: its console makes the namespace with labels of its own.
     Openshift,
-    /// Any Kubernetes, as on OperatorHub.io: OLM refuses objects of kinds that the cluster does not have.
+    /// Any Kubernetes, as on OperatorHub.io.
     Kubernetes,
 }
 
@@ -123,11 +123,6 @@ impl Bundle {
         );
         for object in carried(source)? {
             files.insert(format!("manifests/{}", file_name(object)), yaml(object));
-        }
-        if platform == Platform::Openshift {
-            for object in &source.console {
-                files.insert(format!("manifests/{}", file_name(object)), yaml(object));
-            }
         }
         files.insert(
             "metadata/annotations.yaml".to_owned(),

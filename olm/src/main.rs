@@ -23,7 +23,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Make olm/release.yaml and config/manager those of another version, whose images are not made yet
+    /// Make olm/release.yaml, config/manager and the example in config/default those of another version, whose images are not made yet
     Plan {
         /// Such as 0.2.0 or 0.2.0-rc.1; a channel of olm/catalog-template.yaml must have it
         version: Version,
@@ -99,12 +99,17 @@ fn plan(root: &Path, version: &Version) -> Result<()> {
     if *version == source.release.version {
         return Ok(());
     }
+    let before = format!("v{}", source.release.version);
     source.release = source.release.planned(version);
     // Before anything is written.
     Bundle::render(&source, Platform::Openshift)?;
     let deployment = root.join("config/manager/deployment.yaml");
     let tagged = source.release.tagged(&std::fs::read_to_string(&deployment)?);
     write(&deployment, &tagged)?;
+    // The tags in what a user of another registry is to copy.
+    let example = root.join("config/default/kustomization.yaml");
+    let text = std::fs::read_to_string(&example)?;
+    write(&example, &text.replace(&before, &format!("v{version}")))?;
     write(&root.join("olm/release.yaml"), &source.release.yaml())
 }
 

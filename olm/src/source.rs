@@ -55,8 +55,6 @@ pub struct Source {
     pub crd_file: String,
     /// What `config/openshift` changes of these objects.
     pub openshift_patches: Vec<Value>,
-    /// What OpenShift's console shows (`config/openshift/console`).
-    pub console: Vec<Value>,
     /// The example of a configuration.
     pub sample: Value,
     /// The configuration of `operator-sdk scorecard`.
@@ -115,7 +113,6 @@ impl Source {
             objects: kustomized(&root.join("config/default"))?,
             crd_file: file(&root.join(CRD))?,
             openshift_patches: patches(&root.join("config/openshift/kustomization.yaml"))?,
-            console: kustomized(&root.join("config/openshift/console"))?,
             sample: one(&root.join("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml"))?,
             scorecard: file(&root.join("config/scorecard/config.yaml"))?,
             release: one(&root.join("olm/release.yaml"))?,

@@ -201,20 +201,29 @@ fn the_examples_are_the_sample_and_the_types_read_it() {
 }
 
 #[test]
-fn another_platform_gets_no_console_objects() {
-    let kinds = |platform| -> BTreeSet<String> {
-        let manifests = Bundle::render(&source(), platform).unwrap().manifests().unwrap();
-        manifests
-            .iter()
-            .map(|object| text(object, "/kind").to_owned())
-            .collect()
-    };
-    let console = BTreeSet::from(["ConsoleQuickStart".to_owned(), "ConsoleYAMLSample".to_owned()]);
-    let difference: BTreeSet<_> = kinds(Platform::Openshift)
-        .difference(&kinds(Platform::Kubernetes))
-        .cloned()
+fn another_platform_gets_no_namespace_of_openshift() {
+    let bundle = |platform| Bundle::render(&source(), platform).unwrap();
+    let (ours, other) = (bundle(Platform::Openshift), bundle(Platform::Kubernetes));
+    let differing: Vec<_> = ours
+        .files
+        .iter()
+        .filter(|(path, content)| other.files.get(*path) != Some(*content))
+        .map(|(path, _)| path.as_str())
         .collect();
-    assert_eq!(difference, console);
+    assert_eq!(
+        differing,
+        ["manifests/multus-service-operator.clusterserviceversion.yaml"]
+    );
+    assert_eq!(ours.files.len(), other.files.len());
+    let has_openshift = |bundle: &Bundle| {
+        let annotations = bundle.csv().unwrap()["metadata"]["annotations"].take();
+        let key = "operatorframework.io/suggested-namespace-template";
+        annotations[key]
+            .as_str()
+            .unwrap()
+            .contains("openshift.io/node-selector")
+    };
+    assert!(has_openshift(&ours) && !has_openshift(&other));
 }
 
 #[test]

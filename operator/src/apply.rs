@@ -16,7 +16,7 @@ use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource, ResourceExt};
 use object::{Applied, Recreated};
 use serde_json::json;
@@ -167,8 +167,9 @@ impl Applier {
             pod_disruption_budgets,
             deployments,
             daemon_sets,
+            console_quick_starts,
+            console_yaml_samples,
         } = desired;
-        let everywhere = Api::all(self.client.clone());
         let applied = &self.applied;
         let mut now = Operands {
             service_accounts: applied
@@ -176,7 +177,7 @@ impl Applier {
                 .await?,
             cluster_role_bindings: applied
                 .converge(
-                    &everywhere,
+                    &self.everywhere(),
                     cluster_role_bindings,
                     &live.cluster_role_bindings,
                     recreated,
@@ -200,6 +201,8 @@ impl Applier {
                 .converge(&self.here(), deployments, &live.deployments, recreated)
                 .await?,
             daemon_sets: live.daemon_sets.clone(),
+            console_quick_starts: live.console_quick_starts.clone(),
+            console_yaml_samples: live.console_yaml_samples.clone(),
         };
         // A mere repair of the proxy waits for nobody.
         let is_repair = daemon_sets.iter().all(|proxy| applied.is_asked(proxy));
@@ -208,6 +211,23 @@ impl Applier {
                 .converge(&self.here(), daemon_sets, &live.daemon_sets, recreated)
                 .await?;
         }
+        // Last: what is only looked at holds up nothing that works.
+        now.console_quick_starts = applied
+            .converge(
+                &self.everywhere(),
+                console_quick_starts,
+                &live.console_quick_starts,
+                recreated,
+            )
+            .await?;
+        now.console_yaml_samples = applied
+            .converge(
+                &self.everywhere(),
+                console_yaml_samples,
+                &live.console_yaml_samples,
+                recreated,
+            )
+            .await?;
         Ok(now)
     }
 
@@ -221,14 +241,32 @@ impl Applier {
             pod_disruption_budgets,
             deployments,
             daemon_sets,
+            console_quick_starts,
+            console_yaml_samples,
         } = desired;
-        let everywhere = Api::all(self.client.clone());
+        object::prune(
+            &self.everywhere(),
+            console_yaml_samples,
+            &live.console_yaml_samples,
+        )
+        .await?;
+        object::prune(
+            &self.everywhere(),
+            console_quick_starts,
+            &live.console_quick_starts,
+        )
+        .await?;
         object::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
         object::prune(&self.here(), deployments, &live.deployments).await?;
         object::prune(&self.here(), pod_disruption_budgets, &live.pod_disruption_budgets).await?;
         object::prune(&self.here(), network_policies, &live.network_policies).await?;
         object::prune(&self.here(), role_bindings, &live.role_bindings).await?;
-        object::prune(&everywhere, cluster_role_bindings, &live.cluster_role_bindings).await?;
+        object::prune(
+            &self.everywhere(),
+            cluster_role_bindings,
+            &live.cluster_role_bindings,
+        )
+        .await?;
         object::prune(&self.here(), service_accounts, &live.service_accounts).await
     }
 
@@ -237,6 +275,13 @@ impl Applier {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn everywhere<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+    {
+        Api::all(self.client.clone())
     }
 
     async fn add_finalizer(&self, config: &MultusServiceConfig) -> Result<(), Error> {

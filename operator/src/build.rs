@@ -91,6 +91,12 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     if !config.network_policy {
         operands.network_policies.clear();
     }
+    if !observed.console.quick_starts {
+        operands.console_quick_starts.clear();
+    }
+    if !observed.console.yaml_samples {
+        operands.console_yaml_samples.clear();
+    }
     Desired {
         rehearsal: true,
         finalizer: true,
@@ -145,6 +151,8 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
             daemon_sets,
             network_policies: Vec::new(),
             pod_disruption_budgets: Vec::new(),
+            console_quick_starts: Vec::new(),
+            console_yaml_samples: Vec::new(),
             ..identities
         },
         prune: false,

@@ -3,6 +3,7 @@
 //! Reads the API server, not a cache: a decision made from a stale object would be written back as truth. Nodes alone may be a
 //! moment old: there are many, and what is decided from them heals.
 
+use crate::console::Kinds;
 use crate::openshift::{self, OpenShift};
 use crate::operands::{Operands, SELECTOR};
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
@@ -10,6 +11,7 @@ use api::{MultusServiceConfig, MultusServiceConfigSpec};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, ListParams};
@@ -18,6 +20,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
+
+/// The definition of Multus' networks.
+pub const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";
 
 /// The cluster as one reconcile sees it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +43,10 @@ pub struct Observed {
     pub proxy_refusal: Option<String>,
     /// What kind of OpenShift this is, if it is one.
     pub openshift: Option<OpenShift>,
+    /// Which kinds of OpenShift's console there are.
+    pub console: Kinds,
+    /// Whether there is no Multus: its kind of network is unknown.
+    pub lacks_multus: bool,
     /// Version of this operator, and of what it applies.
     pub version: String,
     /// The only clock of the reconcile, in whole seconds as Kubernetes writes times.
@@ -53,11 +62,12 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
     };
     let (config, unreadable) = decode(config);
     let selector = pod_selector();
-    let (live, pods, nodes, openshift, missing_priority_classes) = futures::try_join!(
+    let ((live, console), pods, nodes, openshift, lacks_multus, missing_priority_classes) = futures::try_join!(
         operands(client, namespace),
         list(namespaced(client, namespace), &selector),
         nodes(client),
         openshift::detect(client),
+        lacks_multus(client),
         missing_priority_classes(client, &config),
     )?;
     let proxy_refusal = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
@@ -73,6 +83,8 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         nodes,
         proxy_refusal,
         openshift,
+        console,
+        lacks_multus,
         version: version.to_owned(),
         now: now(),
     }))
@@ -132,8 +144,14 @@ async fn missing_priority_classes(
     Ok(missing)
 }
 
-/// Every object of ours.
-pub async fn operands(client: &Client, namespace: &str) -> kube::Result<Operands> {
+/// Multus brings the definition of its networks along.
+async fn lacks_multus(client: &Client) -> kube::Result<bool> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    Ok(definitions.get_metadata_opt(NETWORK_DEFINITION).await?.is_none())
+}
+
+/// Every object of ours, and which kinds of the console's there are.
+pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operands, Kinds)> {
     let (
         service_accounts,
         cluster_role_bindings,
@@ -142,6 +160,8 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<Operands
         pod_disruption_budgets,
         deployments,
         daemon_sets,
+        console_quick_starts,
+        console_yaml_samples,
     ) = futures::try_join!(
         ours(namespaced(client, namespace)),
         ours(Api::all(client.clone())),
@@ -150,8 +170,14 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<Operands
         ours(namespaced(client, namespace)),
         ours(namespaced(client, namespace)),
         ours(namespaced(client, namespace)),
+        ours_if_defined(Api::all(client.clone())),
+        ours_if_defined(Api::all(client.clone())),
     )?;
-    Ok(Operands {
+    let kinds = Kinds {
+        quick_starts: console_quick_starts.is_some(),
+        yaml_samples: console_yaml_samples.is_some(),
+    };
+    let operands = Operands {
         service_accounts,
         cluster_role_bindings,
         role_bindings,
@@ -159,7 +185,10 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<Operands
         pod_disruption_budgets,
         deployments,
         daemon_sets,
-    })
+        console_quick_starts: console_quick_starts.unwrap_or_default(),
+        console_yaml_samples: console_yaml_samples.unwrap_or_default(),
+    };
+    Ok((operands, kinds))
 }
 
 fn now() -> Timestamp {
@@ -229,6 +258,18 @@ where
     let mut objects = list(api, SELECTOR).await?;
     objects.retain(applied_by_us);
     Ok(objects)
+}
+
+/// The same of a kind that the cluster may lack: then the answer is no Status and gives no reason.
+async fn ours_if_defined<K>(api: Api<K>) -> kube::Result<Option<Vec<K>>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    match ours(api).await {
+        Ok(objects) => Ok(Some(objects)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn applied_by_us(object: &impl Resource) -> bool {

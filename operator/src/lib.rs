@@ -15,6 +15,7 @@
 pub mod apply;
 pub mod args;
 pub mod build;
+pub mod console;
 pub mod events;
 pub mod gather;
 pub mod health;

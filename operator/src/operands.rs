@@ -3,6 +3,7 @@
 //! Pure. Ownership is by labels ([`SELECTOR`]) and `status.relatedObjects`: an ownerReference to the configuration would let
 //! foreground deletion collect the proxies before the nodes are clean.
 
+use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
 use api::config::RelatedObject;
 use api::names::{CLEANUP, CONTROLLER, PROXY};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -34,6 +35,10 @@ pub struct Operands {
     pub deployments: Vec<Deployment>,
     /// The proxy.
     pub daemon_sets: Vec<DaemonSet>,
+    /// Tours, where OpenShift's console is.
+    pub console_quick_starts: Vec<ConsoleQuickStart>,
+    /// Examples, where OpenShift's console is.
+    pub console_yaml_samples: Vec<ConsoleYamlSample>,
 }
 
 const MAX_RELATED: usize = 64;
@@ -57,6 +62,8 @@ impl Operands {
             pod_disruption_budgets,
             deployments,
             daemon_sets,
+            console_quick_starts,
+            console_yaml_samples,
         } = self;
         any(service_accounts, now)
             || any(cluster_role_bindings, now)
@@ -65,6 +72,8 @@ impl Operands {
             || any(pod_disruption_budgets, now)
             || any(deployments, now)
             || any(daemon_sets, now)
+            || any(console_quick_starts, now)
+            || any(console_yaml_samples, now)
     }
 
     /// The controller's Deployment.
@@ -96,6 +105,8 @@ impl Operands {
             pod_disruption_budgets,
             deployments,
             daemon_sets,
+            console_quick_starts,
+            console_yaml_samples,
         } = self;
         let mut related = references(service_accounts);
         related.extend(references(cluster_role_bindings));
@@ -104,6 +115,8 @@ impl Operands {
         related.extend(references(pod_disruption_budgets));
         related.extend(references(deployments));
         related.extend(references(daemon_sets));
+        related.extend(references(console_quick_starts));
+        related.extend(references(console_yaml_samples));
         related.sort();
         // As long as the API lets the list be.
         related.truncate(MAX_RELATED);

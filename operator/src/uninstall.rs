@@ -67,7 +67,7 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let live = Box::pin(operands(&client, &namespace)).await?;
+    let (live, _) = Box::pin(operands(&client, &namespace)).await?;
     if live != Operands::default() {
         let applier = Applier::new(client.clone(), namespace, announcer);
         let everything = Desired {

@@ -1,20 +1,24 @@
-//! Which change in the cluster calls for a turn: any of the configuration, of our objects, of their pods, and of the labels of nodes.
+//! Which change in the cluster calls for a turn: any of the configuration, of our objects, of their pods, of the labels of nodes, and
+//! of the definitions of kinds that may come and go.
 //!
 //! Writes: nothing. Only metadata is watched, so an object of a shape we do not know can stop no watch, and nothing is kept in
 //! memory but the configuration's metadata.
 
-use crate::gather::pod_selector;
+use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
+use crate::gather::{NETWORK_DEFINITION, pod_selector};
 use crate::operands::SELECTOR;
 use crate::reconcile::{self, Context, reconcile};
 use api::MultusServiceConfig;
 use api::names::CONFIG_NAME;
-use futures::{Stream, StreamExt};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
-use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::core::{ClusterResourceScope, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
@@ -35,12 +39,11 @@ pub fn turns(
     context: Context,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = ()> {
-    let singleton = watcher::Config::default().fields(&format!("metadata.name={CONFIG_NAME}"));
     let ours = || watcher::Config::default().labels(SELECTOR);
     let pods = watcher::Config::default().labels(&pod_selector());
     let (store, writer) = reflector::store();
     let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
-    let configs = watcher(Api::<Config>::all(client.clone()), singleton)
+    let configs = watcher(Api::<Config>::all(client.clone()), only(CONFIG_NAME))
         .backoff(Impatient::default())
         .reflect(writer)
         .touched_objects()
@@ -71,6 +74,9 @@ pub fn turns(
         .watches_stream(follow(namespaced::<DaemonSet>(client, namespace), ours()), config)
         .watches_stream(follow(namespaced::<Pod>(client, namespace), pods), config)
         .watches_stream(nodes(client), config)
+        .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
+        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client))
+        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
@@ -121,6 +127,72 @@ async fn heard<K>(said: Result<K, watcher::Error>) -> Option<Result<K, watcher::
 fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, watcher::Error>> + use<> {
     let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
     follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
+}
+
+/// Something happened to our objects of a kind, or to the kind, which the cluster may lack: that is no error, and nothing is asked
+/// for until it is there.
+fn follow_if_defined<K>(client: &Client) -> impl Stream<Item = ()> + Send + use<K>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let definition = format!("{}.{}", K::plural(&()), K::group(&()));
+    let defined = defined(client, &definition).boxed();
+    let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
+    let nothing: BoxStream<'static, ()> = stream::pending().boxed();
+    stream::unfold((defined, nothing), move |(mut defined, mut happened)| {
+        let objects = objects.clone();
+        async move {
+            tokio::select! {
+                is_defined = defined.next() => {
+                    happened = if is_defined? { listed_or_changed(objects).boxed() } else { stream::pending().boxed() };
+                }
+                Some(()) = happened.next() => {}
+            }
+            Some(((), (defined, happened)))
+        }
+    })
+}
+
+/// Also when there is no object yet: then the kind can be used from now on.
+fn listed_or_changed<K>(objects: Api<K>) -> impl Stream<Item = ()> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher(objects, watcher::Config::default().labels(SELECTOR))
+        .backoff(Impatient::default())
+        .filter_map(|said| async {
+            match said {
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+                Ok(_) => Some(()),
+                // A kind is served a moment after it is defined.
+                Err(error) => {
+                    debug!(%error, "A kind that may be absent cannot be watched, trying again");
+                    None
+                }
+            }
+        })
+}
+
+/// Whether there is a CustomResourceDefinition, whenever that may have changed.
+fn defined(client: &Client, name: &str) -> impl Stream<Item = bool> + Send + use<> {
+    let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
+    watcher(definitions, only(name))
+        .backoff(Impatient::default())
+        .filter_map(heard)
+        .filter_map(async |said| match said {
+            Ok(watcher::Event::InitApply(_) | watcher::Event::Apply(_)) => Some(true),
+            Ok(watcher::Event::Init | watcher::Event::Delete(_)) => Some(false),
+            Ok(watcher::Event::InitDone) | Err(_) => None,
+        })
+}
+
+fn only(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
 fn namespaced<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>

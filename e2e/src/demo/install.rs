@@ -2,7 +2,7 @@
 //!
 //! Writes: objects on the test cluster, and a kustomize overlay in a temporary folder.
 
-use super::Narrator;
+use super::{Narrator, stopwatch};
 use crate::cluster;
 use crate::images::{self, Image};
 use anyhow::{Context as _, Result};
@@ -52,9 +52,27 @@ fn release(narrator: &Narrator, images: &[Image], version: Option<&str>) -> Resu
 
 /// Applies the sample `MultusServiceConfig` and waits until it is Available.
 pub fn config(narrator: &Narrator) -> Result<()> {
+    let times = stopwatch::measure(|| {
+        apply_config(narrator)?;
+        narrator.kubectl(&["get", "msc"])?;
+        wait_for_config(narrator)
+    })?;
+    narrator.kubectl(&["get", "msc"])?;
+    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
+    if let Some(times) = times {
+        narrator.say(&format!("\n{times}"));
+    }
+    Ok(())
+}
+
+/// Applies the sample and waits for nothing.
+pub fn apply_config(narrator: &Narrator) -> Result<()> {
     let sample = repository().join("config/samples");
     narrator.kubectl(&["apply", "-k", &sample.display().to_string()])?;
-    narrator.kubectl(&["get", "msc"])?;
+    Ok(())
+}
+
+fn wait_for_config(narrator: &Narrator) -> Result<()> {
     narrator.kubectl(&[
         "wait",
         "msc/cluster",
@@ -67,8 +85,6 @@ pub fn config(narrator: &Narrator) -> Result<()> {
         "--for=condition=Available",
         "--timeout=300s",
     ])?;
-    narrator.kubectl(&["get", "msc"])?;
-    narrator.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])?;
     Ok(())
 }
 

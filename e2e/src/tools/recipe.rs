@@ -278,12 +278,11 @@ impl Tool {
                     "deploy/chart/templates/0000_50_olm_09-aggregated.clusterrole.yaml",
                 ),
             ],
-            "openshift" => &[(
-                "github.com/openshift/api",
-                "config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_infrastructures-Default.crd.yaml",
-            )],
-            // What OpenShift's console adds to the API.
-            "validators" => &[
+            "openshift" => &[
+                (
+                    "github.com/openshift/api",
+                    "config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_infrastructures-Default.crd.yaml",
+                ),
                 (
                     "github.com/openshift/api",
                     "console/v1/zz_generated.crd-manifests/00_consolequickstarts.crd.yaml",

@@ -1,6 +1,6 @@
 //! The operator on real nodes: what it is told reaches containers and kernels, whoever is killed meanwhile.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::demo::install;
 use e2e::demo::narrator::Narrator;
@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_mins(4);
+/// Resident bytes.
+const MEMORY: u64 = 40_000_000;
 
 fn get(args: &[&str]) -> Result<Value> {
     let all = [args, &["-o", "json"]].concat();
@@ -23,10 +25,6 @@ fn config() -> Result<Value> {
 fn condition<'a>(config: &'a Value, type_: &str) -> Option<&'a Value> {
     let mut conditions = config["status"]["conditions"].as_array()?.iter();
     conditions.find(|condition| condition["type"] == type_)
-}
-
-fn text(value: &Value) -> Result<String> {
-    Ok(value.as_str().context("no text")?.to_owned())
 }
 
 fn set_spec(spec: &Value) -> Result<()> {
@@ -83,6 +81,45 @@ pub(crate) fn until_rules(pod: &Attached, wanted: bool) -> Result<()> {
         &format!("rules in the pod to be there: {wanted}"),
         || Ok(pod.rules()?.is_empty() != wanted),
     )
+}
+
+/// Node and process of the one that runs.
+fn process() -> Result<(String, String)> {
+    let selector = format!("app.kubernetes.io/name={OPERATOR}");
+    wait::value(PATIENCE, "an operator that runs", || {
+        let pods = get(&["-n", NAMESPACE, "get", "pods", "-l", &selector])?;
+        let mut pods = pods["items"].as_array().into_iter().flatten();
+        let pod = pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let Some(pod) = pod else { return Ok(None) };
+        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).context("no pod yet");
+        let node = text("/spec/nodeName")?;
+        let pid = crate::proxy::pid(node, text("/metadata/uid")?)?;
+        Ok(Some((node.to_owned(), pid)))
+    })
+}
+
+/// As a bug would end it: its container is started again, in the same pod.
+pub(crate) fn crash() -> Result<()> {
+    let (node, pid) = process()?;
+    cluster::node_exec(&node, &["kill", "-9", &pid])?;
+    Ok(())
+}
+
+/// What the process of the shipped image occupies after all that was asked of it so far, the pages of the program included.
+pub(crate) fn its_memory_is_bounded() -> Result<()> {
+    let (node, pid) = process()?;
+    let status = cluster::node_exec(&node, &["cat", &format!("/proc/{pid}/status")])?;
+    let kib = |field: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(number
+            .with_context(|| format!("no {field} in {status}"))?
+            .parse()?)
+    };
+    let (now, most) = (kib("VmRSS:")?, kib("VmHWM:")?);
+    println!("the operator occupies {now} KiB, and never occupied more than {most} KiB");
+    ensure!(now * 1024 <= MEMORY, "{now} KiB");
+    Ok(())
 }
 
 /// Killed in the middle of a change, it ends the change.
@@ -142,32 +179,29 @@ pub(crate) fn a_node_that_leaves_is_cleaned(client: &Attached) -> Result<()> {
     until_rules(client, true)
 }
 
-/// Removed and installed again, with the operator killed in the middle of the installation.
-pub(crate) fn an_installation_survives_its_death(narrator: &Narrator, client: &Attached) -> Result<()> {
-    let version = text(&config()?["status"]["operatorVersion"])?;
-    cluster::kubectl(&["delete", "msc", "cluster", "--timeout=180s"])?;
-    ensure!(client.rules()?.is_empty(), "rules are left");
-    std::thread::scope(|scope| {
-        let killer = scope.spawn(|| kill_once_it_rolls_out(&version));
-        install::config(narrator)?;
-        killer.join().map_err(|_panic| anyhow!("the killer panicked"))?
-    })?;
-    until_settled()?;
-    until_rules(client, true)
-}
-
-/// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go.
+/// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go. It crashes in the middle, and
+/// in the installation that follows.
 pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &Attached) -> Result<()> {
     scale(0)?;
     cluster::kubectl(&["delete", "msc", "cluster", "--wait=false"])?;
     ensure!(!client.rules()?.is_empty(), "somebody cleaned");
     scale(1)?;
     let began = Instant::now();
+    wait::until(PATIENCE, "the removal to begin", || {
+        let configs = get(&["get", "msc"])?;
+        let config = configs["items"].get(0);
+        Ok(config.is_none_or(|config| {
+            condition(config, "Progressing").is_some_and(|progressing| progressing["reason"] == "Removing")
+        }))
+    })?;
+    crash()?;
     wait::until(PATIENCE, "the configuration to go", || {
         Ok(cluster::kubectl(&["get", "msc", "-o", "name"])?.is_empty())
     })?;
     println!("removed {:.1?} after the operator came back", began.elapsed());
     ensure!(client.rules()?.is_empty(), "rules are left");
+    install::apply_config(narrator)?;
+    crash()?;
     install::config(narrator)?;
     until_rules(client, true)
 }

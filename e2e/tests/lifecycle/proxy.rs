@@ -95,13 +95,7 @@ impl Proxy {
 
     /// Its process, as the node sees it: the one of its pod that is no pause.
     pub(crate) fn pid(&self) -> Result<String> {
-        let find = format!(
-            "for p in /proc/[0-9]*; do grep -q {} $p/cgroup 2>/dev/null && grep -q '^multus-service-' $p/comm 2>/dev/null && echo ${{p#/proc/}} && exit; done; exit 1",
-            self.uid
-        );
-        let pid = cluster::node_exec(&self.node, &["sh", "-c", &find])?;
-        ensure!(!pid.trim().is_empty(), "pod {} has no process", self.name);
-        Ok(pid.trim().to_owned())
+        pid(&self.node, &self.uid).with_context(|| format!("of pod {}", self.name))
     }
 
     /// A file of its process in `/proc`.
@@ -190,4 +184,14 @@ pub(crate) fn set_backend(backend: &str) -> Result<()> {
         "--timeout=180s",
     ])?;
     Ok(())
+}
+
+/// The process of ours in the pod with this UID.
+pub(crate) fn pid(node: &str, uid: &str) -> Result<String> {
+    let find = format!(
+        "for p in /proc/[0-9]*; do grep -q {uid} $p/cgroup 2>/dev/null && grep -q '^multus-service-' $p/comm 2>/dev/null && echo ${{p#/proc/}} && exit; done; exit 1"
+    );
+    let pid = cluster::node_exec(node, &["sh", "-c", &find])?;
+    ensure!(!pid.trim().is_empty(), "there is no process");
+    Ok(pid.trim().to_owned())
 }

@@ -58,31 +58,3 @@ fn no_role_is_added_to_edit_or_admin() {
     found.dedup();
     assert_eq!(found, ["cluster-reader", "view"]);
 }
-
-/// What the console lets a user copy is read by Kubernetes.
-#[test]
-fn examples_in_the_console_are_yaml_objects() {
-    for sample in source().console {
-        let texts: Vec<String> = match text(&sample, "/kind") {
-            "ConsoleYAMLSample" => vec![text(&sample, "/spec/yaml").to_owned()],
-            _ => items(&sample, "/spec/tasks")
-                .flat_map(|task| handed_over(text(task, "/description")))
-                .collect(),
-        };
-        assert!(!texts.is_empty(), "{sample:#}");
-        for yaml in texts {
-            let objects: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
-            let is_object =
-                |object: &Value| !text(object, "/apiVersion").is_empty() && !text(object, "/kind").is_empty();
-            assert!(!objects.is_empty() && objects.iter().all(is_object), "{yaml}");
-        }
-    }
-}
-
-/// What the shell commands of a Markdown text hand to `oc apply -f -`.
-fn handed_over(markdown: &str) -> Vec<String> {
-    let heredocs = markdown.split("<<EOF\n").skip(1);
-    heredocs
-        .map(|rest| rest.split("EOF\n").next().unwrap_or_default().to_owned())
-        .collect()
-}

@@ -117,6 +117,12 @@ fn config_and_crates_are_of_the_version_of_the_release() {
     let next = release.planned(&Version::new(7, 8, 9)).tagged(&file);
     assert_eq!(next.matches(":v7.8.9\n").count(), 3, "{next}");
     assert_eq!(next.lines().count(), file.lines().count());
+    let example = std::fs::read_to_string(root().join("config/default/kustomization.yaml")).unwrap();
+    assert_eq!(
+        example.matches(&format!("v{}\n", release.version)).count(),
+        3,
+        "{example}"
+    );
 }
 
 #[test]

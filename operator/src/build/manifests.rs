@@ -38,6 +38,13 @@ static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
         pod_disruption_budgets: vec![parse(include_str!(
             "../../manifests/controller-pod-disruption-budget.yaml"
         ))],
+        console_quick_starts: vec![parse(include_str!("../../manifests/console-quick-start.yaml"))],
+        console_yaml_samples: vec![
+            parse(include_str!("../../manifests/console-sample-service.yaml")),
+            parse(include_str!(
+                "../../manifests/console-sample-headless-service.yaml"
+            )),
+        ],
         ..Operands::default()
     },
     controller: parse(include_str!("../../manifests/controller-deployment.yaml")),
@@ -66,6 +73,9 @@ impl Manifests {
             pod_disruption_budgets,
             deployments: _,
             daemon_sets: _,
+            // In no namespace.
+            console_quick_starts: _,
+            console_yaml_samples: _,
         } = identities;
         for account in service_accounts {
             place(account, namespace);

@@ -1,6 +1,7 @@
 //! Whole objects as snapshots, and what must hold for all of them.
 
 use super::*;
+use crate::console::Kinds;
 use crate::operands::SELECTOR;
 use crate::validate::{ReleaseImages, validate};
 use api::MultusServiceConfig;
@@ -40,6 +41,10 @@ fn asked_for(spec: &Value) -> ValidatedConfig {
 fn installed(config: &ValidatedConfig) -> Operands {
     let observed = Observed {
         version: VERSION.to_owned(),
+        console: Kinds {
+            quick_starts: true,
+            yaml_samples: true,
+        },
         ..Observed::default()
     };
     install(config, &observed, "far-away").operands
@@ -267,6 +272,62 @@ fn the_network_policy_can_be_declined() {
 }
 
 #[test]
+fn the_console_is_given_what_it_has_kinds_for() {
+    let of = |quick_starts, yaml_samples| {
+        let observed = Observed {
+            console: Kinds {
+                quick_starts,
+                yaml_samples,
+            },
+            ..Observed::default()
+        };
+        let operands = install(&config(), &observed, "far-away").operands;
+        (
+            operands.console_quick_starts.len(),
+            operands.console_yaml_samples.len(),
+        )
+    };
+    assert_eq!(
+        [of(false, false), of(true, false), of(false, true)],
+        [(0, 0), (1, 0), (0, 2)]
+    );
+}
+
+/// What the console lets a user copy is read by Kubernetes.
+#[test]
+fn examples_in_the_console_are_yaml_objects() {
+    let operands = installed(&config());
+    let samples = operands.console_yaml_samples.iter();
+    let mut texts: Vec<_> = samples
+        .map(|sample| sample.spec.fields["yaml"].as_str().unwrap().to_owned())
+        .collect();
+    let tasks = operands.console_quick_starts[0].spec.fields["tasks"]
+        .as_array()
+        .unwrap();
+    texts.extend(
+        tasks
+            .iter()
+            .flat_map(|task| handed_over(task["description"].as_str().unwrap())),
+    );
+    assert_eq!(texts.len(), 3, "{texts:#?}");
+    for yaml in texts {
+        let object: Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert!(
+            object["apiVersion"] == "v1" && object["kind"] == "Service",
+            "{yaml}"
+        );
+    }
+}
+
+/// What the shell commands of a Markdown text hand to `oc apply -f -`.
+fn handed_over(markdown: &str) -> Vec<String> {
+    let heredocs = markdown.split("<<EOF\n").skip(1);
+    heredocs
+        .map(|rest| rest.split("EOF\n").next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
 fn every_log_level_is_a_filter_of_its_own() {
     let levels = [
         LogLevel::Normal,
@@ -449,6 +510,8 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
         pod_disruption_budgets,
         deployments,
         daemon_sets,
+        console_quick_starts,
+        console_yaml_samples,
     } = installed(&config());
     check(&network_policies, Some("far-away"));
     check(&pod_disruption_budgets, Some("far-away"));
@@ -457,6 +520,8 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
     check(&role_bindings, Some("far-away"));
     check(&deployments, Some("far-away"));
     check(&daemon_sets, Some("far-away"));
+    check(&console_quick_starts, None);
+    check(&console_yaml_samples, None);
 }
 
 /// OpenShift's conventions for operands (openshift/enhancements, CONVENTIONS.md).
@@ -504,10 +569,13 @@ fn equal_inputs_give_equal_bytes() {
             pod_disruption_budgets,
             deployments,
             daemon_sets,
+            console_quick_starts,
+            console_yaml_samples,
         } = installed(&config());
         let identities = (service_accounts, cluster_role_bindings, role_bindings);
         let rest = (network_policies, pod_disruption_budgets, deployments, daemon_sets);
-        serde_json::to_vec(&(identities, rest)).unwrap()
+        let console = (console_quick_starts, console_yaml_samples);
+        serde_json::to_vec(&(identities, rest, console)).unwrap()
     };
     let first = bytes();
     for _ in 0..100 {

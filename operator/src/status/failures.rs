@@ -4,6 +4,7 @@
 //! the operator starts no clock anew.
 
 use super::{Outcome, names, workloads};
+use crate::gather::NETWORK_DEFINITION;
 use crate::health::{self, Finding, Trouble};
 use crate::nodes::is_of;
 use crate::removal::CLEANUP_ANNOTATION;
@@ -37,6 +38,14 @@ pub(super) fn complaints(outcome: &Outcome<'_>, is_progressing: bool) -> Vec<Com
     complaints.extend(of_clean_ups(outcome));
     if matches!(outcome.intent, Ok(Intent::Remove(_))) {
         return complaints;
+    }
+    if outcome.observed.lacks_multus {
+        complaints.push(Complaint {
+            reason: "MissingMultus",
+            message: format!(
+                "There is no CustomResourceDefinition {NETWORK_DEFINITION}: without Multus no pod has a second network; install Multus"
+            ),
+        });
     }
     complaints.extend(of_controller(outcome));
     complaints.extend(of_proxies(outcome));

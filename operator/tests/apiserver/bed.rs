@@ -22,6 +22,8 @@ pub(crate) mod hollow;
 pub(crate) mod state;
 
 pub(crate) const NAMESPACE: &str = "multus-service";
+/// What Multus brings along.
+pub(crate) const NETWORK_DEFINITION: &str = "e2e/src/cluster/manifests/network-attachment-definition.yaml";
 pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
 /// Generous: a busy machine is no failure.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -89,6 +91,7 @@ impl Bed {
             client,
             nodes,
         };
+        bed.kubectl(&["apply", "-f", &repository(NETWORK_DEFINITION)])?;
         bed.kubectl(&["apply", "-k", &repository("config/default")])?;
         bed.kubectl(&[
             "wait",

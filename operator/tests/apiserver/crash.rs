@@ -4,6 +4,7 @@
 use crate::bed::gate::Gate;
 use crate::bed::state::state;
 use crate::bed::{Bed, conditions, repository};
+use crate::openshift::define_the_console;
 use anyhow::{Context as _, Result, ensure};
 use api::names::CONFIG_NAME;
 use serde_json::Value;
@@ -87,6 +88,7 @@ async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Result<()> {
     let mut bed = Bed::start().await?;
+    define_the_console(&bed).await?;
     let gate = bed.start_operator_behind_a_gate().await?;
     let mut undisturbed = BTreeMap::new();
     let steps = [Step::Install, Step::Change, Step::Upgrade, Step::Remove];

@@ -120,9 +120,12 @@ async fn an_overlay_replaces_all_images() -> Result<()> {
     );
     std::fs::write(overlay.path().join("kustomization.yaml"), documented)?;
     let rendered = bed.kubectl(&["kustomize", &overlay.path().display().to_string()])?;
+    let version = env!("CARGO_PKG_VERSION");
     for image in ["operator", "controller", "proxy"] {
         ensure!(
-            rendered.contains(&format!(": registry.example.com/multus-service/{image}:v0.1.0")),
+            rendered.contains(&format!(
+                ": registry.example.com/multus-service/{image}:v{version}"
+            )),
             "{rendered}"
         );
     }

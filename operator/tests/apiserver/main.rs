@@ -5,6 +5,7 @@
 
 mod availability;
 mod bed;
+mod causes;
 mod crash;
 mod crd;
 mod install;
@@ -13,4 +14,5 @@ mod openshift;
 mod removal;
 mod rights;
 mod trouble;
+mod upgrade;
 mod walk;

@@ -100,6 +100,38 @@ async fn foreground_deletion_cleans_up_in_order_too() -> Result<()> {
     Ok(())
 }
 
+/// A backup tool's, say: ours goes, theirs stays, and nothing is written while it does.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_finalizer_of_somebody_else_stays_and_holds_up_nothing_of_ours() -> Result<()> {
+    const THEIRS: &str = "example.com/backup";
+    let bed = Bed::installed().await?;
+    let patch = |finalizers: &[&str]| {
+        let patch = json!({ "metadata": { "finalizers": finalizers } }).to_string();
+        bed.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", &patch])
+    };
+    patch(&[THEIRS, FINALIZER])?;
+    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    bed.until_conditions(&["Available=False/Removed", "Progressing=False/Removed"])
+        .await?;
+    let config = bed
+        .eventually("our finalizer to go", async || {
+            let config = bed.config().await?;
+            Ok((config.finalizers() == [THEIRS]).then_some(config))
+        })
+        .await?;
+    assert_eq!(leftovers(&bed)?, "");
+    // Longer than the operator waits before it looks again.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(bed.config().await?.resource_version(), config.resource_version());
+
+    patch(&[])?;
+    bed.eventually("the configuration to go", async || {
+        Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result<()> {

@@ -1,15 +1,16 @@
 //! What goes wrong on nodes, and how it is told. Minutes are made to have passed by older times in the status, where they are kept.
 
-use crate::bed::{Bed, NAMESPACE, conditions, message};
+use crate::bed::{Bed, NAMESPACE, NETWORK_DEFINITION, conditions, message, repository};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR_FIELD_MANAGER, PROXY};
 use kube::api::{Patch, PatchParams};
+use operator::gather::NETWORK_DEFINITION as NETWORKS;
 use serde_json::{Value, json};
 
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
 /// Lets what is wrong have been wrong for long.
-async fn age(bed: &Bed, field: &str) -> Result<()> {
+pub(crate) async fn age(bed: &Bed, field: &str) -> Result<()> {
     let patch = match field {
         "failures" => {
             let status = bed.config().await?.status.context("no status")?;
@@ -28,7 +29,7 @@ async fn age(bed: &Bed, field: &str) -> Result<()> {
     Ok(())
 }
 
-async fn until_failure(bed: &Bed, reason: &str) -> Result<()> {
+pub(crate) async fn until_failure(bed: &Bed, reason: &str) -> Result<()> {
     bed.eventually(&format!("the failure {reason}"), async || {
         let status = bed.config().await?.status.context("no status")?;
         let reasons: Vec<_> = status
@@ -120,7 +121,7 @@ async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
         "pod-security.kubernetes.io/enforce=restricted",
     ])?;
     bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
+    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
     until_failure(&bed, "ProxyPodsForbidden").await?;
     age(&bed, "failures").await?;
     let config = bed
@@ -168,6 +169,35 @@ async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades()
         message(&config, "Degraded")
     );
     bed.nodes.set_holding(false);
+    bed.until_installed().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
+    let bed = Bed::installed().await?;
+    bed.kubectl(&["delete", "crd", NETWORKS, "--timeout=60s"])?;
+    until_failure(&bed, "MissingMultus").await?;
+    ensure!(conditions(&bed.config().await?).contains(&"Degraded=False/AsExpected".to_owned()));
+    age(&bed, "failures").await?;
+    let config = bed
+        .until_conditions(&[
+            "Available=True/AsExpected",
+            "Progressing=False/AsExpected",
+            "Degraded=True/MissingMultus",
+            "Upgradeable=True/AsExpected",
+        ])
+        .await?;
+    let told = message(&config, "Degraded");
+    assert!(
+        told.contains(NETWORKS) && told.contains("install Multus"),
+        "{told}"
+    );
+    // Nothing else waits for it.
+    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
+    bed.until_conditions(&["Progressing=False/AsExpected"]).await?;
+    bed.kubectl(&["apply", "-f", &repository(NETWORK_DEFINITION)])?;
     bed.until_installed().await?;
     Ok(())
 }
@@ -315,7 +345,7 @@ async fn the_proxy_waits_for_the_controller() -> Result<()> {
     let mut bed = Bed::start().await?;
     bed.nodes.set_holding(true);
     bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
+    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
     let config = bed
         .until_conditions(&["Available=False/NotYetDeployed", "Progressing=True/Installing"])
         .await?;
@@ -465,5 +495,38 @@ async fn a_node_that_joins_is_served_and_is_no_progress() -> Result<()> {
         bed.config().await?.status.context("no status")?.conditions,
         before
     );
+    Ok(())
+}
+
+/// The kubelet's and the node controller's part of a reboot.
+fn set_up(bed: &Bed, node: &str, up: bool) -> Result<()> {
+    let status = if up { "True" } else { "Unknown" };
+    let ready = json!({ "type": "Ready", "status": status, "reason": "Test", "message": "" });
+    let patch = json!({ "status": { "conditions": [ready] } }).to_string();
+    bed.kubectl(&["patch", "node", node, "--subresource=status", "-p", &patch])?;
+    let not_ready = json!({ "conditions": [{ "type": "Ready", "status": "False" }] });
+    bed.nodes.set_status(node, (!up).then_some(not_ready));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_node_that_reboots_changes_no_condition() -> Result<()> {
+    let bed = Bed::installed().await?;
+    let before = bed.config().await?.status.context("no status")?;
+    for (up, available) in [(false, 1), (true, 2)] {
+        set_up(&bed, "node-b", up)?;
+        bed.eventually("the node to be counted", async || {
+            let proxy = bed.config().await?.status.and_then(|status| status.proxy);
+            Ok(proxy.filter(|proxy| proxy.available == available))
+        })
+        .await?;
+        let status = bed.config().await?.status.context("no status")?;
+        assert_eq!(
+            (status.conditions, status.failures),
+            (before.conditions.clone(), vec![]),
+            "node-b is up: {up}"
+        );
+    }
     Ok(())
 }

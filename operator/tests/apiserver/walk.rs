@@ -2,69 +2,165 @@
 //!
 //! `WALK_STEPS` says how many steps (`make walk`: 1,000). Every walk but the default one is another; the path is printed when it fails.
 
-use crate::bed::Bed;
 use crate::bed::state::state;
+use crate::bed::{Bed, conditions};
+use crate::openshift::define_the_console;
 use anyhow::{Result, ensure};
 use api::MultusServiceConfig;
-use api::names::{CLEANUP, CONFIG_NAME};
+use api::names::{CLEANUP, CONFIG_NAME, PROXY};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use operator::nodes::{LABEL, LEAVING};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const STEPS: usize = 200;
 /// Different configurations that a walk visits: each costs a fresh installation.
 const PLACES: usize = 16;
 
+/// One of these values; null is a field that is not set.
+fn any_of(values: &Value) -> impl Strategy<Value = Value> + use<> {
+    prop::sample::select(values.as_array().cloned().unwrap_or_default())
+}
+
+/// What is common to the pods of both operands; `priority` is another class than the operator's choice.
+fn pods(priority: &str, image: &str) -> impl Strategy<Value = Value> + use<> {
+    let zone = json!({ "key": "zone", "operator": "Exists" });
+    let required = json!({ "nodeSelectorTerms": [{ "matchExpressions": [zone] }] });
+    let anywhere = json!({ "preference": { "matchExpressions": [zone] }, "weight": 1 });
+    (
+        any_of(&json!([null, {}, { "zone": "in" }])),
+        any_of(&json!([
+            null,
+            { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } },
+            { "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [anywhere] } },
+        ])),
+        any_of(&json!([null, [{ "operator": "Exists" }], [{ "operator": "Exists", "effect": "NoSchedule" }]])),
+        any_of(&json!([null, { "requests": { "cpu": "20m" } }, { "requests": { "cpu": 1 }, "limits": { "memory": "1024Mi" } }])),
+        any_of(&json!([null, priority])),
+        any_of(&json!([null, image])),
+    )
+        .prop_map(|(nodes, affinity, tolerations, resources, priority, image)| {
+            json!({
+                "nodeSelector": nodes, "affinity": affinity, "tolerations": tolerations, "resources": resources,
+                "priorityClassName": priority, "image": image,
+            })
+        })
+}
+
+fn proxy() -> impl Strategy<Value = Value> {
+    (
+        pods("system-cluster-critical", "mine/proxy:v2"),
+        any_of(&json!([null, "Auto", "IPTables", "NFTables"])),
+        any_of(&json!([
+            null,
+            { "type": "OnDelete" },
+            { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } },
+            { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2 } },
+        ])),
+        any_of(&json!([
+            null,
+            "/run/crio/crio.sock",
+            "unix:///run/k3s/containerd.sock"
+        ])),
+        any_of(&json!([null, [], [{ "network": "web/macvlan1", "interface": "ens4" }]])),
+    )
+        .prop_map(|(mut proxy, backend, strategy, endpoint, networks)| {
+            proxy["backend"] = backend;
+            proxy["updateStrategy"] = strategy;
+            proxy["containerRuntimeEndpoint"] = endpoint;
+            proxy["hostNetworks"] = networks;
+            proxy
+        })
+}
+
+fn controller() -> impl Strategy<Value = Value> {
+    let pods = pods(
+        "system-node-critical",
+        "mine/controller@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    );
+    (pods, any_of(&json!([null, 1, 2, 3]))).prop_map(|(mut controller, replicas)| {
+        controller["replicas"] = replicas;
+        controller
+    })
+}
+
 /// The state of management is drawn at every step, the rest belongs to a place.
 fn place() -> impl Strategy<Value = Value> {
-    let proxy = (
-        prop::sample::select(vec!["Auto", "IPTables", "NFTables"]),
-        prop::sample::select(vec![json!({}), json!({ "zone": "in" })]),
-        prop::sample::select(vec![
-            Value::Null,
-            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } }),
-            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2 } }),
-        ]),
-        prop::sample::select(vec![Value::Null, json!({ "requests": { "cpu": "20m" } })]),
-        prop::sample::select(vec![Value::Null, json!("mine/proxy:v2")]),
+    let levels = json!([null, "Normal", "Debug", "Trace", "TraceAll"]);
+    let images = (
+        any_of(&json!([null, "Always", "IfNotPresent", "Never"])),
+        any_of(&json!([null, [], [{ "name": "registry" }, { "name": "mirror" }]])),
     );
-    let controller = (
-        1..=3,
-        prop::sample::select(vec![Value::Null, json!([{ "operator": "Exists" }])]),
-        prop::sample::select(vec![Value::Null, json!("system-node-critical")]),
+    let networks = (
+        any_of(&json!([null, { "mode": "Enabled" }, { "mode": "Disabled" }])),
+        any_of(&json!([null, ["default"], ["default", "networks"], []])),
+        any_of(&json!([null, "Enabled", "Disabled"])),
     );
-    let rest = (
-        prop::sample::select(vec!["Normal", "Debug"]),
-        prop::sample::select(vec!["Enabled", "Disabled"]),
-        prop::sample::select(vec![
-            json!(["default"]),
-            json!(["default", "networks"]),
-            json!([]),
-        ]),
-        prop::sample::select(vec!["Enabled", "Disabled"]),
-    );
-    (proxy, controller, rest).prop_map(
-        |(
-            (backend, nodes, strategy, resources, image),
-            (replicas, tolerations, priority),
-            (level, policy, namespaces, isolation),
-        )| {
+    let logs = (any_of(&levels), any_of(&levels));
+    (proxy(), controller(), images, networks, logs).prop_map(
+        |(proxy, controller, (pull, secrets), (policy, namespaces, isolation), (level, own_level))| {
             without_null(json!({
                 "logLevel": level,
-                "networkPolicy": { "mode": policy },
+                "operatorLogLevel": own_level,
+                "imagePullPolicy": pull,
+                "imagePullSecrets": secrets,
+                "networkPolicy": policy,
                 "globalNamespaces": namespaces,
                 "networkNamespaceIsolation": isolation,
-                "controller": { "replicas": replicas, "tolerations": tolerations, "priorityClassName": priority },
-                "proxy": { "backend": backend, "nodeSelector": nodes, "updateStrategy": strategy, "resources": resources, "image": image },
+                "controller": controller,
+                "proxy": proxy,
             }))
         },
     )
+}
+
+/// Every field of `spec`, and of operands one level deeper, but what is drawn at each step.
+fn fields(schema: &Value) -> BTreeSet<String> {
+    let names = |schema: &Value| -> Vec<String> {
+        let properties = schema["properties"].as_object();
+        properties
+            .map(|fields| fields.keys().cloned().collect())
+            .unwrap_or_default()
+    };
+    let mut fields: BTreeSet<_> = names(schema).into_iter().collect();
+    for operand in ["controller", "proxy"] {
+        fields.extend(
+            names(&schema["properties"][operand])
+                .iter()
+                .map(|name| format!("{operand}.{name}")),
+        );
+    }
+    fields.remove("managementState");
+    fields
+}
+
+/// A field that is added to the API and not here fails.
+fn ensure_every_field_is_walked(runner: &mut TestRunner) -> Result<()> {
+    let crd = api::config::crd_document()?;
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut walked = BTreeSet::new();
+    for _ in 0..200 {
+        let place = draw(runner, &place())?;
+        for (name, value) in place.as_object().into_iter().flatten() {
+            walked.insert(name.clone());
+            if ["controller", "proxy"].contains(&name.as_str()) {
+                walked.extend(
+                    value
+                        .as_object()
+                        .into_iter()
+                        .flatten()
+                        .map(|(field, _)| format!("{name}.{field}")),
+                );
+            }
+        }
+    }
+    assert_eq!(walked, fields(schema));
+    Ok(())
 }
 
 fn without_null(value: Value) -> Value {
@@ -116,9 +212,25 @@ async fn is_settled(bed: &Bed) -> Result<bool> {
         && nobody_leaves)
 }
 
+/// What whoever chose OnDelete does by hand.
+async fn delete_old_proxies(bed: &Bed) -> Result<()> {
+    let waits = "Progressing=True/WaitingForPodDeletion".to_owned();
+    if conditions(&bed.config().await?).contains(&waits) {
+        let proxies = ListParams::default().labels(&format!("app.kubernetes.io/name={PROXY}"));
+        bed.here::<Pod>()
+            .delete_collection(&DeleteParams::default(), &proxies)
+            .await?;
+    }
+    Ok(())
+}
+
 async fn settle(bed: &Bed) -> Result<Value> {
     bed.eventually("the configuration to be in effect", async || {
-        Ok(is_settled(bed).await?.then_some(()))
+        if is_settled(bed).await? {
+            return Ok(Some(()));
+        }
+        delete_old_proxies(bed).await?;
+        Ok(None)
     })
     .await?;
     let mut state = Box::pin(state(bed)).await?;
@@ -180,8 +292,10 @@ async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Re
         None => TestRunner::deterministic(),
     };
     let mut bed = Bed::start().await?;
+    define_the_console(&bed).await?;
     bed.start_operator(true).await?;
     bed.kubectl(&["label", "node", "node-a", "zone=in"])?;
+    ensure_every_field_is_walked(&mut TestRunner::deterministic())?;
     let places: Vec<_> = (0..PLACES)
         .map(|_| draw(&mut runner, &place()))
         .collect::<Result<_>>()?;

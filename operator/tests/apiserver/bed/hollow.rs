@@ -103,8 +103,9 @@ async fn advance(client: &Client, pods: &Api<Pod>, pod: &Pod, nodes: &Nodes) -> 
 /// Whether the kubelet's part of it is there already.
 fn says(pod: &Pod, status: &Value) -> bool {
     let restarts = |status: &Value| status.pointer("/containerStatuses/0/restartCount").cloned();
+    let wanted = serde_json::from_value(json!({ "metadata": {}, "status": status }));
     let now = serde_json::to_value(&pod.status).unwrap_or_default();
-    restarts(&now) == restarts(status) && is_ready(pod) == restarts(status).is_none()
+    restarts(&now) == restarts(status) && wanted.is_ok_and(|wanted| is_ready(pod) == is_ready(&wanted))
 }
 
 fn is_cleanup(pod: &Pod) -> bool {

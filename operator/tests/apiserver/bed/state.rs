@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Every object of ours, cut to what we ask for, the labels of nodes, the conditions.
 pub(crate) async fn state(bed: &Bed) -> Result<Value> {
-    let live = Box::pin(operands(&bed.client, NAMESPACE)).await?;
+    let (live, _) = Box::pin(operands(&bed.client, NAMESPACE)).await?;
     let mut objects = BTreeMap::new();
     let mut add = |kind: &str, list: Vec<Value>| {
         for object in list {
@@ -28,6 +28,8 @@ pub(crate) async fn state(bed: &Bed) -> Result<Value> {
     add("poddisruptionbudget", values(&live.pod_disruption_budgets)?);
     add("deployment", values(&live.deployments)?);
     add("daemonset", values(&live.daemon_sets)?);
+    add("consolequickstart", values(&live.console_quick_starts)?);
+    add("consoleyamlsample", values(&live.console_yaml_samples)?);
     let mut labels = BTreeMap::new();
     for node in NODES {
         let node = Api::<Node>::all(bed.client.clone()).get(node).await?;
