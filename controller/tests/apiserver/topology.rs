@@ -212,7 +212,12 @@ async fn the_topology_annotation_shares_endpoints_out_as_kube_controller_manager
     boot(&scene, "late", "8000m").await?;
     both_share(&scene, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
 
-    for n in 12..22 {
+    for n in 15..22 {
+        scene.delete_pod(&format!("auto-{n}")).await?;
+    }
+    both_share(&scene, &[("", 5)]).await?;
+    told_of(&scene, "without overloading one").await?;
+    for n in 12..15 {
         scene.delete_pod(&format!("auto-{n}")).await?;
     }
     both_share(&scene, &[("", 2)]).await?;
