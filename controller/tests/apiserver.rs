@@ -24,6 +24,8 @@ mod reference;
 mod refusals;
 #[path = "apiserver/slices.rs"]
 mod slices;
+#[path = "apiserver/stale.rs"]
+mod stale;
 #[path = "apiserver/topology.rs"]
 mod topology;
 #[path = "apiserver/twin.rs"]
