@@ -135,3 +135,37 @@ async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_wr
     assert_eq!(changed, 1, "one change to one endpoint rewrites one slice");
     Ok(())
 }
+
+/// The forms in which a network may be named, and a pod with several interfaces on it: the first usable address of a family counts.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_network_is_found_by_each_form_of_its_name_and_the_first_interface_counts() -> Result<()> {
+    let scene = Bed::shared().await?.scene("forms").await?;
+    let own = format!("{}/testnet1", scene.namespace);
+    let interfaces = json!([
+        {"name": "cluster-net", "interface": "eth0", "ips": ["10.128.0.5"], "default": true},
+        {"name": own, "interface": "net1", "ips": ["169.254.0.1"]},
+        {"name": own, "interface": "net2", "ips": ["10.1.0.9", "10.1.0.8"]},
+        {"name": own, "interface": "net3", "ips": ["10.1.0.2", "fd00:1::2"]},
+        {"name": "default/shared", "interface": "net4", "ips": ["10.2.0.2"]},
+    ]);
+    let status = json!({names::NETWORK_STATUS_ANNOTATION: interfaces.to_string()});
+    scene.bare_pod("web-1", "web", status).await?;
+    let (mine, shared) = (["10.1.0.9", "fd00:1::2"], ["10.2.0.2"]);
+    let forms: [(&str, &str, &[&str]); 4] = [
+        ("bare", "testnet1", &mine),
+        ("spaces", "  testnet1 ", &mine),
+        ("qualified", &own, &mine),
+        ("global", "default/shared", &shared),
+    ];
+    for (name, form, _) in forms {
+        let service = json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: form}},
+            "spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "RequireDualStack"}});
+        scene.service(name, service).await?;
+    }
+    for (name, _, want) in forms {
+        let want: Vec<_> = want.iter().map(|address| (*address, true)).collect();
+        scene.endpoints_until(name, &want).await?;
+    }
+    Ok(())
+}
