@@ -65,11 +65,11 @@ async fn run(client: Client, released: CancellationToken) -> Result<()> {
         Health::new(),
     );
     let leadership = Leadership { granted, shutdown };
-    let (driven, ()) = tokio::join!(
+    let (ended, ()) = tokio::join!(
         driver.run(changes, leadership),
         hold_slices(watched, to_driver, released)
     );
-    Ok(driven?)
+    Ok(ended?)
 }
 
 /// Answers to slice requests: creates, updates, deletes, and refused ones of any kind.
