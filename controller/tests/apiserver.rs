@@ -18,7 +18,15 @@ mod outages;
 mod placement;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
+#[path = "apiserver/reference.rs"]
+mod reference;
 #[path = "apiserver/refusals.rs"]
 mod refusals;
 #[path = "apiserver/slices.rs"]
 mod slices;
+#[path = "apiserver/stale.rs"]
+mod stale;
+#[path = "apiserver/topology.rs"]
+mod topology;
+#[path = "apiserver/twin.rs"]
+mod twin;

@@ -7,7 +7,7 @@ mod scene;
 
 pub(crate) use child::Child;
 pub(crate) use controller_process::Controller;
-pub(crate) use scene::{Scene, endpoints};
+pub(crate) use scene::{Scene, endpoints, merge};
 
 use std::path::PathBuf;
 

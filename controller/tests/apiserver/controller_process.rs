@@ -66,6 +66,14 @@ impl Controller {
         Ok(answer)
     }
 
+    /// Whether it says of itself that it leads.
+    pub(crate) async fn is_leader(&self) -> Result<bool> {
+        let page = self.get("/metrics").await?;
+        Ok(page
+            .lines()
+            .any(|line| line == "multus_service_controller_is_leader 1"))
+    }
+
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {
         self.child.signal(signal)
     }

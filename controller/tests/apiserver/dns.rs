@@ -4,10 +4,9 @@
 
 use crate::bed::{Controller, Scene};
 use crate::coredns::CoreDns;
-use crate::leaving::own_server;
+use crate::twin::server_with_twin;
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::{Apiserver, Options};
 use e2e::wait;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -58,20 +57,10 @@ async fn stateful_set(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-async fn server_with_nodes_that_stay() -> Result<(Apiserver, std::path::PathBuf)> {
-    own_server(Options {
-        controller_manager: true,
-        // No kubelet renews the nodes' leases: they would be tainted and their pods marked unready.
-        controller_manager_flags: vec!["--controllers=*,-node-lifecycle-controller".to_owned()],
-        ..Options::default()
-    })
-    .await
-}
-
 #[tokio::test]
 #[ignore = "needs etcd, kube-apiserver and CoreDNS: make test-apiserver"]
 async fn dns_of_a_headless_service_answers_the_secondary_network_alone() -> Result<()> {
-    let (server, kubeconfig) = server_with_nodes_that_stay().await?;
+    let (server, kubeconfig) = server_with_twin().await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "dns", &[])?;
     controller.wait_ready().await?;
     let scene = Scene::new(&server, "dns").await?;

@@ -1,11 +1,11 @@
-//! Families, headless Services, topology: what kinds of slices there are.
+//! Families, headless Services, many endpoints: what kinds of slices there are.
 
 use crate::bed::Bed;
 use anyhow::Result;
 use api::names;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use serde_json::json;
 
 #[tokio::test]
@@ -92,118 +92,6 @@ async fn a_headless_service_without_selector_has_only_our_slices_with_host_names
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn traffic_distribution_gives_hints_and_a_late_node_completes_the_endpoints() -> Result<()> {
-    let scene = Bed::shared().await?.scene("topology").await?;
-    scene
-        .service("web", json!({"spec": {"trafficDistribution": "PreferClose"}}))
-        .await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    let pod = json!({
-        "metadata": {"name": "web-2", "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.3"])}},
-        "spec": {"nodeName": format!("late-{}", scene.namespace), "containers": [{"name": "c", "image": "localhost/none"}]},
-    });
-    scene
-        .api::<Pod>()
-        .create(&PostParams::default(), &serde_json::from_value(pod)?)
-        .await?;
-    scene.pod_status("web-2", "True", "2026-01-01T00:00:00Z").await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    let late = format!("late-{}", scene.namespace);
-    let nodes: Api<Node> = Api::all(scene.client.clone());
-    nodes
-        .create(
-            &PostParams::default(),
-            &serde_json::from_value(
-                json!({"metadata": {"name": late, "labels": {"topology.kubernetes.io/zone": "zone-x"}}}),
-            )?,
-        )
-        .await?;
-    let zones = |slices: &[EndpointSlice]| {
-        let mut zones: Vec<_> = slices
-            .iter()
-            .flat_map(|s| &s.endpoints)
-            .filter_map(|e| Some(e.hints.as_ref()?.for_zones.as_ref()?[0].name.clone()))
-            .collect();
-        zones.sort_unstable();
-        zones
-    };
-    scene
-        .slices_until("web", "hints for both zones", |slices| {
-            zones(slices) == ["zone-a", "zone-x"]
-        })
-        .await?;
-    let relabel = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "zone-y"}}});
-    nodes
-        .patch(&late, &PatchParams::default(), &Patch::Merge(&relabel))
-        .await?;
-    scene
-        .slices_until("web", "the new zone", |slices| {
-            zones(slices) == ["zone-a", "zone-y"]
-        })
-        .await?;
-    Ok(())
-}
-
-/// `PreferSameNode` names nodes too; the annotation shares four endpoints out to the two zones.
-#[tokio::test]
-#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn hints_are_given_as_asked() -> Result<()> {
-    let scene = Bed::shared().await?.scene("hints").await?;
-    let mut want = Vec::new();
-    for n in 1..=4 {
-        let address = format!("10.1.0.{n}");
-        let node = format!("node-{}", 1 + n % 2);
-        let pod = json!({
-            "metadata": {"name": format!("web-{n}"), "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&[&address])}},
-            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "localhost/none"}]},
-        });
-        let pods = scene.api::<Pod>();
-        pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
-            .await?;
-        scene
-            .pod_status(&format!("web-{n}"), "True", "2026-01-01T00:00:00Z")
-            .await?;
-        want.push((address, node, if n % 2 == 0 { "zone-a" } else { "zone-b" }));
-    }
-    let selects = json!({"app": "web"});
-    let near = json!({"spec": {"selector": selects, "trafficDistribution": "PreferSameNode"}});
-    scene.service("near", near).await?;
-    let auto = json!({"spec": {"selector": selects}, "metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}});
-    scene.service("auto", auto).await?;
-    let hints = |slices: &[EndpointSlice]| {
-        let mut found: Vec<_> = slices.iter().flat_map(|slice| slice.endpoints.clone()).collect();
-        found.sort_by(|one, other| one.addresses.cmp(&other.addresses));
-        let names = |endpoint: k8s_openapi::api::discovery::v1::Endpoint| {
-            let hints = endpoint.hints.unwrap_or_default();
-            let node = hints
-                .for_nodes
-                .and_then(|nodes| Some(nodes.first()?.name.clone()));
-            let zone = hints
-                .for_zones
-                .and_then(|zones| Some(zones.first()?.name.clone()));
-            (endpoint.addresses[0].clone(), node, zone)
-        };
-        found.into_iter().map(names).collect::<Vec<_>>()
-    };
-    let zones: Vec<_> = want
-        .iter()
-        .map(|(address, _, zone)| (address.clone(), None, Some((*zone).to_owned())))
-        .collect();
-    let nodes: Vec<_> = want
-        .iter()
-        .map(|(address, node, zone)| (address.clone(), Some(node.clone()), Some((*zone).to_owned())))
-        .collect();
-    scene
-        .slices_until("near", "node and zone hints", |slices| hints(slices) == nodes)
-        .await?;
-    scene
-        .slices_until("auto", "zone hints", |slices| hints(slices) == zones)
-        .await?;
-    Ok(())
-}
-
-#[tokio::test]
-#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_write() -> Result<()> {
     let scene = Bed::shared().await?.scene("many").await?;
     let mut names = Vec::new();
@@ -245,5 +133,39 @@ async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_wr
         .filter(|(a, b)| *a != b)
         .count();
     assert_eq!(changed, 1, "one change to one endpoint rewrites one slice");
+    Ok(())
+}
+
+/// The forms in which a network may be named, and a pod with several interfaces on it: the first usable address of a family counts.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_network_is_found_by_each_form_of_its_name_and_the_first_interface_counts() -> Result<()> {
+    let scene = Bed::shared().await?.scene("forms").await?;
+    let own = format!("{}/testnet1", scene.namespace);
+    let interfaces = json!([
+        {"name": "cluster-net", "interface": "eth0", "ips": ["10.128.0.5"], "default": true},
+        {"name": own, "interface": "net1", "ips": ["169.254.0.1"]},
+        {"name": own, "interface": "net2", "ips": ["10.1.0.9", "10.1.0.8"]},
+        {"name": own, "interface": "net3", "ips": ["10.1.0.2", "fd00:1::2"]},
+        {"name": "default/shared", "interface": "net4", "ips": ["10.2.0.2"]},
+    ]);
+    let status = json!({names::NETWORK_STATUS_ANNOTATION: interfaces.to_string()});
+    scene.bare_pod("web-1", "web", status).await?;
+    let (mine, shared) = (["10.1.0.9", "fd00:1::2"], ["10.2.0.2"]);
+    let forms: [(&str, &str, &[&str]); 4] = [
+        ("bare", "testnet1", &mine),
+        ("spaces", "  testnet1 ", &mine),
+        ("qualified", &own, &mine),
+        ("global", "default/shared", &shared),
+    ];
+    for (name, form, _) in forms {
+        let service = json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: form}},
+            "spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "RequireDualStack"}});
+        scene.service(name, service).await?;
+    }
+    for (name, _, want) in forms {
+        let want: Vec<_> = want.iter().map(|address| (*address, true)).collect();
+        scene.endpoints_until(name, &want).await?;
+    }
     Ok(())
 }

@@ -45,6 +45,40 @@ async fn ninety_seconds_without_an_api_server_lose_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Longer away than a Lease lasts: nobody knows who leads. Afterwards one does, and it does what was missed.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn replicas_of_an_api_server_that_was_away_agree_on_one_leader() -> Result<()> {
+    let (mut server, kubeconfig) = own_server(Options::default()).await?;
+    let replicas = [
+        Controller::start(&kubeconfig, server.folder(), "one", &[])?,
+        Controller::start(&kubeconfig, server.folder(), "other", &[])?,
+    ];
+    for replica in &replicas {
+        replica.wait_ready().await?;
+    }
+    let scene = Scene::new(&server, "replicas").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    server.stop_apiserver();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    server.start_apiserver().await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    scene
+        .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
+        .await?;
+    assert_eq!(scene.slices("web").await?.len(), 1, "nothing was created twice");
+    wait::eventually(Duration::from_secs(30), "one leader", async || {
+        let mut leaders = 0;
+        for replica in replicas.iter().filter(|replica| !replica.has_ended()) {
+            leaders += usize::from(replica.is_leader().await?);
+        }
+        Ok((leaders == 1).then_some(()))
+    })
+    .await
+}
+
 /// The controller sleeps through changes, and the restarted API server no longer knows the version it last saw: 410 Gone.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]

@@ -36,7 +36,9 @@ async fn a_refusal_is_an_event_and_a_condition_and_both_are_mended() -> Result<(
         .await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     scene.accepted_until("web", "True", "Served").await?;
-    assert_eq!(scene.events("web").await?.len(), 1, "told once");
+    let events = scene.events("web").await?;
+    let notes: Vec<_> = events.iter().map(|event| (&event.reason, &event.note)).collect();
+    assert_eq!(notes.len(), 1, "told once: {notes:?}");
     Ok(())
 }
 
@@ -62,8 +64,12 @@ async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn one_bad_object_never_delays_another() -> Result<()> {
     let scene = Bed::shared().await?.scene("crowd").await?;
-    // All annotations of an object together may have 256 KiB; a longer text than the API server takes is tried on pure code
-    // (`of_a_huge_text_little_is_kept`, `a_long_value_is_cut_in_the_message`).
+    // A longer text than the API server takes is tried on pure code (`of_a_huge_text_little_is_kept`,
+    // `a_long_value_is_cut_in_the_message`).
+    let mebibyte = "x".repeat(1 << 20);
+    let mebibyte = json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: mebibyte}}});
+    let refused = scene.service("bad-mebibyte", mebibyte).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("262144 bytes"), "{refused:#}");
     let huge = "x".repeat(200 << 10);
     scene
         .bare_pod("huge", "shared", json!({names::NETWORK_STATUS_ANNOTATION: huge}))
@@ -172,5 +178,35 @@ async fn pods_that_are_not_attached_are_named() -> Result<()> {
         .await?;
     scene.pod("six-1", "six", &["10.1.0.2"]).await?;
     scene.event_until("six", "AddressFamilyMissing").await?;
+    Ok(())
+}
+
+/// Addresses that no pod can have, one that two pods have, and two selectors: each is told, and the good pod serves.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_a_pod_reports_wrongly_is_left_out_and_told() -> Result<()> {
+    let scene = Bed::shared().await?.scene("addresses").await?;
+    scene.pod("good", "web", &["10.1.0.2"]).await?;
+    for (name, address, why) in [
+        ("loopback", "127.0.0.1", "loopback"),
+        ("local", "169.254.1.1", "link-local"),
+        ("multicast", "224.0.0.9", "multicast"),
+        ("vip", "172.30.4.4", "Service range 172.30.0.0/16"),
+    ] {
+        scene.pod(name, name, &[address]).await?;
+        scene.service(name, json!({})).await?;
+        let event = scene.event_until(name, "AddressRefused").await?;
+        let note = event.note.unwrap_or_default();
+        assert!(note.contains(why) && note.contains(address), "{note}");
+        let is_empty = |slices: &[_]| slices.len() == 1 && crate::bed::endpoints(slices).is_empty();
+        scene.slices_until(name, "a placeholder", is_empty).await?;
+    }
+    scene.pod("twice", "web", &["10.1.0.2"]).await?;
+    let both = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=nobody"}}});
+    scene.service("web", both).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let note = scene.event_until("web", "DuplicateAddress").await?.note;
+    assert!(note.is_some_and(|note| note.contains("also reported by pod")));
+    scene.event_until("web", "SelectorAnnotationIgnored").await?;
     Ok(())
 }
