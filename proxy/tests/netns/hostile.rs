@@ -1,7 +1,7 @@
 //! A pod whose owner does what he likes harms only itself: the pod beside it is served, and follows every change.
 
 use super::bed::{Bed, Pod};
-use super::case::Kind;
+use super::case::{Kind, tests};
 use super::cluster::{Service, ready};
 use super::driver::{Driver, Runtime, object, object_with, until};
 use super::probe::{Outcome, Server, ask, hosts};
@@ -241,4 +241,57 @@ fn a_batch_the_kernel_refuses_harms_only_its_pod_and_is_made_later() {
     owner.wait().unwrap();
     until("it is served again", || scene.answers(&scene.hostile));
     until("and all is well", || scene.driver.condition().holds);
+}
+
+mod a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod {
+    use super::super::case::Kind;
+    super::tests!(super::a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod:
+        iptables_nft => Kind::IptablesNft,
+        iptables_legacy => Kind::IptablesLegacy,
+    );
+}
+
+fn a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod(kind: Kind) {
+    let iptables = match kind {
+        Kind::IptablesLegacy => "iptables-legacy",
+        _ => "iptables-nft",
+    };
+    let mut scene = Scene::new(kind);
+    let gone = Service::new("gone", 11).ready(&[2]);
+    scene.driver.service(&gone);
+    let chain = || {
+        let rules = scene.hostile.sh(&format!("{iptables} -t nat -S"));
+        let rule = rules
+            .lines()
+            .find(|line| line.contains("172.30.0.11/32 -p tcp"))?;
+        Some(rule.rsplit(' ').next()?.to_owned())
+    };
+    until("the Service has a chain", || chain().is_some());
+    let own = format!("OUTPUT -d 192.0.2.9/32 -p tcp -j {}", chain().unwrap());
+    scene.hostile.sh(&format!("{iptables} -t nat -A {own}"));
+    scene.driver.delete_service(&gone);
+    scene.assert_told("refused");
+    scene.assert_nobody_else_is_harmed();
+    let condition = scene.driver.condition();
+    assert!(
+        !condition.holds && condition.message.contains("refused"),
+        "{condition:?}"
+    );
+    assert!(
+        scene
+            .hostile
+            .sh(&format!("{iptables} -t nat -S"))
+            .contains("192.0.2.9")
+    );
+    // What it had goes on.
+    assert!(scene.answers(&scene.hostile));
+    scene.hostile.sh(&format!("{iptables} -t nat -D {own}"));
+    until("all is well", || scene.driver.condition().holds);
+    assert!(
+        !scene
+            .hostile
+            .sh(&format!("{iptables} -t nat -S"))
+            .contains("172.30.0.11")
+    );
+    assert!(scene.answers(&scene.hostile));
 }
