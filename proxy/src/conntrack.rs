@@ -4,12 +4,11 @@
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
 //! the rules, to nobody. Of TCP only flows to a VIP that was somebody else's address until now are: translated ones live on as with kube-proxy.
 
-use crate::netlink::Netlink;
+use crate::netfilter::Socket;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
-use netlink_sys::protocols::NETLINK_NETFILTER;
 use rules::{Family, Port, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,7 +23,7 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
     if changed.is_empty() && new.is_empty() {
         return Ok(0);
     }
-    let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
+    let mut netlink = Socket::open()?;
     let mut deleted = 0;
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();

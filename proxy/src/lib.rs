@@ -23,6 +23,7 @@ pub mod events;
 pub mod host;
 pub mod index;
 pub mod metrics;
+mod netfilter;
 mod netlink;
 pub mod netns;
 mod original;

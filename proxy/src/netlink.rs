@@ -1,7 +1,7 @@
 //! Synchronous netlink: one request, its answer, done.
 //!
 //! Writes: whatever the caller asks of the kernel. A socket belongs to the network namespace it was opened in and keeps that
-//! namespace and its devices alive, so it lives for one piece of work only.
+//! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
 
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
@@ -31,6 +31,8 @@ pub(crate) struct Netlink<M> {
     /// Of the first message of the last request.
     first: u32,
     sequence: u32,
+    /// Whether an answer was given up: the kernel may still be at it.
+    is_spoilt: bool,
     messages: PhantomData<M>,
 }
 
@@ -69,8 +71,14 @@ where
             socket,
             first: 0,
             sequence: 0,
+            is_spoilt: false,
             messages: PhantomData,
         })
+    }
+
+    /// Whether it can be used for another request.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.is_spoilt
     }
 
     /// Everything the kernel has of what `request` asks for.
@@ -193,6 +201,7 @@ where
                             found.push(kept);
                         }
                         if held > DUMP_LIMIT {
+                            self.is_spoilt = true;
                             return Err(too_long());
                         }
                     }
@@ -214,6 +223,12 @@ where
 
     /// The messages of one datagram that answer the last request.
     fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<M>>> {
+        let received = self.receive_once();
+        self.is_spoilt |= received.is_err();
+        received
+    }
+
+    fn receive_once(&self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let (datagram, _) = self.socket.recv_from_full()?;
         let mut messages = Vec::new();
         let mut rest = datagram.as_slice();

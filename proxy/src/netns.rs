@@ -4,7 +4,7 @@
 //! pool it came from: every piece of work gets a fresh plain thread that ends with it, so there is nothing to undo.
 
 use nix::sched::{CloneFlags, unshare};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +14,34 @@ use tokio::sync::oneshot;
 
 /// Where a process finds the namespace it runs in.
 const OWN: &str = "/proc/self/ns/net";
+
+/// Where a thread does.
+const THIS: &str = "/proc/thread-self/ns/net";
+
+/// Which network namespace it is, as long as somebody keeps it alive: afterwards another may have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(found: &Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+        }
+    }
+
+    fn at(path: &str) -> io::Result<Self> {
+        std::fs::metadata(path).map(|found| Self::of(&found))
+    }
+
+    /// The one that the calling thread works in.
+    pub(crate) fn of_this_thread() -> Option<Self> {
+        Self::at(THIS).ok()
+    }
+}
 
 /// An open network namespace. It stays alive while this is held.
 #[derive(Debug)]
@@ -62,11 +90,8 @@ impl Netns {
         };
         let file = File::open(path).map_err(failed)?;
         // Compared on the open file, not on the path, which may come to mean another namespace at any time.
-        let (opened, own) = (
-            file.metadata().map_err(failed)?,
-            std::fs::metadata(OWN).map_err(failed)?,
-        );
-        if (opened.dev(), opened.ino()) == (own.dev(), own.ino()) {
+        let opened = file.metadata().map_err(failed)?;
+        if Identity::of(&opened) == Identity::at(OWN).map_err(failed)? {
             return Err(Error::Host {
                 path: path.to_owned(),
             });
@@ -81,6 +106,11 @@ impl Netns {
             source,
         };
         File::open(OWN).map(Self).map_err(failed)
+    }
+
+    /// Which one it is.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.0.metadata().ok().map(|found| Identity::of(&found))
     }
 
     /// Starts `work` on a fresh thread in this namespace; the receiver gets its result.
@@ -132,12 +162,7 @@ impl AsFd for Netns {
 
 /// Whether the calling thread works in the namespace of this process.
 pub fn is_home() -> bool {
-    let inode = |path: &str| {
-        std::fs::metadata(path)
-            .map(|found| (found.dev(), found.ino()))
-            .ok()
-    };
-    inode("/proc/thread-self/ns/net") == inode(OWN)
+    Identity::of_this_thread() == Identity::at(OWN).ok()
 }
 
 /// Starts a thread that outlives the work of the caller, in the namespace of this process. A thread begins in the namespace of the one

@@ -78,7 +78,7 @@ pub struct PodState {
     pub progress: Progress,
     /// Failed attempts in a row.
     pub failures: u32,
-    /// What it was told last: why it is not served, or not fully.
+    /// Why it is not served, or not fully: what it was told last, or why the last attempt failed.
     pub why: Option<String>,
     /// What is wanted and what of it is applied.
     pub services: Vec<ServiceState>,

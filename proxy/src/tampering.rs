@@ -3,6 +3,7 @@
 //! Reads only. The kernel tells a socket of the node's namespace about every other namespace that has an id there, so no socket has to
 //! be kept open in a pod, which would keep a dead pod's namespace alive. Needs CAP_NET_BROADCAST.
 
+use crate::netfilter;
 use crate::netlink::Netlink;
 use crate::netns::Netns;
 use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
@@ -189,7 +190,7 @@ fn generation_in(message: &NetfilterMessage) -> Option<u32> {
 
 /// The generation of the nftables rules in the calling thread's namespace; it grows with every transaction. `None`: no nftables here.
 pub fn generation() -> Option<u32> {
-    let mut netlink = Netlink::open(NETLINK_NETFILTER).ok()?;
+    let mut netlink = netfilter::Socket::open().ok()?;
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
     let question = NetfilterMessage::new(
         header,

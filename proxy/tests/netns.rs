@@ -48,6 +48,8 @@ mod invalid;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/mending.rs"]
+mod mending;
 #[path = "netns/neighbours.rs"]
 mod neighbours;
 #[path = "netns/networks.rs"]

@@ -10,9 +10,6 @@ use proxy::netns::Netns;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Between two changes, as between two events.
-const PAUSE: Duration = Duration::from_millis(50);
-
 /// By variant, pods and Services: the original's model.
 type Yardstick = BTreeMap<(&'static str, usize, usize), Modelled>;
 
@@ -124,8 +121,7 @@ fn changes(options: &Options, kind: Kind, pods: u8, services: usize) -> (Times, 
     let fill = began.elapsed();
     let last = services - 1;
     let mut change = |n: usize| {
-        // While the kernel frees what the last change took away it keeps the next one of the same pod waiting.
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(Duration::from_millis(options.pause));
         let began = Instant::now();
         world.set_endpoints(last, &ENDPOINTS[..2 + n % 2]);
         world.sync();

@@ -22,6 +22,7 @@ mod load;
 mod memory;
 mod original;
 mod report;
+mod rss;
 mod world;
 
 use case::Kind;
@@ -49,6 +50,10 @@ struct Options {
     #[arg(long, default_value_t = 100)]
     changes: usize,
 
+    /// Milliseconds between two changes
+    #[arg(long, default_value_t = 50)]
+    pause: u64,
+
     /// Connections measured in each case
     #[arg(long, default_value_t = 2000)]
     connections: usize,
@@ -56,6 +61,10 @@ struct Options {
     /// Write the tables between the marks of this file instead of printing them
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
+
+    /// Only print what this process weighs with many pods
+    #[arg(long, hide = true)]
+    weigh: bool,
 
     /// What cargo adds
     #[arg(long, hide = true)]
@@ -75,12 +84,17 @@ impl Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.weigh {
+        rss::weigh();
+        return Ok(());
+    }
     let began = Instant::now();
     let mut report = Report::default();
     change::measure(&options, &mut report);
     connect::measure(&options, &mut report);
     load::measure(&mut report);
     memory::measure(&options, &mut report);
+    rss::measure(&mut report);
     report.close(began.elapsed());
     if let Some(file) = &options.into {
         return report.write(file);

@@ -47,6 +47,11 @@ struct Place {
 impl World {
     /// `pods` pods that hold nothing yet, and `services` Services of three endpoints each.
     pub(crate) fn new(kind: Kind, pods: u8, services: usize) -> Self {
+        Self::with_endpoints(kind, pods, services, &ENDPOINTS)
+    }
+
+    /// The same with these endpoints.
+    pub(crate) fn with_endpoints(kind: Kind, pods: u8, services: usize, hosts: &[u8]) -> Self {
         let mut bed = Bed::new();
         let places: Vec<_> = (2..=pods + 1).map(|host| place(&bed.pod(host))).collect();
         let mut world = Self {
@@ -58,7 +63,7 @@ impl World {
         for n in 0..services {
             let service = ServedService::parse(&serde_json::from_value(service(n)).unwrap());
             world.index.apply_service(&name(n), service);
-            world.set_endpoints(n, &ENDPOINTS);
+            world.set_endpoints(n, hosts);
         }
         for place in &world.pods {
             let local = place.lock().unwrap().local.clone();

@@ -10,7 +10,7 @@ pub use program::LOCK_FILE;
 use crate::backend::{Backend, Error, families, nftables};
 use crate::netns::is_home;
 use crate::render::iptables::read::{self, Listing};
-use crate::render::iptables::{Chains, Change, Table, refusal, translation, whole};
+use crate::render::iptables::{Chains, Change, Jump, Table, refusal, translation, whole};
 use crate::tampering;
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
@@ -94,7 +94,7 @@ impl Iptables {
             let vips = BTreeSet::from([vip]);
             let filter = Change {
                 jumps: Table::Filter.jumps(true),
-                ..refusal(&vips, &vips, family)
+                ..refusal(&vips, &vips, family, true)
             };
             self.restore(family, Table::Filter, &filter)?;
             self.restore(family, Table::Nat, &nat)?;
@@ -142,18 +142,18 @@ impl Iptables {
     /// Replaces whatever is there of ours, in one transaction.
     fn rebuild(self, delta: &Delta<'_>, family: Family, table: Table) -> Result<(), Error> {
         let listing = self.read(family, table)?;
-        let wanted = whole(delta, table, family);
+        let wanted = whole(delta, table, family, !is_home());
         // A family that nothing is wanted in, and nothing is in, is left alone.
         if listing.chains.is_empty() && delta.refused_meanwhile(family).is_empty() {
             return Ok(());
         }
         let mut change = Change::replace(listing.chains.into_keys(), wanted);
-        change.jumps = listing.missing_jumps;
+        (change.jumps, change.late_jumps) = (listing.missing_jumps, listing.late_jumps);
         self.restore(family, table, &change)
     }
 
     /// Which of our jumps are not there; asked one by one, for a listing would be long.
-    fn missing_jumps(self, family: Family, table: Table) -> Result<Vec<(&'static str, String)>, Error> {
+    fn missing_jumps(self, family: Family, table: Table) -> Result<Vec<Jump>, Error> {
         if !self.may_hold(family, table) {
             return Ok(table.jumps(!is_home()));
         }
@@ -185,10 +185,10 @@ impl Iptables {
     /// Which chains and jumps of ours are there, by one run of `iptables -S`.
     fn read(self, family: Family, table: Table) -> Result<Listing, Error> {
         let listing = self.listing(family, table)?;
-        let forwards = !is_home();
+        let is_pod = !is_home();
         Ok(listing.map_or_else(
-            || Listing::empty(table, forwards),
-            |text| Listing::parse(table, forwards, &text),
+            || Listing::empty(table, is_pod),
+            |text| Listing::parse(table, is_pod, &text),
         ))
     }
 
@@ -317,7 +317,7 @@ impl Backend for Iptables {
         let mut dump = Dump::default();
         for family in Family::ALL {
             let (filter, nat) = (self.read(family, Table::Filter)?, self.read(family, Table::Nat)?);
-            read::read(&filter, &nat, family, &mut dump);
+            read::read(&filter, &nat, family, !is_home(), &mut dump);
         }
         Ok(dump)
     }
@@ -328,7 +328,12 @@ impl Backend for Iptables {
                 self.rebuild(delta, family, Table::Filter)?;
                 continue;
             }
-            let change = refusal(&delta.refused_meanwhile(family), &delta.refuse, family);
+            let change = refusal(
+                &delta.refused_meanwhile(family),
+                &delta.refuse,
+                family,
+                !is_home(),
+            );
             if !change.is_empty() {
                 self.hook(delta, family)?;
                 self.restore(family, Table::Filter, &change)?;
@@ -354,7 +359,7 @@ impl Backend for Iptables {
     fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in Family::ALL {
             let wanted = delta.wanted().vips(family).into_keys().collect();
-            let change = refusal(&wanted, &delta.release, family);
+            let change = refusal(&wanted, &delta.release, family, !is_home());
             if !change.is_empty() {
                 self.restore(family, Table::Filter, &change)?;
             }

@@ -26,7 +26,6 @@ use rules::{Base, Delta, Dump, Family, Port, PortChange, Translation};
 use statement::Statement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use tracing::warn;
 
 /// nftables by netlink.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,7 +99,7 @@ impl Backend for Nftables {
                     kernel.change(family, whole_table(family, &before))?;
                 }
             } else if exists {
-                change(&mut kernel, family, edit.statements(), || before(delta, family))?;
+                kernel.change(family, edit.statements())?;
             } else {
                 let table = skeleton::fresh_table(family, !is_home());
                 kernel.change(family, table.into_iter().chain(edit.statements()))?;
@@ -123,16 +122,13 @@ impl Backend for Nftables {
             if of_family.is_empty() {
                 continue;
             }
-            let after = || after(delta, family);
             let missing = kernel.missing(family, &of_family.classes)?;
             let first = classes(family, &missing).chain(of_family.first.statements());
-            if change(&mut kernel, family, first, after)?
-                && change(&mut kernel, family, of_family.second.statements(), after)?
-            {
-                kernel.forget(family, &of_family.forget)?;
-                if !missing.is_empty() {
-                    collect(&mut kernel, family, delta)?;
-                }
+            kernel.change(family, first)?;
+            kernel.change(family, of_family.second.statements())?;
+            kernel.forget(family, &of_family.forget)?;
+            if !missing.is_empty() {
+                collect(&mut kernel, family, delta)?;
             }
         }
         Ok(())
@@ -143,11 +139,7 @@ impl Backend for Nftables {
         for family in Family::ALL {
             let vips = delta.release.iter().copied();
             let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
-            let wanted = || Content {
-                vips: delta.wanted().vips(family).into_keys().collect(),
-                ports: translations(delta, family),
-            };
-            change(&mut kernel, family, edit.statements(), wanted)?;
+            kernel.change(family, edit.statements())?;
         }
         Ok(())
     }
@@ -174,26 +166,6 @@ impl Backend for Nftables {
     }
 }
 
-/// Changes a table; when the kernel refuses, for it may not hold what we believe, replaces it by one that holds what `whole` says,
-/// and says so by `false`.
-fn change<'a>(
-    kernel: &mut Kernel,
-    family: Family,
-    statements: impl Iterator<Item = Statement>,
-    whole: impl FnOnce() -> Content<'a>,
-) -> Result<bool, Error> {
-    let Err(error) = kernel.change(family, statements) else {
-        return Ok(true);
-    };
-    warn!(
-        error = &error as &dyn std::error::Error,
-        %family,
-        "The nftables table does not hold what it should; it is written anew"
-    );
-    kernel.change(family, whole_table(family, &whole()))?;
-    Ok(false)
-}
-
 /// So many classes may be there without being used, beside as many as are. Numbers of endpoints come back, and making a class costs
 /// more than changing an element.
 const SPARE: usize = 32;
@@ -208,8 +180,7 @@ fn collect(kernel: &mut Kernel, family: Family, delta: &Delta<'_>) -> Result<(),
     let translations = translations(delta, family).into_values();
     let used: BTreeSet<Class> = translations.flat_map(elements::classes).collect();
     if there.len() > 2 * used.len() + SPARE {
-        let statements = skeleton::collect(family, &there, &used).into_iter();
-        change(kernel, family, statements, || after(delta, family))?;
+        kernel.change(family, skeleton::collect(family, &there, &used))?;
     }
     Ok(())
 }
@@ -252,14 +223,6 @@ fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
     Content {
         vips: delta.refused_meanwhile(family),
         ports,
-    }
-}
-
-/// What a table holds between `translate` and `release`.
-fn after<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
-    Content {
-        vips: delta.refused_meanwhile(family),
-        ports: translations(delta, family),
     }
 }
 

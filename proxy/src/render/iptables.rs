@@ -27,6 +27,9 @@ use rules::{Delta, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+/// A built-in chain, and the rule in it that leads to ours.
+pub type Jump = (&'static str, String);
+
 /// Rules of each chain, in order, without the `-A CHAIN`.
 pub type Chains = BTreeMap<String, Vec<String>>;
 
@@ -61,9 +64,8 @@ impl Table {
     }
 
     /// Where the kernel enters it: the built-in chain, and the rule in it.
-    /// What is forwarded is translated only if it `forwards`: a node does not for its pods, which would come onto networks that they are
-    /// not on.
-    pub fn jumps(self, forwards: bool) -> Vec<(&'static str, String)> {
+    /// What is forwarded is translated only in a pod: those of a node would come onto networks that they are not on.
+    pub fn jumps(self, is_pod: bool) -> Vec<Jump> {
         let root = self.root();
         let jumps = match self {
             // Not for established flows: every packet of the pod would look for its VIP.
@@ -73,7 +75,7 @@ impl Table {
             }),
             Self::Nat => ["OUTPUT", "PREROUTING"].map(|hook| (hook, format!("-j {root}"))),
         };
-        let is_wanted = |(hook, _): &(&str, String)| forwards || *hook != "PREROUTING";
+        let is_wanted = |(hook, _): &(&str, String)| is_pod || *hook != "PREROUTING";
         jumps.into_iter().filter(is_wanted).collect()
     }
 }
@@ -86,13 +88,21 @@ pub struct Change {
     /// Chains to delete; none need exist.
     pub delete: BTreeSet<String>,
     /// Rules to put first in built-in chains.
-    pub jumps: Vec<(&'static str, String)>,
+    pub jumps: Vec<Jump>,
+    /// Those that are there and not first, to be taken away before.
+    pub late_jumps: Vec<Jump>,
 }
 
 impl Change {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.delete.is_empty() && self.jumps.is_empty()
+        let Self {
+            set,
+            delete,
+            jumps,
+            late_jumps,
+        } = self;
+        set.is_empty() && delete.is_empty() && jumps.is_empty() && late_jumps.is_empty()
     }
 
     /// Replaces whatever chains of ours are there by `wanted`.
@@ -104,7 +114,7 @@ impl Change {
         Self {
             set: wanted,
             delete,
-            jumps: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -112,7 +122,12 @@ impl Change {
     ///
     /// A `:CHAIN` line creates the chain or empties it; nobody sees it empty.
     pub fn text(&self, table: Table) -> String {
-        let Self { set, delete, jumps } = self;
+        let Self {
+            set,
+            delete,
+            jumps,
+            late_jumps,
+        } = self;
         let mut text = format!("*{}\n", table.name());
         for chain in set.keys().chain(delete) {
             text.extend([":", chain, " - [0:0]\n"]);
@@ -122,7 +137,10 @@ impl Change {
                 text.extend(["-A ", chain, " ", rule, "\n"]);
             }
         }
-        for (hook, rule) in jumps {
+        for (hook, rule) in late_jumps {
+            text.extend(["-D ", hook, " ", rule, "\n"]);
+        }
+        for (hook, rule) in jumps.iter().chain(late_jumps) {
             text.extend(["-I ", hook, " 1 ", rule, "\n"]);
         }
         for chain in delete {
@@ -134,9 +152,9 @@ impl Change {
 }
 
 /// Every chain of ours that a table of `family` has once `delta` is written.
-pub fn whole(delta: &Delta<'_>, table: Table, family: Family) -> Chains {
+pub fn whole(delta: &Delta<'_>, table: Table, family: Family, is_pod: bool) -> Chains {
     match table {
-        Table::Filter => refusal::whole(&delta.refused_meanwhile(family), family),
+        Table::Filter => refusal::whole(&delta.refused_meanwhile(family), family, is_pod),
         Table::Nat => translation::whole(delta.wanted(), family),
     }
 }

@@ -5,6 +5,7 @@
 use crate::apply::{self, Applied, Wanted, apply};
 use crate::backend::{Backend, Held};
 use crate::index::{HOST_UID, LocalPod};
+use crate::netfilter::Claim;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
@@ -40,6 +41,8 @@ pub(super) struct Place {
     seen: Seen,
     /// Whether somebody else wrote at the same time: his transactions cannot be told from ours afterwards.
     pub(super) is_disturbed: bool,
+    /// To the sockets that are kept open there.
+    claim: Option<Claim>,
     /// Whether the pod is gone: its sandbox may be another's by now.
     pub(super) is_abandoned: Arc<AtomicBool>,
 }
@@ -186,6 +189,7 @@ pub(super) async fn attempt(
     } else {
         Netns::open(&sandbox.netns)?
     };
+    Claim::stake(&mut place.claim, &netns);
     // Until it succeeds nothing is known.
     let held = std::mem::take(&mut place.held);
     let wanted = Wanted {

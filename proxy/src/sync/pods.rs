@@ -76,6 +76,8 @@ pub(super) struct Pod {
     pub(super) told_owner: Told,
     /// Set when the pod is gone, for the attempt under way.
     is_abandoned: Arc<AtomicBool>,
+    /// Why the last attempt failed.
+    pub(super) failure: Option<String>,
     /// What the runtime did not do at the last attempt.
     pub(super) runtime_failure: Option<String>,
 }
@@ -275,6 +277,7 @@ impl Pods {
             .is_some_and(|generation| place.is_tampered_with(generation));
         let is_disturbed = place.is_disturbed;
         pod.place = Some(place);
+        pod.failure = result.as_ref().err().map(ToString::to_string);
         pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
         let look_again = if self.is_told && !local.is_host && self.context.backend.is_told_of_changes() {
             LOOK_AGAIN_THOUGH_TOLD

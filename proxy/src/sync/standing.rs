@@ -55,9 +55,15 @@ impl Pods {
             sandbox: place.and_then(Place::sandbox_id).map(str::to_owned),
             progress,
             failures: pod.map_or(0, |pod| pod.failures),
-            why: pod.and_then(|pod| Some(pod.told_owner.now()?.note.clone())),
+            why: pod.and_then(why),
             services,
             left_over,
         }
     }
+}
+
+/// What it was told, or what there is to tell if it lasts.
+fn why(pod: &Pod) -> Option<String> {
+    let told = pod.told_owner.now().map(|told| told.note.clone());
+    told.or_else(|| pod.failure.clone())
 }

@@ -5,9 +5,12 @@
 
 use super::bed::Bed;
 use super::case::Kind;
-use super::cluster::Service;
+use super::cluster::{Service, rules};
 use super::crowd::{self, Crowd};
 use super::driver::{Driver, Runtime, uid, until, until_gone};
+use proxy::backend::Held;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -147,6 +150,47 @@ const ALONE: &str = "MSP_CHURN_ALONE";
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn a_thousand_pods_leave_nothing_behind() {
     run_alone("churn::alone", ALONE);
+}
+
+const KEEPING: &str = "MSP_KEEPING_ALONE";
+
+/// Sockets of this process.
+fn sockets() -> BTreeSet<PathBuf> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = links.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    links
+        .filter(|link| link.to_string_lossy().starts_with("socket:"))
+        .collect()
+}
+
+/// As [`alone`].
+#[test]
+#[ignore = "started by a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last"]
+fn keeping() {
+    if std::env::var_os(KEEPING).is_none() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let before = sockets();
+    let opened = || -> Vec<PathBuf> { sockets().difference(&before).cloned().collect() };
+    let wanted = |host| rules(&client, &[Service::new("web", 10).ready(&[host])]);
+    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &wanted(2)).rules;
+    let kept = opened();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    for host in [3, 4, 3] {
+        held = client
+            .apply(Kind::Nftables, &Held::Exactly(held), &wanted(host))
+            .rules;
+        assert_eq!(opened(), kept);
+    }
+    until("it is closed", || opened().is_empty());
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last() {
+    run_alone("churn::keeping", KEEPING);
 }
 
 /// Runs a test that does nothing without this variable in a process of its own.

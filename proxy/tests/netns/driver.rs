@@ -113,6 +113,7 @@ pub(crate) struct Driver {
     updates: mpsc::UnboundedSender<Message>,
     health: process::Health,
     reporter: Reporter,
+    registry: Registry,
     state: axum::Router,
     asking: tokio::runtime::Runtime,
     shutdown: CancellationToken,
@@ -140,10 +141,11 @@ impl Driver {
         let (reporter, _) = condition::channel();
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
         let (state, questions) = state::endpoint();
+        let mut registry = Registry::default();
         let telling = Telling {
             notices: events::channel().0,
             reporter: reporter.clone(),
-            metrics: Metrics::new(&mut Registry::default()),
+            metrics: Metrics::new(&mut registry),
         };
         let run = {
             let (runtime, health, shutdown) = (Arc::clone(runtime), health.clone(), shutdown.clone());
@@ -167,6 +169,7 @@ impl Driver {
             updates,
             health,
             reporter,
+            registry,
             state,
             asking: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -250,6 +253,14 @@ impl Driver {
 
     pub(crate) fn condition(&self) -> Verdict {
         self.reporter.current()
+    }
+
+    /// What `/metrics` says of one without labels.
+    pub(crate) fn metric(&self, name: &str) -> u32 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
     }
 
     /// What `/state` says.

@@ -5,6 +5,8 @@ use super::case::{Kind, for_every_backend};
 use super::cluster::Service;
 use super::driver::{Driver, Runtime, object, until};
 use super::probe::{Outcome, Server, ask};
+use super::wire::send_raw;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use proxy::cleanup::{Outcome as Cleaned, cleanup};
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
@@ -68,6 +70,14 @@ fn on_the_node(kind: Kind, netns: &str) {
             rules.contains("172.30.0.10") && !rules.contains("hook prerouting"),
             "{rules}"
         );
+        assert!(its_own_resets_leave(&pod), "{rules}");
+        // The kernel tells nobody of changes in the node's own namespace.
+        sh("ip route flush proto 77; ip -6 route flush proto 77; nft flush ruleset");
+        assert!(is_clean(&sh(LEFT)));
+        until("it is mended", || {
+            let served = |family| ask(Tcp, web.at(family, 80)).host_if_any() == Some(2);
+            Family::ALL.into_iter().all(served)
+        });
     }
     driver.map("web/macvlan1=data1");
     until("a parent is refused", || {
@@ -99,6 +109,26 @@ fn on_the_node(kind: Kind, netns: &str) {
     let cleaned = cleaning.block_on(cleanup(runtime.as_ref())).unwrap();
     assert_eq!(cleaned, Cleaned { clean: 2, failed: 0 });
     assert!(is_clean(&sh(LEFT)), "{}", sh(LEFT));
+}
+
+/// Whether a reset that belongs to no flow leaves the node: what other programs of the node do is nothing of ours.
+fn its_own_resets_leave(pod: &Pod) -> bool {
+    pod.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority -300; }'; nft add rule inet seen input ip saddr 10.1.0.77 tcp sport 4444 counter");
+    let mut reset = [0; 20];
+    reset[..2].copy_from_slice(&4444_u16.to_be_bytes());
+    // Five words of header; RST.
+    (reset[12], reset[13]) = (5 << 4, 4);
+    let raw = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::empty(),
+        SockProtocol::Tcp,
+    )
+    .unwrap();
+    // What a rule drops is told to the sender.
+    let sent = send_raw(&raw, &reset, address(1, Family::V4, 7));
+    let seen = pod.sh("nft list table inet seen");
+    sent.is_ok() && seen.contains("packets 1 ")
 }
 
 const LEFT: &str = "nft list ruleset; ip route show proto 77; ip -6 route show proto 77";

@@ -235,10 +235,66 @@ fn a_batch_the_kernel_refuses_harms_only_its_pod_and_is_made_later() {
     let commands = "flush ruleset\nadd table ip multus-proxy { flags owner; }\n";
     std::io::Write::write_all(owner.stdin.as_mut().unwrap(), commands.as_bytes()).unwrap();
     scene.assert_told("the kernel refused");
+    until("it is counted", || {
+        scene.driver.metric("multus_proxy_netns_apply_failures_total") > 0
+            && scene.driver.metric("multus_proxy_netns_failing") == 1
+    });
+    until("the condition says it", || {
+        let condition = scene.driver.condition();
+        !condition.holds && condition.message.contains("the kernel refused")
+    });
     scene.assert_nobody_else_is_harmed();
     // The table goes with its owner.
     drop(owner.stdin.take());
     owner.wait().unwrap();
     until("it is served again", || scene.answers(&scene.hostile));
     until("and all is well", || scene.driver.condition().holds);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod() {
+    refuse_a_deletion(Kind::IptablesNft, "iptables-nft");
+    refuse_a_deletion(Kind::IptablesLegacy, "iptables-legacy");
+}
+
+fn refuse_a_deletion(kind: Kind, iptables: &str) {
+    let mut scene = Scene::new(kind);
+    let gone = Service::new("gone", 11).ready(&[2]);
+    scene.driver.service(&gone);
+    let chain = || {
+        let rules = scene.hostile.sh(&format!("{iptables} -t nat -S"));
+        let rule = rules
+            .lines()
+            .find(|line| line.contains("172.30.0.11/32 -p tcp"))?;
+        Some(rule.rsplit(' ').next()?.to_owned())
+    };
+    until("the Service has a chain", || chain().is_some());
+    let own = format!("OUTPUT -d 192.0.2.9/32 -p tcp -j {}", chain().unwrap());
+    scene.hostile.sh(&format!("{iptables} -t nat -A {own}"));
+    scene.driver.delete_service(&gone);
+    scene.assert_told("refused");
+    scene.assert_nobody_else_is_harmed();
+    let condition = scene.driver.condition();
+    assert!(
+        !condition.holds && condition.message.contains("refused"),
+        "{condition:?}"
+    );
+    assert!(
+        scene
+            .hostile
+            .sh(&format!("{iptables} -t nat -S"))
+            .contains("192.0.2.9")
+    );
+    // What it had goes on.
+    assert!(scene.answers(&scene.hostile));
+    scene.hostile.sh(&format!("{iptables} -t nat -D {own}"));
+    until("all is well", || scene.driver.condition().holds);
+    assert!(
+        !scene
+            .hostile
+            .sh(&format!("{iptables} -t nat -S"))
+            .contains("172.30.0.11")
+    );
+    assert!(scene.answers(&scene.hostile));
 }

@@ -3,6 +3,7 @@
 use super::bed::{Bed, Pod};
 use super::case::{Kind, for_every_backend};
 use super::cluster::{Service, rules};
+use super::driver::until_gone;
 use super::probe::{Flow, Outcome, Server, ask, ask_often};
 use proxy::apply::Error;
 use proxy::backend::Held;
@@ -20,6 +21,7 @@ for_every_backend![
     applying_twice_writes_nothing,
     a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow,
     a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap,
+    no_namespace_of_a_dead_pod_is_kept_alive,
 ];
 
 /// IPv4 VIP of the Service `web`.
@@ -285,12 +287,10 @@ fn the_namespace_of_another_pod_is_not_written_into() {
     assert_eq!(other.state(), before);
 }
 
-#[test]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn no_namespace_of_a_dead_pod_is_kept_alive() {
+fn no_namespace_of_a_dead_pod_is_kept_alive(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
-    client.apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
+    client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));
     let node = bed.node();
     let peer = || {
         Netns::open(format!("/run/netns/{node}").as_ref())
@@ -304,9 +304,5 @@ fn no_namespace_of_a_dead_pod_is_kept_alive() {
         .status()
         .unwrap();
     assert!(deleted.success());
-    let gone = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        !peer().contains("v7:")
-    });
-    assert!(gone, "the veth peer of a deleted namespace is still there");
+    until_gone(|| !peer().contains("v7:"));
 }

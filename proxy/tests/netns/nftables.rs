@@ -5,6 +5,7 @@ use super::case::Kind;
 use super::cluster::{Service, rules};
 use super::probe::{Flow, Outcome, ask_often};
 use super::server::Server;
+use proxy::apply::Error;
 use proxy::backend::nftables::{Nftables, generation};
 use proxy::backend::{Backend, Held};
 use rules::{Family, PodRules, Protocol};
@@ -170,7 +171,7 @@ E",
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_change_that_the_kernel_refuses_ends_in_a_table_written_anew() {
+fn a_change_that_the_kernel_refuses_is_an_error_and_made_at_the_next_attempt() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
@@ -193,7 +194,9 @@ fn a_change_that_the_kernel_refuses_ends_in_a_table_written_anew() {
         let mut services = vec![web().ready(hosts), sticky(), Service::new("empty", 12)];
         services.extend((hosts.len() != 1).then(|| Service::new("more", 13).ready(&[2])));
         let rules = rules(&client, &services);
-        held = client.apply(Kind::Nftables, &Held::Exactly(held), &rules).rules;
+        let refused = client.try_apply(Kind::Nftables, &Held::Exactly(held), &rules);
+        assert!(matches!(refused, Err(Error::Backend(_))), "{damage}: {refused:?}");
+        held = client.apply(Kind::Nftables, &Held::Unknown, &rules).rules;
         assert!(
             !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
             "{damage}"

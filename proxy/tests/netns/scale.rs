@@ -1,7 +1,7 @@
 //! Many Services, and Services with many endpoints, in one namespace.
 
 use super::bed::{Bed, Pod};
-use super::case::Kind;
+use super::case::{Kind, for_every_backend};
 use super::probe::{Outcome, ask_often};
 use super::server::Server;
 use api::NetworkRef;
@@ -14,6 +14,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
+
+for_every_backend![ten_thousand_services_fit_into_one_namespace_and_change_one_by_one];
 
 const PORT: Port = Port {
     protocol: Protocol::Tcp,
@@ -61,16 +63,14 @@ fn on(hosts: &[u8]) -> BTreeSet<SocketAddr> {
     hosts.iter().map(of).collect()
 }
 
-#[test]
-#[ignore = "needs root and network namespaces: make test-netns"]
-fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one() {
+fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
     let timed = |what: &str, held: Held<PodRules>, rules: &PodRules| {
         let began = Instant::now();
-        let applied = client.apply(Kind::Nftables, &held, rules);
-        println!("{what}: {:?}", began.elapsed());
+        let applied = client.apply(kind, &held, rules);
+        println!("{kind:?}, {what}: {:?}", began.elapsed());
         applied
     };
     let answer = |number| -> Vec<u8> {

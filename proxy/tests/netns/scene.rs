@@ -68,6 +68,12 @@ impl Scene {
         self.held = Held::Unknown;
     }
 
+    /// Whether a proxy that has just started finds something to write.
+    pub(crate) fn sync_again_writes(&mut self) -> bool {
+        self.forget_what_is_held();
+        self.sync().written
+    }
+
     /// The same with exactly these Services.
     pub(crate) fn sync_to(&mut self, services: &[&Service]) -> Applied {
         self.services = services.iter().copied().cloned().collect();

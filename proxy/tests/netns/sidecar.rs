@@ -4,7 +4,7 @@
 //! there first; what a sidecar sends itself is translated in any case.
 
 use super::bed::Pod;
-use super::case::{Case, for_every_backend_and_family};
+use super::case::{Case, Kind, for_every_backend_and_family};
 use super::cluster::Service;
 use super::scene::Scene;
 use rules::Family;
@@ -15,6 +15,7 @@ use std::time::Duration;
 for_every_backend_and_family![
     a_sidecar_that_was_there_first_gets_everything_but_our_services,
     what_a_sidecar_sends_itself_is_served_whoever_came_first,
+    a_sidecar_that_puts_itself_first_later_does_not_stay_there,
 ];
 
 /// User of the sidecar, whose own flows are not redirected.
@@ -80,4 +81,36 @@ fn what_a_sidecar_sends_itself_is_served_whoever_came_first(case: Case) {
         ));
         assert_eq!(answer, "2 ", "sidecar in {variant}, there first: {first}");
     }
+}
+
+/// In the same kernel interface as the backend.
+fn a_sidecar_that_puts_itself_first_later_does_not_stay_there(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let web = Service::new("web", 10).ready(&[2]);
+    scene.sync_to(&[&web]);
+    let (variant, iptables) = match (case.kind, case.family) {
+        (Kind::IptablesLegacy, Family::V4) => ("legacy", "iptables-legacy"),
+        (Kind::IptablesLegacy, Family::V6) => ("legacy", "ip6tables-legacy"),
+        (_, Family::V4) => ("nft", "iptables-nft"),
+        (_, Family::V6) => ("nft", "ip6tables-nft"),
+    };
+    redirect_everything(&scene.client, variant, case.family);
+    scene
+        .client
+        .sh(&format!("{iptables} -t nat -I OUTPUT -p tcp -j ISTIO_OUTPUT"));
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 15001));
+    let _envoy = scene.client.run(|| TcpListener::bind(any).unwrap());
+    let client = scene.client.clone();
+    let rules = || client.sh(&format!("{iptables} -t nat -S"));
+    let before = rules();
+    scene.forget_what_is_held();
+    scene.sync();
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    // Everything of the sidecar's is where it was.
+    let others = |rules: &str| -> Vec<String> {
+        let lines = rules.lines().filter(|line| !line.contains("MSP-"));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(others(&rules()), others(&before));
+    assert!(!scene.sync_again_writes(), "once is enough");
 }

@@ -143,6 +143,9 @@ fn what_the_original_left_is_replaced_without_a_gap(kind: Kind) {
             asking.join().unwrap()
         });
         assert_eq!(lost, [], "{variant}");
+        // The original knew no IPv6.
+        let outcome = client.run(|| ask(Protocol::Tcp, service.at(Family::V6, 80)));
+        assert_eq!(outcome.host(), 2, "{variant}");
         let state = client.state();
         assert!(
             !state.contains("MULTUS-")

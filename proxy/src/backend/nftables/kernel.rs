@@ -7,8 +7,8 @@ use super::layout::{Class, clients};
 use super::read::{Found, FoundChain, FoundSet, clients_to_forget};
 use super::statement::{Statement, delete_elements};
 use crate::backend::Error;
-use crate::netlink::{BatchError, Netlink};
-use crate::netns::spawn_at_home;
+use crate::netfilter::Socket;
+use crate::netlink::BatchError;
 use crate::tampering;
 use api::names::NFT_TABLE;
 use netlink_packet_core::NLM_F_ACK;
@@ -20,13 +20,10 @@ use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
-use netlink_sys::protocols::NETLINK_NETFILTER;
 use rules::{Family, Port};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::LazyLock;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// `NFNL_SUBSYS_NFTABLES`: which subsystem a batch is for.
 const SUBSYSTEM: u16 = 10;
@@ -34,21 +31,16 @@ const SUBSYSTEM: u16 = 10;
 /// So many sets are asked for one by one rather than all listed.
 const FEW: usize = 8;
 
-type Messages = Netlink<NetfilterMessage>;
-
 /// A socket to the kernel's nf_tables, in one network namespace.
 pub(super) struct Kernel {
-    /// `Some` until dropped.
-    netlink: Option<Messages>,
+    netlink: Socket,
 }
 
 impl Kernel {
     /// In the network namespace of the calling thread.
     pub(super) fn open() -> Result<Self, Error> {
-        let netlink = Netlink::open(NETLINK_NETFILTER).map_err(failed("open a netlink socket"))?;
-        Ok(Self {
-            netlink: Some(netlink),
-        })
+        let netlink = Socket::open().map_err(failed("open a netlink socket"))?;
+        Ok(Self { netlink })
     }
 
     /// Makes these changes in one transaction.
@@ -65,7 +57,7 @@ impl Kernel {
         };
         *flags |= NLM_F_ACK;
         messages.push(control(ControlMessage::BatchEnd));
-        let changed = self.netlink().change_together(&messages);
+        let changed = self.netlink.change_together(&messages);
         changed
             .map(|()| tampering::committed())
             .map_err(|BatchError { index, source }| {
@@ -80,7 +72,7 @@ impl Kernel {
     /// Whether there is a table of our name.
     pub(super) fn has_table(&mut self, family: Family) -> Result<bool, Error> {
         let request = of(family, NfTablesMessage::GetTable(table_by_name()));
-        let found = self.netlink().fetch(&request);
+        let found = self.netlink.fetch(&request);
         Ok(found.map_err(failed("find our table"))?.is_some())
     }
 
@@ -101,7 +93,7 @@ impl Kernel {
             ];
             let request = of(family, NfTablesMessage::GetSet(SetMessage { attributes }));
             if self
-                .netlink()
+                .netlink
                 .fetch(&request)
                 .map_err(failed("find a set"))?
                 .is_none()
@@ -147,7 +139,7 @@ impl Kernel {
     /// Everything in our table; `None` when there is none.
     pub(super) fn read(&mut self, family: Family) -> Result<Option<Found>, Error> {
         let request = of(family, NfTablesMessage::GetTable(table_by_name()));
-        let found = self.netlink().fetch(&request).map_err(failed("read our table"))?;
+        let found = self.netlink.fetch(&request).map_err(failed("read our table"))?;
         let Some(NfTablesMessage::NewTable(TableMessage { attributes })) = found.and_then(nftables) else {
             return Ok(None);
         };
@@ -257,32 +249,8 @@ impl Kernel {
         request: NfTablesMessage,
         action: &'static str,
     ) -> Result<Vec<NfTablesMessage>, Error> {
-        let found = self
-            .netlink()
-            .dump(&of(family, request))
-            .map_err(failed(action))?;
+        let found = self.netlink.dump(&of(family, request)).map_err(failed(action))?;
         Ok(found.into_iter().filter_map(nftables).collect())
-    }
-
-    fn netlink(&mut self) -> &mut Messages {
-        self.netlink.as_mut().expect("it is there until the end")
-    }
-}
-
-/// Sockets waiting to be closed. Closing one waits for everything that the last transactions took away to be freed, 12 to 16 ms:
-/// that is nobody's time but this thread's. A socket keeps its namespace alive until then.
-static CLOSING: LazyLock<Option<SyncSender<Messages>>> = LazyLock::new(|| {
-    let (sender, receiver) = sync_channel(64);
-    let started = spawn_at_home("netlink-close", move || receiver.into_iter().for_each(drop));
-    started.is_ok().then_some(sender)
-});
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        if let (Some(netlink), Some(closing)) = (self.netlink.take(), CLOSING.as_ref()) {
-            // When the queue is full it is closed here: slower, but bounded.
-            drop(closing.try_send(netlink));
-        }
     }
 }
 

@@ -100,8 +100,8 @@ fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
 }
 
 /// Adds to `dump` what a family's table holds, and what is wrong with it.
-pub(super) fn read(family: Family, forwards: bool, found: &Found, dump: &mut Dump) {
-    let mut damage = structure(family, forwards, found);
+pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump) {
+    let mut damage = structure(family, is_pod, found);
     let elements = |set: &str| {
         found
             .sets
@@ -211,7 +211,7 @@ fn remembers_only_members(
 }
 
 /// What is wrong with everything but elements.
-fn structure(family: Family, forwards: bool, found: &Found) -> BTreeSet<String> {
+fn structure(family: Family, is_pod: bool, found: &Found) -> BTreeSet<String> {
     let mut damage = BTreeSet::new();
     if found.comment.as_deref() != Some(&*super::statement::as_comment(&skeleton::comment())) {
         damage.insert("the table has another layout".to_owned());
@@ -219,7 +219,7 @@ fn structure(family: Family, forwards: bool, found: &Found) -> BTreeSet<String> 
     let (mut sets, mut rules) = (BTreeSet::new(), BTreeMap::<String, Vec<Vec<Expression>>>::new());
     let classes = found.sets.keys().filter_map(|set| Class::of_set(set));
     let of_classes = classes.flat_map(|class| skeleton::class(family, class, 0));
-    for statement in skeleton::fresh_table(family, forwards)
+    for statement in skeleton::fresh_table(family, is_pod)
         .into_iter()
         .chain(of_classes)
     {

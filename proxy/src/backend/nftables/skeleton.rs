@@ -69,9 +69,9 @@ pub(super) fn comment() -> String {
     format!("multus-service layout {VERSION}")
 }
 
-/// A table without elements, in place of whatever has its name. What is forwarded is translated only if it `forwards`: a node does not for
-/// its pods, which would come onto networks that they are not on.
-pub(super) fn fresh_table(family: Family, forwards: bool) -> Vec<Statement> {
+/// A table without elements, in place of whatever has its name. On a node, which `is_pod` is not, what is forwarded is not translated, for
+/// its pods would come onto networks that they are not on; and what is no flow of ours is left as it was.
+pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
     let endpoints = SetKind {
         value: Some(Shape::endpoint(family)),
         timeout: None,
@@ -88,23 +88,23 @@ pub(super) fn fresh_table(family: Family, forwards: bool) -> Vec<Statement> {
     ];
     let translation = TRANSLATION
         .into_iter()
-        .filter(|chain| forwards || chain.name == TRANSLATION[0].name);
+        .filter(|chain| is_pod || chain.name == TRANSLATION[0].name);
     for chain in translation.chain(REFUSAL) {
         statements.push(new_base_chain(chain));
-        let rules = base_rules(family, chain);
+        let rules = base_rules(family, chain, is_pod);
         statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));
     }
     statements
 }
 
-fn base_rules(family: Family, chain: BaseChain) -> Vec<Vec<Expression>> {
+fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Expression>> {
     if chain.kind == "nat" {
         return vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
     }
     let header = Header::of(family);
     let to_vip = || [header.destination(0), is_in(VIPS, 0)];
     let tcp = || [transport_protocol(0), equals(0, Protocol::Tcp.number())];
-    vec![
+    let mut rules = vec![
         to_vip()
             .into_iter()
             .chain(tcp())
@@ -114,17 +114,16 @@ fn base_rules(family: Family, chain: BaseChain) -> Vec<Vec<Expression>> {
             .into_iter()
             .chain([header.reject_unreachable()])
             .collect(),
+    ];
+    if is_pod {
         // An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from
         // the VIP. Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The
         // cluster network is left as it was.
-        leaves_not_by(CLUSTER_INTERFACE)
-            .into_iter()
-            .chain(tcp())
-            .chain(has_tcp_reset())
-            .chain(is_invalid())
-            .chain([drop_packet()])
-            .collect(),
-    ]
+        let unbelieved = leaves_not_by(CLUSTER_INTERFACE).into_iter().chain(tcp());
+        let unbelieved = unbelieved.chain(has_tcp_reset()).chain(is_invalid());
+        rules.push(unbelieved.chain([drop_packet()]).collect());
+    }
+    rules
 }
 
 /// Adds sets, chains and rules of `class`, which must not be there. `id` and the next are any numbers that no other set of the

@@ -4,7 +4,7 @@
 //! difference between the two texts is damage. So nothing that somebody changed can hide.
 
 use super::translation::{Entry, whole_of};
-use super::{Chains, Table, refusal};
+use super::{Chains, Jump, Table, refusal};
 use api::names::CHAIN_PREFIX;
 use rules::{Dump, Family, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,24 +20,31 @@ pub(crate) struct Listing {
     /// Our chains.
     pub(crate) chains: Chains,
     /// The jumps to them that are not there.
-    pub(crate) missing_jumps: Vec<(&'static str, String)>,
+    pub(crate) missing_jumps: Vec<Jump>,
+    /// Those that others have put their own rules before, which may translate a flow first.
+    pub(crate) late_jumps: Vec<Jump>,
 }
 
 impl Listing {
     /// Of a table in which nothing of ours is.
-    pub(crate) fn empty(table: Table, forwards: bool) -> Self {
+    pub(crate) fn empty(table: Table, is_pod: bool) -> Self {
         Self {
             chains: Chains::new(),
-            missing_jumps: table.jumps(forwards),
+            missing_jumps: table.jumps(is_pod),
+            late_jumps: Vec::new(),
         }
     }
 
     /// Picks out what is ours.
-    pub(crate) fn parse(table: Table, forwards: bool, text: &str) -> Self {
-        let mut listing = Self::empty(table, forwards);
-        listing
-            .missing_jumps
-            .retain(|(hook, rule)| !text.lines().any(|line| line == format!("-A {hook} {rule}")));
+    pub(crate) fn parse(table: Table, is_pod: bool, text: &str) -> Self {
+        let mut listing = Self::default();
+        for jump in table.jumps(is_pod) {
+            match position(&jump, text) {
+                None => listing.missing_jumps.push(jump),
+                Some(1..) if table == Table::Nat => listing.late_jumps.push(jump),
+                Some(_) => {}
+            }
+        }
         for line in text.lines() {
             let (command, rest) = line.split_once(' ').unwrap_or_default();
             let (chain, rule) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -53,8 +60,15 @@ impl Listing {
     }
 }
 
+/// How many rules are before this one.
+fn position((hook, rule): &Jump, text: &str) -> Option<usize> {
+    let before = format!("-A {hook} ");
+    let mut rules = text.lines().filter_map(|line| line.strip_prefix(&before));
+    rules.position(|found| found == rule)
+}
+
 /// The tables of one family, added to `dump`.
-pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, dump: &mut Dump) {
+pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool, dump: &mut Dump) {
     let refused: BTreeSet<IpAddr> = filter
         .chains
         .values()
@@ -63,7 +77,7 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, dump: &mut D
         .collect();
     let translated = translated(&nat.chains);
     if !filter.chains.is_empty() || !translated.is_empty() {
-        let again = refusal::whole(&refused, family);
+        let again = refusal::whole(&refused, family, is_pod);
         compare(Table::Filter, family, filter, &again, &mut dump.damage);
     }
     if !nat.chains.is_empty() || !refused.is_empty() {
@@ -96,6 +110,8 @@ fn compare(table: Table, family: Family, held: &Listing, again: &Chains, damage:
     let table = format!("{family} {}", table.name());
     let hooks = held.missing_jumps.iter();
     damage.extend(hooks.map(|(hook, rule)| format!("{table}: {hook} lacks the rule {rule:?}")));
+    let late = held.late_jumps.iter();
+    damage.extend(late.map(|(hook, rule)| format!("{table}: in {hook} others are before {rule:?}")));
     let names: BTreeSet<&String> = held.chains.keys().chain(again.keys()).collect();
     let differing = names
         .into_iter()

@@ -12,34 +12,39 @@ use std::net::IpAddr;
 pub(super) const ROOT: &str = "VIPS";
 const REFUSE: &str = "REFUSE";
 
-/// An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from the VIP.
+/// In pods. An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from the VIP.
 /// Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The cluster network is
 /// left as it was.
 const UNBELIEVED: &str = "! -o eth0 -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID -j DROP";
 
 /// All chains that refuse these VIPs, which are of `family`.
-pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
+pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Chains {
     let mut chains = buckets::whole(ROOT, family, in_buckets(vips));
-    chains.entry(root()).or_default().push(UNBELIEVED.to_owned());
+    chains.entry(root()).or_default().extend(unbelieved(is_pod));
     chains.insert(refuse_chain(), refuse(family));
     chains
 }
 
 /// From what is refused to `vips`, where only `changed` ones differ.
-pub fn refusal(vips: &BTreeSet<IpAddr>, changed: &BTreeSet<IpAddr>, family: Family) -> Change {
+pub fn refusal(vips: &BTreeSet<IpAddr>, changed: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Change {
     let of_family = changed.iter().filter(|vip| Family::of(**vip) == family);
     let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
     let (mut set, delete) = along(ROOT, family, in_buckets(vips), &touched);
     if !touched.is_empty() {
         // Two rules: cheaper written again than looked for.
         set.insert(refuse_chain(), refuse(family));
-        set.entry(root()).or_default().push(UNBELIEVED.to_owned());
+        set.entry(root()).or_default().extend(unbelieved(is_pod));
     }
     Change {
         set,
         delete,
-        jumps: Vec::new(),
+        ..Change::default()
     }
+}
+
+/// On a node what is no flow of ours is left as it was.
+fn unbelieved(is_pod: bool) -> Option<String> {
+    is_pod.then(|| UNBELIEVED.to_owned())
 }
 
 fn root() -> String {

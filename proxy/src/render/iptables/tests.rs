@@ -83,10 +83,11 @@ fn vips(rules: &PodRules, family: Family) -> BTreeSet<IpAddr> {
 
 /// As `iptables -S` would list it.
 fn listing(table: Table, chains: &Chains) -> String {
-    let mut text = String::from("-P OUTPUT ACCEPT\n-N USER\n-A OUTPUT -j USER\n");
+    let mut text = String::from("-P OUTPUT ACCEPT\n-N USER\n");
     for (hook, rule) in table.jumps(true) {
         text.extend(["-A ", hook, " ", &rule, "\n"]);
     }
+    text.push_str("-A OUTPUT -j USER\n");
     for chain in chains.keys() {
         text.extend(["-N ", chain, "\n"]);
     }
@@ -99,13 +100,18 @@ fn listing(table: Table, chains: &Chains) -> String {
     text
 }
 
+/// In a pod.
+fn whole(delta: &Delta<'_>, table: Table, family: Family) -> Chains {
+    super::whole(delta, table, family, true)
+}
+
 fn read_back(rules: &PodRules) -> Dump {
     let mut dump = Dump::default();
     for family in Family::ALL {
         let delta = Delta::from_nothing(rules);
         let read =
             |table: Table| read::Listing::parse(table, true, &listing(table, &whole(&delta, table, family)));
-        read::read(&read(Table::Filter), &read(Table::Nat), family, &mut dump);
+        read::read(&read(Table::Filter), &read(Table::Nat), family, true, &mut dump);
     }
     dump
 }
@@ -137,6 +143,20 @@ fn affinity_reads_like_this() {
 #[test]
 fn refusal_reads_like_this() {
     insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V4));
+}
+
+#[test]
+fn what_is_no_flow_of_ours_is_left_alone_on_a_node() {
+    let vips = vips(&rules(&[2]), Family::V4);
+    let [pod, node] = [true, false].map(|is_pod| {
+        let written = refusal(&vips, &vips, Family::V4, is_pod).set;
+        assert_eq!(written, refusal::whole(&vips, Family::V4, is_pod));
+        written[&Table::Filter.root()].join("\n")
+    });
+    assert!(
+        pod.contains("--ctstate INVALID") && !node.contains("--ctstate INVALID"),
+        "{node}"
+    );
 }
 
 #[test]
@@ -252,6 +272,7 @@ fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
         &filter,
         &read::Listing::parse(Table::Nat, true, &text),
         Family::V4,
+        true,
         &mut dump,
     );
     assert!(
@@ -259,6 +280,30 @@ fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
         "{:?}",
         dump.damage
     );
+}
+
+#[test]
+fn a_rule_before_our_jump_is_damage_where_flows_are_translated() {
+    for (table, is_damage) in [(Table::Nat, true), (Table::Filter, false)] {
+        let (hook, rule) = table.jumps(true).swap_remove(0);
+        let text = format!("-A {hook} -j OTHERS\n-A {hook} {rule}\n");
+        let listing = read::Listing::parse(table, true, &text);
+        assert_eq!(listing.late_jumps.contains(&(hook, rule.clone())), is_damage);
+        assert!(!listing.missing_jumps.contains(&(hook, rule)));
+    }
+}
+
+#[test]
+fn a_late_jump_is_taken_away_before_it_is_put_first() {
+    let change = Change {
+        late_jumps: Table::Nat.jumps(false),
+        ..Change::default()
+    };
+    assert_eq!(
+        change.text(Table::Nat),
+        "*nat\n-D OUTPUT -j MSP-SERVICES\n-I OUTPUT 1 -j MSP-SERVICES\nCOMMIT\n"
+    );
+    assert!(!change.is_empty());
 }
 
 #[test]
@@ -282,7 +327,13 @@ fn what_somebody_removed_is_damage() {
                 read::Listing::parse(of, true, &text)
             };
             let mut dump = Dump::default();
-            read::read(&read(Table::Filter), &read(Table::Nat), Family::V4, &mut dump);
+            read::read(
+                &read(Table::Filter),
+                &read(Table::Nat),
+                Family::V4,
+                true,
+                &mut dump,
+            );
             let is_seen = !dump.damage.is_empty() || dump.refused != vips(&rules, Family::V4);
             assert!(is_seen, "without {:?} it reads as {dump:?}", lines[left_out]);
         }
