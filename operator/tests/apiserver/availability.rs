@@ -6,6 +6,7 @@ use api::names::{OPERATOR, PART_OF};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,14 @@ async fn lease(bed: &Bed) -> Result<(String, i32)> {
         spec.holder_identity.unwrap_or_default(),
         spec.lease_transitions.unwrap_or_default(),
     ))
+}
+
+/// Until when nobody else may take the Lease.
+async fn runs_out(bed: &Bed) -> Result<Timestamp> {
+    let spec = bed.here::<Lease>().get(OPERATOR).await?.spec.context("no spec")?;
+    let renewed = spec.renew_time.context("never renewed")?.0;
+    let duration = spec.lease_duration_seconds.context("no duration")?;
+    Ok(renewed + SignedDuration::from_secs(duration.into()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,15 +64,23 @@ const AWAY: Duration = Duration::from_mins(1);
 async fn an_api_server_that_is_away_for_a_minute_changes_no_condition_and_no_leader() -> Result<()> {
     let mut bed = Bed::installed().await?;
     let pid = bed.operator_pid()?;
+    // Who would take the Lease if it ran out.
+    let (_rival, gate) = bed.start_rival("rival").await?;
+    bed.eventually("the rival to ask for the Lease", async || {
+        Ok((gate.requests() > 1).then_some(()))
+    })
+    .await?;
     // Any phase of the renewals, which are 26 s apart.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let phase = Duration::from_millis(u64::from(now.subsec_micros()) % 26_000);
     tokio::time::sleep(phase).await;
     let before = (lease(&bed).await?, conditions(&bed).await?);
 
+    let runs_out = runs_out(&bed).await?;
     bed.server.stop_apiserver();
     tokio::time::sleep(AWAY).await;
     bed.server.start_apiserver().await?;
+    assert!(Timestamp::now() < runs_out, "the rival may take the Lease");
 
     // An operand that no condition speaks of.
     bed.kubectl(&["-n", NAMESPACE, "delete", "networkpolicy", PART_OF])?;
@@ -76,6 +93,7 @@ async fn an_api_server_that_is_away_for_a_minute_changes_no_condition_and_no_lea
     let after = (lease(&bed).await?, conditions(&bed).await?);
     assert_eq!(after, before, "phase {phase:?}");
     assert!(bed.operator_is_alive()?, "process {pid} has ended");
+    assert_eq!(gate.writes(), 0, "the rival wrote");
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use crate::bed::state::state;
 use crate::bed::{Bed, conditions};
 use crate::openshift::define_the_console;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use api::MultusServiceConfig;
 use api::names::{CLEANUP, CONFIG_NAME, PROXY};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 
 const STEPS: usize = 200;
-/// Different configurations that a walk visits: each costs a fresh installation.
-const PLACES: usize = 16;
+const OPERANDS: [&str; 2] = ["controller", "proxy"];
+/// Different configurations that a walk visits, each with a neighbour: each costs a fresh installation.
+const PLACES: usize = 8;
 
 /// One of these values; null is a field that is not set.
 fn any_of(values: &Value) -> impl Strategy<Value = Value> + use<> {
@@ -119,6 +120,47 @@ fn place() -> impl Strategy<Value = Value> {
     )
 }
 
+/// What is put beside something of ours in an object, and not in its place: when it is no longer asked for, all that still is asked for
+/// is there.
+const ADDITIONS: [(&str, &str); 6] = [
+    ("", "imagePullSecrets"),
+    ("/controller", "nodeSelector"),
+    ("/controller", "resources"),
+    ("/proxy", "nodeSelector"),
+    ("/proxy", "resources"),
+    ("/proxy", "affinity"),
+];
+
+/// The same with one field less, or without additions: on the way there something must go and nothing comes.
+fn neighbour(runner: &mut TestRunner, place: &Value) -> Result<Value> {
+    let all = paths(place);
+    let gone = if draw(runner, &prop::bool::ANY)? {
+        vec![draw(runner, &prop::sample::select(all))?]
+    } else {
+        ADDITIONS
+            .map(|(parent, field)| (parent.to_owned(), field.to_owned()))
+            .to_vec()
+    };
+    let mut neighbour = place.clone();
+    for (parent, field) in gone {
+        let parent = neighbour.pointer_mut(&parent).and_then(Value::as_object_mut);
+        parent.context("a place has both operands")?.remove(&field);
+    }
+    Ok(neighbour)
+}
+
+/// Every field that is set: where it is, and its name.
+fn paths(place: &Value) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    for (name, value) in place.as_object().into_iter().flatten() {
+        match value.as_object().filter(|_| OPERANDS.contains(&name.as_str())) {
+            Some(operand) => paths.extend(operand.keys().map(|field| (format!("/{name}"), field.clone()))),
+            None => paths.push((String::new(), name.clone())),
+        }
+    }
+    paths
+}
+
 /// Every field of `spec`, and of operands one level deeper, but what is drawn at each step.
 fn fields(schema: &Value) -> BTreeSet<String> {
     let names = |schema: &Value| -> Vec<String> {
@@ -128,7 +170,7 @@ fn fields(schema: &Value) -> BTreeSet<String> {
             .unwrap_or_default()
     };
     let mut fields: BTreeSet<_> = names(schema).into_iter().collect();
-    for operand in ["controller", "proxy"] {
+    for operand in OPERANDS {
         fields.extend(
             names(&schema["properties"][operand])
                 .iter()
@@ -148,7 +190,7 @@ fn ensure_every_field_is_walked(runner: &mut TestRunner) -> Result<()> {
         let place = draw(runner, &place())?;
         for (name, value) in place.as_object().into_iter().flatten() {
             walked.insert(name.clone());
-            if ["controller", "proxy"].contains(&name.as_str()) {
+            if OPERANDS.contains(&name.as_str()) {
                 walked.extend(
                     value
                         .as_object()
@@ -296,9 +338,11 @@ async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Re
     bed.start_operator(true).await?;
     bed.kubectl(&["label", "node", "node-a", "zone=in"])?;
     ensure_every_field_is_walked(&mut TestRunner::deterministic())?;
-    let places: Vec<_> = (0..PLACES)
-        .map(|_| draw(&mut runner, &place()))
-        .collect::<Result<_>>()?;
+    let mut places = Vec::new();
+    for _ in 0..PLACES {
+        let place = draw(&mut runner, &place())?;
+        places.extend([neighbour(&mut runner, &place)?, place]);
+    }
     let mut expected = HashMap::new();
     for place in &places {
         for state in ["Managed", "Removed"] {
@@ -315,11 +359,14 @@ async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Re
         "Unmanaged",
         "Removed",
     ]);
-    let next = (prop::sample::select(places), states);
+    let next = (prop::bool::ANY, 0..places.len(), states);
     let mut path = Vec::new();
+    let mut at = 0;
     for _ in 0..wished.unwrap_or(STEPS) {
-        let (place, state) = draw(&mut runner, &next)?;
-        let spec = with_state(&place, state);
+        let (is_next_door, anywhere, state) = draw(&mut runner, &next)?;
+        // Neighbours are 0 and 1, 2 and 3 ...
+        at = if is_next_door { at ^ 1 } else { anywhere };
+        let spec = with_state(&places[at], state);
         path.push(spec.to_string());
         step(&bed, &spec).await?;
         // Unmanaged leaves what there is: the next step starts from there.
