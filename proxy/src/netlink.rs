@@ -39,15 +39,18 @@ pub(crate) struct Netlink<M> {
 /// Why the kernel did not make a batch of changes.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
-pub(crate) struct BatchError {
-    /// Which message it did not like, if that is known.
-    pub(crate) index: Option<usize>,
+pub(crate) struct BatchError<M> {
+    /// The message it did not like, if that is known.
+    pub(crate) message: Option<M>,
     pub(crate) source: io::Error,
 }
 
-impl From<io::Error> for BatchError {
+impl<M> From<io::Error> for BatchError<M> {
     fn from(source: io::Error) -> Self {
-        Self { index: None, source }
+        Self {
+            message: None,
+            source,
+        }
     }
 }
 
@@ -152,8 +155,12 @@ where
     }
 
     /// Sends messages that the kernel takes together, each with its flags beside "request", and waits until it has. One of them, the
-    /// last that counts, has to ask for an acknowledgement; a message that fails is answered without asking.
-    pub(crate) fn change_together(&mut self, messages: &[(M, u16)]) -> Result<(), BatchError> {
+    /// last that counts, has to ask for an acknowledgement; a message that fails is answered without asking. They may be many: each is
+    /// held only until it is written down.
+    pub(crate) fn change_together(
+        &mut self,
+        messages: impl IntoIterator<Item = (M, u16)>,
+    ) -> Result<(), BatchError<M>> {
         let (mut datagram, mut acknowledged) = (Vec::new(), self.sequence);
         self.first = self.sequence + 1;
         for (message, flags) in messages {
@@ -161,7 +168,7 @@ where
             if flags & NLM_F_ACK != 0 {
                 acknowledged = self.sequence;
             }
-            write(&mut datagram, message, NLM_F_REQUEST | flags, self.sequence);
+            write(&mut datagram, &message, NLM_F_REQUEST | flags, self.sequence);
         }
         if datagram.len() > DEFAULT_SEND_BUFFER {
             setsockopt(&self.socket, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
@@ -173,7 +180,10 @@ where
                 match message.payload {
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(BatchError {
-                            index: sequence.checked_sub(self.first).map(|index| index as usize),
+                            message: parts(&datagram)
+                                .filter_map(|part| NetlinkMessage::deserialize(part).ok())
+                                .find(|sent| sent.header.sequence_number == sequence)
+                                .and_then(|sent| inner(sent.payload)),
                             source: error.to_io(),
                         });
                     }
@@ -231,19 +241,34 @@ where
     fn receive_once(&self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let (datagram, _) = self.socket.recv_from_full()?;
         let mut messages = Vec::new();
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
-            // Messages are aligned to 4 bytes, the last one need not be padded.
-            let length = (message.header.length as usize)
-                .next_multiple_of(4)
-                .clamp(4, rest.len());
-            rest = &rest[length..];
+        for part in parts(&datagram) {
+            let message = NetlinkMessage::<M>::deserialize(part).map_err(io::Error::other)?;
             if (self.first..=self.sequence).contains(&message.header.sequence_number) {
                 messages.push(message);
             }
         }
         Ok(messages)
+    }
+}
+
+/// A datagram from each of its messages on. They are aligned to 4 bytes, the last one need not be padded.
+fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let part = Some(rest).filter(|rest| !rest.is_empty())?;
+        let length = part
+            .first_chunk()
+            .map_or(0, |length| u32::from_ne_bytes(*length) as usize);
+        // At least a length, so that it ends.
+        rest = &rest[length.next_multiple_of(4).max(4).min(rest.len())..];
+        Some(part)
+    })
+}
+
+fn inner<M>(payload: NetlinkPayload<M>) -> Option<M> {
+    match payload {
+        NetlinkPayload::InnerMessage(inner) => Some(inner),
+        _ => None,
     }
 }
 

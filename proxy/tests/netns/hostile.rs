@@ -275,11 +275,10 @@ fn refuse_a_deletion(kind: Kind, iptables: &str) {
     scene.driver.delete_service(&gone);
     scene.assert_told("refused");
     scene.assert_nobody_else_is_harmed();
-    let condition = scene.driver.condition();
-    assert!(
-        !condition.holds && condition.message.contains("refused"),
-        "{condition:?}"
-    );
+    until("the condition says it", || {
+        let condition = scene.driver.condition();
+        !condition.holds && condition.message.contains("refused")
+    });
     assert!(
         scene
             .hostile

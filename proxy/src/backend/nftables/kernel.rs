@@ -49,19 +49,22 @@ impl Kernel {
         family: Family,
         statements: impl IntoIterator<Item = Statement>,
     ) -> Result<(), Error> {
-        let mut messages = vec![control(ControlMessage::BatchBegin)];
-        let statements = statements.into_iter();
-        messages.extend(statements.map(|Statement { message, flags }| (of(family, message), flags)));
-        let Some((_, flags)) = messages[1..].last_mut() else {
+        let mut statements = statements.into_iter().peekable();
+        if statements.peek().is_none() {
             return Ok(());
-        };
-        *flags |= NLM_F_ACK;
-        messages.push(control(ControlMessage::BatchEnd));
-        let changed = self.netlink.change_together(&messages);
+        }
+        let asked = std::iter::from_fn(|| {
+            let Statement { message, flags } = statements.next()?;
+            let ack = if statements.peek().is_none() { NLM_F_ACK } else { 0 };
+            Some((of(family, message), flags | ack))
+        });
+        let begin = std::iter::once(control(ControlMessage::BatchBegin));
+        let end = std::iter::once(control(ControlMessage::BatchEnd));
+        let changed = self.netlink.change_together(begin.chain(asked).chain(end));
         changed
             .map(|()| tampering::committed())
-            .map_err(|BatchError { index, source }| {
-                let at = index.and_then(|index| describe(&messages[index].0));
+            .map_err(|BatchError { message, source }| {
+                let at = message.as_ref().and_then(describe);
                 Error::Kernel {
                     action: at.unwrap_or_else(|| "commit a transaction".to_owned()),
                     source,
