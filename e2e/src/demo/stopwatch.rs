@@ -143,10 +143,12 @@ impl fmt::Display for Times {
             return write!(f, "Not every step of the installation was seen: {self:?}");
         };
         let ours = controller + proxies + word;
+        let [all, ours, controller, proxies, word] =
+            [all, ours, controller, proxies, word].map(|time| time.as_secs_f64());
         write!(
             f,
-            "From apply to Available: {all:.1?}. Of these the operator took {ours:.2?}: {controller:.2?} to write the controller, {proxies:.2?} to\n\
-             write the proxies once the controller ran, {word:.2?} to say so once they ran. In the rest pods were scheduled and started.",
+            "From apply to Available: {all:.1} s. Of these the operator took {ours:.2} s: {controller:.2} s to write the controller, {proxies:.2} s to\n\
+             write the proxies once the controller ran, {word:.2} s to say so once they ran. In the rest pods were scheduled and started.",
         )
     }
 }
@@ -193,7 +195,7 @@ mod tests {
         assert!(
             times
                 .to_string()
-                .starts_with("From apply to Available: 15.0s. Of these the operator took 6.00s")
+                .starts_with("From apply to Available: 15.0 s. Of these the operator took 6.00 s")
         );
     }
 }
