@@ -4,11 +4,9 @@
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
 //! the rules, to nobody. Of TCP only flows to a VIP that was somebody else's address until now are: translated ones live on as with kube-proxy.
 
-use crate::netfilter::Socket;
+use crate::netfilter::{Socket, about};
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use rules::{Family, Port, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,10 +25,10 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
     let mut deleted = 0;
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
-    for family in families.into_iter().map(number) {
-        let all = message(family, ConntrackMessage::Get(Vec::new()));
+    for family in families {
+        let all = about(family, ConntrackMessage::Get(Vec::new()));
         for original in netlink.dump_some(&all, |entry| stale(&entry, changed, new))? {
-            match netlink.change(&message(family, ConntrackMessage::Delete(vec![original])), 0) {
+            match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
                 Ok(()) => deleted += 1,
                 // It timed out meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -39,17 +37,6 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
         }
     }
     Ok(deleted)
-}
-
-fn number(family: Family) -> NetfilterProtoFamily {
-    match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
-    }
-}
-
-fn message(family: NetfilterProtoFamily, inner: ConntrackMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.

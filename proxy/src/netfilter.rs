@@ -6,8 +6,11 @@
 
 use crate::netlink::Netlink;
 use crate::netns::{Identity, Netns, spawn_at_home};
-use netlink_packet_netfilter::NetfilterMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use rules::Family;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -21,6 +24,15 @@ const LINGER: Duration = Duration::from_secs(1);
 const LIMIT: usize = 512;
 
 type Messages = Netlink<NetfilterMessage>;
+
+/// A message about what is there of `family`.
+pub(crate) fn about(family: Family, inner: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
+}
 
 /// A socket in use. Nobody else has it.
 pub(crate) struct Socket {

@@ -96,13 +96,7 @@ pub struct Change {
 impl Change {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        let Self {
-            set,
-            delete,
-            jumps,
-            late_jumps,
-        } = self;
-        set.is_empty() && delete.is_empty() && jumps.is_empty() && late_jumps.is_empty()
+        *self == Self::default()
     }
 
     /// Replaces whatever chains of ours are there by `wanted`.

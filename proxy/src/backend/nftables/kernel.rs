@@ -7,7 +7,7 @@ use super::layout::{Class, clients};
 use super::read::{Found, FoundChain, FoundSet, clients_to_forget};
 use super::statement::{Statement, delete_elements};
 use crate::backend::Error;
-use crate::netfilter::Socket;
+use crate::netfilter::{Socket, about};
 use crate::netlink::BatchError;
 use crate::tampering;
 use api::names::NFT_TABLE;
@@ -56,7 +56,7 @@ impl Kernel {
         let asked = std::iter::from_fn(|| {
             let Statement { message, flags } = statements.next()?;
             let ack = if statements.peek().is_none() { NLM_F_ACK } else { 0 };
-            Some((of(family, message), flags | ack))
+            Some((about(family, message), flags | ack))
         });
         let begin = std::iter::once(control(ControlMessage::BatchBegin));
         let end = std::iter::once(control(ControlMessage::BatchEnd));
@@ -74,7 +74,7 @@ impl Kernel {
 
     /// Whether there is a table of our name.
     pub(super) fn has_table(&mut self, family: Family) -> Result<bool, Error> {
-        let request = of(family, NfTablesMessage::GetTable(table_by_name()));
+        let request = about(family, NfTablesMessage::GetTable(table_by_name()));
         let found = self.netlink.fetch(&request);
         Ok(found.map_err(failed("find our table"))?.is_some())
     }
@@ -94,7 +94,7 @@ impl Kernel {
                 SetAttribute::Table(NFT_TABLE.to_owned()),
                 SetAttribute::Name(class.set()),
             ];
-            let request = of(family, NfTablesMessage::GetSet(SetMessage { attributes }));
+            let request = about(family, NfTablesMessage::GetSet(SetMessage { attributes }));
             if self
                 .netlink
                 .fetch(&request)
@@ -141,7 +141,7 @@ impl Kernel {
 
     /// Everything in our table; `None` when there is none.
     pub(super) fn read(&mut self, family: Family) -> Result<Option<Found>, Error> {
-        let request = of(family, NfTablesMessage::GetTable(table_by_name()));
+        let request = about(family, NfTablesMessage::GetTable(table_by_name()));
         let found = self.netlink.fetch(&request).map_err(failed("read our table"))?;
         let Some(NfTablesMessage::NewTable(TableMessage { attributes })) = found.and_then(nftables) else {
             return Ok(None);
@@ -252,17 +252,12 @@ impl Kernel {
         request: NfTablesMessage,
         action: &'static str,
     ) -> Result<Vec<NfTablesMessage>, Error> {
-        let found = self.netlink.dump(&of(family, request)).map_err(failed(action))?;
+        let found = self
+            .netlink
+            .dump(&about(family, request))
+            .map_err(failed(action))?;
         Ok(found.into_iter().filter_map(nftables).collect())
     }
-}
-
-fn of(family: Family, message: NfTablesMessage) -> NetfilterMessage {
-    let family = match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
-    };
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
 }
 
 fn control(message: ControlMessage) -> (NetfilterMessage, u16) {
