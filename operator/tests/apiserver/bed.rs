@@ -121,6 +121,12 @@ impl Bed {
         )
     }
 
+    /// What the events about objects without a namespace say.
+    pub(crate) fn events(&self) -> Result<String> {
+        let messages = "jsonpath={.items[*].message}";
+        self.kubectl(&["get", "events", "-n", "default", "-o", messages])
+    }
+
     /// Starts the operator as its own service account, with the images of the release or without any.
     pub(crate) async fn start_operator(&mut self, with_images: bool) -> Result<()> {
         let kubeconfig = self

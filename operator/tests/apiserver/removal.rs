@@ -184,15 +184,7 @@ async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
     );
     assert_eq!(leftovers(&bed)?, "");
     bed.eventually("the event", async || {
-        let events = bed.kubectl(&[
-            "get",
-            "events",
-            "-n",
-            "default",
-            "-o",
-            "jsonpath={.items[*].message}",
-        ])?;
-        Ok(events.contains("node-a").then_some(()))
+        Ok(bed.events()?.contains("node-a").then_some(()))
     })
     .await?;
     Ok(())

@@ -45,15 +45,7 @@ pub(crate) async fn until_failure(bed: &Bed, reason: &str) -> Result<()> {
 
 async fn events(bed: &Bed, words: &str) -> Result<()> {
     bed.eventually(&format!("an event with {words:?}"), async || {
-        let events = bed.kubectl(&[
-            "get",
-            "events",
-            "-n",
-            "default",
-            "-o",
-            "jsonpath={.items[*].message}",
-        ])?;
-        Ok(events.contains(words).then_some(()))
+        Ok(bed.events()?.contains(words).then_some(()))
     })
     .await
 }

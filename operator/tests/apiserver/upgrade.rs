@@ -50,14 +50,7 @@ async fn go(bed: &mut Bed, (from, to): (&str, &str), reason: &str) -> Result<()>
         versions(bed).await?,
         [to; 3].map(|version| Some(version.to_owned()))
     );
-    let events = bed.kubectl(&[
-        "get",
-        "events",
-        "-n",
-        "default",
-        "-o",
-        "jsonpath={.items[*].message}",
-    ])?;
+    let events = bed.events()?;
     let event = format!("Controller and proxies run version {to}, before {from}");
     ensure!(events.contains(&event), "{events}");
     Ok(())
