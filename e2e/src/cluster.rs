@@ -58,6 +58,9 @@ pub use runtime::Runtime;
 pub use status::{Line, status};
 pub use up::{UpOptions, up};
 
+/// Names of the nodes.
+pub const NODES: [&str; 2] = ["node1", "node2"];
+
 /// The admin's kubeconfig file.
 pub fn kubeconfig() -> Result<PathBuf> {
     let path = layout::kubeconfig();

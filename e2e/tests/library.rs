@@ -21,7 +21,7 @@ fn a1_restarted_kubelets_and_runtimes_break_no_connection() -> Result<()> {
         SocketAddr::new(scenario::cluster_ip("web")?, 80),
     );
     let traffic = Traffic::start(&client, vip, PER_SECOND)?;
-    for node in ["node1", "node2"] {
+    for node in cluster::NODES {
         cluster::restart_kubelet(node)?;
         cluster::restart_runtime(node)?;
     }

@@ -71,14 +71,8 @@ fn b_what_others_break_in_a_pod_is_mended() -> Result<()> {
             &["nsenter", &format!("--net={netns}"), "sh", "-c", script],
         )
     };
-    // All of the routes: a list of one protocol leaves out the very words that are counted.
-    let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
-    let ours = |line: &&str| {
-        ["proto 77", "MSP-", "multus-proxy"]
-            .iter()
-            .any(|word| line.contains(word))
-    };
-    let count = |state: &str| state.lines().filter(ours).count();
+    let look = scenario::LIST_RULES;
+    let count = |state: &str| state.lines().filter(|line| scenario::is_ours(line)).count();
     let written = || -> Result<usize> { Ok(count(&inside(look)?)) };
     let whole = written()?;
     ensure!(whole > 0, "nothing of ours is there to be broken");
@@ -151,7 +145,7 @@ fn d_no_connection_notices_what_happens_to_the_proxy() -> Result<()> {
     println!("stopped and started");
     proxy::set_backend("IPTables")?;
     println!("rolled out with the other backend");
-    for node in ["node1", "node2"] {
+    for node in cluster::NODES {
         cluster::restart_kubelet(node)?;
         cluster::restart_runtime(node)?;
         println!("kubelet and container runtime of {node} restarted");
@@ -199,7 +193,7 @@ fn g_no_connection_notices_that_the_apiserver_is_away() -> Result<()> {
 #[ignore = "needs a cluster: make test-e2e"]
 fn h_it_may_do_what_is_documented_and_nothing_else() -> Result<()> {
     installed()?;
-    for node in ["node1", "node2"] {
+    for node in cluster::NODES {
         let proxy = Proxy::on(node)?;
         privileges::are_as_documented(&proxy)?;
         privileges::nothing_is_written_to_a_disk(&proxy)?;

@@ -22,7 +22,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const NODES: [&str; 2] = ["node1", "node2"];
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A process may keep a little more than at its start: allocators and thread pools fill up once.
@@ -77,7 +76,10 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     // Once before the first look: what fills up once is full then.
     round(0)?;
     let rules = rules_of(&client)?;
-    let before = NODES.map(Node::look).into_iter().collect::<Result<Vec<_>>>()?;
+    let before = cluster::NODES
+        .map(Node::look)
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
 
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
     let traffic = Traffic::start(&client, vip, 50)?;

@@ -91,6 +91,18 @@ fn make_ready() -> Result<()> {
     Ok(())
 }
 
+/// Lists routes and rules, the product's and others', in a shell. All of the routes: a list of one protocol leaves out the very words
+/// by which they are known.
+pub const LIST_RULES: &str =
+    "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
+
+/// Whether a line of that is about a route or a rule of the product.
+pub fn is_ours(line: &str) -> bool {
+    ["proto 77", "MSP-", "multus-proxy"]
+        .iter()
+        .any(|mark| line.contains(mark))
+}
+
 /// A pod of the scenario with its address on the second network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
@@ -107,15 +119,13 @@ pub struct Attached {
 impl Attached {
     /// The lines of the product's routes and rules in the pod's network namespace.
     pub fn rules(&self) -> Result<Vec<String>> {
-        // All of the routes: a list of one protocol leaves out the very words that are looked for.
-        let look = "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
         let netns = format!("--net={}", cluster::netns(&self.node, self.cluster_address)?);
-        let state = cluster::node_exec(&self.node, &["nsenter", &netns, "sh", "-c", look])?;
-        let marks = ["proto 77", "MSP-", "multus-proxy"];
-        let ours = state
+        let state = cluster::node_exec(&self.node, &["nsenter", &netns, "sh", "-c", LIST_RULES])?;
+        Ok(state
             .lines()
-            .filter(|line| marks.iter().any(|mark| line.contains(mark)));
-        Ok(ours.map(str::to_owned).collect())
+            .filter(|line| is_ours(line))
+            .map(str::to_owned)
+            .collect())
     }
 }
 

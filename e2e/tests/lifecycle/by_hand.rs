@@ -7,15 +7,13 @@ use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::cluster;
 use e2e::demo::scenario;
 
-const NODES: [&str; 2] = ["node1", "node2"];
-
 /// Where the binary is on a node while it is needed.
 const BINARY: &str = "/run/multus-service-proxy";
 
 pub(crate) fn the_binary_cleans_nodes_that_nobody_else_cleans() -> Result<()> {
     let mut pods = scenario::servers()?;
     pods.push(scenario::client()?);
-    for node in NODES {
+    for node in cluster::NODES {
         let running = format!("/proc/{}/exe", Proxy::on(node)?.pid()?);
         cluster::node_exec(node, &["cp", &running, BINARY])?;
     }
@@ -37,7 +35,7 @@ pub(crate) fn the_binary_cleans_nodes_that_nobody_else_cleans() -> Result<()> {
             pod.pod
         );
     }
-    for node in NODES {
+    for node in cluster::NODES {
         cluster::node_exec(node, &[BINARY, "cleanup"])?;
         cluster::node_exec(node, &["rm", BINARY])?;
     }

@@ -162,9 +162,7 @@ impl Found {
         );
         let look = "nft list tables; ip route show table all; iptables-legacy-save 2>/dev/null; true";
         let state = cluster::node_exec(&self.node, &["sh", "-c", look])?;
-        let ours = ["multus-proxy", "proto 77", "MSP-"]
-            .iter()
-            .find(|mark| state.contains(**mark));
+        let ours = state.lines().find(|line| scenario::is_ours(line));
         ensure!(
             ours.is_none(),
             "{ours:?} is in the node's own namespace:\n{state}"

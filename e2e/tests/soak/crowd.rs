@@ -2,7 +2,7 @@
 
 use crate::latency;
 use crate::proxy::Proxy;
-use crate::{NODES, PATIENCE, left, manifest, none_left};
+use crate::{PATIENCE, left, manifest, none_left};
 use anyhow::{Context as _, Result, ensure};
 use e2e::demo::scenario;
 use e2e::{cluster, wait};
@@ -54,7 +54,7 @@ fn scale_down(replicas: usize) -> Result<()> {
 fn served(crowd: usize) -> Result<BTreeSet<String>> {
     wait::value(PATIENCE, "each pod of the crowd to have its rules", || {
         let mut served = BTreeSet::new();
-        for node in NODES {
+        for node in cluster::NODES {
             let state = Proxy::on(node)?.state()?;
             let pods = state["pods"].as_array().context("no pods")?;
             let applied = pods.iter().filter(|pod| pod["progress"] == "Applied");
