@@ -12,7 +12,7 @@ mod sandboxes;
 mod standing;
 mod told;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Held};
 use crate::condition::{Reporter, Verdict};
 use crate::events::Notices;
 use crate::index::Index;
@@ -26,7 +26,7 @@ use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pods::Pods;
 use process::Health;
-use rules::Settings;
+use rules::{PodRules, Settings};
 use sandboxes::Sandboxes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Pods written into at the same time.
+/// Pods written into at the same time: of those that hold nothing, and of the others.
 const WORKERS: usize = 8;
 
 /// How often the loop shows that it is alive though nothing happens.
@@ -69,8 +69,10 @@ pub struct Context {
     /// Pods, by UID, in whose namespaces the work does not end.
     hangs: mpsc::UnboundedSender<String>,
     hung: Option<mpsc::UnboundedReceiver<String>>,
-    /// Workers that write.
+    /// Workers that write where something may be.
     writing: Arc<Semaphore>,
+    /// Workers that write where nothing is. A pod that starts does not wait until an endpoint is known to all others.
+    starting: Arc<Semaphore>,
     /// Questions to the container runtime at the same time.
     asking: Arc<Semaphore>,
 }
@@ -94,7 +96,16 @@ impl Context {
             hangs,
             hung: Some(hung),
             writing: Arc::new(Semaphore::new(WORKERS)),
+            starting: Arc::new(Semaphore::new(WORKERS)),
             asking: Arc::new(Semaphore::new(WORKERS)),
+        }
+    }
+
+    /// Those for a namespace of which this is known.
+    fn workers(&self, held: &Held<PodRules>) -> &Arc<Semaphore> {
+        match held {
+            Held::Nothing => &self.starting,
+            Held::Unknown | Held::Exactly(_) => &self.writing,
         }
     }
 }

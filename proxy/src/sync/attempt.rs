@@ -182,8 +182,8 @@ pub(super) async fn attempt(
     if place.is_abandoned.load(Ordering::Acquire) {
         return Err(Error::Abandoned);
     }
-    let permit = permit(&context.writing).await;
     place.settle(&sandbox, pod.is_host || may_hold);
+    let permit = permit(context.workers(&place.held)).await;
     let netns = if pod.is_host {
         Netns::home()?
     } else {

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 /// Attempts while a sandbox is expected any moment: runtimes list one only when it is complete, some time after network-status was
-/// written, and rules shall be there soon after. They span about a second.
-const EAGER: u32 = 40;
-const EAGER_CAP: Duration = Duration::from_millis(25);
+/// written, and rules shall be there soon after. They span about a second. Some 20 ms after it is listed the kubelet starts the first
+/// container, and from then on, for as long as runc takes, containerd says nothing more about it: its shim answers one at a time.
+const EAGER: u32 = 100;
+const EAGER_CAP: Duration = Duration::from_millis(10);
 
 /// Attempts up to which a pod may be starting: about ten seconds.
 const QUICK: u32 = EAGER + 45;
@@ -19,7 +20,7 @@ const CAP: Duration = Duration::from_secs(30);
 /// How long a pod may fail because it is only starting. An attempt can take long, too: a runtime that hangs is waited for.
 const START: Duration = Duration::from_secs(8);
 
-/// How long to wait after the given number of failures in a row (1 after the first): 5 ms doubling to 25 ms for about a second,
+/// How long to wait after the given number of failures in a row (1 after the first): 5 ms, then 10 ms for about a second,
 /// 200 ms for about ten, then doubling to 30 s.
 pub(super) fn delay(failures: u32) -> Duration {
     let doubled = |base: Duration, times: u32| base.saturating_mul(2_u32.saturating_pow(times.min(16)));
@@ -49,11 +50,11 @@ mod tests {
     fn pauses_begin_short_and_are_bounded() {
         let millis = |failures| delay(failures).as_millis();
         assert_eq!(
-            [1, 2, 3, 4, 39, 40, 84].map(millis),
-            [5, 10, 20, 25, 25, 200, 200]
+            [1, 2, 3, 4, 99, 100, 144].map(millis),
+            [5, 10, 10, 10, 10, 200, 200]
         );
         assert_eq!(
-            [85, 86, 87, 93, 1_000_000, u32::MAX].map(millis),
+            [145, 146, 147, 153, 1_000_000, u32::MAX].map(millis),
             [200, 400, 800, 30_000, 30_000, 30_000]
         );
     }
