@@ -4,11 +4,11 @@
 //! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
 use std::marker::PhantomData;
@@ -21,6 +21,13 @@ const PATIENCE_SECONDS: i64 = 10;
 
 /// What a socket takes in one datagram without being asked to take more: a safe part of the default `net.core.wmem_default`.
 const DEFAULT_SEND_BUFFER: usize = 64 * 1024;
+
+/// Room for a datagram. The kernel fills as much of it as it can, up to 32 KiB (`netlink_recvmsg`), and begins each piece of a long list
+/// by counting its way to where it was: the larger the pieces the fewer the steps, which grow with the square of their number.
+const DATAGRAM: usize = 32 * 1024;
+
+/// Types of messages below are netlink's own (`NLMSG_MIN_TYPE`).
+const FIRST_OF_FAMILIES: u16 = 0x10;
 
 /// Longest list that is held in memory, in bytes of messages: hundreds of thousands of rules or routes, more than any that we wrote.
 const DUMP_LIMIT: usize = 32 << 20;
@@ -94,6 +101,18 @@ where
         &mut self,
         request: &M,
         mut keep: impl FnMut(M) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        self.dump_unread(request, |message| match read::<M>(message)?.payload {
+            NetlinkPayload::InnerMessage(inner) => Ok(keep(inner)),
+            _ => Ok(None),
+        })
+    }
+
+    /// The same of messages as they come, header included: for long ones that are read piece by piece.
+    pub(crate) fn dump_unread<T>(
+        &mut self,
+        request: &M,
+        mut keep: impl FnMut(&[u8]) -> io::Result<Option<T>>,
     ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(complete) = self.dump_once(request, &mut keep)? {
@@ -197,24 +216,30 @@ where
     fn dump_once<T>(
         &mut self,
         request: &M,
-        keep: &mut impl FnMut(M) -> Option<T>,
+        keep: &mut impl FnMut(&[u8]) -> io::Result<Option<T>>,
     ) -> io::Result<Option<Vec<T>>> {
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
         let (mut found, mut held, mut interrupted) = (Vec::new(), 0, false);
         loop {
-            for message in self.receive()? {
-                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => {
-                        if let Some(kept) = keep(inner) {
-                            held += message.header.length as usize;
-                            found.push(kept);
-                        }
-                        if held > DUMP_LIMIT {
-                            self.is_spoilt = true;
-                            return Err(too_long());
-                        }
+            let datagram = self.receive_datagram()?;
+            for message in parts(&datagram) {
+                let header = self.sound(NetlinkBuffer::new_checked(message).map_err(io::Error::other))?;
+                if !self.answers(header.sequence_number()) {
+                    continue;
+                }
+                interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
+                if header.message_type() >= FIRST_OF_FAMILIES {
+                    if let Some(kept) = self.sound(keep(message))? {
+                        held += message.len();
+                        found.push(kept);
                     }
+                    if held > DUMP_LIMIT {
+                        self.is_spoilt = true;
+                        return Err(too_long());
+                    }
+                    continue;
+                }
+                match self.sound(read::<M>(message))?.payload {
                     NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                     NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(found)),
                     _ => {}
@@ -233,35 +258,51 @@ where
 
     /// The messages of one datagram that answer the last request.
     fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<M>>> {
-        let received = self.receive_once();
-        self.is_spoilt |= received.is_err();
-        received
+        let datagram = self.receive_datagram()?;
+        let messages = parts(&datagram).map(read).collect::<io::Result<Vec<_>>>();
+        let mut messages = self.sound(messages)?;
+        messages.retain(|message| self.answers(message.header.sequence_number));
+        Ok(messages)
     }
 
-    fn receive_once(&self) -> io::Result<Vec<NetlinkMessage<M>>> {
-        let (datagram, _) = self.socket.recv_from_full()?;
-        let mut messages = Vec::new();
-        for part in parts(&datagram) {
-            let message = NetlinkMessage::<M>::deserialize(part).map_err(io::Error::other)?;
-            if (self.first..=self.sequence).contains(&message.header.sequence_number) {
-                messages.push(message);
-            }
-        }
-        Ok(messages)
+    fn receive_datagram(&mut self) -> io::Result<Vec<u8>> {
+        let mut datagram = Vec::with_capacity(DATAGRAM);
+        let received = self.socket.recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
+        let (length, _) = self.sound(received)?;
+        let whole = (length <= datagram.len()).then_some(datagram);
+        self.sound(
+            whole.ok_or_else(|| io::Error::other(format!("the kernel answers {length} bytes at once"))),
+        )
+    }
+
+    /// Passes it on. After an error what comes next may be the rest of what was asked for before.
+    fn sound<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.is_spoilt |= result.is_err();
+        result
+    }
+
+    /// Whether it is an answer to the last request.
+    fn answers(&self, sequence: u32) -> bool {
+        (self.first..=self.sequence).contains(&sequence)
     }
 }
 
-/// A datagram from each of its messages on. They are aligned to 4 bytes, the last one need not be padded.
+fn read<M: NetlinkDeserializable>(message: &[u8]) -> io::Result<NetlinkMessage<M>> {
+    NetlinkMessage::deserialize(message).map_err(io::Error::other)
+}
+
+/// The messages of a datagram. They are aligned to 4 bytes, the last one need not be padded.
 fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
-        let part = Some(rest).filter(|rest| !rest.is_empty())?;
-        let length = part
+        let left = Some(rest).filter(|rest| !rest.is_empty())?;
+        let length = left
             .first_chunk()
             .map_or(0, |length| u32::from_ne_bytes(*length) as usize);
         // At least a length, so that it ends.
-        rest = &rest[length.next_multiple_of(4).max(4).min(rest.len())..];
-        Some(part)
+        rest = &left[length.next_multiple_of(4).max(4).min(left.len())..];
+        // Only its own bytes: whoever reads one writes all he is given into an error that he then does not return.
+        Some(&left[..length.clamp(4.min(left.len()), left.len())])
     })
 }
 

@@ -84,6 +84,14 @@ impl Place {
         self.foreign_routes = None;
     }
 
+    /// Takes note that somebody may have changed anything. Rules that have their generation still are known all the same: to read those
+    /// of each pod because one changed more than could be told would take seconds.
+    pub(super) fn suspect(&mut self) {
+        if self.seen.generation.is_none() {
+            self.held = Held::Unknown;
+        }
+    }
+
     /// Takes note that somebody brought the rules to this generation; says whether it was not us.
     pub(super) fn is_tampered_with(&mut self, generation: u32) -> bool {
         let by_others = self.seen.generation.is_none_or(|ours| is_later(generation, ours));

@@ -4,7 +4,6 @@
 //! without a write.
 
 use super::pods::Pods;
-use crate::backend::Held;
 use crate::tampering::{NamespaceId, Notification};
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -75,7 +74,7 @@ impl Pods {
             return;
         };
         if let Some(place) = &mut pod.place {
-            place.held = Held::Unknown;
+            place.suspect();
         } else {
             pod.look_after_this();
         }

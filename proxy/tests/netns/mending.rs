@@ -65,6 +65,30 @@ fn rules_and_routes_of_either_family_are_mended() {
     }
 }
 
+/// One transaction of which the kernel cannot tell everything: it says that there was more, and that is all it says.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn what_is_more_than_the_kernel_can_tell_is_mended() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let client = bed.pod(7);
+    let _server = Server::start(&bed.pod(2));
+    let web = Service::new("web", 10).ready(&[2]);
+    let object = object(&client);
+    runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &client.netns);
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web], &[&object]);
+    let is_served = || served_by(&client, &web, Family::V4) == Some(2);
+    until("served", || driver.is_ready() && is_served());
+    let much = "seq 300000 | awk '{printf \"%d, \", $1}'";
+    let delete = "delete table ip multus-proxy; add table ip much; add set ip much s { type mark; }";
+    driver.held(|| {
+        client.sh(&format!(
+            "(echo '{delete}'; echo \"add element ip much s {{ $({much}) }}\") | nft -f -"
+        ))
+    });
+    soon("more than can be told", is_served);
+    driver.stop();
+}
+
 /// Endpoints in another subnet are served while the pod has a route to them by the interface of the network.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]

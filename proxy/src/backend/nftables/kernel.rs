@@ -236,14 +236,11 @@ impl Kernel {
             SetElementList::Set(set.to_owned()),
         ];
         let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-        let messages = self.dump(family, request, "list elements")?;
-        let elements = messages.into_iter().flat_map(|message| match message {
-            NfTablesMessage::NewSetElement(SetElementMessage { attributes }) => {
-                super::read::elements(attributes)
-            }
-            _ => Vec::new(),
+        let listed = self.netlink.dump_unread(&about(family, request), |message| {
+            super::read::elements(message).map(Some).map_err(io::Error::other)
         });
-        Ok(elements.collect())
+        let listed = listed.map_err(failed("list elements"))?;
+        Ok(listed.into_iter().flatten().collect())
     }
 
     fn dump(

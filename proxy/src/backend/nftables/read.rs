@@ -7,9 +7,10 @@ use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, VIPS, clients};
 use super::skeleton::{self, MEMORY};
 use super::statement::Element;
 use api::names::NFT_TABLE;
+use netlink_packet_core::{DecodeError, NlasIterator, Parseable};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage,
-    RuleAttribute, SetAttribute, SetElementAttribute, SetElementList,
+    RuleAttribute, SetAttribute, SetElementAttribute,
 };
 use rules::{Dump, Family, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,17 +75,31 @@ impl FoundSet {
     }
 }
 
-/// Reads the elements of one message.
-pub(super) fn elements(attributes: Vec<SetElementList>) -> Vec<Element> {
-    let lists = attributes.into_iter().filter_map(|attribute| match attribute {
-        SetElementList::Elements(list) => Some(list),
-        _ => None,
-    });
-    let listed = lists.flatten().filter_map(|element| match element {
-        ListAttribute::Element(attributes) => Some(attributes),
-        _ => None,
-    });
-    listed.filter_map(element).collect()
+/// Of a list of elements, in `linux/netfilter/nf_tables.h`: where the list is in a message, and what is listed in it.
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+
+/// Before the attributes of a message: netlink's header and nfnetlink's.
+const HEADERS: usize = 16 + 4;
+
+/// Reads the elements of one message, which lists hundreds. One by one: the crate would print the whole list for each of them, in case
+/// it were wrong.
+pub(super) fn elements(message: &[u8]) -> Result<Vec<Element>, DecodeError> {
+    let mut elements = Vec::new();
+    for list in NlasIterator::new(message.get(HEADERS..).unwrap_or_default()) {
+        let list = list?;
+        if list.kind() != NFTA_SET_ELEM_LIST_ELEMENTS {
+            continue;
+        }
+        for listed in NlasIterator::new(list.value()) {
+            let listed = listed?;
+            if listed.kind() == NFTA_LIST_ELEM {
+                let attributes = NlasIterator::new(listed.value()).map(|it| SetElementAttribute::parse(&it?));
+                elements.extend(element(attributes.collect::<Result<_, _>>()?));
+            }
+        }
+    }
+    Ok(elements)
 }
 
 fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
