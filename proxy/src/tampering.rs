@@ -16,7 +16,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
@@ -35,8 +35,12 @@ const NEW_GENERATION: u16 = 10 << 8 | 15;
 const SOL_NETLINK: i32 = 270;
 const NSID: i32 = 8;
 
-/// Room for a burst, in bytes.
-const BUFFER: i32 = 1 << 20;
+/// Room for a burst, in bytes: our own writes into a hundred pods are told of, too.
+const BUFFER: usize = 4 << 20;
+
+/// How much of a message is read: a link is a few KiB, and of the rest of what is told about rules not even the end is of interest.
+const ROUTE_ROOM: usize = 32 << 10;
+const RULES_ROOM: usize = 256;
 
 /// The node's name for another network namespace. Reused after that is gone.
 pub(crate) type NamespaceId = i32;
@@ -72,8 +76,8 @@ impl Listener {
     pub(crate) async fn next(&self) -> Notification {
         loop {
             let heard = tokio::select! {
-                heard = receive(&self.routes) => heard.map(|heard| heard.as_ref().and_then(of_routes)),
-                heard = receive(&self.rules) => heard.map(|heard| heard.as_ref().and_then(of_rules)),
+                heard = receive(&self.routes, ROUTE_ROOM) => heard.map(|heard| heard.as_ref().and_then(of_routes)),
+                heard = receive(&self.rules, RULES_ROOM) => heard.map(|heard| heard.as_ref().and_then(of_rules)),
             };
             match heard {
                 Ok(Some(notification)) => return notification,
@@ -94,8 +98,8 @@ fn listen(protocol: isize, groups: &[u32]) -> io::Result<Ear> {
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
     socket.set_listen_all_namespaces(true)?;
-    // The kernel grants what it may; a smaller buffer only overruns earlier.
-    let _ = socket.set_rx_buf_sz(BUFFER);
+    // With CAP_NET_ADMIN, whatever `net.core.rmem_max` says. A smaller buffer only overruns earlier.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
     for group in groups {
         socket.add_membership(*group)?;
     }
@@ -108,18 +112,18 @@ struct Heard {
     from: NamespaceId,
 }
 
-async fn receive(ear: &Ear) -> io::Result<Option<Heard>> {
+async fn receive(ear: &Ear, room: usize) -> io::Result<Option<Heard>> {
     loop {
         ear.readable().await?;
-        match ear.try_io(Interest::READABLE, || receive_now(ear)) {
+        match ear.try_io(Interest::READABLE, || receive_now(ear, room)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             received => return received,
         }
     }
 }
 
-fn receive_now(ear: &Ear) -> io::Result<Option<Heard>> {
-    let (mut bytes, mut control) = (vec![0; 32 << 10], [0; 64]);
+fn receive_now(ear: &Ear, room: usize) -> io::Result<Option<Heard>> {
+    let (mut bytes, mut control) = (vec![0; room], [0; 64]);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(ear.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
