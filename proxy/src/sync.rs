@@ -35,8 +35,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Pods written into at the same time: of those that hold nothing, and of the others.
-const WORKERS: usize = 8;
+/// Pods in which a change is made at the same time, and questions to the container runtime.
+pub const WORKERS: usize = 8;
+
+/// Pods that are filled at the same time, and pods that are read: each takes memory for everything that is in it.
+pub const FILLERS: usize = 4;
 
 /// How often the loop shows that it is alive though nothing happens.
 const BEAT: Duration = Duration::from_secs(10);
@@ -69,10 +72,12 @@ pub struct Context {
     /// Pods, by UID, in whose namespaces the work does not end.
     hangs: mpsc::UnboundedSender<String>,
     hung: Option<mpsc::UnboundedReceiver<String>>,
-    /// Workers that write where something may be.
-    writing: Arc<Semaphore>,
-    /// Workers that write where nothing is. A pod that starts does not wait until an endpoint is known to all others.
-    starting: Arc<Semaphore>,
+    /// Workers where it is known what is there.
+    changing: Arc<Semaphore>,
+    /// Workers where nothing is. A pod that starts does not wait until an endpoint is known to all others.
+    filling: Arc<Semaphore>,
+    /// Workers where that has to be read.
+    reading: Arc<Semaphore>,
     /// Questions to the container runtime at the same time.
     asking: Arc<Semaphore>,
 }
@@ -95,8 +100,9 @@ impl Context {
             entered: Sandboxes::new(earlier),
             hangs,
             hung: Some(hung),
-            writing: Arc::new(Semaphore::new(WORKERS)),
-            starting: Arc::new(Semaphore::new(WORKERS)),
+            changing: Arc::new(Semaphore::new(WORKERS)),
+            filling: Arc::new(Semaphore::new(FILLERS)),
+            reading: Arc::new(Semaphore::new(FILLERS)),
             asking: Arc::new(Semaphore::new(WORKERS)),
         }
     }
@@ -104,8 +110,9 @@ impl Context {
     /// Those for a namespace of which this is known.
     fn workers(&self, held: &Held<PodRules>) -> &Arc<Semaphore> {
         match held {
-            Held::Nothing => &self.starting,
-            Held::Unknown | Held::Exactly(_) => &self.writing,
+            Held::Nothing => &self.filling,
+            Held::Unknown => &self.reading,
+            Held::Exactly(_) => &self.changing,
         }
     }
 }

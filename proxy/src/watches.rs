@@ -25,8 +25,8 @@ use tracing::warn;
 /// Pause between two attempts at a kind that the API server does not have, or does not let us see.
 const ABSENT_PAUSE: Duration = Duration::from_mins(5);
 
-/// Objects per page of a list of Nodes, which are large: the peak of memory is one page.
-const NODE_PAGE: u32 = 50;
+/// Objects per page of a list: the peak of memory is one page, and what was at the peak is not all given back.
+const PAGE: u32 = 50;
 
 /// A change of a watched set.
 #[derive(Debug)]
@@ -105,13 +105,14 @@ pub enum ServiceCidrs {
 
 /// All changes, for ever.
 pub fn updates(client: &Client, node_name: &str, service_cidrs: ServiceCidrs) -> BoxStream<'static, Update> {
-    let services = watcher::Config::default().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
-    let slices = watcher::Config::default().labels(&format!(
+    let all = || watcher::Config::default().page_size(PAGE);
+    let services = all().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
+    let slices = all().labels(&format!(
         "{PROXY_NAME_LABEL}={PROXY_NAME},{MANAGED_BY_LABEL}={MANAGED_BY}"
     ));
     let here = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
-    let pods = watcher::Config::default().fields(&here);
-    let all: Vec<BoxStream<'static, Update>> = vec![
+    let pods = all().fields(&here);
+    let watches: Vec<BoxStream<'static, Update>> = vec![
         changes(Api::all(client.clone()), services, service)
             .map(Update::Service)
             .boxed(),
@@ -121,23 +122,17 @@ pub fn updates(client: &Client, node_name: &str, service_cidrs: ServiceCidrs) ->
         changes(Api::all(client.clone()), pods, pod)
             .map(Update::Pod)
             .boxed(),
-        optional(
-            Api::all(client.clone()),
-            watcher::Config::default().page_size(NODE_PAGE),
-            node,
-        )
-        .map(Update::Node)
-        .boxed(),
+        optional(Api::all(client.clone()), all(), node)
+            .map(Update::Node)
+            .boxed(),
         match service_cidrs {
             ServiceCidrs::Given => stream::once(std::future::ready(Change::Reset(Vec::new()))).boxed(),
-            ServiceCidrs::Watched => {
-                optional(Api::all(client.clone()), watcher::Config::default(), service_cidr).boxed()
-            }
+            ServiceCidrs::Watched => optional(Api::all(client.clone()), all(), service_cidr).boxed(),
         }
         .map(Update::ServiceCidr)
         .boxed(),
     ];
-    stream::select_all(all).boxed()
+    stream::select_all(watches).boxed()
 }
 
 type Guarded<K> = DeserializeGuard<K>;

@@ -29,7 +29,11 @@ use case::Kind;
 use clap::Parser;
 use report::Report;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
+
+/// How glibc keeps memory, as `operator/manifests/proxy-daemonset.yaml` has it for the proxy.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
 
 /// Measures the data plane. Prints Markdown.
 #[derive(Parser, Debug)]
@@ -84,6 +88,12 @@ impl Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if ALLOCATOR.iter().any(|(name, _)| std::env::var_os(name).is_none()) {
+        // It is asked at the start of a process only.
+        let mut again = Command::new(std::env::current_exe()?);
+        let status = again.args(std::env::args_os().skip(1)).envs(ALLOCATOR).status()?;
+        std::process::exit(status.code().unwrap_or(1));
+    }
     if options.weigh {
         rss::weigh();
         return Ok(());

@@ -10,14 +10,12 @@ use proxy::apply::{Applied, Wanted, apply};
 use proxy::backend::{Backend, Held};
 use proxy::index::{Index, LocalPod, NodePod};
 use proxy::netns::Netns;
+use proxy::sync::{FILLERS, WORKERS};
 use rules::{ObjectName, PodRules, ServedService, Slice};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
-
-/// Pods written into at the same time, as in the proxy.
-const WORKERS: usize = 8;
 
 /// VIP of Service number `n`.
 pub(crate) fn vip(n: usize) -> Ipv4Addr {
@@ -88,7 +86,13 @@ impl World {
             .filter(|place| stale.contains(&place.lock().unwrap().local.uid))
             .collect();
         assert_eq!(concerned.len(), self.pods.len(), "the change concerns every pod");
-        let share = concerned.len().div_ceil(WORKERS);
+        let is_empty = |place: &&Mutex<Place>| matches!(place.lock().unwrap().held, Held::Nothing);
+        let workers = if concerned.iter().any(is_empty) {
+            FILLERS
+        } else {
+            WORKERS
+        };
+        let share = concerned.len().div_ceil(workers);
         std::thread::scope(|scope| {
             for places in concerned.chunks(share) {
                 scope.spawn(move || {
