@@ -83,6 +83,12 @@ pub trait Backend: Send + Sync {
         true
     }
 
+    /// Whether everything that is in a namespace is in this process's memory while it is written, or read: megabytes with a thousand
+    /// Services. Where programs do it there is nothing to be gained by going one by one.
+    fn fills_in_memory(&self) -> bool {
+        true
+    }
+
     /// Whether anything of this backend's is there; a cheap look, which starts no program when there is not.
     fn is_present(&self) -> Result<bool, Error>;
 

@@ -25,8 +25,8 @@ pub struct Index {
     settings: Settings,
     services: BTreeMap<ObjectName, Result<ServedService, NotServed>>,
     slices: BTreeMap<ObjectName, Slice>,
-    /// Names of the slices that say they belong to a Service.
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Services, each with the name of a slice that says it belongs to it.
+    slices_of: BTreeSet<(ObjectName, ObjectName)>,
     /// By UID.
     pods: BTreeMap<String, LocalPod>,
     /// Proxies of the archived Go project on this node, by UID.
@@ -103,10 +103,7 @@ impl Index {
         }
         self.delete_slice(&slice.name.clone());
         self.touch(&slice.service);
-        self.slices_of
-            .entry(slice.service.clone())
-            .or_default()
-            .insert(slice.name.clone());
+        self.slices_of.insert((slice.service.clone(), slice.name.clone()));
         self.slices.insert(slice.name.clone(), slice);
     }
 
@@ -116,12 +113,7 @@ impl Index {
             return;
         };
         self.touch(&slice.service);
-        if let Some(names) = self.slices_of.get_mut(&slice.service) {
-            names.remove(name);
-            if names.is_empty() {
-                self.slices_of.remove(&slice.service);
-            }
-        }
+        self.slices_of.remove(&(slice.service, name.clone()));
     }
 
     /// The slices are these and no others.
@@ -277,12 +269,19 @@ impl Index {
         let served = self.services.get(name).and_then(|service| service.as_ref().ok());
         let plan = served
             .filter(|service| service.network == *network)
-            .map(|service| {
-                let names = self.slices_of.get(name).into_iter().flatten();
-                let slices = names.filter_map(|name| self.slices.get(name));
-                service_plan(&self.settings, service, slices)
-            });
+            .map(|service| service_plan(&self.settings, service, self.slices_of(name)));
         self.networks.entry(network.clone()).or_default().set(name, plan)
+    }
+
+    /// The slices that say they belong to a Service.
+    fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> {
+        let first = ObjectName {
+            namespace: String::new(),
+            name: String::new(),
+        };
+        let named = self.slices_of.range((service.clone(), first)..);
+        let named = named.take_while(move |(of, _)| of == service);
+        named.filter_map(|(_, name)| self.slices.get(name))
     }
 
     /// Lets pods have the rules of a network as they are now.

@@ -11,8 +11,11 @@ mod retry;
 mod sandboxes;
 mod standing;
 mod told;
+mod workers;
 
-use crate::backend::{Backend, Held};
+pub use workers::{FILLERS, WORKERS};
+
+use crate::backend::Backend;
 use crate::condition::{Reporter, Verdict};
 use crate::events::Notices;
 use crate::index::Index;
@@ -26,20 +29,15 @@ use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pods::Pods;
 use process::Health;
-use rules::{PodRules, Settings};
+use rules::Settings;
 use sandboxes::Sandboxes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-/// Pods in which a change is made at the same time, and questions to the container runtime.
-pub const WORKERS: usize = 8;
-
-/// Pods that are filled at the same time, and pods that are read: each takes memory for everything that is in it.
-pub const FILLERS: usize = 4;
+use workers::Workers;
 
 /// How often the loop shows that it is alive though nothing happens.
 const BEAT: Duration = Duration::from_secs(10);
@@ -72,14 +70,7 @@ pub struct Context {
     /// Pods, by UID, in whose namespaces the work does not end.
     hangs: mpsc::UnboundedSender<String>,
     hung: Option<mpsc::UnboundedReceiver<String>>,
-    /// Workers where it is known what is there.
-    changing: Arc<Semaphore>,
-    /// Workers where nothing is. A pod that starts does not wait until an endpoint is known to all others.
-    filling: Arc<Semaphore>,
-    /// Workers where that has to be read.
-    reading: Arc<Semaphore>,
-    /// Questions to the container runtime at the same time.
-    asking: Arc<Semaphore>,
+    workers: Workers,
 }
 
 impl Context {
@@ -100,19 +91,7 @@ impl Context {
             entered: Sandboxes::new(earlier),
             hangs,
             hung: Some(hung),
-            changing: Arc::new(Semaphore::new(WORKERS)),
-            filling: Arc::new(Semaphore::new(FILLERS)),
-            reading: Arc::new(Semaphore::new(FILLERS)),
-            asking: Arc::new(Semaphore::new(WORKERS)),
-        }
-    }
-
-    /// Those for a namespace of which this is known.
-    fn workers(&self, held: &Held<PodRules>) -> &Arc<Semaphore> {
-        match held {
-            Held::Nothing => &self.filling,
-            Held::Unknown => &self.reading,
-            Held::Exactly(_) => &self.changing,
+            workers: Workers::default(),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Slice {
             },
             owners: owners(slice),
             ports: slice.ports.iter().flatten().filter_map(port).collect(),
-            endpoints: Vec::new(),
+            endpoints: Vec::with_capacity(slice.endpoints.len()),
             refused: Vec::new(),
         };
         for endpoint in &slice.endpoints {
@@ -146,9 +146,13 @@ impl Slice {
             let why = format!("the endpoint has more than {MAX_ADDRESSES} addresses");
             self.refuse(first, why);
         }
-        read.iter()
+        let mut addresses: Vec<_> = read
+            .iter()
             .filter_map(|text| self.address(text, address_type))
-            .collect()
+            .collect();
+        // Nearly always one, and there are ten thousand endpoints.
+        addresses.shrink_to_fit();
+        addresses
     }
 
     fn address(&mut self, text: &str, address_type: &str) -> Option<IpAddr> {

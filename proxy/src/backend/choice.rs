@@ -33,6 +33,10 @@ impl Backend for Chosen {
         self.backend.works_on_the_node()
     }
 
+    fn fills_in_memory(&self) -> bool {
+        self.backend.fills_in_memory()
+    }
+
     fn is_present(&self) -> Result<bool, Error> {
         self.backend.is_present()
     }

@@ -305,6 +305,10 @@ impl Backend for Iptables {
         self.variant == Variant::Nft
     }
 
+    fn fills_in_memory(&self) -> bool {
+        false
+    }
+
     fn is_told_of_changes(&self) -> bool {
         self.variant == Variant::Nft
     }

@@ -15,7 +15,7 @@ pub(super) struct Network {
     /// What every pod on it gets.
     pub(super) rules: Arc<NetworkRules>,
     wanted: BTreeMap<ObjectName, Vips>,
-    claims: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    claims: BTreeSet<(IpAddr, ObjectName)>,
     /// ClusterIPs that several claim.
     contested: BTreeSet<IpAddr>,
     /// What nobody is served, by Service; of the others nothing.
@@ -33,12 +33,12 @@ impl Network {
         let before = self.wanted.remove(service).unwrap_or_default();
         self.unserved.remove(service);
         for vip in before.keys() {
-            self.withdraw(*vip, service);
+            self.claims.remove(&(*vip, service.clone()));
         }
         let mut touched: BTreeSet<IpAddr> = before.into_keys().collect();
         if let Some(ServicePlan { vips, unserved }) = plan {
             for vip in vips.keys() {
-                self.claims.entry(*vip).or_default().insert(service.clone());
+                self.claims.insert((*vip, service.clone()));
             }
             touched.extend(vips.keys());
             self.wanted.insert(service.clone(), vips);
@@ -56,7 +56,7 @@ impl Network {
     /// What nobody is served.
     pub(super) fn unserved(&self) -> impl Iterator<Item = Unserved> {
         let contested = self.contested.iter().flat_map(|vip| {
-            let mut claimants = self.claims[vip].iter();
+            let mut claimants = self.claimants(*vip);
             let keeper = claimants.next();
             claimants
                 .zip(std::iter::repeat(keeper))
@@ -73,25 +73,30 @@ impl Network {
         self.unserved.values().flatten().cloned().chain(contested)
     }
 
-    fn withdraw(&mut self, vip: IpAddr, service: &ObjectName) {
-        if let Some(claimants) = self.claims.get_mut(&vip) {
-            claimants.remove(service);
-            if claimants.is_empty() {
-                self.claims.remove(&vip);
-            }
-        }
+    /// Who claims a ClusterIP, by name.
+    fn claimants(&self, vip: IpAddr) -> impl Iterator<Item = &ObjectName> {
+        let first = ObjectName {
+            namespace: String::new(),
+            name: String::new(),
+        };
+        let claims = self.claims.range((vip, first)..);
+        claims
+            .take_while(move |(claimed, _)| *claimed == vip)
+            .map(|(_, service)| service)
     }
 
     /// Gives a ClusterIP to whom it belongs now, and says whether that is different.
     fn settle(&mut self, vip: IpAddr) -> bool {
-        let claimants = self.claims.get(&vip);
-        if claimants.is_some_and(|claimants| claimants.len() > 1) {
+        let (keeper, is_contested) = {
+            let mut claimants = self.claimants(vip);
+            (claimants.next().cloned(), claimants.next().is_some())
+        };
+        if is_contested {
             self.contested.insert(vip);
         } else {
             self.contested.remove(&vip);
         }
-        let keeper = claimants.and_then(BTreeSet::first);
-        let wanted = keeper.and_then(|keeper| self.wanted.get(keeper)?.get(&vip));
+        let wanted = keeper.and_then(|keeper| self.wanted.get(&keeper)?.get(&vip));
         if self.rules.vips.get(&vip) == wanted {
             return false;
         }

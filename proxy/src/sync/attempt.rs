@@ -9,6 +9,7 @@ use crate::netfilter::Claim;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
+use crate::sync::workers::Worker;
 use crate::tampering::{NamespaceId, generation, id_of, is_later, own_generation};
 use rules::PodRules;
 use std::collections::BTreeSet;
@@ -17,7 +18,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 /// A namespace that hangs gives its worker back after this.
@@ -191,7 +191,10 @@ pub(super) async fn attempt(
         return Err(Error::Abandoned);
     }
     place.settle(&sandbox, pod.is_host || may_hold);
-    let permit = permit(context.workers(&place.held)).await;
+    let worker = context
+        .workers
+        .write(&place.held, context.backend.fills_in_memory());
+    let worker = worker.await;
     let netns = if pod.is_host {
         Netns::home()?
     } else {
@@ -213,7 +216,7 @@ pub(super) async fn attempt(
     let nsid = (!pod.is_host).then(|| id_of(&netns).ok());
     (place.is_disturbed, place.nsid) = (false, nsid.flatten());
     let known = std::mem::take(&mut place.seen);
-    let entered = enter(context, pod, permit, netns, held, known, wanted).await?;
+    let entered = enter(context, pod, worker, netns, held, known, wanted).await?;
     let applied = entered.applied;
     place.seen = entered.seen;
     place.is_disturbed = entered.is_disturbed;
@@ -241,19 +244,14 @@ fn the_node() -> Sandbox {
 
 /// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.
 async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, sandbox::Error> {
-    let _permit = permit(&context.asking).await;
+    let _worker = context.workers.ask().await;
     context.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await
-}
-
-async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    let permit = Arc::clone(limit).acquire_owned().await;
-    permit.expect("the semaphore is never closed")
 }
 
 async fn enter(
     context: &Context,
     pod: &LocalPod,
-    permit: OwnedSemaphorePermit,
+    worker: Worker,
     netns: Netns,
     held: Held<PodRules>,
     known: Seen,
@@ -268,7 +266,7 @@ async fn enter(
     } else {
         // The thread cannot be ended from outside. The pod waits for it; the other pods do not.
         warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Work in the network namespace hangs");
-        drop(permit);
+        drop(worker);
         // Nobody listens any more when the process stops.
         let _ = context.hangs.send(pod.uid.clone());
         receiver.await

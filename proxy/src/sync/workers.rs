@@ -1,0 +1,126 @@
+//! How much is done at the same time.
+//!
+//! Three kinds of work have workers of their own, so that none waits for another: a pod that starts does not wait until an endpoint is
+//! known to all others, and a container runtime that hangs keeps only those waiting who have to ask it.
+
+use crate::backend::Held;
+use rules::PodRules;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Workers of each kind.
+pub const WORKERS: usize = 8;
+
+/// Of those who fill or read a pod, so many hold everything that is in it in this process's memory.
+pub const FILLERS: usize = 1;
+
+/// How long to wait for one's turn to do so. It keeps memory small and nothing else: a namespace can take long, as its owner pleases.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Who works, and waits for work.
+#[derive(Debug)]
+pub(super) struct Workers {
+    /// Where it is known what is there.
+    changing: Arc<Semaphore>,
+    /// Where nothing is, or what is there has to be read.
+    filling: Arc<Semaphore>,
+    /// See [`FILLERS`].
+    turns: Arc<Semaphore>,
+    /// Of the container runtime.
+    asking: Arc<Semaphore>,
+}
+
+/// A worker that is at it until this is dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    _worker: OwnedSemaphorePermit,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        let some = |workers| Arc::new(Semaphore::new(workers));
+        Self {
+            changing: some(WORKERS),
+            filling: some(WORKERS),
+            turns: some(FILLERS),
+            asking: some(WORKERS),
+        }
+    }
+}
+
+impl Workers {
+    /// One for a namespace of which this is known. `in_memory`: see [`Backend::fills_in_memory`](crate::backend::Backend::fills_in_memory).
+    pub(super) async fn write(&self, held: &Held<PodRules>, in_memory: bool) -> Worker {
+        let fills = !matches!(held, Held::Exactly(_));
+        let worker = permit(if fills { &self.filling } else { &self.changing }).await;
+        let turn = if fills && in_memory {
+            timeout(TURN, permit(&self.turns)).await.ok()
+        } else {
+            None
+        };
+        Worker {
+            _worker: worker,
+            _turn: turn,
+        }
+    }
+
+    /// One that asks the container runtime.
+    pub(super) async fn ask(&self) -> Worker {
+        Worker {
+            _worker: permit(&self.asking).await,
+            _turn: None,
+        }
+    }
+}
+
+async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(limit).acquire_owned().await;
+    permit.expect("the semaphore is never closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    const NOTHING: Held<PodRules> = Held::Nothing;
+
+    #[tokio::test]
+    async fn one_after_the_other_is_filled_in_memory() {
+        let workers = Workers::default();
+        let first = workers.write(&NOTHING, true).await;
+        let mut second = Box::pin(workers.write(&Held::Unknown, true));
+        assert!((&mut second).now_or_never().is_none());
+        drop(first);
+        assert!(second.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_takes_long_keeps_nobody_waiting_for_long() {
+        let workers = Workers::default();
+        let slow = (0..WORKERS).map(|_| timeout(2 * TURN, workers.write(&NOTHING, true)));
+        let slow = futures::future::join_all(slow).await;
+        assert!(slow.iter().all(Result::is_ok));
+        assert!(
+            workers.write(&NOTHING, true).now_or_never().is_none(),
+            "but they are bounded"
+        );
+        assert!(
+            workers
+                .write(&Held::Exactly(PodRules::default()), true)
+                .now_or_never()
+                .is_some()
+        );
+        assert!(workers.ask().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_fills_in_programs_waits_for_no_turn() {
+        let workers = Workers::default();
+        let _first = workers.write(&NOTHING, true).await;
+        assert!(workers.write(&NOTHING, false).now_or_never().is_some());
+    }
+}
