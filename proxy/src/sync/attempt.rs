@@ -191,10 +191,8 @@ pub(super) async fn attempt(
         return Err(Error::Abandoned);
     }
     place.settle(&sandbox, pod.is_host || may_hold);
-    let worker = context
-        .workers
-        .write(&place.held, context.backend.fills_in_memory());
-    let worker = worker.await;
+    let in_memory = context.backend.fills_in_memory();
+    let worker = context.workers.write(&place.held, &rules, in_memory).await;
     let netns = if pod.is_host {
         Netns::home()?
     } else {

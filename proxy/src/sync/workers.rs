@@ -16,6 +16,9 @@ pub const WORKERS: usize = 8;
 /// Of those who fill or read a pod, so many hold everything that is in it in this process's memory.
 pub const FILLERS: usize = 1;
 
+/// A change of more VIPs than this is held in memory like a pod.
+const FEW: usize = 64;
+
 /// How long to wait for one's turn to do so. It keeps memory small and nothing else: a namespace can take long, as its owner pleases.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -52,11 +55,15 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// One for a namespace of which this is known. `in_memory`: see [`Backend::fills_in_memory`](crate::backend::Backend::fills_in_memory).
-    pub(super) async fn write(&self, held: &Held<PodRules>, in_memory: bool) -> Worker {
-        let fills = !matches!(held, Held::Exactly(_));
-        let worker = permit(if fills { &self.filling } else { &self.changing }).await;
-        let turn = if fills && in_memory {
+    /// One for a namespace of which this is known, and shall hold `wanted`. `in_memory`: see
+    /// [`Backend::fills_in_memory`](crate::backend::Backend::fills_in_memory).
+    pub(super) async fn write(&self, held: &Held<PodRules>, wanted: &PodRules, in_memory: bool) -> Worker {
+        let (workers, is_much) = match held {
+            Held::Exactly(held) => (&self.changing, vips(held).abs_diff(vips(wanted)) > FEW),
+            Held::Nothing | Held::Unknown => (&self.filling, true),
+        };
+        let worker = permit(workers).await;
+        let turn = if is_much && in_memory {
             timeout(TURN, permit(&self.turns)).await.ok()
         } else {
             None
@@ -76,6 +83,11 @@ impl Workers {
     }
 }
 
+fn vips(rules: &PodRules) -> usize {
+    let networks = rules.networks.values();
+    networks.map(|network| network.rules.vips.len()).sum()
+}
+
 async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     let permit = Arc::clone(limit).acquire_owned().await;
     permit.expect("the semaphore is never closed")
@@ -84,15 +96,43 @@ async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::NetworkRef;
     use futures::FutureExt;
+    use rules::{AttachedNetwork, NetworkRules, ObjectName, VipRules};
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
 
     const NOTHING: Held<PodRules> = Held::Nothing;
+
+    fn none() -> PodRules {
+        some(0)
+    }
+
+    /// Rules of so many VIPs.
+    fn some(vips: u32) -> PodRules {
+        let service = ObjectName {
+            namespace: "web".to_owned(),
+            name: "web".to_owned(),
+        };
+        let ports = BTreeMap::new();
+        let rules = Arc::new(VipRules { service, ports });
+        let vips = (0..vips).map(|n| (Ipv4Addr::from(n).into(), Arc::clone(&rules)));
+        let attached = AttachedNetwork {
+            ipv4: None,
+            ipv6: None,
+            rules: Arc::new(NetworkRules { vips: vips.collect() }),
+        };
+        PodRules {
+            networks: BTreeMap::from([(NetworkRef::parse("macvlan1", "web").unwrap(), attached)]),
+        }
+    }
 
     #[tokio::test]
     async fn one_after_the_other_is_filled_in_memory() {
         let workers = Workers::default();
-        let first = workers.write(&NOTHING, true).await;
-        let mut second = Box::pin(workers.write(&Held::Unknown, true));
+        let first = workers.write(&NOTHING, &none(), true).await;
+        let none = none();
+        let mut second = Box::pin(workers.write(&Held::Unknown, &none, true));
         assert!((&mut second).now_or_never().is_none());
         drop(first);
         assert!(second.now_or_never().is_some());
@@ -101,16 +141,17 @@ mod tests {
     #[tokio::test]
     async fn who_takes_long_keeps_nobody_waiting_for_long() {
         let workers = Workers::default();
-        let slow = (0..WORKERS).map(|_| timeout(2 * TURN, workers.write(&NOTHING, true)));
+        let none = none();
+        let slow = (0..WORKERS).map(|_| timeout(2 * TURN, workers.write(&NOTHING, &none, true)));
         let slow = futures::future::join_all(slow).await;
         assert!(slow.iter().all(Result::is_ok));
         assert!(
-            workers.write(&NOTHING, true).now_or_never().is_none(),
+            workers.write(&NOTHING, &none, true).now_or_never().is_none(),
             "but they are bounded"
         );
         assert!(
             workers
-                .write(&Held::Exactly(PodRules::default()), true)
+                .write(&Held::Exactly(none.clone()), &none, true)
                 .now_or_never()
                 .is_some()
         );
@@ -118,9 +159,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_waits_for_no_turn_unless_it_is_large() {
+        let workers = Workers::default();
+        let _first = workers.write(&NOTHING, &none(), true).await;
+        let change = async |from, to| {
+            let held = Held::Exactly(some(from));
+            workers.write(&held, &some(to), true).now_or_never().is_some()
+        };
+        assert!(change(1000, 1000).await && change(1000, 1064).await);
+        assert!(!change(1000, 1065).await && !change(1065, 1000).await);
+    }
+
+    #[tokio::test]
     async fn who_fills_in_programs_waits_for_no_turn() {
         let workers = Workers::default();
-        let _first = workers.write(&NOTHING, true).await;
-        assert!(workers.write(&NOTHING, false).now_or_never().is_some());
+        let _first = workers.write(&NOTHING, &none(), true).await;
+        assert!(workers.write(&NOTHING, &none(), false).now_or_never().is_some());
     }
 }
