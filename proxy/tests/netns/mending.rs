@@ -5,7 +5,7 @@
 use super::bed::{Bed, Pod, address};
 use super::case::Kind;
 use super::cluster::{Service, ready};
-use super::driver::{Driver, Runtime, object, until};
+use super::driver::{Driver, Runtime, object, uid, until};
 use super::probe::{Outcome, Server, ask};
 use rules::{Family, Protocol};
 use std::time::{Duration, Instant};
@@ -19,6 +19,43 @@ fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
         .host_if_any()
 }
 
+/// A pod that reaches a Service by either family. In the order in which its parts may end.
+struct Served {
+    driver: Driver,
+    _server: Server,
+    client: Pod,
+    web: Service,
+    _bed: Bed,
+}
+
+impl Served {
+    fn with(kind: Kind) -> Self {
+        let (mut bed, runtime) = (Bed::new(), Runtime::new());
+        let client = bed.pod(7);
+        let server = Server::start(&bed.pod(2));
+        let web = Service::new("web", 10).ready(&[2]);
+        let object = object(&client);
+        runtime.ready_in(uid(&object), &client.netns);
+        let this = Self {
+            driver: Driver::start(&runtime, kind, &[&web], &[&object]),
+            _server: server,
+            client,
+            web,
+            _bed: bed,
+        };
+        until("served", || this.driver.is_ready() && this.is_complete());
+        this
+    }
+
+    fn by(&self, family: Family) -> Option<u8> {
+        served_by(&self.client, &self.web, family)
+    }
+
+    fn is_complete(&self) -> bool {
+        Family::ALL.map(|family| self.by(family)) == [Some(2); 2]
+    }
+}
+
 fn soon(what: &str, holds: impl FnMut() -> bool) {
     let began = Instant::now();
     until(what, holds);
@@ -30,15 +67,8 @@ fn soon(what: &str, holds: impl FnMut() -> bool) {
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn rules_and_routes_of_either_family_are_mended() {
     for kind in [Kind::Nftables, Kind::IptablesNft] {
-        let (mut bed, runtime) = (Bed::new(), Runtime::new());
-        let client = bed.pod(7);
-        let _server = Server::start(&bed.pod(2));
-        let web = Service::new("web", 10).ready(&[2]);
-        let object = object(&client);
-        runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &client.netns);
-        let driver = Driver::start(&runtime, kind, &[&web], &[&object]);
-        let is_served = || Family::ALL.map(|family| served_by(&client, &web, family)) == [Some(2); 2];
-        until("served", || driver.is_ready() && is_served());
+        let served = Served::with(kind);
+        let (client, is_served) = (&served.client, || served.is_complete());
         let ours = match kind {
             Kind::Nftables => "nft delete table ip6 multus-proxy",
             _ => "ip6tables-nft -t nat -F; ip6tables-nft -F",
@@ -61,7 +91,7 @@ fn rules_and_routes_of_either_family_are_mended() {
                 soon(harm, is_served);
             }
         }
-        driver.stop();
+        served.driver.stop();
     }
 }
 
@@ -69,24 +99,16 @@ fn rules_and_routes_of_either_family_are_mended() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn what_is_more_than_the_kernel_can_tell_is_mended() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let client = bed.pod(7);
-    let _server = Server::start(&bed.pod(2));
-    let web = Service::new("web", 10).ready(&[2]);
-    let object = object(&client);
-    runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web], &[&object]);
-    let is_served = || served_by(&client, &web, Family::V4) == Some(2);
-    until("served", || driver.is_ready() && is_served());
+    let served = Served::with(Kind::Nftables);
     let much = "seq 300000 | awk '{printf \"%d, \", $1}'";
     let delete = "delete table ip multus-proxy; add table ip much; add set ip much s { type mark; }";
-    driver.held(|| {
-        client.sh(&format!(
+    served.driver.held(|| {
+        served.client.sh(&format!(
             "(echo '{delete}'; echo \"add element ip much s {{ $({much}) }}\") | nft -f -"
         ))
     });
-    soon("more than can be told", is_served);
-    driver.stop();
+    soon("more than can be told", || served.by(Family::V4) == Some(2));
+    served.driver.stop();
 }
 
 /// Endpoints in another subnet are served while the pod has a route to them by the interface of the network.
