@@ -275,11 +275,7 @@ impl Index {
 
     /// The slices that say they belong to a Service.
     fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> {
-        let first = ObjectName {
-            namespace: String::new(),
-            name: String::new(),
-        };
-        let named = self.slices_of.range((service.clone(), first)..);
+        let named = self.slices_of.range((service.clone(), ObjectName::FIRST)..);
         let named = named.take_while(move |(of, _)| of == service);
         named.filter_map(|(_, name)| self.slices.get(name))
     }

@@ -269,10 +269,11 @@ where
         let mut datagram = Vec::with_capacity(DATAGRAM);
         let received = self.socket.recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
         let (length, _) = self.sound(received)?;
-        let whole = (length <= datagram.len()).then_some(datagram);
-        self.sound(
-            whole.ok_or_else(|| io::Error::other(format!("the kernel answers {length} bytes at once"))),
-        )
+        if length > datagram.len() {
+            let why = format!("the kernel answers {length} bytes at once");
+            return self.sound(Err(io::Error::other(why)));
+        }
+        Ok(datagram)
     }
 
     /// Passes it on. After an error what comes next may be the rest of what was asked for before.
@@ -302,7 +303,7 @@ fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         // At least a length, so that it ends.
         rest = &left[length.next_multiple_of(4).max(4).min(left.len())..];
         // Only its own bytes: whoever reads one writes all he is given into an error that he then does not return.
-        Some(&left[..length.clamp(4.min(left.len()), left.len())])
+        Some(&left[..length.max(4).min(left.len())])
     })
 }
 

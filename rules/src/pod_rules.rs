@@ -241,6 +241,12 @@ impl PodRules {
         self.networks.is_empty()
     }
 
+    /// How many VIPs there are, on all networks; one that is on two counts twice.
+    pub fn vip_count(&self) -> usize {
+        let networks = self.networks.values();
+        networks.map(|network| network.rules.vips.len()).sum()
+    }
+
     /// Every VIP of `family`, with its rules and where its flows leave; `None` there means all of it is refused.
     ///
     /// A ClusterIP is unique in a cluster. Should two networks claim one all the same, the first network has it.

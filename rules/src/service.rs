@@ -26,6 +26,14 @@ pub struct ObjectName {
     pub name: String,
 }
 
+impl ObjectName {
+    /// Before all others.
+    pub const FIRST: Self = Self {
+        namespace: String::new(),
+        name: String::new(),
+    };
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

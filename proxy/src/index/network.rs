@@ -75,11 +75,7 @@ impl Network {
 
     /// Who claims a ClusterIP, by name.
     fn claimants(&self, vip: IpAddr) -> impl Iterator<Item = &ObjectName> {
-        let first = ObjectName {
-            namespace: String::new(),
-            name: String::new(),
-        };
-        let claims = self.claims.range((vip, first)..);
+        let claims = self.claims.range((vip, ObjectName::FIRST)..);
         claims
             .take_while(move |(claimed, _)| *claimed == vip)
             .map(|(_, service)| service)

@@ -427,13 +427,7 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
             conntrack: Some(why), ..
         }) => warn!(pod = %pod.name, failures, why, "Could not end flows to endpoints that are gone"),
         Ok(applied) if applied.written => {
-            let services: usize = applied
-                .rules
-                .networks
-                .values()
-                .map(|network| network.rules.vips.len())
-                .sum();
-            info!(pod = %pod.name, vips = services, "Synced rules");
+            info!(pod = %pod.name, vips = applied.rules.vip_count(), "Synced rules");
         }
         Ok(_) => debug!(pod = %pod.name, "Rules are as wanted"),
         Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(50) => {

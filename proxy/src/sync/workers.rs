@@ -35,7 +35,7 @@ pub(super) struct Workers {
     asking: Arc<Semaphore>,
 }
 
-/// A worker that is at it until this is dropped.
+/// A worker that writes until this is dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
     _worker: OwnedSemaphorePermit,
@@ -59,7 +59,10 @@ impl Workers {
     /// [`Backend::fills_in_memory`](crate::backend::Backend::fills_in_memory).
     pub(super) async fn write(&self, held: &Held<PodRules>, wanted: &PodRules, in_memory: bool) -> Worker {
         let (workers, is_much) = match held {
-            Held::Exactly(held) => (&self.changing, vips(held).abs_diff(vips(wanted)) > FEW),
+            Held::Exactly(held) => (
+                &self.changing,
+                held.vip_count().abs_diff(wanted.vip_count()) > FEW,
+            ),
             Held::Nothing | Held::Unknown => (&self.filling, true),
         };
         let worker = permit(workers).await;
@@ -75,17 +78,9 @@ impl Workers {
     }
 
     /// One that asks the container runtime.
-    pub(super) async fn ask(&self) -> Worker {
-        Worker {
-            _worker: permit(&self.asking).await,
-            _turn: None,
-        }
+    pub(super) async fn ask(&self) -> OwnedSemaphorePermit {
+        permit(&self.asking).await
     }
-}
-
-fn vips(rules: &PodRules) -> usize {
-    let networks = rules.networks.values();
-    networks.map(|network| network.rules.vips.len()).sum()
 }
 
 async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
