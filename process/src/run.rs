@@ -2,7 +2,8 @@
 
 use crate::args::ProcessArgs;
 use crate::logs::LogFilter;
-use crate::{Health, client, http, logs, signal};
+use crate::signal::Termination;
+use crate::{Health, client, http, logs};
 use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -108,6 +109,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Identity { name, version, http } = identity;
+    let termination = Termination::listen().map_err(Error::Signal)?;
     let telemetry = logs::init(name, args)?;
     let address = args.http_address.unwrap_or(http);
     let listener = http::bind(address)
@@ -130,7 +132,7 @@ where
         })
     };
     tokio::select! {
-        ended = until_asked_to_stop(name, outcome, shutdown) => ended,
+        ended = until_asked_to_stop(name, outcome, termination, shutdown) => ended,
         stopped = server => Err(Error::Http { address, source: stopped.err().unwrap_or_else(|| io::Error::other("stopped")) }),
     }
 }
@@ -138,6 +140,7 @@ where
 async fn until_asked_to_stop(
     name: &'static str,
     work: impl Future<Output = Result<(), Error>>,
+    mut termination: Termination,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     tokio::pin!(work);
@@ -146,7 +149,7 @@ async fn until_asked_to_stop(
             ended?;
             return Err(Error::Ended(name));
         }
-        signal = signal::termination() => info!(signal = signal.map_err(Error::Signal)?, "Stopping"),
+        signal = termination.asked() => info!(signal, "Stopping"),
     }
     shutdown.cancel();
     let stopped = tokio::time::timeout(GRACE, work)

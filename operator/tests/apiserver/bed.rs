@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,17 @@ pub(crate) struct Bed {
     operator: Option<Child>,
     gated: Option<PathBuf>,
     hollow: tokio::task::JoinHandle<()>,
+}
+
+/// By the mask of caught signals in proc_pid_status(5).
+fn catches_sigterm(pid: u32) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .context("a process has no mask of caught signals")?;
+    let sigterm = 1 << (Signal::SIGTERM as u32 - 1);
+    Ok(u64::from_str_radix(caught.trim(), 16)? & sigterm != 0)
 }
 
 /// Another operator; it ends with this.
@@ -237,6 +249,11 @@ impl Bed {
     /// Stops it as the kubelet would; its exit code must be 0.
     pub(crate) async fn stop_operator(&mut self) -> Result<()> {
         let mut child = self.operator.take().context("the operator is not running")?;
+        // Until it listens the kernel would end it, which it does not do to the first process of a container.
+        self.eventually("the operator to listen for SIGTERM", async || {
+            Ok(catches_sigterm(child.id())?.then_some(()))
+        })
+        .await?;
         command::run("kill", &["-TERM", &child.id().to_string()])?;
         let status = self
             .eventually("the operator to stop", async || Ok(child.try_wait()?))
