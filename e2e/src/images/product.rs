@@ -91,7 +91,7 @@ pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn
     let dev = profile == Profile::Dev;
     let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();
-    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    let mut cargo = cargo();
     cargo.args(["build", "--locked"]);
     if dev {
         say("binaries: cargo build, not optimized");
@@ -119,6 +119,22 @@ pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn
     command::output(cargo.current_dir(repository()).stdin(Stdio::null()))?;
     say(&format!("binaries: built in {:.0?}", started.elapsed()));
     Ok(folder.join(if dev { "debug" } else { "release" }))
+}
+
+/// Cargo as from a shell. It tells the program that it runs which package that is of, and build scripts that look at these variables,
+/// like ring's, would run again, and half of all crates with them, whenever a test asks after a shell.
+fn cargo() -> Command {
+    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    for (name, _) in std::env::vars_os() {
+        let told = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if name
+            .to_str()
+            .is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix)))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 fn target_directory() -> PathBuf {
