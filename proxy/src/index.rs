@@ -285,7 +285,7 @@ impl Index {
         let Some(held) = self.networks.get(network) else {
             return;
         };
-        if held.rules.vips.is_empty() {
+        if held.rules.is_empty() {
             self.rules.remove(network);
         } else {
             self.rules.insert(network.clone(), Arc::clone(&held.rules));

@@ -212,6 +212,7 @@ struct At<'a> {
 impl<'a> At<'a> {
     fn of(vip: Option<(&'a VipRules, Option<&'a Source>)>, port: Port) -> Self {
         let (rules, source) = vip.map_or((None, None), |(vip, source)| (vip.ports.get(&port), source));
+        let rules = rules.map(AsRef::as_ref);
         Self {
             rules,
             translation: rules.and_then(|rules| rules.translation(source)),
@@ -308,9 +309,11 @@ fn differing_vips(old: &NetworkRules, new: &NetworkRules, family: Family, candid
 }
 
 fn is_renamed(old: &VipRules, new: &VipRules) -> bool {
-    let renamed =
-        |(port, new): (&Port, &PortRules)| old.ports.get(port).is_some_and(|old| old.name != new.name);
-    old.service != new.service || new.ports.iter().any(renamed)
+    let mut both = new
+        .ports
+        .iter()
+        .filter_map(|(port, new)| Some((old.ports.get(port)?, new)));
+    old.service != new.service || both.any(|(old, new)| old.name != new.name)
 }
 
 fn ports(old: Option<&VipRules>, new: Option<&VipRules>) -> BTreeSet<Port> {

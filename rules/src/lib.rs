@@ -39,7 +39,7 @@ pub use dump::{Dump, Translated};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
     AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
-    Unreachable, VipRules,
+    Unreachable, VipRules, Vips,
 };
 pub use service::{NotServed, ObjectName, ServedService};
 pub use settings::{Node, Reserved, Settings, Taken, Tenancy};

@@ -12,7 +12,7 @@ use api::NetworkRef;
 use api::network_status::{self, NetworkStatus};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,10 +170,10 @@ where
         } = service_plan(settings, service, slices);
         unserved.extend(lacks);
         for (vip, vip_rules) in vips {
-            match rules.vips.entry(vip) {
-                btree_map::Entry::Vacant(free) => _ = free.insert(vip_rules),
-                btree_map::Entry::Occupied(kept) => {
-                    let other = kept.get().service.clone();
+            match rules.vips.get(&vip) {
+                None => _ = rules.vips.insert_cow(vip, vip_rules),
+                Some(kept) => {
+                    let other = kept.service.clone();
                     unserved.push(Unserved::Service {
                         service: service.name.clone(),
                         why: NotServed::VipTaken { vip, other },
@@ -223,7 +223,12 @@ pub fn service_plan<'a>(
         ports: service
             .ports
             .iter()
-            .map(|(port, name)| (*port, port_rules(affinity, &choice, &slices, *port, name, vip)))
+            .map(|(port, name)| {
+                (
+                    *port,
+                    Box::new(port_rules(affinity, &choice, &slices, *port, name, vip)),
+                )
+            })
             .collect(),
     };
     let vips = service.vips.iter().map(|vip| (*vip, Arc::new(vip_rules(*vip))));
@@ -280,7 +285,7 @@ pub fn pod_rules(
     networks: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
 ) -> (PodRules, BTreeSet<Shortcoming>) {
     let (mut rules, mut shortcomings) = (PodRules::default(), BTreeSet::new());
-    for (network, shared) in networks.iter().filter(|(_, shared)| !shared.vips.is_empty()) {
+    for (network, shared) in networks.iter().filter(|(_, shared)| !shared.is_empty()) {
         let interfaces: Vec<&NetworkStatus> = network_status::on(attachments, network).collect();
         if interfaces.is_empty() {
             continue;

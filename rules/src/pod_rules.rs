@@ -149,18 +149,29 @@ impl PortRules {
 pub struct VipRules {
     /// Whose VIP it is.
     pub service: ObjectName,
-    /// Its ports.
-    pub ports: BTreeMap<Port, PortRules>,
+    /// Its ports. Boxed: a node of the map has room for eleven, and most VIPs have one.
+    pub ports: BTreeMap<Port, Box<PortRules>>,
 }
+
+/// VIPs, sorted, with their rules.
+///
+/// Each pod holds the version that was written into it last. While Services come and go faster than they can be written that is
+/// another one in every pod, so versions share what is the same in them: a change copies the chunk it is in.
+pub type Vips = immutable_chunkmap::map::Map<IpAddr, Arc<VipRules>, 32>;
 
 /// The VIPs on one network; the same for every pod attached to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRules {
     /// By ClusterIP.
-    pub vips: BTreeMap<IpAddr, Arc<VipRules>>,
+    pub vips: Vips,
 }
 
 impl NetworkRules {
+    /// Whether no VIP is on it.
+    pub fn is_empty(&self) -> bool {
+        self.vips.len() == 0
+    }
+
     /// Its VIPs of one family.
     pub fn of(&self, family: Family) -> impl Iterator<Item = (IpAddr, &Arc<VipRules>)> {
         let first_ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -168,16 +179,25 @@ impl NetworkRules {
             Family::V4 => (Bound::Unbounded, Bound::Excluded(first_ipv6)),
             Family::V6 => (Bound::Included(first_ipv6), Bound::Unbounded),
         };
-        self.vips.range(range).map(|(vip, rules)| (*vip, rules))
+        self.vips
+            .range::<IpAddr, _>(range)
+            .map(|(vip, rules)| (*vip, rules))
     }
 
     fn without(&self, lost: &BTreeSet<IpAddr>) -> Self {
         let mut rules = self.clone();
         let is_lost = |endpoint: &SocketAddr| lost.contains(&endpoint.ip());
-        for vip in rules.vips.values_mut() {
-            if vip.ports.values().any(|port| port.endpoints.iter().any(is_lost)) {
-                let ports = Arc::make_mut(vip).ports.values_mut();
-                ports.for_each(|port| port.endpoints.retain(|endpoint| !is_lost(endpoint)));
+        for (vip, whole) in &self.vips {
+            if whole
+                .ports
+                .values()
+                .any(|port| port.endpoints.iter().any(is_lost))
+            {
+                let mut rest = VipRules::clone(whole);
+                for port in rest.ports.values_mut() {
+                    port.endpoints.retain(|endpoint| !is_lost(endpoint));
+                }
+                rules.vips.insert_cow(*vip, Arc::new(rest));
             }
         }
         rules

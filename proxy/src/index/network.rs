@@ -100,8 +100,8 @@ impl Network {
         // Pods hold the rules as they were.
         let vips = &mut Arc::make_mut(&mut self.rules).vips;
         match wanted {
-            Some(rules) => _ = vips.insert(vip, rules),
-            None => _ = vips.remove(&vip),
+            Some(rules) => _ = vips.insert_cow(vip, rules),
+            None => _ = vips.remove_cow(&vip),
         }
         true
     }

@@ -33,7 +33,7 @@ fn services(client: &Pod, endpoints: &[BTreeSet<SocketAddr>]) -> PodRules {
             endpoints: endpoints.clone(),
             ..PortRules::default()
         };
-        let ports = BTreeMap::from([(PORT, port)]);
+        let ports = BTreeMap::from([(PORT, Box::new(port))]);
         (vip(number), Arc::new(VipRules { service, ports }))
     });
     let attached = AttachedNetwork {

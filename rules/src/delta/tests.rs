@@ -15,11 +15,13 @@ fn any_rules() -> impl Strategy<Value = PodRules> {
         prop::option::of(Just(60)),
         "[ab]",
     );
-    let port_rules = port_rules.prop_map(|(endpoints, draining, affinity, name)| PortRules {
-        name,
-        endpoints: endpoints.into_iter().map(endpoint).collect(),
-        draining: draining.into_iter().map(endpoint).collect(),
-        affinity: affinity.map(Duration::from_secs),
+    let port_rules = port_rules.prop_map(|(endpoints, draining, affinity, name)| {
+        Box::new(PortRules {
+            name,
+            endpoints: endpoints.into_iter().map(endpoint).collect(),
+            draining: draining.into_iter().map(endpoint).collect(),
+            affinity: affinity.map(Duration::from_secs),
+        })
     });
     let protocol = prop::sample::select(Protocol::ALL.to_vec());
     let port = (protocol, 1u16..3).prop_map(|(protocol, number)| Port { protocol, number });
@@ -44,7 +46,9 @@ fn any_rules() -> impl Strategy<Value = PodRules> {
         (source("10.1.0.7"), source("fd00:1::7"), network).prop_map(|(ipv4, ipv6, vips)| AttachedNetwork {
             ipv4,
             ipv6,
-            rules: Arc::new(NetworkRules { vips }),
+            rules: Arc::new(NetworkRules {
+                vips: vips.into_iter().collect(),
+            }),
         });
     let name = "[xy]".prop_map(|name| NetworkRef::parse(&name, "web").unwrap());
     prop::collection::btree_map(name, attached, 0..3).prop_map(|networks| PodRules { networks })
@@ -118,7 +122,7 @@ proptest! {
         // Deeply equal, and not the same allocation.
         let mut again = rules.clone();
         for attached in again.networks.values_mut() {
-            attached.rules = Arc::new(NetworkRules { vips: attached.rules.vips.iter().map(|(vip, rules)| (*vip, Arc::new(VipRules::clone(rules)))).collect() });
+            attached.rules = Arc::new(NetworkRules { vips: attached.rules.vips.into_iter().map(|(vip, rules)| (*vip, Arc::new(VipRules::clone(rules)))).collect() });
         }
         for delta in [Delta::between(&rules, &rules), Delta::between(&rules, &again)] {
             prop_assert!(delta.is_empty() && delta.flows.is_empty(), "{delta:?}");
@@ -165,8 +169,8 @@ fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
         namespace: "web".to_owned(),
         name: "s".to_owned(),
     };
-    let ports = BTreeMap::from([(Port { protocol, number: 53 }, port)]);
-    let vips = BTreeMap::from([(
+    let ports = BTreeMap::from([(Port { protocol, number: 53 }, Box::new(port))]);
+    let vips = crate::Vips::from_iter([(
         IpAddr::from([172, 30, 0, 10]),
         Arc::new(VipRules { service, ports }),
     )]);

@@ -168,7 +168,7 @@ fn refusal_reads_like_this_in_ipv6() {
 fn with_affinity(rules: &PodRules) -> PodRules {
     let mut rules = rules.clone();
     for attached in rules.networks.values_mut() {
-        for vip in Arc::make_mut(&mut attached.rules).vips.values_mut() {
+        for (_, vip) in Arc::make_mut(&mut attached.rules).vips.iter_mut_cow() {
             let ports = Arc::make_mut(vip).ports.values_mut();
             ports.for_each(|port| port.affinity = Some(Duration::from_mins(1)));
         }
@@ -231,7 +231,7 @@ fn a_family_without_a_source_is_not_translated() {
 fn a_port_with_another_name_changes_the_comment_alone() {
     let (held, mut wanted) = (rules(&[2]), rules(&[2]));
     for attached in wanted.networks.values_mut() {
-        for vip in Arc::make_mut(&mut attached.rules).vips.values_mut() {
+        for (_, vip) in Arc::make_mut(&mut attached.rules).vips.iter_mut_cow() {
             let ports = Arc::make_mut(vip).ports.values_mut();
             ports.for_each(|port| port.name = "other".to_owned());
         }
