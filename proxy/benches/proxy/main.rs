@@ -67,8 +67,8 @@ struct Options {
     into: Option<PathBuf>,
 
     /// Only print what this process weighs with many pods
-    #[arg(long, hide = true)]
-    weigh: bool,
+    #[arg(long, hide = true, value_name = "WAY")]
+    weigh: Option<rss::Way>,
 
     /// What cargo adds
     #[arg(long, hide = true)]
@@ -94,8 +94,8 @@ fn main() -> anyhow::Result<()> {
         let status = again.args(std::env::args_os().skip(1)).envs(ALLOCATOR).status()?;
         std::process::exit(status.code().unwrap_or(1));
     }
-    if options.weigh {
-        rss::weigh();
+    if let Some(way) = options.weigh {
+        rss::weigh(way);
         return Ok(());
     }
     let began = Instant::now();

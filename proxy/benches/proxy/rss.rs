@@ -15,14 +15,28 @@ const CHANGES: usize = 50;
 
 const BUDGET: usize = 25_000_000;
 
+/// Which way the Services came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// They were there.
+    Start,
+    /// Faster than they could be written: every pod holds another version of them, until the last.
+    Burst,
+}
+
 /// In a process of its own, that holds nothing but this.
 pub(crate) fn measure(report: &mut Report) {
     report.table(
         &format!("**Memory** (RSS) of a process that serves {PODS} pods and {SERVICES} Services of {} endpoints with nftables, after {CHANGES} changes; clients of API server and container runtime, and its logs, are not in it.", HOSTS.len()),
-        &["now", "at most", "budget"],
+        &["the Services", "now", "at most", "budget"],
     );
+    report.row(row("were there", "start"));
+    report.row(row("came in a burst", "burst"));
+}
+
+fn row(came: &str, way: &str) -> [String; 4] {
     let output = Command::new(std::env::current_exe().unwrap())
-        .arg("--weigh")
+        .args(["--weigh", way])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -36,7 +50,8 @@ pub(crate) fn measure(report: &mut Report) {
         .map(|weight| weight.parse::<usize>().unwrap() << 10);
     let (now, most) = (weights.next().unwrap(), weights.next().unwrap());
     let verdict = if now <= BUDGET { "" } else { ", **missed**" };
-    report.row([megabytes(now), megabytes(most), megabytes(BUDGET) + verdict]);
+    let budget = megabytes(BUDGET) + verdict;
+    [came.to_owned(), megabytes(now), megabytes(most), budget]
 }
 
 fn megabytes(bytes: usize) -> String {
@@ -44,9 +59,24 @@ fn megabytes(bytes: usize) -> String {
     format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
+/// Each pod is written into once while the Services come.
+fn burst() -> World {
+    let mut world = World::with_endpoints(Kind::Nftables, PODS, 0, &HOSTS);
+    for n in 0..SERVICES {
+        world.create_service(n, &HOSTS);
+        if n % (SERVICES / usize::from(PODS)) == 0 {
+            world.sync_one(n * usize::from(PODS) / SERVICES);
+        }
+    }
+    world
+}
+
 /// What that process does: prints its weights in KiB.
-pub(crate) fn weigh() {
-    let mut world = World::with_endpoints(Kind::Nftables, PODS, SERVICES, &HOSTS);
+pub(crate) fn weigh(way: Way) {
+    let mut world = match way {
+        Way::Start => World::with_endpoints(Kind::Nftables, PODS, SERVICES, &HOSTS),
+        Way::Burst => burst(),
+    };
     world.sync();
     for n in 0..CHANGES {
         world.set_endpoints(n, &HOSTS[1..]);

@@ -59,15 +59,29 @@ impl World {
             bed,
         };
         for n in 0..services {
-            let service = ServedService::parse(&serde_json::from_value(service(n)).unwrap());
-            world.index.apply_service(&name(n), service);
-            world.set_endpoints(n, hosts);
+            world.create_service(n, hosts);
         }
         for place in &world.pods {
             let local = place.lock().unwrap().local.clone();
             world.index.apply_pod(NodePod::Attached(local));
         }
         world
+    }
+
+    /// Service `n` came, and its slice.
+    pub(crate) fn create_service(&mut self, n: usize, hosts: &[u8]) {
+        let service = ServedService::parse(&serde_json::from_value(service(n)).unwrap());
+        self.index.apply_service(&name(n), service);
+        self.set_endpoints(n, hosts);
+    }
+
+    /// What the proxy does when changes come faster than they can be written: one pod gets what is known by now.
+    pub(crate) fn sync_one(&mut self, pod: usize) {
+        self.index.take_stale();
+        self.pods[pod]
+            .lock()
+            .unwrap()
+            .sync(&self.index, self.backend.as_ref());
     }
 
     /// The controller changed the slice of Service `n`.
