@@ -33,15 +33,17 @@ mod service;
 mod settings;
 mod slice;
 mod trace;
+mod vips;
 
 pub use delta::{Base, Delta, PortChange};
 pub use dump::{Dump, Translated};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
     AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
-    Unreachable, VipRules, Vips,
+    Unreachable, VipRules,
 };
 pub use service::{NotServed, ObjectName, ServedService};
 pub use settings::{Node, Reserved, Settings, Taken, Tenancy};
 pub use slice::{Endpoint, NotCounted, RefusedAddress, Slice};
 pub use trace::{Earlier, Packet, Verdict};
+pub use vips::Vips;

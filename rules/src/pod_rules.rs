@@ -3,7 +3,7 @@
 //! Pure. Sorted throughout, so equal rules render to equal bytes. The share of a network is one [`Arc`] for all pods on it; a
 //! pod's own part is only which interface and source address it uses.
 
-use crate::ObjectName;
+use crate::{ObjectName, Vips};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -153,12 +153,6 @@ pub struct VipRules {
     pub ports: BTreeMap<Port, Box<PortRules>>,
 }
 
-/// VIPs, sorted, with their rules.
-///
-/// Each pod holds the version that was written into it last. While Services come and go faster than they can be written that is
-/// another one in every pod, so versions share what is the same in them: a change copies the chunk it is in.
-pub type Vips = immutable_chunkmap::map::Map<IpAddr, Arc<VipRules>, 32>;
-
 /// The VIPs on one network; the same for every pod attached to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRules {
@@ -205,7 +199,13 @@ impl NetworkRules {
 
     /// Whether it has a VIP of `family`.
     pub fn has(&self, family: Family) -> bool {
-        self.of(family).next().is_some()
+        // By its ends: to begin in the middle this map looks at most of its nodes.
+        let mut ends = self.vips.into_iter();
+        let end = match family {
+            Family::V4 => ends.next(),
+            Family::V6 => ends.next_back(),
+        };
+        end.is_some_and(|(vip, _)| Family::of(*vip) == family)
     }
 }
 

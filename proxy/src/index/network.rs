@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-type Vips = BTreeMap<IpAddr, Arc<VipRules>>;
+/// What one Service asks for.
+type Asked = BTreeMap<IpAddr, Arc<VipRules>>;
 
 /// What the Services of one network ask for.
 #[derive(Debug, Default)]
 pub(super) struct Network {
     /// What every pod on it gets.
     pub(super) rules: Arc<NetworkRules>,
-    wanted: BTreeMap<ObjectName, Vips>,
+    wanted: BTreeMap<ObjectName, Asked>,
     claims: BTreeSet<(IpAddr, ObjectName)>,
     /// ClusterIPs that several claim.
     contested: BTreeSet<IpAddr>,

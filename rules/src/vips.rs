@@ -1,0 +1,111 @@
+//! `Vips`: the VIPs of one network with their rules, sorted, in versions that share what is the same in them.
+//!
+//! Each pod holds the version that was written into it last. While Services come and go faster than they can be written that is
+//! another one in every pod, and copies of all of it, each of a thousand VIPs, were what the proxy's memory went to.
+
+use crate::VipRules;
+use immutable_chunkmap::map::Map;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// By ClusterIP. A clone costs nothing; a change then copies the chunk of 32 that it is in, and the way to it.
+pub type Vips = Map<IpAddr, Arc<VipRules>, 32>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Family, NetworkRules, ObjectName};
+    use immutable_chunkmap::map::NodeRef;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    type Node<'a> = NodeRef<'a, IpAddr, Arc<VipRules>, 32>;
+
+    /// Even numbers are IPv4, odd ones IPv6.
+    fn vip(number: u16) -> IpAddr {
+        let [high, low] = number.to_be_bytes();
+        if number.is_multiple_of(2) {
+            IpAddr::from([172, 30, high, low])
+        } else {
+            IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, number])
+        }
+    }
+
+    fn rules() -> Arc<VipRules> {
+        Arc::new(VipRules {
+            service: ObjectName::FIRST,
+            ports: BTreeMap::new(),
+        })
+    }
+
+    /// The very same entries in the same order, however one asks.
+    fn assert_same(vips: &Vips, model: &BTreeMap<IpAddr, Arc<VipRules>>) {
+        vips.invariant();
+        assert_eq!(vips.len(), model.len());
+        let network = NetworkRules { vips: vips.clone() };
+        let both = Family::ALL.into_iter().flat_map(|family| network.of(family));
+        let found: Vec<_> = both.map(|(vip, rules)| (vip, Arc::as_ptr(rules))).collect();
+        let wanted: Vec<_> = model
+            .iter()
+            .map(|(vip, rules)| (*vip, Arc::as_ptr(rules)))
+            .collect();
+        assert_eq!(found, wanted);
+        for family in Family::ALL {
+            assert_eq!(network.has(family), model.keys().any(|vip| Family::of(*vip) == family));
+        }
+        for (vip, rules) in model {
+            assert!(vips.get(vip).is_some_and(|found| Arc::ptr_eq(found, rules)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// With several hundred VIPs there are many chunks; that old versions stay what they were is what pods rely on.
+        #[test]
+        fn every_version_is_what_a_plain_map_was(
+            changes in prop::collection::vec((prop::bool::weighted(0.7), 0u16..900), 1..1500),
+        ) {
+            let (mut vips, mut model) = (Vips::new(), BTreeMap::new());
+            let mut versions = Vec::new();
+            for (step, (comes, number)) in changes.into_iter().enumerate() {
+                if comes {
+                    let rules = rules();
+                    vips.insert_cow(vip(number), Arc::clone(&rules));
+                    model.insert(vip(number), rules);
+                } else {
+                    prop_assert_eq!(vips.remove_cow(&vip(number)).is_some(), model.remove(&vip(number)).is_some());
+                }
+                if step % 100 == 0 {
+                    versions.push((vips.clone(), model.clone()));
+                }
+            }
+            versions.push((vips, model));
+            for (vips, model) in &versions {
+                assert_same(vips, model);
+            }
+        }
+    }
+
+    fn nodes(node: Option<Node<'_>>, found: &mut BTreeSet<usize>) {
+        if let Some(node) = node {
+            found.insert(node.identity());
+            nodes(node.left(), found);
+            nodes(node.right(), found);
+        }
+    }
+
+    #[test]
+    fn a_version_shares_all_but_the_way_to_what_changed() {
+        let mut vips = Vips::new();
+        for number in 0..1000 {
+            vips.insert_cow(vip(number), rules());
+        }
+        let before = vips.clone();
+        vips.insert_cow(vip(500), rules());
+        let (mut old, mut new) = (BTreeSet::new(), BTreeSet::new());
+        nodes(before.root(), &mut old);
+        nodes(vips.root(), &mut new);
+        let copied = new.difference(&old).count();
+        assert!(old.len() > 30 && copied <= 8, "{copied} of {} nodes", old.len());
+    }
+}
