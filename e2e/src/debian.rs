@@ -3,11 +3,15 @@
 //! Writes: the machine's package database, by `apt-get`.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use crate::command;
+
+/// Held while apt-get runs, also by `.ci/levels`.
+const LOCK: &str = "/run/multus-service-apt.lock";
 
 /// Makes sure that `packages` are installed. `say` hears about an installation before it starts.
 pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
@@ -15,6 +19,9 @@ pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    // apt-get does not wait for another, and the level netns and what is made ahead of the others run at the same time.
+    let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}: root is needed"))?;
+    lock.lock()?;
     say(&format!("installing Debian packages: {}", missing.join(" ")));
     let by_hand = || format!("install them by hand: apt-get install {}", missing.join(" "));
     apt_get(&["update"]).with_context(by_hand)?;

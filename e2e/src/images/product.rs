@@ -121,7 +121,7 @@ pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn
     Ok(folder.join(if dev { "debug" } else { "release" }))
 }
 
-/// Cargo as from a shell. It tells the program that it runs which package that is of, and build scripts that look at these variables,
+/// Cargo as from a shell. Cargo tells the program that it runs which package that is of, and build scripts that look at these variables,
 /// like ring's, would run again, and half of all crates with them, whenever a test asks after a shell.
 fn cargo() -> Command {
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
