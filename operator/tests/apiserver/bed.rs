@@ -251,6 +251,9 @@ impl Bed {
         let mut child = self.operator.take().context("the operator is not running")?;
         // Until it listens the kernel would end it, which it does not do to the first process of a container.
         self.eventually("the operator to listen for SIGTERM", async || {
+            if let Some(status) = child.try_wait()? {
+                anyhow::bail!("the operator has ended already, with {status}");
+            }
             Ok(catches_sigterm(child.id())?.then_some(()))
         })
         .await?;

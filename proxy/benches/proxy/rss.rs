@@ -3,6 +3,7 @@
 use crate::case::Kind;
 use crate::report::Report;
 use crate::world::World;
+use clap::ValueEnum;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const CHANGES: usize = 50;
 const BUDGET: usize = 25_000_000;
 
 /// Which way the Services came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Way {
     /// They were there.
     Start,
@@ -30,13 +31,14 @@ pub(crate) fn measure(report: &mut Report) {
         &format!("**Memory** (RSS) of a process that serves {PODS} pods and {SERVICES} Services of {} endpoints with nftables, after {CHANGES} changes; clients of API server and container runtime, and its logs, are not in it.", HOSTS.len()),
         &["the Services", "now", "at most", "budget"],
     );
-    report.row(row("were there", "start"));
-    report.row(row("came in a burst", "burst"));
+    report.row(row("were there", Way::Start));
+    report.row(row("came in a burst", Way::Burst));
 }
 
-fn row(came: &str, way: &str) -> [String; 4] {
+fn row(came: &str, way: Way) -> [String; 4] {
+    let way = way.to_possible_value().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--weigh", way])
+        .args(["--weigh", way.get_name()])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
