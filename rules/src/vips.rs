@@ -51,7 +51,10 @@ mod tests {
             .collect();
         assert_eq!(found, wanted);
         for family in Family::ALL {
-            assert_eq!(network.has(family), model.keys().any(|vip| Family::of(*vip) == family));
+            assert_eq!(
+                network.has(family),
+                model.keys().any(|vip| Family::of(*vip) == family)
+            );
         }
         for (vip, rules) in model {
             assert!(vips.get(vip).is_some_and(|found| Arc::ptr_eq(found, rules)));
