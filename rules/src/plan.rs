@@ -224,10 +224,8 @@ pub fn service_plan<'a>(
             .ports
             .iter()
             .map(|(port, name)| {
-                (
-                    *port,
-                    Box::new(port_rules(affinity, &choice, &slices, *port, name, vip)),
-                )
+                let rules = port_rules(affinity, &choice, &slices, *port, name, vip);
+                (*port, Box::new(rules))
             })
             .collect(),
     };

@@ -64,10 +64,11 @@ fn megabytes(bytes: usize) -> String {
 /// Each pod is written into once while the Services come.
 fn burst() -> World {
     let mut world = World::with_endpoints(Kind::Nftables, PODS, 0, &HOSTS);
+    let each = SERVICES / usize::from(PODS);
     for n in 0..SERVICES {
         world.create_service(n, &HOSTS);
-        if n % (SERVICES / usize::from(PODS)) == 0 {
-            world.sync_one(n * usize::from(PODS) / SERVICES);
+        if n.is_multiple_of(each) {
+            world.sync_one(n / each);
         }
     }
     world
