@@ -95,12 +95,12 @@ pub trait Backend: Send + Sync {
     /// What is there of this backend's. Writes nothing. What another backend wrote is not seen.
     fn dump(&self) -> Result<Dump, Error>;
 
-    /// Whether the kernel tells of changes to its rules by others. Where it does not they have to be looked for.
+    /// Whether its rules have a [generation](nftables::generation) by which changes are noticed. Where they have none they have to be looked for.
     fn is_told_of_changes(&self) -> bool {
         true
     }
 
-    /// Where the kernel does not tell: differs when the rules do, whoever wrote them. Starts programs.
+    /// Where there is no generation: differs when the rules do, whoever wrote them. Starts programs.
     fn fingerprint(&self) -> Option<u64> {
         None
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ─► serve ─► sync (driver) ── watches ─► index [pure] ─► rules::plan [pure]
-//!                    │ ◄─ tampering (what others change)
+//!                    │ ◄─ tampering (routes, links, addresses that others change), generation (rules that others change)
 //!                    └─► attempt ── sandbox (CRI) ─► netns ─► apply ─┬─► reach (which endpoints there is a way to)
 //!                                                                   ├─► backend ─► render [pure]
 //!                                                                   ├─► routes
@@ -20,6 +20,7 @@ mod conntrack;
 #[cfg(test)]
 mod documented_tests;
 pub mod events;
+mod generation;
 pub mod host;
 pub mod index;
 pub mod metrics;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use tokio::sync::oneshot;
 
-/// Where a process finds the namespace it runs in.
-const OWN: &str = "/proc/self/ns/net";
+/// Where a process finds the namespace it runs in, the node's.
+pub(crate) const OWN: &str = "/proc/self/ns/net";
 
 /// Where a thread does.
 const THIS: &str = "/proc/thread-self/ns/net";
@@ -176,6 +176,24 @@ pub(crate) fn spawn_at_home(name: &str, work: impl FnOnce() + Send + 'static) ->
         }
     };
     thread::Builder::new().name(name.to_owned()).spawn(job)?;
+    Ok(())
+}
+
+/// Starts a thread that goes from one namespace to the next and does `work` in each. What cannot be entered is left out: it is gone, or will be
+/// soon. It begins at home and ends in the last one.
+pub(crate) fn spawn_tour<T>(
+    mut next: impl FnMut() -> Option<(PathBuf, T)> + Send + 'static,
+    mut work: impl FnMut(T) + Send + 'static,
+) -> io::Result<()> {
+    let tour = move || {
+        while let Some((path, with)) = next() {
+            // Closed before the work: the thread keeps the namespace alive.
+            if File::open(path).is_ok_and(|file| Netns(file).enter().is_ok()) {
+                work(with);
+            }
+        }
+    };
+    thread::Builder::new().name("netns-tour".to_owned()).spawn(tour)?;
     Ok(())
 }
 

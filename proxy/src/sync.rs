@@ -6,8 +6,10 @@
 
 mod attempt;
 mod heard;
+mod pace;
 mod pods;
 mod retry;
+mod rounds;
 mod sandboxes;
 mod standing;
 mod told;
@@ -23,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
 use crate::state::{Condition, Questions, ServiceNotServed, State};
 use crate::surroundings::Surroundings;
-use crate::tampering::{Listener, Notification};
+use crate::tampering::{Listener, Names, Notification};
 use crate::watches::{Change, Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
@@ -71,6 +73,8 @@ pub struct Context {
     hangs: mpsc::UnboundedSender<String>,
     hung: Option<mpsc::UnboundedReceiver<String>>,
     workers: Workers,
+    /// Names namespaces to the listener, if there is one.
+    names: Option<Names>,
 }
 
 impl Context {
@@ -92,18 +96,24 @@ impl Context {
             hangs,
             hung: Some(hung),
             workers: Workers::default(),
+            names: None,
         }
     }
 }
 
 /// Runs until `shutdown`. Rules stay in the kernel: traffic goes on, and the next proxy adopts them.
 pub async fn run(
-    context: Context,
+    mut context: Context,
     updates: impl Stream<Item = Update>,
     mut questions: Questions,
     health: Health,
     shutdown: CancellationToken,
 ) {
+    let opened = Listener::open().inspect_err(|error| {
+        warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 25 s");
+    });
+    let (mut listener, names) = opened.ok().unzip();
+    context.names = names;
     let mut sync = Sync {
         index: Index::new(context.settings.clone()),
         surroundings: Surroundings::new(context.settings.clone()),
@@ -112,11 +122,6 @@ pub async fn run(
         pods: Pods::new(context),
         said: BTreeSet::new(),
     };
-    let listener = Listener::open()
-        .inspect_err(|error| {
-            warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 25 s");
-        })
-        .ok();
     if listener.is_some() {
         sync.pods.listens();
     }
@@ -126,7 +131,7 @@ pub async fn run(
         tokio::select! {
             Some(update) = updates.next() => sync.update(update),
             () = sync.pods.progress(&sync.index) => {}
-            notification = heard(listener.as_ref()) => sync.pods.heard(notification),
+            notification = heard(listener.as_mut()) => sync.pods.heard(notification),
             Some(question) = questions.recv() => {
                 // Whoever asked may have gone.
                 let _ = question.send(sync.state(health.is_ready()));
@@ -146,7 +151,7 @@ pub async fn run(
     }
 }
 
-async fn heard(listener: Option<&Listener>) -> Notification {
+async fn heard(listener: Option<&mut Listener>) -> Notification {
     match listener {
         Some(listener) => listener.next().await,
         None => std::future::pending().await,

@@ -1,48 +1,41 @@
-//! Notices what others change in the namespaces of pods: rules flushed by hand, routes gone with their link, addresses that move.
+//! Notices what others change in the namespaces of pods, beside nftables rules: routes gone with their link, addresses that move. Rules: see
+//! `generation`.
 //!
-//! Reads only. The kernel tells a socket of the node's namespace about every other namespace that has an id there, so no socket has to
-//! be kept open in a pod, which would keep a dead pod's namespace alive. Needs CAP_NET_BROADCAST.
+//! Reads only, and names namespaces. The kernel tells a socket of one namespace about every other that has an id there, so no socket has to be
+//! kept open in a pod, which would keep a dead pod's namespace alive. That one namespace is ours alone, with nothing in it, and only pods get
+//! an id there: what happens on the node and in other pods never reaches us, however much it is. Needs CAP_NET_BROADCAST.
 
-use crate::netfilter;
 use crate::netlink::Netlink;
 use crate::netns::Netns;
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_sys::Socket;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram as StdDatagram;
+use std::sync::{Mutex, PoisonError};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
-/// Multicast groups: links, addresses and routes of both families; rule sets.
-const ROUTE_GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
-const NFTABLES_GROUP: u32 = 7;
-
-/// Of `nfnetlink`: subsystem nftables, message NEWGEN, which ends every transaction.
-const NEW_GENERATION: u16 = 10 << 8 | 15;
+/// Multicast groups: links, addresses and routes of both families. The kernel builds these messages whether or not anybody listens.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// `NETLINK_LISTEN_ALL_NSID` as the type of a control message.
 const SOL_NETLINK: i32 = 270;
 const NSID: i32 = 8;
 
-/// Room for a burst, in bytes: our own writes into a hundred pods are told of, too.
+/// Room for a burst, in bytes, of which the kernel makes twice as many: the most kernel memory that listening can take. Our own writes into a
+/// hundred pods are told of, too.
 const BUFFER: usize = 4 << 20;
 
-/// How much of a message is read: a link is a few KiB, and of the rest of what is told about rules not even the end is of interest.
-const ROUTE_ROOM: usize = 32 << 10;
-const RULES_ROOM: usize = 256;
+/// How much of a message is read: a link is a few KiB.
+const ROOM: usize = 32 << 10;
 
-/// The node's name for another network namespace. Reused after that is gone.
+/// A name for another network namespace. Reused after that is gone.
 pub(crate) type NamespaceId = i32;
 
 /// What somebody, perhaps we, did.
@@ -50,36 +43,36 @@ pub(crate) type NamespaceId = i32;
 pub(crate) enum Notification {
     /// Links, addresses or routes changed.
     Routes(NamespaceId),
-    /// nftables rules changed, to this generation.
-    Rules(NamespaceId, u32),
     /// More happened than could be told: anything may have changed anywhere.
     Overrun,
 }
 
-/// The ears. Belongs to the namespace it was opened in, the node's.
+/// A socket that is told of changes in all namespaces that have a name.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    routes: Ear,
-    rules: Ear,
+    socket: Readable,
+    room: Vec<u8>,
 }
+
+/// Names namespaces to the [`Listener`].
+pub(crate) struct Names(Mutex<Netlink<RouteNetlinkMessage>>);
 
 impl Listener {
     /// Starts to listen.
-    pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self {
-            routes: listen(NETLINK_ROUTE, &ROUTE_GROUPS)?,
-            rules: listen(NETLINK_NETFILTER, &[NFTABLES_GROUP])?,
-        })
+    pub(crate) fn open() -> io::Result<(Self, Names)> {
+        let opened = Netns::scratch(|| Ok((listen()?, Netlink::open(NETLINK_ROUTE)?)));
+        let (socket, names): (StdDatagram, _) = opened.map_err(io::Error::other).flatten()?;
+        let listener = Self {
+            socket: UnixDatagram::from_std(socket)?,
+            room: vec![0; ROOM],
+        };
+        Ok((listener, Names(Mutex::new(names))))
     }
 
     /// Waits for what comes next. Nothing is lost when this is dropped while it waits.
-    pub(crate) async fn next(&self) -> Notification {
+    pub(crate) async fn next(&mut self) -> Notification {
         loop {
-            let heard = tokio::select! {
-                heard = receive(&self.routes, ROUTE_ROOM) => heard.map(|heard| heard.as_ref().and_then(of_routes)),
-                heard = receive(&self.rules, RULES_ROOM) => heard.map(|heard| heard.as_ref().and_then(of_rules)),
-            };
-            match heard {
+            match receive(&self.socket, &mut self.room).await {
                 Ok(Some(notification)) => return notification,
                 Ok(None) => {}
                 // ENOBUFS; nothing else is known to happen, and looking everywhere is right in any case.
@@ -91,42 +84,42 @@ impl Listener {
 
 /// A netlink socket as the runtime can wait for it: of all types that do so without unsafe code, this one asks nothing of the
 /// descriptor. Only its readiness is used.
-type Ear = UnixDatagram;
+type Readable = UnixDatagram;
 
-fn listen(protocol: isize, groups: &[u32]) -> io::Result<Ear> {
-    let mut socket = Socket::new(protocol)?;
+fn listen() -> io::Result<StdDatagram> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
     socket.set_listen_all_namespaces(true)?;
     // With CAP_NET_ADMIN, whatever `net.core.rmem_max` says. A smaller buffer only overruns earlier.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
-    for group in groups {
-        socket.add_membership(*group)?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
     }
-    UnixDatagram::from_std(StdDatagram::from(socket.as_fd().try_clone_to_owned()?))
+    socket.as_fd().try_clone_to_owned().map(StdDatagram::from)
 }
 
-/// A datagram and where it is from; `None`: our own namespace.
-struct Heard {
-    bytes: Vec<u8>,
+/// A message and where it is from.
+struct Heard<'a> {
+    bytes: &'a [u8],
     from: NamespaceId,
 }
 
-async fn receive(ear: &Ear, room: usize) -> io::Result<Option<Heard>> {
+async fn receive(socket: &Readable, room: &mut [u8]) -> io::Result<Option<Notification>> {
     loop {
-        ear.readable().await?;
-        match ear.try_io(Interest::READABLE, || receive_now(ear, room)) {
+        socket.readable().await?;
+        match socket.try_io(Interest::READABLE, || receive_now(socket, room)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            received => return received,
+            received => return Ok(received?.as_ref().and_then(of_routes)),
         }
     }
 }
 
-fn receive_now(ear: &Ear, room: usize) -> io::Result<Option<Heard>> {
-    let (mut bytes, mut control) = (vec![0; room], [0; 64]);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
+fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<Heard<'a>>> {
+    let mut control = [0; 64];
+    let mut parts = [IoSliceMut::new(room)];
     let flags = MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(ear.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
     let (length, mut from) = (message.bytes, None);
     for control in message.cmsgs()? {
         if let ControlMessageOwned::Unknown(control) = control
@@ -139,14 +132,14 @@ fn receive_now(ear: &Ear, room: usize) -> io::Result<Option<Heard>> {
                 .map(|id| NamespaceId::from_ne_bytes(*id));
         }
     }
-    bytes.truncate(length);
+    let bytes = &room[..length.min(room.len())];
     Ok(from.map(|from| Heard { bytes, from }))
 }
 
 /// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes.
-fn of_routes(heard: &Heard) -> Option<Notification> {
+fn of_routes(heard: &Heard<'_>) -> Option<Notification> {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
-    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&heard.bytes).ok()?;
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(heard.bytes).ok()?;
     let NetlinkPayload::InnerMessage(inner) = message.payload else {
         return None;
     };
@@ -168,100 +161,34 @@ fn may_lead_to_endpoints(route: &RouteMessage) -> bool {
     protocol != RouteProtocol::Ra && table == RouteHeader::RT_TABLE_MAIN && kind == RouteType::Unicast
 }
 
-fn of_rules(heard: &Heard) -> Option<Notification> {
-    let header = NetlinkBuffer::new_checked(&heard.bytes).ok()?;
-    if header.message_type() != NEW_GENERATION {
-        return None;
-    }
-    let message = NetlinkMessage::<NetfilterMessage>::deserialize(&heard.bytes).ok()?;
-    let NetlinkPayload::InnerMessage(inner) = message.payload else {
-        return None;
-    };
-    Some(Notification::Rules(heard.from, generation_in(&inner)?))
-}
-
-fn generation_in(message: &NetfilterMessage) -> Option<u32> {
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(GenMessage { attributes, .. })) =
-        &message.inner
-    else {
-        return None;
-    };
-    attributes.iter().find_map(|attribute| match attribute {
-        GenAttribute::Id(id) => Some(*id),
-        _ => None,
-    })
-}
-
-/// The generation of the nftables rules in the calling thread's namespace; it grows with every transaction. `None`: no nftables here.
-pub fn generation() -> Option<u32> {
-    let mut netlink = netfilter::Socket::open().ok()?;
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-    let question = NetfilterMessage::new(
-        header,
-        NfTablesMessage::GetGen(GenMessage {
-            attributes: Vec::new(),
-        }),
-    );
-    generation_in(&netlink.ask(&question).ok()?)
-}
-
-thread_local! {
-    /// Transactions this thread has made. A piece of work in a namespace has a thread of its own.
-    static COMMITS: Cell<u32> = const { Cell::new(0) };
-}
-
-/// A writer of nftables rules made a transaction, itself or by a program.
-pub(crate) fn committed() {
-    COMMITS.set(COMMITS.get().wrapping_add(1));
-}
-
-/// What the generation is after this thread's transactions, if nobody else made one meanwhile.
-pub(crate) fn own_generation(before: Option<u32>) -> Option<u32> {
-    before.map(|before| before.wrapping_add(COMMITS.get()))
-}
-
-/// Whether `generation` came after `known`. Generations wrap around.
-pub(crate) fn is_later(generation: u32, known: u32) -> bool {
-    generation != known && generation.wrapping_sub(known) < 1 << 31
-}
-
-/// The node's name for `netns`; it gets one if it has none. A namespace does not live longer for it.
-pub(crate) fn id_of(netns: &Netns) -> io::Result<NamespaceId> {
-    let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).map_err(io::Error::other)?;
-    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE)?;
-    let message = |attributes| {
-        let mut message = NsidMessage::default();
-        message.attributes = attributes;
-        message
-    };
-    for _ in 0..2 {
-        let question = RouteNetlinkMessage::GetNsId(message(vec![NsidAttribute::Fd(descriptor)]));
-        if let RouteNetlinkMessage::NewNsId(answer) = netlink.ask(&question)?
-            && let Some(id) = answer.attributes.iter().find_map(|attribute| match attribute {
-                NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                _ => None,
-            })
-        {
-            return Ok(id);
+impl Names {
+    /// The name of `netns`; it gets one if it has none. A namespace does not live longer for it.
+    pub(crate) fn id_of(&self, netns: &Netns) -> io::Result<NamespaceId> {
+        let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = |attributes| {
+            let mut message = NsidMessage::default();
+            message.attributes = attributes;
+            message
+        };
+        for _ in 0..2 {
+            let question = RouteNetlinkMessage::GetNsId(message(vec![NsidAttribute::Fd(descriptor)]));
+            if let RouteNetlinkMessage::NewNsId(answer) = netlink.ask(&question)?
+                && let Some(id) = answer.attributes.iter().find_map(|attribute| match attribute {
+                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                    _ => None,
+                })
+            {
+                return Ok(id);
+            }
+            // Any free one.
+            let assign = message(vec![NsidAttribute::Fd(descriptor), NsidAttribute::Id(-1)]);
+            match netlink.change(&RouteNetlinkMessage::NewNsId(assign), 0) {
+                // Two pods may be in one namespace.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
         }
-        // Any free one.
-        let assign = message(vec![NsidAttribute::Fd(descriptor), NsidAttribute::Id(-1)]);
-        match netlink.change(&RouteNetlinkMessage::NewNsId(assign), 0) {
-            // The CNI plugin was quicker.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    Err(io::Error::other("the kernel assigns no namespace id"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generations_wrap_around() {
-        assert!(is_later(2, 1) && is_later(0, u32::MAX) && is_later(5, u32::MAX - 5));
-        assert!(!is_later(1, 1) && !is_later(1, 2) && !is_later(u32::MAX, 0));
+        Err(io::Error::other("the kernel assigns no namespace id"))
     }
 }

@@ -44,6 +44,8 @@ mod host;
 mod hostile;
 #[path = "netns/invalid.rs"]
 mod invalid;
+#[path = "netns/kernel_memory.rs"]
+mod kernel_memory;
 #[path = "netns/large.rs"]
 mod large;
 #[path = "netns/lifecycle.rs"]
@@ -68,6 +70,8 @@ mod reach;
 mod readiness;
 #[path = "netns/refusal.rs"]
 mod refusal;
+#[path = "netns/rounds.rs"]
+mod rounds;
 #[path = "netns/scale.rs"]
 mod scale;
 #[path = "netns/scene.rs"]

@@ -8,10 +8,10 @@ mod program;
 pub use program::LOCK_FILE;
 
 use crate::backend::{Backend, Error, families, nftables};
+use crate::generation;
 use crate::netns::is_home;
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{Chains, Change, Jump, Table, refusal, translation, whole};
-use crate::tampering;
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;
@@ -238,7 +238,7 @@ impl Iptables {
         let arguments = ["--noflush", WAIT[0], WAIT[1]];
         program::feed(self.variant.restore(family), &arguments, text)?;
         if self.variant == Variant::Nft {
-            tampering::committed();
+            generation::committed();
         }
         Ok(())
     }

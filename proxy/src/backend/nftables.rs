@@ -15,7 +15,7 @@ mod read;
 mod skeleton;
 mod statement;
 
-pub use crate::tampering::generation;
+pub use crate::generation::generation;
 
 use crate::backend::{Backend, Error, families};
 use crate::netns::is_home;

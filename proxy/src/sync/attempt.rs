@@ -4,13 +4,14 @@
 
 use crate::apply::{self, Applied, Wanted, apply};
 use crate::backend::{Backend, Held};
+use crate::generation::{generation, own_generation};
 use crate::index::{HOST_UID, LocalPod};
 use crate::netfilter::Claim;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
 use crate::sync::workers::Worker;
-use crate::tampering::{NamespaceId, generation, id_of, is_later, own_generation};
+use crate::tampering::NamespaceId;
 use rules::PodRules;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -35,12 +36,14 @@ pub(super) struct Place {
     foreign_routes: Option<BTreeSet<IpAddr>>,
     /// When routes were looked at last.
     looked: Option<Instant>,
-    /// What the node calls the namespace, if it can be listened to.
+    /// By which name the kernel tells of changes in it, if it does.
     pub(super) nsid: Option<NamespaceId>,
     /// What the rules looked like after the last write.
     seen: Seen,
     /// Whether somebody else wrote at the same time: his transactions cannot be told from ours afterwards.
     pub(super) is_disturbed: bool,
+    /// How long the last attempt took in the namespace.
+    pub(super) took: Duration,
     /// To the sockets that are kept open there.
     claim: Option<Claim>,
     /// Whether the pod is gone: its sandbox may be another's by now.
@@ -92,13 +95,10 @@ impl Place {
         }
     }
 
-    /// Takes note that somebody brought the rules to this generation; says whether it was not us.
-    pub(super) fn is_tampered_with(&mut self, generation: u32) -> bool {
-        let by_others = self.seen.generation.is_none_or(|ours| is_later(generation, ours));
-        if by_others {
-            self.held = Held::Unknown;
-        }
-        by_others
+    /// Where rules are, and the generation that they had when this process looked at them last; `None`: not known.
+    pub(super) fn generation(&self) -> Option<(PathBuf, u32)> {
+        let sandbox = self.sandbox.as_ref()?;
+        Some((sandbox.netns.clone(), self.seen.generation?))
     }
 
     /// A recreated sandbox has another namespace, with nothing of ours unless somebody wrote into it before.
@@ -210,18 +210,21 @@ pub(super) async fn attempt(
     if wanted.foreign_routes.is_none() {
         place.looked = Some(began);
     }
-    // The node has no name for its own, and is looked at again and again instead.
-    let nsid = (!pod.is_host).then(|| id_of(&netns).ok());
-    (place.is_disturbed, place.nsid) = (false, nsid.flatten());
+    // Of the node more would be told than anybody wants to hear: its routes are looked at again and again instead.
+    let names = context.names.as_ref().filter(|_| !pod.is_host);
+    let nsid = names.and_then(|names| names.id_of(&netns).ok());
+    (place.is_disturbed, place.nsid) = (false, nsid);
     let known = std::mem::take(&mut place.seen);
-    let entered = enter(context, pod, worker, netns, held, known, wanted).await?;
+    let entered = enter(context, pod, worker, netns, held, known, wanted).await;
+    place.took = began.elapsed();
+    let entered = entered?;
     let applied = entered.applied;
     place.seen = entered.seen;
     place.is_disturbed = entered.is_disturbed;
     context
         .telling
         .metrics
-        .applied(context.backend.name(), began.elapsed());
+        .applied(context.backend.name(), place.took);
     // Where connection tracking could not be cleaned everything is looked at again: that is how stale flows are found once more.
     if !place.is_disturbed && applied.conntrack.is_none() {
         place.held = Held::Exactly(applied.rules.clone());
@@ -235,7 +238,7 @@ pub(super) async fn attempt(
 fn the_node() -> Sandbox {
     Sandbox {
         id: HOST_UID.to_owned(),
-        netns: PathBuf::new(),
+        netns: PathBuf::from(netns::OWN),
         runtime_handler: String::new(),
     }
 }

@@ -1,7 +1,6 @@
-//! What becomes of the kernel's news: a pod that somebody changed something in is looked at soon.
+//! What becomes of the kernel's news: a pod whose routes, links or addresses somebody changed is looked at soon.
 //!
-//! Writes: nothing itself. Our own writes are told of, too: those of rules are known by their generation, and routes are compared
-//! without a write.
+//! Writes: nothing itself. Our own writes are told of, too: routes are compared without a write.
 
 use super::pods::Pods;
 use crate::tampering::{NamespaceId, Notification};
@@ -48,8 +47,7 @@ impl Pods {
     /// Somebody, perhaps we, changed something: a pod that it concerns is looked at soon.
     pub(super) fn heard(&mut self, notification: Notification) {
         match notification {
-            Notification::Routes(id) => self.look_soon(id, None),
-            Notification::Rules(id, generation) => self.look_soon(id, Some(generation)),
+            Notification::Routes(id) => self.look_soon(id),
             Notification::Overrun => {
                 self.overrun.happened(Instant::now());
             }
@@ -78,32 +76,37 @@ impl Pods {
         } else {
             pod.look_after_this();
         }
-        self.look_soon(id, None);
+        self.look_soon(id);
     }
 
-    fn look_soon(&mut self, id: NamespaceId, generation: Option<u32>) {
-        let Some(uid) = self.by_nsid.get(&id) else { return };
-        let Some(pod) = self.by_uid.get_mut(uid).filter(|pod| pod.has_rules) else {
+    fn look_soon(&mut self, id: NamespaceId) {
+        let Some(uid) = self.by_nsid.get(&id).cloned() else {
             return;
         };
-        let Some(place) = &mut pod.place else {
-            // Whether it was us is known when the work is done.
-            if generation.is_some() {
-                pod.told = generation;
-            } else {
-                pod.look_after_this();
-            }
+        let Some(pod) = self.by_uid.get_mut(&uid).filter(|pod| pod.has_rules) else {
             return;
         };
-        if generation.is_some_and(|generation| !place.is_tampered_with(generation)) {
+        if pod.place.is_some() {
+            self.look_within(&uid, SETTLE);
+        } else {
+            pod.look_after_this();
+        }
+    }
+
+    /// A pod is looked at, routes included, after this time, unless it will be sooner.
+    pub(super) fn look_within(&mut self, uid: &str, wait: Duration) {
+        let at = Instant::now() + wait;
+        let Some(pod) = self.by_uid.get_mut(uid) else {
+            return;
+        };
+        if pod.looks_at.is_some_and(|planned| planned <= at) {
             return;
         }
-        if !std::mem::replace(&mut pod.looks_soon, true) {
-            if let Some(key) = pod.due.take() {
-                self.due.remove(&key);
-            }
-            pod.due = Some(self.due.insert(uid.clone(), SETTLE));
+        pod.looks_at = Some(at);
+        if let Some(key) = pod.due.take() {
+            self.due.remove(&key);
         }
+        pod.due = Some(self.due.insert(uid.to_owned(), wait));
     }
 }
 

@@ -5,9 +5,12 @@
 use super::Context;
 use super::attempt::{Error, Place, attempt};
 use super::heard::{Overrun, SETTLE};
+use super::pace::Backoff;
 use super::retry;
+use super::rounds::Rounds;
 use super::told::{self, Told};
 use crate::apply::Applied;
+use crate::backend::Held;
 use crate::events::{self, Notice, Notices};
 use crate::host::Parents;
 use crate::index::{HOST_UID, Index, LocalPod};
@@ -48,6 +51,7 @@ pub(super) struct Pods {
     /// Whether the kernel tells of changes by others.
     pub(super) is_told: bool,
     pub(super) overrun: Overrun,
+    pub(super) rounds: Rounds,
     /// Pods in whose namespaces the work does not end.
     hung: mpsc::UnboundedReceiver<String>,
     /// What is known of interfaces of the node that pods' are on.
@@ -62,14 +66,18 @@ pub(super) struct Pod {
     pub(super) again: bool,
     /// Since when others may have changed routes without our having looked.
     pub(super) routes_suspect: Option<Instant>,
-    /// Generations of rules that were told of while at work.
-    pub(super) told: Option<u32>,
+    /// Whether others changed rules, ours perhaps, since they were looked at.
+    pub(super) rules_suspect: bool,
+    /// When to look at them.
+    pub(super) backoff: Backoff,
+    /// Shared with the thread that asks for the generation of its rules.
+    pub(super) asking: Arc<()>,
     pub(super) failures: u32,
     /// When the first of these failures began.
     failing_since: Option<Instant>,
     pub(super) due: Option<Key>,
-    /// Whether `due` is about a change by others.
-    pub(super) looks_soon: bool,
+    /// If `due` is about a change by others: when that is.
+    pub(super) looks_at: Option<Instant>,
     sandbox_mark: String,
     pub(super) has_rules: bool,
     /// What it was told, so that it is not repeated.
@@ -105,6 +113,7 @@ impl Pods {
             by_nsid: BTreeMap::new(),
             is_told: false,
             overrun: Overrun::default(),
+            rounds: Rounds::new(),
             hung,
             parents: Parents::default(),
         }
@@ -154,7 +163,7 @@ impl Pods {
             }
             Some(uid) = self.hung.recv() => self.hangs(&uid, index),
             () = self.overrun.wait() => self.catch_up(),
-            else => std::future::pending().await,
+            answer = self.rounds.next() => self.answered(answer),
         }
     }
 
@@ -184,7 +193,10 @@ impl Pods {
             pod.again = true;
             return;
         };
-        let is_told = std::mem::take(&mut pod.looks_soon) | pod.routes_suspect.take().is_some();
+        let is_told = pod.looks_at.take().is_some() | pod.routes_suspect.take().is_some();
+        if pod.rules_suspect {
+            place.held = Held::Unknown;
+        }
         // However often endpoints change meanwhile.
         if is_told
             || place
@@ -257,7 +269,7 @@ impl Pods {
     fn finish(&mut self, finished: Finished, index: &Index) {
         let Finished {
             pod: local,
-            mut place,
+            place,
             shortcomings,
             wants_rules,
             began,
@@ -271,11 +283,11 @@ impl Pods {
             // Ids are reused: the latest claim is the right one.
             self.by_nsid.insert(id, local.uid.clone());
         }
-        pod.again |= pod
-            .told
-            .take()
-            .is_some_and(|generation| place.is_tampered_with(generation));
         let is_disturbed = place.is_disturbed;
+        if std::mem::take(&mut pod.rules_suspect) | is_disturbed {
+            let is_repaired = result.as_ref().is_ok_and(|applied| applied.written);
+            pod.backoff.looked(is_repaired, place.took, Instant::now());
+        }
         pod.place = Some(place);
         pod.failure = result.as_ref().err().map(ToString::to_string);
         pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
@@ -321,7 +333,8 @@ impl Pods {
         if std::mem::take(&mut pod.again) {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
-            let next = if is_disturbed { next.min(SETTLE) } else { next };
+            let soon = SETTLE.max(pod.backoff.wait(Instant::now()));
+            let next = if is_disturbed { next.min(soon) } else { next };
             pod.due = Some(self.due.insert(local.uid, next));
         }
         if is_news {
@@ -337,11 +350,8 @@ impl Pods {
         };
         if node.place.is_none() {
             node.again = true;
-        } else if !std::mem::replace(&mut node.looks_soon, true) {
-            if let Some(key) = node.due.take() {
-                self.due.remove(&key);
-            }
-            node.due = Some(self.due.insert(HOST_UID.to_owned(), SETTLE));
+        } else {
+            self.look_within(HOST_UID, SETTLE);
         }
     }
 

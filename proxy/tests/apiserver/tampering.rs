@@ -83,7 +83,7 @@ async fn what_others_break_is_mended_without_being_asked() -> Result<()> {
         let began = Instant::now();
         until(harm, || written() == whole && answers()).await;
         println!("{harm}: mended after {:?}", began.elapsed());
-        // Two seconds are promised; this machine does much else.
+        // As docs/services.md promises.
         assert!(
             began.elapsed() < Duration::from_secs(5),
             "{harm}: {:?}",

@@ -29,7 +29,7 @@ pub(crate) struct Resources {
     descriptors: usize,
     /// Those of the descriptors that are sockets.
     sockets: usize,
-    threads: usize,
+    pub(crate) threads: usize,
     pub(crate) memory_kib: usize,
     /// The most it held since [`Self::forget_the_peak`].
     pub(crate) peak_kib: usize,

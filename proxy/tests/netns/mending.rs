@@ -1,6 +1,6 @@
 //! What others change in a served pod is mended without being asked, in either family.
 //!
-//! The driver hears of it from the kernel.
+//! The kernel tells the driver of routes, links and addresses; for rules it asks in rounds.
 
 use super::bed::{Bed, Pod, address};
 use super::case::Kind;
@@ -10,7 +10,7 @@ use super::probe::{Outcome, Server, ask};
 use rules::{Family, Protocol};
 use std::time::{Duration, Instant};
 
-/// Two seconds are promised; this machine does much else.
+/// As docs/services.md promises.
 const SOON: Duration = Duration::from_secs(5);
 
 fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
@@ -95,7 +95,7 @@ fn rules_and_routes_of_either_family_are_mended() {
     }
 }
 
-/// One transaction of which the kernel cannot tell everything: it says that there was more, and that is all it says.
+/// One transaction among whose objects ours are a few, while the driver has no time: it is noticed all the same.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn what_is_more_than_the_kernel_can_tell_is_mended() {

@@ -7,9 +7,9 @@ use super::layout::{Class, clients};
 use super::read::{Found, FoundChain, FoundSet, clients_to_forget};
 use super::statement::{Statement, delete_elements};
 use crate::backend::Error;
+use crate::generation;
 use crate::netfilter::{Socket, about};
 use crate::netlink::BatchError;
-use crate::tampering;
 use api::names::NFT_TABLE;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_netfilter::nftables::{
@@ -62,7 +62,7 @@ impl Kernel {
         let end = std::iter::once(control(ControlMessage::BatchEnd));
         let changed = self.netlink.change_together(begin.chain(asked).chain(end));
         changed
-            .map(|()| tampering::committed())
+            .map(|()| generation::committed())
             .map_err(|BatchError { message, source }| {
                 let at = message.as_ref().and_then(describe);
                 Error::Kernel {

@@ -1,0 +1,117 @@
+//! What the proxy costs others in kernel memory while it waits for changes.
+//!
+//! As soon as one process on the machine listens to `NFNLGRP_NFTABLES` the kernel builds a message of 8 KiB for each object of every
+//! nftables transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
+
+use super::bed::Bed;
+use super::case::{Kind, for_every_backend};
+use super::cluster::Service;
+use super::driver::{Driver, Runtime, object, uid, until};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+for_every_backend![a_large_set_of_somebody_else_costs_no_more_kernel_memory];
+
+const ELEMENTS: usize = 60_000;
+
+/// Others may listen on this machine, if only for a while: `nft monitor`, for example.
+const ATTEMPTS: usize = 5;
+
+fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let (client, stranger) = (bed.pod(7), bed.pod(9));
+    let object = object(&client);
+    runtime.ready_in(uid(&object), &client.netns);
+    let web = Service::new("web", 10).ready(&[2]);
+    let driver = Driver::start(&runtime, kind, &[&web], &[&object]);
+    until("ready", || driver.is_ready());
+    assert!(
+        client.state().contains("172.30.0.10"),
+        "{kind:?}: nothing is served"
+    );
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let elements: Vec<_> = (1..=ELEMENTS).map(|n| n.to_string()).collect();
+    let set = format!(
+        "table ip large\ndelete table ip large\nadd table ip large\nadd set ip large s {{ type mark ; }}\nadd element ip large s {{ {} }}\n",
+        elements.join(", ")
+    );
+    fs::write(file.path(), set).unwrap();
+    let load = format!("nft -f {}", file.path().display());
+    for attempt in 1..=ATTEMPTS {
+        let before = listeners();
+        let grown = grown_while(|| stranger.sh(&load));
+        let (own, others) = listeners()
+            .into_iter()
+            .chain(before)
+            .partition::<Vec<_>, _>(is_own);
+        println!("{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, others {others:?}");
+        assert!(
+            own.is_empty(),
+            "{kind:?}: this process listens to nftables: {grown} objects of 8 KiB"
+        );
+        if grown < ELEMENTS / 4 {
+            return;
+        }
+        assert!(
+            !others.is_empty() && attempt < ATTEMPTS,
+            "{kind:?}: {ELEMENTS} elements cost {grown} objects of 8 KiB"
+        );
+        std::thread::sleep(Duration::from_secs(20));
+    }
+}
+
+/// By how many objects the kernel's slabs of 8 KiB grew at the peak.
+fn grown_while<T>(work: impl FnOnce() -> T) -> usize {
+    let is_done = AtomicBool::new(false);
+    let before = objects_of_8k();
+    std::thread::scope(|scope| {
+        let peak = scope.spawn(|| {
+            let mut peak = before;
+            while !is_done.load(Ordering::Relaxed) {
+                peak = peak.max(objects_of_8k());
+                std::thread::sleep(Duration::from_millis(4));
+            }
+            peak
+        });
+        work();
+        is_done.store(true, Ordering::Relaxed);
+        peak.join().unwrap() - before
+    })
+}
+
+/// Of `kmalloc-8k` and its likes.
+fn objects_of_8k() -> usize {
+    let slabs = fs::read_to_string("/proc/slabinfo").unwrap();
+    let of = |line: &str| {
+        let mut columns = line.split_whitespace();
+        let name = columns.next()?;
+        let is_one = name.starts_with("kmalloc") && name.ends_with("-8k");
+        is_one.then(|| columns.next()?.parse::<usize>().ok())?
+    };
+    slabs.lines().filter_map(of).sum()
+}
+
+/// Inodes of sockets that listen to `NFNLGRP_NFTABLES`.
+fn listeners() -> Vec<String> {
+    const NETLINK_NETFILTER: &str = "12";
+    const MASK: u32 = 1 << (7 - 1);
+    let sockets = fs::read_to_string("/proc/net/netlink").unwrap();
+    let listens = |line: &str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let groups = u32::from_str_radix(columns.get(3)?, 16).ok()?;
+        (columns[1] == NETLINK_NETFILTER && groups & MASK != 0)
+            .then(|| columns.last().map(ToString::to_string))?
+    };
+    sockets.lines().filter_map(listens).collect()
+}
+
+fn is_own(inode: &String) -> bool {
+    let link = PathBuf::from(format!("socket:[{inode}]"));
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    descriptors
+        .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok())
+        .any(|target| target == link)
+}
