@@ -17,8 +17,8 @@ pub use workers::{FILLERS, WORKERS};
 
 use crate::backend::Backend;
 use crate::condition::{Reporter, Verdict};
-use crate::events::Notices;
-use crate::index::Index;
+use crate::events::{self, Notices};
+use crate::index::{Index, default_legacy_namespaces};
 use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
 use crate::state::{Condition, Questions, ServiceNotServed, State};
@@ -65,6 +65,8 @@ pub struct Context {
     pub telling: Telling,
     /// What the command line says about node and cluster.
     pub settings: Settings,
+    /// Where the archived multus-proxy is believed to run.
+    pub legacy_namespaces: BTreeSet<String>,
     /// Where somebody may have written already.
     entered: Sandboxes,
     /// Pods, by UID, in whose namespaces the work does not end.
@@ -88,6 +90,7 @@ impl Context {
             backend,
             telling,
             settings,
+            legacy_namespaces: default_legacy_namespaces(),
             entered: Sandboxes::new(earlier),
             hangs,
             hung: Some(hung),
@@ -105,12 +108,14 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut sync = Sync {
-        index: Index::new(context.settings.clone()),
+        index: Index::new(context.settings.clone())
+            .with_legacy_namespaces(context.legacy_namespaces.clone()),
         surroundings: Surroundings::new(context.settings.clone()),
         lists: Lists(BTreeSet::from(Kind::ALL)),
         acted: false,
         pods: Pods::new(context),
         said: BTreeSet::new(),
+        impostors: BTreeSet::new(),
     };
     let listener = Listener::open()
         .inspect_err(|error| {
@@ -162,6 +167,8 @@ struct Sync {
     pods: Pods,
     /// What was said about Services last.
     said: BTreeSet<String>,
+    /// Pods, by UID, that were reported for looking like the archived multus-proxy.
+    impostors: BTreeSet<String>,
 }
 
 /// Which first lists have not come yet. Acting on a part of them would remove what only seems to be gone.
@@ -214,6 +221,7 @@ impl Sync {
     /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and
     /// again, what the other did.
     fn act(&mut self) {
+        self.report_impostors();
         if self.index.original_proxy().is_some() {
             self.pods.hold();
             return;
@@ -232,6 +240,19 @@ impl Sync {
             self.pods.start(uid, &self.index);
         }
         self.say_what_is_not_served();
+    }
+
+    /// Once each. What the queue of Events has no room for is tried again with the next change.
+    fn report_impostors(&mut self) {
+        let now = self.index.impostors();
+        let notices = &self.pods.context().telling.notices;
+        let new = now.iter().filter(|(uid, _)| !self.impostors.contains(*uid));
+        let told = new.filter(|(uid, name)| notices.send_to(name, uid, events::impostor(name)));
+        let told: Vec<_> = told.map(|(uid, _)| uid.clone()).collect();
+        let before = self.impostors.len();
+        self.impostors.retain(|uid| now.contains_key(uid));
+        self.pods.changed |= !told.is_empty() || before != self.impostors.len();
+        self.impostors.extend(told);
     }
 
     fn is_ready(&self) -> bool {

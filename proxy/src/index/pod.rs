@@ -28,12 +28,14 @@ pub enum NodePod {
         /// Its UID.
         uid: String,
     },
-    /// It runs the proxy of the archived Go project, which writes into the same namespaces for the same Services.
+    /// It looks like the proxy of the archived Go project, which writes into the same namespaces for the same Services.
     OriginalProxy {
         /// Its UID.
         uid: String,
         /// Its name.
         name: ObjectName,
+        /// Whether a DaemonSet controls it, as its manifest has it.
+        of_a_daemon_set: bool,
     },
 }
 
@@ -44,6 +46,7 @@ impl NodePod {
             return Some(Self::OriginalProxy {
                 uid: pod.metadata.uid.clone()?,
                 name: name_of(pod),
+                of_a_daemon_set: is_of_a_daemon_set(pod),
             });
         }
         LocalPod::parse(pod).map(Self::Attached)
@@ -58,8 +61,8 @@ impl NodePod {
     }
 }
 
-/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs: labels alone anybody may use, and a proxy that
-/// stops for them could be stopped by any tenant.
+/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs. Whoever may create a pod with hostNetwork can write
+/// both: the [index](super::Index) believes it only of a namespace that tenants cannot write into.
 fn is_original_proxy(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network == Some(true)) else {
         return false;
@@ -73,6 +76,13 @@ fn is_original_proxy(pod: &Pod) -> bool {
         .into_iter()
         .any(|(key, value)| matches!(key.as_str(), "app" | "name") && value == "multus-proxy");
     runs_it && labelled
+}
+
+fn is_of_a_daemon_set(pod: &Pod) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    owners
+        .filter(|owner| owner.controller == Some(true))
+        .any(|owner| owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/"))
 }
 
 fn name_of(pod: &Pod) -> ObjectName {

@@ -171,7 +171,7 @@ proptest! {
         }
         let client = index.pod("client").unwrap();
         let (services, slices): (Vec<_>, Vec<_>) = (services.into_values().collect(), slices.into_values().collect());
-        let scratch = rules::plan(&Settings::default(), &services, &slices, client.attachments.as_ref().unwrap());
+        let scratch = rules::plan(&Settings::default(), &services, &slices, &client.name.namespace, client.attachments.as_ref().unwrap());
         prop_assert_eq!(index.plan(client).0, scratch.rules);
     }
 

@@ -65,7 +65,7 @@ fn net1() -> Vec<NetworkStatus> {
 
 /// Under the settings of a cluster nobody configured.
 fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkStatus]) -> Plan {
-    crate::plan(&Settings::default(), services, slices, attachments)
+    crate::plan(&Settings::default(), services, slices, "web", attachments)
 }
 
 fn packet(destination: &str, protocol: Protocol, number: u16) -> Packet {
@@ -104,7 +104,7 @@ fn a_node_without_affinity_serves_the_rest_and_says_so() {
             lacks_affinity,
             ..Settings::default()
         };
-        let plan = crate::plan(&settings, std::slice::from_ref(&sticky), &slices, &net1());
+        let plan = crate::plan(&settings, std::slice::from_ref(&sticky), &slices, "web", &net1());
         let (vip, port) = (
             "172.30.0.10".parse().unwrap(),
             packet("::", Protocol::Tcp, 80).port.unwrap(),
