@@ -84,7 +84,24 @@ pub fn notice(
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
     notes.extend(no_way(&applied.unreachable));
-    said("ServiceRulesIncomplete", &notes)
+    let is_complete = notes.is_empty();
+    notes.extend(rebuilt(&applied.unread));
+    let reason = if is_complete {
+        "ServiceRulesRebuilt"
+    } else {
+        "ServiceRulesIncomplete"
+    };
+    said(reason, &notes)
+}
+
+/// That the table or the chains of our rules held what is not ours.
+fn rebuilt(unread: &BTreeSet<String>) -> Option<String> {
+    let what = unread.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    (!what.is_empty()).then(|| {
+        format!(
+            "what holds this proxy's rules in the pod had been changed; it was not read but replaced: {what}"
+        )
+    })
 }
 
 /// The first few endpoints without a way, and how many there are.

@@ -155,7 +155,11 @@ impl Index {
                 of_a_daemon_set,
             } => {
                 let is_believed = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
-                let like_it = if is_believed { &mut self.originals } else { &mut self.impostors };
+                let like_it = if is_believed {
+                    &mut self.originals
+                } else {
+                    &mut self.impostors
+                };
                 like_it.insert(uid, name);
                 return;
             }
@@ -226,7 +230,11 @@ impl Index {
             return Default::default();
         };
         // What the node is attached to its administrator says, and nobody else.
-        let tenancy = if pod.is_host { &Tenancy::Open } else { &self.settings.tenancy };
+        let tenancy = if pod.is_host {
+            &Tenancy::Open
+        } else {
+            &self.settings.tenancy
+        };
         let (rules, mut shortcomings) = pod_rules(tenancy, &pod.name.namespace, attachments, &self.rules);
         shortcomings.extend(pod.bypassed(&rules));
         (rules, shortcomings)

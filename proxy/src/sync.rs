@@ -19,6 +19,7 @@ use crate::backend::Backend;
 use crate::condition::{Reporter, Verdict};
 use crate::events::{self, Notices};
 use crate::index::{Index, default_legacy_namespaces};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
 use crate::state::{Condition, Questions, ServiceNotServed, State};
@@ -73,6 +74,7 @@ pub struct Context {
     hangs: mpsc::UnboundedSender<String>,
     hung: Option<mpsc::UnboundedReceiver<String>>,
     workers: Workers,
+    memory: Memory,
 }
 
 impl Context {
@@ -95,6 +97,7 @@ impl Context {
             hangs,
             hung: Some(hung),
             workers: Workers::default(),
+            memory: Memory::default(),
         }
     }
 }
@@ -108,8 +111,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut sync = Sync {
-        index: Index::new(context.settings.clone())
-            .with_legacy_namespaces(context.legacy_namespaces.clone()),
+        index: Index::new(context.settings.clone()).with_legacy_namespaces(context.legacy_namespaces.clone()),
         surroundings: Surroundings::new(context.settings.clone()),
         lists: Lists(BTreeSet::from(Kind::ALL)),
         acted: false,
@@ -242,17 +244,18 @@ impl Sync {
         self.say_what_is_not_served();
     }
 
-    /// Once each. What the queue of Events has no room for is tried again with the next change.
+    /// Once each: the condition says it as long as they are there, even if the queue of Events has no room.
     fn report_impostors(&mut self) {
         let now = self.index.impostors();
+        if now.keys().eq(&self.impostors) {
+            return;
+        }
         let notices = &self.pods.context().telling.notices;
-        let new = now.iter().filter(|(uid, _)| !self.impostors.contains(*uid));
-        let told = new.filter(|(uid, name)| notices.send_to(name, uid, events::impostor(name)));
-        let told: Vec<_> = told.map(|(uid, _)| uid.clone()).collect();
-        let before = self.impostors.len();
-        self.impostors.retain(|uid| now.contains_key(uid));
-        self.pods.changed |= !told.is_empty() || before != self.impostors.len();
-        self.impostors.extend(told);
+        for (uid, name) in now.iter().filter(|(uid, _)| !self.impostors.contains(*uid)) {
+            notices.send_to(name, uid, events::impostor(name));
+        }
+        self.impostors = now.keys().cloned().collect();
+        self.pods.changed = true;
     }
 
     fn is_ready(&self) -> bool {

@@ -48,6 +48,8 @@ mod invalid;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/memory.rs"]
+mod memory;
 #[path = "netns/mending.rs"]
 mod mending;
 #[path = "netns/neighbours.rs"]

@@ -275,6 +275,23 @@ mod tests {
     }
 
     #[rstest]
+    #[case::a_daemon_sets(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), true)]
+    #[case::nobodys(json!([]), false)]
+    #[case::a_replica_sets(json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "d", "uid": "u", "controller": true}]), false)]
+    #[case::not_controlled_by_it(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u"}]), false)]
+    #[case::of_another_group(json!([{"apiVersion": "example.org/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), false)]
+    fn the_daemon_set_of_the_original_proxy_controls_it(#[case] owners: Value, #[case] want: bool) {
+        let spec = json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["multus-proxy"]}]});
+        let mut pod = pod("[]", &spec, &json!({}));
+        pod.metadata.labels = Some([("app".to_owned(), "multus-proxy".to_owned())].into());
+        pod.metadata.owner_references = serde_json::from_value(owners).unwrap();
+        let Some(NodePod::OriginalProxy { of_a_daemon_set, .. }) = NodePod::parse(&pod) else {
+            panic!("it looks like it");
+        };
+        assert_eq!(of_a_daemon_set, want);
+    }
+
+    #[rstest]
     #[case::host_network(json!({"containers": [], "hostNetwork": true}), json!({}))]
     #[case::succeeded(json!({"containers": []}), json!({"phase": "Succeeded"}))]
     #[case::failed(json!({"containers": []}), json!({"phase": "Failed"}))]
