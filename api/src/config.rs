@@ -79,7 +79,7 @@ pub struct MultusServiceConfigSpec {
     #[schemars(schema_with = "schema::pull_secrets")]
     pub image_pull_secrets: Vec<PullSecret>,
 
-    /// Namespaces whose networks Services of every namespace may name, as Multus' own globalNamespaces. At most 64. Without meaning
+    /// Namespaces whose networks Services and pods of every namespace may use, as Multus' own globalNamespaces. At most 64. Without meaning
     /// when networkNamespaceIsolation is Disabled. When omitted the operator chooses, today the namespace default, on OpenShift also
     /// openshift-multus, openshift-sriov-network-operator and openshift-cnv.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,14 +143,14 @@ pub enum ImagePullPolicy {
     Never,
 }
 
-/// Whether a Service may only name networks of its own namespace and of globalNamespaces (Enabled), or any network (Disabled), as
-/// the Go original did. When omitted the operator chooses, today Enabled; the choice may change.
+/// Whether a Service may only name, and a pod only be a client on, networks of its own namespace and of globalNamespaces (Enabled), or
+/// any network (Disabled), as the Go original did. When omitted the operator chooses, today Enabled; the choice may change.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkNamespaceIsolation {
-    /// A Service names networks of its own namespace and of the global namespaces.
+    /// Services and pods use networks of their own namespace and of the global namespaces.
     #[default]
     Enabled,
-    /// A Service names any network.
+    /// Services and pods use any network.
     Disabled,
 }
 

@@ -34,21 +34,25 @@ impl Addresses {
     /// Reads those of the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Netlink<RouteNetlinkMessage>) -> io::Result<Self> {
         let mut read = Self::default();
-        for message in netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-            if let RouteNetlinkMessage::NewLink(link) = message {
-                read.interfaces
-                    .extend(name(&link).map(|name| (name, link.header.index)));
-                read.parents
-                    .extend(parent(&link).map(|parent| (link.header.index, parent)));
-            }
+        let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let links = netlink.dump_some(&links, |message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some((link.header.index, name(&link), parent(&link))),
+            _ => None,
+        })?;
+        for (index, name, parent) in links {
+            read.interfaces.extend(name.map(|name| (name, index)));
+            read.parents.extend(parent.map(|parent| (index, parent)));
         }
-        for message in netlink.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
-            if let RouteNetlinkMessage::NewAddress(address) = message {
-                read.held
-                    .extend(usable(&address).map(|usable| (address.header.index, usable)));
-                read.on_link
-                    .extend(on_link(&address).map(|subnet| (address.header.index, subnet)));
+        let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let addresses = netlink.dump_some(&addresses, |message| match message {
+            RouteNetlinkMessage::NewAddress(address) => {
+                Some((address.header.index, usable(&address), on_link(&address)))
             }
+            _ => None,
+        })?;
+        for (index, usable, on_link) in addresses {
+            read.held.extend(usable.map(|usable| (index, usable)));
+            read.on_link.extend(on_link.map(|subnet| (index, subnet)));
         }
         Ok(read)
     }

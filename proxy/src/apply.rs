@@ -44,6 +44,8 @@ pub struct Applied {
     pub parents: BTreeMap<NetworkRef, u32>,
     /// Endpoints that the namespace has no way to by the interface of their network: they get no flows.
     pub unreachable: BTreeSet<Unreachable>,
+    /// What was found where our rules are and not read, because it is not ours or more than is wanted: it is gone.
+    pub unread: BTreeSet<String>,
     /// Why conntrack entries could not be deleted, or not all; flows may go on to removed endpoints.
     pub conntrack: Option<String>,
 }
@@ -83,7 +85,14 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         .collect();
     let with_sources = wanted.rules.without_sources(&absent);
     let is_unknown = matches!(held, Held::Unknown);
-    let read = is_unknown.then(|| backend.dump()).transpose()?;
+    let mut read = is_unknown.then(|| backend.dump()).transpose()?;
+    let mut routes = None;
+    if let Some(dump) = read.as_mut().filter(|dump| !dump.unread.is_empty()) {
+        // Whatever was refused there: no VIP that has a route of ours may leak while everything is written anew.
+        let held = Routes::read(&mut netlink)?;
+        dump.refused.extend(held.vips());
+        routes = Some(held);
+    }
     let look_at_routes = is_unknown || wanted.foreign_routes.is_none();
     let mut delta = difference(held, read.as_ref(), &with_sources);
     let unreachable =
@@ -95,7 +104,9 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     }
     let rules = delta.wanted();
     let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
-    let mut routes = changes_routes.then(|| Routes::read(&mut netlink)).transpose()?;
+    if changes_routes && routes.is_none() {
+        routes = Some(Routes::read(&mut netlink)?);
+    }
 
     let refuses = delta.is_rebuild() || !delta.refuse.is_empty();
     if refuses {
@@ -142,6 +153,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         absent,
         foreign_routes,
         unreachable,
+        unread: read.as_ref().map(|dump| dump.unread.clone()).unwrap_or_default(),
         conntrack,
     })
 }

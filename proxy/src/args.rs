@@ -6,6 +6,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
 use rules::{Node, Reserved, Settings, Tenancy};
+use std::collections::BTreeSet;
 
 /// Makes Services answer on secondary networks, for the pods of one node.
 ///
@@ -54,6 +55,16 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
     pub service_cidrs: Vec<IpNet>,
 
+    /// Namespaces, which tenants must not be able to write into, where a DaemonSet's pod that runs the archived multus-proxy stops this
+    /// proxy on its node; elsewhere such a pod is reported and ignored
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "kube-system",
+        value_name = "NAME,..."
+    )]
+    pub legacy_proxy_namespaces: Vec<String>,
+
     /// A network, as NAMESPACE/NAME, whose Services are served to the node and its host-network pods by this interface of the node; may be
     /// repeated
     #[arg(long = "host-network", value_name = "NETWORK=INTERFACE")]
@@ -69,6 +80,12 @@ pub struct Args {
 }
 
 impl Args {
+    /// Where the archived multus-proxy is believed to run.
+    pub fn legacy_namespaces(&self) -> BTreeSet<String> {
+        let names = self.legacy_proxy_namespaces.iter();
+        names.filter(|name| !name.is_empty()).cloned().collect()
+    }
+
     /// The Pod this runs in, if it does.
     pub fn own_pod(&self) -> Option<OwnPod> {
         Some(OwnPod {

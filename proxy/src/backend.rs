@@ -42,6 +42,15 @@ pub enum Error {
         /// What it printed, cut.
         stderr: String,
     },
+    /// The program lists too much.
+    #[error("cannot read what {program} lists")]
+    Lists {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The kernel said no.
     #[error("the kernel refused to {action}")]
     Kernel {
@@ -54,6 +63,15 @@ pub enum Error {
     /// Nothing works on this node.
     #[error("no backend works on this node: {0}")]
     None(String),
+}
+
+/// Bytes for each thing that a pod shall have, twice over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerItem {
+    /// When everything is read or written.
+    pub whole: usize,
+    /// When one of them changes.
+    pub change: usize,
 }
 
 /// The families that the calling thread's namespace has. Without IPv6 there are no IPv6 VIPs.
@@ -87,6 +105,15 @@ pub trait Backend: Send + Sync {
     /// Services. Where programs do it there is nothing to be gained by going one by one.
     fn fills_in_memory(&self) -> bool {
         true
+    }
+
+    /// What one address of a Service, one port and one endpoint may cost in memory.
+    fn memory_per_item(&self) -> PerItem {
+        // Measured are 300 to 500 bytes.
+        PerItem {
+            whole: 1 << 10,
+            change: 0,
+        }
     }
 
     /// Whether anything of this backend's is there; a cheap look, which starts no program when there is not.

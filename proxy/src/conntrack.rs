@@ -15,6 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 /// For each VIP port: the endpoints its flows may be translated to. See [`Delta::flows`](rules::Delta::flows).
 pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
 
+/// Entries that are held in memory at a time, and how often so many are looked for: the owner of a pod begins as many flows as he likes.
+const ROUND: usize = 4096;
+const ROUNDS: usize = 64;
+
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, and of all flows that reached one of the
 /// `new` VIPs themselves, whoever had its address before. Returns how many.
 pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<usize> {
@@ -26,17 +30,57 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
     for family in families {
-        let all = about(family, ConntrackMessage::Get(Vec::new()));
-        for original in netlink.dump_some(&all, |entry| stale(&entry, changed, new))? {
-            match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
-                Ok(()) => deleted += 1,
-                // It timed out meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
+        deleted += forget_all(&mut netlink, family, changed, new)?;
     }
     Ok(deleted)
+}
+
+fn forget_all(
+    netlink: &mut Socket,
+    family: Family,
+    changed: &Allowed,
+    new: &BTreeSet<IpAddr>,
+) -> io::Result<usize> {
+    let mut deleted = 0;
+    for _ in 0..ROUNDS {
+        let (found, of_round) = forget_some(netlink, family, changed, new)?;
+        deleted += of_round;
+        if found < ROUND {
+            return Ok(deleted);
+        }
+    }
+    Err(io::Error::other(
+        "there are more of them than can be deleted at once",
+    ))
+}
+
+/// One round: how many entries were found, and deleted.
+fn forget_some(
+    netlink: &mut Socket,
+    family: Family,
+    changed: &Allowed,
+    new: &BTreeSet<IpAddr>,
+) -> io::Result<(usize, usize)> {
+    let (mut found, mut deleted) = (0, 0);
+    let all = about(family, ConntrackMessage::Get(Vec::new()));
+    let stale = netlink.dump_some(&all, |entry| {
+        if found == ROUND {
+            return None;
+        }
+        let stale = stale(&entry, changed, new);
+        found += usize::from(stale.is_some());
+        stale
+    })?;
+    let found = stale.len();
+    for original in stale {
+        match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
+            Ok(()) => deleted += 1,
+            // It timed out meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((found, deleted))
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.

@@ -9,7 +9,7 @@ use api::names::PROXY;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use rules::{Shortcoming, Source, Unreachable};
+use rules::{ObjectName, Shortcoming, Source, Unreachable};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
@@ -84,7 +84,24 @@ pub fn notice(
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
     notes.extend(no_way(&applied.unreachable));
-    said("ServiceRulesIncomplete", &notes)
+    let is_complete = notes.is_empty();
+    notes.extend(rebuilt(&applied.unread));
+    let reason = if is_complete {
+        "ServiceRulesRebuilt"
+    } else {
+        "ServiceRulesIncomplete"
+    };
+    said(reason, &notes)
+}
+
+/// That the table or the chains of our rules held what is not ours.
+fn rebuilt(unread: &BTreeSet<String>) -> Option<String> {
+    let what = unread.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    (!what.is_empty()).then(|| {
+        format!(
+            "what holds this proxy's rules in the pod had been changed; it was not read but replaced: {what}"
+        )
+    })
 }
 
 /// The first few endpoints without a way, and how many there are.
@@ -112,6 +129,17 @@ pub fn hangs() -> Option<Notice> {
     said("ServiceRulesNotApplied", &[why.to_owned()])
 }
 
+/// What there is to tell about a pod that looks like the archived multus-proxy and is not believed to be one. Pure.
+pub fn impostor(name: &ObjectName) -> Notice {
+    Notice {
+        reason: "NotTheArchivedProxy",
+        note: format!(
+            "the pod looks like the archived multus-proxy but is not of a DaemonSet in one of spec.proxy.legacyProxyNamespaces: it is ignored and Services are served; if it really is that proxy, delete it or add namespace {:?} to that list",
+            name.namespace
+        ),
+    }
+}
+
 fn said(reason: &'static str, notes: &[String]) -> Option<Notice> {
     let note: String = notes.join("; ").chars().take(NOTE_LIMIT).collect();
     (!note.is_empty()).then_some(Notice { reason, note })
@@ -134,22 +162,28 @@ pub fn channel() -> (Notices, Writer) {
 impl Notices {
     /// Queues a notice for a pod; says whether there was room.
     pub fn send(&self, pod: &LocalPod, notice: Notice) -> bool {
-        warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
         if pod.is_host {
+            warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
             // Nothing to hang it on; the condition of the own Pod says it.
             return true;
         }
+        self.send_to(&pod.name, &pod.uid, notice)
+    }
+
+    /// The same for any pod.
+    pub fn send_to(&self, pod: &ObjectName, uid: &str, notice: Notice) -> bool {
+        warn!(%pod, reason = notice.reason, "{}", notice.note);
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
-            name: Some(pod.name.name.clone()),
-            namespace: Some(pod.name.namespace.clone()),
-            uid: Some(pod.uid.clone()),
+            name: Some(pod.name.clone()),
+            namespace: Some(pod.namespace.clone()),
+            uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
         let is_queued = self.0.try_send((reference, notice)).is_ok();
         if !is_queued {
-            debug!(pod = %pod.name, "Put off an event: the API server does not keep up");
+            debug!(%pod, "Put off an event: the API server does not keep up");
         }
         is_queued
     }

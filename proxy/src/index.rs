@@ -14,7 +14,7 @@ use api::NetworkRef;
 use network::Network;
 use rules::{
     NetworkRules, NotServed, ObjectName, PodRules, RefusedAddress, ServedService, Settings, Shortcoming,
-    Slice, Unserved, pod_rules, service_plan,
+    Slice, Tenancy, Unserved, pod_rules, service_plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,8 +29,12 @@ pub struct Index {
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
     /// By UID.
     pods: BTreeMap<String, LocalPod>,
+    /// Namespaces in which a proxy of the archived Go project is believed to be one.
+    legacy_namespaces: BTreeSet<String>,
     /// Proxies of the archived Go project on this node, by UID.
     originals: BTreeMap<String, ObjectName>,
+    /// Pods that only look like one, by UID.
+    impostors: BTreeMap<String, ObjectName>,
     networks: BTreeMap<NetworkRef, Network>,
     /// The rules of those networks that have a VIP.
     rules: BTreeMap<NetworkRef, Arc<NetworkRules>>,
@@ -44,8 +48,16 @@ impl Index {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            legacy_namespaces: default_legacy_namespaces(),
             ..Self::default()
         }
+    }
+
+    /// Proxies of the archived Go project are believed to be such in these namespaces only.
+    #[must_use]
+    pub fn with_legacy_namespaces(mut self, namespaces: BTreeSet<String>) -> Self {
+        self.legacy_namespaces = namespaces;
+        self
     }
 
     /// What is known about node and cluster.
@@ -137,8 +149,18 @@ impl Index {
     pub fn apply_pod(&mut self, pod: NodePod) {
         let pod = match pod {
             NodePod::Attached(pod) => pod,
-            NodePod::OriginalProxy { uid, name } => {
-                self.originals.insert(uid, name);
+            NodePod::OriginalProxy {
+                uid,
+                name,
+                of_a_daemon_set,
+            } => {
+                let is_believed = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
+                let like_it = if is_believed {
+                    &mut self.originals
+                } else {
+                    &mut self.impostors
+                };
+                like_it.insert(uid, name);
                 return;
             }
             NodePod::Unreadable { .. } => return,
@@ -152,6 +174,7 @@ impl Index {
     /// A pod is gone.
     pub fn delete_pod(&mut self, uid: &str) {
         self.originals.remove(uid);
+        self.impostors.remove(uid);
         if self.pods.remove(uid).is_some() {
             self.stale_pods.insert(uid.to_owned());
         }
@@ -164,6 +187,7 @@ impl Index {
             .pods
             .keys()
             .chain(self.originals.keys())
+            .chain(self.impostors.keys())
             .filter(|uid| !listed.contains(*uid) && *uid != HOST_UID)
             .cloned()
             .collect();
@@ -190,12 +214,28 @@ impl Index {
         self.originals.values().next()
     }
 
+    /// Pods of this node, by UID, that look like the proxy of the archived Go project and are not believed to be one.
+    pub fn impostors(&self) -> &BTreeMap<String, ObjectName> {
+        &self.impostors
+    }
+
+    /// Where a proxy of the archived Go project is believed to be one.
+    pub fn legacy_namespaces(&self) -> &BTreeSet<String> {
+        &self.legacy_namespaces
+    }
+
     /// What the namespace of a pod must hold, and what the pod lacks.
     pub fn plan(&self, pod: &LocalPod) -> (PodRules, BTreeSet<Shortcoming>) {
         let Ok(attachments) = &pod.attachments else {
             return Default::default();
         };
-        let (rules, mut shortcomings) = pod_rules(attachments, &self.rules);
+        // What the node is attached to its administrator says, and nobody else.
+        let tenancy = if pod.is_host {
+            &Tenancy::Open
+        } else {
+            &self.settings.tenancy
+        };
+        let (rules, mut shortcomings) = pod_rules(tenancy, &pod.name.namespace, attachments, &self.rules);
         shortcomings.extend(pod.bypassed(&rules));
         (rules, shortcomings)
     }
@@ -294,6 +334,11 @@ impl Index {
             self.networks.remove(network);
         }
     }
+}
+
+/// Where the archived Go project's manifest puts its proxy.
+pub fn default_legacy_namespaces() -> BTreeSet<String> {
+    BTreeSet::from(["kube-system".to_owned()])
 }
 
 #[cfg(test)]

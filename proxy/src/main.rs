@@ -43,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
                 runtime,
                 backend: args.backend,
                 host_networks: args.host_networks.clone(),
+                legacy_namespaces: args.legacy_namespaces(),
             };
             let work = |process| serve(process, how, metrics, questions);
             let run = process::run_with_routes(IDENTITY, &args.process, registry, routes, work);

@@ -3,6 +3,7 @@
 //! Writes: whatever the caller asks of the kernel. A socket belongs to the network namespace it was opened in and keeps that
 //! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
 
+use crate::memory::{Taken, WEIGHT};
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
@@ -29,8 +30,8 @@ const DATAGRAM: usize = 32 * 1024;
 /// Types of messages below are netlink's own (`NLMSG_MIN_TYPE`).
 const FIRST_OF_FAMILIES: u16 = 0x10;
 
-/// Longest list that is held in memory, in bytes of messages: hundreds of thousands of rules or routes, more than any that we wrote.
-const DUMP_LIMIT: usize = 32 << 20;
+/// What the place of a value in a list costs beside the value itself, twice over, for lists grow by doubling.
+const PLACE: usize = 64;
 
 /// A socket for messages of one netlink family.
 pub(crate) struct Netlink<M> {
@@ -91,20 +92,27 @@ where
         !self.is_spoilt
     }
 
-    /// Everything the kernel has of what `request` asks for.
-    pub(crate) fn dump(&mut self, request: &M) -> io::Result<Vec<M>> {
-        self.dump_some(request, Some)
-    }
-
-    /// What `keep` makes of it. A pod's owner can make a list as long as he likes: the rest is dropped while it is read.
+    /// What `keep` makes of what the kernel has: small values. A pod's owner can make a list as long as he likes: the rest is dropped
+    /// while it is read, and what is kept counts against the attempt's [memory](crate::memory).
     pub(crate) fn dump_some<T>(
         &mut self,
         request: &M,
         mut keep: impl FnMut(M) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.dump_unread(request, |message| match read::<M>(message)?.payload {
-            NetlinkPayload::InnerMessage(inner) => Ok(keep(inner)),
-            _ => Ok(None),
+        let keep = |message: &[u8]| -> io::Result<Option<T>> {
+            Ok(inner(read::<M>(message)?.payload).and_then(&mut keep))
+        };
+        self.dump_weighed(request, keep, |_| 2 * (size_of::<T>() + PLACE))
+    }
+
+    /// The same where messages are kept as a whole.
+    pub(crate) fn dump_whole<T>(
+        &mut self,
+        request: &M,
+        mut keep: impl FnMut(M) -> io::Result<Option<T>>,
+    ) -> io::Result<Vec<T>> {
+        self.dump_unread(request, |message| {
+            inner(read::<M>(message)?.payload).map_or(Ok(None), &mut keep)
         })
     }
 
@@ -112,11 +120,33 @@ where
     pub(crate) fn dump_unread<T>(
         &mut self,
         request: &M,
+        keep: impl FnMut(&[u8]) -> io::Result<Option<T>>,
+    ) -> io::Result<Vec<T>> {
+        self.dump_weighed(request, keep, |message| WEIGHT * message.len())
+    }
+
+    fn dump_weighed<T>(
+        &mut self,
+        request: &M,
         mut keep: impl FnMut(&[u8]) -> io::Result<Option<T>>,
+        weight: impl Fn(&[u8]) -> usize,
     ) -> io::Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(complete) = self.dump_once(request, &mut keep)? {
-                return Ok(complete);
+            let mut taken = Taken::default();
+            let mut keep = |message: &[u8]| -> io::Result<Option<T>> {
+                let kept = keep(message)?;
+                if kept.is_some() {
+                    taken.add(weight(message))?;
+                }
+                Ok(kept)
+            };
+            match self.dump_once(request, &mut keep) {
+                Ok(Some(complete)) => return Ok(complete),
+                Ok(None) => taken.give_back(),
+                Err(error) => {
+                    taken.give_back();
+                    return Err(error);
+                }
             }
         }
         Err(io::Error::new(
@@ -219,7 +249,7 @@ where
         keep: &mut impl FnMut(&[u8]) -> io::Result<Option<T>>,
     ) -> io::Result<Option<Vec<T>>> {
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let (mut found, mut held, mut interrupted) = (Vec::new(), 0, false);
+        let (mut found, mut interrupted) = (Vec::new(), false);
         loop {
             let datagram = self.receive_datagram()?;
             for message in parts(&datagram) {
@@ -229,14 +259,7 @@ where
                 }
                 interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
                 if header.message_type() >= FIRST_OF_FAMILIES {
-                    if let Some(kept) = self.sound(keep(message))? {
-                        held += message.len();
-                        found.push(kept);
-                    }
-                    if held > DUMP_LIMIT {
-                        self.is_spoilt = true;
-                        return Err(too_long());
-                    }
+                    found.extend(self.sound(keep(message))?);
                     continue;
                 }
                 match self.sound(read::<M>(message))?.payload {
@@ -312,13 +335,6 @@ fn inner<M>(payload: NetlinkPayload<M>) -> Option<M> {
         NetlinkPayload::InnerMessage(inner) => Some(inner),
         _ => None,
     }
-}
-
-fn too_long() -> io::Error {
-    io::Error::other(format!(
-        "the network namespace lists more than {} MiB: too much to be read",
-        DUMP_LIMIT >> 20
-    ))
 }
 
 /// Appends a message, aligned to 4 bytes.

@@ -74,6 +74,11 @@ impl Routes {
         Ok(Self { held, originals })
     }
 
+    /// The VIPs to which there is one.
+    pub(crate) fn vips(&self) -> impl Iterator<Item = IpAddr> {
+        self.held.keys().copied()
+    }
+
     /// Adds what is missing and mends what differs. Returns the VIPs to which somebody else has a route already.
     pub(crate) fn add(
         &mut self,

@@ -18,6 +18,7 @@ use api::rules_applied::Reason;
 use futures::stream;
 use process::{Health, Process};
 use rules::Settings;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,8 @@ pub struct Serving<'a> {
     pub backend: BackendChoice,
     /// Networks served to the node itself.
     pub host_networks: Vec<HostNetwork>,
+    /// Where the archived multus-proxy is believed to run.
+    pub legacy_namespaces: BTreeSet<String>,
 }
 
 /// Serves the pods of a node until asked to stop.
@@ -108,7 +111,8 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         lacks_affinity: !backend.keeps_affinity(),
         ..how.settings.clone()
     };
-    let context = Context::new(Arc::new(sandboxes), backend, earlier, telling, settings);
+    let mut context = Context::new(Arc::new(sandboxes), backend, earlier, telling, settings);
+    context.legacy_namespaces.clone_from(&how.legacy_namespaces);
     sync::run(context, updates, questions, health, shutdown).await;
 }
 

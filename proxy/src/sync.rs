@@ -19,8 +19,9 @@ pub use workers::{FILLERS, WORKERS};
 
 use crate::backend::Backend;
 use crate::condition::{Reporter, Verdict};
-use crate::events::Notices;
-use crate::index::Index;
+use crate::events::{self, Notices};
+use crate::index::{Index, default_legacy_namespaces};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::sandbox::SandboxSource;
 use crate::state::{Condition, Questions, ServiceNotServed, State};
@@ -67,6 +68,8 @@ pub struct Context {
     pub telling: Telling,
     /// What the command line says about node and cluster.
     pub settings: Settings,
+    /// Where the archived multus-proxy is believed to run.
+    pub legacy_namespaces: BTreeSet<String>,
     /// Where somebody may have written already.
     entered: Sandboxes,
     /// Pods, by UID, in whose namespaces the work does not end.
@@ -75,6 +78,7 @@ pub struct Context {
     workers: Workers,
     /// Names namespaces to the listener, if there is one.
     names: Option<Names>,
+    memory: Memory,
 }
 
 impl Context {
@@ -92,11 +96,13 @@ impl Context {
             backend,
             telling,
             settings,
+            legacy_namespaces: default_legacy_namespaces(),
             entered: Sandboxes::new(earlier),
             hangs,
             hung: Some(hung),
             workers: Workers::default(),
             names: None,
+            memory: Memory::default(),
         }
     }
 }
@@ -115,12 +121,13 @@ pub async fn run(
     let (mut listener, names) = opened.ok().unzip();
     context.names = names;
     let mut sync = Sync {
-        index: Index::new(context.settings.clone()),
+        index: Index::new(context.settings.clone()).with_legacy_namespaces(context.legacy_namespaces.clone()),
         surroundings: Surroundings::new(context.settings.clone()),
         lists: Lists(BTreeSet::from(Kind::ALL)),
         acted: false,
         pods: Pods::new(context),
         said: BTreeSet::new(),
+        impostors: BTreeSet::new(),
     };
     if listener.is_some() {
         sync.pods.listens();
@@ -167,6 +174,8 @@ struct Sync {
     pods: Pods,
     /// What was said about Services last.
     said: BTreeSet<String>,
+    /// Pods, by UID, that were reported for looking like the archived multus-proxy.
+    impostors: BTreeSet<String>,
 }
 
 /// Which first lists have not come yet. Acting on a part of them would remove what only seems to be gone.
@@ -219,6 +228,7 @@ impl Sync {
     /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and
     /// again, what the other did.
     fn act(&mut self) {
+        self.report_impostors();
         if self.index.original_proxy().is_some() {
             self.pods.hold();
             return;
@@ -237,6 +247,20 @@ impl Sync {
             self.pods.start(uid, &self.index);
         }
         self.say_what_is_not_served();
+    }
+
+    /// Once each: the condition says it as long as they are there, even if the queue of Events has no room.
+    fn report_impostors(&mut self) {
+        let now = self.index.impostors();
+        if now.keys().eq(&self.impostors) {
+            return;
+        }
+        let notices = &self.pods.context().telling.notices;
+        for (uid, name) in now.iter().filter(|(uid, _)| !self.impostors.contains(*uid)) {
+            notices.send_to(name, uid, events::impostor(name));
+        }
+        self.impostors = now.keys().cloned().collect();
+        self.pods.changed = true;
     }
 
     fn is_ready(&self) -> bool {

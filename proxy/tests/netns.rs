@@ -50,6 +50,8 @@ mod kernel_memory;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/memory.rs"]
+mod memory;
 #[path = "netns/mending.rs"]
 mod mending;
 #[path = "netns/neighbours.rs"]

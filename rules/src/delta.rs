@@ -96,7 +96,7 @@ impl<'a> Delta<'a> {
     /// Whether what is there is damaged: everything of ours is replaced by what is wanted, in one transaction, so that nobody sees it
     /// missing.
     pub fn is_rebuild(&self) -> bool {
-        matches!(self.held, Held::Dump(dump) if !dump.damage.is_empty())
+        matches!(self.held, Held::Dump(dump) if !(dump.damage.is_empty() && dump.unread.is_empty()))
     }
 
     /// Whether the backend's own hooks for `family` are there.

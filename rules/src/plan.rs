@@ -6,7 +6,7 @@
 use crate::endpoints::{Choice, Chosen, Wanted};
 use crate::{
     AttachedNetwork, Family, NetworkRules, NotServed, ObjectName, PodRules, Port, PortRules, RefusedAddress,
-    Reserved, ServedService, Settings, Slice, Source, VipRules,
+    Reserved, ServedService, Settings, Slice, Source, Tenancy, VipRules,
 };
 use api::NetworkRef;
 use api::network_status::{self, NetworkStatus};
@@ -77,6 +77,14 @@ pub enum Shortcoming {
         /// The family.
         family: Family,
     },
+    /// network-status names a network that pods of this namespace may not use.
+    #[error(
+        "network-status names network \"{network}\" of another namespace, which is not one of spec.globalNamespaces: its ClusterIPs are not served to this pod (spec.networkNamespaceIsolation); attach the pod to a network of its own namespace or of a global one"
+    )]
+    ForeignNetwork {
+        /// The network.
+        network: NetworkRef,
+    },
     /// Packets do not pass the pod's network namespace, where the rules are.
     #[error(
         "{by} uses interface {interface:?} on network \"{network}\" past the pod's network namespace: its flows to ClusterIPs are not served"
@@ -105,11 +113,12 @@ pub enum Shortcoming {
     },
 }
 
-/// The whole of it for one pod, from the objects themselves.
+/// The whole of it for one pod of `namespace`, from the objects themselves.
 pub fn plan(
     settings: &Settings,
     services: &[Service],
     slices: &[EndpointSlice],
+    namespace: &str,
     attachments: &[NetworkStatus],
 ) -> Plan {
     let mut unserved = Vec::new();
@@ -142,7 +151,7 @@ pub fn plan(
         unserved.extend(not_served);
     }
     unserved.sort_by_key(ToString::to_string);
-    let (rules, shortcomings) = pod_rules(attachments, &networks);
+    let (rules, shortcomings) = pod_rules(&settings.tenancy, namespace, attachments, &networks);
     Plan {
         rules,
         unserved,
@@ -277,8 +286,13 @@ fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = Refu
     slices.iter().flat_map(of_slice)
 }
 
-/// The rules of a pod with these attachments, given the rules of all networks.
+/// The rules of a pod of `namespace` with these attachments, given the rules of all networks.
+///
+/// Whoever may patch the pod can write any network into its network-status. With isolation a foreign one gets no rules, as Multus with
+/// `namespaceIsolation` makes no such attachment: rules tell who the endpoints of the network's Services are.
 pub fn pod_rules(
+    tenancy: &Tenancy,
+    namespace: &str,
     attachments: &[NetworkStatus],
     networks: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
 ) -> (PodRules, BTreeSet<Shortcoming>) {
@@ -286,6 +300,11 @@ pub fn pod_rules(
     for (network, shared) in networks.iter().filter(|(_, shared)| !shared.is_empty()) {
         let interfaces: Vec<&NetworkStatus> = network_status::on(attachments, network).collect();
         if interfaces.is_empty() {
+            continue;
+        }
+        if !tenancy.allows(namespace, network) {
+            let network = network.clone();
+            shortcomings.insert(Shortcoming::ForeignNetwork { network });
             continue;
         }
         let mut source = |family| source(network, shared, &interfaces, family, &mut shortcomings);

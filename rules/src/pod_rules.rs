@@ -267,6 +267,26 @@ impl PodRules {
         networks.map(|network| network.rules.vips.len()).sum()
     }
 
+    /// How many things a backend writes of it: VIPs, their ports, and the endpoints of these.
+    pub fn item_count(&self) -> usize {
+        let vips = self.networks.values().flat_map(|network| &network.rules.vips);
+        let of_port = |port: &PortRules| 1 + port.endpoints.len();
+        let of_vip = |vip: &VipRules| 1 + vip.ports.values().map(|port| of_port(port)).sum::<usize>();
+        vips.map(|(_, vip)| of_vip(vip)).sum()
+    }
+
+    /// How many numbers of endpoints, and affinities, ports have: backends may write something for each.
+    pub fn class_count(&self) -> usize {
+        let vips = self.networks.values().flat_map(|network| &network.rules.vips);
+        let ports = vips.flat_map(|(_, vip)| vip.ports.values());
+        let (mut counts, mut affinities) = (BTreeSet::new(), BTreeSet::new());
+        for port in ports {
+            counts.insert(port.endpoints.len());
+            affinities.extend(port.affinity);
+        }
+        counts.len() + affinities.len()
+    }
+
     /// Every VIP of `family`, with its rules and where its flows leave; `None` there means all of it is refused.
     ///
     /// A ClusterIP is unique in a cluster. Should two networks claim one all the same, the first network has it.

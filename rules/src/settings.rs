@@ -31,7 +31,7 @@ pub struct Node {
     pub zone: Option<String>,
 }
 
-/// Which networks a Service may name, as Multus' namespace isolation has it for pods.
+/// Which networks a Service may name, and clients may use, as Multus' namespace isolation has it for pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tenancy {
     /// Those of its own namespace and of these ones.
@@ -53,7 +53,7 @@ impl Default for Tenancy {
 }
 
 impl Tenancy {
-    /// Whether a Service of `namespace` may name `network`.
+    /// Whether a Service or a pod of `namespace` may name `network`.
     pub fn allows(&self, namespace: &str, network: &NetworkRef) -> bool {
         match self {
             Self::Open => true,

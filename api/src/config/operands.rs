@@ -82,7 +82,8 @@ pub struct ProxySpec {
     #[schemars(schema_with = "schema::name")]
     pub priority_class_name: Option<String>,
 
-    /// Compute resources of the proxy's container. When omitted the operator chooses requests and no limits.
+    /// Compute resources of the proxy's container. When omitted the operator chooses requests and a limit of memory. A request for memory
+    /// without a limit takes the operator's limit away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
@@ -102,6 +103,13 @@ pub struct ProxySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::host_networks")]
     pub host_networks: Option<Vec<HostNetwork>>,
+
+    /// Namespaces in which a DaemonSet may run the archived multus-proxy. While a pod of such a DaemonSet is on a node, this proxy writes
+    /// nothing there. A pod elsewhere that looks like it is reported and ignored. Name only namespaces that tenants cannot write into. At
+    /// most 64. When omitted the operator chooses, today kube-system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::namespaces")]
+    pub legacy_proxy_namespaces: Option<Vec<String>>,
 
     /// How a new version or setting reaches the nodes. When omitted the operator chooses, today RollingUpdate with a maxUnavailable
     /// of 10%.

@@ -4,7 +4,7 @@
 
 use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `--log-level` for a process whose own crates are `own`.
 pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
@@ -54,6 +54,12 @@ pub(super) fn host_networks(networks: &BTreeMap<String, String>) -> impl Iterato
     networks
         .iter()
         .map(|(network, interface)| format!("--host-network={network}={interface}"))
+}
+
+/// Where the archived multus-proxy is believed to run.
+pub(super) fn legacy_namespaces(namespaces: &BTreeSet<String>) -> String {
+    let names: Vec<_> = namespaces.iter().map(String::as_str).collect();
+    format!("--legacy-proxy-namespaces={}", names.join(","))
 }
 
 /// Where the container runtime listens.

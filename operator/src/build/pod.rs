@@ -45,6 +45,7 @@ fn pull_policy(policy: ImagePullPolicy) -> &'static str {
     }
 }
 
+/// Whoever sizes the memory decides about its limit, too: ours may be smaller than his request.
 fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
     let merge = |ours: &mut Option<BTreeMap<String, Quantity>>,
                  theirs: &Option<BTreeMap<String, Quantity>>| {
@@ -52,6 +53,17 @@ fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resou
             ours.get_or_insert_default().extend(theirs.clone());
         }
     };
+    let has_memory = |quantities: &Option<BTreeMap<String, Quantity>>| {
+        quantities
+            .as_ref()
+            .is_some_and(|quantities| quantities.contains_key("memory"))
+    };
+    if has_memory(requests)
+        && let Some(limits) = &mut ours.limits
+    {
+        limits.remove("memory");
+    }
+    ours.limits = ours.limits.take().filter(|limits| !limits.is_empty());
     merge(&mut ours.requests, requests);
     merge(&mut ours.limits, limits);
 }

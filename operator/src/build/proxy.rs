@@ -28,6 +28,12 @@ pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> 
     ];
     args.extend(arguments::networks(&config.networks));
     args.extend(arguments::host_networks(&config.host_networks));
+    args.extend(
+        config
+            .legacy_namespaces
+            .as_ref()
+            .map(arguments::legacy_namespaces),
+    );
     if let Some(socket) = &config.runtime {
         args.push(arguments::runtime(socket));
         mount(pod, socket);

@@ -133,6 +133,7 @@ fn the_configuration_reaches_the_arguments() {
         "proxy": {
             "backend": "IPTables", "containerRuntimeEndpoint": "unix:///var/run/k3s/k3s.sock",
             "hostNetworks": [{ "network": "web/macvlan2", "interface": "ens5" }, { "network": "web/macvlan1", "interface": "ens4.100" }],
+            "legacyProxyNamespaces": ["multus", "kube-system"],
         },
     }));
     let [controller, proxy] = &templates(&installed(&asked)).map(|template| args(template).join(" "));
@@ -142,8 +143,26 @@ fn the_configuration_reaches_the_arguments() {
     );
     assert_eq!(
         proxy,
-        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --network-namespace-isolation=false --global-namespaces=default,shared --host-network=web/macvlan1=ens4.100 --host-network=web/macvlan2=ens5 --container-runtime-endpoint=/run/k3s/k3s.sock"
+        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --network-namespace-isolation=false --global-namespaces=default,shared --host-network=web/macvlan1=ens4.100 --host-network=web/macvlan2=ens5 --legacy-proxy-namespaces=kube-system,multus --container-runtime-endpoint=/run/k3s/k3s.sock"
     );
+}
+
+#[test]
+fn a_request_for_memory_takes_the_limit_of_memory_away() {
+    let limits = |resources: Value| {
+        let asked = asked_for(&json!({ "proxy": { "resources": resources } }));
+        let [_, proxy] =
+            templates(&installed(&asked)).map(|template| pod(template).containers[0].resources.clone());
+        serde_json::to_value(proxy.unwrap().limits).unwrap()
+    };
+    assert_eq!(limits(json!({})), json!({ "memory": "1Gi" }));
+    assert_eq!(
+        limits(json!({ "requests": { "cpu": 1 } })),
+        json!({ "memory": "1Gi" })
+    );
+    assert_eq!(limits(json!({ "requests": { "memory": "2Gi" } })), Value::Null);
+    let both = json!({ "requests": { "memory": "2Gi" }, "limits": { "memory": "4Gi" } });
+    assert_eq!(limits(both), json!({ "memory": "4Gi" }));
 }
 
 /// Every setting at once, as snapshots of what it changes.
@@ -526,7 +545,7 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
 
 /// OpenShift's conventions for operands (openshift/enhancements, CONVENTIONS.md).
 #[test]
-fn workloads_request_without_limits_and_explain_their_end() {
+fn workloads_request_without_limits_of_cpu_and_explain_their_end() {
     for template in templates(&installed(&config())) {
         let pod = pod(template);
         assert!(
@@ -542,7 +561,9 @@ fn workloads_request_without_limits_and_explain_their_end() {
             resources.requests.as_ref().unwrap().keys().collect::<Vec<_>>(),
             ["cpu", "memory"]
         );
-        assert_eq!(resources.limits, None);
+        // An exception of ours: pods fill lists that the proxy reads.
+        let of_memory = resources.limits.iter().flat_map(|limits| limits.keys());
+        assert!(of_memory.eq((container.name == "proxy").then_some("memory").iter()));
         assert_eq!(
             container.termination_message_policy.as_deref(),
             Some("FallbackToLogsOnError")

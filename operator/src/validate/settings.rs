@@ -42,6 +42,8 @@ pub struct ValidatedConfig {
     pub runtime: Option<RuntimeSocket>,
     /// Networks that the proxy serves to nodes themselves, sorted.
     pub host_networks: BTreeMap<String, String>,
+    /// Where the proxy believes the archived multus-proxy to run; its own choice when omitted.
+    pub legacy_namespaces: Option<BTreeSet<String>>,
     /// How the proxy is replaced.
     pub update_strategy: ProxyUpdateStrategy,
 }
@@ -175,6 +177,7 @@ pub(super) fn complete(
             .flatten()
             .map(|mapped| (mapped.network, mapped.interface))
             .collect(),
+        legacy_namespaces: proxy.legacy_proxy_namespaces.map(BTreeSet::from_iter),
         update_strategy: proxy.update_strategy.unwrap_or_default(),
         proxy: PodSettings {
             node_selector: proxy.node_selector.unwrap_or_default(),

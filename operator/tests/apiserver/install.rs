@@ -370,7 +370,7 @@ fn additions() -> Vec<(&'static str, &'static str, Value)> {
         (
             "daemonset",
             PROXY,
-            container(json!({ "resources": { "limits": { "memory": "1Gi" } } })),
+            container(json!({ "resources": { "limits": { "memory": "64Mi" } } })),
         ),
         (
             "daemonset",

@@ -69,12 +69,14 @@ fn proxy() -> impl Strategy<Value = Value> {
             "unix:///run/k3s/containerd.sock"
         ])),
         any_of(&json!([null, [], [{ "network": "web/macvlan1", "interface": "ens4" }]])),
+        any_of(&json!([null, [], ["kube-system", "multus"]])),
     )
-        .prop_map(|(mut proxy, backend, strategy, endpoint, networks)| {
+        .prop_map(|(mut proxy, backend, strategy, endpoint, networks, legacy)| {
             proxy["backend"] = backend;
             proxy["updateStrategy"] = strategy;
             proxy["containerRuntimeEndpoint"] = endpoint;
             proxy["hostNetworks"] = networks;
+            proxy["legacyProxyNamespaces"] = legacy;
             proxy
         })
 }

@@ -6,7 +6,7 @@
 
 use super::iptables::{Iptables, Variant};
 use super::nftables::Nftables;
-use super::{Backend, Error};
+use super::{Backend, Error, PerItem};
 use crate::args::BackendChoice;
 use crate::netns::{self, Netns};
 use rules::{Delta, Dump};
@@ -35,6 +35,10 @@ impl Backend for Chosen {
 
     fn fills_in_memory(&self) -> bool {
         self.backend.fills_in_memory()
+    }
+
+    fn memory_per_item(&self) -> PerItem {
+        self.backend.memory_per_item()
     }
 
     fn is_present(&self) -> Result<bool, Error> {

@@ -147,8 +147,8 @@ impl Backend for Nftables {
     fn remove_translation(&self) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in Family::ALL {
-            let there = kernel.chain_names(family)?;
             let chains = skeleton::TRANSLATION.into_iter().chain(skeleton::MEMORY);
+            let there = kernel.chains_of(family, chains.clone().map(|chain| chain.name))?;
             let chains = chains.filter(|chain| there.contains(chain.name));
             kernel.change(family, chains.map(|chain| statement::delete_chain(chain.name)))?;
         }

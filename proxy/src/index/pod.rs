@@ -28,12 +28,14 @@ pub enum NodePod {
         /// Its UID.
         uid: String,
     },
-    /// It runs the proxy of the archived Go project, which writes into the same namespaces for the same Services.
+    /// It looks like the proxy of the archived Go project, which writes into the same namespaces for the same Services.
     OriginalProxy {
         /// Its UID.
         uid: String,
         /// Its name.
         name: ObjectName,
+        /// Whether a DaemonSet controls it, as its manifest has it.
+        of_a_daemon_set: bool,
     },
 }
 
@@ -44,6 +46,7 @@ impl NodePod {
             return Some(Self::OriginalProxy {
                 uid: pod.metadata.uid.clone()?,
                 name: name_of(pod),
+                of_a_daemon_set: is_of_a_daemon_set(pod),
             });
         }
         LocalPod::parse(pod).map(Self::Attached)
@@ -58,8 +61,8 @@ impl NodePod {
     }
 }
 
-/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs: labels alone anybody may use, and a proxy that
-/// stops for them could be stopped by any tenant.
+/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs. Whoever may create a pod with hostNetwork can write
+/// both: the [index](super::Index) believes it only of a namespace that tenants cannot write into.
 fn is_original_proxy(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network == Some(true)) else {
         return false;
@@ -73,6 +76,13 @@ fn is_original_proxy(pod: &Pod) -> bool {
         .into_iter()
         .any(|(key, value)| matches!(key.as_str(), "app" | "name") && value == "multus-proxy");
     runs_it && labelled
+}
+
+fn is_of_a_daemon_set(pod: &Pod) -> bool {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    owners
+        .filter(|owner| owner.controller == Some(true))
+        .any(|owner| owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/"))
 }
 
 fn name_of(pod: &Pod) -> ObjectName {
@@ -262,6 +272,23 @@ mod tests {
             matches!(NodePod::parse(&pod), Some(NodePod::OriginalProxy { .. })),
             want
         );
+    }
+
+    #[rstest]
+    #[case::a_daemon_sets(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), true)]
+    #[case::nobodys(json!([]), false)]
+    #[case::a_replica_sets(json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "d", "uid": "u", "controller": true}]), false)]
+    #[case::not_controlled_by_it(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u"}]), false)]
+    #[case::of_another_group(json!([{"apiVersion": "example.org/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), false)]
+    fn the_daemon_set_of_the_original_proxy_controls_it(#[case] owners: Value, #[case] want: bool) {
+        let spec = json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["multus-proxy"]}]});
+        let mut pod = pod("[]", &spec, &json!({}));
+        pod.metadata.labels = Some([("app".to_owned(), "multus-proxy".to_owned())].into());
+        pod.metadata.owner_references = serde_json::from_value(owners).unwrap();
+        let Some(NodePod::OriginalProxy { of_a_daemon_set, .. }) = NodePod::parse(&pod) else {
+            panic!("it looks like it");
+        };
+        assert_eq!(of_a_daemon_set, want);
     }
 
     #[rstest]

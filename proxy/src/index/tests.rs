@@ -154,6 +154,62 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn the_original_proxy_is_believed_in_trusted_namespaces_only() {
+    let original = |namespace: &str, of_a_daemon_set| NodePod::OriginalProxy {
+        uid: format!("uid-{namespace}"),
+        name: ObjectName {
+            namespace: namespace.to_owned(),
+            name: "multus-proxy".to_owned(),
+        },
+        of_a_daemon_set,
+    };
+    let apply = |legacy: &[&str], namespace: &str, of_a_daemon_set| {
+        let legacy = legacy.iter().map(ToString::to_string).collect();
+        let mut index = Index::new(Settings::default()).with_legacy_namespaces(legacy);
+        index.apply_pod(original(namespace, of_a_daemon_set));
+        let seen = (index.original_proxy().is_some(), index.impostors().len());
+        index.reset_pods(Vec::new());
+        assert!(index.original_proxy().is_none() && index.impostors().is_empty());
+        seen
+    };
+    assert_eq!(apply(&["kube-system"], "kube-system", true), (true, 0));
+    assert_eq!(apply(&["kube-system"], "kube-system", false), (false, 1));
+    assert_eq!(apply(&["kube-system"], "tenant", true), (false, 1));
+    assert_eq!(apply(&["multus", "kube-system"], "multus", true), (true, 0));
+    assert_eq!(apply(&[], "kube-system", true), (false, 1));
+    assert_eq!(
+        default_legacy_namespaces(),
+        BTreeSet::from(["kube-system".to_owned()])
+    );
+}
+
+#[test]
+fn the_nodes_own_networks_are_its_administrators() {
+    let mut index = on_two_networks();
+    let attached =
+        api::network_status::parse(r#"[{"name":"web/red","interface":"ens4","ips":["10.1.0.200"]}]"#);
+    let host = LocalPod::host(attached.unwrap());
+    index.apply_pod(NodePod::Attached(host));
+    let (rules, shortcomings) = index.plan(index.pod(HOST_UID).unwrap());
+    assert_eq!((rules.vip_count(), shortcomings.len()), (1, 0));
+}
+
+#[test]
+fn a_pod_of_another_namespace_gets_no_rules_of_a_network_and_is_told() {
+    let mut index = on_two_networks();
+    let mut claimant = pod("claimant", "web/red");
+    claimant.name.namespace = "tenant".to_owned();
+    index.apply_pod(NodePod::Attached(claimant));
+    let (rules, shortcomings) = index.plan(index.pod("claimant").unwrap());
+    assert!(rules.is_empty());
+    let told: Vec<_> = shortcomings.iter().map(ToString::to_string).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("\"web/red\" of another namespace"),
+        "{told:?}"
+    );
+}
+
 proptest! {
     #[test]
     fn events_lead_to_what_planning_from_scratch_gives(steps in prop::collection::vec(step(), 0..30)) {
@@ -171,7 +227,7 @@ proptest! {
         }
         let client = index.pod("client").unwrap();
         let (services, slices): (Vec<_>, Vec<_>) = (services.into_values().collect(), slices.into_values().collect());
-        let scratch = rules::plan(&Settings::default(), &services, &slices, client.attachments.as_ref().unwrap());
+        let scratch = rules::plan(&Settings::default(), &services, &slices, &client.name.namespace, client.attachments.as_ref().unwrap());
         prop_assert_eq!(index.plan(client).0, scratch.rules);
     }
 

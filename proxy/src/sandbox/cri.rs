@@ -14,7 +14,7 @@ use proto::{
     PodSandboxStatusRequest, PodSandboxStatusResponse, SANDBOX_READY, VersionRequest, VersionResponse,
 };
 use rules::ObjectName;
-use serde_json::Value;
+use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +31,11 @@ pub const SOCKETS: [&str; 4] = [
     "/var/run/crio/crio.sock",
     "/var/run/containerd/containerd.sock",
 ];
+
+/// Longest answer about all pods of the node, once at the start, and about one: a pod's annotations, 256 KiB at most, are in it up to
+/// three times, as text in a text.
+const OF_ALL: usize = 64 << 20;
+const OF_ONE: usize = 8 << 20;
 
 /// A runtime that hangs must not hang us.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,7 +73,7 @@ impl Cri {
             channel: channel(socket.to_owned()),
         };
         let version: VersionResponse = cri
-            .call("Version", VersionRequest::default())
+            .call("Version", VersionRequest::default(), OF_ONE)
             .await
             .map_err(|error| error.to_string())?;
         let VersionResponse {
@@ -80,22 +85,23 @@ impl Cri {
         Ok(cri)
     }
 
-    async fn list(&self, filter: PodSandboxFilter) -> Result<Vec<PodSandbox>, Error> {
+    async fn list(&self, filter: PodSandboxFilter, limit: usize) -> Result<Vec<PodSandbox>, Error> {
         let state = Some(PodSandboxStateValue { state: SANDBOX_READY });
         let request = ListPodSandboxRequest {
             filter: Some(PodSandboxFilter { state, ..filter }),
         };
-        let response: ListPodSandboxResponse = self.call("ListPodSandbox", request).await?;
+        let response: ListPodSandboxResponse = self.call("ListPodSandbox", request, limit).await?;
         Ok(response.items)
     }
 
-    async fn call<Q, R>(&self, method: &'static str, request: Q) -> Result<R, Error>
+    /// `limit`: longest answer, in bytes.
+    async fn call<Q, R>(&self, method: &'static str, request: Q, limit: usize) -> Result<R, Error>
     where
         Q: prost::Message + 'static,
         R: prost::Message + Default + 'static,
     {
         let failed = |why: &dyn std::fmt::Display| Error::Runtime(format!("{method}: {why}"));
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(limit);
         let path = format!("/runtime.v1.RuntimeService/{method}")
             .parse()
             .expect("a method name makes a path");
@@ -151,7 +157,7 @@ fn channel(socket: PathBuf) -> Channel {
 impl SandboxSource for Cri {
     async fn ready(&self) -> Result<BTreeSet<String>, Error> {
         Ok(self
-            .list(PodSandboxFilter::default())
+            .list(PodSandboxFilter::default(), OF_ALL)
             .await?
             .into_iter()
             .map(|sandbox| sandbox.id)
@@ -160,10 +166,13 @@ impl SandboxSource for Cri {
 
     async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, Error> {
         let listed = self
-            .list(PodSandboxFilter {
-                label_selector: selector(uid, name),
-                ..PodSandboxFilter::default()
-            })
+            .list(
+                PodSandboxFilter {
+                    label_selector: selector(uid, name),
+                    ..PodSandboxFilter::default()
+                },
+                OF_ONE,
+            )
             .await?;
         let latest = listed
             .into_iter()
@@ -182,7 +191,7 @@ impl SandboxSource for Cri {
             pod_sandbox_id: id.to_owned(),
             verbose: true,
         };
-        let status: PodSandboxStatusResponse = self.call("PodSandboxStatus", request).await?;
+        let status: PodSandboxStatusResponse = self.call("PodSandboxStatus", request, OF_ONE).await?;
         let path = status.info.get("info").and_then(|info| netns_path(info));
         path.ok_or_else(|| Error::NoNetns { id: id.to_owned() })
     }
@@ -191,20 +200,58 @@ impl SandboxSource for Cri {
 /// Reads the path from the verbose part of a status. CRI-O and containerd both give the OCI runtime's configuration; containerd has
 /// the path in its own metadata before that is complete.
 fn netns_path(info: &str) -> Option<PathBuf> {
-    let info: Value = serde_json::from_str(info).ok()?;
-    let namespaces = info
-        .pointer("/runtimeSpec/linux/namespaces")
-        .and_then(Value::as_array);
-    let network = namespaces
+    let info: Info = serde_json::from_str(info).ok()?;
+    let linux = info.runtime_spec.and_then(|spec| spec.linux).unwrap_or_default();
+    let network = linux
+        .namespaces
         .into_iter()
         .flatten()
-        .find(|namespace| namespace["type"] == "network");
-    let from_spec = network.and_then(|namespace| namespace["path"].as_str());
-    let from_metadata = info
-        .pointer("/sandboxMetadata/Metadata/NetNSPath")
-        .and_then(Value::as_str);
-    let path = from_spec.or(from_metadata).filter(|path| path.starts_with('/'))?;
-    Some(PathBuf::from(path))
+        .find(|namespace| namespace.kind == "network");
+    let from_spec = network.and_then(|namespace| namespace.path);
+    let from_metadata = || info.sandbox_metadata?.metadata?.path;
+    let path = from_spec.or_else(from_metadata)?;
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+/// Of the verbose part of a status no more than is asked for: the rest holds the pod's annotations.
+#[derive(Deserialize)]
+struct Info {
+    #[serde(default, rename = "runtimeSpec")]
+    runtime_spec: Option<Spec>,
+    #[serde(default, rename = "sandboxMetadata")]
+    sandbox_metadata: Option<SandboxMetadata>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    linux: Option<Linux>,
+}
+
+#[derive(Default, Deserialize)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Option<Vec<Namespace>>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SandboxMetadata {
+    #[serde(default, rename = "Metadata")]
+    metadata: Option<Metadata>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default, rename = "NetNSPath")]
+    path: Option<String>,
 }
 
 #[cfg(test)]

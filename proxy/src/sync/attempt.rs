@@ -6,11 +6,12 @@ use crate::apply::{self, Applied, Wanted, apply};
 use crate::backend::{Backend, Held};
 use crate::generation::{generation, own_generation};
 use crate::index::{HOST_UID, LocalPod};
+use crate::memory::{NoMemory, Share};
 use crate::netfilter::Claim;
 use crate::netns::{self, Netns};
 use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
-use crate::sync::workers::Worker;
+use crate::sync::workers::{self, Worker};
 use crate::tampering::NamespaceId;
 use rules::PodRules;
 use std::collections::BTreeSet;
@@ -120,6 +121,8 @@ pub(super) enum Error {
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error(transparent)]
+    Memory(#[from] NoMemory),
     /// Rules would not reach its packets.
     #[error(
         "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata): its flows to ClusterIPs are not served"
@@ -193,6 +196,9 @@ pub(super) async fn attempt(
     place.settle(&sandbox, pod.is_host || may_hold);
     let in_memory = context.backend.fills_in_memory();
     let worker = context.workers.write(&place.held, &rules, in_memory).await;
+    let per_item = context.backend.memory_per_item();
+    let is_small = workers::is_small(&place.held, &rules);
+    let share = context.memory.share(is_small, &rules, per_item).await?;
     let netns = if pod.is_host {
         Netns::home()?
     } else {
@@ -215,7 +221,13 @@ pub(super) async fn attempt(
     let nsid = names.and_then(|names| names.id_of(&netns).ok());
     (place.is_disturbed, place.nsid) = (false, nsid);
     let known = std::mem::take(&mut place.seen);
-    let entered = enter(context, pod, worker, netns, held, known, wanted).await;
+    let work = Work {
+        held,
+        known,
+        wanted,
+        share,
+    };
+    let entered = enter(context, pod, worker, netns, work).await;
     place.took = began.elapsed();
     let entered = entered?;
     let applied = entered.applied;
@@ -254,12 +266,11 @@ async fn enter(
     pod: &LocalPod,
     worker: Worker,
     netns: Netns,
-    held: Held<PodRules>,
-    known: Seen,
-    wanted: Wanted,
+    work: Work,
 ) -> Result<Entered, Error> {
     let backend = Arc::clone(&context.backend);
-    let work = move || write(backend.as_ref(), held, known, &wanted);
+    // The share goes with the thread: it is given back when that ends, whoever still waits for it.
+    let work = move || work.write(backend.as_ref());
     let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;
     let result = if let Ok(result) = in_time {
@@ -275,27 +286,36 @@ async fn enter(
     Ok(result.map_err(|_| Error::Lost)???)
 }
 
-/// `known` is what `held` is about: rules that look otherwise are not believed to be those.
-fn write(
-    backend: &dyn Backend,
+/// What a thread does in a namespace.
+struct Work {
     held: Held<PodRules>,
+    /// What `held` is about: rules that look otherwise are not believed to be those.
     known: Seen,
-    wanted: &Wanted,
-) -> Result<Entered, apply::Error> {
-    let before = generation();
-    let is_known = (known.generation.is_none() || known.generation == before)
-        && (known.print.is_none() || known.print == backend.fingerprint());
-    let held = if is_known { held } else { Held::Unknown };
-    let applied = apply(backend, &held, wanted)?;
-    let generation = generation();
-    let is_as_before = is_known && !applied.written;
-    let print = known
-        .print
-        .filter(|_| is_as_before)
-        .or_else(|| backend.fingerprint());
-    Ok(Entered {
-        applied,
-        seen: Seen { generation, print },
-        is_disturbed: generation != own_generation(before),
-    })
+    wanted: Wanted,
+    share: Share,
+}
+
+impl Work {
+    fn write(mut self, backend: &dyn Backend) -> Result<Entered, Error> {
+        self.share.spend();
+        let (known, before) = (self.known, generation());
+        let is_known = (known.generation.is_none() || known.generation == before)
+            && (known.print.is_none() || known.print == backend.fingerprint());
+        if !is_known {
+            self.held = Held::Unknown;
+            self.share.grow()?;
+        }
+        let applied = apply(backend, &self.held, &self.wanted)?;
+        let generation = generation();
+        let is_as_before = is_known && !applied.written;
+        let print = known
+            .print
+            .filter(|_| is_as_before)
+            .or_else(|| backend.fingerprint());
+        Ok(Entered {
+            applied,
+            seen: Seen { generation, print },
+            is_disturbed: generation != own_generation(before),
+        })
+    }
 }

@@ -11,6 +11,7 @@ use super::rounds::Rounds;
 use super::told::{self, Told};
 use crate::apply::Applied;
 use crate::backend::Held;
+use crate::causes;
 use crate::events::{self, Notice, Notices};
 use crate::host::Parents;
 use crate::index::{HOST_UID, Index, LocalPod};
@@ -34,6 +35,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(25);
 
 /// The same when the kernel tells of changes: against what could not be told.
 const LOOK_AGAIN_THOUGH_TOLD: Duration = Duration::from_mins(5);
+
+/// When a pod is looked at again whose rules were replaced because somebody had filled them: if they stay, there is no more to tell.
+const REBUILT: Duration = Duration::from_secs(5);
 
 /// All pods the driver knows.
 pub(super) struct Pods {
@@ -289,7 +293,8 @@ impl Pods {
             pod.backoff.looked(is_repaired, place.took, Instant::now());
         }
         pod.place = Some(place);
-        pod.failure = result.as_ref().err().map(ToString::to_string);
+        let failure = result.as_ref().err().map(|error| causes::chain(error));
+        pod.failure.clone_from(&failure);
         pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
         let look_again = if self.is_told && !local.is_host && self.context.backend.is_told_of_changes() {
             LOOK_AGAIN_THOUGH_TOLD
@@ -310,6 +315,7 @@ impl Pods {
         });
         pod.failing_since = (pod.failures > 0).then(|| pod.failing_since.unwrap_or(began));
         log(&local, pod.failures, &result);
+        let is_rebuilt = result.as_ref().is_ok_and(|applied| !applied.unread.is_empty());
         let is_final = result.as_ref().is_err_and(Error::is_final);
         let fails = match &result {
             Ok(applied) => applied.conntrack.is_some(),
@@ -321,7 +327,7 @@ impl Pods {
         let notice = events::notice(
             &local,
             &shortcomings,
-            result.as_ref().map_err(ToString::to_string),
+            result.as_ref().map_err(|_| failure.unwrap_or_default()),
             pod.fails_lastingly() || is_final && wants_rules,
         );
         let is_told = pod.tell(notice, &local, &self.context.telling.notices);
@@ -335,6 +341,7 @@ impl Pods {
         } else if let Some(next) = next {
             let soon = SETTLE.max(pod.backoff.wait(Instant::now()));
             let next = if is_disturbed { next.min(soon) } else { next };
+            let next = if is_rebuilt { next.min(REBUILT) } else { next };
             pod.due = Some(self.due.insert(local.uid, next));
         }
         if is_news {

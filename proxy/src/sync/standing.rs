@@ -6,6 +6,7 @@ use super::attempt::Place;
 use super::pods::{Pod, Pods};
 use crate::backend::Held;
 use crate::condition::Verdict;
+use crate::events;
 use crate::index::{Index, LocalPod};
 use crate::state::{self, PodState, Progress};
 use api::rules_applied::Reason;
@@ -23,6 +24,8 @@ impl Pods {
         let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
         let said = |pod: &Pod| Some(format!("pod {}: {}", pod.name, pod.told_owner.now()?.note));
         let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
+        let impostors = index.impostors().values();
+        wrong.extend(impostors.map(|name| format!("pod {name}: {}", events::impostor(name).note)));
         wrong.sort_unstable();
         wrong.extend(index.without_affinity().map(|(_, why)| why));
         Some(Verdict::of_the_pods(self.context.backend.name(), served, &wrong))

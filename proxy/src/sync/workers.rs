@@ -58,15 +58,12 @@ impl Workers {
     /// One for a namespace of which this is known, and shall hold `wanted`. `in_memory`: see
     /// [`Backend::fills_in_memory`](crate::backend::Backend::fills_in_memory).
     pub(super) async fn write(&self, held: &Held<PodRules>, wanted: &PodRules, in_memory: bool) -> Worker {
-        let (workers, is_much) = match held {
-            Held::Exactly(held) => (
-                &self.changing,
-                held.vip_count().abs_diff(wanted.vip_count()) > FEW,
-            ),
-            Held::Nothing | Held::Unknown => (&self.filling, true),
+        let workers = match held {
+            Held::Exactly(_) => &self.changing,
+            Held::Nothing | Held::Unknown => &self.filling,
         };
         let worker = permit(workers).await;
-        let turn = if is_much && in_memory {
+        let turn = if in_memory && !is_small(held, wanted) {
             timeout(TURN, permit(&self.turns)).await.ok()
         } else {
             None
@@ -81,6 +78,11 @@ impl Workers {
     pub(super) async fn ask(&self) -> OwnedSemaphorePermit {
         permit(&self.asking).await
     }
+}
+
+/// Whether little has to be held in memory to come from what is `held` to what is `wanted`.
+pub(super) fn is_small(held: &Held<PodRules>, wanted: &PodRules) -> bool {
+    matches!(held, Held::Exactly(held) if held.vip_count().abs_diff(wanted.vip_count()) <= FEW)
 }
 
 async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {

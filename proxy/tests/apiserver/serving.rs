@@ -111,6 +111,47 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     proxy.stop().await
 }
 
+/// Whoever may patch a pod can write any network into its network-status; what the rules of a network say is its tenants' own.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let victims = cluster.namespace.clone();
+    let status = cluster.status(7);
+    let client = cluster.attached_pod(7, &status).await?;
+    let _server = Server::start(&cluster.bed.pod(2));
+    let nginx = cluster.service("nginx", "macvlan1").await?;
+    cluster.slice(&nginx, &[2]).await?;
+    // It has the addresses that it claims.
+    let status = cluster.status(8);
+    cluster.namespace = cluster.server.namespace("tenant").await?;
+    let claimant = cluster.attached_pod(8, &status).await?;
+    let tenants = cluster.namespace.clone();
+    let proxy = cluster.proxy().await?;
+    until("the network's own pod is served", || {
+        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+    })
+    .await;
+    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &tenants);
+    until_async("the claimant is told", async || {
+        let listed = events.list(&ListParams::default()).await?;
+        Ok(listed.items.iter().any(|event| {
+            event.note.as_deref().is_some_and(|note| {
+                note.contains(&format!(
+                    "names network \"{victims}/macvlan1\" of another namespace"
+                ))
+            })
+        }))
+    })
+    .await?;
+    let state = claimant.state();
+    assert!(
+        !state.contains("10.1.0.2:") && !state.contains("proto 77"),
+        "{state}"
+    );
+    proxy.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {

@@ -6,8 +6,9 @@ use crate::probe::{Outcome, Server, ask};
 use crate::serving::{answering, until, until_async, vip};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{self, Service};
+use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use rules::Protocol;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -117,6 +118,61 @@ fn install_the_originals(client: &Pod, service: &Service) {
     }
 }
 
+/// A pod as the DaemonSet of the archived project makes it.
+fn original() -> v1::Pod {
+    object(json!({
+        "metadata": {
+            "name": "multus-proxy-ds-amd64-x", "labels": {"tier": "node", "app": "multus-proxy", "name": "multus-proxy"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "multus-proxy-ds-amd64", "uid": "u-ds", "controller": true}],
+        },
+        "spec": {"nodeName": NODE, "hostNetwork": true, "containers": [{"name": "multus-proxy", "image": "none", "command": ["/usr/bin/multus-proxy"]}]},
+    }))
+}
+
+/// Whoever may create a pod with hostNetwork can write all of it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let status = cluster.status(7);
+    let client = cluster.attached_pod(7, &status).await?;
+    let server = cluster.bed.pod(2);
+    let _server = Server::start(&server);
+    let nginx = cluster.service("nginx", "macvlan1").await?;
+    cluster.slice(&nginx, &[2]).await?;
+    let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    create(pods.clone(), &original()).await?;
+
+    let proxy = cluster.proxy().await?;
+    until("ready", || proxy.is_ready()).await;
+    until("served", || {
+        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+    })
+    .await;
+    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
+    until_async("the pod is told", async || {
+        let listed = events.list(&ListParams::default()).await?;
+        Ok(listed.items.iter().any(|event| {
+            event.reason.as_deref() == Some("NotTheArchivedProxy")
+                && event.regarding.as_ref().and_then(|pod| pod.name.as_deref())
+                    == Some("multus-proxy-ds-amd64-x")
+        }))
+    })
+    .await?;
+    until_async("the condition says it", async || {
+        let [reason, status, message] = cluster.condition().await?;
+        Ok(reason == "IPTables" && status == "False" && message.contains("legacyProxyNamespaces"))
+    })
+    .await?;
+    let at_once = DeleteParams::default().grace_period(0);
+    pods.delete("multus-proxy-ds-amd64-x", &at_once).await?;
+    until_async("all is well again", async || {
+        Ok(cluster.condition().await?[1] == "True")
+    })
+    .await?;
+    proxy.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> Result<()> {
@@ -130,12 +186,8 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
     // A route of the pod's owner that only looks alike, and one the kernel made.
     client.sh("ip route add 192.0.2.7 dev net1 proto kernel scope global src 10.1.0.7; ip route add 192.0.2.8 dev net1");
     install_the_originals(&client, &nginx);
-    let original = json!({
-        "metadata": {"name": "multus-proxy-ds-amd64-x", "labels": {"tier": "node", "app": "multus-proxy", "name": "multus-proxy"}},
-        "spec": {"nodeName": NODE, "hostNetwork": true, "containers": [{"name": "multus-proxy", "image": "none", "command": ["/usr/bin/multus-proxy"]}]},
-    });
-    let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
-    create(pods.clone(), &object::<v1::Pod>(original)).await?;
+    let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), "kube-system");
+    create(pods.clone(), &original()).await?;
     let before = client.state();
     let asking = Asking::start(&client, vip(&nginx));
 

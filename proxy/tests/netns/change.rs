@@ -108,6 +108,7 @@ fn a_recreated_service_is_reached_at_its_new_address_only(case: Case) {
         &rules::Settings::default(),
         &[new.object()],
         &orphans,
+        "web",
         &scene.client.status,
     );
     assert!(
@@ -161,6 +162,7 @@ fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
             &rules::Settings::default(),
             &[foreign],
             &web.slice_objects(),
+            "web",
             &scene.client.status
         )
         .rules
@@ -174,6 +176,7 @@ fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
             &rules::Settings::default(),
             &[headless],
             &web.slice_objects(),
+            "web",
             &scene.client.status
         )
         .rules

@@ -195,9 +195,17 @@ fn a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last() {
 
 /// Runs a test that does nothing without this variable in a process of its own.
 pub(crate) fn run_alone(test: &str, variable: &str) {
+    run_alone_with(test, variable, "1");
+}
+
+/// The same with a certain value.
+pub(crate) fn run_alone_with(test: &str, variable: &str, value: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
-        .env(variable, "1")
+        .env(variable, value)
+        // As the DaemonSet has it.
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MALLOC_TRIM_THRESHOLD_", "65536")
         .output()
         .unwrap();
     let (said, cried) = (

@@ -183,7 +183,7 @@ pub(crate) fn plan(client: &Pod, services: &[Service]) -> Plan {
 pub(crate) fn plan_with(settings: &Settings, client: &Pod, services: &[Service]) -> Plan {
     let objects: Vec<_> = services.iter().map(Service::object).collect();
     let slices: Vec<_> = services.iter().flat_map(Service::slice_objects).collect();
-    rules::plan(settings, &objects, &slices, &client.status)
+    rules::plan(settings, &objects, &slices, "web", &client.status)
 }
 
 /// What `client` must hold for these Services, which are all served in full.

@@ -286,7 +286,7 @@ impl Judge {
         };
         let objects: Vec<_> = services.iter().map(Service::object).collect();
         let slices: Vec<_> = services.iter().flat_map(Service::slice_objects).collect();
-        let plan = rules::plan(&settings, &objects, &slices, &self.client.status);
+        let plan = rules::plan(&settings, &objects, &slices, "web", &self.client.status);
         assert_eq!((plan.unserved, plan.shortcomings.len()), (vec![], 0));
         plan.rules
     }

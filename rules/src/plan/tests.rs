@@ -2,7 +2,7 @@
 //!
 //! Address plan: service-network pods 10.1.0.0/16 and fd00:1::/64, VIPs 172.30.0.0/16 and fd00:96::/112.
 
-use crate::{Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Verdict};
+use crate::{Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Tenancy, Verdict};
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
     SERVICE_NETWORK_ANNOTATION,
@@ -65,7 +65,7 @@ fn net1() -> Vec<NetworkStatus> {
 
 /// Under the settings of a cluster nobody configured.
 fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkStatus]) -> Plan {
-    crate::plan(&Settings::default(), services, slices, attachments)
+    crate::plan(&Settings::default(), services, slices, "web", attachments)
 }
 
 fn packet(destination: &str, protocol: Protocol, number: u16) -> Packet {
@@ -104,7 +104,7 @@ fn a_node_without_affinity_serves_the_rest_and_says_so() {
             lacks_affinity,
             ..Settings::default()
         };
-        let plan = crate::plan(&settings, std::slice::from_ref(&sticky), &slices, &net1());
+        let plan = crate::plan(&settings, std::slice::from_ref(&sticky), &slices, "web", &net1());
         let (vip, port) = (
             "172.30.0.10".parse().unwrap(),
             packet("::", Protocol::Tcp, 80).port.unwrap(),
@@ -280,6 +280,42 @@ fn a_pod_is_served_by_what_it_is_attached_to(
         said.iter().zip(lacks).all(|(said, lacks)| said.contains(lacks)),
         "{said:?}"
     );
+}
+
+#[rstest]
+#[case::of_its_own_namespace("web", &["default"], true)]
+#[case::of_another("shop", &["default"], false)]
+#[case::of_another_though_global("shop", &["web"], true)]
+fn a_client_uses_networks_of_its_own_namespace_and_global_ones(
+    #[case] namespace: &str,
+    #[case] global: &[&str],
+    #[case] is_served: bool,
+) {
+    let slices = [slice("nginx", "a", &json!([{"addresses": ["10.1.0.2"]}]))];
+    let services = [service("nginx", &["172.30.0.10"], &http())];
+    let plan_under = |tenancy| {
+        let settings = Settings {
+            tenancy,
+            ..Settings::default()
+        };
+        crate::plan(&settings, &services, &slices, namespace, &net1())
+    };
+    let isolated = plan_under(Tenancy::Isolated {
+        global_namespaces: global.iter().map(ToString::to_string).collect(),
+    });
+    assert_eq!(isolated.rules.is_empty(), !is_served);
+    let told: Vec<_> = isolated.shortcomings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told.iter()
+            .any(|told| told.contains("spec.networkNamespaceIsolation")),
+        !is_served,
+        "{told:?}"
+    );
+    let open = plan_under(Tenancy::Open);
+    assert!(!open.rules.is_empty() && open.shortcomings.is_empty());
+    // Nothing is said of a network on which there is nothing to be had.
+    let nothing = crate::plan(&Settings::default(), &[], &[], namespace, &net1());
+    assert_eq!(nothing.shortcomings.len(), 0);
 }
 
 #[test]

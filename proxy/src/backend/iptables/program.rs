@@ -3,8 +3,11 @@
 //! Writes: whatever the caller has a program do.
 
 use crate::backend::Error;
-use std::io::{Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use crate::memory::{self, Taken, is_too_long};
+use crate::netns::is_home;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// The lock file of iptables-legacy. Each namespace is its own lock: pods do not wait for each other, or for kube-proxy on the
 /// node, and no writable directory is needed.
@@ -13,8 +16,12 @@ pub const LOCK_FILE: (&str, &str) = ("XTABLES_LOCKFILE", "/proc/self/ns/net");
 /// How long a program waits for the lock, in seconds; without a number it would wait for ever.
 pub(super) const WAIT: [&str; 2] = ["-w", "5"];
 
-/// Longest answer, in bytes: hundreds of thousands of rules.
-const ANSWER_LIMIT: u64 = 32 << 20;
+/// Longest line that is looked at: a rule is shorter, and what is longer is not ours.
+const LINE_LIMIT: u64 = 16 << 10;
+
+/// What the place of a line costs beside its bytes, and how often these are in memory: read, picked apart, and spelled again.
+const LINE: usize = 64;
+const COPIES: usize = 4;
 
 /// Longest complaint that is read.
 const COMPLAINT_LIMIT: u64 = 4 << 10;
@@ -28,22 +35,55 @@ fn command(program: &'static str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it and returns what it prints.
-pub(super) fn ask(program: &'static str, arguments: &[&str]) -> Result<String, Error> {
-    let output = run(program, arguments)?;
-    if !output.status.success() {
-        return Err(refused(program, &output.stderr));
+/// Starts it. In a pod it gets no more memory than the attempt may have: it then fails, as if there were none.
+fn start(mut command: Command) -> io::Result<Child> {
+    let child = command.spawn()?;
+    if let Some(limit) = memory::for_a_program().filter(|_| !is_home()) {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        // It may have ended.
+        let _ = prlimit(Some(Pid::from_child(&child)), Resource::Data, limit);
     }
-    Ok(String::from_utf8(output.stdout)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    Ok(child)
+}
+
+/// Runs it and returns those lines of what it prints that `keep` wants. They count against the attempt's [memory](crate::memory).
+pub(super) fn ask(
+    program: &'static str,
+    arguments: &[&str],
+    mut keep: impl FnMut(&str) -> bool,
+) -> Result<String, Error> {
+    let (mut listed, mut taken) = (String::new(), Taken::default());
+    let each = |line: &str| -> io::Result<()> {
+        if keep(line) {
+            taken.add(COPIES * (line.len() + LINE))?;
+            listed.push_str(line);
+            listed.push('\n');
+        }
+        Ok(())
+    };
+    let (status, complaint) = match run(program, arguments, each) {
+        Err(source) if is_too_long(&source) => {
+            taken.give_back();
+            return Err(Error::Lists { program, source });
+        }
+        result => result.map_err(|source| Error::Run { program, source })?,
+    };
+    if !status.success() {
+        return Err(refused(program, &complaint));
+    }
+    Ok(listed)
 }
 
 /// Whether what it is asked for is there. A program that could not look is not taken for one that found nothing.
 pub(super) fn finds(program: &'static str, arguments: &[&str]) -> Result<bool, Error> {
-    let output = run(program, arguments)?;
-    match output.status.code() {
+    let done = run(program, arguments, |_| Ok(()));
+    let (status, complaint) = done.map_err(|source| Error::Run { program, source })?;
+    match status.code() {
         Some(0) => Ok(true),
-        Some(NO_RESOURCE) | None => Err(refused(program, &output.stderr)),
+        Some(NO_RESOURCE) | None => Err(refused(program, &complaint)),
         Some(_) => Ok(false),
     }
 }
@@ -53,7 +93,8 @@ pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Res
     let failed = |source| Error::Run { program, source };
     let mut command = command(program, arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.stderr(Stdio::piped()).spawn().map_err(failed)?;
+    command.stderr(Stdio::piped());
+    let mut child = start(command).map_err(failed)?;
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let written = stdin.write_all(text.as_bytes());
     drop(stdin);
@@ -65,49 +106,59 @@ pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Res
     written.map_err(failed)
 }
 
-fn run(program: &'static str, arguments: &[&str]) -> Result<Output, Error> {
-    let failed = |source| Error::Run { program, source };
+/// Passes on each line that it prints; returns how it ended and what it complains of.
+fn run(
+    program: &'static str,
+    arguments: &[&str],
+    each: impl FnMut(&str) -> io::Result<()>,
+) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut command = command(program, arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.stderr(Stdio::piped()).spawn().map_err(failed)?;
-    let read = answer(&mut child);
-    let status = child.wait().map_err(failed)?;
-    let (stdout, stderr) = read.map_err(failed)?;
-    if stdout.len() as u64 > ANSWER_LIMIT {
-        let text = format!(
-            "it lists more than {} MiB: too many rules to be read",
-            ANSWER_LIMIT >> 20
-        );
-        return Err(refused(program, text.as_bytes()));
-    }
-    Ok(Output {
-        status,
-        stdout,
-        stderr,
-    })
+    command.stderr(Stdio::piped());
+    let mut child = start(command)?;
+    let read = answer(&mut child, each);
+    let status = child.wait()?;
+    Ok((status, read?))
 }
 
-/// What it prints, by one byte more than it may, and what it complains of. Both at once, for it waits until either is read.
-fn answer(child: &mut Child) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
+/// What it prints, line by line, and what it complains of. Both at once, for it waits until either is read.
+fn answer(child: &mut Child, each: impl FnMut(&str) -> io::Result<()>) -> io::Result<Vec<u8>> {
     let stdout = child.stdout.take().expect("stdout is piped");
     let mut stderr = child.stderr.take().expect("stderr is piped");
     std::thread::scope(|scope| {
-        let complaint = scope.spawn(move || -> std::io::Result<Vec<u8>> {
+        let complaint = scope.spawn(move || -> io::Result<Vec<u8>> {
             let mut first = Vec::new();
             stderr.by_ref().take(COMPLAINT_LIMIT).read_to_end(&mut first)?;
-            std::io::copy(&mut stderr, &mut std::io::sink())?;
+            io::copy(&mut stderr, &mut io::sink())?;
             Ok(first)
         });
-        let mut listed = Vec::new();
-        let read = stdout.take(ANSWER_LIMIT + 1).read_to_end(&mut listed);
-        if read.is_err() || listed.len() as u64 > ANSWER_LIMIT {
+        let read = lines(BufReader::new(stdout), each);
+        if read.is_err() {
             // Else it would never end its complaint.
             child.kill()?;
         }
         let complaint = complaint.join().unwrap_or_else(|_| Ok(Vec::new()));
         read?;
-        Ok((listed, complaint?))
+        complaint
     })
+}
+
+/// Passes on each line. Of a line that is too long nobody hears.
+fn lines(mut from: impl BufRead, mut each: impl FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+    let mut line = Vec::new();
+    let mut is_too_long = false;
+    loop {
+        line.clear();
+        if from.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let is_whole = line.pop_if(|last| *last == b'\n').is_some();
+        let is_end = !is_whole && (line.len() as u64) < LINE_LIMIT;
+        if !is_too_long && (is_whole || is_end) {
+            each(&String::from_utf8_lossy(&line))?;
+        }
+        is_too_long = !is_whole;
+    }
 }
 
 /// The program's own words, cut.
@@ -122,14 +173,31 @@ pub(super) fn refused(program: &'static str, complaint: &[u8]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::error::Error as _;
 
     #[test]
     fn an_endless_answer_is_an_error() {
-        let error = ask("yes", &[]).unwrap_err().to_string();
-        assert!(
-            error.contains("yes refused: it lists more than 32 MiB"),
-            "{error}"
-        );
+        let asking = std::thread::spawn(|| ask("yes", &[], |_| true));
+        let error = asking.join().unwrap().unwrap_err();
+        assert!(matches!(error, Error::Lists { program: "yes", .. }), "{error}");
+        let why = error.source().unwrap().to_string();
+        assert!(why.contains("more memory than the attempt may use"), "{why}");
+    }
+
+    #[test]
+    fn lines_without_end_are_not_held() {
+        let heard = |text: &str| {
+            let mut heard = Vec::new();
+            let each = |line: &str| {
+                heard.push(line.len());
+                Ok(())
+            };
+            lines(text.as_bytes(), each).unwrap();
+            heard
+        };
+        assert_eq!(heard("ab\n\nabc"), [2, 0, 3]);
+        let long = "x".repeat(100_000);
+        assert_eq!(heard(&format!("ab\n{long}\nabc\n{long}")), [2, 3]);
     }
 
     #[test]

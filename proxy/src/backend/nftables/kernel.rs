@@ -3,11 +3,15 @@
 //! Writes: the table of our name in the network namespace of the thread that opened it, one transaction a call.
 
 use super::elements::Forget;
-use super::layout::{Class, clients};
-use super::read::{Found, FoundChain, FoundSet, clients_to_forget};
-use super::statement::{Statement, delete_elements};
+use super::layout::{Class, affinity_of_clients, clients};
+use super::read::{
+    Foreign, Found, FoundChain, FoundSet, affinities, has_to_be_forgotten, is_with_a_member, most_rules,
+};
+use super::skeleton::Names;
+use super::statement::{Element, Statement, delete_elements};
 use crate::backend::Error;
 use crate::generation;
+use crate::memory::{PER_SET, Taken, is_too_long, too_long};
 use crate::netfilter::{Socket, about};
 use crate::netlink::BatchError;
 use api::names::NFT_TABLE;
@@ -109,8 +113,8 @@ impl Kernel {
 
     /// The classes that have a set.
     pub(super) fn classes(&mut self, family: Family) -> Result<BTreeSet<Class>, Error> {
-        let sets = self.sets(family)?;
-        Ok(sets.keys().filter_map(|set| Class::of_set(set)).collect())
+        let classes = self.list_sets(family, |name, _| Class::of_set(name))?;
+        Ok(classes.into_iter().collect())
     }
 
     /// Takes clients away from endpoints that they may not have any more.
@@ -123,12 +127,17 @@ impl Kernel {
         for seconds in affinities {
             let map = clients(seconds);
             let of_this = |(_, of): &(&(IpAddr, Port), &Forget)| of.seconds == seconds;
-            let ports = forget
+            let ports: BTreeMap<_, _> = forget
                 .iter()
                 .filter(of_this)
                 .map(|(port, of)| (*port, &of.keep))
                 .collect();
-            for element in clients_to_forget(family, &self.elements(family, &map)?, &ports) {
+            let must_go = |client: &Element| has_to_be_forgotten(family, client, &ports);
+            for client in self.elements(family, &map, must_go)? {
+                let element = Element {
+                    key: client.key,
+                    value: None,
+                };
                 // One by one: an entry may time out before it is deleted, and would spoil the transaction for the others.
                 match self.change(family, [delete_elements(&map, &[element])]) {
                     Err(Error::Kernel { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -150,52 +159,96 @@ impl Kernel {
             TableAttribute::UserData(bytes) => Some(bytes),
             _ => None,
         });
-        Ok(Some(Found {
-            comment,
-            chains: self.chains(family)?,
-            sets: self.sets_with_elements(family)?,
-        }))
+        match self.content(family) {
+            Ok(found) => Ok(Some(Found { comment, ..found })),
+            Err(Error::Kernel { action, source }) if is_too_long(&source) => {
+                // The kernel is still at the list.
+                *self = Self::open()?;
+                Ok(Some(Found {
+                    unread: Some(format!("cannot {action}: {source}")),
+                    ..Found::default()
+                }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Names of the chains of our table.
-    pub(super) fn chain_names(&mut self, family: Family) -> Result<BTreeSet<String>, Error> {
-        Ok(self.bare_chains(family)?.into_keys().collect())
+    /// Which of these chains our table has.
+    pub(super) fn chains_of(
+        &mut self,
+        family: Family,
+        names: impl IntoIterator<Item = &'static str>,
+    ) -> Result<BTreeSet<String>, Error> {
+        let names: BTreeSet<&str> = names.into_iter().collect();
+        let there = self.list_chains(family, |name, _| names.contains(name).then(|| name.to_owned()))?;
+        Ok(there.into_iter().collect())
     }
 
     /// Whether any table has a chain whose name begins with `prefix`.
     pub(super) fn has_chain(&mut self, family: Family, prefix: &str) -> Result<bool, Error> {
-        let is_one = |attribute: &ChainAttribute| matches!(attribute, ChainAttribute::Name(name) if name.starts_with(prefix));
-        let chains = self.all_chains(family)?;
-        Ok(chains.iter().any(|message| match message {
-            NfTablesMessage::NewChain(ChainMessage { attributes }) => attributes.iter().any(is_one),
-            _ => false,
-        }))
+        let mut is_found = false;
+        let look = |message| {
+            if let Some(NfTablesMessage::NewChain(ChainMessage { attributes })) = nftables(message) {
+                is_found |= attributes.iter().any(
+                    |attribute| matches!(attribute, ChainAttribute::Name(name) if name.starts_with(prefix)),
+                );
+            }
+            None::<()>
+        };
+        let listed = self.netlink.dump_some(&about(family, all_chains()), look);
+        listed.map_err(failed("list chains"))?;
+        Ok(is_found)
     }
 
-    fn all_chains(&mut self, family: Family) -> Result<Vec<NfTablesMessage>, Error> {
-        let request = NfTablesMessage::GetChain(ChainMessage {
-            attributes: Vec::new(),
-        });
-        self.dump(family, request, "list chains")
+    /// What our table holds, but its comment: names first, for of what is not ours nothing is read.
+    fn content(&mut self, family: Family) -> Result<Found, Error> {
+        let (names, mut foreign) = (Names::of(family), Foreign::default());
+        let chains = self.list_chains(family, |name, chain| {
+            if names.have_chain(name) {
+                return Some((name.to_owned(), chain));
+            }
+            foreign.add("chain", name);
+            None
+        })?;
+        let sets = self.list_sets(family, |name, set| {
+            if names.have_set(name) {
+                return Some((name.to_owned(), set));
+            }
+            foreign.add("set", name);
+            None
+        })?;
+        let mut found = Found {
+            chains: chains.into_iter().collect(),
+            sets: sets.into_iter().collect(),
+            foreign,
+            ..Found::default()
+        };
+        let rules = PER_SET * found.sets.len();
+        Taken::default().add(rules).map_err(failed("list sets"))?;
+        if found.foreign.is_empty() {
+            self.read_rules(family, &mut found)?;
+        }
+        self.read_elements(family, &mut found)?;
+        Ok(found)
     }
 
-    fn bare_chains(&mut self, family: Family) -> Result<BTreeMap<String, FoundChain>, Error> {
-        let messages = self.all_chains(family)?;
-        let chains = messages.into_iter().filter_map(|message| match message {
-            NfTablesMessage::NewChain(ChainMessage { attributes }) => FoundChain::parse(attributes),
-            _ => None,
-        });
-        Ok(chains.collect())
-    }
-
-    fn chains(&mut self, family: Family) -> Result<BTreeMap<String, FoundChain>, Error> {
-        let mut chains = self.bare_chains(family)?;
+    fn read_rules(&mut self, family: Family, found: &mut Found) -> Result<(), Error> {
         let table = vec![RuleAttribute::Table(NFT_TABLE.to_owned())];
         let request = NfTablesMessage::GetRule(RuleMessage { attributes: table });
-        for message in self.dump(family, request, "list rules")? {
-            let NfTablesMessage::NewRule(RuleMessage { attributes }) = message else {
-                continue;
-            };
+        let (most, mut count) = (most_rules(found), 0);
+        let rules = self.netlink.dump_whole(&about(family, request), |message| {
+            count += 1;
+            if count > most {
+                return Err(too_long(format!(
+                    "there are more than the {most} that its sets explain"
+                )));
+            }
+            Ok(match nftables(message) {
+                Some(NfTablesMessage::NewRule(RuleMessage { attributes })) => Some(attributes),
+                _ => None,
+            })
+        });
+        for attributes in rules.map_err(failed("list rules"))? {
             let (mut name, mut expressions) = (None, Vec::new());
             for attribute in attributes {
                 match attribute {
@@ -204,57 +257,96 @@ impl Kernel {
                     _ => {}
                 }
             }
-            if let Some(chain) = name.and_then(|name| chains.get_mut(&name)) {
+            if let Some(chain) = name.and_then(|name| found.chains.get_mut(&name)) {
                 chain.rules.push(expressions);
             }
         }
-        Ok(chains)
+        Ok(())
     }
 
-    fn sets(&mut self, family: Family) -> Result<BTreeMap<String, FoundSet>, Error> {
+    fn read_elements(&mut self, family: Family, found: &mut Found) -> Result<(), Error> {
+        for (name, set) in &mut found.sets {
+            if affinity_of_clients(name).is_none() {
+                set.elements = self.elements(family, name, |_| true)?;
+            }
+        }
+        // Whoever forwards for many has many clients: they are looked at, and not kept.
+        let affinities = affinities(family, found);
+        for (name, map) in &mut found.sets {
+            if let Some(seconds) = affinity_of_clients(name) {
+                let is_current = |client: &Element| is_with_a_member(family, client, seconds, &affinities);
+                self.elements(family, name, |client| {
+                    map.is_outdated |= !is_current(client);
+                    false
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `keep` makes of the chains of our table.
+    fn list_chains<T>(
+        &mut self,
+        family: Family,
+        mut keep: impl FnMut(&str, FoundChain) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let listed =
+            self.netlink
+                .dump_whole(&about(family, all_chains()), |message| match nftables(message) {
+                    Some(NfTablesMessage::NewChain(ChainMessage { attributes })) => {
+                        Ok(FoundChain::parse(attributes).and_then(|(name, chain)| keep(&name, chain)))
+                    }
+                    _ => Ok(None),
+                });
+        listed.map_err(failed("list chains"))
+    }
+
+    /// What `keep` makes of the sets of our table.
+    fn list_sets<T>(
+        &mut self,
+        family: Family,
+        mut keep: impl FnMut(&str, FoundSet) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let attributes = vec![SetAttribute::Table(NFT_TABLE.to_owned())];
         let request = NfTablesMessage::GetSet(SetMessage { attributes });
-        let messages = self.dump(family, request, "list sets")?;
-        let sets = messages.into_iter().filter_map(|message| match message {
-            NfTablesMessage::NewSet(SetMessage { attributes }) => FoundSet::parse(attributes),
-            _ => None,
-        });
-        Ok(sets.collect())
+        let listed = self
+            .netlink
+            .dump_whole(&about(family, request), |message| match nftables(message) {
+                Some(NfTablesMessage::NewSet(SetMessage { attributes })) => {
+                    Ok(FoundSet::parse(attributes).and_then(|(name, set)| keep(&name, set)))
+                }
+                _ => Ok(None),
+            });
+        listed.map_err(failed("list sets"))
     }
 
-    fn sets_with_elements(&mut self, family: Family) -> Result<BTreeMap<String, FoundSet>, Error> {
-        let mut sets = self.sets(family)?;
-        for (name, set) in &mut sets {
-            set.elements = self.elements(family, name)?;
-        }
-        Ok(sets)
-    }
-
-    fn elements(&mut self, family: Family, set: &str) -> Result<Vec<super::statement::Element>, Error> {
+    /// The elements of a set that `keep` wants.
+    fn elements(
+        &mut self,
+        family: Family,
+        set: &str,
+        mut keep: impl FnMut(&Element) -> bool,
+    ) -> Result<Vec<Element>, Error> {
         let attributes = vec![
             SetElementList::Table(NFT_TABLE.to_owned()),
             SetElementList::Set(set.to_owned()),
         ];
         let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
         let listed = self.netlink.dump_unread(&about(family, request), |message| {
-            super::read::elements(message).map(Some).map_err(io::Error::other)
+            let mut elements = super::read::elements(message).map_err(io::Error::other)?;
+            elements.retain(&mut keep);
+            elements.shrink_to_fit();
+            Ok((!elements.is_empty()).then_some(elements))
         });
         let listed = listed.map_err(failed("list elements"))?;
         Ok(listed.into_iter().flatten().collect())
     }
+}
 
-    fn dump(
-        &mut self,
-        family: Family,
-        request: NfTablesMessage,
-        action: &'static str,
-    ) -> Result<Vec<NfTablesMessage>, Error> {
-        let found = self
-            .netlink
-            .dump(&about(family, request))
-            .map_err(failed(action))?;
-        Ok(found.into_iter().filter_map(nftables).collect())
-    }
+fn all_chains() -> NfTablesMessage {
+    NfTablesMessage::GetChain(ChainMessage {
+        attributes: Vec::new(),
+    })
 }
 
 fn control(message: ControlMessage) -> (NetfilterMessage, u16) {

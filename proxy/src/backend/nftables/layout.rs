@@ -79,6 +79,23 @@ pub(super) fn clients(seconds: u32) -> String {
     format!("aff-{seconds}s")
 }
 
+/// Whether a class has a set or map of this name.
+pub(super) fn is_set_of_a_class(name: &str) -> bool {
+    Class::of_set(name).is_some() || affinity_of_clients(name).is_some()
+}
+
+/// Whether a class has a chain of this name.
+pub(super) fn is_chain_of_a_class(name: &str) -> bool {
+    let count = name.strip_prefix("lb-").and_then(|count| count.parse().ok());
+    count.is_some_and(|count| balancer(count) == name)
+}
+
+/// Reads the name of a map from clients to endpoints.
+pub(super) fn affinity_of_clients(name: &str) -> Option<u32> {
+    let seconds = name.strip_prefix("aff-")?.strip_suffix('s')?.parse().ok()?;
+    (clients(seconds) == name).then_some(seconds)
+}
+
 /// Types as nft knows them (`enum datatypes` in its datatype.h); a concatenation is six bits each.
 mod kind {
     pub(super) const IPV4_ADDR: u32 = 7;
@@ -202,6 +219,17 @@ mod tests {
         ] {
             assert_eq!(Class::of_set(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn names_of_classes_are_told_from_others() {
+        for set in ["svc-3", "sticky-60s", "aff-60s"] {
+            assert!(is_set_of_a_class(set), "{set}");
+        }
+        for other in ["vips", "aff-060s", "aff-60", "owners"] {
+            assert!(!is_set_of_a_class(other), "{other}");
+        }
+        assert!(is_chain_of_a_class("lb-3") && !is_chain_of_a_class("lb-03") && !is_chain_of_a_class("lb-"));
     }
 
     #[test]

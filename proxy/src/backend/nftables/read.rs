@@ -23,6 +23,41 @@ pub(super) struct Found {
     pub(super) comment: Option<Vec<u8>>,
     pub(super) chains: BTreeMap<String, FoundChain>,
     pub(super) sets: BTreeMap<String, FoundSet>,
+    /// What has no name of ours. Nothing of it was read.
+    pub(super) foreign: Foreign,
+    /// Why nothing but the comment was read.
+    pub(super) unread: Option<String>,
+}
+
+/// Sets and chains in our table that are not ours.
+#[derive(Debug, Default)]
+pub(super) struct Foreign {
+    count: usize,
+    /// The first few.
+    named: BTreeSet<String>,
+}
+
+impl Foreign {
+    /// So many are named.
+    const NAMED: usize = 3;
+
+    /// One more, a "set" or a "chain".
+    pub(super) fn add(&mut self, kind: &str, name: &str) {
+        self.count += 1;
+        if self.named.len() < Self::NAMED {
+            self.named.insert(format!("{kind} {name} is not ours"));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn in_words(&self) -> impl Iterator<Item = String> {
+        let more = self.count.saturating_sub(self.named.len());
+        let more = (more > 0).then(|| format!("{more} more sets and chains are not ours"));
+        self.named.iter().cloned().chain(more)
+    }
 }
 
 /// A chain.
@@ -55,7 +90,11 @@ impl FoundChain {
 #[derive(Debug, Default)]
 pub(super) struct FoundSet {
     attributes: Vec<SetAttribute>,
+    /// Of maps from clients to endpoints none is kept.
     pub(super) elements: Vec<Element>,
+    /// Of such a map: whether it sends a client to an endpoint that is none. One that does was left by a proxy that ended before it
+    /// could [forget](has_to_be_forgotten) the client.
+    pub(super) is_outdated: bool,
 }
 
 impl FoundSet {
@@ -70,6 +109,7 @@ impl FoundSet {
             Self {
                 attributes,
                 elements: Vec::new(),
+                is_outdated: false,
             },
         ))
     }
@@ -116,6 +156,11 @@ fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
 
 /// Adds to `dump` what a family's table holds, and what is wrong with it.
 pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump) {
+    let unread = found.unread.iter().cloned().chain(found.foreign.in_words());
+    dump.unread.extend(unread.map(|what| format!("{family}: {what}")));
+    if found.unread.is_some() {
+        return;
+    }
     let mut damage = structure(family, is_pod, found);
     let elements = |set: &str| {
         found
@@ -135,17 +180,15 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
         }
     }
     let classes = found.sets.keys().filter_map(|set| Class::of_set(set));
-    let (mut counts, mut affinities) = (BTreeMap::new(), BTreeMap::<_, Sticky>::new());
+    let (mut counts, affinities) = (BTreeMap::new(), affinities(family, found));
     for class in classes {
         for element in elements(&class.set()) {
             let mut parts = Parts::new(family, &element.key);
             let is_as_written = parts.service().is_some_and(|port| match class {
                 Class::Count(count) => counts.insert(port, count).is_none(),
                 Class::Affinity(seconds) => {
-                    let sticky = affinities.entry(port).or_insert_with(|| Sticky::new(seconds));
-                    let endpoint = parts.endpoint();
-                    sticky.members.extend(endpoint);
-                    sticky.seconds == seconds && endpoint.is_some()
+                    let sticky = affinities.get(&port);
+                    sticky.is_some_and(|sticky| sticky.seconds == seconds) && parts.endpoint().is_some()
                 }
             });
             if !is_as_written {
@@ -153,7 +196,10 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
             }
         }
         if let Class::Affinity(seconds) = class
-            && !remembers_only_members(family, elements(&clients(seconds)), seconds, &affinities)
+            && found
+                .sets
+                .get(&clients(seconds))
+                .is_some_and(|map| map.is_outdated)
         {
             damage.insert(format!(
                 "map {} remembers endpoints that are gone",
@@ -190,8 +236,29 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
         .extend(damage.into_iter().map(|what| format!("{family}: {what}")));
 }
 
+/// The ports with affinity.
+pub(super) type Affinities = BTreeMap<(IpAddr, Port), Sticky>;
+
+/// Reads them from the sets of those that may be remembered.
+pub(super) fn affinities(family: Family, found: &Found) -> Affinities {
+    let mut affinities = Affinities::new();
+    for (name, set) in &found.sets {
+        let Some(Class::Affinity(seconds)) = Class::of_set(name) else {
+            continue;
+        };
+        for element in &set.elements {
+            let mut parts = Parts::new(family, &element.key);
+            if let Some(port) = parts.service() {
+                let sticky = affinities.entry(port).or_insert_with(|| Sticky::new(seconds));
+                sticky.members.extend(parts.endpoint());
+            }
+        }
+    }
+    affinities
+}
+
 /// A port with affinity.
-struct Sticky {
+pub(super) struct Sticky {
     seconds: u32,
     /// Who may be remembered.
     members: BTreeSet<SocketAddr>,
@@ -206,23 +273,26 @@ impl Sticky {
     }
 }
 
-/// Whether every client is with an endpoint that is still there. One that is not was left by a proxy that ended before it could
-/// [forget](clients_to_forget) it.
-fn remembers_only_members(
+/// Whether a client is with an endpoint that is still there.
+pub(super) fn is_with_a_member(
     family: Family,
-    clients: &[Element],
+    client: &Element,
     seconds: u32,
-    affinities: &BTreeMap<(IpAddr, Port), Sticky>,
+    affinities: &Affinities,
 ) -> bool {
-    clients.iter().all(|client| {
-        let port = Parts::new(family, &client.key).service();
-        let sticky = port.and_then(|port| affinities.get(&port));
-        let value = client.value.as_deref().unwrap_or_default();
-        let endpoint = Parts::new(family, value).endpoint();
-        sticky
-            .zip(endpoint)
-            .is_some_and(|(sticky, endpoint)| sticky.seconds == seconds && sticky.members.contains(&endpoint))
-    })
+    let port = Parts::new(family, &client.key).service();
+    let sticky = port.and_then(|port| affinities.get(&port));
+    let value = client.value.as_deref().unwrap_or_default();
+    let endpoint = Parts::new(family, value).endpoint();
+    sticky
+        .zip(endpoint)
+        .is_some_and(|(sticky, endpoint)| sticky.seconds == seconds && sticky.members.contains(&endpoint))
+}
+
+/// More rules than a table of ours has with as many classes: a class has three at most.
+pub(super) fn most_rules(found: &Found) -> usize {
+    let classes = found.sets.keys().filter(|set| Class::of_set(set).is_some());
+    64 + 4 * classes.count()
 }
 
 /// What is wrong with everything but elements.
@@ -282,7 +352,8 @@ fn structure(family: Family, is_pod: bool, found: &Found) -> BTreeSet<String> {
     for (name, chain) in &found.chains {
         match rules.get(name) {
             None => _ = damage.insert(format!("chain {name} is not ours")),
-            Some(wanted) if !are_the_rules(name, wanted, &chain.rules) => {
+            // Rules of a table with foreign chains were not read.
+            Some(wanted) if found.foreign.is_empty() && !are_the_rules(name, wanted, &chain.rules) => {
                 damage.insert(format!("chain {name} has other rules"));
             }
             Some(_) => {}
@@ -381,30 +452,19 @@ fn has_all(wanted: &Expressions, found: &Expressions) -> bool {
     }
 }
 
-/// The entries of an affinity map whose endpoint is not one that the client's port may keep.
-pub(super) fn clients_to_forget(
+/// Whether an entry of an affinity map leads to an endpoint that the client's port may not keep.
+pub(super) fn has_to_be_forgotten(
     family: Family,
-    clients: &[Element],
+    client: &Element,
     keep: &BTreeMap<(IpAddr, Port), &BTreeSet<SocketAddr>>,
-) -> Vec<Element> {
-    let must_go = |client: &&Element| {
-        let port = Parts::new(family, &client.key).service();
-        let Some(keep) = port.and_then(|port| keep.get(&port)) else {
-            return false;
-        };
-        let endpoint = client
-            .value
-            .as_ref()
-            .and_then(|value| Parts::new(family, value).endpoint());
-        endpoint.is_none_or(|endpoint| !keep.contains(&endpoint))
+) -> bool {
+    let port = Parts::new(family, &client.key).service();
+    let Some(keep) = port.and_then(|port| keep.get(&port)) else {
+        return false;
     };
-    let going = clients.iter().filter(must_go);
-    going
-        .map(|client| Element {
-            key: client.key.clone(),
-            value: None,
-        })
-        .collect()
+    let value = client.value.as_ref();
+    let endpoint = value.and_then(|value| Parts::new(family, value).endpoint());
+    endpoint.is_none_or(|endpoint| !keep.contains(&endpoint))
 }
 
 fn slot(family: Family, element: &Element) -> Option<((IpAddr, Port), u32, SocketAddr)> {

@@ -7,12 +7,15 @@ use super::encode::{
     is_new_flow, is_translated, jump, leaves_not_by, random, reject_with_reset, remember, transport_protocol,
     value_of,
 };
-use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, Shape, VERSION, VIPS, balancer, clients};
+use super::layout::{
+    AFFINITY, Class, DISPATCH, ENDPOINTS, Shape, VERSION, VIPS, balancer, clients, is_chain_of_a_class,
+    is_set_of_a_class,
+};
 use super::statement::{
     SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain, new_chain,
     new_rule, new_set, new_table,
 };
-use netlink_packet_netfilter::nftables::InetHookNumber;
+use netlink_packet_netfilter::nftables::{ChainAttribute, InetHookNumber, NfTablesMessage, SetAttribute};
 use rules::{Family, Protocol};
 use std::collections::BTreeSet;
 
@@ -95,6 +98,59 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
         statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));
     }
     statements
+}
+
+/// The names of what a table has in any case.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    chains: BTreeSet<String>,
+    sets: BTreeSet<String>,
+}
+
+impl Names {
+    /// Of tables in pods, which have all that tables on nodes have.
+    pub(super) fn of(family: Family) -> Self {
+        let mut names = Self::default();
+        for statement in fresh_table(family, true) {
+            match statement.message {
+                NfTablesMessage::NewSet(set) => names
+                    .sets
+                    .extend(set.attributes.into_iter().find_map(name_of_set)),
+                NfTablesMessage::NewChain(chain) => {
+                    names
+                        .chains
+                        .extend(chain.attributes.into_iter().find_map(name_of_chain));
+                }
+                _ => {}
+            }
+        }
+        names.chains.extend(MEMORY.map(|chain| chain.name.to_owned()));
+        names
+    }
+
+    /// Whether a set of this name may be ours.
+    pub(super) fn have_set(&self, name: &str) -> bool {
+        self.sets.contains(name) || is_set_of_a_class(name)
+    }
+
+    /// Whether a chain of this name may be ours.
+    pub(super) fn have_chain(&self, name: &str) -> bool {
+        self.chains.contains(name) || is_chain_of_a_class(name)
+    }
+}
+
+fn name_of_set(attribute: SetAttribute) -> Option<String> {
+    match attribute {
+        SetAttribute::Name(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn name_of_chain(attribute: ChainAttribute) -> Option<String> {
+    match attribute {
+        ChainAttribute::Name(name) => Some(name),
+        _ => None,
+    }
 }
 
 fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Expression>> {

@@ -23,6 +23,8 @@ pub(crate) struct Listing {
     pub(crate) missing_jumps: Vec<Jump>,
     /// Those that others have put their own rules before, which may translate a flow first.
     pub(crate) late_jumps: Vec<Jump>,
+    /// Why the rules of our chains were not read.
+    pub(crate) unread: Option<String>,
 }
 
 impl Listing {
@@ -32,6 +34,7 @@ impl Listing {
             chains: Chains::new(),
             missing_jumps: table.jumps(is_pod),
             late_jumps: Vec::new(),
+            unread: None,
         }
     }
 
@@ -69,6 +72,11 @@ fn position((hook, rule): &Jump, text: &str) -> Option<usize> {
 
 /// The tables of one family, added to `dump`.
 pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool, dump: &mut Dump) {
+    for (table, listing) in [(Table::Filter, filter), (Table::Nat, nat)] {
+        let why = listing.unread.iter();
+        let why = why.map(|why| format!("{family} {}: cannot list rules: {why}", table.name()));
+        dump.unread.extend(why);
+    }
     let refused: BTreeSet<IpAddr> = filter
         .chains
         .values()
@@ -76,11 +84,13 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
         .filter_map(|rule| refused(rule))
         .collect();
     let translated = translated(&nat.chains);
-    if !filter.chains.is_empty() || !translated.is_empty() {
+    let is_there = !filter.chains.is_empty() || !translated.is_empty();
+    if is_there && filter.unread.is_none() {
         let again = refusal::whole(&refused, family, is_pod);
         compare(Table::Filter, family, filter, &again, &mut dump.damage);
     }
-    if !nat.chains.is_empty() || !refused.is_empty() {
+    let is_there = !nat.chains.is_empty() || !refused.is_empty();
+    if is_there && nat.unread.is_none() {
         let entries: Vec<_> = translated
             .iter()
             .map(|((vip, port), (comment, translated))| Entry {

@@ -67,7 +67,7 @@ fn rules(hosts: &[u8]) -> PodRules {
         interface: "net1".to_owned(),
         addresses: vec!["10.1.0.7".parse().unwrap(), "fd00:1::7".parse().unwrap()],
     };
-    ::rules::plan(&Settings::default(), &services, &slices, &[net1]).rules
+    ::rules::plan(&Settings::default(), &services, &slices, "web", &[net1]).rules
 }
 
 /// What a table holds after `change`.

@@ -32,6 +32,7 @@ fn applied(conntrack: Option<&str>) -> Applied {
         absent: Vec::new(),
         parents: BTreeMap::new(),
         foreign_routes: BTreeSet::new(),
+        unread: BTreeSet::new(),
         unreachable: BTreeSet::new(),
         conntrack: conntrack.map(str::to_owned),
     }
