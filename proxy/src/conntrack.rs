@@ -16,27 +16,40 @@ use std::net::{IpAddr, SocketAddr};
 pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
 
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, and of all flows that reached one of the
-/// `new` VIPs themselves, whoever had its address before. Returns how many.
-pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<usize> {
+/// `new` VIPs themselves, whoever had its address before. Goes on past what fails, and returns the first of it.
+pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<()> {
     if changed.is_empty() && new.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     let mut netlink = Socket::open()?;
-    let mut deleted = 0;
+    let mut result = Ok(());
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
     for family in families {
-        let all = about(family, ConntrackMessage::Get(Vec::new()));
-        for original in netlink.dump_some(&all, |entry| stale(&entry, changed, new))? {
-            match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
-                Ok(()) => deleted += 1,
-                // It timed out meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        result = result.and(forget_of(&mut netlink, family, changed, new));
+    }
+    result
+}
+
+fn forget_of(
+    netlink: &mut Socket,
+    family: Family,
+    changed: &Allowed,
+    new: &BTreeSet<IpAddr>,
+) -> io::Result<()> {
+    let all = about(family, ConntrackMessage::Get(Vec::new()));
+    let mut result = Ok(());
+    for original in netlink.dump_some(&all, |entry| stale(&entry, changed, new))? {
+        match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
+            // It timed out meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Nothing is heard of this socket any more: each further one would be waited for as long.
+            Err(error) if !netlink.is_sound() => return Err(error),
+            Err(error) => result = result.and(Err(error)),
+            Ok(()) => {}
         }
     }
-    Ok(deleted)
+    result
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.

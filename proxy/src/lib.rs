@@ -20,6 +20,9 @@ mod conntrack;
 #[cfg(test)]
 mod documented_tests;
 pub mod events;
+pub mod failure;
+#[doc(hidden)]
+pub mod fault;
 pub mod host;
 pub mod index;
 pub mod metrics;

@@ -3,6 +3,7 @@
 //! Writes: whatever the caller has a program do.
 
 use crate::backend::Error;
+use crate::fault;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -51,6 +52,7 @@ pub(super) fn finds(program: &'static str, arguments: &[&str]) -> Result<bool, E
 /// Runs it with this input.
 pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Result<(), Error> {
     let failed = |source| Error::Run { program, source };
+    fault::strike(text.as_bytes()).map_err(failed)?;
     let mut command = command(program, arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().map_err(failed)?;
