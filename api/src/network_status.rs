@@ -4,6 +4,7 @@
 
 use crate::NetworkRef;
 use serde::Deserialize;
+use serde_json::Value;
 use std::net::IpAddr;
 
 /// Most interfaces read from one pod; a hostile annotation cannot make us hold more.
@@ -15,6 +16,10 @@ pub const MAX_ADDRESSES: usize = 64;
 const MAX_NAME: usize = 63 + 1 + 253;
 /// Longest excerpt of the parser's complaint.
 const MAX_COMPLAINT: usize = 200;
+/// Longest excerpt of a name or an address.
+const MAX_EXCERPT: usize = 64;
+/// Most faults kept of one annotation.
+const MAX_FAULTS: usize = 8;
 
 /// One interface of a pod, as Multus reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,25 +32,74 @@ pub struct NetworkStatus {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Why a `network-status` annotation cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ParseNetworkStatus {
-    /// Not JSON of the specified shape.
-    #[error("annotation k8s.v1.cni.cncf.io/network-status is not the JSON list that Multus writes: {0}")]
-    Json(
-        /// What the parser says, cut to 200 characters: it quotes the text, which may be all of the annotation.
-        String,
-    ),
+/// What an annotation says, and what of it cannot be read. A bad entry or address takes only itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// The interfaces. Of a bad entry that names its network the rest is here, without addresses.
+    pub statuses: Vec<NetworkStatus>,
+    /// What cannot be read, in order; at most [`MAX_FAULTS`].
+    pub faults: Vec<Fault>,
+}
+
+/// A part of a `network-status` annotation that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Fault {
+    /// An entry that is no object of the specified shape.
+    #[error(
+        "annotation k8s.v1.cni.cncf.io/network-status: entry {number}{} cannot be read: {complaint}",
+        of_network(network)
+    )]
+    Entry {
+        /// Which one, from 1.
+        number: usize,
+        /// The network it is about, cut to 64 characters; empty when it names none.
+        network: String,
+        /// What the parser says, cut to 200 characters.
+        complaint: String,
+    },
     /// An entry of `ips` that is no address.
     #[error(
         "annotation k8s.v1.cni.cncf.io/network-status: {address:?} of network {network:?} is not an IP address"
     )]
     Address {
-        /// The network it is reported for.
+        /// The network it is reported for, cut to 64 characters.
         network: String,
         /// The text found, cut to 64 characters.
         address: String,
     },
+}
+
+impl Fault {
+    /// The network that it is about, cut as it is kept; empty when that is not known.
+    pub fn network(&self) -> &str {
+        match self {
+            Self::Entry { network, .. } | Self::Address { network, .. } => network,
+        }
+    }
+
+    /// Whether it is about `network`, or may be: an entry may not even say which network it is about.
+    pub fn may_concern(&self, network: &NetworkRef) -> bool {
+        self.network().is_empty() || self.network() == cut(&network.to_string())
+    }
+}
+
+fn of_network(network: &str) -> String {
+    if network.is_empty() {
+        String::new()
+    } else {
+        format!(" of network {network:?}")
+    }
+}
+
+/// Why nothing of a `network-status` annotation can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseNetworkStatus {
+    /// Not a JSON list.
+    #[error("annotation k8s.v1.cni.cncf.io/network-status is not the JSON list that Multus writes: {0}")]
+    Json(
+        /// What the parser says, cut to 200 characters: it quotes the text, which may be all of the annotation.
+        String,
+    ),
     /// More entries than any pod has.
     #[error(
         "annotation k8s.v1.cni.cncf.io/network-status: more than {0} interfaces, or addresses on one interface"
@@ -53,28 +107,87 @@ pub enum ParseNetworkStatus {
     TooMany(usize),
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Entry {
     #[serde(default)]
     name: String,
     #[serde(default)]
     interface: Option<String>,
     #[serde(default)]
-    ips: Option<Vec<String>>,
+    ips: Option<Vec<Value>>,
 }
 
 /// Reads the annotation's text.
-pub fn parse(text: &str) -> Result<Vec<NetworkStatus>, ParseNetworkStatus> {
-    let entries: Vec<Entry> = serde_json::from_str(text).map_err(|error| complaint(&error))?;
+pub fn parse(text: &str) -> Result<Parsed, ParseNetworkStatus> {
+    let entries: Vec<Value> =
+        serde_json::from_str(text).map_err(|error| ParseNetworkStatus::Json(complaint(&error)))?;
     if entries.len() > MAX_INTERFACES {
         return Err(ParseNetworkStatus::TooMany(MAX_INTERFACES));
     }
-    let nameable = entries.into_iter().filter(|entry| entry.name.len() <= MAX_NAME);
-    nameable.map(interface).collect()
+    let mut parsed = Parsed::default();
+    for (number, entry) in (1..).zip(entries) {
+        parsed.add(number, entry)?;
+    }
+    parsed.faults.truncate(MAX_FAULTS);
+    Ok(parsed)
 }
 
-fn complaint(error: &serde_json::Error) -> ParseNetworkStatus {
-    ParseNetworkStatus::Json(error.to_string().chars().take(MAX_COMPLAINT).collect())
+impl Parsed {
+    fn add(&mut self, number: usize, entry: Value) -> Result<(), ParseNetworkStatus> {
+        let name = entry.get("name").and_then(Value::as_str).map(str::to_owned);
+        let read = serde_json::from_value(entry).unwrap_or_else(|error| {
+            self.faults.push(Fault::Entry {
+                number,
+                network: name.as_deref().map(cut).unwrap_or_default(),
+                complaint: complaint(&error),
+            });
+            // Attached it is all the same, if it says to what: flows are refused rather than lost elsewhere.
+            let name = name.unwrap_or_default();
+            Entry {
+                name,
+                ..Entry::default()
+            }
+        });
+        let Entry { name, interface, ips } = read;
+        if name.len() > MAX_NAME {
+            return Ok(());
+        }
+        let ips = ips.unwrap_or_default();
+        if ips.len() > MAX_ADDRESSES {
+            return Err(ParseNetworkStatus::TooMany(MAX_ADDRESSES));
+        }
+        let mut addresses = Vec::new();
+        for ip in ips {
+            match address(&name, &ip) {
+                Ok(address) => addresses.push(address),
+                Err(fault) => self.faults.push(fault),
+            }
+        }
+        self.statuses.push(NetworkStatus {
+            network: name,
+            interface: interface
+                .filter(|interface| interface.len() <= MAX_NAME)
+                .unwrap_or_default(),
+            addresses,
+        });
+        Ok(())
+    }
+}
+
+fn complaint(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(MAX_COMPLAINT).collect()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_EXCERPT).collect()
+}
+
+fn address(network: &str, ip: &Value) -> Result<IpAddr, Fault> {
+    let text = ip.as_str().map_or_else(|| ip.to_string(), str::to_owned);
+    text.trim().parse().map_err(|_| Fault::Address {
+        network: cut(network),
+        address: cut(&text),
+    })
 }
 
 /// The interfaces of `statuses` that are attached to `network`, in the plugin's order.
@@ -85,32 +198,6 @@ pub fn on<'a>(
     statuses
         .iter()
         .filter(move |status| network.is_named(&status.network))
-}
-
-fn interface(entry: Entry) -> Result<NetworkStatus, ParseNetworkStatus> {
-    let Entry { name, interface, ips } = entry;
-    let ips = ips.unwrap_or_default();
-    if ips.len() > MAX_ADDRESSES {
-        return Err(ParseNetworkStatus::TooMany(MAX_ADDRESSES));
-    }
-    let addresses = ips
-        .iter()
-        .map(|ip| address(&name, ip))
-        .collect::<Result<_, _>>()?;
-    Ok(NetworkStatus {
-        network: name,
-        interface: interface
-            .filter(|interface| interface.len() <= MAX_NAME)
-            .unwrap_or_default(),
-        addresses,
-    })
-}
-
-fn address(network: &str, text: &str) -> Result<IpAddr, ParseNetworkStatus> {
-    text.trim().parse().map_err(|_| ParseNetworkStatus::Address {
-        network: network.chars().take(64).collect(),
-        address: text.chars().take(64).collect(),
-    })
 }
 
 #[cfg(test)]
@@ -127,7 +214,8 @@ mod tests {
 
     #[test]
     fn reads_what_multus_writes() {
-        let statuses = parse(TYPICAL).unwrap();
+        let Parsed { statuses, faults } = parse(TYPICAL).unwrap();
+        assert_eq!(faults, []);
         let network = NetworkRef::parse("macvlan1", "web").unwrap();
         let attached: Vec<_> = on(&statuses, &network).collect();
         assert_eq!(statuses.len(), 3);
@@ -144,25 +232,79 @@ mod tests {
 
     #[test]
     fn an_interface_without_addresses_is_read() {
-        assert!(parse(TYPICAL).unwrap()[2].addresses.is_empty());
-        assert!(
-            parse(r#"[{"name":"a/b","ips":null}]"#).unwrap()[0]
-                .addresses
-                .is_empty()
-        );
+        for (text, index) in [(TYPICAL, 2), (r#"[{"name":"a/b","ips":null}]"#, 0)] {
+            let Parsed { statuses, faults } = parse(text).unwrap();
+            assert!(statuses[index].addresses.is_empty() && faults.is_empty());
+        }
     }
 
     #[rstest]
     #[case::not_json("{{{")]
     #[case::empty("")]
     #[case::object(r#"{"name": "a/b"}"#)]
-    #[case::name_is_a_number(r#"[{"name": 7}]"#)]
-    #[case::ips_is_a_string(r#"[{"name": "a/b", "ips": "10.1.0.2"}]"#)]
-    #[case::bad_address(r#"[{"name": "a/b", "ips": ["10.1.0.300"]}]"#)]
-    #[case::prefix(r#"[{"name": "a/b", "ips": ["10.1.0.2/24"]}]"#)]
     #[case::deep(&"[".repeat(100_000))]
     fn a_malformed_annotation_is_an_error(#[case] text: &str) {
         assert!(!parse(text).unwrap_err().to_string().is_empty());
+    }
+
+    /// Beside a good entry, before and after it. `left`: the addresses that the bad entry still has; `None`: it is not attached.
+    #[rstest]
+    #[case::name_is_a_number(
+        r#"{"name": 7, "ips": ["10.1.0.3"]}"#,
+        "entry 2 cannot be read: invalid type",
+        None
+    )]
+    #[case::no_object("7", "entry 2 cannot be read", None)]
+    #[case::ips_is_a_string(
+        r#"{"name": "a/b", "ips": "10.1.0.2"}"#,
+        "entry 2 of network \"a/b\" cannot be read",
+        Some(0)
+    )]
+    #[case::interface_is_a_list(
+        r#"{"name": "a/b", "interface": []}"#,
+        "entry 2 of network \"a/b\" cannot be read",
+        Some(0)
+    )]
+    #[case::bad_address(
+        r#"{"name": "a/b", "ips": ["10.1.0.300", "10.1.0.3"]}"#,
+        "\"10.1.0.300\" of network \"a/b\" is not an IP address",
+        Some(1)
+    )]
+    #[case::nil(
+        r#"{"name": "a/b", "ips": ["<nil>"]}"#,
+        "\"<nil>\" of network \"a/b\"",
+        Some(0)
+    )]
+    #[case::prefix(
+        r#"{"name": "a/b", "ips": ["fd00::3", "10.1.0.2/24"]}"#,
+        "\"10.1.0.2/24\"",
+        Some(1)
+    )]
+    #[case::address_is_a_number(r#"{"name": "a/b", "ips": [7, "10.1.0.3"]}"#, "\"7\" of network", Some(1))]
+    fn a_bad_entry_or_address_takes_only_itself(
+        #[case] bad: &str,
+        #[case] fault: &str,
+        #[case] left: Option<usize>,
+    ) {
+        let good = r#"{"name": "a/good", "interface": "net1", "ips": ["10.1.0.2"]}"#;
+        let Parsed { statuses, faults } = parse(&format!("[{good}, {bad}, {good}]")).unwrap();
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].to_string().contains(fault), "{}", faults[0]);
+        let (of_good, of_bad): (Vec<_>, Vec<_>) =
+            statuses.iter().partition(|status| status.network == "a/good");
+        assert!(of_good.len() == 2 && of_good.iter().all(|status| status.addresses.len() == 1));
+        let of_bad: Vec<_> = of_bad
+            .iter()
+            .map(|status| (&*status.network, status.addresses.len()))
+            .collect();
+        assert_eq!(of_bad, [left.map_or(("", 0), |left| ("a/b", left))]);
+        assert_eq!(faults[0].network(), if left.is_some() { "a/b" } else { "" });
+    }
+
+    #[test]
+    fn faults_are_bounded() {
+        let text = format!("[{}]", vec!["7"; MAX_INTERFACES].join(","));
+        assert_eq!(parse(&text).unwrap().faults.len(), MAX_FAULTS);
     }
 
     #[test]
@@ -180,11 +322,14 @@ mod tests {
             format!(r#"[{{"name": "a/b", "ips": ["{huge}"]}}]"#),
             format!(r#"[{{"name": "a/b", "ips": "{huge}"}}]"#),
         ] {
-            let complaint = parse(&text).unwrap_err().to_string();
-            assert!(complaint.len() < 400, "{}", complaint.len());
+            let Parsed { statuses, faults } = parse(&text).unwrap();
+            assert_eq!(faults.len(), 1);
+            let complaint = faults[0].to_string();
+            assert!(complaint.len() < 500, "{}", complaint.len());
+            assert!(statuses.iter().all(|status| status.network.len() < MAX_NAME));
         }
         let text = format!(r#"[{{"name": "{huge}"}}, {{"name": "a/b", "interface": "{huge}"}}]"#);
-        let statuses = parse(&text).unwrap();
+        let Parsed { statuses, .. } = parse(&text).unwrap();
         assert_eq!(statuses.len(), 1, "no Service can name the other");
         assert_eq!(statuses[0].interface, "");
     }

@@ -6,7 +6,9 @@ use crate::netlink::Netlink;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rules::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,11 +18,88 @@ use std::net::IpAddr;
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     held: BTreeSet<(u32, IpAddr)>,
+    /// Addresses that the kernel does not take as a source: their duplicate detection runs, or found somebody else.
+    unusable: BTreeMap<(u32, IpAddr), Duplicate>,
     interfaces: BTreeMap<String, u32>,
+    /// Interfaces that are administratively down: the kernel takes no route by them.
+    down: BTreeSet<u32>,
+    /// Interfaces on which IPv6 is disabled.
+    without_ipv6: BTreeSet<u32>,
     /// Subnets that an interface's addresses put on its link.
     on_link: BTreeSet<(u32, IpNet)>,
     /// Interfaces on another one, and which.
     parents: BTreeMap<u32, Parent>,
+}
+
+/// Why the kernel does not take an IPv6 address as a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duplicate {
+    /// It asks whether anybody else has it.
+    Tentative,
+    /// Somebody else has it.
+    Found,
+}
+
+/// Why a source cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Absence {
+    /// network-status names no interface, and none holds the address.
+    #[error(
+        "no interface of the pod has {0}, and network-status names none for it: restart the pod if the address is gone for good"
+    )]
+    Nowhere(IpAddr),
+    /// There is no such interface.
+    #[error("the pod has no interface {interface:?}, which network-status names for {address}{}: it was removed or renamed", held_by(holder.as_deref()))]
+    NoInterface {
+        /// The interface.
+        interface: String,
+        /// The address.
+        address: IpAddr,
+        /// The interface that has the address instead.
+        holder: Option<String>,
+    },
+    /// It is administratively down.
+    #[error("interface {0:?} is down: set it up again")]
+    Down(String),
+    /// IPv6 is switched off.
+    #[error(
+        "IPv6 is disabled on interface {0:?}: set net.ipv6.conf.{0}.disable_ipv6=0 and give it its address again"
+    )]
+    Ipv6Disabled(String),
+    /// Duplicate address detection has not ended.
+    #[error("duplicate address detection of {address} on interface {interface:?} has not ended")]
+    Tentative {
+        /// The interface.
+        interface: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Duplicate address detection found another host.
+    #[error(
+        "another host on the network has {address} of interface {interface:?} (duplicate address detection failed): correct the IPAM"
+    )]
+    Duplicate {
+        /// The interface.
+        interface: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The interface is up and has not this address.
+    #[error("interface {interface:?} does not have {address}, which network-status says it has{}: it was removed, or a userspace driver, as with DPDK, has taken the device", held_by(holder.as_deref()))]
+    NoAddress {
+        /// The interface.
+        interface: String,
+        /// The address.
+        address: IpAddr,
+        /// The interface that has the address instead.
+        holder: Option<String>,
+    },
+}
+
+fn held_by(holder: Option<&str>) -> String {
+    holder
+        .map(|holder| format!(" (interface {holder:?} has it)"))
+        .unwrap_or_default()
 }
 
 /// What a macvlan or ipvlan interface is on.
@@ -30,28 +109,59 @@ struct Parent {
     is_in_another_namespace: bool,
 }
 
+/// What is kept of an interface.
+struct Interface {
+    index: u32,
+    name: Option<String>,
+    parent: Option<Parent>,
+    is_down: bool,
+    is_without_ipv6: bool,
+}
+
+impl Interface {
+    fn of(link: &LinkMessage) -> Self {
+        Self {
+            index: link.header.index,
+            name: name(link),
+            parent: parent(link),
+            is_down: !link.header.flags.contains(LinkFlags::Up),
+            is_without_ipv6: has_ipv6_disabled(link),
+        }
+    }
+}
+
 impl Addresses {
     /// Reads those of the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Netlink<RouteNetlinkMessage>) -> io::Result<Self> {
         let mut read = Self::default();
         let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let links = netlink.dump_some(&links, |message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some((link.header.index, name(&link), parent(&link))),
+            RouteNetlinkMessage::NewLink(link) => Some(Interface::of(&link)),
             _ => None,
         })?;
-        for (index, name, parent) in links {
-            read.interfaces.extend(name.map(|name| (name, index)));
-            read.parents.extend(parent.map(|parent| (index, parent)));
+        for link in links {
+            let index = link.index;
+            read.interfaces.extend(link.name.map(|name| (name, index)));
+            read.parents.extend(link.parent.map(|parent| (index, parent)));
+            read.down.extend(link.is_down.then_some(index));
+            read.without_ipv6.extend(link.is_without_ipv6.then_some(index));
         }
         let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let addresses = netlink.dump_some(&addresses, |message| match message {
-            RouteNetlinkMessage::NewAddress(address) => {
-                Some((address.header.index, usable(&address), on_link(&address)))
-            }
+            RouteNetlinkMessage::NewAddress(address) => Some((
+                address.header.index,
+                local(&address),
+                duplicate(&address),
+                on_link(&address),
+            )),
             _ => None,
         })?;
-        for (index, usable, on_link) in addresses {
-            read.held.extend(usable.map(|usable| (index, usable)));
+        for (index, local, duplicate, on_link) in addresses {
+            match (local, duplicate) {
+                (Some(local), None) => _ = read.held.insert((index, local)),
+                (Some(local), Some(why)) => _ = read.unusable.insert((index, local), why),
+                (None, _) => {}
+            }
             read.on_link.extend(on_link.map(|subnet| (index, subnet)));
         }
         Ok(read)
@@ -62,10 +172,49 @@ impl Addresses {
         self.held.iter().any(|(_, address)| addresses.contains(address))
     }
 
-    /// Whether the interface of `source` holds its address.
-    pub(crate) fn hold(&self, source: &Source) -> bool {
-        self.index(&source.interface)
-            .is_some_and(|index| self.held.contains(&(index, source.address)))
+    /// Why a source cannot be used; `None`: it can.
+    pub(crate) fn absence(&self, source: &Source) -> Option<Absence> {
+        let Source { interface, address } = source.clone();
+        if interface.is_empty() {
+            return Some(Absence::Nowhere(address));
+        }
+        let Some(index) = self.index(&interface) else {
+            let holder = self.holder(address);
+            return Some(Absence::NoInterface {
+                interface,
+                address,
+                holder,
+            });
+        };
+        if self.down.contains(&index) {
+            return Some(Absence::Down(interface));
+        }
+        if self.held.contains(&(index, address)) {
+            return None;
+        }
+        if address.is_ipv6() && self.without_ipv6.contains(&index) {
+            return Some(Absence::Ipv6Disabled(interface));
+        }
+        Some(match self.unusable.get(&(index, address)) {
+            Some(Duplicate::Tentative) => Absence::Tentative { interface, address },
+            Some(Duplicate::Found) => Absence::Duplicate { interface, address },
+            None => Absence::NoAddress {
+                interface,
+                address,
+                holder: self.holder(address),
+            },
+        })
+    }
+
+    /// The interface that has an address; of several the one made first, and loopback last: it may repeat an address of another.
+    pub(crate) fn holder(&self, address: IpAddr) -> Option<String> {
+        let held = self.held.iter().chain(self.unusable.keys());
+        let holders = held.filter(|(_, other)| *other == address);
+        let named = holders.filter_map(|(index, _)| {
+            let name = self.interfaces.iter().find(|(_, other)| *other == index)?.0;
+            Some((name == "lo", *index, name.clone()))
+        });
+        named.min().map(|(_, _, name)| name)
     }
 
     /// The subnet by which `address` is on the link of an interface, if it is on no other's.
@@ -154,12 +303,7 @@ fn on_link(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// On a point-to-point link `Address` is the peer's and `Local` ours; elsewhere IPv4 has both alike and IPv6 only the first.
-fn usable(message: &AddressMessage) -> Option<IpAddr> {
-    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
-    let optimistic = message.header.flags.contains(AddressHeaderFlags::Optimistic);
-    if message.header.flags.intersects(unusable) && !optimistic {
-        return None;
-    }
+fn local(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -170,4 +314,31 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
             _ => None,
         })
     })
+}
+
+fn duplicate(message: &AddressMessage) -> Option<Duplicate> {
+    let flags = message.header.flags;
+    // RFC 4429: an optimistic address may be used while it is tentative.
+    if flags.contains(AddressHeaderFlags::Optimistic) {
+        None
+    } else if flags.contains(AddressHeaderFlags::Dadfailed) {
+        Some(Duplicate::Found)
+    } else {
+        flags
+            .contains(AddressHeaderFlags::Tentative)
+            .then_some(Duplicate::Tentative)
+    }
+}
+
+fn has_ipv6_disabled(link: &LinkMessage) -> bool {
+    let families = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => Some(families),
+        _ => None,
+    });
+    let ipv6 = families.flatten().filter_map(|family| match family {
+        AfSpecUnspec::Inet6(attributes) => Some(attributes),
+        _ => None,
+    });
+    ipv6.flatten()
+        .any(|attribute| matches!(attribute, AfSpecInet6::DevConf(settings) if settings.disable_ipv6 != 0))
 }

@@ -2,20 +2,37 @@
 //!
 //! Writes: rules, routes and conntrack deletions in the calling thread's namespace. The order keeps a client from ever seeing a
 //! packet to a ClusterIP leave untranslated: refuse, route, translate; and the other way round for what goes; conntrack last.
-//! Doing it twice writes nothing.
+//! Doing it twice writes nothing. What fails harms its own VIP, attachment or endpoint: the rest is brought to what is wanted.
+//!
+//! | what fails | what it harms |
+//! |---|---|
+//! | an attachment's interface or address cannot be used | VIPs of that network and family: refused |
+//! | the kernel does not say whether an endpoint is reached | that endpoint: no flows |
+//! | a VIP cannot be refused | that VIP: neither routed nor translated |
+//! | a route cannot be added | that VIP: refused |
+//! | a VIP cannot be translated | that VIP: refused, or unchanged if it cannot even be translated no more |
+//! | a route cannot be removed | that VIP: refused although nobody has it |
+//! | addresses or routes cannot be read, nor rules | the pod: nothing can be decided, nothing is written |
 
+mod parts;
+mod work;
+
+pub use crate::addresses::Absence;
 use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
+use crate::failure::{Absent, Effect, Failures};
 use crate::netlink::Netlink;
 use crate::routes::Routes;
-use crate::{conntrack, netns, original, reach, routes};
+use crate::{reach, routes};
 use api::NetworkRef;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rules::{Delta, Dump, PodRules, Source, Unreachable};
+use parts::Step;
+use rules::{PodRules, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use work::{Done, Known, Work};
 
 /// What a namespace should hold, and how to know that it is the right one.
 #[derive(Clone, Debug)]
@@ -36,8 +53,12 @@ pub struct Applied {
     pub rules: PodRules,
     /// Whether rules were written.
     pub written: bool,
-    /// Sources that the namespace does not hold, or not yet: their VIPs are refused.
-    pub absent: Vec<Source>,
+    /// Sources that cannot be used, or not yet: their VIPs are refused.
+    pub absent: Vec<Absent>,
+    /// What could not be written.
+    pub failures: Failures,
+    /// Whether the namespace holds exactly `rules`. Otherwise it has to be read before anything is written again.
+    pub is_exact: bool,
     /// VIPs to which the pod has a route of its own, which was left alone.
     pub foreign_routes: BTreeSet<IpAddr>,
     /// Interfaces of the node that those on a network are on, if they are macvlan or ipvlan interfaces.
@@ -50,15 +71,19 @@ pub struct Applied {
     pub conntrack: Option<String>,
 }
 
-/// Why it was not done. The namespace may hold a part of it: nothing is known any more.
+impl Applied {
+    /// Whether all that was wanted is there, and nothing else.
+    pub fn is_complete(&self) -> bool {
+        self.absent.is_empty() && self.failures.is_empty() && self.conntrack.is_none()
+    }
+}
+
+/// Why nothing could be decided. The namespace may hold a part of what is wanted: nothing is known any more.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The namespace cannot be read.
     #[error("failed to read the addresses of the network namespace")]
     Addresses(#[source] io::Error),
-    /// The ways to endpoints cannot be read.
-    #[error("failed to ask for the routes to endpoints")]
-    Reach(#[source] io::Error),
     /// The namespace is another one than the pod says.
     #[error("the network namespace holds none of the pod's addresses: it is not written into")]
     NotThePod,
@@ -77,30 +102,25 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     if !addresses.hold_any(&wanted.addresses) {
         return Err(Error::NotThePod);
     }
-    let absent: Vec<Source> = wanted
-        .rules
-        .sources()
-        .filter(|source| !addresses.hold(source))
-        .cloned()
-        .collect();
-    let with_sources = wanted.rules.without_sources(&absent);
+    let named = wanted.rules.with_interfaces(|address| addresses.holder(address));
+    let (with_sources, absent) = without_absent(&named, &addresses);
     let is_unknown = matches!(held, Held::Unknown);
-    let mut read = is_unknown.then(|| backend.dump()).transpose()?;
+    let mut known = Known::read(backend, held)?;
+    let unread = known.unread();
     let mut routes = None;
-    if let Some(dump) = read.as_mut().filter(|dump| !dump.unread.is_empty()) {
-        // Whatever was refused there: no VIP that has a route of ours may leak while everything is written anew.
+    if !unread.is_empty() {
+        // What was refused there is not known: no VIP that has a route of ours may leak while everything is written again.
         let held = Routes::read(&mut netlink)?;
-        dump.refused.extend(held.vips());
+        known.add_refused(held.vips());
         routes = Some(held);
     }
     let look_at_routes = is_unknown || wanted.foreign_routes.is_none();
-    let mut delta = difference(held, read.as_ref(), &with_sources);
-    let unreachable =
-        reach::unreachable(&mut netlink, &addresses, &delta, look_at_routes).map_err(Error::Reach)?;
+    let mut delta = known.delta(&with_sources);
+    let lost = reach::lost(&mut netlink, &addresses, &delta, look_at_routes);
     let reachable;
-    if !unreachable.is_empty() {
-        reachable = with_sources.without_endpoints(&unreachable);
-        delta = difference(held, read.as_ref(), &reachable);
+    if !lost.endpoints.is_empty() {
+        reachable = with_sources.without_endpoints(&lost.endpoints);
+        delta = known.delta(&reachable);
     }
     let rules = delta.wanted();
     let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
@@ -108,73 +128,80 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         routes = Some(Routes::read(&mut netlink)?);
     }
 
-    let refuses = delta.is_rebuild() || !delta.refuse.is_empty();
-    if refuses {
-        backend.refuse(&delta)?;
+    let mut work = Work::new(backend, &known, &delta);
+    for (endpoint, error) in &lost.unknown {
+        let cause = format!("failed to ask for the route to them: {error}");
+        work.failures
+            .note(Effect::Endpoints, Some(*endpoint), cause, rules);
     }
+    work.step(Step::Refuse)?;
     let foreign_routes = match &mut routes {
-        Some(routes) => routes.add(&mut netlink, &addresses, &rules.routes())?,
+        Some(routes) => work.add_routes(routes, &mut netlink, &addresses),
         None => wanted.foreign_routes.clone().unwrap_or_default(),
     };
-    let translates = delta.is_rebuild() || !delta.ports.is_empty() || !delta.renamed.is_empty();
-    if translates {
-        backend.translate(&delta)?;
-    }
+    work.step(Step::Translate)?;
     if let Some(routes) = &mut routes {
-        routes.remove_others(&mut netlink, &rules.routes())?;
+        work.remove_routes(routes, &mut netlink)?;
     }
-    if !delta.release.is_empty() {
-        backend.release(&delta)?;
-    }
+    work.step(Step::Release)?;
     if is_unknown {
-        backend.replace_others()?;
-        // It wrote into pods only.
-        if !netns::is_home() {
-            original::remove()?;
-        }
+        work.clear_others();
     }
-    let written = refuses || translates || !delta.release.is_empty();
     // A pod younger than this process has had no time for connections to what its VIPs were before, and to look costs milliseconds: all
     // buckets of the machine's one table.
-    let nobody = BTreeSet::new();
     let is_young = matches!(held, Held::Nothing);
-    let new = if is_young { &nobody } else { &delta.refuse };
-    let conntrack = conntrack::forget(&delta.flows, new)
-        .err()
-        .map(|error| error.to_string());
-    let parents = wanted.rules.networks.iter().filter_map(|(network, attached)| {
+    let conntrack = work.end_flows(is_young);
+    let parents = named.networks.iter().filter_map(|(network, attached)| {
         let source = attached.ipv4.as_ref().or(attached.ipv6.as_ref())?;
         Some((network.clone(), addresses.parent_elsewhere(&source.interface)?))
     });
+    let Done {
+        rules,
+        written,
+        failures,
+        is_exact,
+    } = work.done();
     Ok(Applied {
         parents: parents.collect(),
-        rules: rules.clone(),
+        rules,
         written,
         absent,
+        failures,
+        is_exact,
         foreign_routes,
-        unreachable,
-        unread: read.as_ref().map(|dump| dump.unread.clone()).unwrap_or_default(),
-        conntrack,
+        unreachable: lost.endpoints,
+        unread,
+        conntrack: conntrack.err().map(|error| error.to_string()),
     })
 }
 
-fn difference<'a>(held: &'a Held<PodRules>, read: Option<&'a Dump>, wanted: &'a PodRules) -> Delta<'a> {
-    match (held, read) {
-        (Held::Exactly(held), _) => Delta::between(held, wanted),
-        (_, Some(read)) => Delta::from_dump(read, wanted),
-        _ => Delta::from_nothing(wanted),
+/// The same rules where flows by sources that cannot be used are refused, and those sources.
+fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Absent>) {
+    let (mut absent, mut sources) = (Vec::new(), Vec::new());
+    for (network, source) in rules.sources() {
+        if let Some(why) = addresses.absence(source) {
+            absent.push(Absent::new(network, source, why));
+            sources.push(source.clone());
+        }
     }
+    (rules.without_sources(&sources), absent)
 }
 
-/// Removes everything of ours from the namespace of the calling thread, whichever of `backends` wrote it.
+/// Removes everything of ours from the namespace of the calling thread, whichever of `backends` wrote it. Of each of the three stages as
+/// much as can be is done; a stage is begun when nothing is left of the one before, for the order keeps flows from leaving untranslated.
 pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
-    for backend in backends {
-        backend.remove_translation()?;
-    }
+    all(backends, |backend| backend.remove_translation())?;
     let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
-    Routes::read(&mut netlink)?.remove_others(&mut netlink, &BTreeMap::new())?;
-    for backend in backends {
-        backend.remove_refusal()?;
-    }
-    Ok(())
+    let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
+    left.into_values().next().map_or(Ok(()), Err)?;
+    all(backends, |backend| backend.remove_refusal())
+}
+
+/// Does it with each, and returns the first error.
+fn all(
+    backends: &[&dyn Backend],
+    work: impl Fn(&dyn Backend) -> Result<(), backend::Error>,
+) -> Result<(), Error> {
+    let results = backends.iter().map(|backend| work(*backend));
+    Ok(results.fold(Ok(()), Result::and)?)
 }

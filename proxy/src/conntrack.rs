@@ -20,33 +20,30 @@ const ROUND: usize = 4096;
 const ROUNDS: usize = 64;
 
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, and of all flows that reached one of the
-/// `new` VIPs themselves, whoever had its address before. Returns how many.
-pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<usize> {
+/// `new` VIPs themselves, whoever had its address before. Goes on past what fails, and returns the first of it.
+pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<()> {
     if changed.is_empty() && new.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     let mut netlink = Socket::open()?;
-    let mut deleted = 0;
+    let mut result = Ok(());
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
     for family in families {
-        deleted += forget_all(&mut netlink, family, changed, new)?;
+        result = result.and(forget_of(&mut netlink, family, changed, new));
     }
-    Ok(deleted)
+    result
 }
 
-fn forget_all(
+fn forget_of(
     netlink: &mut Socket,
     family: Family,
     changed: &Allowed,
     new: &BTreeSet<IpAddr>,
-) -> io::Result<usize> {
-    let mut deleted = 0;
+) -> io::Result<()> {
     for _ in 0..ROUNDS {
-        let (found, of_round) = forget_some(netlink, family, changed, new)?;
-        deleted += of_round;
-        if found < ROUND {
-            return Ok(deleted);
+        if forget_some(netlink, family, changed, new)? < ROUND {
+            return Ok(());
         }
     }
     Err(io::Error::other(
@@ -54,33 +51,32 @@ fn forget_all(
     ))
 }
 
-/// One round: how many entries were found, and deleted.
+/// One round: how many entries were found. Goes on past what fails, and returns the first of it.
 fn forget_some(
     netlink: &mut Socket,
     family: Family,
     changed: &Allowed,
     new: &BTreeSet<IpAddr>,
-) -> io::Result<(usize, usize)> {
-    let (mut found, mut deleted) = (0, 0);
+) -> io::Result<usize> {
+    let mut found = 0;
     let all = about(family, ConntrackMessage::Get(Vec::new()));
     let stale = netlink.dump_some(&all, |entry| {
-        if found == ROUND {
-            return None;
-        }
-        let stale = stale(&entry, changed, new);
+        let stale = (found < ROUND).then(|| stale(&entry, changed, new))?;
         found += usize::from(stale.is_some());
         stale
     })?;
-    let found = stale.len();
+    let mut result = Ok(stale.len());
     for original in stale {
         match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
-            Ok(()) => deleted += 1,
             // It timed out meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            // The kernel did not answer: each further request would wait as long.
+            Err(error) if !netlink.is_sound() => return Err(error),
+            Err(error) => result = result.and(Err(error)),
+            Ok(()) => {}
         }
     }
-    Ok((found, deleted))
+    result
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.

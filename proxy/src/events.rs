@@ -9,7 +9,7 @@ use api::names::PROXY;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use rules::{ObjectName, Shortcoming, Source, Unreachable};
+use rules::{ObjectName, Shortcoming, Unreachable};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tokio::sync::mpsc;
@@ -24,6 +24,9 @@ const NAMED: usize = 3;
 /// Longest text of an Event.
 const NOTE_LIMIT: usize = 1000;
 
+/// Reason of an Event that is no fault of the pod's: all that it is attached to is served.
+const HINT: &str = "ServicesOnOtherNetwork";
+
 /// What a pod is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -31,6 +34,13 @@ pub struct Notice {
     pub reason: &'static str,
     /// Sentence for people.
     pub note: String,
+}
+
+impl Notice {
+    /// Whether nothing is wrong with the pod: a hint is an Event on it and no fault of the node.
+    pub fn is_hint(&self) -> bool {
+        self.reason == HINT
+    }
 }
 
 /// What there is to tell about a pod whatever becomes of it. Pure.
@@ -41,8 +51,44 @@ pub fn malformed(pod: &LocalPod) -> Option<Notice> {
 
 /// What there is to tell about a pod into which nothing was ever written. Pure.
 pub fn nothing_written(pod: &LocalPod, shortcomings: &BTreeSet<Shortcoming>) -> Option<Notice> {
-    let notes: Vec<String> = shortcomings.iter().map(ToString::to_string).collect();
-    malformed(pod).or_else(|| said("ServiceRulesIncomplete", &notes))
+    malformed(pod).or_else(|| lacking(shortcomings, Vec::new(), &BTreeSet::new()))
+}
+
+/// What a pod lacks, what was found besides, and what was replaced without being read.
+fn lacking(
+    shortcomings: &BTreeSet<Shortcoming>,
+    found: Vec<String>,
+    unread: &BTreeSet<String>,
+) -> Option<Notice> {
+    let is_hint = |shortcoming: &&Shortcoming| matches!(shortcoming, Shortcoming::OtherNamespace { .. });
+    let (hints, faults): (Vec<_>, Vec<_>) = shortcomings.iter().partition(is_hint);
+    let reason = if !faults.is_empty() || !found.is_empty() {
+        "ServiceRulesIncomplete"
+    } else if !unread.is_empty() {
+        "ServiceRulesRebuilt"
+    } else {
+        HINT
+    };
+    let [faults, hints] = [faults, hints].map(|of| of.into_iter().map(ToString::to_string));
+    let notes: Vec<String> = faults.chain(found).chain(rebuilt(unread)).chain(hints).collect();
+    said(reason, &notes)
+}
+
+/// Why a pod does not have all that is wanted, however long it lasts. Pure.
+pub fn incomplete(applied: &Applied) -> Option<String> {
+    let found = broken(applied);
+    (!found.is_empty()).then(|| found.join("; "))
+}
+
+fn broken(applied: &Applied) -> Vec<String> {
+    let absent = applied.absent.iter().map(ToString::to_string);
+    let failures = applied.failures.iter().map(ToString::to_string);
+    let stuck = applied.conntrack.iter().map(|why| {
+        format!(
+            "connection tracking entries cannot be deleted: {why}; UDP and SCTP flows may go on to endpoints that are gone"
+        )
+    });
+    absent.chain(failures).chain(stuck).collect()
 }
 
 /// What there is to tell about an attempt. Pure. `patience_is_over`: it failed for so long that it is not how pods start.
@@ -62,21 +108,11 @@ pub fn notice(
                 .flatten();
         }
     };
-    let mut notes: Vec<String> = shortcomings.iter().map(ToString::to_string).collect();
-    if patience_is_over {
-        let absent = |Source { interface, address }: &Source| {
-            format!(
-                "interface {interface:?} does not hold {address}, which network-status says it has (a userspace driver, as with DPDK, may have taken it): ClusterIPs of that network are refused"
-            )
-        };
-        notes.extend(applied.absent.iter().map(absent));
-        let stuck = |why: &String| {
-            format!(
-                "connection tracking entries cannot be deleted: {why}; UDP and SCTP flows may go on to endpoints that are gone"
-            )
-        };
-        notes.extend(applied.conntrack.iter().map(stuck));
-    }
+    let mut notes = if patience_is_over {
+        broken(applied)
+    } else {
+        Vec::new()
+    };
     let foreign = |vip: &IpAddr| {
         format!(
             "the pod has a route to ClusterIP {vip} of its own, which is left alone: flows may leave by another interface"
@@ -84,14 +120,7 @@ pub fn notice(
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
     notes.extend(no_way(&applied.unreachable));
-    let is_complete = notes.is_empty();
-    notes.extend(rebuilt(&applied.unread));
-    let reason = if is_complete {
-        "ServiceRulesRebuilt"
-    } else {
-        "ServiceRulesIncomplete"
-    };
-    said(reason, &notes)
+    lacking(shortcomings, notes, &applied.unread)
 }
 
 /// That the table or the chains of our rules held what is not ours.
@@ -197,9 +226,15 @@ impl Writer {
             instance: Some(node_name.to_owned()),
         };
         let recorder = Recorder::new(client, reporter);
-        while let Some((reference, Notice { reason, note })) = self.0.recv().await {
+        while let Some((reference, notice)) = self.0.recv().await {
+            let type_ = if notice.is_hint() {
+                EventType::Normal
+            } else {
+                EventType::Warning
+            };
+            let Notice { reason, note } = notice;
             let event = Event {
-                type_: EventType::Warning,
+                type_,
                 reason: reason.to_owned(),
                 note: Some(note),
                 action: "ApplyRules".to_owned(),

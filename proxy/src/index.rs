@@ -237,6 +237,10 @@ impl Index {
         };
         let (rules, mut shortcomings) = pod_rules(tenancy, &pod.name.namespace, attachments, &self.rules);
         shortcomings.extend(pod.bypassed(&rules));
+        shortcomings.extend(pod.faults.iter().cloned().map(Shortcoming::NetworkStatus));
+        if !pod.is_host {
+            shortcomings.extend(pod.elsewhere(&self.rules, &self.settings.tenancy));
+        }
         (rules, shortcomings)
     }
 
@@ -250,14 +254,20 @@ impl Index {
             }
             touched.insert(network);
         }
+        let mut appeared_or_gone = BTreeSet::new();
         for network in &touched {
-            self.publish(network);
+            if self.publish(network) {
+                appeared_or_gone.insert(network);
+            }
         }
         let mut stale = std::mem::take(&mut self.stale_pods);
-        let on_changed = self
-            .pods
-            .values()
-            .filter(|pod| changed.iter().any(|network| pod.is_attached_to(network)));
+        let concerns = |pod: &LocalPod| {
+            changed.iter().any(|network| pod.is_attached_to(network))
+                || appeared_or_gone
+                    .iter()
+                    .any(|network| pod.is_attached_to_namesake(network))
+        };
+        let on_changed = self.pods.values().filter(|pod| concerns(pod));
         stale.extend(on_changed.map(|pod| pod.uid.clone()));
         stale
     }
@@ -320,11 +330,12 @@ impl Index {
         named.filter_map(|(_, name)| self.slices.get(name))
     }
 
-    /// Lets pods have the rules of a network as they are now.
-    fn publish(&mut self, network: &NetworkRef) {
+    /// Lets pods have the rules of a network as they are now. Says whether there were none before, or are none any more.
+    fn publish(&mut self, network: &NetworkRef) -> bool {
         let Some(held) = self.networks.get(network) else {
-            return;
+            return false;
         };
+        let had_rules = self.rules.contains_key(network);
         if held.rules.is_empty() {
             self.rules.remove(network);
         } else {
@@ -333,6 +344,7 @@ impl Index {
         if held.is_empty() {
             self.networks.remove(network);
         }
+        had_rules != self.rules.contains_key(network)
     }
 }
 

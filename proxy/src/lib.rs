@@ -14,13 +14,15 @@ mod addresses;
 pub mod apply;
 pub mod args;
 pub mod backend;
-mod causes;
 pub mod cleanup;
 pub mod condition;
 mod conntrack;
 #[cfg(test)]
 mod documented_tests;
 pub mod events;
+pub mod failure;
+#[doc(hidden)]
+pub mod fault;
 mod generation;
 pub mod host;
 pub mod index;

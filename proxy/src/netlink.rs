@@ -3,6 +3,7 @@
 //! Writes: whatever the caller asks of the kernel. A socket belongs to the network namespace it was opened in and keeps that
 //! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
 
+use crate::fault;
 use crate::memory::{Taken, WEIGHT};
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
@@ -180,7 +181,9 @@ where
 
     /// Sends one change and waits until the kernel has made it. `flags` beside request and ack.
     pub(crate) fn change(&mut self, request: &M, flags: u16) -> io::Result<()> {
-        self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        let datagram = self.datagram(request, NLM_F_REQUEST | NLM_F_ACK | flags);
+        fault::strike(&datagram)?;
+        self.socket.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
                 if let NetlinkPayload::Error(error) = message.payload {
@@ -222,6 +225,7 @@ where
         if datagram.len() > DEFAULT_SEND_BUFFER {
             setsockopt(&self.socket, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
         }
+        fault::strike(&datagram)?;
         self.socket.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
@@ -272,11 +276,16 @@ where
     }
 
     fn send(&mut self, request: &M, flags: u16) -> io::Result<()> {
+        let datagram = self.datagram(request, flags);
+        self.socket.send(&datagram, 0).map(|_| ())
+    }
+
+    fn datagram(&mut self, request: &M, flags: u16) -> Vec<u8> {
         self.sequence += 1;
         self.first = self.sequence;
         let mut datagram = Vec::new();
         write(&mut datagram, request, flags, self.sequence);
-        self.socket.send(&datagram, 0).map(|_| ())
+        datagram
     }
 
     /// The messages of one datagram that answer the last request.

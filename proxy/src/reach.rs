@@ -17,27 +17,68 @@ type Socket = Netlink<RouteNetlinkMessage>;
 
 /// The endpoints that cannot be reached, of those that are new in `delta`; of all that are wanted with `look_at_all`, for then routes
 /// may have changed. An endpoint that was left out before is new each time.
-pub(crate) fn unreachable(
+pub(crate) fn lost(
     netlink: &mut Socket,
     addresses: &Addresses,
     delta: &Delta<'_>,
     look_at_all: bool,
-) -> io::Result<BTreeSet<Unreachable>> {
+) -> Lost {
+    let mut lost = Lost::default();
     let far = if look_at_all {
-        far_ones(netlink, addresses, all(delta.wanted()))
+        far_ones(netlink, addresses, all(delta.wanted()), &mut lost)
     } else {
-        far_ones(netlink, addresses, new(delta))
-    }?;
-    let mut unreachable = BTreeSet::new();
+        far_ones(netlink, addresses, new(delta), &mut lost)
+    };
     for (source, endpoint) in far {
-        if !is_reached(netlink, addresses, source, endpoint)? {
-            unreachable.insert(Unreachable {
+        if !lost.is_reached(netlink, addresses, source, endpoint) {
+            lost.endpoints.insert(Unreachable {
                 source: source.clone(),
                 endpoint,
             });
         }
     }
-    Ok(unreachable)
+    lost
+}
+
+/// Endpoints that get no flows.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// All of them.
+    pub(crate) endpoints: BTreeSet<Unreachable>,
+    /// Those among them of which the kernel did not say whether there is a way, and why.
+    pub(crate) unknown: BTreeMap<IpAddr, io::Error>,
+}
+
+impl Lost {
+    /// An endpoint of which that is not known is taken for one without: a flow must not leave by another interface.
+    fn is_reached(
+        &mut self,
+        netlink: &mut Socket,
+        addresses: &Addresses,
+        source: &Source,
+        endpoint: IpAddr,
+    ) -> bool {
+        let silent = || {
+            Err(io::Error::other(
+                "the kernel did not answer to an earlier request",
+            ))
+        };
+        let asked = if netlink.is_sound() {
+            is_reached(netlink, addresses, source, endpoint)
+        } else {
+            silent()
+        };
+        match asked {
+            Ok(is_reached) => {
+                self.unknown.remove(&endpoint);
+                is_reached
+            }
+            Err(error) => {
+                self.unknown.insert(endpoint, error);
+                false
+            }
+        }
+    }
 }
 
 fn all(rules: &PodRules) -> impl Iterator<Item = (&Source, IpAddr)> {
@@ -70,7 +111,8 @@ fn far_ones<'a>(
     netlink: &mut Socket,
     addresses: &Addresses,
     endpoints: impl Iterator<Item = (&'a Source, IpAddr)>,
-) -> io::Result<BTreeSet<(&'a Source, IpAddr)>> {
+    lost: &mut Lost,
+) -> BTreeSet<(&'a Source, IpAddr)> {
     let (mut far, mut routed) = (BTreeSet::new(), BTreeMap::<(&Source, IpNet), bool>::new());
     for (source, endpoint) in endpoints {
         let is_near = match addresses.neighbourhood(&source.interface, endpoint) {
@@ -81,7 +123,7 @@ fn far_ones<'a>(
                 if let Some(known) = routed.get(&(source, subnet)) {
                     *known
                 } else {
-                    let is_routed = is_reached(netlink, addresses, source, endpoint)?;
+                    let is_routed = lost.is_reached(netlink, addresses, source, endpoint);
                     routed.insert((source, subnet), is_routed);
                     is_routed
                 }
@@ -91,7 +133,7 @@ fn far_ones<'a>(
             far.insert((source, endpoint));
         }
     }
-    Ok(far)
+    far
 }
 
 /// Whether the kernel would send a packet of ours there by the right interface, or keep it: the pod is its own endpoint.

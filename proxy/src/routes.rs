@@ -16,17 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-/// A route could not be set.
+/// Why a route is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Our routes cannot be read.
     #[error("failed to read the routes")]
     Read(#[source] io::Error),
     /// One cannot be added.
-    #[error("failed to add route {vip} dev {interface} src {source_address}")]
+    #[error("failed to add a route by interface {interface:?} with source {source_address}")]
     Add {
-        /// The VIP.
-        vip: IpAddr,
         /// The interface.
         interface: String,
         /// The source address.
@@ -36,14 +34,11 @@ pub enum Error {
         source: io::Error,
     },
     /// One cannot be removed.
-    #[error("failed to remove route {vip}")]
-    Remove {
-        /// The VIP.
-        vip: IpAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error("failed to remove the route")]
+    Remove(#[source] io::Error),
+    /// It was not tried, for the socket may be out of step with the kernel.
+    #[error("the kernel did not answer to an earlier request for a route")]
+    Silent,
 }
 
 /// Our routes in one namespace, as read once.
@@ -79,70 +74,77 @@ impl Routes {
         self.held.keys().copied()
     }
 
-    /// Adds what is missing and mends what differs. Returns the VIPs to which somebody else has a route already.
+    /// Adds what is missing and replaces what differs, each whatever becomes of the others.
     pub(crate) fn add(
         &mut self,
         netlink: &mut Socket,
         addresses: &Addresses,
         wanted: &BTreeMap<IpAddr, &Source>,
-    ) -> Result<BTreeSet<IpAddr>, Error> {
-        let mut foreign = BTreeSet::new();
+    ) -> Added {
+        let mut added = Added::default();
         for (vip, source) in wanted {
             // The caller wants only sources that the namespace holds; an interface can vanish meanwhile all the same.
             let via = Via {
                 interface: addresses.index(&source.interface).unwrap_or_default(),
                 source: Some(source.address),
             };
-            let flags = match self.held.get(vip) {
-                Some(held) if *held == via => continue,
-                Some(_) => NLM_F_CREATE | NLM_F_REPLACE,
-                // Taken over in place: there is a way to the VIP all the time.
-                None if self.originals.remove(vip).is_some() => NLM_F_CREATE | NLM_F_REPLACE,
-                None => NLM_F_CREATE | NLM_F_EXCL,
-            };
-            match netlink.change(&RouteNetlinkMessage::NewRoute(message(*vip, via)), flags) {
-                Ok(()) => {
-                    self.held.insert(*vip, via);
-                }
+            if self.held.get(vip) == Some(&via) {
+                continue;
+            }
+            if !netlink.is_sound() {
+                added.failed.insert(*vip, Error::Silent);
+                continue;
+            }
+            match self.add_one(netlink, *vip, via) {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    foreign.insert(*vip);
+                    added.foreign.insert(*vip);
                 }
                 Err(error) => {
-                    return Err(Error::Add {
-                        vip: *vip,
+                    let error = Error::Add {
                         interface: source.interface.clone(),
                         source_address: source.address,
                         source: error,
-                    });
+                    };
+                    added.failed.insert(*vip, error);
                 }
             }
         }
-        Ok(foreign)
+        added
     }
 
-    /// Removes every route of ours to a VIP that is not `wanted`.
+    fn add_one(&mut self, netlink: &mut Socket, vip: IpAddr, via: Via) -> io::Result<()> {
+        // What the original left is taken over in place: there is a way to the VIP all the time.
+        let replaces = self.held.contains_key(&vip) || self.originals.contains_key(&vip);
+        let flags = NLM_F_CREATE | if replaces { NLM_F_REPLACE } else { NLM_F_EXCL };
+        netlink.change(&RouteNetlinkMessage::NewRoute(message(vip, via)), flags)?;
+        self.originals.remove(&vip);
+        self.held.insert(vip, via);
+        Ok(())
+    }
+
+    /// Removes every route of ours to a VIP for which `is_kept` does not hold. Returns those that are still there, and why.
     pub(crate) fn remove_others(
         &mut self,
         netlink: &mut Socket,
-        wanted: &BTreeMap<IpAddr, &Source>,
-    ) -> Result<(), Error> {
-        let stale: Vec<IpAddr> = self
-            .held
-            .keys()
-            .filter(|vip| !wanted.contains_key(vip))
-            .copied()
-            .collect();
+        is_kept: impl Fn(&IpAddr) -> bool,
+    ) -> BTreeMap<IpAddr, Error> {
+        let others = self.held.keys().filter(|vip| !is_kept(vip));
+        let stale: Vec<IpAddr> = others.copied().collect();
+        let mut failed = BTreeMap::new();
         for vip in stale {
-            let via = self.held[&vip];
-            match netlink.change(&RouteNetlinkMessage::DelRoute(message(vip, via)), 0) {
-                // ESRCH: it went with its interface.
-                Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => {
-                    return Err(Error::Remove { vip, source: error });
+            if !netlink.is_sound() {
+                failed.insert(vip, Error::Silent);
+                continue;
+            }
+            match netlink.change(&RouteNetlinkMessage::DelRoute(message(vip, self.held[&vip])), 0) {
+                Err(error) if !went_with_its_interface(&error) => {
+                    failed.insert(vip, Error::Remove(error));
                 }
-                _ => self.held.remove(&vip),
-            };
+                _ => _ = self.held.remove(&vip),
+            }
         }
-        Ok(())
+        failed
     }
 
     /// Removes what the proxy of the archived Go project left to these VIPs.
@@ -156,14 +158,27 @@ impl Routes {
                 continue;
             };
             match netlink.change(&RouteNetlinkMessage::DelRoute(route), 0) {
-                Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => {
-                    return Err(Error::Remove { vip, source: error });
-                }
+                Err(error) if !went_with_its_interface(&error) => return Err(Error::Remove(error)),
                 _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// What became of routes that were to be added.
+#[derive(Debug, Default)]
+pub(crate) struct Added {
+    /// VIPs to which somebody else has a route, which was left alone.
+    pub(crate) foreign: BTreeSet<IpAddr>,
+    /// VIPs without a route, and why.
+    pub(crate) failed: BTreeMap<IpAddr, Error>,
+}
+
+/// ESRCH: there is no such route any more. ENODEV: nor its interface.
+fn went_with_its_interface(error: &io::Error) -> bool {
+    use nix::libc::{ENODEV, ESRCH};
+    matches!(error.raw_os_error(), Some(ESRCH | ENODEV))
 }
 
 /// What `keep` makes of the routes with this protocol, and of others where the kernel does not tell them apart.

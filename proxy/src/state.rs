@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 use ipnet::IpNet;
-use rules::{Family, PodRules};
+use rules::{Family, PodRules, Source};
 use serde::Serialize;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -120,6 +120,14 @@ pub(crate) fn services(wanted: &PodRules, held: Option<&PodRules>) -> (Vec<Servi
         let held = held.map(|held| held.vips(family)).unwrap_or_default();
         left_over.extend(held.keys().filter(|vip| !wanted.contains_key(*vip)));
         services.extend(wanted.iter().map(|(vip, (rules, source))| {
+            let there = held.get(vip);
+            let is_applied = there.is_some_and(|there| there.0 == *rules && is_same(*source, there.1));
+            // network-status may leave the interface to the namespace.
+            let source = if is_applied {
+                there.and_then(|there| there.1)
+            } else {
+                *source
+            };
             ServiceState {
                 service: rules.service.to_string(),
                 cluster_ip: *vip,
@@ -136,11 +144,19 @@ pub(crate) fn services(wanted: &PodRules, held: Option<&PodRules>) -> (Vec<Servi
                         )
                     })
                     .collect(),
-                applied: held.get(vip) == Some(&(*rules, *source)),
+                applied: is_applied,
             }
         }));
     }
     (services, left_over)
+}
+
+/// Whether the source in use is the one that is wanted.
+fn is_same(wanted: Option<&Source>, used: Option<&Source>) -> bool {
+    match (wanted, used) {
+        (Some(wanted), Some(used)) if wanted.interface.is_empty() => wanted.address == used.address,
+        _ => wanted == used,
+    }
 }
 
 /// A question to the driver.

@@ -62,6 +62,8 @@ mod networks;
 mod nftables;
 #[path = "netns/order.rs"]
 mod order;
+#[path = "netns/partial.rs"]
+mod partial;
 #[path = "netns/privileges.rs"]
 mod privileges;
 #[path = "netns/probe.rs"]

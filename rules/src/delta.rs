@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub struct Delta<'a> {
     held: Held<'a>,
     wanted: &'a PodRules,
+    /// The one family that it is about; `None`: both.
+    family: Option<Family>,
     /// VIPs to refuse that are not refused yet: written first.
     pub refuse: BTreeSet<IpAddr>,
     /// Routes to add or to replace: written before the translation.
@@ -99,6 +101,36 @@ impl<'a> Delta<'a> {
         matches!(self.held, Held::Dump(dump) if !(dump.damage.is_empty() && dump.unread.is_empty()))
     }
 
+    /// The families that anything is written for.
+    pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let family = self.family;
+        Family::ALL
+            .into_iter()
+            .filter(move |other| family.is_none_or(|family| family == *other))
+    }
+
+    /// The share of one family.
+    #[must_use]
+    pub fn of(&self, family: Family) -> Self {
+        let of_family = |vip: &IpAddr| Family::of(*vip) == family;
+        let mut part = self.clone();
+        part.family = Some(family);
+        part.refuse.retain(of_family);
+        part.route.retain(|vip, _| of_family(vip));
+        part.ports.retain(|(vip, _), _| of_family(vip));
+        part.renamed.retain(of_family);
+        part.unroute.retain(of_family);
+        part.release.retain(of_family);
+        part.flows.retain(|(vip, _), _| of_family(vip));
+        part
+    }
+
+    /// The VIPs whose translation changes, or how it is shown.
+    pub fn translated(&self) -> BTreeSet<IpAddr> {
+        let ports = self.ports.keys().map(|(vip, _)| *vip);
+        ports.chain(self.renamed.iter().copied()).collect()
+    }
+
     /// Whether the backend's own hooks for `family` are there.
     pub fn base(&self, family: Family) -> Base {
         let any = match self.held {
@@ -119,6 +151,7 @@ impl<'a> Delta<'a> {
         let mut delta = Self {
             held,
             wanted,
+            family: None,
             refuse: BTreeSet::new(),
             route: BTreeMap::new(),
             ports: BTreeMap::new(),

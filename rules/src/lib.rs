@@ -27,6 +27,7 @@
 mod delta;
 mod dump;
 mod endpoints;
+mod partly;
 mod plan;
 mod pod_rules;
 mod service;

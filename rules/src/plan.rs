@@ -9,7 +9,7 @@ use crate::{
     Reserved, ServedService, Settings, Slice, Source, Tenancy, VipRules,
 };
 use api::NetworkRef;
-use api::network_status::{self, NetworkStatus};
+use api::network_status::{self, Fault, NetworkStatus};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +83,21 @@ pub enum Shortcoming {
     )]
     ForeignNetwork {
         /// The network.
+        network: NetworkRef,
+    },
+    /// A part of the pod's network-status cannot be read.
+    #[error(
+        "{0}; nothing of it is used, the rest of the annotation is: correct the CNI plugin or its IPAM and restart the pod"
+    )]
+    NetworkStatus(#[from] Fault),
+    /// The pod is on a network of the same name as the Services', but of another namespace.
+    #[error(
+        "the pod is attached to \"{attached}\", and Services are on network \"{network}\": their ClusterIPs have no route from this pod; only pods attached to \"{network}\" itself reach them, name it with its namespace in k8s.v1.cni.cncf.io/networks"
+    )]
+    OtherNamespace {
+        /// What the pod is attached to.
+        attached: String,
+        /// Where Services are.
         network: NetworkRef,
     },
     /// Packets do not pass the pod's network namespace, where the rules are.
@@ -340,7 +355,11 @@ fn source(
         }
         [_] => {}
         [first, ..] => {
-            let interface = first.interface.clone();
+            let interface = if first.interface.is_empty() {
+                format!("with {}", first.address)
+            } else {
+                first.interface.clone()
+            };
             shortcomings.insert(Shortcoming::SeveralInterfaces {
                 network: network.clone(),
                 family,
@@ -355,7 +374,7 @@ fn source(
 fn usable(status: &NetworkStatus, family: Family) -> Option<Source> {
     let fits = |address: &&IpAddr| Family::of(**address) == family && api::address::check(**address).is_ok();
     let address = *status.addresses.iter().find(fits)?;
-    (!status.interface.is_empty()).then(|| Source {
+    Some(Source {
         interface: status.interface.clone(),
         address,
     })

@@ -178,6 +178,21 @@ impl NetworkRules {
             .map(|(vip, rules)| (*vip, rules))
     }
 
+    /// The same without endpoints at those of `vips` that are here.
+    fn refusing(&self, vips: &BTreeSet<IpAddr>) -> Self {
+        let mut rules = self.clone();
+        for vip in vips {
+            let Some(whole) = self.vips.get(vip) else { continue };
+            let mut rest = VipRules::clone(whole);
+            for port in rest.ports.values_mut() {
+                port.endpoints.clear();
+                port.draining.clear();
+            }
+            rules.vips.insert_cow(*vip, Arc::new(rest));
+        }
+        rules
+    }
+
     fn without(&self, lost: &BTreeSet<IpAddr>) -> Self {
         let mut rules = self.clone();
         let is_lost = |endpoint: &SocketAddr| lost.contains(&endpoint.ip());
@@ -212,7 +227,7 @@ impl NetworkRules {
 /// Which way, and with which source address, a pod's flows to the VIPs of a network leave.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
-    /// Interface in the pod.
+    /// Interface in the pod. Empty: whichever holds the address, which only the namespace can tell.
     pub interface: String,
     /// An address of that interface.
     pub address: IpAddr,
@@ -329,15 +344,59 @@ impl PodRules {
             .collect()
     }
 
-    /// The sources in use: addresses that the namespace must hold before anything is written into it.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
-        let networks = self.networks.values();
-        networks.flat_map(|attached| {
+    /// The sources in use, and by which network: addresses that the namespace must hold before anything is routed by them.
+    pub fn sources(&self) -> impl Iterator<Item = (&NetworkRef, &Source)> {
+        let networks = self.networks.iter();
+        networks.flat_map(|(network, attached)| {
             Family::ALL
                 .into_iter()
                 .filter(|family| attached.rules.has(*family))
-                .filter_map(|family| attached.source(family))
+                .filter_map(move |family| Some((network, attached.source(family)?)))
         })
+    }
+
+    /// The same rules with the interface of each source that names none, where `holder` knows it.
+    #[must_use]
+    pub fn with_interfaces(&self, holder: impl Fn(IpAddr) -> Option<String>) -> Self {
+        let mut rules = self.clone();
+        for attached in rules.networks.values_mut() {
+            let sources = attached.ipv4.iter_mut().chain(&mut attached.ipv6);
+            for source in sources.filter(|source| source.interface.is_empty()) {
+                source.interface = holder(source.address).unwrap_or_default();
+            }
+        }
+        rules
+    }
+
+    /// The same rules where flows to any port of `refused` are refused.
+    #[must_use]
+    pub fn refusing(&self, refused: &BTreeSet<IpAddr>) -> Self {
+        self.changed(refused, |rules| rules.refusing(refused))
+    }
+
+    /// The same rules without these VIPs.
+    #[must_use]
+    pub fn without_vips(&self, vips: &BTreeSet<IpAddr>) -> Self {
+        let mut rules = self.changed(vips, |rules| {
+            let mut rest = rules.clone();
+            for vip in vips {
+                rest.vips.remove_cow(vip);
+            }
+            rest
+        });
+        rules.networks.retain(|_, attached| !attached.rules.is_empty());
+        rules
+    }
+
+    /// The same rules with other ones for the networks that have one of `vips`.
+    fn changed(&self, vips: &BTreeSet<IpAddr>, change: impl Fn(&NetworkRules) -> NetworkRules) -> Self {
+        let mut rules = self.clone();
+        for attached in rules.networks.values_mut() {
+            if vips.iter().any(|vip| attached.rules.vips.get(vip).is_some()) {
+                attached.rules = Arc::new(change(&attached.rules));
+            }
+        }
+        rules
     }
 
     /// The same rules where `absent` cannot be used: what would have left by them is refused.

@@ -5,7 +5,7 @@
 use super::metadata::metadata;
 use super::{Labels, ObjectKey};
 use api::names::NETWORK_STATUS_ANNOTATION;
-use api::network_status;
+use api::network_status::{self, Fault};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod as FullPod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -106,6 +106,8 @@ pub struct Pod {
     pub ports: Box<[NamedPort]>,
     /// Its interfaces on secondary networks, in the plugin's order; or why the annotation cannot be read.
     pub attachments: Result<Box<[Attachment]>, Box<str>>,
+    /// What of the annotation cannot be read beside them.
+    pub faults: Box<[Fault]>,
 }
 
 /// A container port that a Service can name.
@@ -142,7 +144,10 @@ impl From<PodObject> for Pod {
             spec,
             status,
         } = object;
-        let attachments = attachments(&metadata);
+        let (attachments, faults) = match attachments(&metadata) {
+            Ok((attachments, faults)) => (Ok(attachments), faults),
+            Err(error) => (Err(error), Box::default()),
+        };
         let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
         Self {
             namespace: metadata.namespace.unwrap_or_default().into(),
@@ -162,6 +167,7 @@ impl From<PodObject> for Pod {
             hostname: set(spec.hostname),
             subdomain: set(spec.subdomain),
             attachments,
+            faults,
         }
     }
 }
@@ -192,23 +198,27 @@ fn named_ports(spec: &Spec) -> Box<[NamedPort]> {
         .collect()
 }
 
-fn attachments(metadata: &ObjectMeta) -> Result<Box<[Attachment]>, Box<str>> {
+type Read = (Box<[Attachment]>, Box<[Fault]>);
+
+fn attachments(metadata: &ObjectMeta) -> Result<Read, Box<str>> {
     let Some(text) = metadata
         .annotations
         .as_ref()
         .and_then(|a| a.get(NETWORK_STATUS_ANNOTATION))
     else {
-        return Ok(Box::default());
+        return Ok(Read::default());
     };
-    let statuses = network_status::parse(text).map_err(|error| error.to_string().into_boxed_str())?;
+    let parsed = network_status::parse(text).map_err(|error| error.to_string().into_boxed_str())?;
     // The cluster network's entry has no slash in its name, or cannot be named by a Service anyway.
-    let secondary = statuses.into_iter().filter(|status| status.network.contains('/'));
-    Ok(secondary
-        .map(|status| Attachment {
-            network: status.network.into(),
-            addresses: status.addresses.into(),
-        })
-        .collect())
+    let secondary = parsed
+        .statuses
+        .into_iter()
+        .filter(|status| status.network.contains('/'));
+    let attachments = secondary.map(|status| Attachment {
+        network: status.network.into(),
+        addresses: status.addresses.into(),
+    });
+    Ok((attachments.collect(), parsed.faults.into()))
 }
 
 #[cfg(test)]

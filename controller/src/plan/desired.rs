@@ -9,7 +9,7 @@ use super::family::{Family, families};
 use super::ports::{PortGroup, endpoint_ports};
 use crate::accept::is_headless;
 use crate::notice::{Notice, Reason, first_few};
-use crate::objects::{Node, Pod};
+use crate::objects::{Node, ObjectKey, Pod};
 use api::names::{NETWORK_STATUS_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,15 +55,18 @@ pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Notic
 
 fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut bad) = (Vec::new(), Vec::new());
     for pod in input.pods.iter().filter(|pod| can_serve(pod)) {
         let attachments = match &pod.attachments {
             Ok(attachments) => attachments,
             Err(error) => {
-                unreadable.push((pod, error));
+                unreadable.push((pod.key(), error.to_string()));
                 continue;
             }
         };
+        let network = &input.binding.network;
+        let faults = pod.faults.iter().filter(|fault| fault.may_concern(network));
+        bad.extend(faults.map(|fault| (pod.key(), fault.to_string())));
         let addresses = addresses(
             attachments,
             &input.binding.network,
@@ -73,17 +76,21 @@ fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate
         let node = pod.node.as_deref().and_then(|name| input.nodes.get(name));
         found.push(Candidate { pod, node, addresses });
     }
-    if !unreadable.is_empty() {
-        let text = format!(
-            "pods whose annotation {NETWORK_STATUS_ANNOTATION} cannot be read are left out; restart them, so that Multus writes it anew"
-        );
-        let seen = unreadable
-            .iter()
-            .map(|(pod, error)| format!("pod {} ({error})", pod.key()));
-        notices.push(Notice::new(Reason::InvalidNetworkStatus, text).seen_on(seen));
-    }
+    let text = format!(
+        "pods whose annotation {NETWORK_STATUS_ANNOTATION} cannot be read are left out; restart them, so that Multus writes it again"
+    );
+    notices.extend(invalid_status(text, &unreadable));
+    let text = format!(
+        "entries and addresses of the pods' annotation {NETWORK_STATUS_ANNOTATION} that cannot be read are left out, others count; correct the CNI plugin or its IPAM and restart the pods"
+    );
+    notices.extend(invalid_status(text, &bad));
     notices.extend(refused(input, &found));
     found
+}
+
+fn invalid_status(text: String, seen: &[(ObjectKey, String)]) -> Option<Notice> {
+    let seen_on = seen.iter().map(|(pod, error)| format!("pod {pod} ({error})"));
+    (!seen.is_empty()).then(|| Notice::new(Reason::InvalidNetworkStatus, text).seen_on(seen_on))
 }
 
 /// One notice for all addresses that cannot be endpoints, whoever reports how many.
@@ -261,6 +268,9 @@ mod tests {
     #[case::duplicate(vec![pod(1), pod(2).on("shop/testnet1", &["10.1.1.1"])], &["IPv4"], 1, Some((Reason::DuplicateAddress, "shop/pod2")))]
     #[case::handed_over(vec![pod(1), pod(2).on("shop/testnet1", &["10.1.1.1"]).terminating()], &["IPv4"], 1, None)]
     #[case::malformed(vec![pod(1), pod(2).malformed()], &["IPv4"], 1, Some((Reason::InvalidNetworkStatus, "shop/pod2")))]
+    #[case::unreadable_address(vec![pod(1), pod(2).faulty("shop/testnet1")], &["IPv4"], 2, Some((Reason::InvalidNetworkStatus, "pod shop/pod2 (annotation k8s.v1.cni.cncf.io/network-status: \"<nil>\" of network \"shop/testnet1\"")))]
+    #[case::unreadable_entry(vec![pod(1), pod(2).faulty("")], &["IPv4"], 2, Some((Reason::InvalidNetworkStatus, "shop/pod2")))]
+    #[case::unreadable_elsewhere(vec![pod(1), pod(2).faulty("shop/other")], &["IPv4"], 2, None)]
     #[case::finished_pods_say_nothing(vec![pod(1), pod(2).malformed().finished()], &["IPv4"], 1, None)]
     fn a_bad_pod_harms_only_itself_and_is_named(
         #[case] pods: Vec<PodBuilder>,

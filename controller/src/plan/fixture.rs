@@ -8,6 +8,7 @@ use crate::selector::Selector;
 use crate::settings::Settings;
 use api::NetworkRef;
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
+use api::network_status::Fault;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -169,6 +170,7 @@ pub(crate) fn pod(n: usize) -> PodBuilder {
         subdomain: None,
         ports: Box::default(),
         attachments: Ok(Box::default()),
+        faults: Box::default(),
     })
     .on("shop/testnet1", &[&format!("10.1.{}.{}", 1 + n / 250, n % 250)])
 }
@@ -184,6 +186,16 @@ impl PodBuilder {
             network: network.into(),
             addresses,
         }]));
+        self
+    }
+
+    /// One more address than it has, which cannot be read.
+    pub(crate) fn faulty(mut self, network: &str) -> Self {
+        self.0.faults = [Fault::Address {
+            network: network.to_owned(),
+            address: "<nil>".to_owned(),
+        }]
+        .into();
         self
     }
 

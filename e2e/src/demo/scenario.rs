@@ -195,7 +195,7 @@ fn attachment(pod: &Value) -> Result<Attached> {
     let annotations = &pod["metadata"]["annotations"];
     let status = text(&annotations[api::names::NETWORK_STATUS_ANNOTATION])?;
     let network = api::NetworkRef::parse("macvlan1", NAMESPACE)?;
-    let statuses = api::network_status::parse(&status)?;
+    let statuses = api::network_status::parse(&status)?.statuses;
     let interface = api::network_status::on(&statuses, &network)
         .next()
         .context("no interface on macvlan1")?;

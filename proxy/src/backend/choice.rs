@@ -8,6 +8,7 @@ use super::iptables::{Iptables, Variant};
 use super::nftables::Nftables;
 use super::{Backend, Error, PerItem};
 use crate::args::BackendChoice;
+use crate::failure::chain;
 use crate::netns::{self, Netns};
 use rules::{Delta, Dump};
 use std::sync::Arc;
@@ -196,12 +197,6 @@ fn in_a_trial_namespace(trial: impl FnOnce() -> Result<(), Error> + Send) -> Res
         )),
         Err(error) => Err(chain(&error)),
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

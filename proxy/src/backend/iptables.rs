@@ -353,7 +353,7 @@ impl Backend for Iptables {
     }
 
     fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        for family in Family::ALL {
+        for family in delta.families() {
             if delta.is_rebuild() {
                 self.rebuild(delta, family, Table::Filter)?;
                 continue;
@@ -373,7 +373,7 @@ impl Backend for Iptables {
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        for family in Family::ALL {
+        for family in delta.families() {
             if delta.is_rebuild() {
                 self.rebuild(delta, family, Table::Nat)?;
                 continue;
@@ -387,7 +387,7 @@ impl Backend for Iptables {
     }
 
     fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        for family in Family::ALL {
+        for family in delta.families() {
             let wanted = delta.wanted().vips(family).into_keys().collect();
             let change = refusal(&wanted, &delta.release, family, !is_home());
             if !change.is_empty() {

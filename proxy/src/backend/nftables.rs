@@ -84,7 +84,7 @@ impl Backend for Nftables {
 
     fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
-        for family in Family::ALL {
+        for family in delta.families() {
             let vips = delta.refuse.iter().copied();
             let edit = Edit::of_vips(vips.filter(|vip| Family::of(*vip) == family), []);
             let exists = match delta.base(family) {
@@ -136,7 +136,7 @@ impl Backend for Nftables {
 
     fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
-        for family in Family::ALL {
+        for family in delta.families() {
             let vips = delta.release.iter().copied();
             let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
             kernel.change(family, edit.statements())?;

@@ -4,13 +4,14 @@
 //! makes a pod ours, so init containers are served too.
 
 use super::bypass::{self, Bypass};
+use api::NetworkRef;
 use api::names::NETWORK_STATUS_ANNOTATION;
-use api::network_status::{self, NetworkStatus};
-use api::{NetworkRef, ParseNetworkStatus};
+use api::network_status::{self, Fault, NetworkStatus, Parsed};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use rules::{ObjectName, PodRules, Shortcoming};
-use std::collections::BTreeSet;
+use rules::{NetworkRules, ObjectName, PodRules, Shortcoming, Tenancy};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// On the mirror pod of a static pod: the UID under which the kubelet gave it to the runtime.
 const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.mirror";
@@ -103,6 +104,8 @@ pub struct LocalPod {
     pub runtime_uid: String,
     /// Its interfaces, or why they cannot be told.
     pub attachments: Result<Vec<NetworkStatus>, String>,
+    /// What of its network-status cannot be read.
+    pub faults: Vec<Fault>,
     /// All its addresses on all networks.
     pub addresses: BTreeSet<IpAddr>,
     /// Who of it uses an interface past its network namespace.
@@ -131,10 +134,14 @@ impl LocalPod {
             return None;
         }
         let uid = pod.metadata.uid.clone()?;
-        let attachments = if annotations.contains_key(NETWORK_STATUS_ANNOTATION) {
+        let parsed = if annotations.contains_key(NETWORK_STATUS_ANNOTATION) {
             network_status::parse(text)
         } else {
-            Ok(Vec::new())
+            Ok(Parsed::default())
+        };
+        let (attachments, faults) = match parsed {
+            Ok(Parsed { statuses, faults }) => (Ok(statuses), faults),
+            Err(error) => (Err(error.to_string()), Vec::new()),
         };
         let mut addresses: BTreeSet<IpAddr> = pod_ips(&status).collect();
         addresses.extend(attachments.iter().flatten().flat_map(|status| &status.addresses));
@@ -143,7 +150,8 @@ impl LocalPod {
             name: name_of(pod),
             runtime_uid: annotations.get(STATIC_UID_ANNOTATION).unwrap_or(&uid).clone(),
             uid,
-            attachments: attachments.map_err(|error: ParseNetworkStatus| error.to_string()),
+            attachments,
+            faults,
             addresses,
             bypasses: bypass::of(pod, text),
             sandbox_mark: sandbox_mark(&status),
@@ -166,6 +174,7 @@ impl LocalPod {
             uid: HOST_UID.to_owned(),
             runtime_uid: HOST_UID.to_owned(),
             attachments: Ok(attachments),
+            faults: Vec::new(),
             addresses,
             bypasses: Vec::new(),
             sandbox_mark: String::new(),
@@ -200,6 +209,39 @@ impl LocalPod {
         found
     }
 
+    /// Networks with Services that have the name of one it is attached to, in another namespace, where it may attach to them and is not. A copy
+    /// of a definition is another network to Kubernetes. Not where Services are on the one it is attached to: then it is meant.
+    pub(super) fn elsewhere(
+        &self,
+        served: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
+        tenancy: &Tenancy,
+    ) -> BTreeSet<Shortcoming> {
+        let mut found = BTreeSet::new();
+        for status in self.attachments.iter().flatten() {
+            if served.keys().any(|network| network.is_named(&status.network)) {
+                continue;
+            }
+            let namesakes = served.keys().filter(|network| {
+                is_namesake(network, status)
+                    && tenancy.allows(&self.name.namespace, network)
+                    && !self.is_attached_to(network)
+            });
+            found.extend(namesakes.map(|network| Shortcoming::OtherNamespace {
+                attached: status.network.clone(),
+                network: network.clone(),
+            }));
+        }
+        found
+    }
+
+    /// Whether an interface of it is on a network of the same name, in whatever namespace.
+    pub(super) fn is_attached_to_namesake(&self, network: &NetworkRef) -> bool {
+        self.attachments
+            .iter()
+            .flatten()
+            .any(|status| is_namesake(network, status))
+    }
+
     /// Whether an interface of it is on `network`.
     pub fn is_attached_to(&self, network: &NetworkRef) -> bool {
         self.attachments
@@ -207,6 +249,11 @@ impl LocalPod {
             .flatten()
             .any(|status| network.is_named(&status.network))
     }
+}
+
+fn is_namesake(network: &NetworkRef, status: &NetworkStatus) -> bool {
+    let name = status.network.split_once('/').map(|(_, name)| name);
+    name == Some(network.name())
 }
 
 fn pod_ips(status: &PodStatus) -> impl Iterator<Item = IpAddr> {

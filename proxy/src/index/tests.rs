@@ -189,7 +189,7 @@ fn the_nodes_own_networks_are_its_administrators() {
     let mut index = on_two_networks();
     let attached =
         api::network_status::parse(r#"[{"name":"web/red","interface":"ens4","ips":["10.1.0.200"]}]"#);
-    let host = LocalPod::host(attached.unwrap());
+    let host = LocalPod::host(attached.unwrap().statuses);
     index.apply_pod(NodePod::Attached(host));
     let (rules, shortcomings) = index.plan(index.pod(HOST_UID).unwrap());
     assert_eq!((rules.vip_count(), shortcomings.len()), (1, 0));

@@ -4,6 +4,7 @@
 
 use crate::apply::{self, Applied, Wanted, apply};
 use crate::backend::{Backend, Held};
+use crate::failure::chain;
 use crate::generation::{generation, own_generation};
 use crate::index::{HOST_UID, LocalPod};
 use crate::memory::{NoMemory, Share};
@@ -141,7 +142,7 @@ impl Error {
     pub(super) fn of_the_runtime(&self) -> Option<String> {
         match self {
             Self::Sandbox(error @ (sandbox::Error::NoRuntime(_) | sandbox::Error::Runtime(_))) => {
-                Some(error.to_string())
+                Some(chain(error))
             }
             _ => None,
         }
@@ -238,9 +239,9 @@ pub(super) async fn attempt(
         .metrics
         .applied(context.backend.name(), place.took);
     // Where connection tracking could not be cleaned everything is looked at again: that is how stale flows are found once more.
-    if !place.is_disturbed && applied.conntrack.is_none() {
+    if !place.is_disturbed && applied.conntrack.is_none() && applied.is_exact {
         place.held = Held::Exactly(applied.rules.clone());
-        place.foreign_routes = Some(applied.foreign_routes.clone());
+        place.foreign_routes = Some(applied.foreign_routes.clone()).filter(|_| applied.failures.is_empty());
     }
     place.sandbox = Some(sandbox);
     Ok(applied)

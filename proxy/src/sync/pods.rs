@@ -11,8 +11,8 @@ use super::rounds::Rounds;
 use super::told::{self, Told};
 use crate::apply::Applied;
 use crate::backend::Held;
-use crate::causes;
 use crate::events::{self, Notice, Notices};
+use crate::failure::chain;
 use crate::host::Parents;
 use crate::index::{HOST_UID, Index, LocalPod};
 use crate::tampering::NamespaceId;
@@ -83,6 +83,8 @@ pub(super) struct Pod {
     /// If `due` is about a change by others: when that is.
     pub(super) looks_at: Option<Instant>,
     sandbox_mark: String,
+    /// The sandbox in which it was served in full.
+    settled_in: Option<String>,
     pub(super) has_rules: bool,
     /// What it was told, so that it is not repeated.
     pub(super) told_owner: Told,
@@ -288,13 +290,18 @@ impl Pods {
             self.by_nsid.insert(id, local.uid.clone());
         }
         let is_disturbed = place.is_disturbed;
+        let sandbox = place.sandbox_id().map(str::to_owned);
+        pod.settled_in
+            .take_if(|settled| sandbox.as_ref() != Some(settled));
         if std::mem::take(&mut pod.rules_suspect) | is_disturbed {
             let is_repaired = result.as_ref().is_ok_and(|applied| applied.written);
             pod.backoff.looked(is_repaired, place.took, Instant::now());
         }
         pod.place = Some(place);
-        let failure = result.as_ref().err().map(|error| causes::chain(error));
-        pod.failure.clone_from(&failure);
+        pod.failure = match &result {
+            Ok(applied) => events::incomplete(applied),
+            Err(error) => Some(chain(error)),
+        };
         pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
         let look_again = if self.is_told && !local.is_host && self.context.backend.is_told_of_changes() {
             LOOK_AGAIN_THOUGH_TOLD
@@ -304,8 +311,14 @@ impl Pods {
         let shown = result.as_ref().map(|applied| &applied.parents);
         let is_news = shown.is_ok_and(|shown| self.parents.note(&local.uid, shown));
         let next = pod.judge(&local, wants_rules, &result, look_again);
+        if pod.failures == 0 && pod.has_rules {
+            pod.settled_in = sandbox;
+        }
         // Whoever makes us wait in his namespace waits longer himself.
-        let is_slow = result.as_ref().is_err_and(Error::is_of_the_namespace);
+        let is_slow = match &result {
+            Ok(applied) => !applied.failures.is_empty(),
+            Err(error) => error.is_of_the_namespace(),
+        };
         let next = next.map(|next| {
             if is_slow {
                 retry::after(next, began.elapsed())
@@ -318,7 +331,7 @@ impl Pods {
         let is_rebuilt = result.as_ref().is_ok_and(|applied| !applied.unread.is_empty());
         let is_final = result.as_ref().is_err_and(Error::is_final);
         let fails = match &result {
-            Ok(applied) => applied.conntrack.is_some(),
+            Ok(applied) => applied.conntrack.is_some() || !applied.failures.is_empty(),
             Err(_) => !is_final,
         };
         if fails {
@@ -327,7 +340,7 @@ impl Pods {
         let notice = events::notice(
             &local,
             &shortcomings,
-            result.as_ref().map_err(|_| failure.unwrap_or_default()),
+            result.as_ref().map_err(|error| chain(error)),
             pod.fails_lastingly() || is_final && wants_rules,
         );
         let is_told = pod.tell(notice, &local, &self.context.telling.notices);
@@ -411,18 +424,11 @@ impl Pod {
         match result {
             Ok(applied) => {
                 self.has_rules = !applied.rules.is_empty();
-                let complete = applied.absent.is_empty() && applied.conntrack.is_none();
-                self.failures = if complete {
-                    0
-                } else {
-                    self.failures.saturating_add(1)
-                };
-                let next = if complete {
-                    look_again
-                } else {
-                    retry::delay(self.failures)
-                };
-                self.has_rules.then_some(next)
+                if applied.is_complete() {
+                    self.failures = 0;
+                    return self.has_rules.then_some(look_again);
+                }
+                Some(self.fail())
             }
             // Nothing is wanted of a namespace that is not there, or not known to be the pod's before it has an address.
             Err(error) if error.is_absence() && !wants_rules => None,
@@ -430,10 +436,20 @@ impl Pod {
             // A new sandbox, or another thing that is wanted, is an event.
             Err(error) if error.is_final() => None,
             Err(_) => {
-                self.failures = self.failures.saturating_add(1);
+                let next = self.fail();
                 debug!(pod = %local.name, failures = self.failures, "Trying again");
-                Some(retry::delay(self.failures))
+                Some(next)
             }
+        }
+    }
+
+    /// One more failure; says when to try again.
+    fn fail(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        if self.settled_in.is_some() {
+            retry::backoff(self.failures)
+        } else {
+            retry::delay(self.failures)
         }
     }
 }
@@ -443,6 +459,13 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
         Ok(Applied {
             conntrack: Some(why), ..
         }) => warn!(pod = %pod.name, failures, why, "Could not end flows to endpoints that are gone"),
+        Ok(applied) if !applied.failures.is_empty() => {
+            if failures == 1 || failures.is_multiple_of(50) {
+                let why = applied.failures.iter().map(ToString::to_string);
+                let why = why.collect::<Vec<_>>().join("; ");
+                warn!(pod = %pod.name, failures, why, "Synced rules, but not all");
+            }
+        }
         Ok(applied) if applied.written => {
             info!(pod = %pod.name, vips = applied.rules.vip_count(), "Synced rules");
         }

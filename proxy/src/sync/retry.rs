@@ -31,6 +31,12 @@ pub(super) fn delay(failures: u32) -> Duration {
     }
 }
 
+/// The same in a sandbox that was served in full before: it is not starting, and what is broken may stay so. 5 ms, doubling to 30 s.
+pub(super) fn backoff(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    Duration::from_millis(5).saturating_mul(doubled).min(CAP)
+}
+
 /// The same after an attempt that took long in the pod's own namespace, where its owner can hold locks: he may have a quarter of a
 /// worker's time and no more.
 pub(super) fn after(delay: Duration, took: Duration) -> Duration {
@@ -57,6 +63,17 @@ mod tests {
             [145, 146, 147, 153, 1_000_000, u32::MAX].map(millis),
             [200, 400, 800, 30_000, 30_000, 30_000]
         );
+    }
+
+    #[test]
+    fn what_breaks_later_is_tried_a_few_times_and_then_seldom() {
+        let millis = |failures| backoff(failures).as_millis();
+        assert_eq!(
+            [1, 2, 3, 12, 13, 14, u32::MAX].map(millis),
+            [5, 10, 20, 10_240, 20_480, 30_000, 30_000]
+        );
+        let tries = (1..).take_while(|failures| (1..=*failures).map(backoff).sum::<Duration>() < START);
+        assert!(tries.count() < 12);
     }
 
     #[test]

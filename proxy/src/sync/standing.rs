@@ -22,7 +22,10 @@ impl Pods {
             return Some(Verdict::of_the_node(Reason::NoRuntimeSocket, why));
         }
         let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
-        let said = |pod: &Pod| Some(format!("pod {}: {}", pod.name, pod.told_owner.now()?.note));
+        let said = |pod: &Pod| {
+            let fault = pod.told_owner.now().filter(|notice| !notice.is_hint())?;
+            Some(format!("pod {}: {}", pod.name, fault.note))
+        };
         let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
         let impostors = index.impostors().values();
         wrong.extend(impostors.map(|name| format!("pod {name}: {}", events::impostor(name).note)));
@@ -48,7 +51,7 @@ impl Pods {
             None => Progress::Working,
             Some(pod) if pod.place.is_none() => Progress::Working,
             Some(pod) if pod.failures > 0 => Progress::Failing,
-            Some(pod) if pod.told_owner.now().is_some() => Progress::Incomplete,
+            Some(pod) if pod.told_owner.now().is_some_and(|notice| !notice.is_hint()) => Progress::Incomplete,
             Some(_) if services.is_empty() => Progress::Idle,
             Some(_) => Progress::Applied,
         };

@@ -3,6 +3,7 @@
 //! Writes: whatever the caller has a program do.
 
 use crate::backend::Error;
+use crate::fault;
 use crate::memory::{self, Taken, is_too_long};
 use crate::netns::is_home;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -91,6 +92,7 @@ pub(super) fn finds(program: &'static str, arguments: &[&str]) -> Result<bool, E
 /// Runs it with this input.
 pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Result<(), Error> {
     let failed = |source| Error::Run { program, source };
+    fault::strike(text.as_bytes()).map_err(failed)?;
     let mut command = command(program, arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command.stderr(Stdio::piped());

@@ -1,6 +1,7 @@
 //! When to come back to a pod.
 
 use super::*;
+use crate::failure::Failures;
 use rules::{AttachedNetwork, NetworkRules, PodRules};
 use serde_json::json;
 
@@ -30,6 +31,8 @@ fn applied(conntrack: Option<&str>) -> Applied {
         },
         written: true,
         absent: Vec::new(),
+        failures: Failures::default(),
+        is_exact: true,
         parents: BTreeMap::new(),
         foreign_routes: BTreeSet::new(),
         unread: BTreeSet::new(),
@@ -59,4 +62,18 @@ fn flows_that_cannot_be_ended_for_long_are_told_of() {
     let told = notice(true).unwrap();
     assert_eq!(told.reason, "ServiceRulesIncomplete");
     assert!(told.note.contains("no buffer space"), "{}", told.note);
+}
+
+/// A pod that starts is tried often, for its sandbox is complete any moment. One that was served in full is not starting.
+#[test]
+fn what_breaks_in_a_sandbox_that_was_served_in_full_is_tried_less_often() {
+    let mut pod = Pod {
+        settled_in: Some("sandbox".to_owned()),
+        ..Pod::default()
+    };
+    let stuck = Ok(applied(Some("no buffer space")));
+    for failures in 1..=20 {
+        let next = pod.judge(&local(), true, &stuck, LATER);
+        assert_eq!(next, Some(retry::backoff(failures)));
+    }
 }

@@ -1,0 +1,151 @@
+//! A step that the kernel refuses as a whole is made in parts: for most VIPs it is made all the same, and those are found for which it
+//! is not.
+//!
+//! Writes: through the backend. A transaction is taken or refused as a whole, and of a refused one the kernel names a message at most; so
+//! the VIPs are halved until each part is taken or has one VIP. A step that fails may have made some of its transactions: what is there is
+//! read before each part.
+
+use crate::backend::{Backend, Error};
+use crate::failure::chain;
+use rules::{Delta, Family, PodRules};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Most tries for one step: finds two VIPs among thousands. What is not tried by then counts as failed.
+const TRIES: u32 = 48;
+
+/// No try is begun later than this: a pod's owner can make each take long, by a lock he holds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A step of [`Backend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Refuse,
+    Translate,
+    Release,
+}
+
+impl Step {
+    /// Whether there is anything to do.
+    pub(super) fn is_due(self, delta: &Delta<'_>) -> bool {
+        (delta.is_rebuild() && self != Self::Release) || !self.vips(delta).is_empty()
+    }
+
+    pub(super) fn run(self, backend: &dyn Backend, delta: &Delta<'_>) -> Result<(), Error> {
+        match self {
+            Self::Refuse => backend.refuse(delta),
+            Self::Translate => backend.translate(delta),
+            Self::Release => backend.release(delta),
+        }
+    }
+
+    /// The VIPs that it changes something for.
+    fn vips(self, delta: &Delta<'_>) -> BTreeSet<IpAddr> {
+        match self {
+            Self::Refuse => delta.refuse.clone(),
+            Self::Translate => delta.translated(),
+            Self::Release => delta.release.clone(),
+        }
+    }
+}
+
+/// VIPs for which a step was not made, and why.
+pub(super) type Failed = BTreeMap<IpAddr, String>;
+
+/// One step, after it failed as a whole with `error` at the first try, which began at `began`.
+pub(super) struct Parts<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) step: Step,
+    /// What must be there afterwards.
+    pub(super) target: &'a PodRules,
+    /// VIPs that are left as they are.
+    pub(super) frozen: &'a BTreeSet<IpAddr>,
+    pub(super) began: Instant,
+    pub(super) error: String,
+    pub(super) tries: u32,
+}
+
+impl Parts<'_> {
+    /// Makes it as far as it can be made.
+    pub(super) fn make(mut self) -> Result<Failed, Error> {
+        let mut failed = Failed::new();
+        for family in Family::ALL {
+            self.family(family, &mut failed)?;
+        }
+        Ok(failed)
+    }
+
+    fn family(&mut self, family: Family, failed: &mut Failed) -> Result<(), Error> {
+        let read = self.backend.dump()?;
+        let delta = Delta::from_dump(&read, self.target).of(family);
+        if !self.step.is_due(&delta) {
+            return Ok(());
+        }
+        if !delta.is_rebuild() {
+            let vips = self.step.vips(&delta);
+            return self.halve(family, vips, failed);
+        }
+        // Everything of the family is one transaction. If it is refused again, then perhaps because of one VIP: first none is translated.
+        if self.attempt(&delta) {
+            return Ok(());
+        }
+        let all = delta.refused_meanwhile(family);
+        let bare = self.target.refusing(&all);
+        if self.step == Step::Translate && self.attempt(&Delta::from_dump(&read, &bare).of(family)) {
+            return self.halve(family, all, failed);
+        }
+        failed.extend(all.into_iter().map(|vip| (vip, self.error.clone())));
+        Ok(())
+    }
+
+    fn halve(&mut self, family: Family, all: BTreeSet<IpAddr>, failed: &mut Failed) -> Result<(), Error> {
+        let mut groups = vec![all];
+        while let Some(mut group) = groups.pop() {
+            group.retain(|vip| !self.frozen.contains(vip));
+            if group.is_empty() {
+                continue;
+            }
+            let read = self.backend.dump()?;
+            let part = self.target.partly(&read, |vip| group.contains(&vip));
+            let delta = Delta::from_dump(&read, &part).of(family);
+            if self.attempt(&delta) {
+                continue;
+            }
+            match half(&group) {
+                Some(middle) if !self.is_over() => {
+                    let second = group.split_off(&middle);
+                    groups.extend([second, group]);
+                }
+                _ => failed.extend(group.into_iter().map(|vip| (vip, self.error.clone()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries once, and keeps the error.
+    fn attempt(&mut self, delta: &Delta<'_>) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        self.tries += 1;
+        let result = self.step.run(self.backend, delta);
+        if let Err(error) = &result {
+            self.error = chain(error);
+        }
+        result.is_ok()
+    }
+
+    fn is_over(&self) -> bool {
+        self.tries >= TRIES || self.began.elapsed() >= PATIENCE
+    }
+}
+
+/// The first VIP of the second half; `None`: there is one VIP.
+fn half(group: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    group
+        .iter()
+        .nth(group.len() / 2)
+        .filter(|_| group.len() > 1)
+        .copied()
+}
