@@ -58,6 +58,11 @@ impl Addresses {
         self.held.iter().any(|(_, address)| addresses.contains(address))
     }
 
+    /// Whether any interface holds it.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.held.iter().any(|(_, held)| *held == address)
+    }
+
     /// Whether the interface of `source` holds its address.
     pub(crate) fn hold(&self, source: &Source) -> bool {
         self.index(&source.interface)

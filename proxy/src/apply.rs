@@ -97,7 +97,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
     let mut routes = changes_routes.then(|| Routes::read(&mut netlink)).transpose()?;
 
-    let refuses = delta.is_rebuild() || !delta.refuse.is_empty();
+    let refuses = delta.refuses();
     if refuses {
         backend.refuse(&delta)?;
     }
@@ -105,14 +105,14 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         Some(routes) => routes.add(&mut netlink, &addresses, &rules.routes())?,
         None => wanted.foreign_routes.clone().unwrap_or_default(),
     };
-    let translates = delta.is_rebuild() || !delta.ports.is_empty() || !delta.renamed.is_empty();
+    let translates = delta.translates();
     if translates {
         backend.translate(&delta)?;
     }
     if let Some(routes) = &mut routes {
         routes.remove_others(&mut netlink, &rules.routes())?;
     }
-    if !delta.release.is_empty() {
+    if delta.releases() {
         backend.release(&delta)?;
     }
     if is_unknown {
@@ -122,13 +122,17 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
             original::remove()?;
         }
     }
-    let written = refuses || translates || !delta.release.is_empty();
+    let written = refuses || translates || delta.releases();
     // A pod younger than this process has had no time for connections to what its VIPs were before, and to look costs milliseconds: all
     // buckets of the machine's one table.
     let nobody = BTreeSet::new();
     let is_young = matches!(held, Held::Nothing);
     let new = if is_young { &nobody } else { &delta.refuse };
-    let conntrack = conntrack::forget(&delta.flows, new)
+    let own = conntrack::Own {
+        addresses: &addresses,
+        rules,
+    };
+    let conntrack = conntrack::forget(&delta.flows, new, &own)
         .err()
         .map(|error| error.to_string());
     let parents = wanted.rules.networks.iter().filter_map(|(network, attached)| {
