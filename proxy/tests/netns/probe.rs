@@ -199,7 +199,7 @@ impl Flow {
         };
         let socket = socket(family, SockType::Stream, SockFlag::empty(), None)?;
         // connect() waits no longer than that.
-        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap());
+        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).map_err(io::Error::other)?);
         setsockopt(&socket, SendTimeout, &patience)?;
         bind(
             socket.as_raw_fd(),

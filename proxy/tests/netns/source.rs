@@ -80,7 +80,7 @@ fn a_bound_socket_leaves_with_the_address_of_the_network(case: Case) {
     let at = scene.at(&web(), 80);
     let source = scene.cluster_address();
     let mut flow = scene.client.run(|| Flow::open_from(source, at)).unwrap();
-    flow.echo(&[7; 100_000]);
+    flow.echo(&vec![7; 100_000]);
 }
 
 /// A UDP socket that was connected when there was no rule.
