@@ -217,6 +217,11 @@ impl Addresses {
         named.min().map(|(_, _, name)| name)
     }
 
+    /// Whether any interface holds it.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.held.iter().any(|(_, held)| *held == address)
+    }
+
     /// The subnet by which `address` is on the link of an interface, if it is on no other's.
     pub(crate) fn neighbourhood(&self, interface: &str, address: IpAddr) -> Option<IpNet> {
         let index = self.index(interface)?;

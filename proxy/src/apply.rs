@@ -150,7 +150,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     // A pod younger than this process has had no time for connections to what its VIPs were before, and to look costs milliseconds: all
     // buckets of the machine's one table.
     let is_young = matches!(held, Held::Nothing);
-    let conntrack = work.end_flows(is_young);
+    let conntrack = work.end_flows(is_young, &addresses);
     let parents = named.networks.iter().filter_map(|(network, attached)| {
         let source = attached.ipv4.as_ref().or(attached.ipv6.as_ref())?;
         Some((network.clone(), addresses.parent_elsewhere(&source.interface)?))

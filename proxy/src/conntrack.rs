@@ -2,12 +2,14 @@
 //!
 //! Writes: deletes such entries in the calling thread's namespace. NAT is decided once per flow, and a UDP socket that keeps
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
-//! the rules, to nobody. Of TCP only flows to a VIP that was somebody else's address until now are: translated ones live on as with kube-proxy.
+//! the rules, to nobody, or with a source address to which no answer comes. Of TCP only flows to a VIP that was somebody else's
+//! address until now are: translated ones live on as with kube-proxy.
 
+use crate::addresses::Addresses;
 use crate::netfilter::{Socket, about};
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
-use rules::{Family, Port, Protocol};
+use rules::{Family, PodRules, Port, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,9 +21,26 @@ pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
 const ROUND: usize = 4096;
 const ROUNDS: usize = 64;
 
-/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, and of all flows that reached one of the
-/// `new` VIPs themselves, whoever had its address before. Goes on past what fails, and returns the first of it.
-pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<()> {
+/// What tells the pod's own flows from those that it forwards, and the source address that they should have.
+pub(crate) struct Own<'a> {
+    /// The pod's.
+    pub(crate) addresses: &'a Addresses,
+    /// With the source of each VIP.
+    pub(crate) rules: &'a PodRules,
+}
+
+impl Own<'_> {
+    /// Whether a flow to `vip` that began at `source` should get its answers elsewhere than at `answered_to`.
+    fn is_misdirected(&self, vip: IpAddr, source: IpAddr, answered_to: IpAddr) -> bool {
+        let right = self.rules.vip(vip).and_then(|(_, source)| source);
+        right.is_some_and(|right| right.address != answered_to) && self.addresses.has(source)
+    }
+}
+
+/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
+/// than they should, and of all flows that reached one of the `new` VIPs themselves, whoever had its address before. Goes on past what
+/// fails, and returns the first of it.
+pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
     if changed.is_empty() && new.is_empty() {
         return Ok(());
     }
@@ -30,7 +49,7 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<()
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
     for family in families {
-        result = result.and(forget_of(&mut netlink, family, changed, new));
+        result = result.and(forget_of(&mut netlink, family, changed, new, own));
     }
     result
 }
@@ -40,9 +59,10 @@ fn forget_of(
     family: Family,
     changed: &Allowed,
     new: &BTreeSet<IpAddr>,
+    own: &Own<'_>,
 ) -> io::Result<()> {
     for _ in 0..ROUNDS {
-        if forget_some(netlink, family, changed, new)? < ROUND {
+        if forget_some(netlink, family, changed, new, own)? < ROUND {
             return Ok(());
         }
     }
@@ -57,11 +77,12 @@ fn forget_some(
     family: Family,
     changed: &Allowed,
     new: &BTreeSet<IpAddr>,
+    own: &Own<'_>,
 ) -> io::Result<usize> {
     let mut found = 0;
     let all = about(family, ConntrackMessage::Get(Vec::new()));
     let stale = netlink.dump_some(&all, |entry| {
-        let stale = (found < ROUND).then(|| stale(&entry, changed, new))?;
+        let stale = (found < ROUND).then(|| stale(&entry, changed, new, own))?;
         found += usize::from(stale.is_some());
         stale
     })?;
@@ -80,26 +101,32 @@ fn forget_some(
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.
-fn stale(entry: &NetfilterMessage, changed: &Allowed, new: &BTreeSet<IpAddr>) -> Option<ConntrackAttribute> {
+fn stale(
+    entry: &NetfilterMessage,
+    changed: &Allowed,
+    new: &BTreeSet<IpAddr>,
+    own: &Own<'_>,
+) -> Option<ConntrackAttribute> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &entry.inner else {
         return None;
     };
-    let mut original = None;
-    let mut replied_from = None;
+    let (mut original, mut reply) = (None, None);
     for attribute in attributes {
         match attribute {
-            ConntrackAttribute::CtaTupleOrig(tuple) => original = Some((attribute, ends(tuple)?.1)),
-            ConntrackAttribute::CtaTupleReply(tuple) => replied_from = Some(ends(tuple)?.0),
+            ConntrackAttribute::CtaTupleOrig(tuple) => original = Some((attribute, ends(tuple)?)),
+            ConntrackAttribute::CtaTupleReply(tuple) => reply = Some(ends(tuple)?),
             _ => {}
         }
     }
-    let (attribute, (vip, port)) = original?;
-    let (endpoint, endpoint_port) = replied_from?;
+    let (attribute, ((source, _), (vip, port))) = original?;
+    let ((endpoint, endpoint_port), (answered_to, _)) = reply?;
     if endpoint == vip && new.contains(&vip) {
         return Some(attribute.clone());
     }
     let allowed = changed.get(&(vip, port))?;
-    (!allowed.contains(&SocketAddr::new(endpoint, endpoint_port.number))).then(|| attribute.clone())
+    let is_allowed = allowed.contains(&SocketAddr::new(endpoint, endpoint_port.number))
+        && !own.is_misdirected(vip, source, answered_to);
+    (!is_allowed).then(|| attribute.clone())
 }
 
 /// Source and destination of a tuple.

@@ -86,6 +86,8 @@ mod sctp;
 mod server;
 #[path = "netns/sidecar.rs"]
 mod sidecar;
+#[path = "netns/source.rs"]
+mod source;
 #[path = "netns/stale.rs"]
 mod stale;
 #[path = "netns/takeover.rs"]

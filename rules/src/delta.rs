@@ -20,6 +20,9 @@ pub struct Delta<'a> {
     family: Option<Family>,
     /// VIPs to refuse that are not refused yet: written first.
     pub refuse: BTreeSet<IpAddr>,
+    /// VIPs whose flows leave with another source address than before. New addresses are written before routes and translation, which
+    /// may send flows by them; addresses that have no successor are removed last.
+    pub sources: BTreeMap<IpAddr, SourceChange>,
     /// Routes to add or to replace: written before the translation.
     pub route: BTreeMap<IpAddr, &'a Source>,
     /// Ports whose translation changes. Neither side is the same as the other.
@@ -42,6 +45,15 @@ pub struct PortChange<'a> {
     pub old: Option<Translation<'a>>,
     /// As it must be.
     pub new: Option<Translation<'a>>,
+}
+
+/// The source address of the pod's own flows to a VIP. `None`: they are refused. Neither side is the same as the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceChange {
+    /// As the namespace has it.
+    pub old: Option<IpAddr>,
+    /// As it must be.
+    pub new: Option<IpAddr>,
 }
 
 /// What is in the namespace before.
@@ -88,6 +100,7 @@ impl<'a> Delta<'a> {
     pub fn is_empty(&self) -> bool {
         !self.is_rebuild()
             && self.refuse.is_empty()
+            && self.sources.is_empty()
             && self.route.is_empty()
             && self.ports.is_empty()
             && self.renamed.is_empty()
@@ -116,6 +129,7 @@ impl<'a> Delta<'a> {
         let mut part = self.clone();
         part.family = Some(family);
         part.refuse.retain(of_family);
+        part.sources.retain(|vip, _| of_family(vip));
         part.route.retain(|vip, _| of_family(vip));
         part.ports.retain(|(vip, _), _| of_family(vip));
         part.renamed.retain(of_family);
@@ -129,6 +143,38 @@ impl<'a> Delta<'a> {
     pub fn translated(&self) -> BTreeSet<IpAddr> {
         let ports = self.ports.keys().map(|(vip, _)| *vip);
         ports.chain(self.renamed.iter().copied()).collect()
+    }
+
+    /// Whether the first step has something to write: VIPs to refuse, or source addresses.
+    pub fn refuses(&self) -> bool {
+        self.is_rebuild()
+            || !self.refuse.is_empty()
+            || self.sources.values().any(|change| change.new.is_some())
+    }
+
+    /// Whether the second step has: translations, or words about them.
+    pub fn translates(&self) -> bool {
+        self.is_rebuild() || !(self.ports.is_empty() && self.renamed.is_empty() && self.sources.is_empty())
+    }
+
+    /// Whether the last step has: VIPs that are refused no more, or source addresses without a successor.
+    pub fn releases(&self) -> bool {
+        !self.release.is_empty() || self.sources.values().any(|change| change.new.is_none())
+    }
+
+    /// The source changes of `family`.
+    pub fn sources(&self, family: Family) -> impl Iterator<Item = (IpAddr, SourceChange)> {
+        let of_family = move |(vip, _): &(&IpAddr, &SourceChange)| Family::of(**vip) == family;
+        let changes = self.sources.iter().filter(of_family);
+        changes.map(|(vip, change)| (*vip, *change))
+    }
+
+    /// By VIP of `family`: the source addresses after the first step and before the last.
+    pub fn sources_meanwhile(&self, family: Family) -> BTreeMap<IpAddr, IpAddr> {
+        let mut sources = self.wanted.source_addresses(family);
+        let without_successor = self.sources(family).filter(|(_, change)| change.new.is_none());
+        sources.extend(without_successor.filter_map(|(vip, change)| Some((vip, change.old?))));
+        sources
     }
 
     /// Whether the backend's own hooks for `family` are there.
@@ -153,6 +199,7 @@ impl<'a> Delta<'a> {
             wanted,
             family: None,
             refuse: BTreeSet::new(),
+            sources: BTreeMap::new(),
             route: BTreeMap::new(),
             ports: BTreeMap::new(),
             renamed: BTreeSet::new(),
@@ -184,6 +231,11 @@ impl<'a> Delta<'a> {
             (Some(_), None) => _ = self.unroute.insert(vip),
             _ => {}
         }
+        let address = |of| source(of).map(|source| source.address);
+        let (old_source, new_source) = (address(old), address(new));
+        self.change_source(vip, old_source, new_source);
+        // Flows that run have the old one.
+        let is_moved = old_source != new_source;
         if let (Some((old, _)), Some((new, _))) = (old, new)
             && is_renamed(old, new)
         {
@@ -192,7 +244,7 @@ impl<'a> Delta<'a> {
         for port in ports(old.map(|(rules, _)| rules), new.map(|(rules, _)| rules)) {
             let (old, new) = (At::of(old, port), At::of(new, port));
             self.change(vip, port, old.translation, new.translation);
-            if port.protocol != Protocol::Tcp && !(old.keeps_all_in(new)) {
+            if port.protocol != Protocol::Tcp && (is_moved || !old.keeps_all_in(new)) {
                 self.flows.insert((vip, port), new.keepers());
             }
         }
@@ -209,6 +261,8 @@ impl<'a> Delta<'a> {
         if let Some((_, Some(source))) = new {
             self.route.insert(vip, source);
         }
+        let new_source = new.and_then(|(_, source)| Some(source?.address));
+        self.change_source(vip, dump.sources.get(&vip).copied(), new_source);
         let read = dump.translated.range((vip, Port::FIRST)..=(vip, Port::LAST));
         let mut all: BTreeSet<Port> = read.map(|((_, port), _)| *port).collect();
         all.extend(new.into_iter().flat_map(|(rules, _)| rules.ports.keys()));
@@ -219,6 +273,12 @@ impl<'a> Delta<'a> {
             if port.protocol != Protocol::Tcp {
                 self.flows.insert((vip, port), new.keepers());
             }
+        }
+    }
+
+    fn change_source(&mut self, vip: IpAddr, old: Option<IpAddr>, new: Option<IpAddr>) {
+        if old != new {
+            self.sources.insert(vip, SourceChange { old, new });
         }
     }
 
@@ -291,7 +351,11 @@ impl Held<'_> {
                 let wanted = wanted.vips(family).into_keys();
                 self.vips(family).into_iter().chain(wanted)
             };
-            return Family::ALL.into_iter().flat_map(of).collect();
+            let mut candidates: BTreeSet<IpAddr> = Family::ALL.into_iter().flat_map(of).collect();
+            if let Self::Dump(dump) = self {
+                candidates.extend(dump.sources.keys());
+            }
+            return candidates;
         };
         let mut candidates = BTreeSet::new();
         let networks: BTreeSet<_> = held.networks.keys().chain(wanted.networks.keys()).collect();

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub struct Dump {
     /// VIPs to which untranslated packets are refused.
     pub refused: BTreeSet<IpAddr>,
+    /// By VIP: the source address that the pod's own translated flows leave with.
+    pub sources: BTreeMap<IpAddr, IpAddr>,
     /// Ports of VIPs whose new flows are translated.
     pub translated: BTreeMap<(IpAddr, Port), Translated>,
     /// What is there of ours but not as we write it, in words: a missing hook, a rule that somebody added. Not empty: only writing
@@ -62,6 +64,7 @@ impl PodRules {
         let mut dump = Dump::default();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
             dump.refused.insert(vip);
+            dump.sources.extend(source.map(|source| (vip, source.address)));
             for (port, rules) in &rules.ports {
                 let Some(Translation { endpoints, affinity }) = rules.translation(source) else {
                     continue;

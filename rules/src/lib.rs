@@ -21,7 +21,7 @@
 //! | `trafficDistribution`, topology hints | as kube-proxy: node hints, then zone hints, if every ready endpoint has one and some fit |
 //! | `sessionAffinity: ClientIP` | a client (source address) stays with an endpoint for `timeoutSeconds` after its last flow to the port |
 //! | `type: NodePort`, `LoadBalancer`, `externalIPs` | the ClusterIP is served, the rest is not |
-//! | source address | of a flow of the pod itself: its first address of the VIP's family on the network; none: refused. Forwarded flows keep theirs |
+//! | source address | of a flow of the pod itself, whatever address its socket is bound to: its first address of the VIP's family on the network; none: refused. Forwarded flows keep theirs |
 //! | UDP and SCTP flows | end with the endpoint (when it stops serving); TCP flows live on |
 
 mod delta;
@@ -36,7 +36,7 @@ mod slice;
 mod trace;
 mod vips;
 
-pub use delta::{Base, Delta, PortChange};
+pub use delta::{Base, Delta, PortChange, SourceChange};
 pub use dump::{Dump, Translated};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
@@ -46,5 +46,5 @@ pub use pod_rules::{
 pub use service::{NotServed, ObjectName, ServedService};
 pub use settings::{Node, Reserved, Settings, Taken, Tenancy};
 pub use slice::{Endpoint, NotCounted, RefusedAddress, Slice};
-pub use trace::{Earlier, Packet, Verdict};
+pub use trace::{Earlier, Origin, Packet, Verdict};
 pub use vips::Vips;

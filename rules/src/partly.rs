@@ -5,34 +5,34 @@
 use crate::{AttachedNetwork, Dump, Family, NetworkRules, ObjectName, PodRules, PortRules, Source, VipRules};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 impl PodRules {
-    /// The VIPs for which `is_to_change` holds as in these rules, the others as in `held`. Only for what backends write: routes are not in a
-    /// dump, so the sources here are none that a route can have.
+    /// The VIPs for which `is_to_change` holds as in these rules, the others as in `held`. Only for what backends write: a dump has no
+    /// interfaces, so routes cannot follow from the result.
     #[must_use]
     pub fn partly(&self, held: &Dump, is_to_change: impl Fn(IpAddr) -> bool) -> Self {
         let mut vips = BTreeMap::new();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
             if is_to_change(vip) {
-                let mut rules = rules.clone();
-                if source.is_none() {
-                    let ports = rules.ports.values_mut();
-                    ports.for_each(|port| port.endpoints.clear());
-                }
-                vips.insert(vip, rules);
+                vips.insert(vip, (rules.clone(), source.map(|source| source.address)));
             }
         }
         for vip in held.refused.iter().filter(|vip| !is_to_change(**vip)) {
-            vips.insert(*vip, self.named(*vip));
+            vips.insert(*vip, (self.named(*vip), held.sources.get(vip).copied()));
         }
         for ((vip, port), translated) in &held.translated {
             if is_to_change(*vip) {
                 continue;
             }
-            let rules = vips.entry(*vip).or_insert_with(|| self.named(*vip));
-            let name = self.vip(*vip).and_then(|(rules, _)| rules.ports.get(port));
+            let wanted = self.vip(*vip);
+            let (rules, source) = vips.entry(*vip).or_insert_with(|| (self.named(*vip), None));
+            // What an earlier layout translates without one is written with the right one.
+            *source = (*source)
+                .or_else(|| held.sources.get(vip).copied())
+                .or_else(|| wanted.and_then(|(_, source)| Some(source?.address)));
+            let name = wanted.and_then(|(rules, _)| rules.ports.get(port));
             let port_rules = PortRules {
                 name: name.map(|rules| rules.name.clone()).unwrap_or_default(),
                 endpoints: translated.endpoints.clone(),
@@ -41,7 +41,7 @@ impl PodRules {
             };
             rules.ports.insert(*port, Box::new(port_rules));
         }
-        Self::of_no_network(vips)
+        Self::by_source(vips)
     }
 
     /// A VIP without ports. What is not wanted any more has lost the name of its Service.
@@ -56,27 +56,28 @@ impl PodRules {
         }
     }
 
-    fn of_no_network(vips: BTreeMap<IpAddr, VipRules>) -> Self {
-        let Ok(name) = NetworkRef::parse("as/read", "") else {
-            return Self::default();
-        };
-        let mut rules = NetworkRules::default();
-        for (vip, vip_rules) in vips {
-            rules.vips.insert_cow(vip, Arc::new(vip_rules));
+    /// A network for each source address, for a network has one of each family.
+    fn by_source(vips: BTreeMap<IpAddr, (VipRules, Option<IpAddr>)>) -> Self {
+        let mut by_source = BTreeMap::<Option<IpAddr>, NetworkRules>::new();
+        for (vip, (rules, source)) in vips {
+            let of_source = by_source.entry(source).or_default();
+            of_source.vips.insert_cow(vip, Arc::new(rules));
         }
-        let source = |address| {
-            Some(Source {
+        let networks = by_source.into_iter().enumerate().filter_map(|(number, (source, rules))| {
+            let network = NetworkRef::parse(&format!("as/read-{number}"), "").ok()?;
+            let source = source.map(|address| Source {
                 interface: String::new(),
                 address,
-            })
-        };
-        let attached = AttachedNetwork {
-            ipv4: source(Ipv4Addr::UNSPECIFIED.into()),
-            ipv6: source(Ipv6Addr::UNSPECIFIED.into()),
-            rules: Arc::new(rules),
-        };
+            });
+            let (ipv4, ipv6) = match source {
+                Some(source) if source.address.is_ipv4() => (Some(source), None),
+                source => (None, source),
+            };
+            let rules = Arc::new(rules);
+            Some((network, AttachedNetwork { ipv4, ipv6, rules }))
+        });
         Self {
-            networks: BTreeMap::from([(name, attached)]),
+            networks: networks.collect(),
         }
     }
 }
@@ -117,15 +118,12 @@ mod tests {
                 },
                 ports: BTreeMap::from([(number, Box::new(port))]),
             };
-            (address(96, *vip), rules)
+            let vip_address = address(96, *vip);
+            // Two sources of each family.
+            let source = (has_source || vip_address.is_ipv6()).then(|| address(2, vip % 4));
+            (vip_address, (rules, source))
         });
-        let mut rules = PodRules::of_no_network(vips.collect());
-        if !has_source {
-            for attached in rules.networks.values_mut() {
-                attached.ipv4 = None;
-            }
-        }
-        rules
+        PodRules::by_source(vips.collect())
     }
 
     fn vips() -> impl Strategy<Value = BTreeMap<u8, BTreeSet<u8>>> {

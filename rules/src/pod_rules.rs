@@ -324,6 +324,13 @@ impl PodRules {
         })
     }
 
+    /// By VIP of `family`: the source address that the pod's own flows leave with.
+    pub fn source_addresses(&self, family: Family) -> BTreeMap<IpAddr, IpAddr> {
+        let vips = self.vips(family).into_iter();
+        vips.filter_map(|(vip, (_, source))| Some((vip, source?.address)))
+            .collect()
+    }
+
     /// One port of a VIP. `None`: it is not here, or refused.
     pub fn translation(&self, vip: IpAddr, port: Port) -> Option<Translation<'_>> {
         let (rules, source) = self.vip(vip)?;

@@ -10,10 +10,21 @@ use std::time::Duration;
 /// The first packet of a flow that leaves the pod, or is forwarded by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// Whose it is.
+    pub origin: Origin,
     /// Where it goes.
     pub destination: IpAddr,
     /// Its port; `None` for a protocol without ports, such as ICMP.
     pub port: Option<Port>,
+}
+
+/// Whose packet it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A socket of the pod, bound to any of the pod's addresses or to none.
+    Pod,
+    /// Another host, with this address, for which the pod forwards.
+    Forwarded(IpAddr),
 }
 
 /// What becomes of it.
@@ -23,12 +34,14 @@ pub enum Verdict<'a> {
     Pass,
     /// Refused at once (TCP reset, else ICMP port unreachable); it never leaves the pod.
     Reject,
-    /// Translated to one of `endpoints`, each as likely as the other; a flow of the pod itself leaves with `source`.
+    /// Translated to one of `endpoints`, each as likely as the other.
     Translate {
         /// Never empty.
         endpoints: &'a BTreeSet<SocketAddr>,
-        /// Interface and source address.
+        /// The pod's interface and address on the VIP's network.
         source: &'a Source,
+        /// The source address that the endpoint sees.
+        seen: IpAddr,
         /// How long a client stays with the endpoint it had; see [`Verdict::given`].
         affinity: Option<Duration>,
     },
@@ -77,6 +90,10 @@ impl PodRules {
             (Some(translation), Some(source)) => Verdict::Translate {
                 endpoints: translation.endpoints,
                 source,
+                seen: match packet.origin {
+                    Origin::Pod => source.address,
+                    Origin::Forwarded(address) => address,
+                },
                 affinity: translation.affinity,
             },
             _ => Verdict::Reject,

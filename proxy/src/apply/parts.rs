@@ -7,7 +7,7 @@
 
 use crate::backend::{Backend, Error};
 use crate::failure::chain;
-use rules::{Delta, Family, PodRules};
+use rules::{Delta, Family, PodRules, SourceChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -29,7 +29,11 @@ pub(super) enum Step {
 impl Step {
     /// Whether there is anything to do.
     pub(super) fn is_due(self, delta: &Delta<'_>) -> bool {
-        (delta.is_rebuild() && self != Self::Release) || !self.vips(delta).is_empty()
+        match self {
+            Self::Refuse => delta.refuses(),
+            Self::Translate => delta.translates(),
+            Self::Release => delta.releases(),
+        }
     }
 
     pub(super) fn run(self, backend: &dyn Backend, delta: &Delta<'_>) -> Result<(), Error> {
@@ -42,11 +46,14 @@ impl Step {
 
     /// The VIPs that it changes something for.
     fn vips(self, delta: &Delta<'_>) -> BTreeSet<IpAddr> {
-        match self {
-            Self::Refuse => delta.refuse.clone(),
-            Self::Translate => delta.translated(),
-            Self::Release => delta.release.clone(),
-        }
+        let (mut vips, is_of_the_step): (_, fn(&SourceChange) -> bool) = match self {
+            Self::Refuse => (delta.refuse.clone(), |change| change.new.is_some()),
+            Self::Translate => (delta.translated(), |_| true),
+            Self::Release => (delta.release.clone(), |change| change.new.is_none()),
+        };
+        let sources = delta.sources.iter().filter(|(_, change)| is_of_the_step(change));
+        vips.extend(sources.map(|(vip, _)| *vip));
+        vips
     }
 }
 

@@ -219,16 +219,18 @@ impl<'a> Work<'a> {
     }
 
     /// Ends flows that may not be where they are.
-    pub(super) fn end_flows(&self, is_young: bool) -> io::Result<()> {
+    pub(super) fn end_flows(&self, is_young: bool, addresses: &Addresses) -> io::Result<()> {
         let nobody = BTreeSet::new();
+        let own = |rules| conntrack::Own { addresses, rules };
         let Some((_, target)) = &self.changed else {
             let new = if is_young { &nobody } else { &self.first.refuse };
-            return conntrack::forget(&self.first.flows, new);
+            return conntrack::forget(&self.first.flows, new, &own(self.first.wanted()));
         };
         let mut delta = self.known.delta(target);
         delta.flows.retain(|(vip, _), _| !self.frozen.contains(vip));
         delta.refuse.retain(|vip| !self.frozen.contains(vip));
-        conntrack::forget(&delta.flows, if is_young { &nobody } else { &delta.refuse })
+        let new = if is_young { &nobody } else { &delta.refuse };
+        conntrack::forget(&delta.flows, new, &own(target))
     }
 
     pub(super) fn done(self) -> Done {

@@ -12,7 +12,7 @@ use crate::backend::{Backend, Error, PerItem, families, nftables};
 use crate::generation;
 use crate::netns::is_home;
 use crate::render::iptables::read::{self, Listing};
-use crate::render::iptables::{Chains, Change, Jump, Table, refusal, translation, whole};
+use crate::render::iptables::{Chains, Change, Jump, Table, moved_sources, refusal, translation, whole};
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;
@@ -89,8 +89,15 @@ impl Iptables {
                 ),
                 format!("-p udp -j DNAT --to-destination {endpoint}:53"),
             ];
+            let sources = [
+                "-m addrtype --src-type LOCAL --limit-iface-out -j RETURN".to_owned(),
+                format!("-m conntrack --ctorigdst {vip} -j SNAT --to-source {vip}"),
+            ];
             let nat = Change {
-                set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), trial.to_vec())]),
+                set: Chains::from([
+                    (format!("{CHAIN_PREFIX}TRIAL"), trial.to_vec()),
+                    (format!("{CHAIN_PREFIX}TRIAL-SOURCES"), sources.to_vec()),
+                ]),
                 ..Change::default()
             };
             let vips = BTreeSet::from([vip]);
@@ -132,7 +139,7 @@ impl Iptables {
                 Base::Unknown => self.missing_jumps(family, table)?,
             };
             let change = Change {
-                set: Chains::from([(table.root(), Vec::new())]),
+                set: table.roots().into_iter().map(|root| (root, Vec::new())).collect(),
                 jumps,
                 ..Change::default()
             };
@@ -367,6 +374,10 @@ impl Backend for Iptables {
             if !change.is_empty() {
                 self.hook(delta, family)?;
                 self.restore(family, Table::Filter, &change)?;
+            }
+            let moved = moved_sources(delta, family);
+            if !moved.is_empty() {
+                self.restore(family, Table::Nat, &moved)?;
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::netns::is_home;
 use elements::{Change, Edit};
 use kernel::Kernel;
 use layout::Class;
-use rules::{Base, Delta, Dump, Family, Port, PortChange, Translation};
+use rules::{Base, Delta, Dump, Family, Port, PortChange, SourceChange, Translation};
 use statement::Statement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -35,6 +35,8 @@ pub struct Nftables;
 struct Content<'a> {
     /// Refused unless translated.
     vips: BTreeSet<IpAddr>,
+    /// By VIP.
+    sources: BTreeMap<IpAddr, IpAddr>,
     ports: BTreeMap<(IpAddr, Port), Translation<'a>>,
 }
 
@@ -87,8 +89,13 @@ impl Backend for Nftables {
         for family in delta.families() {
             let vips = delta.refuse.iter().copied();
             let edit = Edit::of_vips(vips.filter(|vip| Family::of(*vip) == family), []);
+            // Before any flow is translated, or sent another way.
+            let sources = delta.sources(family).filter(|(_, change)| change.new.is_some());
+            let sources = Edit::of_sources(sources);
+            let is_idle = edit.is_empty() && sources.is_empty();
+            let edits = || edit.statements().chain(sources.statements());
             let exists = match delta.base(family) {
-                _ if edit.is_empty() && !delta.is_rebuild() => continue,
+                _ if is_idle && !delta.is_rebuild() => continue,
                 Base::Absent => false,
                 Base::Present if !delta.is_rebuild() => true,
                 Base::Unknown | Base::Present => kernel.has_table(family)?,
@@ -99,10 +106,10 @@ impl Backend for Nftables {
                     kernel.change(family, whole_table(family, &before))?;
                 }
             } else if exists {
-                kernel.change(family, edit.statements())?;
+                kernel.change(family, edits())?;
             } else {
                 let table = skeleton::fresh_table(family, !is_home());
-                kernel.change(family, table.into_iter().chain(edit.statements()))?;
+                kernel.change(family, table.into_iter().chain(edits()))?;
             }
         }
         Ok(())
@@ -139,7 +146,9 @@ impl Backend for Nftables {
         for family in delta.families() {
             let vips = delta.release.iter().copied();
             let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
-            kernel.change(family, edit.statements())?;
+            let sources = delta.sources(family).filter(|(_, change)| change.new.is_none());
+            let sources = Edit::of_sources(sources);
+            kernel.change(family, edit.statements().chain(sources.statements()))?;
         }
         Ok(())
     }
@@ -147,7 +156,8 @@ impl Backend for Nftables {
     fn remove_translation(&self) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in Family::ALL {
-            let chains = skeleton::TRANSLATION.into_iter().chain(skeleton::MEMORY);
+            let chains = skeleton::TRANSLATION.into_iter().chain([skeleton::SOURCE]);
+            let chains = chains.chain(skeleton::MEMORY);
             let there = kernel.chains_of(family, chains.clone().map(|chain| chain.name))?;
             let chains = chains.filter(|chain| there.contains(chain.name));
             kernel.change(family, chains.map(|chain| statement::delete_chain(chain.name)))?;
@@ -197,13 +207,18 @@ fn whole_table<'a>(family: Family, content: &Content<'a>) -> impl Iterator<Item 
     let mut statements = skeleton::fresh_table(family, !is_home());
     statements.extend(classes(family, &change.classes));
     statements.extend(vips.statements());
+    let sources = content.sources.iter().map(|(vip, source)| {
+        let (old, new) = (None, Some(*source));
+        (*vip, SourceChange { old, new })
+    });
+    statements.extend(Edit::of_sources(sources).statements());
     statements.extend(change.first.statements());
     statements.into_iter()
 }
 
 fn classes(family: Family, classes: &BTreeSet<Class>) -> impl Iterator<Item = Statement> + use<> {
-    // 1 and 2 are the sets that every table has; a class has two at most.
-    let numbered = classes.clone().into_iter().zip((3..).step_by(2));
+    // 1 to 3 are the sets that every table has; a class has two at most.
+    let numbered = classes.clone().into_iter().zip((4..).step_by(2));
     numbered.flat_map(move |(class, id)| skeleton::class(family, class, id))
 }
 
@@ -222,6 +237,7 @@ fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
     }
     Content {
         vips: delta.refused_meanwhile(family),
+        sources: delta.sources_meanwhile(family),
         ports,
     }
 }

@@ -9,6 +9,7 @@
 //! nat     OUTPUT, PREROUTING ─► MSP-SERVICES ─► MSP-SERVICES-D ─► MSP-SERVICES-3D   one rule per VIP, protocol and port
 //!                               MSP-SVC-…     one rule per endpoint, each as likely as the other
 //!                               MSP-SEP-…     one endpoint of a port with affinity, and who was there
+//!         POSTROUTING        ─► MSP-SOURCES ─► MSP-SOURCES-3D    one rule per VIP: its flows leave with the pod's address there
 //! ```
 //!
 //! The refusal is in filter because nat chains do not run at all while no rule of the namespace uses connection tracking. Everything is
@@ -17,9 +18,11 @@
 mod buckets;
 pub(crate) mod read;
 mod refusal;
+mod sources;
 mod translation;
 
 pub use refusal::refusal;
+pub use sources::moved_sources;
 pub use translation::translation;
 
 use api::names::CHAIN_PREFIX;
@@ -54,7 +57,7 @@ impl Table {
         }
     }
 
-    /// The chain of ours that the kernel enters.
+    /// The chain of ours that decides about a packet's destination.
     pub fn root(self) -> String {
         let name = match self {
             Self::Filter => refusal::ROOT,
@@ -63,17 +66,30 @@ impl Table {
         format!("{CHAIN_PREFIX}{name}")
     }
 
+    /// All chains of ours that the kernel enters.
+    pub fn roots(self) -> Vec<String> {
+        match self {
+            Self::Filter => vec![self.root()],
+            Self::Nat => vec![self.root(), sources::root()],
+        }
+    }
+
     /// Where the kernel enters it: the built-in chain, and the rule in it.
     /// What is forwarded is translated only in a pod: those of a node would come onto networks that they are not on.
     pub fn jumps(self, is_pod: bool) -> Vec<Jump> {
         let root = self.root();
         let jumps = match self {
             // Not for established flows: every packet of the pod would look for its VIP.
-            Self::Filter => ["OUTPUT", "FORWARD"].map(|hook| {
+            Self::Filter => Vec::from(["OUTPUT", "FORWARD"].map(|hook| {
                 let rule = format!("-m conntrack ! --ctstate RELATED,ESTABLISHED -j {root}");
                 (hook, rule)
-            }),
-            Self::Nat => ["OUTPUT", "PREROUTING"].map(|hook| (hook, format!("-j {root}"))),
+            })),
+            Self::Nat => {
+                let sources = format!("-m conntrack --ctstate DNAT -j {}", sources::root());
+                let mut jumps = Vec::from(["OUTPUT", "PREROUTING"].map(|hook| (hook, format!("-j {root}"))));
+                jumps.push(("POSTROUTING", sources));
+                jumps
+            }
         };
         let is_wanted = |(hook, _): &(&str, String)| is_pod || *hook != "PREROUTING";
         jumps.into_iter().filter(is_wanted).collect()
@@ -149,7 +165,11 @@ impl Change {
 pub fn whole(delta: &Delta<'_>, table: Table, family: Family, is_pod: bool) -> Chains {
     match table {
         Table::Filter => refusal::whole(&delta.refused_meanwhile(family), family, is_pod),
-        Table::Nat => translation::whole(delta.wanted(), family),
+        Table::Nat => {
+            let mut chains = translation::whole(delta.wanted(), family);
+            chains.extend(sources::whole(&delta.wanted().source_addresses(family)));
+            chains
+        }
     }
 }
 

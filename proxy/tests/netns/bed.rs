@@ -187,6 +187,15 @@ impl Pod {
         }
     }
 
+    /// Gives an interface a link-local address, without which the kernel asks for no IPv6 neighbour on behalf of a source address
+    /// that the interface does not have.
+    pub(crate) fn link_local(&self, interface: &str) {
+        self.sh(&format!(
+            "ip addr add fe80::{}/64 dev {interface} nodad",
+            self.host
+        ));
+    }
+
     /// Its IPv4 address on network 1.
     pub(crate) fn address(&self) -> IpAddr {
         address(1, Family::V4, self.host)

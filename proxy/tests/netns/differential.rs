@@ -6,7 +6,7 @@
 use super::bed::{Bed, Pod, address};
 use super::case::{Kind, for_every_backend};
 use super::cluster::{Endpoint, Service};
-use super::probe::{Outcome, Server, ask, question};
+use super::probe::{Outcome, Server, ask, question_from};
 use super::scene::CLIENT;
 use super::sctp;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use proxy::backend::Held;
 use rules::Protocol::{Sctp, Tcp, Udp};
-use rules::{Earlier, Family, Node, Packet, PodRules, Port, Protocol, Settings, Verdict};
+use rules::{Earlier, Family, Node, Origin, Packet, PodRules, Port, Protocol, Settings, Verdict};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +36,22 @@ const ON_NETWORK_2: u8 = 50;
 
 /// Times to ask until everybody who may answer has answered. With three endpoints one is missed in 1 of 10^10 runs.
 const TIMES: usize = 60;
+
+/// Times at least: twice with each address that a socket may be bound to.
+const AT_LEAST: usize = 8;
+
+/// What a socket of the client is bound to: nothing, or one of the client's addresses.
+fn bound(family: Family, times: usize) -> Option<IpAddr> {
+    let cluster = match family {
+        Family::V4 => IpAddr::from([10, 128, 0, CLIENT]),
+        Family::V6 => format!("fd00:128::{CLIENT}").parse().unwrap(),
+    };
+    let (net1, net2) = (
+        address(1, family, CLIENT),
+        address(2, family, CLIENT + ON_NETWORK_2),
+    );
+    [None, Some(cluster), Some(net1), Some(net2)][times % 4]
+}
 
 /// Ports of Services, and where endpoints listen.
 const PORTS: [(Protocol, u16, u16); 6] = [
@@ -180,8 +196,8 @@ struct Judge {
     client: Pod,
     kind: Kind,
     held: Held<PodRules>,
-    /// Where each port with affinity sent us last.
-    earlier: BTreeMap<(IpAddr, Port), SocketAddr>,
+    /// Where each port with affinity sent a client last. A client is the address of a socket before translation.
+    earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
     judged: BTreeMap<&'static str, usize>,
 }
 
@@ -293,7 +309,7 @@ impl Judge {
 
     /// An endpoint that is no endpoint any more is forgotten, though it may come back.
     fn forget(&mut self, rules: &PodRules) {
-        self.earlier.retain(|(vip, port), endpoint| {
+        self.earlier.retain(|(vip, port, _), endpoint| {
             let translation = rules.translation(*vip, *port);
             translation.is_some_and(|now| now.affinity.is_some() && now.endpoints.contains(endpoint))
         });
@@ -302,14 +318,21 @@ impl Judge {
     /// Asks until all who may answer have, and lets nobody else answer.
     fn judge(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
         let packet = Packet {
+            origin: Origin::Pod,
             destination: vip,
             port: Some(port),
         };
         let verdict = rules.trace(packet);
         let mut seen = BTreeSet::new();
         for times in 1..=TIMES {
-            let may = verdict.given(self.earlier_at(vip, port));
-            let Some(endpoint) = self.ask(&verdict, &may, vip, port) else {
+            let bound = bound(Family::of(vip), times);
+            let by_route = match verdict {
+                Verdict::Translate { source, .. } => source.address,
+                _ => vip,
+            };
+            let client = bound.unwrap_or(by_route);
+            let may = verdict.given(self.earlier_at(vip, port, client));
+            let Some(endpoint) = self.ask(&verdict, &may, bound, vip, port) else {
                 return;
             };
             seen.insert(endpoint);
@@ -321,10 +344,10 @@ impl Judge {
                 }
             );
             if is_sticky {
-                self.earlier.insert((vip, port), endpoint);
+                self.earlier.insert((vip, port, client), endpoint);
             }
-            let may = verdict.given(self.earlier_at(vip, port));
-            if times >= 3 && may.is_subset(&seen) {
+            let may = verdict.given(self.earlier_at(vip, port, client));
+            if times >= AT_LEAST && may.is_subset(&seen) {
                 let kind = if is_sticky && verdict.given(None).len() > 1 {
                     "kept"
                 } else {
@@ -337,8 +360,8 @@ impl Judge {
         panic!("{vip} {port:?}: trace says {verdict:?}, but only {seen:?} answered in {TIMES} attempts");
     }
 
-    fn earlier_at(&self, vip: IpAddr, port: Port) -> Option<Earlier> {
-        let endpoint = *self.earlier.get(&(vip, port))?;
+    fn earlier_at(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<Earlier> {
+        let endpoint = *self.earlier.get(&(vip, port, client))?;
         Some(Earlier {
             endpoint,
             ago: Duration::ZERO,
@@ -350,17 +373,19 @@ impl Judge {
         &mut self,
         verdict: &Verdict<'_>,
         may: &BTreeSet<SocketAddr>,
+        bound: Option<IpAddr>,
         vip: IpAddr,
         port: Port,
     ) -> Option<SocketAddr> {
-        let Verdict::Translate { source, .. } = verdict else {
+        let Verdict::Translate { source, seen, .. } = verdict else {
             return self.ask_for_nothing(verdict, vip, port);
         };
         let asked = self
             .client
-            .run(|| question(port.protocol, SocketAddr::new(vip, port.number)));
-        let answer = asked
-            .unwrap_or_else(|error| panic!("{vip} {port:?}: trace says {verdict:?}, the kernel {error}"));
+            .run(|| question_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
+        let answer = asked.unwrap_or_else(|error| {
+            panic!("{vip} {port:?} from {bound:?}: trace says {verdict:?}, the kernel {error}")
+        });
         let network = if source.interface == "net2" { 2 } else { 1 };
         let host = if network == 2 {
             answer.host + ON_NETWORK_2
@@ -369,8 +394,8 @@ impl Judge {
         };
         let answered = SocketAddr::new(address(network, Family::of(vip), host), answer.port);
         assert_eq!(
-            answer.seen, source.address,
-            "{vip} {port:?}: the source is another one than trace says"
+            answer.seen, *seen,
+            "{vip} {port:?} from {bound:?}: the source is another one than trace says"
         );
         assert!(
             may.contains(&answered),

@@ -10,10 +10,11 @@ use rules::Family;
 use rules::Protocol::{self, Tcp, Udp};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 for_every_backend_and_family![
     traffic_forwarded_through_a_pod_is_served,
+    traffic_that_a_pod_forwards_keeps_its_source,
     traffic_forwarded_through_a_pod_is_refused_at_once_and_leaks_nothing,
     each_client_behind_a_pod_stays_with_an_endpoint_of_its_own,
 ];
@@ -72,6 +73,28 @@ fn traffic_forwarded_through_a_pod_is_served(case: Case) {
                 "{outcome:?}"
             );
         }
+    }
+}
+
+/// A router pod that masquerades nothing: servers know the way back.
+fn traffic_that_a_pod_forwards_keeps_its_source(case: Case) {
+    let mut scene = Scene::new(case, &[]);
+    let nested = nest(&mut scene);
+    let server = scene.bed.pod(2);
+    scene.serve(&server);
+    scene.client.link_local("net1");
+    let (iptables, inside, subnet) = match case.family {
+        Family::V4 => ("iptables-nft", "192.168.50.2", "192.168.50.0/24"),
+        Family::V6 => ("ip6tables-nft", "fd00:50::2", "fd00:50::/64"),
+    };
+    scene.client.sh(&format!("{iptables} -t nat -F POSTROUTING"));
+    server.sh(&format!("ip route add {subnet} via {}", scene.source()));
+    let inside: IpAddr = inside.parse().unwrap();
+    let web = Service::new("web", 10).ready(&[2]);
+    scene.sync_to(&[&web]);
+    for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+        let outcomes = outcomes(&nested, protocol, scene.at(&web, port));
+        assert_eq!(outcomes, [Outcome::Answered(2, inside)], "{protocol}");
     }
 }
 

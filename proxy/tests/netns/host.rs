@@ -4,12 +4,13 @@ use super::bed::{Bed, Pod, address};
 use super::case::{Kind, for_every_backend};
 use super::cluster::Service;
 use super::driver::{Driver, Runtime, object, until};
-use super::probe::{Outcome, Server, ask};
+use super::probe::{Outcome, Server, ask, question_from};
 use super::wire::send_raw;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use proxy::cleanup::{Outcome as Cleaned, cleanup};
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
+use std::net::SocketAddr;
 use std::process::Command;
 
 for_every_backend![the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other];
@@ -62,6 +63,7 @@ fn on_the_node(kind: Kind, netns: &str) {
                 });
             }
             assert_eq!(ask(Tcp, web.at(family, 81)), Outcome::Refused);
+            its_sockets_get_the_address_of_the_network(&web, family);
         }
         until("all is well", || driver.condition().holds);
         // What pods send through the node would come onto a network that they are not on.
@@ -109,6 +111,28 @@ fn on_the_node(kind: Kind, netns: &str) {
     let cleaned = cleaning.block_on(cleanup(runtime.as_ref())).unwrap();
     assert_eq!(cleaned, Cleaned { clean: 2, failed: 0 });
     assert!(is_clean(&sh(LEFT)), "{}", sh(LEFT));
+}
+
+/// Whichever address of the node they are bound to; flows that others translate, as kube-proxy does, keep theirs.
+fn its_sockets_get_the_address_of_the_network(web: &Service, family: Family) {
+    let bound = match family {
+        Family::V4 => "10.128.0.1",
+        Family::V6 => "fd00:128::1",
+    };
+    let bound = bound.parse().unwrap();
+    for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+        let answer = question_from(Some(bound), protocol, web.at(family, port)).unwrap();
+        assert_eq!(answer.seen, address(1, family, 77), "{protocol} {family}");
+    }
+    if family == Family::V4 {
+        sh("nft add table ip others
+            nft add chain ip others output '{ type nat hook output priority -100; }'
+            nft add rule ip others output ip daddr 172.31.0.1 tcp dport 80 dnat to 10.1.0.2:8080
+            ip route add 172.31.0.1 dev cluster");
+        let to = SocketAddr::from(([172, 31, 0, 1], 80));
+        assert_eq!(question_from(Some(bound), Tcp, to).unwrap().seen, bound);
+        sh("nft delete table ip others; ip route del 172.31.0.1 dev cluster");
+    }
 }
 
 /// Whether a reset that belongs to no flow leaves the node: what other programs of the node do is nothing of ours.

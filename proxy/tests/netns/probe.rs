@@ -3,9 +3,12 @@
 use super::bed::Pod;
 pub(crate) use super::server::Server;
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, connect, socket,
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, bind, connect,
+    setsockopt, socket,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use rules::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
@@ -91,21 +94,36 @@ impl Answer {
 
 /// Asks a VIP once, from inside the pod the caller is in.
 pub(crate) fn question(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+    question_from(None, protocol, destination)
+}
+
+/// The same from a socket that is bound to an address.
+pub(crate) fn question_from(
+    bound: Option<IpAddr>,
+    protocol: Protocol,
+    destination: SocketAddr,
+) -> io::Result<Answer> {
     let answer = match protocol {
-        Protocol::Tcp => ask_tcp(destination),
-        Protocol::Udp => ask_udp(destination),
-        Protocol::Sctp => super::sctp::ask(destination),
+        Protocol::Tcp => ask_tcp(bound, destination),
+        Protocol::Udp => ask_udp(bound, destination),
+        Protocol::Sctp => super::sctp::ask(bound, destination),
     };
     answer.map(|text| Answer::parse(&text))
 }
 
-fn ask_tcp(destination: SocketAddr) -> io::Result<String> {
-    let mut flow = Flow::open(destination)?;
+fn ask_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    let mut flow = match bound {
+        None => Flow::open(destination)?,
+        Some(source) => Flow::open_from(source, destination)?,
+    };
     Ok(std::mem::take(&mut flow.greeting))
 }
 
-fn ask_udp(destination: SocketAddr) -> io::Result<String> {
-    let socket = udp(destination)?;
+fn ask_udp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    let socket = match bound {
+        None => udp(destination)?,
+        Some(source) => UdpSocket::bind((source, 0))?,
+    };
     // Only a connected socket is told of an ICMP error.
     socket.connect(destination)?;
     ask_again(&socket, destination)
@@ -129,6 +147,15 @@ pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> io::Resu
     let (n, from) = socket.recv_from(&mut buffer)?;
     assert_eq!(from, destination, "an answer comes from whom was asked");
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+}
+
+/// One more question on a connected UDP socket, whose kernel route and source are those of its `connect()` as long as they hold.
+pub(crate) fn ask_connected(socket: &UdpSocket) -> io::Result<Answer> {
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.send(b"who")?;
+    let mut buffer = [0; 128];
+    let n = socket.recv(&mut buffer)?;
+    Ok(Answer::parse(&String::from_utf8_lossy(&buffer[..n])))
 }
 
 /// The host that answers on an open UDP socket now; `None` when nobody does.
@@ -161,7 +188,28 @@ pub(crate) struct Flow {
 impl Flow {
     /// Opens one, from inside the pod the caller is in.
     pub(crate) fn open(destination: SocketAddr) -> io::Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&destination, PATIENCE)?;
+        Self::greeted(TcpStream::connect_timeout(&destination, PATIENCE)?)
+    }
+
+    /// The same from a socket that is bound to an address.
+    pub(crate) fn open_from(source: IpAddr, destination: SocketAddr) -> io::Result<Self> {
+        let family = match destination {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+        // connect() waits no longer than that.
+        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).map_err(io::Error::other)?);
+        setsockopt(&socket, SendTimeout, &patience)?;
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(source, 0)),
+        )?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(destination))?;
+        Self::greeted(TcpStream::from(socket))
+    }
+
+    fn greeted(mut stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut greeting = [0; 128];
         let n = stream.read(&mut greeting)?;

@@ -2,19 +2,21 @@
 
 use super::case::{Case, for_every_backend_and_family};
 use super::cluster::{Service, ready, unready};
-use super::probe::Outcome;
+use super::probe::{Outcome, udp};
 use super::scene::Scene;
 use super::wire::{Capture, ping};
 use nix::errno::Errno;
 use rules::Protocol::{self, Sctp, Tcp, Udp};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 for_every_backend_and_family![
     a_service_without_endpoints_refuses_at_once,
     a_service_whose_endpoints_are_all_unready_refuses_at_once,
     a_port_that_a_service_does_not_have_is_refused_at_once,
     nobody_asks_for_a_vip_on_the_wire,
+    a_refused_udp_socket_gets_the_documented_errors,
 ];
 
 /// By the errno that programs know, every time.
@@ -28,6 +30,32 @@ fn assert_refused(scene: &Scene, protocol: Protocol, destination: SocketAddr) {
             Udp | Sctp => errno == ErrorKind::PermissionDenied,
         };
         assert!(as_documented, "{protocol} {destination}: {errno:?}");
+    }
+}
+
+/// What docs/services.md says of each call. The kernel lets the sender know of a packet that a rule rejects on its way out.
+fn a_refused_udp_socket_gets_the_documented_errors(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
+    scene.sync_to(&[&web, &empty]);
+    for at in [scene.at(&web, 9), scene.at(&empty, 53)] {
+        let [connected, other] = [(); 2].map(|()| scene.client.run(|| udp(at)).unwrap());
+        scene.client.run(|| connected.connect(at)).unwrap();
+        for socket in [&connected, &other] {
+            socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        }
+        let error = |result: std::io::Result<usize>| result.unwrap_err().kind();
+        let mut buffer = [0; 16];
+        for _ in 0..2 {
+            assert_eq!(error(connected.send(b"who")), ErrorKind::PermissionDenied);
+            assert_eq!(error(connected.recv(&mut buffer)), ErrorKind::ConnectionRefused);
+        }
+        assert_eq!(error(connected.send(b"who")), ErrorKind::PermissionDenied);
+        assert_eq!(error(connected.send(b"who")), ErrorKind::ConnectionRefused);
+        for _ in 0..2 {
+            assert_eq!(error(other.send_to(b"who", at)), ErrorKind::PermissionDenied);
+            assert_eq!(error(other.recv(&mut buffer)), ErrorKind::WouldBlock);
+        }
     }
 }
 

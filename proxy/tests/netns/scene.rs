@@ -68,6 +68,11 @@ impl Scene {
         self.held = Held::Unknown;
     }
 
+    /// What the client is known to hold.
+    pub(crate) fn held(&self) -> &Held<PodRules> {
+        &self.held
+    }
+
     /// Whether a proxy that has just started finds something to write.
     pub(crate) fn sync_again_writes(&mut self) -> bool {
         self.forget_what_is_held();
@@ -83,6 +88,14 @@ impl Scene {
     /// The client's address on network 1.
     pub(crate) fn source(&self) -> IpAddr {
         address(1, self.family, CLIENT)
+    }
+
+    /// The client's address on the cluster network.
+    pub(crate) fn cluster_address(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => IpAddr::from([10, 128, 0, CLIENT]),
+            Family::V6 => format!("fd00:128::{CLIENT}").parse().unwrap(),
+        }
     }
 
     /// A port of a Service, in the family of this test.

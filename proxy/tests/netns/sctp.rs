@@ -6,7 +6,7 @@ use super::wire::send_raw;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, setsockopt, socket,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recvfrom, setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
@@ -106,19 +106,25 @@ fn receive(socket: &OwnedFd) -> nix::Result<Option<(Packet, IpAddr)>> {
     }
 }
 
-/// Begins an association from a fresh port, from inside the pod the caller is in.
-pub(crate) fn ask(destination: SocketAddr) -> io::Result<String> {
-    ask_from(SOURCE_PORTS.fetch_add(1, Ordering::Relaxed), destination)
+/// Begins an association from a fresh port, from inside the pod the caller is in, by a socket that may be bound to an address.
+pub(crate) fn ask(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    ask_from(bound, SOURCE_PORTS.fetch_add(1, Ordering::Relaxed), destination)
 }
 
 /// The same from this port.
-pub(crate) fn ask_from(port: u16, destination: SocketAddr) -> io::Result<String> {
+pub(crate) fn ask_from(bound: Option<IpAddr>, port: u16, destination: SocketAddr) -> io::Result<String> {
     let family = if destination.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
     let socket = open(family, 1000)?;
+    if let Some(source) = bound {
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(source, 0)),
+        )?;
+    }
     let init = Packet {
         from: port,
         to: destination.port(),

@@ -18,7 +18,7 @@ for_every_backend_and_family![
 ];
 
 /// Makes the pod track connections before any rule of ours, as a pod with a firewall of its own does.
-fn track_connections(scene: &Scene) {
+pub(crate) fn track_connections(scene: &Scene) {
     scene.client.sh("iptables-nft -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT; ip6tables-nft -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT");
 }
 
@@ -27,8 +27,9 @@ fn an_open_udp_socket_follows_its_service(case: Case) {
     let mut scene = Scene::new(case, &[2, 3]);
     let mut web = Service::new("web", 10);
     let at = scene.at(&web, 53);
-    // Not connected: connect() would fix the source address for the life of the socket.
+    // Connected before there are rules: its source address is that of the cluster network for the life of the socket.
     let socket = scene.client.run(|| udp(at)).unwrap();
+    scene.client.run(|| socket.connect(at)).unwrap();
     for hosts in [&[][..], &[2], &[3], &[], &[2], &[2, 3], &[3]] {
         web.endpoints = ready(hosts);
         scene.sync_to(&[&web]);
@@ -48,8 +49,9 @@ fn a_udp_flow_that_began_before_the_rules_is_served_by_them(case: Case) {
     let web = Service::new("web", 10).ready(&[2]);
     let at = scene.at(&web, 53);
     track_connections(&scene);
-    // Bound, so that it is the same flow afterwards: the route that comes with the rules would choose another source.
-    let socket = scene.client.run(|| UdpSocket::bind((scene.source(), 0))).unwrap();
+    // Bound to the address it would have without rules, so that it is the same flow afterwards.
+    let source = scene.cluster_address();
+    let socket = scene.client.run(|| UdpSocket::bind((source, 0))).unwrap();
     assert_eq!(host_behind(&socket, at), None);
     scene.sync_to(&[&web]);
     assert_eq!(host_behind(&socket, at), Some(2));
@@ -74,7 +76,7 @@ fn a_sctp_association_is_begun_anew_at_an_endpoint_that_is_there(case: Case) {
     let _servers = [&one, &other].map(sctp::Server::start);
     let mut diameter = Service::new("diameter", 10).ports(&[(Sctp, 3868, sctp::PORT)]);
     let at = scene.at(&diameter, 3868);
-    let ask = |scene: &Scene| scene.client.run(|| sctp::ask_from(4444, at)).ok();
+    let ask = |scene: &Scene| scene.client.run(|| sctp::ask_from(None, 4444, at)).ok();
     let answered_by =
         |answer: Option<String>| answer.map(|answer| answer.split(' ').next().unwrap().to_owned());
     track_connections(&scene);

@@ -63,12 +63,21 @@ fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
     for vip in &delta.refuse {
         assert!(held.refused.insert(*vip), "{vip} is refused already");
     }
+    for (vip, change) in &delta.sources {
+        assert_eq!(held.sources.get(vip).copied(), change.old);
+        assert_ne!(change.old, change.new);
+        held.sources.extend(change.new.map(|new| (*vip, new)));
+    }
     for (at, change) in &delta.ports {
         let held_there = held.translated.get(at).map(Translated::as_translation);
         assert_eq!(held_there, change.old);
         assert!(
             held.refused.contains(&at.0),
             "{at:?} is translated before its VIP is refused"
+        );
+        assert!(
+            change.new.is_none() || held.sources.contains_key(&at.0),
+            "{at:?} is translated before it has a source address"
         );
         match change.new {
             None => _ = held.translated.remove(at),
@@ -84,6 +93,9 @@ fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
     }
     for vip in &delta.release {
         assert!(held.refused.remove(vip), "{vip} is not refused");
+    }
+    for (vip, _) in delta.sources.iter().filter(|(_, change)| change.new.is_none()) {
+        assert!(held.sources.remove(vip).is_some(), "{vip} has no source address");
     }
     held
 }

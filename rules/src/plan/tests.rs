@@ -2,7 +2,7 @@
 //!
 //! Address plan: service-network pods 10.1.0.0/16 and fd00:1::/64, VIPs 172.30.0.0/16 and fd00:96::/112.
 
-use crate::{Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Tenancy, Verdict};
+use crate::{Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Tenancy, Verdict};
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
     SERVICE_NETWORK_ANNOTATION,
@@ -70,6 +70,7 @@ fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkSt
 
 fn packet(destination: &str, protocol: Protocol, number: u16) -> Packet {
     Packet {
+        origin: Origin::Pod,
         destination: destination.parse().unwrap(),
         port: Some(Port { protocol, number }),
     }
@@ -81,15 +82,13 @@ fn traced(rules: &PodRules, packet: Packet) -> String {
         Verdict::Pass => "pass".to_owned(),
         Verdict::Reject => "reject".to_owned(),
         Verdict::Translate {
-            endpoints, source, ..
+            endpoints,
+            source,
+            seen,
+            ..
         } => {
             let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
-            format!(
-                "{} {} -> {}",
-                source.interface,
-                source.address,
-                endpoints.join(" ")
-            )
+            format!("{} {} -> {}", source.interface, seen, endpoints.join(" "))
         }
     }
 }
@@ -134,7 +133,8 @@ fn a_node_without_affinity_serves_the_rest_and_says_so() {
 #[case::unused_port(packet("172.30.0.10", Protocol::Tcp, 81), "reject")]
 #[case::other_protocol_on_the_port(packet("172.30.0.10", Protocol::Sctp, 80), "reject")]
 #[case::endpoint_port_is_not_a_service_port(packet("172.30.0.10", Protocol::Tcp, 8080), "reject")]
-#[case::ping(Packet { destination: "172.30.0.10".parse().unwrap(), port: None }, "reject")]
+#[case::forwarded(Packet { origin: Origin::Forwarded("192.168.50.2".parse().unwrap()), ..packet("172.30.0.10", Protocol::Tcp, 80) }, "net1 192.168.50.2 -> 10.1.0.2:8080 10.1.0.3:8080")]
+#[case::ping(Packet { origin: Origin::Pod, destination: "172.30.0.10".parse().unwrap(), port: None }, "reject")]
 #[case::not_a_vip(packet("172.30.0.11", Protocol::Tcp, 80), "pass")]
 #[case::endpoint_itself(packet("10.1.0.2", Protocol::Tcp, 8080), "pass")]
 fn every_port_of_a_vip_is_served_or_refused(#[case] packet: Packet, #[case] want: &str) {
@@ -384,7 +384,7 @@ proptest! {
         let plan = plan(&services, &slices, &net1());
         for served in services.iter().filter_map(|service| ServedService::parse(service).ok()) {
             for (vip, protocol) in served.vips.iter().flat_map(|vip| Protocol::ALL.map(|protocol| (*vip, protocol))) {
-                match plan.rules.trace(Packet { destination: vip, port: Some(Port { protocol, number }) }) {
+                match plan.rules.trace(Packet { origin: Origin::Pod, destination: vip, port: Some(Port { protocol, number }) }) {
                     Verdict::Pass => prop_assert!(false, "{vip} leaks"),
                     Verdict::Reject => {}
                     Verdict::Translate { endpoints, source, .. } => {

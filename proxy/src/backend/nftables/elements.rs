@@ -4,9 +4,9 @@
 //! everything that a flow may look for is put there, then what must not be found any more is taken away. The endpoints of a port
 //! have the indices of their sorted order, so that nothing has to be remembered to know which is where.
 
-use super::layout::{Bytes, Class, ENDPOINTS, VIPS};
+use super::layout::{Bytes, Class, ENDPOINTS, SOURCES, VIPS};
 use super::statement::{Element, Statement, add_elements, delete_elements};
-use rules::{Port, PortChange, Translation};
+use rules::{Port, PortChange, SourceChange, Translation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -58,6 +58,24 @@ impl Edit {
         }
         for vip in delete {
             edit.delete(VIPS, element(vip));
+        }
+        edit
+    }
+
+    /// Gives flows to these VIPs other source addresses.
+    pub(super) fn of_sources(changes: impl IntoIterator<Item = (IpAddr, SourceChange)>) -> Self {
+        let mut edit = Self::default();
+        let element = |vip, source| Element {
+            key: Bytes::default().address(vip).build(),
+            value: Some(Bytes::default().address(source).build()),
+        };
+        for (vip, SourceChange { old, new }) in changes {
+            if let Some(old) = old {
+                edit.delete(SOURCES, element(vip, old));
+            }
+            if let Some(new) = new {
+                edit.add(SOURCES, element(vip, new));
+            }
         }
         edit
     }

@@ -74,17 +74,22 @@ impl Header {
         ]
     }
 
-    /// The same of the flow before translation.
-    pub(super) fn original_service(&self, to: Slot) -> [Expression; 3] {
+    /// Destination address of the flow before translation → `to` and following.
+    pub(super) fn original_destination(&self, to: Slot) -> Expression {
         const DESTINATION_IPV4: u32 = 20;
         const DESTINATION_IPV6: u32 = 22;
-        const DESTINATION_PORT: u32 = 12;
         let address = match self.family {
             Family::V4 => DESTINATION_IPV4,
             Family::V6 => DESTINATION_IPV6,
         };
+        of_original(address, to)
+    }
+
+    /// The key of a port of a VIP, of the flow before translation.
+    pub(super) fn original_service(&self, to: Slot) -> [Expression; 3] {
+        const DESTINATION_PORT: u32 = 12;
         [
-            of_original(address, to),
+            self.original_destination(to),
             transport_protocol(to + self.width),
             of_original(DESTINATION_PORT, to + self.width + 1),
         ]
@@ -95,20 +100,35 @@ impl Header {
         const DESTINATION: u32 = 1;
         /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, as the kernel shows it.
         const ADDRESS_AND_PORT: u32 = 3;
-        let family = match self.family {
-            Family::V4 => 2,
-            Family::V6 => 10,
-        };
         other(
             "nat",
             [
                 number(1, DESTINATION),
-                number(2, family),
+                number(2, self.number()),
                 number(3, number_of(from)),
                 number(5, number_of(from + self.width)),
                 number(7, ADDRESS_AND_PORT),
             ],
         )
+    }
+
+    /// Translates the source address to the one at `from` and following.
+    pub(super) fn snat(&self, from: Slot) -> Expression {
+        const SOURCE: u32 = 0;
+        let attributes = [
+            number(1, SOURCE),
+            number(2, self.number()),
+            number(3, number_of(from)),
+        ];
+        other("nat", attributes)
+    }
+
+    /// The family's number in the kernel.
+    fn number(&self) -> u32 {
+        match self.family {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
     }
 
     /// Refuses with ICMP "port unreachable".
@@ -147,6 +167,23 @@ pub(super) fn is_translated() -> [Expression; 3] {
     /// `IPS_DST_NAT`.
     const TRANSLATED: u32 = 1 << 5;
     has_flag(STATUS, TRANSLATED)
+}
+
+/// Goes on only with packets whose source is an address of this namespace. Uses register 0.
+pub(super) fn has_local_source() -> [Expression; 2] {
+    const ADDRESS_TYPE: u32 = 3;
+    const OF_SOURCE: u32 = 1;
+    /// `RTN_LOCAL`.
+    const LOCAL: u32 = 2;
+    let attributes = [
+        number(1, number_of(0)),
+        number(2, ADDRESS_TYPE),
+        number(3, OF_SOURCE),
+    ];
+    [
+        other("fib", attributes),
+        compare(0, Operator::Equal, LOCAL.to_ne_bytes().to_vec()),
+    ]
 }
 
 /// Goes on only with what connection tracking makes no sense of. Uses register 0.

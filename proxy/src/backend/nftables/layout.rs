@@ -10,6 +10,9 @@
 //!   chain lb-3      { dnat to vip . proto . port . numgen random mod 3 map @eps }
 //!   chain dispatch  { vip . proto . port @svc-3 goto lb-3; ... }
 //!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch }
+//!   map sources     { vip : address }                                # of the pod on the VIP's network
+//!   chain source    { type nat hook postrouting priority 99;         # a socket's own choice of address does not count
+//!                     ct status dnat fib saddr type local snat to ct original ip daddr map @sources }
 //!   chain refuse    { type filter hook output; ip daddr @vips reject     # forwarded packets: the same
 //!                     oifname != "eth0" tcp flags rst ct state invalid drop }
 //!                                                                    # only where a port has session affinity:
@@ -28,12 +31,14 @@ use rules::{Family, Protocol};
 use std::net::IpAddr;
 
 /// Written into the table; a table with another one is rebuilt. Raise it with every change of names, shapes or rules.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Set of all VIPs.
 pub(super) const VIPS: &str = "vips";
 /// Map of all endpoints.
 pub(super) const ENDPOINTS: &str = "eps";
+/// Map from VIPs to the source addresses that flows to them leave with.
+pub(super) const SOURCES: &str = "sources";
 /// Chain that both nat hooks jump to.
 pub(super) const DISPATCH: &str = "dispatch";
 
@@ -123,7 +128,7 @@ impl Shape {
             })
     }
 
-    /// A VIP.
+    /// A VIP, or a source address.
     pub(super) fn vip(family: Family) -> Self {
         Self::of(&[address(family)])
     }

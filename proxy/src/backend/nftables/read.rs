@@ -3,7 +3,7 @@
 //! Pure. What must be there follows from the code that writes it; what is there otherwise is damage, and the table is rebuilt.
 
 use super::encode::Expression;
-use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, VIPS, clients};
+use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, SOURCES, VIPS, clients};
 use super::skeleton::{self, MEMORY};
 use super::statement::Element;
 use api::names::NFT_TABLE;
@@ -172,6 +172,12 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
     let vips = elements(VIPS).iter();
     dump.refused
         .extend(vips.filter_map(|element| Parts::new(family, &element.key).address()));
+    for element in elements(SOURCES) {
+        match source(family, element) {
+            Some((vip, source)) => _ = dump.sources.insert(vip, source),
+            None => _ = damage.insert(format!("map {SOURCES} holds something else than addresses")),
+        }
+    }
     let mut slots: BTreeMap<(IpAddr, Port), Vec<(u32, SocketAddr)>> = BTreeMap::new();
     for element in elements(ENDPOINTS) {
         match slot(family, element) {
@@ -473,6 +479,12 @@ fn slot(family: Family, element: &Element) -> Option<((IpAddr, Port), u32, Socke
     let index = key.index()?;
     let endpoint = Parts::new(family, element.value.as_ref()?).endpoint()?;
     Some((port, index, endpoint))
+}
+
+fn source(family: Family, element: &Element) -> Option<(IpAddr, IpAddr)> {
+    let vip = Parts::new(family, &element.key).address()?;
+    let source = Parts::new(family, element.value.as_ref()?).address()?;
+    Some((vip, source))
 }
 
 /// Takes a key or value apart, the other way round than [`Bytes`](super::layout::Bytes).

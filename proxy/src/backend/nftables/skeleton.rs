@@ -3,13 +3,13 @@
 //! Pure. What is here is written once per table or once per [`Class`]; endpoints and Services are elements.
 
 use super::encode::{
-    Expression, Header, destination_port, drop_packet, equals, goto, has_tcp_reset, is_in, is_invalid,
-    is_new_flow, is_translated, jump, leaves_not_by, random, reject_with_reset, remember, transport_protocol,
-    value_of,
+    Expression, Header, destination_port, drop_packet, equals, goto, has_local_source, has_tcp_reset, is_in,
+    is_invalid, is_new_flow, is_translated, jump, leaves_not_by, random, reject_with_reset, remember,
+    transport_protocol, value_of,
 };
 use super::layout::{
-    AFFINITY, Class, DISPATCH, ENDPOINTS, Shape, VERSION, VIPS, balancer, clients, is_chain_of_a_class,
-    is_set_of_a_class,
+    AFFINITY, Class, DISPATCH, ENDPOINTS, SOURCES, Shape, VERSION, VIPS, balancer, clients,
+    is_chain_of_a_class, is_set_of_a_class,
 };
 use super::statement::{
     SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain, new_chain,
@@ -31,6 +31,8 @@ pub(super) struct BaseChain {
 /// Before every other NAT of the pod (-100), a sidecar's among them: the first that translates a flow wins.
 const BEFORE_NAT: i32 = -101;
 const AFTER_NAT: i32 = -99;
+/// Before every other source translation of the pod (100).
+const BEFORE_SOURCE_NAT: i32 = 99;
 /// The interface on the cluster network, in every pod.
 const CLUSTER_INTERFACE: &str = "eth0";
 
@@ -42,6 +44,8 @@ pub(super) const TRANSLATION: [BaseChain; 2] = [
     base("output", "nat", InetHookNumber::LocalOut, BEFORE_NAT),
     base("prerouting", "nat", InetHookNumber::PreRouting, BEFORE_NAT),
 ];
+/// The chain that gives flows the pod's address on the network of their VIP. The kernel enters it once per flow.
+pub(super) const SOURCE: BaseChain = base("source", "nat", InetHookNumber::PostRouting, BEFORE_SOURCE_NAT);
 /// The chains that refuse.
 pub(super) const REFUSAL: [BaseChain; 2] = [
     base("refuse", "filter", InetHookNumber::LocalOut, FILTER),
@@ -79,6 +83,10 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
         value: Some(Shape::endpoint(family)),
         timeout: None,
     };
+    let sources = SetKind {
+        value: Some(Shape::vip(family)),
+        timeout: None,
+    };
     let mut statements = vec![
         // Deleting needs something to delete.
         new_table(&comment()),
@@ -86,13 +94,14 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
         new_table(&comment()),
         new_set(VIPS, 1, Shape::vip(family), SetKind::default()),
         new_set(ENDPOINTS, 2, Shape::slot(family), endpoints),
+        new_set(SOURCES, 3, Shape::vip(family), sources),
         new_chain(AFFINITY),
         new_chain(DISPATCH),
     ];
     let translation = TRANSLATION
         .into_iter()
         .filter(|chain| is_pod || chain.name == TRANSLATION[0].name);
-    for chain in translation.chain(REFUSAL) {
+    for chain in translation.chain([SOURCE]).chain(REFUSAL) {
         statements.push(new_base_chain(chain));
         let rules = base_rules(family, chain, is_pod);
         statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));
@@ -154,10 +163,20 @@ fn name_of_chain(attribute: ChainAttribute) -> Option<String> {
 }
 
 fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Expression>> {
+    let header = Header::of(family);
+    if chain.name == SOURCE.name {
+        // Not what is forwarded: its source is another host's.
+        let local = is_translated().into_iter().chain(has_local_source());
+        let to_source = [
+            header.original_destination(0),
+            value_of(SOURCES, 0, 0),
+            header.snat(0),
+        ];
+        return vec![local.chain(to_source).collect()];
+    }
     if chain.kind == "nat" {
         return vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
     }
-    let header = Header::of(family);
     let to_vip = || [header.destination(0), is_in(VIPS, 0)];
     let tcp = || [transport_protocol(0), equals(0, Protocol::Tcp.number())];
     let mut rules = vec![

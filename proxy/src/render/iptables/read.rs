@@ -4,7 +4,7 @@
 //! difference between the two texts is damage. So nothing that somebody changed can hide.
 
 use super::translation::{Entry, whole_of};
-use super::{Chains, Jump, Table, refusal};
+use super::{Chains, Jump, Table, refusal, sources};
 use api::names::CHAIN_PREFIX;
 use rules::{Dump, Family, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +84,7 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
         .filter_map(|rule| refused(rule))
         .collect();
     let translated = translated(&nat.chains);
+    let sources = sources::read(&nat.chains);
     let is_there = !filter.chains.is_empty() || !translated.is_empty();
     if is_there && filter.unread.is_none() {
         let again = refusal::whole(&refused, family, is_pod);
@@ -100,14 +101,11 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
                 translation: translated.as_translation(),
             })
             .collect();
-        compare(
-            Table::Nat,
-            family,
-            nat,
-            &whole_of(&entries, family),
-            &mut dump.damage,
-        );
+        let mut again = whole_of(&entries, family);
+        again.extend(sources::whole(&sources));
+        compare(Table::Nat, family, nat, &again, &mut dump.damage);
     }
+    dump.sources.extend(sources);
     dump.refused.extend(refused);
     dump.translated.extend(
         translated

@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::buckets::{along, bucket};
-use super::{Chains, Change, buckets, host};
+use super::{Chains, Change, buckets, host, sources};
 use api::names::CHAIN_PREFIX;
 use rules::{Delta, Family, PodRules, Port, PortChange, Translation};
 use sha2::{Digest, Sha256};
@@ -43,7 +43,7 @@ pub(super) fn whole_of(entries: &[Entry<'_>], family: Family) -> Chains {
 
 /// What `delta` changes in `family`.
 pub fn translation(delta: &Delta<'_>, family: Family) -> Change {
-    let mut change = Change::default();
+    let mut change = sources::change(delta, family);
     let mut touched: BTreeSet<u8> = BTreeSet::new();
     let of_family = |vip: &IpAddr| Family::of(*vip) == family;
     for ((vip, port), ports) in delta.ports.iter().filter(|((vip, _), _)| of_family(vip)) {
