@@ -13,17 +13,20 @@ use guarded::Guarded;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use process::Impatient;
+use process::watch::{Defined, Presence, defined, watch, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// Objects per page of a list: larger pages list faster, and the peak of memory is one page of whole objects.
 const PAGE: u32 = 200;
+
+/// The CustomResourceDefinition of networks.
+const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";
 
 /// How a kind is listed before it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<Guarded<K>> = Api::all(client);
-    let begin = |config| watcher(api.clone(), config).backoff(Impatient::default()).boxed();
+    let begin = |config| watch(api.clone(), config, Presence::Required).boxed();
     let mut events = match listing {
         Listing::Paged => begin(config.clone()),
         Listing::Streamed => begin(streaming(&config)),
@@ -158,23 +161,25 @@ fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
     }
 }
 
-/// Network attachment definitions are a custom kind that may be missing, and then nothing is said about them.
+/// Network attachment definitions are a custom kind that may be missing: then nothing is said about them, and nothing asked for.
 async fn follow_networks(client: Client, config: watcher::Config, changes: Sender<Change>) {
-    let kind = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
-        "network-attachment-definitions",
-    );
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind);
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
+    let begin = move || watch(api.clone(), config.clone(), Presence::Optional);
+    let mut events = while_defined(defined(&client, NETWORK_DEFINITION), begin).boxed();
     while let Some(event) = events.next().await {
         let event = match event {
-            Ok(watcher::Event::Init) => Event::ListStarted,
-            Ok(watcher::Event::InitApply(network)) => Event::Listed(key_of(&network.metadata)),
-            Ok(watcher::Event::InitDone) => Event::ListDone,
-            Ok(watcher::Event::Apply(network)) => Event::Applied(key_of(&network.metadata)),
-            Ok(watcher::Event::Delete(network)) => deleted(&network.metadata),
-            Err(error) => {
+            Defined::Yes(Ok(watcher::Event::Init)) => Event::ListStarted,
+            Defined::Yes(Ok(watcher::Event::InitApply(network))) => Event::Listed(key_of(&network.metadata)),
+            Defined::Yes(Ok(watcher::Event::InitDone)) => Event::ListDone,
+            Defined::Yes(Ok(watcher::Event::Apply(network))) => Event::Applied(key_of(&network.metadata)),
+            Defined::Yes(Ok(watcher::Event::Delete(network))) => deleted(&network.metadata),
+            // A kind is served a moment after it is defined.
+            Defined::Yes(Err(error)) => {
                 debug!(%error, "Network attachment definitions cannot be watched, trying again");
+                continue;
+            }
+            Defined::No => {
+                info!(definition = NETWORK_DEFINITION, "CustomResourceDefinition does not exist, networks are not checked");
                 continue;
             }
         };
@@ -182,6 +187,13 @@ async fn follow_networks(client: Client, config: watcher::Config, changes: Sende
             return;
         }
     }
+}
+
+fn network_definitions() -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
+        "network-attachment-definitions",
+    )
 }
 
 fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectKey {

@@ -1,5 +1,7 @@
 //! The controller on a real apiserver: the shipped binary, under its shipped role.
 
+#[path = "apiserver/absent.rs"]
+mod absent;
 #[path = "apiserver/availability.rs"]
 mod availability;
 #[path = "apiserver/bed.rs"]
@@ -18,6 +20,8 @@ mod outages;
 mod placement;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
+#[path = "apiserver/rate.rs"]
+mod rate;
 #[path = "apiserver/reference.rs"]
 mod reference;
 #[path = "apiserver/refusals.rs"]
