@@ -14,6 +14,8 @@ mod dns;
 mod kinds;
 #[path = "apiserver/leaving.rs"]
 mod leaving;
+#[path = "apiserver/lists.rs"]
+mod lists;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]

@@ -4,12 +4,15 @@
 //! then the first. Here the pauses begin again only at what the API server sent.
 
 mod definition;
+mod items;
 mod pauses;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use definition::{Defined, defined, while_defined};
 pub use pauses::{Presence, is_not_served};
+pub use whole::Freshness;
 
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config, Event, watcher};
@@ -30,6 +33,25 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     paced(watcher(api, config), presence)
+}
+
+/// [`watch`] with the cheapest list: one request, read as it comes, so that no more than one object is in memory. Any API server can answer
+/// it. Page size, list semantic and strategy of `config` do not count.
+pub fn watch_whole<K>(
+    api: Api<K>,
+    config: Config,
+    freshness: Freshness,
+    presence: Presence,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let source = whole::Source {
+        api,
+        config,
+        freshness,
+    };
+    paced(whole::events(source), presence)
 }
 
 /// The events, with a pause after each error.

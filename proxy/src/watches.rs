@@ -270,6 +270,11 @@ fn readable<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> Option<&K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
     use watcher::Event;
 
     fn fed(events: Vec<Event<u8>>) -> Vec<String> {
@@ -306,6 +311,24 @@ mod tests {
             )))
         };
         assert_eq!([403, 404, 500, 429].map(said), [true, true, false, false]);
+    }
+
+    /// An API server without the kind; the real one cannot be made to lack Nodes.
+    #[tokio::test]
+    async fn a_kind_that_is_not_there_is_reported_as_empty_once() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        let absent = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let response = Response::builder().status(404).body(Body::from(b"404 page not found".to_vec()));
+            std::future::ready(response)
+        });
+        let nodes = Api::all(Client::new(absent, "default"));
+        let mut changes = Box::pin(optional(nodes, watcher::Config::default(), node));
+        assert!(matches!(changes.next().await, Some(Change::Reset(none)) if none.is_empty()));
+        let again = tokio::time::timeout(Duration::from_secs(4), changes.next()).await;
+        assert!(again.is_err(), "reported again");
+        assert!(requests.load(Ordering::Relaxed) >= 2, "asked again");
     }
 
     #[test]
