@@ -138,7 +138,10 @@ async fn follow_networks(client: Client, changes: Sender<Change>) {
                 continue;
             }
             Defined::No => {
-                info!(definition = NETWORK_DEFINITION, "CustomResourceDefinition does not exist, networks are not checked");
+                info!(
+                    definition = NETWORK_DEFINITION,
+                    "CustomResourceDefinition does not exist, networks are not checked"
+                );
                 continue;
             }
         };

@@ -139,7 +139,10 @@ where
 {
     let definition = format!("{}.{}", K::plural(&()), K::group(&()));
     let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
-    while_defined(defined(client, &definition), move || listed_or_changed(objects.clone())).map(drop)
+    while_defined(defined(client, &definition), move || {
+        listed_or_changed(objects.clone())
+    })
+    .map(drop)
 }
 
 /// Also when there is no object yet: then the kind can be used from now on.
@@ -149,16 +152,16 @@ where
 {
     let ours = watcher::Config::default().labels(SELECTOR);
     watch(objects, ours, Presence::Optional).filter_map(|said| async {
-            match said {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
-                Ok(_) => Some(()),
-                // A kind is served a moment after it is defined.
-                Err(error) => {
-                    debug!(%error, "A kind that may be absent cannot be watched, trying again");
-                    None
-                }
+        match said {
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+            Ok(_) => Some(()),
+            // A kind is served a moment after it is defined.
+            Err(error) => {
+                debug!(%error, "A kind that may be absent cannot be watched, trying again");
+                None
             }
-        })
+        }
+    })
 }
 
 fn only(name: &str) -> watcher::Config {

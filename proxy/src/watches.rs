@@ -320,7 +320,9 @@ mod tests {
         let counted = Arc::clone(&requests);
         let absent = tower::service_fn(move |_: Request<Body>| {
             counted.fetch_add(1, Ordering::Relaxed);
-            let response = Response::builder().status(404).body(Body::from(b"404 page not found".to_vec()));
+            let response = Response::builder()
+                .status(404)
+                .body(Body::from(b"404 page not found".to_vec()));
             std::future::ready(response)
         });
         let nodes = Api::all(Client::new(absent, "default"));

@@ -109,7 +109,10 @@ mod tests {
 
     #[test]
     fn tokens_come_back_one_by_one() {
-        assert_eq!(writes(Instant::now(), &[0, 1, 2, 3, 260, 261]), [0, 1, 2, 3, 260, 500]);
+        assert_eq!(
+            writes(Instant::now(), &[0, 1, 2, 3, 260, 261]),
+            [0, 1, 2, 3, 260, 500]
+        );
         assert_eq!(
             writes(Instant::now(), &[0, 1, 2, 3, 1001, 1002, 1003, 1004, 1005]),
             [0, 1, 2, 3, 1001, 1002, 1003, 1004, 1251]
@@ -120,7 +123,10 @@ mod tests {
     fn a_change_that_waits_alone_for_longer_than_the_last_were_apart_fills_the_bucket() {
         // The fifth waits from 40 to 250 and nothing joins it.
         let alone = [0, 10, 20, 30, 40, 260, 270, 280, 290];
-        assert_eq!(writes(Instant::now(), &alone), [0, 10, 20, 30, 250, 260, 270, 280, 500]);
+        assert_eq!(
+            writes(Instant::now(), &alone),
+            [0, 10, 20, 30, 250, 260, 270, 280, 500]
+        );
     }
 
     #[test]

@@ -54,7 +54,11 @@ async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Resu
     let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
     let list = slices.list(&ListParams::default().labels(&ours)).await?;
     let version = list.metadata.resource_version.context("no version")?;
-    let mut events = Box::pin(slices.watch(&WatchParams::default().labels(&ours), &version).await?);
+    let mut events = Box::pin(
+        slices
+            .watch(&WatchParams::default().labels(&ours), &version)
+            .await?,
+    );
     let (mut slice, mut api) = (Vec::new(), Vec::new());
     for flip in 0..FLIPS {
         let (ready, since) = readiness(flip);
@@ -103,13 +107,17 @@ async fn pods_that_do_not_rest_are_a_burst_and_four_writes_a_second() -> Result<
         .take_while(|_| std::future::ready(begin.elapsed() < Duration::from_secs(5)))
         .map(|n| async move {
             let (ready, since) = readiness(n / PODS);
-            scene_ref.pod_status(&format!("web-{}", n % PODS), ready, &since).await
+            scene_ref
+                .pod_status(&format!("web-{}", n % PODS), ready, &since)
+                .await
         })
         .buffer_unordered(16)
         .try_fold(0_u32, async |flips, ()| Ok(flips + 1))
         .await?;
     for n in 0..PODS {
-        scene.pod_status(&format!("web-{n}"), "True", "2026-01-03T00:00:00Z").await?;
+        scene
+            .pod_status(&format!("web-{n}"), "True", "2026-01-03T00:00:00Z")
+            .await?;
     }
     let took = begin.elapsed();
     scene

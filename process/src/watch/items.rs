@@ -18,7 +18,11 @@ pub(super) struct Splitter {
 
 impl Splitter {
     /// Takes the next piece in; `each` gets every item that ends in it.
-    pub(super) fn feed<E>(&mut self, text: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn feed<E>(
+        &mut self,
+        text: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut from = 0;
         for (at, byte) in text.iter().enumerate() {
             if self.is_in_string {
@@ -119,7 +123,11 @@ mod tests {
         let text = r#"{"kind":"PodList","metadata":{"resourceVersion":"7","items":["no"]}, "items" : [ {"a":"]}\"\\"} ,{"items":[{"b":[1]}]}, {} ],"more":[{"c":1}]}"#;
         for size in 1..=text.len() {
             let (items, envelope) = split(text, size);
-            assert_eq!(items, [r#"{"a":"]}\"\\"}"#, r#"{"items":[{"b":[1]}]}"#, "{}"], "pieces of {size}");
+            assert_eq!(
+                items,
+                [r#"{"a":"]}\"\\"}"#, r#"{"items":[{"b":[1]}]}"#, "{}"],
+                "pieces of {size}"
+            );
             let envelope: Value = serde_json::from_str(&envelope).unwrap();
             let rest = json!({"kind": "PodList", "metadata": {"resourceVersion": "7", "items": ["no"]}, "items": [], "more": [{"c": 1}]});
             assert_eq!(envelope, rest, "pieces of {size}");

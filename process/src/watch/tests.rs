@@ -15,7 +15,10 @@ fn status(code: u16) -> kube::Error {
 /// What kube's watcher yields for each attempt at a list that is refused: by pages, and streamed.
 fn refused(code: u16) -> [Vec<Yielded>; 2] {
     [
-        vec![Ok(Event::Init), Err(watcher::Error::InitialListFailed(status(code)))],
+        vec![
+            Ok(Event::Init),
+            Err(watcher::Error::InitialListFailed(status(code))),
+        ],
         vec![Err(watcher::Error::WatchStartFailed(status(code)))],
     ]
 }
@@ -87,15 +90,27 @@ fn pauses_begin_again_after_minutes_without_an_error() {
 #[tokio::test]
 async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     let [attempt, _] = refused(404);
-    let mut events = Box::pin(paced(stream::iter(attempt).chain(stream::pending()), Presence::Required));
-    assert!(matches!(events.next().now_or_never(), Some(Some(Ok(Event::Init)))));
+    let mut events = Box::pin(paced(
+        stream::iter(attempt).chain(stream::pending()),
+        Presence::Required,
+    ));
+    assert!(matches!(
+        events.next().now_or_never(),
+        Some(Some(Ok(Event::Init)))
+    ));
     assert!(matches!(events.next().now_or_never(), Some(Some(Err(_)))));
     let before = Instant::now();
-    let mut more = Box::pin(paced(stream::iter(refused(404).into_iter().flatten()), Presence::Required));
+    let mut more = Box::pin(paced(
+        stream::iter(refused(404).into_iter().flatten()),
+        Presence::Required,
+    ));
     for _ in 0..3 {
         more.next().await.unwrap().ok();
     }
-    assert!(before.elapsed() >= Duration::from_millis(800), "between two attempts");
+    assert!(
+        before.elapsed() >= Duration::from_millis(800),
+        "between two attempts"
+    );
 }
 
 #[tokio::test]
@@ -127,7 +142,11 @@ async fn a_kind_is_watched_only_while_it_is_defined() {
         let nth = count.fetch_add(1, Ordering::Relaxed);
         stream::once(std::future::ready(nth)).chain(stream::pending())
     }));
-    assert_eq!(events.next().now_or_never().flatten(), None, "nothing is known yet");
+    assert_eq!(
+        events.next().now_or_never().flatten(),
+        None,
+        "nothing is known yet"
+    );
     for (is_defined, want) in [
         (false, Defined::No),
         (true, Defined::Yes(0)),

@@ -150,7 +150,11 @@ where
         let envelope: serde_json::Result<Envelope> = serde_json::from_slice(&list.splitter.into_envelope());
         let envelope = envelope.map_err(|error| self.list_failed(kube::Error::SerdeError(error)))?;
         let version = envelope.metadata.resource_version;
-        self.version = Some(version.filter(|version| !version.is_empty()).ok_or(Error::NoResourceVersion)?);
+        self.version = Some(
+            version
+                .filter(|version| !version.is_empty())
+                .ok_or(Error::NoResourceVersion)?,
+        );
         self.state = State::Listed;
         Ok(Event::InitDone)
     }
