@@ -171,14 +171,24 @@ impl Driver {
         keys.into_iter().for_each(|key| self.queue.wake(key, now));
     }
 
+    fn check(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+        let now = Instant::now();
+        keys.into_iter().for_each(|key| self.queue.check(key, now));
+    }
+
     fn observe(&mut self, change: Change) {
+        let is_slice = matches!(change, Change::Slice(_));
         let woken = self.index.observe(change);
         if !self.was_synced && self.index.is_synced() {
             self.was_synced = true;
             self.health.set_ready(true);
             self.wake_all();
         } else if self.is_leading && self.was_synced {
-            self.wake(woken);
+            if is_slice {
+                self.check(woken);
+            } else {
+                self.wake(woken);
+            }
         }
     }
 
@@ -254,7 +264,7 @@ impl Driver {
 
     fn looked(&mut self, (key, found): (ObjectKey, Found)) {
         if self.leftovers.record(&key, found, Instant::now()) {
-            self.wake([key]);
+            self.check([key]);
         }
     }
 
@@ -311,7 +321,7 @@ impl Driver {
         }
         self.queue.done(&key, outcome, Instant::now(), jitter());
         if !sample.is_ours() {
-            self.queue.forget(&key);
+            self.queue.forget(&key, Instant::now());
         }
     }
 }

@@ -13,39 +13,30 @@ use guarded::Guarded;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use process::Impatient;
+use process::watch::{Defined, Freshness, Presence, defined, watch, watch_whole, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-/// Objects per page of a list: larger pages list faster, and the peak of memory is one page of whole objects.
-const PAGE: u32 = 200;
-
-/// How a kind is listed before it is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listing {
-    /// Page by page, as of now.
-    Paged,
-    /// One object after the other out of the API server's cache (KEP-3157), where it can: never more than one object in memory, and
-    /// no page has to wait for the one before. The cache may be a moment behind, so not for what we write ourselves.
-    Streamed,
-}
+/// The CustomResourceDefinition of networks.
+const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";
 
 /// Starts all watches. They end when the channel is closed.
 pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let all = watcher::Config::default().page_size(PAGE);
-    let ours = |key: &str, value: &str| all.clone().labels(&format!("{key}={value}"));
+    let all = watcher::Config::default;
+    let ours = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
+    // What is written here must not be seen as it was before.
+    let (latest, cached) = (Freshness::Latest, Freshness::Cached);
     let services = ours(PROXY_NAME_LABEL, PROXY_NAME);
-    let paged = Listing::Paged;
     tasks.spawn(follow(
         client.clone(),
         services,
-        paged,
+        latest,
         changes.clone(),
         |event| {
             Change::Service(event.map(|mut service: Service| {
@@ -55,51 +46,36 @@ pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
         },
     ));
     let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
-    tasks.spawn(follow(client.clone(), slices, paged, changes.clone(), |event| {
+    tasks.spawn(follow(client.clone(), slices, latest, changes.clone(), |event| {
         Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
             slice
         }))
     }));
-    let (streamed, pods) = (Listing::Streamed, all.clone());
-    tasks.spawn(follow(client.clone(), pods, streamed, changes.clone(), |event| {
+    tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Change::Pod(event.map(|pod: PodObject| pod.into()))
     }));
-    let nodes = all.clone();
-    tasks.spawn(follow(
-        client.clone(),
-        nodes,
-        streamed,
-        changes.clone(),
-        |event| Change::Node(event.map(|node: NodeObject| node.into())),
-    ));
-    tasks.spawn(follow_networks(client.clone(), all, changes.clone()));
+    tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
+        Change::Node(event.map(|node: NodeObject| node.into()))
+    }));
+    tasks.spawn(follow_networks(client.clone(), changes.clone()));
     tasks
 }
 
 async fn follow<K>(
     client: Client,
     config: watcher::Config,
-    listing: Listing,
+    freshness: Freshness,
     changes: Sender<Change>,
     wrap: fn(Event<K>) -> Change,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<Guarded<K>> = Api::all(client);
-    let begin = |config| watcher(api.clone(), config).backoff(Impatient::default()).boxed();
-    let mut events = match listing {
-        Listing::Paged => begin(config.clone()),
-        Listing::Streamed => begin(streaming(&config)),
-    };
+    let mut events = watch_whole(api, config, freshness, Presence::Required).boxed();
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => read(event),
-            Err(error) if listing == Listing::Streamed && cannot_stream(&error) => {
-                debug!(kind = %K::kind(&()), %error, "The API server streams no lists, asking for pages");
-                events = begin(config.clone());
-                continue;
-            }
             Err(error) => {
                 warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
                 continue;
@@ -109,20 +85,6 @@ async fn follow<K>(
             return;
         }
     }
-}
-
-/// Pages and streams exclude each other.
-fn streaming(config: &watcher::Config) -> watcher::Config {
-    watcher::Config {
-        page_size: None,
-        ..config.clone()
-    }
-    .streaming_lists()
-}
-
-/// The API server does not know how, or its feature gate `WatchList` is off: then it calls the request invalid.
-fn cannot_stream(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
 }
 
 fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Event<K> {
@@ -158,23 +120,28 @@ fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
     }
 }
 
-/// Network attachment definitions are a custom kind that may be missing, and then nothing is said about them.
-async fn follow_networks(client: Client, config: watcher::Config, changes: Sender<Change>) {
-    let kind = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
-        "network-attachment-definitions",
-    );
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind);
-    let mut events = watcher(api, config).default_backoff().boxed();
+/// Network attachment definitions are a custom kind that may be missing: then nothing is said about them, and nothing asked for.
+async fn follow_networks(client: Client, changes: Sender<Change>) {
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
+    let begin = move || watch(api.clone(), watcher::Config::default(), Presence::Optional);
+    let mut events = while_defined(defined(&client, NETWORK_DEFINITION), begin).boxed();
     while let Some(event) = events.next().await {
         let event = match event {
-            Ok(watcher::Event::Init) => Event::ListStarted,
-            Ok(watcher::Event::InitApply(network)) => Event::Listed(key_of(&network.metadata)),
-            Ok(watcher::Event::InitDone) => Event::ListDone,
-            Ok(watcher::Event::Apply(network)) => Event::Applied(key_of(&network.metadata)),
-            Ok(watcher::Event::Delete(network)) => deleted(&network.metadata),
-            Err(error) => {
+            Defined::Yes(Ok(watcher::Event::Init)) => Event::ListStarted,
+            Defined::Yes(Ok(watcher::Event::InitApply(network))) => Event::Listed(key_of(&network.metadata)),
+            Defined::Yes(Ok(watcher::Event::InitDone)) => Event::ListDone,
+            Defined::Yes(Ok(watcher::Event::Apply(network))) => Event::Applied(key_of(&network.metadata)),
+            Defined::Yes(Ok(watcher::Event::Delete(network))) => deleted(&network.metadata),
+            // A kind is served a moment after it is defined.
+            Defined::Yes(Err(error)) => {
                 debug!(%error, "Network attachment definitions cannot be watched, trying again");
+                continue;
+            }
+            Defined::No => {
+                info!(
+                    definition = NETWORK_DEFINITION,
+                    "CustomResourceDefinition does not exist, networks are not checked"
+                );
                 continue;
             }
         };
@@ -182,6 +149,13 @@ async fn follow_networks(client: Client, config: watcher::Config, changes: Sende
             return;
         }
     }
+}
+
+fn network_definitions() -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
+        "network-attachment-definitions",
+    )
 }
 
 fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectKey {

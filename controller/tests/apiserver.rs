@@ -1,5 +1,7 @@
 //! The controller on a real apiserver: the shipped binary, under its shipped role.
 
+#[path = "apiserver/absent.rs"]
+mod absent;
 #[path = "apiserver/availability.rs"]
 mod availability;
 #[path = "apiserver/bed.rs"]
@@ -12,12 +14,16 @@ mod dns;
 mod kinds;
 #[path = "apiserver/leaving.rs"]
 mod leaving;
+#[path = "apiserver/lists.rs"]
+mod lists;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]
 mod placement;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
+#[path = "apiserver/rate.rs"]
+mod rate;
 #[path = "apiserver/reference.rs"]
 mod reference;
 #[path = "apiserver/refusals.rs"]

@@ -10,20 +10,18 @@ use crate::operands::SELECTOR;
 use crate::reconcile::{self, Context, reconcile};
 use api::MultusServiceConfig;
 use api::names::CONFIG_NAME;
-use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::{ClusterResourceScope, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
-use process::Impatient;
+use process::watch::{Presence, defined, watch, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -43,8 +41,8 @@ pub fn turns(
     let pods = watcher::Config::default().labels(&pod_selector());
     let (store, writer) = reflector::store();
     let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
-    let configs = watcher(Api::<Config>::all(client.clone()), only(CONFIG_NAME))
-        .backoff(Impatient::default())
+    let configs = Api::<Config>::all(client.clone());
+    let configs = watch(configs, only(CONFIG_NAME), Presence::Required)
         .reflect(writer)
         .touched_objects()
         .filter_map(heard);
@@ -110,8 +108,7 @@ fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(api, config)
-        .backoff(Impatient::default())
+    watch(api, config, Presence::Required)
         .touched_objects()
         .filter_map(heard)
 }
@@ -141,21 +138,11 @@ where
         + 'static,
 {
     let definition = format!("{}.{}", K::plural(&()), K::group(&()));
-    let defined = defined(client, &definition).boxed();
     let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
-    let nothing: BoxStream<'static, ()> = stream::pending().boxed();
-    stream::unfold((defined, nothing), move |(mut defined, mut happened)| {
-        let objects = objects.clone();
-        async move {
-            tokio::select! {
-                is_defined = defined.next() => {
-                    happened = if is_defined? { listed_or_changed(objects).boxed() } else { stream::pending().boxed() };
-                }
-                Some(()) = happened.next() => {}
-            }
-            Some(((), (defined, happened)))
-        }
+    while_defined(defined(client, &definition), move || {
+        listed_or_changed(objects.clone())
     })
+    .map(drop)
 }
 
 /// Also when there is no object yet: then the kind can be used from now on.
@@ -163,32 +150,18 @@ fn listed_or_changed<K>(objects: Api<K>) -> impl Stream<Item = ()> + Send + use<
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(objects, watcher::Config::default().labels(SELECTOR))
-        .backoff(Impatient::default())
-        .filter_map(|said| async {
-            match said {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
-                Ok(_) => Some(()),
-                // A kind is served a moment after it is defined.
-                Err(error) => {
-                    debug!(%error, "A kind that may be absent cannot be watched, trying again");
-                    None
-                }
+    let ours = watcher::Config::default().labels(SELECTOR);
+    watch(objects, ours, Presence::Optional).filter_map(|said| async {
+        match said {
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+            Ok(_) => Some(()),
+            // A kind is served a moment after it is defined.
+            Err(error) => {
+                debug!(%error, "A kind that may be absent cannot be watched, trying again");
+                None
             }
-        })
-}
-
-/// Whether there is a CustomResourceDefinition, whenever that may have changed.
-fn defined(client: &Client, name: &str) -> impl Stream<Item = bool> + Send + use<> {
-    let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
-    watcher(definitions, only(name))
-        .backoff(Impatient::default())
-        .filter_map(heard)
-        .filter_map(async |said| match said {
-            Ok(watcher::Event::InitApply(_) | watcher::Event::Apply(_)) => Some(true),
-            Ok(watcher::Event::Init | watcher::Event::Delete(_)) => Some(false),
-            Ok(watcher::Event::InitDone) | Err(_) => None,
-        })
+        }
+    })
 }
 
 fn only(name: &str) -> watcher::Config {

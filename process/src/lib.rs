@@ -7,14 +7,13 @@ pub mod args;
 mod client;
 mod health;
 mod http;
-mod impatient;
 pub mod lease;
 pub mod logs;
 mod run;
 mod signal;
+pub mod watch;
 
 pub use args::ProcessArgs;
 pub use client::{Error as ClientError, connect};
 pub use health::Health;
-pub use impatient::Impatient;
 pub use run::{Error, Identity, Process, run, run_with_routes};

@@ -13,17 +13,13 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::DeserializeGuard;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
-use process::Impatient;
+use process::watch::{Presence, is_not_served, watch};
 use rules::{NotServed, ObjectName, ServedService, Slice};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use std::time::Duration;
 use tracing::warn;
-
-/// Pause between two attempts at a kind that the API server does not have, or does not let us see.
-const ABSENT_PAUSE: Duration = Duration::from_mins(5);
 
 /// Objects per page of a list: the peak of memory is one page, and what was at the peak is not all given back.
 const PAGE: u32 = 50;
@@ -147,19 +143,17 @@ where
     T: Send + 'static,
 {
     let mut relist = Relist::default();
-    watcher(api, config)
-        .backoff(Impatient::default())
-        .filter_map(move |event| {
-            let change = match event {
-                Ok(event) => relist.feed(event, read),
-                // The watcher goes on by itself, with backoff.
-                Err(error) => {
-                    warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
-                    None
-                }
-            };
-            std::future::ready(change)
-        })
+    watch(api, config, Presence::Required).filter_map(move |event| {
+        let change = match event {
+            Ok(event) => relist.feed(event, read),
+            // The watcher goes on by itself, with backoff.
+            Err(error) => {
+                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                None
+            }
+        };
+        std::future::ready(change)
+    })
 }
 
 /// The same for a kind that can be served without: where the API server does not have it (ServiceCIDR before Kubernetes 1.33), or a
@@ -174,41 +168,24 @@ where
     T: Send + 'static,
 {
     let (mut relist, mut is_absent) = (Relist::default(), false);
-    watcher(api, config).backoff(Impatient::default()).filter_map(move |event| {
-        let (mut change, mut pause) = (None, None);
+    watch(api, config, Presence::Optional).filter_map(move |event| {
+        let mut change = None;
         match event {
             Ok(event) => {
-                is_absent = false;
                 change = relist.feed(event, read);
+                // Not before something was listed: a list that is refused has begun, too.
+                is_absent &= change.is_none();
             }
-            Err(error) if says_absent(&error) => {
-                if std::mem::replace(&mut is_absent, true) {
-                    pause = Some(ABSENT_PAUSE);
-                } else {
+            Err(error) if is_not_served(&error) => {
+                if !std::mem::replace(&mut is_absent, true) {
                     warn!(kind = %K::kind(&()), %error, "Cannot be watched: what depends on it is not checked");
                     change = Some(Change::Reset(Vec::new()));
                 }
             }
             Err(error) => warn!(kind = %K::kind(&()), %error, "Watch failed, trying again"),
         }
-        async move {
-            // Nothing is asked meanwhile.
-            if let Some(pause) = pause {
-                tokio::time::sleep(pause).await;
-            }
-            change
-        }
+        std::future::ready(change)
     })
-}
-
-fn says_absent(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
-    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
-    else {
-        return false;
-    };
-    // By the code: of a group that is not there the API server answers in plain text, without a reason.
-    matches!(status.code, 403 | 404)
 }
 
 /// A list under way.
@@ -293,6 +270,11 @@ fn readable<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> Option<&K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
     use watcher::Event;
 
     fn fed(events: Vec<Event<u8>>) -> Vec<String> {
@@ -324,11 +306,31 @@ mod tests {
     fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
         let said = |code| {
             let status = kube::core::Status::failure("no", "no").with_code(code);
-            says_absent(&watcher::Error::InitialListFailed(kube::Error::Api(
+            is_not_served(&watcher::Error::InitialListFailed(kube::Error::Api(
                 status.boxed(),
             )))
         };
         assert_eq!([403, 404, 500, 429].map(said), [true, true, false, false]);
+    }
+
+    /// An API server without the kind; the real one cannot be made to lack Nodes.
+    #[tokio::test]
+    async fn a_kind_that_is_not_there_is_reported_as_empty_once() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        let absent = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let response = Response::builder()
+                .status(404)
+                .body(Body::from(b"404 page not found".to_vec()));
+            std::future::ready(response)
+        });
+        let nodes = Api::all(Client::new(absent, "default"));
+        let mut changes = Box::pin(optional(nodes, watcher::Config::default(), node));
+        assert!(matches!(changes.next().await, Some(Change::Reset(none)) if none.is_empty()));
+        let again = tokio::time::timeout(Duration::from_secs(4), changes.next()).await;
+        assert!(again.is_err(), "reported again");
+        assert!(requests.load(Ordering::Relaxed) >= 2, "asked again");
     }
 
     #[test]

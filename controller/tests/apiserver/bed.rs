@@ -58,11 +58,12 @@ impl Bed {
 
 /// Installs what a cluster has before the controller runs; returns the controller's kubeconfig.
 pub(crate) async fn prepare(server: &Apiserver) -> Result<PathBuf> {
-    let client = server.client().await?;
-    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": names::NAMESPACE}}))?;
-    Api::all(client.clone())
-        .create(&PostParams::default(), &namespace)
-        .await?;
+    define_networks(&server.client().await?).await?;
+    prepare_without_networks(server).await
+}
+
+/// Defines the kind that Multus brings.
+pub(crate) async fn define_networks(client: &Client) -> Result<()> {
     let crd: DynamicObject = serde_saphyr::from_str(include_str!("network-attachment-definition-crd.yaml"))?;
     let crds = ApiResource::from_gvk(&GroupVersionKind::gvk(
         "apiextensions.k8s.io",
@@ -71,6 +72,16 @@ pub(crate) async fn prepare(server: &Apiserver) -> Result<PathBuf> {
     ));
     Api::<DynamicObject>::all_with(client.clone(), &crds)
         .create(&PostParams::default(), &crd)
+        .await?;
+    Ok(())
+}
+
+/// [`prepare`] for a cluster without Multus.
+pub(crate) async fn prepare_without_networks(server: &Apiserver) -> Result<PathBuf> {
+    let client = server.client().await?;
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": names::NAMESPACE}}))?;
+    Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
         .await?;
     for (name, zone) in [("node-1", "zone-a"), ("node-2", "zone-b")] {
         let node: Node = serde_json::from_value(json!({

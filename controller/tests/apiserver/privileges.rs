@@ -70,7 +70,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     Ok(())
 }
 
-/// An older API server is asked for lists of what a newer one streams by a watch.
+/// An older API server, which streams no lists, is asked for the same.
 async fn used_where_no_list_is_streamed() -> Result<BTreeSet<Use>> {
     let (server, kubeconfig) = own_server(Options {
         apiserver_flags: vec!["--feature-gates=WatchList=false".to_owned()],

@@ -1,0 +1,137 @@
+//! How often a Service is written: at once while its pods change now and then, a few times a second while they do not rest.
+
+use std::time::{Duration, Instant};
+
+use crate::bed::audit::slice_writes;
+use crate::bed::{Bed, Scene};
+use anyhow::{Context as _, Result};
+use api::names;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use serde_json::json;
+
+const PODS: usize = 20;
+const FLIPS: usize = 40;
+
+async fn web(prefix: &str) -> Result<(&'static Bed, Scene)> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene(prefix).await?;
+    for n in 0..PODS {
+        scene
+            .pod(&format!("web-{n}"), "web", &[&format!("10.1.0.{}", n + 1)])
+            .await?;
+    }
+    scene.service("web", json!({})).await?;
+    scene
+        .slices_until("web", "all endpoints", |slices| {
+            crate::bed::endpoints(slices).len() == PODS
+        })
+        .await?;
+    // Its tokens come back meanwhile.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    Ok((bed, scene))
+}
+
+fn readiness(n: usize) -> (&'static str, String) {
+    let since = format!("2026-01-02T{:02}:{:02}:{:02}Z", n / 3600, n / 60 % 60, n % 60);
+    (if n % 2 == 0 { "False" } else { "True" }, since)
+}
+
+async fn count(bed: &Bed, scene: &Scene) -> Result<usize> {
+    let (creates, updates, deletes) = slice_writes(bed.server, &scene.namespace)?;
+    Ok(creates + updates + deletes)
+}
+
+/// One pod changes, its slice is seen, it changes again: whoever works so waits for each write, and must not wait for a window in which
+/// nothing else comes.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Result<()> {
+    let (bed, scene) = web("one-by-one").await?;
+    let before = count(bed, &scene).await?;
+    let slices: Api<EndpointSlice> = scene.api();
+    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let list = slices.list(&ListParams::default().labels(&ours)).await?;
+    let version = list.metadata.resource_version.context("no version")?;
+    let mut events = Box::pin(
+        slices
+            .watch(&WatchParams::default().labels(&ours), &version)
+            .await?,
+    );
+    let (mut slice, mut api) = (Vec::new(), Vec::new());
+    for flip in 0..FLIPS {
+        let (ready, since) = readiness(flip);
+        let begin = Instant::now();
+        scene.pod_status("web-0", ready, &since).await?;
+        let answered = Instant::now();
+        api.push(answered - begin);
+        let seen = async {
+            while let Some(event) = events.try_next().await? {
+                if matches!(event, WatchEvent::Modified(_)) {
+                    return anyhow::Ok(());
+                }
+            }
+            anyhow::bail!("the watch ended")
+        };
+        tokio::time::timeout(Duration::from_secs(20), seen)
+            .await
+            .with_context(|| format!("flip {flip} was not written"))??;
+        slice.push(answered.elapsed());
+    }
+    slice.sort_unstable();
+    api.sort_unstable();
+    let (median, yardstick) = (slice[FLIPS / 2], api[FLIPS / 2]);
+    println!(
+        "flip to slice p50 {median:?}, p90 {:?}; a bare status patch p50 {yardstick:?}",
+        slice[FLIPS * 9 / 10]
+    );
+    let writes = count(bed, &scene).await? - before;
+    assert!(writes <= FLIPS, "{writes} writes for {FLIPS} flips");
+    // A write and what it is decided from cost a few requests; a window of 250 ms costs what no busy machine adds to each of them.
+    assert!(
+        median < Duration::from_millis(100) + yardstick * 4,
+        "p50 {median:?} where a bare patch takes {yardstick:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn pods_that_do_not_rest_are_a_burst_and_four_writes_a_second() -> Result<()> {
+    let (bed, scene) = web("storm").await?;
+    let before = count(bed, &scene).await?;
+    let begin = Instant::now();
+    let scene_ref = &scene;
+    let flips = stream::iter(0..)
+        .take_while(|_| std::future::ready(begin.elapsed() < Duration::from_secs(5)))
+        .map(|n| async move {
+            let (ready, since) = readiness(n / PODS);
+            scene_ref
+                .pod_status(&format!("web-{}", n % PODS), ready, &since)
+                .await
+        })
+        .buffer_unordered(16)
+        .try_fold(0_u32, async |flips, ()| Ok(flips + 1))
+        .await?;
+    for n in 0..PODS {
+        scene
+            .pod_status(&format!("web-{n}"), "True", "2026-01-03T00:00:00Z")
+            .await?;
+    }
+    let took = begin.elapsed();
+    scene
+        .slices_until("web", "what the pods are in the end", |slices| {
+            crate::bed::endpoints(slices).iter().all(|(_, ready)| *ready)
+        })
+        .await?;
+    let writes = count(bed, &scene).await? - before;
+    println!("{flips} flips in {took:?}: {writes} writes");
+    // One more may follow what came last.
+    let allowed = 4.0 + took.as_secs_f64() * 4.0 + 2.0;
+    assert!(
+        writes as f64 <= allowed,
+        "{writes} writes for {flips} flips in {took:?}"
+    );
+    Ok(())
+}

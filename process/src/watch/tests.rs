@@ -1,0 +1,161 @@
+use super::*;
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::Status;
+use rstest::rstest;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+type Yielded = watcher::Result<Event<ConfigMap>>;
+
+fn status(code: u16) -> kube::Error {
+    kube::Error::Api(Status::failure("no", "no").with_code(code).boxed())
+}
+
+/// What kube's watcher yields for each attempt at a list that is refused: by pages, and streamed.
+fn refused(code: u16) -> [Vec<Yielded>; 2] {
+    [
+        vec![
+            Ok(Event::Init),
+            Err(watcher::Error::InitialListFailed(status(code))),
+        ],
+        vec![Err(watcher::Error::WatchStartFailed(status(code)))],
+    ]
+}
+
+/// How often a list is asked for in an hour in which it is always refused.
+fn attempts_in_an_hour(attempt: &[Yielded], presence: Presence) -> usize {
+    let (start, mut pauses) = (Instant::now(), Pauses::new(presence));
+    let (mut now, mut attempts) = (start, 0);
+    while now < start + Duration::from_hours(1) {
+        attempts += 1;
+        for event in attempt {
+            now += pauses.after(event, now).unwrap_or_default();
+        }
+    }
+    attempts
+}
+
+#[rstest]
+#[case::not_there(404)]
+#[case::not_allowed(403)]
+fn what_can_be_absent_is_asked_for_ever_more_rarely(#[case] code: u16) {
+    for attempt in refused(code) {
+        let attempts = attempts_in_an_hour(&attempt, Presence::Optional);
+        assert!((12..=25).contains(&attempts), "{attempts} attempts in an hour");
+    }
+}
+
+/// It may be served the next moment: its role is bound late, or the API server has just started.
+#[rstest]
+#[case::not_there(404, Presence::Required)]
+#[case::busy(500, Presence::Required)]
+#[case::busy_and_optional(500, Presence::Optional)]
+fn everything_else_is_asked_for_every_five_seconds(#[case] code: u16, #[case] presence: Presence) {
+    for attempt in refused(code) {
+        let attempts = attempts_in_an_hour(&attempt, presence);
+        assert!((720..=725).contains(&attempts), "{attempts} attempts in an hour");
+    }
+}
+
+#[rstest]
+#[case::a_list(Event::InitDone)]
+#[case::a_change(Event::Apply(ConfigMap::default()))]
+fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
+    let [attempt, _] = refused(500);
+    let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
+    let mut pause = |event: &Yielded| {
+        let pause = pauses.after(event, now).unwrap_or_default();
+        now += pause;
+        pause
+    };
+    let grown: Vec<_> = (0..10).flat_map(|_| &attempt).map(&mut pause).collect();
+    assert_eq!(grown.last(), Some(&Duration::from_secs(5)));
+    assert_eq!(pause(&Ok(answer)), Duration::ZERO);
+    assert!(pause(&attempt[1]) < Duration::from_secs(2));
+}
+
+/// A watch that is resumed yields nothing until something changes.
+#[test]
+fn pauses_begin_again_after_minutes_without_an_error() {
+    let [attempt, _] = refused(500);
+    let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
+    for _ in 0..10 {
+        now += pauses.after(&attempt[1], now).unwrap();
+    }
+    now += Duration::from_mins(3);
+    assert!(pauses.after(&attempt[1], now).unwrap() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
+    let [attempt, _] = refused(404);
+    let mut events = Box::pin(paced(
+        stream::iter(attempt).chain(stream::pending()),
+        Presence::Required,
+    ));
+    assert!(matches!(
+        events.next().now_or_never(),
+        Some(Some(Ok(Event::Init)))
+    ));
+    assert!(matches!(events.next().now_or_never(), Some(Some(Err(_)))));
+    let before = Instant::now();
+    let mut more = Box::pin(paced(
+        stream::iter(refused(404).into_iter().flatten()),
+        Presence::Required,
+    ));
+    for _ in 0..3 {
+        more.next().await.unwrap().ok();
+    }
+    assert!(
+        before.elapsed() >= Duration::from_millis(800),
+        "between two attempts"
+    );
+}
+
+#[tokio::test]
+async fn a_definition_is_reported_when_it_comes_and_goes() {
+    let map = ConfigMap::default;
+    let events = vec![
+        Ok(Event::Init),
+        Ok(Event::InitDone),
+        Err(watcher::Error::InitialListFailed(status(500))),
+        Ok(Event::Init),
+        Ok(Event::InitDone),
+        Ok(Event::Apply(map())),
+        Ok(Event::Apply(map())),
+        Ok(Event::Init),
+        Ok(Event::InitApply(map())),
+        Ok(Event::InitDone),
+        Ok(Event::Delete(map())),
+    ];
+    let seen: Vec<_> = definition::existence(stream::iter(events)).collect().await;
+    assert_eq!(seen, [false, true, false]);
+}
+
+#[tokio::test]
+async fn a_kind_is_watched_only_while_it_is_defined() {
+    let (sender, changes) = futures::channel::mpsc::unbounded();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun);
+    let mut events = Box::pin(while_defined(changes, move || {
+        let nth = count.fetch_add(1, Ordering::Relaxed);
+        stream::once(std::future::ready(nth)).chain(stream::pending())
+    }));
+    assert_eq!(
+        events.next().now_or_never().flatten(),
+        None,
+        "nothing is known yet"
+    );
+    for (is_defined, want) in [
+        (false, Defined::No),
+        (true, Defined::Yes(0)),
+        (false, Defined::No),
+        (true, Defined::Yes(1)),
+    ] {
+        sender.unbounded_send(is_defined).unwrap();
+        assert_eq!(events.next().now_or_never().flatten(), Some(want));
+        assert_eq!(events.next().now_or_never().flatten(), None);
+    }
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
+}
