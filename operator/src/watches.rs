@@ -8,10 +8,14 @@ use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
 use crate::gather::{NETWORK_DEFINITION, pod_selector};
 use crate::operands::SELECTOR;
 use crate::reconcile::{self, Context, reconcile};
+use crate::service_ranges::{NETWORK_NAME, Network};
 use api::MultusServiceConfig;
 use api::names::CONFIG_NAME;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -48,13 +52,20 @@ pub fn turns(
         .reflect(writer)
         .touched_objects()
         .filter_map(heard);
-    let bindings = Api::<PartialObjectMeta<ClusterRoleBinding>>::all(client.clone());
     Controller::for_stream(configs, store)
+        .watches_stream(
+            follow(everywhere::<ValidatingAdmissionPolicy>(client), ours()),
+            config,
+        )
+        .watches_stream(
+            follow(everywhere::<ValidatingAdmissionPolicyBinding>(client), ours()),
+            config,
+        )
         .watches_stream(
             follow(namespaced::<ServiceAccount>(client, namespace), ours()),
             config,
         )
-        .watches_stream(follow(bindings, ours()), config)
+        .watches_stream(follow(everywhere::<ClusterRoleBinding>(client), ours()), config)
         .watches_stream(
             follow(namespaced::<RoleBinding>(client, namespace), ours()),
             config,
@@ -75,8 +86,9 @@ pub fn turns(
         .watches_stream(follow(namespaced::<Pod>(client, namespace), pods), config)
         .watches_stream(nodes(client), config)
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
-        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client))
-        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client))
+        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client, ours()))
+        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client, ours()))
+        .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
@@ -129,9 +141,9 @@ fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, 
     follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
 }
 
-/// Something happened to our objects of a kind, or to the kind, which the cluster may lack: that is no error, and nothing is asked
+/// Something happened to these objects of a kind, or to the kind, which the cluster may lack: that is no error, and nothing is asked
 /// for until it is there.
-fn follow_if_defined<K>(client: &Client) -> impl Stream<Item = ()> + Send + use<K>
+fn follow_if_defined<K>(client: &Client, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope>
         + Clone
@@ -145,11 +157,11 @@ where
     let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
     let nothing: BoxStream<'static, ()> = stream::pending().boxed();
     stream::unfold((defined, nothing), move |(mut defined, mut happened)| {
-        let objects = objects.clone();
+        let (objects, which) = (objects.clone(), which.clone());
         async move {
             tokio::select! {
                 is_defined = defined.next() => {
-                    happened = if is_defined? { listed_or_changed(objects).boxed() } else { stream::pending().boxed() };
+                    happened = if is_defined? { listed_or_changed(objects, which).boxed() } else { stream::pending().boxed() };
                 }
                 Some(()) = happened.next() => {}
             }
@@ -159,11 +171,11 @@ where
 }
 
 /// Also when there is no object yet: then the kind can be used from now on.
-fn listed_or_changed<K>(objects: Api<K>) -> impl Stream<Item = ()> + Send + use<K>
+fn listed_or_changed<K>(objects: Api<K>, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(objects, watcher::Config::default().labels(SELECTOR))
+    watcher(objects, which)
         .backoff(Impatient::default())
         .filter_map(|said| async {
             match said {
@@ -200,6 +212,13 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     Api::namespaced(client.clone(), namespace)
+}
+
+fn everywhere<K>(client: &Client) -> Api<PartialObjectMeta<K>>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+{
+    Api::all(client.clone())
 }
 
 fn config<K>(_: K) -> [ObjectRef<Config>; 1] {
