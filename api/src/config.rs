@@ -90,6 +90,14 @@ pub struct MultusServiceConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_namespace_isolation: Option<NetworkNamespaceIsolation>,
 
+    /// The cluster's ranges of ClusterIPs, in which no endpoint can be, such as 172.30.0.0/16. At most 16. Needed where the cluster does
+    /// not name them itself, and without meaning where it does: Kubernetes 1.33 and newer by ServiceCIDR objects, OpenShift by its
+    /// network configuration. The same ranges as kube-apiserver's --service-cluster-ip-range. When omitted where they are needed,
+    /// endpoints are not checked against them; the condition Available says so.
+    #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::service_cidrs")]
+    pub service_cidrs: Option<Vec<String>>,
+
     /// The NetworkPolicy that protects the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicySpec>,

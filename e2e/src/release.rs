@@ -162,15 +162,6 @@ impl Maker {
             .map(serde_saphyr::to_string)
             .collect::<Result<Vec<_>, _>>()?;
         fs::write(self.options.out.join("install.yaml"), documents.join("---\n"))?;
-        // What a bundle cannot carry.
-        let policies: Vec<_> = documents
-            .into_iter()
-            .filter(|document| document.contains("kind: ValidatingAdmissionPolicy"))
-            .collect();
-        fs::write(
-            self.options.out.join("admission-policies.yaml"),
-            policies.join("---\n"),
-        )?;
         Ok(())
     }
 

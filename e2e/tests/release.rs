@@ -127,7 +127,6 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
         "install.yaml",
         "catalog.yaml",
         "bundle.tar.gz",
-        "admission-policies.yaml",
     ] {
         ensure!(
             listed.contains(&format!("./{file}\n")),

@@ -35,17 +35,12 @@ pub const KINDS: [&str; 21] = [
 ];
 
 /// Kinds of `config/default` that a bundle cannot carry, and where they come from instead.
-pub const ELSEWHERE: [(&str, &str); 4] = [
+pub const ELSEWHERE: [(&str, &str); 2] = [
     (
         "Namespace",
         "the console makes it of suggested-namespace-template",
     ),
     ("Deployment", "the ClusterServiceVersion holds it"),
-    (
-        "ValidatingAdmissionPolicy",
-        "an administrator applies it beside the bundle: docs/install.md",
-    ),
-    ("ValidatingAdmissionPolicyBinding", "likewise"),
 ];
 
 /// Where a bundle is going to be installed.

@@ -160,6 +160,8 @@ impl Applier {
         recreated: &mut Recreated,
     ) -> Result<Operands, Error> {
         let Operands {
+            admission_policies,
+            admission_policy_bindings,
             service_accounts,
             cluster_role_bindings,
             role_bindings,
@@ -172,6 +174,22 @@ impl Applier {
         } = desired;
         let applied = &self.applied;
         let mut now = Operands {
+            admission_policies: applied
+                .converge(
+                    &self.everywhere(),
+                    admission_policies,
+                    &live.admission_policies,
+                    recreated,
+                )
+                .await?,
+            admission_policy_bindings: applied
+                .converge(
+                    &self.everywhere(),
+                    admission_policy_bindings,
+                    &live.admission_policy_bindings,
+                    recreated,
+                )
+                .await?,
             service_accounts: applied
                 .converge(&self.here(), service_accounts, &live.service_accounts, recreated)
                 .await?,
@@ -231,9 +249,11 @@ impl Applier {
         Ok(now)
     }
 
-    /// Backwards: what runs goes before what it is allowed to do.
+    /// Backwards: what runs goes before what it is allowed to do, and that before what confines it.
     async fn prune(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
         let Operands {
+            admission_policies,
+            admission_policy_bindings,
             service_accounts,
             cluster_role_bindings,
             role_bindings,
@@ -267,7 +287,14 @@ impl Applier {
             &live.cluster_role_bindings,
         )
         .await?;
-        object::prune(&self.here(), service_accounts, &live.service_accounts).await
+        object::prune(&self.here(), service_accounts, &live.service_accounts).await?;
+        object::prune(
+            &self.everywhere(),
+            admission_policy_bindings,
+            &live.admission_policy_bindings,
+        )
+        .await?;
+        object::prune(&self.everywhere(), admission_policies, &live.admission_policies).await
     }
 
     fn here<K>(&self) -> Api<K>

@@ -80,7 +80,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     let mut operands = Operands {
         deployments: vec![controller],
         daemon_sets: vec![proxy],
-        ..identities
+        ..confined(identities, observed)
     };
     if nodes::someone_leaves(&observed.nodes, &labels)
         && let Some(proxy) = operands.proxy()
@@ -91,10 +91,10 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     if !config.network_policy {
         operands.network_policies.clear();
     }
-    if !observed.console.quick_starts {
+    if !observed.kinds.quick_starts {
         operands.console_quick_starts.clear();
     }
-    if !observed.console.yaml_samples {
+    if !observed.kinds.yaml_samples {
         operands.console_yaml_samples.clear();
     }
     Desired {
@@ -153,10 +153,19 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
             pod_disruption_budgets: Vec::new(),
             console_quick_starts: Vec::new(),
             console_yaml_samples: Vec::new(),
-            ..identities
+            ..confined(identities, observed)
         },
         prune: false,
     }
+}
+
+/// With admission policies where the API server has that kind.
+fn confined(mut identities: Operands, observed: &Observed) -> Operands {
+    if !observed.kinds.admission_policies {
+        identities.admission_policies.clear();
+        identities.admission_policy_bindings.clear();
+    }
+    identities
 }
 
 fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<Change> {

@@ -36,12 +36,3 @@ pub struct ConsoleYamlSampleSpec {
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
-
-/// Which of the console's kinds the cluster has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kinds {
-    /// [`ConsoleQuickStart`].
-    pub quick_starts: bool,
-    /// [`ConsoleYamlSample`].
-    pub yaml_samples: bool,
-}

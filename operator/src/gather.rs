@@ -3,9 +3,9 @@
 //! Reads the API server, not a cache: a decision made from a stale object would be written back as truth. Nodes alone may be a
 //! moment old: there are many, and what is decided from them heals.
 
-use crate::console::Kinds;
 use crate::openshift::{self, OpenShift};
-use crate::operands::{Operands, SELECTOR};
+use crate::operands::{Kinds, Operands, SELECTOR};
+use crate::service_ranges::{self, ServiceRanges};
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigSpec};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -43,8 +43,10 @@ pub struct Observed {
     pub proxy_refusal: Option<String>,
     /// What kind of OpenShift this is, if it is one.
     pub openshift: Option<OpenShift>,
-    /// Which kinds of OpenShift's console there are.
-    pub console: Kinds,
+    /// Where the cluster names its ranges of ClusterIPs.
+    pub service_ranges: ServiceRanges,
+    /// Which kinds that a cluster may lack there are.
+    pub kinds: Kinds,
     /// Whether there is no Multus: its kind of network is unknown.
     pub lacks_multus: bool,
     /// Version of this operator, and of what it applies.
@@ -62,11 +64,12 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
     };
     let (config, unreadable) = decode(config);
     let selector = pod_selector();
-    let ((live, console), pods, nodes, openshift, lacks_multus, missing_priority_classes) = futures::try_join!(
+    let ((live, kinds), pods, nodes, openshift, service_ranges, lacks_multus, missing_priority_classes) = futures::try_join!(
         operands(client, namespace),
         list(namespaced(client, namespace), &selector),
         nodes(client),
         openshift::detect(client),
+        service_ranges::detect(client),
         lacks_multus(client),
         missing_priority_classes(client, &config),
     )?;
@@ -83,7 +86,8 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         nodes,
         proxy_refusal,
         openshift,
-        console,
+        service_ranges,
+        kinds,
         lacks_multus,
         version: version.to_owned(),
         now: now(),
@@ -150,9 +154,11 @@ async fn lacks_multus(client: &Client) -> kube::Result<bool> {
     Ok(definitions.get_metadata_opt(NETWORK_DEFINITION).await?.is_none())
 }
 
-/// Every object of ours, and which kinds of the console's there are.
+/// Every object of ours, and which kinds that a cluster may lack there are.
 pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operands, Kinds)> {
     let (
+        admission_policies,
+        admission_policy_bindings,
         service_accounts,
         cluster_role_bindings,
         role_bindings,
@@ -163,6 +169,8 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operand
         console_quick_starts,
         console_yaml_samples,
     ) = futures::try_join!(
+        ours_if_defined(Api::all(client.clone())),
+        ours_if_defined(Api::all(client.clone())),
         ours(namespaced(client, namespace)),
         ours(Api::all(client.clone())),
         ours(namespaced(client, namespace)),
@@ -174,10 +182,13 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operand
         ours_if_defined(Api::all(client.clone())),
     )?;
     let kinds = Kinds {
+        admission_policies: admission_policies.is_some() && admission_policy_bindings.is_some(),
         quick_starts: console_quick_starts.is_some(),
         yaml_samples: console_yaml_samples.is_some(),
     };
     let operands = Operands {
+        admission_policies: admission_policies.unwrap_or_default(),
+        admission_policy_bindings: admission_policy_bindings.unwrap_or_default(),
         service_accounts,
         cluster_role_bindings,
         role_bindings,

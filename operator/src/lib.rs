@@ -29,6 +29,7 @@ pub mod reconcile;
 pub mod reference;
 pub mod removal;
 pub mod run;
+pub mod service_ranges;
 pub mod status;
 pub mod uninstall;
 pub mod validate;

@@ -6,6 +6,9 @@
 use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
 use api::config::RelatedObject;
 use api::names::{CLEANUP, CONTROLLER, PROXY};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -21,6 +24,10 @@ pub const SELECTOR: &str =
 /// Objects of every owned kind, in the order in which they are applied; removal goes backwards.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Operands {
+    /// What RBAC cannot express: before the accounts that they confine, and after them in a removal.
+    pub admission_policies: Vec<ValidatingAdmissionPolicy>,
+    /// What puts them into force.
+    pub admission_policy_bindings: Vec<ValidatingAdmissionPolicyBinding>,
     /// Who controller and proxy are.
     pub service_accounts: Vec<ServiceAccount>,
     /// What they may do in all namespaces.
@@ -41,6 +48,17 @@ pub struct Operands {
     pub console_yaml_samples: Vec<ConsoleYamlSample>,
 }
 
+/// Which kinds that a cluster may lack it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// [`ValidatingAdmissionPolicy`] and its binding: since Kubernetes 1.30, unless switched off.
+    pub admission_policies: bool,
+    /// [`ConsoleQuickStart`].
+    pub quick_starts: bool,
+    /// [`ConsoleYamlSample`].
+    pub yaml_samples: bool,
+}
+
 const MAX_RELATED: usize = 64;
 /// How long an object that is being deleted is waited for: a finalizer of somebody else must not hold ours for ever.
 const LINGERING: SignedDuration = SignedDuration::from_mins(2);
@@ -55,6 +73,8 @@ impl Operands {
             })
         }
         let Self {
+            admission_policies,
+            admission_policy_bindings,
             service_accounts,
             cluster_role_bindings,
             role_bindings,
@@ -65,7 +85,9 @@ impl Operands {
             console_quick_starts,
             console_yaml_samples,
         } = self;
-        any(service_accounts, now)
+        any(admission_policies, now)
+            || any(admission_policy_bindings, now)
+            || any(service_accounts, now)
             || any(cluster_role_bindings, now)
             || any(role_bindings, now)
             || any(network_policies, now)
@@ -98,6 +120,8 @@ impl Operands {
     /// References to all objects, sorted.
     pub fn related_objects(&self) -> Vec<RelatedObject> {
         let Self {
+            admission_policies,
+            admission_policy_bindings,
             service_accounts,
             cluster_role_bindings,
             role_bindings,
@@ -108,7 +132,9 @@ impl Operands {
             console_quick_starts,
             console_yaml_samples,
         } = self;
-        let mut related = references(service_accounts);
+        let mut related = references(admission_policies);
+        related.extend(references(admission_policy_bindings));
+        related.extend(references(service_accounts));
         related.extend(references(cluster_role_bindings));
         related.extend(references(role_bindings));
         related.extend(references(network_policies));

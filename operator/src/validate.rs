@@ -53,6 +53,8 @@ pub(crate) enum Complaint {
     Unreadable(String),
     /// Each pod would be refused.
     NoPriorityClass { field: &'static str, name: String },
+    /// No range of addresses.
+    NoRange(String),
     /// The API server does not take what the configuration leads to.
     Refused(String),
 }
@@ -71,6 +73,10 @@ impl fmt::Display for Complaint {
             Self::NoPriorityClass { field, name } => write!(
                 f,
                 "MultusServiceConfig cluster: {field}.priorityClassName: there is no PriorityClass {name}; nothing was changed; create it or name another"
+            ),
+            Self::NoRange(value) => write!(
+                f,
+                "MultusServiceConfig cluster: spec.serviceCIDRs: {value:?} is no range of addresses; nothing was changed; write a range such as 172.30.0.0/16 or fd00:96::/112"
             ),
             Self::Refused(why) => write!(
                 f,
@@ -107,7 +113,7 @@ pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, I
     if !missing.is_empty() {
         return Err(InvalidConfig(missing));
     }
-    settings::complete(&config.spec, images, observed.openshift.as_ref())
+    settings::complete(observed, images)
         .map(|config| Intent::Install(Box::new(config)))
         .map_err(InvalidConfig)
 }

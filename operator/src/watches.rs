@@ -8,9 +8,13 @@ use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
 use crate::gather::{NETWORK_DEFINITION, pod_selector};
 use crate::operands::SELECTOR;
 use crate::reconcile::{self, Context, reconcile};
+use crate::service_ranges::{NETWORK_NAME, Network};
 use api::MultusServiceConfig;
 use api::names::CONFIG_NAME;
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -46,13 +50,20 @@ pub fn turns(
         .reflect(writer)
         .touched_objects()
         .filter_map(heard);
-    let bindings = Api::<PartialObjectMeta<ClusterRoleBinding>>::all(client.clone());
     Controller::for_stream(configs, store)
+        .watches_stream(
+            follow(everywhere::<ValidatingAdmissionPolicy>(client), ours()),
+            config,
+        )
+        .watches_stream(
+            follow(everywhere::<ValidatingAdmissionPolicyBinding>(client), ours()),
+            config,
+        )
         .watches_stream(
             follow(namespaced::<ServiceAccount>(client, namespace), ours()),
             config,
         )
-        .watches_stream(follow(bindings, ours()), config)
+        .watches_stream(follow(everywhere::<ClusterRoleBinding>(client), ours()), config)
         .watches_stream(
             follow(namespaced::<RoleBinding>(client, namespace), ours()),
             config,
@@ -73,8 +84,9 @@ pub fn turns(
         .watches_stream(follow(namespaced::<Pod>(client, namespace), pods), config)
         .watches_stream(nodes(client), config)
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
-        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client))
-        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client))
+        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client, ours()))
+        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client, ours()))
+        .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
@@ -126,9 +138,9 @@ fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, 
     follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
 }
 
-/// Something happened to our objects of a kind, or to the kind, which the cluster may lack: that is no error, and nothing is asked
+/// Something happened to these objects of a kind, or to the kind, which the cluster may lack: that is no error, and nothing is asked
 /// for until it is there.
-fn follow_if_defined<K>(client: &Client) -> impl Stream<Item = ()> + Send + use<K>
+fn follow_if_defined<K>(client: &Client, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope>
         + Clone
@@ -140,18 +152,17 @@ where
     let definition = format!("{}.{}", K::plural(&()), K::group(&()));
     let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
     while_defined(defined(client, &definition), move || {
-        listed_or_changed(objects.clone())
+        listed_or_changed(objects.clone(), which.clone())
     })
     .map(drop)
 }
 
 /// Also when there is no object yet: then the kind can be used from now on.
-fn listed_or_changed<K>(objects: Api<K>) -> impl Stream<Item = ()> + Send + use<K>
+fn listed_or_changed<K>(objects: Api<K>, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let ours = watcher::Config::default().labels(SELECTOR);
-    watch(objects, ours, Presence::Optional).filter_map(|said| async {
+    watch(objects, which, Presence::Optional).filter_map(|said| async {
         match said {
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
             Ok(_) => Some(()),
@@ -173,6 +184,13 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     Api::namespaced(client.clone(), namespace)
+}
+
+fn everywhere<K>(client: &Client) -> Api<PartialObjectMeta<K>>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+{
+    Api::all(client.clone())
 }
 
 fn config<K>(_: K) -> [ObjectRef<Config>; 1] {

@@ -102,6 +102,27 @@ pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Ranges of addresses. `isCIDR` of CEL is not known before Kubernetes 1.31, so the format is the API server's own check and the
+/// rule is for the sentence. A range of every address would refuse every endpoint.
+pub(super) fn service_cidrs(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "nullable": true,
+        "items": {
+            "type": "string",
+            "format": "cidr",
+            "minLength": 3,
+            "maxLength": 43,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*)/[1-9][0-9]{0,2}$')",
+                "message": "serviceCIDRs are IPv4 or IPv6 ranges such as 172.30.0.0/16 or fd00:96::/112",
+            }],
+        },
+        "maxItems": 16,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
 /// Name of an object.
 pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

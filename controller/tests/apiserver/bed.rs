@@ -22,6 +22,11 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 const RBAC: &str = include_str!("../../rbac.yaml");
+const POLICIES: [&str; 3] = [
+    include_str!("../../../operator/manifests/admission-controller-endpointslices.yaml"),
+    include_str!("../../../operator/manifests/admission-controller-status.yaml"),
+    include_str!("../../../operator/manifests/admission-events.yaml"),
+];
 const ACCOUNT: &str = "multus-service-controller";
 
 /// The common server and controller.
@@ -94,7 +99,28 @@ pub(crate) async fn prepare_without_networks(server: &Apiserver) -> Result<PathB
             .await?;
     }
     grant(&client).await?;
+    confine(&client).await?;
     server.service_account_kubeconfig(names::NAMESPACE, ACCOUNT).await
+}
+
+/// With the admission policies that the operator applies: what they forbid the controller must not do.
+async fn confine(client: &Client) -> Result<()> {
+    for policy in POLICIES {
+        for object in serde_saphyr::from_multiple::<DynamicObject>(policy)? {
+            let kind = object.types.as_ref().context("no kind")?.kind.clone();
+            let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", &kind);
+            let resource = match kind.kind.as_str() {
+                "ValidatingAdmissionPolicy" => {
+                    ApiResource::from_gvk_with_plural(&kind, "validatingadmissionpolicies")
+                }
+                _ => ApiResource::from_gvk(&kind),
+            };
+            Api::<DynamicObject>::all_with(client.clone(), &resource)
+                .create(&PostParams::default(), &object)
+                .await?;
+        }
+    }
+    Ok(())
 }
 
 async fn grant(client: &Client) -> Result<()> {

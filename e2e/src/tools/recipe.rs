@@ -285,6 +285,10 @@ impl Tool {
                 ),
                 (
                     "github.com/openshift/api",
+                    "config/v1/zz_generated.crd-manifests/0000_10_config-operator_01_networks.crd.yaml",
+                ),
+                (
+                    "github.com/openshift/api",
                     "console/v1/zz_generated.crd-manifests/00_consolequickstarts.crd.yaml",
                 ),
                 (

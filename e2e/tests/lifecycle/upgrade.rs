@@ -47,7 +47,7 @@ fn get(args: &[&str]) -> Result<Value> {
 
 /// Kind and name of everything that belongs to the operands.
 pub(crate) fn objects() -> Result<String> {
-    let kinds = "serviceaccounts,rolebindings,networkpolicies,poddisruptionbudgets,deployments,daemonsets,clusterrolebindings";
+    let kinds = "serviceaccounts,rolebindings,networkpolicies,poddisruptionbudgets,deployments,daemonsets,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
     let labels = "app.kubernetes.io/managed-by=multus-service-operator";
     cluster::kubectl(&["-n", NAMESPACE, "get", kinds, "-l", labels, "-o", "name"])
 }

@@ -63,11 +63,6 @@ pub(crate) fn begin() -> Result<()> {
         cluster::kubectl(&["delete", &name, "--ignore-not-found", "--timeout=60s"])?;
     }
     apply_suggested_namespace(first)?;
-    // docs/install.md: what a bundle cannot carry.
-    for file in ["proxy_admission_policy.yaml", "controller_admission_policy.yaml"] {
-        let path = format!("{}/../config/rbac/{file}", env!("CARGO_MANIFEST_DIR"));
-        cluster::kubectl(&["apply", "-f", &path])?;
-    }
     apply(&json!({
         "apiVersion": "operators.coreos.com/v1", "kind": "OperatorGroup",
         "metadata": {"name": SUBSCRIPTION, "namespace": NAMESPACE}, "spec": {},

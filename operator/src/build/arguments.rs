@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use crate::service_ranges::ServiceRanges;
 use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,15 @@ pub(super) fn networks(networks: &Networks) -> [String; 2] {
         format!("--network-namespace-isolation={isolated}"),
         format!("--global-namespaces={}", names.join(",")),
     ]
+}
+
+/// The ranges of ClusterIPs, unless controller and proxy find them themselves or nothing names them.
+pub(super) fn service_cidrs(ranges: &ServiceRanges) -> Option<String> {
+    let ServiceRanges::Given(ranges) = ranges else {
+        return None;
+    };
+    let ranges: Vec<_> = ranges.iter().map(ToString::to_string).collect();
+    Some(format!("--service-cidrs={}", ranges.join(",")))
 }
 
 /// Networks that nodes reach themselves, and by which interface.

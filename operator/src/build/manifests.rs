@@ -3,6 +3,7 @@
 //! Pure. The YAML is part of the binary and every file is parsed by a test, so that parsing cannot fail in a cluster.
 
 use crate::operands::Operands;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::rbac::v1::Subject;
 use kube::Resource;
@@ -18,8 +19,22 @@ pub(super) struct Manifests {
     pub(super) proxy: DaemonSet,
 }
 
+/// A policy and its binding each.
+const ADMISSION: [&str; 6] = [
+    include_str!("../../manifests/admission-controller-endpointslices.yaml"),
+    include_str!("../../manifests/admission-controller-status.yaml"),
+    include_str!("../../manifests/admission-endpointslices.yaml"),
+    include_str!("../../manifests/admission-events.yaml"),
+    include_str!("../../manifests/admission-operator-nodes.yaml"),
+    include_str!("../../manifests/admission-proxy-status.yaml"),
+];
+/// How the policies name our service accounts, up to the name.
+const ACCOUNTS: &str = "system:serviceaccount:multus-service:";
+
 static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
     identities: Operands {
+        admission_policies: ADMISSION.map(|pair| parse(documents(pair).0)).into(),
+        admission_policy_bindings: ADMISSION.map(|pair| parse(documents(pair).1)).into(),
         service_accounts: vec![
             parse(include_str!("../../manifests/controller-service-account.yaml")),
             parse(include_str!("../../manifests/proxy-service-account.yaml")),
@@ -55,6 +70,12 @@ fn parse<K: DeserializeOwned>(manifest: &str) -> K {
     serde_saphyr::from_str(manifest).expect("embedded manifests are parsed by a test")
 }
 
+fn documents(manifest: &str) -> (&str, &str) {
+    manifest
+        .split_once("\n---\n")
+        .expect("a policy and its binding are two documents: a test says so")
+}
+
 impl Manifests {
     pub(super) fn in_namespace(namespace: &str) -> Self {
         let mut manifests = MANIFESTS.clone();
@@ -66,6 +87,9 @@ impl Manifests {
         place(controller, namespace);
         place(proxy, namespace);
         let Operands {
+            admission_policies,
+            // In no namespace, and naming none.
+            admission_policy_bindings: _,
             service_accounts,
             cluster_role_bindings,
             role_bindings,
@@ -77,6 +101,9 @@ impl Manifests {
             console_quick_starts: _,
             console_yaml_samples: _,
         } = identities;
+        for policy in admission_policies {
+            place_accounts(policy, namespace);
+        }
         for account in service_accounts {
             place(account, namespace);
         }
@@ -99,6 +126,15 @@ impl Manifests {
 
 fn place(object: &mut impl Resource, namespace: &str) {
     object.meta_mut().namespace = Some(namespace.to_owned());
+}
+
+/// Policies know our service accounts by their namespace, so that an account of the same name elsewhere is not taken for ours.
+fn place_accounts(policy: &mut ValidatingAdmissionPolicy, namespace: &str) {
+    let ours = format!("system:serviceaccount:{namespace}:");
+    let spec = policy.spec.get_or_insert_default();
+    for condition in spec.match_conditions.iter_mut().flatten() {
+        condition.expression = condition.expression.replace(ACCOUNTS, &ours);
+    }
 }
 
 fn place_subjects(subjects: &mut Option<Vec<Subject>>, namespace: &str) {

@@ -27,6 +27,7 @@ pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> 
         arguments::backend(config.backend),
     ];
     args.extend(arguments::networks(&config.networks));
+    args.extend(arguments::service_cidrs(&config.service_ranges));
     args.extend(arguments::host_networks(&config.host_networks));
     args.extend(
         config

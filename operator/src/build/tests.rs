@@ -1,8 +1,8 @@
 //! Whole objects as snapshots, and what must hold for all of them.
 
 use super::*;
-use crate::console::Kinds;
-use crate::operands::SELECTOR;
+use crate::operands::{Kinds, SELECTOR};
+use crate::service_ranges::ServiceRanges;
 use crate::validate::{ReleaseImages, validate};
 use api::MultusServiceConfig;
 use api::config::LogLevel;
@@ -41,7 +41,8 @@ fn asked_for(spec: &Value) -> ValidatedConfig {
 fn installed(config: &ValidatedConfig) -> Operands {
     let observed = Observed {
         version: VERSION.to_owned(),
-        console: Kinds {
+        kinds: Kinds {
+            admission_policies: true,
             quick_starts: true,
             yaml_samples: true,
         },
@@ -163,6 +164,30 @@ fn a_request_for_memory_takes_the_limit_of_memory_away() {
     assert_eq!(limits(json!({ "requests": { "memory": "2Gi" } })), Value::Null);
     let both = json!({ "requests": { "memory": "2Gi" }, "limits": { "memory": "4Gi" } });
     assert_eq!(limits(both), json!({ "memory": "4Gi" }));
+}
+
+#[test]
+fn ranges_that_controller_and_proxy_do_not_find_themselves_are_passed_to_both() {
+    let with = |service_ranges: ServiceRanges| {
+        let config = ValidatedConfig {
+            service_ranges,
+            ..config()
+        };
+        templates(&installed(&config)).map(|template| {
+            let args = args(template)
+                .into_iter()
+                .find(|arg| arg.starts_with("--service-cidrs"));
+            args.map(str::to_owned)
+        })
+    };
+    let ranges = ["fd02::/112", "172.30.0.0/16"].map(|range| range.parse().unwrap());
+    let flag = "--service-cidrs=172.30.0.0/16,fd02::/112".to_owned();
+    assert_eq!(
+        with(ServiceRanges::Given(ranges.into())),
+        [Some(flag.clone()), Some(flag)]
+    );
+    assert_eq!(with(ServiceRanges::Objects), [None, None]);
+    assert_eq!(with(ServiceRanges::Unknown), [None, None]);
 }
 
 /// Every setting at once, as snapshots of what it changes.
@@ -290,13 +315,51 @@ fn the_network_policy_can_be_declined() {
     assert_eq!(installed(&declined).network_policies, []);
 }
 
+/// A policy without a binding confines no account, and one that names accounts of another namespace the wrong ones.
+#[test]
+fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
+    let operands = installed(&config());
+    let bound: Vec<_> = operands
+        .admission_policy_bindings
+        .iter()
+        .map(|binding| binding.spec.as_ref().unwrap().policy_name.clone().unwrap())
+        .collect();
+    let policies = operands.admission_policies.iter();
+    assert_eq!(bound, policies.map(ResourceExt::name_any).collect::<Vec<_>>());
+    for policy in &operands.admission_policies {
+        let spec = serde_json::to_value(&policy.spec).unwrap();
+        let conditions = spec["matchConditions"].to_string();
+        assert!(
+            conditions.contains("system:serviceaccount:far-away:multus-service-"),
+            "{spec:#}"
+        );
+        assert!(
+            !spec.to_string().contains("system:serviceaccount:multus-service:"),
+            "{spec:#}"
+        );
+        assert_eq!(spec["failurePolicy"], "Fail");
+    }
+}
+
+/// Before Kubernetes 1.30, or where the kind is switched off, the rest is installed all the same.
+#[test]
+fn admission_policies_are_given_to_an_api_server_that_has_the_kind() {
+    let lacking = install(&config(), &Observed::default(), "far-away").operands;
+    assert_eq!(
+        (lacking.admission_policies, lacking.admission_policy_bindings),
+        (vec![], vec![])
+    );
+    assert!(!lacking.service_accounts.is_empty());
+}
+
 #[test]
 fn the_console_is_given_what_it_has_kinds_for() {
     let of = |quick_starts, yaml_samples| {
         let observed = Observed {
-            console: Kinds {
+            kinds: Kinds {
                 quick_starts,
                 yaml_samples,
+                ..Kinds::default()
             },
             ..Observed::default()
         };
@@ -522,6 +585,8 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
         }
     }
     let Operands {
+        admission_policies,
+        admission_policy_bindings,
         service_accounts,
         cluster_role_bindings,
         role_bindings,
@@ -532,6 +597,8 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
         console_quick_starts,
         console_yaml_samples,
     } = installed(&config());
+    check(&admission_policies, None);
+    check(&admission_policy_bindings, None);
     check(&network_policies, Some("far-away"));
     check(&pod_disruption_budgets, Some("far-away"));
     check(&service_accounts, Some("far-away"));
@@ -583,6 +650,8 @@ fn workloads_request_without_limits_of_cpu_and_explain_their_end() {
 fn equal_inputs_give_equal_bytes() {
     let bytes = || {
         let Operands {
+            admission_policies,
+            admission_policy_bindings,
             service_accounts,
             cluster_role_bindings,
             role_bindings,
@@ -595,8 +664,9 @@ fn equal_inputs_give_equal_bytes() {
         } = installed(&config());
         let identities = (service_accounts, cluster_role_bindings, role_bindings);
         let rest = (network_policies, pod_disruption_budgets, deployments, daemon_sets);
+        let admission = (admission_policies, admission_policy_bindings);
         let console = (console_quick_starts, console_yaml_samples);
-        serde_json::to_vec(&(identities, rest, console)).unwrap()
+        serde_json::to_vec(&(admission, identities, rest, console)).unwrap()
     };
     let first = bytes();
     for _ in 0..100 {

@@ -8,6 +8,7 @@ use super::failures::{self, Complaint, INERTIA};
 use super::{Outcome, names, rollout, workloads};
 use crate::health;
 use crate::removal::{self, Removal};
+use crate::service_ranges::ServiceRanges;
 use crate::validate::Intent;
 use api::config::{Failure, RolloutStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -23,6 +24,8 @@ pub(super) const TYPES: [&str; 5] = [
 
 const AS_EXPECTED: &str = "AsExpected";
 const ALL_IS_WELL: &str = "All is well";
+const POLICIES_NOT_SERVED: &str = "Controller and proxy are available; the API server does not serve ValidatingAdmissionPolicies, so their rights are as wide as RBAC grants them: enable admissionregistration.k8s.io/v1";
+const RANGES_UNKNOWN: &str = "Controller and proxy are available; the cluster does not name its ranges of ClusterIPs, so endpoints are not checked against them: set spec.serviceCIDRs to the value of kube-apiserver's --service-cluster-ip-range";
 const INSTALLING: &str = "Installing";
 const WAITING_FOR_DELETION: &str = "WaitingForPodDeletion";
 const NODES_NOT_CLEANED: &str = "NodesNotCleaned";
@@ -161,9 +164,27 @@ fn available(outcome: &Outcome<'_>) -> Answer {
         (Some(_), Some(proxy)) if workloads::wanted_proxies(proxy) == Some(0) => {
             Answer::yes(AS_EXPECTED, "No node is to run a proxy")
         }
-        (Some(_), Some(_)) => Answer::yes(AS_EXPECTED, ALL_IS_WELL),
+        (Some(_), Some(_)) => unchecked(outcome).unwrap_or_else(|| Answer::yes(AS_EXPECTED, ALL_IS_WELL)),
         _ => Answer::no("NotYetDeployed", "Controller and proxy are not deployed"),
     }
+}
+
+/// What this cluster does not let us check. Everything works without, so that nothing is degraded.
+fn unchecked(outcome: &Outcome<'_>) -> Option<Answer> {
+    let Ok(Intent::Install(config)) = outcome.intent else {
+        return None;
+    };
+    let lacks_policies = !outcome.observed.kinds.admission_policies;
+    let lacks_ranges = config.service_ranges == ServiceRanges::Unknown;
+    let unchecked = [
+        (lacks_policies, "AdmissionPoliciesNotServed", POLICIES_NOT_SERVED),
+        (lacks_ranges, "ServiceCIDRsUnknown", RANGES_UNKNOWN),
+    ];
+    let (reasons, messages): (Vec<_>, Vec<_>) = unchecked
+        .into_iter()
+        .filter_map(|(is_so, reason, message)| is_so.then_some((reason, message)))
+        .unzip();
+    (!reasons.is_empty()).then(|| Answer::yes(reasons.join("::"), messages.join("\n")))
 }
 
 fn progressing(outcome: &Outcome<'_>) -> Answer {

@@ -3,7 +3,9 @@
 //! Pure. An `Option` that is left means: as the manifest says.
 
 use super::{Complaint, ReleaseImages};
+use crate::gather::Observed;
 use crate::openshift::OpenShift;
+use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
     Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
     NetworkPolicyMode, ProxyUpdateStrategy, Resources,
@@ -28,6 +30,8 @@ pub struct ValidatedConfig {
     pub log_level: LogLevel,
     /// Which networks a Service may name.
     pub networks: Networks,
+    /// Where the ranges of ClusterIPs are known from.
+    pub service_ranges: ServiceRanges,
     /// Whether a NetworkPolicy is wanted.
     pub network_policy: bool,
     /// Replicas of the controller.
@@ -96,9 +100,8 @@ impl RuntimeSocket {
 
 /// Fills the gaps.
 pub(super) fn complete(
-    spec: &MultusServiceConfigSpec,
+    observed: &Observed,
     images: &ReleaseImages,
-    openshift: Option<&OpenShift>,
 ) -> Result<ValidatedConfig, Vec<Complaint>> {
     let MultusServiceConfigSpec {
         management_state: _,
@@ -108,10 +111,16 @@ pub(super) fn complete(
         image_pull_secrets,
         global_namespaces,
         network_namespace_isolation,
+        service_cidrs,
         network_policy,
         controller,
         proxy,
-    } = spec;
+    } = &observed.config.spec;
+    let openshift = observed.openshift.as_ref();
+    let service_ranges = ranges(
+        service_cidrs.as_deref().unwrap_or_default(),
+        &observed.service_ranges,
+    )?;
     let controller = controller.clone().unwrap_or_default();
     let proxy = proxy.clone().unwrap_or_default();
     let overridden = [
@@ -151,6 +160,7 @@ pub(super) fn complete(
                 .clone()
                 .map_or_else(|| OpenShift::global_namespaces(openshift), BTreeSet::from_iter),
         },
+        service_ranges,
         network_policy: network_policy
             .as_ref()
             .and_then(|policy| policy.mode)
@@ -186,6 +196,22 @@ pub(super) fn complete(
             priority_class_name: proxy.priority_class_name,
             resources: proxy.resources.unwrap_or_default(),
         },
+    })
+}
+
+/// What the cluster names itself, else what the administrator names. The latter is checked in any case: a cluster that is upgraded
+/// meanwhile must not hide a mistake.
+fn ranges(named: &[String], found: &ServiceRanges) -> Result<ServiceRanges, Vec<Complaint>> {
+    let parsed =
+        |range: &String| service_ranges::parse(range).ok_or_else(|| Complaint::NoRange(range.clone()));
+    let named: BTreeSet<_> = named
+        .iter()
+        .map(parsed)
+        .collect::<Result<_, _>>()
+        .map_err(|complaint| vec![complaint])?;
+    Ok(match found {
+        ServiceRanges::Unknown if !named.is_empty() => ServiceRanges::Given(named),
+        found => found.clone(),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::openshift::OpenShift;
 use crate::operands::Operands;
+use crate::service_ranges::ServiceRanges;
 use api::MultusServiceConfig;
 use api::config::{Backend, LogLevel};
 use rstest::rstest;
@@ -202,4 +203,46 @@ fn openshift_decides_what_the_configuration_does_not(
         on(&json!({ "controller": { "replicas": 3 }, "globalNamespaces": ["a", "b"] })),
         (3, 2)
     );
+}
+
+/// What the cluster names, what the configuration names, and what counts.
+#[rstest]
+#[case::neither(ServiceRanges::Unknown, &[], ServiceRanges::Unknown)]
+#[case::the_configuration_alone(ServiceRanges::Unknown, &["fd00:96::/112", "172.30.0.1/16"], given(&["172.30.0.0/16", "fd00:96::/112"]))]
+#[case::openshift(given(&["172.30.0.0/16"]), &["10.96.0.0/12"], given(&["172.30.0.0/16"]))]
+#[case::objects(ServiceRanges::Objects, &["10.96.0.0/12"], ServiceRanges::Objects)]
+fn ranges_of_the_configuration_count_where_the_cluster_names_none(
+    #[case] found: ServiceRanges,
+    #[case] named: &[&str],
+    #[case] want: ServiceRanges,
+) {
+    let observed = Observed {
+        service_ranges: found,
+        ..observed(&json!({ "serviceCIDRs": named }), false)
+    };
+    match validate(&observed, &release()) {
+        Ok(Intent::Install(config)) => assert_eq!(config.service_ranges, want),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn given(ranges: &[&str]) -> ServiceRanges {
+    ServiceRanges::Given(ranges.iter().map(|range| range.parse().unwrap()).collect())
+}
+
+/// A value that reaches controller and proxy unread would end them at every start.
+#[rstest]
+#[case::a_word("cluster")]
+#[case::every_address("0.0.0.0/0")]
+fn a_range_that_is_none_is_named_with_its_remedy(#[case] range: &str) {
+    let observed = observed(&json!({ "serviceCIDRs": ["172.30.0.0/16", range] }), false);
+    let invalid = validate(&observed, &release()).unwrap_err();
+    let message = invalid.to_string();
+    assert!(
+        ["spec.serviceCIDRs", range, "172.30.0.0/16"]
+            .iter()
+            .all(|words| message.contains(words)),
+        "{message}"
+    );
+    assert_eq!(invalid.reason(), "InvalidConfig");
 }

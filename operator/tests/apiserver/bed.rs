@@ -149,9 +149,16 @@ impl Bed {
         Ok(())
     }
 
+    /// Starts the operator on an API server that does not serve ServiceCIDRs.
+    pub(crate) async fn start_operator_without_service_cidrs(&mut self) -> Result<()> {
+        let (kubeconfig, _) = self.gate(gate::Gate::without_service_cidrs()).await?;
+        self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
+        Ok(())
+    }
+
     /// Starts the operator with a gate between it and the API server.
     pub(crate) async fn start_operator_behind_a_gate(&mut self) -> Result<Arc<gate::Gate>> {
-        let (kubeconfig, gate) = self.gate().await?;
+        let (kubeconfig, gate) = self.gate(gate::Gate::default()).await?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
         self.gated = Some(kubeconfig);
         Ok(gate)
@@ -159,12 +166,12 @@ impl Bed {
 
     /// Starts a second operator, as another pod.
     pub(crate) async fn start_rival(&self, pod: &str) -> Result<(Rival, Arc<gate::Gate>)> {
-        let (kubeconfig, gate) = self.gate().await?;
+        let (kubeconfig, gate) = self.gate(gate::Gate::default()).await?;
         Ok((Rival(self.spawn_operator(&kubeconfig, pod, true)?), gate))
     }
 
-    async fn gate(&self) -> Result<(PathBuf, Arc<gate::Gate>)> {
-        let gate = Arc::new(gate::Gate::default());
+    async fn gate(&self, gate: gate::Gate) -> Result<(PathBuf, Arc<gate::Gate>)> {
+        let gate = Arc::new(gate);
         let client = self.server.service_account_client(NAMESPACE, OPERATOR).await?;
         let url = gate.open(client).await?;
         let direct = self

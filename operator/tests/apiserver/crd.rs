@@ -73,6 +73,8 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "a" }, { "name": "b" }] }),
         json!({ "globalNamespaces": [], "networkNamespaceIsolation": "Enabled" }),
         json!({ "globalNamespaces": ["default", "shared-1"], "networkNamespaceIsolation": "Disabled" }),
+        json!({ "serviceCIDRs": [] }),
+        json!({ "serviceCIDRs": ["172.30.0.0/16", "fd00:96::/112", "10.96.0.1/12"] }),
         json!({ "networkPolicy": { "mode": "Enabled" } }),
         json!({ "networkPolicy": { "mode": "Disabled" } }),
         json!({ "controller": { "replicas": 1 } }),
@@ -118,6 +120,36 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
             vec!["spec.logLevel", "TraceAll"],
         ),
         ("cluster", json!({ "logLevel": 3 }), vec!["spec.logLevel"]),
+        (
+            "cluster",
+            json!({ "serviceCIDRs": ["172.30.0.0"] }),
+            vec!["spec.serviceCIDRs[0]", "ranges such as 172.30.0.0/16"],
+        ),
+        (
+            "cluster",
+            json!({ "serviceCIDRs": ["0.0.0.0/0"] }),
+            vec!["spec.serviceCIDRs[0]", "ranges such as 172.30.0.0/16"],
+        ),
+        (
+            "cluster",
+            json!({ "serviceCIDRs": ["fd00:96::/112", "::/0"] }),
+            vec!["spec.serviceCIDRs[1]", "ranges such as 172.30.0.0/16"],
+        ),
+        (
+            "cluster",
+            json!({ "serviceCIDRs": ["999.0.0.0/8"] }),
+            vec!["spec.serviceCIDRs[0]", "cidr"],
+        ),
+        (
+            "cluster",
+            json!({ "serviceCIDRs": ["fd00:::/112"] }),
+            vec!["spec.serviceCIDRs[0]", "cidr"],
+        ),
+        (
+            "cluster",
+            json!({ "serviceCIDRs": ["172.30.0.0/16", "172.30.0.0/16"] }),
+            vec!["spec.serviceCIDRs[1]", "Duplicate"],
+        ),
         (
             "cluster",
             json!({ "proxy": { "backend": "iptables" } }),

@@ -3,6 +3,9 @@
 use crate::bed::{Bed, NAMESPACE, message};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -14,6 +17,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::time::Duration;
+
+const POLICIES: [&str; 6] = [
+    "multus-service-controller-endpointslices",
+    "multus-service-controller-status",
+    "multus-service-endpointslices",
+    "multus-service-events",
+    "multus-service-operator-nodes",
+    "multus-service-proxy-status",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
@@ -34,6 +46,18 @@ async fn one_object_installs_everything() -> Result<()> {
         [
             format!("{NAMESPACE}/serviceaccounts/{CONTROLLER}"),
             format!("{NAMESPACE}/serviceaccounts/{PROXY}"),
+            "/validatingadmissionpolicies/multus-service-controller-endpointslices".to_owned(),
+            "/validatingadmissionpolicies/multus-service-controller-status".to_owned(),
+            "/validatingadmissionpolicies/multus-service-endpointslices".to_owned(),
+            "/validatingadmissionpolicies/multus-service-events".to_owned(),
+            "/validatingadmissionpolicies/multus-service-operator-nodes".to_owned(),
+            "/validatingadmissionpolicies/multus-service-proxy-status".to_owned(),
+            "/validatingadmissionpolicybindings/multus-service-controller-endpointslices".to_owned(),
+            "/validatingadmissionpolicybindings/multus-service-controller-status".to_owned(),
+            "/validatingadmissionpolicybindings/multus-service-endpointslices".to_owned(),
+            "/validatingadmissionpolicybindings/multus-service-events".to_owned(),
+            "/validatingadmissionpolicybindings/multus-service-operator-nodes".to_owned(),
+            "/validatingadmissionpolicybindings/multus-service-proxy-status".to_owned(),
             format!("{NAMESPACE}/daemonsets/{PROXY}"),
             format!("{NAMESPACE}/deployments/{CONTROLLER}"),
             format!("{NAMESPACE}/networkpolicies/multus-service"),
@@ -138,6 +162,10 @@ async fn an_overlay_replaces_all_images() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()> {
     let bed = Bed::installed().await?;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(bed.client.clone());
+    comes_back(&bed, policies, &POLICIES).await?;
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(bed.client.clone());
+    comes_back(&bed, bindings, &POLICIES).await?;
     comes_back::<ServiceAccount>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;
     comes_back::<ClusterRoleBinding>(&bed, Api::all(bed.client.clone()), &[CONTROLLER, PROXY]).await?;
     comes_back::<RoleBinding>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;

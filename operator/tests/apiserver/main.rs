@@ -3,6 +3,7 @@
 //! What is not real: the nodes. `bed::hollow` stands in for scheduler and kubelet: it binds pods and says that they are Ready, or
 //! not, as a test asks.
 
+mod admission;
 mod availability;
 mod bed;
 mod causes;

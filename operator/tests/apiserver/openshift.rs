@@ -1,6 +1,6 @@
 //! OpenShift's own CustomResourceDefinitions on the API server: absent, then there.
 
-use crate::bed::{Bed, NAMESPACE, repository};
+use crate::bed::{Bed, NAMESPACE, message, repository};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
 use e2e::tools;
@@ -9,6 +9,7 @@ use serde_json::json;
 use std::time::Instant;
 
 const INFRASTRUCTURE: &str = "0000_10_config-operator_01_infrastructures-Default.crd.yaml";
+const NETWORKS: &str = "0000_10_config-operator_01_networks.crd.yaml";
 const QUICK_STARTS: &str = "00_consolequickstarts.crd.yaml";
 const YAML_SAMPLES: &str = "00_consoleyamlsamples.crd.yaml";
 
@@ -33,6 +34,11 @@ async fn define(bed: &Bed, file: &str) -> Result<()> {
 pub(crate) async fn define_the_console(bed: &Bed) -> Result<()> {
     define(bed, QUICK_STARTS).await?;
     define(bed, YAML_SAMPLES).await
+}
+
+/// OpenShift's network configuration, without an object.
+pub(crate) async fn define_the_network_configuration(bed: &Bed) -> Result<()> {
+    define(bed, NETWORKS).await
 }
 
 /// Replicas of the controller, and the arguments of both operands.
@@ -89,6 +95,65 @@ async fn a_single_replica_openshift_gets_one_controller_and_multus_own_namespace
         Ok(Some(()))
     })
     .await?;
+    bed.until_installed().await?;
+    Ok(())
+}
+
+/// Waits until both operands are given these ranges, or none.
+async fn until_ranges(bed: &Bed, want: Option<&str>) -> Result<()> {
+    bed.eventually(&format!("ranges {want:?}"), async || {
+        let (_, args) = look(bed).await?;
+        let has = |text: &str| args.matches(text).count();
+        let is_given = match want {
+            Some(ranges) => has(&format!("\"--service-cidrs={ranges}\"")) == 2,
+            None => has("--service-cidrs") == 0,
+        };
+        ensure!(is_given, "arguments {args}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// The API server of the test serves ServiceCIDRs; the gate hides that it does. Every change comes of itself, by a watch.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn ranges_come_from_openshift_else_from_the_configuration_else_available_reports_it() -> Result<()> {
+    let mut bed = Bed::start().await?;
+    bed.start_operator_without_service_cidrs().await?;
+    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    let config = bed
+        .until_conditions(&[
+            "Available=True/ServiceCIDRsUnknown",
+            "Progressing=False/AsExpected",
+            "Degraded=False/AsExpected",
+        ])
+        .await?;
+    let reported = message(&config, "Available");
+    ensure!(reported.contains("set spec.serviceCIDRs"), "{reported}");
+    until_ranges(&bed, None).await?;
+
+    bed.set_spec(json!({ "serviceCIDRs": ["10.96.0.0/12"] })).await?;
+    until_ranges(&bed, Some("10.96.0.0/12")).await?;
+    bed.until_installed().await?;
+
+    define_the_network_configuration(&bed).await?;
+    let network = |ranges: &[&str]| {
+        json!({
+            "apiVersion": "config.openshift.io/v1", "kind": "Network", "metadata": { "name": "cluster" },
+            "spec": { "clusterNetwork": [], "serviceNetwork": ranges, "networkType": "OVNKubernetes" },
+        })
+    };
+    bed.apply(&network(&["172.30.0.0/16"]))?;
+    until_ranges(&bed, Some("172.30.0.0/16")).await?;
+    bed.apply(&network(&["172.30.0.0/16", "fd02::/112"]))?;
+    until_ranges(&bed, Some("172.30.0.0/16,fd02::/112")).await?;
+    bed.kubectl(&["delete", "networks.config.openshift.io", "cluster"])?;
+    until_ranges(&bed, Some("10.96.0.0/12")).await?;
+    bed.until_installed().await?;
+    // A cluster that names its ranges itself, and an operator that finds that out: nothing is passed on.
+    bed.stop_operator().await?;
+    bed.start_operator(true).await?;
+    until_ranges(&bed, None).await?;
     bed.until_installed().await?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Nothing that carries our labels is left, in the namespace or in the cluster.
 fn leftovers(bed: &Bed) -> Result<String> {
-    let kinds = "serviceaccounts,rolebindings,networkpolicies,poddisruptionbudgets,deployments,daemonsets,clusterrolebindings";
+    let kinds = "serviceaccounts,rolebindings,networkpolicies,poddisruptionbudgets,deployments,daemonsets,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
     bed.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", "name"])
 }
 

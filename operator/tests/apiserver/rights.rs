@@ -1,7 +1,7 @@
 //! Least privilege and silence, both from the apiserver's audit log.
 
 use crate::bed::{Bed, NAMESPACE, message, repository};
-use crate::openshift::{SAMPLES, TOUR, define_the_console, until_shown};
+use crate::openshift::{SAMPLES, TOUR, define_the_console, define_the_network_configuration, until_shown};
 use anyhow::{Context as _, Result};
 use api::names::{CLEANUP, CONFIG_NAME, CONTROLLER, OPERATOR, PROXY};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -196,6 +196,7 @@ async fn a_whole_life(bed: &Bed) -> Result<()> {
     define_the_console(bed).await?;
     until_shown(bed, "consolequickstarts", &[TOUR]).await?;
     until_shown(bed, "consoleyamlsamples", &SAMPLES).await?;
+    define_the_network_configuration(bed).await?;
     // Whether it exists is looked up.
     bed.kubectl(&["label", "node", "node-a", "zone=in"])?;
     bed.set_spec(json!({
@@ -252,7 +253,42 @@ async fn the_operator_uses_every_right_it_has_and_needs_no_other() -> Result<()>
         .filter(|grant| !requests.iter().any(|request| grant.is_needed_by(request)))
         .collect();
     assert!(unused.is_empty(), "{unused:#?}");
+    confined_from_the_first_to_the_last(&requests);
     Ok(())
+}
+
+/// Policies are there before what they confine, and go after it, bindings first.
+fn confined_from_the_first_to_the_last(requests: &[Request]) {
+    let kinds = |requests: Vec<&Request>| -> Vec<String> {
+        requests
+            .into_iter()
+            .map(|request| request.resource.clone())
+            .collect()
+    };
+    let created = requests
+        .iter()
+        .filter(|request| request.code == 201 && request.verb == "patch");
+    let created = kinds(created.collect());
+    let deleted = kinds(
+        requests
+            .iter()
+            .filter(|request| request.verb == "delete")
+            .collect(),
+    );
+    let (policies, bindings) = (
+        vec!["validatingadmissionpolicies"; 6],
+        vec!["validatingadmissionpolicybindings"; 6],
+    );
+    assert_eq!(
+        created[..12],
+        [policies.clone(), bindings.clone()].concat(),
+        "{created:?}"
+    );
+    assert_eq!(
+        deleted[deleted.len() - 12..],
+        [bindings, policies].concat(),
+        "{deleted:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

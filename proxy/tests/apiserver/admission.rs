@@ -133,7 +133,7 @@ async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ou
     create(Api::all(admin.clone()), &binding).await?;
     apply_policy(
         admin,
-        include_str!("../../../config/rbac/controller_admission_policy.yaml"),
+        include_str!("../../../operator/manifests/admission-controller-status.yaml"),
     )
     .await?;
 

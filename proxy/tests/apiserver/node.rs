@@ -114,7 +114,12 @@ impl Cluster {
         create(Api::all(admin.clone()), &binding).await?;
         apply_policy(
             &admin,
-            include_str!("../../../config/rbac/proxy_admission_policy.yaml"),
+            include_str!("../../../operator/manifests/admission-proxy-status.yaml"),
+        )
+        .await?;
+        apply_policy(
+            &admin,
+            include_str!("../../../operator/manifests/admission-events.yaml"),
         )
         .await?;
         Ok(Self {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::build::{VERSION, VERSION_LABEL};
 use crate::gather::Observed;
-use crate::operands::Operands;
+use crate::operands::{Kinds, Operands};
 use crate::status::{describe, ours};
 use crate::validate::{InvalidConfig, ReleaseImages};
 use api::names::PROXY;
@@ -114,6 +114,10 @@ fn tell_of(
     let observed = Observed {
         config: config(before.cloned()),
         version: VERSION.to_owned(),
+        kinds: Kinds {
+            admission_policies: true,
+            ..Kinds::default()
+        },
         ..observed
     };
     describe(&Outcome {
@@ -510,6 +514,47 @@ fn several_causes_are_joined() {
         "Degraded=True/ApplyFailed::ProxyCrashLooping::ControllerUnavailable"
     );
     assert_eq!(later.conditions[2].message.lines().count(), 3);
+}
+
+/// Whether the API server has ValidatingAdmissionPolicies, where the ranges are known from, and what Available reports.
+#[rstest]
+#[case::all(true, ServiceRanges::Objects, "AsExpected", &["All is well"])]
+#[case::no_ranges(true, ServiceRanges::Unknown, "ServiceCIDRsUnknown", &["set spec.serviceCIDRs"])]
+#[case::no_policies(false, ServiceRanges::Objects, "AdmissionPoliciesNotServed", &["enable admissionregistration.k8s.io/v1"])]
+#[case::neither(
+    false, ServiceRanges::Unknown, "AdmissionPoliciesNotServed::ServiceCIDRsUnknown",
+    &["enable admissionregistration.k8s.io/v1", "set spec.serviceCIDRs"],
+)]
+fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
+    #[case] admission_policies: bool,
+    #[case] service_ranges: ServiceRanges,
+    #[case] reason: &str,
+    #[case] words: &[&str],
+) {
+    let mut observed = observed(vec![], 0);
+    observed.config = config(None);
+    observed.kinds.admission_policies = admission_policies;
+    observed.service_ranges = service_ranges;
+    let images = ReleaseImages {
+        controller: Some("release/controller".to_owned()),
+        proxy: Some("release/proxy".to_owned()),
+    };
+    let status = describe(&Outcome {
+        observed: &observed,
+        intent: &crate::validate::validate(&observed, &images),
+        live: &healthy(),
+        failure: None,
+    });
+    assert_eq!(
+        short(&status)[..3],
+        [
+            format!("Available=True/{reason}"),
+            "Progressing=False/AsExpected".to_owned(),
+            "Degraded=False/AsExpected".to_owned()
+        ]
+    );
+    let message = &status.conditions[0].message;
+    assert!(words.iter().all(|words| message.contains(words)), "{message}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use e2e::command;
 use kube::Client;
+use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Default)]
 pub(crate) struct Gate {
     requests: AtomicUsize,
+    /// Whether the API server seems to be one without ServiceCIDRs, as before Kubernetes 1.33.
+    lacks_service_cidrs: bool,
     under_way: AtomicUsize,
     count: Mutex<Count>,
 }
@@ -29,6 +32,14 @@ struct Count {
 }
 
 impl Gate {
+    /// To an API server that does not serve ServiceCIDRs.
+    pub(crate) fn without_service_cidrs() -> Self {
+        Self {
+            lacks_service_cidrs: true,
+            ..Self::default()
+        }
+    }
+
     /// Serves on a free loopback port in the name of `client`; returns its URL.
     pub(crate) async fn open(self: &Arc<Self>, client: Client) -> Result<String> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -92,6 +103,10 @@ impl Gate {
 async fn forward(State((gate, client)): State<(Arc<Gate>, Client)>, request: Request) -> Response {
     gate.requests.fetch_add(1, Ordering::SeqCst);
     let is_write = is_write(&request);
+    if gate.lacks_service_cidrs && request.uri().path() == "/apis/networking.k8s.io/v1" {
+        let served = without(&client, request, "servicecidrs").await;
+        return served.unwrap_or_else(|error| refused(&error));
+    }
     if !is_write {
         return pass(&client, request)
             .await
@@ -123,6 +138,21 @@ fn is_write(request: &Request) -> bool {
         && !["/leases", "/events", "dryRun"]
             .iter()
             .any(|part| target.contains(part))
+}
+
+/// The kinds that are served, without one.
+async fn without(client: &Client, request: Request, resource: &str) -> Result<Response> {
+    let (parts, body) = pass(client, request).await?.into_parts();
+    let mut served: Value = serde_json::from_slice(&to_bytes(body, usize::MAX).await?)?;
+    if let Some(resources) = served["resources"].as_array_mut() {
+        resources.retain(|served| served["name"] != resource);
+    }
+    Ok((
+        parts.status,
+        [("content-type", "application/json")],
+        served.to_string(),
+    )
+        .into_response())
 }
 
 async fn pass(client: &Client, request: Request) -> Result<Response> {

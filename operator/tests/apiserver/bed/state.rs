@@ -21,6 +21,8 @@ pub(crate) async fn state(bed: &Bed) -> Result<Value> {
             objects.insert(format!("{kind}/{name}"), cut(object));
         }
     };
+    add("admissionpolicy", values(&live.admission_policies)?);
+    add("admissionpolicybinding", values(&live.admission_policy_bindings)?);
     add("serviceaccount", values(&live.service_accounts)?);
     add("clusterrolebinding", values(&live.cluster_role_bindings)?);
     add("rolebinding", values(&live.role_bindings)?);

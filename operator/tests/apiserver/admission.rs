@@ -1,0 +1,511 @@
+//! What the admission policies that the operator applies leave of the rights of its accounts and of others: real tokens, real requests.
+
+use crate::bed::{Bed, NAMESPACE};
+use anyhow::{Context as _, Result, ensure};
+use api::names::{
+    CONTROLLER, MANAGED_BY, MANAGED_BY_LABEL, OPERATOR, PROXY, PROXY_NAME, PROXY_NAME_LABEL, RULES_LABEL,
+    SERVICE_NAME_LABEL,
+};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Client, Resource, ResourceExt};
+use operator::operands::SELECTOR;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+
+/// The namespace of those who are attacked.
+const VICTIM: &str = "kube-system";
+
+fn object<K: DeserializeOwned>(value: Value) -> Result<K> {
+    Ok(serde_json::from_value(value)?)
+}
+
+fn of<K>(client: &Client, namespace: &str) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(client.clone(), namespace)
+}
+
+/// An installation whose policies are in force: each becomes so a moment after it was created.
+async fn in_force() -> Result<Bed> {
+    let bed = Bed::installed().await?;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(bed.client.clone());
+    bed.eventually("the policies to be checked without a warning", async || {
+        let found = policies
+            .list(&ListParams::default().labels(SELECTOR))
+            .await?
+            .items;
+        ensure!(found.len() == 6, "there are {} policies", found.len());
+        for policy in &found {
+            let status = policy.status.clone().unwrap_or_default();
+            let warnings = status.type_checking.unwrap_or_default().expression_warnings;
+            ensure!(warnings.is_none(), "{}: {warnings:?}", policy.name_any());
+            ensure!(
+                status.observed_generation == policy.metadata.generation,
+                "{} is not checked yet",
+                policy.name_any()
+            );
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    let controller = account(&bed, CONTROLLER).await?;
+    let forged = slice("forged", "nothing", &json!({ SERVICE_NAME_LABEL: "nothing" }))?;
+    bed.eventually("the policies to be in force", async || {
+        let params = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let answer = of::<EndpointSlice>(&controller, VICTIM)
+            .create(&params, &forged)
+            .await;
+        Ok(is_denied(answer.map(drop)).then_some(()))
+    })
+    .await?;
+    Ok(bed)
+}
+
+async fn account(bed: &Bed, name: &str) -> Result<Client> {
+    bed.server.service_account_client(NAMESPACE, name).await
+}
+
+/// Whether a policy refused, and not RBAC or the object's own rules.
+fn is_denied(answer: kube::Result<()>) -> bool {
+    matches!(answer, Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy 'multus-service-"))
+}
+
+#[track_caller]
+fn denied<T: Debug>(answer: kube::Result<T>, words: &str) {
+    let Err(kube::Error::Api(status)) = answer else {
+        panic!("not denied: {answer:?}")
+    };
+    let is_policy = status
+        .message
+        .contains("ValidatingAdmissionPolicy 'multus-service-");
+    assert!(is_policy && status.message.contains(words), "{}", status.message);
+}
+
+fn slice(name: &str, service: &str, labels: &Value) -> Result<EndpointSlice> {
+    object(json!({
+        "metadata": {
+            "name": name, "labels": labels,
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Service", "name": service, "uid": "00000000-0000-0000-0000-000000000001" }],
+        },
+        "addressType": "IPv4", "ports": [],
+        "endpoints": [{ "addresses": ["10.9.9.9"], "conditions": { "ready": true } }],
+    }))
+}
+
+/// As the controller writes them.
+fn labels_of_ours(service: &str) -> Value {
+    json!({ MANAGED_BY_LABEL: MANAGED_BY, PROXY_NAME_LABEL: PROXY_NAME, SERVICE_NAME_LABEL: service })
+}
+
+/// A Service that kube-proxy serves, and the slice that kube-controller-manager made for it.
+async fn victim(bed: &Bed, name: &str) -> Result<EndpointSlice> {
+    let service: Service = object(json!({
+        "metadata": { "name": name }, "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
+    }))?;
+    of(&bed.client, VICTIM)
+        .create(&PostParams::default(), &service)
+        .await?;
+    let slices: Api<EndpointSlice> = of(&bed.client, VICTIM);
+    let labels = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={name}"));
+    bed.eventually("the slice of kube-controller-manager", async || {
+        Ok(slices.list(&labels).await?.items.pop())
+    })
+    .await
+}
+
+fn redirected(mut slice: EndpointSlice) -> EndpointSlice {
+    slice.endpoints = vec![serde_json::from_value(json!({ "addresses": ["10.9.9.9"] })).unwrap_or_default()];
+    slice
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()> {
+    let bed = in_force().await?;
+    let dns = victim(&bed, "kube-dns").await?;
+    let stolen: Api<EndpointSlice> = of(&account(&bed, CONTROLLER).await?, VICTIM);
+    let (post, delete) = (PostParams::default(), DeleteParams::default());
+    let name = dns.name_any();
+
+    // The three requests of an attacker.
+    let created = slice("evil", "kube-dns", &json!({ SERVICE_NAME_LABEL: "kube-dns" }))?;
+    denied(stolen.create(&post, &created).await, "managed-by");
+    denied(
+        stolen.replace(&name, &post, &redirected(dns.clone())).await,
+        "managed-by",
+    );
+    denied(stolen.delete(&name, &delete).await, "managed-by");
+
+    // In two steps: as ours first, or ours and then not.
+    let mut ours = redirected(dns.clone());
+    ours.metadata.labels = serde_json::from_value(labels_of_ours("kube-dns"))?;
+    denied(stolen.replace(&name, &post, &ours).await, "managed-by");
+    let mut half = labels_of_ours("kube-dns");
+    half[PROXY_NAME_LABEL] = Value::Null;
+    let half: Value = half
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    denied(
+        stolen.create(&post, &slice("evil", "kube-dns", &half)?).await,
+        "service-proxy-name",
+    );
+    denied(
+        stolen
+            .create(&post, &slice("evil", "another", &labels_of_ours("kube-dns"))?)
+            .await,
+        "ownerReference",
+    );
+    let mut unowned = slice("evil", "kube-dns", &labels_of_ours("kube-dns"))?;
+    unowned.metadata.owner_references = None;
+    denied(stolen.create(&post, &unowned).await, "ownerReference");
+
+    // Its own work goes on, and cannot be turned into an attack.
+    let mine = stolen
+        .create(&post, &slice("web-multus-a", "web", &labels_of_ours("web"))?)
+        .await?;
+    let mut foreign = mine.clone();
+    foreign.labels_mut().remove(PROXY_NAME_LABEL);
+    denied(
+        stolen.replace("web-multus-a", &post, &foreign).await,
+        "service-proxy-name",
+    );
+    let mut foreign = mine.clone();
+    foreign
+        .labels_mut()
+        .insert(MANAGED_BY_LABEL.to_owned(), "another".to_owned());
+    denied(
+        stolen.replace("web-multus-a", &post, &foreign).await,
+        "managed-by",
+    );
+    let mut changed = mine;
+    changed.endpoints[0].addresses = vec!["10.9.9.8".to_owned()];
+    stolen.replace("web-multus-a", &post, &changed).await?;
+    stolen.delete("web-multus-a", &delete).await?;
+
+    let after = of::<EndpointSlice>(&bed.client, VICTIM).get(&name).await?;
+    assert_eq!(
+        (after.endpoints, after.metadata.labels),
+        (dns.endpoints, dns.metadata.labels)
+    );
+    Ok(())
+}
+
+/// Administrators included; the garbage collector and the namespace controller do their work.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
+    let bed = in_force().await?;
+    bed.kubectl(&["create", "namespace", "web"])?;
+    let service: Service =
+        object(json!({ "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 80 }] } }))?;
+    let service = of(&bed.client, "web")
+        .create(&PostParams::default(), &service)
+        .await?;
+    let post = PostParams::default();
+    let mut ours = slice("web-multus-a", "web", &labels_of_ours("web"))?;
+    ours.owner_references_mut()[0].uid = service.uid().context("no UID")?;
+    let (admin, controller): (Api<EndpointSlice>, Api<EndpointSlice>) = (
+        of(&bed.client, "web"),
+        of(&account(&bed, CONTROLLER).await?, "web"),
+    );
+
+    bed.eventually("the policy on others to be in force", async || {
+        Ok(is_denied(
+            admin
+                .create(
+                    &PostParams {
+                        dry_run: true,
+                        ..post.clone()
+                    },
+                    &ours,
+                )
+                .await
+                .map(drop),
+        )
+        .then_some(()))
+    })
+    .await?;
+    denied(admin.create(&post, &ours).await, "may create an EndpointSlice");
+    let written = controller.create(&post, &ours).await?;
+    denied(
+        admin
+            .replace("web-multus-a", &post, &redirected(written.clone()))
+            .await,
+        "change the Service",
+    );
+    let patch = async |patch: Value| {
+        let params = PatchParams::default();
+        admin.patch("web-multus-a", &params, &Patch::Merge(patch)).await
+    };
+    denied(
+        patch(json!({ "ports": [{ "port": 1 }] })).await,
+        "change the Service",
+    );
+    denied(
+        patch(json!({ "metadata": { "labels": { PROXY_NAME_LABEL: null } } })).await,
+        "change the Service",
+    );
+    denied(
+        patch(json!({ "metadata": { "labels": { MANAGED_BY_LABEL: "mine" } } })).await,
+        "change the Service",
+    );
+    let mut owners = serde_json::to_value(&written.metadata.owner_references)?;
+    owners[0]["uid"] = json!("00000000-0000-0000-0000-000000000002");
+    denied(
+        patch(json!({ "metadata": { "ownerReferences": owners } })).await,
+        "ownerReference",
+    );
+    // Of somebody else's making into ours.
+    admin
+        .create(
+            &post,
+            &slice("theirs", "web", &json!({ MANAGED_BY_LABEL: "mine" }))?,
+        )
+        .await?;
+    let turned = json!({ "metadata": { "labels": { MANAGED_BY_LABEL: MANAGED_BY } } });
+    denied(
+        admin
+            .patch("theirs", &PatchParams::default(), &Patch::Merge(turned))
+            .await,
+        "change the Service",
+    );
+    // What no proxy reads.
+    patch(json!({ "metadata": { "annotations": { "example.com/note": "seen" } } })).await?;
+
+    // The controller of the Go original writes slices of the same kind.
+    let original = bed
+        .server
+        .client_as(
+            "system:serviceaccount:kube-system:multus-service",
+            &["system:masters"],
+        )
+        .await?;
+    let mut theirs = ours.clone();
+    theirs.metadata.name = Some("web-multus-b".to_owned());
+    of::<EndpointSlice>(&original, "web")
+        .create(&post, &theirs)
+        .await?;
+
+    // The garbage collector orphans, and the controller takes the orphan away; it collects; the namespace goes.
+    bed.kubectl(&[
+        "-n",
+        "web",
+        "delete",
+        "service",
+        "web",
+        "--cascade=orphan",
+        "--timeout=60s",
+    ])?;
+    bed.eventually("the slice to be an orphan", async || {
+        Ok(admin
+            .get("web-multus-a")
+            .await?
+            .owner_references()
+            .is_empty()
+            .then_some(()))
+    })
+    .await?;
+    controller
+        .delete("web-multus-a", &DeleteParams::default())
+        .await?;
+    let again = of(&bed.client, "web")
+        .create(
+            &post,
+            &object::<Service>(json!({
+        "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 80 }] } }))?,
+        )
+        .await?;
+    ours.owner_references_mut()[0].uid = again.uid().context("no UID")?;
+    controller.create(&post, &ours).await?;
+    bed.kubectl(&[
+        "-n",
+        "web",
+        "delete",
+        "service",
+        "web",
+        "--cascade=foreground",
+        "--timeout=60s",
+    ])?;
+    bed.eventually("the slice to be collected", async || {
+        Ok(admin.get_opt("web-multus-a").await?.is_none().then_some(()))
+    })
+    .await?;
+    bed.kubectl(&["delete", "namespace", "web", "--timeout=60s"])?;
+    Ok(())
+}
+
+/// An Event as our accounts write it; `by` is who reports.
+fn event(name: &str, by: &str) -> Result<Event> {
+    object(json!({
+        "metadata": { "name": name }, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Warning",
+        "reason": "Test", "action": "Test", "note": "x", "reportingController": by, "reportingInstance": "a",
+        "regarding": { "apiVersion": "v1", "kind": "Pod", "name": "p", "namespace": VICTIM },
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_event_of_our_accounts_is_their_own() -> Result<()> {
+    let bed = in_force().await?;
+    let post = PostParams::default();
+    let as_admin: Api<Event> = of(&bed.client, VICTIM);
+    as_admin.create(&post, &event("theirs", "kubelet")?).await?;
+    for name in [CONTROLLER, PROXY, OPERATOR] {
+        // The operator writes about an object in no namespace, whose events are in `default`; the right is the same.
+        let events: Api<Event> = of(&account(&bed, name).await?, VICTIM);
+        bed.eventually("the policy on events to be in force", async || {
+            let dry = PostParams {
+                dry_run: true,
+                ..post.clone()
+            };
+            Ok(is_denied(events.create(&dry, &event("forged", "kubelet")?).await.map(drop)).then_some(()))
+        })
+        .await?;
+        denied(events.create(&post, &event("forged", "kubelet")?).await, name);
+        let mut sourced = event("forged", name)?;
+        sourced.deprecated_source = Some(object(json!({ "component": "kubelet" }))?);
+        denied(events.create(&post, &sourced).await, name);
+        for metadata in [
+            json!({ "finalizers": ["example.com/forever"] }),
+            json!({ "labels": { "a": "b" } }),
+            json!({ "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "1" }] }),
+        ] {
+            let mut value = serde_json::to_value(event("forged", name)?)?;
+            for (key, part) in metadata.as_object().into_iter().flatten() {
+                value["metadata"][key] = part.clone();
+            }
+            denied(events.create(&post, &object(value)?).await, "may have no labels");
+        }
+        let patch = async |name: &str, patch: Value| {
+            events
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+        };
+        denied(patch("theirs", json!({ "note": "y" })).await, name);
+        let finalizer = json!({ "metadata": { "finalizers": ["example.com/forever"] } });
+        denied(patch("theirs", finalizer.clone()).await, name);
+
+        let mine = format!("of-{name}");
+        events.create(&post, &event(&mine, name)?).await?;
+        patch(
+            &mine,
+            json!({ "series": { "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" } }),
+        )
+        .await?;
+        denied(patch(&mine, finalizer).await, "may not change labels");
+        denied(
+            patch(&mine, json!({ "reportingController": "kubelet" })).await,
+            name,
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
+    let bed = in_force().await?;
+    let nodes: Api<Node> = Api::all(account(&bed, OPERATOR).await?);
+    let patch = async |patch: Value| {
+        let params = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        nodes
+            .patch_metadata("node-a", &params, &Patch::Merge(patch))
+            .await
+            .map(drop)
+    };
+    let label = |key: &str, value: Value| json!({ "metadata": { "labels": { key: value } } });
+    bed.eventually("the policy on nodes to be in force", async || {
+        Ok(is_denied(patch(label("evil", json!("1"))).await).then_some(()))
+    })
+    .await?;
+    let taint = json!({ "spec": { "taints": [{ "key": "evil", "effect": "NoExecute" }] } });
+    denied(patch(taint).await, "spec or status");
+    denied(
+        patch(json!({ "spec": { "unschedulable": true } })).await,
+        "spec or status",
+    );
+    denied(
+        patch(label("node-role.kubernetes.io/control-plane", json!(""))).await,
+        "and no other",
+    );
+    denied(
+        patch(label("kubernetes.io/os", Value::Null)).await,
+        "and no other",
+    );
+    denied(
+        patch(label(RULES_LABEL, json!("other"))).await,
+        "present, leaving or skipped",
+    );
+    denied(
+        patch(json!({ "metadata": { "annotations": { "a": "b" } } })).await,
+        "annotations",
+    );
+    denied(
+        patch(json!({ "metadata": { "finalizers": ["example.com/forever"] } })).await,
+        "finalizers",
+    );
+    for value in [json!("present"), json!("leaving"), json!("skipped"), Value::Null] {
+        patch(label(RULES_LABEL, value)).await?;
+    }
+    Ok(())
+}
+
+/// As any other operand: deleted, changed, added to; other accounts of the same name are not taken for ours.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_weakened_policy_is_restored() -> Result<()> {
+    const NAME: &str = "multus-service-endpointslices";
+    let bed = Bed::installed().await?;
+    let policies = "validatingadmissionpolicy";
+    let bindings = "validatingadmissionpolicybinding";
+    let spec = |kind: &str| bed.kubectl(&["get", kind, NAME, "-o", "jsonpath={.spec}"]);
+    let before = (spec(policies)?, spec(bindings)?);
+    for (kind, patch) in [
+        (policies, json!({ "spec": { "failurePolicy": "Ignore" } })),
+        (
+            policies,
+            json!({ "spec": { "validations": [{ "expression": "true" }] } }),
+        ),
+        (
+            policies,
+            json!({ "spec": { "matchConditions": [{ "name": "never", "expression": "false" }] } }),
+        ),
+        (
+            policies,
+            json!({ "spec": { "matchConstraints": { "namespaceSelector": { "matchLabels": { "no": "where" } } } } }),
+        ),
+        (bindings, json!({ "spec": { "validationActions": ["Audit"] } })),
+        (
+            bindings,
+            json!({ "spec": { "matchResources": { "namespaceSelector": { "matchLabels": { "no": "where" } } } } }),
+        ),
+    ] {
+        bed.kubectl(&["patch", kind, NAME, "--type=merge", "-p", &patch.to_string()])?;
+        bed.eventually(&format!("{patch} to be undone"), async || {
+            let now = (spec(policies)?, spec(bindings)?);
+            ensure!(now == before, "now: {now:?}");
+            Ok(Some(()))
+        })
+        .await?;
+    }
+    bed.until_installed().await?;
+    Ok(())
+}
