@@ -1,4 +1,4 @@
-//! The generation of a namespace's nftables rules: a number that grows with every transaction, whoever makes it.
+//! The generation of a namespace's nftables rules: a number that grows with every transaction of any process.
 //!
 //! Reads only. It is asked for (`NFT_MSG_GETGEN`) and not listened to: while anybody on the machine is a member of `NFNLGRP_NFTABLES` the kernel
 //! builds a message of 8 KiB for each object of every transaction in every namespace (`nf_tables_setelem_notify` and its likes).

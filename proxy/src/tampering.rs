@@ -1,7 +1,7 @@
 //! Notices what others change in the namespaces of pods, beside nftables rules: routes gone with their link, addresses that move. Rules: see
 //! `generation`.
 //!
-//! Reads only, and names namespaces. The kernel tells a socket of one namespace about every other that has an id there, so no socket has to be
+//! Reads only, and names namespaces. A socket of one namespace receives the events of every other that has an id there, so no socket has to be
 //! kept open in a pod, which would keep a dead pod's namespace alive. That one namespace is ours alone, with nothing in it, and only pods get
 //! an id there: what happens on the node and in other pods never reaches us, however much it is. Needs CAP_NET_BROADCAST.
 
@@ -29,7 +29,7 @@ const SOL_NETLINK: i32 = 270;
 const NSID: i32 = 8;
 
 /// Room for a burst, in bytes, of which the kernel makes twice as many: the most kernel memory that listening can take. Our own writes into a
-/// hundred pods are told of, too.
+/// hundred pods are events, too.
 const BUFFER: usize = 4 << 20;
 
 /// How much of a message is read: a link is a few KiB.
@@ -47,7 +47,7 @@ pub(crate) enum Notification {
     Overrun,
 }
 
-/// A socket that is told of changes in all namespaces that have a name.
+/// A socket that receives events of all namespaces that have an id.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Readable,

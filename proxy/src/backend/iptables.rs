@@ -232,6 +232,10 @@ impl Iptables {
         table: Table,
         prefix: &str,
     ) -> Result<Option<String>, Error> {
+        // The kernel answers within microseconds, a program takes milliseconds, and every pod is looked at when a proxy starts.
+        if self.variant == Variant::Nft && !nftables::has_chain(prefix).unwrap_or(true) {
+            return Ok(None);
+        }
         let listing = self.listing(family, table, |line| select::concerns(line, prefix))?;
         let found = listing.and_then(|listing| Some((removal(&listing, table, prefix)?, listing)));
         if let Some((text, _)) = &found {

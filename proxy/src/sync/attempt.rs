@@ -38,7 +38,7 @@ pub(super) struct Place {
     foreign_routes: Option<BTreeSet<IpAddr>>,
     /// When routes were looked at last.
     looked: Option<Instant>,
-    /// By which name the kernel tells of changes in it, if it does.
+    /// Its id for the listener, if there is one.
     pub(super) nsid: Option<NamespaceId>,
     /// What the rules looked like after the last write.
     seen: Seen,
@@ -217,7 +217,7 @@ pub(super) async fn attempt(
     if wanted.foreign_routes.is_none() {
         place.looked = Some(began);
     }
-    // Of the node more would be told than anybody wants to hear: its routes are looked at again and again instead.
+    // The node has too many events of its own to listen to: its routes are compared every 25 s instead.
     let names = context.names.as_ref().filter(|_| !pod.is_host);
     let nsid = names.and_then(|names| names.id_of(&netns).ok());
     (place.is_disturbed, place.nsid) = (false, nsid);

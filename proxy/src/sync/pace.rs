@@ -14,7 +14,7 @@ const SHARE: u32 = 1000;
 /// To look at one pod's rules, time and again, may take this part of a core: 5 %, or what is needed to repair them in time.
 const SHARE_OF_A_POD: u32 = 20;
 
-/// Longest pause between two looks at a pod whose rules change and are right each time: those of a pod that nobody tells of are looked at as often.
+/// Longest pause between two looks at a pod whose rules change and are right each time: as often as rules without a generation are looked at.
 const IDLE_LOOKS: Duration = Duration::from_secs(25);
 
 /// The pause after a round that took so long.

@@ -34,9 +34,9 @@ pub(super) struct Target {
 pub(super) enum Answer {
     /// Rules of this pod have another generation than this.
     Changed { uid: String, known: u32 },
-    /// A thread has nobody left to ask, and began so long ago.
+    /// A thread found the queue empty, and began so long ago.
     Ended(Duration),
-    /// Time to see how it stands.
+    /// Time to begin a round, or to help one that does not get on.
     Tick,
 }
 

