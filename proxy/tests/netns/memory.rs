@@ -61,17 +61,14 @@ impl Filling {
                         n / 60_000
                     )
                 };
-                all.extend(adding("eps", 200_000, elements));
+                all.extend(adding("eps", 120_000, elements));
             }
             Self::Rules => {
                 all.push("add chain ip multus-proxy dispatch\n".to_owned());
-                for batch in 0..10 {
+                for batch in 0..3 {
                     let rule = |n| {
-                        format!(
-                            "add rule ip multus-proxy dispatch ip daddr 10.{batch}.{}.{} tcp dport {{ 80, 443 }} accept\n",
-                            n >> 8,
-                            n & 255
-                        )
+                        let address = format!("10.{batch}.{}.{}", n >> 8, n & 255);
+                        format!("add rule ip multus-proxy dispatch ip daddr {address} accept\n")
                     };
                     all.push((0..BATCH).map(rule).collect());
                 }
