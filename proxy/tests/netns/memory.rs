@@ -391,3 +391,32 @@ fn large_service(number: u16) -> Service {
 fn ten_thousand_services_are_read_and_not_taken_for_hostile() {
     run_alone_with("memory::large", LARGE, "1");
 }
+
+/// What a pod's own rules need in a program of iptables is memory of our container.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_program_that_needs_more_memory_than_the_attempt_has_fails_for_its_pod_alone() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let (hostile, healthy) = (bed.pod(7), bed.pod(8));
+    let mut text = "*nat\n:OWNERS - [0:0]\n".to_owned();
+    for n in 0..100_000_u32 {
+        let address = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
+        writeln!(text, "-A OWNERS -d {address}/32 -p tcp -j RETURN").unwrap();
+    }
+    feed(&hostile, &["iptables-nft-restore"], &(text + "COMMIT\n"));
+    let objects = [&hostile, &healthy].map(object);
+    for (pod, object) in [&hostile, &healthy].into_iter().zip(&objects) {
+        runtime.ready_in(uid(object), &pod.netns);
+    }
+    let web = Service::new("web", 10).ready(&[2]);
+    let driver = Driver::start(&runtime, Kind::IptablesNft, &[&web], &objects.each_ref());
+    let at = web.at(Family::V4, 80);
+    until("the other pod is served", || {
+        healthy.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+    });
+    until("the reason is told", || {
+        let state = driver.state_of(&objects[0]);
+        state["progress"] == "Failing" && state["why"].as_str().unwrap_or_default().contains("iptables-nft")
+    });
+}
