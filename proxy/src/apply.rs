@@ -88,7 +88,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     let mut read = is_unknown.then(|| backend.dump()).transpose()?;
     let mut routes = None;
     if let Some(dump) = read.as_mut().filter(|dump| !dump.unread.is_empty()) {
-        // Whatever was refused there: no VIP that has a route of ours may leak while everything is written anew.
+        // The VIPs that it refused are unknown. Those that still have a route of ours stay refused during the rebuild.
         let held = Routes::read(&mut netlink)?;
         dump.refused.extend(held.vips());
         routes = Some(held);

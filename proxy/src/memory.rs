@@ -2,7 +2,7 @@
 //!
 //! The owner of a pod decides how long the lists of its network namespace are, and how long a call there takes. So an attempt gets a
 //! [`Share`] before it starts: its size follows from what is wanted there, whatever is found. The thread that does the work keeps the
-//! share until it ends, also when nobody waits for the thread any more. What does not fit is not read.
+//! share until it ends, also after the wait for the thread has timed out. What does not fit is not read.
 
 use crate::backend::PerItem;
 use rules::PodRules;

@@ -266,7 +266,7 @@ async fn enter(
     work: Work,
 ) -> Result<Entered, Error> {
     let backend = Arc::clone(&context.backend);
-    // The share goes with the thread: it is given back when that ends, whoever still waits for it.
+    // The share goes with the thread: it is given back when the thread ends, even if the wait for it has timed out.
     let work = move || work.write(backend.as_ref());
     let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;

@@ -129,7 +129,7 @@ fn original() -> v1::Pod {
     }))
 }
 
-/// Whoever may create a pod with hostNetwork can write all of it.
+/// The right to create pods with hostNetwork allows all of it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Result<()> {
@@ -150,7 +150,7 @@ async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Res
     })
     .await;
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
-    until_async("the pod is told", async || {
+    until_async("the pod gets an event", async || {
         let listed = events.list(&ListParams::default()).await?;
         Ok(listed.items.iter().any(|event| {
             event.reason.as_deref() == Some("NotTheArchivedProxy")

@@ -162,7 +162,7 @@ fn tables_without_end_cost_bounded_memory() {
     }
 }
 
-for_every_backend![a_pod_with_more_than_is_read_is_rebuilt_and_told_why];
+for_every_backend![a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported];
 
 /// Chains or elements under our names, more than an attempt reads; with nftables also what has no name of ours.
 fn overfill(pod: &Pod, kind: Kind) {
@@ -189,7 +189,7 @@ fn overfill(pod: &Pod, kind: Kind) {
     feed(pod, &[program, "--noflush"], &(text + "COMMIT\n"));
 }
 
-fn a_pod_with_more_than_is_read_is_rebuilt_and_told_why(kind: Kind) {
+fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind) {
     let (mut bed, runtime) = (Bed::new(), Runtime::new());
     let _server = Server::start(&bed.pod(2));
     let pod = bed.pod(7);
@@ -213,7 +213,7 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_told_why(kind: Kind) {
             .unwrap_or_default()
             .to_owned()
     };
-    until("it is told", || {
+    until("the reason is reported", || {
         why().contains("it was not read but replaced")
             && why().contains("more memory than the attempt may use")
     });
@@ -226,13 +226,12 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_told_why(kind: Kind) {
         !state.to_lowercase().contains("owners") && !state.contains("172.30.0.11"),
         "{state}"
     );
-    // While everything was written anew both were refused: one is to be translated, the other still had a route.
+    // During the rebuild both are refused: one is not translated yet, the other still has a route.
     let refused = watching.refused_before_translation.lock().unwrap().clone();
     assert!(
         refused.contains("172.30.0.10") && refused.contains("172.30.0.11"),
         "{refused}"
     );
-    // It is told as long as it is news.
     until("all is well again", || {
         driver.condition().holds && why().is_empty()
     });
@@ -367,7 +366,7 @@ fn large() {
         began.elapsed(),
         Resources::now()
     );
-    // A table that is made anew has another handle.
+    // A table that was rebuilt has another handle.
     assert_eq!(handles(), tables);
     assert!(
         Resources::now().peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
@@ -415,7 +414,7 @@ fn a_program_that_needs_more_memory_than_the_attempt_has_fails_for_its_pod_alone
     until("the other pod is served", || {
         healthy.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
     });
-    until("the reason is told", || {
+    until("the reason is reported", || {
         let state = driver.state_of(&objects[0]);
         state["progress"] == "Failing" && state["why"].as_str().unwrap_or_default().contains("iptables-nft")
     });
