@@ -72,7 +72,7 @@ pub(crate) fn too_long(why: impl Into<String>) -> io::Error {
 
 /// Whether a list was not read to its end because it is too long.
 pub(crate) fn is_too_long(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|source| source.is::<TooLong>())
+    matches!(error.get_ref(), Some(source) if source.is::<TooLong>())
 }
 
 /// What all attempts have.

@@ -280,7 +280,7 @@ async fn enter(
         let _ = context.hangs.send(pod.uid.clone());
         receiver.await
     };
-    Ok(result.map_err(|_| Error::Lost)???)
+    result.map_err(|_| Error::Lost)??
 }
 
 /// What a thread does in a namespace.

@@ -186,6 +186,8 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
     // A route of the pod's owner that only looks alike, and one the kernel made.
     client.sh("ip route add 192.0.2.7 dev net1 proto kernel scope global src 10.1.0.7; ip route add 192.0.2.8 dev net1");
     install_the_originals(&client, &nginx);
+    let account: v1::ServiceAccount = object(json!({"metadata": {"name": "default"}}));
+    create(Api::namespaced(cluster.admin.clone(), "kube-system"), &account).await?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), "kube-system");
     create(pods.clone(), &original()).await?;
     let before = client.state();
