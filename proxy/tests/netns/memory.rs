@@ -256,6 +256,18 @@ impl Watching {
             },
         }
     }
+
+    /// In the namespace of the calling thread.
+    fn note(&self) {
+        let mut refused = self.refused_before_translation.lock().unwrap();
+        if refused.is_empty() {
+            let listed = Command::new(self.list[0])
+                .args(&self.list[1..])
+                .env("XTABLES_LOCKFILE", "/proc/self/ns/net")
+                .output();
+            *refused = String::from_utf8(listed.unwrap().stdout).unwrap();
+        }
+    }
 }
 
 impl Backend for Watching {
@@ -284,15 +296,7 @@ impl Backend for Watching {
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        let mut refused = self.refused_before_translation.lock().unwrap();
-        if refused.is_empty() {
-            // In the namespace of this thread.
-            let listed = Command::new(self.list[0])
-                .args(&self.list[1..])
-                .env("XTABLES_LOCKFILE", "/proc/self/ns/net")
-                .output();
-            *refused = String::from_utf8(listed.unwrap().stdout).unwrap();
-        }
+        self.note();
         self.backend.translate(delta)
     }
 
