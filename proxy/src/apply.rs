@@ -109,7 +109,7 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     let unread = known.unread();
     let mut routes = None;
     if !unread.is_empty() {
-        // What was refused there is not known: no VIP that has a route of ours may leak while everything is written again.
+        // The VIPs that it refused are unknown. Those that still have a route of ours stay refused during the rebuild.
         let held = Routes::read(&mut netlink)?;
         known.add_refused(held.vips());
         routes = Some(held);

@@ -229,7 +229,7 @@ impl Index {
         let Ok(attachments) = &pod.attachments else {
             return Default::default();
         };
-        // What the node is attached to its administrator says, and nobody else.
+        // The administrator maps the node's networks, so isolation does not apply.
         let tenancy = if pod.is_host {
             &Tenancy::Open
         } else {

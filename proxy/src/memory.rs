@@ -2,7 +2,7 @@
 //!
 //! The owner of a pod decides how long the lists of its network namespace are, and how long a call there takes. So an attempt gets a
 //! [`Share`] before it starts: its size follows from what is wanted there, whatever is found. The thread that does the work keeps the
-//! share until it ends, also when nobody waits for the thread any more. What does not fit is not read.
+//! share until it ends, also after the wait for the thread has timed out. What does not fit is not read.
 
 use crate::backend::PerItem;
 use rules::PodRules;
@@ -72,7 +72,7 @@ pub(crate) fn too_long(why: impl Into<String>) -> io::Error {
 
 /// Whether a list was not read to its end because it is too long.
 pub(crate) fn is_too_long(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|source| source.is::<TooLong>())
+    matches!(error.get_ref(), Some(source) if source.is::<TooLong>())
 }
 
 /// What all attempts have.

@@ -19,7 +19,7 @@ pub struct Dump {
     /// What is there of ours but not as we write it, in words: a missing hook, a rule that somebody added. Not empty: only writing
     /// everything anew helps.
     pub damage: BTreeSet<String>,
-    /// What was not read, because it is not ours or more than what is wanted explains, in words. It is written anew, too.
+    /// What was not read, because it is not ours or more than what is wanted explains, in words. It is rebuilt, too.
     pub unread: BTreeSet<String>,
 }
 

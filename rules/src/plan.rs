@@ -303,7 +303,7 @@ fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = Refu
 
 /// The rules of a pod of `namespace` with these attachments, given the rules of all networks.
 ///
-/// Whoever may patch the pod can write any network into its network-status. With isolation a foreign one gets no rules, as Multus with
+/// The right to patch a pod allows any network in its network-status. With isolation a foreign one gets no rules, as Multus with
 /// `namespaceIsolation` makes no such attachment: rules tell who the endpoints of the network's Services are.
 pub fn pod_rules(
     tenancy: &Tenancy,

@@ -45,7 +45,7 @@ fn pull_policy(policy: ImagePullPolicy) -> &'static str {
     }
 }
 
-/// Whoever sizes the memory decides about its limit, too: ours may be smaller than his request.
+/// A request without a limit removes our limit, which may be smaller than the request.
 fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
     let merge = |ours: &mut Option<BTreeMap<String, Quantity>>,
                  theirs: &Option<BTreeMap<String, Quantity>>| {

@@ -62,7 +62,7 @@ impl NodePod {
     }
 }
 
-/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs. Whoever may create a pod with hostNetwork can write
+/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs. A tenant who may create pods with hostNetwork can write
 /// both: the [index](super::Index) believes it only of a namespace that tenants cannot write into.
 fn is_original_proxy(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network == Some(true)) else {
@@ -323,7 +323,7 @@ mod tests {
 
     #[rstest]
     #[case::a_daemon_sets(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), true)]
-    #[case::nobodys(json!([]), false)]
+    #[case::without_owner(json!([]), false)]
     #[case::a_replica_sets(json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "d", "uid": "u", "controller": true}]), false)]
     #[case::not_controlled_by_it(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u"}]), false)]
     #[case::of_another_group(json!([{"apiVersion": "example.org/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), false)]

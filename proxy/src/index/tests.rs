@@ -196,7 +196,7 @@ fn the_nodes_own_networks_are_its_administrators() {
 }
 
 #[test]
-fn a_pod_of_another_namespace_gets_no_rules_of_a_network_and_is_told() {
+fn a_pod_of_another_namespace_gets_an_event_and_no_rules_of_a_network() {
     let mut index = on_two_networks();
     let mut claimant = pod("claimant", "web/red");
     claimant.name.namespace = "tenant".to_owned();

@@ -270,7 +270,7 @@ async fn enter(
     work: Work,
 ) -> Result<Entered, Error> {
     let backend = Arc::clone(&context.backend);
-    // The share goes with the thread: it is given back when that ends, whoever still waits for it.
+    // The share goes with the thread: it is given back when the thread ends, even if the wait for it has timed out.
     let work = move || work.write(backend.as_ref());
     let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;
@@ -284,7 +284,7 @@ async fn enter(
         let _ = context.hangs.send(pod.uid.clone());
         receiver.await
     };
-    Ok(result.map_err(|_| Error::Lost)???)
+    result.map_err(|_| Error::Lost)??
 }
 
 /// What a thread does in a namespace.

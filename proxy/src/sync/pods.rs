@@ -36,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(25);
 /// The same when the kernel tells of changes: against what could not be told.
 const LOOK_AGAIN_THOUGH_TOLD: Duration = Duration::from_mins(5);
 
-/// When a pod is looked at again whose rules were replaced because somebody had filled them: if they stay, there is no more to tell.
+/// When a pod whose rules were rebuilt unread is looked at again: if the rules hold, the report ends.
 const REBUILT: Duration = Duration::from_secs(5);
 
 /// All pods the driver knows.

@@ -111,7 +111,7 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     proxy.stop().await
 }
 
-/// Whoever may patch a pod can write any network into its network-status; what the rules of a network say is its tenants' own.
+/// The right to patch a pod allows any network in its network-status; rules disclose the endpoints of a network.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() -> Result<()> {
@@ -133,7 +133,7 @@ async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() 
     })
     .await;
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &tenants);
-    until_async("the claimant is told", async || {
+    until_async("the claimant gets an event", async || {
         let listed = events.list(&ListParams::default()).await?;
         Ok(listed.items.iter().any(|event| {
             event.note.as_deref().is_some_and(|note| {

@@ -129,7 +129,7 @@ fn original() -> v1::Pod {
     }))
 }
 
-/// Whoever may create a pod with hostNetwork can write all of it.
+/// The right to create pods with hostNetwork allows all of it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Result<()> {
@@ -150,7 +150,7 @@ async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Res
     })
     .await;
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
-    until_async("the pod is told", async || {
+    until_async("the pod gets an event", async || {
         let listed = events.list(&ListParams::default()).await?;
         Ok(listed.items.iter().any(|event| {
             event.reason.as_deref() == Some("NotTheArchivedProxy")
@@ -186,6 +186,8 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
     // A route of the pod's owner that only looks alike, and one the kernel made.
     client.sh("ip route add 192.0.2.7 dev net1 proto kernel scope global src 10.1.0.7; ip route add 192.0.2.8 dev net1");
     install_the_originals(&client, &nginx);
+    let account: v1::ServiceAccount = object(json!({"metadata": {"name": "default"}}));
+    create(Api::namespaced(cluster.admin.clone(), "kube-system"), &account).await?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), "kube-system");
     create(pods.clone(), &original()).await?;
     let before = client.state();

@@ -314,7 +314,7 @@ fn a_client_uses_networks_of_its_own_namespace_and_global_ones(
     );
     let open = plan_under(Tenancy::Open);
     assert!(!open.rules.is_empty() && open.shortcomings.is_empty());
-    // Nothing is said of a network on which there is nothing to be had.
+    // A network without Services is not reported.
     let nothing = crate::plan(&Settings::default(), &[], &[], namespace, &net1());
     assert_eq!(nothing.shortcomings.len(), 0);
 }

@@ -20,7 +20,7 @@ pub(super) const WAIT: [&str; 2] = ["-w", "5"];
 /// Longest line that is looked at: a rule is shorter, and what is longer is not ours.
 const LINE_LIMIT: u64 = 16 << 10;
 
-/// What the place of a line costs beside its bytes, and how often these are in memory: read, picked apart, and spelled again.
+/// What the place of a line costs beside its bytes, and how often these are in memory: read, parsed, and rendered for comparison.
 const LINE: usize = 64;
 const COPIES: usize = 4;
 
@@ -145,7 +145,7 @@ fn answer(child: &mut Child, each: impl FnMut(&str) -> io::Result<()>) -> io::Re
     })
 }
 
-/// Passes on each line. Of a line that is too long nobody hears.
+/// Passes on each line, but skips those that are too long.
 fn lines(mut from: impl BufRead, mut each: impl FnMut(&str) -> io::Result<()>) -> io::Result<()> {
     let mut line = Vec::new();
     let mut is_too_long = false;
@@ -188,18 +188,18 @@ mod tests {
 
     #[test]
     fn lines_without_end_are_not_held() {
-        let heard = |text: &str| {
-            let mut heard = Vec::new();
+        let lengths = |text: &str| {
+            let mut passed = Vec::new();
             let each = |line: &str| {
-                heard.push(line.len());
+                passed.push(line.len());
                 Ok(())
             };
             lines(text.as_bytes(), each).unwrap();
-            heard
+            passed
         };
-        assert_eq!(heard("ab\n\nabc"), [2, 0, 3]);
+        assert_eq!(lengths("ab\n\nabc"), [2, 0, 3]);
         let long = "x".repeat(100_000);
-        assert_eq!(heard(&format!("ab\n{long}\nabc\n{long}")), [2, 3]);
+        assert_eq!(lengths(&format!("ab\n{long}\nabc\n{long}")), [2, 3]);
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Kernel {
                 set.elements = self.elements(family, name, |_| true)?;
             }
         }
-        // Whoever forwards for many has many clients: they are looked at, and not kept.
+        // A pod that forwards has many clients: each is checked, none is kept.
         let affinities = affinities(family, found);
         for (name, map) in &mut found.sets {
             if let Some(seconds) = affinity_of_clients(name) {
