@@ -235,7 +235,7 @@ impl<'a> Delta<'a> {
         let (old_source, new_source) = (address(old), address(new));
         self.change_source(vip, old_source, new_source);
         // Flows that run have the old one.
-        let is_moved = old_source != new_source;
+        let is_moved = old_source.is_some() && new_source.is_some() && old_source != new_source;
         if let (Some((old, _)), Some((new, _))) = (old, new)
             && is_renamed(old, new)
         {

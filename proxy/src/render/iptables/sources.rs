@@ -12,10 +12,10 @@ use rules::{Delta, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub(super) const ROOT: &str = "SOURCES";
+const ROOT: &str = "SOURCES";
 
 /// By VIP.
-pub(super) type Sources = BTreeMap<IpAddr, IpAddr>;
+type Sources = BTreeMap<IpAddr, IpAddr>;
 
 /// All chains for VIPs of one family.
 pub(super) fn whole(sources: &Sources) -> Chains {
