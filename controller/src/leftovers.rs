@@ -75,6 +75,18 @@ pub fn notice(key: &ObjectKey, names: &[String]) -> Notice {
     .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
 }
 
+/// The same for a Service without any selector, whose author writes its slices: only what Kubernetes wrote before is to be deleted.
+pub fn handed_over(key: &ObjectKey, names: &[String]) -> Notice {
+    let ObjectKey { namespace, name } = key;
+    Notice::new(
+        Reason::ForeignEndpoints,
+        format!(
+            "EndpointSlices that Kubernetes wrote for a selector that the Service no longer has are not taken: their addresses are those of the cluster network; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{SERVICE_NAME_LABEL}={name},{MANAGED_BY_LABEL}=endpointslice-controller.k8s.io'"
+        ),
+    )
+    .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
+}
+
 /// What was found on each Service without selector.
 #[derive(Debug, Default)]
 pub struct Leftovers(HashMap<ObjectKey, Look>);

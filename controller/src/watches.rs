@@ -1,11 +1,15 @@
 //! The watches, one task each, into one channel.
 //!
-//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, network attachment definitions. An object that
-//! cannot be read is reported as such and never stops its watch; a lost connection is tried again within five seconds.
+//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, slices by hand, ServiceCIDRs, network attachment
+//! definitions. An object that cannot be read is reported as such and never stops its watch; a lost connection is tried again within
+//! five seconds.
 
 mod guarded;
+mod manual;
+mod optional;
 
 use crate::index::{Change, Event};
+use crate::manual::Scope;
 use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::StreamExt;
@@ -19,6 +23,7 @@ use process::Impatient;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
@@ -35,8 +40,8 @@ enum Listing {
     Streamed,
 }
 
-/// Starts all watches. They end when the channel is closed.
-pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
+/// Starts all watches. They end when the channel is closed. `scope`: the Services whose slices by hand are watched.
+pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default().page_size(PAGE);
     let ours = |key: &str, value: &str| all.clone().labels(&format!("{key}={value}"));
@@ -48,22 +53,23 @@ pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
         paged,
         changes.clone(),
         |event| {
-            Change::Service(event.map(|mut service: Service| {
+            Some(Change::Service(event.map(|mut service: Service| {
                 trim_service(&mut service);
                 service
-            }))
+            })))
         },
     ));
     let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
     tasks.spawn(follow(client.clone(), slices, paged, changes.clone(), |event| {
-        Change::Slice(event.map(|mut slice: EndpointSlice| {
+        Some(Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
             slice
-        }))
+        })))
     }));
+    tasks.spawn(manual::follow(client.clone(), scope, changes.clone()));
     let (streamed, pods) = (Listing::Streamed, all.clone());
     tasks.spawn(follow(client.clone(), pods, streamed, changes.clone(), |event| {
-        Change::Pod(event.map(|pod: PodObject| pod.into()))
+        Some(Change::Pod(event.map(|pod: PodObject| pod.into())))
     }));
     let nodes = all.clone();
     tasks.spawn(follow(
@@ -71,7 +77,12 @@ pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
         nodes,
         streamed,
         changes.clone(),
-        |event| Change::Node(event.map(|node: NodeObject| node.into())),
+        |event| Some(Change::Node(event.map(|node: NodeObject| node.into()))),
+    ));
+    tasks.spawn(optional::follow_ranges(
+        client.clone(),
+        all.clone(),
+        changes.clone(),
     ));
     tasks.spawn(follow_networks(client.clone(), all, changes.clone()));
     tasks
@@ -82,7 +93,7 @@ async fn follow<K>(
     config: watcher::Config,
     listing: Listing,
     changes: Sender<Change>,
-    wrap: fn(Event<K>) -> Change,
+    mut wrap: impl FnMut(Event<K>) -> Option<Change>,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -105,7 +116,10 @@ async fn follow<K>(
                 continue;
             }
         };
-        if changes.send(wrap(event)).await.is_err() {
+        let Some(change) = wrap(event) else {
+            continue;
+        };
+        if changes.send(change).await.is_err() {
             return;
         }
     }

@@ -12,12 +12,18 @@ mod dns;
 mod kinds;
 #[path = "apiserver/leaving.rs"]
 mod leaving;
+#[path = "apiserver/manual.rs"]
+mod manual;
+#[path = "apiserver/mirrored.rs"]
+mod mirrored;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]
 mod placement;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
+#[path = "apiserver/ranges.rs"]
+mod ranges;
 #[path = "apiserver/reference.rs"]
 mod reference;
 #[path = "apiserver/refusals.rs"]

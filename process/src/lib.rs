@@ -3,6 +3,7 @@
 //!
 //! A `main` parses its arguments and calls [`run`] with its work; everything long-running is joined there, none is detached.
 
+mod absent;
 pub mod args;
 mod client;
 mod health;
@@ -13,6 +14,7 @@ pub mod logs;
 mod run;
 mod signal;
 
+pub use absent::is_absent;
 pub use args::ProcessArgs;
 pub use client::{Error as ClientError, connect};
 pub use health::Health;

@@ -4,8 +4,9 @@
 //! complete, so that a watch that begins anew takes nothing away meanwhile.
 
 use crate::index::NodePod;
-use crate::surroundings::{KnownNode, ranges};
+use crate::surroundings::KnownNode;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
+use api::service_range::ranges;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use ipnet::IpNet;
@@ -15,7 +16,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use process::Impatient;
+use process::{Impatient, is_absent};
 use rules::{NotServed, ObjectName, ServedService, Slice};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -173,16 +174,16 @@ where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     T: Send + 'static,
 {
-    let (mut relist, mut is_absent) = (Relist::default(), false);
+    let (mut relist, mut was_absent) = (Relist::default(), false);
     watcher(api, config).backoff(Impatient::default()).filter_map(move |event| {
         let (mut change, mut pause) = (None, None);
         match event {
             Ok(event) => {
-                is_absent = false;
+                was_absent = false;
                 change = relist.feed(event, read);
             }
-            Err(error) if says_absent(&error) => {
-                if std::mem::replace(&mut is_absent, true) {
+            Err(error) if is_absent(&error) => {
+                if std::mem::replace(&mut was_absent, true) {
                     pause = Some(ABSENT_PAUSE);
                 } else {
                     warn!(kind = %K::kind(&()), %error, "Cannot be watched: what depends on it is not checked");
@@ -199,16 +200,6 @@ where
             change
         }
     })
-}
-
-fn says_absent(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
-    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
-    else {
-        return false;
-    };
-    // By the code: of a group that is not there the API server answers in plain text, without a reason.
-    matches!(status.code, 403 | 404)
 }
 
 /// A list under way.
@@ -318,17 +309,6 @@ mod tests {
             Delete(3),
         ];
         assert_eq!(fed(interrupted), ["Reset([3])", "Apply(4)", "Delete(3)"]);
-    }
-
-    #[test]
-    fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
-        let said = |code| {
-            let status = kube::core::Status::failure("no", "no").with_code(code);
-            says_absent(&watcher::Error::InitialListFailed(kube::Error::Api(
-                status.boxed(),
-            )))
-        };
-        assert_eq!([403, 404, 500, 429].map(said), [true, true, false, false]);
     }
 
     #[test]

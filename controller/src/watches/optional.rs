@@ -1,0 +1,54 @@
+//! The watch of a kind that can be done without: `ServiceCIDR`, which Kubernetes has since 1.33.
+//!
+//! Reads only. Where it is not there, or a role of an earlier release does not allow it, the ranges of the command line count, that is
+//! said once, and little is asked.
+
+use super::guarded::Guarded;
+use super::read;
+use crate::index::{Change, Event};
+use futures::StreamExt;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use process::{Impatient, is_absent};
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tracing::warn;
+
+/// Pause between two attempts at a kind that is not there.
+const ABSENT_PAUSE: Duration = Duration::from_mins(5);
+
+pub(super) async fn follow_ranges(client: Client, config: watcher::Config, changes: Sender<Change>) {
+    let api: Api<Guarded<ServiceCIDR>> = Api::all(client);
+    let mut events = watcher(api, config).backoff(Impatient::default()).boxed();
+    let (mut was_absent, mut was_listed) = (false, false);
+    while let Some(event) = events.next().await {
+        let events = match event {
+            Ok(event) => {
+                was_absent = false;
+                vec![read(event)]
+            }
+            Err(error) if is_absent(&error) => {
+                if std::mem::replace(&mut was_absent, true) {
+                    tokio::time::sleep(ABSENT_PAUSE).await;
+                    continue;
+                }
+                warn!(%error, "ServiceCIDRs cannot be watched: only the ranges of --service-cidrs are refused as endpoints");
+                // What was known of them stays; a plan waits for the first list only.
+                let empty = vec![Event::ListStarted, Event::ListDone];
+                if was_listed { Vec::new() } else { empty }
+            }
+            Err(error) => {
+                warn!(%error, "Watch of ServiceCIDRs failed, trying again");
+                Vec::new()
+            }
+        };
+        for event in events {
+            was_listed |= event == Event::ListDone;
+            let change = Change::ServiceRange(event.map(|object: ServiceCIDR| object.into()));
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+}
