@@ -29,10 +29,10 @@ pub fn accepted(
     notices: &[Notice],
     generation: Option<i64>,
 ) -> Condition {
-    let told = notices.iter().map(|notice| notice.message.clone());
+    let warnings = notices.iter().map(|notice| notice.message.clone());
     let is_refused = notices.iter().any(|notice| notice.reason.is_refusal());
     let (status, reason, message) = match acceptance.network().filter(|_| !is_refused) {
-        None => ("False", first_refusal(notices), told.collect()),
+        None => ("False", first_refusal(notices), warnings.collect()),
         Some(network) => {
             let reason = match source {
                 Source::NoSlices | Source::Dns => "NoSelector",
@@ -42,7 +42,7 @@ pub fn accepted(
             (
                 "True",
                 reason,
-                told.chain([outlook(source, network)]).collect::<Vec<_>>(),
+                warnings.chain([outlook(source, network)]).collect::<Vec<_>>(),
             )
         }
     };
@@ -57,7 +57,7 @@ pub fn accepted(
     }
 }
 
-/// What the owner may expect, and who reaches the Service: a client on another network has no way to be told.
+/// What the owner may expect, and who reaches the Service: a client on another network has no way to be warnings.
 fn outlook(source: Source, network: &NetworkRef) -> String {
     let reach = format!(
         "only pods attached to {network} reach the ClusterIP, not those attached to a definition of the same name in another namespace"

@@ -57,8 +57,8 @@ pub fn decide(
         },
     };
     if entry.service.metadata.deletion_timestamp.is_some() {
-        // Until its finalizers are gone it is reached, so its endpoints are kept true (kubernetes/kubernetes#108779); its owner is
-        // told nothing more.
+        // Until its finalizers are gone it is reached, so its endpoints stay true (kubernetes/kubernetes#108779). No event or
+        // condition is written.
         decision.notices.clear();
         return decision;
     }

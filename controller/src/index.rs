@@ -178,13 +178,13 @@ impl Index {
         }
     }
 
-    /// Chooses whose slices by hand are watched, after Services changed; those that are watched no longer are returned.
+    /// Updates whose slices by hand are watched, after Services changed; returns those that are watched no longer.
     fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectKey> {
         let services = &mut self.manual.services;
         for step in steps.iter().filter(|step| !step.is_idle()) {
             services.note(&step.key, step.after.as_deref().and_then(manual_since));
         }
-        // Half a list does not tell which are the oldest.
+        // Before the list is complete the oldest are unknown.
         if self.services.is_synced() {
             services.choose()
         } else {

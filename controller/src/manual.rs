@@ -27,7 +27,7 @@ const MAX_PORTS: usize = 100;
 /// Label of Endpoints that Kubernetes wrote for a selector; mirroring copies it to the slices.
 const ENDPOINTS_MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
 /// managed-by value of the slices that Kubernetes writes for a selector.
-const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 /// A slice of an author, trimmed.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ pub fn trim(slice: EndpointSlice) -> EndpointSlice {
     }
 }
 
-/// "kube-proxy does not look at" addresses beyond the first (API reference); the second tells that there are some.
+/// "kube-proxy does not look at" addresses beyond the first (API reference); the second shows that there are some.
 fn trim_endpoint(mut endpoint: Endpoint) -> Endpoint {
     endpoint.addresses.truncate(2);
     endpoint.addresses.shrink_to_fit();

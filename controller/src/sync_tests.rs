@@ -111,7 +111,7 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
         .collect()
 }
 
-/// Tells the index of a complete list of slices by hand.
+/// Feeds the index a complete list of slices by hand.
 fn list_by_hand(index: &mut Index, slices: impl IntoIterator<Item = EndpointSlice>) -> BTreeSet<ObjectKey> {
     index.observe(Change::ManualScope(Arc::clone(index.manual.scope())));
     index.observe(Change::ManualSlice(Event::ListStarted));
@@ -175,7 +175,7 @@ fn sync_service_selector_removed() {
     );
 }
 
-/// Beyond so many Services without selector a new one is refused, and told so.
+/// Beyond so many Services without selector a new one is refused, with a condition.
 #[test]
 fn a_service_whose_slices_are_not_watched_is_refused() {
     let mut index = synced();
@@ -222,7 +222,7 @@ fn an_address_by_hand_that_becomes_a_nodes_wakes_its_service() {
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
 }
 
-/// The ranges of the command line and of the cluster together; a change of conditions alone wakes nobody.
+/// The ranges of the command line and of the cluster together; a change of conditions alone wakes no Service.
 #[test]
 fn a_service_range_that_comes_or_goes_wakes_every_service() {
     let mut index = synced();
@@ -248,7 +248,7 @@ fn a_service_range_that_comes_or_goes_wakes_every_service() {
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 
-/// A finalizer holds it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint goes, and its owner is told nothing.
+/// A finalizer holds it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint goes, and no event or condition is written.
 #[test]
 fn sync_service_pending_deletion() {
     let mut index = synced();

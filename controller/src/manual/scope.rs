@@ -33,7 +33,7 @@ impl Scoped {
         &self.scope
     }
 
-    /// Chooses the scope anew; the Services that fell out of it are returned.
+    /// Updates the scope; returns the Services that it no longer contains.
     pub fn choose(&mut self) -> Vec<ObjectKey> {
         if !std::mem::take(&mut self.is_stale) {
             return Vec::new();

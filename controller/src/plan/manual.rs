@@ -1,7 +1,7 @@
 //! The endpoints of a Service without any selector: those of the slices that its author wrote, one by one checked as those of pods are.
 //!
-//! Pure. What the author says of an endpoint is kept: its conditions, host name, node, zone and hints. Whoever may write slices in the
-//! Service's namespace decides where its clients are sent, as in Kubernetes.
+//! Pure. What the author says of an endpoint is kept: its conditions, host name, node, zone and hints. The right to write slices in
+//! the Service's namespace is the right to direct its clients, as in Kubernetes.
 
 use super::address::check;
 use super::desired::Groups;

@@ -1,8 +1,8 @@
 //! The watch of the slices that authors of Services wrote.
 //!
 //! Reads only. A slice by hand carries nothing but the name of its Service, so one watch selects by the names of all Services that are
-//! served so, in all namespaces, and drops at once what is another namespace's. Without such a Service nothing is asked. It begins anew
-//! when another Service is to be followed, at once, but no more often than four times a second; what was known stays meanwhile.
+//! served so, in all namespaces, and drops slices of other namespaces on arrival. Without such a Service no request is made. When the set
+//! of Services changes the watch restarts, at once, but at most four times a second; what was known stays meanwhile.
 
 use super::{Listing, follow as watch_kind};
 use crate::index::{Change, Event};
@@ -41,7 +41,7 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
         let watching = one_scope(client.clone(), services, changes.clone(), Arc::clone(&has_room));
         let changed = async {
             if scope.changed().await.is_err() {
-                // Nobody leads this any more: the process is ending.
+                // The driver is gone: the process is ending.
                 std::future::pending::<()>().await;
             }
             sleep_until(started + PAUSE).await;

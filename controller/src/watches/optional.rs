@@ -1,7 +1,7 @@
 //! The watch of a kind that can be done without: `ServiceCIDR`, which Kubernetes has since 1.33.
 //!
-//! Reads only. Where it is not there, or a role of an earlier release does not allow it, the ranges of the command line count, that is
-//! said once, and little is asked.
+//! Reads only. Where it is not there, or a role of an earlier release does not allow it, the ranges of the command line count, one
+//! warning is logged, and requests are rare.
 
 use super::guarded::Guarded;
 use super::read;

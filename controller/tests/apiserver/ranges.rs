@@ -1,4 +1,4 @@
-//! No endpoint is inside a Service range of the cluster, also where nobody passes `--service-cidrs`.
+//! No endpoint is inside a Service range of the cluster, also without the flag `--service-cidrs`.
 
 use crate::bed::{Controller, Scene, endpoints};
 use crate::leaving::own_server;

@@ -70,10 +70,10 @@ fn what_is_not_taken_is_named_and_harms_nothing_else(
     let (plan, notices) = planned(&fixture(), &[written("bad", bad), good]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
     assert_eq!(notices.len(), 1, "{notices:?}");
-    let told = notices[0].text();
+    let note = notices[0].text();
     assert_eq!(notices[0].reason, reason);
-    assert!(text.split('|').any(|text| told.contains(text)), "{told}");
-    assert!(told.contains("EndpointSlice bad"), "{told}");
+    assert!(text.split('|').any(|text| note.contains(text)), "{note}");
+    assert!(note.contains("EndpointSlice bad"), "{note}");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn of_several_addresses_the_first_is_taken() {
 }
 
 #[test]
-fn what_is_beyond_the_budget_is_told() {
+fn what_is_beyond_the_budget_is_reported() {
     let mut cut = (*written("s", json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}))).clone();
     cut.left_out = 5;
     let (plan, notices) = planned(&fixture(), &[Arc::new(cut)]);
@@ -180,7 +180,7 @@ fn an_address_counts_once_for_equal_ports() {
 }
 
 #[test]
-fn a_port_that_no_slice_has_is_told() {
+fn a_port_that_no_slice_has_is_reported() {
     let other = json!({"endpoints": [{"addresses": ["10.1.0.2"]}], "ports": [{"name": "http", "port": 80}, {"name": "web"}]});
     let (_, notices) = planned(&fixture(), &[written("s", other)]);
     assert_eq!(notices.len(), 1, "{notices:?}");
