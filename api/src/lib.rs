@@ -17,6 +17,7 @@ pub mod network_status;
 pub mod rules_applied;
 pub mod service;
 pub mod service_network;
+pub mod service_range;
 
 pub use config::{MultusServiceConfig, MultusServiceConfigSpec, MultusServiceConfigStatus};
 pub use network_status::{NetworkStatus, ParseNetworkStatus};

@@ -25,18 +25,28 @@ pub struct Binding {
 pub enum Acceptance {
     /// It is served.
     Served(Binding),
-    /// It has neither selector nor selector annotation: whoever wrote it writes its slices.
-    Unselected,
+    /// It has neither selector nor selector annotation: its author writes its endpoints, for this network.
+    Manual(NetworkRef),
     /// It is not served; the notices say why.
     Refused,
+}
+
+impl Acceptance {
+    /// The network a Service that is served is bound to.
+    pub fn network(&self) -> Option<&NetworkRef> {
+        match self {
+            Self::Served(binding) => Some(&binding.network),
+            Self::Manual(network) => Some(network),
+            Self::Refused => None,
+        }
+    }
 }
 
 /// Judges a Service that carries our label.
 pub fn accept(service: &Service, settings: &Settings) -> (Acceptance, Vec<Notice>) {
     let mut notices = Vec::new();
     let acceptance = match judge(service, settings, &mut notices) {
-        Ok(Some(binding)) => Acceptance::Served(binding),
-        Ok(None) => Acceptance::Unselected,
+        Ok(acceptance) => acceptance,
         Err(notice) => {
             notices.push(notice);
             Acceptance::Refused
@@ -45,11 +55,7 @@ pub fn accept(service: &Service, settings: &Settings) -> (Acceptance, Vec<Notice
     (acceptance, notices)
 }
 
-fn judge(
-    service: &Service,
-    settings: &Settings,
-    notices: &mut Vec<Notice>,
-) -> Result<Option<Binding>, Notice> {
+fn judge(service: &Service, settings: &Settings, notices: &mut Vec<Notice>) -> Result<Acceptance, Notice> {
     let spec = service.spec.as_ref();
     if spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
         return Err(Notice::new(
@@ -62,14 +68,15 @@ fn judge(
     let network = api::service::network(service)
         .map_err(|error| Notice::new(Reason::InvalidNetwork, error.to_string()))?;
     check_namespace(service, &network, settings)?;
-    let Some((selector, is_selectorless)) = selector(service, notices)? else {
-        return Ok(None);
-    };
+    let selector = selector(service, notices)?;
     notices.extend(unserved_parts(service));
+    let Some((selector, is_selectorless)) = selector else {
+        return Ok(Acceptance::Manual(network));
+    };
     if !is_selectorless && is_headless(service) {
         notices.push(headless_with_selector());
     }
-    Ok(Some(Binding {
+    Ok(Acceptance::Served(Binding {
         network,
         selector,
         is_selectorless,
@@ -307,8 +314,12 @@ mod tests {
     #[rstest]
     #[case::none(json!({"clusterIP": "172.30.0.10"}))]
     #[case::empty(json!({"clusterIP": "172.30.0.10", "selector": {}}))]
-    fn a_service_that_selects_nothing_is_left_to_its_author(#[case] spec: serde_json::Value) {
-        assert_eq!(judged(&on("macvlan1"), &spec), (Acceptance::Unselected, vec![]));
+    fn the_endpoints_of_a_service_that_selects_nothing_are_its_authors(#[case] spec: serde_json::Value) {
+        let network = NetworkRef::parse("macvlan1", "shop").unwrap();
+        assert_eq!(
+            judged(&on("macvlan1"), &spec),
+            (Acceptance::Manual(network), vec![])
+        );
     }
 
     #[test]

@@ -4,31 +4,49 @@
 
 use crate::accept::Acceptance;
 use crate::notice::Notice;
-use api::names::ACCEPTED_CONDITION;
+use api::NetworkRef;
+use api::names::{ACCEPTED_CONDITION, SERVICE_NAME_LABEL};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// Where the endpoints of a Service come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From the pods that it selects.
+    Pods,
+    /// From the slices that its author wrote.
+    Slices,
+    /// From the slices that its author has not written yet.
+    NoSlices,
+    /// It has no ClusterIP: DNS answers its author's slices as they are.
+    Dns,
+}
+
 /// The condition for a verdict. Its transition time is set when it is written.
-pub fn accepted(acceptance: &Acceptance, notices: &[Notice], generation: Option<i64>) -> Condition {
-    let told = notices
-        .iter()
-        .map(|notice| notice.message.as_str())
-        .collect::<Vec<_>>()
-        .join("; ");
-    let (status, reason, message) = match acceptance {
-        Acceptance::Refused => ("False", first_refusal(notices), told),
-        Acceptance::Unselected => (
-            "True",
-            "NoSelector",
-            "the Service selects no pods; whoever made it writes its EndpointSlices".to_owned(),
-        ),
-        Acceptance::Served(binding) if notices.is_empty() => (
-            "True",
-            "Served",
-            format!("endpoints are taken from network {}", binding.network),
-        ),
-        Acceptance::Served(_) => ("True", "ServedWithWarnings", told),
+pub fn accepted(
+    acceptance: &Acceptance,
+    source: Source,
+    notices: &[Notice],
+    generation: Option<i64>,
+) -> Condition {
+    let warnings = notices.iter().map(|notice| notice.message.clone());
+    let is_refused = notices.iter().any(|notice| notice.reason.is_refusal());
+    let (status, reason, message) = match acceptance.network().filter(|_| !is_refused) {
+        None => ("False", first_refusal(notices), warnings.collect()),
+        Some(network) => {
+            let reason = match source {
+                Source::NoSlices | Source::Dns => "NoSelector",
+                _ if notices.is_empty() => "Served",
+                _ => "ServedWithWarnings",
+            };
+            (
+                "True",
+                reason,
+                warnings.chain([outlook(source, network)]).collect::<Vec<_>>(),
+            )
+        }
     };
+    let message = message.join("; ");
     Condition {
         type_: ACCEPTED_CONDITION.to_owned(),
         status: status.to_owned(),
@@ -36,6 +54,24 @@ pub fn accepted(acceptance: &Acceptance, notices: &[Notice], generation: Option<
         message: cut(&message),
         observed_generation: generation,
         last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// What the owner may expect, and who reaches the Service: a client on another network has no way to be warnings.
+fn outlook(source: Source, network: &NetworkRef) -> String {
+    let reach = format!(
+        "only pods attached to {network} reach the ClusterIP, not those attached to a definition of the same name in another namespace"
+    );
+    match source {
+        Source::Pods => format!("endpoints are taken from network {network}; {reach}"),
+        Source::Slices => {
+            format!("endpoints are copied from the EndpointSlices that the Service's author wrote; {reach}")
+        }
+        Source::NoSlices => format!(
+            "the Service selects no pods and its author has written no EndpointSlice with label {SERVICE_NAME_LABEL} yet; {reach}"
+        ),
+        Source::Dns => "the Service selects no pods and has no ClusterIP: DNS answers the EndpointSlices that its author wrote, unchecked"
+            .to_owned(),
     }
 }
 
@@ -75,4 +111,35 @@ pub fn stands(service: &Service, wanted: &Condition) -> bool {
             wanted.observed_generation,
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notice::Reason;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::pods(Source::Pods, &[], ("True", "Served"), "taken from network shop/net")]
+    #[case::warned(Source::Pods, &[Reason::AddressRefused], ("True", "ServedWithWarnings"), "only pods attached to shop/net")]
+    #[case::slices(Source::Slices, &[], ("True", "Served"), "that the Service's author wrote; only pods attached to shop/net")]
+    #[case::no_slices(Source::NoSlices, &[], ("True", "NoSelector"), "no EndpointSlice with label kubernetes.io/service-name")]
+    #[case::no_slices_warned(Source::NoSlices, &[Reason::NetworkNotFound], ("True", "NoSelector"), "it is so; ")]
+    #[case::dns(Source::Dns, &[], ("True", "NoSelector"), "DNS answers")]
+    #[case::too_many(Source::NoSlices, &[Reason::TooManyByHand], ("False", "TooManyServicesWithoutSelector"), "it is so")]
+    fn the_condition_says_what_is_served_and_who_reaches_it(
+        #[case] source: Source,
+        #[case] reasons: &[Reason],
+        #[case] want: (&str, &str),
+        #[case] text: &str,
+    ) {
+        let network = NetworkRef::parse("net", "shop").unwrap();
+        let notices: Vec<_> = reasons
+            .iter()
+            .map(|reason| Notice::new(*reason, "it is so"))
+            .collect();
+        let condition = accepted(&Acceptance::Manual(network), source, &notices, Some(1));
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), want);
+        assert!(condition.message.contains(text), "{}", condition.message);
+    }
 }

@@ -3,16 +3,17 @@
 //! Pure.
 
 use crate::accept::{Acceptance, Binding};
-use crate::condition::{accepted, stands};
+use crate::condition::{Source, accepted, stands};
 use crate::gather::Observed;
-use crate::index::ServiceEntry;
+use crate::index::{ServiceEntry, Written};
 use crate::leftovers;
+use crate::manual::MAX_SERVICES;
 use crate::notice::{MAX_NOTICES, Notice, Reason};
-use crate::objects::{Nodes, ObjectKey, is_owned_by};
-use crate::plan::{Input, SlicePlan, TriggerTimes, generate_name, plan, trigger_time};
+use crate::objects::{Nodes, ObjectKey};
+use crate::plan::{Input, SlicePlan, Target, TriggerTimes, plan, plan_manual, trigger_time};
 use crate::settings::Settings;
-use api::names::SERVICE_NETWORK_ANNOTATION;
-use k8s_openapi::api::core::v1::Service;
+use api::NetworkRef;
+use api::names::{SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// The decision for one Service.
@@ -47,29 +48,55 @@ pub fn decide(
             ..Decision::default()
         };
     };
-    if entry.service.metadata.deletion_timestamp.is_some() {
-        // The garbage collector takes the slices with it.
-        return Decision::default();
-    }
     let mut decision = match &entry.acceptance {
         Acceptance::Served(binding) => serve(observed, entry, binding, nodes, settings, known),
+        Acceptance::Manual(network) => copy(observed, entry, network, nodes, settings, known),
         Acceptance::Refused => Decision {
             slices: SlicePlan::delete_all(observed.slices.clone()),
             ..Decision::default()
         },
-        Acceptance::Unselected => leave_to_author(observed, &entry.service),
     };
+    if entry.service.metadata.deletion_timestamp.is_some() {
+        // Until its finalizers are gone it is reached, so its endpoints stay true (kubernetes/kubernetes#108779). No event or
+        // condition is written.
+        decision.notices.clear();
+        return decision;
+    }
+    decision.notices.extend(missing_network(observed, entry));
     decision.notices.extend(entry.notices.iter().cloned());
     decision.notices.sort();
     decision.notices.dedup_by(|one, other| one.is_same(other));
     decision.notices.truncate(MAX_NOTICES);
     let condition = accepted(
         &entry.acceptance,
+        source(observed, entry),
         &decision.notices,
         entry.service.metadata.generation,
     );
     decision.condition = Some(condition).filter(|condition| !stands(&entry.service, condition));
     decision
+}
+
+fn source(observed: &Observed, entry: &ServiceEntry) -> Source {
+    match (&entry.acceptance, &observed.written) {
+        (Acceptance::Manual(_), None) => Source::Dns,
+        (_, Some(Written::Slices(slices))) if !slices.is_empty() => Source::Slices,
+        (_, Some(_)) => Source::NoSlices,
+        (_, None) => Source::Pods,
+    }
+}
+
+fn missing_network(observed: &Observed, entry: &ServiceEntry) -> Option<Notice> {
+    let network = entry
+        .acceptance
+        .network()
+        .filter(|_| observed.has_network == Some(false))?;
+    Some(Notice::new(
+        Reason::NetworkNotFound,
+        format!(
+            "network-attachment-definition {network} does not exist; create it or correct annotation {SERVICE_NETWORK_ANNOTATION}; endpoints of running pods stay"
+        ),
+    ))
 }
 
 fn serve(
@@ -90,15 +117,6 @@ fn serve(
         trigger_time,
         settings,
     });
-    if observed.has_network == Some(false) {
-        notices.push(Notice::new(
-            Reason::NetworkNotFound,
-            format!(
-                "network-attachment-definition {} does not exist; create it or correct annotation {SERVICE_NETWORK_ANNOTATION}; endpoints of running pods stay",
-                binding.network
-            ),
-        ));
-    }
     if !observed.leftovers.is_empty() {
         notices.push(leftovers::notice(
             &ObjectKey::of(&entry.service),
@@ -113,15 +131,59 @@ fn serve(
     }
 }
 
-/// Without any selector the Service's author writes its slices, by hand or by another program. Those that this controller made, for a
-/// selector that was there before, go.
-fn leave_to_author(observed: &Observed, service: &Service) -> Decision {
-    let prefix = generate_name(service);
-    let ours = observed.slices.iter().filter(|slice| {
-        is_owned_by(slice, service) && slice.metadata.generate_name.as_deref() == Some(&prefix)
-    });
-    Decision {
-        slices: SlicePlan::delete_all(ours.cloned().collect()),
-        ..Decision::default()
+/// Without any selector the Service's author writes its endpoints, by hand or by another program: they are copied, checked, into slices
+/// of ours, the only ones that proxies read.
+fn copy(
+    observed: &Observed,
+    entry: &ServiceEntry,
+    network: &NetworkRef,
+    nodes: &Nodes,
+    settings: &Settings,
+    known: Option<&TriggerTimes>,
+) -> Decision {
+    let written = match &observed.written {
+        Some(Written::Slices(slices)) => slices,
+        // Nothing to decide before they are listed.
+        Some(Written::Unknown) => return Decision::default(),
+        not_copied => {
+            let too_many = matches!(not_copied, Some(Written::NotWatched)).then(too_many);
+            return Decision {
+                slices: SlicePlan::delete_all(observed.slices.clone()),
+                notices: too_many.into_iter().collect(),
+                ..Decision::default()
+            };
+        }
+    };
+    let (trigger_time, trigger_times) = trigger_time(known, &entry.service, &[], &observed.slices);
+    let target = Target {
+        service: &entry.service,
+        slices: &observed.slices,
+        nodes,
+        trigger_time,
+        settings,
+        has_placeholder: false,
+    };
+    let (slices, mut notices) = plan_manual(&target, network, written);
+    let leftovers = written.iter().filter(|written| written.is_leftover());
+    let leftovers: Vec<_> = leftovers
+        .filter_map(|written| written.slice.metadata.name.clone())
+        .collect();
+    if !leftovers.is_empty() {
+        notices.push(leftovers::handed_over(&ObjectKey::of(&entry.service), &leftovers));
     }
+    Decision {
+        slices,
+        notices,
+        trigger_times: Some(trigger_times),
+        condition: None,
+    }
+}
+
+fn too_many() -> Notice {
+    Notice::new(
+        Reason::TooManyByHand,
+        format!(
+            "the EndpointSlices of at most {MAX_SERVICES} Services without selector are watched, and that many are older than this one; delete some, or let this one select pods by spec.selector or annotation {SELECTOR_ANNOTATION}"
+        ),
+    )
 }

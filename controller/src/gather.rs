@@ -2,8 +2,8 @@
 //!
 //! Pure. Shared values, so that a decision holds nothing up and sees nothing change.
 
-use crate::accept::Acceptance;
-use crate::index::{Index, ServiceEntry};
+use crate::accept::{Acceptance, is_headless};
+use crate::index::{Index, ServiceEntry, Written};
 use crate::leftovers::Leftovers;
 use crate::objects::{ObjectKey, Pod, owners};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -22,6 +22,8 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Its network exists; none when that is unknown.
     pub has_network: Option<bool>,
+    /// The slices that its author wrote, when it selects no pods.
+    pub written: Option<Written>,
     /// Slices of other controllers on a Service without selector.
     pub leftovers: Vec<String>,
 }
@@ -31,6 +33,11 @@ impl Observed {
     pub fn is_selectorless(&self) -> bool {
         let acceptance = self.service.as_ref().map(|entry| &entry.acceptance);
         matches!(acceptance, Some(Acceptance::Served(binding)) if binding.is_selectorless)
+    }
+
+    /// Whether nothing can be decided yet: the slices that its author wrote have not been listed.
+    pub fn is_pending(&self) -> bool {
+        self.written == Some(Written::Unknown)
     }
 
     /// UID of the Service that was ours when its slices were made and is not any more: by them it is known also to a process that did
@@ -50,7 +57,12 @@ pub fn gather(index: &Index, leftovers: &Leftovers, key: &ObjectKey) -> Observed
         _ => None,
     });
     let pods = binding.map(|binding| index.selected(&key.namespace, &binding.selector));
-    let network = binding.map(|binding| ObjectKey::new(binding.network.namespace(), binding.network.name()));
+    let network = service.as_ref().and_then(|entry| entry.acceptance.network());
+    let network = network.map(|network| ObjectKey::new(network.namespace(), network.name()));
+    let is_manual = |entry: &&Arc<ServiceEntry>| {
+        matches!(entry.acceptance, Acceptance::Manual(_)) && !is_headless(&entry.service)
+    };
+    let manual = service.as_ref().filter(is_manual);
     Observed {
         is_unreadable: index.services.is_unreadable(key),
         pods: pods.unwrap_or_default(),
@@ -58,6 +70,7 @@ pub fn gather(index: &Index, leftovers: &Leftovers, key: &ObjectKey) -> Observed
         has_network: network
             .filter(|_| index.networks.is_synced())
             .map(|network| index.networks.get(&network).is_some()),
+        written: manual.map(|_| index.manual.of(key)),
         leftovers: leftovers.of(key).to_vec(),
         service,
     }

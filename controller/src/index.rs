@@ -4,21 +4,27 @@
 //! older than our own writes (Kubernetes keeps a tracker and retries instead).
 
 mod by_label;
+mod manual;
 mod slices;
 mod table;
 
+pub use manual::{Manual, Written};
 pub use slices::Slices;
 pub use table::{Event, Keyed, Step, Table};
 
-use crate::accept::{Acceptance, accept};
+use crate::accept::{Acceptance, accept, is_headless};
+use crate::manual::{ManualSlice, Scope};
 use crate::notice::Notice;
-use crate::objects::{Node, Nodes, ObjectKey, Pod};
+use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceRange};
 use crate::selector::Selector;
 use crate::settings::Settings;
 use crate::triggers;
 use by_label::PodsByLabel;
+use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -43,8 +49,14 @@ pub enum Change {
     Pod(Event<Pod>),
     /// An EndpointSlice with our managed-by value.
     Slice(Event<EndpointSlice>),
+    /// The Services that the next list of slices by hand is about.
+    ManualScope(Scope),
+    /// An EndpointSlice that somebody else wrote for one of these Services.
+    ManualSlice(Event<ManualSlice>),
     /// Any Node.
     Node(Event<Node>),
+    /// Any `ServiceCIDR`.
+    ServiceRange(Event<ServiceRange>),
     /// Any network-attachment-definition.
     Network(Event<ObjectKey>),
 }
@@ -53,6 +65,9 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Index {
     settings: Settings,
+    /// The Service ranges of the command line; those of the cluster are added in the settings.
+    given_ranges: Vec<IpNet>,
+    ranges: Table<ServiceRange>,
     /// Services with our label.
     pub services: Table<ServiceEntry>,
     /// All Pods.
@@ -60,6 +75,8 @@ pub struct Index {
     pods_by_label: PodsByLabel,
     /// Our slices.
     pub slices: Slices,
+    /// The slices that authors of Services wrote.
+    pub manual: Manual,
     /// All Nodes.
     pub nodes: Nodes,
     node_table: Table<Node>,
@@ -71,6 +88,7 @@ impl Index {
     /// Knows nothing yet.
     pub fn new(settings: Settings) -> Self {
         Self {
+            given_ranges: settings.service_cidrs.clone(),
             settings,
             ..Self::default()
         }
@@ -87,6 +105,7 @@ impl Index {
             && self.pods.is_synced()
             && self.slices.is_synced()
             && self.node_table.is_synced()
+            && self.ranges.is_synced()
     }
 
     /// Every Service there is something to do for: our Services, and the owners of slices whose Service is not ours any more.
@@ -116,7 +135,8 @@ impl Index {
                 let steps = self
                     .services
                     .observe(event.map(|service| entry(service, settings)));
-                steps.iter().filter_map(triggers::service).collect()
+                let woken = steps.iter().filter_map(triggers::service);
+                woken.chain(self.follow_manual(&steps)).collect()
             }
             Change::Pod(event) => {
                 let steps = self.pods.observe(event);
@@ -130,6 +150,12 @@ impl Index {
                 steps.iter().flat_map(|step| triggers::pod(self, step)).collect()
             }
             Change::Slice(event) => self.slices.observe(event),
+            Change::ManualScope(scope) => {
+                self.manual.announce(scope);
+                BTreeSet::new()
+            }
+            Change::ManualSlice(event) => self.manual.observe(event),
+            Change::ServiceRange(event) => self.observe_range(event),
             Change::Node(event) => {
                 let steps = self.node_table.observe(event);
                 for step in &steps {
@@ -151,6 +177,39 @@ impl Index {
             }
         }
     }
+
+    /// Updates whose slices by hand are watched, after Services changed; returns those that are watched no longer.
+    fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectKey> {
+        let services = &mut self.manual.services;
+        for step in steps.iter().filter(|step| !step.is_idle()) {
+            services.note(&step.key, step.after.as_deref().and_then(manual_since));
+        }
+        // Before the list is complete the oldest are unknown.
+        if self.services.is_synced() {
+            services.choose()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Ranges change once in years: every Service is looked at then.
+    fn observe_range(&mut self, event: Event<ServiceRange>) -> BTreeSet<ObjectKey> {
+        self.ranges.observe(event);
+        let found = self.ranges.iter().flat_map(|range| range.ranges.iter().copied());
+        let all: Vec<_> = self.given_ranges.iter().copied().chain(found).collect();
+        if all == self.settings.service_cidrs {
+            return BTreeSet::new();
+        }
+        self.settings.service_cidrs = all;
+        self.services.keys().collect()
+    }
+}
+
+/// When a Service whose author writes the endpoints was created; `None` for any other. Without a ClusterIP there is nothing to serve.
+fn manual_since(entry: &ServiceEntry) -> Option<Option<Timestamp>> {
+    let is_manual = matches!(entry.acceptance, Acceptance::Manual(_)) && !is_headless(&entry.service);
+    let created = entry.service.metadata.creation_timestamp.as_ref();
+    is_manual.then(|| created.map(|Time(at)| *at))
 }
 
 fn entry(service: Service, settings: &Settings) -> ServiceEntry {

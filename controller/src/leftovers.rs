@@ -4,6 +4,7 @@
 //! (it calls that hand-over to the user), and DNS then answers them beside ours. They cannot be watched by the Service's labels: slices
 //! keep the labels the Service had before. So each Service without selector is looked at once, and again while something is found.
 
+use crate::manual::ENDPOINT_SLICE_CONTROLLER;
 use crate::notice::{Notice, Reason};
 use crate::objects::ObjectKey;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
@@ -70,6 +71,18 @@ pub fn notice(key: &ObjectKey, names: &[String]) -> Notice {
         format!(
             "delete what another controller left on this Service: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use these addresses too",
             foreign(key),
+        ),
+    )
+    .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
+}
+
+/// The same for a Service without any selector, whose author writes its slices: only what Kubernetes wrote before is to be deleted.
+pub fn handed_over(key: &ObjectKey, names: &[String]) -> Notice {
+    let ObjectKey { namespace, name } = key;
+    Notice::new(
+        Reason::ForeignEndpoints,
+        format!(
+            "EndpointSlices that Kubernetes wrote for a selector that the Service no longer has are not taken: their addresses are those of the cluster network; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{SERVICE_NAME_LABEL}={name},{MANAGED_BY_LABEL}={ENDPOINT_SLICE_CONTROLLER}'"
         ),
     )
     .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))

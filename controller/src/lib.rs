@@ -8,6 +8,7 @@
 //!
 //! | file | decides |
 //! |---|---|
+//! | [`manual`] | of which Services the author's own slices are kept, and how much of them |
 //! | [`objects`] | what is remembered of Pods, Nodes, Services and slices |
 //! | [`accept`] | whether a Service is served, from which network and pods |
 //! | [`plan`] | which slices it should have, and the writes that lead there |
@@ -23,6 +24,7 @@ mod documented_tests;
 pub mod gather;
 pub mod index;
 pub mod leftovers;
+pub mod manual;
 pub mod metrics;
 pub mod notice;
 pub mod objects;

@@ -48,7 +48,7 @@ struct Args {
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     network_namespace_isolation: bool,
 
-    /// The cluster's ClusterIP ranges: no endpoint can be in one. Not checked when omitted
+    /// ClusterIP ranges in which no endpoint can be, beside those of the cluster's ServiceCIDR objects
     #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
     service_cidrs: Vec<IpNet>,
 }

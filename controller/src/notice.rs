@@ -33,13 +33,19 @@ pub enum Reason {
     AddressRefused,
     /// Two pods report one address.
     DuplicateAddress,
+    /// An endpoint or slice that the Service's author wrote is not taken.
+    NotTaken,
+    /// More Services without any selector than slices are watched of.
+    TooManyByHand,
+    /// A port of the Service that no endpoint has.
+    TargetPortNotFound,
     /// Topology hints were asked for and cannot be given.
     TopologyAwareHintsDisabled,
 }
 
 impl Reason {
     /// Every reason, in the order of this file.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidNetwork,
         Self::NetworkNotAllowed,
         Self::ExternalName,
@@ -54,6 +60,9 @@ impl Reason {
         Self::FamilyMissing,
         Self::AddressRefused,
         Self::DuplicateAddress,
+        Self::NotTaken,
+        Self::TooManyByHand,
+        Self::TargetPortNotFound,
         Self::TopologyAwareHintsDisabled,
     ];
 
@@ -74,6 +83,9 @@ impl Reason {
             Self::FamilyMissing => "AddressFamilyMissing",
             Self::AddressRefused => "AddressRefused",
             Self::DuplicateAddress => "DuplicateAddress",
+            Self::NotTaken => "EndpointsNotTaken",
+            Self::TooManyByHand => "TooManyServicesWithoutSelector",
+            Self::TargetPortNotFound => "TargetPortNotFound",
             Self::TopologyAwareHintsDisabled => "TopologyAwareHintsDisabled",
         }
     }
@@ -82,7 +94,11 @@ impl Reason {
     pub fn is_refusal(self) -> bool {
         matches!(
             self,
-            Self::InvalidNetwork | Self::NetworkNotAllowed | Self::ExternalName | Self::InvalidSelector
+            Self::InvalidNetwork
+                | Self::NetworkNotAllowed
+                | Self::ExternalName
+                | Self::InvalidSelector
+                | Self::TooManyByHand
         )
     }
 }

@@ -11,6 +11,7 @@ mod finish;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hints;
+mod manual;
 #[cfg(test)]
 mod original_proxy_tests;
 mod pack;
@@ -23,16 +24,21 @@ mod trigger_time;
 
 pub use family::{Family, families};
 pub use hints::{Routing, routing};
-pub use slice::generate_name;
 pub use trigger_time::{TriggerTimes, trigger_time};
 
 use crate::accept::Binding;
+use crate::manual::ManualSlice;
 use crate::notice::Notice;
 use crate::objects::{Nodes, Pod, is_being_deleted};
 use crate::settings::Settings;
+use api::NetworkRef;
+use desired::Groups;
+use hints::Hints;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use manual::Copied;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a plan is made from.
@@ -52,6 +58,37 @@ pub struct Input<'a> {
     pub trigger_time: Option<Timestamp>,
     /// The administrator's settings.
     pub settings: &'a Settings,
+}
+
+impl<'a> Input<'a> {
+    /// What does not depend on where the endpoints come from.
+    fn target(&self) -> Target<'a> {
+        Target {
+            service: self.service,
+            slices: self.slices,
+            nodes: self.nodes,
+            trigger_time: self.trigger_time,
+            settings: self.settings,
+            has_placeholder: true,
+        }
+    }
+}
+
+/// The Service whose slices are written, wherever its endpoints come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The Service.
+    pub service: &'a Service,
+    /// The slices that carry its name and our managed-by value, in the order of names.
+    pub slices: &'a [Arc<EndpointSlice>],
+    /// All Nodes.
+    pub nodes: &'a Nodes,
+    /// When what leads to this plan happened.
+    pub trigger_time: Option<Timestamp>,
+    /// The administrator's settings.
+    pub settings: &'a Settings,
+    /// Whether a Service without endpoints has an empty slice, as one with a selector has in Kubernetes.
+    pub has_placeholder: bool,
 }
 
 /// Writes to make, in this order: creates, updates, deletes.
@@ -105,14 +142,38 @@ impl SlicePlan {
 
 /// Plans the slices of a Service that is served.
 pub fn plan(input: &Input<'_>) -> (SlicePlan, Vec<Notice>) {
-    let (desired, mut notices) = desired::desired(input);
-    let (by_family, mut stray) = finish::split(input);
+    let (desired, notices) = desired::desired(input);
+    place(&input.target(), desired, &Hints::new(), notices)
+}
+
+/// Plans the slices of a Service whose author wrote its endpoints.
+pub fn plan_manual(
+    target: &Target<'_>,
+    network: &NetworkRef,
+    written: &[Arc<ManualSlice>],
+) -> (SlicePlan, Vec<Notice>) {
+    let Copied {
+        desired,
+        hints,
+        notices,
+    } = manual::copied(target, network, written);
+    place(target, desired, &hints, notices)
+}
+
+/// From endpoints to writes.
+fn place(
+    target: &Target<'_>,
+    desired: BTreeMap<Family, Groups>,
+    own_hints: &Hints,
+    mut notices: Vec<Notice>,
+) -> (SlicePlan, Vec<Notice>) {
+    let (by_family, mut stray) = finish::split(target);
     let mut plan = SlicePlan::default();
     for (family, groups) in desired {
         let existing = by_family.get(&family).map(Vec::as_slice).unwrap_or_default();
-        let mut packed = pack::pack(input, existing, groups, &mut plan.counts);
-        notices.extend(hints::assign(input, family, &mut packed.drafts));
-        finish::finish(input, family, packed, &mut plan);
+        let mut packed = pack::pack(target, existing, groups, &mut plan.counts);
+        notices.extend(hints::assign(target, family, own_hints, &mut packed.drafts));
+        finish::finish(target, family, packed, &mut plan);
     }
     plan.delete.append(&mut stray);
     notices.sort();

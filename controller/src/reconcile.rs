@@ -12,6 +12,7 @@ use crate::decide::{Decision, decide};
 use crate::gather::{Observed, gather};
 use crate::index::{Change, Index};
 use crate::leftovers::{self, Found, Leftovers};
+use crate::manual::Scope;
 use crate::metrics::Metrics;
 use crate::objects::ObjectKey;
 use crate::plan::{SlicePlan, TriggerTimes};
@@ -20,9 +21,11 @@ use count::Sample;
 use kube::Client;
 use process::Health;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use teller::{Teller, Verdict};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +77,8 @@ pub struct Driver {
     looks: JoinSet<(ObjectKey, Found)>,
     look_queue: VecDeque<ObjectKey>,
     client: Client,
+    /// The Services whose slices by hand are to be watched.
+    scope: watch::Sender<Scope>,
     metrics: Metrics,
     health: Health,
     is_leading: bool,
@@ -82,7 +87,14 @@ pub struct Driver {
 
 impl Driver {
     /// A driver that knows nothing yet.
-    pub fn new(client: Client, index: Index, writer: Writer, metrics: Metrics, health: Health) -> Self {
+    pub fn new(
+        client: Client,
+        index: Index,
+        writer: Writer,
+        scope: watch::Sender<Scope>,
+        metrics: Metrics,
+        health: Health,
+    ) -> Self {
         Self {
             index,
             queue: Queue::default(),
@@ -94,6 +106,7 @@ impl Driver {
             looks: JoinSet::new(),
             look_queue: VecDeque::new(),
             client,
+            scope,
             metrics,
             health,
             is_leading: false,
@@ -179,6 +192,7 @@ impl Driver {
     fn observe(&mut self, change: Change) {
         let is_slice = matches!(change, Change::Slice(_));
         let woken = self.index.observe(change);
+        self.follow_scope();
         if !self.was_synced && self.index.is_synced() {
             self.was_synced = true;
             self.health.set_ready(true);
@@ -190,6 +204,17 @@ impl Driver {
                 self.wake(woken);
             }
         }
+    }
+
+    fn follow_scope(&mut self) {
+        let wanted = self.index.manual.scope();
+        self.scope.send_if_modified(|scope| {
+            let is_other = !Arc::ptr_eq(scope, wanted) && scope != wanted;
+            if is_other {
+                *scope = Arc::clone(wanted);
+            }
+            is_other
+        });
     }
 
     fn start_due(&mut self) {
@@ -207,6 +232,10 @@ impl Driver {
     fn start(&mut self, key: ObjectKey) {
         let started = Instant::now();
         let observed = gather(&self.index, &self.leftovers, &key);
+        if observed.is_pending() {
+            self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
+            return;
+        }
         self.note_selectorless(&key, &observed);
         let known = self.trigger_times.get(&key);
         let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);

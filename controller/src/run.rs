@@ -2,6 +2,7 @@
 
 use crate::apply::Writer;
 use crate::index::Index;
+use crate::manual::Scope;
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Driver, Leadership};
 use crate::settings::Settings;
@@ -9,7 +10,7 @@ use crate::watches;
 use process::Process;
 use process::lease::{self, LeaseOptions};
 use std::convert::Infallible;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Changes that may wait between a watch and the driver.
@@ -44,13 +45,15 @@ pub async fn run(
         ..
     } = process;
     let (sender, changes) = mpsc::channel(CHANNEL);
-    let mut watching = watches::start(&client, &sender);
+    let (scope, scope_changes) = watch::channel(Scope::default());
+    let mut watching = watches::start(&client, &sender, scope_changes);
     drop(sender);
     let granted = CancellationToken::new();
     // Cancelled by a request to stop, and when the lease is lost: a driver that no longer leads must not begin another write.
     let stop = shutdown.child_token();
     let writer = Writer::new(client.clone(), instance);
-    let driver = Driver::new(client.clone(), Index::new(settings), writer, metrics, health);
+    let index = Index::new(settings);
+    let driver = Driver::new(client.clone(), index, writer, scope, metrics, health);
     let leadership = Leadership {
         granted: granted.clone(),
         shutdown: stop.clone(),

@@ -12,7 +12,7 @@ pub struct Settings {
     pub max_endpoints_per_slice: usize,
     /// Namespaces whose networks any Service may name. None: any Service may name any network.
     pub global_namespaces: Option<BTreeSet<String>>,
-    /// The cluster's Service ranges, in which no endpoint can be. Empty when unknown: then not checked.
+    /// The cluster's Service ranges, in which no endpoint can be: those of the command line, and of ServiceCIDR objects.
     pub service_cidrs: Vec<IpNet>,
 }
 

@@ -4,8 +4,9 @@ use crate::decide::{Decision, decide};
 use crate::gather::gather;
 use crate::index::{Change, Event, Index};
 use crate::leftovers::Leftovers;
+use crate::manual::{MAX_SERVICES, ManualSlice};
 use crate::notice::Reason;
-use crate::objects::{Node, NodeObject, ObjectKey, PodObject};
+use crate::objects::{Node, NodeObject, ObjectKey, PodObject, ServiceRange};
 use crate::settings::Settings;
 use api::names;
 use k8s_openapi::api::core::v1::Service;
@@ -13,6 +14,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
@@ -23,6 +25,7 @@ fn synced() -> Index {
     index.observe(Change::Pod(Event::ListDone));
     index.observe(Change::Slice(Event::ListDone));
     index.observe(Change::Node(Event::ListDone));
+    index.observe(Change::ServiceRange(Event::ListDone));
     let node: NodeObject = serde_json::from_value(json!({"metadata": {"name": "node-1"}})).unwrap();
     index.observe(Change::Node(Event::Applied(node.into())));
     assert!(index.is_synced());
@@ -108,29 +111,63 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
         .collect()
 }
 
+/// Feeds the index a complete list of slices by hand.
+fn list_by_hand(index: &mut Index, slices: impl IntoIterator<Item = EndpointSlice>) -> BTreeSet<ObjectKey> {
+    index.observe(Change::ManualScope(Arc::clone(index.manual.scope())));
+    index.observe(Change::ManualSlice(Event::ListStarted));
+    for slice in slices {
+        let slice = ManualSlice { slice, left_out: 0 };
+        index.observe(Change::ManualSlice(Event::Listed(slice)));
+    }
+    index.observe(Change::ManualSlice(Event::ListDone))
+}
+
+fn unselected() -> Change {
+    Change::Service(Event::Applied(service(json!({"spec": {"selector": null}}))))
+}
+
+/// Its author's slices are only read; what is written is a copy.
 #[test]
 fn sync_service_no_selector() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(
-        json!({"spec": {"selector": null}}),
-    ))));
-    index.observe(Change::Slice(Event::Applied(slice("by-hand", &ours()))));
+    index.observe(unselected());
+    let mut by_hand = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
+    by_hand.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+    assert_eq!(list_by_hand(&mut index, [by_hand]), BTreeSet::from([web()]));
+    let decision = decided(&index);
+    assert_eq!(writes(&decision), (1, 0, 0));
+    assert_eq!(endpoints(&decision)[0].addresses, ["10.1.1.99"]);
+
+    let mut bare = synced();
+    bare.observe(unselected());
+    list_by_hand(&mut bare, []);
+    assert_eq!(writes(&decided(&bare)), (0, 0, 0), "no placeholder");
+}
+
+#[test]
+fn nothing_is_decided_before_the_slices_by_hand_are_listed() {
+    let mut index = synced();
+    index.observe(unselected());
+    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    assert!(gather(&index, &Leftovers::default(), &web()).is_pending());
+    assert_eq!(writes(&decided(&index)), (0, 0, 0), "its copies stay");
+    index.observe(Change::ManualScope(Arc::default()));
     assert_eq!(
-        writes(&decided(&index)),
-        (0, 0, 0),
-        "slices that its author wrote are left alone"
+        index.observe(Change::ManualSlice(Event::ListDone)),
+        BTreeSet::new(),
+        "the list was about others"
     );
+    assert!(gather(&index, &Leftovers::default(), &web()).is_pending());
+    assert_eq!(list_by_hand(&mut index, []), BTreeSet::from([web()]));
+    assert_eq!(writes(&decided(&index)), (0, 0, 1));
 }
 
 #[test]
 fn sync_service_selector_removed() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(
-        json!({"spec": {"selector": null}}),
-    ))));
-    let mut generated = slice("web-multus-abc", &ours());
-    generated.metadata.generate_name = Some("web-multus-".into());
-    index.observe(Change::Slice(Event::Applied(generated)));
+    index.observe(unselected());
+    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    list_by_hand(&mut index, []);
     assert_eq!(
         writes(&decided(&index)),
         (0, 0, 1),
@@ -138,15 +175,102 @@ fn sync_service_selector_removed() {
     );
 }
 
+/// Beyond so many Services without selector a new one is refused, with a condition.
+#[test]
+fn a_service_whose_slices_are_not_watched_is_refused() {
+    let mut index = synced();
+    for n in 0..MAX_SERVICES {
+        let older = json!({"metadata": {"name": format!("older-{n}"), "creationTimestamp": "2025-01-01T00:00:00Z"}, "spec": {"selector": null}});
+        index.observe(Change::Service(Event::Applied(service(older))));
+    }
+    index.observe(unselected());
+    list_by_hand(&mut index, []);
+    let condition = decided(&index).condition.unwrap();
+    assert_eq!(
+        (condition.status.as_str(), condition.reason.as_str()),
+        ("False", "TooManyServicesWithoutSelector")
+    );
+    index.observe(Change::Service(Event::Deleted {
+        key: ObjectKey::new("shop", "older-7"),
+        uid: String::new(),
+    }));
+    assert_eq!(
+        list_by_hand(&mut index, []),
+        BTreeSet::from([web()]),
+        "there is room"
+    );
+    assert_eq!(decided(&index).condition.unwrap().reason, "NoSelector");
+}
+
+/// A node gets the address of an endpoint by hand: it is an endpoint no longer.
+#[test]
+fn an_address_by_hand_that_becomes_a_nodes_wakes_its_service() {
+    let mut index = synced();
+    index.observe(unselected());
+    let mut by_hand = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
+    by_hand.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+    list_by_hand(&mut index, [by_hand]);
+    let node = Node {
+        name: "node-2".into(),
+        addresses: vec!["10.1.1.99".parse().unwrap()],
+        ..Node::default()
+    };
+    assert_eq!(
+        index.observe(Change::Node(Event::Applied(node))),
+        BTreeSet::from([web()])
+    );
+    assert_eq!(writes(&decided(&index)), (0, 0, 0));
+}
+
+/// The ranges of the command line and of the cluster together; a change of conditions alone wakes no Service.
+#[test]
+fn a_service_range_that_comes_or_goes_wakes_every_service() {
+    let mut index = synced();
+    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.observe(pod(1, json!({})));
+    let range = || {
+        Change::ServiceRange(Event::Applied(ServiceRange {
+            name: "wide".into(),
+            ranges: vec!["10.1.1.0/24".parse().unwrap()],
+        }))
+    };
+    assert_eq!(index.observe(range()), BTreeSet::from([web()]));
+    assert_eq!(index.observe(range()), BTreeSet::new());
+    let decision = decided(&index);
+    assert_eq!(endpoints(&decision), []);
+    let mut notices = decision.notices.iter();
+    assert!(notices.any(|notice| notice.reason == Reason::AddressRefused));
+    let gone = Event::Deleted {
+        key: ObjectKey::new("", "wide"),
+        uid: String::new(),
+    };
+    assert_eq!(index.observe(Change::ServiceRange(gone)), BTreeSet::from([web()]));
+    assert_eq!(endpoints(&decided(&index)).len(), 1);
+}
+
+/// A finalizer holds it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint goes, and no event or condition is written.
 #[test]
 fn sync_service_pending_deletion() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(
-        json!({"metadata": {"deletionTimestamp": CREATED}}),
-    ))));
+    let deleted = json!({"metadata": {"deletionTimestamp": CREATED}});
+    index.observe(Change::Service(Event::Applied(service(deleted))));
     index.observe(pod(1, json!({})));
     let decision = decided(&index);
-    assert_eq!((writes(&decision), decision.condition), ((0, 0, 0), None));
+    assert_eq!(
+        (writes(&decision), decision.condition, decision.notices),
+        ((0, 0, 0), None, vec![])
+    );
+    let mut existing = slice("web-multus-abc", &ours());
+    let ports = json!([{"name": "web", "port": 80, "protocol": "TCP"}]);
+    existing.ports = serde_json::from_value(ports).unwrap();
+    let dead = ["10.1.1.1", "10.1.1.2"].map(|address| json!({"addresses": [address]}));
+    existing.endpoints = serde_json::from_value(json!(dead)).unwrap();
+    index.observe(Change::Slice(Event::Applied(existing)));
+    let decision = decided(&index);
+    assert_eq!(writes(&decision), (0, 1, 0));
+    let left: Vec<_> = decision.slices.update[0].endpoints.iter().collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].addresses, ["10.1.1.1"]);
 }
 
 #[test]

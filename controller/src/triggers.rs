@@ -6,6 +6,7 @@ use crate::accept::Acceptance;
 use crate::index::{Index, ServiceEntry, Step};
 use crate::objects::{Node, ObjectKey, Pod};
 use crate::plan::{Routing, routing};
+use api::NetworkRef;
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -48,8 +49,8 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
     matches!(&entry.acceptance, Acceptance::Served(binding) if binding.selector.matches(&pod.labels))
 }
 
-/// A Node changed: the Services of the pods on it and of pods that claim an address it got or lost, and all that share endpoints out
-/// by the nodes' CPU.
+/// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of slices by hand that name one, and
+/// all that share endpoints out by the nodes' CPU.
 pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();
@@ -61,12 +62,14 @@ pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
         .iter()
         .filter(|entry| routing(&entry.service) == Routing::Proportional);
     let by_capacity = proportional.map(|entry| ObjectKey::of(&entry.service));
+    let by_hand = index.manual.with_address(&moved);
     index
         .pods
         .iter()
         .filter(concerns)
         .flat_map(|pod| selecting(index, pod))
         .chain(by_capacity)
+        .chain(by_hand)
         .collect()
 }
 
@@ -101,14 +104,12 @@ pub fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -
     if changed.is_empty() && !is_first_list {
         return BTreeSet::new();
     }
-    let concerns = |entry: &&Arc<ServiceEntry>| match &entry.acceptance {
-        Acceptance::Served(binding) => {
-            is_first_list
-                || changed.iter().any(|key| {
-                    key.namespace == binding.network.namespace() && key.name == binding.network.name()
-                })
-        }
-        _ => false,
+    let concerns = |entry: &&Arc<ServiceEntry>| {
+        let is_bound = |network: &NetworkRef| {
+            let is_it = |key: &&ObjectKey| key.namespace == network.namespace() && key.name == network.name();
+            is_first_list || changed.iter().any(is_it)
+        };
+        entry.acceptance.network().is_some_and(is_bound)
     };
     index
         .services

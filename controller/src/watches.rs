@@ -1,11 +1,15 @@
 //! The watches, one task each, into one channel.
 //!
-//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, network attachment definitions. An object that
-//! cannot be read is reported as such and never stops its watch; a lost connection is tried again within five seconds.
+//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, slices by hand, ServiceCIDRs, network attachment
+//! definitions. An object that cannot be read is reported as such and never stops its watch; a lost connection is tried again within
+//! five seconds.
 
 mod guarded;
+mod manual;
+mod optional;
 
 use crate::index::{Change, Event};
+use crate::manual::Scope;
 use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::StreamExt;
@@ -19,14 +23,15 @@ use process::watch::{Defined, Freshness, Presence, defined, watch, watch_whole, 
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 /// The CustomResourceDefinition of networks.
 const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";
 
-/// Starts all watches. They end when the channel is closed.
-pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
+/// Starts all watches. They end when the channel is closed. `scope`: the Services whose slices by hand are watched.
+pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default;
     let ours = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
@@ -39,25 +44,27 @@ pub fn start(client: &Client, changes: &Sender<Change>) -> JoinSet<()> {
         latest,
         changes.clone(),
         |event| {
-            Change::Service(event.map(|mut service: Service| {
+            Some(Change::Service(event.map(|mut service: Service| {
                 trim_service(&mut service);
                 service
-            }))
+            })))
         },
     ));
     let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
     tasks.spawn(follow(client.clone(), slices, latest, changes.clone(), |event| {
-        Change::Slice(event.map(|mut slice: EndpointSlice| {
+        Some(Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
             slice
-        }))
+        })))
+    }));
+    tasks.spawn(manual::follow(client.clone(), scope, changes.clone()));
+    tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
+        Some(Change::Pod(event.map(|pod: PodObject| pod.into())))
     }));
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
-        Change::Pod(event.map(|pod: PodObject| pod.into()))
+        Some(Change::Node(event.map(|node: NodeObject| node.into())))
     }));
-    tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
-        Change::Node(event.map(|node: NodeObject| node.into()))
-    }));
+    tasks.spawn(optional::follow_ranges(client.clone(), changes.clone()));
     tasks.spawn(follow_networks(client.clone(), changes.clone()));
     tasks
 }
@@ -67,7 +74,7 @@ async fn follow<K>(
     config: watcher::Config,
     freshness: Freshness,
     changes: Sender<Change>,
-    wrap: fn(Event<K>) -> Change,
+    mut wrap: impl FnMut(Event<K>) -> Option<Change>,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -81,7 +88,10 @@ async fn follow<K>(
                 continue;
             }
         };
-        if changes.send(wrap(event)).await.is_err() {
+        let Some(change) = wrap(event) else {
+            continue;
+        };
+        if changes.send(change).await.is_err() {
             return;
         }
     }

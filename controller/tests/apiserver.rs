@@ -16,12 +16,18 @@ mod kinds;
 mod leaving;
 #[path = "apiserver/lists.rs"]
 mod lists;
+#[path = "apiserver/manual.rs"]
+mod manual;
+#[path = "apiserver/mirrored.rs"]
+mod mirrored;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]
 mod placement;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
+#[path = "apiserver/ranges.rs"]
+mod ranges;
 #[path = "apiserver/rate.rs"]
 mod rate;
 #[path = "apiserver/reference.rs"]

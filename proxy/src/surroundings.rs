@@ -5,7 +5,6 @@
 use crate::watches::Change;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use rules::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -36,12 +35,6 @@ impl KnownNode {
                 .collect(),
         }
     }
-}
-
-/// The ranges of a `ServiceCIDR`. What is no range is left out: the API server allows none.
-pub fn ranges(object: &ServiceCIDR) -> Vec<IpNet> {
-    let listed = object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
-    listed.filter_map(|cidr| cidr.parse().ok()).collect()
 }
 
 /// All of it.
@@ -120,6 +113,8 @@ impl<T: Clone + PartialEq> Known<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::service_range::ranges;
+    use k8s_openapi::api::networking::v1::ServiceCIDR;
     use serde_json::{Value, json};
 
     fn node(zone: &Value, heartbeat: &str) -> (String, Option<KnownNode>) {

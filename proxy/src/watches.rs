@@ -4,8 +4,9 @@
 //! complete, so that a watch that begins anew takes nothing away meanwhile.
 
 use crate::index::NodePod;
-use crate::surroundings::{KnownNode, ranges};
+use crate::surroundings::KnownNode;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
+use api::service_range::ranges;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use ipnet::IpNet;

@@ -63,19 +63,22 @@ impl PodRules {
             let of_source = by_source.entry(source).or_default();
             of_source.vips.insert_cow(vip, Arc::new(rules));
         }
-        let networks = by_source.into_iter().enumerate().filter_map(|(number, (source, rules))| {
-            let network = NetworkRef::parse(&format!("as/read-{number}"), "").ok()?;
-            let source = source.map(|address| Source {
-                interface: String::new(),
-                address,
+        let networks = by_source
+            .into_iter()
+            .enumerate()
+            .filter_map(|(number, (source, rules))| {
+                let network = NetworkRef::parse(&format!("as/read-{number}"), "").ok()?;
+                let source = source.map(|address| Source {
+                    interface: String::new(),
+                    address,
+                });
+                let (ipv4, ipv6) = match source {
+                    Some(source) if source.address.is_ipv4() => (Some(source), None),
+                    source => (None, source),
+                };
+                let rules = Arc::new(rules);
+                Some((network, AttachedNetwork { ipv4, ipv6, rules }))
             });
-            let (ipv4, ipv6) = match source {
-                Some(source) if source.address.is_ipv4() => (Some(source), None),
-                source => (None, source),
-            };
-            let rules = Arc::new(rules);
-            Some((network, AttachedNetwork { ipv4, ipv6, rules }))
-        });
         Self {
             networks: networks.collect(),
         }

@@ -3,7 +3,7 @@
 //! Pure. A list replaces the content only when it is complete: until then what it has not named yet stays.
 
 use crate::index::ServiceEntry;
-use crate::objects::{Node, ObjectKey, Pod};
+use crate::objects::{Node, ObjectKey, Pod, ServiceRange};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +58,12 @@ impl Keyed for Pod {
 }
 
 impl Keyed for Node {
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new("", &self.name)
+    }
+}
+
+impl Keyed for ServiceRange {
     fn key(&self) -> ObjectKey {
         ObjectKey::new("", &self.name)
     }

@@ -29,6 +29,8 @@ pub struct PodObject {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     node_name: Option<String>,
+    #[serde(default)]
+    host_network: bool,
     hostname: Option<String>,
     subdomain: Option<String>,
     #[serde(default)]
@@ -90,6 +92,8 @@ pub struct Pod {
     pub is_finished: bool,
     /// It has an address on the cluster network, so a sandbox.
     pub has_sandbox: bool,
+    /// `spec.hostNetwork`: no network plugin is called for it, so Multus never attaches it.
+    pub is_on_host_network: bool,
     /// It has been asked to stop.
     pub is_terminating: bool,
     /// Condition Ready.
@@ -157,6 +161,7 @@ impl From<PodObject> for Pod {
             created: metadata.creation_timestamp.map(|Time(at)| at),
             is_finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             has_sandbox: status.address.is_some_and(|ip| !ip.is_empty()),
+            is_on_host_network: spec.host_network,
             is_terminating: metadata.deletion_timestamp.is_some(),
             is_ready: ready.is_some_and(|c| c.status == "True"),
             ready_changed: ready

@@ -81,7 +81,8 @@ pub(super) fn addresses(
     found
 }
 
-fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), Reject> {
+/// Whether an address can be an endpoint.
+pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), Reject> {
     api::address::check(address)?;
     if nodes.has_address(address) {
         return Err(Reject::Node);

@@ -6,12 +6,14 @@ use super::Input;
 use super::address::{PodAddresses, addresses, keeps_address};
 use super::endpoint::{EndpointKey, can_serve, endpoint};
 use super::family::{Family, families};
-use super::ports::{PortGroup, endpoint_ports};
+use super::ports::{PortGroup, endpoint_ports, missing, title};
 use crate::accept::is_headless;
 use crate::notice::{Notice, Reason, first_few};
 use crate::objects::{Node, ObjectKey, Pod};
-use api::names::{NETWORK_STATUS_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
+use api::names::NETWORK_STATUS_ANNOTATION;
+use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -50,7 +52,25 @@ pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Notic
     let families = families(input.service);
     notices.extend(missing_families(input, &families, &candidates));
     let of_family = |family| (family, groups(input, family, &candidates, &owners));
-    (families.iter().copied().map(of_family).collect(), notices)
+    let desired = families.iter().copied().map(of_family).collect();
+    notices.extend(missing(input.service, &desired).map(|port| target_port_not_found(input, port)));
+    (desired, notices)
+}
+
+/// Kubernetes says nothing of it, and the port's clients are refused.
+fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Notice {
+    let named = match &port.target_port {
+        Some(IntOrString::String(name)) => name.as_str(),
+        _ => "",
+    };
+    Notice::new(
+        Reason::TargetPortNotFound,
+        format!(
+            "{} of Service {} has targetPort {named:?}, and no container of the selected pods has a port of that name and protocol, so its clients are refused; name the port in the pods' containers, or write its number in targetPort",
+            title(port),
+            ObjectKey::of(input.service),
+        ),
+    )
 }
 
 fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate<'a>> {
@@ -184,14 +204,26 @@ fn groups(
     groups
 }
 
+/// What makes a pod an endpoint of the network.
+const ATTACH: &str = "add it to the pods' annotation k8s.v1.cni.cncf.io/networks, or correct the Service's annotation k8s.v1.cni.cncf.io/service-network or its selector";
+
 fn unattached(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
     if candidates.is_empty() || candidates.iter().any(|candidate| candidate.addresses.is_attached) {
         return None;
     }
     let network = &input.binding.network;
-    let text = format!(
-        "no selected pod is attached to network {network}; add it to the pods' annotation k8s.v1.cni.cncf.io/networks, or correct annotation {SERVICE_NETWORK_ANNOTATION} or the selector"
-    );
+    let on_the_host = candidates
+        .iter()
+        .filter(|candidate| candidate.pod.is_on_host_network);
+    let host_network = "Multus never attaches a pod of the host's network (spec.hostNetwork: true)";
+    let remedy = match on_the_host.count() {
+        0 => ATTACH.to_owned(),
+        n if n == candidates.len() => {
+            format!("{host_network}; run the pods without hostNetwork, or correct the selector")
+        }
+        _ => format!("{ATTACH}; {host_network}, and some of them are"),
+    };
+    let text = format!("no selected pod is attached to network {network}; {remedy}");
     let seen = candidates
         .iter()
         .map(|candidate| format!("pod {}", candidate.pod.name));
@@ -230,7 +262,7 @@ fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candid
             Notice::new(
                 Reason::FamilyMissing,
                 format!(
-                    "spec.ipFamilies has {family}, but no selected pod has an {family} address on network {}; add an {family} range to the IPAM of the network, or change spec.ipFamilies",
+                    "spec.ipFamilies has {family}, but no selected pod has an {family} address on network {}; add an {family} range to the IPAM of the network, or change spec.ipFamilies; addresses that are set inside a pod, and not by IPAM, are never endpoints",
                     input.binding.network,
                     family = family.as_str(),
                 ),
@@ -260,6 +292,8 @@ mod tests {
     #[case::good(vec![pod(1), pod(2)], &["IPv4"], 2, None)]
     #[case::one_of_two_attached(vec![pod(1), pod(2).on("shop/other", &["10.9.0.2"])], &["IPv4"], 1, None)]
     #[case::none_attached(vec![pod(7).on("shop/other", &["10.9.0.2"])], &["IPv4"], 0, Some((Reason::NotAttached, "pod7")))]
+    #[case::on_the_host_network(vec![pod(7).on_host_network()], &["IPv4"], 0, Some((Reason::NotAttached, "hostNetwork")))]
+    #[case::some_on_the_host_network(vec![pod(7).on_host_network(), pod(8).on("shop/other", &["10.9.0.2"])], &["IPv4"], 0, Some((Reason::NotAttached, "some of them are")))]
     #[case::no_pods(vec![], &["IPv4"], 0, None)]
     #[case::family_missing(vec![pod(1)], &["IPv4", "IPv6"], 1, Some((Reason::FamilyMissing, "IPv6")))]
     #[case::layer_2(vec![pod(1).on("shop/testnet1", &[])], &["IPv4"], 0, Some((Reason::FamilyMissing, "IPv4")))]

@@ -162,6 +162,7 @@ pub(crate) fn pod(n: usize) -> PodBuilder {
         created: Some(CREATED.parse().unwrap()),
         is_finished: false,
         has_sandbox: true,
+        is_on_host_network: false,
         is_terminating: false,
         is_ready: true,
         ready_changed: None,
@@ -216,6 +217,12 @@ impl PodBuilder {
 
     pub(crate) fn terminating(mut self) -> Self {
         self.0.is_terminating = true;
+        self
+    }
+
+    pub(crate) fn on_host_network(mut self) -> Self {
+        self.0.is_on_host_network = true;
+        self.0.attachments = Ok(Box::default());
         self
     }
 

@@ -2,15 +2,20 @@
 //!
 //! Pure. `spec.trafficDistribution` (KEP-4444, KEP-3015), or the older topology annotation, which wins.
 
-use super::endpoint::is_ready;
+use super::endpoint::{EndpointKey, is_ready};
 use super::pack::Draft;
-use super::{Family, Input, topology};
+use super::ports::PortGroup;
+use super::{Family, Target, topology};
 use crate::notice::{Notice, Reason};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, ForNode, ForZone};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointPort, ForNode, ForZone};
+use std::collections::BTreeMap;
 
 const TOPOLOGY_MODE_ANNOTATION: &str = "service.kubernetes.io/topology-mode";
 const TOPOLOGY_AWARE_HINTS_ANNOTATION: &str = "service.kubernetes.io/topology-aware-hints";
+
+/// The hints that the author of endpoints wrote, which count where the Service asks for none.
+pub(super) type Hints = BTreeMap<(PortGroup, EndpointKey), EndpointHints>;
 
 /// Where traffic to a Service prefers to stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +50,23 @@ pub fn routing(service: &Service) -> Routing {
 }
 
 /// Puts the hints of one family into the drafts; a draft whose hints change must be written.
-pub(super) fn assign(input: &Input<'_>, family: Family, drafts: &mut [Draft]) -> Option<Notice> {
-    match routing(input.service) {
-        Routing::Everywhere => set(drafts, |_| None),
-        Routing::SameZone => set(drafts, |endpoint| own(endpoint, false)),
-        Routing::SameNode => set(drafts, |endpoint| own(endpoint, true)),
+pub(super) fn assign(
+    target: &Target<'_>,
+    family: Family,
+    own_hints: &Hints,
+    drafts: &mut [Draft],
+) -> Option<Notice> {
+    match routing(target.service) {
+        Routing::Everywhere if own_hints.is_empty() => set(drafts, |_, _| None),
+        Routing::Everywhere => set(drafts, |ports, endpoint| {
+            let key = (PortGroup::of(ports), EndpointKey::of(endpoint));
+            own_hints.get(&key).cloned()
+        }),
+        Routing::SameZone => set(drafts, |_, endpoint| own(endpoint, false)),
+        Routing::SameNode => set(drafts, |_, endpoint| own(endpoint, true)),
         Routing::Proportional => {
-            if let Err(why) = topology::assign(input.nodes, drafts) {
-                set(drafts, |_| None);
+            if let Err(why) = topology::assign(target.nodes, drafts) {
+                set(drafts, |_, _| None);
                 return Some(Notice::new(
                     Reason::TopologyAwareHintsDisabled,
                     format!("no topology hints for the {} endpoints: {why}", family.as_str()),
@@ -63,10 +77,10 @@ pub(super) fn assign(input: &Input<'_>, family: Family, drafts: &mut [Draft]) ->
     None
 }
 
-fn set(drafts: &mut [Draft], hints: impl Fn(&Endpoint) -> Option<EndpointHints>) {
+fn set(drafts: &mut [Draft], hints: impl Fn(&[EndpointPort], &Endpoint) -> Option<EndpointHints>) {
     for draft in drafts {
         for endpoint in &mut draft.endpoints {
-            let wanted = hints(endpoint);
+            let wanted = hints(&draft.ports, endpoint);
             if normal(endpoint.hints.as_ref()) != normal(wanted.as_ref()) {
                 endpoint.hints = wanted;
                 draft.is_changed = true;

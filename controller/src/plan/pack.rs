@@ -9,7 +9,7 @@ use super::desired::{Group, Groups};
 use super::endpoint::{EndpointKey, says_the_same};
 use super::ports::PortGroup;
 use super::slice::mirrors_other_labels;
-use super::{Counts, Input};
+use super::{Counts, Target};
 use crate::objects::is_owned_by;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub(super) struct Packed {
 
 /// Places the wanted endpoints of one family.
 pub(super) fn pack(
-    input: &Input<'_>,
+    target: &Target<'_>,
     existing: &[Arc<EndpointSlice>],
     groups: Groups,
     counts: &mut Counts,
@@ -47,7 +47,7 @@ pub(super) fn pack(
     let mut packed = Packed::default();
     let mut by_group: BTreeMap<PortGroup, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in existing {
-        if is_owned_by(slice, input.service) {
+        if is_owned_by(slice, target.service) {
             let group = PortGroup::of(slice.ports.as_deref().unwrap_or_default());
             by_group.entry(group).or_default().push(Arc::clone(slice));
         } else {
@@ -56,20 +56,20 @@ pub(super) fn pack(
     }
     for (key, group) in groups {
         let slices = by_group.remove(&key).unwrap_or_default();
-        pack_group(input, slices, group, &mut packed, counts);
+        pack_group(target, slices, group, &mut packed, counts);
     }
     packed.delete.extend(by_group.into_values().flatten());
     packed
 }
 
 fn pack_group(
-    input: &Input<'_>,
+    target: &Target<'_>,
     slices: Vec<Arc<EndpointSlice>>,
     group: Group,
     packed: &mut Packed,
     counts: &mut Counts,
 ) {
-    let max = input.settings.max_endpoints_per_slice.max(1);
+    let max = target.settings.max_endpoints_per_slice.max(1);
     let Group {
         ports,
         endpoints: mut wanted,
@@ -79,7 +79,7 @@ fn pack_group(
 
     let mut drafts = Vec::new();
     for slice in slices {
-        let kept = keep_wanted(input, &slice, &mut wanted, counts);
+        let kept = keep_wanted(target, &slice, &mut wanted, counts);
         match kept {
             Some(draft) => drafts.push(draft),
             None => packed.delete.push(slice),
@@ -93,7 +93,7 @@ fn pack_group(
 
 /// Step 1 for one slice. None: nothing in it is wanted any more.
 fn keep_wanted(
-    input: &Input<'_>,
+    target: &Target<'_>,
     slice: &Arc<EndpointSlice>,
     wanted: &mut BTreeMap<EndpointKey, Endpoint>,
     counts: &mut Counts,
@@ -125,7 +125,7 @@ fn keep_wanted(
     Some(Draft {
         ports: slice.ports.clone().unwrap_or_default(),
         endpoints: if is_changed { kept } else { slice.endpoints.clone() },
-        is_changed: is_changed || mirrors_other_labels(slice, input.service),
+        is_changed: is_changed || mirrors_other_labels(slice, target.service),
         base: Some(Arc::clone(slice)),
     })
 }

@@ -2,10 +2,13 @@
 //!
 //! Pure. Endpoints with equal ports share slices, so the ports are the key of a group.
 
+use super::Family;
+use super::desired::Groups;
 use crate::objects::Pod;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
 
 /// The ports of a pod as this Service's endpoint, in the Service's order. A named port the pod does not have is left out.
 pub(super) fn endpoint_ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
@@ -43,6 +46,32 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<i32> {
                 .find(|p| &*p.name == name && &*p.protocol == protocol(port))?;
             Some(named.number.into())
         }
+    }
+}
+
+/// The Service's ports that no endpoint has, while there are endpoints: clients of such a port are refused.
+pub(super) fn missing<'a>(
+    service: &'a Service,
+    groups: &'a BTreeMap<Family, Groups>,
+) -> impl Iterator<Item = &'a ServicePort> {
+    let groups = groups.values().flat_map(BTreeMap::values);
+    let used: Vec<_> = groups.filter(|group| !group.endpoints.is_empty()).collect();
+    let all = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    all.filter(move |wanted| {
+        let is_it = |port: &EndpointPort| {
+            port.name.as_deref().unwrap_or_default() == wanted.name.as_deref().unwrap_or_default()
+                && port.protocol.as_deref().unwrap_or("TCP") == protocol(wanted)
+                && port.port.is_some()
+        };
+        !used.is_empty() && !used.iter().any(|group| group.ports.iter().any(is_it))
+    })
+}
+
+/// How a port is called to its Service's owner: by its name, or by its number where it has none.
+pub(super) fn title(port: &ServicePort) -> String {
+    match port.name.as_deref().filter(|name| !name.is_empty()) {
+        Some(name) => format!("port {name:?} ({})", protocol(port)),
+        None => format!("port {} ({})", port.port, protocol(port)),
     }
 }
 

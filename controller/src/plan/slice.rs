@@ -33,7 +33,7 @@ pub(super) fn blank(service: &Service, family: Family, ports: Vec<EndpointPort>)
 }
 
 /// The prefix the API server makes names from. A Service's name is at most 63 characters, so it is always valid.
-pub fn generate_name(service: &Service) -> String {
+fn generate_name(service: &Service) -> String {
     format!(
         "{}{SLICE_NAME_SUFFIX}",
         service.metadata.name.as_deref().unwrap_or_default()

@@ -259,7 +259,8 @@ mod tests {
         let now = Instant::now();
         let mut wanted = verdict(Some("u1"), None);
         wanted.condition = Some(crate::condition::accepted(
-            &crate::accept::Acceptance::Unselected,
+            &crate::accept::Acceptance::Refused,
+            crate::condition::Source::Pods,
             &[],
             None,
         ));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::bed::audit::slice_writes;
 use crate::bed::{Bed, Controller, Scene, prepare};
 use anyhow::Result;
 use api::names;
@@ -92,6 +93,40 @@ async fn a_recreated_service_gets_slices_of_its_own() -> Result<()> {
         })
         .await?;
     Ok(())
+}
+
+/// kubernetes/kubernetes#108779: the Service exists and is reached until its last finalizer is removed, so its endpoints must be true.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_service_that_waits_for_a_finalizer_keeps_true_endpoints() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("finalizer").await?;
+    let held = json!({"metadata": {"finalizers": ["example.org/slow"]}});
+    scene.service("web", held).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    let both = [("10.1.0.2", true), ("10.1.0.3", true)];
+    scene.endpoints_until("web", &both).await?;
+    let services = scene.api::<Service>();
+    services.delete("web", &DeleteParams::default()).await?;
+    let before = slice_writes(bed.server, &scene.namespace)?;
+
+    scene.pod_status("web-1", "False", "2026-01-01T00:01:00Z").await?;
+    scene
+        .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", true)])
+        .await?;
+    scene.delete_pod("web-2").await?;
+    scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    scene.delete_pod("web-1").await?;
+    let is_empty = |slices: &[EndpointSlice]| crate::bed::endpoints(slices).is_empty();
+    scene
+        .slices_until("web", "the last endpoint to go", is_empty)
+        .await?;
+    // A slice created now could outlive the Service: the garbage collector may have passed already.
+    let after = slice_writes(bed.server, &scene.namespace)?;
+    assert_eq!(after.0, before.0, "nothing is created");
+    let released = json!({"metadata": {"finalizers": null}});
+    scene.patch::<Service>("web", released).await
 }
 
 /// Orphans of a time when nobody watched: no such Service, a Service without the label, a Service with a network it may not name.

@@ -29,6 +29,15 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     scene.service("db", json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}})).await?;
     scene.endpoints_until("db", &[("10.1.0.2", true)]).await?;
+    let by_hand = json!({"endpoints": [{"addresses": ["10.1.0.9"]}, {"addresses": ["172.30.0.1"]}]});
+    scene.manual_slice("by-hand", "by-hand", by_hand).await?;
+    scene
+        .service("by-hand", json!({"spec": {"selector": null}}))
+        .await?;
+    scene.endpoints_until("by-hand", &[("10.1.0.9", true)]).await?;
+    scene
+        .accepted_until("by-hand", "True", "ServedWithWarnings")
+        .await?;
     for (network, status, reason) in [
         ("a,b", "False", "InvalidNetwork"),
         ("testnet1", "True", "Served"),

@@ -3,7 +3,8 @@
 use crate::bed::Bed;
 use anyhow::Result;
 use api::names;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::PostParams;
 use serde_json::json;
 
 #[tokio::test]
@@ -208,5 +209,55 @@ async fn what_a_pod_reports_wrongly_is_left_out_and_told() -> Result<()> {
     let note = scene.event_until("web", "DuplicateAddress").await?.note;
     assert!(note.is_some_and(|note| note.contains("also reported by pod")));
     scene.event_until("web", "SelectorAnnotationIgnored").await?;
+    Ok(())
+}
+
+/// A targetPort by name that no pod has, and pods that no network plugin is called for.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_missing_target_port_and_pods_on_the_host_network_are_named() -> Result<()> {
+    let scene = Bed::shared().await?.scene("wrong").await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let ports = json!([{"name": "http", "port": 80, "targetPort": "web-ui"}, {"name": "raw", "port": 81, "targetPort": 8081}]);
+    scene.service("web", json!({"spec": {"ports": ports}})).await?;
+    let event = scene.event_until("web", "TargetPortNotFound").await?;
+    let note = event.note.unwrap_or_default();
+    assert!(note.contains("web-ui") && note.contains("\"http\""), "{note}");
+    scene.accepted_until("web", "True", "ServedWithWarnings").await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // One pod that has the port is enough.
+    let named = json!({
+        "metadata": {"name": "web-2", "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.3"])}},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "localhost/none", "ports": [{"name": "web-ui", "containerPort": 8080}]}]},
+    });
+    scene
+        .api::<Pod>()
+        .create(&PostParams::default(), &serde_json::from_value(named)?)
+        .await?;
+    scene.pod_status("web-2", "True", "2026-01-01T00:00:00Z").await?;
+    scene.accepted_until("web", "True", "Served").await?;
+    let message = scene.accepted("web").await?.map(|condition| condition.message);
+    let network = format!("{}/testnet1", scene.namespace);
+    let tells_who_reaches_it = |text: &String| {
+        text.contains(&format!("only pods attached to {network}")) && text.contains("another namespace")
+    };
+    assert!(message.as_ref().is_some_and(tells_who_reaches_it), "{message:?}");
+
+    let on_the_host = json!({
+        "metadata": {"name": "host-1", "labels": {"app": "host"}, "annotations": {"k8s.v1.cni.cncf.io/networks": "testnet1"}},
+        "spec": {"nodeName": "node-1", "hostNetwork": true, "containers": [{"name": "c", "image": "localhost/none"}]},
+    });
+    scene
+        .api::<Pod>()
+        .create(&PostParams::default(), &serde_json::from_value(on_the_host)?)
+        .await?;
+    scene.pod_status("host-1", "True", "2026-01-01T00:00:00Z").await?;
+    scene.service("host", json!({})).await?;
+    let event = scene.event_until("host", "PodNotAttached").await?;
+    let note = event.note.unwrap_or_default();
+    assert!(
+        note.contains("hostNetwork") && !note.contains("k8s.v1.cni.cncf.io/networks"),
+        "{note}"
+    );
     Ok(())
 }

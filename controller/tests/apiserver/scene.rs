@@ -9,6 +9,7 @@ use e2e::wait;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectList, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Resource};
@@ -160,6 +161,21 @@ impl Scene {
         Ok(())
     }
 
+    /// Creates a slice of a Service as its author would; `change` is merged over it.
+    pub(crate) async fn manual_slice(&self, name: &str, service: &str, change: Value) -> Result<()> {
+        let mut slice = json!({
+            "metadata": {"name": name, "labels": {names::SERVICE_NAME_LABEL: service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [],
+        });
+        merge(&mut slice, change);
+        self.api::<EndpointSlice>()
+            .create(&PostParams::default(), &serde_json::from_value(slice)?)
+            .await?;
+        Ok(())
+    }
+
     /// Our slices of a Service.
     pub(crate) async fn slices(&self, service: &str) -> Result<Vec<EndpointSlice>> {
         let selector = format!(
@@ -251,6 +267,12 @@ impl Scene {
         )
         .await;
         found.with_context(|| format!("the condition is {last:?}"))
+    }
+
+    /// The Accepted condition as it is now.
+    pub(crate) async fn accepted(&self, service: &str) -> Result<Option<Condition>> {
+        let service = self.api::<Service>().get(service).await?;
+        Ok(controller::condition::current(&service).cloned())
     }
 
     /// Waits until the Service has no condition of ours.

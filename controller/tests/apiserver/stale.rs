@@ -8,6 +8,7 @@ use anyhow::Result;
 use api::names;
 use controller::apply::Writer;
 use controller::index::{Change, Event, Index};
+use controller::manual::Scope;
 use controller::metrics::Metrics;
 use controller::reconcile::{Driver, Leadership};
 use controller::settings::Settings;
@@ -52,7 +53,8 @@ async fn hold_slices(mut from: Receiver<Change>, to: Sender<Change>, released: C
 async fn run(client: Client, released: CancellationToken) -> Result<()> {
     let (from_watches, watched) = channel(256);
     let (to_driver, changes) = channel(256);
-    let _watching = watches::start(&client, &from_watches);
+    let (scope, scope_changes) = tokio::sync::watch::channel(Scope::default());
+    let _watching = watches::start(&client, &from_watches, scope_changes);
     let (granted, shutdown) = (CancellationToken::new(), CancellationToken::new());
     granted.cancel();
     let metrics = Metrics::register(&mut Registry::default());
@@ -61,6 +63,7 @@ async fn run(client: Client, released: CancellationToken) -> Result<()> {
         client,
         Index::new(Settings::default()),
         writer,
+        scope,
         metrics,
         Health::new(),
     );

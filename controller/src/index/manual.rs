@@ -1,0 +1,90 @@
+//! The slices that authors of Services wrote, and of which Services they are known.
+//!
+//! Pure. A list takes effect when it is complete: until then nothing is planned for a Service whose slices it is the first to name, or
+//! its copies would go and come again at every start.
+
+use super::{Event, Table};
+use crate::manual::{ManualSlice, Scope, Scoped};
+use crate::objects::{ObjectKey, service_key};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What is known of a Service's slices.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    /// Nothing yet.
+    Unknown,
+    /// There are too many such Services to watch this one's.
+    NotWatched,
+    /// All of them, in the order of names.
+    Slices(Vec<Arc<ManualSlice>>),
+}
+
+/// Slices by hand.
+#[derive(Debug, Default)]
+pub struct Manual {
+    /// Services without any selector.
+    pub(super) services: Scoped,
+    /// Of the list under way.
+    announced: Scope,
+    /// Of the last complete list.
+    listed: Scope,
+    table: Table<ManualSlice>,
+}
+
+impl Manual {
+    /// The Services whose slices are to be watched.
+    pub fn scope(&self) -> &Scope {
+        self.services.scope()
+    }
+
+    /// What is known of a Service without any selector.
+    pub fn of(&self, service: &ObjectKey) -> Written {
+        if !self.scope().contains(service) {
+            return Written::NotWatched;
+        }
+        if !self.listed.contains(service) {
+            return Written::Unknown;
+        }
+        let all = self.table.in_namespace(&service.namespace);
+        let own = all.filter(|written| service_key(&written.slice).as_ref() == Some(service));
+        Written::Slices(own.cloned().collect())
+    }
+
+    /// The Services whose authors name one of these addresses.
+    pub fn with_address(&self, addresses: &BTreeSet<IpAddr>) -> Vec<ObjectKey> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let names_one = |written: &&Arc<ManualSlice>| {
+            let endpoints = written.slice.endpoints.iter();
+            let mut first = endpoints.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
+            first.any(|address| addresses.contains(&address))
+        };
+        let naming = self.table.iter().filter(names_one);
+        naming.filter_map(|written| service_key(&written.slice)).collect()
+    }
+
+    /// The next list is about these Services.
+    pub(super) fn announce(&mut self, scope: Scope) {
+        self.announced = scope;
+    }
+
+    /// Takes a watch event in; the Services it wakes.
+    pub(super) fn observe(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectKey> {
+        let is_complete = matches!(event, Event::ListDone);
+        let mut woken = BTreeSet::new();
+        for step in self.table.observe(event) {
+            if step.before != step.after {
+                let sides = [&step.before, &step.after].into_iter().flatten();
+                woken.extend(sides.filter_map(|written| service_key(&written.slice)));
+            }
+        }
+        if is_complete {
+            let before = std::mem::replace(&mut self.listed, Arc::clone(&self.announced));
+            woken.extend(self.listed.difference(&before).cloned());
+        }
+        woken
+    }
+}

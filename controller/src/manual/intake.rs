@@ -1,0 +1,120 @@
+//! How much of the authors' slices is kept.
+//!
+//! Pure. A slice beyond the budget stays, so that it can be named, without the endpoints that are too many.
+
+use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
+use crate::objects::{ObjectKey, service_key};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::{BTreeSet, HashMap};
+
+/// What is kept, in numbers.
+#[derive(Debug, Default)]
+pub struct Intake {
+    slices: HashMap<ObjectKey, (ObjectKey, usize)>,
+    by_service: HashMap<ObjectKey, usize>,
+    all: usize,
+    /// Slices of which endpoints were left out.
+    cut: BTreeSet<ObjectKey>,
+}
+
+impl Intake {
+    /// Takes a slice in, up to the budget of its Service and of all.
+    pub fn admit(&mut self, mut slice: EndpointSlice) -> ManualSlice {
+        let key = ObjectKey::of(&slice);
+        self.forget(&key);
+        let service = service_key(&slice).unwrap_or_default();
+        let room = self.room(&service);
+        let left_out = slice.endpoints.len().saturating_sub(room);
+        slice.endpoints.truncate(room);
+        slice.endpoints.shrink_to_fit();
+        let kept = slice.endpoints.len();
+        if left_out > 0 {
+            self.cut.insert(key.clone());
+        }
+        *self.by_service.entry(service.clone()).or_default() += kept;
+        self.all += kept;
+        self.slices.insert(key, (service, kept));
+        ManualSlice { slice, left_out }
+    }
+
+    /// A slice is gone.
+    pub fn forget(&mut self, key: &ObjectKey) {
+        self.cut.remove(key);
+        let Some((service, kept)) = self.slices.remove(key) else {
+            return;
+        };
+        self.all -= kept;
+        if let Some(used) = self.by_service.get_mut(&service) {
+            *used -= kept;
+            if *used == 0 {
+                self.by_service.remove(&service);
+            }
+        }
+    }
+
+    /// Whether an endpoint that was left out would be kept now: a new list takes it in.
+    pub fn has_room_again(&self) -> bool {
+        let services = self.cut.iter().filter_map(|key| self.slices.get(key));
+        services.into_iter().any(|(service, _)| self.room(service) > 0)
+    }
+
+    fn room(&self, service: &ObjectKey) -> usize {
+        let used = self.by_service.get(service).copied().unwrap_or_default();
+        let own = MAX_ENDPOINTS_OF_SERVICE.saturating_sub(used);
+        own.min(MAX_ENDPOINTS.saturating_sub(self.all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::names::SERVICE_NAME_LABEL;
+    use serde_json::json;
+
+    fn slice(name: &str, service: &str, endpoints: usize) -> EndpointSlice {
+        let endpoints = vec![json!({"addresses": ["10.1.0.2"]}); endpoints];
+        serde_json::from_value(json!({"addressType": "IPv4", "endpoints": endpoints,
+            "metadata": {"name": name, "namespace": "shop", "labels": {SERVICE_NAME_LABEL: service}}}))
+        .unwrap()
+    }
+
+    fn kept(slice: &ManualSlice) -> (usize, usize) {
+        (slice.slice.endpoints.len(), slice.left_out)
+    }
+
+    #[test]
+    fn a_service_has_its_budget_and_what_is_beyond_it_is_counted() {
+        let mut intake = Intake::default();
+        assert_eq!(kept(&intake.admit(slice("a", "db", 700))), (700, 0));
+        assert_eq!(kept(&intake.admit(slice("b", "db", 700))), (300, 400));
+        assert_eq!(
+            kept(&intake.admit(slice("c", "web", 10))),
+            (10, 0),
+            "another Service"
+        );
+        assert!(!intake.has_room_again());
+        assert_eq!(
+            kept(&intake.admit(slice("a", "db", 100))),
+            (100, 0),
+            "an update counts once"
+        );
+        assert!(intake.has_room_again());
+        intake.forget(&ObjectKey::new("shop", "b"));
+        assert!(!intake.has_room_again(), "nothing is left out any more");
+    }
+
+    #[test]
+    fn all_services_together_have_a_budget() {
+        let mut intake = Intake::default();
+        let full = MAX_ENDPOINTS / MAX_ENDPOINTS_OF_SERVICE;
+        for n in 0..full {
+            let name = format!("s{n}");
+            let admitted = intake.admit(slice(&name, &name, MAX_ENDPOINTS_OF_SERVICE));
+            assert_eq!(kept(&admitted), (MAX_ENDPOINTS_OF_SERVICE, 0));
+        }
+        assert_eq!(kept(&intake.admit(slice("late", "late", 3))), (0, 3));
+        intake.admit(slice("s0", "moved", 5));
+        assert!(intake.has_room_again());
+        assert_eq!(kept(&intake.admit(slice("late", "late", 3))), (3, 0));
+    }
+}

@@ -1,0 +1,24 @@
+//! A range of ClusterIPs, as a `ServiceCIDR` has it.
+//!
+//! Pure. Its conditions change nothing here.
+
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+
+/// The ranges of one `ServiceCIDR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRange {
+    /// Its name.
+    pub name: String,
+    /// Its ranges.
+    pub ranges: Vec<IpNet>,
+}
+
+impl From<ServiceCIDR> for ServiceRange {
+    fn from(object: ServiceCIDR) -> Self {
+        Self {
+            ranges: api::service_range::ranges(&object),
+            name: object.metadata.name.unwrap_or_default(),
+        }
+    }
+}
