@@ -102,19 +102,23 @@ pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Ranges of addresses. `isCIDR` of CEL is not known before Kubernetes 1.31, so the format is the API server's own check and the
-/// rule is for the sentence. A range of every address would refuse every endpoint.
+/// Ranges of addresses. `isCIDR` of CEL is not known before Kubernetes 1.31, and a `format` says no sentence; what the rule lets through
+/// of IPv6 is refused by the operator. A range of every address would refuse every endpoint.
 pub(super) fn service_cidrs(_: &mut SchemaGenerator) -> Schema {
+    let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+    let (ipv4, ipv6) = (
+        format!("{octet}([.]{octet}){{3}}/([1-9]|[12][0-9]|3[0-2])"),
+        "[0-9a-fA-F:]*:[0-9a-fA-F:]*/([1-9]|[1-9][0-9]|1[01][0-9]|12[0-8])",
+    );
     json_schema!({
         "type": "array",
         "nullable": true,
         "items": {
             "type": "string",
-            "format": "cidr",
             "minLength": 3,
             "maxLength": 43,
             "x-kubernetes-validations": [{
-                "rule": "self.matches('^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*)/[1-9][0-9]{0,2}$')",
+                "rule": format!("self.matches('^({ipv4}|{ipv6})$') && !self.contains(':::')"),
                 "message": "serviceCIDRs are IPv4 or IPv6 ranges such as 172.30.0.0/16 or fd00:96::/112",
             }],
         },

@@ -138,17 +138,17 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
         (
             "cluster",
             json!({ "serviceCIDRs": ["999.0.0.0/8"] }),
-            vec!["spec.serviceCIDRs[0]", "cidr"],
+            vec!["spec.serviceCIDRs[0]", "ranges such as 172.30.0.0/16"],
         ),
         (
             "cluster",
             json!({ "serviceCIDRs": ["fd00:::/112"] }),
-            vec!["spec.serviceCIDRs[0]", "cidr"],
+            vec!["spec.serviceCIDRs[0]", "ranges such as 172.30.0.0/16"],
         ),
         (
             "cluster",
             json!({ "serviceCIDRs": ["172.30.0.0/16", "172.30.0.0/16"] }),
-            vec!["spec.serviceCIDRs[1]", "Duplicate"],
+            vec!["spec.serviceCIDRs", "duplicate"],
         ),
         (
             "cluster",
