@@ -173,7 +173,7 @@ pub struct Resources {
     #[schemars(schema_with = "schema::quantities")]
     pub requests: Option<BTreeMap<String, Quantity>>,
 
-    /// What the container may use at most. At most 8. When omitted, the operator's choice.
+    /// What the container may use at most. At most 8. Else the operator chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::quantities")]
     pub limits: Option<BTreeMap<String, Quantity>>,
