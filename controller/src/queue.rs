@@ -48,7 +48,8 @@ struct Entry {
     is_running: bool,
     was_woken_meanwhile: bool,
     is_known: bool,
-    is_leaving: bool,
+    /// It is gone, and dropped then.
+    leaves_at: Option<Instant>,
     failures: u32,
     bucket: Bucket,
 }
@@ -102,7 +103,7 @@ impl Queue {
     /// This Service must be looked at, although what it serves has not changed: the echo of a write, a slice that somebody else wrote.
     pub fn check(&mut self, key: ObjectKey, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
-        entry.is_leaving = false;
+        entry.leaves_at = None;
         if entry.is_running {
             entry.was_woken_meanwhile = true;
             return;
@@ -164,8 +165,8 @@ impl Queue {
         }
     }
 
-    /// Forgets a Service that is gone and waits for nothing, once its bucket is full: whoever takes a label off and puts it on again
-    /// must not write more often than others.
+    /// Forgets a Service that is gone and waits for nothing, once its bucket is full: a label that is taken off and put on again
+    /// must not cause more writes than other changes.
     pub fn forget(&mut self, key: &ObjectKey, now: Instant) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.waits()) else {
             return;
@@ -174,8 +175,8 @@ impl Queue {
             self.entries.remove(key);
             return;
         };
-        if !entry.is_leaving {
-            (entry.is_leaving, entry.is_known) = (true, false);
+        if entry.leaves_at.is_none() {
+            (entry.leaves_at, entry.is_known) = (Some(full_at), false);
             self.leaving.push_back((full_at, key.clone()));
         }
     }
@@ -185,7 +186,7 @@ impl Queue {
             if self
                 .entries
                 .get(&key)
-                .is_some_and(|entry| entry.is_leaving && !entry.waits())
+                .is_some_and(|entry| entry.leaves_at.is_some() && !entry.waits())
             {
                 self.entries.remove(&key);
             }

@@ -15,11 +15,7 @@ const FLIPS: usize = 400;
 /// sees it.
 pub(crate) async fn pod_ready_to_slice(scene: &Scene, name: &str) -> Result<()> {
     let slices: Api<EndpointSlice> = scene.api();
-    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-    let list = slices.list(&ListParams::default().labels(&ours).limit(1)).await?;
-    let version = list.metadata.resource_version.context("no version")?;
-    let parameters = WatchParams::default().labels(&ours);
-    let mut events = Box::pin(slices.watch(&parameters, &version).await?);
+    let mut events = Box::pin(slice_events(scene).await?);
     let (mut measured, mut bare) = (Vec::new(), Vec::new());
     for flip in 0..FLIPS {
         let pod = format!("svc-{}-0", flip % 50);
@@ -45,6 +41,19 @@ pub(crate) async fn pod_ready_to_slice(scene: &Scene, name: &str) -> Result<()> 
     Ok(())
 }
 
+/// Our slices from now on.
+pub(crate) async fn slice_events(
+    scene: &Scene,
+) -> Result<impl futures::Stream<Item = Result<WatchEvent<EndpointSlice>, kube::Error>>> {
+    let slices: Api<EndpointSlice> = scene.api();
+    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let list = slices.list(&ListParams::default().labels(&ours).limit(1)).await?;
+    let version = list.metadata.resource_version.context("no version")?;
+    Ok(slices
+        .watch(&WatchParams::default().labels(&ours), &version)
+        .await?)
+}
+
 async fn bare_write(
     slices: &Api<EndpointSlice>,
     mut slice: EndpointSlice,
@@ -64,7 +73,7 @@ fn time(n: usize) -> String {
     format!("2026-01-02T{:02}:{:02}:{:02}Z", n / 3600, n / 60 % 60, n % 60)
 }
 
-async fn next_slice(
+pub(crate) async fn next_slice(
     events: &mut (impl futures::Stream<Item = Result<WatchEvent<EndpointSlice>, kube::Error>> + Unpin),
 ) -> Result<EndpointSlice> {
     let wait = async {
@@ -80,7 +89,7 @@ async fn next_slice(
         .context("no slice was written")?
 }
 
-fn quantiles(times: &mut [Duration]) -> String {
+pub(crate) fn quantiles(times: &mut [Duration]) -> String {
     times.sort_unstable();
     let at = |percent: usize| {
         times

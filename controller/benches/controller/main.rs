@@ -2,7 +2,7 @@
 //!
 //! Prints a Markdown table. Every figure that has a budget has its yardstick measured in the same run, so that it is a ratio and not a
 //! property of the machine. Pods are objects that no kubelet runs: this is about the API, not about nodes. `BENCH_QUICK=1` leaves the
-//! last 40,000 pods out.
+//! last 40,000 pods out, `BENCH_ONLY=few` or `many` all but one of the two parts.
 
 #[path = "../../tests/apiserver/bed.rs"]
 #[expect(
@@ -14,6 +14,7 @@ mod bed;
 mod cold;
 mod cost;
 mod latency;
+mod lists;
 mod load;
 mod rolling;
 
@@ -21,15 +22,21 @@ use anyhow::Result;
 use bed::{Scene, prepare};
 use cost::{idle, memory};
 use e2e::apiserver::{Apiserver, Options};
-use load::{SERVICES, crowd, populate, start, until_slices};
+use load::{PODS_PER_SERVICE, SERVICES, crowd, populate, start, until_slices};
 use std::time::Duration;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     println!("commit {}\n", commit());
     println!("| what | result | yardstick in the same run, budget |\n|---|---|---|");
-    few_services().await?;
-    many_services().await
+    let is_wanted = |part: &str| !std::env::var("BENCH_ONLY").is_ok_and(|only| only != part);
+    if is_wanted("few") {
+        few_services().await?;
+    }
+    if is_wanted("many") {
+        many_services().await?;
+    }
+    Ok(())
 }
 
 async fn few_services() -> Result<()> {
@@ -41,6 +48,8 @@ async fn few_services() -> Result<()> {
     until_slices(&scene, 50).await?;
     latency::pod_ready_to_slice(&scene, "50 Services").await?;
     rolling::flip(&server, &scene).await?;
+    rolling::back_to_back(&server, &scene).await?;
+    rolling::storm(&server, &scene).await?;
     rolling::restart(&server, &scene).await?;
     idle(&server, &controller).await
 }
@@ -52,6 +61,7 @@ async fn many_services() -> Result<()> {
     populate(&scene, SERVICES).await?;
     let controller = cold::start(&server, &scene, &kubeconfig).await?;
     memory(&controller, "10,000 pods", "budget 60 MB")?;
+    lists::pods(&scene, SERVICES * PODS_PER_SERVICE).await?;
     latency::pod_ready_to_slice(&scene, "1,000 Services").await?;
     if std::env::var_os("BENCH_QUICK").is_none() {
         crowd(&scene, 40_000).await?;

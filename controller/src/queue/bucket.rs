@@ -4,7 +4,7 @@
 //! A crate (`governor`) would bring the same dozen lines of arithmetic with a clock and a map of its own; the queue has both.
 //!
 //! An empty bucket makes a change wait, so that others can join it. When none does although the wait was longer than the last changes
-//! were apart, waiting saves no write: whoever changes the pods waits for the result. The bucket is then filled.
+//! were apart, waiting saves no write: the next change follows the result of the last. The bucket is then filled.
 
 use std::time::Duration;
 use tokio::time::Instant;
