@@ -61,10 +61,12 @@ $(CARGO_CYCLONEDX):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 
 .PHONY: lint
-lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences and sources of dependencies
+lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check bans licenses sources
+	.ci/advisories-test $(CARGO_DENY)
+	.ci/advisories $(CARGO_DENY)
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
