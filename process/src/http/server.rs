@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -27,6 +27,9 @@ const BACKLOG: u32 = 1024;
 
 /// Closed connections whose tasks the runtime has yet to drop.
 const CLOSING: usize = 64;
+
+/// EAFNOSUPPORT: booted with `ipv6.disable=1`.
+const NO_FAMILY: i32 = 97;
 
 /// Before the next attempt where `accept` fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -74,7 +77,22 @@ impl Transport for Plain {
 }
 
 /// Binds before the work starts, so that a taken port is an error of the start and not of a later moment.
+///
+/// `[::]` takes IPv4 connections, too (`net.ipv6.bindv6only` is 0 in every new network namespace), and stands for `0.0.0.0` where the
+/// kernel has no IPv6.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match listen(address) {
+        Err(error)
+            if error.raw_os_error() == Some(NO_FAMILY)
+                && address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) =>
+        {
+            listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+        }
+        listener => listener,
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {

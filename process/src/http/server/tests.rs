@@ -2,7 +2,6 @@
 
 use super::*;
 use axum::routing::get;
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -126,7 +125,7 @@ async fn a_request_body_is_not_read() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut sent = 0;
     while sent < LONG {
-        match stream.write(&[0; 64 * 1024]).await {
+        match stream.write(&[0; 8 * 1024]).await {
             Ok(written) => sent += written,
             Err(_) => break,
         }
@@ -218,6 +217,23 @@ impl Transport for Stalled {
 async fn a_handshake_is_waited_for_no_longer_than_the_limit() {
     let server = start(Stalled, LIMITS);
     assert_eq!(exchange(connect(server, local(1)).await, b"").await, "");
+}
+
+/// Pods of a cluster have addresses of IPv4, of IPv6, or of both.
+#[tokio::test]
+async fn the_default_address_is_served_in_both_families() {
+    let listener = bind("[::]:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let router = Router::new().route("/", get(|| async { "ok\n" }));
+    tokio::spawn(serve(listener, Plain, router, LIMITS));
+    let mut loopbacks: Vec<IpAddr> = vec![local(1)];
+    let has_ipv6 = std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|text| text.contains(" lo"));
+    loopbacks.extend(has_ipv6.then_some(IpAddr::from(Ipv6Addr::LOCALHOST)));
+    for loopback in loopbacks {
+        let stream = TcpStream::connect((loopback, port)).await.unwrap();
+        let answer = exchange(stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{loopback}: {answer}");
+    }
 }
 
 const FEW_DESCRIPTORS: &str = "MULTUS_SERVICE_TEST_FEW_DESCRIPTORS";
