@@ -5,6 +5,7 @@
 //! - [`demo`]: the product on that cluster, and what it promises, as functions ([`demo::installed`] for tests);
 //! - [`olm_v0`]: the Operator Lifecycle Manager on that cluster;
 //! - [`audit`]: who asked an apiserver for what; [`traffic`]: steady connections from a pod, and what became of them;
+//! - [`flood`]: attacks on the port for probes and metrics;
 //! - [`release`]: what is published;
 //! - [`tools`]: the pinned Kubernetes programs, built from Go modules and cached outside the checkout.
 //!
@@ -17,6 +18,7 @@ pub mod command;
 pub mod control_plane;
 pub mod debian;
 pub mod demo;
+pub mod flood;
 pub mod images;
 pub mod olm_v0;
 pub mod pki;

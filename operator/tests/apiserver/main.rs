@@ -8,6 +8,7 @@ mod bed;
 mod causes;
 mod crash;
 mod crd;
+mod flood;
 mod install;
 mod leaving;
 mod openshift;
