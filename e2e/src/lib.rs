@@ -6,6 +6,7 @@
 //! - [`olm_v0`]: the Operator Lifecycle Manager on that cluster;
 //! - [`audit`]: who asked an apiserver for what; [`traffic`]: steady connections from a pod, and what became of them;
 //! - [`flood`]: attacks on the port for probes and metrics;
+//! - [`fuzz`]: mutated inputs for decoders and parsers;
 //! - [`release`]: what is published;
 //! - [`tools`]: the pinned Kubernetes programs, built from Go modules and cached outside the checkout.
 //!
@@ -19,6 +20,7 @@ pub mod control_plane;
 pub mod debian;
 pub mod demo;
 pub mod flood;
+pub mod fuzz;
 pub mod images;
 pub mod olm_v0;
 pub mod pki;

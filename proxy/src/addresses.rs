@@ -25,7 +25,7 @@ pub(crate) struct Addresses {
 
 /// What a macvlan or ipvlan interface is on.
 #[derive(Clone, Copy, Debug)]
-struct Parent {
+pub(crate) struct Parent {
     index: u32,
     is_in_another_namespace: bool,
 }
@@ -108,14 +108,14 @@ impl Addresses {
     }
 }
 
-fn name(link: &LinkMessage) -> Option<String> {
+pub(crate) fn name(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })
 }
 
-fn parent(link: &LinkMessage) -> Option<Parent> {
+pub(crate) fn parent(link: &LinkMessage) -> Option<Parent> {
     let (mut index, mut is_child, mut is_in_another_namespace) = (None, false, false);
     for attribute in &link.attributes {
         match attribute {
@@ -137,7 +137,7 @@ fn parent(link: &LinkMessage) -> Option<Parent> {
 }
 
 /// The subnet for which the kernel made a route when it got the address.
-fn on_link(message: &AddressMessage) -> Option<IpNet> {
+pub(crate) fn on_link(message: &AddressMessage) -> Option<IpNet> {
     let is_without_route = message.attributes.iter().any(|attribute| {
         matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Noprefixroute))
     });
@@ -150,7 +150,7 @@ fn on_link(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// On a point-to-point link `Address` is the peer's and `Local` ours; elsewhere IPv4 has both alike and IPv6 only the first.
-fn usable(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn usable(message: &AddressMessage) -> Option<IpAddr> {
     let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
     let optimistic = message.header.flags.contains(AddressHeaderFlags::Optimistic);
     if message.header.flags.intersects(unusable) && !optimistic {

@@ -40,7 +40,11 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>) -> io::Result<us
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.
-fn stale(entry: &NetfilterMessage, changed: &Allowed, new: &BTreeSet<IpAddr>) -> Option<ConntrackAttribute> {
+pub(crate) fn stale(
+    entry: &NetfilterMessage,
+    changed: &Allowed,
+    new: &BTreeSet<IpAddr>,
+) -> Option<ConntrackAttribute> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &entry.inner else {
         return None;
     };

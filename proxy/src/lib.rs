@@ -17,9 +17,12 @@ pub mod backend;
 pub mod cleanup;
 pub mod condition;
 mod conntrack;
+mod decode;
 #[cfg(test)]
 mod documented_tests;
 pub mod events;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod host;
 pub mod index;
 pub mod metrics;

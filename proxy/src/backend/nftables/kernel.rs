@@ -7,6 +7,7 @@ use super::layout::{Class, clients};
 use super::read::{Found, FoundChain, FoundSet, clients_to_forget};
 use super::statement::{Statement, delete_elements};
 use crate::backend::Error;
+use crate::decode::guarded;
 use crate::netfilter::{Socket, about};
 use crate::netlink::BatchError;
 use crate::tampering;
@@ -237,7 +238,7 @@ impl Kernel {
         ];
         let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
         let listed = self.netlink.dump_unread(&about(family, request), |message| {
-            super::read::elements(message).map(Some).map_err(io::Error::other)
+            guarded(|| super::read::elements(message)).map(Some)
         });
         let listed = listed.map_err(failed("list elements"))?;
         Ok(listed.into_iter().flatten().collect())
@@ -262,7 +263,7 @@ fn control(message: ControlMessage) -> (NetfilterMessage, u16) {
     (NetfilterMessage::new(header, message), 0)
 }
 
-fn nftables(message: NetfilterMessage) -> Option<NfTablesMessage> {
+pub(super) fn nftables(message: NetfilterMessage) -> Option<NfTablesMessage> {
     match message.inner {
         NetfilterMessageInner::NfTables(message) => Some(message),
         _ => None,
