@@ -54,9 +54,9 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         operator_condition: operator_condition_name.filter(|name| !name.is_empty()),
         removal: None,
     };
-    process::run(identity, &process, Registry::default(), |process| {
+    Box::pin(process::run(identity, &process, Registry::default(), |process| {
         operator::run(process, options)
-    })
+    }))
     .await?;
     Ok(())
 }

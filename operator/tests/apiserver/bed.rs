@@ -190,10 +190,8 @@ impl Bed {
     pub(crate) async fn operator_http(&self) -> Result<SocketAddr> {
         self.eventually("the operator to log its port", async || {
             let log = std::fs::read_to_string(self.log())?;
-            let words = log.split_whitespace();
-            Ok(words
-                .filter_map(|word| word.strip_prefix("http=")?.parse().ok())
-                .last())
+            let mut words = log.split_whitespace().rev();
+            Ok(words.find_map(|word| word.strip_prefix("http=")?.parse().ok()))
         })
         .await
     }

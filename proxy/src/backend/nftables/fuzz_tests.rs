@@ -61,7 +61,7 @@ fn read_all<'a>(messages: impl Iterator<Item = &'a [u8]>) -> Dump {
 #[test]
 fn fuzz_messages_of_nftables() {
     fuzz::bytes(&fuzz::from_hex(NFTABLES), |message| {
-        _ = read_all([message].into_iter())
+        _ = read_all([message].into_iter());
     });
 }
 
