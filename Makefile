@@ -61,17 +61,19 @@ $(CARGO_CYCLONEDX):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 
 .PHONY: lint
-lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences and sources of dependencies
+lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check bans licenses sources
+	.ci/advisories-test $(CARGO_DENY)
+	.ci/advisories $(CARGO_DENY)
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
 
 .PHONY: test
 test: ## Every level of test; installs what it needs (root)
-	.ci/levels lint fast netns apiserver e2e
+	.ci/levels lint fast fuzz netns apiserver e2e
 
 .PHONY: test-fast
 test-fast: ## The tests that need neither root nor a cluster
@@ -88,6 +90,10 @@ test-apiserver: ## Controller and operator on a real kube-apiserver
 .PHONY: soak
 soak: ## Churn of pods, Services and endpoints under load on the cluster, for SOAK_MINUTES (30; in `make test` 3) (root)
 	cargo test --locked --workspace --test soak -- --ignored --nocapture
+
+.PHONY: fuzz
+fuzz: ## Mutated input for every decoder and parser that a tenant reaches, FUZZ_SECONDS each (600; in `make test` 60)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} .ci/levels fuzz
 
 .PHONY: walk
 walk: ## A random walk of the operator through 1,000 valid configurations on a real kube-apiserver (half an hour)

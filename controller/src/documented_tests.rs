@@ -21,7 +21,7 @@ fn tests_in(folder: &Path, found: &mut BTreeSet<String>) {
 fn collect(source: &str, found: &mut BTreeSet<String>) {
     let mut is_test = false;
     for line in source.lines().map(str::trim) {
-        is_test |= ["#[test]", "#[rstest]", "#[tokio::test]"].contains(&line);
+        is_test |= ["#[test]", "#[rstest]"].contains(&line) || line.starts_with("#[tokio::test");
         let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
         if let Some(name) = function.and_then(|rest| rest.split(['(', '<']).next()) {
             if is_test {

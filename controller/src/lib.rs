@@ -21,6 +21,8 @@ pub mod condition;
 pub mod decide;
 #[cfg(test)]
 mod documented_tests;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod gather;
 pub mod index;
 pub mod leftovers;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use process::lease::LeaseOptions;
 use process::{Identity, ProcessArgs};
 use prometheus_client::registry::Registry;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Writes EndpointSlices with the addresses that pods have on a secondary network, for every Service with the label
@@ -61,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
     let identity = Identity {
         name: names::CONTROLLER,
         version: env!("CARGO_PKG_VERSION"),
-        http: SocketAddr::from((Ipv4Addr::UNSPECIFIED, names::POD_HTTP_PORT)),
+        http: SocketAddr::from((Ipv6Addr::UNSPECIFIED, names::POD_HTTP_PORT)),
     };
     let settings = Settings {
         max_endpoints_per_slice: args.max_endpoints_per_slice.into(),

@@ -10,6 +10,8 @@ mod bed;
 mod coredns;
 #[path = "apiserver/dns.rs"]
 mod dns;
+#[path = "apiserver/flood.rs"]
+mod flood;
 #[path = "apiserver/kinds.rs"]
 mod kinds;
 #[path = "apiserver/leaving.rs"]

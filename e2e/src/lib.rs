@@ -5,6 +5,8 @@
 //! - [`demo`]: the product on that cluster, and what it promises, as functions ([`demo::installed`] for tests);
 //! - [`olm_v0`]: the Operator Lifecycle Manager on that cluster;
 //! - [`audit`]: who asked an apiserver for what; [`traffic`]: steady connections from a pod, and what became of them;
+//! - [`flood`]: attacks on the port for probes and metrics;
+//! - [`fuzz`]: mutated inputs for decoders and parsers;
 //! - [`release`]: what is published;
 //! - [`tools`]: the pinned Kubernetes programs, built from Go modules and cached outside the checkout.
 //!
@@ -17,6 +19,8 @@ pub mod command;
 pub mod control_plane;
 pub mod debian;
 pub mod demo;
+pub mod flood;
+pub mod fuzz;
 pub mod images;
 pub mod olm_v0;
 pub mod pki;

@@ -1,6 +1,6 @@
 //! `multus-service-operator`: installs, configures, mends and removes Services on secondary networks.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::Context as _;
 use api::names::{OPERATOR, POD_HTTP_PORT};
@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let http = SocketAddr::from((Ipv4Addr::UNSPECIFIED, POD_HTTP_PORT));
+    let http = SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_HTTP_PORT));
     let identity = Identity {
         name: OPERATOR,
         version: operator::build::VERSION,
@@ -54,9 +54,9 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         operator_condition: operator_condition_name.filter(|name| !name.is_empty()),
         removal: None,
     };
-    process::run(identity, &process, Registry::default(), |process| {
+    Box::pin(process::run(identity, &process, Registry::default(), |process| {
         operator::run(process, options)
-    })
+    }))
     .await?;
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
+mod connections;
+mod server;
+
 use crate::Health;
 use axum::Router;
 use axum::extract::State;
@@ -7,9 +10,12 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
-use std::net::SocketAddr;
+use server::{Limits, Plain};
+use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+
+pub(crate) use server::bind;
 
 #[derive(Clone)]
 struct Shared {
@@ -17,13 +23,13 @@ struct Shared {
     registry: Arc<Registry>,
 }
 
-/// Serves until the returned future is dropped.
+/// Serves until the returned future is dropped. No error of a connection ends it.
 pub(crate) async fn serve(
     listener: TcpListener,
     health: Health,
     registry: Registry,
     more: Router,
-) -> std::io::Result<()> {
+) -> Infallible {
     let shared = Shared {
         health,
         registry: Arc::new(registry),
@@ -34,12 +40,7 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .with_state(shared)
         .merge(more);
-    axum::serve(listener, router).await
-}
-
-/// Binds before the work starts, so that a taken port is an error of the start and not of a later moment.
-pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    server::serve(listener, Plain, router, Limits::default()).await
 }
 
 async fn livez(State(shared): State<Shared>) -> impl IntoResponse {
@@ -80,6 +81,7 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
 mod tests {
     use super::*;
     use prometheus_client::metrics::counter::Counter;
+    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn get(address: SocketAddr, path: &str) -> String {
@@ -97,7 +99,7 @@ mod tests {
         let counter = Counter::<u64>::default();
         registry.register("syncs", "Number of syncs", counter.clone());
         counter.inc();
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, health.clone(), registry, Router::new()));
 

@@ -112,16 +112,15 @@ where
     let termination = Termination::listen().map_err(Error::Signal)?;
     let telemetry = logs::init(name, args)?;
     let address = args.http_address.unwrap_or(http);
-    let listener = http::bind(address)
-        .await
-        .map_err(|source| Error::Http { address, source })?;
+    let listener = http::bind(address).map_err(|source| Error::Http { address, source })?;
     let process = Process {
         client: client::connect(args).await?,
         health: Health::new(),
         log_filter: telemetry.filter(),
         shutdown: CancellationToken::new(),
     };
-    info!(name, version, http = %address, "Started");
+    let bound = listener.local_addr().unwrap_or(address);
+    info!(name, version, http = %bound, "Started");
 
     let server = http::serve(listener, process.health.clone(), registry, routes);
     let shutdown = process.shutdown.clone();
@@ -133,7 +132,7 @@ where
     };
     tokio::select! {
         ended = until_asked_to_stop(name, outcome, termination, shutdown) => ended,
-        stopped = server => Err(Error::Http { address, source: stopped.err().unwrap_or_else(|| io::Error::other("stopped")) }),
+        never = server => match never {},
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Addresses {
 
 /// Why the kernel does not take an IPv6 address as a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Duplicate {
+pub(crate) enum Duplicate {
     /// It asks whether anybody else has it.
     Tentative,
     /// Somebody else has it.
@@ -104,7 +104,7 @@ fn held_by(holder: Option<&str>) -> String {
 
 /// What a macvlan or ipvlan interface is on.
 #[derive(Clone, Copy, Debug)]
-struct Parent {
+pub(crate) struct Parent {
     index: u32,
     is_in_another_namespace: bool,
 }
@@ -266,14 +266,14 @@ impl Addresses {
     }
 }
 
-fn name(link: &LinkMessage) -> Option<String> {
+pub(crate) fn name(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
     })
 }
 
-fn parent(link: &LinkMessage) -> Option<Parent> {
+pub(crate) fn parent(link: &LinkMessage) -> Option<Parent> {
     let (mut index, mut is_child, mut is_in_another_namespace) = (None, false, false);
     for attribute in &link.attributes {
         match attribute {
@@ -295,7 +295,7 @@ fn parent(link: &LinkMessage) -> Option<Parent> {
 }
 
 /// The subnet for which the kernel made a route when it got the address.
-fn on_link(message: &AddressMessage) -> Option<IpNet> {
+pub(crate) fn on_link(message: &AddressMessage) -> Option<IpNet> {
     let is_without_route = message.attributes.iter().any(|attribute| {
         matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Noprefixroute))
     });
@@ -308,7 +308,7 @@ fn on_link(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// On a point-to-point link `Address` is the peer's and `Local` ours; elsewhere IPv4 has both alike and IPv6 only the first.
-fn local(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn local(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -321,7 +321,7 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
-fn duplicate(message: &AddressMessage) -> Option<Duplicate> {
+pub(crate) fn duplicate(message: &AddressMessage) -> Option<Duplicate> {
     let flags = message.header.flags;
     // RFC 4429: an optimistic address may be used while it is tentative.
     if flags.contains(AddressHeaderFlags::Optimistic) {

@@ -101,7 +101,7 @@ fn forget_some(
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.
-fn stale(
+pub(crate) fn stale(
     entry: &NetfilterMessage,
     changed: &Allowed,
     new: &BTreeSet<IpAddr>,

@@ -17,12 +17,15 @@ pub mod backend;
 pub mod cleanup;
 pub mod condition;
 mod conntrack;
+mod decode;
 #[cfg(test)]
 mod documented_tests;
 pub mod events;
 pub mod failure;
 #[doc(hidden)]
 pub mod fault;
+#[cfg(test)]
+mod fuzz_tests;
 mod generation;
 pub mod host;
 pub mod index;

@@ -3,6 +3,7 @@
 //! Writes: whatever the caller asks of the kernel. A socket belongs to the network namespace it was opened in and keeps that
 //! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
 
+use crate::decode::guarded;
 use crate::fault;
 use crate::memory::{Taken, WEIGHT};
 use netlink_packet_core::{
@@ -320,12 +321,12 @@ where
     }
 }
 
-fn read<M: NetlinkDeserializable>(message: &[u8]) -> io::Result<NetlinkMessage<M>> {
-    NetlinkMessage::deserialize(message).map_err(io::Error::other)
+pub(crate) fn read<M: NetlinkDeserializable>(message: &[u8]) -> io::Result<NetlinkMessage<M>> {
+    guarded(|| NetlinkMessage::deserialize(message))
 }
 
 /// The messages of a datagram. They are aligned to 4 bytes, the last one need not be padded.
-fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let left = Some(rest).filter(|rest| !rest.is_empty())?;
@@ -347,7 +348,7 @@ fn inner<M>(payload: NetlinkPayload<M>) -> Option<M> {
 }
 
 /// Appends a message, aligned to 4 bytes.
-fn write<M: NetlinkSerializable>(datagram: &mut Vec<u8>, message: &M, flags: u16, sequence: u32) {
+pub(crate) fn write<M: NetlinkSerializable>(datagram: &mut Vec<u8>, message: &M, flags: u16, sequence: u32) {
     let start = datagram.len();
     let mut header = NetlinkHeader::default();
     let length = header.buffer_len() + message.buffer_len();

@@ -49,7 +49,7 @@ pub(crate) struct Routes {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Via {
+pub(crate) struct Via {
     interface: u32,
     source: Option<IpAddr>,
 }
@@ -226,7 +226,7 @@ fn message(vip: IpAddr, via: Via) -> RouteMessage {
     message
 }
 
-fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
+pub(crate) fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return None;
     };
@@ -239,7 +239,7 @@ fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
 }
 
 /// A host route "proto kernel" that the kernel never makes by itself: its own are on-link in scope.
-fn original(message: RouteNetlinkMessage) -> Option<(IpAddr, RouteMessage)> {
+pub(crate) fn original(message: RouteNetlinkMessage) -> Option<(IpAddr, RouteMessage)> {
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return None;
     };

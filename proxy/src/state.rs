@@ -3,17 +3,27 @@
 //! Pure, but for the channel on which the driver is asked: nothing is kept up to date for nobody.
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
+use futures::{StreamExt, stream};
 use ipnet::IpNet;
 use rules::{Family, PodRules, Source};
 use serde::Serialize;
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Longest wait for the driver.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many answers are in memory at a time: each can have megabytes, and the reader may be slow.
+const ANSWERS: usize = 2;
+
+/// Pieces in which an answer is sent. It counts as in memory until the last is taken.
+const PIECE: usize = 64 * 1024;
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
@@ -168,14 +178,36 @@ pub type Questions = mpsc::Receiver<Question>;
 /// The endpoint, and where its questions arrive.
 pub fn endpoint() -> (Router, Questions) {
     let (asking, questions) = mpsc::channel(4);
+    let free = Arc::new(Semaphore::new(ANSWERS));
     let answer = move || {
-        let asking = asking.clone();
-        async move { ask(&asking).await.map(|state| (JSON, state)) }
+        let (asking, free) = (asking.clone(), Arc::clone(&free));
+        async move {
+            let place = free.try_acquire_owned().map_err(|_| BUSY)?;
+            let state = ask(&asking).await?;
+            Ok::<_, (StatusCode, &str)>((JSON, in_pieces(state, place)))
+        }
     };
     (Router::new().route("/state", get(answer)), questions)
 }
 
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+
+const BUSY: (StatusCode, &str) = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "others read the state now; try again\n",
+);
+
+/// The body keeps its place until it is sent.
+fn in_pieces(text: String, place: OwnedSemaphorePermit) -> Body {
+    let text = Bytes::from(text);
+    let pieces = (0..text.len())
+        .step_by(PIECE)
+        .map(move |start| text.slice(start..text.len().min(start + PIECE)));
+    Body::from_stream(stream::iter(pieces).map(move |piece| {
+        let _kept = &place;
+        Ok::<_, Infallible>(piece)
+    }))
+}
 
 async fn ask(asking: &mpsc::Sender<Question>) -> Result<String, (StatusCode, &'static str)> {
     let (question, answer) = oneshot::channel();
@@ -189,4 +221,55 @@ async fn ask(asking: &mpsc::Sender<Question>) -> Result<String, (StatusCode, &'s
         .ok()
         .flatten()
         .ok_or((StatusCode::SERVICE_UNAVAILABLE, "not serving yet\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    async fn get(router: &Router) -> (StatusCode, Body) {
+        let request = Request::get("/state").body(Body::empty()).unwrap();
+        let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+        (parts.status, body)
+    }
+
+    fn state() -> State {
+        State {
+            backend: "nftables",
+            ready: true,
+            zone: None,
+            service_cidrs: Vec::new(),
+            condition: Condition {
+                status: true,
+                reason: "",
+                message: "x".repeat(3 * PIECE),
+            },
+            pods: Vec::new(),
+            services_not_served: Vec::new(),
+            refused_addresses: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_reads_are_few() {
+        let (router, mut questions) = endpoint();
+        let driver = tokio::spawn(async move {
+            while let Some(question) = questions.recv().await {
+                let _ = question.send(state());
+            }
+        });
+        let mut unread = Vec::new();
+        for _ in 0..ANSWERS {
+            let (status, body) = get(&router).await;
+            assert_eq!(status, StatusCode::OK);
+            unread.push(body);
+        }
+        assert_eq!(get(&router).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        let read = axum::body::to_bytes(unread.remove(0), 1 << 20).await.unwrap();
+        assert_eq!(read, serde_json::to_string_pretty(&state()).unwrap());
+        assert_eq!(get(&router).await.0, StatusCode::OK);
+        driver.abort();
+    }
 }

@@ -12,6 +12,8 @@ mod admission;
     reason = "shared with the tests of level netns, which use more of it"
 )]
 mod bed;
+#[path = "apiserver/flood.rs"]
+mod flood;
 #[path = "apiserver/node.rs"]
 mod node;
 #[path = "netns/probe.rs"]

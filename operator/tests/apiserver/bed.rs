@@ -13,6 +13,7 @@ use kube::{Client, Resource};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -190,6 +191,16 @@ impl Bed {
             .as_ref()
             .context("the operator is not running")?
             .id())
+    }
+
+    /// Where it serves probes and metrics: it logs the port that it got.
+    pub(crate) async fn operator_http(&self) -> Result<SocketAddr> {
+        self.eventually("the operator to log its port", async || {
+            let log = std::fs::read_to_string(self.log())?;
+            let mut words = log.split_whitespace().rev();
+            Ok(words.find_map(|word| word.strip_prefix("http=")?.parse().ok()))
+        })
+        .await
     }
 
     pub(crate) fn operator_is_alive(&mut self) -> Result<bool> {

@@ -9,6 +9,7 @@ mod bed;
 mod causes;
 mod crash;
 mod crd;
+mod flood;
 mod install;
 mod leaving;
 mod openshift;

@@ -9,6 +9,8 @@
 
 mod elements;
 mod encode;
+#[cfg(test)]
+mod fuzz_tests;
 mod kernel;
 mod layout;
 mod read;

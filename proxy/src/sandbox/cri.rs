@@ -2,6 +2,8 @@
 //!
 //! Reads only.
 
+#[cfg(test)]
+mod fuzz_tests;
 mod proto;
 
 use crate::sandbox::{Error, Sandbox, SandboxSource};

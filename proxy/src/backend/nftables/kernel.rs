@@ -10,6 +10,7 @@ use super::read::{
 use super::skeleton::Names;
 use super::statement::{Element, Statement, delete_elements};
 use crate::backend::Error;
+use crate::decode::guarded;
 use crate::generation;
 use crate::memory::{PER_SET, Taken, is_too_long, too_long};
 use crate::netfilter::{Socket, about};
@@ -333,7 +334,7 @@ impl Kernel {
         ];
         let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
         let listed = self.netlink.dump_unread(&about(family, request), |message| {
-            let mut elements = super::read::elements(message).map_err(io::Error::other)?;
+            let mut elements = guarded(|| super::read::elements(message))?;
             elements.retain(&mut keep);
             elements.shrink_to_fit();
             Ok((!elements.is_empty()).then_some(elements))
@@ -354,7 +355,7 @@ fn control(message: ControlMessage) -> (NetfilterMessage, u16) {
     (NetfilterMessage::new(header, message), 0)
 }
 
-fn nftables(message: NetfilterMessage) -> Option<NfTablesMessage> {
+pub(super) fn nftables(message: NetfilterMessage) -> Option<NfTablesMessage> {
     match message.inner {
         NetfilterMessageInner::NfTables(message) => Some(message),
         _ => None,

@@ -1,0 +1,41 @@
+//! Whatever runs on the node may connect to the port for probes and metrics.
+
+use anyhow::Result;
+use e2e::apiserver::{Apiserver, Options};
+use e2e::flood;
+use e2e::wait;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Ends with this value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The binary itself. It has no container runtime, so it touches no pod and is not ready.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_attack_on_the_http_port_keeps_no_probe_out() -> Result<()> {
+    let server = Apiserver::start(Options::default()).await?;
+    let http: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let proxy = Command::new(env!("CARGO_BIN_EXE_multus-service-proxy"))
+        .args(["--node-name", "attacked", "--http-address", &http.to_string()])
+        .args(["--container-runtime-endpoint", "/run/no/such.sock"])
+        .arg("--kubeconfig")
+        .arg(server.kubeconfig())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let proxy = Killed(proxy);
+    wait::until(Duration::from_secs(20), "the proxy to listen", || {
+        Ok(TcpStream::connect(http).is_ok())
+    })?;
+    flood::attack(proxy.0.id(), http).await
+}
