@@ -4,7 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 const PAGE: &str = include_str!("../../docs/proxy-tests.md");
-const FOLDERS: [&str; 5] = ["src", "tests", "../api/src", "../process/src", "../e2e/tests"];
+const FOLDERS: [&str; 6] = [
+    "src",
+    "tests",
+    "../api/src",
+    "../rules/src",
+    "../process/src",
+    "../e2e/tests",
+];
 
 /// Names of all functions with a test attribute, and of those that a macro makes tests of.
 fn tests_in(folder: &Path, found: &mut BTreeSet<String>) {

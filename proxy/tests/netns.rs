@@ -42,6 +42,8 @@ mod forward;
 mod host;
 #[path = "netns/hostile.rs"]
 mod hostile;
+#[path = "netns/injected.rs"]
+mod injected;
 #[path = "netns/invalid.rs"]
 mod invalid;
 #[path = "netns/kernel_memory.rs"]

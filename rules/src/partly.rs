@@ -48,7 +48,7 @@ impl PodRules {
     fn named(&self, vip: IpAddr) -> VipRules {
         let service = self.vip(vip).map(|(rules, _)| rules.service.clone());
         VipRules {
-            service: service.unwrap_or(ObjectName {
+            service: service.unwrap_or_else(|| ObjectName {
                 namespace: "no".to_owned(),
                 name: "service".to_owned(),
             }),
@@ -146,7 +146,7 @@ mod tests {
                 IpAddr::V6(vip) => part.contains(&vip.octets()[15]),
             };
             let halfway = wanted.partly(&held, is_first).dump();
-            for (vip, _) in &halfway.translated {
+            for vip in halfway.translated.keys() {
                 let of = if is_first(vip.0) { &wanted.dump() } else { &held };
                 prop_assert_eq!(halfway.translated.get(vip), of.translated.get(vip));
             }

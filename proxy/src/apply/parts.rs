@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 /// Most tries for one step: finds two VIPs among thousands. What is not tried by then counts as failed.
 const TRIES: u32 = 48;
 
-/// No try is begun later than this: a pod's owner can make each take long, by a lock he holds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// After a try that takes so long no other is made: it waited for a lock that the pod's owner holds, as the next one would.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// No try is begun later than this.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A step of [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ impl Step {
 /// VIPs for which a step was not made, and why.
 pub(super) type Failed = BTreeMap<IpAddr, String>;
 
-/// One step, after it failed as a whole with `error` at the first try, which began at `began`.
+/// One step, after it failed as a whole with `error` at the first try.
 pub(super) struct Parts<'a> {
     pub(super) backend: &'a dyn Backend,
     pub(super) step: Step,
@@ -68,12 +71,34 @@ pub(super) struct Parts<'a> {
     pub(super) target: &'a PodRules,
     /// VIPs that are left as they are.
     pub(super) frozen: &'a BTreeSet<IpAddr>,
-    pub(super) began: Instant,
-    pub(super) error: String,
-    pub(super) tries: u32,
+    began: Instant,
+    slowest: Duration,
+    error: String,
+    tries: u32,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    /// `took`: the first try.
+    pub(super) fn new(
+        backend: &'a dyn Backend,
+        step: Step,
+        target: &'a PodRules,
+        frozen: &'a BTreeSet<IpAddr>,
+        error: &Error,
+        took: Duration,
+    ) -> Self {
+        Self {
+            backend,
+            step,
+            target,
+            frozen,
+            began: Instant::now(),
+            slowest: took,
+            error: chain(error),
+            tries: 0,
+        }
+    }
+
     /// Makes it as far as it can be made.
     pub(super) fn make(mut self) -> Result<Failed, Error> {
         let mut failed = Failed::new();
@@ -136,7 +161,9 @@ impl Parts<'_> {
             return false;
         }
         self.tries += 1;
+        let began = Instant::now();
         let result = self.step.run(self.backend, delta);
+        self.slowest = self.slowest.max(began.elapsed());
         if let Err(error) = &result {
             self.error = chain(error);
         }
@@ -144,7 +171,7 @@ impl Parts<'_> {
     }
 
     fn is_over(&self) -> bool {
-        self.tries >= TRIES || self.began.elapsed() >= PATIENCE
+        self.tries >= TRIES || self.slowest >= SLOW || self.began.elapsed() >= PATIENCE
     }
 }
 

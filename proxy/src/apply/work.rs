@@ -137,15 +137,8 @@ impl<'a> Work<'a> {
             return Ok(None);
         };
         self.is_exact = false;
-        let parts = Parts {
-            backend: self.backend,
-            step,
-            target: now.wanted(),
-            frozen: &self.frozen,
-            began,
-            error: chain(&error),
-            tries: 0,
-        };
+        let took = began.elapsed();
+        let parts = Parts::new(self.backend, step, now.wanted(), &self.frozen, &error, took);
         parts.make().map(Some)
     }
 

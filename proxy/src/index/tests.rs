@@ -244,3 +244,52 @@ proptest! {
         prop_assert_eq!(index.plan(index.pod("on-red").unwrap()), before);
     }
 }
+
+/// A definition of the same name in another namespace is another network. Who is attached to that one has no way to the ClusterIPs.
+#[test]
+fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
+    let mut index = on_two_networks();
+    index.apply_pod(NodePod::Attached(pod("on-copy", "shop/red")));
+    index.apply_pod(NodePod::Attached(pod("elsewhere", "shop/green")));
+    index.take_stale();
+    let lacks = |index: &Index, uid: &str| index.plan(index.pod(uid).unwrap()).1;
+    let told = lacks(&index, "on-copy");
+    assert_eq!(told.len(), 1);
+    let hint = crate::events::nothing_written(index.pod("on-copy").unwrap(), &told).unwrap();
+    assert!(hint.is_hint(), "{hint:?}");
+    assert!(
+        hint.note
+            .contains("attached to \"shop/red\", and Services are on network \"web/red\""),
+        "{hint:?}"
+    );
+    for fine in ["on-red", "elsewhere"] {
+        assert_eq!(lacks(&index, fine), BTreeSet::new(), "{fine}");
+    }
+    // With the last Service of that network the hint goes, and comes with the first.
+    index.delete_service(&name("nginx"));
+    assert!(stale(&mut index).contains(&"on-copy".to_owned()));
+    assert_eq!(lacks(&index, "on-copy"), BTreeSet::new());
+    put(&mut index, &service("nginx", "red", 10));
+    assert!(stale(&mut index).contains(&"on-copy".to_owned()));
+    assert_eq!(lacks(&index, "on-copy").len(), 1);
+    // Services on the network that it is attached to: then that is the one it means.
+    put(&mut index, &service("own", "shop/red", 12));
+    let open = Settings {
+        tenancy: rules::Tenancy::Open,
+        ..Settings::default()
+    };
+    index.apply_settings(open);
+    index.take_stale();
+    assert_eq!(lacks(&index, "on-copy"), BTreeSet::new());
+}
+
+/// Of networks that a pod may not attach to nothing is disclosed.
+#[test]
+fn a_namesake_that_the_pod_may_not_attach_to_is_not_named() {
+    let mut index = on_two_networks();
+    let mut foreign = pod("foreign", "shop/red");
+    foreign.name.namespace = "shop".to_owned();
+    index.apply_pod(NodePod::Attached(foreign));
+    index.take_stale();
+    assert_eq!(index.plan(index.pod("foreign").unwrap()).1, BTreeSet::new());
+}

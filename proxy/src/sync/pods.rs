@@ -428,25 +428,25 @@ impl Pod {
                     self.failures = 0;
                     return self.has_rules.then_some(look_again);
                 }
-                Some(self.fail())
+                Some(self.fail(true))
             }
             // Nothing is wanted of a namespace that is not there, or not known to be the pod's before it has an address.
             Err(error) if error.is_absence() && !wants_rules => None,
             Err(error) if error.is_about_identity() && !wants_rules && local.addresses.is_empty() => None,
             // A new sandbox, or another thing that is wanted, is an event.
             Err(error) if error.is_final() => None,
-            Err(_) => {
-                let next = self.fail();
+            Err(error) => {
+                let next = self.fail(error.is_of_the_namespace());
                 debug!(pod = %local.name, failures = self.failures, "Trying again");
                 Some(next)
             }
         }
     }
 
-    /// One more failure; says when to try again.
-    fn fail(&mut self) -> Duration {
+    /// One more failure; says when to try again. Without its namespace the pod is starting again.
+    fn fail(&mut self, is_of_the_namespace: bool) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        if self.settled_in.is_some() {
+        if is_of_the_namespace && self.settled_in.is_some() {
             retry::backoff(self.failures)
         } else {
             retry::delay(self.failures)

@@ -76,4 +76,8 @@ fn what_breaks_in_a_sandbox_that_was_served_in_full_is_tried_less_often() {
         let next = pod.judge(&local(), true, &stuck, LATER);
         assert_eq!(next, Some(retry::backoff(failures)));
     }
+    // Its sandbox is made again: it is starting.
+    let gone = Err(Error::Sandbox(crate::sandbox::Error::NotReady));
+    let next = pod.judge(&local(), true, &gone, LATER);
+    assert_eq!(next, Some(retry::delay(pod.failures)));
 }
