@@ -206,10 +206,11 @@ impl Index {
 }
 
 /// When a Service whose author writes the endpoints was created; `None` for any other. Without a ClusterIP there is nothing to serve.
-fn manual_since(entry: &ServiceEntry) -> Option<Option<Timestamp>> {
+fn manual_since(entry: &ServiceEntry) -> Option<Timestamp> {
     let is_manual = matches!(entry.acceptance, Acceptance::Manual(_)) && !is_headless(&entry.service);
     let created = entry.service.metadata.creation_timestamp.as_ref();
-    is_manual.then(|| created.map(|Time(at)| *at))
+    // The API server sets it.
+    is_manual.then(|| created.map_or(Timestamp::MAX, |Time(at)| *at))
 }
 
 fn entry(service: Service, settings: &Settings) -> ServiceEntry {

@@ -14,14 +14,14 @@ pub type Scope = Arc<BTreeSet<ObjectKey>>;
 /// Services without any selector, and which of them are in the scope.
 #[derive(Debug, Default)]
 pub struct Scoped {
-    created: BTreeMap<ObjectKey, Option<Timestamp>>,
+    created: BTreeMap<ObjectKey, Timestamp>,
     scope: Scope,
     is_stale: bool,
 }
 
 impl Scoped {
     /// A Service came or changed; `None`: it is none of these (any more).
-    pub fn note(&mut self, key: &ObjectKey, created: Option<Option<Timestamp>>) {
+    pub fn note(&mut self, key: &ObjectKey, created: Option<Timestamp>) {
         self.is_stale |= match created {
             Some(created) => self.created.insert(key.clone(), created) != Some(created),
             None => self.created.remove(key).is_some(),
@@ -59,26 +59,26 @@ mod tests {
         ObjectKey::new("shop", format!("db-{n}"))
     }
 
-    fn at(second: usize) -> Option<Option<Timestamp>> {
-        Some(Some(Timestamp::from_second(second.try_into().unwrap()).unwrap()))
+    fn at(second: usize) -> Timestamp {
+        Timestamp::from_second(second.try_into().unwrap()).unwrap()
     }
 
     #[test]
     fn the_oldest_services_are_in_the_scope_and_others_follow_when_there_is_room() {
         let mut scoped = Scoped::default();
         for n in 0..=MAX_SERVICES {
-            scoped.note(&key(n), at(100 + n));
+            scoped.note(&key(n), Some(at(100 + n)));
         }
         assert_eq!(scoped.choose(), []);
         let last = key(MAX_SERVICES);
         assert!(scoped.scope().contains(&key(0)) && !scoped.scope().contains(&last));
-        scoped.note(&key(0), at(100));
+        scoped.note(&key(0), Some(at(100)));
         assert!(!scoped.is_stale, "nothing new");
         scoped.note(&key(3), None);
         assert_eq!(scoped.choose(), []);
         assert!(scoped.scope().contains(&last));
         // The label is put on a Service that is older than all.
-        scoped.note(&key(9999), at(1));
+        scoped.note(&key(9999), Some(at(1)));
         assert_eq!(scoped.choose(), [last]);
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
         }
         let has_room = Arc::new(Notify::new());
         let watching = one_scope(client.clone(), services, changes.clone(), Arc::clone(&has_room));
-        let changed = async {
+        let rescoped = async {
             if scope.changed().await.is_err() {
                 // The driver is gone: the process is ending.
                 std::future::pending::<()>().await;
@@ -51,7 +51,7 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
         };
         tokio::select! {
             () = watching => return,
-            () = changed => {}
+            () = rescoped => {}
             () = relist => {}
         }
     }
@@ -167,7 +167,11 @@ mod tests {
             "a new version alone is no change"
         );
         assert_eq!(
-            kept.slice.metadata.labels.as_ref().map(|labels| labels.len()),
+            kept.slice
+                .metadata
+                .labels
+                .as_ref()
+                .map(std::collections::BTreeMap::len),
             Some(1)
         );
         // Handed to another Service: gone for this one.

@@ -17,7 +17,7 @@ fn fixture() -> Fixture {
     fixture
 }
 
-fn written(name: &str, change: Value) -> Arc<ManualSlice> {
+fn written(name: &str, change: &Value) -> Arc<ManualSlice> {
     let mut slice = json!({"addressType": "IPv4", "endpoints": [], "ports": [{"name": "web", "port": 80, "protocol": "TCP"}],
         "metadata": {"name": name, "namespace": "shop", "labels": {SERVICE_NAME_LABEL: "web"}}});
     let fields = change.as_object().unwrap().clone();
@@ -66,8 +66,8 @@ fn what_is_not_taken_is_named_and_harms_nothing_else(
     #[case] reason: Reason,
     #[case] text: &str,
 ) {
-    let good = written("good", json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}));
-    let (plan, notices) = planned(&fixture(), &[written("bad", bad), good]);
+    let good = written("good", &json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}));
+    let (plan, notices) = planned(&fixture(), &[written("bad", &bad), good]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
     assert_eq!(notices.len(), 1, "{notices:?}");
     let note = notices[0].text();
@@ -80,7 +80,7 @@ fn what_is_not_taken_is_named_and_harms_nothing_else(
 fn of_several_addresses_the_first_is_taken() {
     let several = written(
         "s",
-        json!({"endpoints": [{"addresses": ["10.1.0.2", "10.1.0.3", "10.1.0.4"]}]}),
+        &json!({"endpoints": [{"addresses": ["10.1.0.2", "10.1.0.3", "10.1.0.4"]}]}),
     );
     let (plan, notices) = planned(&fixture(), &[several]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
@@ -89,7 +89,7 @@ fn of_several_addresses_the_first_is_taken() {
 
 #[test]
 fn what_is_beyond_the_budget_is_reported() {
-    let mut cut = (*written("s", json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}))).clone();
+    let mut cut = (*written("s", &json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}))).clone();
     cut.left_out = 5;
     let (plan, notices) = planned(&fixture(), &[Arc::new(cut)]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
@@ -107,7 +107,10 @@ fn an_endpoint_is_copied_as_its_author_wrote_it() {
         "targetRef": {"kind": "Pod", "namespace": "shop", "name": "db-0", "uid": "u", "resourceVersion": "7"}});
     let foreign =
         json!({"addresses": ["10.1.0.3"], "targetRef": {"kind": "Pod", "namespace": "bank", "name": "x"}});
-    let (plan, notices) = planned(&fixture(), &[written("s", json!({"endpoints": [full, foreign]}))]);
+    let (plan, notices) = planned(
+        &fixture(),
+        &[written("s", &json!({"endpoints": [full, foreign]}))],
+    );
     assert_eq!(notices, []);
     let copied: Vec<_> = plan.create[0]
         .endpoints
@@ -137,7 +140,7 @@ fn a_second_plan_rests_and_hints_follow_their_author() {
     let mut fixture = fixture();
     let hinted = |zone: &str| {
         let endpoint = json!({"addresses": ["10.1.0.2"], "hints": {"forZones": [{"name": zone}]}});
-        [written("s", json!({"endpoints": [endpoint]}))]
+        [written("s", &json!({"endpoints": [endpoint]}))]
     };
     for slice in planned(&fixture, &hinted("east")).0.create {
         fixture.add_slice(slice);
@@ -163,7 +166,7 @@ fn an_address_counts_once_for_equal_ports() {
         let endpoint = json!({"addresses": ["10.1.0.2"], "conditions": {"ready": ready}});
         written(
             name,
-            json!({"endpoints": [endpoint], "ports": [{"name": "web", "port": port}]}),
+            &json!({"endpoints": [endpoint], "ports": [{"name": "web", "port": port}]}),
         )
     };
     let (plan, _) = planned(
@@ -182,7 +185,7 @@ fn an_address_counts_once_for_equal_ports() {
 #[test]
 fn a_port_that_no_slice_has_is_reported() {
     let other = json!({"endpoints": [{"addresses": ["10.1.0.2"]}], "ports": [{"name": "http", "port": 80}, {"name": "web"}]});
-    let (_, notices) = planned(&fixture(), &[written("s", other)]);
+    let (_, notices) = planned(&fixture(), &[written("s", &other)]);
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert_eq!(notices[0].reason, Reason::TargetPortNotFound);
     assert!(notices[0].message.contains("port \"web\" (TCP)"), "{notices:?}");
@@ -194,7 +197,7 @@ fn a_port_that_no_slice_has_is_reported() {
     "endpoints.kubernetes.io/managed-by": "endpoint-controller"}))]
 fn what_kubernetes_wrote_for_a_selector_is_not_taken(#[case] labels: Value) {
     let leftover = json!({"endpoints": [{"addresses": ["10.128.0.7"]}], "metadata": {"name": "s", "namespace": "shop", "labels": labels}});
-    let (plan, notices) = planned(&fixture(), &[written("s", leftover)]);
+    let (plan, notices) = planned(&fixture(), &[written("s", &leftover)]);
     assert!(plan.is_empty());
     assert_eq!(notices, [], "the caller names it");
 }
