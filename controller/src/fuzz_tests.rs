@@ -113,7 +113,7 @@ fn fuzz_annotations_of_tenants() {
         "app in (web, api), env notin (dev), !old, new",
     ];
     fuzz::text(&corpus, |text| {
-        for status in network_status::parse(text).unwrap_or_default() {
+        for status in network_status::parse(text).unwrap_or_default().statuses {
             assert!(status.addresses.len() <= network_status::MAX_ADDRESSES);
         }
         if let Ok(network) = NetworkRef::parse(text, "shop") {
