@@ -49,7 +49,8 @@ pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -
     let vips = changed.keys().map(|(vip, _)| vip).chain(new);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
     for family in families {
-        result = result.and(forget_of(&mut netlink, family, changed, new, own));
+        let of_family = forget_of(&mut netlink, family, changed, new, own);
+        result = result.and(of_family);
     }
     result
 }

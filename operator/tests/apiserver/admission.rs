@@ -88,13 +88,12 @@ fn is_denied(answer: kube::Result<()>) -> bool {
 
 #[track_caller]
 fn denied<T: Debug>(answer: kube::Result<T>, words: &str) {
-    let Err(kube::Error::Api(status)) = answer else {
-        panic!("not denied: {answer:?}")
+    let message = match &answer {
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        other => format!("not denied: {other:?}"),
     };
-    let is_policy = status
-        .message
-        .contains("ValidatingAdmissionPolicy 'multus-service-");
-    assert!(is_policy && status.message.contains(words), "{}", status.message);
+    let is_policy = message.contains("ValidatingAdmissionPolicy 'multus-service-");
+    assert!(is_policy && message.contains(words), "{message}");
 }
 
 fn slice(name: &str, service: &str, labels: &Value) -> Result<EndpointSlice> {
@@ -285,7 +284,17 @@ async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
         .create(&post, &theirs)
         .await?;
 
-    // The garbage collector orphans, and the controller takes the orphan away; it collects; the namespace goes.
+    garbage_is_collected(&bed, &admin, &controller, ours).await
+}
+
+/// The garbage collector orphans, and the controller takes the orphan away; it collects; the namespace goes.
+async fn garbage_is_collected(
+    bed: &Bed,
+    admin: &Api<EndpointSlice>,
+    controller: &Api<EndpointSlice>,
+    ours: EndpointSlice,
+) -> Result<()> {
+    let post = PostParams::default();
     bed.kubectl(&[
         "-n",
         "web",

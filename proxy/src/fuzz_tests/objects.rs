@@ -72,7 +72,13 @@ pub(crate) fn planned(objects: &[Value]) -> Option<Plan> {
     };
     let attachments = pod.attachments.ok()?;
     let namespace = &pod.name.namespace;
-    Some(plan(&Settings::default(), &[service], &slices, namespace, &attachments))
+    Some(plan(
+        &Settings::default(),
+        &[service],
+        &slices,
+        namespace,
+        &attachments,
+    ))
 }
 
 #[test]
