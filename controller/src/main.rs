@@ -78,7 +78,9 @@ async fn main() -> anyhow::Result<()> {
         duration: Duration::from_secs(15),
         renew_before: Duration::from_secs(5),
     });
-    let work = |process| async move { controller::run(process, settings, metrics, &pod_name, lease).await };
+    let work = |process| async move {
+        Box::pin(controller::run(process, settings, metrics, &pod_name, lease)).await
+    };
     Ok(Box::pin(process::run(identity, &args.process, registry, work)).await?)
 }
 

@@ -88,8 +88,8 @@ fn is_denied(answer: kube::Result<()>) -> bool {
 
 #[track_caller]
 fn denied<T: Debug>(answer: kube::Result<T>, words: &str) {
-    let message = match &answer {
-        Err(kube::Error::Api(status)) => status.message.clone(),
+    let message = match answer {
+        Err(kube::Error::Api(status)) => status.message,
         other => format!("not denied: {other:?}"),
     };
     let is_policy = message.contains("ValidatingAdmissionPolicy 'multus-service-");
