@@ -200,7 +200,7 @@ mod tests {
         #[error("failed to add it: {0}")]
         Printed(#[source] io::Error),
         #[error(transparent)]
-        Outer(Box<Nested>),
+        Outer(Box<Self>),
     }
 
     #[test]
