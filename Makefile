@@ -99,6 +99,11 @@ fuzz: ## Mutated input for every decoder and parser that a tenant reaches, FUZZ_
 walk: ## A random walk of the operator through 1,000 valid configurations on a real kube-apiserver (half an hour)
 	WALK_STEPS=1000 cargo test --locked --workspace --test apiserver -- --ignored --nocapture walk
 
+.PHONY: nightly
+nightly: ## Every level with what is long by nature at full length: fuzz, soak, large tables; then the walk (hours; root)
+	MULTUS_SERVICE_LONG=1 FUZZ_SECONDS=$${FUZZ_SECONDS:-600} SOAK_MINUTES=$${SOAK_MINUTES:-30} .ci/levels lint fast fuzz netns apiserver e2e
+	$(MAKE) --no-print-directory walk
+
 .PHONY: test-e2e
 test-e2e: ## The whole system on the two-node cluster (root)
 	.ci/levels e2e

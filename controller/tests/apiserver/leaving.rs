@@ -273,7 +273,7 @@ async fn write_references_as_the_go_original(scene: &Scene) -> Result<()> {
 async fn orphan(scene: &Scene, service: &str) -> Result<()> {
     let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.0.77"]}], "metadata": {
         "generateName": format!("{service}-multus-"),
-        "labels": {names::SERVICE_NAME_LABEL: service, names::MANAGED_BY_LABEL: names::MANAGED_BY}}});
+        "labels": {names::SERVICE_NAME_LABEL: service, names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME}}});
     scene
         .api::<EndpointSlice>()
         .create(&PostParams::default(), &serde_json::from_value(slice)?)

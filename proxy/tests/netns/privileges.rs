@@ -8,6 +8,7 @@ use super::cluster::{Service, rules};
 use api::network_status::NetworkStatus;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use proxy::apply::{Applied, Error};
 use proxy::args::BackendChoice;
 use proxy::backend::Held;
 use proxy::backend::choice::choose;
@@ -54,13 +55,11 @@ fn worker() {
     println!("enter: {}", said(entered));
     for kind in Kind::ALL {
         let written = std::panic::catch_unwind(|| {
-            client
-                .try_apply(kind, &Held::Unknown, &rules(&client, &[web()]))
-                .map(|_| ())
+            client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()]))
         });
         println!(
             "{kind:?}: {}",
-            written.map_or_else(|_| "cannot be entered".to_owned(), said)
+            written.map_or_else(|_| "cannot be entered".to_owned(), outcome)
         );
     }
     // As the driver does to be told of changes in all namespaces.
@@ -104,6 +103,17 @@ fn chooser() {
         "choice: {}",
         chosen.map_or_else(|error| error.to_string(), str::to_owned)
     );
+}
+
+/// What an apply could not do.
+fn outcome(applied: Result<Applied, Error>) -> String {
+    match applied {
+        Ok(applied) if !applied.is_complete() => {
+            let failures = applied.failures.iter().map(ToString::to_string);
+            failures.collect::<Vec<_>>().join("; ")
+        }
+        other => said(other.map(drop)),
+    }
 }
 
 /// An error with its causes.
@@ -177,7 +187,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
             &[
                 "choice: nftables",
                 "Nftables: ok",
-                "IptablesLegacy: iptables-legacy",
+                "IptablesLegacy: ClusterIPs 172.30.0.10 (Service web/web) are neither served nor refused: iptables-legacy",
             ],
         ),
         (
