@@ -179,7 +179,8 @@ async fn a_service_changes_between_pods_and_slices_by_hand() -> Result<()> {
         scene.endpoints_until("web", &[(want, true)]).await?;
     }
     // As a controller of an earlier time left it: the admission policy refuses the controller any other slice.
-    let labels = json!({names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME});
+    let labels =
+        json!({names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME});
     let forged = json!({"metadata": {"labels": labels}, "endpoints": [{"addresses": ["10.1.0.66"]}]});
     scene.manual_slice("forged", "web", forged).await?;
     let is_clean = |slices: &[EndpointSlice]| endpoints(slices) == [("10.1.0.9".to_owned(), true)];

@@ -103,10 +103,17 @@ fn place() -> impl Strategy<Value = Value> {
         any_of(&json!([null, { "mode": "Enabled" }, { "mode": "Disabled" }])),
         any_of(&json!([null, ["default"], ["default", "networks"], []])),
         any_of(&json!([null, "Enabled", "Disabled"])),
+        any_of(&json!([null, ["172.30.0.0/16"], ["172.30.0.0/16", "fd02::/112"]])),
     );
     let logs = (any_of(&levels), any_of(&levels));
     (proxy(), controller(), images, networks, logs).prop_map(
-        |(proxy, controller, (pull, secrets), (policy, namespaces, isolation), (level, own_level))| {
+        |(
+            proxy,
+            controller,
+            (pull, secrets),
+            (policy, namespaces, isolation, ranges),
+            (level, own_level),
+        )| {
             without_null(json!({
                 "logLevel": level,
                 "operatorLogLevel": own_level,
@@ -115,6 +122,7 @@ fn place() -> impl Strategy<Value = Value> {
                 "networkPolicy": policy,
                 "globalNamespaces": namespaces,
                 "networkNamespaceIsolation": isolation,
+                "serviceCIDRs": ranges,
                 "controller": controller,
                 "proxy": proxy,
             }))

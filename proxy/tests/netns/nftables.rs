@@ -199,7 +199,10 @@ fn a_change_that_the_kernel_refuses_is_made_from_what_is_there() {
         let rules = rules(&client, &services);
         let repaired = client.apply(Kind::Nftables, &Held::Exactly(held), &rules);
         // Not exact: one change was refused.
-        assert!(repaired.is_complete() && !repaired.is_exact, "{damage}: {repaired:?}");
+        assert!(
+            repaired.is_complete() && !repaired.is_exact,
+            "{damage}: {repaired:?}"
+        );
         held = client.apply(Kind::Nftables, &Held::Unknown, &rules).rules;
         assert!(
             !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,

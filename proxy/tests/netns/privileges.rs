@@ -54,9 +54,8 @@ fn worker() {
     let entered = Netns::open(Path::new(&path)).unwrap().run(|| ());
     println!("enter: {}", said(entered));
     for kind in Kind::ALL {
-        let written = std::panic::catch_unwind(|| {
-            client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()]))
-        });
+        let written =
+            std::panic::catch_unwind(|| client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()])));
         println!(
             "{kind:?}: {}",
             written.map_or_else(|_| "cannot be entered".to_owned(), outcome)
