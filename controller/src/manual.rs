@@ -48,11 +48,15 @@ impl ManualSlice {
     /// Whether Kubernetes wrote it for a selector that the Service no longer has, directly or by an Endpoints object that was mirrored:
     /// it names addresses of the cluster network.
     pub fn is_leftover(&self) -> bool {
-        let labels = self.slice.metadata.labels.as_ref();
-        let is_kubernetes = labels.and_then(|l| l.get(MANAGED_BY_LABEL)).map(String::as_str)
-            == Some(ENDPOINT_SLICE_CONTROLLER);
-        is_kubernetes || labels.is_some_and(|labels| labels.contains_key(ENDPOINTS_MANAGED_BY_LABEL))
+        is_leftover(&self.slice)
     }
+}
+
+fn is_leftover(slice: &EndpointSlice) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    let is_kubernetes =
+        labels.and_then(|l| l.get(MANAGED_BY_LABEL)).map(String::as_str) == Some(ENDPOINT_SLICE_CONTROLLER);
+    is_kubernetes || labels.is_some_and(|labels| labels.contains_key(ENDPOINTS_MANAGED_BY_LABEL))
 }
 
 /// Drops what is not copied. Without its resourceVersion a slice that says the same compares equal.

@@ -52,11 +52,19 @@ pub fn turns(
         .filter_map(heard);
     Controller::for_stream(configs, store)
         .watches_stream(
-            follow(everywhere::<ValidatingAdmissionPolicy>(client), ours()),
+            follow_as(
+                everywhere::<ValidatingAdmissionPolicy>(client),
+                ours(),
+                Presence::Optional,
+            ),
             config,
         )
         .watches_stream(
-            follow(everywhere::<ValidatingAdmissionPolicyBinding>(client), ours()),
+            follow_as(
+                everywhere::<ValidatingAdmissionPolicyBinding>(client),
+                ours(),
+                Presence::Optional,
+            ),
             config,
         )
         .watches_stream(
@@ -120,9 +128,18 @@ fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watch(api, config, Presence::Required)
-        .touched_objects()
-        .filter_map(heard)
+    follow_as(api, config, Presence::Required)
+}
+
+fn follow_as<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    presence: Presence,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watch(api, config, presence).touched_objects().filter_map(heard)
 }
 
 /// What a watch says that is no error.

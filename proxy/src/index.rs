@@ -154,6 +154,9 @@ impl Index {
                 name,
                 of_a_daemon_set,
             } => {
+                // Its owner may have changed.
+                self.originals.remove(&uid);
+                self.impostors.remove(&uid);
                 let is_believed = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
                 let like_it = if is_believed {
                     &mut self.originals

@@ -214,6 +214,14 @@ impl Taken {
     }
 }
 
+/// Reads something that replaces what was read before: it may use what is left now, and gives it back.
+pub(crate) fn uncharged<T>(read: impl FnOnce() -> T) -> T {
+    let left = LEFT.get();
+    let result = read();
+    LEFT.set(left);
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

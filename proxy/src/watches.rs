@@ -168,7 +168,7 @@ where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     T: Send + 'static,
 {
-    let (mut relist, mut is_absent) = (Relist::default(), false);
+    let (mut relist, mut is_absent, mut was_listed) = (Relist::default(), false, false);
     watch(api, config, Presence::Optional).filter_map(move |event| {
         let mut change = None;
         match event {
@@ -176,11 +176,13 @@ where
                 change = relist.feed(event, read);
                 // Not before something was listed: a list that is refused has begun, too.
                 is_absent &= change.is_none();
+                was_listed |= change.is_some();
             }
             Err(error) if is_not_served(&error) => {
                 if !std::mem::replace(&mut is_absent, true) {
                     warn!(kind = %K::kind(&()), %error, "Cannot be watched: what depends on it is not checked");
-                    change = Some(Change::Reset(Vec::new()));
+                    // What was known stays: a role may be missing for a moment.
+                    change = (!was_listed).then(|| Change::Reset(Vec::new()));
                 }
             }
             Err(error) => warn!(kind = %K::kind(&()), %error, "Watch failed, trying again"),

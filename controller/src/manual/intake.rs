@@ -2,7 +2,7 @@
 //!
 //! Pure. A slice beyond the budget stays, so that it can be named, without the endpoints that are too many.
 
-use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
+use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice, is_leftover};
 use crate::objects::{ObjectKey, service_key};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeSet, HashMap};
@@ -15,14 +15,40 @@ pub struct Intake {
     all: usize,
     /// Slices of which endpoints were left out.
     cut: BTreeSet<ObjectKey>,
+    /// During a list: what each Service had before. No other takes it, whichever comes first in the list.
+    reserved: HashMap<ObjectKey, usize>,
 }
 
 impl Intake {
+    /// A list begins.
+    pub fn begin(&mut self) {
+        let reserved = if self.reserved.is_empty() {
+            std::mem::take(&mut self.by_service)
+        } else {
+            // The list before did not end.
+            std::mem::take(&mut self.reserved)
+        };
+        *self = Self {
+            reserved,
+            ..Self::default()
+        };
+    }
+
+    /// The list is complete.
+    pub fn end(&mut self) {
+        self.reserved.clear();
+    }
+
     /// Takes a slice in, up to the budget of its Service and of all.
     pub fn admit(&mut self, mut slice: EndpointSlice) -> ManualSlice {
         let key = ObjectKey::of(&slice);
         self.forget(&key);
         let service = service_key(&slice).unwrap_or_default();
+        let is_copied = !is_leftover(&slice) && slice.address_type != "FQDN";
+        if !is_copied {
+            // Only named: it takes no room.
+            slice.endpoints = Vec::new();
+        }
         let room = self.room(&service);
         let left_out = slice.endpoints.len().saturating_sub(room);
         slice.endpoints.truncate(room);
@@ -61,14 +87,20 @@ impl Intake {
     fn room(&self, service: &ObjectKey) -> usize {
         let used = self.by_service.get(service).copied().unwrap_or_default();
         let own = MAX_ENDPOINTS_OF_SERVICE.saturating_sub(used);
-        own.min(MAX_ENDPOINTS.saturating_sub(self.all))
+        let others = self.reserved.iter().filter(|(other, _)| *other != service);
+        let others = others.map(|(other, had)| {
+            let has = self.by_service.get(other).copied().unwrap_or_default();
+            had.saturating_sub(has)
+        });
+        own.min(MAX_ENDPOINTS.saturating_sub(self.all + others.sum::<usize>()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ENDPOINT_SLICE_CONTROLLER;
     use super::*;
-    use api::names::SERVICE_NAME_LABEL;
+    use api::names::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
     use serde_json::json;
 
     fn slice(name: &str, service: &str, endpoints: usize) -> EndpointSlice {
@@ -101,6 +133,36 @@ mod tests {
         assert!(intake.has_room_again());
         intake.forget(&ObjectKey::new("shop", "b"));
         assert!(!intake.has_room_again(), "nothing is left out any more");
+    }
+
+    #[test]
+    fn a_list_takes_nothing_from_a_service_that_had_it_before() {
+        let mut intake = Intake::default();
+        intake.admit(slice("old", "old", 7));
+        intake.begin();
+        // A list that breaks off.
+        intake.admit(slice("a0", "a0", 1));
+        intake.begin();
+        for n in 0..=MAX_ENDPOINTS / MAX_ENDPOINTS_OF_SERVICE {
+            let name = format!("a{n}");
+            intake.admit(slice(&name, &name, MAX_ENDPOINTS_OF_SERVICE));
+        }
+        assert_eq!(kept(&intake.admit(slice("old", "old", 8))), (7, 1));
+        intake.end();
+        assert_eq!(kept(&intake.admit(slice("late", "late", 1))), (0, 1));
+    }
+
+    #[test]
+    fn what_is_not_copied_takes_no_room() {
+        let mut intake = Intake::default();
+        let mut leftover = slice("web-abcde", "web", MAX_ENDPOINTS_OF_SERVICE);
+        let by = (MANAGED_BY_LABEL.to_owned(), ENDPOINT_SLICE_CONTROLLER.to_owned());
+        leftover.metadata.labels.as_mut().unwrap().extend([by]);
+        let mut names = slice("names", "web", 10);
+        "FQDN".clone_into(&mut names.address_type);
+        assert_eq!(kept(&intake.admit(leftover)), (0, 0));
+        assert_eq!(kept(&intake.admit(names)), (0, 0));
+        assert_eq!(kept(&intake.admit(slice("own", "web", 10))), (10, 0));
     }
 
     #[test]

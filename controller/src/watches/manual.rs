@@ -14,18 +14,21 @@ use kube::Client;
 use kube::runtime::watcher;
 use process::watch::Freshness;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
 
 /// Time between two beginnings.
 const PAUSE: Duration = Duration::from_millis(250);
+/// A list that takes longer is given up when the Services change.
+const LIST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Follows the scope for ever.
 pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, changes: Sender<Change>) {
+    let intake = Arc::new(Mutex::new(Intake::default()));
     loop {
         let started = Instant::now();
         let services = Arc::clone(&scope.borrow_and_update());
@@ -36,14 +39,22 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
         {
             return;
         }
-        let has_room = Arc::new(Notify::new());
-        let watching = one_scope(client.clone(), services, changes.clone(), Arc::clone(&has_room));
+        let (has_room, listed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let watched = Watched {
+            services,
+            intake: Arc::clone(&intake),
+            has_room: Arc::clone(&has_room),
+            listed: Arc::clone(&listed),
+        };
+        let watching = one_scope(client.clone(), watched, changes.clone());
         let rescoped = async {
             if scope.changed().await.is_err() {
                 // The driver is gone: the process is ending.
                 std::future::pending::<()>().await;
             }
             sleep_until(started + PAUSE).await;
+            // However often Services come and go: each list is read to its end, or what it alone shows would never be seen.
+            let _ = timeout(LIST_PATIENCE, listed.notified()).await;
         };
         let relist = async {
             has_room.notified().await;
@@ -57,21 +68,42 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
     }
 }
 
+/// What one watch needs.
+struct Watched {
+    services: Scope,
+    /// Kept from watch to watch.
+    intake: Arc<Mutex<Intake>>,
+    /// An endpoint that was left out would be kept now.
+    has_room: Arc<Notify>,
+    /// The list is complete.
+    listed: Arc<Notify>,
+}
+
 /// Ends when the channel is closed.
-async fn one_scope(client: Client, services: Scope, changes: Sender<Change>, has_room: Arc<Notify>) {
+async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
+    let Watched {
+        services,
+        intake,
+        has_room,
+        listed,
+    } = watched;
     let Some(selector) = selector(&services) else {
         for event in [Event::ListStarted, Event::ListDone] {
             if changes.send(Change::ManualSlice(event)).await.is_err() {
                 return;
             }
         }
+        listed.notify_one();
         return std::future::pending().await;
     };
     info!(services = services.len(), "Watching EndpointSlices by hand");
     let config = watcher::Config::default().labels(&selector);
-    let mut intake = Intake::default();
     let wrap = |event| {
+        let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
         let event = take(&services, &mut intake, event);
+        if matches!(event, Some(Event::ListDone)) {
+            listed.notify_one();
+        }
         if matches!(event, Some(Event::Applied(_) | Event::Deleted { .. })) && intake.has_room_again() {
             has_room.notify_one();
         }
@@ -97,12 +129,15 @@ fn take(services: &Scope, intake: &mut Intake, event: Event<EndpointSlice>) -> O
     let is_in = |slice: &EndpointSlice| service_key(slice).is_some_and(|key| services.contains(&key));
     Some(match event {
         Event::ListStarted => {
-            *intake = Intake::default();
+            intake.begin();
             Event::ListStarted
         }
         Event::Listed(slice) if is_in(&slice) => Event::Listed(intake.admit(trim(slice))),
         Event::Listed(_) => return None,
-        Event::ListDone => Event::ListDone,
+        Event::ListDone => {
+            intake.end();
+            Event::ListDone
+        }
         Event::Applied(slice) if is_in(&slice) => Event::Applied(intake.admit(trim(slice))),
         // It may have been one of them until now.
         Event::Applied(slice) => gone(

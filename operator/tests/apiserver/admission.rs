@@ -257,6 +257,10 @@ async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
         patch(json!({ "metadata": { "ownerReferences": owners } })).await,
         "ownerReference",
     );
+    denied(
+        patch(json!({ "metadata": { "finalizers": ["example.com/keep"] } })).await,
+        "add a finalizer",
+    );
     // Of somebody else's making into ours.
     let theirs = slice("theirs", "web", &json!({ MANAGED_BY_LABEL: "mine" }))?;
     admin.create(&post, &owned(theirs, &service)).await?;

@@ -1,6 +1,6 @@
 //! A watch whose list is one request, read as it comes.
 //!
-//! Measured (docs/benchmarks.md): pages wait for one another, a streamed list (KEP-3157) is encoded object by object as events; one list
+//! Pages wait for one another, a streamed list (KEP-3157) is encoded object by object as events; one list
 //! out of the API server's cache costs it least. kube's watcher would hold the whole text twice.
 
 use super::items::Splitter;

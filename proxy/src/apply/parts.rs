@@ -7,8 +7,10 @@
 
 use crate::backend::{Backend, Error};
 use crate::failure::chain;
-use rules::{Delta, Family, PodRules, SourceChange};
+use crate::memory;
+use rules::{Delta, Dump, Family, PodRules, SourceChange};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -60,6 +62,20 @@ impl Step {
     }
 }
 
+/// What is there after something was refused. Where it cannot be read as a whole nothing is written from a part of it: the attempt fails, and
+/// the next one has the memory to read everything.
+pub(super) fn read_again(backend: &dyn Backend) -> Result<Dump, Error> {
+    let dump = memory::uncharged(|| backend.dump())?;
+    if dump.unread.is_empty() {
+        return Ok(dump);
+    }
+    let unread = dump.unread.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::Kernel {
+        action: "list what is there after a change was refused".to_owned(),
+        source: io::Error::other(unread),
+    })
+}
+
 /// VIPs for which a step was not made, and why.
 pub(super) type Failed = BTreeMap<IpAddr, String>;
 
@@ -109,7 +125,7 @@ impl<'a> Parts<'a> {
     }
 
     fn family(&mut self, family: Family, failed: &mut Failed) -> Result<(), Error> {
-        let read = self.backend.dump()?;
+        let read = read_again(self.backend)?;
         let delta = Delta::from_dump(&read, self.target).of(family);
         if !self.step.is_due(&delta) {
             return Ok(());
@@ -138,7 +154,7 @@ impl<'a> Parts<'a> {
             if group.is_empty() {
                 continue;
             }
-            let read = self.backend.dump()?;
+            let read = read_again(self.backend)?;
             let part = self.target.partly(&read, |vip| group.contains(&vip));
             let delta = Delta::from_dump(&read, &part).of(family);
             if self.attempt(&delta) {

@@ -3,7 +3,7 @@
 //! Writes: rules through the backend, routes.
 
 use super::Error;
-use super::parts::{Failed, Parts, Step};
+use super::parts::{Failed, Parts, Step, read_again};
 use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
 use crate::failure::{Effect, Failures, chain};
@@ -197,6 +197,11 @@ impl<'a> Work<'a> {
 
     /// Removes what other backends and the archived Go project left, once ours is complete.
     pub(super) fn clear_others(&mut self) {
+        if !self.failures.is_empty() {
+            // What is there may serve what ours do not. The next attempt reads everything, and comes here again.
+            self.is_exact = false;
+            return;
+        }
         let by_others = self.backend.replace_others().map_err(Error::from);
         // The original wrote into pods only.
         let by_the_original = if netns::is_home() {
@@ -257,7 +262,7 @@ impl<'a> Work<'a> {
 
     /// After a failure nothing is known of what is there.
     fn look(&mut self) -> Result<(), backend::Error> {
-        let known = Known::Read(Rc::new(self.backend.dump()?));
+        let known = Known::Read(Rc::new(read_again(self.backend)?));
         self.changed = Some((known, PodRules::default()));
         self.retarget();
         Ok(())

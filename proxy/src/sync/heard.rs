@@ -103,8 +103,11 @@ impl Pods {
             return;
         }
         pod.looks_at = Some(at);
-        if let Some(key) = pod.due.take() {
-            self.due.remove(&key);
+        if let Some(key) = &pod.due {
+            if self.due.deadline(key).into_std() <= at {
+                return;
+            }
+            self.due.remove(key);
         }
         pod.due = Some(self.due.insert(uid.to_owned(), wait));
     }

@@ -353,6 +353,11 @@ impl Pods {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
             let soon = SETTLE.max(pod.backoff.wait(Instant::now()));
+            let soon = if is_slow {
+                retry::after(soon, began.elapsed())
+            } else {
+                soon
+            };
             let next = if is_disturbed { next.min(soon) } else { next };
             let next = if is_rebuilt { next.min(REBUILT) } else { next };
             pod.due = Some(self.due.insert(local.uid, next));
