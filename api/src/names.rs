@@ -77,3 +77,6 @@ pub const NFT_TABLE: &str = "multus-proxy";
 /// First part of every iptables chain of ours in a pod's network namespace. The Go original's chains begin with
 /// `MULTUS-`: another prefix keeps its leftovers apart from our rules.
 pub const CHAIN_PREFIX: &str = "MSP-";
+
+/// The CustomResourceDefinition of networks, which Multus brings.
+pub const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";

@@ -11,7 +11,7 @@ mod optional;
 use crate::index::{Change, Event};
 use crate::manual::Scope;
 use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
-use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
+use api::names::{MANAGED_BY, MANAGED_BY_LABEL, NETWORK_DEFINITION, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::StreamExt;
 use guarded::Guarded;
 use k8s_openapi::api::core::v1::Service;
@@ -26,9 +26,6 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
-
-/// The CustomResourceDefinition of networks.
-const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";
 
 /// Starts all watches. They end when the channel is closed. `scope`: the Services whose slices by hand are watched.
 pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {

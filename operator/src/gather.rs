@@ -6,7 +6,7 @@
 use crate::openshift::{self, OpenShift};
 use crate::operands::{Kinds, Operands, SELECTOR};
 use crate::service_ranges::{self, ServiceRanges};
-use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
+use api::names::{CONFIG_NAME, NETWORK_DEFINITION, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigSpec};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
@@ -20,9 +20,6 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
-
-/// The definition of Multus' networks.
-pub const NETWORK_DEFINITION: &str = "network-attachment-definitions.k8s.cni.cncf.io";
 
 /// The cluster as one reconcile sees it.
 #[derive(Clone, Debug, Default)]

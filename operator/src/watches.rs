@@ -5,12 +5,12 @@
 //! memory but the configuration's metadata.
 
 use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
-use crate::gather::{NETWORK_DEFINITION, pod_selector};
+use crate::gather::pod_selector;
 use crate::operands::SELECTOR;
 use crate::reconcile::{self, Context, reconcile};
 use crate::service_ranges::{NETWORK_NAME, Network};
 use api::MultusServiceConfig;
-use api::names::CONFIG_NAME;
+use api::names::{CONFIG_NAME, NETWORK_DEFINITION};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,

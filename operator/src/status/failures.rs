@@ -4,13 +4,12 @@
 //! the operator starts no clock anew.
 
 use super::{Outcome, names, workloads};
-use crate::gather::NETWORK_DEFINITION;
 use crate::health::{self, Finding, Trouble};
 use crate::nodes::is_of;
 use crate::removal::CLEANUP_ANNOTATION;
 use crate::validate::Intent;
 use api::config::{Failure, UnhealthyNode};
-use api::names::{CLEANUP, CONTROLLER, PROXY};
+use api::names::{CLEANUP, CONTROLLER, NETWORK_DEFINITION, PROXY};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;

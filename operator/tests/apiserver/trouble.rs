@@ -2,9 +2,9 @@
 
 use crate::bed::{Bed, NAMESPACE, NETWORK_DEFINITION, conditions, message, repository};
 use anyhow::{Context as _, Result, ensure};
+use api::names::NETWORK_DEFINITION as NETWORKS;
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR_FIELD_MANAGER, PROXY};
 use kube::api::{Patch, PatchParams};
-use operator::gather::NETWORK_DEFINITION as NETWORKS;
 use serde_json::{Value, json};
 
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
