@@ -39,7 +39,8 @@ impl Backoff {
 
     /// Rules were looked at because others changed something, and perhaps had to be repaired.
     pub(super) fn looked(&mut self, are_repaired: bool, took: Duration, now: Instant) {
-        let is_quiet = self.until.is_none_or(|until| now > until + self.pause);
+        // The next round sees what changed meanwhile, so one pause between rounds is no quiet time.
+        let is_quiet = self.until.is_none_or(|until| now > until + self.pause + LONGEST);
         let affordable = took.saturating_mul(SHARE_OF_A_POD);
         self.pause = if are_repaired {
             affordable.min(LONGEST)
@@ -82,6 +83,24 @@ mod tests {
     fn changes_that_do_not_concern_us_are_looked_at_ever_more_seldom() {
         assert_eq!(waits(false, MILLISECOND), [0, 1, 2, 4, 8, 16, 25, 25]);
         assert_eq!(waits(false, 100 * MILLISECOND), [2, 4, 8, 16, 25, 25, 25, 25]);
+    }
+
+    /// Changes are seen in rounds: however short the pause that a cheap look asks for, the next look is a round later.
+    #[test]
+    fn changes_that_each_round_sees_are_looked_at_ever_more_seldom() {
+        for round in [SHORTEST, LONGEST] {
+            let (mut backoff, began) = (Backoff::default(), Instant::now());
+            let mut looks = 0;
+            for rounds in 0..60 {
+                let now = began + round * rounds;
+                if backoff.wait(now).is_zero() {
+                    backoff.looked(false, MILLISECOND, now);
+                    looks += 1;
+                }
+            }
+            let most = 7 + (60 * round.as_secs() as u32) / 25;
+            assert!(looks <= most, "{looks} looks in 60 rounds of {round:?}");
+        }
     }
 
     #[test]

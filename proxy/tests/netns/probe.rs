@@ -151,7 +151,12 @@ pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> io::Resu
 
 /// One more question on a connected UDP socket, whose kernel route and source are those of its `connect()` as long as they hold.
 pub(crate) fn ask_connected(socket: &UdpSocket) -> io::Result<Answer> {
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    ask_connected_within(socket, Duration::from_secs(1))
+}
+
+/// The same, with less patience.
+pub(crate) fn ask_connected_within(socket: &UdpSocket, patience: Duration) -> io::Result<Answer> {
+    socket.set_read_timeout(Some(patience))?;
     socket.send(b"who")?;
     let mut buffer = [0; 128];
     let n = socket.recv(&mut buffer)?;
