@@ -122,6 +122,10 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         reachable = with_sources.without_endpoints(&lost.endpoints);
         delta = known.delta(&reachable);
     }
+    let placed = delta.placed();
+    if let Some(placed) = &placed {
+        delta = known.delta(placed);
+    }
     let rules = delta.wanted();
     let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
     if changes_routes && routes.is_none() {

@@ -275,6 +275,21 @@ impl Index {
         stale
     }
 
+    /// Takes note of the places in which a namespace was found to have endpoints, so that other pods, and the next change, need not move
+    /// any; and has `held` share with all pods what is the same. Nothing that is wanted changes by it.
+    pub fn adopt(&mut self, held: &mut PodRules) {
+        for (network, attached) in &mut held.networks {
+            let is_shared = |rules: &Arc<NetworkRules>| Arc::ptr_eq(rules, &attached.rules);
+            if self.rules.get(network).is_none_or(is_shared) {
+                continue;
+            }
+            if let Some(known) = self.networks.get_mut(network) {
+                known.adopt(&mut attached.rules);
+                self.rules.insert(network.clone(), Arc::clone(&known.rules));
+            }
+        }
+    }
+
     /// Services that are served nobody, and why.
     pub fn unserved(&self) -> BTreeMap<ObjectName, NotServed> {
         let parsed = self.services.iter().filter_map(|(name, service)| {

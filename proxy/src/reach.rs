@@ -11,7 +11,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rules::{Delta, Family, PodRules, Source, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 type Socket = Netlink<RouteNetlinkMessage>;
 
@@ -96,12 +96,10 @@ fn new<'a>(delta: &Delta<'a>) -> impl Iterator<Item = (&'a Source, IpAddr)> {
     let rules = delta.wanted();
     delta.ports.iter().flat_map(move |((vip, _), change)| {
         let source = rules.vip(*vip).and_then(|(_, source)| source);
-        let old = change.old;
-        let wanted = change.new.into_iter().flat_map(|new| new.endpoints);
-        let is_new = move |endpoint: &&SocketAddr| old.is_none_or(|old| !old.endpoints.contains(*endpoint));
-        wanted
-            .filter(is_new)
-            .filter_map(move |endpoint| Some((source?, endpoint.ip())))
+        let old = change.old.map(|old| old.endpoints);
+        let wanted = change.new.into_iter();
+        let new = wanted.flat_map(move |new| new.endpoints.not_in(old));
+        new.filter_map(move |endpoint| Some((source?, endpoint.ip())))
     })
 }
 

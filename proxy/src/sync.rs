@@ -137,7 +137,7 @@ pub async fn run(
     loop {
         tokio::select! {
             Some(update) = updates.next() => sync.update(update),
-            () = sync.pods.progress(&sync.index) => {}
+            () = sync.pods.progress(&mut sync.index) => {}
             notification = heard(listener.as_mut()) => sync.pods.heard(notification),
             Some(question) = questions.recv() => {
                 // Whoever asked may have gone.

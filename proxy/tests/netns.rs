@@ -66,6 +66,8 @@ mod nftables;
 mod order;
 #[path = "netns/partial.rs"]
 mod partial;
+#[path = "netns/places.rs"]
+mod places;
 #[path = "netns/privileges.rs"]
 mod privileges;
 #[path = "netns/probe.rs"]

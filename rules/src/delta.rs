@@ -4,8 +4,8 @@
 //! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without being looked at.
 
 use crate::{
-    AttachedNetwork, Dump, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
-    VipRules,
+    AttachedNetwork, Dump, Family, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
+    Translation, VipRules,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -98,6 +98,26 @@ impl<'a> Delta<'a> {
     /// What must be there afterwards.
     pub fn wanted(&self) -> &'a PodRules {
         self.wanted
+    }
+
+    /// What is wanted, with endpoints in places that are cheap to come to from those held; `None`: they are in such places. All that differs
+    /// from the plan is this namespace's own, as after a restart.
+    pub fn placed(&self) -> Option<PodRules> {
+        if self.is_rebuild() {
+            return None;
+        }
+        let mut placed = BTreeMap::<IpAddr, BTreeMap<Port, Places>>::new();
+        for ((vip, port), change) in &self.ports {
+            if let PortChange {
+                old: Some(old),
+                new: Some(new),
+            } = change
+                && let Some(places) = old.endpoints.closer_to(new.endpoints)
+            {
+                placed.entry(*vip).or_default().insert(*port, places);
+            }
+        }
+        (!placed.is_empty()).then(|| self.wanted.with_places(placed))
     }
 
     /// Whether nothing need be written.
@@ -368,7 +388,8 @@ impl<'a> At<'a> {
         let (Some(translation), Some(rules)) = (self.translation, self.rules) else {
             return BTreeSet::new();
         };
-        translation.endpoints.union(&rules.draining).copied().collect()
+        let draining = rules.draining.iter();
+        translation.endpoints.iter().chain(draining).copied().collect()
     }
 
     /// Whether every flow there can be is one there may be. Where nothing was translated before, flows can have begun to the VIP
@@ -376,7 +397,15 @@ impl<'a> At<'a> {
     fn keeps_all_in(self, new: Self) -> bool {
         match (self.translation, new.translation) {
             (None, None) => true,
-            (Some(_), Some(_)) => self.keepers().is_subset(&new.keepers()),
+            (Some(before), Some(after)) => {
+                let is_kept = |endpoint: &SocketAddr| {
+                    after.endpoints.contains(endpoint)
+                        || new.rules.is_some_and(|rules| rules.draining.contains(endpoint))
+                };
+                let drained = self.rules.into_iter().flat_map(|rules| &rules.draining).copied();
+                let mut gone = before.endpoints.not_in(Some(after.endpoints)).chain(drained);
+                gone.all(|endpoint| is_kept(&endpoint))
+            }
             _ => false,
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! Pure. The same value follows from [`PodRules`]: comparing the two finds what an earlier proxy left, and what somebody changed.
 
-use crate::{Family, PodRules, Port, Translation};
+use crate::{Family, Places, PodRules, Port, Translation};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Rules of ours in one network namespace. Routes are not part of it: they are the same for every backend.
@@ -28,8 +28,8 @@ pub struct Dump {
 /// A [`Translation`] that stands by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Translated {
-    /// Who may get a new flow, each with equal weight.
-    pub endpoints: BTreeSet<SocketAddr>,
+    /// Who may get a new flow, each with equal weight, and the places that the kernel has them in.
+    pub endpoints: Places,
     /// As [`PortRules::affinity`](crate::PortRules::affinity).
     pub affinity: Option<Duration>,
 }
@@ -48,6 +48,15 @@ impl Dump {
     /// Whether nothing of ours is there.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The same with endpoints in the order of their addresses: places mean nothing to a flow.
+    #[must_use]
+    pub fn regardless_of_places(mut self) -> Self {
+        for translated in self.translated.values_mut() {
+            translated.endpoints = translated.endpoints.iter().copied().collect();
+        }
+        self
     }
 
     /// Whether it holds a VIP of `family`.

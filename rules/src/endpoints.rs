@@ -10,7 +10,7 @@
 //! 3. Nobody: flows are refused at once.
 
 use crate::settings::Node;
-use crate::{Endpoint, Protocol, Reserved, Slice};
+use crate::{Endpoint, Places, Protocol, Reserved, Slice};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
     /// They take new flows.
-    pub(crate) endpoints: BTreeSet<SocketAddr>,
+    pub(crate) endpoints: Places,
     /// They take none, but serve still: what runs may run on.
     pub(crate) draining: BTreeSet<SocketAddr>,
 }
@@ -55,6 +55,7 @@ impl Choice<'_> {
                 serving.difference(&endpoints).copied().collect()
             }
         };
+        let endpoints = endpoints.into_iter().collect();
         Chosen { endpoints, draining }
     }
 

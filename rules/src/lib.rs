@@ -28,6 +28,7 @@ mod delta;
 mod dump;
 mod endpoints;
 mod partly;
+mod places;
 mod plan;
 mod pod_rules;
 mod service;
@@ -38,6 +39,7 @@ mod vips;
 
 pub use delta::{Base, Delta, PortChange, SourceChange};
 pub use dump::{Dump, Translated};
+pub use places::{PlaceChange, Places};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
     AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,

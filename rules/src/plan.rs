@@ -218,6 +218,19 @@ pub struct ServicePlan {
     pub unserved: Vec<Unserved>,
 }
 
+impl ServicePlan {
+    /// The same with endpoints in places that follow from those of the plan before: see [`Places`](crate::Places).
+    #[must_use]
+    pub fn placed_after(mut self, before: &BTreeMap<IpAddr, Arc<VipRules>>) -> Self {
+        for (vip, rules) in &mut self.vips {
+            if let Some(before) = before.get(vip) {
+                Arc::make_mut(rules).placed_after(before);
+            }
+        }
+        self
+    }
+}
+
 /// Plans one Service from the slices that may count for it.
 pub fn service_plan<'a>(
     settings: &Settings,

@@ -3,7 +3,7 @@
 //! Pure. Sorted throughout, so equal rules render to equal bytes. The share of a network is one [`Arc`] for all pods on it; a
 //! pod's own part is only which interface and source address it uses.
 
-use crate::{ObjectName, Vips};
+use crate::{ObjectName, Places, Vips};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -117,7 +117,7 @@ pub struct PortRules {
     /// The Service port's name; empty when it has none.
     pub name: String,
     /// Who may get a new flow, each with equal weight. Empty: the flow is refused.
-    pub endpoints: BTreeSet<SocketAddr>,
+    pub endpoints: Places,
     /// A client whose last flow to this port began less than this ago stays with the endpoint it had, while that is one of
     /// `endpoints`. A client is a source address: the pod itself, or whoever it forwards for. Whole seconds, at least one.
     pub affinity: Option<Duration>,
@@ -129,9 +129,30 @@ pub struct PortRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation<'a> {
     /// Who may get a new flow, each with equal weight. Never empty.
-    pub endpoints: &'a BTreeSet<SocketAddr>,
+    pub endpoints: &'a Places,
     /// As [`PortRules::affinity`].
     pub affinity: Option<Duration>,
+}
+
+impl VipRules {
+    /// The same with endpoints in places that follow from those they had in `before`.
+    pub(crate) fn placed_after(&mut self, before: &Self) {
+        for (port, rules) in &mut self.ports {
+            if let Some(before) = before.ports.get(port) {
+                rules.endpoints = before.endpoints.toward(&rules.endpoints);
+            }
+        }
+    }
+
+    /// The same with endpoints in the order of their addresses: places mean nothing to a flow.
+    #[must_use]
+    pub fn regardless_of_places(&self) -> Self {
+        let mut rules = self.clone();
+        for port in rules.ports.values_mut() {
+            port.endpoints = port.endpoints.iter().copied().collect();
+        }
+        rules
+    }
 }
 
 impl PortRules {
@@ -161,6 +182,39 @@ pub struct NetworkRules {
 }
 
 impl NetworkRules {
+    /// The same with endpoints in the order of their addresses.
+    fn regardless_of_places(&self) -> Self {
+        let vips = self.vips.into_iter();
+        let vips = vips.map(|(vip, rules)| (*vip, Arc::new(rules.regardless_of_places())));
+        Self { vips: vips.collect() }
+    }
+
+    /// Comes to share with `held`, which a namespace holds, what is the same. Endpoints that are here in the order of their addresses, for nothing
+    /// was known of their places, are from now on where the namespace has them. Returns the VIPs for which that is so.
+    pub fn adopt(&mut self, held: &mut Arc<Self>) -> Vec<(IpAddr, Arc<VipRules>)> {
+        let (mut adopted, mut shared) = (Vec::new(), Vec::new());
+        for (vip, theirs) in &held.vips {
+            let Some(ours) = self.vips.get(vip).filter(|ours| !Arc::ptr_eq(ours, theirs)) else {
+                continue;
+            };
+            if ours == theirs {
+                shared.push((*vip, Arc::clone(ours)));
+            } else if **ours == theirs.regardless_of_places() {
+                adopted.push((*vip, Arc::clone(theirs)));
+            }
+        }
+        for (vip, theirs) in &adopted {
+            self.vips.insert_cow(*vip, Arc::clone(theirs));
+        }
+        if !shared.is_empty() {
+            let held = Arc::make_mut(held);
+            for (vip, ours) in shared {
+                held.vips.insert_cow(vip, ours);
+            }
+        }
+        adopted
+    }
+
     /// Whether no VIP is on it.
     pub fn is_empty(&self) -> bool {
         self.vips.len() == 0
@@ -392,6 +446,39 @@ impl PodRules {
             rest
         });
         rules.networks.retain(|_, attached| !attached.rules.is_empty());
+        rules
+    }
+
+    /// The same rules with endpoints in the order of their addresses: what they mean, whatever a namespace held before.
+    #[must_use]
+    pub fn regardless_of_places(&self) -> Self {
+        let mut rules = self.clone();
+        for attached in rules.networks.values_mut() {
+            attached.rules = Arc::new(attached.rules.regardless_of_places());
+        }
+        rules
+    }
+
+    /// The same rules with the endpoints of these ports in these places.
+    pub(crate) fn with_places(&self, placed: BTreeMap<IpAddr, BTreeMap<Port, Places>>) -> Self {
+        let mut rules = self.clone();
+        for (vip, ports) in placed {
+            // Of two networks that claim a VIP the first has it.
+            let mut networks = rules.networks.values_mut();
+            let Some(attached) = networks.find(|attached| attached.rules.vips.get(&vip).is_some()) else {
+                continue;
+            };
+            let network = Arc::make_mut(&mut attached.rules);
+            let Some(mut changed) = network.vips.get(&vip).map(|rules| VipRules::clone(rules)) else {
+                continue;
+            };
+            for (port, places) in ports {
+                if let Some(rules) = changed.ports.get_mut(&port) {
+                    rules.endpoints = places;
+                }
+            }
+            network.vips.insert_cow(vip, Arc::new(changed));
+        }
         rules
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure. This is the meaning of [`PodRules`]; every backend is tested against it on real packets.
 
-use crate::{PodRules, Port, Source};
+use crate::{Places, PodRules, Port, Source};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -36,8 +36,8 @@ pub enum Verdict<'a> {
     Reject,
     /// Translated to one of `endpoints`, each as likely as the other.
     Translate {
-        /// Never empty.
-        endpoints: &'a BTreeSet<SocketAddr>,
+        /// Never empty. Their places mean nothing.
+        endpoints: &'a Places,
         /// The pod's interface and address on the VIP's network.
         source: &'a Source,
         /// The source address that the endpoint sees.
@@ -73,7 +73,7 @@ impl Verdict<'_> {
         });
         match kept {
             Some(earlier) => BTreeSet::from([earlier.endpoint]),
-            None => (*endpoints).clone(),
+            None => endpoints.to_set(),
         }
     }
 }

@@ -32,6 +32,8 @@ impl Network {
     /// Takes what a Service asks for now, `None` when it is on this network no more; says whether the rules are different.
     pub(super) fn set(&mut self, service: &ObjectName, plan: Option<ServicePlan>) -> bool {
         let before = self.wanted.remove(service).unwrap_or_default();
+        // An endpoint that stays keeps the place in which pods have it.
+        let plan = plan.map(|plan| plan.placed_after(&before));
         self.unserved.remove(service);
         for vip in before.keys() {
             self.claims.remove(&(*vip, service.clone()));
@@ -52,6 +54,23 @@ impl Network {
             differs |= self.settle(vip);
         }
         differs
+    }
+
+    /// Takes over places of endpoints: see [`NetworkRules::adopt`].
+    pub(super) fn adopt(&mut self, held: &mut Arc<NetworkRules>) {
+        let mut rules = NetworkRules::clone(&self.rules);
+        let adopted = rules.adopt(held);
+        if !adopted.is_empty() {
+            self.rules = Arc::new(rules);
+        }
+        for (vip, rules) in adopted {
+            if let Some(asked) = self.wanted.get_mut(&rules.service) {
+                asked.insert(vip, rules);
+            }
+        }
+        if *self.rules == **held {
+            *held = Arc::clone(&self.rules);
+        }
     }
 
     /// What nobody is served.

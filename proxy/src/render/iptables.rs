@@ -17,12 +17,14 @@
 //! spelled exactly as `iptables -S` prints it, so that what is read can be compared with what is wanted.
 
 mod buckets;
+mod edits;
 pub(crate) mod read;
 mod refusal;
 pub(crate) mod refused_udp;
 mod sources;
 mod translation;
 
+pub use edits::Edit;
 pub use refusal::refusal;
 pub use sources::moved_sources;
 pub use translation::translation;
@@ -108,6 +110,8 @@ impl Table {
 pub struct Change {
     /// Chains to create or replace.
     pub set: Chains,
+    /// Rules to change in chains that are there, in this order.
+    pub edits: Vec<Edit>,
     /// Chains to delete; none need exist.
     pub delete: BTreeSet<String>,
     /// Rules to put first in built-in chains.
@@ -141,6 +145,7 @@ impl Change {
     pub fn text(&self, table: Table) -> String {
         let Self {
             set,
+            edits,
             delete,
             jumps,
             late_jumps,
@@ -153,6 +158,9 @@ impl Change {
             for rule in rules {
                 text.extend(["-A ", chain, " ", rule, "\n"]);
             }
+        }
+        for edit in edits {
+            edit.write(&mut text);
         }
         for (hook, rule) in late_jumps {
             text.extend(["-D ", hook, " ", rule, "\n"]);

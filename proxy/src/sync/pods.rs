@@ -101,6 +101,8 @@ struct Finished {
     place: Place,
     shortcomings: BTreeSet<Shortcoming>,
     wants_rules: bool,
+    /// Whether its namespace may have been read.
+    was_unknown: bool,
     began: Instant,
     result: Result<Applied, Error>,
 }
@@ -153,7 +155,7 @@ impl Pods {
     }
 
     /// Waits until an attempt ends or one is due, and acts on it.
-    pub(super) async fn progress(&mut self, index: &Index) {
+    pub(super) async fn progress(&mut self, index: &mut Index) {
         tokio::select! {
             Some(finished) = self.jobs.join_next() => match finished {
                 Ok(finished) => self.finish(finished, index),
@@ -231,6 +233,7 @@ impl Pods {
         }
         let (context, local) = (Arc::clone(&self.context), local.clone());
         self.jobs.spawn(async move {
+            let was_unknown = !matches!(place.held, Held::Exactly(_));
             let (wants_rules, began) = (!rules.is_empty(), Instant::now());
             // A pod whose attempt panicked is tried again like any other; nothing is known about it then.
             let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut place)).catch_unwind();
@@ -240,6 +243,7 @@ impl Pods {
                 place,
                 shortcomings,
                 wants_rules,
+                was_unknown,
                 began,
                 result,
             }
@@ -272,12 +276,13 @@ impl Pods {
         self.count();
     }
 
-    fn finish(&mut self, finished: Finished, index: &Index) {
+    fn finish(&mut self, finished: Finished, index: &mut Index) {
         let Finished {
             pod: local,
-            place,
+            mut place,
             shortcomings,
             wants_rules,
+            was_unknown,
             began,
             result,
         } = finished;
@@ -288,6 +293,9 @@ impl Pods {
         if let Some(id) = place.nsid {
             // Ids are reused: the latest claim is the right one.
             self.by_nsid.insert(id, local.uid.clone());
+        }
+        if let (Held::Exactly(held), true) = (&mut place.held, was_unknown) {
+            index.adopt(held);
         }
         let is_disturbed = place.is_disturbed;
         let sandbox = place.sandbox_id().map(str::to_owned);

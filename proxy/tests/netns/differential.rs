@@ -260,8 +260,13 @@ impl Judge {
         let read = self.client.run(|| self.kind.backend().dump()).unwrap();
         assert_eq!(
             read,
-            rules.dump(),
+            applied.rules.dump(),
             "world {number}: what is read back is not what was written"
+        );
+        assert_eq!(
+            read.regardless_of_places(),
+            rules.dump(),
+            "world {number}: what was written is not what was wanted"
         );
         self.forget(&rules);
         let used = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));

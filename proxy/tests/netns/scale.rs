@@ -30,7 +30,7 @@ fn services(client: &Pod, endpoints: &[BTreeSet<SocketAddr>]) -> PodRules {
             name: format!("s{number}"),
         };
         let port = PortRules {
-            endpoints: endpoints.clone(),
+            endpoints: endpoints.iter().copied().collect(),
             ..PortRules::default()
         };
         let ports = BTreeMap::from([(PORT, Box::new(port))]);

@@ -10,7 +10,8 @@ use std::time::Duration;
 /// Few of everything, so that much is equal. A VIP may be on several networks.
 fn any_rules() -> impl Strategy<Value = PodRules> {
     let port_rules = (
-        prop::collection::btree_set(2u8..6, 0..4),
+        // In any places.
+        prop::sample::subsequence(vec![2u8, 3, 4, 5], 0..4).prop_shuffle(),
         prop::collection::btree_set(6u8..9, 0..2),
         prop::option::of(Just(60)),
         "[ab]",
@@ -18,7 +19,7 @@ fn any_rules() -> impl Strategy<Value = PodRules> {
     let port_rules = port_rules.prop_map(|(endpoints, draining, affinity, name)| {
         Box::new(PortRules {
             name,
-            endpoints: endpoints.into_iter().map(endpoint).collect(),
+            endpoints: Places::of(endpoints.into_iter().map(endpoint).collect()).unwrap(),
             draining: draining.into_iter().map(endpoint).collect(),
             affinity: affinity.map(Duration::from_secs),
         })
@@ -128,6 +129,23 @@ proptest! {
         let delta = Delta::from_dump(&read, &wanted);
         prop_assert_eq!(&delta.ports, &Delta::between(&held, &wanted).ports);
         prop_assert_eq!(write(read.clone(), &delta), wanted.dump());
+    }
+
+    #[test]
+    fn endpoints_keep_their_places_and_what_is_wanted_is_the_same(held in any_rules(), wanted in any_rules()) {
+        let (read, delta) = (held.dump(), Delta::between(&held, &wanted));
+        let placed = delta.placed().unwrap_or_else(|| wanted.clone());
+        prop_assert_eq!(placed.dump().regardless_of_places(), wanted.dump().regardless_of_places());
+        for delta in [Delta::between(&held, &placed), Delta::from_dump(&read, &placed)] {
+            prop_assert_eq!(write(read.clone(), &delta), placed.dump());
+            prop_assert!(delta.placed().is_none(), "once is enough");
+            for change in delta.ports.values() {
+                let (Some(old), Some(new)) = (change.old, change.new) else { continue };
+                let came = new.endpoints.not_in(Some(old.endpoints)).count();
+                let gone = old.endpoints.not_in(Some(new.endpoints)).count();
+                prop_assert!(new.endpoints.changes_from(Some(old.endpoints)).count() <= 2 * (came + gone), "{change:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! From changes of ports to changes of elements.
 //!
 //! Pure. A change is made in two transactions, so that a flow that begins between the evaluation of two rules finds its way: first
-//! everything that a flow may look for is put there, then what must not be found any more is taken away. The endpoints of a port
-//! have the indices of their sorted order, so that nothing has to be remembered to know which is where.
+//! everything that a flow may look for is put there, then what must not be found any more is taken away. The index of an endpoint is
+//! its [place](rules::Places), so that one of many changes few elements.
 
 use super::layout::{Bytes, Class, ENDPOINTS, SOURCES, VIPS};
 use super::statement::{Element, Statement, add_elements, delete_elements};
-use rules::{Port, PortChange, SourceChange, Translation};
+use rules::{PlaceChange, Places, Port, PortChange, SourceChange, Translation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,7 +32,7 @@ pub(super) struct Forget {
     /// The affinity whose map it is.
     pub(super) seconds: u32,
     /// Whoever is with one of these may stay.
-    pub(super) keep: BTreeSet<SocketAddr>,
+    pub(super) keep: Places,
 }
 
 /// Elements to delete and then to add, by set. What is in both gets another value.
@@ -152,19 +152,20 @@ impl Change {
         old: Option<Translation<'_>>,
         new: Option<Translation<'_>>,
     ) {
-        let mut old = old.into_iter().flat_map(|old| old.endpoints);
-        let mut new = new.into_iter().flat_map(|new| new.endpoints);
-        for index in 0.. {
-            let slot = |endpoint| slot(vip, port, index, endpoint);
-            match (old.next(), new.next()) {
-                (None, None) => break,
-                (Some(old), Some(new)) if old == new => {}
-                (Some(old), Some(new)) => {
-                    self.first.delete(ENDPOINTS, slot(*old));
-                    self.first.add(ENDPOINTS, slot(*new));
+        let nobody = Places::default();
+        let old = old.map(|old| old.endpoints);
+        let new = new.map_or(&nobody, |new| new.endpoints);
+        for PlaceChange { place, old, new } in new.changes_from(old) {
+            let slot = |endpoint| slot(vip, port, place, endpoint);
+            match (old, new) {
+                (old, Some(new)) => {
+                    if let Some(old) = old {
+                        self.first.delete(ENDPOINTS, slot(old));
+                    }
+                    self.first.add(ENDPOINTS, slot(new));
                 }
-                (None, Some(new)) => self.first.add(ENDPOINTS, slot(*new)),
-                (Some(old), None) => self.second.delete(ENDPOINTS, slot(*old)),
+                (Some(old), None) => self.second.delete(ENDPOINTS, slot(old)),
+                (None, None) => {}
             }
         }
     }
@@ -208,13 +209,16 @@ impl Change {
                 .build(),
             value: None,
         };
-        let (old, new) = (members(old), members(new));
-        for (class, endpoint) in new.difference(&old) {
-            self.classes.insert(*class);
-            self.first.add(&class.set(), element(*endpoint));
+        if let Some((class, endpoints)) = members(new) {
+            self.classes.insert(class);
+            for endpoint in endpoints.not_in(of_class(class, old)) {
+                self.first.add(&class.set(), element(endpoint));
+            }
         }
-        for (class, endpoint) in old.difference(&new) {
-            self.second.delete(&class.set(), element(*endpoint));
+        if let Some((class, endpoints)) = members(old) {
+            for endpoint in endpoints.not_in(of_class(class, new)) {
+                self.second.delete(&class.set(), element(endpoint));
+            }
         }
     }
 
@@ -228,12 +232,12 @@ impl Change {
         let Some((old, seconds)) = old.and_then(|old| Some((old, seconds(old)?))) else {
             return;
         };
-        let nobody = BTreeSet::new();
+        let nobody = Places::default();
         let keep = match new {
             Some(new) if new.affinity == old.affinity => new.endpoints,
             _ => &nobody,
         };
-        if !old.endpoints.is_subset(keep) {
+        if old.endpoints.not_in(Some(keep)).next().is_some() {
             let keep = keep.clone();
             self.forget.insert((vip, port), Forget { seconds, keep });
         }
@@ -250,14 +254,16 @@ fn count(translation: Translation<'_>) -> Class {
     Class::Count(u32::try_from(translation.endpoints.len()).expect("endpoints are fewer than addresses"))
 }
 
-fn members(translation: Option<Translation<'_>>) -> BTreeSet<(Class, SocketAddr)> {
-    let Some((translation, seconds)) = translation.and_then(|of| Some((of, seconds(of)?))) else {
-        return BTreeSet::new();
-    };
-    let endpoints = translation.endpoints.iter();
-    endpoints
-        .map(|endpoint| (Class::Affinity(seconds), *endpoint))
-        .collect()
+/// Who may be remembered.
+fn members(translation: Option<Translation<'_>>) -> Option<(Class, &Places)> {
+    let translation = translation?;
+    Some((Class::Affinity(seconds(translation)?), translation.endpoints))
+}
+
+/// The same, if it is in this class.
+fn of_class(class: Class, translation: Option<Translation<'_>>) -> Option<&Places> {
+    let (of, endpoints) = members(translation)?;
+    (of == class).then_some(endpoints)
 }
 
 /// Kubernetes allows one second to a day.

@@ -12,7 +12,7 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage,
     RuleAttribute, SetAttribute, SetElementAttribute,
 };
-use rules::{Dump, Family, Port, Protocol, Translated};
+use rules::{Dump, Family, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -220,8 +220,12 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
     }
     for (port, slots) in &mut slots {
         slots.sort_unstable();
-        let endpoints: BTreeSet<SocketAddr> = slots.iter().map(|(_, endpoint)| *endpoint).collect();
-        let as_written = slots.iter().map(|(_, endpoint)| endpoint).eq(&endpoints)
+        let by_place = slots.iter().map(|(_, endpoint)| *endpoint).collect();
+        // Places are what they are: only gaps, and an endpoint in two of them, are nobody's doing.
+        let places = Places::of(by_place);
+        let is_one_each = places.is_some();
+        let endpoints = places.unwrap_or_default();
+        let as_written = is_one_each
             && slots
                 .iter()
                 .map(|(index, _)| *index)
@@ -231,7 +235,7 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
                 .is_none_or(|count| *count as usize == endpoints.len())
             && affinities
                 .get(port)
-                .is_none_or(|sticky| sticky.members == endpoints);
+                .is_none_or(|sticky| sticky.members == endpoints.to_set());
         if !as_written {
             damage.insert(format!("the endpoints of {} are not as written", port.0));
         }
@@ -464,7 +468,7 @@ fn has_all(wanted: &Expressions, found: &Expressions) -> bool {
 pub(super) fn has_to_be_forgotten(
     family: Family,
     client: &Element,
-    keep: &BTreeMap<(IpAddr, Port), &BTreeSet<SocketAddr>>,
+    keep: &BTreeMap<(IpAddr, Port), &Places>,
 ) -> bool {
     let port = Parts::new(family, &client.key).service();
     let Some(keep) = port.and_then(|port| keep.get(&port)) else {

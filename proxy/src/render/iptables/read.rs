@@ -6,9 +6,9 @@
 use super::translation::{Entry, whole_of};
 use super::{Chains, Jump, Table, refusal, refused_udp, sources};
 use api::names::CHAIN_PREFIX;
-use rules::{Dump, Family, Port, Protocol, Translated};
+use rules::{Dump, Family, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Chains that differ are named up to this many.
@@ -164,9 +164,13 @@ fn endpoints(chains: &Chains, chain: &str) -> Translated {
     let targets = rules()
         .chain(below)
         .filter_map(|rule| after(rule, "--to-destination ")?.parse().ok());
+    // The rule of the last place comes first. With affinity there are two for each.
+    let mut seen = BTreeSet::<SocketAddr>::new();
+    let mut by_place: Vec<SocketAddr> = targets.filter(|target| seen.insert(*target)).collect();
+    by_place.reverse();
     let seconds = rules().find_map(|rule| after(rule, "--seconds ")?.parse().ok());
     Translated {
-        endpoints: targets.collect(),
+        endpoints: Places::of(by_place).unwrap_or_default(),
         affinity: seconds.map(Duration::from_secs),
     }
 }

@@ -74,6 +74,10 @@ fn rules(hosts: &[u8]) -> PodRules {
 fn written(mut chains: Chains, change: Change) -> Chains {
     chains.retain(|chain, _| !change.delete.contains(chain));
     chains.extend(change.set);
+    for (chain, rules) in &mut chains {
+        let edits: Vec<&Edit> = change.edits.iter().filter(|edit| edit.chain == *chain).collect();
+        *rules = edits::made(std::mem::take(rules), &edits);
+    }
     chains
 }
 

@@ -3,9 +3,10 @@
 //! Pure.
 
 use super::buckets::{along, bucket};
+use super::edits::edits;
 use super::{Chains, Change, buckets, host, refused_udp, sources};
 use api::names::CHAIN_PREFIX;
-use rules::{Delta, Family, PodRules, Port, PortChange, Translation};
+use rules::{Delta, Family, Places, PodRules, Port, PortChange, Translation};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -79,21 +80,30 @@ fn add_to_root(chains: &mut Chains) {
     chains.entry(root).or_default().push(refused_udp::jump());
 }
 
-/// The chains of one port that differ.
+/// What differs of the chains of one port.
 fn change_port(vip: IpAddr, port: Port, PortChange { old, new }: PortChange<'_>, change: &mut Change) {
-    let chains = |translation: Option<Translation<'_>>| {
-        translation
-            .map(|translation| port_chains(vip, port, translation))
-            .unwrap_or_default()
-    };
-    let (held, wanted) = (chains(old), chains(new));
-    let gone = held.keys().filter(|chain| !wanted.contains_key(*chain));
-    change.delete.extend(gone.cloned());
-    change.set.extend(
-        wanted
-            .into_iter()
-            .filter(|(chain, rules)| held.get(chain) != Some(rules)),
-    );
+    let service = service_chain(vip, port);
+    match (old, new) {
+        (Some(old), Some(new)) => {
+            let (held, wanted) = (Walk::of(vip, port, old), Walk::of(vip, port, new));
+            match edits(&service, &held.parts(), &wanted.parts()) {
+                Some(edits) => change.edits.extend(edits),
+                None => _ = change.set.insert(service, wanted.rules()),
+            }
+        }
+        (_, Some(new)) => _ = change.set.insert(service, Walk::of(vip, port, new).rules()),
+        (Some(_), None) => _ = change.delete.insert(service),
+        (None, None) => {}
+    }
+    // With affinity each endpoint has a chain of its own. The list of its clients lives as long as that is not written again.
+    let (old, new) = [old, new].map(remembering).into();
+    for came in new.into_iter().flat_map(|new| new.not_in(old)) {
+        let (chain, rules) = endpoint_rules(vip, port, came);
+        change.set.insert(chain, rules);
+    }
+    for gone in old.into_iter().flat_map(|old| old.not_in(new)) {
+        change.delete.insert(endpoint_chain(vip, port, gone));
+    }
 }
 
 fn entries(rules: &PodRules, family: Family) -> Vec<Entry<'_>> {
@@ -138,45 +148,87 @@ fn dispatch(entry: &Entry<'_>) -> String {
     )
 }
 
+/// The endpoints that have a chain.
+fn remembering(translation: Option<Translation<'_>>) -> Option<&Places> {
+    let translation = translation?;
+    translation.affinity.map(|_| translation.endpoints)
+}
+
 /// The chains of one port. With affinity each endpoint has a chain of its own, where the client is put down.
 fn port_chains(vip: IpAddr, port: Port, translation: Translation<'_>) -> Chains {
-    let service = service_chain(vip, port);
-    let endpoints = || translation.endpoints.iter();
-    let dnat = |endpoint: &SocketAddr| format!("-j DNAT --to-destination {endpoint}");
-    let Some(time) = translation.affinity else {
-        let targets = endpoints().map(dnat);
-        return Chains::from([(
-            service,
-            balance(&format!("-p {} ", port.protocol), targets.collect()),
-        )]);
-    };
-    let family = Family::of(vip);
-    let named: Vec<(String, &SocketAddr)> = endpoints()
-        .map(|endpoint| (endpoint_chain(vip, port, *endpoint), endpoint))
-        .collect();
-    let again = named.iter().map(|(chain, _)| stay(chain, time, family));
-    let targets = named.iter().map(|(chain, _)| format!("-j {chain}"));
-    let rules = again.chain(balance("", targets.collect())).collect();
-    let mut chains = Chains::from([(service, rules)]);
-    for (chain, endpoint) in &named {
-        let recent = recent("--set", chain, family);
-        let rule = format!("-p {} -m recent {recent} {}", port.protocol, dnat(endpoint));
-        chains.insert(chain.clone(), vec![rule]);
+    let mut chains = Chains::from([(service_chain(vip, port), Walk::of(vip, port, translation).rules())]);
+    if translation.affinity.is_some() {
+        let endpoints = translation.endpoints.iter();
+        chains.extend(endpoints.map(|endpoint| endpoint_rules(vip, port, *endpoint)));
     }
     chains
 }
 
-/// Each gets what the ones before it left: 1/n, then 1/(n-1) of the rest, ...
-fn balance(condition: &str, targets: Vec<String>) -> Vec<String> {
-    let count = targets.len();
-    let rule = |(i, target)| match count - i {
-        1 => format!("{condition}{target}"),
-        left => format!(
-            "{condition}-m statistic --mode random --probability {} {target}",
-            one_in(left)
+/// An endpoint's chain, where there is affinity.
+fn endpoint_rules(vip: IpAddr, port: Port, endpoint: SocketAddr) -> (String, Vec<String>) {
+    let chain = endpoint_chain(vip, port, endpoint);
+    let recent = recent("--set", &chain, Family::of(vip));
+    let rule = format!("-p {} -m recent {recent} {}", port.protocol, dnat(endpoint));
+    (chain, vec![rule])
+}
+
+fn dnat(endpoint: SocketAddr) -> String {
+    format!("-j DNAT --to-destination {endpoint}")
+}
+
+/// The chain of a port, as a flow walks it. In each part the rule of place 0 is the last, so that what an endpoint's rule says does not
+/// depend on how many others there are: one more is a rule before all others.
+struct Walk {
+    /// Clients that are known at an endpoint.
+    known: Vec<String>,
+    /// All others.
+    choice: Vec<String>,
+}
+
+impl Walk {
+    fn of(vip: IpAddr, port: Port, translation: Translation<'_>) -> Self {
+        let endpoints = translation.endpoints;
+        let Some(time) = translation.affinity else {
+            let condition = format!("-p {} ", port.protocol);
+            return Self {
+                known: Vec::new(),
+                choice: choice(&condition, endpoints, dnat),
+            };
+        };
+        let named = |endpoint| endpoint_chain(vip, port, endpoint);
+        let known = endpoints
+            .iter()
+            .rev()
+            .map(|endpoint| stay(&named(*endpoint), time, Family::of(vip)));
+        Self {
+            known: known.collect(),
+            choice: choice("", endpoints, |endpoint| format!("-j {}", named(endpoint))),
+        }
+    }
+
+    fn parts(&self) -> [&[String]; 2] {
+        [&self.known, &self.choice]
+    }
+
+    fn rules(mut self) -> Vec<String> {
+        self.known.append(&mut self.choice);
+        self.known
+    }
+}
+
+/// Each gets what the ones before it left: the last place 1/n, the one before 1/(n-1) of the rest, ..., the first all that is left.
+fn choice(condition: &str, endpoints: &Places, target: impl Fn(SocketAddr) -> String) -> Vec<String> {
+    let rule = |(place, endpoint): (usize, &SocketAddr)| match place {
+        0 => format!("{condition}{}", target(*endpoint)),
+        _ => format!(
+            "{condition}-m statistic --mode random --probability {} {}",
+            one_in(place + 1),
+            target(*endpoint)
         ),
     };
-    targets.into_iter().enumerate().map(rule).collect()
+    let mut rules: Vec<String> = endpoints.iter().enumerate().map(rule).collect();
+    rules.reverse();
+    rules
 }
 
 /// `1/n` as the kernel holds it, in 31 bits, and as iptables prints that.

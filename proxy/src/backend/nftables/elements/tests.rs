@@ -14,7 +14,7 @@ fn vip() -> IpAddr {
 /// Endpoints 10.1.0.n:8080, and an affinity in seconds.
 type State<'a> = Option<(&'a [u8], Option<u64>)>;
 
-fn endpoints(hosts: &[u8]) -> BTreeSet<SocketAddr> {
+fn endpoints(hosts: &[u8]) -> Places {
     let of = |host: &u8| SocketAddr::from(([10, 1, 0, *host], 8080));
     hosts.iter().map(of).collect()
 }

@@ -1,0 +1,169 @@
+//! `Places`: the endpoints of one port, each in a place of its own.
+//!
+//! Pure. Backends number endpoints: an index in an nftables map, a rule of an iptables chain. Which number an endpoint has means nothing,
+//! but to give it another costs a write in every pod. So an endpoint keeps its place as long as it is there: one that comes takes the
+//! place of one that goes, or the next free one; when there are fewer, the last ones fill the gaps (docs/adr/endpoint-places.md).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+/// A set of endpoints, in the places 0 to their number - 1.
+///
+/// Two are equal when the places are, too: backends write the difference. Compare [`to_set`](Self::to_set) where places do not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    by_place: Vec<SocketAddr>,
+    /// The places in the order of their endpoints. Empty: they are in that order already.
+    sorted: Vec<u32>,
+}
+
+/// One place whose endpoint is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlaceChange {
+    /// Which.
+    pub place: u32,
+    /// Who was there.
+    pub old: Option<SocketAddr>,
+    /// Who is there now. Never the same.
+    pub new: Option<SocketAddr>,
+}
+
+impl Places {
+    /// From the endpoints in the order of their places; `None` when one of them has two.
+    pub fn of(by_place: Vec<SocketAddr>) -> Option<Self> {
+        let is_sorted = by_place.windows(2).all(|pair| pair[0] < pair[1]);
+        if is_sorted {
+            let sorted = Vec::new();
+            return Some(Self { by_place, sorted });
+        }
+        let count = u32::try_from(by_place.len()).ok()?;
+        let mut sorted: Vec<u32> = (0..count).collect();
+        sorted.sort_unstable_by_key(|place| by_place[*place as usize]);
+        let is_twice = |pair: &[u32]| by_place[pair[0] as usize] == by_place[pair[1] as usize];
+        let is_set = !sorted.windows(2).any(is_twice);
+        is_set.then_some(Self { by_place, sorted })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_place.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_place.is_empty()
+    }
+
+    /// By place.
+    pub fn iter(&self) -> std::slice::Iter<'_, SocketAddr> {
+        self.by_place.iter()
+    }
+
+    /// Whether it is one of them.
+    pub fn contains(&self, endpoint: &SocketAddr) -> bool {
+        if self.sorted.is_empty() {
+            self.by_place.binary_search(endpoint).is_ok()
+        } else {
+            let by_endpoint = |place: &u32| self.by_place[*place as usize].cmp(endpoint);
+            self.sorted.binary_search_by(by_endpoint).is_ok()
+        }
+    }
+
+    /// The endpoints alone.
+    pub fn to_set(&self) -> BTreeSet<SocketAddr> {
+        self.iter().copied().collect()
+    }
+
+    /// Whether they are in the order of their addresses, as nothing but a first plan puts them.
+    pub fn is_sorted(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    /// What has to be written to come from `old` to these, by place.
+    pub fn changes_from<'a>(&'a self, old: Option<&'a Self>) -> impl Iterator<Item = PlaceChange> + use<'a> {
+        let old = old.map_or(&[][..], |old| &old.by_place);
+        let count = self.len().max(old.len());
+        let change = move |(place, at): (u32, usize)| {
+            let (old, new) = (old.get(at).copied(), self.by_place.get(at).copied());
+            (old != new).then_some(PlaceChange { place, old, new })
+        };
+        (0..).zip(0..count).filter_map(change)
+    }
+
+    /// Those that are not in `old`, in no order.
+    pub fn not_in<'a>(&'a self, old: Option<&'a Self>) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        // Whoever kept his place need not be looked for.
+        let moved_or_new = self.changes_from(old).filter_map(|change| change.new);
+        moved_or_new.filter(move |endpoint| old.is_none_or(|old| !old.contains(endpoint)))
+    }
+
+    /// The endpoints of `wanted`, each in the place that it has here. Those that come take the places of those that go, in order.
+    #[must_use]
+    pub fn toward(&self, wanted: &Self) -> Self {
+        let mut new: Vec<SocketAddr> = wanted.not_in(Some(self)).collect();
+        new.sort_unstable();
+        let mut new = new.into_iter();
+        let stays = |endpoint: &SocketAddr| wanted.contains(endpoint);
+        // Beyond the new end: whoever stays moves into a gap that nobody who comes has taken.
+        let kept = self.by_place.split_at(self.len().min(wanted.len()));
+        let mut moving = kept.1.iter().copied().filter(stays);
+        let mut by_place = Vec::with_capacity(wanted.len());
+        for endpoint in kept.0 {
+            let filled = Some(*endpoint).filter(stays);
+            by_place.extend(filled.or_else(|| new.next()).or_else(|| moving.next()));
+        }
+        by_place.extend(new);
+        Self::of(by_place).unwrap_or_else(|| wanted.clone())
+    }
+
+    /// The endpoints of `wanted` in places that are cheap to come to from `self`: `None`, those that they have in `wanted` are.
+    ///
+    /// What every pod shall have is planned once, from what it was before; a pod that has that too is led to the very same places. Where
+    /// a pod differs its places are its own, for to number all anew costs a write each.
+    pub fn closer_to(&self, wanted: &Self) -> Option<Self> {
+        let changes = wanted.changes_from(Some(self)).count();
+        if changes == 0 {
+            return None;
+        }
+        let came = wanted.not_in(Some(self)).count();
+        let gone = self.len() + came - wanted.len();
+        (changes > 2 * (came + gone)).then(|| self.toward(wanted))
+    }
+
+    /// Without some. The last ones fill the gaps.
+    pub fn retain(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
+        let kept: Self = self.iter().copied().filter(keep).collect();
+        if kept.len() < self.len() {
+            *self = self.toward(&kept);
+        }
+    }
+
+    /// Without any.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// In the order of their addresses.
+impl FromIterator<SocketAddr> for Places {
+    fn from_iter<I: IntoIterator<Item = SocketAddr>>(endpoints: I) -> Self {
+        let mut by_place: Vec<_> = endpoints.into_iter().collect();
+        by_place.sort_unstable();
+        by_place.dedup();
+        by_place.shrink_to_fit();
+        let sorted = Vec::new();
+        Self { by_place, sorted }
+    }
+}
+
+impl<'a> IntoIterator for &'a Places {
+    type Item = &'a SocketAddr;
+    type IntoIter = std::slice::Iter<'a, SocketAddr>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;
