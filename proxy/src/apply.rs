@@ -194,11 +194,17 @@ fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Abs
 /// Removes everything of ours from the namespace of the calling thread, whichever of `backends` wrote it. Of each of the three stages as
 /// much as can be is done; a stage is begun when nothing is left of the one before, for the order keeps flows from leaving untranslated.
 pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
+    let may_be_there = |backend: &&dyn Backend| backend.is_present().unwrap_or(true);
+    let may_have_flows = backends.iter().any(may_be_there);
     all(backends, |backend| backend.remove_translation())?;
     let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
     let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
     left.into_values().next().map_or(Ok(()), Err)?;
-    all(backends, |backend| backend.remove_refusal())
+    all(backends, |backend| backend.remove_refusal())?;
+    if may_have_flows && let Err(error) = crate::conntrack::forget_refused() {
+        tracing::warn!(%error, "cannot end refused UDP flows: a socket that goes on sending stays refused");
+    }
+    Ok(())
 }
 
 /// Does it with each, and returns the first error.

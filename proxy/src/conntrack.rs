@@ -2,7 +2,8 @@
 //!
 //! Writes: deletes such entries in the calling thread's namespace. NAT is decided once per flow, and a UDP socket that keeps
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
-//! the rules, to nobody, or with a source address to which no answer comes. Of TCP only flows to a VIP that was somebody else's
+//! the rules, to nobody, or with a source address to which no answer comes. A refused UDP flow has an entry, too, which has to go when its
+//! VIP is ours no more. Of TCP only flows to a VIP that was somebody else's
 //! address until now are: translated ones live on as with kube-proxy.
 
 use crate::addresses::Addresses;
@@ -38,21 +39,38 @@ impl Own<'_> {
 }
 
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
-/// than they should, and of all flows that reached one of the `new` VIPs themselves, whoever had its address before. Goes on past what
-/// fails, and returns the first of it.
-pub(crate) fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
-    if changed.is_empty() && new.is_empty() {
+/// than they should, of all flows that reached one of the `new` VIPs themselves, whoever had its address before, and of refused ones to
+/// what is no VIP any more, which may be one of `released`. Goes on past what fails, and returns the first of it.
+pub(crate) fn forget(
+    changed: &Allowed,
+    new: &BTreeSet<IpAddr>,
+    released: &BTreeSet<IpAddr>,
+    own: &Own<'_>,
+) -> io::Result<()> {
+    if changed.is_empty() && new.is_empty() && released.is_empty() {
         return Ok(());
     }
     let mut netlink = Socket::open()?;
     let mut result = Ok(());
-    let vips = changed.keys().map(|(vip, _)| vip).chain(new);
+    let vips = changed.keys().map(|(vip, _)| vip).chain(new).chain(released);
     let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
     for family in families {
         let of_family = forget_of(&mut netlink, family, changed, new, own);
         result = result.and(of_family);
     }
     result
+}
+
+/// Deletes the entries of all refused flows, once no VIP is ours.
+pub(crate) fn forget_refused() -> io::Result<()> {
+    let own = Own {
+        addresses: &Addresses::default(),
+        rules: &PodRules::default(),
+    };
+    let mut netlink = Socket::open()?;
+    let (changed, new) = (Allowed::new(), BTreeSet::new());
+    let results = Family::ALL.map(|family| forget_of(&mut netlink, family, &changed, &new, &own));
+    results.into_iter().collect()
 }
 
 fn forget_of(
@@ -121,7 +139,8 @@ pub(crate) fn stale(
     }
     let (attribute, ((source, _), (vip, port))) = original?;
     let ((endpoint, endpoint_port), (answered_to, _)) = reply?;
-    if endpoint == vip && new.contains(&vip) {
+    let is_refused = endpoint.is_loopback() && endpoint_port.number == 0;
+    if endpoint == vip && new.contains(&vip) || is_refused && own.rules.vip(vip).is_none() {
         return Some(attribute.clone());
     }
     let allowed = changed.get(&(vip, port))?;

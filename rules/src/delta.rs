@@ -25,6 +25,10 @@ pub struct Delta<'a> {
     pub sources: BTreeMap<IpAddr, SourceChange>,
     /// Routes to add or to replace: written before the translation.
     pub route: BTreeMap<IpAddr, &'a Source>,
+    /// VIPs whose refused UDP flows are to end at the loopback address and do not yet: written with the translation.
+    pub refuse_udp: BTreeSet<IpAddr>,
+    /// VIPs whose UDP flows are to end there no more: removed with the translation.
+    pub release_udp: BTreeSet<IpAddr>,
     /// Ports whose translation changes. Neither side is the same as the other.
     pub ports: BTreeMap<(IpAddr, Port), PortChange<'a>>,
     /// VIPs whose Service, or a port of it, has another name: nothing but words, for backends that show them.
@@ -122,6 +126,8 @@ impl<'a> Delta<'a> {
             && self.refuse.is_empty()
             && self.sources.is_empty()
             && self.route.is_empty()
+            && self.refuse_udp.is_empty()
+            && self.release_udp.is_empty()
             && self.ports.is_empty()
             && self.renamed.is_empty()
             && self.unroute.is_empty()
@@ -151,6 +157,8 @@ impl<'a> Delta<'a> {
         part.refuse.retain(of_family);
         part.sources.retain(|vip, _| of_family(vip));
         part.route.retain(|vip, _| of_family(vip));
+        part.refuse_udp.retain(of_family);
+        part.release_udp.retain(of_family);
         part.ports.retain(|(vip, _), _| of_family(vip));
         part.renamed.retain(of_family);
         part.unroute.retain(of_family);
@@ -172,9 +180,39 @@ impl<'a> Delta<'a> {
             || self.sources.values().any(|change| change.new.is_some())
     }
 
-    /// Whether the second step has: translations, or words about them.
+    /// Whether the second step has: translations, words about them, or what becomes of UDP flows that are not translated.
     pub fn translates(&self) -> bool {
-        self.is_rebuild() || !(self.ports.is_empty() && self.renamed.is_empty() && self.sources.is_empty())
+        let is_idle = self.ports.is_empty()
+            && self.renamed.is_empty()
+            && self.sources.is_empty()
+            && self.refuse_udp.is_empty()
+            && self.release_udp.is_empty();
+        self.is_rebuild() || !is_idle
+    }
+
+    /// The same delta, but only `vips` begin or cease to refuse UDP flows.
+    #[must_use]
+    pub fn refusing_udp_of(mut self, vips: &BTreeSet<IpAddr>) -> Self {
+        self.refuse_udp.retain(|vip| vips.contains(vip));
+        self.release_udp.retain(|vip| vips.contains(vip));
+        self
+    }
+
+    /// The same after a rebuild.
+    pub fn wanted_refused_udp(&self, family: Family) -> BTreeSet<IpAddr> {
+        self.wanted.vips(family).into_keys().collect()
+    }
+
+    /// The VIPs of `family` whose refused UDP flows end at the loopback address after the second step.
+    pub fn refused_udp(&self, family: Family) -> BTreeSet<IpAddr> {
+        let mut vips = match self.held {
+            Held::Nothing => BTreeSet::new(),
+            Held::Rules(rules) => rules.vips(family).into_keys().collect(),
+            Held::Dump(dump) => dump.refused_udp.clone(),
+        };
+        vips.extend(&self.refuse_udp);
+        vips.retain(|vip| Family::of(*vip) == family && !self.release_udp.contains(vip));
+        vips
     }
 
     /// Whether the last step has: VIPs that are refused no more, or source addresses without a successor.
@@ -221,6 +259,8 @@ impl<'a> Delta<'a> {
             refuse: BTreeSet::new(),
             sources: BTreeMap::new(),
             route: BTreeMap::new(),
+            refuse_udp: BTreeSet::new(),
+            release_udp: BTreeSet::new(),
             ports: BTreeMap::new(),
             renamed: BTreeSet::new(),
             unroute: BTreeSet::new(),
@@ -241,8 +281,14 @@ impl<'a> Delta<'a> {
     fn compare(&mut self, vip: IpAddr, old: Option<(&'a VipRules, Option<&'a Source>)>) {
         let new = self.wanted.vip(vip);
         match (old, new) {
-            (None, Some(_)) => _ = self.refuse.insert(vip),
-            (Some(_), None) => _ = self.release.insert(vip),
+            (None, Some(_)) => {
+                self.refuse.insert(vip);
+                self.refuse_udp.insert(vip);
+            }
+            (Some(_), None) => {
+                self.release.insert(vip);
+                self.release_udp.insert(vip);
+            }
             _ => {}
         }
         let source = |of: Option<(&VipRules, Option<&'a Source>)>| of.and_then(|(_, source)| source);
@@ -276,6 +322,11 @@ impl<'a> Delta<'a> {
         match (dump.refused.contains(&vip), new) {
             (false, Some(_)) => _ = self.refuse.insert(vip),
             (true, None) => _ = self.release.insert(vip),
+            _ => {}
+        }
+        match (dump.refused_udp.contains(&vip), new) {
+            (false, Some(_)) => _ = self.refuse_udp.insert(vip),
+            (true, None) => _ = self.release_udp.insert(vip),
             _ => {}
         }
         if let Some((_, Some(source))) = new {
@@ -382,7 +433,7 @@ impl Held<'_> {
             };
             let mut candidates: BTreeSet<IpAddr> = Family::ALL.into_iter().flat_map(of).collect();
             if let Self::Dump(dump) = self {
-                candidates.extend(dump.sources.keys());
+                candidates.extend(dump.sources.keys().chain(&dump.refused_udp));
             }
             return candidates;
         };

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub struct Dump {
     /// VIPs to which untranslated packets are refused.
     pub refused: BTreeSet<IpAddr>,
+    /// VIPs of which refused UDP flows of the pod's own end at the loopback address, so that `send()` succeeds.
+    pub refused_udp: BTreeSet<IpAddr>,
     /// By VIP: the source address that the pod's own translated flows leave with.
     pub sources: BTreeMap<IpAddr, IpAddr>,
     /// Ports of VIPs whose new flows are translated.
@@ -73,6 +75,7 @@ impl PodRules {
         let mut dump = Dump::default();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
             dump.refused.insert(vip);
+            dump.refused_udp.insert(vip);
             dump.sources.extend(source.map(|source| (vip, source.address)));
             for (port, rules) in &rules.ports {
                 let Some(Translation { endpoints, affinity }) = rules.translation(source) else {

@@ -53,7 +53,10 @@ impl Step {
     fn vips(self, delta: &Delta<'_>) -> BTreeSet<IpAddr> {
         let (mut vips, is_of_the_step): (_, fn(&SourceChange) -> bool) = match self {
             Self::Refuse => (delta.refuse.clone(), |change| change.new.is_some()),
-            Self::Translate => (delta.translated(), |_| true),
+            Self::Translate => {
+                let udp = delta.refuse_udp.union(&delta.release_udp).copied();
+                (delta.translated().into_iter().chain(udp).collect(), |_| true)
+            }
             Self::Release => (delta.release.clone(), |change| change.new.is_none()),
         };
         let sources = delta.sources.iter().filter(|(_, change)| is_of_the_step(change));
@@ -156,7 +159,7 @@ impl<'a> Parts<'a> {
             }
             let read = read_again(self.backend)?;
             let part = self.target.partly(&read, |vip| group.contains(&vip));
-            let delta = Delta::from_dump(&read, &part).of(family);
+            let delta = Delta::from_dump(&read, &part).of(family).refusing_udp_of(&group);
             if self.attempt(&delta) {
                 continue;
             }

@@ -222,13 +222,15 @@ impl<'a> Work<'a> {
         let own = |rules| conntrack::Own { addresses, rules };
         let Some((_, target)) = &self.changed else {
             let new = if is_young { &nobody } else { &self.first.refuse };
-            return conntrack::forget(&self.first.flows, new, &own(self.first.wanted()));
+            let first = self.first;
+            return conntrack::forget(&first.flows, new, &first.release_udp, &own(first.wanted()));
         };
         let mut delta = self.known.delta(target);
         delta.flows.retain(|(vip, _), _| !self.frozen.contains(vip));
         delta.refuse.retain(|vip| !self.frozen.contains(vip));
+        delta.release_udp.retain(|vip| !self.frozen.contains(vip));
         let new = if is_young { &nobody } else { &delta.refuse };
-        conntrack::forget(&delta.flows, new, &own(target))
+        conntrack::forget(&delta.flows, new, &delta.release_udp, &own(target))
     }
 
     pub(super) fn done(self) -> Done {

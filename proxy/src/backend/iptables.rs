@@ -12,7 +12,9 @@ use crate::backend::{Backend, Error, PerItem, families, nftables};
 use crate::generation;
 use crate::netns::is_home;
 use crate::render::iptables::read::{self, Listing};
-use crate::render::iptables::{Chains, Change, Jump, Table, moved_sources, refusal, translation, whole};
+use crate::render::iptables::{
+    Chains, Change, Jump, Table, moved_sources, refusal, refused_udp, translation, whole,
+};
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;
@@ -88,6 +90,7 @@ impl Iptables {
                     "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination {endpoint}:80"
                 ),
                 format!("-p udp -j DNAT --to-destination {endpoint}:53"),
+                refused_udp::to_closed_port(family),
             ];
             let sources = [
                 "-m addrtype --src-type LOCAL --limit-iface-out -j RETURN".to_owned(),
@@ -139,7 +142,7 @@ impl Iptables {
                 Base::Unknown => self.missing_jumps(family, table)?,
             };
             let change = Change {
-                set: table.roots().into_iter().map(|root| (root, Vec::new())).collect(),
+                set: table.roots(family, !is_home()),
                 jumps,
                 ..Change::default()
             };

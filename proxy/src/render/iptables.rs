@@ -7,6 +7,7 @@
 //!                               MSP-REFUSE    TCP reset, else port unreachable    destination here was not translated;
 //!                                                                               then resets that belong to no flow go
 //! nat     OUTPUT, PREROUTING ─► MSP-SERVICES ─► MSP-SERVICES-D ─► MSP-SERVICES-3D   one rule per VIP, protocol and port
+//!                                            ─► MSP-REFUSE-UDP ─► …-D ─► …-3D       one rule per VIP: what is left of the pod's own UDP
 //!                               MSP-SVC-…     one rule per endpoint, each as likely as the other
 //!                               MSP-SEP-…     one endpoint of a port with affinity, and who was there
 //!         POSTROUTING        ─► MSP-SOURCES ─► MSP-SOURCES-3D    one rule per VIP: its flows leave with the pod's address there
@@ -19,6 +20,7 @@ mod buckets;
 mod edits;
 pub(crate) mod read;
 mod refusal;
+pub(crate) mod refused_udp;
 mod sources;
 mod translation;
 
@@ -68,11 +70,16 @@ impl Table {
         format!("{CHAIN_PREFIX}{name}")
     }
 
-    /// All chains of ours that the kernel enters.
-    pub fn roots(self) -> Vec<String> {
+    /// The chains of ours that are there before any VIP is.
+    pub fn roots(self, family: Family, is_pod: bool) -> Chains {
+        let none = BTreeSet::new();
         match self {
-            Self::Filter => vec![self.root()],
-            Self::Nat => vec![self.root(), sources::root()],
+            Self::Filter => refusal::whole(&none, family, is_pod),
+            Self::Nat => {
+                let mut chains = translation::whole_of(&[], &none, family);
+                chains.extend(sources::whole(&BTreeMap::new()));
+                chains
+            }
         }
     }
 
@@ -174,7 +181,7 @@ pub fn whole(delta: &Delta<'_>, table: Table, family: Family, is_pod: bool) -> C
     match table {
         Table::Filter => refusal::whole(&delta.refused_meanwhile(family), family, is_pod),
         Table::Nat => {
-            let mut chains = translation::whole(delta.wanted(), family);
+            let mut chains = translation::whole(delta.wanted(), &delta.wanted_refused_udp(family), family);
             chains.extend(sources::whole(&delta.wanted().source_addresses(family)));
             chains
         }

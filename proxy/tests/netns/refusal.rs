@@ -2,13 +2,13 @@
 
 use super::case::{Case, for_every_backend_and_family};
 use super::cluster::{Service, ready, unready};
-use super::probe::{Outcome, udp};
+use super::probe::{Outcome, ask_connected, udp};
 use super::scene::Scene;
 use super::wire::{Capture, ping};
 use nix::errno::Errno;
 use rules::Protocol::{self, Sctp, Tcp, Udp};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 for_every_backend_and_family![
     a_service_without_endpoints_refuses_at_once,
@@ -16,6 +16,8 @@ for_every_backend_and_family![
     a_port_that_a_service_does_not_have_is_refused_at_once,
     nobody_asks_for_a_vip_on_the_wire,
     a_refused_udp_socket_gets_the_documented_errors,
+    a_udp_socket_that_was_refused_follows_its_service,
+    a_udp_socket_that_was_refused_is_let_go_with_its_service,
 ];
 
 /// By the errno that programs know, every time.
@@ -23,38 +25,109 @@ fn assert_refused(scene: &Scene, protocol: Protocol, destination: SocketAddr) {
     for _ in 0..5 {
         assert_eq!(scene.ask(protocol, destination), Outcome::Refused);
         let errno = scene.question(protocol, destination).unwrap_err().kind();
-        let as_documented = match protocol {
-            Tcp => errno == ErrorKind::ConnectionRefused,
-            // From the first send() of the socket.
-            Udp | Sctp => errno == ErrorKind::PermissionDenied,
+        let documented = match protocol {
+            Tcp | Udp => ErrorKind::ConnectionRefused,
+            // From connect().
+            Sctp => ErrorKind::PermissionDenied,
         };
-        assert!(as_documented, "{protocol} {destination}: {errno:?}");
+        assert_eq!(errno, documented, "{protocol} {destination}");
     }
 }
 
-/// What docs/services.md says of each call. The kernel lets the sender know of a packet that a rule rejects on its way out.
+/// A socket of the client's that is connected to a port that refuses, and an error is there when the call that causes it returns.
+fn refused(scene: &Scene, at: SocketAddr) -> UdpSocket {
+    let socket = scene.client.run(|| {
+        let socket = udp(at).unwrap();
+        socket.connect(at).unwrap();
+        socket
+    });
+    socket.set_nonblocking(true).unwrap();
+    assert_eq!(errors(&socket), [None, Some(ErrorKind::ConnectionRefused)]);
+    socket
+}
+
+/// Of one `send()` and of one `recv()` after it.
+fn errors(socket: &UdpSocket) -> [Option<ErrorKind>; 2] {
+    let send = socket.send(b"who");
+    let receive = socket.recv(&mut [0; 128]);
+    [send, receive].map(|result| result.err().map(|error| error.kind()))
+}
+
+/// What docs/services.md says of each call.
 fn a_refused_udp_socket_gets_the_documented_errors(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
     scene.sync_to(&[&web, &empty]);
     for at in [scene.at(&web, 9), scene.at(&empty, 53)] {
-        let [connected, other] = [(); 2].map(|()| scene.client.run(|| udp(at)).unwrap());
-        scene.client.run(|| connected.connect(at)).unwrap();
-        for socket in [&connected, &other] {
-            // An error is there when the call that causes it returns.
-            socket.set_nonblocking(true).unwrap();
-        }
-        let error = |result: std::io::Result<usize>| result.unwrap_err().kind();
-        let mut buffer = [0; 16];
+        // A program of the pod that has the port on all addresses gets nothing of it.
+        let server = scene.client.run(|| UdpSocket::bind((any(at), at.port())));
+        let server = server.unwrap();
+        server.set_nonblocking(true).unwrap();
+        let connected = refused(&scene, at);
         for _ in 0..2 {
-            assert_eq!(error(connected.send(b"who")), ErrorKind::PermissionDenied);
-            assert_eq!(error(connected.recv(&mut buffer)), ErrorKind::ConnectionRefused);
+            assert_eq!(errors(&connected), [None, Some(ErrorKind::ConnectionRefused)]);
         }
-        assert_eq!(error(connected.send(b"who")), ErrorKind::PermissionDenied);
-        assert_eq!(error(connected.send(b"who")), ErrorKind::ConnectionRefused);
+        // The error of a send() is also that of the next one.
+        connected.send(b"who").unwrap();
+        let next = connected.send(b"who").unwrap_err().kind();
+        assert_eq!(next, ErrorKind::ConnectionRefused);
+        let other = scene.client.run(|| udp(at)).unwrap();
+        other.set_nonblocking(true).unwrap();
         for _ in 0..2 {
-            assert_eq!(error(other.send_to(b"who", at)), ErrorKind::PermissionDenied);
-            assert_eq!(error(other.recv(&mut buffer)), ErrorKind::WouldBlock);
+            other.send_to(b"who", at).unwrap();
+            let received = other.recv(&mut [0; 16]).unwrap_err().kind();
+            assert_eq!(received, ErrorKind::WouldBlock);
+        }
+        let received = server.recv(&mut [0; 16]).unwrap_err().kind();
+        assert_eq!(received, ErrorKind::WouldBlock);
+    }
+}
+
+fn any(at: SocketAddr) -> IpAddr {
+    match at {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// A socket that keeps sending keeps its flow alive: it has to end when the flow may go elsewhere.
+fn a_udp_socket_that_was_refused_follows_its_service(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let (empty, web) = (Service::new("web", 10), Service::new("web", 10).ready(&[2]));
+    let few = web.clone().ports(&[(Tcp, 80, 8080)]);
+    for before in [&empty, &few] {
+        scene.sync_to(&[before]);
+        let socket = refused(&scene, scene.at(&web, 53));
+        scene.sync_to(&[&web]);
+        socket.set_nonblocking(false).unwrap();
+        assert_eq!(ask_connected(&socket).unwrap().host, 2);
+        scene.sync_to(&[before]);
+        socket.set_nonblocking(true).unwrap();
+        assert_eq!(errors(&socket), [None, Some(ErrorKind::ConnectionRefused)]);
+    }
+}
+
+/// It is another proxy's then, or an address that does not exist.
+fn a_udp_socket_that_was_refused_is_let_go_with_its_service(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let (web, other) = (Service::new("web", 10), Service::new("other", 11).ready(&[2]));
+    // Nobody waits for its link address.
+    for gateway in ["10.128.0.1", "fd00:128::1"] {
+        let neighbour = format!("ip neigh replace {gateway} lladdr 02:00:00:00:00:01 dev eth0 nud permanent");
+        scene.client.sh(&neighbour);
+    }
+    // Other Services stay, none stays, and the proxy cleans up.
+    for after in [Some(vec![&other]), Some(vec![]), None] {
+        scene.sync_to(&[&web, &other]);
+        let sockets = [53, 9].map(|port| refused(&scene, scene.at(&web, port)));
+        match after {
+            Some(services) => _ = scene.sync_to(&services),
+            None => scene.client.clean(),
+        }
+        for socket in &sockets {
+            let capture = Capture::start(&scene.client);
+            assert_eq!(errors(socket), [None, Some(ErrorKind::WouldBlock)]);
+            assert!(!capture.naming(web.vip(case.family)).is_empty());
         }
     }
 }

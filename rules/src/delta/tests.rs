@@ -69,6 +69,12 @@ fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
         assert_ne!(change.old, change.new);
         held.sources.extend(change.new.map(|new| (*vip, new)));
     }
+    held.refused_udp.extend(&delta.refuse_udp);
+    held.refused_udp.retain(|vip| !delta.release_udp.contains(vip));
+    assert!(
+        held.refused_udp.is_subset(&held.refused),
+        "a flow ends at the loopback address and its VIP is not refused"
+    );
     for (at, change) in &delta.ports {
         let held_there = held.translated.get(at).map(Translated::as_translation);
         assert_eq!(held_there, change.old);

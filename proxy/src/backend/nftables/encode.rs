@@ -9,6 +9,7 @@ use netlink_packet_netfilter::nftables::{
     MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 use rules::Family;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// One expression of a rule.
 pub(super) type Expression = ListAttribute<ExpressionAttribute>;
@@ -110,6 +111,15 @@ impl Header {
                 number(7, ADDRESS_AND_PORT),
             ],
         )
+    }
+
+    /// The loopback address and port 0, which no socket is bound to → `to` and following.
+    pub(super) fn closed_port(&self, to: Slot) -> [Expression; 2] {
+        let address = match self.family {
+            Family::V4 => Ipv4Addr::LOCALHOST.octets().to_vec(),
+            Family::V6 => Ipv6Addr::LOCALHOST.octets().to_vec(),
+        };
+        [immediate(to, address), immediate(to + self.width, vec![0; 2])]
     }
 
     /// Translates the source address to the one at `from` and following.
@@ -371,6 +381,14 @@ fn verdict(code: Verdict, chain: &str) -> Expression {
             VerdictAttribute::Code(code),
             VerdictAttribute::Chain(chain.to_owned()),
         ])),
+    ])
+    .into()
+}
+
+fn immediate(to: Slot, value: Vec<u8>) -> Expression {
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(register(to)),
+        Immediate::Data(DataAttribute::Value(value)),
     ])
     .into()
 }

@@ -9,7 +9,8 @@
 //!   set svc-3       { vip . proto . port }                           # ports with 3 endpoints; made when first needed
 //!   chain lb-3      { dnat to vip . proto . port . numgen random mod 3 map @eps }
 //!   chain dispatch  { vip . proto . port @svc-3 goto lb-3; ... }
-//!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch }
+//!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch
+//!                     meta l4proto udp ip daddr @vips dnat to 127.0.0.1:0 }  # output only: refused, and send() succeeds
 //!   map sources     { vip : address }                                # of the pod on the VIP's network
 //!   chain source    { type nat hook postrouting priority 99;         # a socket's own choice of address does not count
 //!                     ct status dnat fib saddr type local snat to ct original ip daddr map @sources }
@@ -31,7 +32,7 @@ use rules::{Family, Protocol};
 use std::net::IpAddr;
 
 /// Written into the table; a table with another one is rebuilt. Raise it with every change of names, shapes or rules.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Set of all VIPs.
 pub(super) const VIPS: &str = "vips";

@@ -172,6 +172,8 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
     let vips = elements(VIPS).iter();
     dump.refused
         .extend(vips.filter_map(|element| Parts::new(family, &element.key).address()));
+    // By the same set.
+    dump.refused_udp.extend(&dump.refused);
     for element in elements(SOURCES) {
         match source(family, element) {
             Some((vip, source)) => _ = dump.sources.insert(vip, source),

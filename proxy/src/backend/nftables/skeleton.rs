@@ -175,7 +175,11 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
         return vec![local.chain(to_source).collect()];
     }
     if chain.kind == "nat" {
-        return vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
+        let mut rules = vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
+        if chain.name == TRANSLATION[0].name {
+            rules.push(refuse_udp(&header));
+        }
+        return rules;
     }
     let to_vip = || [header.destination(0), is_in(VIPS, 0)];
     let tcp = || [transport_protocol(0), equals(0, Protocol::Tcp.number())];
@@ -199,6 +203,16 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
         rules.push(unbelieved.chain([drop_packet()]).collect());
     }
     rules
+}
+
+/// A refused UDP flow of the pod's own goes to a port that no socket can have: the kernel answers with "port unreachable", as the node
+/// does to clients of kube-proxy. Rejected on its way out, `send()` would fail with EPERM, which programs take for a firewall.
+fn refuse_udp(header: &Header) -> Vec<Expression> {
+    let mut rule = vec![transport_protocol(0), equals(0, Protocol::Udp.number())];
+    rule.extend([header.destination(0), is_in(VIPS, 0)]);
+    rule.extend(header.closed_port(0));
+    rule.push(header.dnat(0));
+    rule
 }
 
 /// Adds sets, chains and rules of `class`, which must not be there. `id` and the next are any numbers that no other set of the

@@ -4,7 +4,7 @@
 //! difference between the two texts is damage. So nothing that somebody changed can hide.
 
 use super::translation::{Entry, whole_of};
-use super::{Chains, Jump, Table, refusal, sources};
+use super::{Chains, Jump, Table, refusal, refused_udp, sources};
 use api::names::CHAIN_PREFIX;
 use rules::{Dump, Family, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +85,7 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
         .collect();
     let translated = translated(&nat.chains);
     let sources = sources::read(&nat.chains);
+    let refused_udp = refused_udp::read(&nat.chains, family);
     let is_there = !filter.chains.is_empty() || !translated.is_empty();
     if is_there && filter.unread.is_none() {
         let again = refusal::whole(&refused, family, is_pod);
@@ -101,11 +102,12 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
                 translation: translated.as_translation(),
             })
             .collect();
-        let mut again = whole_of(&entries, family);
+        let mut again = whole_of(&entries, &refused_udp, family);
         again.extend(sources::whole(&sources));
         compare(Table::Nat, family, nat, &again, &mut dump.damage);
     }
     dump.sources.extend(sources);
+    dump.refused_udp.extend(refused_udp);
     dump.refused.extend(refused);
     dump.translated.extend(
         translated

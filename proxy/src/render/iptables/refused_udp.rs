@@ -1,0 +1,69 @@
+//! The nat table, behind every translation: a refused UDP flow of the pod's own goes to a port that no socket can have.
+//!
+//! Pure. The kernel answers there with "port unreachable", as the node does to clients of kube-proxy. Rejected on its way out, `send()`
+//! would fail with EPERM, which programs take for a firewall. What is forwarded is rejected: from there it cannot come to the loopback
+//! address.
+
+use super::buckets::{along, bucket};
+use super::{Chains, Change, buckets, host};
+use api::names::CHAIN_PREFIX;
+use rules::{Delta, Family};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+const ROOT: &str = "REFUSE-UDP";
+
+/// The rule that leads here, last in the chain that translates.
+pub(super) fn jump() -> String {
+    format!("-p udp -m addrtype --src-type LOCAL -j {CHAIN_PREFIX}{ROOT}")
+}
+
+/// The rule of a family that sends a flow to the closed port.
+pub(crate) fn to_closed_port(family: Family) -> String {
+    let target = match family {
+        Family::V4 => "127.0.0.1:0",
+        Family::V6 => "[::1]:0",
+    };
+    format!("-p udp -j DNAT --to-destination {target}")
+}
+
+/// All chains for these VIPs, which are of `family`.
+pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
+    buckets::whole(ROOT, family, in_buckets(vips, family))
+}
+
+/// What `delta` changes in `family`.
+pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
+    let changed = delta.refuse_udp.iter().chain(&delta.release_udp);
+    let of_family = changed.filter(|vip| Family::of(**vip) == family);
+    let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
+    if touched.is_empty() {
+        return Change::default();
+    }
+    let vips = in_buckets(&delta.refused_udp(family), family);
+    let (set, delete) = along(ROOT, family, vips, &touched);
+    Change {
+        set,
+        delete,
+        ..Change::default()
+    }
+}
+
+/// What `whole` was made of.
+pub(super) fn read(chains: &Chains, family: Family) -> BTreeSet<IpAddr> {
+    let to = format!(" {}", to_closed_port(family));
+    let vip = |rule: &String| {
+        let (address, _) = rule.strip_prefix("-d ")?.strip_suffix(&to)?.split_once('/')?;
+        address.parse().ok()
+    };
+    chains.values().flatten().filter_map(vip).collect()
+}
+
+fn in_buckets(vips: &BTreeSet<IpAddr>, family: Family) -> BTreeMap<u8, Vec<String>> {
+    let mut buckets: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for vip in vips {
+        let rule = format!("-d {} {}", host(*vip), to_closed_port(family));
+        buckets.entry(bucket(*vip)).or_default().push(rule);
+    }
+    buckets
+}
