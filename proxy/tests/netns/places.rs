@@ -27,12 +27,14 @@ fn listed(client: &Pod, kind: Kind, family: Family) -> Lines {
         Family::V6 => "6",
     };
     let command = match kind {
-        Kind::Nftables => format!("nft -a list table ip{number} multus-proxy"),
-        Kind::IptablesNft => format!("nft -a list table ip{number} nat"),
+        Kind::Nftables => format!("nft -s -a list table ip{number} multus-proxy"),
+        Kind::IptablesNft => format!("nft -s -a list table ip{number} nat"),
         Kind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
     };
     let mut lines = Lines::new();
-    for line in client.sh(&command).split(['\n', ',']) {
+    // Before the first write there is no table.
+    let listing = client.sh(&format!("{command} 2>/dev/null || true"));
+    for line in listing.split(['\n', ',']) {
         // Not the end of a list, nor how long a client has left.
         let line = line
             .trim()
