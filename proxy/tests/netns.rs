@@ -55,7 +55,6 @@ mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
 #[path = "netns/limit.rs"]
-mod limit;
 #[path = "netns/memory.rs"]
 mod memory;
 #[path = "netns/mending.rs"]

@@ -92,7 +92,7 @@ impl Places {
 
     /// Those that are not in `old`, in no order.
     pub fn not_in<'a>(&'a self, old: Option<&'a Self>) -> impl Iterator<Item = SocketAddr> + use<'a> {
-        // Whoever kept his place need not be looked for.
+        // An endpoint that keeps its place is in both.
         let moved_or_new = self.changes_from(old).filter_map(|change| change.new);
         moved_or_new.filter(move |endpoint| old.is_none_or(|old| !old.contains(endpoint)))
     }
@@ -104,7 +104,7 @@ impl Places {
         new.sort_unstable();
         let mut new = new.into_iter();
         let stays = |endpoint: &SocketAddr| wanted.contains(endpoint);
-        // Beyond the new end: whoever stays moves into a gap that nobody who comes has taken.
+        // Beyond the new end: what stays moves into the gaps that are left.
         let kept = self.by_place.split_at(self.len().min(wanted.len()));
         let mut moving = kept.1.iter().copied().filter(stays);
         let mut by_place = Vec::with_capacity(wanted.len());
@@ -116,10 +116,10 @@ impl Places {
         Self::of(by_place).unwrap_or_else(|| wanted.clone())
     }
 
-    /// The endpoints of `wanted` in places that are cheap to come to from `self`: `None`, those that they have in `wanted` are.
+    /// The endpoints of `wanted` in places that cost few writes from here. `None`: the places that they have in `wanted` do.
     ///
-    /// What every pod shall have is planned once, from what it was before; a pod that has that too is led to the very same places. Where
-    /// a pod differs its places are its own, for to number all anew costs a write each.
+    /// The plan of all pods follows from the plan before, so a pod that holds that one takes the new places as they are. A pod that holds
+    /// other places keeps them: each place that changes is a write.
     pub fn closer_to(&self, wanted: &Self) -> Option<Self> {
         let changes = wanted.changes_from(Some(self)).count();
         if changes == 0 {

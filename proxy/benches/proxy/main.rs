@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
+mod bare;
 #[path = "../../tests/netns/bed.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod bed;
@@ -17,12 +18,20 @@ mod bed;
 )]
 mod case;
 mod change;
+#[path = "../../tests/netns/cluster.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod cluster;
 mod connect;
+#[path = "../../tests/netns/driver.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod driver;
+mod limit;
 mod load;
 mod memory;
 mod original;
 mod report;
 mod rss;
+mod start;
 mod world;
 
 use case::Kind;
@@ -70,12 +79,25 @@ struct Options {
     #[arg(long, hide = true, value_name = "WAY")]
     weigh: Option<rss::Way>,
 
+    /// Only these tables: change, limit, start, connect, load, memory, rss
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    only: Vec<String>,
+
+    /// Only serve these namespaces until they are written
+    #[arg(long, hide = true, value_name = "SERVICES,NETNS...")]
+    start: Option<String>,
+
     /// What cargo adds
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Options {
+    /// Whether a table is wanted.
+    fn wants(&self, table: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == table)
+    }
+
     /// Whether a case is small enough to be measured.
     fn affords(&self, kind: Kind, pods: usize, services: usize) -> bool {
         let limit = match kind {
@@ -98,13 +120,24 @@ fn main() -> anyhow::Result<()> {
         rss::weigh(way);
         return Ok(());
     }
+    if let Some(what) = &options.start {
+        start::serve(what);
+        return Ok(());
+    }
     let began = Instant::now();
     let mut report = Report::default();
-    change::measure(&options, &mut report);
-    connect::measure(&options, &mut report);
-    load::measure(&mut report);
-    memory::measure(&options, &mut report);
-    rss::measure(&mut report);
+    let tables: [(&str, fn(&Options, &mut Report)); 7] = [
+        ("change", change::measure),
+        ("limit", limit::measure),
+        ("start", start::measure),
+        ("connect", connect::measure),
+        ("load", |_, report| load::measure(report)),
+        ("memory", memory::measure),
+        ("rss", |_, report| rss::measure(report)),
+    ];
+    for (_, measure) in tables.into_iter().filter(|(table, _)| options.wants(table)) {
+        measure(&options, &mut report);
+    }
     report.close(began.elapsed());
     if let Some(file) = &options.into {
         return report.write(file);

@@ -26,11 +26,18 @@ pub(crate) fn vip(n: usize) -> Ipv4Addr {
 /// Last parts of the addresses of every Service's endpoints.
 pub(crate) const ENDPOINTS: [u8; 3] = [201, 202, 203];
 
+/// Address number `n` of many, on the same network.
+pub(crate) fn far(n: u16) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 16, 0)) + u32::from(n))
+}
+
 /// The client pods of a node.
 pub(crate) struct World {
     pub(crate) index: Index,
     backend: Box<dyn Backend>,
     pods: Vec<Mutex<Place>>,
+    /// Of every Service's port.
+    protocol: &'static str,
     // After the namespaces' open files.
     pub(crate) bed: Bed,
 }
@@ -50,12 +57,22 @@ impl World {
 
     /// The same with these endpoints.
     pub(crate) fn with_endpoints(kind: Kind, pods: u8, services: usize, hosts: &[u8]) -> Self {
+        Self::of(kind, pods, services, hosts, "TCP")
+    }
+
+    /// The same with ports of this protocol.
+    pub(crate) fn of_protocol(kind: Kind, pods: u8, services: usize, protocol: &'static str) -> Self {
+        Self::of(kind, pods, services, &ENDPOINTS, protocol)
+    }
+
+    fn of(kind: Kind, pods: u8, services: usize, hosts: &[u8], protocol: &'static str) -> Self {
         let mut bed = Bed::new();
         let places: Vec<_> = (2..=pods + 1).map(|host| place(&bed.pod(host))).collect();
         let mut world = Self {
             index: Index::default(),
             backend: kind.backend(),
             pods: places.into_iter().map(Mutex::new).collect(),
+            protocol,
             bed,
         };
         for n in 0..services {
@@ -70,7 +87,7 @@ impl World {
 
     /// Service `n` came, and its slice.
     pub(crate) fn create_service(&mut self, n: usize, hosts: &[u8]) {
-        let service = ServedService::parse(&serde_json::from_value(service(n)).unwrap());
+        let service = ServedService::parse(&serde_json::from_value(service(n, self.protocol)).unwrap());
         self.index.apply_service(&name(n), service);
         self.set_endpoints(n, hosts);
     }
@@ -86,8 +103,21 @@ impl World {
 
     /// The controller changed the slice of Service `n`.
     pub(crate) fn set_endpoints(&mut self, n: usize, hosts: &[u8]) {
-        let slice = serde_json::from_value(slice(n, hosts)).unwrap();
+        let addresses = hosts.iter().map(|host| Ipv4Addr::new(10, 1, 0, *host));
+        self.set_addresses(n, &addresses.collect::<Vec<_>>());
+    }
+
+    /// The same with these addresses.
+    pub(crate) fn set_addresses(&mut self, n: usize, addresses: &[Ipv4Addr]) {
+        let slice = serde_json::from_value(slice(n, addresses, self.protocol)).unwrap();
         self.index.apply_slice(Slice::parse(&slice).unwrap());
+    }
+
+    /// Service `n` went, and its slice.
+    pub(crate) fn delete_service(&mut self, n: usize) {
+        self.index.delete_service(&name(n));
+        let slice = serde_json::from_value(slice(n, &[], self.protocol)).unwrap();
+        self.index.delete_slice(&Slice::parse(&slice).unwrap().name);
     }
 
     /// What the proxy does after an event: plan, and apply in every pod concerned.
@@ -173,21 +203,21 @@ fn name(n: usize) -> ObjectName {
     }
 }
 
-fn service(n: usize) -> Value {
+fn service(n: usize, protocol: &str) -> Value {
     json!({
         "metadata": {
             "name": format!("svc-{n}"), "namespace": "web", "uid": format!("uid-{n}"),
             "labels": {PROXY_NAME_LABEL: PROXY_NAME},
             "annotations": {"k8s.v1.cni.cncf.io/service-network": "macvlan1"},
         },
-        "spec": {"clusterIPs": [vip(n)], "ports": [{"name": "http", "port": 80}]},
+        "spec": {"clusterIPs": [vip(n)], "ports": [{"name": "http", "port": 80, "protocol": protocol}]},
     })
 }
 
-fn slice(n: usize, hosts: &[u8]) -> Value {
-    let endpoints: Vec<Value> = hosts
+fn slice(n: usize, addresses: &[Ipv4Addr], protocol: &str) -> Value {
+    let endpoints: Vec<Value> = addresses
         .iter()
-        .map(|host| json!({"addresses": [format!("10.1.0.{host}")], "conditions": {"ready": true}}))
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
         .collect();
     json!({
         "metadata": {
@@ -195,6 +225,6 @@ fn slice(n: usize, hosts: &[u8]) -> Value {
             "labels": {MANAGED_BY_LABEL: MANAGED_BY, SERVICE_NAME_LABEL: format!("svc-{n}")},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": format!("svc-{n}"), "uid": format!("uid-{n}")}],
         },
-        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080, "protocol": protocol}],
     })
 }

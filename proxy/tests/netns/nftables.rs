@@ -124,6 +124,7 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
         "nft add element ip multus-proxy sticky-60s '{ 172.30.0.99 . tcp . 80 . 10.1.0.2 . 8080 }'",
         "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x0 }'",
         "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 }'; nft add element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 : 10.1.0.9 . 8080 }'",
+        "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 }'; nft add element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x1 : 10.1.0.2 . 8080 }'",
         "nft add element ip multus-proxy aff-60s '{ 172.30.0.11 . tcp . 80 . 10.1.0.7 : 10.1.0.9 . 8080 }'",
         "nft delete element ip multus-proxy sticky-60s '{ 172.30.0.11 . tcp . 80 . 10.1.0.3 . 8080 }'",
         "nft add element ip multus-proxy vips '{ 192.0.2.1 }'",

@@ -1,7 +1,9 @@
 //! One endpoint of many is replaced, comes or goes: the rules of the others stay as they are.
 
-use super::case::{Case, Kind, for_every_backend_and_family};
+use super::bed::{Bed, Pod};
+use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
 use super::cluster::{Service, ready};
+use super::driver::{Driver, Runtime, object, uid, until};
 use super::scene::Scene;
 use rules::Family;
 use rules::Protocol::Tcp;
@@ -13,22 +15,26 @@ for_every_backend_and_family![
     one_endpoint_of_many_with_affinity_changes_few_rules,
 ];
 
+for_every_backend![places_outlive_the_proxy_in_every_pod];
+
 /// How often each rule, or element, is there.
 type Lines = BTreeMap<String, usize>;
 
 /// Everything that translates, line by line, with the handles of rules where the kernel has some: a rule that is written again has another.
-fn listed(scene: &Scene) -> Lines {
-    let number = match scene.family {
+fn listed(client: &Pod, kind: Kind, family: Family) -> Lines {
+    let number = match family {
         Family::V4 => "",
         Family::V6 => "6",
     };
-    let command = match scene.kind {
-        Kind::Nftables => format!("nft -a list table ip{number} multus-proxy"),
-        Kind::IptablesNft => format!("nft -a list table ip{number} nat"),
+    let command = match kind {
+        Kind::Nftables => format!("nft -s -a list table ip{number} multus-proxy"),
+        Kind::IptablesNft => format!("nft -s -a list table ip{number} nat"),
         Kind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
     };
     let mut lines = Lines::new();
-    for line in scene.client.sh(&command).split(['\n', ',']) {
+    // Before the first write there is no table.
+    let listing = client.sh(&format!("{command} 2>/dev/null || true"));
+    for line in listing.split(['\n', ',']) {
         // Not the end of a list, nor how long a client has left.
         let line = line
             .trim()
@@ -73,7 +79,7 @@ fn check(case: Case, web: &mut Service, most: usize) {
     for (what, hosts) in steps() {
         web.endpoints = ready(&hosts);
         scene.sync_to(&[web]);
-        let after = listed(&scene);
+        let after = listed(&scene.client, case.kind, case.family);
         if !held.is_empty() {
             let changed = hosts.iter().filter(|host| !held.contains(*host)).count()
                 + held.iter().filter(|host| !hosts.contains(*host)).count();
@@ -86,7 +92,8 @@ fn check(case: Case, web: &mut Service, most: usize) {
         }
         // A proxy that starts reads where endpoints are, and leaves them there.
         assert!(!scene.sync_again_writes(), "{what}");
-        assert_eq!(listed(&scene), after, "{what}");
+        let again = listed(&scene.client, case.kind, case.family);
+        assert_eq!(again, after, "{what}");
         (before, held) = (after, hosts);
     }
 }
@@ -101,4 +108,47 @@ fn one_endpoint_of_many_with_affinity_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
     web.spec = json!({"sessionAffinity": "ClientIP"});
     check(case, &mut web, 10);
+}
+
+/// Places that follow from what was before, and not from the addresses: the next proxy has to take them over.
+fn places_outlive_the_proxy_in_every_pod(kind: Kind) {
+    let mut bed = Bed::new();
+    let clients = [7, 8].map(|host| bed.pod(host));
+    let objects = clients.each_ref().map(object);
+    let pods: Vec<_> = objects.iter().collect();
+    let runtime = Runtime::new();
+    for (client, object) in clients.iter().zip(&objects) {
+        runtime.ready_in(uid(object), &client.netns);
+    }
+    let list = || clients.each_ref().map(|client| listed(client, kind, Family::V4));
+    let arrives = |host: u8| {
+        let address = format!("10.1.0.{host}");
+        let has_it = |lines: &Lines| lines.keys().any(|line| line.contains(&address));
+        until("the endpoint is in every pod", || list().iter().all(has_it));
+        list()
+    };
+    let all: Vec<u8> = (101..=160).collect();
+    let with = |gone: &[u8], new: &[u8]| -> Vec<u8> {
+        let rest = all.iter().filter(|host| !gone.contains(host));
+        rest.chain(new).copied().collect()
+    };
+    let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]).ready(&all);
+    let driver = Driver::start(&runtime, kind, &[&web], &pods);
+    arrives(160);
+    web.endpoints = ready(&with(&[130], &[20]));
+    driver.service(&web);
+    let before = arrives(20);
+    driver.stop();
+    let driver = Driver::start(&runtime, kind, &[&web], &pods);
+    until("it is ready", || driver.is_ready());
+    assert_eq!(list(), before, "nothing is written at a start");
+    web.endpoints = ready(&with(&[130, 131], &[20, 21]));
+    driver.service(&web);
+    for (before, after) in before.iter().zip(&arrives(21)) {
+        let differing = differing(before, after);
+        assert!(
+            differing <= 8,
+            "{differing} lines differ for an endpoint that is replaced"
+        );
+    }
 }

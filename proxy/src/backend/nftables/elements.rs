@@ -152,9 +152,9 @@ impl Change {
         old: Option<Translation<'_>>,
         new: Option<Translation<'_>>,
     ) {
-        let nobody = Places::default();
+        let none = Places::default();
         let old = old.map(|old| old.endpoints);
-        let new = new.map_or(&nobody, |new| new.endpoints);
+        let new = new.map_or(&none, |new| new.endpoints);
         for PlaceChange { place, old, new } in new.changes_from(old) {
             let slot = |endpoint| slot(vip, port, place, endpoint);
             match (old, new) {
@@ -232,10 +232,10 @@ impl Change {
         let Some((old, seconds)) = old.and_then(|old| Some((old, seconds(old)?))) else {
             return;
         };
-        let nobody = Places::default();
+        let none = Places::default();
         let keep = match new {
             Some(new) if new.affinity == old.affinity => new.endpoints,
-            _ => &nobody,
+            _ => &none,
         };
         if old.endpoints.not_in(Some(keep)).next().is_some() {
             let keep = keep.clone();

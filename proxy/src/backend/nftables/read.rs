@@ -220,11 +220,11 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
     }
     for (port, slots) in &mut slots {
         slots.sort_unstable();
-        let by_place = slots.iter().map(|(_, endpoint)| *endpoint).collect();
-        // Places are what they are: only gaps, and an endpoint in two of them, are nobody's doing.
-        let places = Places::of(by_place);
+        let by_place = || slots.iter().map(|(_, endpoint)| *endpoint);
+        // Any order is as good as another; a gap, or an endpoint in two places, is damage.
+        let places = Places::of(by_place().collect());
         let is_one_each = places.is_some();
-        let endpoints = places.unwrap_or_default();
+        let endpoints = places.unwrap_or_else(|| by_place().collect());
         let as_written = is_one_each
             && slots
                 .iter()

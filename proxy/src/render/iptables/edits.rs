@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(
             edits("C", &[&held], &[&chain(&["b", "a", "2", "1", "0"])]),
             None,
-            "rather all anew"
+            "the whole chain is less"
         );
     }
 }

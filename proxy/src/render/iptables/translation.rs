@@ -299,14 +299,30 @@ mod tests {
         );
     }
 
+    /// What each place gets, by the probabilities that the rules have.
+    fn shares(n: u16) -> Vec<f64> {
+        let endpoint = |n: u16| SocketAddr::from(([10, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]], 8080));
+        let endpoints: Places = (0..n).map(endpoint).collect();
+        let rules = choice("", &endpoints, |endpoint| endpoint.to_string());
+        let mut left = 1.0_f64;
+        let share = |rule: &String| {
+            let probability = rule
+                .split_once("--probability ")
+                .map(|(_, rest)| rest.split_once(' ').unwrap().0);
+            let taken = left * probability.map_or(1.0, |probability| probability.parse::<f64>().unwrap());
+            left -= taken;
+            taken
+        };
+        rules.iter().map(share).collect()
+    }
+
     proptest! {
         #[test]
-        fn each_endpoint_is_as_likely_as_the_other(n in 1usize..200) {
-            let mut left = 1.0_f64;
-            for i in 0..n {
-                let share = if n - i == 1 { left } else { left * one_in(n - i).parse::<f64>().unwrap() };
-                prop_assert!((share * f64::from(u32::try_from(n).unwrap()) - 1.0).abs() < 1e-4, "endpoint {i} of {n} gets {share}");
-                left -= share;
+        fn each_endpoint_is_as_likely_as_the_other(n in 1u16..1200) {
+            let shares = shares(n);
+            prop_assert_eq!(shares.len(), usize::from(n));
+            for (i, share) in shares.iter().enumerate() {
+                prop_assert!((share * f64::from(n) - 1.0).abs() < 1e-4, "rule {i} of {n} gets {share}");
             }
         }
     }

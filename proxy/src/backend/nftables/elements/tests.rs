@@ -109,6 +109,28 @@ fn one_endpoint_more_or_another_writes_little() {
     assert!(another.classes.is_empty());
 }
 
+/// Of a hundred, with affinity, which is as many elements again.
+#[test]
+fn one_of_many_that_is_replaced_comes_or_goes_writes_as_little() {
+    let all: Vec<u8> = (1..=100).collect();
+    let held = endpoints(&all);
+    let but_50 = |more: &[u8]| {
+        let rest = all.iter().copied().filter(|host| *host != 50);
+        held.toward(&endpoints(&rest.chain(more.iter().copied()).collect::<Vec<_>>()))
+    };
+    let written = |new: &Places| {
+        let affinity = Some(Duration::from_secs(60));
+        let [old, new] = [&held, new].map(|endpoints| Some(Translation { endpoints, affinity }));
+        let change = Change::of([((vip(), PORT), PortChange { old, new })]);
+        let count = |edits: &BTreeMap<String, Vec<Element>>| edits.values().map(Vec::len).sum::<usize>();
+        let edits = [&change.first, &change.second];
+        edits.map(|edit| (count(&edit.delete), count(&edit.add)))
+    };
+    assert_eq!(written(&but_50(&[200])), [(1, 2), (1, 0)], "replaced");
+    assert_eq!(written(&but_50(&[])), [(1, 2), (3, 0)], "gone");
+    assert_eq!(written(&but_50(&[50, 200])), [(0, 3), (1, 0)], "one more");
+}
+
 #[test]
 fn clients_are_forgotten_when_their_endpoint_or_the_affinity_goes() {
     let kept = |old, new| {
