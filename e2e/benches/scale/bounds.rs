@@ -21,10 +21,9 @@ enum Than {
 }
 
 /// A kube-proxy is sent protobuf, and compressed lists; ours are JSON, of which three to six times as much is written for the same objects.
-const BOUNDS: [(Row, Of, Than, f64); 6] = [
+const BOUNDS: [(Row, Of, Than, f64); 5] = [
     (Row::Endpoint, Events, Kube, 1.0),
     (Row::Endpoint, Bytes, Kube, 4.0),
-    (Row::Heartbeat, Events, Kube, f64::INFINITY),
     (Row::Pod, Events, OneWatcher, 3.0),
     (Row::PodOfNewNetwork, Events, OneWatcher, 3.0),
     (Row::Restart, Bytes, Kube, 8.0),
