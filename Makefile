@@ -118,4 +118,4 @@ bench-controller: ## What the controller costs: latency, cold start, writes, mem
 
 .PHONY: bench-scale
 bench-scale: ## What 200 proxies cost an API server beside as many kube-proxies (etcd and kube-apiserver; ten minutes)
-	cargo bench --locked -p e2e --bench scale
+	cargo bench --locked --profile dev -p e2e --bench scale
