@@ -115,3 +115,7 @@ bench-proxy: ## What a rule change, a connection and a pod's rules cost (root); 
 .PHONY: bench-controller
 bench-controller: ## What the controller costs: latency, cold start, writes, memory (etcd and kube-apiserver; ten minutes)
 	cargo bench --locked -p controller --bench controller
+
+.PHONY: bench-scale
+bench-scale: ## What 200 proxies cost an API server beside as many kube-proxies (etcd and kube-apiserver; ten minutes)
+	cargo bench --locked --profile dev -p e2e --bench scale

@@ -29,6 +29,7 @@
 //! | run a binary | `--kubeconfig` [`Apiserver::kubeconfig`], or [`Apiserver::service_account_kubeconfig`] |
 //! | count who wrote what | [`Apiserver::audit_log`]: one JSON `audit.k8s.io/v1` Event per line, level Metadata |
 //! | garbage collection, token controllers, Deployments | [`Options::controller_manager`] with an own [`Apiserver::start`] |
+//! | have thousands of objects at once | [`Apiserver::store`]: straight into etcd |
 //! | take the API away for a while | [`Apiserver::stop_apiserver`], [`Apiserver::start_apiserver`]: etcd and its data stay |
 //!
 //! Under `cargo nextest` every test is a process of its own and would start its own server: use `cargo test`.
@@ -49,6 +50,7 @@ use crate::wait;
 use crate::{command, control_plane};
 use keeper::{Folder, Process};
 
+mod bulk;
 mod clients;
 pub(crate) mod keeper;
 

@@ -1,5 +1,8 @@
 //! The lone apiserver keeps its promises: who is who, what is audited, and nothing is left.
 
+#[path = "../benches/scale/lib.rs"]
+mod scale;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -69,6 +72,23 @@ async fn a_dropped_server_leaves_nothing() -> anyhow::Result<()> {
             .await
             .is_err()
     );
+    Ok(())
+}
+
+/// The short form of `make bench-scale`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn proxies_cost_the_api_server_no_more_than_a_multiple_of_kube_proxies() -> anyhow::Result<()> {
+    let table = scale::measure(&scale::Size {
+        proxies: 20,
+        services: 40,
+        endpoints: 10,
+        networks: 5,
+        changes: 20,
+    })
+    .await?;
+    println!("{table}");
+    assert_eq!(table.exceeded(), Vec::<String>::new(), "\n{table}");
     Ok(())
 }
 

@@ -27,6 +27,7 @@ pub mod fault;
 #[cfg(test)]
 mod fuzz_tests;
 mod generation;
+pub mod hollow;
 pub mod host;
 pub mod index;
 pub mod memory;

@@ -43,6 +43,11 @@ pub(crate) fn memory(controller: &Controller, at: &str, budget: &str) -> Result<
     Ok(())
 }
 
+/// CPU that a process has used, in seconds. USER_HZ is 100.
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    Ok(f64::from(u32::try_from(cpu_ticks(pid)?)?) / 100.0)
+}
+
 fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').context("no stat")?.1;

@@ -14,7 +14,6 @@ const FLIPS: usize = 400;
 /// From the answer to a pod's status change until a watch sees the slice. Yardstick: from a slice update of our own until the same watch
 /// sees it.
 pub(crate) async fn pod_ready_to_slice(scene: &Scene, name: &str) -> Result<()> {
-    let slices: Api<EndpointSlice> = scene.api();
     let mut events = Box::pin(slice_events(scene).await?);
     let (mut measured, mut bare) = (Vec::new(), Vec::new());
     for flip in 0..FLIPS {
@@ -27,7 +26,7 @@ pub(crate) async fn pod_ready_to_slice(scene: &Scene, name: &str) -> Result<()> 
         if flip % 4 == 0 {
             // Beyond the time in which the controller collects changes, so that it does not write on its own.
             tokio::time::sleep(Duration::from_millis(300)).await;
-            bare.push(bare_write(&slices, slice, flip, &mut events).await?);
+            bare.push(bare_write(scene, slice, flip, &mut events).await?.0);
         }
     }
     row(
@@ -54,22 +53,24 @@ pub(crate) async fn slice_events(
         .await?)
 }
 
-async fn bare_write(
-    slices: &Api<EndpointSlice>,
+/// Writes a slice and waits until the watch sees it.
+pub(crate) async fn bare_write(
+    scene: &Scene,
     mut slice: EndpointSlice,
     n: usize,
     events: &mut (impl futures::Stream<Item = Result<WatchEvent<EndpointSlice>, kube::Error>> + Unpin),
-) -> Result<Duration> {
+) -> Result<(Duration, EndpointSlice)> {
+    let slices: Api<EndpointSlice> = scene.api();
     let name = slice.metadata.name.clone().unwrap_or_default();
     let annotations = slice.metadata.annotations.get_or_insert_default();
     annotations.insert("bench".into(), n.to_string());
     let start = Instant::now();
     slices.replace(&name, &PostParams::default(), &slice).await?;
-    next_slice(events).await?;
-    Ok(start.elapsed())
+    let seen = next_slice(events).await?;
+    Ok((start.elapsed(), seen))
 }
 
-fn time(n: usize) -> String {
+pub(crate) fn time(n: usize) -> String {
     format!("2026-01-02T{:02}:{:02}:{:02}Z", n / 3600, n / 60 % 60, n % 60)
 }
 

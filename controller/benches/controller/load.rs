@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -69,22 +69,50 @@ pub(crate) async fn pods(scene: &Scene, pods: impl Iterator<Item = (String, Stri
 }
 
 /// A pod with about as much in it as one of a Deployment has.
-async fn pod(scene: &Scene, name: &str, app: &str, address: &str) -> Result<()> {
+pub(crate) fn manifest(scene: &Scene, name: &str, app: &str, address: &str, node: &str) -> Value {
     let variable = |n: usize| json!({"name": format!("SETTING_{n}"), "value": "a value of ordinary length"});
     let container = json!({
         "name": "server", "image": "registry.example.com/team/server:1.2.3",
         "env": (0..12).map(variable).collect::<Vec<_>>(), "ports": [{"name": "http", "containerPort": 8080}],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
     });
-    let pod = json!({
+    json!({
         "metadata": {
             "name": name,
             "labels": {"app": app, "app.kubernetes.io/part-of": "bench", "app.kubernetes.io/version": "1.2.3",
                 "pod-template-hash": "75675f5897", "team": "network"},
             "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&[address]), "k8s.v1.cni.cncf.io/networks": "testnet1"},
         },
-        "spec": {"nodeName": "node-1", "terminationGracePeriodSeconds": 30, "containers": [container]},
-    });
+        "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30, "containers": [container]},
+    })
+}
+
+/// A pod as etcd has it: ready or not since a time. Storing it again changes its status.
+pub(crate) fn stored(
+    scene: &Scene,
+    mut pod: Value,
+    number: usize,
+    ready: &str,
+    since: &str,
+) -> (String, Value) {
+    let metadata = &mut pod["metadata"];
+    let key = format!(
+        "/registry/pods/{}/{}",
+        scene.namespace,
+        metadata["name"].as_str().unwrap_or_default()
+    );
+    metadata["namespace"] = json!(scene.namespace);
+    metadata["uid"] = json!(format!("00000000-0000-4000-8002-{number:012x}"));
+    metadata["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["status"] = json!({"phase": "Running", "podIP": "10.128.0.5", "podIPs": [{"ip": "10.128.0.5"}],
+        "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since}]});
+    (key, pod)
+}
+
+async fn pod(scene: &Scene, name: &str, app: &str, address: &str) -> Result<()> {
+    let pod = manifest(scene, name, app, address, "node-1");
     scene
         .api::<Pod>()
         .create(&PostParams::default(), &serde_json::from_value(pod)?)

@@ -2,7 +2,8 @@
 //!
 //! Prints a Markdown table. Every figure that has a budget has its yardstick measured in the same run, so that it is a ratio and not a
 //! property of the machine. Pods are objects that no kubelet runs: this is about the API, not about nodes. `BENCH_QUICK=1` leaves the
-//! last 40,000 pods out, `BENCH_ONLY=few` or `many` all but one of the two parts.
+//! last 40,000 pods out, `BENCH_ONLY=few` or `many` all but one of the two parts; `BENCH_ONLY=limits` measures
+//! beside as much as Kubernetes is tested with.
 
 #[path = "../../tests/apiserver/bed.rs"]
 #[expect(
@@ -14,6 +15,7 @@ mod bed;
 mod cold;
 mod cost;
 mod latency;
+mod limits;
 mod lists;
 mod load;
 mod rolling;
@@ -36,7 +38,19 @@ async fn main() -> Result<()> {
     if is_wanted("many") {
         many_services().await?;
     }
+    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "limits") {
+        at_the_limits().await?;
+    }
     Ok(())
+}
+
+/// Half an hour, and 10 GB of memory for etcd and kube-apiserver, with all of it; `BENCH_PERCENT` takes a part.
+async fn at_the_limits() -> Result<()> {
+    let percent = std::env::var("BENCH_PERCENT").map_or(Ok(100), |percent| percent.parse())?;
+    let server = Apiserver::start(Options::default()).await?;
+    let kubeconfig = prepare(&server).await?;
+    let scene = Scene::new(&server, "limits").await?;
+    limits::measure(&server, &scene, &kubeconfig, limits::Dimensions::scaled(percent)).await
 }
 
 async fn few_services() -> Result<()> {

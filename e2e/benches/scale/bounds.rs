@@ -1,0 +1,58 @@
+//! What proxies may cost an API server, as ratios to kube-proxies in the same run. Pure.
+
+use super::table::{Costs, Row, Table};
+use Of::{Bytes, Events};
+use Than::{Kube, OneWatcher};
+
+/// What is bounded. CPU is printed only: of a short run it is a few ticks of a clock.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Events,
+    Bytes,
+}
+
+/// What it is compared with.
+#[derive(Clone, Copy, Debug)]
+enum Than {
+    /// The same of kube-proxy.
+    Kube,
+    /// What one watcher sees: of pods no kube-proxy sees anything.
+    OneWatcher,
+}
+
+/// A kube-proxy is sent protobuf, and compressed lists; ours are JSON, of which three to six times as much is written for the same objects.
+const BOUNDS: [(Row, Of, Than, f64); 5] = [
+    (Row::Endpoint, Events, Kube, 1.0),
+    (Row::Endpoint, Bytes, Kube, 4.0),
+    (Row::Pod, Events, OneWatcher, 3.0),
+    (Row::PodOfNewNetwork, Events, OneWatcher, 3.0),
+    (Row::Restart, Bytes, Kube, 8.0),
+];
+
+impl Table {
+    /// What costs too much, a line each.
+    pub(crate) fn exceeded(&self) -> Vec<String> {
+        BOUNDS
+            .into_iter()
+            .filter_map(|(wanted, of, than, bound)| {
+                let (row, costs) = self.rows.iter().find(|(row, _)| *row == wanted)?;
+                let ratio = ratio(costs, of, than);
+                // A change that falls between two measurements is no fault.
+                let exceeds = ratio > bound * 1.05;
+                exceeds
+                    .then(|| format!("{row:?}: {of:?} are {ratio:.2} times those of {than:?}, bound {bound}"))
+            })
+            .collect()
+    }
+}
+
+fn ratio(Costs { ours, kube }: &Costs, of: Of, than: Than) -> f64 {
+    let of = |cost: &super::table::Cost| match of {
+        Events => cost.events,
+        Bytes => cost.bytes,
+    };
+    match than {
+        Kube => of(ours) / of(kube),
+        OneWatcher => of(ours),
+    }
+}

@@ -1,0 +1,55 @@
+//! What many proxies cost an API server, beside as many kube-proxies in the same run: `make bench-scale`.
+//!
+//! A real etcd and kube-apiserver; nodes and pods are objects. Each proxy is hollow: its watches and its index, no kernel. A
+//! kube-proxy is the lists and watches of its informers. Prints a table, and fails when a bound of `bounds.rs` is exceeded.
+
+#[path = "lib.rs"]
+mod scale;
+
+use clap::Parser;
+use scale::Size;
+
+/// Measures what proxies cost an API server, beside kube-proxies.
+#[derive(Parser, Debug)]
+struct Options {
+    /// Proxies of each kind, each with a node of its own
+    #[arg(long, default_value_t = 200)]
+    proxies: usize,
+
+    /// Services of ours, and as many ordinary ones
+    #[arg(long, default_value_t = 1000)]
+    services: usize,
+
+    /// Endpoints of each Service
+    #[arg(long, default_value_t = 10)]
+    endpoints: usize,
+
+    /// Secondary networks; a node has pods on one of them
+    #[arg(long, default_value_t = 5)]
+    networks: usize,
+
+    /// Endpoint changes, heartbeats and pod starts that are measured
+    #[arg(long, default_value_t = 100)]
+    changes: usize,
+
+    /// What cargo adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let size = Size {
+        proxies: options.proxies,
+        services: options.services,
+        endpoints: options.endpoints,
+        networks: options.networks,
+        changes: options.changes,
+    };
+    let table = scale::measure(&size).await?;
+    println!("{table}");
+    let exceeded = table.exceeded();
+    anyhow::ensure!(exceeded.is_empty(), "{}", exceeded.join("\n"));
+    Ok(())
+}
