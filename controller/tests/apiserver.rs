@@ -22,6 +22,8 @@ mod lists;
 mod manual;
 #[path = "apiserver/mirrored.rs"]
 mod mirrored;
+#[path = "apiserver/neighbours.rs"]
+mod neighbours;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]
