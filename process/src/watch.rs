@@ -5,13 +5,17 @@
 //! watch is closed at once; here that is an error.
 
 mod definition;
+mod guarded;
 mod items;
+mod optional;
 mod pauses;
 #[cfg(test)]
 mod tests;
 mod whole;
 
 pub use definition::{Defined, defined, while_defined};
+pub use guarded::{Guarded, Unreadable};
+pub use optional::watch_optional;
 pub use pauses::{Presence, is_not_served};
 pub use whole::{Freshness, ListVersion, number};
 
