@@ -24,6 +24,8 @@ mod manual;
 mod mirrored;
 #[path = "apiserver/neighbours.rs"]
 mod neighbours;
+#[path = "apiserver/node_addresses.rs"]
+mod node_addresses;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]

@@ -113,6 +113,12 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     );
 }
 
+#[test]
+fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
+    let is_absent = |code| is_not_served(&watcher::Error::InitialListFailed(status(code)));
+    assert_eq!([403, 404, 500, 429].map(is_absent), [true, true, false, false]);
+}
+
 /// Refused, refused, served, refused again after it was served.
 #[tokio::test]
 async fn a_kind_that_is_not_served_is_an_empty_list_once_and_takes_nothing_away_later() {

@@ -64,6 +64,9 @@ pub(super) struct Slices {
     known: BTreeMap<ObjectName, Known>,
     /// How many of them have no label.
     unlabelled: usize,
+    /// The newest version that was reported, and what it was when another watch began to list.
+    newest: u64,
+    newest_then: u64,
     /// Whether another watch lists.
     is_switching: bool,
     /// The versions at which slices left while it did.
@@ -79,6 +82,8 @@ impl Default for Slices {
             is_begun: false,
             known: BTreeMap::new(),
             unlabelled: 0,
+            newest: 0,
+            newest_then: 0,
             is_switching: false,
             left: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -105,6 +110,7 @@ impl Slices {
     /// Another watch begins to list.
     pub(super) fn another_begins(&mut self) {
         self.is_switching = true;
+        self.newest_then = self.newest;
     }
 
     /// No other watch lists any more.
@@ -125,7 +131,8 @@ impl Slices {
     /// What the watch that feeds the driver reports.
     pub(super) fn take(&mut self, event: Event, now: Instant) -> Vec<Output> {
         match event {
-            Event::Listed(items, version) => self.listed(items, version),
+            // A watch lists anew nothing older than what it reported, unless etcd was restored from a backup.
+            Event::Listed(items, version) => self.listed(items, version, true),
             Event::Applied(item) => self.applied(item).into_iter().collect(),
             Event::Left(item) => self.left(&item, now).into_iter().collect(),
         }
@@ -134,45 +141,50 @@ impl Slices {
     /// The next watch has listed and takes over.
     pub(super) fn switch(&mut self, scope: Scope, items: Vec<Item>, version: u64) -> Vec<Output> {
         self.scope = scope;
-        let outputs = self.listed(items, version);
+        // It was asked as of then: an older one is of an etcd that was restored.
+        let is_restored = version < self.newest_then;
+        let outputs = self.listed(items, version, is_restored);
         self.is_switching = false;
         // Those will be repeated.
         self.left.retain(|_, left| *left > version);
         outputs
     }
 
-    fn listed(&mut self, items: Vec<Item>, version: u64) -> Vec<Output> {
+    /// `is_all`: the list is how things are; otherwise it may be older than what was reported since.
+    fn listed(&mut self, items: Vec<Item>, version: u64, is_all: bool) -> Vec<Output> {
+        if is_all {
+            self.left.clear();
+            self.newest = version;
+        }
         let mut before = std::mem::take(&mut self.known);
         self.unlabelled = 0;
         let mut outputs = Vec::new();
         for item in items {
             let had = before.remove(&item.name);
-            let left = self.left.get(&item.name).copied().unwrap_or(0);
             let seen = had.as_ref().map_or(0, |known| known.version);
             // Gone since; or it has lost its label, and this watch will show that.
-            let has_left = left > item.version;
+            let has_left = self.left.get(&item.name).is_some_and(|left| *left > item.version);
             if !has_left {
                 self.held.remove(&item.name);
             }
-            if item.version == 0 || !(has_left || seen >= item.version) {
+            let is_known = seen == item.version || !is_all && seen > item.version;
+            if item.version == 0 || !(has_left || is_known) {
                 outputs.push(self.keep(item));
             } else if let Some(known) = had {
                 // What was reported since may have taken it out of the new scope.
                 if self.scope.has(known.network) {
                     self.insert(item.name, known);
                 } else {
-                    self.held.remove(&item.name);
-                    outputs.push(Output::Delete(item.name));
+                    outputs.push(self.drop(item.name, version));
                 }
             }
         }
         for (name, known) in before {
-            let is_newer = version > 0 && known.version > version && self.scope.has(known.network);
-            if is_newer {
+            let is_newer = !is_all && version > 0 && known.version > version;
+            if is_newer && self.scope.has(known.network) {
                 self.insert(name, known);
             } else {
-                self.held.remove(&name);
-                outputs.push(Output::Delete(name));
+                outputs.push(self.drop(name, version));
             }
         }
         if std::mem::replace(&mut self.is_begun, true) {
@@ -183,6 +195,16 @@ impl Slices {
             Output::Delete(_) | Output::Reset(_) => None,
         });
         vec![Output::Reset(all.collect())]
+    }
+
+    /// It is not in a list of this version.
+    fn drop(&mut self, name: ObjectName, version: u64) -> Output {
+        self.held.remove(&name);
+        // It is gone; of a narrow list it may also have lost its label.
+        if self.is_switching && self.scope == Scope::Everything {
+            self.left.insert(name.clone(), version);
+        }
+        Output::Delete(name)
     }
 
     fn applied(&mut self, item: Item) -> Option<Output> {
@@ -204,6 +226,7 @@ impl Slices {
         if self.is_switching {
             self.left.insert(item.name.clone(), item.version);
         }
+        self.newest = self.newest.max(item.version);
         if matches!(self.scope, Scope::Networks(_)) {
             self.held.entry(item.name.clone()).or_insert(now);
             return None;
@@ -230,6 +253,7 @@ impl Slices {
             network,
             slice,
         } = item;
+        self.newest = self.newest.max(version);
         self.insert(name.clone(), Known { version, network });
         Output::Apply(name, slice)
     }

@@ -111,6 +111,22 @@ fn a_slice_that_leaves_a_narrow_watch_and_does_not_come_back_is_gone() {
     assert_eq!(slices.due(false), None);
 }
 
+/// Then versions are lower than before: what is listed counts, and what follows, too.
+#[test]
+fn after_a_restore_of_etcd_the_list_counts_whatever_its_version() {
+    let now = Instant::now();
+    let before = || begun(on(&[1]), vec![item(1, 50, Some(1)), item(2, 60, Some(1))], 70);
+    let restored = || vec![item(1, 20, Some(1))];
+    let want = [apply(1), Output::Delete(name(2))];
+    let mut slices = before();
+    assert_eq!(slices.take(Event::Listed(restored(), 30), now), want);
+    assert_eq!(slices.take(Event::Applied(item(1, 31, Some(1))), now), [apply(1)]);
+    let mut slices = before();
+    slices.another_begins();
+    assert_eq!(slices.switch(on(&[1, 2]), restored(), 30), want);
+    assert_eq!(slices.take(Event::Applied(item(2, 31, Some(1))), now), [apply(2)]);
+}
+
 #[test]
 fn versions_that_left_are_kept_only_while_another_watch_lists() {
     let now = Instant::now();
@@ -122,24 +138,42 @@ fn versions_that_left_are_kept_only_while_another_watch_lists() {
     assert!(slices.left.is_empty() && slices.known.is_empty());
 }
 
-/// A write at the API server: which slice, and on which network it is afterwards; `None`: deleted.
+/// What a slice is after a write.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Deleted,
+    Unlabelled,
+    On(u8),
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Write(u8, Option<Option<u8>>),
+    /// A write of this slice at the API server.
+    Write(u8, State),
     /// The watch that feeds the driver reports its next event.
     Report,
+    /// The watch that feeds the driver lists anew.
+    Relist,
     /// Another watch begins to list, of these networks or of everything.
     Begin(Option<BTreeSet<u8>>),
     /// Its list arrives.
     Switch,
 }
 
+fn any_state() -> impl Strategy<Value = State> {
+    prop_oneof![
+        2 => Just(State::Deleted),
+        1 => Just(State::Unlabelled),
+        5 => (0..3_u8).prop_map(State::On),
+    ]
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let networks = proptest::collection::btree_set(0..3_u8, 1..3);
     prop_oneof![
-        4 => (0..6_u8, proptest::option::weighted(0.7, proptest::option::weighted(0.9, 0..3_u8)))
-            .prop_map(|(n, state)| Step::Write(n, state)),
+        4 => (0..6_u8, any_state()).prop_map(|(n, state)| Step::Write(n, state)),
         4 => Just(Step::Report),
+        1 => Just(Step::Relist),
         1 => proptest::option::weighted(0.7, networks).prop_map(Step::Begin),
         2 => Just(Step::Switch),
     ]
@@ -166,17 +200,14 @@ impl Server {
             .unwrap_or_default()
     }
 
-    fn write(&mut self, n: u8, state: Option<Option<u8>>) {
+    fn write(&mut self, n: u8, state: State) {
         let mut world = self.at(self.version());
         let version = self.version() + 1;
         match state {
-            Some(on) => {
-                world.insert(n, (version, on));
-            }
-            None => {
-                world.remove(&n);
-            }
-        }
+            State::On(network) => world.insert(n, (version, Some(network))),
+            State::Unlabelled => world.insert(n, (version, None)),
+            State::Deleted => world.remove(&n),
+        };
         self.history.push(world);
     }
 
@@ -222,6 +253,11 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 reported += 1;
                 let event = server.event(slices.scope(), reported);
                 event.map(|event| slices.take(event, now)).unwrap_or_default()
+            }
+            Step::Relist if slices.is_begun() => {
+                reported = server.version();
+                let items = server.list(slices.scope(), reported);
+                slices.take(Event::Listed(items, reported), now)
             }
             Step::Begin(networks) if next.is_none() => {
                 let scope = networks.map_or(Scope::Everything, |networks| {
