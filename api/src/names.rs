@@ -23,6 +23,11 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Annotation on an EndpointSlice: RFC 3339 time of the change that led to this content.
 pub const LAST_CHANGE_TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Label on an EndpointSlice of ours: the network of its Service, as
+/// [`NetworkRef::label_value`](crate::NetworkRef::label_value). By it a proxy watches the slices of its node's networks alone.
+pub const NETWORK_LABEL: &str = "multusservice.cni.cncf.io/network";
+/// Annotation on an EndpointSlice of ours: the same network, for people, as `namespace/name`.
+pub const NETWORK_NAME_ANNOTATION: &str = "multusservice.cni.cncf.io/network-name";
 /// What follows the Service's name in `generateName` of our slices.
 pub const SLICE_NAME_SUFFIX: &str = "-multus-";
 

@@ -64,12 +64,34 @@ impl NetworkRef {
         &self.name
     }
 
+    /// The network as the value of a label, which holds neither a slash nor 317 characters: the 64-bit FNV-1a hash of `namespace/name`, in
+    /// hexadecimal. Never to change: slices and selectors of other versions carry it. It only narrows watches, so two networks with one
+    /// value cost traffic and nothing else.
+    pub fn label_value(&self) -> String {
+        hash(&[&self.namespace, "/", &self.name])
+    }
+
+    /// [`Self::label_value`] of what Multus calls `status_name` in a pod's network-status; `None`: no network attachment.
+    pub fn label_value_of(status_name: &str) -> Option<String> {
+        let (namespace, name) = status_name.split_once('/')?;
+        Some(hash(&[namespace, "/", name]))
+    }
+
     /// Whether this is what Multus calls `status_name` (`namespace/name`) in a pod's network-status.
     pub fn is_named(&self, status_name: &str) -> bool {
         status_name
             .split_once('/')
             .is_some_and(|(namespace, name)| namespace == self.namespace && name == self.name)
     }
+}
+
+/// FNV-1a (draft-eastlake-fnv), 64 bits.
+fn hash(parts: &[&str]) -> String {
+    let bytes = parts.iter().flat_map(|part| part.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 impl fmt::Display for NetworkRef {
@@ -108,6 +130,23 @@ fn is_alphanumeric_with_inner_dashes(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By `printf shop/macvlan1 | fnv1a64`: the value is in stored objects.
+    #[test]
+    fn the_label_value_of_a_network_never_changes() {
+        let network = NetworkRef::parse("macvlan1", "shop").unwrap();
+        assert_eq!(network.label_value(), "b8317df07c03de17");
+        assert_eq!(
+            NetworkRef::label_value_of("shop/macvlan1"),
+            Some(network.label_value())
+        );
+        assert_eq!(NetworkRef::label_value_of("cbr0"), None);
+        let longest = format!("{}/{}", "n".repeat(63), "x".repeat(253));
+        assert_eq!(
+            NetworkRef::label_value_of(&longest).map(|value| value.len()),
+            Some(16)
+        );
+    }
     use proptest::prelude::*;
     use rstest::rstest;
 

@@ -157,13 +157,14 @@ fn copy(
     let (trigger_time, trigger_times) = trigger_time(known, &entry.service, &[], &observed.slices);
     let target = Target {
         service: &entry.service,
+        network,
         slices: &observed.slices,
         nodes,
         trigger_time,
         settings,
         has_placeholder: false,
     };
-    let (slices, mut notices) = plan_manual(&target, network, written);
+    let (slices, mut notices) = plan_manual(&target, written);
     let leftovers = written.iter().filter(|written| written.is_leftover());
     let leftovers: Vec<_> = leftovers
         .filter_map(|written| written.slice.metadata.name.clone())

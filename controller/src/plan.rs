@@ -65,6 +65,7 @@ impl<'a> Input<'a> {
     fn target(&self) -> Target<'a> {
         Target {
             service: self.service,
+            network: &self.binding.network,
             slices: self.slices,
             nodes: self.nodes,
             trigger_time: self.trigger_time,
@@ -79,6 +80,8 @@ impl<'a> Input<'a> {
 pub struct Target<'a> {
     /// The Service.
     pub service: &'a Service,
+    /// Its network.
+    pub network: &'a NetworkRef,
     /// The slices that carry its name and our managed-by value, in the order of names.
     pub slices: &'a [Arc<EndpointSlice>],
     /// All Nodes.
@@ -147,16 +150,12 @@ pub fn plan(input: &Input<'_>) -> (SlicePlan, Vec<Notice>) {
 }
 
 /// Plans the slices of a Service whose author wrote its endpoints.
-pub fn plan_manual(
-    target: &Target<'_>,
-    network: &NetworkRef,
-    written: &[Arc<ManualSlice>],
-) -> (SlicePlan, Vec<Notice>) {
+pub fn plan_manual(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Notice>) {
     let Copied {
         desired,
         hints,
         notices,
-    } = manual::copied(target, network, written);
+    } = manual::copied(target, written);
     place(target, desired, &hints, notices)
 }
 

@@ -4,22 +4,20 @@
 //! definitions. An object that cannot be read is reported as such and never stops its watch; a lost connection is tried again within
 //! five seconds.
 
-mod guarded;
 mod manual;
-mod optional;
+mod ranges;
 
 use crate::index::{Change, Event};
 use crate::manual::Scope;
 use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, NETWORK_DEFINITION, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::StreamExt;
-use guarded::Guarded;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use process::watch::{Defined, Freshness, Presence, defined, watch, watch_whole, while_defined};
+use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_whole, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
@@ -61,7 +59,7 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Some(Change::Node(event.map(|node: NodeObject| node.into())))
     }));
-    tasks.spawn(optional::follow_ranges(client.clone(), changes.clone()));
+    tasks.spawn(ranges::follow_ranges(client.clone(), changes.clone()));
     tasks.spawn(follow_networks(client.clone(), changes.clone()));
     tasks
 }
@@ -130,7 +128,14 @@ fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
 /// Network attachment definitions are a custom kind that may be missing: then nothing is said about them, and nothing asked for.
 async fn follow_networks(client: Client, changes: Sender<Change>) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
-    let begin = move || watch(api.clone(), watcher::Config::default(), Presence::Optional);
+    let begin = move || {
+        watch_whole(
+            api.clone(),
+            watcher::Config::default(),
+            Freshness::Cached,
+            Presence::Optional,
+        )
+    };
     let mut events = while_defined(defined(&client, NETWORK_DEFINITION), begin).boxed();
     while let Some(event) = events.next().await {
         let event = match event {

@@ -22,6 +22,10 @@ mod lists;
 mod manual;
 #[path = "apiserver/mirrored.rs"]
 mod mirrored;
+#[path = "apiserver/neighbours.rs"]
+mod neighbours;
+#[path = "apiserver/node_addresses.rs"]
+mod node_addresses;
 #[path = "apiserver/outages.rs"]
 mod outages;
 #[path = "apiserver/placement.rs"]

@@ -105,7 +105,12 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
     } else {
         ServiceCidrs::Given
     };
-    let updates = watches::updates(&client, &how.settings.node.name, service_cidrs);
+    let updates = watches::updates_beside(
+        &client,
+        &how.settings.node.name,
+        service_cidrs,
+        how.host_networks.iter().map(|mapped| &mapped.network),
+    );
     let updates = stream::select(updates, host::updates(how.host_networks.clone()));
     let settings = Settings {
         lacks_affinity: !backend.keeps_affinity(),

@@ -1,38 +1,29 @@
-//! What is known of the nodes and of the cluster's Service ranges, and the [`Settings`] that follow.
+//! What is known of the own node and of the cluster's Service ranges, and the [`Settings`] that follow.
 //!
 //! Pure: fed by watches. An object that cannot be read stays what it was.
 
 use crate::watches::Change;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rules::Settings;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// A Node, trimmed to what rules depend on: heartbeats wake nobody.
+/// A Node, trimmed to what rules depend on: heartbeats wake nobody. Its addresses are of no interest: the controller refuses them as
+/// endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownNode {
     zone: Option<String>,
-    addresses: BTreeSet<IpAddr>,
 }
 
 impl KnownNode {
-    /// Reads a Node as a watch delivers it.
-    pub fn parse(node: &Node) -> Self {
-        let labels = node.metadata.labels.iter().flatten();
+    /// Reads the metadata of a Node as a watch delivers it.
+    pub fn parse(metadata: &ObjectMeta) -> Self {
+        let labels = metadata.labels.iter().flatten();
         let mut zones = labels.filter(|(label, zone)| *label == ZONE_LABEL && !zone.is_empty());
-        let listed = node
-            .status
-            .iter()
-            .flat_map(|status| status.addresses.iter().flatten());
         Self {
             zone: zones.next().map(|(_, zone)| zone.clone()),
-            // Host names are listed, too.
-            addresses: listed
-                .filter_map(|address| address.address.parse().ok())
-                .collect(),
         }
     }
 }
@@ -69,8 +60,6 @@ impl Surroundings {
         let mut settings = self.given.clone();
         let own = self.nodes.0.get(&settings.node.name);
         settings.node.zone = own.and_then(|node| node.zone.clone());
-        let addresses = self.nodes.0.values().flat_map(|node| &node.addresses);
-        settings.reserved.node_addresses.extend(addresses);
         let ranges = self.service_cidrs.0.values().flatten();
         settings.reserved.service_cidrs.extend(ranges);
         settings
@@ -118,15 +107,11 @@ mod tests {
     use serde_json::{Value, json};
 
     fn node(zone: &Value, heartbeat: &str) -> (String, Option<KnownNode>) {
-        let node: Node = serde_json::from_value(json!({
-            "metadata": {"name": "node-a", "resourceVersion": heartbeat, "labels": {ZONE_LABEL: zone}},
-            "status": {
-                "addresses": [{"type": "InternalIP", "address": "192.168.0.11"}, {"type": "Hostname", "address": "node-a"}],
-                "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": null, "message": heartbeat}],
-            },
-        }))
+        let metadata: ObjectMeta = serde_json::from_value(
+            json!({"name": "node-a", "resourceVersion": heartbeat, "labels": {ZONE_LABEL: zone}}),
+        )
         .unwrap();
-        ("node-a".to_owned(), Some(KnownNode::parse(&node)))
+        ("node-a".to_owned(), Some(KnownNode::parse(&metadata)))
     }
 
     fn here() -> Surroundings {
@@ -141,18 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn the_own_nodes_zone_and_every_nodes_addresses_become_settings() {
+    fn the_own_nodes_zone_becomes_a_setting() {
         let mut known = here();
         assert!(known.node(Change::Reset(vec![node(&json!("east"), "1")])));
-        let other = KnownNode {
-            zone: Some("west".to_owned()),
-            addresses: BTreeSet::from(["192.168.0.12".parse().unwrap()]),
-        };
-        assert!(known.node(Change::Apply(("node-b".to_owned(), Some(other)))));
-        let settings = known.settings();
-        assert_eq!(settings.node.zone.as_deref(), Some("east"));
-        let addresses = ["192.168.0.11", "192.168.0.12"].map(|address| address.parse().unwrap());
-        assert_eq!(settings.reserved.node_addresses, BTreeSet::from(addresses));
+        assert_eq!(known.settings().node.zone.as_deref(), Some("east"));
         assert!(known.node(Change::Delete(("node-a".to_owned(), None))));
         assert_eq!(known.settings().node.zone, None);
     }

@@ -1,11 +1,17 @@
-//! The watches that feed the driver: labelled Services, our slices, the pods of this node; Nodes and ServiceCIDRs.
+//! The watches that feed the driver: labelled Services, the pods of this node and the slices of their networks, the own Node, ServiceCIDRs.
 //!
 //! Reads only. An object that cannot be read is a value and stops no watch; a new list replaces the old one only when it is
 //! complete, so that a watch that begins anew takes nothing away meanwhile.
 
+mod follow;
+mod narrow;
+mod scope;
+mod slices;
+
 use crate::index::NodePod;
 use crate::surroundings::KnownNode;
-use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
+use api::NetworkRef;
+use api::names::{PROXY_NAME, PROXY_NAME_LABEL};
 use api::service_range::ranges;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
@@ -13,17 +19,14 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::core::DeserializeGuard;
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
-use process::watch::{Presence, is_not_served, watch};
+use process::watch::{Freshness, Guarded, Presence, watch_optional, watch_whole};
 use rules::{NotServed, ObjectName, ServedService, Slice};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tracing::warn;
-
-/// Objects per page of a list: the peak of memory is one page, and what was at the peak is not all given back.
-const PAGE: u32 = 50;
 
 /// A change of a watched set.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub enum Update {
     Slice(Change<(ObjectName, Option<Slice>)>),
     /// A pod by UID; `None` when it does not matter.
     Pod(Change<(String, Option<NodePod>)>),
-    /// A Node; `None` when it cannot be read.
+    /// This node's Node.
     Node(Change<(String, Option<KnownNode>)>),
     /// A range of ClusterIPs; `None` when it cannot be read.
     ServiceCidr(Change<(String, Option<Vec<IpNet>>)>),
@@ -60,7 +63,7 @@ pub enum Kind {
     Slices,
     /// Pods of this node.
     Pods,
-    /// All nodes.
+    /// The own Node.
     Nodes,
     /// Ranges of ClusterIPs.
     ServiceCidrs,
@@ -100,39 +103,47 @@ pub enum ServiceCidrs {
     Watched,
 }
 
-/// All changes, for ever.
+/// All changes, for ever, for a node that is on no network itself.
 pub fn updates(client: &Client, node_name: &str, service_cidrs: ServiceCidrs) -> BoxStream<'static, Update> {
-    let all = || watcher::Config::default().page_size(PAGE);
+    updates_beside(client, node_name, service_cidrs, std::iter::empty())
+}
+
+/// All changes, for ever. Slices are those of the networks that pods of this node are attached to, and of `host_networks`.
+pub fn updates_beside<'a>(
+    client: &Client,
+    node_name: &str,
+    service_cidrs: ServiceCidrs,
+    host_networks: impl Iterator<Item = &'a NetworkRef>,
+) -> BoxStream<'static, Update> {
+    let all = watcher::Config::default;
     let services = all().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
-    let slices = all().labels(&format!(
-        "{PROXY_NAME_LABEL}={PROXY_NAME},{MANAGED_BY_LABEL}={MANAGED_BY}"
-    ));
     let here = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
-    let pods = all().fields(&here);
+    let pods = changes(Api::all(client.clone()), all().fields(&here), pod).boxed();
+    let fixed = host_networks.map(scope::Network::from).collect();
+    let own = all().fields(&format!("metadata.name={node_name}"));
     let watches: Vec<BoxStream<'static, Update>> = vec![
         changes(Api::all(client.clone()), services, service)
             .map(Update::Service)
             .boxed(),
-        changes(Api::all(client.clone()), slices, slice)
-            .map(Update::Slice)
-            .boxed(),
-        changes(Api::all(client.clone()), pods, pod)
-            .map(Update::Pod)
-            .boxed(),
-        optional(Api::all(client.clone()), all(), node)
+        follow::pods_and_slices(client.clone(), pods, fixed).boxed(),
+        optional(Api::all(client.clone()), own, node, "no zone hint counts")
             .map(Update::Node)
             .boxed(),
         match service_cidrs {
             ServiceCidrs::Given => stream::once(std::future::ready(Change::Reset(Vec::new()))).boxed(),
-            ServiceCidrs::Watched => optional(Api::all(client.clone()), all(), service_cidr).boxed(),
+            ServiceCidrs::Watched => optional(
+                Api::all(client.clone()),
+                all(),
+                service_cidr,
+                "endpoints in the range of ClusterIPs are not refused",
+            )
+            .boxed(),
         }
         .map(Update::ServiceCidr)
         .boxed(),
     ];
     stream::select_all(watches).boxed()
 }
-
-type Guarded<K> = DeserializeGuard<K>;
 
 fn changes<K, T>(
     api: Api<Guarded<K>>,
@@ -144,10 +155,10 @@ where
     T: Send + 'static,
 {
     let mut relist = Relist::default();
-    watch(api, config, Presence::Required).filter_map(move |event| {
+    watch_whole(api, config, Freshness::Cached, Presence::Required).filter_map(move |event| {
         let change = match event {
             Ok(event) => relist.feed(event, read),
-            // The watcher goes on by itself, with backoff.
+            // The watch goes on by itself, with pauses.
             Err(error) => {
                 warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
                 None
@@ -157,38 +168,19 @@ where
     })
 }
 
-/// The same for a kind that can be served without: where the API server does not have it (ServiceCIDR before Kubernetes 1.33), or a
-/// role of an earlier release does not let us see it, the set is empty, and that is said once.
+/// The same for a kind that can be served without.
 fn optional<K, T>(
-    api: Api<Guarded<K>>,
+    api: Api<K>,
     config: watcher::Config,
-    read: fn(&Guarded<K>) -> T,
+    read: fn(&K) -> T,
+    without: &'static str,
 ) -> impl Stream<Item = Change<T>>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     T: Send + 'static,
 {
-    let (mut relist, mut is_absent, mut was_listed) = (Relist::default(), false, false);
-    watch(api, config, Presence::Optional).filter_map(move |event| {
-        let mut change = None;
-        match event {
-            Ok(event) => {
-                change = relist.feed(event, read);
-                // Not before something was listed: a list that is refused has begun, too.
-                is_absent &= change.is_none();
-                was_listed |= change.is_some();
-            }
-            Err(error) if is_not_served(&error) => {
-                if !std::mem::replace(&mut is_absent, true) {
-                    warn!(kind = %K::kind(&()), %error, "Cannot be watched: what depends on it is not checked");
-                    // What was known stays: a role may be missing for a moment.
-                    change = (!was_listed).then(|| Change::Reset(Vec::new()));
-                }
-            }
-            Err(error) => warn!(kind = %K::kind(&()), %error, "Watch failed, trying again"),
-        }
-        std::future::ready(change)
-    })
+    let mut relist = Relist::default();
+    watch_optional(api, config, without).filter_map(move |event| std::future::ready(relist.feed(event, read)))
 }
 
 /// A list under way.
@@ -233,30 +225,29 @@ fn service(object: &Guarded<Service>) -> (ObjectName, Result<ServedService, NotS
     (name_of(object), read)
 }
 
-fn slice(object: &Guarded<EndpointSlice>) -> (ObjectName, Option<Slice>) {
-    let name = name_of(object);
-    let read = object.0.as_ref().map_err(ToString::to_string);
+fn slice(object: &Guarded<EndpointSlice>) -> Option<Slice> {
+    let read = object.0.as_ref().map_err(|unreadable| unreadable.error.clone());
     let read = read.and_then(|slice| Slice::parse(slice).map_err(|error| error.to_string()));
     if let Err(why) = &read {
-        warn!(slice = %name, %why, "EndpointSlice does not count");
+        warn!(slice = %name_of(object), %why, "EndpointSlice does not count");
     }
-    (name, read.ok())
+    read.ok()
 }
 
 fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
     let uid = object.uid().unwrap_or_default();
     let read = match &object.0 {
         Ok(pod) => NodePod::parse(pod),
-        Err(error) => {
-            warn!(pod = %name_of(object), %error, "Pod cannot be read and is left as it was");
+        Err(unreadable) => {
+            warn!(pod = %name_of(object), error = %unreadable.error, "Pod cannot be read and is left as it was");
             Some(NodePod::Unreadable { uid: uid.clone() })
         }
     };
     (uid, read)
 }
 
-fn node(object: &Guarded<Node>) -> (String, Option<KnownNode>) {
-    (object.name_any(), readable(object).map(KnownNode::parse))
+fn node(object: &PartialObjectMeta<Node>) -> (String, Option<KnownNode>) {
+    (object.name_any(), Some(KnownNode::parse(&object.metadata)))
 }
 
 fn service_cidr(object: &Guarded<ServiceCIDR>) -> (String, Option<Vec<IpNet>>) {
@@ -264,8 +255,8 @@ fn service_cidr(object: &Guarded<ServiceCIDR>) -> (String, Option<Vec<IpNet>>) {
 }
 
 fn readable<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> Option<&K> {
-    if let Err(error) = &object.0 {
-        warn!(kind = %K::kind(&()), object = object.name_any(), %error, "Object cannot be read and is left as it was");
+    if let Err(unreadable) = &object.0 {
+        warn!(kind = %K::kind(&()), object = object.name_any(), error = %unreadable.error, "Object cannot be read and is left as it was");
     }
     object.0.as_ref().ok()
 }
@@ -305,17 +296,6 @@ mod tests {
         assert_eq!(fed(interrupted), ["Reset([3])", "Apply(4)", "Delete(3)"]);
     }
 
-    #[test]
-    fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
-        let said = |code| {
-            let status = kube::core::Status::failure("no", "no").with_code(code);
-            is_not_served(&watcher::Error::InitialListFailed(kube::Error::Api(
-                status.boxed(),
-            )))
-        };
-        assert_eq!([403, 404, 500, 429].map(said), [true, true, false, false]);
-    }
-
     /// An API server without the kind; the real one cannot be made to lack Nodes.
     #[tokio::test]
     async fn a_kind_that_is_not_there_is_reported_as_empty_once() {
@@ -329,7 +309,7 @@ mod tests {
             std::future::ready(response)
         });
         let nodes = Api::all(Client::new(absent, "default"));
-        let mut changes = Box::pin(optional(nodes, watcher::Config::default(), node));
+        let mut changes = Box::pin(optional(nodes, watcher::Config::default(), node, "nothing"));
         assert!(matches!(changes.next().await, Some(Change::Reset(none)) if none.is_empty()));
         let again = tokio::time::timeout(Duration::from_secs(4), changes.next()).await;
         assert!(again.is_err(), "reported again");

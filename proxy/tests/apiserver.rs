@@ -14,6 +14,8 @@ mod admission;
 mod bed;
 #[path = "apiserver/flood.rs"]
 mod flood;
+#[path = "apiserver/networks.rs"]
+mod networks;
 #[path = "apiserver/node.rs"]
 mod node;
 #[path = "netns/probe.rs"]

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use controller::objects::PodObject;
 use futures::{Stream, StreamExt as _};
 use kube::api::Api;
-use kube::runtime::watcher::{self, Config, Event};
-use process::watch::{Freshness, Presence, watch, watch_whole};
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use process::watch::{Freshness, Presence, watch_whole};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
@@ -28,9 +28,9 @@ pub(crate) async fn pods(scene: &Scene, count: usize) -> Result<()> {
         whole = whole.min(until_listed(cached, count).await?);
         let now = watch_whole(api(), Config::default(), Freshness::Latest, Presence::Required);
         latest = latest.min(until_listed(now, count).await?);
-        let by_pages = watch(api(), Config::default().page_size(200), Presence::Required);
+        let by_pages = watcher(api(), Config::default().page_size(200));
         paged = paged.min(until_listed(by_pages, count).await?);
-        streamed = streamed.min(until_listed(watch(api(), streaming(), Presence::Required), count).await?);
+        streamed = streamed.min(until_listed(watcher(api(), streaming()), count).await?);
     }
     row(
         &format!("list of {count} pods, parsed"),

@@ -1,12 +1,14 @@
 //! Writes: EndpointSlices, in the order create, update, delete.
 //!
-//! A slice is deleted only when all that replaces it is written: endpoints are never missing in between.
+//! A slice is deleted only when all that replaces it is written: endpoints are never missing in between. What replaces it is of its own
+//! address type, so a write that fails keeps no slice of another type from being deleted.
 
 use super::{Error, Work, bounded, is_gone, slice_key};
 use api::names::CONTROLLER_FIELD_MANAGER;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tracing::info;
 
@@ -30,33 +32,41 @@ impl Written {
     }
 }
 
-/// Writes what was planned. One failure does not keep the other creates and updates from being written.
+/// Writes what was planned. One failure does not keep the other creates and updates from being written, nor deletes of another address
+/// type.
 pub(super) async fn write(client: &Client, work: &Work) -> (Written, Option<Error>) {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &work.key.namespace);
     let mut written = Written::default();
     let mut failed = None;
+    let mut unwritten = BTreeSet::new();
     for slice in &work.slices.create {
         match create(&api, slice, work).await {
             Ok(slice) => written.created.extend(slice),
-            Err(error) => failed = failed.or(Some(error)),
+            Err(error) => {
+                unwritten.insert(slice.address_type.as_str());
+                failed = failed.or(Some(error));
+            }
         }
     }
     for slice in &work.slices.update {
         match update(&api, slice).await {
             Ok(Some(slice)) => written.updated.push(slice),
             Ok(None) => {
+                // What it was to hold is nowhere until the next plan.
+                unwritten.insert(slice.address_type.as_str());
                 written.vanished.push(slice.clone());
             }
-            Err(error) => failed = failed.or(Some(error)),
+            Err(error) => {
+                unwritten.insert(slice.address_type.as_str());
+                failed = failed.or(Some(error));
+            }
         }
     }
-    // Also when an update found nothing to replace: what it was to hold is nowhere until the next plan.
-    if failed.is_none() && written.vanished.is_empty() {
-        for slice in &work.slices.delete {
-            match delete(&api, slice).await {
-                Ok(()) => written.deleted.push(Arc::clone(slice)),
-                Err(error) => failed = failed.or(Some(error)),
-            }
+    let replaced = |slice: &&Arc<EndpointSlice>| !unwritten.contains(slice.address_type.as_str());
+    for slice in work.slices.delete.iter().filter(replaced) {
+        match delete(&api, slice).await {
+            Ok(()) => written.deleted.push(Arc::clone(slice)),
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
     if written.count() > 0 {

@@ -3,7 +3,7 @@
 //! Pure. A create beside a delete becomes an update of the slice that would have gone: one write less, and no moment without either.
 
 use super::pack::{Draft, Packed};
-use super::slice::{blank, labels, mirrors_other_labels, set_trigger_time};
+use super::slice::{blank, labels, mirrors_other_labels, set_network, set_trigger_time};
 use super::{Family, SlicePlan, Target, family};
 use crate::objects::{is_being_deleted, is_owned_by};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -44,7 +44,8 @@ pub(super) fn finish(target: &Target<'_>, family: Family, packed: Packed, plan: 
     }
     if is_bare && target.has_placeholder {
         plan.counts.slices += 1;
-        let placeholder = blank(target.service, family, Vec::new());
+        let mut placeholder = blank(target.service, family, Vec::new());
+        set_network(&mut placeholder, target.network);
         match &delete[..] {
             [only] if is_placeholder(target, only, &placeholder) => delete.clear(),
             _ => create.push(placeholder),
@@ -57,6 +58,7 @@ pub(super) fn finish(target: &Target<'_>, family: Family, packed: Packed, plan: 
     }
     for slice in create.iter_mut().chain(&mut update) {
         set_trigger_time(slice, target.trigger_time);
+        set_network(slice, target.network);
     }
     plan.create.append(&mut create);
     plan.update.append(&mut update);

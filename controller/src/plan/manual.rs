@@ -13,7 +13,6 @@ use super::{Target, desired::Group};
 use crate::manual::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
 use crate::notice::{Notice, Reason, first_few};
 use crate::objects::ObjectKey;
-use api::NetworkRef;
 use k8s_openapi::api::core::v1::{ObjectReference, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +40,7 @@ struct Left {
 }
 
 /// Copies the slices, in the order of their names: of two endpoints with one address and equal ports the first counts.
-pub(super) fn copied(target: &Target<'_>, network: &NetworkRef, written: &[Arc<ManualSlice>]) -> Copied {
+pub(super) fn copied(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> Copied {
     let mut copied = Copied::default();
     for family in families(target.service) {
         copied.desired.insert(family, Groups::new());
@@ -50,7 +49,7 @@ pub(super) fn copied(target: &Target<'_>, network: &NetworkRef, written: &[Arc<M
     for written in written.iter().filter(|written| !written.is_leftover()) {
         copy_slice(target, written, &mut copied, &mut left);
     }
-    copied.notices.extend(left.notices(target, network));
+    copied.notices.extend(left.notices(target));
     let missing = missing(target.service, &copied.desired);
     let missing: Vec<_> = missing.map(|port| port_not_found(target, port)).collect();
     copied.notices.extend(missing);
@@ -164,7 +163,8 @@ fn copy_endpoint(target: &Target<'_>, endpoint: &Endpoint, address: String) -> E
 }
 
 impl Left {
-    fn notices(self, target: &Target<'_>, network: &NetworkRef) -> Vec<Notice> {
+    fn notices(self, target: &Target<'_>) -> Vec<Notice> {
+        let network = target.network;
         let service = ObjectKey::of(target.service);
         let refused = |reasons: String| {
             format!(

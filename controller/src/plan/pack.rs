@@ -8,7 +8,7 @@
 use super::desired::{Group, Groups};
 use super::endpoint::{EndpointKey, says_the_same};
 use super::ports::PortGroup;
-use super::slice::mirrors_other_labels;
+use super::slice::{has_network, mirrors_other_labels};
 use super::{Counts, Target};
 use crate::objects::is_owned_by;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
@@ -125,7 +125,9 @@ fn keep_wanted(
     Some(Draft {
         ports: slice.ports.clone().unwrap_or_default(),
         endpoints: if is_changed { kept } else { slice.endpoints.clone() },
-        is_changed: is_changed || mirrors_other_labels(slice, target.service),
+        is_changed: is_changed
+            || mirrors_other_labels(slice, target.service)
+            || !has_network(slice, target.network),
         base: Some(Arc::clone(slice)),
     })
 }

@@ -5,13 +5,16 @@
 use super::fixture::{Fixture, PodBuilder, pod};
 use super::{Family, SlicePlan};
 use crate::objects::Node;
+use api::NetworkRef;
 use api::names::{
-    HEADLESS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
+    HEADLESS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, NETWORK_LABEL, NETWORK_NAME_ANNOTATION, PROXY_NAME,
+    PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use proptest::prelude::*;
 use rstest::rstest;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 fn writes(plan: &SlicePlan) -> (usize, usize, usize) {
     (plan.create.len(), plan.update.len(), plan.delete.len())
@@ -508,9 +511,10 @@ fn a_slice_that_is_being_deleted_is_replaced() {
     assert!(SlicePlan::delete_all(vec![fixture.slices[0].clone()]).is_empty());
 }
 
-/// What the Go original wrote is taken over: targetRef with a resourceVersion, ports without defaults left out.
+/// What the Go original wrote is taken over: targetRef with a resourceVersion, ports without defaults left out. It does not name the
+/// network: one update does, under the same name and UID, and changes nothing else.
 #[test]
-fn slices_of_the_go_original_are_adopted_without_a_write() {
+fn slices_of_the_go_original_get_the_network_label_in_place_and_nothing_else() {
     let mut fixture = Fixture::new();
     fixture.pods(pods(1..=3)).sync();
     let mut slice = (*fixture.slices[0]).clone();
@@ -518,7 +522,40 @@ fn slices_of_the_go_original_are_adopted_without_a_write() {
         endpoint.target_ref.as_mut().unwrap().resource_version = Some("4711".into());
     }
     slice.endpoints.reverse();
-    fixture.slices[0] = slice.into();
+    slice.metadata.labels.as_mut().unwrap().remove(NETWORK_LABEL);
+    slice.metadata.annotations = None;
+    fixture.slices[0] = slice.clone().into();
+    let plan = fixture.sync();
+    assert_eq!(writes(&plan), (0, 1, 0));
+    let mut written = plan.update[0].clone();
+    let value = fixture.binding.network.label_value();
+    assert_eq!(label(&written, NETWORK_LABEL), Some(value.as_str()));
+    let annotations = written.metadata.annotations.take();
+    assert_eq!(annotations.unwrap()[NETWORK_NAME_ANNOTATION], "shop/testnet1");
+    written.metadata.labels.as_mut().unwrap().remove(NETWORK_LABEL);
+    assert_eq!(written, slice);
+    assert!(fixture.sync().is_empty());
+}
+
+#[test]
+fn slices_name_the_network_of_their_service_whatever_its_labels_say() {
+    let mut fixture = with_slices(&[2]);
+    set_label(&mut fixture, NETWORK_LABEL, "evil");
+    let other = NetworkRef::parse("other", "shop").unwrap();
+    fixture.binding.network = other.clone();
+    fixture.pods(pods([1, 2]));
+    for pod in &mut fixture.pods {
+        let pod = Arc::make_mut(pod);
+        for attachment in pod.attachments.as_mut().unwrap() {
+            attachment.network = "shop/other".into();
+        }
+    }
+    let plan = fixture.sync();
+    assert_eq!(writes(&plan), (0, 1, 0));
+    assert_eq!(
+        label(&plan.update[0], NETWORK_LABEL),
+        Some(other.label_value().as_str())
+    );
     assert!(fixture.sync().is_empty());
 }
 

@@ -1,12 +1,13 @@
 //! A slice's metadata: names, labels, owner.
 //!
-//! Pure. Byte for byte what the Go original writes.
+//! Pure. Byte for byte what the Go original writes, and the network, which it does not say.
 
 use super::Family;
 use crate::accept::is_headless;
+use api::NetworkRef;
 use api::names::{
-    HEADLESS_LABEL, LAST_CHANGE_TRIGGER_TIME_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL,
-    SLICE_NAME_SUFFIX,
+    HEADLESS_LABEL, LAST_CHANGE_TRIGGER_TIME_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, NETWORK_LABEL,
+    NETWORK_NAME_ANNOTATION, SERVICE_NAME_LABEL, SLICE_NAME_SUFFIX,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -14,7 +15,12 @@ use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 
-const RESERVED_LABELS: [&str; 3] = [SERVICE_NAME_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL];
+const RESERVED_LABELS: [&str; 4] = [
+    SERVICE_NAME_LABEL,
+    MANAGED_BY_LABEL,
+    HEADLESS_LABEL,
+    NETWORK_LABEL,
+];
 
 /// A slice of the Service without endpoints.
 pub(super) fn blank(service: &Service, family: Family, ports: Vec<EndpointPort>) -> EndpointSlice {
@@ -76,6 +82,21 @@ fn owner(service: &Service) -> OwnerReference {
         // True would need the right to update services/finalizers, and nothing has to wait for the slices.
         block_owner_deletion: Some(false),
     }
+}
+
+/// Names the network in the slice: for proxies in a label, for people in an annotation.
+pub(super) fn set_network(slice: &mut EndpointSlice, network: &NetworkRef) {
+    let labels = slice.metadata.labels.get_or_insert_default();
+    labels.insert(NETWORK_LABEL.to_owned(), network.label_value());
+    let annotations = slice.metadata.annotations.get_or_insert_default();
+    annotations.insert(NETWORK_NAME_ANNOTATION.to_owned(), network.to_string());
+}
+
+/// Whether proxies on the network find the slice. One without the label, of an earlier release or the Go original, is found by all: it gets
+/// the label in place.
+pub(super) fn has_network(slice: &EndpointSlice, network: &NetworkRef) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(NETWORK_LABEL)) == Some(&network.label_value())
 }
 
 /// Says in the slice when what led to its content happened; takes an older time away when that is unknown.

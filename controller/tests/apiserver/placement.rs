@@ -6,7 +6,7 @@ use crate::bed::audit::slice_writes;
 use crate::bed::{Bed, Controller, Scene};
 use crate::leaving::own_server;
 use anyhow::Result;
-use api::names;
+use api::{NetworkRef, names};
 use e2e::apiserver::Options;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -29,7 +29,10 @@ struct Row {
     writes: (usize, usize, usize),
 }
 
-const ROWS: [Row; 10] = [
+/// Slices that do not name their network, as the Go original and our earlier releases wrote them.
+const WITHOUT_NETWORK: &str = "without-network";
+
+const ROWS: [Row; 11] = [
     Row {
         name: "many-pods",
         existing: &[],
@@ -79,6 +82,16 @@ const ROWS: [Row; 10] = [
         has_unready: false,
         sizes: &[30; 10],
         writes: (0, 0, 0),
+    },
+    Row {
+        name: WITHOUT_NETWORK,
+        existing: &[30; 10],
+        port: 8080,
+        is_own: true,
+        pods: 300,
+        has_unready: false,
+        sizes: &[30; 10],
+        writes: (0, 10, 0),
     },
     Row {
         name: "update-packing",
@@ -198,7 +211,7 @@ async fn prepare_row(scene: &Scene, row: &Row) -> Result<()> {
     for size in row.existing {
         let (these, others) = rest.split_at(*size);
         rest = others;
-        write_as_the_go_original(scene, &service, row, these).await?;
+        write_slice(scene, &service, row, these).await?;
     }
     if row.has_unready {
         let in_slices = row.existing.iter().sum();
@@ -237,18 +250,13 @@ fn endpoint(scene: &Scene, pods: &BTreeMap<String, Pod>, n: usize, address: &str
     })
 }
 
-async fn write_as_the_go_original(
-    scene: &Scene,
-    service: &Service,
-    row: &Row,
-    endpoints: &[Value],
-) -> Result<()> {
+async fn write_slice(scene: &Scene, service: &Service, row: &Row, endpoints: &[Value]) -> Result<()> {
     let uid = if row.is_own {
         service.metadata.uid.clone()
     } else {
         Some("00000000-dead".to_owned())
     };
-    let slice = json!({
+    let mut slice = json!({
         "metadata": {
             "generateName": "web-multus-",
             "labels": {names::PROXY_NAME_LABEL: names::PROXY_NAME, names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: names::MANAGED_BY},
@@ -257,6 +265,10 @@ async fn write_as_the_go_original(
         },
         "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": row.port, "protocol": "TCP"}],
     });
+    if row.name != WITHOUT_NETWORK {
+        let network = NetworkRef::parse("testnet1", &scene.namespace)?.label_value();
+        slice["metadata"]["labels"][names::NETWORK_LABEL] = json!(network);
+    }
     scene
         .api::<EndpointSlice>()
         .create(&PostParams::default(), &serde_json::from_value(slice)?)

@@ -134,9 +134,12 @@ fn content_of(mut slice: EndpointSlice) -> Value {
         .get_or_insert_default()
         .sort_by_key(|port| port.name.clone());
     let mut meta = slice.metadata;
-    meta.labels
+    let labels = meta.labels.get_or_insert_default();
+    labels.remove(names::MANAGED_BY_LABEL);
+    labels.remove(names::NETWORK_LABEL);
+    meta.annotations
         .get_or_insert_default()
-        .remove(names::MANAGED_BY_LABEL);
+        .remove(names::NETWORK_NAME_ANNOTATION);
     for owner in meta.owner_references.get_or_insert_default() {
         owner.block_owner_deletion = None;
     }

@@ -3,7 +3,7 @@
 use crate::bed::Bed;
 use crate::bed::audit::slice_writes;
 use anyhow::Result;
-use api::names;
+use api::{NetworkRef, names};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PostParams;
@@ -35,7 +35,12 @@ async fn a_slice_holds_the_secondary_addresses_of_the_selected_pods() -> Result<
             names::PROXY_NAME_LABEL: names::PROXY_NAME,
             names::SERVICE_NAME_LABEL: "web",
             names::MANAGED_BY_LABEL: names::MANAGED_BY,
+            names::NETWORK_LABEL: NetworkRef::parse("testnet1", &scene.namespace)?.label_value(),
         })
+    );
+    assert_eq!(
+        slice["metadata"]["annotations"][names::NETWORK_NAME_ANNOTATION],
+        format!("{}/testnet1", scene.namespace)
     );
     assert_eq!(
         slice["metadata"]["ownerReferences"],

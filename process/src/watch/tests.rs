@@ -113,6 +113,33 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     );
 }
 
+#[test]
+fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
+    let is_absent = |code| is_not_served(&watcher::Error::InitialListFailed(status(code)));
+    assert_eq!([403, 404, 500, 429].map(is_absent), [true, true, false, false]);
+}
+
+/// Refused, refused, served, refused again after it was served.
+#[tokio::test]
+async fn a_kind_that_is_not_served_is_an_empty_list_once_and_takes_nothing_away_later() {
+    let map = ConfigMap::default;
+    let [attempt, _] = refused(404);
+    let mut events = attempt;
+    events.extend(refused(403).into_iter().flatten());
+    events.extend([Ok(Event::Init), Ok(Event::InitApply(map())), Ok(Event::InitDone)]);
+    events.push(Err(watcher::Error::InitialListFailed(status(404))));
+    let yielded: Vec<_> = optional::served(stream::iter(events), "nothing else")
+        .filter(|event| std::future::ready(!matches!(event, Event::Init)))
+        .map(|event| matches!(event, Event::InitDone))
+        .collect()
+        .await;
+    assert_eq!(
+        yielded,
+        [true, false, true],
+        "an empty list, then the object and its list"
+    );
+}
+
 #[tokio::test]
 async fn a_definition_is_reported_when_it_comes_and_goes() {
     let map = ConfigMap::default;

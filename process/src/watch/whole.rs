@@ -14,11 +14,19 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Longer than the API server lets a watch last: the connection is dead.
 const DEAD: Duration = Duration::from_secs(295);
+
+/// A watch that lasts less has failed, as in client-go (`Reflector.handleAnyWatch`). Without a pause a middlebox that closes watches at
+/// once would be asked again without end.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// How new a list must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +37,29 @@ pub enum Freshness {
     Latest,
 }
 
+/// The version of the last complete list of a watch, as a number; 0 before the first. What an object's own version is compared with.
+#[derive(Clone, Debug, Default)]
+pub struct ListVersion(Arc<AtomicU64>);
+
+impl ListVersion {
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A resourceVersion as a number, which it is by KEP-5504; 0 where a server has others.
+pub fn number(version: Option<&str>) -> u64 {
+    version.and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
 pub(super) struct Source<K> {
     pub(super) api: Api<K>,
     pub(super) config: Config,
     pub(super) freshness: Freshness,
+    /// Most objects of a list.
+    pub(super) limit: Option<u32>,
+    pub(super) listed: ListVersion,
 }
 
 enum State<K> {
@@ -40,7 +67,12 @@ enum State<K> {
     Ask,
     Listing(Box<List<K>>),
     Listed,
-    Watching(BoxStream<'static, kube::Result<WatchEvent<K>>>),
+    Watching(Box<Watching<K>>),
+}
+
+struct Watching<K> {
+    events: BoxStream<'static, kube::Result<WatchEvent<K>>>,
+    since: Instant,
 }
 
 struct List<K> {
@@ -57,6 +89,7 @@ where
     let begin = Machine {
         source,
         version: None,
+        is_unavailable: false,
         state: State::Begin,
     };
     stream::unfold(begin, async |mut machine| {
@@ -72,6 +105,8 @@ struct Machine<K> {
     source: Source<K>,
     /// What has been seen.
     version: Option<String>,
+    /// The API server cannot list from that version on.
+    is_unavailable: bool,
     state: State<K>,
 }
 
@@ -94,24 +129,32 @@ where
             },
             State::Listing(list) => self.read(list).await,
             State::Listed => self.begin_watch().await,
-            State::Watching(events) => self.next_event(events).await,
+            State::Watching(watching) => self.next_event(watching).await,
         }
     }
 
     async fn ask(&mut self) -> kube::Result<List<K>> {
         let config = &self.source.config;
         let version = match self.source.freshness {
-            Freshness::Cached => Some(self.version.clone().unwrap_or_else(|| "0".to_owned())),
-            Freshness::Latest => None,
+            Freshness::Cached if !self.is_unavailable => {
+                Some(self.version.clone().unwrap_or_else(|| "0".to_owned()))
+            }
+            Freshness::Cached | Freshness::Latest => None,
         };
         let parameters = ListParams {
             label_selector: config.label_selector.clone(),
             field_selector: config.field_selector.clone(),
             version_match: version.as_ref().map(|_| VersionMatch::NotOlderThan),
             resource_version: version,
+            limit: self.source.limit,
             ..ListParams::default()
         };
-        let request = Request::new(self.source.api.resource_url()).list(&parameters);
+        let asked = Request::new(self.source.api.resource_url());
+        let request = if K::metadata_api() {
+            asked.list_metadata(&parameters)
+        } else {
+            asked.list(&parameters)
+        };
         let request = request.map_err(kube::Error::BuildRequest)?;
         let client: Client = self.source.api.clone().into_client();
         Ok(List {
@@ -121,9 +164,10 @@ where
         })
     }
 
-    /// A version that the cache has not reached in time, or no longer knows, is not asked for again.
+    /// A version that the cache has not reached in time (504), or no longer knows (410), is not asked for again: the next list is as of
+    /// now, which is not older either. After any other error the version counts, or another API server with an older cache could answer.
     fn list_failed(&mut self, error: kube::Error) -> Error {
-        self.version = None;
+        self.is_unavailable |= matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504));
         Error::InitialListFailed(error)
     }
 
@@ -150,11 +194,15 @@ where
         let envelope: serde_json::Result<Envelope> = serde_json::from_slice(&list.splitter.into_envelope());
         let envelope = envelope.map_err(|error| self.list_failed(kube::Error::SerdeError(error)))?;
         let version = envelope.metadata.resource_version;
-        self.version = Some(
-            version
-                .filter(|version| !version.is_empty())
-                .ok_or(Error::NoResourceVersion)?,
-        );
+        let version = version
+            .filter(|version| !version.is_empty())
+            .ok_or(Error::NoResourceVersion)?;
+        self.source
+            .listed
+            .0
+            .store(number(Some(&version)), Ordering::Relaxed);
+        self.version = Some(version);
+        self.is_unavailable = false;
         self.state = State::Listed;
         Ok(Event::InitDone)
     }
@@ -171,7 +219,10 @@ where
         let version = self.version.clone().unwrap_or_default();
         match self.source.api.watch(&parameters, &version).await {
             Ok(events) => {
-                self.state = State::Watching(events.boxed());
+                self.state = State::Watching(Box::new(Watching {
+                    events: events.boxed(),
+                    since: Instant::now(),
+                }));
                 None
             }
             Err(error) => {
@@ -184,30 +235,27 @@ where
         }
     }
 
-    async fn next_event(
-        &mut self,
-        mut events: BoxStream<'static, kube::Result<WatchEvent<K>>>,
-    ) -> Option<watcher::Result<Event<K>>> {
-        let Ok(Some(event)) = tokio::time::timeout(DEAD, events.next()).await else {
+    async fn next_event(&mut self, mut watching: Box<Watching<K>>) -> Option<watcher::Result<Event<K>>> {
+        let Ok(Some(event)) = tokio::time::timeout(DEAD, watching.events.next()).await else {
             self.state = State::Listed;
-            return None;
+            return watching.ended_at_once().map(Err);
         };
         let event = match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => Event::Apply(object),
             Ok(WatchEvent::Deleted(object)) => Event::Delete(object),
             Ok(WatchEvent::Bookmark(bookmark)) => {
                 self.version = Some(bookmark.metadata.resource_version);
-                self.state = State::Watching(events);
+                self.state = State::Watching(watching);
                 return None;
             }
             Ok(WatchEvent::Error(status)) => {
                 if status.code != 410 {
-                    self.state = State::Watching(events);
+                    self.state = State::Watching(watching);
                 }
                 return Some(Err(Error::WatchError(status.boxed())));
             }
             Err(error) => {
-                self.state = State::Watching(events);
+                self.state = State::Watching(watching);
                 return Some(Err(Error::WatchFailed(error)));
             }
         };
@@ -218,8 +266,20 @@ where
             return Some(Err(Error::NoResourceVersion));
         };
         self.version = Some(version);
-        self.state = State::Watching(events);
+        self.state = State::Watching(watching);
         Some(Ok(event))
+    }
+}
+
+impl<K> Watching<K> {
+    fn ended_at_once(&self) -> Option<Error> {
+        (self.since.elapsed() < SHORTEST).then(|| {
+            let error = io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the watch was closed within a second",
+            );
+            Error::WatchFailed(kube::Error::ReadEvents(error))
+        })
     }
 }
 
@@ -237,3 +297,6 @@ impl<K: DeserializeOwned> List<K> {
         Ok(length > 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Pod};
 use anyhow::{Context as _, Result};
+use api::NetworkRef;
 use api::names::RULES_APPLIED_CONDITION;
 use async_trait::async_trait;
 use e2e::apiserver::{Apiserver, Options};
@@ -277,20 +278,38 @@ impl Cluster {
     }
 
     /// What the controller writes.
+    pub(crate) async fn labelled_slice(&self, service: &Service, network: &str, hosts: &[u8]) -> Result<()> {
+        let network = NetworkRef::parse(network, &self.namespace)?.label_value();
+        self.slice_with(
+            service,
+            hosts,
+            json!({"multusservice.cni.cncf.io/network": network}),
+        )
+        .await
+    }
+
+    /// What the Go original's controller writes, and ours of earlier releases.
     pub(crate) async fn slice(&self, service: &Service, hosts: &[u8]) -> Result<()> {
+        self.slice_with(service, hosts, json!({})).await
+    }
+
+    async fn slice_with(&self, service: &Service, hosts: &[u8], more: Value) -> Result<()> {
         let endpoints: Vec<_> = hosts
             .iter()
             .map(|host| json!({"addresses": [format!("10.1.0.{host}")]}))
             .collect();
         let name = format!("{}-multus-a", service.name_any());
+        let mut labels = json!({
+            "service.kubernetes.io/service-proxy-name": "multus-proxy", "kubernetes.io/service-name": service.name_any(),
+            "endpointslice.kubernetes.io/managed-by": "multus-endpointslice-controller.npwg.k8s.io",
+        });
+        let more = more.as_object().cloned().unwrap_or_default();
+        labels.as_object_mut().context("labels")?.extend(more);
         let manifest = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
                 "name": name,
-                "labels": {
-                    "service.kubernetes.io/service-proxy-name": "multus-proxy", "kubernetes.io/service-name": service.name_any(),
-                    "endpointslice.kubernetes.io/managed-by": "multus-endpointslice-controller.npwg.k8s.io",
-                },
+                "labels": labels,
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": service.name_any(), "uid": service.uid()}],
             },
             "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],

@@ -32,13 +32,14 @@ fn written(name: &str, change: &Value) -> Arc<ManualSlice> {
 fn planned(fixture: &Fixture, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Notice>) {
     let target = Target {
         service: &fixture.service,
+        network: &fixture.binding.network,
         slices: &fixture.slices,
         nodes: &fixture.nodes,
         trigger_time: None,
         settings: &fixture.settings,
         has_placeholder: false,
     };
-    plan_manual(&target, &fixture.binding.network, written)
+    plan_manual(&target, written)
 }
 
 fn addresses(plan: &SlicePlan) -> Vec<&str> {

@@ -12,11 +12,11 @@ use std::borrow::Cow;
 
 /// The object, or what is known of it all the same.
 #[derive(Clone, Debug)]
-pub(super) struct Guarded<K>(pub Result<K, Box<Unreadable>>);
+pub struct Guarded<K>(pub Result<K, Box<Unreadable>>);
 
 /// An object that is not of its kind's shape.
 #[derive(Clone, Debug)]
-pub(super) struct Unreadable {
+pub struct Unreadable {
     /// What is wrong.
     pub error: String,
     /// Which object it is.

@@ -1,0 +1,63 @@
+//! The watch of a kind that a process can do without, such as `ServiceCIDR`, which Kubernetes has since 1.33.
+//!
+//! Reads only. Where the API server does not have it, or a role of an earlier release does not allow it, the set is empty, one warning is
+//! logged, and requests are rare.
+
+use super::{Freshness, Presence, is_not_served, watch_whole};
+use futures::{Stream, StreamExt, stream};
+use kube::runtime::watcher::{self, Config, Event};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use tracing::warn;
+
+/// [`watch_whole`] out of the cache, without its errors. `without`: what the process does without the kind, for the log.
+pub fn watch_optional<K>(
+    api: Api<K>,
+    config: Config,
+    without: &'static str,
+) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    served(
+        watch_whole(api, config, Freshness::Cached, Presence::Optional),
+        without,
+    )
+}
+
+pub(super) fn served<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    without: &'static str,
+) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Send,
+{
+    let (mut is_absent, mut was_listed) = (false, false);
+    events.flat_map(move |event| {
+        let events = match event {
+            Ok(event) => {
+                // A list that is refused has begun, too.
+                is_absent &= matches!(event, Event::Init);
+                was_listed |= matches!(event, Event::InitDone);
+                vec![event]
+            }
+            Err(error) if is_not_served(&error) => {
+                if !std::mem::replace(&mut is_absent, true) {
+                    warn!(kind = %K::kind(&()), %error, "Cannot be watched: {without}");
+                }
+                // What was known stays: a role may be missing for a moment.
+                if std::mem::replace(&mut was_listed, true) {
+                    Vec::new()
+                } else {
+                    vec![Event::Init, Event::InitDone]
+                }
+            }
+            Err(error) => {
+                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                Vec::new()
+            }
+        };
+        stream::iter(events)
+    })
+}
