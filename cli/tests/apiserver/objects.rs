@@ -102,12 +102,16 @@ pub(crate) async fn proxy(
     Ok(())
 }
 
-/// Merges `change` over `object`, as RFC 7386 does; null stays, for the API server to see.
+/// Merges `change` over `object` as RFC 7386 does: null removes.
 pub(crate) fn merge(object: &mut Value, change: Value) {
     match (object, change) {
         (Value::Object(object), Value::Object(change)) => {
             for (key, value) in change {
-                merge(object.entry(key).or_insert(Value::Null), value);
+                if value.is_null() {
+                    object.remove(&key);
+                } else {
+                    merge(object.entry(key).or_insert(Value::Null), value);
+                }
             }
         }
         (object, change) => *object = change,

@@ -29,6 +29,7 @@ impl Program {
         let output = self.run(arguments)?;
         let text = String::from_utf8(output.stdout)?;
         let error = String::from_utf8_lossy(&output.stderr);
+        println!("$ kubectl multus-service {}\n{text}{error}", arguments.join(" "));
         anyhow::ensure!(
             output.status.code() == Some(code),
             "{arguments:?}: {}\n{text}\n{error}",
