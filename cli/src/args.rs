@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Says why a Service on a secondary network works or does not.
 ///
-/// Reads the API server with your own rights and changes nothing. What you may not read is named, and the rest is said all the same.
+/// Reads the API server with your own rights and changes nothing. What you may not read is named; the rest is reported all the same.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "kubectl-multus_service",

@@ -13,7 +13,7 @@ mod proxy;
 mod service;
 mod traffic;
 
-pub use client::{Clients, attachments};
+pub use client::attachments;
 pub use decided::Decided;
 pub use installation::{condition, leader, of_cluster};
 pub use proxy::{pod_condition, why_not_ready};

@@ -24,6 +24,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use std::collections::BTreeSet;
 
 /// What is the same for every Service.
 #[derive(Clone, Debug)]
@@ -48,6 +49,17 @@ impl Cluster {
     /// The configuration, if there is one and it may be read.
     pub fn config(&self) -> Option<&MultusServiceConfig> {
         self.config.known().and_then(Option::as_ref)
+    }
+
+    fn lacks(&self) -> [Option<&Lack>; 6] {
+        [
+            self.config.lack(),
+            self.ranges.lack(),
+            self.nodes.lack(),
+            self.lease.lack(),
+            self.controller.lack(),
+            self.proxies.lack(),
+        ]
     }
 
     /// Namespace of the operands.
@@ -87,7 +99,7 @@ pub struct Facts {
     pub networks: Read<Networks>,
     /// The pods of the Service's namespace.
     pub pods: Read<Vec<Pod>>,
-    /// EndpointSlices: of the Service, whoever wrote them; for `trace` all of ours.
+    /// EndpointSlices: of the Service, by any author; for `trace` all of ours.
     pub slices: Read<Vec<EndpointSlice>>,
     /// The pod whose view is asked for. None: no pod was named. An empty one: it does not exist.
     pub client: Option<Client>,
@@ -107,27 +119,22 @@ pub struct Client {
 impl Facts {
     /// The rights that were missing, each once.
     pub fn lacks(&self) -> Vec<Lack> {
-        let cluster = &self.cluster;
-        let mut lacks: Vec<Lack> = [
-            cluster.config.lack(),
-            cluster.ranges.lack(),
-            cluster.nodes.lack(),
-            cluster.lease.lack(),
-            cluster.controller.lack(),
-            cluster.proxies.lack(),
+        let own = [
             self.services.lack(),
             self.networks.lack(),
             self.pods.lack(),
             self.slices.lack(),
             self.client.as_ref().and_then(|client| client.pod.lack()),
-        ]
-        .into_iter()
-        .flatten()
-        .filter(|lack| !matches!(lack, Lack::NotRead | Lack::NotOffered))
-        .cloned()
-        .collect();
-        lacks.sort();
-        lacks.dedup();
-        lacks
+        ];
+        each_once(self.cluster.lacks().into_iter().chain(own))
     }
+}
+
+/// What a report names of them: what was not asked for is no lack.
+fn each_once<'a>(lacks: impl Iterator<Item = Option<&'a Lack>>) -> Vec<Lack> {
+    let named = lacks
+        .flatten()
+        .filter(|lack| !matches!(lack, Lack::NotRead | Lack::NotOffered));
+    let named: BTreeSet<Lack> = named.cloned().collect();
+    named.into_iter().collect()
 }

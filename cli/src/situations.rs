@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(declared, in_table);
     }
 
-    /// Of these the reason is said.
+    /// Rows without a test, and the reason.
     const NOT_SET_UP: [(Cause, &str); 1] = [(Cause::TooManyServices, "it takes 500 Services")];
 
     #[test]

@@ -1,7 +1,7 @@
 //! What happens to a pod's packet: route, source address, verdict, endpoints.
 //!
 //! Pure. Planned by `rules` from the API's objects, as the proxy does. When the node's own state can be read (`Facts::applied`), what
-//! differs from the plan is said; no proxy offers it yet.
+//! differs from the plan is reported; no proxy offers it yet.
 
 mod applied;
 mod destination;
@@ -42,7 +42,7 @@ pub enum Fate {
     Refused,
     /// No rule of ours meets it.
     Passed,
-    /// It cannot be said.
+    /// The API does not show it.
     Unknown,
 }
 

@@ -56,7 +56,7 @@ fn of_link(group: &'static str, link: Link) -> Line {
 fn workloads(facts: &Installation, namespace: &str) -> Vec<Line> {
     const GROUP: &str = "operands";
     let all = match &facts.workloads {
-        // Said once, with the leftovers.
+        // Reported once, with the leftovers.
         Err(_) => return Vec::new(),
         Ok(all) => all,
     };

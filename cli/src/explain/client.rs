@@ -24,29 +24,20 @@ pub fn attachments(pod: &Pod) -> Result<Vec<NetworkStatus>, ParseNetworkStatus> 
     )
 }
 
-/// What one client gets of one Service.
-pub struct Clients;
-
-impl Clients {
-    /// Its rules, with what it lacks.
-    pub(super) fn rules(case: &Case<'_>, pod: &Pod) -> (PodRules, Vec<Shortcoming>) {
-        let (Ok(served), Ok(attachments)) = (&case.served, attachments(pod)) else {
-            return (PodRules::default(), Vec::new());
-        };
-        let slices = case
-            .decided
-            .existing
-            .iter()
-            .filter_map(|slice| Slice::parse(slice).ok());
-        let slices: Vec<Slice> = slices.collect();
-        let settings = crate::settings::of_proxy(&case.facts.cluster, case.node().unwrap_or_default());
-        let (network, _) = rules::network_rules(&settings, [(served, slices.iter())]);
-        let networks: BTreeMap<NetworkRef, Arc<NetworkRules>> =
-            BTreeMap::from([(served.network.clone(), Arc::new(network))]);
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let (rules, lacks) = rules::pod_rules(&settings.tenancy, namespace, &attachments, &networks);
-        (rules, lacks.into_iter().collect())
-    }
+/// A client's rules for the Service, with what it lacks.
+pub(super) fn planned(case: &Case<'_>, pod: &Pod) -> (PodRules, Vec<Shortcoming>) {
+    let (Ok(served), Ok(attachments)) = (&case.served, attachments(pod)) else {
+        return (PodRules::default(), Vec::new());
+    };
+    let slices = case.decided.existing.iter();
+    let slices: Vec<Slice> = slices.filter_map(|slice| Slice::parse(slice).ok()).collect();
+    let settings = crate::settings::of_proxy(&case.facts.cluster, case.node().unwrap_or_default());
+    let (network, _) = rules::network_rules(&settings, [(served, slices.iter())]);
+    let networks: BTreeMap<NetworkRef, Arc<NetworkRules>> =
+        BTreeMap::from([(served.network.clone(), Arc::new(network))]);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let (rules, lacks) = rules::pod_rules(&settings.tenancy, namespace, &attachments, &networks);
+    (rules, lacks.into_iter().collect())
 }
 
 /// The links about the client.
@@ -76,7 +67,7 @@ pub(super) fn client(case: &Case<'_>) -> Vec<Link> {
     let Some(status) = network_status::on(&attached, network).next() else {
         return vec![not_attached(&case.values, network, &attached)];
     };
-    let (rules, lacks) = Clients::rules(case, pod);
+    let (rules, lacks) = planned(case, pod);
     let has_source = rules
         .networks
         .values()

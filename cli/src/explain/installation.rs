@@ -86,7 +86,7 @@ pub fn leader(cluster: &Cluster, values: &Values) -> Link {
     }
 }
 
-/// Who leads, or why nobody does.
+/// Who leads, or why no replica does.
 fn holder(lease: Option<&Lease>, now: Timestamp) -> Result<String, String> {
     let spec = lease
         .and_then(|lease| lease.spec.as_ref())

@@ -1,6 +1,6 @@
 //! The pods that should answer.
 //!
-//! Pure. What is said about them is the controller's own; whether it breaks the Service or only a part of it is whether the proxy's
+//! Pure. The statements about them are the controller's own; whether it breaks the Service or only a part of it is whether the proxy's
 //! code would still serve some port.
 
 use super::case::Case;

@@ -54,13 +54,13 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
         return found;
     }
     found = found.into_iter().map(Link::softened).collect();
-    let said = links(case, Topic::Annotation);
+    let stated = links(case, Topic::Annotation);
     let is_refused = |link: &Link| {
         let notices = case.decided.decision.notices.iter();
         let mut refusals = notices.filter(|notice| notice.reason.is_refusal());
         refusals.any(|notice| super::notices::cause(case, notice) == link.cause)
     };
-    let (refused, warned): (Vec<Link>, Vec<Link>) = said.into_iter().partition(is_refused);
+    let (refused, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_refused);
     found.extend(refused);
     found.extend(too_many(case));
     if let Some(network) = &case.network {

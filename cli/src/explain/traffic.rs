@@ -3,7 +3,7 @@
 //! Pure. `rules::PodRules::trace` is the meaning of what the proxy writes.
 
 use super::case::Case;
-use super::client::Clients;
+use super::client::planned;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
@@ -38,7 +38,7 @@ fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
     if let Some(lack) = case.facts.slices.lack() {
         return Link::unknown(Topic::Rules, lack.to_string());
     }
-    let (rules, _) = Clients::rules(case, pod);
+    let (rules, _) = planned(case, pod);
     let mut details = Vec::new();
     for vip in &served.vips {
         for port in served.ports.keys() {

@@ -144,28 +144,15 @@ impl Workload {
 impl Installation {
     /// The rights that were missing, each once.
     pub fn lacks(&self) -> Vec<Lack> {
-        let cluster = &self.cluster;
-        let mut lacks: Vec<Lack> = [
+        let own = [
             self.version.lack(),
-            cluster.config.lack(),
-            cluster.ranges.lack(),
-            cluster.nodes.lack(),
-            cluster.lease.lack(),
-            cluster.controller.lack(),
-            cluster.proxies.lack(),
             self.networks.lack(),
             self.services.lack(),
             self.pods.lack(),
             self.policies.lack(),
             self.workloads.lack(),
-        ]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .chain(self.refused.iter().cloned())
-        .collect();
-        lacks.sort();
-        lacks.dedup();
-        lacks
+        ];
+        let own = own.into_iter().chain(self.refused.iter().map(Some));
+        super::each_once(self.cluster.lacks().into_iter().chain(own))
     }
 }

@@ -259,7 +259,7 @@ pub const SITUATIONS: &[Situation] = &[
         cause: Cause::NoEndpointSlices,
         topic: Topic::Pods,
         symptom: "Connections are refused at once",
-        says: "the Service selects no pods, and nobody wrote an EndpointSlice for it",
+        says: "the Service selects no pods, and no EndpointSlice was written for it",
         remedy: "Set spec.selector or the annotation multusservice.cni.cncf.io/selector, or write an EndpointSlice with the label kubernetes.io/service-name={name}",
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}",
     },

@@ -34,7 +34,7 @@ pub enum PortName {
 /// See above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// To whom.
+    /// The address or Service.
     pub host: Host,
     /// To which port.
     pub port: PortName,

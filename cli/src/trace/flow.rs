@@ -108,7 +108,7 @@ fn source<'a>(case: &'a Case<'_>, packet: Packet) -> Option<&'a Source> {
     }
 }
 
-/// Nothing of ours meets the packet: that is well only if nobody asked for it.
+/// Nothing of ours meets the packet: that is well only if the address is no Service's of ours.
 fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
     let Some(service) = service else {
         let text = "no Service that multus-service serves has this address: nothing of it touches the packet"
@@ -116,12 +116,12 @@ fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
         return (text, true);
     };
     let key = ObjectKey::of(service);
-    let said = |name: &rules::ObjectName| name.namespace == key.namespace && name.name == key.name;
+    let is_it = |name: &rules::ObjectName| name.namespace == key.namespace && name.name == key.name;
     let unserved = case
         .plan
         .unserved
         .iter()
-        .find(|unserved| matches!(unserved, Unserved::Service { service, .. } if said(service)));
+        .find(|unserved| matches!(unserved, Unserved::Service { service, .. } if is_it(service)));
     if let Some(unserved) = unserved {
         return (unserved.to_string(), false);
     }
@@ -141,7 +141,7 @@ fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
         return (about.join("; "), false);
     }
     let text = format!(
-        "pod {} is not attached to network {}: the packet leaves by the default route, and nobody answers it there",
+        "pod {} is not attached to network {}: the packet leaves by the default route, and no host answers it there",
         case.pod, served.network
     );
     (text, false)

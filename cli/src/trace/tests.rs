@@ -128,7 +128,7 @@ fn a_foreign_address_is_no_fault() {
 }
 
 #[rstest]
-#[case::no_service("nobody:80", "explain service/nobody")]
+#[case::no_service("absent:80", "explain service/absent")]
 #[case::no_port("web:ftp", "\"ftp\"")]
 fn what_cannot_be_traced_is_a_problem(#[case] to: &str, #[case] problem: &str) {
     let answer = traced(&facts(), to);

@@ -85,7 +85,7 @@ async fn an_installation_that_does_not_serve_is_named() -> Result<()> {
     let other = Scene::bare(&server, "idle").await?;
     other.network("testnet1").await?;
     other
-        .service(json!({"spec": {"selector": {"app": "nobody"}}}))
+        .service(json!({"spec": {"selector": {"app": "none"}}}))
         .await?;
     lease(&client, 600).await?;
     let idle = other.explain(None).await;

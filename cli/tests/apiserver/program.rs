@@ -62,13 +62,13 @@ async fn explain_prints_text_json_and_yaml_and_ends_with_a_code() -> Result<()> 
     assert!(coloured.contains('\u{1b}'), "{coloured}");
     let json: Value = serde_json::from_str(&program.text(&["explain", "web", "-o", "json"], 0)?)?;
     assert_eq!(json["verdict"], "good", "{json}");
-    let missing = program.text(&["explain", "service/nobody", "-o", "yaml"], 1)?;
+    let missing = program.text(&["explain", "service/stranger", "-o", "yaml"], 1)?;
     let missing: Value = serde_saphyr::from_str(&missing)?;
     assert_eq!(missing["cause"], "ServiceNotFound");
-    assert_eq!(missing["service"], format!("{}/nobody", scene.namespace));
+    assert_eq!(missing["service"], format!("{}/stranger", scene.namespace));
     program.text(&["explain", "pod/web"], 2)?;
     program.text(&["explain"], 2)?;
-    program.text(&["explain", "web", "--as", "nobody"], 2)?;
+    program.text(&["explain", "web", "--as", "stranger"], 2)?;
     Ok(())
 }
 
@@ -91,7 +91,7 @@ async fn trace_prints_the_route_and_the_endpoints() -> Result<()> {
         serde_json::from_str(&program.text(&["trace", "client", "service/web:81", "-o", "json"], 1)?)?;
     assert_eq!(refused["flows"][0]["fate"], "refused", "{refused}");
     program.text(&["trace", "client", "web"], 2)?;
-    program.text(&["trace", "client", "web:80", "--as", "nobody"], 2)?;
+    program.text(&["trace", "client", "web:80", "--as", "stranger"], 2)?;
     Ok(())
 }
 
@@ -129,8 +129,8 @@ async fn status_and_check_name_what_is_wrong() -> Result<()> {
     let waited = program.run(&["check", "--wait=3s"])?;
     assert_eq!(waited.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&waited.stderr).contains("waiting: "));
-    // Another user is told which rights are missing, and what could be read all the same.
-    let text = program.text(&["check", "--as", "nobody"], 0)?;
+    // For another user the missing rights are named, and the rest is reported all the same.
+    let text = program.text(&["check", "--as", "stranger"], 0)?;
     assert!(
         text.contains("kubectl auth can-i list nodes -A") && text.contains("✓ Kubernetes is v1."),
         "{text}"
