@@ -37,11 +37,23 @@ images: ## Build the images of operator, controller and proxy
 	cargo run --quiet --locked -p e2e --bin images
 
 .PHONY: manifests
-manifests: ## Write the generated files again: the CRD in config/crd, the API reference in docs
+manifests: ## Write the generated files again: the CRD in config/crd, the API reference and the known situations in docs
 	cargo run --quiet --locked -p operator -- crd > config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new
 	mv config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml
 	cargo run --quiet --locked -p operator -- api-reference > docs/api.md.new
 	mv docs/api.md.new docs/api.md
+	cargo run --quiet --locked -p cli --bin cli-pages -- troubleshooting > docs/user/troubleshooting.md.new
+	mv docs/user/troubleshooting.md.new docs/user/troubleshooting.md
+
+.PHONY: plugin
+plugin: ## Build the kubectl plugin, its man pages and its completion into dist/plugin
+	cargo build --quiet --locked --release -p cli
+	rm -rf dist/plugin && mkdir -p dist/plugin/completion
+	cp $(CARGO_TARGET_DIR)/release/kubectl-multus_service dist/plugin/
+	$(CARGO_TARGET_DIR)/release/cli-pages man dist/plugin/man/man1
+	for shell in bash zsh fish; do dist/plugin/kubectl-multus_service completion $$shell > dist/plugin/completion/kubectl-multus_service.$$shell || exit; done
+	dist/plugin/kubectl-multus_service completion kubectl > dist/plugin/kubectl_complete-multus_service
+	chmod +x dist/plugin/kubectl_complete-multus_service
 
 .PHONY: bundle
 bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests

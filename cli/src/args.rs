@@ -1,0 +1,290 @@
+//! The command line.
+
+use crate::trace::Destination;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Says why a Service on a secondary network works or does not.
+///
+/// Reads the API server with your own rights and changes nothing. What you may not read is named; the rest is reported all the same.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "kubectl-multus_service",
+    bin_name = "kubectl multus-service",
+    version,
+    max_term_width = 120,
+    after_long_help = "Exit codes: 0 nothing is wrong; 1 something is; 2 wrong usage, or what was asked for could not be read.\n\n\
+Examples:\n  \
+kubectl multus-service explain service/web\n  \
+kubectl multus-service explain service/web --from pod/client -n shop\n  \
+kubectl multus-service trace pod/client web:http\n  \
+kubectl multus-service status\n  \
+kubectl multus-service check --wait"
+)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// How to reach the cluster
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Arguments of every command.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Namespace of the objects named [default: the context's]
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+
+    /// Kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// User to impersonate, for example to see what a namespace's user sees
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub impersonate: Option<String>,
+
+    /// Longest time for one request, such as 5s or 1m
+    #[arg(long, global = true, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// How the report is printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
+    pub output: Output,
+
+    /// When to use colours; $NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
+}
+
+/// What a report is printed as.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Text for people
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+    /// One YAML document
+    Yaml,
+}
+
+/// When colours are used.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal, unless $NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Follow a Service from its label to its client's rules, and stop at the first broken link
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service explain service/web\n  kubectl multus-service explain web -n shop --from pod/client\n  kubectl multus-service explain service/web -o json | jq -r .cause"
+    )]
+    Explain {
+        /// The Service: service/NAME or NAME
+        #[arg(value_name = "service/NAME", value_parser = service)]
+        service: Named,
+        /// Also look from the side of this client: pod/NAME, or pod/NAMESPACE/NAME of another namespace
+        #[arg(long, value_name = "pod/NAME", value_parser = pod)]
+        from: Option<Named>,
+    },
+    /// Say what happens to a pod's packet: route, source address, verdict, endpoints
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service trace pod/client web:http\n  kubectl multus-service trace pod/client service/dns:53/udp\n  kubectl multus-service trace pod/client '[fd00:96::10]:80' -o yaml"
+    )]
+    Trace {
+        /// The client: pod/NAME or NAME
+        #[arg(value_name = "pod/NAME", value_parser = pod)]
+        pod: Named,
+        /// Where the packet goes: an address or a Service (NAME, service/NAME, NAME.NAMESPACE), a port by number or name, a protocol
+        #[arg(value_name = "DESTINATION:PORT[/PROTOCOL]", value_parser = Destination::from_str)]
+        destination: Destination,
+    },
+    /// Show the installation on one screen, what is wrong first
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service status\n  kubectl multus-service status -o yaml"
+    )]
+    Status,
+    /// Check what the cluster has and lacks, before and after installation
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service check\n  kubectl multus-service check --wait=5m   # until it is installed and nothing is wrong"
+    )]
+    Check {
+        /// Repeat until it is installed and nothing is wrong, for at most this long
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
+        wait: Option<Duration>,
+    },
+    /// Print a shell's completion script
+    #[command(
+        after_help = "Examples:\n  source <(kubectl multus-service completion bash)              # for kubectl-multus_service\n  kubectl multus-service completion kubectl > ~/bin/kubectl_complete-multus_service; chmod +x ~/bin/kubectl_complete-multus_service"
+    )]
+    Completion {
+        /// The shell, or kubectl for the program by which kubectl completes plugins
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Complete a command line, as kubectl asks plugins to
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The words so far
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Who completes.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// GNU Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+    /// kubectl, in any shell: `kubectl_complete-multus_service`
+    Kubectl,
+}
+
+/// An object by name, in the default namespace unless another is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+fn service(text: &str) -> Result<Named, String> {
+    named(text, &["service", "services", "svc"])
+}
+
+fn pod(text: &str) -> Result<Named, String> {
+    named(text, &["pod", "pods", "po"])
+}
+
+fn named(text: &str, kinds: &[&str]) -> Result<Named, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let (namespace, name) = match parts.as_slice() {
+        [name] => (None, *name),
+        [kind, name] if kinds.contains(kind) => (None, *name),
+        [kind, namespace, name] if kinds.contains(kind) => (Some(*namespace), *name),
+        _ => return Err(format!("write {}/NAME", kinds[0])),
+    };
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c))
+    };
+    if !is_name(name) || !namespace.is_none_or(is_name) {
+        return Err(format!("{text:?} is not the name of an object"));
+    }
+    Ok(Named {
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+    })
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no duration: write for example 30s, 5m or 1h");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let seconds = match &text[digits.len()..] {
+        "" | "s" => Some(number),
+        "m" => number.checked_mul(60),
+        "h" => number.checked_mul(3600),
+        _ => None,
+    };
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs)
+        .ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+    use rstest::rstest;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[rstest]
+    #[case("service/web", Some((None, "web")))]
+    #[case("web", Some((None, "web")))]
+    #[case("svc/web.v2", Some((None, "web.v2")))]
+    #[case("service/shop/web", Some((Some("shop"), "web")))]
+    #[case("pod/web", None)]
+    #[case("service/", None)]
+    #[case("a/b/c/d", None)]
+    #[case("service/We_b", None)]
+    fn a_service_is_named_as_for_kubectl(#[case] text: &str, #[case] want: Option<(Option<&str>, &str)>) {
+        let found = service(text).ok();
+        let found = found
+            .as_ref()
+            .map(|named| (named.namespace.as_deref(), named.name.as_str()));
+        assert_eq!(found, want);
+    }
+
+    #[rstest]
+    #[case("5s", Some(5))]
+    #[case("90", Some(90))]
+    #[case("10m", Some(600))]
+    #[case("1h", Some(3600))]
+    #[case("0", None)]
+    #[case("5d", None)]
+    #[case("m", None)]
+    #[case("99999999999999999999h", None)]
+    fn durations_are_read(#[case] text: &str, #[case] want: Option<u64>) {
+        assert_eq!(duration(text).ok().map(|time| time.as_secs()), want);
+    }
+
+    /// Everything that a command may be called with is shown by an example that is read.
+    #[test]
+    fn the_examples_of_the_help_are_read() {
+        let mut command = Cli::command();
+        let mut help = command.render_long_help().to_string();
+        for sub in command.get_subcommands_mut() {
+            help.push_str(&sub.render_long_help().to_string());
+        }
+        let examples = help
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("kubectl multus-service "));
+        let mut count = 0;
+        for example in examples.filter(|example| !example.contains('>')) {
+            let words = example.split(['|', '#']).next().unwrap().split_whitespace();
+            let words = words.map(|word| word.trim_matches('\''));
+            let parsed = Cli::try_parse_from(std::iter::once("kubectl-multus_service").chain(words));
+            assert!(parsed.is_ok(), "{example}: {parsed:?}");
+            count += 1;
+        }
+        assert!(count >= 12, "{count} examples");
+    }
+}

@@ -1,0 +1,149 @@
+//! What the controller decides about one Service, given what was read: its index, fed with lists instead of watches.
+//!
+//! Pure.
+
+use crate::facts::{Facts, Known as _};
+use crate::settings::{as_node, of_controller};
+use api::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use controller::accept::Acceptance;
+use controller::decide::{Decision, decide};
+use controller::gather::{Observed, gather};
+use controller::index::{Change, Event, Index, Keyed};
+use controller::leftovers::Leftovers;
+use controller::manual::{ManualSlice, trim};
+use controller::objects::{Node, NodeObject, ObjectKey, Pod, PodObject, ServiceRange};
+use k8s_openapi::api::core::v1::{Pod as FullPod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The decision, and what it was made from.
+pub struct Decided {
+    /// What concerns the Service.
+    pub observed: Observed,
+    /// What the controller does about it.
+    pub decision: Decision,
+    /// The controller's settings.
+    pub settings: controller::settings::Settings,
+    /// The slices that exist and are ours.
+    pub existing: Vec<EndpointSlice>,
+}
+
+impl Decided {
+    /// Decides about a Service.
+    pub fn new(facts: &Facts, service: &Service) -> Self {
+        let key = ObjectKey::of(service);
+        let settings = of_controller(&facts.cluster);
+        let all: Vec<&EndpointSlice> = facts.slices.iter().flatten().collect();
+        let (ours, foreign): (Vec<&EndpointSlice>, Vec<&EndpointSlice>) =
+            all.into_iter().partition(|slice| is_ours(slice));
+        let mut index = Index::new(settings.clone());
+        list(&mut index, [service.clone()], Change::Service);
+        list(&mut index, pods(facts), Change::Pod);
+        list(&mut index, nodes(facts), Change::Node);
+        list(&mut index, ranges(facts), Change::ServiceRange);
+        list(&mut index, ours.iter().copied().cloned(), Change::Slice);
+        if let Some(networks) = facts.networks.known().filter(|known| covers(known, service)) {
+            list(&mut index, networks.found.clone(), Change::Network);
+        }
+        let scope = Arc::clone(index.manual.scope());
+        index.observe(Change::ManualScope(scope));
+        let by_hand = foreign.iter().map(|slice| ManualSlice {
+            slice: trim((*slice).clone()),
+            left_out: 0,
+        });
+        list(&mut index, by_hand, Change::ManualSlice);
+        let observed = gather(&index, &leftovers(&index, &key, &foreign), &key);
+        let decision = decide(&observed, &index.nodes, index.settings(), None);
+        Self {
+            observed,
+            decision,
+            settings,
+            existing: ours.into_iter().cloned().collect(),
+        }
+    }
+
+    /// Whether the Service is served, and from what.
+    pub fn acceptance(&self) -> Option<&Acceptance> {
+        self.observed.service.as_ref().map(|entry| &entry.acceptance)
+    }
+
+    /// The slices as they are when the decision is carried out.
+    pub fn wanted(&self) -> Vec<EndpointSlice> {
+        let plan = &self.decision.slices;
+        let uid = |slice: &EndpointSlice| slice.metadata.uid.clone();
+        let replaced: BTreeSet<_> = plan.update.iter().map(uid).collect();
+        let deleted: BTreeSet<_> = plan.delete.iter().map(|slice| uid(slice)).collect();
+        let stay = |slice: &&EndpointSlice| !replaced.contains(&uid(slice)) && !deleted.contains(&uid(slice));
+        let kept = self.existing.iter().filter(stay);
+        kept.chain(&plan.update).chain(&plan.create).cloned().collect()
+    }
+}
+
+fn list<T>(index: &mut Index, objects: impl IntoIterator<Item = T>, change: impl Fn(Event<T>) -> Change) {
+    index.observe(change(Event::ListStarted));
+    for object in objects {
+        index.observe(change(Event::Listed(object)));
+    }
+    index.observe(change(Event::ListDone));
+}
+
+fn is_ours(slice: &EndpointSlice) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(MANAGED_BY_LABEL))
+        .map(String::as_str)
+        == Some(MANAGED_BY)
+}
+
+fn pods(facts: &Facts) -> Vec<Pod> {
+    facts.pods.iter().flatten().filter_map(as_pod).collect()
+}
+
+/// A pod as the controller sees it.
+fn as_pod(pod: &FullPod) -> Option<Pod> {
+    let value = serde_json::to_value(pod).ok()?;
+    let object: PodObject = serde_json::from_value(value).ok()?;
+    Some(object.into())
+}
+
+/// Who may not read nodes sees those that pods are on, without addresses: pods of a node that is gone are no endpoints.
+fn nodes(facts: &Facts) -> Vec<Node> {
+    if let Some(nodes) = facts.cluster.nodes.known() {
+        return nodes.iter().map(as_node).collect();
+    }
+    let named: BTreeSet<String> = facts
+        .pods
+        .iter()
+        .flatten()
+        .filter_map(|pod| pod.spec.as_ref()?.node_name.clone())
+        .collect();
+    let named = named.into_iter().map(|name| Node {
+        name,
+        ..Node::from(NodeObject::default())
+    });
+    named.collect()
+}
+
+fn ranges(facts: &Facts) -> Vec<ServiceRange> {
+    let objects = facts.cluster.ranges.iter().flatten();
+    objects.cloned().map(ServiceRange::from).collect()
+}
+
+fn covers(networks: &crate::facts::Networks, service: &Service) -> bool {
+    api::service::network(service).is_ok_and(|network| networks.covers(network.namespace()))
+}
+
+/// Slices that others left on a Service that only we should serve.
+fn leftovers(index: &Index, key: &ObjectKey, foreign: &[&EndpointSlice]) -> Leftovers {
+    let mut leftovers = Leftovers::default();
+    let entry = index.services.get(key);
+    let is_selectorless = entry.is_some_and(
+        |entry| matches!(&entry.acceptance, Acceptance::Served(binding) if binding.is_selectorless),
+    );
+    if is_selectorless && leftovers.is_new(key) {
+        let names = foreign.iter().map(|slice| slice.key().name).collect();
+        leftovers.record(key, Ok(names), tokio::time::Instant::now());
+    }
+    leftovers
+}

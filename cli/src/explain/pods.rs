@@ -1,0 +1,106 @@
+//! The pods that should answer.
+//!
+//! Pure. The statements about them are the controller's own; whether it breaks the Service or only a part of it is whether the proxy's
+//! code would still serve some port.
+
+use super::case::Case;
+use super::endpoints::{addresses, is_served};
+use super::notices::links;
+use crate::chain::{Link, Topic};
+use crate::facts::Known as _;
+use crate::situations::Cause;
+use controller::accept::{Acceptance, is_headless};
+use controller::index::Written;
+
+/// The first of these that holds is why nothing is served.
+const BY_WEIGHT: [Cause; 8] = [
+    Cause::PodOnHostNetwork,
+    Cause::PodNotAttached,
+    Cause::InvalidNetworkStatus,
+    Cause::AddressRefused,
+    Cause::NoAddress,
+    Cause::FamilyMissing,
+    Cause::TargetPortNotFound,
+    Cause::EndpointsNotTaken,
+];
+
+/// The links about pods, or about what the Service's author wrote instead.
+pub(super) fn pods(case: &Case<'_>) -> Vec<Link> {
+    let mut found = links(case, Topic::Pods);
+    let wanted = case.decided.wanted();
+    let is_served = is_served(case, &wanted);
+    let mut outcome = match case.decided.acceptance() {
+        Some(Acceptance::Manual(_)) => manual(case),
+        _ => selected(case),
+    };
+    if is_served || outcome.cause.is_none() && outcome.state == crate::chain::State::Unknown {
+        let warned = found.into_iter().map(Link::softened);
+        return [outcome].into_iter().chain(warned).collect();
+    }
+    if outcome.cause.is_none() && !(is_headless(case.service) && is_manual(case)) {
+        let weight = |cause: Cause| BY_WEIGHT.iter().position(|one| *one == cause);
+        found.sort_by_key(|link| link.cause.and_then(weight).unwrap_or(BY_WEIGHT.len()));
+        let is_reason = found
+            .first()
+            .and_then(|link| link.cause)
+            .is_some_and(|cause| weight(cause).is_some());
+        if is_reason {
+            return found;
+        }
+        let count = addresses(&wanted).len();
+        outcome = Cause::NotReady.broken(&case.values.clone().and("count", count));
+    }
+    let warned = found.into_iter().map(Link::softened);
+    warned.chain([outcome]).collect()
+}
+
+fn is_manual(case: &Case<'_>) -> bool {
+    matches!(case.decided.acceptance(), Some(Acceptance::Manual(_)))
+}
+
+fn selected(case: &Case<'_>) -> Link {
+    let Some(_) = case.facts.pods.known() else {
+        let lack = case.facts.pods.lack().map(ToString::to_string);
+        return Link::unknown(Topic::Pods, lack.unwrap_or_default());
+    };
+    let pods = &case.decided.observed.pods;
+    if pods.iter().all(|pod| pod.is_finished) {
+        return Cause::SelectorMatchesNothing.broken(&case.values);
+    }
+    let network = case.network.as_ref();
+    let is_attached = |pod: &&std::sync::Arc<controller::objects::Pod>| {
+        let attachments = pod.attachments.iter().flatten();
+        network.is_some_and(|network| attachments.into_iter().any(|one| network.is_named(&one.network)))
+    };
+    let attached = pods.iter().filter(is_attached);
+    let ready = attached.clone().filter(|pod| pod.is_ready).count();
+    let text = format!(
+        "{} selected, {} attached, {ready} ready",
+        pods.len(),
+        attached.count()
+    );
+    Link::good(Topic::Pods, text)
+}
+
+fn manual(case: &Case<'_>) -> Link {
+    match &case.decided.observed.written {
+        Some(Written::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
+            Cause::NoEndpointSlices.broken(&case.values)
+        }
+        Some(Written::Slices(slices)) if !slices.is_empty() => Link::good(
+            Topic::Pods,
+            format!(
+                "the Service selects no pods; its author wrote {} EndpointSlices",
+                slices.len()
+            ),
+        ),
+        Some(_) => Link::unknown(
+            Topic::Pods,
+            "the slices that the Service's author wrote are not known",
+        ),
+        None => Link::good(
+            Topic::Pods,
+            "the Service selects no pods and has no ClusterIP: DNS answers what its author wrote, unchecked",
+        ),
+    }
+}

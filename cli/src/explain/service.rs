@@ -1,0 +1,134 @@
+//! The links that the Service itself decides.
+//!
+//! Pure.
+
+use super::case::Case;
+use super::notices::links;
+use crate::chain::{Link, Topic};
+use crate::facts::{Known as _, Lack};
+use crate::situations::{Cause, Values};
+use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
+use controller::notice::Reason;
+use controller::objects::ObjectKey;
+use k8s_openapi::api::core::v1::Service;
+use rules::NotServed;
+
+/// That it exists, and whether it asks to be served.
+pub(super) fn label(service: &Service) -> (Link, Link) {
+    let key = ObjectKey::of(service);
+    let values = Values::default()
+        .and("namespace", &key.namespace)
+        .and("name", &key.name);
+    let labels = service.metadata.labels.as_ref();
+    let value = labels.and_then(|labels| labels.get(PROXY_NAME_LABEL));
+    let label = match value {
+        None => Cause::LabelMissing.broken(&values),
+        Some(_) if api::service::is_ours(service) => {
+            Link::good(Topic::Label, format!("{PROXY_NAME_LABEL}={PROXY_NAME}"))
+        }
+        Some(value) => Cause::LabelValue.broken(&values.and("value", format!("{value:?}"))),
+    };
+    (Link::good(Topic::Service, outline(service)), label)
+}
+
+fn outline(service: &Service) -> String {
+    let spec = service.spec.clone().unwrap_or_default();
+    let ports = spec.ports.unwrap_or_default();
+    let ports = ports.iter().map(|port| {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        format!("{}/{protocol}", port.port)
+    });
+    format!(
+        "{}, {}, ClusterIP {}, ports {}",
+        ObjectKey::of(service),
+        spec.type_.as_deref().unwrap_or("ClusterIP"),
+        spec.cluster_ips.unwrap_or_default().join(" and "),
+        ports.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// What it names, and whether that can be served: the controller's verdict.
+pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
+    let mut found = links(case, Topic::Label);
+    if !found.is_empty() && matches!(case.served, Err(NotServed::HeadlessLabel)) {
+        return found;
+    }
+    found = found.into_iter().map(Link::softened).collect();
+    let stated = links(case, Topic::Annotation);
+    let is_refused = |link: &Link| {
+        let notices = case.decided.decision.notices.iter();
+        let mut refusals = notices.filter(|notice| notice.reason.is_refusal());
+        refusals.any(|notice| super::notices::cause(case, notice) == link.cause)
+    };
+    let (refused, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_refused);
+    found.extend(refused);
+    found.extend(too_many(case));
+    if let Some(network) = &case.network {
+        let text = format!("{SERVICE_NETWORK_ANNOTATION} names network {network}");
+        found.push(Link::good(Topic::Annotation, text));
+    }
+    found.extend(warned.into_iter().map(Link::softened));
+    found
+}
+
+/// Whether the network exists.
+pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
+    let Some(network) = &case.network else {
+        return Vec::new();
+    };
+    let link = match &case.facts.networks {
+        Err(Lack::NoKind(_)) => Cause::MultusMissing.broken(&case.values),
+        Err(lack) => Link::unknown(Topic::Network, lack.to_string()),
+        Ok(known) if !known.covers(network.namespace()) => Link::unknown(
+            Topic::Network,
+            format!(
+                "no right to list network-attachment-definitions in namespace {}",
+                network.namespace()
+            ),
+        ),
+        Ok(known) => {
+            let notices = case.decided.decision.notices.iter();
+            let mut missing = notices.filter(|notice| notice.reason == Reason::NetworkNotFound);
+            let mut others = known.found.iter().filter(|other| other.name == network.name());
+            match (missing.next(), others.next()) {
+                (None, _) => Link::good(
+                    Topic::Network,
+                    format!("network-attachment-definition {network} exists"),
+                ),
+                (Some(_), Some(other)) => {
+                    let all: Vec<String> = known
+                        .found
+                        .iter()
+                        .filter(|one| one.name == network.name())
+                        .map(ToString::to_string)
+                        .collect();
+                    let values = case
+                        .values
+                        .clone()
+                        .and("other", other)
+                        .and("others", all.join(", "));
+                    Cause::NetworkElsewhere.broken(&values)
+                }
+                (Some(notice), None) => {
+                    Cause::NetworkNotFound.quoted(&super::notices::split(notice).0, &case.values)
+                }
+            }
+        }
+    };
+    let has_endpoints =
+        case.facts.pods.known().is_some() && super::endpoints::is_served(case, &case.decided.wanted());
+    // Pods that run keep their interfaces.
+    vec![if has_endpoints && link.cause.is_some() {
+        link.softened()
+    } else {
+        link
+    }]
+}
+
+/// How many Services without selector there are only the controller knows: its condition says so.
+fn too_many(case: &Case<'_>) -> Option<Link> {
+    let condition = controller::condition::current(case.service)?;
+    let is_so = condition.status == "False" && condition.reason == Reason::TooManyByHand.as_str();
+    let says = condition.message.split("; ").next().unwrap_or_default();
+    is_so.then(|| Cause::TooManyServices.quoted(says, &case.values))
+}

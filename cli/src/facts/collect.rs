@@ -1,0 +1,122 @@
+//! Which facts each command needs. Requests that need not wait for each other run at once.
+
+use super::{Client, Cluster, Facts, Known as _, Lack, Read, Reader, all_networks, all_services, our_slices};
+use api::MultusServiceConfig;
+use api::names::{CONFIG_NAME, CONTROLLER, PROXY, SERVICE_NAME_LABEL};
+use controller::objects::ObjectKey;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+
+/// What is the same for every Service.
+pub async fn cluster(reader: &Reader) -> Cluster {
+    let api = Api::<MultusServiceConfig>::all(reader.client());
+    let right = super::read::right::<MultusServiceConfig>("get", None);
+    let config = reader.get_from(&api, right, CONFIG_NAME).await;
+    let config = no_kind_is_no_object(config);
+    let namespace = Cluster::namespace(config.as_ref().ok().and_then(Option::as_ref));
+    let labels = format!("app.kubernetes.io/name={PROXY}");
+    let (ranges, nodes, lease, controller, proxies) = futures::join!(
+        reader.list_all(""),
+        reader.list_all(""),
+        reader.get(&namespace, CONTROLLER),
+        reader.get(&namespace, CONTROLLER),
+        reader.list::<Pod>(&namespace, &labels),
+    );
+    Cluster {
+        config,
+        ranges: match ranges {
+            // Before Kubernetes 1.33.
+            Err(Lack::NoKind(_)) => Ok(Vec::new()),
+            other => other,
+        },
+        nodes,
+        lease,
+        controller,
+        proxies,
+        now: Timestamp::now(),
+    }
+}
+
+/// An API server that lacks the kind is one without an object of it; so answers a `get` the same.
+fn no_kind_is_no_object<T>(read: Read<Option<T>>) -> Read<Option<T>> {
+    match read {
+        Err(Lack::NoKind(_)) => Ok(None),
+        other => other,
+    }
+}
+
+/// Everything about one Service, and about a client if one is named.
+pub async fn explain(reader: &Reader, service: &ObjectKey, from: Option<&ObjectKey>) -> Facts {
+    let ObjectKey { namespace, name } = service;
+    let labels = format!("{SERVICE_NAME_LABEL}={name}");
+    let (cluster, found, pods, slices, client) = futures::join!(
+        cluster(reader),
+        reader.get::<Service>(namespace, name),
+        reader.list::<Pod>(namespace, ""),
+        reader.list::<EndpointSlice>(namespace, &labels),
+        client(reader, from),
+    );
+    let services: Vec<Service> = found.iter().flatten().cloned().collect();
+    let networks = networks(reader, &cluster, &services, from).await;
+    Facts {
+        cluster,
+        services: found.map(|service| service.into_iter().collect()),
+        networks,
+        pods,
+        slices,
+        client,
+        applied: Err(Lack::NotOffered),
+    }
+}
+
+/// Everything that decides about a packet of `from`, whose destination may be a Service of `beside`.
+pub async fn for_trace(reader: &Reader, from: &ObjectKey, beside: &str) -> Facts {
+    let mut namespaces = vec![from.namespace.clone(), beside.to_owned()];
+    namespaces.dedup();
+    let (cluster, (services, _), (slices, _), client) = futures::join!(
+        cluster(reader),
+        all_services(reader, &namespaces),
+        our_slices(reader, &namespaces),
+        client(reader, Some(from)),
+    );
+    Facts {
+        cluster,
+        services,
+        networks: Err(Lack::NotRead),
+        pods: Err(Lack::NotRead),
+        slices,
+        client,
+        applied: Err(Lack::NotOffered),
+    }
+}
+
+async fn client(reader: &Reader, from: Option<&ObjectKey>) -> Option<Client> {
+    let key = from?.clone();
+    let pod = reader.get(&key.namespace, &key.name).await;
+    Some(Client { key, pod })
+}
+
+async fn networks(
+    reader: &Reader,
+    cluster: &Cluster,
+    services: &[Service],
+    from: Option<&ObjectKey>,
+) -> Read<super::Networks> {
+    let mut namespaces: Vec<String> = Vec::new();
+    for service in services {
+        namespaces.extend(service.metadata.namespace.clone());
+        namespaces.extend(
+            api::service::network(service)
+                .ok()
+                .map(|network| network.namespace().to_owned()),
+        );
+    }
+    namespaces.extend(from.map(|from| from.namespace.clone()));
+    let global = crate::settings::global_namespaces(cluster.config.known().and_then(Option::as_ref));
+    namespaces.extend(global.into_iter().flatten());
+    namespaces.sort();
+    namespaces.dedup();
+    all_networks(reader, &namespaces).await
+}

@@ -1,0 +1,158 @@
+//! The facts of `status` and `check`: the installation and everything that it serves.
+
+use super::{Cluster, Known as _, Lack, Networks, Read, Reader, all_networks, all_pods, all_services};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
+
+/// A Deployment or DaemonSet, as far as a report needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Deployment or DaemonSet.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Images of its containers.
+    pub images: Vec<String>,
+    /// Programs of its containers.
+    pub commands: Vec<String>,
+    /// Pods it should have.
+    pub desired: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+}
+
+/// What the two commands say things about.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Version of the API server, such as `v1.33.1`.
+    pub version: Read<String>,
+    /// What is the same for every Service.
+    pub cluster: Cluster,
+    /// network-attachment-definitions.
+    pub networks: Read<Networks>,
+    /// Services with our label.
+    pub services: Read<Vec<Service>>,
+    /// All pods that may be read: the clients.
+    pub pods: Read<Vec<Pod>>,
+    /// Names of the admission policies.
+    pub policies: Read<Vec<String>>,
+    /// Deployments and DaemonSets.
+    pub workloads: Read<Vec<Workload>>,
+    /// What was refused and replaced by a part.
+    pub refused: Vec<Lack>,
+}
+
+/// Reads it; of what may not be read in the whole cluster, what is in `namespace`.
+pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
+    let own = [namespace.to_owned()];
+    let version = async {
+        let right = super::Right {
+            verb: "get",
+            resource: "/version".to_owned(),
+            namespace: None,
+        };
+        let client = reader.client();
+        let found = reader.bounded(right, client.apiserver_version()).await;
+        found.map(|info| info.git_version)
+    };
+    let policies = async {
+        let found = reader.list_all::<ValidatingAdmissionPolicy>("").await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|policy| policy.metadata.name)
+            .collect())
+    };
+    let (version, cluster, networks, (services, no_services), (pods, no_pods), policies, workloads) = futures::join!(
+        version,
+        super::cluster(reader),
+        all_networks(reader, &own),
+        all_services(reader, &own),
+        all_pods(reader, &own),
+        policies,
+        workloads(reader),
+    );
+    let refused = [no_services, no_pods]
+        .into_iter()
+        .flatten()
+        .map(Lack::Forbidden)
+        .collect();
+    Installation {
+        version,
+        cluster,
+        networks,
+        services,
+        pods,
+        policies,
+        workloads,
+        refused,
+    }
+}
+
+async fn workloads(reader: &Reader) -> Read<Vec<Workload>> {
+    let (deployments, daemon_sets) = futures::join!(
+        reader.list_all::<Deployment>(""),
+        reader.list_all::<DaemonSet>(""),
+    );
+    let deployments = deployments?.into_iter().map(|deployment| {
+        let spec = deployment.spec.unwrap_or_default();
+        let status = deployment.status.unwrap_or_default();
+        Workload {
+            kind: "Deployment",
+            namespace: deployment.metadata.namespace.unwrap_or_default(),
+            name: deployment.metadata.name.unwrap_or_default(),
+            desired: spec.replicas.unwrap_or(1),
+            ready: status.ready_replicas.unwrap_or(0),
+            ..Workload::of(spec.template.spec)
+        }
+    });
+    let daemon_sets = daemon_sets?.into_iter().map(|daemon_set| {
+        let status = daemon_set.status.unwrap_or_default();
+        Workload {
+            kind: "DaemonSet",
+            namespace: daemon_set.metadata.namespace.unwrap_or_default(),
+            name: daemon_set.metadata.name.unwrap_or_default(),
+            desired: status.desired_number_scheduled,
+            ready: status.number_ready,
+            ..Workload::of(daemon_set.spec.and_then(|spec| spec.template.spec))
+        }
+    });
+    Ok(deployments.chain(daemon_sets).collect())
+}
+
+impl Workload {
+    fn of(pod: Option<PodSpec>) -> Self {
+        let containers = pod.map(|pod| pod.containers).unwrap_or_default();
+        Self {
+            images: containers.iter().filter_map(|one| one.image.clone()).collect(),
+            commands: containers
+                .iter()
+                .filter_map(|one| one.command.as_ref()?.first().cloned())
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Kind, namespace and name.
+    pub fn title(&self) -> String {
+        format!("{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+impl Installation {
+    /// The rights that were missing, each once.
+    pub fn lacks(&self) -> Vec<Lack> {
+        let own = [
+            self.version.lack(),
+            self.networks.lack(),
+            self.services.lack(),
+            self.pods.lack(),
+            self.policies.lack(),
+            self.workloads.lack(),
+        ];
+        let own = own.into_iter().chain(self.refused.iter().map(Some));
+        super::each_once(self.cluster.lacks().into_iter().chain(own))
+    }
+}

@@ -1,0 +1,158 @@
+//! Reads objects from the API server. The only module that talks to it; it never writes.
+
+use super::{Lack, Read, Right};
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, ListParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Objects per page, as kubectl asks for them.
+const PAGE: u32 = 500;
+
+/// Reads with one user's rights.
+#[derive(Clone)]
+pub struct Reader {
+    client: Client,
+    /// Longest time for one request.
+    limit: Duration,
+}
+
+impl Reader {
+    /// A reader; each request takes at most `limit`.
+    pub fn new(client: Client, limit: Duration) -> Self {
+        Self { client, limit }
+    }
+
+    /// The client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// One object; `Ok(None)`: it does not exist.
+    pub async fn get<K>(&self, namespace: &str, name: &str) -> Read<Option<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let right = right::<K>("get", Some(namespace));
+        let api = Api::<K>::namespaced(self.client(), namespace);
+        self.get_from(&api, right, name).await
+    }
+
+    /// One object by its API.
+    pub async fn get_from<K>(&self, api: &Api<K>, right: Right, name: &str) -> Read<Option<K>>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        self.bounded(right, api.get_opt(name)).await
+    }
+
+    /// All objects of a namespace that have these labels.
+    pub async fn list<K>(&self, namespace: &str, labels: &str) -> Read<Vec<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let right = right::<K>("list", Some(namespace));
+        let api = Api::<K>::namespaced(self.client(), namespace);
+        self.list_from(&api, right, labels).await
+    }
+
+    /// All objects of the cluster that have these labels.
+    pub async fn list_all<K>(&self, labels: &str) -> Read<Vec<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let api = Api::<K>::all(self.client());
+        self.list_from(&api, right::<K>("list", None), labels).await
+    }
+
+    /// All objects by their API, page by page.
+    pub async fn list_from<K>(&self, api: &Api<K>, right: Right, labels: &str) -> Read<Vec<K>>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let mut parameters = ListParams::default().labels(labels).limit(PAGE);
+        let mut found = Vec::new();
+        loop {
+            let page = self.bounded(right.clone(), api.list(&parameters)).await?;
+            found.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// The API of network-attachment-definitions; of one namespace or of all.
+    pub fn networks(&self, namespace: Option<&str>) -> (Api<DynamicObject>, Right) {
+        let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions");
+        let right = Right {
+            verb: "list",
+            resource: "network-attachment-definitions.k8s.cni.cncf.io".to_owned(),
+            namespace: namespace.map(str::to_owned),
+        };
+        let api = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client(), namespace, &resource),
+            None => Api::all_with(self.client(), &resource),
+        };
+        (api, right)
+    }
+
+    pub(super) async fn bounded<T>(
+        &self,
+        right: Right,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Read<T> {
+        match timeout(self.limit, request).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(lack(right, &error)),
+            Err(_) => Err(Lack::Failed {
+                right,
+                message: format!("no answer within {} s", self.limit.as_secs()),
+            }),
+        }
+    }
+}
+
+/// What a request for `K` needs.
+pub(super) fn right<K: Resource<DynamicType = ()>>(verb: &'static str, namespace: Option<&str>) -> Right {
+    let (plural, group) = (K::plural(&()), K::group(&()));
+    Right {
+        verb,
+        resource: if group.is_empty() {
+            plural.into_owned()
+        } else {
+            format!("{plural}.{group}")
+        },
+        namespace: namespace.map(str::to_owned),
+    }
+}
+
+fn lack(right: Right, error: &kube::Error) -> Lack {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => Lack::Forbidden(right),
+        // An object that does not exist is `Ok(None)`: this is the path of the kind.
+        kube::Error::Api(status) if status.code == 404 => Lack::NoKind(right.resource),
+        error => Lack::Failed {
+            right,
+            message: chain(error),
+        },
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,20 @@
+//! `kubectl multus-service`: why does my Service not work?
+//!
+//! ```text
+//! main ─► facts [I/O: reads, never writes] ─► explain | trace | status | check [pure] ─► render [pure]
+//! ```
+//!
+//! What decides is the code of controller and proxy: `controller::decide` and `rules`.
+
+pub mod args;
+pub mod chain;
+pub mod check;
+pub mod complete;
+pub mod connect;
+pub mod explain;
+pub mod facts;
+pub mod render;
+pub mod settings;
+pub mod situations;
+pub mod status;
+pub mod trace;

@@ -1,0 +1,103 @@
+//! `kubectl multus-service`: see the crate `cli`.
+
+use anstream::{AutoStream, ColorChoice};
+use clap::Parser as _;
+use cli::args::{Cli, Color, Command, Global, Named, Output};
+use cli::facts::{Reader, explain, for_trace, installation};
+use cli::render::{Outcome, Report};
+use cli::{check, complete, connect, status, trace};
+use controller::objects::ObjectKey;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Time between two looks of `check --wait`.
+const PAUSE: Duration = Duration::from_secs(2);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    // Wrong usage ends with 2 in there.
+    let Cli { command, global } = Cli::parse();
+    match run(command, &global).await {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(Outcome::NoAccess.code())
+        }
+    }
+}
+
+async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
+    match &command {
+        Command::Completion { shell } => return print(&complete::script(*shell), global),
+        Command::Complete { words } => return print(&complete::answer(words), global),
+        _ => {}
+    }
+    let (client, namespace) = connect::connect(global).await?;
+    let reader = Reader::new(client, global.request_timeout);
+    let key = |named: &Named| {
+        let namespace = named.namespace.clone().unwrap_or_else(|| namespace.clone());
+        ObjectKey::new(namespace, &named.name)
+    };
+    match command {
+        Command::Explain { service, from } => {
+            let (service, from) = (key(&service), from.as_ref().map(key));
+            let facts = explain(&reader, &service, from.as_ref()).await;
+            show(&cli::explain::explain(&facts, &service), global)
+        }
+        Command::Trace { pod, destination } => {
+            let pod = key(&pod);
+            let facts = for_trace(&reader, &pod, destination.namespace(&pod.namespace)).await;
+            show(&trace::trace(&facts, &pod, &destination), global)
+        }
+        Command::Status => show(&status::status(&installation(&reader, &namespace).await), global),
+        Command::Check { wait } => show(&checked(&reader, &namespace, wait).await, global),
+        Command::Completion { .. } | Command::Complete { .. } => Ok(Outcome::Well),
+    }
+}
+
+/// Looks until all is done, or time is up. What is still wrong is shown meanwhile, on the error stream.
+async fn checked(reader: &Reader, namespace: &str, wait: Option<Duration>) -> check::Check {
+    let end = Instant::now() + wait.unwrap_or_default();
+    let mut shown = String::new();
+    loop {
+        let check = check::check(&installation(reader, namespace).await);
+        if check.is_done() || Instant::now() >= end {
+            return check;
+        }
+        let first = check
+            .broken()
+            .next()
+            .map_or("it is not installed", |line| &line.says);
+        if first != shown {
+            eprintln!("waiting: {first}");
+            first.clone_into(&mut shown);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn show(report: &impl Report, global: &Global) -> anyhow::Result<Outcome> {
+    let text = match global.output {
+        Output::Text => report.text(),
+        Output::Json => serde_json::to_string_pretty(&report.value())? + "\n",
+        Output::Yaml => serde_saphyr::to_string(&report.value())?,
+    };
+    print(&text, global)?;
+    Ok(report.outcome())
+}
+
+fn print(text: &str, global: &Global) -> anyhow::Result<Outcome> {
+    let choice = match global.color {
+        Color::Auto => AutoStream::choice(&io::stdout()),
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    };
+    let written = AutoStream::new(io::stdout(), choice).write_all(text.as_bytes());
+    match written {
+        // The reader, such as `head`, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::Well),
+        written => written.map(|()| Outcome::Well).map_err(Into::into),
+    }
+}

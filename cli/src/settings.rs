@@ -1,0 +1,107 @@
+//! The settings that controller and proxy decide with, as far as the user may read them.
+//!
+//! Pure. The arguments of the controller's Deployment are what it runs with; where they cannot be read the configuration counts, and
+//! without one the defaults of the binaries.
+
+use crate::facts::{Cluster, Known as _};
+use api::MultusServiceConfig;
+use api::config::NetworkNamespaceIsolation;
+use controller::objects::{Node, NodeObject};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node as FullNode;
+use std::collections::BTreeSet;
+
+/// The namespaces that are open to all; none: every namespace is.
+pub fn global_namespaces(config: Option<&MultusServiceConfig>) -> Option<BTreeSet<String>> {
+    let spec = config.map(|config| &config.spec);
+    let isolation = spec
+        .and_then(|spec| spec.network_namespace_isolation)
+        .unwrap_or_default();
+    if isolation == NetworkNamespaceIsolation::Disabled {
+        return None;
+    }
+    let named = spec.and_then(|spec| spec.global_namespaces.clone());
+    let named = named.unwrap_or_else(|| vec!["default".to_owned()]);
+    Some(named.into_iter().collect())
+}
+
+/// What the controller decides with.
+pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
+    let arguments = arguments(cluster);
+    let argument = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));
+    let config = cluster.config();
+    let global_namespaces = match (
+        argument("--network-namespace-isolation="),
+        argument("--global-namespaces="),
+    ) {
+        (Some("false"), _) => None,
+        (_, Some(names)) => Some(
+            names
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ),
+        _ => global_namespaces(config),
+    };
+    let given = argument("--service-cidrs=").map(|ranges| ranges.split(',').map(str::to_owned).collect());
+    let given: Vec<String> = given
+        .or_else(|| config.and_then(|config| config.spec.service_cidrs.clone()))
+        .unwrap_or_default();
+    let given = given.iter().filter_map(|range| range.parse::<IpNet>().ok());
+    let found = cluster
+        .ranges
+        .iter()
+        .flatten()
+        .flat_map(api::service_range::ranges);
+    let mut service_cidrs: Vec<IpNet> = given.chain(found).collect();
+    service_cidrs.sort();
+    service_cidrs.dedup();
+    controller::settings::Settings {
+        global_namespaces,
+        service_cidrs,
+        ..controller::settings::Settings::default()
+    }
+}
+
+/// What the proxy on `node` decides with.
+pub fn of_proxy(cluster: &Cluster, node: &str) -> rules::Settings {
+    let settings = of_controller(cluster);
+    let own = cluster
+        .nodes
+        .iter()
+        .flatten()
+        .map(as_node)
+        .find(|own| own.name == node);
+    rules::Settings {
+        node: rules::Node {
+            name: node.to_owned(),
+            zone: own.as_ref().and_then(|own| own.zone.clone()),
+        },
+        tenancy: match settings.global_namespaces {
+            None => rules::Tenancy::Open,
+            Some(global_namespaces) => rules::Tenancy::Isolated { global_namespaces },
+        },
+        reserved: rules::Reserved {
+            service_cidrs: settings.service_cidrs,
+            // A proxy knows its own node only; those of others the controller leaves out.
+            node_addresses: own.into_iter().flat_map(|own| own.addresses).collect(),
+        },
+        lacks_affinity: false,
+    }
+}
+
+/// A node as the controller sees it.
+pub fn as_node(node: &FullNode) -> Node {
+    let read = serde_json::to_value(node).and_then(serde_json::from_value::<NodeObject>);
+    read.map(Node::from).unwrap_or_default()
+}
+
+fn arguments(cluster: &Cluster) -> Vec<String> {
+    let deployment = cluster.controller.known().and_then(Option::as_ref);
+    let pod = deployment.and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref());
+    let containers = pod.iter().flat_map(|pod| &pod.containers);
+    containers
+        .flat_map(|container| container.args.clone().unwrap_or_default())
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! Proxies by node: backend, state, what they say is wrong.
+//!
+//! Pure.
+
+use crate::explain::{pod_condition, why_not_ready};
+use crate::facts::Cluster;
+use api::names::RULES_APPLIED_CONDITION;
+use api::rules_applied::Reason;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Serialize;
+
+/// One proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeLine {
+    /// Its node.
+    pub node: String,
+    /// Its Pod.
+    pub proxy: String,
+    /// Whether it is ready.
+    pub is_ready: bool,
+    /// How it writes rules: the reason of its condition.
+    pub backend: String,
+    /// What it says is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Whether that is for an administrator, and not about single pods.
+    pub is_of_the_node: bool,
+}
+
+/// One line per proxy, in the order of nodes; what is wrong first.
+pub(super) fn nodes(cluster: &Cluster) -> Vec<NodeLine> {
+    let mut lines: Vec<NodeLine> = cluster.proxies.iter().flatten().map(line).collect();
+    lines.sort_by_key(|line| (line.problem.is_none(), line.node.clone()));
+    lines
+}
+
+fn line(pod: &Pod) -> NodeLine {
+    let ready = pod_condition(pod, "Ready");
+    let is_ready = ready.is_some_and(|ready| ready.status == "True");
+    let applied = pod_condition(pod, RULES_APPLIED_CONDITION);
+    let reason = applied.and_then(|applied| applied.reason.clone());
+    let not_applied = applied.filter(|applied| applied.status == "False");
+    let problem = match not_applied {
+        Some(applied) => Some(format!(
+            "{}: {}",
+            applied.reason.as_deref().unwrap_or_default(),
+            applied.message.as_deref().unwrap_or_default()
+        )),
+        None if !is_ready => Some(format!("its proxy is not ready: {}", why_not_ready(pod, ready))),
+        None => None,
+    };
+    let of_reason = reason
+        .as_deref()
+        .and_then(Reason::parse)
+        .is_some_and(Reason::is_of_the_node);
+    NodeLine {
+        node: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
+        proxy: pod.metadata.name.clone().unwrap_or_default(),
+        is_ready,
+        backend: reason.unwrap_or_else(|| "-".to_owned()),
+        problem,
+        is_of_the_node: of_reason || !is_ready,
+    }
+}

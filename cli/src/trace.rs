@@ -1,0 +1,188 @@
+//! What happens to a pod's packet: route, source address, verdict, endpoints.
+//!
+//! Pure. Planned by `rules` from the API's objects, as the proxy does. When the node's own state can be read (`Facts::applied`), what
+//! differs from the plan is reported; no proxy offers it yet.
+
+mod applied;
+mod destination;
+mod flow;
+
+pub use destination::{Destination, Host, ParseDestination, PortName};
+
+use crate::explain::attachments;
+use crate::facts::{Facts, Known as _, Lack};
+use crate::settings::of_proxy;
+use controller::objects::ObjectKey;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde::Serialize;
+
+/// Where a flow can go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Address and port.
+    pub address: String,
+    /// The pod behind it, as namespace/name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// One in so many flows goes there.
+    pub one_in: usize,
+}
+
+/// What becomes of the first packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fate {
+    /// Translated to an endpoint.
+    Translated,
+    /// Refused at once, in the pod.
+    Refused,
+    /// No rule of ours meets it.
+    Passed,
+    /// The API does not show it.
+    Unknown,
+}
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// Address, port and protocol it goes to.
+    pub destination: String,
+    /// Whose ClusterIP that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Why, unless it is translated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The route that it takes, as `ip route` prints it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// The address that the endpoint sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The endpoints.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Target>,
+    /// How long a client stays with its endpoint after its last flow, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity_seconds: Option<u64>,
+    /// What the node has applied that the plan does not have, and the reverse.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+    /// Whether this is as the Service's author wants it.
+    pub is_well: bool,
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// The client.
+    pub pod: ObjectKey,
+    /// Its node.
+    pub node: Option<String>,
+    /// A flow for each ClusterIP that the destination means.
+    pub flows: Vec<Flow>,
+    /// Why there is none.
+    pub problem: Option<String>,
+    /// Why the client could not be read at all.
+    pub no_access: bool,
+    /// Whether the flows were compared with what the node has applied, or why not.
+    pub applied: String,
+    /// What could not be read.
+    pub lacks: Vec<Lack>,
+}
+
+impl Trace {
+    /// Whether every flow goes where its Service's author wants it.
+    pub fn is_well(&self) -> bool {
+        self.problem.is_none() && self.flows.iter().all(|flow| flow.is_well)
+    }
+}
+
+/// Traces a packet.
+pub fn trace(facts: &Facts, pod: &ObjectKey, destination: &Destination) -> Trace {
+    let mut answer = Trace {
+        pod: pod.clone(),
+        node: None,
+        flows: Vec::new(),
+        problem: None,
+        no_access: false,
+        applied: match &facts.applied {
+            Ok(_) => "compared with what the node has applied".to_owned(),
+            Err(lack) => format!("planned from the API's objects, as the proxy does; {lack}"),
+        },
+        lacks: facts.lacks(),
+    };
+    match flows(facts, pod, destination) {
+        Ok((node, flows)) => {
+            answer.node = node;
+            answer.flows = flows;
+        }
+        Err(problem) => {
+            let read = facts.client.as_ref().map(|client| &client.pod);
+            answer.no_access =
+                matches!(read, Some(Err(_))) || facts.services.is_err() || facts.slices.is_err();
+            answer.problem = Some(problem);
+        }
+    }
+    answer
+}
+
+fn flows(
+    facts: &Facts,
+    key: &ObjectKey,
+    destination: &Destination,
+) -> Result<(Option<String>, Vec<Flow>), String> {
+    let read = &facts.client.as_ref().ok_or("no pod is named")?.pod;
+    let pod = read.as_ref().map_err(ToString::to_string)?;
+    let pod = pod.as_ref().ok_or_else(|| format!("pod {key} does not exist"))?;
+    let services = facts.services.as_ref().map_err(ToString::to_string)?;
+    let slices = facts.slices.as_ref().map_err(ToString::to_string)?;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let settings = of_proxy(&facts.cluster, node.as_deref().unwrap_or_default());
+    let attached = attachments(pod).map_err(|error| error.to_string())?;
+    let plan = rules::plan(&settings, services, slices, &key.namespace, &attached);
+    let case = flow::Case {
+        pod: key,
+        attached: &attached,
+        is_on_host_network: is_on_host_network(pod),
+        plan: &plan,
+        services,
+        slices,
+        applied: facts.applied.known(),
+    };
+    let packets = destination.packets(services, &key.namespace)?;
+    Ok((
+        node,
+        packets
+            .into_iter()
+            .map(|packet| flow::flow(&case, packet))
+            .collect(),
+    ))
+}
+
+fn is_on_host_network(pod: &Pod) -> bool {
+    pod.spec
+        .as_ref()
+        .is_some_and(|spec| spec.host_network == Some(true))
+}
+
+/// The Service that has this ClusterIP.
+fn with_address(services: &[Service], address: std::net::IpAddr) -> Option<&Service> {
+    services.iter().find(|service| {
+        let ips = service
+            .spec
+            .iter()
+            .flat_map(|spec| spec.cluster_ips.iter().flatten());
+        ips.into_iter().any(|ip| ip.parse() == Ok(address))
+    })
+}
+
+#[cfg(test)]
+mod tests;

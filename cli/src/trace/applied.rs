@@ -1,0 +1,59 @@
+//! How what the node has applied differs from the plan, for one flow.
+//!
+//! Pure. A `Dump` is what the proxy's backends read back from the kernel; the plan gives the same value.
+
+use rules::{Dump, Packet};
+
+/// The differences that concern a packet, in words.
+pub(super) fn differences(planned: &Dump, applied: &Dump, packet: Packet) -> Vec<String> {
+    let vip = packet.destination;
+    let mut found = Vec::new();
+    if planned.refused.contains(&vip) != applied.refused.contains(&vip) {
+        let (has, lacks) = if applied.refused.contains(&vip) {
+            ("node", "plan")
+        } else {
+            ("plan", "node")
+        };
+        found.push(format!(
+            "the {has} refuses untranslated packets to {vip}, the {lacks} does not"
+        ));
+    }
+    let (plan, node) = (planned.sources.get(&vip), applied.sources.get(&vip));
+    if plan != node {
+        found.push(format!(
+            "source address: planned {}, applied {}",
+            shown(plan),
+            shown(node)
+        ));
+    }
+    if let Some(port) = packet.port {
+        let (plan, node) = (
+            planned.translated.get(&(vip, port)),
+            applied.translated.get(&(vip, port)),
+        );
+        let endpoints = |translated: Option<&rules::Translated>| {
+            let all = translated
+                .map(|translated| translated.endpoints.clone())
+                .unwrap_or_default();
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            if all.is_empty() {
+                "none".to_owned()
+            } else {
+                all.join(", ")
+            }
+        };
+        if plan != node {
+            found.push(format!(
+                "endpoints: planned {}, applied {}",
+                endpoints(plan),
+                endpoints(node)
+            ));
+        }
+    }
+    found.extend(applied.damage.iter().cloned());
+    found
+}
+
+fn shown<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "none".to_owned(), ToString::to_string)
+}

@@ -1,0 +1,193 @@
+//! One packet's flow, from the plan of its pod.
+//!
+//! Pure.
+
+use super::applied::differences;
+use super::{Fate, Flow, Target, with_address};
+use api::names::ROUTE_PROTOCOL;
+use api::network_status::{self, NetworkStatus};
+use controller::objects::ObjectKey;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use rules::{Dump, Packet, Plan, ServedService, Source, Unserved, Verdict};
+use std::net::{IpAddr, SocketAddr};
+
+/// What all flows of a pod share.
+pub(super) struct Case<'a> {
+    pub(super) pod: &'a ObjectKey,
+    pub(super) attached: &'a [NetworkStatus],
+    pub(super) is_on_host_network: bool,
+    pub(super) plan: &'a Plan,
+    pub(super) services: &'a [Service],
+    pub(super) slices: &'a [EndpointSlice],
+    pub(super) applied: Option<&'a Dump>,
+}
+
+/// What becomes of a packet.
+pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
+    let service = with_address(case.services, packet.destination);
+    let mut flow = Flow {
+        destination: shown(packet),
+        service: service.map(|service| ObjectKey::of(service).to_string()),
+        fate: Fate::Passed,
+        why: None,
+        route: None,
+        source: None,
+        endpoints: Vec::new(),
+        affinity_seconds: None,
+        differences: case
+            .applied
+            .map(|applied| differences(&case.plan.rules.dump(), applied, packet))
+            .unwrap_or_default(),
+        is_well: false,
+    };
+    if case.is_on_host_network {
+        flow.fate = Fate::Unknown;
+        flow.why = Some("the pod uses its node's network: the node's addresses on spec.proxy.hostNetworks are not in the API".to_owned());
+        return flow;
+    }
+    match case.plan.rules.trace(packet) {
+        Verdict::Pass => {
+            let (why, is_well) = passed(case, service);
+            flow.why = Some(why);
+            flow.is_well = is_well;
+        }
+        Verdict::Reject => {
+            flow.fate = Fate::Refused;
+            flow.why = Some(refused(case, service, packet));
+            flow.route = source(case, packet).map(|source| route(packet.destination, source));
+        }
+        Verdict::Translate {
+            endpoints,
+            source,
+            seen,
+            affinity,
+        } => {
+            flow.fate = Fate::Translated;
+            flow.is_well = flow.differences.is_empty();
+            flow.route = Some(route(packet.destination, source));
+            flow.source = Some(seen.to_string());
+            flow.affinity_seconds = affinity.map(|time| time.as_secs());
+            let one_in = endpoints.len();
+            flow.endpoints = endpoints
+                .iter()
+                .map(|endpoint| target(case, *endpoint, one_in))
+                .collect();
+        }
+    }
+    flow
+}
+
+fn shown(packet: Packet) -> String {
+    match packet.port {
+        Some(port) => format!(
+            "{}/{}",
+            SocketAddr::new(packet.destination, port.number),
+            port.protocol
+        ),
+        None => packet.destination.to_string(),
+    }
+}
+
+fn route(vip: IpAddr, source: &Source) -> String {
+    format!(
+        "{vip} dev {} src {} proto {ROUTE_PROTOCOL}",
+        source.interface, source.address
+    )
+}
+
+/// The pod's interface and address for a VIP.
+fn source<'a>(case: &'a Case<'_>, packet: Packet) -> Option<&'a Source> {
+    let networks = case.plan.rules.networks.values();
+    let mut with_vip = networks.filter(|network| network.rules.vips.get(&packet.destination).is_some());
+    let network = with_vip.next()?;
+    if packet.destination.is_ipv4() {
+        network.ipv4.as_ref()
+    } else {
+        network.ipv6.as_ref()
+    }
+}
+
+/// Nothing of ours meets the packet: that is well only if the address is no Service's of ours.
+fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
+    let Some(service) = service else {
+        let text = "no Service that multus-service serves has this address: nothing of it touches the packet"
+            .to_owned();
+        return (text, true);
+    };
+    let key = ObjectKey::of(service);
+    let is_it = |name: &rules::ObjectName| name.namespace == key.namespace && name.name == key.name;
+    let unserved = case
+        .plan
+        .unserved
+        .iter()
+        .find(|unserved| matches!(unserved, Unserved::Service { service, .. } if is_it(service)));
+    if let Some(unserved) = unserved {
+        return (unserved.to_string(), false);
+    }
+    let served = match ServedService::parse(service) {
+        Ok(served) => served,
+        Err(error) => return (error.to_string(), false),
+    };
+    let lacks = case.plan.shortcomings.iter().map(ToString::to_string);
+    let about: Vec<String> = lacks
+        .filter(|lack| lack.contains(&served.network.to_string()))
+        .collect();
+    if network_status::on(case.attached, &served.network)
+        .next()
+        .is_some()
+        && !about.is_empty()
+    {
+        return (about.join("; "), false);
+    }
+    let text = format!(
+        "pod {} is not attached to network {}: the packet leaves by the default route, and no host answers it there",
+        case.pod, served.network
+    );
+    (text, false)
+}
+
+fn refused(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String {
+    let served = service.and_then(|service| ServedService::parse(service).ok());
+    let Some(served) = served else {
+        return "refused at once in the pod".to_owned();
+    };
+    if packet.port.is_none_or(|port| !served.ports.contains_key(&port)) {
+        let ports: Vec<String> = served
+            .ports
+            .keys()
+            .map(|port| format!("{}/{}", port.number, port.protocol))
+            .collect();
+        return format!("the Service has no such port: it has {}", ports.join(", "));
+    }
+    if source(case, packet).is_none() {
+        let lacks: Vec<String> = case.plan.shortcomings.iter().map(ToString::to_string).collect();
+        return lacks.join("; ");
+    }
+    if served.is_local {
+        return "internalTrafficPolicy is Local, and no ready endpoint is on the pod's node".to_owned();
+    }
+    "no endpoint is ready".to_owned()
+}
+
+fn target(case: &Case<'_>, address: SocketAddr, one_in: usize) -> Target {
+    let text = address.ip().to_string();
+    let endpoints = case.slices.iter().flat_map(|slice| &slice.endpoints);
+    let mut listing = endpoints.filter(|endpoint| endpoint.addresses.contains(&text));
+    let endpoint = listing.next();
+    let pod = endpoint
+        .and_then(|endpoint| endpoint.target_ref.as_ref())
+        .and_then(|target| {
+            Some(format!(
+                "{}/{}",
+                target.namespace.as_deref()?,
+                target.name.as_deref()?
+            ))
+        });
+    Target {
+        address: address.to_string(),
+        pod,
+        node: endpoint.and_then(|endpoint| endpoint.node_name.clone()),
+        one_in,
+    }
+}
