@@ -54,7 +54,6 @@ mod kernel_memory;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
-#[path = "netns/limit.rs"]
 #[path = "netns/memory.rs"]
 mod memory;
 #[path = "netns/mending.rs"]
