@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::bed::{Bed, Scene};
+use crate::bed::{Controller, Scene};
+use crate::leaving::own_server;
 use anyhow::Result;
 use api::names;
+use e2e::apiserver::Options;
 use e2e::wait;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -79,7 +81,11 @@ fn ports_of(slices: &[EndpointSlice], family: &str) -> Vec<i32> {
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_refused_write_of_one_family_keeps_no_slice_of_the_other_from_being_deleted() -> Result<()> {
-    let scene = Bed::shared().await?.scene("neighbours").await?;
+    // Of its own: writes that fail are counted.
+    let (server, kubeconfig) = own_server(Options::default()).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "neighbours", &[])?;
+    controller.wait_ready().await?;
+    let scene = Scene::new(&server, "neighbours").await?;
     pod(&scene, 1, 8080).await?;
     pod(&scene, 2, 8081).await?;
     let dual = json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],

@@ -35,10 +35,15 @@ fn watches_networks(cluster: &Cluster, networks: &[&str]) -> bool {
     let mut labels: Vec<_> = networks.iter().map(|network| label(cluster, network)).collect();
     labels.sort_unstable();
     let selector = format!("network+in+%28{}%29", labels.join("%2C"));
-    let all = asked(cluster, "endpointslices");
-    let last = all
-        .iter()
-        .rfind(|uri| uri.contains("watch=true") && !uri.contains("%21multusservice"));
+    let requests = cluster.requests().unwrap();
+    // A watch is logged again when it ends.
+    let begun = requests.iter().filter(|request| {
+        request["objectRef"]["resource"] == "endpointslices" && request["stage"] == "ResponseStarted"
+    });
+    let uris: Vec<_> = begun
+        .filter_map(|request| request["requestURI"].as_str())
+        .collect();
+    let last = uris.iter().rfind(|uri| !uri.contains("%21multusservice"));
     last.is_some_and(|uri| uri.contains(&selector))
 }
 
