@@ -55,7 +55,7 @@ impl Hollow {
             Update::Service(Change::Reset(services)) => self.index.reset_services(services),
             Update::Slice(Change::Apply((_, Some(slice)))) => self.index.apply_slice(slice),
             Update::Slice(Change::Apply((name, None)) | Change::Delete((name, _))) => {
-                self.index.delete_slice(&name)
+                self.index.delete_slice(&name);
             }
             Update::Slice(Change::Reset(slices)) => {
                 let slices = slices.into_iter().filter_map(|(_, slice)| slice);

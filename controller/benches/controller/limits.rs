@@ -1,12 +1,11 @@
 //! The dimensions to which Kubernetes itself is tested: kubernetes/community, sig-scalability/configs-and-limits/thresholds.md.
 
-use crate::bed::{Controller, Scene};
+use crate::bed::Scene;
 use crate::cost::{cpu_seconds, idle, memory};
 use crate::load::{PARALLEL, address, until_slices};
 use crate::{latency, load, row};
 use anyhow::Result;
 use e2e::apiserver::Apiserver;
-use e2e::wait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
@@ -22,9 +21,6 @@ const MANY: usize = 250;
 const FEW: usize = 10;
 /// Most endpoints in one slice.
 const SLICE: usize = 100;
-
-/// A start beside so much, on a busy machine.
-const LONGEST: Duration = Duration::from_mins(5);
 
 const SINCE: &str = "2026-01-01T00:00:00Z";
 
@@ -58,54 +54,38 @@ pub(crate) async fn measure(
     kubeconfig: &Path,
     size: Dimensions,
 ) -> Result<()> {
+    let name = format!(
+        "{} Services of {FEW} endpoints, each 50th of {MANY}; {} pods, {} nodes",
+        size.services, size.pods, size.nodes
+    );
     populate(server, scene, size).await?;
     let slices = (0..size.services)
         .map(|service| endpoints(service).div_ceil(SLICE))
         .sum();
-    let name = format!("{} pods", size.pods);
-    row(
-        "there are",
-        &format!(
-            "{} Services of {FEW} endpoints, each 50th of {MANY}; {name}, {} nodes",
-            size.services, size.nodes
-        ),
-        "",
-    );
-    let (controller, started, ready) = start(server, kubeconfig).await?;
+    let started = Instant::now();
+    let controller = load::start(server, kubeconfig).await?;
+    let ready = started.elapsed();
     until_slices(scene, slices).await?;
     row(
-        "cold start",
+        &format!("cold start, {name}"),
         &format!(
             "{:.1?} until {slices} slices are written, {ready:.1?} of it until everything is listed",
             started.elapsed()
         ),
         &format!("{:.1} s of CPU", cpu_seconds(controller.child.pid)?),
     );
-    memory(&controller, &format!("{name}, after a cold start"), "")?;
+    memory(&controller, &name, "")?;
     drop(controller);
-    let (controller, _, ready) = start(server, kubeconfig).await?;
+    let started = Instant::now();
+    let controller = load::start(server, kubeconfig).await?;
     row(
         "restart beside right slices",
-        &format!("{ready:.1?} until everything is listed"),
+        &format!("{:.1?} until everything is listed", started.elapsed()),
         &format!("{:.1} s of CPU", cpu_seconds(controller.child.pid)?),
     );
     latency::pod_ready_to_slice(scene, &name).await?;
-    memory(&controller, &format!("{name}, after a restart"), "")?;
-    idle(server, &controller).await
-}
-
-/// A controller that has listed everything; when it was started, and how long that took.
-async fn start(server: &Apiserver, kubeconfig: &Path) -> Result<(Controller, Instant, Duration)> {
-    let started = Instant::now();
-    let arguments = ["--leader-elect", "true"];
-    let controller = Controller::start(kubeconfig, server.folder(), "limits", &arguments)?;
-    wait::eventually(LONGEST, "the controller to list everything", async || {
-        let answer = controller.get("/readyz").await?;
-        Ok(answer.starts_with("HTTP/1.1 200").then_some(()))
-    })
-    .await?;
-    let ready = started.elapsed();
-    Ok((controller, started, ready))
+    idle(server, &controller).await?;
+    memory(&controller, &format!("{name}, restarted"), "")
 }
 
 async fn populate(server: &Apiserver, scene: &Scene, size: Dimensions) -> Result<()> {

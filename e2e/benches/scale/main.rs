@@ -1,7 +1,8 @@
 //! What many proxies cost an API server, beside as many kube-proxies in the same run: `make bench-scale`.
 //!
 //! A real etcd and kube-apiserver; nodes and pods are objects. Each proxy is hollow: its watches and its index, no kernel. A
-//! kube-proxy is the lists and watches of its informers. Prints a table, and fails when a bound of `bounds.rs` is exceeded.
+//! kube-proxy is the lists and watches of its informers. Prints a table. The test
+//! `proxies_cost_the_api_server_no_more_than_a_multiple_of_kube_proxies` runs a short form and holds its bounds.
 
 #[path = "lib.rs"]
 mod scale;
@@ -49,7 +50,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let table = scale::measure(&size).await?;
     println!("{table}");
-    let exceeded = table.exceeded();
-    anyhow::ensure!(exceeded.is_empty(), "{}", exceeded.join("\n"));
+    for exceeded in table.exceeded() {
+        println!("beyond the bound of the short form: {exceeded}");
+    }
     Ok(())
 }

@@ -119,7 +119,7 @@ impl fmt::Display for Table {
                 ratio(ours.bytes, kube.bytes),
                 ours.cpu * 1e3,
                 kube.cpu * 1e3,
-                ratio(ours.cpu, kube.cpu),
+                ratio(ours.cpu * 1e3, kube.cpu * 1e3),
             )?;
         }
         if let Some((_, Costs { ours, kube })) = self.rows.iter().find(|(row, _)| *row == Row::Restart) {

@@ -20,10 +20,8 @@ const PARALLEL: usize = 4;
 impl Apiserver {
     /// Stores objects under their keys (`/registry/pods/NAMESPACE/NAME`). Watches of the API server see them at once.
     pub async fn store(&self, objects: impl IntoIterator<Item = (String, Value)>) -> Result<()> {
-        let flags = self.start.1.iter();
-        let url = flags
-            .filter_map(|flag| flag.strip_prefix("--etcd-servers="))
-            .next();
+        let mut flags = self.start.1.iter();
+        let url = flags.find_map(|flag| flag.strip_prefix("--etcd-servers="));
         let etcd = Client::try_from(Config::new(url.context("no etcd")?.parse()?))?;
         let batches = objects.into_iter().collect::<Vec<_>>();
         let puts = batches.chunks(BATCH).map(transaction);
