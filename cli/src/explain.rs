@@ -56,7 +56,10 @@ pub fn explain(facts: &Facts, key: &ObjectKey) -> Explanation {
     let found = facts.services.as_ref().map(|services| services.first());
     match found {
         Err(lack) => _ = chain.push([Link::unknown(crate::chain::Topic::Service, lack.to_string())]),
-        Ok(None) => _ = chain.push([Cause::ServiceNotFound.broken(&Values::default().and("service", key))]),
+        Ok(None) => {
+            _ = chain
+                .push([Cause::ServiceNotFound.broken(&Values::default().and("service", key.to_string()))])
+        }
         Ok(Some(service)) => follow(&mut chain, facts, service),
     }
     Explanation {
