@@ -18,7 +18,7 @@ pub use decided::Decided;
 pub use installation::{condition, leader, of_cluster};
 pub use proxy::{pod_condition, why_not_ready};
 
-use crate::chain::{Chain, Link, State};
+use crate::chain::{Chain, Link, State, Topic};
 use crate::facts::{Facts, Lack};
 use crate::situations::{Cause, Values};
 use case::Case;
@@ -54,9 +54,14 @@ impl Explanation {
 pub fn explain(facts: &Facts, key: &ObjectKey) -> Explanation {
     let mut chain = Chain::default();
     let found = facts.services.as_ref().map(|services| services.first());
+    let missing = || Cause::ServiceNotFound.broken(&Values::default().and("service", key.to_string()));
     match found {
-        Err(lack) => _ = chain.push([Link::unknown(crate::chain::Topic::Service, lack.to_string())]),
-        Ok(None) => _ = chain.push([Cause::ServiceNotFound.broken(&Values::default().and("service", key))]),
+        Err(lack) => {
+            chain.push([Link::unknown(Topic::Service, lack.to_string())]);
+        }
+        Ok(None) => {
+            chain.push([missing()]);
+        }
         Ok(Some(service)) => follow(&mut chain, facts, service),
     }
     Explanation {

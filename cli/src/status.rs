@@ -150,15 +150,16 @@ impl Status {
             self.problems.push(text);
         }
         for service in &self.services {
-            let line = format!(
-                "Service {}: {}: {}",
-                service.service, service.reason, service.message
-            );
-            if service.accepted == "True" {
-                self.warnings.push(line)
+            // The rest is the remedy, which `explain` has.
+            let message = service.message.split("; ").next().unwrap_or_default();
+            let line = format!("Service {}: {}: {message}", service.service, service.reason);
+            let is_served = service.accepted == "True";
+            let list = if is_served {
+                &mut self.warnings
             } else {
-                self.problems.push(line)
-            }
+                &mut self.problems
+            };
+            list.push(line);
         }
     }
 }

@@ -55,10 +55,9 @@ fn of_link(group: &'static str, link: Link) -> Line {
 
 fn workloads(facts: &Installation, namespace: &str) -> Vec<Line> {
     const GROUP: &str = "operands";
-    let all = match &facts.workloads {
-        // Reported once, with the leftovers.
-        Err(_) => return Vec::new(),
-        Ok(all) => all,
+    // What is refused is reported once, with the leftovers.
+    let Ok(all) = &facts.workloads else {
+        return Vec::new();
     };
     let wanted = [
         ("Deployment", OPERATOR),

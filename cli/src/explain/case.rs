@@ -39,19 +39,19 @@ impl<'a> Case<'a> {
     fn values_of(facts: &Facts, service: &Service, network: Option<&NetworkRef>) -> Values {
         let key = ObjectKey::of(service);
         let mut values = Values::default()
-            .and("service", &key)
+            .and("service", key.to_string())
             .and("namespace", &key.namespace)
             .and("name", &key.name)
             .and("operands", Cluster::namespace(facts.cluster.config()));
         if let Some(network) = network {
             values = values
-                .and("network", network)
+                .and("network", network.to_string())
                 .and("networkNamespace", network.namespace())
                 .and("networkName", network.name());
         }
         if let Some(client) = &facts.client {
             values = values
-                .and("pod", &client.key)
+                .and("pod", client.key.to_string())
                 .and("podNamespace", &client.key.namespace)
                 .and("podName", &client.key.name);
         }

@@ -125,7 +125,7 @@ fn not_attached(values: &Values, network: &NetworkRef, attached: &[NetworkStatus
 }
 
 fn shortcoming(case: &Case<'_>, lack: &Shortcoming) -> Option<Link> {
-    let cause = match lack {
+    let situation = match lack {
         Shortcoming::ForeignNetwork { .. } => Cause::ClientNotAllowed,
         Shortcoming::NoAddress { .. } => Cause::ClientNoAddress,
         Shortcoming::SeveralInterfaces { .. } => Cause::ClientSeveralInterfaces,
@@ -136,5 +136,5 @@ fn shortcoming(case: &Case<'_>, lack: &Shortcoming) -> Option<Link> {
     };
     let text = lack.to_string();
     let says = text.split("; ").next().unwrap_or_default().to_owned();
-    Some(cause.quoted(says, &case.values))
+    Some(situation.quoted(says, &case.values))
 }

@@ -33,7 +33,7 @@ pub(super) fn slices(case: &Case<'_>) -> Vec<Link> {
             "DNS answers what the Service's author wrote".to_owned()
         }
         count => format!(
-            "{} of the controller, {count} endpoint addresses: {}",
+            "EndpointSlices of the controller: {}, endpoint addresses: {count} ({})",
             existing.len(),
             shown(&found)
         ),

@@ -12,12 +12,12 @@ use controller::notice::{Notice, Reason};
 pub(super) fn links(case: &Case<'_>, topic: Topic) -> Vec<Link> {
     let notices = case.decided.decision.notices.iter();
     let of_topic = notices.filter_map(|notice| {
-        let cause = cause(case, notice).filter(|cause| cause.situation().topic == topic)?;
+        let found = cause(case, notice).filter(|found| found.situation().topic == topic)?;
         let (says, seen_on) = split(notice);
-        let link = match cause {
+        let link = match found {
             // The notice names commands where the table has words.
-            Cause::PodOnHostNetwork | Cause::ForeignEndpoints => cause.broken(&case.values),
-            _ => cause.quoted(says, &case.values),
+            Cause::PodOnHostNetwork | Cause::ForeignEndpoints => found.broken(&case.values),
+            _ => found.quoted(says, &case.values),
         };
         Some(link.with(seen_on))
     });

@@ -48,7 +48,7 @@ pub(super) fn pods(case: &Case<'_>) -> Vec<Link> {
             return found;
         }
         let count = addresses(&wanted).len();
-        outcome = Cause::NotReady.broken(&case.values.clone().and("count", count));
+        outcome = Cause::NotReady.broken(&case.values.clone().and("count", count.to_string()));
     }
     let warned = found.into_iter().map(Link::softened);
     warned.chain([outcome]).collect()

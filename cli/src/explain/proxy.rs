@@ -68,11 +68,11 @@ pub fn why_not_ready(pod: &Pod, ready: Option<&PodCondition>) -> String {
         .status
         .iter()
         .flat_map(|status| status.container_statuses.iter().flatten());
-    let waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    let phase = || pod.status.as_ref()?.phase.clone();
+    let mut waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let phase = || Some(format!("phase {}", pod.status.as_ref()?.phase.as_ref()?));
     let of_condition = || ready?.message.clone().or_else(|| ready?.reason.clone());
     waiting
-        .last()
+        .next_back()
         .or_else(of_condition)
         .or_else(phase)
         .unwrap_or_else(|| "no status is reported".to_owned())

@@ -39,7 +39,7 @@ fn outline(service: &Service) -> String {
         format!("{}/{protocol}", port.port)
     });
     format!(
-        "{}, {}, ClusterIP {}, ports {}",
+        "{}, type {}, clusterIPs {}, ports {}",
         ObjectKey::of(service),
         spec.type_.as_deref().unwrap_or("ClusterIP"),
         spec.cluster_ips.unwrap_or_default().join(" and "),
@@ -105,7 +105,7 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
                     let values = case
                         .values
                         .clone()
-                        .and("other", other)
+                        .and("other", other.to_string())
                         .and("others", all.join(", "));
                     Cause::NetworkElsewhere.broken(&values)
                 }

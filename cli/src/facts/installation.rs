@@ -55,7 +55,7 @@ pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
             namespace: None,
         };
         let client = reader.client();
-        let found = reader.bounded(right, client.apiserver_version()).await;
+        let found = reader.bounded(right, Box::pin(client.apiserver_version())).await;
         found.map(|info| info.git_version)
     };
     let policies = async {

@@ -1,6 +1,7 @@
 //! Reads objects from the API server. The only module that talks to it; it never writes.
 
 use super::{Lack, Read, Right};
+use futures::future::LocalBoxFuture;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ListParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -47,7 +48,7 @@ impl Reader {
     where
         K: Clone + Debug + DeserializeOwned,
     {
-        self.bounded(right, api.get_opt(name)).await
+        self.bounded(right, Box::pin(api.get_opt(name))).await
     }
 
     /// All objects of a namespace that have these labels.
@@ -77,7 +78,9 @@ impl Reader {
         let mut parameters = ListParams::default().labels(labels).limit(PAGE);
         let mut found = Vec::new();
         loop {
-            let page = self.bounded(right.clone(), api.list(&parameters)).await?;
+            let page = self
+                .bounded(right.clone(), Box::pin(api.list(&parameters)))
+                .await?;
             found.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
@@ -102,10 +105,11 @@ impl Reader {
         (api, right)
     }
 
+    /// Boxed, because a request is large and a command makes a dozen at once.
     pub(super) async fn bounded<T>(
         &self,
         right: Right,
-        request: impl Future<Output = kube::Result<T>>,
+        request: LocalBoxFuture<'_, kube::Result<T>>,
     ) -> Read<T> {
         match timeout(self.limit, request).await {
             Ok(Ok(found)) => Ok(found),

@@ -11,8 +11,8 @@ pub struct Values(BTreeMap<&'static str, String>);
 impl Values {
     /// The same with one more.
     #[must_use]
-    pub fn and(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.0.insert(name, value.to_string());
+    pub fn and(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.0.insert(name, value.into());
         self
     }
 }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn places_are_filled_by_name() {
-        let values = Values::default().and("pod", "a/b").and("n", 7);
+        let values = Values::default().and("pod", "a/b").and("n", "7");
         assert_eq!(fill("pod {pod} has {n} of {m}", &values), "pod a/b has 7 of {m}");
     }
 

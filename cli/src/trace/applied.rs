@@ -33,9 +33,9 @@ pub(super) fn differences(planned: &Dump, applied: &Dump, packet: Packet) -> Vec
         );
         let endpoints = |translated: Option<&rules::Translated>| {
             let all = translated
-                .map(|translated| translated.endpoints.clone())
-                .unwrap_or_default();
-            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                .iter()
+                .flat_map(|translated| translated.endpoints.iter());
+            let all: Vec<String> = all.map(ToString::to_string).collect();
             if all.is_empty() {
                 "none".to_owned()
             } else {

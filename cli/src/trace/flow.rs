@@ -9,7 +9,7 @@ use api::network_status::{self, NetworkStatus};
 use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{Dump, Packet, Plan, ServedService, Source, Unserved, Verdict};
+use rules::{Dump, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// What all flows of a pod share.
@@ -69,10 +69,11 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
             flow.source = Some(seen.to_string());
             flow.affinity_seconds = affinity.map(|time| time.as_secs());
             let one_in = endpoints.len();
-            flow.endpoints = endpoints
+            let slices = slices_of(case, service);
+            let targets = endpoints
                 .iter()
-                .map(|endpoint| target(case, *endpoint, one_in))
-                .collect();
+                .map(|endpoint| target(&slices, *endpoint, one_in));
+            flow.endpoints = targets.collect();
         }
     }
     flow
@@ -170,24 +171,26 @@ fn refused(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String
     "no endpoint is ready".to_owned()
 }
 
-fn target(case: &Case<'_>, address: SocketAddr, one_in: usize) -> Target {
+/// What the Service's own slices have about an endpoint: on another network another pod may have that address.
+fn target(slices: &[&EndpointSlice], address: SocketAddr, one_in: usize) -> Target {
     let text = address.ip().to_string();
-    let endpoints = case.slices.iter().flat_map(|slice| &slice.endpoints);
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     let mut listing = endpoints.filter(|endpoint| endpoint.addresses.contains(&text));
     let endpoint = listing.next();
-    let pod = endpoint
-        .and_then(|endpoint| endpoint.target_ref.as_ref())
-        .and_then(|target| {
-            Some(format!(
-                "{}/{}",
-                target.namespace.as_deref()?,
-                target.name.as_deref()?
-            ))
-        });
+    let object = endpoint.and_then(|endpoint| endpoint.target_ref.as_ref());
+    let pod = object.and_then(|pod| Some(format!("{}/{}", pod.namespace.as_deref()?, pod.name.as_deref()?)));
     Target {
         address: address.to_string(),
         pod,
         node: endpoint.and_then(|endpoint| endpoint.node_name.clone()),
         one_in,
     }
+}
+
+fn slices_of<'a>(case: &Case<'a>, service: Option<&Service>) -> Vec<&'a EndpointSlice> {
+    let Some(served) = service.and_then(|service| ServedService::parse(service).ok()) else {
+        return Vec::new();
+    };
+    let counts = |slice: &&EndpointSlice| Slice::parse(slice).is_ok_and(|parsed| parsed.counts_for(&served));
+    case.slices.iter().filter(counts).collect()
 }

@@ -136,6 +136,25 @@ fn what_cannot_be_traced_is_a_problem(#[case] to: &str, #[case] problem: &str) {
     assert!(answer.problem.is_some_and(|text| text.contains(problem)));
 }
 
+/// Networks are apart: the same address is another pod on each.
+#[test]
+fn an_endpoint_is_named_by_the_slices_of_its_own_service() {
+    let mut facts = facts();
+    let mut other = facts.slices.as_ref().unwrap()[0].clone();
+    other.metadata.namespace = Some("bank".to_owned());
+    for endpoint in &mut other.endpoints {
+        endpoint.node_name = Some("elsewhere".to_owned());
+    }
+    facts.slices.as_mut().unwrap().insert(0, other);
+    let answer = traced(&facts, "web:80");
+    let nodes: Vec<_> = answer.flows[0]
+        .endpoints
+        .iter()
+        .map(|one| one.node.as_deref())
+        .collect();
+    assert_eq!(nodes, [Some("node-1"), Some("node-2")]);
+}
+
 /// Once a node's state can be read: what it lacks is shown, whatever the plan says.
 #[test]
 fn what_the_node_has_not_applied_is_shown() {

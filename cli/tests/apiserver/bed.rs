@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 /// A limit that a busy machine does not meet.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// The common server: networks, a configuration, nodes with proxies, a controller that leads.
 pub(crate) async fn shared() -> Result<&'static Apiserver> {

@@ -1,9 +1,13 @@
 //! What is wrong with the installation: a server of its own, on which no controller runs.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use api::MultusServiceConfig;
 use api::names;
 use cli::chain::State;
+use cli::check::check;
+use cli::facts::{self, Reader};
 use cli::situations::Cause;
 use e2e::apiserver::{Apiserver, Options};
 use jiff::Timestamp;
@@ -52,6 +56,14 @@ async fn lease(client: &Client, ago: i64) -> Result<()> {
     Ok(())
 }
 
+/// What `check` finds that an installation needs and the cluster lacks.
+async fn lacking(client: &Client) -> Vec<&'static str> {
+    let reader = Reader::new(client.clone(), Duration::from_secs(30));
+    let check = check(&facts::installation(&reader, "default").await);
+    assert_eq!(check.is_installed, Some(false), "{check:?}");
+    check.broken().map(|line| line.group).collect()
+}
+
 /// From a bare cluster to a controller that does not follow: each step takes one cause away and shows the next.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
@@ -62,9 +74,11 @@ async fn an_installation_that_does_not_serve_is_named() -> Result<()> {
     scene.pod("web-1", &["10.1.0.2"]).await?;
     scene.service(json!({})).await?;
     scene.breaks(Cause::MultusMissing).await?;
+    assert_eq!(lacking(&client).await, ["multus"]);
     define_networks(&client).await?;
     scene.network("testnet1").await?;
     scene.breaks(Cause::NotInstalled).await?;
+    assert_eq!(lacking(&client).await, [""; 0]);
 
     operands(&client).await?;
     node(&client, "node-1").await?;

@@ -14,15 +14,19 @@ struct Program {
 }
 
 impl Program {
-    fn run(&self, arguments: &[&str]) -> Result<Output> {
-        let output = Command::new(env!("CARGO_BIN_EXE_kubectl-multus_service"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-multus_service"));
+        command
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .args(["-n", &self.namespace])
             .args(arguments)
-            .env_remove("NO_COLOR")
-            .output()?;
-        Ok(output)
+            .env_remove("NO_COLOR");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(self.command(arguments).output()?)
     }
 
     fn text(&self, arguments: &[&str], code: i32) -> Result<String> {
@@ -60,6 +64,15 @@ async fn explain_prints_text_json_and_yaml_and_ends_with_a_code() -> Result<()> 
     assert!(good.contains("✓ rules") && !good.contains('\u{1b}'), "{good}");
     let coloured = program.text(&["explain", "web", "--color", "always"], 0)?;
     assert!(coloured.contains('\u{1b}'), "{coloured}");
+    // As on a terminal, and NO_COLOR is honoured there.
+    let forced = |no_color: &str| {
+        let mut command = program.command(&["explain", "web"]);
+        command
+            .env("CLICOLOR_FORCE", "1")
+            .env("NO_COLOR", no_color)
+            .output()
+    };
+    assert!(forced("")?.stdout.contains(&0x1b) && !forced("1")?.stdout.contains(&0x1b));
     let json: Value = serde_json::from_str(&program.text(&["explain", "web", "-o", "json"], 0)?)?;
     assert_eq!(json["verdict"], "good", "{json}");
     let missing = program.text(&["explain", "service/stranger", "-o", "yaml"], 1)?;
@@ -75,14 +88,14 @@ async fn explain_prints_text_json_and_yaml_and_ends_with_a_code() -> Result<()> 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn trace_prints_the_route_and_the_endpoints() -> Result<()> {
-    let (_scene, program) = program("trace").await?;
+    let (scene, program) = program("trace").await?;
     let text = program.text(&["trace", "pod/client", "web:http"], 0)?;
     for part in [
         "translated",
         "dev net1 src 10.1.0.9 proto 77",
         "10.1.0.2:8080",
         "1/1",
-        "web-1",
+        &format!("{}/web-1", scene.namespace),
         "cannot be read",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -102,7 +115,7 @@ async fn status_and_check_name_what_is_wrong() -> Result<()> {
     let text = program.text(&["status"], 1)?;
     assert!(text.starts_with("✗ node node-2: KernelLacksBackend"), "{text}");
     assert!(
-        text.contains(&format!("{}/testnet1", scene.namespace)) && text.contains("controller-1 leads"),
+        text.contains("controller-1 leads") && text.contains("ATTACHED PODS"),
         "{text}"
     );
     let status: Value = serde_json::from_str(&program.text(&["status", "-o", "json"], 1)?)?;

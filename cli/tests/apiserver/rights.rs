@@ -21,8 +21,8 @@ async fn alice(scene: &Scene, rules: Value) -> Result<Client> {
     let binding: RoleBinding = serde_json::from_value(json!({"metadata": {"name": "alice"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "alice"},
         "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "alice"}]}))?;
-    let roles: Api<Role> = Api::namespaced(scene.client.clone(), &scene.namespace);
-    roles.create(&PostParams::default(), &role).await?;
+    let api: Api<Role> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    api.create(&PostParams::default(), &role).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(scene.client.clone(), &scene.namespace);
     bindings.create(&PostParams::default(), &binding).await?;
     shared().await?.client_as("alice", &[]).await
