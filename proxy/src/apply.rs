@@ -20,10 +20,11 @@ mod work;
 pub use crate::addresses::Absence;
 use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
+pub use crate::conntrack::Pending;
 use crate::failure::{Absent, Effect, Failures};
 use crate::netlink::Netlink;
 use crate::routes::Routes;
-use crate::{reach, routes};
+use crate::{conntrack, reach, routes};
 use api::NetworkRef;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -67,6 +68,8 @@ pub struct Applied {
     pub unreachable: BTreeSet<Unreachable>,
     /// What was found where our rules are and not read, because it is not ours or more than is wanted: it is gone.
     pub unread: BTreeSet<String>,
+    /// Where flows may be that have to be ended: see [`end_flows`].
+    pub pending: Pending,
     /// Why conntrack entries could not be deleted, or not all; flows may go on to removed endpoints.
     pub conntrack: Option<String>,
 }
@@ -95,8 +98,21 @@ pub enum Error {
     Routes(#[from] routes::Error),
 }
 
-/// Does it, in the namespace of the calling thread.
+/// Does it, in the namespace of the calling thread. The driver takes the two steps apart: rules of all pods come first.
 pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
+    let mut applied = write(backend, held, wanted)?;
+    let ended = end_flows(&applied.pending, &applied.rules);
+    applied.conntrack = ended.err().map(|error| error.to_string());
+    Ok(applied)
+}
+
+/// Ends flows that are wrong under `rules`, which the namespace of the calling thread has. Costs milliseconds on a node with many flows.
+pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
+    conntrack::clean(pending, rules)
+}
+
+/// Writes rules and routes, and ends no flows.
+pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
     let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
     let addresses = Addresses::read(&mut netlink).map_err(Error::Addresses)?;
     if !addresses.hold_any(&wanted.addresses) {
@@ -151,10 +167,9 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     if is_unknown {
         work.clear_others();
     }
-    // A pod younger than this process has had no time for connections to what its VIPs were before, and to look costs milliseconds: all
-    // buckets of the machine's one table.
+    // A pod younger than this process has had no time for connections to what its VIPs were before.
     let is_young = matches!(held, Held::Nothing);
-    let conntrack = work.end_flows(is_young, &addresses);
+    let pending = work.pending(is_young);
     let parents = named.networks.iter().filter_map(|(network, attached)| {
         let source = attached.ipv4.as_ref().or(attached.ipv6.as_ref())?;
         Some((network.clone(), addresses.parent_elsewhere(&source.interface)?))
@@ -175,7 +190,8 @@ pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         foreign_routes,
         unreachable: lost.endpoints,
         unread,
-        conntrack: conntrack.err().map(|error| error.to_string()),
+        pending,
+        conntrack: None,
     })
 }
 
@@ -201,7 +217,7 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_refusal())?;
-    if may_have_flows && let Err(error) = crate::conntrack::forget_refused() {
+    if may_have_flows && let Err(error) = conntrack::forget_refused() {
         tracing::warn!(%error, "cannot end refused UDP flows: a socket that goes on sending stays refused");
     }
     Ok(())

@@ -6,11 +6,20 @@
 //! VIP is ours no more. Of TCP only flows to a VIP that was somebody else's
 //! address until now are: translated ones live on as with kube-proxy.
 
+mod pending;
+mod table;
+
+pub use pending::Pending;
+
 use crate::addresses::Addresses;
-use crate::netfilter::{Socket, about};
+use crate::netfilter::Socket;
+use crate::netlink::Netlink;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
-use rules::{Family, PodRules, Port, Protocol};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use rules::{PodRules, Port, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -38,50 +47,45 @@ impl Own<'_> {
     }
 }
 
-/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
-/// than they should, of all flows that reached one of the `new` VIPs themselves, whoever had its address before, and of refused ones to
-/// what is no VIP any more, which may be one of `released`. Goes on past what fails, and returns the first of it.
-pub(crate) fn forget(
-    changed: &Allowed,
-    new: &BTreeSet<IpAddr>,
-    released: &BTreeSet<IpAddr>,
-    own: &Own<'_>,
-) -> io::Result<()> {
-    if changed.is_empty() && new.is_empty() && released.is_empty() {
+/// Whether the calling thread's namespace has no entry: then no flow began before its rules.
+pub(crate) fn is_idle() -> bool {
+    let counted = Socket::open().and_then(|mut netlink| table::count(&mut netlink));
+    counted.is_ok_and(|count| count == 0)
+}
+
+/// Ends the flows that are wrong under `rules`, which the calling thread's namespace has.
+pub(crate) fn clean(pending: &Pending, rules: &PodRules) -> io::Result<()> {
+    if !pending.is_due() || is_idle() {
         return Ok(());
     }
-    let mut netlink = Socket::open()?;
-    let mut result = Ok(());
-    let vips = changed.keys().map(|(vip, _)| vip).chain(new).chain(released);
-    let families: BTreeSet<Family> = vips.map(|vip| Family::of(*vip)).collect();
-    for family in families {
-        let of_family = forget_of(&mut netlink, family, changed, new, own);
-        result = result.and(of_family);
-    }
-    result
+    let (changed, new) = pending.under(rules);
+    let addresses = Addresses::read(&mut Netlink::open(NETLINK_ROUTE)?)?;
+    let own = Own {
+        addresses: &addresses,
+        rules,
+    };
+    forget(&changed, &new, &own)
 }
 
 /// Deletes the entries of all refused flows, once no VIP is ours.
 pub(crate) fn forget_refused() -> io::Result<()> {
+    if is_idle() {
+        return Ok(());
+    }
     let own = Own {
         addresses: &Addresses::default(),
         rules: &PodRules::default(),
     };
-    let mut netlink = Socket::open()?;
-    let (changed, new) = (Allowed::new(), BTreeSet::new());
-    let results = Family::ALL.map(|family| forget_of(&mut netlink, family, &changed, &new, &own));
-    results.into_iter().collect()
+    forget(&Allowed::new(), &BTreeSet::new(), &own)
 }
 
-fn forget_of(
-    netlink: &mut Socket,
-    family: Family,
-    changed: &Allowed,
-    new: &BTreeSet<IpAddr>,
-    own: &Own<'_>,
-) -> io::Result<()> {
+/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
+/// than they should, of all flows that reached one of the `new` VIPs themselves, whoever had its address before, and of refused ones to
+/// what is no VIP any more. Goes on past what fails, and returns the first of it.
+fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
+    let mut netlink = Socket::open()?;
     for _ in 0..ROUNDS {
-        if forget_some(netlink, family, changed, new, own)? < ROUND {
+        if forget_some(&mut netlink, changed, new, own)? < ROUND {
             return Ok(());
         }
     }
@@ -93,21 +97,24 @@ fn forget_of(
 /// One round: how many entries were found. Goes on past what fails, and returns the first of it.
 fn forget_some(
     netlink: &mut Socket,
-    family: Family,
     changed: &Allowed,
     new: &BTreeSet<IpAddr>,
     own: &Own<'_>,
 ) -> io::Result<usize> {
     let mut found = 0;
-    let all = about(family, ConntrackMessage::Get(Vec::new()));
-    let stale = netlink.dump_some(&all, |entry| {
+    let mut pick = |entry: NetfilterMessage| {
         let stale = (found < ROUND).then(|| stale(&entry, changed, new, own))?;
         found += usize::from(stale.is_some());
-        stale
-    })?;
+        stale.map(|original| (entry.header.family, original))
+    };
+    let count = table::count(netlink).unwrap_or(u32::MAX);
+    let stale = match table::few(netlink, count) {
+        Some(entries) => entries.into_iter().filter_map(pick).collect(),
+        None => netlink.dump_some(&table::all(), &mut pick)?,
+    };
     let mut result = Ok(stale.len());
-    for original in stale {
-        match netlink.change(&about(family, ConntrackMessage::Delete(vec![original])), 0) {
+    for (family, original) in stale {
+        match netlink.change(&deletion(family, original), 0) {
             // It timed out meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // The kernel did not answer: each further request would wait as long.
@@ -117,6 +124,11 @@ fn forget_some(
         }
     }
     result
+}
+
+fn deletion(family: NetfilterProtoFamily, original: ConntrackAttribute) -> NetfilterMessage {
+    let header = NetfilterHeader::new(family, 0, 0);
+    NetfilterMessage::new(header, ConntrackMessage::Delete(vec![original]))
 }
 
 /// The original tuple of an entry that has to go; it is what names an entry.

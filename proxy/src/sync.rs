@@ -5,6 +5,7 @@
 //! keeps nobody waiting but itself.
 
 mod attempt;
+mod cleanups;
 mod heard;
 mod pace;
 mod pods;
@@ -153,7 +154,10 @@ pub async fn run(
             sync.report();
         }
     }
-    if tokio::time::timeout(DRAIN, sync.pods.drain()).await.is_err() {
+    if tokio::time::timeout(DRAIN, sync.pods.drain(&mut sync.index))
+        .await
+        .is_err()
+    {
         warn!("Stopping although work in a network namespace is unfinished");
     }
 }

@@ -22,6 +22,8 @@ mod cluster;
 mod crash;
 #[path = "netns/crowd.rs"]
 mod crowd;
+#[path = "netns/deferred.rs"]
+mod deferred;
 #[path = "netns/differential.rs"]
 mod differential;
 #[path = "netns/discovery.rs"]
@@ -52,6 +54,8 @@ mod kernel_memory;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/limit.rs"]
+mod limit;
 #[path = "netns/memory.rs"]
 mod memory;
 #[path = "netns/mending.rs"]

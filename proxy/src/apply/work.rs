@@ -6,15 +6,15 @@ use super::Error;
 use super::parts::{Failed, Parts, Step, read_again};
 use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
+use crate::conntrack::{self, Pending};
 use crate::failure::{Effect, Failures, chain};
 use crate::netlink::Netlink;
 use crate::routes::Routes;
-use crate::{conntrack, netns, original};
+use crate::{netns, original};
 use netlink_packet_route::RouteNetlinkMessage;
 use rules::{Delta, Dump, PodRules};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -216,21 +216,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Ends flows that may not be where they are.
-    pub(super) fn end_flows(&self, is_young: bool, addresses: &Addresses) -> io::Result<()> {
-        let nobody = BTreeSet::new();
-        let own = |rules| conntrack::Own { addresses, rules };
-        let Some((_, target)) = &self.changed else {
-            let new = if is_young { &nobody } else { &self.first.refuse };
-            let first = self.first;
-            return conntrack::forget(&first.flows, new, &first.release_udp, &own(first.wanted()));
+    /// Where flows may not be where they are. Nowhere if there are none: asked after the rules, so that a later flow is translated by them.
+    pub(super) fn pending(&self, is_young: bool) -> Pending {
+        let pending = match &self.changed {
+            None => Pending::of(self.first, &self.frozen, is_young),
+            Some((_, target)) => Pending::of(&self.known.delta(target), &self.frozen, is_young),
         };
-        let mut delta = self.known.delta(target);
-        delta.flows.retain(|(vip, _), _| !self.frozen.contains(vip));
-        delta.refuse.retain(|vip| !self.frozen.contains(vip));
-        delta.release_udp.retain(|vip| !self.frozen.contains(vip));
-        let new = if is_young { &nobody } else { &delta.refuse };
-        conntrack::forget(&delta.flows, new, &delta.release_udp, &own(target))
+        if !pending.is_empty() && conntrack::is_idle() {
+            return Pending::default();
+        }
+        pending
     }
 
     pub(super) fn done(self) -> Done {

@@ -2,7 +2,7 @@
 //!
 //! Writes: through `apply`.
 
-use crate::apply::{self, Applied, Wanted, apply};
+use crate::apply::{self, Applied, Wanted};
 use crate::backend::{Backend, Held};
 use crate::failure::chain;
 use crate::generation::{generation, own_generation};
@@ -124,6 +124,9 @@ pub(super) enum Error {
     Apply(#[from] apply::Error),
     #[error(transparent)]
     Memory(#[from] NoMemory),
+    /// Of connection tracking.
+    #[error(transparent)]
+    Flows(std::io::Error),
     /// Rules would not reach its packets.
     #[error(
         "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata): its flows to ClusterIPs are not served"
@@ -238,8 +241,7 @@ pub(super) async fn attempt(
         .telling
         .metrics
         .applied(context.backend.name(), place.took);
-    // Where connection tracking could not be cleaned everything is looked at again: that is how stale flows are found once more.
-    if !place.is_disturbed && applied.conntrack.is_none() && applied.is_exact {
+    if !place.is_disturbed && applied.is_exact {
         place.held = Held::Exactly(applied.rules.clone());
         place.foreign_routes = Some(applied.foreign_routes.clone()).filter(|_| applied.failures.is_empty());
     }
@@ -306,7 +308,7 @@ impl Work {
             self.held = Held::Unknown;
             self.share.grow()?;
         }
-        let applied = apply(backend, &self.held, &self.wanted)?;
+        let applied = apply::write(backend, &self.held, &self.wanted)?;
         let generation = generation();
         let is_as_before = is_known && !applied.written;
         let print = known

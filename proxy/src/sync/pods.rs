@@ -4,6 +4,7 @@
 
 use super::Context;
 use super::attempt::{Error, Place, attempt};
+use super::cleanups::{Cleaned, Cleanups, Deferred};
 use super::heard::{Overrun, SETTLE};
 use super::pace::Backoff;
 use super::retry;
@@ -43,7 +44,8 @@ const REBUILT: Duration = Duration::from_secs(5);
 pub(super) struct Pods {
     pub(super) context: Arc<Context>,
     pub(super) by_uid: BTreeMap<String, Pod>,
-    jobs: JoinSet<Finished>,
+    pub(super) jobs: JoinSet<Done>,
+    pub(super) cleanups: Cleanups,
     pub(super) due: DelayQueue<String>,
     /// Pods of the first list that nothing was tried for yet.
     untried: BTreeSet<String>,
@@ -88,6 +90,10 @@ pub(super) struct Pod {
     pub(super) has_rules: bool,
     /// What it was told, so that it is not repeated.
     pub(super) told_owner: Told,
+    /// Flows that are still to be ended.
+    pub(super) deferred: Option<Deferred>,
+    /// When that was done last.
+    pub(super) cleaned: Option<Instant>,
     /// Set when the pod is gone, for the attempt under way.
     is_abandoned: Arc<AtomicBool>,
     /// Why the last attempt failed.
@@ -96,15 +102,30 @@ pub(super) struct Pod {
     pub(super) runtime_failure: Option<String>,
 }
 
-struct Finished {
+/// Work in a pod's namespace that ended.
+pub(super) enum Done {
+    Wrote(Finished),
+    Cleaned(Cleaned),
+}
+
+/// An attempt that ended. Flows may still have to be ended.
+pub(super) struct Finished {
     pod: LocalPod,
     place: Place,
+    outcome: Outcome,
+}
+
+/// What an attempt came to.
+pub(super) struct Outcome {
     shortcomings: BTreeSet<Shortcoming>,
     wants_rules: bool,
     /// Whether its namespace may have been read.
     was_unknown: bool,
     began: Instant,
-    result: Result<Applied, Error>,
+    took: Duration,
+    /// See [`Place::is_disturbed`].
+    is_disturbed: bool,
+    pub(super) result: Result<Applied, Error>,
 }
 
 impl Pods {
@@ -114,6 +135,7 @@ impl Pods {
             context: Arc::new(context),
             by_uid: BTreeMap::new(),
             jobs: JoinSet::new(),
+            cleanups: Cleanups::default(),
             due: DelayQueue::new(),
             untried: BTreeSet::new(),
             held_back: None,
@@ -156,9 +178,11 @@ impl Pods {
 
     /// Waits until an attempt ends or one is due, and acts on it.
     pub(super) async fn progress(&mut self, index: &mut Index) {
+        let rules_are_written = self.jobs.len() > self.cleanups.running();
         tokio::select! {
             Some(finished) = self.jobs.join_next() => match finished {
-                Ok(finished) => self.finish(finished, index),
+                Ok(Done::Wrote(finished)) => self.finish(finished, index),
+                Ok(Done::Cleaned(cleaned)) => self.cleaned(cleaned, index),
                 Err(error) => warn!(%error, "An attempt ended without a result"),
             },
             Some(due) = self.due.next() => {
@@ -169,15 +193,24 @@ impl Pods {
                 }
                 self.start(&uid, index);
             }
+            uid = self.cleanups.turn(rules_are_written) => self.start_cleanup(&uid, index),
             Some(uid) = self.hung.recv() => self.hangs(&uid, index),
             () = self.overrun.wait() => self.catch_up(),
             answer = self.rounds.next() => self.answered(answer),
         }
     }
 
-    /// Lets attempts under way end.
-    pub(super) async fn drain(&mut self) {
-        while self.jobs.join_next().await.is_some() {}
+    /// Lets work under way end, and ends flows that the next proxy could not know of.
+    pub(super) async fn drain(&mut self, index: &mut Index) {
+        loop {
+            self.hurry_cleanups(index);
+            match self.jobs.join_next().await {
+                Some(Ok(Done::Wrote(finished))) => self.finish(finished, index),
+                Some(Ok(Done::Cleaned(cleaned))) => self.cleaned(cleaned, index),
+                Some(Err(_)) => {}
+                None => return,
+            }
+        }
     }
 
     /// Starts an attempt for a pod, now; or after the one under way.
@@ -232,21 +265,28 @@ impl Pods {
             place.sandbox = None;
         }
         let (context, local) = (Arc::clone(&self.context), local.clone());
+        self.unqueue_cleanup(uid);
         self.jobs.spawn(async move {
             let was_unknown = !matches!(place.held, Held::Exactly(_));
             let (wants_rules, began) = (!rules.is_empty(), Instant::now());
             // A pod whose attempt panicked is tried again like any other; nothing is known about it then.
             let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut place)).catch_unwind();
             let result = attempt.await.unwrap_or(Err(Error::Lost));
-            Finished {
-                pod: local,
-                place,
+            let is_disturbed = place.is_disturbed;
+            let outcome = Outcome {
                 shortcomings,
                 wants_rules,
                 was_unknown,
                 began,
+                took: began.elapsed(),
+                is_disturbed,
                 result,
-            }
+            };
+            Done::Wrote(Finished {
+                pod: local,
+                place,
+                outcome,
+            })
         });
     }
 
@@ -269,6 +309,7 @@ impl Pods {
                 self.due.remove(&key);
             }
         }
+        self.unqueue_cleanup(uid);
         self.by_nsid.retain(|_, of| of != uid);
         if self.parents.forget(uid) {
             self.look_at_the_node();
@@ -280,11 +321,7 @@ impl Pods {
         let Finished {
             pod: local,
             mut place,
-            shortcomings,
-            wants_rules,
-            was_unknown,
-            began,
-            result,
+            outcome,
         } = finished;
         self.untried.remove(&local.uid);
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
@@ -294,18 +331,54 @@ impl Pods {
             // Ids are reused: the latest claim is the right one.
             self.by_nsid.insert(id, local.uid.clone());
         }
-        if let (Held::Exactly(held), true) = (&mut place.held, was_unknown) {
+        if let (Held::Exactly(held), true) = (&mut place.held, outcome.was_unknown) {
             index.adopt(held);
         }
-        let is_disturbed = place.is_disturbed;
         let sandbox = place.sandbox_id().map(str::to_owned);
         pod.settled_in
             .take_if(|settled| sandbox.as_ref() != Some(settled));
-        if std::mem::take(&mut pod.rules_suspect) | is_disturbed {
-            let is_repaired = result.as_ref().is_ok_and(|applied| applied.written);
+        if std::mem::take(&mut pod.rules_suspect) | outcome.is_disturbed {
+            let is_repaired = outcome.result.as_ref().is_ok_and(|applied| applied.written);
             pod.backoff.looked(is_repaired, place.took, Instant::now());
         }
         pod.place = Some(place);
+        let shown = outcome.result.as_ref().map(|applied| &applied.parents);
+        let is_news = shown.is_ok_and(|shown| self.parents.note(&local.uid, shown));
+        if let Ok(applied) = &outcome.result {
+            pod.has_rules = !applied.rules.is_empty();
+            log_written(&local, applied);
+        }
+        let concluded = Deferred::after(&mut pod.deferred, outcome, sandbox.as_deref(), Instant::now());
+        let is_deferred = concluded.is_none();
+        if is_deferred && std::mem::take(&mut pod.again) {
+            self.start(&local.uid, index);
+        } else if is_deferred {
+            self.queue_cleanup(&local.uid);
+        }
+        if let Some(outcome) = concluded {
+            self.conclude(&local, outcome, index);
+        }
+        if is_news {
+            self.look_at_the_node();
+        }
+        self.count();
+    }
+
+    /// A pod has its rules, and its flows are where they may be, or not: says so, and when to come back.
+    pub(super) fn conclude(&mut self, local: &LocalPod, outcome: Outcome, index: &Index) {
+        let Outcome {
+            shortcomings,
+            wants_rules,
+            began,
+            took,
+            is_disturbed,
+            result,
+            ..
+        } = outcome;
+        let Some(pod) = self.by_uid.get_mut(&local.uid) else {
+            return;
+        };
+        let sandbox = pod.place.as_ref().and_then(Place::sandbox_id).map(str::to_owned);
         pod.failure = match &result {
             Ok(applied) => events::incomplete(applied),
             Err(error) => Some(chain(error)),
@@ -316,9 +389,7 @@ impl Pods {
         } else {
             LOOK_AGAIN
         };
-        let shown = result.as_ref().map(|applied| &applied.parents);
-        let is_news = shown.is_ok_and(|shown| self.parents.note(&local.uid, shown));
-        let next = pod.judge(&local, wants_rules, &result, look_again);
+        let next = pod.judge(local, wants_rules, &result, look_again);
         if pod.failures == 0 && pod.has_rules {
             pod.settled_in = sandbox;
         }
@@ -327,15 +398,9 @@ impl Pods {
             Ok(applied) => !applied.failures.is_empty(),
             Err(error) => error.is_of_the_namespace(),
         };
-        let next = next.map(|next| {
-            if is_slow {
-                retry::after(next, began.elapsed())
-            } else {
-                next
-            }
-        });
+        let next = next.map(|next| if is_slow { retry::after(next, took) } else { next });
         pod.failing_since = (pod.failures > 0).then(|| pod.failing_since.unwrap_or(began));
-        log(&local, pod.failures, &result);
+        log(local, pod.failures, &result);
         let is_rebuilt = result.as_ref().is_ok_and(|applied| !applied.unread.is_empty());
         let is_final = result.as_ref().is_err_and(Error::is_final);
         let fails = match &result {
@@ -346,12 +411,12 @@ impl Pods {
             self.context.telling.metrics.failed();
         }
         let notice = events::notice(
-            &local,
+            local,
             &shortcomings,
             result.as_ref().map_err(|error| chain(error)),
             pod.fails_lastingly() || is_final && wants_rules,
         );
-        let is_told = pod.tell(notice, &local, &self.context.telling.notices);
+        let is_told = pod.tell(notice, local, &self.context.telling.notices);
         let next = if is_told {
             next
         } else {
@@ -361,19 +426,27 @@ impl Pods {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
             let soon = SETTLE.max(pod.backoff.wait(Instant::now()));
-            let soon = if is_slow {
-                retry::after(soon, began.elapsed())
-            } else {
-                soon
-            };
+            let soon = if is_slow { retry::after(soon, took) } else { soon };
             let next = if is_disturbed { next.min(soon) } else { next };
             let next = if is_rebuilt { next.min(REBUILT) } else { next };
-            pod.due = Some(self.due.insert(local.uid, next));
-        }
-        if is_news {
-            self.look_at_the_node();
+            self.come_back(&local.uid, next);
         }
         self.count();
+    }
+
+    /// Starts an attempt after this time, unless one comes sooner.
+    fn come_back(&mut self, uid: &str, wait: Duration) {
+        let Some(pod) = self.by_uid.get_mut(uid) else {
+            return;
+        };
+        if let Some(key) = pod.due.take() {
+            if self.due.deadline(&key).into_std() <= Instant::now() + wait {
+                pod.due = Some(key);
+                return;
+            }
+            self.due.remove(&key);
+        }
+        pod.due = Some(self.due.insert(uid.to_owned(), wait));
     }
 
     /// Whether rules may be written there may be different now.
@@ -467,6 +540,17 @@ impl Pod {
     }
 }
 
+fn log_written(pod: &LocalPod, applied: &Applied) {
+    if !applied.failures.is_empty() {
+        return;
+    }
+    if applied.written {
+        info!(pod = %pod.name, vips = applied.rules.vip_count(), "Synced rules");
+    } else {
+        debug!(pod = %pod.name, "Rules are as wanted");
+    }
+}
+
 fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
     match result {
         Ok(Applied {
@@ -479,10 +563,7 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
                 warn!(pod = %pod.name, failures, why, "Synced rules, but not all");
             }
         }
-        Ok(applied) if applied.written => {
-            info!(pod = %pod.name, vips = applied.rules.vip_count(), "Synced rules");
-        }
-        Ok(_) => debug!(pod = %pod.name, "Rules are as wanted"),
+        Ok(_) => {}
         Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(50) => {
             warn!(pod = %pod.name, failures, error = error as &dyn std::error::Error, "Could not sync rules");
         }

@@ -1,6 +1,7 @@
 //! When to come back to a pod.
 
 use super::*;
+use crate::apply::Pending;
 use crate::failure::Failures;
 use rules::{AttachedNetwork, NetworkRules, PodRules};
 use serde_json::json;
@@ -37,6 +38,7 @@ fn applied(conntrack: Option<&str>) -> Applied {
         foreign_routes: BTreeSet::new(),
         unread: BTreeSet::new(),
         unreachable: BTreeSet::new(),
+        pending: Pending::default(),
         conntrack: conntrack.map(str::to_owned),
     }
 }

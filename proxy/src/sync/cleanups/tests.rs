@@ -1,0 +1,64 @@
+//! When a pod's flows are ended.
+
+use super::*;
+
+/// Pods that wait since so many milliseconds, and had a cleanup so many milliseconds ago.
+fn cleanups(now: Instant, turns: &[(&str, u64, Option<u64>)]) -> Cleanups {
+    let ago = |millis| now - Duration::from_millis(millis);
+    let turn = |(uid, since, last): &(&str, u64, Option<u64>)| {
+        let (since, last) = (ago(*since), last.map(ago));
+        ((*uid).to_owned(), Turn { since, last })
+    };
+    Cleanups {
+        waiting: turns.iter().map(turn).collect(),
+        running: BTreeMap::new(),
+    }
+}
+
+/// Whose turn is next, and in how many milliseconds.
+fn next(cleanups: &Cleanups, rules_are_written: bool, now: Instant) -> Option<(&str, u128)> {
+    let (uid, due) = cleanups.next(rules_are_written, now)?;
+    Some((uid, due.saturating_duration_since(now).as_millis()))
+}
+
+fn now() -> Instant {
+    // A clock that began a moment ago has no past.
+    Instant::now() + Duration::from_mins(1)
+}
+
+#[test]
+fn rules_of_all_pods_come_first_but_not_for_ever() {
+    let now = now();
+    for (waits, written, due) in [(0, false, 0), (0, true, 250), (100, true, 150), (300, true, 0)] {
+        let cleanups = cleanups(now, &[("a", waits, None)]);
+        assert_eq!(
+            next(&cleanups, written, now),
+            Some(("a", due)),
+            "{waits} ms, {written}"
+        );
+    }
+    assert_eq!(next(&Cleanups::default(), false, now), None);
+}
+
+#[test]
+fn a_namespace_is_cleaned_up_twice_a_second_at_most() {
+    let now = now();
+    let cleanups = cleanups(now, &[("a", 10, Some(100)), ("b", 5, Some(5_000))]);
+    assert_eq!(next(&cleanups, false, now), Some(("b", 0)));
+    let alone = Cleanups {
+        waiting: BTreeMap::from([("a".to_owned(), cleanups.waiting["a"])]),
+        running: BTreeMap::new(),
+    };
+    assert_eq!(next(&alone, false, now), Some(("a", 400)));
+}
+
+#[test]
+fn one_that_takes_long_keeps_no_other_waiting() {
+    let now = now();
+    let mut cleanups = cleanups(now, &[("a", 10, None)]);
+    for (runs, due) in [(0, 200), (150, 50), (200, 0), (10_000, 0)] {
+        let began = now - Duration::from_millis(runs);
+        cleanups.running.insert("b".to_owned(), began);
+        assert_eq!(next(&cleanups, false, now), Some(("a", due)), "{runs} ms");
+    }
+}
