@@ -3,7 +3,11 @@
 //! Yardsticks: a direct connection, and a model of what the archived Go original does for every pod and event. Sizes are options, so
 //! that the whole takes minutes: `cargo bench -p proxy --bench proxy -- --help`. Needs root; makes its own network namespaces.
 
-#![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement that cannot go on ends"
+)]
 
 mod bare;
 #[path = "../../tests/netns/bed.rs"]
@@ -108,6 +112,9 @@ impl Options {
     }
 }
 
+/// Adds a table, or several.
+type Measure = fn(&Options, &mut Report);
+
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     if ALLOCATOR.iter().any(|(name, _)| std::env::var_os(name).is_none()) {
@@ -126,7 +133,7 @@ fn main() -> anyhow::Result<()> {
     }
     let began = Instant::now();
     let mut report = Report::default();
-    let tables: [(&str, fn(&Options, &mut Report)); 7] = [
+    let tables: [(&str, Measure); 7] = [
         ("change", change::measure),
         ("limit", limit::measure),
         ("start", start::measure),

@@ -56,7 +56,9 @@ fn start(services: usize, netns: &[String]) -> Duration {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     let took = began.elapsed();
     assert_eq!(line, "ready\n", "{services} Services, {} pods", netns.len());
     assert!(child.wait().unwrap().success());

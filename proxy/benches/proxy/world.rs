@@ -6,7 +6,7 @@ use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
 use k8s_openapi::api::core::v1;
-use proxy::apply::{Applied, Wanted, apply};
+use proxy::apply::{Applied, Wanted, write};
 use proxy::backend::{Backend, Held};
 use proxy::index::{Index, LocalPod, NodePod};
 use proxy::netns::Netns;
@@ -167,7 +167,7 @@ impl Place {
             foreign_routes: self.foreign_routes.take(),
         };
         let held = &self.held;
-        let applied: Applied = self.netns.run(|| apply(backend, held, &wanted)).unwrap().unwrap();
+        let applied: Applied = self.netns.run(|| write(backend, held, &wanted)).unwrap().unwrap();
         assert!(applied.written, "there was something to write");
         self.held = Held::Exactly(applied.rules);
         self.foreign_routes = Some(applied.foreign_routes);

@@ -119,7 +119,7 @@ fn one_of_many_that_is_replaced_comes_or_goes_writes_as_little() {
         held.toward(&endpoints(&rest.chain(more.iter().copied()).collect::<Vec<_>>()))
     };
     let written = |new: &Places| {
-        let affinity = Some(Duration::from_secs(60));
+        let affinity = Some(Duration::from_mins(1));
         let [old, new] = [&held, new].map(|endpoints| Some(Translation { endpoints, affinity }));
         let change = Change::of([((vip(), PORT), PortChange { old, new })]);
         let count = |edits: &BTreeMap<String, Vec<Element>>| edits.values().map(Vec::len).sum::<usize>();
