@@ -113,7 +113,7 @@ pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
 
 /// Writes rules and routes, and ends no flows.
 pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
-    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
+    let mut netlink = routes::socket().map_err(Error::Addresses)?;
     let addresses = Addresses::read(&mut netlink).map_err(Error::Addresses)?;
     if !addresses.hold_any(&wanted.addresses) {
         return Err(Error::NotThePod);
@@ -139,9 +139,15 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         delta = known.delta(&reachable);
     }
     let rules = delta.wanted();
-    let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
-    if changes_routes && routes.is_none() {
-        routes = Some(Routes::read(&mut netlink)?);
+    if routes.is_none() {
+        let are_known = !look_at_routes && delta.route.keys().all(|vip| known.has_no_route(*vip));
+        routes = if !are_known {
+            Some(Routes::read(&mut netlink)?)
+        } else if delta.route.is_empty() && delta.unroute.is_empty() {
+            None
+        } else {
+            Some(Routes::as_written())
+        };
     }
 
     let mut work = Work::new(backend, &known, &delta);
@@ -151,9 +157,10 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
             .note(Effect::Endpoints, Some(*endpoint), cause, rules);
     }
     work.step(Step::Refuse)?;
+    let foreign_before = wanted.foreign_routes.clone().unwrap_or_default();
     let foreign_routes = match &mut routes {
-        Some(routes) => work.add_routes(routes, &mut netlink, &addresses),
-        None => wanted.foreign_routes.clone().unwrap_or_default(),
+        Some(routes) => work.add_routes(routes, &mut netlink, &addresses, foreign_before),
+        None => foreign_before,
     };
     work.step(Step::Translate)?;
     if let Some(routes) = &mut routes {
@@ -207,7 +214,7 @@ fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Abs
 /// much as can be is done; a stage is begun when nothing is left of the one before, for the order keeps flows from leaving untranslated.
 pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     all(backends, |backend| backend.remove_translation())?;
-    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
+    let mut netlink = routes::socket().map_err(Error::Addresses)?;
     let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_refusal())
