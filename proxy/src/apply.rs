@@ -18,21 +18,19 @@ mod parts;
 mod work;
 
 pub use crate::addresses::Absence;
-use crate::addresses::Addresses;
+pub(crate) use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
 pub use crate::conntrack::Pending;
 use crate::failure::{Absent, Effect, Failures};
-use crate::netlink::Netlink;
 use crate::routes::Routes;
 use crate::{conntrack, reach, routes};
 use api::NetworkRef;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use parts::Step;
 use rules::{PodRules, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use work::{Done, Known, Work};
 
 /// What a namespace should hold, and how to know that it is the right one.
@@ -113,8 +111,21 @@ pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
 
 /// Writes rules and routes, and ends no flows.
 pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
+    write_knowing(None, backend, held, wanted).map(|(applied, _)| applied)
+}
+
+/// The same where the links and addresses may be known: those of an earlier attempt, if nobody changed any since. Returns them, too.
+pub(crate) fn write_knowing(
+    addresses: Option<Arc<Addresses>>,
+    backend: &dyn Backend,
+    held: &Held<PodRules>,
+    wanted: &Wanted,
+) -> Result<(Applied, Arc<Addresses>), Error> {
     let mut netlink = routes::socket().map_err(Error::Addresses)?;
-    let addresses = Addresses::read(&mut netlink).map_err(Error::Addresses)?;
+    let addresses = match addresses {
+        Some(addresses) => addresses,
+        None => Arc::new(Addresses::read(&mut netlink).map_err(Error::Addresses)?),
+    };
     if !addresses.hold_any(&wanted.addresses) {
         return Err(Error::NotThePod);
     }
@@ -183,7 +194,7 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         failures,
         is_exact,
     } = work.done();
-    Ok(Applied {
+    let applied = Applied {
         parents: parents.collect(),
         rules,
         written,
@@ -195,7 +206,8 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         unread,
         pending,
         conntrack: None,
-    })
+    };
+    Ok((applied, addresses))
 }
 
 /// The same rules where flows by sources that cannot be used are refused, and those sources.

@@ -84,7 +84,7 @@ where
         Self::with(socket)
     }
 
-    fn with(mut socket: Socket) -> io::Result<Self> {
+    fn with(socket: Socket) -> io::Result<Self> {
         socket.connect(&SocketAddr::new(0, 0))?;
         setsockopt(
             &socket,

@@ -118,7 +118,7 @@ fn a_route_of_somebody_else_in_the_way_of_a_new_service_is_left_alone(
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
     let mut scene = Scene::new(&[10]);
-    let theirs = format!("{} dev eth0 proto 99", vip(family, 11));
+    let theirs = format!("{} dev eth0 proto 123", vip(family, 11));
     scene.route(family, &format!("add {theirs}"));
     let foreign = BTreeSet::from([vip(family, 11)]);
     assert_eq!(scene.change(&[10, 11]).foreign_routes, foreign);
@@ -127,10 +127,10 @@ fn a_route_of_somebody_else_in_the_way_of_a_new_service_is_left_alone(
         foreign,
         "it is remembered"
     );
-    assert!(scene.to(family, 11).contains("dev eth0 proto 99"));
+    assert!(scene.to(family, 11).contains("dev eth0 proto 123"));
     assert_eq!(scene.change(&[10, 12]).foreign_routes, BTreeSet::new());
     assert!(
-        scene.to(family, 11).contains("dev eth0 proto 99"),
+        scene.to(family, 11).contains("dev eth0 proto 123"),
         "it stays when the Service goes"
     );
     assert_eq!(scene.change(&[10, 11, 12]).foreign_routes, foreign);
