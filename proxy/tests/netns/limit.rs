@@ -118,7 +118,7 @@ fn measure_pods(count: usize) {
 
 fn numbered(n: u16) -> Service {
     let mut service = Service::new(&format!("svc{n}"), 10).ports(&[(Protocol::Tcp, 80, 8080)]);
-    service.address = Some((n / 250, 10 + n % 250));
+    service.address = Some((n / 200, 10 + n % 200));
     service.ready(&[2])
 }
 
