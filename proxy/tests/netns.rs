@@ -54,8 +54,6 @@ mod kernel_memory;
 mod large;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
-#[path = "netns/limit.rs"]
-mod limit;
 #[path = "netns/memory.rs"]
 mod memory;
 #[path = "netns/mending.rs"]
