@@ -76,7 +76,10 @@ pub(crate) fn is_ours(port_of_sender: u32) -> bool {
 /// once for this process.
 fn port() -> u32 {
     static PORT: OnceLock<u32> = OnceLock::new();
-    let draw = || (1 << 30) | (RandomState::new().hash_one(()) as u32 >> 2);
+    let draw = || {
+        let low = RandomState::new().hash_one(()) % (1 << 30);
+        (1 << 30) | u32::try_from(low).unwrap_or_default()
+    };
     *PORT.get_or_init(draw)
 }
 
