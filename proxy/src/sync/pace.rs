@@ -90,7 +90,7 @@ mod tests {
     fn changes_that_each_round_sees_are_looked_at_ever_more_seldom() {
         for round in [SHORTEST, LONGEST] {
             let (mut backoff, began) = (Backoff::default(), Instant::now());
-            let mut looks = 0;
+            let mut looks = 0_u64;
             for rounds in 0..60 {
                 let now = began + round * rounds;
                 if backoff.wait(now).is_zero() {
@@ -98,7 +98,7 @@ mod tests {
                     looks += 1;
                 }
             }
-            let most = 7 + (60 * round.as_secs() as u32) / 25;
+            let most = 7 + 60 * round.as_secs() / IDLE_LOOKS.as_secs();
             assert!(looks <= most, "{looks} looks in 60 rounds of {round:?}");
         }
     }
