@@ -167,6 +167,13 @@ impl Addresses {
         Ok(read)
     }
 
+    /// Whether there are so few that they may be kept: the owner of a pod makes as many as he likes.
+    pub(crate) fn are_few(&self) -> bool {
+        const FEW: usize = 64;
+        let addresses = self.held.len() + self.unusable.len() + self.on_link.len();
+        self.interfaces.len() <= FEW && addresses <= FEW
+    }
+
     /// Whether any interface holds one of `addresses`.
     pub(crate) fn hold_any(&self, addresses: &BTreeSet<IpAddr>) -> bool {
         self.held.iter().any(|(_, address)| addresses.contains(address))

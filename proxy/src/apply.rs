@@ -18,21 +18,19 @@ mod parts;
 mod work;
 
 pub use crate::addresses::Absence;
-use crate::addresses::Addresses;
+pub(crate) use crate::addresses::Addresses;
 use crate::backend::{self, Backend, Held};
 pub use crate::conntrack::Pending;
 use crate::failure::{Absent, Effect, Failures};
-use crate::netlink::Netlink;
 use crate::routes::Routes;
 use crate::{conntrack, reach, routes};
 use api::NetworkRef;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use parts::Step;
 use rules::{PodRules, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use work::{Done, Known, Work};
 
 /// What a namespace should hold, and how to know that it is the right one.
@@ -113,8 +111,21 @@ pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
 
 /// Writes rules and routes, and ends no flows.
 pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
-    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
-    let addresses = Addresses::read(&mut netlink).map_err(Error::Addresses)?;
+    write_knowing(None, backend, held, wanted).map(|(applied, _)| applied)
+}
+
+/// The same where the links and addresses may be known: those of an earlier attempt, if nobody changed any since. Returns them, too.
+pub(crate) fn write_knowing(
+    addresses: Option<Arc<Addresses>>,
+    backend: &dyn Backend,
+    held: &Held<PodRules>,
+    wanted: &Wanted,
+) -> Result<(Applied, Arc<Addresses>), Error> {
+    let mut netlink = routes::socket().map_err(Error::Addresses)?;
+    let addresses = match addresses {
+        Some(addresses) => addresses,
+        None => Arc::new(Addresses::read(&mut netlink).map_err(Error::Addresses)?),
+    };
     if !addresses.hold_any(&wanted.addresses) {
         return Err(Error::NotThePod);
     }
@@ -143,9 +154,15 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         delta = known.delta(placed);
     }
     let rules = delta.wanted();
-    let changes_routes = look_at_routes || !delta.route.is_empty() || !delta.unroute.is_empty();
-    if changes_routes && routes.is_none() {
-        routes = Some(Routes::read(&mut netlink)?);
+    if routes.is_none() {
+        let are_known = !look_at_routes && delta.route.keys().all(|vip| known.has_no_route(*vip));
+        routes = if !are_known {
+            Some(Routes::read(&mut netlink)?)
+        } else if delta.route.is_empty() && delta.unroute.is_empty() {
+            None
+        } else {
+            Some(Routes::as_written())
+        };
     }
 
     let mut work = Work::new(backend, &known, &delta);
@@ -155,9 +172,10 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
             .note(Effect::Endpoints, Some(*endpoint), cause, rules);
     }
     work.step(Step::Refuse)?;
+    let foreign_before = wanted.foreign_routes.clone().unwrap_or_default();
     let foreign_routes = match &mut routes {
-        Some(routes) => work.add_routes(routes, &mut netlink, &addresses),
-        None => wanted.foreign_routes.clone().unwrap_or_default(),
+        Some(routes) => work.add_routes(routes, &mut netlink, &addresses, foreign_before),
+        None => foreign_before,
     };
     work.step(Step::Translate)?;
     if let Some(routes) = &mut routes {
@@ -180,7 +198,7 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         failures,
         is_exact,
     } = work.done();
-    Ok(Applied {
+    let applied = Applied {
         parents: parents.collect(),
         rules,
         written,
@@ -192,7 +210,8 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
         unread,
         pending,
         conntrack: None,
-    })
+    };
+    Ok((applied, addresses))
 }
 
 /// The same rules where flows by sources that cannot be used are refused, and those sources.
@@ -213,7 +232,7 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     let may_be_there = |backend: &&dyn Backend| backend.is_present().unwrap_or(true);
     let may_have_flows = backends.iter().any(may_be_there);
     all(backends, |backend| backend.remove_translation())?;
-    let mut netlink: Netlink<RouteNetlinkMessage> = Netlink::open(NETLINK_ROUTE).map_err(Error::Addresses)?;
+    let mut netlink = routes::socket().map_err(Error::Addresses)?;
     let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_refusal())?;

@@ -45,8 +45,13 @@ fn generation_in(message: &NetfilterMessage) -> Option<u32> {
 }
 
 thread_local! {
-    /// Transactions this thread has made. A piece of work in a namespace has a thread of its own.
+    /// Transactions that the work of this thread has made.
     static COMMITS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Another piece of work begins on this thread.
+pub(crate) fn begin() {
+    COMMITS.set(0);
 }
 
 /// A writer of nftables rules made a transaction, itself or by a program.
@@ -54,7 +59,7 @@ pub(crate) fn committed() {
     COMMITS.set(COMMITS.get().wrapping_add(1));
 }
 
-/// What the generation is after this thread's transactions, if nobody else made one meanwhile.
+/// What the generation is after the transactions of this thread's work, if nobody else made one meanwhile.
 pub(crate) fn own_generation(before: Option<u32>) -> Option<u32> {
     before.map(|before| before.wrapping_add(COMMITS.get()))
 }

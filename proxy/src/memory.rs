@@ -175,8 +175,14 @@ impl Share {
     }
 }
 
+/// Another piece of work begins on this thread, which has no share yet.
+pub(crate) fn begin() {
+    LEFT.set(UNSHARED);
+    FOR_A_PROGRAM.set(None);
+}
+
 thread_local! {
-    /// What the work of this thread may still take. Work in a namespace has a thread of its own.
+    /// What the work of this thread may still take.
     static LEFT: Cell<usize> = const { Cell::new(UNSHARED) };
 }
 

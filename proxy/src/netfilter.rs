@@ -92,12 +92,14 @@ impl Drop for Socket {
 pub(crate) struct Claim(Identity);
 
 impl Claim {
-    /// Makes it `claim`, unless it is the one already.
-    pub(crate) fn stake(claim: &mut Option<Self>, netns: &Netns) {
+    /// Makes it `claim`; says whether it was already. While somebody holds it open it is the same namespace.
+    pub(crate) fn stake(claim: &mut Option<Self>, netns: &Netns) -> bool {
         let now = netns.identity();
-        if claim.as_ref().map(|claim| claim.0) != now {
+        let is_known = now.is_some() && claim.as_ref().map(|claim| claim.0) == now;
+        if !is_known {
             *claim = now.map(Self);
         }
+        is_known
     }
 }
 

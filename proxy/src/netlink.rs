@@ -72,6 +72,19 @@ where
     pub(crate) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
+        Self::with(socket)
+    }
+
+    /// The same at a port of the caller's choice, or at any if that one is taken.
+    pub(crate) fn open_at(protocol: isize, port: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        if socket.bind(&SocketAddr::new(port, 0)).is_err() {
+            socket.bind_auto()?;
+        }
+        Self::with(socket)
+    }
+
+    fn with(socket: Socket) -> io::Result<Self> {
         socket.connect(&SocketAddr::new(0, 0))?;
         setsockopt(
             &socket,

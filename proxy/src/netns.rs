@@ -1,14 +1,19 @@
 //! Network namespaces: the only setns(2) of this program.
 //!
 //! Writes: nothing itself. setns changes the calling thread only, and a thread that fails to switch back would poison whichever
-//! pool it came from: every piece of work gets a fresh plain thread that ends with it, so there is nothing to undo.
+//! pool it came from: work runs on plain threads of this module, and one that does not come home takes no more.
 
+mod pool;
+
+use crate::{generation, memory};
 use nix::sched::{CloneFlags, unshare};
+use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 use tokio::sync::oneshot;
 
@@ -39,8 +44,22 @@ impl Identity {
 
     /// The one that the calling thread works in.
     pub(crate) fn of_this_thread() -> Option<Self> {
-        Self::at(THIS).ok()
+        HERE.get().or_else(|| Self::at(THIS).ok())
     }
+
+    /// The one of this process, which never leaves it.
+    fn of_home() -> io::Result<Self> {
+        static HOME: OnceLock<Identity> = OnceLock::new();
+        if let Some(home) = HOME.get() {
+            return Ok(*home);
+        }
+        Self::at(OWN).map(|home| *HOME.get_or_init(|| home))
+    }
+}
+
+thread_local! {
+    /// Where [`Netns::enter`] brought this thread, so that the kernel need not be asked.
+    static HERE: Cell<Option<Identity>> = const { Cell::new(None) };
 }
 
 /// An open network namespace. It stays alive while this is held.
@@ -91,7 +110,7 @@ impl Netns {
         let file = File::open(path).map_err(failed)?;
         // Compared on the open file, not on the path, which may come to mean another namespace at any time.
         let opened = file.metadata().map_err(failed)?;
-        if Identity::of(&opened) == Identity::at(OWN).map_err(failed)? {
+        if Identity::of(&opened) == Identity::of_home().map_err(failed)? {
             return Err(Error::Host {
                 path: path.to_owned(),
             });
@@ -113,21 +132,23 @@ impl Netns {
         self.0.metadata().ok().map(|found| Identity::of(&found))
     }
 
-    /// Starts `work` on a fresh thread in this namespace; the receiver gets its result.
+    /// Starts `work` on a thread of its own in this namespace; the receiver gets its result.
     pub fn spawn<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, Error>>, Error> {
         let (sender, receiver) = oneshot::channel();
         let job = move || {
+            memory::begin();
+            generation::begin();
             let done = self.enter().map(|()| work());
+            drop(self);
+            let is_at_home = go_home();
             // Nobody waits any more when the process stops; the work is done all the same.
             let _ = sender.send(done);
+            is_at_home
         };
-        thread::Builder::new()
-            .name("netns".to_owned())
-            .spawn(job)
-            .map_err(Error::Enter)?;
+        pool::run(Box::new(job)).map_err(Error::Enter)?;
         Ok(receiver)
     }
 
@@ -145,12 +166,15 @@ impl Netns {
     }
 
     fn enter(&self) -> Result<(), Error> {
+        HERE.set(None);
         #[expect(
             clippy::disallowed_methods,
             reason = "the one sanctioned caller, on a thread of its own"
         )]
         nix::sched::setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error::Enter(errno.into()))
+            .map_err(|errno| Error::Enter(errno.into()))?;
+        HERE.set(self.identity());
+        Ok(())
     }
 }
 
@@ -162,7 +186,14 @@ impl AsFd for Netns {
 
 /// Whether the calling thread works in the namespace of this process.
 pub fn is_home() -> bool {
-    Identity::of_this_thread() == Identity::at(OWN).ok()
+    Identity::of_this_thread() == Identity::of_home().ok()
+}
+
+/// Brings the calling thread back; says whether it is there.
+fn go_home() -> bool {
+    static HOME: OnceLock<Option<Netns>> = OnceLock::new();
+    let home = HOME.get_or_init(|| Netns::home().ok());
+    home.as_ref().is_some_and(|home| home.enter().is_ok())
 }
 
 /// Starts a thread that outlives the work of the caller, in the namespace of this process. A thread begins in the namespace of the one
@@ -223,6 +254,36 @@ mod tests {
             Netns::open(Path::new("/dev/null/x")),
             Err(Error::Open { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_thread_is_at_home_before_it_does_more_and_one_that_panics_does_no_more() {
+        let spawn = |work: fn() -> bool| Netns::home().unwrap().spawn(work).unwrap();
+        for _ in 0..100 {
+            assert!(spawn(is_home).await.unwrap().unwrap());
+        }
+        let panicking = spawn(|| std::panic::resume_unwind(Box::new("work that panics")));
+        assert!(panicking.await.is_err(), "whoever waits is not kept waiting");
+        assert!(spawn(is_home).await.unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_holds_up_no_other() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let hanging = Netns::home().unwrap().spawn(move || ended.recv().is_err());
+        for _ in 0..20 {
+            assert!(
+                Netns::home()
+                    .unwrap()
+                    .spawn(is_home)
+                    .unwrap()
+                    .await
+                    .unwrap()
+                    .unwrap()
+            );
+        }
+        drop(end);
+        assert!(hanging.unwrap().await.unwrap().unwrap());
     }
 
     #[test]

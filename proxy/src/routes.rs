@@ -11,10 +11,13 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use rules::Source;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 /// Why a route is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +44,10 @@ pub enum Error {
     Silent,
 }
 
-/// Our routes in one namespace, as read once.
+/// Our routes in one namespace, as read once, or as they were written.
 pub(crate) struct Routes {
+    /// Whether they were read. Otherwise `held` has what was added since, and the kernel says what is in the way of a route.
+    is_read: bool,
     held: BTreeMap<IpAddr, Via>,
     /// Those of the proxy of the archived Go project, which marked them as the kernel's.
     originals: BTreeMap<IpAddr, RouteMessage>,
@@ -56,6 +61,28 @@ pub(crate) struct Via {
 
 type Socket = Netlink<RouteNetlinkMessage>;
 
+/// Opens the socket that changes routes, in the calling thread's namespace.
+pub(crate) fn socket() -> io::Result<Socket> {
+    Netlink::open_at(NETLINK_ROUTE, port())
+}
+
+/// Whether it was us who made the change that a notification with this port is about. Sockets of others in a pod can have the port by
+/// intent only; then a change is noticed later, in that pod.
+pub(crate) fn is_ours(port_of_sender: u32) -> bool {
+    port_of_sender == port()
+}
+
+/// Above those that the kernel gives for ids of processes, and below those that it gives when these are taken (`netlink_autobind`). Drawn
+/// once for this process.
+fn port() -> u32 {
+    static PORT: OnceLock<u32> = OnceLock::new();
+    let draw = || {
+        let low = RandomState::new().hash_one(()) % (1 << 30);
+        (1 << 30) | u32::try_from(low).unwrap_or_default()
+    };
+    *PORT.get_or_init(draw)
+}
+
 impl Routes {
     /// Reads ours from the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Socket) -> Result<Self, Error> {
@@ -66,7 +93,26 @@ impl Routes {
         }
         let originals = list(netlink, AddressFamily::Inet, RouteProtocol::Kernel, original)?;
         let originals = originals.into_iter().collect();
-        Ok(Self { held, originals })
+        Ok(Self {
+            is_read: true,
+            held,
+            originals,
+        })
+    }
+
+    /// Those of a namespace that has a route to each VIP that it should have one to, and to no other, but for what is changed now. To list
+    /// thousands for that takes as many times as long.
+    pub(crate) fn as_written() -> Self {
+        Self {
+            is_read: false,
+            held: BTreeMap::new(),
+            originals: BTreeMap::new(),
+        }
+    }
+
+    /// Whether they were read.
+    pub(crate) fn are_read(&self) -> bool {
+        self.is_read
     }
 
     /// The VIPs to which there is one.
@@ -95,7 +141,7 @@ impl Routes {
                 added.failed.insert(*vip, Error::Silent);
                 continue;
             }
-            match self.add_one(netlink, *vip, via) {
+            match self.add_or_look(netlink, *vip, via) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     added.foreign.insert(*vip);
@@ -111,6 +157,20 @@ impl Routes {
             }
         }
         added
+    }
+
+    /// Where a route is in the way it is looked whose it is.
+    fn add_or_look(&mut self, netlink: &mut Socket, vip: IpAddr, via: Via) -> io::Result<()> {
+        match self.add_one(netlink, vip, via) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.is_read => {
+                *self = Self::read(netlink).map_err(io::Error::other)?;
+                if self.held.get(&vip) == Some(&via) {
+                    return Ok(());
+                }
+                self.add_one(netlink, vip, via)
+            }
+            added => added,
+        }
     }
 
     fn add_one(&mut self, netlink: &mut Socket, vip: IpAddr, via: Via) -> io::Result<()> {
@@ -142,6 +202,28 @@ impl Routes {
                     failed.insert(vip, Error::Remove(error));
                 }
                 _ => _ = self.held.remove(&vip),
+            }
+        }
+        failed
+    }
+
+    /// Removes our route to each of these VIPs, whichever way it leads. Returns those that are still there, and why.
+    pub(crate) fn remove(
+        netlink: &mut Socket,
+        vips: impl IntoIterator<Item = IpAddr>,
+    ) -> BTreeMap<IpAddr, Error> {
+        let mut failed = BTreeMap::new();
+        for vip in vips {
+            if !netlink.is_sound() {
+                failed.insert(vip, Error::Silent);
+                continue;
+            }
+            // The kernel compares what is said: protocol, table, scope. So it removes none of somebody else (`fib_table_delete`, `ip6_route_del`).
+            match netlink.change(&RouteNetlinkMessage::DelRoute(to(vip)), 0) {
+                Err(error) if !went_with_its_interface(&error) => {
+                    failed.insert(vip, Error::Remove(error));
+                }
+                _ => {}
             }
         }
         failed
@@ -197,6 +279,15 @@ fn list<T>(
 }
 
 fn message(vip: IpAddr, via: Via) -> RouteMessage {
+    let mut message = to(vip);
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Oif(via.interface));
+    attributes.extend(via.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message
+}
+
+/// A route of ours, whichever way it leads.
+fn to(vip: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     let (family, length) = match vip {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -216,13 +307,7 @@ fn message(vip: IpAddr, via: Via) -> RouteMessage {
         kind: RouteType::Unicast,
         ..RouteHeader::default()
     };
-    message.attributes = vec![
-        RouteAttribute::Destination(vip.into()),
-        RouteAttribute::Oif(via.interface),
-    ];
-    message
-        .attributes
-        .extend(via.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message.attributes = vec![RouteAttribute::Destination(vip.into())];
     message
 }
 

@@ -7,6 +7,7 @@
 
 use crate::netlink::Netlink;
 use crate::netns::Netns;
+use crate::routes;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
@@ -136,10 +137,14 @@ fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<H
     Ok(from.map(|from| Heard { bytes, from }))
 }
 
-/// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes.
+/// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes, and
+/// what we did ourselves is known.
 fn of_routes(heard: &Heard<'_>) -> Option<Notification> {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(heard.bytes).ok()?;
+    if routes::is_ours(message.header.port_number) {
+        return None;
+    }
     let NetlinkPayload::InnerMessage(inner) = message.payload else {
         return None;
     };

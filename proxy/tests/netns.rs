@@ -82,6 +82,8 @@ mod readiness;
 mod refusal;
 #[path = "netns/rounds.rs"]
 mod rounds;
+#[path = "netns/routes.rs"]
+mod routes;
 #[path = "netns/scale.rs"]
 mod scale;
 #[path = "netns/scene.rs"]

@@ -52,6 +52,15 @@ impl<'a> Known<'a> {
         }
     }
 
+    /// Whether no route of ours to this VIP is there, as far as that is known.
+    pub(super) fn has_no_route(&self, vip: IpAddr) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Rules(rules) => rules.vip(vip).is_none_or(|(_, source)| source.is_none()),
+            Self::Read(_) => false,
+        }
+    }
+
     pub(super) fn delta<'d>(&'d self, wanted: &'d PodRules) -> Delta<'d> {
         match self {
             Self::Nothing => Delta::from_nothing(wanted),
@@ -157,14 +166,20 @@ impl<'a> Work<'a> {
         self.look()
     }
 
-    /// Adds the routes of all VIPs. Those that get none are refused. Returns the VIPs to which somebody else has a route.
+    /// Adds the routes of all VIPs that may lack one. Those that get none are refused. Returns the VIPs to which somebody else has a route.
     pub(super) fn add_routes(
         &mut self,
         routes: &mut Routes,
         netlink: &mut Netlink<RouteNetlinkMessage>,
         addresses: &Addresses,
+        foreign_before: BTreeSet<IpAddr>,
     ) -> BTreeSet<IpAddr> {
-        let mut wanted = self.first.wanted().routes();
+        let rules = self.first.wanted();
+        let (mut wanted, mut foreign) = if routes.are_read() {
+            (rules.routes(), BTreeSet::new())
+        } else {
+            (self.first.route.clone(), foreign_before)
+        };
         wanted.retain(|vip, _| !self.frozen.contains(vip));
         let added = routes.add(netlink, addresses, &wanted);
         if !added.failed.is_empty() {
@@ -172,7 +187,9 @@ impl<'a> Work<'a> {
             self.note(Effect::Refused, causes(&added.failed));
             self.retarget();
         }
-        added.foreign
+        foreign.retain(|vip| rules.vip(*vip).is_some_and(|(_, source)| source.is_some()));
+        foreign.extend(added.foreign);
+        foreign
     }
 
     /// Removes all others. A VIP that keeps its route stays refused: its packets would leave untranslated.
@@ -181,9 +198,18 @@ impl<'a> Work<'a> {
         routes: &mut Routes,
         netlink: &mut Netlink<RouteNetlinkMessage>,
     ) -> Result<(), backend::Error> {
-        let wanted = self.first.wanted().routes();
-        let is_kept = |vip: &IpAddr| wanted.contains_key(vip) || self.frozen.contains(vip);
-        let failed = causes(&routes.remove_others(netlink, is_kept));
+        let failed = if routes.are_read() {
+            let wanted = self.first.wanted().routes();
+            let is_kept = |vip: &IpAddr| wanted.contains_key(vip) || self.frozen.contains(vip);
+            causes(&routes.remove_others(netlink, is_kept))
+        } else {
+            let gone = self
+                .first
+                .unroute
+                .iter()
+                .filter(|vip| !self.frozen.contains(*vip));
+            causes(&Routes::remove(netlink, gone.copied()))
+        };
         if failed.is_empty() {
             return Ok(());
         }

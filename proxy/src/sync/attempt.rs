@@ -2,7 +2,7 @@
 //!
 //! Writes: through `apply`.
 
-use crate::apply::{self, Applied, Wanted};
+use crate::apply::{self, Addresses, Applied, Wanted, write_knowing};
 use crate::backend::{Backend, Held};
 use crate::failure::chain;
 use crate::generation::{generation, own_generation};
@@ -36,6 +36,8 @@ pub(super) struct Place {
     pub(super) held: Held<PodRules>,
     /// Of the last attempt, unless routes have to be looked at.
     foreign_routes: Option<BTreeSet<IpAddr>>,
+    /// Links and addresses of the last attempt, unless they have to be looked at.
+    addresses: Option<Arc<Addresses>>,
     /// When routes were looked at last.
     looked: Option<Instant>,
     /// Its id for the listener, if there is one.
@@ -64,6 +66,7 @@ struct Seen {
 /// What the work in a namespace came to.
 struct Entered {
     applied: Applied,
+    addresses: Arc<Addresses>,
     seen: Seen,
     is_disturbed: bool,
 }
@@ -84,9 +87,10 @@ impl Place {
         self.looked
     }
 
-    /// Has the next attempt compare routes with the kernel, too.
+    /// Has the next attempt compare routes, links and addresses with the kernel, too.
     pub(super) fn look_at_routes(&mut self) {
         self.foreign_routes = None;
+        self.addresses = None;
     }
 
     /// Takes note that somebody may have changed anything. Rules that have their generation still are known all the same: to read those
@@ -108,7 +112,8 @@ impl Place {
         if self.id.as_ref() != Some(&sandbox.id) {
             self.id = Some(sandbox.id.clone());
             self.held = if may_hold { Held::Unknown } else { Held::Nothing };
-            self.foreign_routes = None;
+            self.nsid = None;
+            self.look_at_routes();
         }
     }
 }
@@ -208,7 +213,7 @@ pub(super) async fn attempt(
     } else {
         Netns::open(&sandbox.netns)?
     };
-    Claim::stake(&mut place.claim, &netns);
+    let is_the_same = Claim::stake(&mut place.claim, &netns);
     // Until it succeeds nothing is known.
     let held = std::mem::take(&mut place.held);
     let wanted = Wanted {
@@ -222,13 +227,18 @@ pub(super) async fn attempt(
     }
     // The node has too many events of its own to listen to: its routes are compared every 25 s instead.
     let names = context.names.as_ref().filter(|_| !pod.is_host);
-    let nsid = names.and_then(|names| names.id_of(&netns).ok());
+    let nsid = place.nsid.filter(|_| is_the_same);
+    let nsid = names.and_then(|names| nsid.or_else(|| names.id_of(&netns).ok()));
     (place.is_disturbed, place.nsid) = (false, nsid);
+    // Of which the kernel tells no changes are read each time.
+    let is_told = nsid.is_some() && is_the_same && wanted.foreign_routes.is_some();
+    let addresses = place.addresses.take().filter(|_| is_told);
     let known = std::mem::take(&mut place.seen);
     let work = Work {
         held,
         known,
         wanted,
+        addresses,
         share,
     };
     let entered = enter(context, pod, worker, netns, work).await;
@@ -243,7 +253,11 @@ pub(super) async fn attempt(
         .applied(context.backend.name(), place.took);
     if !place.is_disturbed && applied.is_exact {
         place.held = Held::Exactly(applied.rules.clone());
-        place.foreign_routes = Some(applied.foreign_routes.clone()).filter(|_| applied.failures.is_empty());
+        if applied.failures.is_empty() {
+            place.foreign_routes = Some(applied.foreign_routes.clone());
+            let are_usable = applied.absent.is_empty() && entered.addresses.are_few();
+            place.addresses = Some(entered.addresses).filter(|_| are_usable);
+        }
     }
     place.sandbox = Some(sandbox);
     Ok(applied)
@@ -295,6 +309,8 @@ struct Work {
     /// What `held` is about: rules that look otherwise are not believed to be those.
     known: Seen,
     wanted: Wanted,
+    /// If they are known.
+    addresses: Option<Arc<Addresses>>,
     share: Share,
 }
 
@@ -308,7 +324,7 @@ impl Work {
             self.held = Held::Unknown;
             self.share.grow()?;
         }
-        let applied = apply::write(backend, &self.held, &self.wanted)?;
+        let (applied, addresses) = write_knowing(self.addresses, backend, &self.held, &self.wanted)?;
         let generation = generation();
         let is_as_before = is_known && !applied.written;
         let print = known
@@ -317,6 +333,7 @@ impl Work {
             .or_else(|| backend.fingerprint());
         Ok(Entered {
             applied,
+            addresses,
             seen: Seen { generation, print },
             is_disturbed: generation != own_generation(before),
         })

@@ -54,8 +54,10 @@ impl Deferred {
             });
             return Some(outcome);
         };
-        let (mut pending, since) =
-            before.map_or((Pending::default(), now), |before| (before.pending, before.since));
+        let (mut pending, since) = before.map_or_else(
+            || (Pending::default(), now),
+            |before| (before.pending, before.since),
+        );
         pending.add(std::mem::take(&mut applied.pending), &applied.rules);
         let is_due = pending.is_due();
         let (outcome, handed_back) = if is_due {

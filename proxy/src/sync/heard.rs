@@ -1,6 +1,6 @@
 //! What becomes of the kernel's news: a pod whose routes, links or addresses somebody changed is looked at soon.
 //!
-//! Writes: nothing itself. Our own writes are events, too: routes are then compared without a write.
+//! Writes: nothing itself. What we did ourselves is no news.
 
 use super::pods::Pods;
 use crate::tampering::{NamespaceId, Notification};

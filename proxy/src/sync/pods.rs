@@ -239,10 +239,15 @@ impl Pods {
             place.held = Held::Unknown;
         }
         // However often endpoints change meanwhile.
+        let look_again = if self.is_told && place.nsid.is_some() {
+            LOOK_AGAIN_THOUGH_TOLD
+        } else {
+            LOOK_AGAIN
+        };
         if is_told
             || place
                 .last_look()
-                .is_none_or(|looked| looked.elapsed() > LOOK_AGAIN)
+                .is_none_or(|looked| looked.elapsed() > look_again)
         {
             place.look_at_routes();
         }

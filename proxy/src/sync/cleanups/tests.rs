@@ -2,11 +2,14 @@
 
 use super::*;
 
+fn ago(now: Instant, millis: u64) -> Instant {
+    now.checked_sub(Duration::from_millis(millis)).unwrap()
+}
+
 /// Pods that wait since so many milliseconds, and had a cleanup so many milliseconds ago.
 fn cleanups(now: Instant, turns: &[(&str, u64, Option<u64>)]) -> Cleanups {
-    let ago = |millis| now - Duration::from_millis(millis);
     let turn = |(uid, since, last): &(&str, u64, Option<u64>)| {
-        let (since, last) = (ago(*since), last.map(ago));
+        let (since, last) = (ago(now, *since), last.map(|last| ago(now, last)));
         ((*uid).to_owned(), Turn { since, last })
     };
     Cleanups {
@@ -57,7 +60,7 @@ fn one_that_takes_long_keeps_no_other_waiting() {
     let now = now();
     let mut cleanups = cleanups(now, &[("a", 10, None)]);
     for (runs, due) in [(0, 200), (150, 50), (200, 0), (10_000, 0)] {
-        let began = now - Duration::from_millis(runs);
+        let began = ago(now, runs);
         cleanups.running.insert("b".to_owned(), began);
         assert_eq!(next(&cleanups, false, now), Some(("a", due)), "{runs} ms");
     }
