@@ -145,7 +145,7 @@ impl Cost {
             let (began, before) = (Instant::now(), cpu_time());
             act();
             times.push(began.elapsed());
-            cpu += cpu_time() - before;
+            cpu += cpu_time().saturating_sub(before);
             undo();
         }
         let cpu = cpu / u32::try_from(times.len()).unwrap();
