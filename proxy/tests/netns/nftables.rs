@@ -61,6 +61,7 @@ fn nft_lists_the_table_and_it_reads_like_this() {
         .replace("ipv4_addr", "ipv6_addr")
         .replace("ip daddr", "ip6 daddr")
         .replace("ip saddr", "ip6 saddr")
+        .replace("127.0.0.1:0", "[::1]:0")
         .replace("dnat ip ", "dnat ip6 ")
         .replace("table ip ", "table ip6 ");
     assert_eq!(client.sh("nft -t list table ip6 multus-proxy"), ipv6);
