@@ -206,10 +206,9 @@ fn idle() {
     let cpu = cpu_after.saturating_sub(cpu);
     println!("{PODS} pods: {cpu:?} of CPU in {SECONDS} s; {held:?}, {after:?}");
     assert_eq!(children_after, children, "a program was run");
-    assert!(
-        cpu <= Duration::from_millis(2) * SECONDS,
-        "more than 0.2 %: {cpu:?}"
-    );
+    // The budget, 0.2 % of a core, is that of the program as it is shipped.
+    let per_second = Duration::from_millis(if cfg!(debug_assertions) { 3 } else { 2 });
+    assert!(cpu <= per_second * SECONDS, "{cpu:?}");
     assert_eq!(generations(), before, "nothing is written");
 }
 
