@@ -95,6 +95,11 @@ impl<'a> Delta<'a> {
         Self::new(Held::Dump(held), wanted)
     }
 
+    /// Whether what is there was read.
+    pub fn is_from_dump(&self) -> bool {
+        matches!(self.held, Held::Dump(_))
+    }
+
     /// What must be there afterwards.
     pub fn wanted(&self) -> &'a PodRules {
         self.wanted

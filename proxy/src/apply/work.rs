@@ -249,7 +249,7 @@ impl<'a> Work<'a> {
             Some((_, target)) => Pending::of(&self.known.delta(target), &self.frozen, is_young),
         };
         if !pending.is_empty() && conntrack::is_idle() {
-            return Pending::default();
+            return Pending::none_but(&self.frozen);
         }
         pending
     }

@@ -8,7 +8,7 @@ use rules::{Delta, PodRules, Port};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// VIPs that are gone and still to be looked at. Those that are there are bounded by the rules.
+/// Ports that are gone and still to be looked at. Those that are there are bounded by the rules.
 const GONE: usize = 1 << 14;
 
 /// Where flows may be that may not be there.
@@ -33,8 +33,17 @@ impl Pending {
         Self {
             ports: ports.copied().collect(),
             new: new.copied().collect(),
-            has_refused: delta.release_udp.iter().any(is_known),
+            // An earlier process may have been killed before it ended them.
+            has_refused: delta.is_from_dump() || delta.release_udp.iter().any(is_known),
             unknown: unknown.clone(),
+        }
+    }
+
+    /// There are no flows; but of these VIPs it is not known how they are translated.
+    pub(crate) fn none_but(unknown: &BTreeSet<IpAddr>) -> Self {
+        Self {
+            unknown: unknown.clone(),
+            ..Self::default()
         }
     }
 
@@ -78,19 +87,25 @@ impl Pending {
         (allowed.collect(), new.copied().collect())
     }
 
-    /// VIPs come and go while nothing can be ended: of those that are gone not all are kept.
+    /// Ports come and go while nothing can be ended: of those that are gone not all are kept.
     fn bound(&mut self, rules: &PodRules) {
         self.new
             .retain(|vip| rules.vip(*vip).is_some() || self.unknown.contains(vip));
         if self.ports.len() > GONE {
             let mut gone = 0;
-            self.ports.retain(|(vip, _)| {
-                let is_there = rules.vip(*vip).is_some();
+            self.ports.retain(|(vip, port)| {
+                let is_there = has_port(rules, *vip, *port);
                 gone += usize::from(!is_there);
                 is_there || gone <= GONE
             });
         }
     }
+}
+
+fn has_port(rules: &PodRules, vip: IpAddr, port: Port) -> bool {
+    rules
+        .vip(vip)
+        .is_some_and(|(of_vip, _)| of_vip.ports.contains_key(&port))
 }
 
 /// Where flows to a port of a VIP may be. A VIP that is gone is an address as any other: flows to it that are not translated are right.

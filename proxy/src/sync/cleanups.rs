@@ -10,17 +10,22 @@ use crate::apply::{Pending, end_flows};
 use crate::failure::chain;
 use crate::index::{Index, LocalPod};
 use crate::netns::{self, Netns};
+use futures::FutureExt;
 use rules::PodRules;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Time between the end of a cleanup and the next one in the same namespace: flows heal within a second of the rules, however fast those
-/// change.
+/// change. A process that is killed within that second leaves the flows of UDP ports that are gone.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a cleanup waits for rules that are being written into any pod. A pod that starts is tried all the time.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// So many at once. Each may hold some thousand entries in memory.
+const MOST: usize = 8;
 
 /// A cleanup that takes longer keeps the other pods waiting no more: the owner of a pod begins as many flows as he likes.
 const SLOW: Duration = Duration::from_millis(200);
@@ -108,6 +113,9 @@ impl Cleanups {
     }
 
     fn next(&self, rules_are_written: bool, now: Instant) -> Option<(&String, Instant)> {
+        if self.running.len() >= MOST {
+            return None;
+        }
         let free = self.running.values().map(|began| *began + SLOW).max();
         let turns = self
             .waiting
@@ -160,14 +168,33 @@ impl Pods {
         self.cleanups.waiting.remove(uid);
     }
 
-    /// Those that wait are cleaned up now.
+    /// Those that wait are cleaned up now, as many as may be at once.
     pub(super) fn hurry_cleanups(&mut self, index: &Index) {
-        for uid in std::mem::take(&mut self.cleanups.waiting).into_keys() {
+        while self.cleanups.running.len() < MOST
+            && let Some((uid, _)) = self.cleanups.waiting.pop_first()
+        {
             self.start_cleanup(&uid, index);
         }
     }
 
+    /// Whether flows of a pod have waited for as long as they may, whatever else is to be done there.
+    pub(super) fn has_overdue_cleanup(&self, uid: &str) -> bool {
+        let deferred = self
+            .by_uid
+            .get(uid)
+            .and_then(|pod| Some((pod.deferred.as_ref()?, pod.cleaned)));
+        deferred.is_some_and(|(deferred, last)| {
+            let since = deferred.since;
+            deferred.outcome.is_some() && Turn { since, last }.due(true) <= Instant::now()
+        })
+    }
+
     pub(super) fn start_cleanup(&mut self, uid: &str, index: &Index) {
+        if let Some(held_back) = &mut self.held_back {
+            // Another proxy's flows are none of ours. The attempt that follows queues it again.
+            held_back.insert(uid.to_owned());
+            return;
+        }
         let Some((pod, local)) = self.by_uid.get_mut(uid).zip(index.pod(uid)) else {
             return;
         };
@@ -186,7 +213,10 @@ impl Pods {
         self.cleanups.running.insert(uid.to_owned(), Instant::now());
         self.jobs.spawn(async move {
             if let Ok(applied) = &mut outcome.result {
-                let cleaned = clean(&context, &local, pending, applied.rules.clone(), &mut place).await;
+                let rules = applied.rules.clone();
+                let cleaned =
+                    AssertUnwindSafe(clean(&context, &local, pending, rules, &mut place)).catch_unwind();
+                let cleaned = cleaned.await.unwrap_or(Err(Error::Lost));
                 applied.conntrack = cleaned.err().map(|error| chain(&error));
             }
             Done::Cleaned(Cleaned {

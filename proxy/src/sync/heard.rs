@@ -83,10 +83,13 @@ impl Pods {
         let Some(uid) = self.by_nsid.get(&id).cloned() else {
             return;
         };
-        let Some(pod) = self.by_uid.get_mut(&uid).filter(|pod| pod.has_rules) else {
+        let Some(pod) = self.by_uid.get_mut(&uid) else {
             return;
         };
-        if pod.place.is_some() {
+        if !pod.has_rules {
+            // Nothing is wrong there now. The next attempt reads addresses and routes again.
+            pod.routes_suspect.get_or_insert_with(Instant::now);
+        } else if pod.place.is_some() {
             self.look_within(&uid, SETTLE);
         } else {
             pod.look_after_this();

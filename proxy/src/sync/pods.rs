@@ -50,7 +50,7 @@ pub(super) struct Pods {
     /// Pods of the first list that nothing was tried for yet.
     untried: BTreeSet<String>,
     /// While nothing may be written: the pods to start afterwards.
-    held_back: Option<BTreeSet<String>>,
+    pub(super) held_back: Option<BTreeSet<String>>,
     /// Whether anything happened since the last verdict.
     pub(super) changed: bool,
     pub(super) by_nsid: BTreeMap<NamespaceId, String>,
@@ -334,7 +334,11 @@ impl Pods {
         };
         if let Some(id) = place.nsid {
             // Ids are reused: the latest claim is the right one.
-            self.by_nsid.insert(id, local.uid.clone());
+            let before = self.by_nsid.insert(id, local.uid.clone());
+            if before.as_ref() != Some(&local.uid) {
+                // What the kernel reported of this namespace until now was nobody's: what was read of it may have changed.
+                pod.routes_suspect.get_or_insert_with(Instant::now);
+            }
         }
         if let (Held::Exactly(held), true) = (&mut place.held, outcome.was_unknown) {
             index.adopt(held);
@@ -355,7 +359,10 @@ impl Pods {
         }
         let concluded = Deferred::after(&mut pod.deferred, outcome, sandbox.as_deref(), Instant::now());
         let is_deferred = concluded.is_none();
-        if is_deferred && std::mem::take(&mut pod.again) {
+        if is_deferred && self.has_overdue_cleanup(&local.uid) {
+            // Changes may follow each other without an end: the next attempt comes after it.
+            self.start_cleanup(&local.uid, index);
+        } else if is_deferred && self.takes_another_attempt(&local.uid) {
             self.start(&local.uid, index);
         } else if is_deferred {
             self.queue_cleanup(&local.uid);
@@ -367,6 +374,12 @@ impl Pods {
             self.look_at_the_node();
         }
         self.count();
+    }
+
+    /// Whether something changed while it was at work.
+    fn takes_another_attempt(&mut self, uid: &str) -> bool {
+        let pod = self.by_uid.get_mut(uid);
+        pod.is_some_and(|pod| std::mem::take(&mut pod.again))
     }
 
     /// A pod has its rules, and its flows are where they may be, or not: says so, and when to come back.

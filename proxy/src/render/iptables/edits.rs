@@ -1,7 +1,7 @@
 //! Few rules of a long chain change: one by one, the others stay as they are.
 //!
 //! Pure. Rules are known by their numbers, as `iptables -S` would list them. That is safe for what is known to be there; where somebody else
-//! may have written the namespace is read, and whole chains are replaced.
+//! may have written the namespace is read first, and what is damaged is rebuilt.
 
 /// A change of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
