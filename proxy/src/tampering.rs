@@ -14,6 +14,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
@@ -53,7 +54,13 @@ pub(crate) enum Notification {
 pub(crate) struct Listener {
     socket: Readable,
     room: Vec<u8>,
+    /// The kernel dropped messages: received since then. It reports further losses only once the queue was empty (`netlink_overrun`,
+    /// `NETLINK_S_CONGESTED`), so an overrun is not over before.
+    since_overrun: Option<u32>,
 }
+
+/// So many messages after an overrun it is reported though the queue was never empty: several buffers.
+const STORM: u32 = 100_000;
 
 /// Names namespaces to the [`Listener`].
 pub(crate) struct Names(Mutex<Netlink<RouteNetlinkMessage>>);
@@ -66,6 +73,7 @@ impl Listener {
         let listener = Self {
             socket: UnixDatagram::from_std(socket)?,
             room: vec![0; ROOM],
+            since_overrun: None,
         };
         Ok((listener, Names(Mutex::new(names))))
     }
@@ -73,13 +81,41 @@ impl Listener {
     /// Waits for what comes next. Nothing is lost when this is dropped while it waits.
     pub(crate) async fn next(&mut self) -> Notification {
         loop {
-            match receive(&self.socket, &mut self.room).await {
-                Ok(Some(notification)) => return notification,
-                Ok(None) => {}
-                // ENOBUFS; nothing else is known to happen, and looking everywhere is right in any case.
-                Err(_) => return Notification::Overrun,
+            let readable = self.socket.readable().await;
+            let (socket, room) = (&self.socket, &mut self.room);
+            let received = readable.and_then(|()| {
+                socket.try_io(Interest::READABLE, || {
+                    receive_now(socket, room).map(|heard| heard.as_ref().and_then(of_routes))
+                })
+            });
+            match received {
+                // What a notification is about is looked at then, too.
+                Ok(notification) if !self.is_overrun_over(false) => {
+                    if let Some(notification) = notification {
+                        return notification;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_overrun_over(true) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    self.since_overrun.get_or_insert(0);
+                }
+                // The queue is empty after an overrun. Nothing else is known to happen, and looking everywhere is right in any case.
+                Ok(_) | Err(_) => return Notification::Overrun,
             }
         }
+    }
+
+    /// Counts what was received after an overrun. Says once when everything has to be looked at because of it.
+    fn is_overrun_over(&mut self, is_empty: bool) -> bool {
+        let Some(received) = &mut self.since_overrun else {
+            return false;
+        };
+        *received += 1;
+        let is_over = is_empty || *received >= STORM;
+        if is_over {
+            self.since_overrun = (!is_empty).then_some(0);
+        }
+        is_over
     }
 }
 
@@ -104,16 +140,6 @@ fn listen() -> io::Result<StdDatagram> {
 struct Heard<'a> {
     bytes: &'a [u8],
     from: NamespaceId,
-}
-
-async fn receive(socket: &Readable, room: &mut [u8]) -> io::Result<Option<Notification>> {
-    loop {
-        socket.readable().await?;
-        match socket.try_io(Interest::READABLE, || receive_now(socket, room)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            received => return Ok(received?.as_ref().and_then(of_routes)),
-        }
-    }
 }
 
 fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<Heard<'a>>> {
