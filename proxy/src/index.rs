@@ -6,6 +6,7 @@
 mod bypass;
 mod network;
 mod pod;
+mod update;
 
 pub(crate) use pod::HOST_UID;
 pub use pod::{LocalPod, NodePod};

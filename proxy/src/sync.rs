@@ -28,7 +28,7 @@ use crate::sandbox::SandboxSource;
 use crate::state::{Condition, Questions, ServiceNotServed, State};
 use crate::surroundings::Surroundings;
 use crate::tampering::{Listener, Names, Notification};
-use crate::watches::{Change, Kind, Update};
+use crate::watches::{Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pods::Pods;
@@ -196,37 +196,7 @@ impl Sync {
         if let Some(kind) = update.lists() {
             self.lists.0.remove(&kind);
         }
-        match update {
-            Update::Service(change) => match change {
-                Change::Apply((name, service)) => self.index.apply_service(&name, service),
-                Change::Delete((name, _)) => self.index.delete_service(&name),
-                Change::Reset(services) => self.index.reset_services(services),
-            },
-            Update::Slice(change) => match change {
-                Change::Apply((_, Some(slice))) => self.index.apply_slice(slice),
-                Change::Apply((name, None)) | Change::Delete((name, _)) => self.index.delete_slice(&name),
-                Change::Reset(slices) => self
-                    .index
-                    .reset_slices(slices.into_iter().filter_map(|(_, slice)| slice).collect()),
-            },
-            Update::Pod(change) => match change {
-                Change::Apply((_, Some(pod))) => self.index.apply_pod(pod),
-                Change::Apply((uid, None)) | Change::Delete((uid, _)) => self.index.delete_pod(&uid),
-                Change::Reset(pods) => self
-                    .index
-                    .reset_pods(pods.into_iter().filter_map(|(_, pod)| pod).collect()),
-            },
-            Update::Node(change) => {
-                if self.surroundings.node(change) {
-                    self.index.apply_settings(self.surroundings.settings());
-                }
-            }
-            Update::ServiceCidr(change) => {
-                if self.surroundings.service_cidr(change) {
-                    self.index.apply_settings(self.surroundings.settings());
-                }
-            }
-        }
+        self.index.update(update, &mut self.surroundings);
     }
 
     /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and

@@ -1,0 +1,48 @@
+//! What a watch brings, taken into the index.
+//!
+//! Pure.
+
+use super::Index;
+use crate::surroundings::Surroundings;
+use crate::watches::{Change, Update};
+
+impl Index {
+    /// Takes one update. Those of the own Node and of the Service ranges count as far as they change the settings in `surroundings`.
+    pub fn update(&mut self, update: Update, surroundings: &mut Surroundings) {
+        let changes_settings = match update {
+            Update::Service(change) => {
+                match change {
+                    Change::Apply((name, service)) => self.apply_service(&name, service),
+                    Change::Delete((name, _)) => self.delete_service(&name),
+                    Change::Reset(services) => self.reset_services(services),
+                }
+                false
+            }
+            Update::Slice(change) => {
+                match change {
+                    Change::Apply((_, Some(slice))) => self.apply_slice(slice),
+                    Change::Apply((name, None)) | Change::Delete((name, _)) => self.delete_slice(&name),
+                    Change::Reset(slices) => {
+                        self.reset_slices(slices.into_iter().filter_map(|(_, slice)| slice).collect());
+                    }
+                }
+                false
+            }
+            Update::Pod(change) => {
+                match change {
+                    Change::Apply((_, Some(pod))) => self.apply_pod(pod),
+                    Change::Apply((uid, None)) | Change::Delete((uid, _)) => self.delete_pod(&uid),
+                    Change::Reset(pods) => {
+                        self.reset_pods(pods.into_iter().filter_map(|(_, pod)| pod).collect());
+                    }
+                }
+                false
+            }
+            Update::Node(change) => surroundings.node(change),
+            Update::ServiceCidr(change) => surroundings.service_cidr(change),
+        };
+        if changes_settings {
+            self.apply_settings(surroundings.settings());
+        }
+    }
+}
