@@ -150,17 +150,20 @@ pub(super) struct Cleaned {
 impl Pods {
     /// Queues a pod that was written into.
     pub(super) fn queue_cleanup(&mut self, uid: &str) {
-        let Some(pod) = self.by_uid.get(uid) else {
-            return;
-        };
-        if let Some(deferred) = pod
-            .deferred
-            .as_ref()
-            .filter(|deferred| deferred.outcome.is_some())
-        {
-            let (since, last) = (deferred.since, pod.cleaned);
-            self.cleanups.waiting.insert(uid.to_owned(), Turn { since, last });
+        if let Some(turn) = self.turn_of(uid) {
+            self.cleanups.waiting.insert(uid.to_owned(), turn);
         }
+    }
+
+    /// When it is a pod's turn, if what its namespace has is known.
+    fn turn_of(&self, uid: &str) -> Option<Turn> {
+        let pod = self.by_uid.get(uid)?;
+        let deferred = pod.deferred.as_ref()?;
+        deferred.outcome.as_ref()?;
+        Some(Turn {
+            since: deferred.since,
+            last: pod.cleaned,
+        })
     }
 
     /// An attempt comes first, or the pod is gone.
@@ -179,14 +182,8 @@ impl Pods {
 
     /// Whether flows of a pod have waited for as long as they may, whatever else is to be done there.
     pub(super) fn has_overdue_cleanup(&self, uid: &str) -> bool {
-        let deferred = self
-            .by_uid
-            .get(uid)
-            .and_then(|pod| Some((pod.deferred.as_ref()?, pod.cleaned)));
-        deferred.is_some_and(|(deferred, last)| {
-            let since = deferred.since;
-            deferred.outcome.is_some() && Turn { since, last }.due(true) <= Instant::now()
-        })
+        let turn = self.turn_of(uid);
+        turn.is_some_and(|turn| turn.due(true) <= Instant::now())
     }
 
     pub(super) fn start_cleanup(&mut self, uid: &str, index: &Index) {
