@@ -203,8 +203,8 @@ impl<'a> Delta<'a> {
         self
     }
 
-    /// The same after a rebuild.
-    pub fn wanted_refused_udp(&self, family: Family) -> BTreeSet<IpAddr> {
+    /// The VIPs of `family` that must be there afterwards.
+    pub fn wanted_vips(&self, family: Family) -> BTreeSet<IpAddr> {
         self.wanted.vips(family).into_keys().collect()
     }
 

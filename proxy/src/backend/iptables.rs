@@ -406,7 +406,7 @@ impl Backend for Iptables {
 
     fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in delta.families() {
-            let wanted = delta.wanted().vips(family).into_keys().collect();
+            let wanted = delta.wanted_vips(family);
             let change = refusal(&wanted, &delta.release, family, !is_home());
             if !change.is_empty() {
                 self.restore(family, Table::Filter, &change)?;

@@ -181,7 +181,7 @@ pub fn whole(delta: &Delta<'_>, table: Table, family: Family, is_pod: bool) -> C
     match table {
         Table::Filter => refusal::whole(&delta.refused_meanwhile(family), family, is_pod),
         Table::Nat => {
-            let mut chains = translation::whole(delta.wanted(), &delta.wanted_refused_udp(family), family);
+            let mut chains = translation::whole(delta.wanted(), &delta.wanted_vips(family), family);
             chains.extend(sources::whole(&delta.wanted().source_addresses(family)));
             chains
         }

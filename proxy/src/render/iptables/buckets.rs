@@ -3,7 +3,7 @@
 //! Pure. By the low byte of the address, four bits at a time: a new flow meets at most 16 + 16 rules and then 1/256 of all VIPs.
 //! ClusterIPs are handed out from all over their range, so the low byte spreads them evenly. Only chains that lead somewhere exist.
 
-use super::Chains;
+use super::{Chains, host};
 use api::names::CHAIN_PREFIX;
 use rules::Family;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,23 @@ pub(super) fn bucket(address: IpAddr) -> u8 {
         IpAddr::V4(address) => address.octets()[3],
         IpAddr::V6(address) => address.octets()[15],
     }
+}
+
+/// By bucket: a rule for each of `vips`, which says `what` becomes of packets to it.
+pub(super) fn per_vip(vips: &BTreeSet<IpAddr>, what: &str) -> BTreeMap<u8, Vec<String>> {
+    let mut buckets: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for vip in vips {
+        let rule = format!("-d {} {what}", host(*vip));
+        buckets.entry(bucket(*vip)).or_default().push(rule);
+    }
+    buckets
+}
+
+/// The VIP that such a rule is about.
+pub(super) fn vip_of(rule: &str, what: &str) -> Option<IpAddr> {
+    let destination = rule.strip_prefix("-d ")?.strip_suffix(what)?.strip_suffix(' ')?;
+    let (address, _) = destination.split_once('/')?;
+    address.parse().ok()
 }
 
 /// All chains: `buckets` below a root chain of that name.

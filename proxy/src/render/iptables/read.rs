@@ -3,6 +3,7 @@
 //! Pure. The listing is understood only as far as it says what is translated and refused; that value is spelled again, and every
 //! difference between the two texts is damage. So nothing that somebody changed can hide.
 
+use super::buckets::vip_of;
 use super::translation::{Entry, whole_of};
 use super::{Chains, Jump, Table, refusal, refused_udp, sources};
 use api::names::CHAIN_PREFIX;
@@ -77,11 +78,12 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
         let why = why.map(|why| format!("{family} {}: cannot list rules: {why}", table.name()));
         dump.unread.extend(why);
     }
+    let to_refuse_chain = refusal::to_refuse_chain();
     let refused: BTreeSet<IpAddr> = filter
         .chains
         .values()
         .flatten()
-        .filter_map(|rule| refused(rule))
+        .filter_map(|rule| vip_of(rule, &to_refuse_chain))
         .collect();
     let translated = translated(&nat.chains);
     let sources = sources::read(&nat.chains);
@@ -131,12 +133,6 @@ fn compare(table: Table, family: Family, held: &Listing, again: &Chains, damage:
             .take(MOST_NAMED)
             .map(|chain| format!("{table}: chain {chain} is not as it was written")),
     );
-}
-
-fn refused(rule: &str) -> Option<IpAddr> {
-    let to = format!(" -j {}", refusal::refuse_chain());
-    let (address, _) = rule.strip_prefix("-d ")?.strip_suffix(&to)?.split_once('/')?;
-    address.parse().ok()
 }
 
 type Read = BTreeMap<(IpAddr, Port), (String, Translated)>;

@@ -2,11 +2,11 @@
 //!
 //! Pure.
 
-use super::buckets::{along, bucket};
-use super::{Chains, Change, buckets, host};
+use super::buckets::{along, bucket, per_vip};
+use super::{Chains, Change, buckets};
 use api::names::CHAIN_PREFIX;
 use rules::Family;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub(super) const ROOT: &str = "VIPS";
@@ -19,7 +19,7 @@ const UNBELIEVED: &str = "! -o eth0 -p tcp -m tcp --tcp-flags RST RST -m conntra
 
 /// All chains that refuse these VIPs, which are of `family`.
 pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Chains {
-    let mut chains = buckets::whole(ROOT, family, in_buckets(vips));
+    let mut chains = buckets::whole(ROOT, family, per_vip(vips, &to_refuse_chain()));
     chains.entry(root()).or_default().extend(unbelieved(is_pod));
     chains.insert(refuse_chain(), refuse(family));
     chains
@@ -29,7 +29,7 @@ pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Ch
 pub fn refusal(vips: &BTreeSet<IpAddr>, changed: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Change {
     let of_family = changed.iter().filter(|vip| Family::of(**vip) == family);
     let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
-    let (mut set, delete) = along(ROOT, family, in_buckets(vips), &touched);
+    let (mut set, delete) = along(ROOT, family, per_vip(vips, &to_refuse_chain()), &touched);
     if !touched.is_empty() {
         // Two rules: cheaper written again than looked for.
         set.insert(refuse_chain(), refuse(family));
@@ -51,17 +51,13 @@ fn root() -> String {
     format!("{CHAIN_PREFIX}{ROOT}")
 }
 
-pub(super) fn refuse_chain() -> String {
+fn refuse_chain() -> String {
     format!("{CHAIN_PREFIX}{REFUSE}")
 }
 
-fn in_buckets(vips: &BTreeSet<IpAddr>) -> BTreeMap<u8, Vec<String>> {
-    let mut buckets: BTreeMap<u8, Vec<String>> = BTreeMap::new();
-    for vip in vips {
-        let rule = format!("-d {} -j {}", host(*vip), refuse_chain());
-        buckets.entry(bucket(*vip)).or_default().push(rule);
-    }
-    buckets
+/// What becomes of packets to a VIP.
+pub(super) fn to_refuse_chain() -> String {
+    format!("-j {}", refuse_chain())
 }
 
 fn refuse(family: Family) -> Vec<String> {

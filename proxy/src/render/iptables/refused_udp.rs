@@ -4,11 +4,11 @@
 //! would fail with EPERM, which programs take for a firewall. What is forwarded is rejected: from there it cannot come to the loopback
 //! address.
 
-use super::buckets::{along, bucket};
-use super::{Chains, Change, buckets, host};
+use super::buckets::{along, bucket, per_vip, vip_of};
+use super::{Chains, Change, buckets};
 use api::names::CHAIN_PREFIX;
 use rules::{Delta, Family};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const ROOT: &str = "REFUSE-UDP";
@@ -29,7 +29,7 @@ pub(crate) fn to_closed_port(family: Family) -> String {
 
 /// All chains for these VIPs, which are of `family`.
 pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
-    buckets::whole(ROOT, family, in_buckets(vips, family))
+    buckets::whole(ROOT, family, per_vip(vips, &to_closed_port(family)))
 }
 
 /// What `delta` changes in `family`.
@@ -40,7 +40,7 @@ pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
     if touched.is_empty() {
         return Change::default();
     }
-    let vips = in_buckets(&delta.refused_udp(family), family);
+    let vips = per_vip(&delta.refused_udp(family), &to_closed_port(family));
     let (set, delete) = along(ROOT, family, vips, &touched);
     Change {
         set,
@@ -51,19 +51,7 @@ pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
 
 /// What `whole` was made of.
 pub(super) fn read(chains: &Chains, family: Family) -> BTreeSet<IpAddr> {
-    let to = format!(" {}", to_closed_port(family));
-    let vip = |rule: &String| {
-        let (address, _) = rule.strip_prefix("-d ")?.strip_suffix(&to)?.split_once('/')?;
-        address.parse().ok()
-    };
-    chains.values().flatten().filter_map(vip).collect()
-}
-
-fn in_buckets(vips: &BTreeSet<IpAddr>, family: Family) -> BTreeMap<u8, Vec<String>> {
-    let mut buckets: BTreeMap<u8, Vec<String>> = BTreeMap::new();
-    for vip in vips {
-        let rule = format!("-d {} {}", host(*vip), to_closed_port(family));
-        buckets.entry(bucket(*vip)).or_default().push(rule);
-    }
-    buckets
+    let what = to_closed_port(family);
+    let vips = chains.values().flatten();
+    vips.filter_map(|rule| vip_of(rule, &what)).collect()
 }
