@@ -114,7 +114,7 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
     write_knowing(None, backend, held, wanted).map(|(applied, _)| applied)
 }
 
-/// The same where the links and addresses may be known: those of an earlier attempt, if nobody changed any since. Returns them, too.
+/// The same where the links and addresses may be known: those of an earlier attempt, if none changed since. Returns them, too.
 pub(crate) fn write_knowing(
     addresses: Option<Arc<Addresses>>,
     backend: &dyn Backend,

@@ -80,7 +80,7 @@ pub(crate) fn forget_refused() -> io::Result<()> {
 }
 
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
-/// than they should, of all flows that reached one of the `new` VIPs themselves, whoever had its address before, and of refused ones to
+/// than they should, of all flows that reached one of the `new` VIPs themselves, to any earlier owner of its address, and of refused ones to
 /// what is no VIP any more. Goes on past what fails, and returns the first of it.
 fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
     let mut netlink = Socket::open()?;

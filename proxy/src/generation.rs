@@ -59,7 +59,7 @@ pub(crate) fn committed() {
     COMMITS.set(COMMITS.get().wrapping_add(1));
 }
 
-/// What the generation is after the transactions of this thread's work, if nobody else made one meanwhile.
+/// What the generation is after the transactions of this thread's work, if no other process made one meanwhile.
 pub(crate) fn own_generation(before: Option<u32>) -> Option<u32> {
     before.map(|before| before.wrapping_add(COMMITS.get()))
 }

@@ -263,7 +263,7 @@ mod tests {
             assert!(spawn(is_home).await.unwrap().unwrap());
         }
         let panicking = spawn(|| std::panic::resume_unwind(Box::new("work that panics")));
-        assert!(panicking.await.is_err(), "whoever waits is not kept waiting");
+        assert!(panicking.await.is_err(), "the caller gets an error");
         assert!(spawn(is_home).await.unwrap().unwrap());
     }
 

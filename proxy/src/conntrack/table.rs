@@ -67,7 +67,7 @@ pub(super) fn few(netlink: &mut Socket, count_before: u32) -> Option<Vec<Netfilt
     let mut text = String::new();
     File::open(PROC).ok()?.take(TEXT).read_to_string(&mut text).ok()?;
     let listed = u32::try_from(text.lines().count()).ok()?;
-    // Expired entries are removed by whoever reads them, so they are not counted afterwards.
+    // Expired entries are removed by the reader, so they are not counted afterwards.
     (listed == count(netlink).ok()?).then(|| text.lines().filter_map(entry).collect())
 }
 

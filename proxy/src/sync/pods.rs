@@ -336,7 +336,7 @@ impl Pods {
             // Ids are reused: the latest claim is the right one.
             let before = self.by_nsid.insert(id, local.uid.clone());
             if before.as_ref() != Some(&local.uid) {
-                // What the kernel reported of this namespace until now was nobody's: what was read of it may have changed.
+                // What the kernel reported of this namespace until now was dropped: what was read of it may have changed.
                 pod.routes_suspect.get_or_insert_with(Instant::now);
             }
         }

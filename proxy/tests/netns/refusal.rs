@@ -111,7 +111,7 @@ fn a_udp_socket_that_was_refused_follows_its_service(case: Case) {
 fn a_udp_socket_that_was_refused_is_let_go_with_its_service(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let (web, other) = (Service::new("web", 10), Service::new("other", 11).ready(&[2]));
-    // Nobody waits for its link address.
+    // So that packets leave without neighbour discovery.
     for gateway in ["10.128.0.1", "fd00:128::1"] {
         let neighbour = format!("ip neigh replace {gateway} lladdr 02:00:00:00:00:01 dev eth0 nud permanent");
         scene.client.sh(&neighbour);
