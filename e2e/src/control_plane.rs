@@ -121,7 +121,6 @@ pub fn controller_manager(pki: &Path, port: u16, service_cidrs: &str) -> Vec<Str
         "--allocate-node-cidrs=false".to_owned(),
         format!("--service-cluster-ip-range={service_cidrs}"),
         "--leader-elect=false".to_owned(),
-        "--node-monitor-grace-period=20s".to_owned(),
     ]
     .into()
 }

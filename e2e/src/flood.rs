@@ -2,12 +2,15 @@
 //!
 //! Writes: connections, and the limit of descriptors of the attacked process.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::future::join_all;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -30,7 +33,7 @@ const GROWTH_MIB: u64 = 24;
 
 /// Attacks process `pid`, which serves on `address`, first by long headers that do not end, then by idle connections.
 pub async fn attack(pid: u32, address: SocketAddr) -> Result<()> {
-    probe(address, "/livez").await.context("before the attack")?;
+    probe(address, "/livez").context("before the attack")?;
     let before = memory(pid, "VmRSS")?;
     // From here on the peak counts anew: proc_pid_clear_refs(5).
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
@@ -92,25 +95,33 @@ async fn open(address: SocketAddr, count: usize, bytes: usize) -> Vec<TcpStream>
 }
 
 /// Probes from the same address while `attack` goes on, and for two seconds after it.
+///
+/// The probes have a thread of their own, as the kubelet is a process of its own: a client that waits for its turn behind the attackers
+/// between its connection and its request is rejected for its own slowness.
 async fn while_probing<T>(
     address: SocketAddr,
     attack: impl Future<Output = T>,
 ) -> (T, Result<Vec<Duration>>) {
-    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
-    let probes = tokio::spawn(async move {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let probes = std::thread::spawn(move || {
         let mut took = Vec::new();
-        while stopped.try_recv().is_err() {
+        while !stopped.load(Ordering::Relaxed) {
             for path in ["/livez", "/readyz"] {
-                took.push(probe(address, path).await?);
-                sleep(Duration::from_millis(25)).await;
+                took.push(probe(address, path)?);
+                std::thread::sleep(Duration::from_millis(25));
             }
         }
         Ok(took)
     });
     let done = attack.await;
     sleep(Duration::from_secs(2)).await;
-    let _ = stop.send(());
-    let probes = probes.await.unwrap_or_else(|error| Err(error.into()));
+    stop.store(true, Ordering::Relaxed);
+    let probes = tokio::task::spawn_blocking(|| probes.join()).await;
+    let probes = match probes {
+        Ok(Ok(probes)) => probes,
+        Ok(Err(_)) | Err(_) => Err(anyhow!("the thread of the probes panicked")),
+    };
     (done, probes)
 }
 
@@ -129,21 +140,23 @@ fn report(pid: u32, before: u64, what: &str, held: &[TcpStream], probes: &[Durat
 }
 
 /// How long a probe takes. Any status is an answer.
-async fn probe(address: SocketAddr, path: &str) -> Result<Duration> {
+fn probe(address: SocketAddr, path: &str) -> Result<Duration> {
     let began = Instant::now();
-    let probed = async {
-        let mut stream = TcpStream::connect(address).await?;
+    let probed = || -> Result<String> {
+        let mut stream = std::net::TcpStream::connect_timeout(&address, PROBE_TIMEOUT)?;
+        stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
+        stream.set_write_timeout(Some(PROBE_TIMEOUT))?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        ensure!(answer.starts_with("HTTP/1.1 "), "{path} answered {answer:?}");
-        Ok(())
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     };
-    timeout(PROBE_TIMEOUT, probed)
-        .await
-        .with_context(|| format!("{path} does not answer within {PROBE_TIMEOUT:?}"))??;
-    Ok(began.elapsed())
+    let answer = probed().with_context(|| format!("{path} after {:.1?}", began.elapsed()))?;
+    let took = began.elapsed();
+    ensure!(answer.starts_with("HTTP/1.1 "), "{path} answered {answer:?}");
+    ensure!(took <= PROBE_TIMEOUT, "{path} answered after {took:.1?}");
+    Ok(took)
 }
 
 /// A line of proc_pid_status(5) in KiB.
