@@ -141,7 +141,7 @@ impl Parsed {
                 network: name.as_deref().map(cut).unwrap_or_default(),
                 complaint: complaint(&error),
             });
-            // Attached it is all the same, if it says to what: flows are refused rather than lost elsewhere.
+            // Attached it is all the same, if it says to what: flows are rejected rather than lost elsewhere.
             let name = name.unwrap_or_default();
             Entry {
                 name,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_number_of_interfaces_is_refused() {
+    fn a_hostile_number_of_interfaces_is_rejected() {
         let text = format!("[{}]", vec![r#"{"name":"a/b"}"#; MAX_INTERFACES + 1].join(","));
         assert!(matches!(parse(&text), Err(ParseNetworkStatus::TooMany(_))));
     }

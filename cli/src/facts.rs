@@ -1,7 +1,7 @@
 //! What the API server tells a command: values, each known or with the reason why it is not.
 //!
 //! `read` and `collect` do the reading; everything else in this crate is pure. A user of one namespace may not read nodes or
-//! the operator's namespace: what is refused is named in the report and stops nothing else.
+//! the operator's namespace: what is rejected is named in the report and stops nothing else.
 
 mod collect;
 mod installation;

@@ -41,7 +41,7 @@ pub enum Cause {
     InvalidNetworkStatus,
     NoAddress,
     FamilyMissing,
-    AddressRefused,
+    InvalidEndpointAddress,
     DuplicateAddress,
     NotReady,
     TargetPortNotFound,

@@ -38,8 +38,8 @@ pub struct Target {
 pub enum Fate {
     /// Translated to an endpoint.
     Translated,
-    /// Refused at once, in the pod.
-    Refused,
+    /// Rejected at once, in the pod.
+    Rejected,
     /// No rule of ours meets it.
     Passed,
     /// The API does not show it.

@@ -28,7 +28,7 @@ pub enum Acceptance {
     /// It has neither selector nor selector annotation: its author writes its endpoints, for this network.
     Manual(NetworkRef),
     /// It is not served; the notices say why.
-    Refused,
+    Rejected,
 }
 
 impl Acceptance {
@@ -37,7 +37,7 @@ impl Acceptance {
         match self {
             Self::Served(binding) => Some(&binding.network),
             Self::Manual(network) => Some(network),
-            Self::Refused => None,
+            Self::Rejected => None,
         }
     }
 }
@@ -49,7 +49,7 @@ pub fn accept(service: &Service, settings: &Settings) -> (Acceptance, Vec<Notice
         Ok(acceptance) => acceptance,
         Err(notice) => {
             notices.push(notice);
-            Acceptance::Refused
+            Acceptance::Rejected
         }
     };
     (acceptance, notices)
@@ -238,13 +238,13 @@ mod tests {
     #[case::external_name(on("macvlan1"), json!({"type": "ExternalName", "externalName": "x"}), Reason::ExternalName)]
     #[case::bad_selector(json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "a in"}), json!({}), Reason::InvalidSelector)]
     #[case::empty_selector(json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: " "}), json!({}), Reason::InvalidSelector)]
-    fn a_service_that_cannot_be_served_is_refused(
+    fn a_service_that_cannot_be_served_is_rejected(
         #[case] annotations: serde_json::Value,
         #[case] spec: serde_json::Value,
         #[case] want: Reason,
     ) {
-        assert_eq!(judged(&annotations, &spec), (Acceptance::Refused, vec![want]));
-        assert!(want.is_refusal());
+        assert_eq!(judged(&annotations, &spec), (Acceptance::Rejected, vec![want]));
+        assert!(want.is_rejection());
     }
 
     #[rstest]
@@ -259,7 +259,7 @@ mod tests {
         let (acceptance, notices) = judged(&on("macvlan1"), &spec);
         assert!(matches!(acceptance, Acceptance::Served(_)));
         assert_eq!(notices, [want]);
-        assert!(!want.is_refusal());
+        assert!(!want.is_rejection());
     }
 
     #[rstest]

@@ -30,9 +30,9 @@ pub fn accepted(
     generation: Option<i64>,
 ) -> Condition {
     let warnings = notices.iter().map(|notice| notice.message.clone());
-    let is_refused = notices.iter().any(|notice| notice.reason.is_refusal());
-    let (status, reason, message) = match acceptance.network().filter(|_| !is_refused) {
-        None => ("False", first_refusal(notices), warnings.collect()),
+    let is_rejected = notices.iter().any(|notice| notice.reason.is_rejection());
+    let (status, reason, message) = match acceptance.network().filter(|_| !is_rejected) {
+        None => ("False", first_rejection(notices), warnings.collect()),
         Some(network) => {
             let reason = match source {
                 Source::NoSlices | Source::Dns => "NoSelector",
@@ -75,12 +75,12 @@ fn outlook(source: Source, network: &NetworkRef) -> String {
     }
 }
 
-fn first_refusal(notices: &[Notice]) -> &'static str {
+fn first_rejection(notices: &[Notice]) -> &'static str {
     notices
         .iter()
         .map(|notice| notice.reason)
-        .find(|reason| reason.is_refusal())
-        .map_or("Refused", |reason| reason.as_str())
+        .find(|reason| reason.is_rejection())
+        .map_or("Rejected", |reason| reason.as_str())
 }
 
 /// The API server takes 32 KiB; nobody reads more than this.
@@ -121,7 +121,7 @@ mod tests {
 
     #[rstest]
     #[case::pods(Source::Pods, &[], ("True", "Served"), "taken from network shop/net")]
-    #[case::warned(Source::Pods, &[Reason::AddressRefused], ("True", "ServedWithWarnings"), "only pods attached to shop/net")]
+    #[case::warned(Source::Pods, &[Reason::InvalidEndpointAddress], ("True", "ServedWithWarnings"), "only pods attached to shop/net")]
     #[case::slices(Source::Slices, &[], ("True", "Served"), "that the Service's author wrote; only pods attached to shop/net")]
     #[case::no_slices(Source::NoSlices, &[], ("True", "NoSelector"), "no EndpointSlice with label kubernetes.io/service-name")]
     #[case::no_slices_warned(Source::NoSlices, &[Reason::NetworkNotFound], ("True", "NoSelector"), "it is so; ")]

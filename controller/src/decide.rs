@@ -51,7 +51,7 @@ pub fn decide(
     let mut decision = match &entry.acceptance {
         Acceptance::Served(binding) => serve(observed, entry, binding, nodes, settings, known),
         Acceptance::Manual(network) => copy(observed, entry, network, nodes, settings, known),
-        Acceptance::Refused => Decision {
+        Acceptance::Rejected => Decision {
             slices: SlicePlan::delete_all(observed.slices.clone()),
             ..Decision::default()
         },

@@ -26,7 +26,7 @@ pub type Found = Result<Vec<String>, Error>;
 /// Why it is not known what is left.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused.
+    /// The API server rejected.
     #[error(transparent)]
     Api(#[from] Box<kube::Error>),
     /// No answer in time.

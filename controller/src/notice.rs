@@ -30,7 +30,7 @@ pub enum Reason {
     /// No selected pod has an address of a family of the Service.
     FamilyMissing,
     /// An address cannot be an endpoint.
-    AddressRefused,
+    InvalidEndpointAddress,
     /// Two pods report one address.
     DuplicateAddress,
     /// An endpoint or slice that the Service's author wrote is not taken.
@@ -58,7 +58,7 @@ impl Reason {
         Self::NotAttached,
         Self::InvalidNetworkStatus,
         Self::FamilyMissing,
-        Self::AddressRefused,
+        Self::InvalidEndpointAddress,
         Self::DuplicateAddress,
         Self::NotTaken,
         Self::TooManyByHand,
@@ -81,7 +81,7 @@ impl Reason {
             Self::NotAttached => "PodNotAttached",
             Self::InvalidNetworkStatus => "InvalidNetworkStatus",
             Self::FamilyMissing => "AddressFamilyMissing",
-            Self::AddressRefused => "AddressRefused",
+            Self::InvalidEndpointAddress => "InvalidEndpointAddress",
             Self::DuplicateAddress => "DuplicateAddress",
             Self::NotTaken => "EndpointsNotTaken",
             Self::TooManyByHand => "TooManyServicesWithoutSelector",
@@ -91,7 +91,7 @@ impl Reason {
     }
 
     /// Whether the Service is not served at all because of it.
-    pub fn is_refusal(self) -> bool {
+    pub fn is_rejection(self) -> bool {
         matches!(
             self,
             Self::InvalidNetwork

@@ -175,9 +175,9 @@ fn sync_service_selector_removed() {
     );
 }
 
-/// Beyond so many Services without selector a new one is refused, with a condition.
+/// Beyond so many Services without selector a new one is rejected, with a condition.
 #[test]
-fn a_service_whose_slices_are_not_watched_is_refused() {
+fn a_service_whose_slices_are_not_watched_is_rejected() {
     let mut index = synced();
     for n in 0..MAX_SERVICES {
         let older = json!({"metadata": {"name": format!("older-{n}"), "creationTimestamp": "2025-01-01T00:00:00Z"}, "spec": {"selector": null}});
@@ -239,7 +239,7 @@ fn a_service_range_that_comes_or_goes_wakes_every_service() {
     let decision = decided(&index);
     assert_eq!(endpoints(&decision), []);
     let mut notices = decision.notices.iter();
-    assert!(notices.any(|notice| notice.reason == Reason::AddressRefused));
+    assert!(notices.any(|notice| notice.reason == Reason::InvalidEndpointAddress));
     let gone = Event::Deleted {
         key: ObjectKey::new("", "wide"),
         uid: String::new(),
@@ -556,7 +556,7 @@ fn an_address_that_becomes_a_nodes_is_no_endpoint() {
         decision
             .notices
             .iter()
-            .any(|n| n.reason == Reason::AddressRefused && n.text().contains("10.1.1.1"))
+            .any(|n| n.reason == Reason::InvalidEndpointAddress && n.text().contains("10.1.1.1"))
     );
     assert_eq!(index.observe(node(&["192.168.0.12"])), BTreeSet::from([web()]));
     assert_eq!(endpoints(&decided(&index)).len(), 1);

@@ -38,8 +38,8 @@ mod ranges;
 mod rate;
 #[path = "apiserver/reference.rs"]
 mod reference;
-#[path = "apiserver/refusals.rs"]
-mod refusals;
+#[path = "apiserver/rejections.rs"]
+mod rejections;
 #[path = "apiserver/slices.rs"]
 mod slices;
 #[path = "apiserver/stale.rs"]

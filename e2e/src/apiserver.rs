@@ -172,7 +172,7 @@ impl Apiserver {
         self.wait_ready().await
     }
 
-    /// Kills kube-apiserver. Its clients see broken connections, then refused ones; what is in etcd stays.
+    /// Kills kube-apiserver. Its clients see broken connections, then rejected ones; what is in etcd stays.
     pub fn stop_apiserver(&mut self) {
         self.processes
             .retain(|process| process.name() != tools::KUBE_APISERVER.name);

@@ -100,7 +100,7 @@ impl Request {
         !matches!(&*self.verb, "get" | "list" | "watch")
     }
 
-    /// Whether it was refused by an authorizer or an admission policy.
+    /// Whether it was rejected by an authorizer or an admission policy.
     pub fn is_forbidden(&self) -> bool {
         self.code == 403
     }

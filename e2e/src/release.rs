@@ -47,7 +47,7 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// Of the checkout at `root`. Refuses a version that the checkout is not ready for.
+    /// Of the checkout at `root`. Rejects a version that the checkout is not ready for.
     pub fn new(root: &Path, version: Version, options: Options) -> Result<Self> {
         ready::check(root, &version, &options)?;
         let git = |args: &[&str]| command::output(Command::new("git").args(args).current_dir(root));
@@ -85,7 +85,7 @@ impl Maker {
         let findings = checks::run(&bundle)?;
         ensure!(
             findings.is_empty(),
-            "a reviewer would refuse the bundle: {findings:#?}"
+            "a reviewer would reject the bundle: {findings:#?}"
         );
         bundle.write(&self.root.join("bundle"))?;
         let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
@@ -96,7 +96,7 @@ impl Maker {
         let findings = checks::catalog::run(&catalog, &bundle)?;
         ensure!(
             findings.is_empty(),
-            "the community catalogs would refuse this one: {findings:#?}"
+            "the community catalogs would reject this one: {findings:#?}"
         );
         let catalog = catalog.yaml();
         fs::write(

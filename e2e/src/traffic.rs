@@ -59,7 +59,7 @@ pub struct Traffic {
 pub struct Report {
     /// Connections begun.
     pub attempts: usize,
-    /// Connections that were refused, broken, or not answered within 900 ms.
+    /// Connections that were rejected, broken, or not answered within 900 ms.
     pub failed: usize,
     /// The first 20 of them: when after the start, and why.
     pub failures: Vec<(Duration, String)>,
@@ -372,12 +372,12 @@ mod tests {
         };
         report.add(outcome(Ok("server a".to_owned())));
         for _ in 0..30 {
-            report.add(outcome(Err(anyhow!("refused"))));
+            report.add(outcome(Err(anyhow!("rejected"))));
         }
         assert_eq!((report.failed, report.failures.len()), (30, DESCRIBED));
         let text = report.to_string();
         assert!(
-            text.starts_with("30 of 31 connections failed\n  after 2.0s: refused"),
+            text.starts_with("30 of 31 connections failed\n  after 2.0s: rejected"),
             "{text}"
         );
         assert!(

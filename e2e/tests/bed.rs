@@ -88,9 +88,9 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
     // An address of a network namespace of our own would not be seen: the route is the machine's, for a moment.
     let route = ["route", "add", "192.168.213.128/25", "dev", "lo"];
     command::run("ip", &route)?;
-    let refused = refusal(&mut cluster(&["up"]));
+    let rejected = rejection(&mut cluster(&["up"]));
     command::run("ip", &["route", "delete", "192.168.213.128/25", "dev", "lo"])?;
-    says(&refused?, "a route to 192.168.213.128/25 by lo, which overlaps")?;
+    says(&rejected?, "a route to 192.168.213.128/25 by lo, which overlaps")?;
 
     let copy = tempfile::Builder::new().permissions(world_readable()).tempdir()?;
     let copied = copy.path().join("cluster");
@@ -100,14 +100,14 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
         .args(["--reuid=65534", "--clear-groups"])
         .arg(&copied)
         .arg("up");
-    says(&refusal(&mut nobody)?, "needs root")?;
+    says(&rejection(&mut nobody)?, "needs root")?;
 
     let mut full_disk = Command::new("unshare");
     let script =
         format!("mount -t tmpfs -o size=1m tmpfs /mnt && MULTUS_SERVICE_CACHE=/mnt exec {PROGRAM} up");
     full_disk.args(["--mount", "sh", "-c", &script]);
     says(
-        &refusal(&mut full_disk)?,
+        &rejection(&mut full_disk)?,
         "disk space for /mnt is low: 0.0 GiB available, 12.0 GiB needed",
     )?;
 
@@ -120,13 +120,13 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
         "up",
     ]);
     says(
-        &refusal(&mut no_links)?,
+        &rejection(&mut no_links)?,
         "veth links do not work: the kernel needs CONFIG_VETH",
     )?;
 
     let holder = UnixListener::bind_addr(&SocketAddr::from_abstract_name(layout::NAME)?)?;
     says(
-        &refusal(&mut cluster(&["up"]))?,
+        &rejection(&mut cluster(&["up"]))?,
         "another `cluster up` or `cluster down` is at work",
     )?;
     drop(holder);
@@ -137,7 +137,7 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
 }
 
 /// What a command that must fail says.
-fn refusal(command: &mut Command) -> Result<String> {
+fn rejection(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success(), "it succeeded: {words}");

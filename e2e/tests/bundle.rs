@@ -1,5 +1,5 @@
 //! Bundle and catalog before the programs that judge them: operator-framework's validators, opm, crdify, kubeconform, kustomize. Each
-//! accepts ours, and refuses one that was broken for it.
+//! accepts ours, and rejects one that was broken for it.
 
 #[path = "bundle/breakages.rs"]
 mod breakages;
@@ -74,7 +74,7 @@ fn a1_operator_frameworks_validators_accept_the_bundle() -> Result<()> {
 
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
-fn a2_each_suite_refuses_a_broken_bundle() -> Result<()> {
+fn a2_each_suite_rejects_a_broken_bundle() -> Result<()> {
     let bundle = Bundle::read(&root().join("bundle"))?;
     for (what, suite, level, broken) in breakages::all(&bundle)? {
         let folder = tempfile::tempdir()?;
@@ -83,7 +83,7 @@ fn a2_each_suite_refuses_a_broken_bundle() -> Result<()> {
         let found = format!("{level} {suite} ");
         ensure!(
             lines.iter().any(|line| line.starts_with(&found)),
-            "{suite} does not refuse {what}: {lines:#?}"
+            "{suite} does not reject {what}: {lines:#?}"
         );
     }
     Ok(())
@@ -132,7 +132,7 @@ fn b2_opm_accepts_the_catalog() -> Result<()> {
 
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
-fn b3_opm_refuses_broken_catalogs() -> Result<()> {
+fn b3_opm_rejects_broken_catalogs() -> Result<()> {
     let file = std::fs::read_to_string(root().join("olm/catalog/multus-service-operator/catalog.yaml"))?;
     let whole = olm::Catalog::parse(&file)?;
     let without = |schema: &str, name: &str| {
@@ -226,7 +226,7 @@ type Breakage = fn(&mut Value);
 
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
-fn c2_crdify_refuses_what_would_break_stored_objects() -> Result<()> {
+fn c2_crdify_rejects_what_would_break_stored_objects() -> Result<()> {
     let current = root().join("config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml");
     let whole: Value = serde_saphyr::from_str(&std::fs::read_to_string(&current)?)?;
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";

@@ -1,4 +1,4 @@
-//! `make release` on a copy of the checkout: what it makes fits together by digest, and what it must refuse.
+//! `make release` on a copy of the checkout: what it makes fits together by digest, and what it must reject.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::command;
@@ -246,7 +246,7 @@ type Spoil = fn(&Copy) -> Result<()>;
 
 #[test]
 #[ignore = "needs git: make test-e2e"]
-fn a2_a_checkout_that_is_not_ready_is_refused() -> Result<()> {
+fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
     let cases: [(&str, &str, Spoil); 6] = [
         ("9.9.9", "the binaries are of version", |_| Ok(())),
         (VERSION, "CHANGELOG.md has no section", |copy| {

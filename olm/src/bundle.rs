@@ -208,7 +208,7 @@ fn read_into(root: &Path, folder: &Path, files: &mut BTreeMap<String, String>) -
 }
 
 /// What of `config/default` is a file of its own in the bundle. The operator's own service account and roles are in the
-/// ClusterServiceVersion: OLM makes them from there, and refuses a bundle that has the service account twice.
+/// ClusterServiceVersion: OLM makes them from there, and rejects a bundle that has the service account twice.
 fn carried(source: &Source) -> Result<Vec<&Value>, Error> {
     let mut carried = Vec::new();
     for object in &source.objects {

@@ -58,7 +58,7 @@ impl Catalog {
     }
 }
 
-/// The entry of the source's release, to be kept for ever. Refuses a version that is: its bundle may have changed since.
+/// The entry of the source's release, to be kept for ever. Rejects a version that is: its bundle may have changed since.
 pub fn keep(source: &Source) -> Result<Value, bundle::Error> {
     if is_published(source) {
         return Err(bundle::Error::Published {

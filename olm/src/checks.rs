@@ -12,7 +12,7 @@ mod scorecard;
 use crate::{Bundle, bundle};
 use serde_json::Value;
 
-/// Something that a reviewer would refuse.
+/// Something that a reviewer would reject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The check, by the name that its owner gives it.

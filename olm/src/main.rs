@@ -48,7 +48,7 @@ enum Command {
     },
     /// Keep the release for ever in olm/released/<version>: the bundle's entry of the catalog, and the CRD
     Keep,
-    /// Say what a reviewer would refuse
+    /// Say what a reviewer would reject
     Check {
         /// The bundle's folder
         #[arg(default_value = "bundle")]

@@ -50,7 +50,7 @@ pub enum Error {
     },
     /// The API server does not take what the configuration leads to; nothing was written.
     #[error("{0}")]
-    Refused(String),
+    Rejected(String),
     /// A node could not be labelled.
     #[error("Node {node:?} could not be labelled: {}", words(source))]
     Label {

@@ -24,7 +24,7 @@ use manifests::Manifests;
 /// What the cluster should hold of ours.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// Whether the API server is asked first if it would take the objects. Not in a removal: it must go on whatever is refused.
+    /// Whether the API server is asked first if it would take the objects. Not in a removal: it must go on whatever is rejected.
     pub rehearsal: bool,
     /// Whether the configuration must not vanish yet.
     pub finalizer: bool,

@@ -37,7 +37,7 @@ pub struct Observed {
     /// The nodes.
     pub nodes: Vec<Node>,
     /// Why the DaemonSet controller could not create a proxy, if it could not.
-    pub proxy_refusal: Option<String>,
+    pub proxy_rejection: Option<String>,
     /// What kind of OpenShift this is, if it is one.
     pub openshift: Option<OpenShift>,
     /// Where the cluster names its ranges of ClusterIPs.
@@ -70,8 +70,8 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         lacks_multus(client),
         missing_priority_classes(client, &config),
     )?;
-    let proxy_refusal = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
-        Some(proxy) => refusal(namespaced(client, namespace), proxy).await?,
+    let proxy_rejection = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
+        Some(proxy) => rejection(namespaced(client, namespace), proxy).await?,
         None => None,
     };
     Ok(Some(Observed {
@@ -81,7 +81,7 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         live,
         pods,
         nodes,
-        proxy_refusal,
+        proxy_rejection,
         openshift,
         service_ranges,
         kinds,
@@ -116,7 +116,7 @@ fn decode(found: DynamicObject) -> (MultusServiceConfig, Option<String>) {
     (config, unreadable)
 }
 
-/// A class that does not exist is no reason for the API server to refuse a DaemonSet, but one to refuse each of its pods.
+/// A class that does not exist is no reason for the API server to reject a DaemonSet, but one to reject each of its pods.
 async fn missing_priority_classes(
     client: &Client,
     config: &MultusServiceConfig,
@@ -236,7 +236,7 @@ fn lacks_pods(proxy: &DaemonSet) -> bool {
 }
 
 /// A DaemonSet's status does not say why pods are missing; its events do.
-async fn refusal(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
+async fn rejection(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
     let about = format!(
         "involvedObject.kind=DaemonSet,involvedObject.name={PROXY},reason=FailedCreate,involvedObject.uid={}",
         proxy.uid().unwrap_or_default()

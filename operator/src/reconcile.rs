@@ -132,8 +132,8 @@ async fn turn(context: &Context) -> Result<Action, Error> {
         Some(desired) => applier.apply(desired, &observed).await,
         None => Ok(observed.live.clone()),
     };
-    if let Err(apply::Error::Refused(why)) = &applied {
-        intent = Err(InvalidConfig::refused(why.clone()));
+    if let Err(apply::Error::Rejected(why)) = &applied {
+        intent = Err(InvalidConfig::rejected(why.clone()));
         applied = Ok(observed.live.clone());
     }
     let status = report(context, &observed, &intent, &applied).await?;

@@ -100,7 +100,7 @@ fn kind(schema: &JSONSchemaProps) -> String {
     }
 }
 
-/// What the API server refuses otherwise.
+/// What the API server rejects otherwise.
 fn valid(schema: &JSONSchemaProps) -> String {
     let mut rules = Vec::new();
     if let Some(values) = &schema.enum_ {

@@ -68,7 +68,7 @@ fn annotated(observed: &Observed) -> Option<Timestamp> {
         .find_map(|daemon_set| daemon_set.annotations().get(CLEANUP_ANNOTATION)?.parse().ok())
 }
 
-/// Since when the status says that the operands are being removed: a DaemonSet that is refused, terminating or without an image
+/// Since when the status says that the operands are being removed: a DaemonSet that is rejected, terminating or without an image
 /// carries no annotation.
 fn told(observed: &Observed) -> Option<Timestamp> {
     let rollout = observed.config.status.as_ref()?.rollout.as_ref()?;

@@ -28,8 +28,8 @@ const GRACE: SignedDuration = SignedDuration::from_mins(2);
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused.
-    #[error("the API server refused")]
+    /// The API server rejected.
+    #[error("the API server rejected")]
     Api(#[from] kube::Error),
     /// An object could not be deleted.
     #[error(transparent)]

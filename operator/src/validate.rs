@@ -51,12 +51,12 @@ pub(crate) enum Complaint {
     NoNodeMatches { field: &'static str },
     /// A value that this version of the operator does not know.
     Unreadable(String),
-    /// Each pod would be refused.
+    /// Each pod would be rejected.
     NoPriorityClass { field: &'static str, name: String },
     /// No range of addresses.
     NoRange(String),
     /// The API server does not take what the configuration leads to.
-    Refused(String),
+    Rejected(String),
 }
 
 impl fmt::Display for Complaint {
@@ -78,9 +78,9 @@ impl fmt::Display for Complaint {
                 f,
                 "MultusServiceConfig cluster: spec.serviceCIDRs: {value:?} is no range of addresses; nothing was changed; write a range such as 172.30.0.0/16 or fd00:96::/112"
             ),
-            Self::Refused(why) => write!(
+            Self::Rejected(why) => write!(
                 f,
-                "MultusServiceConfig cluster: the API server refuses what spec leads to; nothing was changed: {why}"
+                "MultusServiceConfig cluster: the API server rejects what spec leads to; nothing was changed: {why}"
             ),
             Self::MissingImage { field, variable } => write!(
                 f,
@@ -118,7 +118,7 @@ pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, I
         .map_err(InvalidConfig)
 }
 
-/// Refuses to take the last pod of an operand away by a placement that matches no node. A first installation may match none.
+/// Rejects to take the last pod of an operand away by a placement that matches no node. A first installation may match none.
 pub fn check_placement(desired: &Operands, observed: &Observed) -> Result<(), InvalidConfig> {
     let pod_of = |template: &PodTemplateSpec| template.spec.clone();
     let controller = |operands: &Operands| pod_of(&operands.controller()?.spec.as_ref()?.template);
@@ -145,8 +145,8 @@ pub fn check_placement(desired: &Operands, observed: &Observed) -> Result<(), In
 
 impl InvalidConfig {
     /// The API server said so.
-    pub fn refused(why: String) -> Self {
-        Self(vec![Complaint::Refused(why)])
+    pub fn rejected(why: String) -> Self {
+        Self(vec![Complaint::Rejected(why)])
     }
 
     /// The condition's reason.

@@ -74,7 +74,7 @@ where
         duration,
         renew_before,
     } = options;
-    let refused = |source| Error::Lease {
+    let rejected = |source| Error::Lease {
         namespace: namespace.clone(),
         name: name.clone(),
         source,
@@ -88,7 +88,7 @@ where
             .with_grace(renew_before.as_secs())
             .build()
             .await
-            .map_err(refused)
+            .map_err(rejected)
     };
     let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
     // A busy API server is asked again: exiting for that would only make it busier.
@@ -134,7 +134,7 @@ where
     // The keeper releases the lease once nobody listens any more; a successor need not wait for it to run out.
     drop(holding);
     match tokio::time::timeout(Duration::from_secs(5), keeper).await {
-        Ok(Ok(Err(source))) if result.is_ok() => Err(refused(source)),
+        Ok(Ok(Err(source))) if result.is_ok() => Err(rejected(source)),
         _ => result,
     }
 }

@@ -1,6 +1,6 @@
 //! Which addresses a network namespace holds: the proof that it is the pod's, and that a source address can be used.
 //!
-//! Reads only. An IPv6 address whose duplicate detection still runs counts as absent: the kernel refuses it as a route's source.
+//! Reads only. An IPv6 address whose duplicate detection still runs counts as absent: the kernel rejects it as a route's source.
 
 use crate::netlink::Netlink;
 use ipnet::IpNet;

@@ -1,17 +1,17 @@
 //! Brings one pod's network namespace to what is wanted: the only writer of this program besides events.
 //!
 //! Writes: rules, routes and conntrack deletions in the calling thread's namespace. The order keeps a client from ever seeing a
-//! packet to a ClusterIP leave untranslated: refuse, route, translate; and the other way round for what goes; conntrack last.
+//! packet to a ClusterIP leave untranslated: reject, route, translate; and the other way round for what goes; conntrack last.
 //! Doing it twice writes nothing. What fails harms its own VIP, attachment or endpoint: the rest is brought to what is wanted.
 //!
 //! | what fails | what it harms |
 //! |---|---|
-//! | an attachment's interface or address cannot be used | VIPs of that network and family: refused |
+//! | an attachment's interface or address cannot be used | VIPs of that network and family: rejected |
 //! | the kernel does not say whether an endpoint is reached | that endpoint: no flows |
-//! | a VIP cannot be refused | that VIP: neither routed nor translated |
-//! | a route cannot be added | that VIP: refused |
-//! | a VIP cannot be translated | that VIP: refused, or unchanged if it cannot even be translated no more |
-//! | a route cannot be removed | that VIP: refused although nobody has it |
+//! | a VIP cannot be rejected | that VIP: neither routed nor translated |
+//! | a route cannot be added | that VIP: rejected |
+//! | a VIP cannot be translated | that VIP: rejected, or unchanged if it cannot even be translated no more |
+//! | a route cannot be removed | that VIP: rejected although nobody has it |
 //! | addresses or routes cannot be read, nor rules | the pod: nothing can be decided, nothing is written |
 
 mod parts;
@@ -52,7 +52,7 @@ pub struct Applied {
     pub rules: PodRules,
     /// Whether rules were written.
     pub written: bool,
-    /// Sources that cannot be used, or not yet: their VIPs are refused.
+    /// Sources that cannot be used, or not yet: their VIPs are rejected.
     pub absent: Vec<Absent>,
     /// What could not be written.
     pub failures: Failures,
@@ -136,9 +136,9 @@ pub(crate) fn write_knowing(
     let unread = known.unread();
     let mut routes = None;
     if !unread.is_empty() {
-        // The VIPs that it refused are unknown. Those that still have a route of ours stay refused during the rebuild.
+        // The VIPs that it rejected are unknown. Those that still have a route of ours stay rejected during the rebuild.
         let held = Routes::read(&mut netlink)?;
-        known.add_refused(held.vips());
+        known.add_rejected(held.vips());
         routes = Some(held);
     }
     let look_at_routes = is_unknown || wanted.foreign_routes.is_none();
@@ -171,7 +171,7 @@ pub(crate) fn write_knowing(
         work.failures
             .note(Effect::Endpoints, Some(*endpoint), cause, rules);
     }
-    work.step(Step::Refuse)?;
+    work.step(Step::Reject)?;
     let foreign_before = wanted.foreign_routes.clone().unwrap_or_default();
     let foreign_routes = match &mut routes {
         Some(routes) => work.add_routes(routes, &mut netlink, &addresses, foreign_before),
@@ -181,7 +181,7 @@ pub(crate) fn write_knowing(
     if let Some(routes) = &mut routes {
         work.remove_routes(routes, &mut netlink)?;
     }
-    work.step(Step::Release)?;
+    work.step(Step::Unreject)?;
     if is_unknown {
         work.clear_others();
     }
@@ -214,7 +214,7 @@ pub(crate) fn write_knowing(
     Ok((applied, addresses))
 }
 
-/// The same rules where flows by sources that cannot be used are refused, and those sources.
+/// The same rules where flows by sources that cannot be used are rejected, and those sources.
 fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Absent>) {
     let (mut absent, mut sources) = (Vec::new(), Vec::new());
     for (network, source) in rules.sources() {
@@ -235,9 +235,9 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     let mut netlink = routes::socket().map_err(Error::Addresses)?;
     let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
     left.into_values().next().map_or(Ok(()), Err)?;
-    all(backends, |backend| backend.remove_refusal())?;
-    if may_have_flows && let Err(error) = conntrack::forget_refused() {
-        tracing::warn!(%error, "cannot end refused UDP flows: a socket that goes on sending stays refused");
+    all(backends, |backend| backend.remove_rejection())?;
+    if may_have_flows && let Err(error) = conntrack::forget_rejected() {
+        tracing::warn!(%error, "cannot end rejected UDP flows: a socket that goes on sending stays rejected");
     }
     Ok(())
 }

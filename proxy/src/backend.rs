@@ -35,8 +35,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The program said no.
-    #[error("{program} refused: {stderr}")]
-    Refused {
+    #[error("{program} rejected: {stderr}")]
+    Rejected {
         /// Its name.
         program: &'static str,
         /// What it printed, cut.
@@ -52,7 +52,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The kernel said no.
-    #[error("the kernel refused to {action}")]
+    #[error("the kernel rejected to {action}")]
     Kernel {
         /// What it was asked.
         action: String,
@@ -84,7 +84,7 @@ fn families() -> impl Iterator<Item = Family> {
 /// A way of writing rules into the calling thread's network namespace.
 ///
 /// The caller takes these steps, routes between them, and leaves out those that have nothing to do; see [`apply`](crate::apply):
-/// `dump` (only when it is not known what is there), `refuse`, `translate`, `release`. Each step is one transaction per address
+/// `dump` (only when it is not known what is there), `reject`, `translate`, `unreject`. Each step is one transaction per address
 /// family. A step that fails leaves a namespace of which nothing is known: it is dumped before the next attempt.
 pub trait Backend: Send + Sync {
     /// Its name, as conditions, logs and metrics show it.
@@ -132,9 +132,9 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Makes the hooks of both steps where they are not [there](Delta::base), and refuses what nothing translates of
-    /// [`Delta::refuse`]; of [`Delta::refused_meanwhile`] altogether when it [is a rebuild](Delta::is_rebuild).
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error>;
+    /// Makes the hooks of both steps where they are not [there](Delta::base), and rejects what nothing translates of
+    /// [`Delta::reject`]; of [`Delta::rejected_meanwhile`] altogether when it [is a rebuild](Delta::is_rebuild).
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
     /// Translates new flows to [`Delta::ports`] otherwise; everything that is wanted when it is a rebuild.
     ///
@@ -142,14 +142,14 @@ pub trait Backend: Send + Sync {
     /// rule that uses it, and with it every live flow.
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
-    /// Refuses [`Delta::release`] no more.
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error>;
+    /// Rejects [`Delta::unreject`] no more.
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
     /// Removes the translation of everything, hooks included.
     fn remove_translation(&self) -> Result<(), Error>;
 
-    /// Removes the refusal of everything, hooks included.
-    fn remove_refusal(&self) -> Result<(), Error>;
+    /// Removes the rejection of everything, hooks included.
+    fn remove_rejection(&self) -> Result<(), Error>;
 
     /// Removes what other backends left, for the node may have had another before. Called once this one's rules are complete: while
     /// both are there the first hook that translates a flow wins, and either says the same.

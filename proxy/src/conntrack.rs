@@ -2,7 +2,7 @@
 //!
 //! Writes: deletes such entries in the calling thread's namespace. NAT is decided once per flow, and a UDP socket that keeps
 //! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
-//! the rules, to nobody, or with a source address to which no answer comes. A refused UDP flow has an entry, too, which has to go when its
+//! the rules, to nobody, or with a source address to which no answer comes. A rejected UDP flow has an entry, too, which has to go when its
 //! VIP is ours no more. Of TCP only flows to a VIP that was somebody else's
 //! address until now are: translated ones live on as with kube-proxy.
 
@@ -67,8 +67,8 @@ pub(crate) fn clean(pending: &Pending, rules: &PodRules) -> io::Result<()> {
     forget(&changed, &new, &own)
 }
 
-/// Deletes the entries of all refused flows, once no VIP is ours.
-pub(crate) fn forget_refused() -> io::Result<()> {
+/// Deletes the entries of all rejected flows, once no VIP is ours.
+pub(crate) fn forget_rejected() -> io::Result<()> {
     if is_idle() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub(crate) fn forget_refused() -> io::Result<()> {
 }
 
 /// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
-/// than they should, of all flows that reached one of the `new` VIPs themselves, to any earlier owner of its address, and of refused ones to
+/// than they should, of all flows that reached one of the `new` VIPs themselves, to any earlier owner of its address, and of rejected ones to
 /// what is no VIP any more. Goes on past what fails, and returns the first of it.
 fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
     let mut netlink = Socket::open()?;
@@ -151,8 +151,8 @@ pub(crate) fn stale(
     }
     let (attribute, ((source, _), (vip, port))) = original?;
     let ((endpoint, endpoint_port), (answered_to, _)) = reply?;
-    let is_refused = endpoint.is_loopback() && endpoint_port.number == 0;
-    if endpoint == vip && new.contains(&vip) || is_refused && own.rules.vip(vip).is_none() {
+    let is_rejected = endpoint.is_loopback() && endpoint_port.number == 0;
+    if endpoint == vip && new.contains(&vip) || is_rejected && own.rules.vip(vip).is_none() {
         return Some(attribute.clone());
     }
     let allowed = changed.get(&(vip, port))?;

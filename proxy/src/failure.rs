@@ -15,13 +15,13 @@ const NAMED: usize = 3;
 /// What a failure leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// Flows to these ClusterIPs are refused.
-    Refused,
-    /// These ClusterIPs could not even be refused: the pod is as if their Services were not ours.
+    /// Flows to these ClusterIPs are rejected.
+    Rejected,
+    /// These ClusterIPs could not even be rejected: the pod is as if their Services were not ours.
     Unknown,
     /// These ClusterIPs have the rules that they had before.
     Unchanged,
-    /// These ClusterIPs are nobody's any more and are refused still.
+    /// These ClusterIPs are nobody's any more and are rejected still.
     Kept,
     /// These endpoints get no flows.
     Endpoints,
@@ -44,15 +44,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = self.named();
         match self.effect {
-            Effect::Refused => write!(f, "ClusterIPs {named} are refused")?,
-            Effect::Unknown => write!(f, "ClusterIPs {named} are neither served nor refused")?,
+            Effect::Rejected => write!(f, "ClusterIPs {named} are rejected")?,
+            Effect::Unknown => write!(f, "ClusterIPs {named} are neither served nor rejected")?,
             Effect::Unchanged => write!(
                 f,
                 "rules of ClusterIPs {named} are as they were and may name endpoints that are gone"
             )?,
             Effect::Kept => write!(
                 f,
-                "ClusterIPs {named} are still refused although no Service has them"
+                "ClusterIPs {named} are still rejected although no Service has them"
             )?,
             Effect::Endpoints => write!(f, "endpoints {named} get no flows from this pod")?,
             Effect::LeftOver => write!(
@@ -117,7 +117,7 @@ impl Failures {
     }
 }
 
-/// A source that a network has in the pod and that cannot be used: the network's ClusterIPs of that family are refused.
+/// A source that a network has in the pod and that cannot be used: the network's ClusterIPs of that family are rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
     /// The network.
@@ -144,7 +144,7 @@ impl fmt::Display for Absent {
         let why = &self.why;
         write!(
             f,
-            "{family} ClusterIPs on network \"{network}\" are refused: {why}"
+            "{family} ClusterIPs on network \"{network}\" are rejected: {why}"
         )
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         let (mut failures, rules) = (Failures::default(), PodRules::default());
         for last in 1..=5 {
             failures.note(
-                Effect::Refused,
+                Effect::Rejected,
                 Some(address(last)),
                 "no memory".to_owned(),
                 &rules,
@@ -187,8 +187,8 @@ mod tests {
         assert_eq!(
             texts,
             [
-                "ClusterIPs 172.30.0.1, 172.30.0.2, 172.30.0.3 and 2 more are refused: no memory; it is tried again",
-                "ClusterIPs 172.30.0.9 are still refused although no Service has them: no memory; it is tried again",
+                "ClusterIPs 172.30.0.1, 172.30.0.2, 172.30.0.3 and 2 more are rejected: no memory; it is tried again",
+                "ClusterIPs 172.30.0.9 are still rejected although no Service has them: no memory; it is tried again",
             ]
         );
     }

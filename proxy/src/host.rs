@@ -117,7 +117,7 @@ fn look(mapped: &[HostNetwork]) -> io::Result<LocalPod> {
 }
 
 /// Interfaces of the node that pods have macvlan or ipvlan interfaces on, by network, as pods show it; and why a mapping to one of them is
-/// refused: the node and those pods do not reach each other.
+/// rejected: the node and those pods do not reach each other.
 #[derive(Debug, Default)]
 pub(crate) struct Parents(BTreeMap<NetworkRef, BTreeMap<String, u32>>);
 
@@ -153,7 +153,7 @@ impl Parents {
         rules: PodRules,
         host: &LocalPod,
     ) -> (PodRules, BTreeSet<Shortcoming>) {
-        let (mut allowed, mut refused) = (rules, BTreeSet::new());
+        let (mut allowed, mut rejected) = (rules, BTreeSet::new());
         let own = Netns::home()
             .and_then(|home| home.run(own_parents))
             .unwrap_or_default();
@@ -172,10 +172,10 @@ impl Parents {
             } else {
                 return true;
             };
-            refused.insert(Shortcoming::HostNetwork { network: network.clone(), interface, why });
+            rejected.insert(Shortcoming::HostNetwork { network: network.clone(), interface, why });
             false
         });
-        (allowed, refused)
+        (allowed, rejected)
     }
 }
 

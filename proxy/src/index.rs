@@ -14,7 +14,7 @@ pub use pod::{LocalPod, NodePod};
 use api::NetworkRef;
 use network::Network;
 use rules::{
-    NetworkRules, NotServed, ObjectName, PodRules, RefusedAddress, ServedService, Settings, Shortcoming,
+    InvalidAddress, NetworkRules, NotServed, ObjectName, PodRules, ServedService, Settings, Shortcoming,
     Slice, Tenancy, Unserved, pod_rules, service_plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -315,13 +315,13 @@ impl Index {
     }
 
     /// Addresses of slices nobody is sent to.
-    pub fn refused_addresses(&self) -> impl Iterator<Item = RefusedAddress> {
+    pub fn invalid_addresses(&self) -> impl Iterator<Item = InvalidAddress> {
         let planned = self.networks.values().flat_map(Network::unserved);
         let planned = planned.filter_map(|unserved| match unserved {
-            Unserved::Address(refused) => Some(refused),
+            Unserved::Address(rejected) => Some(rejected),
             _ => None,
         });
-        let parsed = self.slices.values().flat_map(|slice| &slice.refused);
+        let parsed = self.slices.values().flat_map(|slice| &slice.rejected);
         parsed.cloned().chain(planned)
     }
 

@@ -90,7 +90,7 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
-    /// No thread, or setns refused: not a network namespace, or CAP_SYS_ADMIN is missing.
+    /// No thread, or setns rejected: not a network namespace, or CAP_SYS_ADMIN is missing.
     #[error("failed to enter the network namespace")]
     Enter(#[source] io::Error),
 }
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_namespace_is_refused() {
+    fn our_own_namespace_is_rejected() {
         assert!(matches!(Netns::open(Path::new(OWN)), Err(Error::Host { .. })));
     }
 

@@ -42,8 +42,8 @@ pub enum Error {
     #[error("the container runtime failed: {0}")]
     Runtime(String),
     /// The runtime answered, with an error: that is about one pod.
-    #[error("the container runtime refused: {0}")]
-    Refused(String),
+    #[error("the container runtime rejected: {0}")]
+    Rejected(String),
     /// The sandbox is not there yet, or not any more. Runtimes list one only when it is complete.
     #[error("the pod has no ready sandbox")]
     NotReady,

@@ -44,7 +44,7 @@ pub struct State {
     /// Services that nobody on this node is sent to, or not as they say.
     pub services_not_served: Vec<ServiceNotServed>,
     /// Addresses of slices that nobody is sent to, and why.
-    pub refused_addresses: Vec<String>,
+    pub invalid_addresses: Vec<String>,
 }
 
 /// See [`crate::condition::Verdict`].
@@ -104,7 +104,7 @@ pub struct ServiceState {
     pub service: String,
     /// The ClusterIP.
     pub cluster_ip: IpAddr,
-    /// Interface and source address by which flows leave; absent: they are refused.
+    /// Interface and source address by which flows leave; absent: they are rejected.
     pub via: Option<String>,
     /// Ports, and how many endpoints each has.
     pub ports: Vec<String>,
@@ -248,7 +248,7 @@ mod tests {
             },
             pods: Vec::new(),
             services_not_served: Vec::new(),
-            refused_addresses: Vec::new(),
+            invalid_addresses: Vec::new(),
         }
     }
 

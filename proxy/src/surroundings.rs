@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// A Node, trimmed to what rules depend on: heartbeats start no work. Its addresses are of no interest: the controller refuses them as
+/// A Node, trimmed to what rules depend on: heartbeats start no work. Its addresses are of no interest: the controller rejects them as
 /// endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownNode {

@@ -285,10 +285,10 @@ impl Sync {
                     why,
                 })
                 .collect(),
-            refused_addresses: self
+            invalid_addresses: self
                 .index
-                .refused_addresses()
-                .map(|refused| refused.to_string())
+                .invalid_addresses()
+                .map(|rejected| rejected.to_string())
                 .collect(),
         }
     }
@@ -299,7 +299,10 @@ impl Sync {
             .unserved()
             .into_iter()
             .map(|(name, why)| format!("Service \"{name}\" is not served: {why}"));
-        let addresses = self.index.refused_addresses().map(|refused| refused.to_string());
+        let addresses = self
+            .index
+            .invalid_addresses()
+            .map(|rejected| rejected.to_string());
         let affinity = self.index.without_affinity().map(|(_, why)| why);
         let now: BTreeSet<String> = services.chain(addresses).chain(affinity).collect();
         for new in now.difference(&self.said) {

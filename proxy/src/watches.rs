@@ -135,7 +135,7 @@ pub fn updates_beside<'a>(
                 Api::all(client.clone()),
                 all(),
                 service_cidr,
-                "endpoints in the range of ClusterIPs are not refused",
+                "endpoints in the range of ClusterIPs are not rejected",
             )
             .boxed(),
         }

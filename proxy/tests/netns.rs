@@ -78,8 +78,8 @@ mod probe;
 mod reach;
 #[path = "netns/readiness.rs"]
 mod readiness;
-#[path = "netns/refusal.rs"]
-mod refusal;
+#[path = "netns/rejection.rs"]
+mod rejection;
 #[path = "netns/rounds.rs"]
 mod rounds;
 #[path = "netns/routes.rs"]

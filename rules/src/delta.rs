@@ -18,31 +18,31 @@ pub struct Delta<'a> {
     wanted: &'a PodRules,
     /// The one family that it is about; `None`: both.
     family: Option<Family>,
-    /// VIPs to refuse that are not refused yet: written first.
-    pub refuse: BTreeSet<IpAddr>,
+    /// VIPs to reject that are not rejected yet: written first.
+    pub reject: BTreeSet<IpAddr>,
     /// VIPs whose flows leave with another source address than before. New addresses are written before routes and translation, which
     /// may send flows by them; addresses that have no successor are removed last.
     pub sources: BTreeMap<IpAddr, SourceChange>,
     /// Routes to add or to replace: written before the translation.
     pub route: BTreeMap<IpAddr, &'a Source>,
-    /// VIPs whose refused UDP flows are to end at the loopback address and do not yet: written with the translation.
-    pub refuse_udp: BTreeSet<IpAddr>,
+    /// VIPs whose rejected UDP flows are to end at the loopback address and do not yet: written with the translation.
+    pub reject_udp: BTreeSet<IpAddr>,
     /// VIPs whose UDP flows are to end there no more: removed with the translation.
-    pub release_udp: BTreeSet<IpAddr>,
+    pub unreject_udp: BTreeSet<IpAddr>,
     /// Ports whose translation changes. Neither side is the same as the other.
     pub ports: BTreeMap<(IpAddr, Port), PortChange<'a>>,
     /// VIPs whose Service, or a port of it, has another name: nothing but words, for backends that show them.
     pub renamed: BTreeSet<IpAddr>,
     /// Routes to remove: written after the translation. Only known when the rules held are; a reader of routes knows better.
     pub unroute: BTreeSet<IpAddr>,
-    /// VIPs that are refused no more: written last but conntrack.
-    pub release: BTreeSet<IpAddr>,
+    /// VIPs that are rejected no more: written last but conntrack.
+    pub unreject: BTreeSet<IpAddr>,
     /// UDP and SCTP ports that may have flows to endpoints that may not have them now, and who may: all other entries of connection
     /// tracking to these ports are deleted, last.
     pub flows: BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>,
 }
 
-/// A port whose translation changes. `None`: it is refused.
+/// A port whose translation changes. `None`: it is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortChange<'a> {
     /// As the namespace has it.
@@ -51,7 +51,7 @@ pub struct PortChange<'a> {
     pub new: Option<Translation<'a>>,
 }
 
-/// The source address of the pod's own flows to a VIP. `None`: they are refused. Neither side is the same as the other.
+/// The source address of the pod's own flows to a VIP. `None`: they are rejected. Neither side is the same as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceChange {
     /// As the namespace has it.
@@ -128,15 +128,15 @@ impl<'a> Delta<'a> {
     /// Whether nothing need be written.
     pub fn is_empty(&self) -> bool {
         !self.is_rebuild()
-            && self.refuse.is_empty()
+            && self.reject.is_empty()
             && self.sources.is_empty()
             && self.route.is_empty()
-            && self.refuse_udp.is_empty()
-            && self.release_udp.is_empty()
+            && self.reject_udp.is_empty()
+            && self.unreject_udp.is_empty()
             && self.ports.is_empty()
             && self.renamed.is_empty()
             && self.unroute.is_empty()
-            && self.release.is_empty()
+            && self.unreject.is_empty()
     }
 
     /// Whether what is there is damaged: everything of ours is replaced by what is wanted, in one transaction, so that nobody sees it
@@ -159,15 +159,15 @@ impl<'a> Delta<'a> {
         let of_family = |vip: &IpAddr| Family::of(*vip) == family;
         let mut part = self.clone();
         part.family = Some(family);
-        part.refuse.retain(of_family);
+        part.reject.retain(of_family);
         part.sources.retain(|vip, _| of_family(vip));
         part.route.retain(|vip, _| of_family(vip));
-        part.refuse_udp.retain(of_family);
-        part.release_udp.retain(of_family);
+        part.reject_udp.retain(of_family);
+        part.unreject_udp.retain(of_family);
         part.ports.retain(|(vip, _), _| of_family(vip));
         part.renamed.retain(of_family);
         part.unroute.retain(of_family);
-        part.release.retain(of_family);
+        part.unreject.retain(of_family);
         part.flows.retain(|(vip, _), _| of_family(vip));
         part
     }
@@ -178,10 +178,10 @@ impl<'a> Delta<'a> {
         ports.chain(self.renamed.iter().copied()).collect()
     }
 
-    /// Whether the first step has something to write: VIPs to refuse, or source addresses.
-    pub fn refuses(&self) -> bool {
+    /// Whether the first step has something to write: VIPs to reject, or source addresses.
+    pub fn rejects(&self) -> bool {
         self.is_rebuild()
-            || !self.refuse.is_empty()
+            || !self.reject.is_empty()
             || self.sources.values().any(|change| change.new.is_some())
     }
 
@@ -190,16 +190,16 @@ impl<'a> Delta<'a> {
         let is_idle = self.ports.is_empty()
             && self.renamed.is_empty()
             && self.sources.is_empty()
-            && self.refuse_udp.is_empty()
-            && self.release_udp.is_empty();
+            && self.reject_udp.is_empty()
+            && self.unreject_udp.is_empty();
         self.is_rebuild() || !is_idle
     }
 
-    /// The same delta, but only `vips` begin or cease to refuse UDP flows.
+    /// The same delta, but only `vips` begin or cease to reject UDP flows.
     #[must_use]
-    pub fn refusing_udp_of(mut self, vips: &BTreeSet<IpAddr>) -> Self {
-        self.refuse_udp.retain(|vip| vips.contains(vip));
-        self.release_udp.retain(|vip| vips.contains(vip));
+    pub fn rejecting_udp_of(mut self, vips: &BTreeSet<IpAddr>) -> Self {
+        self.reject_udp.retain(|vip| vips.contains(vip));
+        self.unreject_udp.retain(|vip| vips.contains(vip));
         self
     }
 
@@ -208,21 +208,21 @@ impl<'a> Delta<'a> {
         self.wanted.vips(family).into_keys().collect()
     }
 
-    /// The VIPs of `family` whose refused UDP flows end at the loopback address after the second step.
-    pub fn refused_udp(&self, family: Family) -> BTreeSet<IpAddr> {
+    /// The VIPs of `family` whose rejected UDP flows end at the loopback address after the second step.
+    pub fn rejected_udp(&self, family: Family) -> BTreeSet<IpAddr> {
         let mut vips = match self.held {
             Held::Nothing => BTreeSet::new(),
             Held::Rules(rules) => rules.vips(family).into_keys().collect(),
-            Held::Dump(dump) => dump.refused_udp.clone(),
+            Held::Dump(dump) => dump.rejected_udp.clone(),
         };
-        vips.extend(&self.refuse_udp);
-        vips.retain(|vip| Family::of(*vip) == family && !self.release_udp.contains(vip));
+        vips.extend(&self.reject_udp);
+        vips.retain(|vip| Family::of(*vip) == family && !self.unreject_udp.contains(vip));
         vips
     }
 
-    /// Whether the last step has: VIPs that are refused no more, or source addresses without a successor.
-    pub fn releases(&self) -> bool {
-        !self.release.is_empty() || self.sources.values().any(|change| change.new.is_none())
+    /// Whether the last step has: VIPs that are rejected no more, or source addresses without a successor.
+    pub fn unrejects(&self) -> bool {
+        !self.unreject.is_empty() || self.sources.values().any(|change| change.new.is_none())
     }
 
     /// The source changes of `family`.
@@ -250,8 +250,8 @@ impl<'a> Delta<'a> {
         if any { Base::Present } else { Base::Unknown }
     }
 
-    /// The VIPs of `family` that are refused after `refuse` and before `release`.
-    pub fn refused_meanwhile(&self, family: Family) -> BTreeSet<IpAddr> {
+    /// The VIPs of `family` that are rejected after `reject` and before `unreject`.
+    pub fn rejected_meanwhile(&self, family: Family) -> BTreeSet<IpAddr> {
         let held = self.held.vips(family).into_iter();
         held.chain(self.wanted.vips(family).into_keys()).collect()
     }
@@ -261,15 +261,15 @@ impl<'a> Delta<'a> {
             held,
             wanted,
             family: None,
-            refuse: BTreeSet::new(),
+            reject: BTreeSet::new(),
             sources: BTreeMap::new(),
             route: BTreeMap::new(),
-            refuse_udp: BTreeSet::new(),
-            release_udp: BTreeSet::new(),
+            reject_udp: BTreeSet::new(),
+            unreject_udp: BTreeSet::new(),
             ports: BTreeMap::new(),
             renamed: BTreeSet::new(),
             unroute: BTreeSet::new(),
-            release: BTreeSet::new(),
+            unreject: BTreeSet::new(),
             flows: BTreeMap::new(),
         };
         for vip in held.candidates(wanted) {
@@ -287,12 +287,12 @@ impl<'a> Delta<'a> {
         let new = self.wanted.vip(vip);
         match (old, new) {
             (None, Some(_)) => {
-                self.refuse.insert(vip);
-                self.refuse_udp.insert(vip);
+                self.reject.insert(vip);
+                self.reject_udp.insert(vip);
             }
             (Some(_), None) => {
-                self.release.insert(vip);
-                self.release_udp.insert(vip);
+                self.unreject.insert(vip);
+                self.unreject_udp.insert(vip);
             }
             _ => {}
         }
@@ -324,14 +324,14 @@ impl<'a> Delta<'a> {
     /// One VIP, as it was read. Nothing is known about flows: all that may be wrong are looked at.
     fn compare_read(&mut self, vip: IpAddr, dump: &'a Dump) {
         let new = self.wanted.vip(vip);
-        match (dump.refused.contains(&vip), new) {
-            (false, Some(_)) => _ = self.refuse.insert(vip),
-            (true, None) => _ = self.release.insert(vip),
+        match (dump.rejected.contains(&vip), new) {
+            (false, Some(_)) => _ = self.reject.insert(vip),
+            (true, None) => _ = self.unreject.insert(vip),
             _ => {}
         }
-        match (dump.refused_udp.contains(&vip), new) {
-            (false, Some(_)) => _ = self.refuse_udp.insert(vip),
-            (true, None) => _ = self.release_udp.insert(vip),
+        match (dump.rejected_udp.contains(&vip), new) {
+            (false, Some(_)) => _ = self.reject_udp.insert(vip),
+            (true, None) => _ = self.unreject_udp.insert(vip),
             _ => {}
         }
         if let Some((_, Some(source))) = new {
@@ -423,7 +423,7 @@ impl Held<'_> {
             Self::Rules(rules) => rules.vips(family).into_keys().collect(),
             Self::Dump(dump) => {
                 let translated = dump.translated.keys().map(|(vip, _)| vip);
-                let all = dump.refused.iter().chain(translated).copied();
+                let all = dump.rejected.iter().chain(translated).copied();
                 all.filter(|vip| Family::of(*vip) == family).collect()
             }
         }
@@ -438,7 +438,7 @@ impl Held<'_> {
             };
             let mut candidates: BTreeSet<IpAddr> = Family::ALL.into_iter().flat_map(of).collect();
             if let Self::Dump(dump) = self {
-                candidates.extend(dump.sources.keys().chain(&dump.refused_udp));
+                candidates.extend(dump.sources.keys().chain(&dump.rejected_udp));
             }
             return candidates;
         };

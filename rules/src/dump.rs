@@ -10,10 +10,10 @@ use std::time::Duration;
 /// Rules of ours in one network namespace. Routes are not part of it: they are the same for every backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
-    /// VIPs to which untranslated packets are refused.
-    pub refused: BTreeSet<IpAddr>,
-    /// VIPs of which refused UDP flows of the pod's own end at the loopback address, so that `send()` succeeds.
-    pub refused_udp: BTreeSet<IpAddr>,
+    /// VIPs to which untranslated packets are rejected.
+    pub rejected: BTreeSet<IpAddr>,
+    /// VIPs of which rejected UDP flows of the pod's own end at the loopback address, so that `send()` succeeds.
+    pub rejected_udp: BTreeSet<IpAddr>,
     /// By VIP: the source address that the pod's own translated flows leave with.
     pub sources: BTreeMap<IpAddr, IpAddr>,
     /// Ports of VIPs whose new flows are translated.
@@ -62,7 +62,7 @@ impl Dump {
     /// Whether it holds a VIP of `family`.
     pub(crate) fn has(&self, family: Family) -> bool {
         let translated = self.translated.keys().map(|(vip, _)| vip);
-        self.refused
+        self.rejected
             .iter()
             .chain(translated)
             .any(|vip| Family::of(*vip) == family)
@@ -74,8 +74,8 @@ impl PodRules {
     pub fn dump(&self) -> Dump {
         let mut dump = Dump::default();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
-            dump.refused.insert(vip);
-            dump.refused_udp.insert(vip);
+            dump.rejected.insert(vip);
+            dump.rejected_udp.insert(vip);
             dump.sources.extend(source.map(|source| (vip, source.address)));
             for (port, rules) in &rules.ports {
                 let Some(Translation { endpoints, affinity }) = rules.translation(source) else {

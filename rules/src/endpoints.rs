@@ -7,7 +7,7 @@
 //!    while terminating; hints do not count.
 //! 2. Else the ready ones that fit the topology hints. Hints count only if *every* ready endpoint has one and some fit: node hints
 //!    first, then zone hints. If no endpoint is left, all that still serve while terminating (KEP-1669), wherever they are.
-//! 3. Nobody: flows are refused at once.
+//! 3. Nobody: flows are rejected at once.
 
 use crate::settings::Node;
 use crate::{Endpoint, Places, Protocol, Reserved, Slice};

@@ -12,16 +12,16 @@
 //!
 //! | field | meaning here |
 //! |---|---|
-//! | `clusterIPs` | each is a VIP: in every pod on the Service's network it is translated, port by port, or refused at once; a packet to it never leaves the pod |
-//! | `ports` | number and protocol name a port: the same number with several protocols is several ports; others are refused |
+//! | `clusterIPs` | each is a VIP: in every pod on the Service's network it is translated, port by port, or rejected at once; a packet to it never leaves the pod |
+//! | `ports` | number and protocol name a port: the same number with several protocols is several ports; others are rejected |
 //! | endpoints | of our slices that the Service owns, in the VIP's family, each with the same weight; an address listed twice counts once |
-//! | `conditions` | ready ones; if none, those serving while terminating (KEP-1669); if none, refused |
+//! | `conditions` | ready ones; if none, those serving while terminating (KEP-1669); if none, rejected |
 //! | `publishNotReadyAddresses` | is in the slices already, as `ready` |
-//! | `internalTrafficPolicy: Local` | endpoints on the client's node only; without one refused at once, where kube-proxy drops |
+//! | `internalTrafficPolicy: Local` | endpoints on the client's node only; without one rejected at once, where kube-proxy drops |
 //! | `trafficDistribution`, topology hints | as kube-proxy: node hints, then zone hints, if every ready endpoint has one and some fit |
 //! | `sessionAffinity: ClientIP` | a client (source address) stays with an endpoint for `timeoutSeconds` after its last flow to the port |
 //! | `type: NodePort`, `LoadBalancer`, `externalIPs` | the ClusterIP is served, the rest is not |
-//! | source address | of a flow of the pod itself, whatever address its socket is bound to: its first address of the VIP's family on the network; none: refused. Forwarded flows keep theirs |
+//! | source address | of a flow of the pod itself, whatever address its socket is bound to: its first address of the VIP's family on the network; none: rejected. Forwarded flows keep theirs |
 //! | UDP and SCTP flows | end with the endpoint (when it stops serving); TCP flows live on |
 
 mod delta;
@@ -47,6 +47,6 @@ pub use pod_rules::{
 };
 pub use service::{NotServed, ObjectName, ServedService};
 pub use settings::{Node, Reserved, Settings, Taken, Tenancy};
-pub use slice::{Endpoint, NotCounted, RefusedAddress, Slice};
+pub use slice::{Endpoint, InvalidAddress, NotCounted, Slice};
 pub use trace::{Earlier, Origin, Packet, Verdict};
 pub use vips::Vips;

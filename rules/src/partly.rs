@@ -1,6 +1,6 @@
 //! Rules of which some VIPs are as they must be, and all others as a namespace has them.
 //!
-//! Pure. With them a change that the kernel refuses as a whole can be made VIP by VIP.
+//! Pure. With them a change that the kernel rejects as a whole can be made VIP by VIP.
 
 use crate::{AttachedNetwork, Dump, Family, NetworkRules, ObjectName, PodRules, PortRules, Source, VipRules};
 use api::NetworkRef;
@@ -19,7 +19,7 @@ impl PodRules {
                 vips.insert(vip, (rules.clone(), source.map(|source| source.address)));
             }
         }
-        for vip in held.refused.iter().filter(|vip| !is_to_change(**vip)) {
+        for vip in held.rejected.iter().filter(|vip| !is_to_change(**vip)) {
             vips.insert(*vip, (self.named(*vip), held.sources.get(vip).copied()));
         }
         for ((vip, port), translated) in &held.translated {

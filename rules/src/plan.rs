@@ -5,7 +5,7 @@
 
 use crate::endpoints::{Choice, Chosen, Wanted};
 use crate::{
-    AttachedNetwork, Family, NetworkRules, NotServed, ObjectName, PodRules, Port, PortRules, RefusedAddress,
+    AttachedNetwork, Family, InvalidAddress, NetworkRules, NotServed, ObjectName, PodRules, Port, PortRules,
     Reserved, ServedService, Settings, Slice, Source, Tenancy, VipRules,
 };
 use api::NetworkRef;
@@ -41,7 +41,7 @@ pub enum Unserved {
     },
     /// An endpoint address.
     #[error("{0}")]
-    Address(#[from] RefusedAddress),
+    Address(#[from] InvalidAddress),
     /// The session affinity of a Service that is served otherwise.
     #[error(
         "Service \"{service}\" is served without its sessionAffinity on this node: the kernel lacks what the backend needs for it (xt_recent with iptables)"
@@ -69,7 +69,7 @@ pub enum Shortcoming {
     },
     /// No interface of the pod on the network has an address of a family in which Services have ClusterIPs.
     #[error(
-        "no interface on network \"{network}\" has an {family} address: {family} ClusterIPs of its Services are refused in this pod; give the network-attachment-definition an {family} IPAM range"
+        "no interface on network \"{network}\" has an {family} address: {family} ClusterIPs of its Services are rejected in this pod; give the network-attachment-definition an {family} IPAM range"
     )]
     NoAddress {
         /// The network.
@@ -152,8 +152,8 @@ pub fn plan(
         .iter()
         .filter_map(|slice| Slice::parse(slice).ok())
         .collect();
-    let refused = slices.iter().flat_map(|slice| slice.refused.iter().cloned());
-    unserved.extend(refused.map(Unserved::Address));
+    let rejected = slices.iter().flat_map(|slice| slice.rejected.iter().cloned());
+    unserved.extend(rejected.map(Unserved::Address));
     let mut networks = BTreeMap::new();
     for network in served
         .iter()
@@ -300,16 +300,16 @@ fn port_rules(
 }
 
 /// Endpoints that are not used because of where they are.
-fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = RefusedAddress> {
+fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = InvalidAddress> {
     let of_slice = |slice: &&Slice| {
         let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        let refused = addresses.filter_map(|address| Some((address, reserved.check(*address).err()?)));
-        let refused = refused.map(|(address, why)| RefusedAddress {
+        let rejected = addresses.filter_map(|address| Some((address, reserved.check(*address).err()?)));
+        let rejected = rejected.map(|(address, why)| InvalidAddress {
             slice: slice.name.clone(),
             address: address.to_string(),
             why: why.to_string(),
         });
-        refused.collect::<BTreeSet<_>>()
+        rejected.collect::<BTreeSet<_>>()
     };
     slices.iter().flat_map(of_slice)
 }

@@ -116,7 +116,7 @@ impl Port {
 pub struct PortRules {
     /// The Service port's name; empty when it has none.
     pub name: String,
-    /// Who may get a new flow, each with equal weight. Empty: the flow is refused.
+    /// Who may get a new flow, each with equal weight. Empty: the flow is rejected.
     pub endpoints: Places,
     /// A client whose last flow to this port began less than this ago stays with the endpoint it had, while that is one of
     /// `endpoints`. A client is a source address: the pod itself, or whoever it forwards for. Whole seconds, at least one.
@@ -156,7 +156,7 @@ impl VipRules {
 }
 
 impl PortRules {
-    /// How flows leave by `source`; `None`: they are refused.
+    /// How flows leave by `source`; `None`: they are rejected.
     pub fn translation(&self, source: Option<&Source>) -> Option<Translation<'_>> {
         (source.is_some() && !self.endpoints.is_empty()).then_some(Translation {
             endpoints: &self.endpoints,
@@ -165,7 +165,7 @@ impl PortRules {
     }
 }
 
-/// One VIP. A port that is not here is refused.
+/// One VIP. A port that is not here is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipRules {
     /// Whose VIP it is.
@@ -233,7 +233,7 @@ impl NetworkRules {
     }
 
     /// The same without endpoints at those of `vips` that are here.
-    fn refusing(&self, vips: &BTreeSet<IpAddr>) -> Self {
+    fn rejecting(&self, vips: &BTreeSet<IpAddr>) -> Self {
         let mut rules = self.clone();
         for vip in vips {
             let Some(whole) = self.vips.get(vip) else { continue };
@@ -299,7 +299,7 @@ pub struct Unreachable {
 /// A pod's attachment to one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedNetwork {
-    /// For IPv4 VIPs. `None`: they are refused, for the flow would leave by another interface.
+    /// For IPv4 VIPs. `None`: they are rejected, for the flow would leave by another interface.
     pub ipv4: Option<Source>,
     /// The same for IPv6.
     pub ipv6: Option<Source>,
@@ -356,7 +356,7 @@ impl PodRules {
         counts.len() + affinities.len()
     }
 
-    /// Every VIP of `family`, with its rules and where its flows leave; `None` there means all of it is refused.
+    /// Every VIP of `family`, with its rules and where its flows leave; `None` there means all of it is rejected.
     ///
     /// A ClusterIP is unique in a cluster. Should two networks claim one all the same, the first network has it.
     pub fn vips(&self, family: Family) -> BTreeMap<IpAddr, (&VipRules, Option<&Source>)> {
@@ -385,7 +385,7 @@ impl PodRules {
             .collect()
     }
 
-    /// One port of a VIP. `None`: it is not here, or refused.
+    /// One port of a VIP. `None`: it is not here, or rejected.
     pub fn translation(&self, vip: IpAddr, port: Port) -> Option<Translation<'_>> {
         let (rules, source) = self.vip(vip)?;
         rules.ports.get(&port)?.translation(source)
@@ -429,10 +429,10 @@ impl PodRules {
         rules
     }
 
-    /// The same rules where flows to any port of `refused` are refused.
+    /// The same rules where flows to any port of `rejected` are rejected.
     #[must_use]
-    pub fn refusing(&self, refused: &BTreeSet<IpAddr>) -> Self {
-        self.changed(refused, |rules| rules.refusing(refused))
+    pub fn rejecting(&self, rejected: &BTreeSet<IpAddr>) -> Self {
+        self.changed(rejected, |rules| rules.rejecting(rejected))
     }
 
     /// The same rules without these VIPs.
@@ -493,7 +493,7 @@ impl PodRules {
         rules
     }
 
-    /// The same rules where `absent` cannot be used: what would have left by them is refused.
+    /// The same rules where `absent` cannot be used: what would have left by them is rejected.
     #[must_use]
     pub fn without_sources(&self, absent: &[Source]) -> Self {
         let mut rules = self.clone();
@@ -505,7 +505,7 @@ impl PodRules {
         rules
     }
 
-    /// The same rules without endpoints that cannot be reached. A port that has no others refuses flows.
+    /// The same rules without endpoints that cannot be reached. A port that has no others rejects flows.
     #[must_use]
     pub fn without_endpoints(&self, unreachable: &BTreeSet<Unreachable>) -> Self {
         let mut rules = self.clone();

@@ -93,7 +93,7 @@ pub enum NotServed {
     /// An entry of `clusterIPs` that nobody could connect to.
     #[error("spec.clusterIPs: {0:?} cannot be a ClusterIP: recreate the Service")]
     Vip(String),
-    /// A port the API server would have refused.
+    /// A port the API server would have rejected.
     #[error("spec.ports: {port} {protocol:?} is not a port: use 1 to 65535 and TCP, UDP or SCTP")]
     Port {
         /// The number found.
@@ -101,7 +101,7 @@ pub enum NotServed {
         /// The protocol found.
         protocol: String,
     },
-    /// A time the API server would have refused.
+    /// A time the API server would have rejected.
     #[error("spec.sessionAffinityConfig.clientIP.timeoutSeconds: {0} is not between 1 and 86400")]
     Affinity(i32),
     /// A network of another namespace.

@@ -25,7 +25,7 @@ pub struct Slice {
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Addresses nobody may be sent to.
-    pub refused: Vec<RefusedAddress>,
+    pub rejected: Vec<InvalidAddress>,
 }
 
 /// An endpoint of a slice.
@@ -51,7 +51,7 @@ pub struct Endpoint {
 /// An address that is not used as endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("EndpointSlice \"{slice}\": address {address:?} is not used: {why}")]
-pub struct RefusedAddress {
+pub struct InvalidAddress {
     /// Where it stands.
     pub slice: ObjectName,
     /// Its text, cut.
@@ -100,7 +100,7 @@ impl Slice {
             owners: owners(slice),
             ports: slice.ports.iter().flatten().filter_map(port).collect(),
             endpoints: Vec::with_capacity(slice.endpoints.len()),
-            refused: Vec::new(),
+            rejected: Vec::new(),
         };
         for endpoint in &slice.endpoints {
             let endpoint = parsed.endpoint(endpoint, &slice.address_type);
@@ -144,7 +144,7 @@ impl Slice {
         let (read, beyond) = texts.split_at(texts.len().min(MAX_ADDRESSES));
         if let Some(first) = beyond.first() {
             let why = format!("the endpoint has more than {MAX_ADDRESSES} addresses");
-            self.refuse(first, why);
+            self.reject(first, why);
         }
         let mut addresses: Vec<_> = read
             .iter()
@@ -166,12 +166,12 @@ impl Slice {
                 Err(why) => why.to_string(),
             },
         };
-        self.refuse(text, why);
+        self.reject(text, why);
         None
     }
 
-    fn refuse(&mut self, address: &str, why: String) {
-        self.refused.push(RefusedAddress {
+    fn reject(&mut self, address: &str, why: String) {
+        self.rejected.push(InvalidAddress {
             slice: self.name.clone(),
             address: address.chars().take(64).collect(),
             why,
@@ -266,7 +266,7 @@ mod tests {
         let addresses: Vec<String> = (0..100).map(|i| format!("10.1.0.{i}")).collect();
         let parsed = Slice::parse(&slice(&labels(), "IPv4", &json!([{"addresses": addresses}]))).unwrap();
         assert_eq!(parsed.endpoints[0].addresses.len(), MAX_ADDRESSES);
-        assert!(parsed.refused[0].to_string().contains("more than 64 addresses"));
+        assert!(parsed.rejected[0].to_string().contains("more than 64 addresses"));
     }
 
     #[rstest]
@@ -291,7 +291,7 @@ mod tests {
             parsed.endpoints[0].addresses,
             ["10.1.0.3".parse::<IpAddr>().unwrap()]
         );
-        let message = parsed.refused[0].to_string();
+        let message = parsed.rejected[0].to_string();
         assert!(
             message.contains(why) && message.contains(address) && message.contains("web/nginx-multus-x7k2p"),
             "{message}"

@@ -32,7 +32,7 @@ pub enum Origin {
 pub enum Verdict<'a> {
     /// Not to a VIP of ours: nothing of ours touches it.
     Pass,
-    /// Refused at once (TCP reset, else ICMP port unreachable); it never leaves the pod.
+    /// Rejected at once (TCP reset, else ICMP port unreachable); it never leaves the pod.
     Reject,
     /// Translated to one of `endpoints`, each as likely as the other.
     Translate {

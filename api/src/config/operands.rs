@@ -61,7 +61,7 @@ pub struct ProxySpec {
     pub image: Option<String>,
 
     /// Labels a node must have to run the proxy. Pods on other nodes cannot use Services on secondary networks. At most 16. When
-    /// omitted the operator chooses, today kubernetes.io/os: linux. A change that would leave no node is refused. A node that no
+    /// omitted the operator chooses, today kubernetes.io/os: linux. A change that would leave no node is rejected. A node that no
     /// longer matches is cleaned of rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::node_selector")]

@@ -103,7 +103,7 @@ pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Ranges of addresses. `isCIDR` of CEL is not known before Kubernetes 1.31, and a `format` says no sentence; what the rule lets through
-/// of IPv6 is refused by the operator. A range of every address would refuse every endpoint.
+/// of IPv6 is rejected by the operator. A range of every address would reject every endpoint.
 pub(super) fn service_cidrs(_: &mut SchemaGenerator) -> Schema {
     let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
     let (ipv4, ipv6) = (
@@ -152,7 +152,7 @@ pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Kubernetes' own rules for tolerations, so that a wrong one is refused here and not in the middle of a roll-out.
+/// Kubernetes' own rules for tolerations, so that a wrong one is rejected here and not in the middle of a roll-out.
 pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",

@@ -55,7 +55,7 @@ fn of_link(group: &'static str, link: Link) -> Line {
 
 fn workloads(facts: &Installation, namespace: &str) -> Vec<Line> {
     const GROUP: &str = "operands";
-    // What is refused is reported once, with the leftovers.
+    // What is rejected is reported once, with the leftovers.
     let Ok(all) = &facts.workloads else {
         return Vec::new();
     };

@@ -28,7 +28,7 @@ fn empty() -> Installation {
         pods: Ok(vec![]),
         policies: Ok(vec![]),
         workloads: Ok(vec![]),
-        refused: vec![],
+        rejected: vec![],
     }
 }
 

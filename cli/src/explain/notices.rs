@@ -59,7 +59,7 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
             Cause::NoAddress
         }
         Reason::FamilyMissing => Cause::FamilyMissing,
-        Reason::AddressRefused => Cause::AddressRefused,
+        Reason::InvalidEndpointAddress => Cause::InvalidEndpointAddress,
         Reason::DuplicateAddress => Cause::DuplicateAddress,
         Reason::NotTaken => Cause::EndpointsNotTaken,
         Reason::TooManyByHand => Cause::TooManyServices,

@@ -17,7 +17,7 @@ const BY_WEIGHT: [Cause; 8] = [
     Cause::PodOnHostNetwork,
     Cause::PodNotAttached,
     Cause::InvalidNetworkStatus,
-    Cause::AddressRefused,
+    Cause::InvalidEndpointAddress,
     Cause::NoAddress,
     Cause::FamilyMissing,
     Cause::TargetPortNotFound,

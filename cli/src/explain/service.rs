@@ -55,13 +55,13 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     }
     found = found.into_iter().map(Link::softened).collect();
     let stated = links(case, Topic::Annotation);
-    let is_refused = |link: &Link| {
+    let is_rejected = |link: &Link| {
         let notices = case.decided.decision.notices.iter();
-        let mut refusals = notices.filter(|notice| notice.reason.is_refusal());
-        refusals.any(|notice| super::notices::cause(case, notice) == link.cause)
+        let mut rejections = notices.filter(|notice| notice.reason.is_rejection());
+        rejections.any(|notice| super::notices::cause(case, notice) == link.cause)
     };
-    let (refused, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_refused);
-    found.extend(refused);
+    let (rejected, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_rejected);
+    found.extend(rejected);
     found.extend(too_many(case));
     if let Some(network) = &case.network {
         let text = format!("{SERVICE_NETWORK_ANNOTATION} names network {network}");

@@ -84,10 +84,10 @@ fn flow(served: &ServedService, rules: &PodRules, packet: Packet) -> Result<Stri
             )
         }
         Verdict::Reject if !has_source(served, rules, packet.destination) => {
-            format!("{flow}: refused at once, the client has no address of this family")
+            format!("{flow}: rejected at once, the client has no address of this family")
         }
         Verdict::Reject if served.is_local => return Err(flow),
-        Verdict::Reject => format!("{flow}: refused at once, no endpoint is ready"),
+        Verdict::Reject => format!("{flow}: rejected at once, no endpoint is ready"),
         Verdict::Pass => format!("{flow}: no rule"),
     })
 }

@@ -41,8 +41,8 @@ pub struct Installation {
     pub policies: Read<Vec<String>>,
     /// Deployments and DaemonSets.
     pub workloads: Read<Vec<Workload>>,
-    /// What was refused and replaced by a part.
-    pub refused: Vec<Lack>,
+    /// What was rejected and replaced by a part.
+    pub rejected: Vec<Lack>,
 }
 
 /// Reads it; of what may not be read in the whole cluster, what is in `namespace`.
@@ -74,7 +74,7 @@ pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
         policies,
         workloads(reader),
     );
-    let refused = [no_services, no_pods]
+    let rejected = [no_services, no_pods]
         .into_iter()
         .flatten()
         .map(Lack::Forbidden)
@@ -87,7 +87,7 @@ pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
         pods,
         policies,
         workloads,
-        refused,
+        rejected,
     }
 }
 
@@ -152,7 +152,7 @@ impl Installation {
             self.policies.lack(),
             self.workloads.lack(),
         ];
-        let own = own.into_iter().chain(self.refused.iter().map(Some));
+        let own = own.into_iter().chain(self.rejected.iter().map(Some));
         super::each_once(self.cluster.lacks().into_iter().chain(own))
     }
 }

@@ -10,12 +10,12 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-/// All objects of a kind, or those of these namespaces, and what was refused.
+/// All objects of a kind, or those of these namespaces, and what was rejected.
 async fn widest<K>(reader: &Reader, namespaces: &[String], labels: &str) -> (Read<Vec<K>>, Option<Right>)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let refused = match reader.list_all(labels).await {
+    let rejected = match reader.list_all(labels).await {
         Err(Lack::Forbidden(right)) => right,
         other => return (other, None),
     };
@@ -23,10 +23,10 @@ where
     for namespace in namespaces {
         match reader.list(namespace, labels).await {
             Ok(more) => found.extend(more),
-            Err(lack) => return (Err(lack), Some(refused)),
+            Err(lack) => return (Err(lack), Some(rejected)),
         }
     }
-    (Ok(found), Some(refused))
+    (Ok(found), Some(rejected))
 }
 
 /// Services with our label.

@@ -30,7 +30,7 @@ fn one(flow: &Flow) -> String {
     };
     let fate = match flow.fate {
         Fate::Translated => "translated",
-        Fate::Refused => "refused at once, in the pod",
+        Fate::Rejected => "rejected at once, in the pod",
         Fate::Passed => "met by no rule",
         Fate::Unknown => "not known",
     };

@@ -56,7 +56,7 @@ fn facts() -> Installation {
         )]),
         policies: Ok(vec![]),
         workloads: Ok(vec![]),
-        refused: vec![],
+        rejected: vec![],
     }
 }
 

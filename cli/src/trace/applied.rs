@@ -8,14 +8,14 @@ use rules::{Dump, Packet};
 pub(super) fn differences(planned: &Dump, applied: &Dump, packet: Packet) -> Vec<String> {
     let vip = packet.destination;
     let mut found = Vec::new();
-    if planned.refused.contains(&vip) != applied.refused.contains(&vip) {
-        let (has, lacks) = if applied.refused.contains(&vip) {
+    if planned.rejected.contains(&vip) != applied.rejected.contains(&vip) {
+        let (has, lacks) = if applied.rejected.contains(&vip) {
             ("node", "plan")
         } else {
             ("plan", "node")
         };
         found.push(format!(
-            "the {has} refuses untranslated packets to {vip}, the {lacks} does not"
+            "the {has} rejects untranslated packets to {vip}, the {lacks} does not"
         ));
     }
     let (plan, node) = (planned.sources.get(&vip), applied.sources.get(&vip));

@@ -256,7 +256,7 @@ mod tests {
     #[case("web:80/", ParseDestination::Protocol(String::new()))]
     #[case("We_b:80", ParseDestination::Host("We_b".into()))]
     #[case("web.shop.cluster:80", ParseDestination::Host("web.shop.cluster".into()))]
-    fn refuses(#[case] text: &str, #[case] error: ParseDestination) {
+    fn rejects(#[case] text: &str, #[case] error: ParseDestination) {
         assert_eq!(text.parse::<Destination>(), Err(error));
     }
 

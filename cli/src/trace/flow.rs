@@ -53,8 +53,8 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
             flow.is_well = is_well;
         }
         Verdict::Reject => {
-            flow.fate = Fate::Refused;
-            flow.why = Some(refused(case, service, packet));
+            flow.fate = Fate::Rejected;
+            flow.why = Some(rejected(case, service, packet));
             flow.route = source(case, packet).map(|source| route(packet.destination, source));
         }
         Verdict::Translate {
@@ -148,10 +148,10 @@ fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
     (text, false)
 }
 
-fn refused(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String {
+fn rejected(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String {
     let served = service.and_then(|service| ServedService::parse(service).ok());
     let Some(served) = served else {
-        return "refused at once in the pod".to_owned();
+        return "rejected at once in the pod".to_owned();
     };
     if packet.port.is_none_or(|port| !served.ports.contains_key(&port)) {
         let ports: Vec<String> = served

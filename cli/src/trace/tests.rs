@@ -101,9 +101,9 @@ fn a_flow_to_a_service_is_translated(#[case] to: &str) {
 }
 
 #[rstest]
-#[case::other_port("web:81", Fate::Refused, "it has 80/tcp")]
-#[case::other_protocol("web:80/udp", Fate::Refused, "it has 80/tcp")]
-#[case::no_endpoint("empty:80", Fate::Refused, "no endpoint is ready")]
+#[case::other_port("web:81", Fate::Rejected, "it has 80/tcp")]
+#[case::other_protocol("web:80/udp", Fate::Rejected, "it has 80/tcp")]
+#[case::no_endpoint("empty:80", Fate::Rejected, "no endpoint is ready")]
 #[case::other_network("other:80", Fate::Passed, "not attached to network shop/macvlan2")]
 fn what_is_not_translated_is_explained(#[case] to: &str, #[case] fate: Fate, #[case] why: &str) {
     let answer = traced(&facts(), to);

@@ -83,7 +83,7 @@ async fn an_address_that_no_pod_can_have() -> Result<()> {
     let scene = Scene::new("address").await?;
     scene.pod("web-1", &["192.168.0.1"]).await?;
     scene.service(json!({})).await?;
-    scene.breaks(Cause::AddressRefused).await?;
+    scene.breaks(Cause::InvalidEndpointAddress).await?;
     Ok(())
 }
 

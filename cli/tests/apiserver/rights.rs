@@ -103,7 +103,7 @@ async fn a_user_of_one_namespace_gets_the_whole_chain_of_it() -> Result<()> {
     Ok(())
 }
 
-/// One refused kind takes away what it would tell, and nothing else.
+/// One rejected kind takes away what it would tell, and nothing else.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn each_missing_right_is_named_and_the_rest_is_said() -> Result<()> {

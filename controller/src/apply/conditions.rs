@@ -63,14 +63,14 @@ pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectKey) -> Resul
     )
     .await
     {
-        Err(Error::Condition { source, .. }) if is_refused(&source) => Ok(()),
+        Err(Error::Condition { source, .. }) if is_rejected(&source) => Ok(()),
         answer => answer.map(drop),
     }
 }
 
 /// Gone, or another Service of the same name; 403: somebody's policy keeps us off Services without our label. The shipped one lets us
 /// take the condition off.
-fn is_refused(error: &kube::Error) -> bool {
+fn is_rejected(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404 | 409 | 422))
 }
 

@@ -6,7 +6,7 @@
 use super::Family;
 use crate::objects::{Attachment, Nodes, Pod};
 use api::NetworkRef;
-use api::address::Refused;
+use api::address::Rejected;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 pub(super) enum Reject {
     /// By what it is.
     #[error(transparent)]
-    Kind(#[from] Refused),
+    Kind(#[from] Rejected),
     /// A Node has it.
     #[error("it is the address of a node")]
     Node,
@@ -69,7 +69,7 @@ pub(super) fn addresses(
     found.chosen.sort_unstable();
     // Every interface has a link-local IPv6 address: nothing to tell where it has a better one.
     let has_better = |address: &IpAddr, reject: &Reject| {
-        *reject == Reject::Kind(Refused::LinkLocal)
+        *reject == Reject::Kind(Rejected::LinkLocal)
             && found
                 .chosen
                 .iter()

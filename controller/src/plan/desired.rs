@@ -57,7 +57,7 @@ pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Notic
     (desired, notices)
 }
 
-/// Kubernetes says nothing of it, and the port's clients are refused.
+/// Kubernetes says nothing of it, and the port's clients are rejected.
 fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Notice {
     let named = match &port.target_port {
         Some(IntOrString::String(name)) => name.as_str(),
@@ -66,7 +66,7 @@ fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Notice {
     Notice::new(
         Reason::TargetPortNotFound,
         format!(
-            "{} of Service {} has targetPort {named:?}, and no container of the selected pods has a port of that name and protocol, so its clients are refused; name the port in the pods' containers, or write its number in targetPort",
+            "{} of Service {} has targetPort {named:?}, and no container of the selected pods has a port of that name and protocol, so its clients are rejected; name the port in the pods' containers, or write its number in targetPort",
             title(port),
             ObjectKey::of(input.service),
         ),
@@ -104,7 +104,7 @@ fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate
         "entries and addresses of the pods' annotation {NETWORK_STATUS_ANNOTATION} that cannot be read are left out, others count; correct the CNI plugin or its IPAM and restart the pods"
     );
     notices.extend(invalid_status(text, &bad));
-    notices.extend(refused(input, &found));
+    notices.extend(rejected(input, &found));
     found
 }
 
@@ -114,7 +114,7 @@ fn invalid_status(text: String, seen: &[(ObjectKey, String)]) -> Option<Notice> 
 }
 
 /// One notice for all addresses that cannot be endpoints, whoever reports how many.
-fn refused(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
+fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
     let all = || {
         let of = |candidate: &Candidate<'_>| {
             let (pod, rejected) = (candidate.pod.key(), candidate.addresses.rejected.clone());
@@ -134,7 +134,7 @@ fn refused(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
         first_few(reasons),
     );
     let seen = all().map(|(pod, address, why)| format!("{address} of pod {pod} ({why})"));
-    Some(Notice::new(Reason::AddressRefused, text).seen_on(seen))
+    Some(Notice::new(Reason::InvalidEndpointAddress, text).seen_on(seen))
 }
 
 /// Which pod has each address. Two pods with one address would be one address twice in a slice; clients reach only one of them.
@@ -298,7 +298,7 @@ mod tests {
     #[case::family_missing(vec![pod(1)], &["IPv4", "IPv6"], 1, Some((Reason::FamilyMissing, "IPv6")))]
     #[case::layer_2(vec![pod(1).on("shop/testnet1", &[])], &["IPv4"], 0, Some((Reason::FamilyMissing, "IPv4")))]
     #[case::link_local(vec![pod(1).on("shop/testnet1", &["169.254.1.1", "10.1.1.1"])], &["IPv4"], 1, None)]
-    #[case::link_local_alone(vec![pod(1), pod(2).on("shop/testnet1", &["169.254.1.1"])], &["IPv4"], 1, Some((Reason::AddressRefused, "shop/pod2")))]
+    #[case::link_local_alone(vec![pod(1), pod(2).on("shop/testnet1", &["169.254.1.1"])], &["IPv4"], 1, Some((Reason::InvalidEndpointAddress, "shop/pod2")))]
     #[case::duplicate(vec![pod(1), pod(2).on("shop/testnet1", &["10.1.1.1"])], &["IPv4"], 1, Some((Reason::DuplicateAddress, "shop/pod2")))]
     #[case::handed_over(vec![pod(1), pod(2).on("shop/testnet1", &["10.1.1.1"]).terminating()], &["IPv4"], 1, None)]
     #[case::malformed(vec![pod(1), pod(2).malformed()], &["IPv4"], 1, Some((Reason::InvalidNetworkStatus, "shop/pod2")))]
@@ -323,7 +323,7 @@ mod tests {
 
     /// Whoever may write pods decides how many bad addresses there are; it is one thing to tell, however many and on whichever pods.
     #[rstest]
-    #[case::refused(Reason::AddressRefused, 64, |n: usize| pod(n).on("shop/testnet1", &["169.254.0.1"; 64]))]
+    #[case::rejected(Reason::InvalidEndpointAddress, 64, |n: usize| pod(n).on("shop/testnet1", &["169.254.0.1"; 64]))]
     #[case::unreadable(Reason::InvalidNetworkStatus, 200, |n: usize| pod(n).malformed())]
     #[case::duplicate(Reason::DuplicateAddress, 200, |n: usize| pod(n).on("shop/testnet1", &["10.1.1.1"]))]
     #[case::unattached(Reason::NotAttached, 200, |n: usize| pod(n).on("shop/other", &["10.1.1.1"]))]

@@ -64,7 +64,7 @@ fn service_name(service: &Service) -> Option<&str> {
     service.metadata.name.as_deref()
 }
 
-/// The API server refuses another hostname, and with it the whole slice.
+/// The API server rejects another hostname, and with it the whole slice.
 fn is_dns_label(name: &str) -> bool {
     name.len() <= 63 && !name.contains('.')
 }

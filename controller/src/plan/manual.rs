@@ -128,14 +128,14 @@ fn ports(written: &[EndpointPort]) -> Vec<EndpointPort> {
 /// The address of an endpoint, as it is written in a slice; or its text and what is wrong with it.
 fn address(target: &Target<'_>, family: Family, endpoint: &Endpoint) -> Result<String, (String, String)> {
     let text = endpoint.addresses.first().map(String::as_str).unwrap_or_default();
-    let refuse = |why: String| (text.chars().take(64).collect(), why);
+    let reject = |why: String| (text.chars().take(64).collect(), why);
     let address: IpAddr = text
         .parse()
-        .map_err(|_| refuse("it is not an IP address".to_owned()))?;
+        .map_err(|_| reject("it is not an IP address".to_owned()))?;
     if Family::of(address) != family {
-        return Err(refuse(format!("it is no {} address", family.as_str())));
+        return Err(reject(format!("it is no {} address", family.as_str())));
     }
-    check(address, target.nodes, &target.settings.service_cidrs).map_err(|why| refuse(why.to_string()))?;
+    check(address, target.nodes, &target.settings.service_cidrs).map_err(|why| reject(why.to_string()))?;
     Ok(address.to_string())
 }
 
@@ -166,7 +166,7 @@ impl Left {
     fn notices(self, target: &Target<'_>) -> Vec<Notice> {
         let network = target.network;
         let service = ObjectKey::of(target.service);
-        let refused = |reasons: String| {
+        let rejected = |reasons: String| {
             format!(
                 "addresses in EndpointSlices of Service {service} that cannot be endpoints on network {network} are left out ({reasons}); correct the EndpointSlices, or the Endpoints that are mirrored into them"
             )
@@ -177,7 +177,7 @@ impl Left {
             )
         };
         [
-            notice(Reason::AddressRefused, self.addresses, refused),
+            notice(Reason::InvalidEndpointAddress, self.addresses, rejected),
             notice(Reason::NotTaken, self.slices, not_taken),
         ]
         .into_iter()
@@ -201,7 +201,7 @@ fn port_not_found(target: &Target<'_>, port: &ServicePort) -> Notice {
     Notice::new(
         Reason::TargetPortNotFound,
         format!(
-            "no EndpointSlice of Service {} has {}, so its clients are refused; EndpointSlices name their ports as the Service does",
+            "no EndpointSlice of Service {} has {}, so its clients are rejected; EndpointSlices name their ports as the Service does",
             ObjectKey::of(target.service),
             title(port),
         ),

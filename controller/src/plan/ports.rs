@@ -49,7 +49,7 @@ fn resolve(port: &ServicePort, pod: &Pod) -> Option<i32> {
     }
 }
 
-/// The Service's ports that no endpoint has, while there are endpoints: clients of such a port are refused.
+/// The Service's ports that no endpoint has, while there are endpoints: clients of such a port are rejected.
 pub(super) fn missing<'a>(
     service: &'a Service,
     groups: &'a BTreeMap<Family, Groups>,

@@ -259,7 +259,7 @@ mod tests {
         let now = Instant::now();
         let mut wanted = verdict(Some("u1"), None);
         wanted.condition = Some(crate::condition::accepted(
-            &crate::accept::Acceptance::Refused,
+            &crate::accept::Acceptance::Rejected,
             crate::condition::Source::Pods,
             &[],
             None,

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(told.news(&key, Some("u1"), &on("web-2"), false), []);
     }
 
-    /// A first Event was written, the condition was refused: at the next try only the rest is told.
+    /// A first Event was written, the condition was rejected: at the next try only the rest is told.
     #[test]
     fn what_was_said_before_a_failure_is_not_said_again() {
         let key = ObjectKey::new("shop", "web");

@@ -204,7 +204,7 @@ fn missed() -> Vec<Missed> {
             Some(("False", "InvalidNetwork")),
         ),
         missed(
-            "refused",
+            "rejected",
             annotation(json!("kube-system/secret")),
             &[],
             Some(("False", "NetworkNotAllowed")),

@@ -106,7 +106,7 @@ async fn what_is_not_taken_from_a_slice_by_hand_is_named() -> Result<()> {
         scene.manual_slice(&name, &name, slice).await?;
         scene.service(&name, unselected(&json!({}))).await?;
         scene.endpoints_until(&name, &[("10.1.0.2", true)]).await?;
-        let note = scene.event_until(&name, "AddressRefused").await?.note;
+        let note = scene.event_until(&name, "InvalidEndpointAddress").await?.note;
         let names_it = |note: &String| note.contains(address) && note.contains(&name);
         assert!(note.as_ref().is_some_and(names_it), "{note:?}");
         scene.accepted_until(&name, "True", "ServedWithWarnings").await?;
@@ -178,7 +178,7 @@ async fn a_service_changes_between_pods_and_slices_by_hand() -> Result<()> {
         scene.patch::<Service>("web", edit).await?;
         scene.endpoints_until("web", &[(want, true)]).await?;
     }
-    // As a controller of an earlier time left it: the admission policy refuses the controller any other slice.
+    // As a controller of an earlier time left it: the admission policy rejects the controller any other slice.
     let labels =
         json!({names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME});
     let forged = json!({"metadata": {"labels": labels}, "endpoints": [{"addresses": ["10.1.0.66"]}]});

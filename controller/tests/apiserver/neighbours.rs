@@ -1,4 +1,4 @@
-//! A write that the API server refuses keeps no other slice of the Service from being right.
+//! A write that the API server rejects keeps no other slice of the Service from being right.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ async fn pod(scene: &Scene, n: usize, port: u16) -> Result<()> {
     scene.pod_status(&name, "True", "2026-01-01T00:00:00Z").await
 }
 
-/// Refuses IPv6 slices in the namespace of the scene, and waits until the API server does so.
-async fn refuse_ipv6(scene: &Scene) -> Result<()> {
+/// Rejects IPv6 slices in the namespace of the scene, and waits until the API server does so.
+async fn reject_ipv6(scene: &Scene) -> Result<()> {
     let name = format!("no-ipv6-{}", scene.namespace);
     let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
         "metadata": {"name": name},
@@ -80,7 +80,7 @@ fn ports_of(slices: &[EndpointSlice], family: &str) -> Vec<i32> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_refused_write_of_one_family_keeps_no_slice_of_the_other_from_being_deleted() -> Result<()> {
+async fn a_rejected_write_of_one_family_keeps_no_slice_of_the_other_from_being_deleted() -> Result<()> {
     // Of its own: writes that fail are counted.
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "neighbours", &[])?;
@@ -98,7 +98,7 @@ async fn a_refused_write_of_one_family_keeps_no_slice_of_the_other_from_being_de
         .slices_until("web", "two slices of each family", both)
         .await?;
 
-    refuse_ipv6(&scene).await?;
+    reject_ipv6(&scene).await?;
     pod(&scene, 3, 8080).await?;
     scene
         .slices_until("web", "the update of IPv4", |slices| {

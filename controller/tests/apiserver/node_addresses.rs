@@ -25,7 +25,7 @@ async fn an_address_is_an_endpoint_only_while_no_node_has_it() -> Result<()> {
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(&address))
         .await?;
     scene.endpoints_until("web", &both[..1]).await?;
-    scene.event_until("web", "AddressRefused").await?;
+    scene.event_until("web", "InvalidEndpointAddress").await?;
 
     nodes.delete(&name, &DeleteParams::default()).await?;
     scene.endpoints_until("web", &both).await?;

@@ -1,4 +1,4 @@
-//! An API server that is away, has forgotten, refuses or is contended for: the controller converges and loses nothing.
+//! An API server that is away, has forgotten, rejects or is contended for: the controller converges and loses nothing.
 
 use std::time::Duration;
 
@@ -316,8 +316,8 @@ async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
         other.endpoints_until("web", &[("10.1.0.2", ready)]).await?;
     }
     let creates = slice_requests(bed.server, &scene.namespace)?;
-    let refused = creates.iter().filter(|request| request.code == 403).count();
-    assert_eq!(refused, 1, "asked again");
+    let rejected = creates.iter().filter(|request| request.code == 403).count();
+    assert_eq!(rejected, 1, "asked again");
     let page = bed.controller.get("/metrics").await?;
     assert!(
         page.contains("endpoint_slice_controller_syncs_total{result=\"error\"} 0"),

@@ -23,7 +23,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     let controller = Controller::start(&kubeconfig, server.folder(), "privileged", &[])?;
     controller.wait_ready().await?;
     let scene = Scene::new(&server, "rbac").await?;
-    // A life with everything in it: creates, updates, deletes, a refusal that comes back.
+    // A life with everything in it: creates, updates, deletes, a rejection that comes back.
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;

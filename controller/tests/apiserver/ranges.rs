@@ -20,7 +20,7 @@ async fn the_service_ranges_are_those_of_the_cluster_whenever_they_change() -> R
     // The API server's own ClusterIP.
     scene.pod("evil", "evil", &["172.30.0.1"]).await?;
     scene.service("evil", json!({})).await?;
-    let note = scene.event_until("evil", "AddressRefused").await?.note;
+    let note = scene.event_until("evil", "InvalidEndpointAddress").await?.note;
     assert!(
         note.as_ref()
             .is_some_and(|note| note.contains("172.30.0.1") && note.contains("172.30.0.0/16")),
@@ -38,7 +38,7 @@ async fn the_service_ranges_are_those_of_the_cluster_whenever_they_change() -> R
         .create(&PostParams::default(), &serde_json::from_value(wide)?)
         .await?;
     scene.slices_until("web", "the range to count", is_bare).await?;
-    scene.event_until("web", "AddressRefused").await?;
+    scene.event_until("web", "InvalidEndpointAddress").await?;
     ranges.delete("wide", &DeleteParams::default()).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     scene.accepted_until("web", "True", "Served").await
@@ -64,6 +64,6 @@ async fn service_cidrs_that_may_not_be_watched_delay_nothing() -> Result<()> {
     scene.pod("web-2", "web", &["10.9.0.2"]).await?;
     scene.service("web", json!({})).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.event_until("web", "AddressRefused").await?;
+    scene.event_until("web", "InvalidEndpointAddress").await?;
     Ok(())
 }

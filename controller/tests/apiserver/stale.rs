@@ -75,13 +75,13 @@ async fn run(client: Client, released: CancellationToken) -> Result<()> {
     Ok(ended?)
 }
 
-/// Answers to slice requests: creates, updates, deletes, and refused ones of any kind.
+/// Answers to slice requests: creates, updates, deletes, and rejected ones of any kind.
 fn answers(server: &Apiserver) -> Result<[usize; 4]> {
     let mut requests = Log::whole(server.audit_log()).requests()?;
     requests.retain(|request| request.user == USER && request.resource == "endpointslices");
     let count = |verb| requests.iter().filter(|r| r.verb == verb && r.code < 300).count();
-    let refused = requests.iter().filter(|r| r.code >= 400).count();
-    Ok([count("create"), count("update"), count("delete"), refused])
+    let rejected = requests.iter().filter(|r| r.code >= 400).count();
+    Ok([count("create"), count("update"), count("delete"), rejected])
 }
 
 async fn live(scene: &Scene, released: &CancellationToken) -> Result<()> {
@@ -129,7 +129,7 @@ async fn a_watch_that_is_far_behind_its_own_writes_causes_none() -> Result<()> {
     assert_eq!(
         answers(&server)?,
         [2, 6, 1, 0],
-        "creates, updates, deletes, refused"
+        "creates, updates, deletes, rejected"
     );
     Ok(())
 }

@@ -84,7 +84,7 @@ fn conclude(narrator: &Narrator, started: Instant) -> Result<()> {
          Things to try:\n\
          \u{20} kubectl -n demo get endpointslices --watch &\n\
          \u{20} kubectl -n demo scale deployment/web --replicas=1\n\
-         \u{20} kubectl -n demo exec client -- curl -sS http://web:81/     # refused at once, not a timeout\n\
+         \u{20} kubectl -n demo exec client -- curl -sS http://web:81/     # rejected at once, not a timeout\n\
          \u{20} kubectl -n demo describe service web\n\
          \u{20} kubectl -n demo label service web service.kubernetes.io/service-proxy-name-   # kube-proxy takes it back\n\
          \u{20} kubectl explain msc.spec\n\

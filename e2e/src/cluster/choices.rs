@@ -89,7 +89,7 @@ impl Choices {
         self.runtimes[node.index()]
     }
 
-    /// Refuses runtimes other than those the cluster was made with.
+    /// Rejects runtimes other than those the cluster was made with.
     pub(super) fn check(&self, wanted: Option<[Runtime; 2]>) -> Result<()> {
         if wanted.is_none_or(|wanted| wanted == self.runtimes) {
             return Ok(());

@@ -20,7 +20,7 @@ const OUTPUTS: [&str; 4] = [
     "config/manager/deployment.yaml",
 ];
 
-/// Refuses a version that the checkout at `root` is not ready for, and a folder that is not a release's.
+/// Rejects a version that the checkout at `root` is not ready for, and a folder that is not a release's.
 pub(super) fn check(root: &Path, version: &Version, options: &Options) -> Result<()> {
     let of_crates = Version::parse(env!("CARGO_PKG_VERSION"))?;
     let core = Version::new(version.major, version.minor, version.patch);

@@ -1,4 +1,4 @@
-//! What OLM v1 refuses, and what an operator must not need under it.
+//! What OLM v1 rejects, and what an operator must not need under it.
 //! <https://github.com/operator-framework/operator-controller>, `internal/operator-controller/rukpak/render/registryv1`
 
 use super::{Check, Subject};

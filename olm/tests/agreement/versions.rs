@@ -75,7 +75,7 @@ fn another_version_has_no_image_of_the_one_before() {
 }
 
 #[test]
-fn a_version_that_no_channel_has_is_refused() {
+fn a_version_that_no_channel_has_is_rejected() {
     let error = Bundle::render(&after_a_release(None), Platform::Openshift).unwrap_err();
     assert!(
         matches!(&error, Error::NoChannel { name } if name == "multus-service-operator.v0.2.0"),

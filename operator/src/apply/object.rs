@@ -60,7 +60,7 @@ impl Applied {
             match write(api, object, found, &params).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 422 => {
-                    return Err(Error::Refused(status.message.clone()));
+                    return Err(Error::Rejected(status.message.clone()));
                 }
                 // The webhook judges when it counts.
                 Err(kube::Error::Api(status)) if status.message.contains(NO_REHEARSAL) => {}

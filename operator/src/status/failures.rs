@@ -61,7 +61,11 @@ fn of_controller(outcome: &Outcome<'_>) -> Vec<Complaint> {
         Trouble::PodsForbidden => "ControllerPodsForbidden",
         Trouble::NotServing => "ControllerNotServing",
     });
-    if let Some(message) = outcome.live.controller().and_then(workloads::controller_refusal) {
+    if let Some(message) = outcome
+        .live
+        .controller()
+        .and_then(workloads::controller_rejection)
+    {
         complaints.push(Complaint {
             reason: "ControllerPodsForbidden",
             message,
@@ -128,13 +132,13 @@ fn findings(outcome: &Outcome<'_>, operand: &str) -> Vec<Finding> {
 /// The proxies' pods, and those that could not be created.
 pub(super) fn proxy_findings(outcome: &Outcome<'_>) -> Vec<Finding> {
     let mut findings = findings(outcome, PROXY);
-    if let Some(refusal) = &outcome.observed.proxy_refusal {
+    if let Some(rejection) = &outcome.observed.proxy_rejection {
         findings.push(Finding {
             trouble: Trouble::PodsForbidden,
             node: UnhealthyNode {
                 name: String::new(),
                 reason: "FailedCreate".to_owned(),
-                message: refusal.chars().take(500).collect(),
+                message: rejection.chars().take(500).collect(),
             },
         });
     }

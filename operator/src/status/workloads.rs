@@ -36,7 +36,7 @@ pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
 }
 
 /// Why pods of the controller cannot be created, if they cannot.
-pub(super) fn controller_refusal(controller: &Deployment) -> Option<String> {
+pub(super) fn controller_rejection(controller: &Deployment) -> Option<String> {
     let conditions = controller.status.as_ref()?.conditions.as_ref()?;
     let failure = conditions
         .iter()

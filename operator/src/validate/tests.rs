@@ -154,7 +154,7 @@ fn placed(pod: &Value) -> Operands {
 #[case::from_some_to_some(Some(json!({})), json!({ "zone": "a" }), true)]
 #[case::from_some_to_none(Some(json!({ "zone": "a" })), json!({ "zone": "b" }), false)]
 #[case::from_none_to_none(Some(json!({ "zone": "c" })), json!({ "zone": "b" }), true)]
-fn a_placement_that_takes_the_last_proxy_away_is_refused(
+fn a_placement_that_takes_the_last_proxy_away_is_rejected(
     #[case] old: Option<Value>,
     #[case] new: Value,
     #[case] allowed: bool,

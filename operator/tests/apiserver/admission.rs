@@ -81,7 +81,7 @@ async fn account(bed: &Bed, name: &str) -> Result<Client> {
     bed.server.service_account_client(NAMESPACE, name).await
 }
 
-/// Whether a policy refused, and not RBAC or the object's own rules.
+/// Whether a policy rejected, and not RBAC or the object's own rules.
 fn is_denied(answer: kube::Result<()>) -> bool {
     matches!(answer, Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy 'multus-service-"))
 }
@@ -368,7 +368,7 @@ async fn an_event_of_our_accounts_is_their_own() -> Result<()> {
         let forged = event("forged", "kubelet")?;
         until_denied(&bed, async || events.create(&dry_run(), &forged).await.map(drop)).await?;
         denied(events.create(&post, &forged).await, name);
-        // The other source that tools show is refused by the API server itself.
+        // The other source that tools show is rejected by the API server itself.
         let mut sourced = event("forged", name)?;
         sourced.deprecated_source = Some(object(json!({ "component": "kubelet" }))?);
         assert!(events.create(&post, &sourced).await.is_err());

@@ -105,7 +105,7 @@ async fn good_values_are_accepted() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 #[expect(clippy::too_many_lines, reason = "one table")]
-async fn bad_values_are_refused_by_name() -> Result<()> {
+async fn bad_values_are_rejected_by_name() -> Result<()> {
     let configs = configs().await?;
     for (name, spec, words) in [
         ("other", json!({}), vec!["singleton", "'cluster'"]),
@@ -353,12 +353,12 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
             vec!["maxSurge"],
         ),
     ] {
-        let refused = verdict(&configs, name, spec.clone())
+        let rejected = verdict(&configs, name, spec.clone())
             .await?
             .expect_err(&spec.to_string());
         assert!(
-            words.iter().all(|word| refused.contains(word)),
-            "{spec}: {refused}"
+            words.iter().all(|word| rejected.contains(word)),
+            "{spec}: {rejected}"
         );
     }
     Ok(())

@@ -197,7 +197,7 @@ async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
 /// 13: what the API server takes but the operands cannot have.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_cannot_be_honoured_is_refused_as_a_whole() -> Result<()> {
+async fn what_cannot_be_honoured_is_rejected_as_a_whole() -> Result<()> {
     let bed = Bed::installed().await?;
     let generations = async || -> Result<_> {
         let (controller, proxy) = (
@@ -352,7 +352,7 @@ async fn the_proxy_waits_for_the_controller() -> Result<()> {
     Ok(())
 }
 
-/// Has the API server refuse every change of a DaemonSet of ours with these words.
+/// Has the API server reject every change of a DaemonSet of ours with these words.
 pub(crate) fn deny_daemon_sets(bed: &Bed, words: &str) -> Result<()> {
     bed.apply(&json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -392,7 +392,7 @@ pub(crate) async fn until_denied(bed: &Bed) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_admission_refuses_of_the_proxy_is_not_applied_to_the_controller() -> Result<()> {
+async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() -> Result<()> {
     let bed = Bed::installed().await?;
     let generation = async || -> Result<_> {
         Ok(bed
@@ -408,7 +408,7 @@ async fn what_admission_refuses_of_the_proxy_is_not_applied_to_the_controller() 
     bed.set_spec(json!({ "logLevel": "Debug" })).await?;
     until_failure(&bed, "ApplyFailed").await?;
     age(&bed, "failures").await?;
-    let config = bed.eventually("the refusal to be told", async || {
+    let config = bed.eventually("the rejection to be told", async || {
         let config = bed.config().await?;
         Ok(conditions(&config)
             .contains(&"Degraded=True/ApplyFailed".to_owned())

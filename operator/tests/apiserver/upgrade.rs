@@ -1,4 +1,4 @@
-//! From any version to any other, outside OLM, which alone would refuse a way: it is gone, said, and leaves nothing.
+//! From any version to any other, outside OLM, which alone would reject a way: it is gone, said, and leaves nothing.
 
 use crate::bed::state::state;
 use crate::bed::{Bed, message, repository};

@@ -37,7 +37,7 @@ where
     events.flat_map(move |event| {
         let events = match event {
             Ok(event) => {
-                // A list that is refused has begun, too.
+                // A list that is rejected has begun, too.
                 is_absent &= matches!(event, Event::Init);
                 was_listed |= matches!(event, Event::InitDone);
                 vec![event]

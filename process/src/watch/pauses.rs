@@ -15,7 +15,7 @@ const QUIET: Duration = Duration::from_mins(2);
 /// Whether a process can do without a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It cannot: also a refusal is met with another attempt within five seconds.
+    /// It cannot: also a rejection is met with another attempt within five seconds.
     Required,
     /// It can: a kind that is not served, or not allowed, is asked for ever more rarely, at least every five minutes.
     Optional,

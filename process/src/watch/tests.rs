@@ -12,8 +12,8 @@ fn status(code: u16) -> kube::Error {
     kube::Error::Api(Status::failure("no", "no").with_code(code).boxed())
 }
 
-/// What kube's watcher yields for each attempt at a list that is refused: by pages, and streamed.
-fn refused(code: u16) -> [Vec<Yielded>; 2] {
+/// What kube's watcher yields for each attempt at a list that is rejected: by pages, and streamed.
+fn rejected(code: u16) -> [Vec<Yielded>; 2] {
     [
         vec![
             Ok(Event::Init),
@@ -23,7 +23,7 @@ fn refused(code: u16) -> [Vec<Yielded>; 2] {
     ]
 }
 
-/// How often a list is asked for in an hour in which it is always refused.
+/// How often a list is asked for in an hour in which it is always rejected.
 fn attempts_in_an_hour(attempt: &[Yielded], presence: Presence) -> usize {
     let (start, mut pauses) = (Instant::now(), Pauses::new(presence));
     let (mut now, mut attempts) = (start, 0);
@@ -40,7 +40,7 @@ fn attempts_in_an_hour(attempt: &[Yielded], presence: Presence) -> usize {
 #[case::not_there(404)]
 #[case::not_allowed(403)]
 fn what_can_be_absent_is_asked_for_ever_more_rarely(#[case] code: u16) {
-    for attempt in refused(code) {
+    for attempt in rejected(code) {
         let attempts = attempts_in_an_hour(&attempt, Presence::Optional);
         assert!((12..=25).contains(&attempts), "{attempts} attempts in an hour");
     }
@@ -52,7 +52,7 @@ fn what_can_be_absent_is_asked_for_ever_more_rarely(#[case] code: u16) {
 #[case::busy(500, Presence::Required)]
 #[case::busy_and_optional(500, Presence::Optional)]
 fn everything_else_is_asked_for_every_five_seconds(#[case] code: u16, #[case] presence: Presence) {
-    for attempt in refused(code) {
+    for attempt in rejected(code) {
         let attempts = attempts_in_an_hour(&attempt, presence);
         assert!((720..=725).contains(&attempts), "{attempts} attempts in an hour");
     }
@@ -62,7 +62,7 @@ fn everything_else_is_asked_for_every_five_seconds(#[case] code: u16, #[case] pr
 #[case::a_list(Event::InitDone)]
 #[case::a_change(Event::Apply(ConfigMap::default()))]
 fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
-    let [attempt, _] = refused(500);
+    let [attempt, _] = rejected(500);
     let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
     let mut pause = |event: &Yielded| {
         let pause = pauses.after(event, now).unwrap_or_default();
@@ -78,7 +78,7 @@ fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
 /// A watch that is resumed yields nothing until something changes.
 #[test]
 fn pauses_begin_again_after_minutes_without_an_error() {
-    let [attempt, _] = refused(500);
+    let [attempt, _] = rejected(500);
     let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
     for _ in 0..10 {
         now += pauses.after(&attempt[1], now).unwrap();
@@ -89,7 +89,7 @@ fn pauses_begin_again_after_minutes_without_an_error() {
 
 #[tokio::test]
 async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
-    let [attempt, _] = refused(404);
+    let [attempt, _] = rejected(404);
     let mut events = Box::pin(paced(
         stream::iter(attempt).chain(stream::pending()),
         Presence::Required,
@@ -101,7 +101,7 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     assert!(matches!(events.next().now_or_never(), Some(Some(Err(_)))));
     let before = Instant::now();
     let mut more = Box::pin(paced(
-        stream::iter(refused(404).into_iter().flatten()),
+        stream::iter(rejected(404).into_iter().flatten()),
         Presence::Required,
     ));
     for _ in 0..3 {
@@ -119,13 +119,13 @@ fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
     assert_eq!([403, 404, 500, 429].map(is_absent), [true, true, false, false]);
 }
 
-/// Refused, refused, served, refused again after it was served.
+/// Rejected, rejected, served, rejected again after it was served.
 #[tokio::test]
 async fn a_kind_that_is_not_served_is_an_empty_list_once_and_takes_nothing_away_later() {
     let map = ConfigMap::default;
-    let [attempt, _] = refused(404);
+    let [attempt, _] = rejected(404);
     let mut events = attempt;
-    events.extend(refused(403).into_iter().flatten());
+    events.extend(rejected(403).into_iter().flatten());
     events.extend([Ok(Event::Init), Ok(Event::InitApply(map())), Ok(Event::InitDone)]);
     events.push(Err(watcher::Error::InitialListFailed(status(404))));
     let yielded: Vec<_> = optional::served(stream::iter(events), "nothing else")

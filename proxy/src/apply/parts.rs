@@ -1,7 +1,7 @@
-//! A step that the kernel refuses as a whole is made in parts: for most VIPs it is made all the same, and those are found for which it
+//! A step that the kernel rejects as a whole is made in parts: for most VIPs it is made all the same, and those are found for which it
 //! is not.
 //!
-//! Writes: through the backend. A transaction is taken or refused as a whole, and of a refused one the kernel names a message at most; so
+//! Writes: through the backend. A transaction is taken or rejected as a whole, and of a rejected one the kernel names a message at most; so
 //! the VIPs are halved until each part is taken or has one VIP. A step that fails may have made some of its transactions: what is there is
 //! read before each part.
 
@@ -26,38 +26,38 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// A step of [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    Refuse,
+    Reject,
     Translate,
-    Release,
+    Unreject,
 }
 
 impl Step {
     /// Whether there is anything to do.
     pub(super) fn is_due(self, delta: &Delta<'_>) -> bool {
         match self {
-            Self::Refuse => delta.refuses(),
+            Self::Reject => delta.rejects(),
             Self::Translate => delta.translates(),
-            Self::Release => delta.releases(),
+            Self::Unreject => delta.unrejects(),
         }
     }
 
     pub(super) fn run(self, backend: &dyn Backend, delta: &Delta<'_>) -> Result<(), Error> {
         match self {
-            Self::Refuse => backend.refuse(delta),
+            Self::Reject => backend.reject(delta),
             Self::Translate => backend.translate(delta),
-            Self::Release => backend.release(delta),
+            Self::Unreject => backend.unreject(delta),
         }
     }
 
     /// The VIPs that it changes something for.
     fn vips(self, delta: &Delta<'_>) -> BTreeSet<IpAddr> {
         let (mut vips, is_of_the_step): (_, fn(&SourceChange) -> bool) = match self {
-            Self::Refuse => (delta.refuse.clone(), |change| change.new.is_some()),
+            Self::Reject => (delta.reject.clone(), |change| change.new.is_some()),
             Self::Translate => {
-                let udp = delta.refuse_udp.union(&delta.release_udp).copied();
+                let udp = delta.reject_udp.union(&delta.unreject_udp).copied();
                 (delta.translated().into_iter().chain(udp).collect(), |_| true)
             }
-            Self::Release => (delta.release.clone(), |change| change.new.is_none()),
+            Self::Unreject => (delta.unreject.clone(), |change| change.new.is_none()),
         };
         let sources = delta.sources.iter().filter(|(_, change)| is_of_the_step(change));
         vips.extend(sources.map(|(vip, _)| *vip));
@@ -65,7 +65,7 @@ impl Step {
     }
 }
 
-/// What is there after something was refused. Where it cannot be read as a whole nothing is written from a part of it: the attempt fails, and
+/// What is there after something was rejected. Where it cannot be read as a whole nothing is written from a part of it: the attempt fails, and
 /// the next one has the memory to read everything.
 pub(super) fn read_again(backend: &dyn Backend) -> Result<Dump, Error> {
     let dump = memory::uncharged(|| backend.dump())?;
@@ -74,7 +74,7 @@ pub(super) fn read_again(backend: &dyn Backend) -> Result<Dump, Error> {
     }
     let unread = dump.unread.into_iter().collect::<Vec<_>>().join(", ");
     Err(Error::Kernel {
-        action: "list what is there after a change was refused".to_owned(),
+        action: "list what is there after a change was rejected".to_owned(),
         source: io::Error::other(unread),
     })
 }
@@ -137,12 +137,12 @@ impl<'a> Parts<'a> {
             let vips = self.step.vips(&delta);
             return self.halve(family, vips, failed);
         }
-        // Everything of the family is one transaction. If it is refused again, then perhaps because of one VIP: first none is translated.
+        // Everything of the family is one transaction. If it is rejected again, then perhaps because of one VIP: first none is translated.
         if self.attempt(&delta) {
             return Ok(());
         }
-        let all = delta.refused_meanwhile(family);
-        let bare = self.target.refusing(&all);
+        let all = delta.rejected_meanwhile(family);
+        let bare = self.target.rejecting(&all);
         if self.step == Step::Translate && self.attempt(&Delta::from_dump(&read, &bare).of(family)) {
             return self.halve(family, all, failed);
         }
@@ -159,7 +159,7 @@ impl<'a> Parts<'a> {
             }
             let read = read_again(self.backend)?;
             let part = self.target.partly(&read, |vip| group.contains(&vip));
-            let delta = Delta::from_dump(&read, &part).of(family).refusing_udp_of(&group);
+            let delta = Delta::from_dump(&read, &part).of(family).rejecting_udp_of(&group);
             if self.attempt(&delta) {
                 continue;
             }

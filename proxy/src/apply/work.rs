@@ -45,10 +45,10 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Counts these VIPs among those that are refused in the namespace.
-    pub(super) fn add_refused(&mut self, vips: impl Iterator<Item = IpAddr>) {
+    /// Counts these VIPs among those that are rejected in the namespace.
+    pub(super) fn add_rejected(&mut self, vips: impl Iterator<Item = IpAddr>) {
         if let Self::Read(dump) = self {
-            Rc::make_mut(dump).refused.extend(vips);
+            Rc::make_mut(dump).rejected.extend(vips);
         }
     }
 
@@ -77,8 +77,8 @@ pub(super) struct Work<'a> {
     first: &'a Delta<'a>,
     /// Since something failed: what is there, and what is to be there.
     changed: Option<(Known<'a>, PodRules)>,
-    /// VIPs that are refused because something about them failed.
-    refused: BTreeSet<IpAddr>,
+    /// VIPs that are rejected because something about them failed.
+    rejected: BTreeSet<IpAddr>,
     /// VIPs that are left as they are because not even that could be had.
     frozen: BTreeSet<IpAddr>,
     pub(super) failures: Failures,
@@ -109,7 +109,7 @@ impl<'a> Work<'a> {
             known,
             first,
             changed: None,
-            refused: BTreeSet::new(),
+            rejected: BTreeSet::new(),
             frozen: BTreeSet::new(),
             failures: Failures::default(),
             written: false,
@@ -123,9 +123,9 @@ impl<'a> Work<'a> {
             return Ok(());
         };
         if step == Step::Translate {
-            return self.refuse_untranslated(failed);
+            return self.reject_untranslated(failed);
         }
-        let effect = if step == Step::Refuse {
+        let effect = if step == Step::Reject {
             Effect::Unknown
         } else {
             Effect::Kept
@@ -152,21 +152,21 @@ impl<'a> Work<'a> {
     }
 
     /// A VIP that cannot be translated as it is wanted is not to be translated as it was wanted earlier.
-    fn refuse_untranslated(&mut self, failed: Failed) -> Result<(), backend::Error> {
+    fn reject_untranslated(&mut self, failed: Failed) -> Result<(), backend::Error> {
         let is_wanted = |vip: &IpAddr| self.first.wanted().vip(*vip).is_some();
         let (wanted, gone): (Failed, Failed) = failed.into_iter().partition(|(vip, _)| is_wanted(vip));
         self.freeze(Effect::Unchanged, gone);
-        self.refused.extend(wanted.keys());
+        self.rejected.extend(wanted.keys());
         self.look()?;
         let stuck = self.make(Step::Translate)?.unwrap_or_default();
-        let (stuck, refused): (Failed, Failed) =
+        let (stuck, rejected): (Failed, Failed) =
             wanted.into_iter().partition(|(vip, _)| stuck.contains_key(vip));
         self.freeze(Effect::Unchanged, stuck);
-        self.note(Effect::Refused, refused);
+        self.note(Effect::Rejected, rejected);
         self.look()
     }
 
-    /// Adds the routes of all VIPs that may lack one. Those that get none are refused. Returns the VIPs to which somebody else has a route.
+    /// Adds the routes of all VIPs that may lack one. Those that get none are rejected. Returns the VIPs to which somebody else has a route.
     pub(super) fn add_routes(
         &mut self,
         routes: &mut Routes,
@@ -183,8 +183,8 @@ impl<'a> Work<'a> {
         wanted.retain(|vip, _| !self.frozen.contains(vip));
         let added = routes.add(netlink, addresses, &wanted);
         if !added.failed.is_empty() {
-            self.refused.extend(added.failed.keys());
-            self.note(Effect::Refused, causes(&added.failed));
+            self.rejected.extend(added.failed.keys());
+            self.note(Effect::Rejected, causes(&added.failed));
             self.retarget();
         }
         foreign.retain(|vip| rules.vip(*vip).is_some_and(|(_, source)| source.is_some()));
@@ -192,7 +192,7 @@ impl<'a> Work<'a> {
         foreign
     }
 
-    /// Removes all others. A VIP that keeps its route stays refused: its packets would leave untranslated.
+    /// Removes all others. A VIP that keeps its route stays rejected: its packets would leave untranslated.
     pub(super) fn remove_routes(
         &mut self,
         routes: &mut Routes,
@@ -216,7 +216,7 @@ impl<'a> Work<'a> {
         self.is_exact = false;
         let is_wanted = |vip: &IpAddr| self.first.wanted().vip(*vip).is_some();
         let (wanted, gone): (Failed, Failed) = failed.into_iter().partition(|(vip, _)| is_wanted(vip));
-        self.note(Effect::Refused, wanted);
+        self.note(Effect::Rejected, wanted);
         self.freeze(Effect::Kept, gone);
         self.look()
     }
@@ -260,7 +260,7 @@ impl<'a> Work<'a> {
             Some(_) => self
                 .first
                 .wanted()
-                .refusing(&self.refused)
+                .rejecting(&self.rejected)
                 .without_vips(&self.frozen),
         };
         Done {
@@ -297,7 +297,7 @@ impl<'a> Work<'a> {
             Some((known, _)) => known,
             None => self.known.clone(),
         };
-        let mut target = self.first.wanted().refusing(&self.refused);
+        let mut target = self.first.wanted().rejecting(&self.rejected);
         if let (Known::Read(read), false) = (&known, self.frozen.is_empty()) {
             target = target.partly(read, |vip| !self.frozen.contains(&vip));
         }

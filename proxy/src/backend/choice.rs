@@ -58,24 +58,24 @@ impl Backend for Chosen {
         self.backend.fingerprint()
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.backend.refuse(delta)
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.reject(delta)
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
         self.backend.translate(delta)
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.backend.release(delta)
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.unreject(delta)
     }
 
     fn remove_translation(&self) -> Result<(), Error> {
         self.backend.remove_translation()
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
-        self.backend.remove_refusal()
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.backend.remove_rejection()
     }
 
     fn replace_others(&self) -> Result<(), Error> {
@@ -92,7 +92,7 @@ impl Backend for Chosen {
                     "Takes over from another backend"
                 );
                 other.remove_translation()?;
-                other.remove_refusal()?;
+                other.remove_rejection()?;
             }
         }
         Ok(())
@@ -239,7 +239,7 @@ mod tests {
             Ok(Dump::default())
         }
 
-        fn refuse(&self, _: &Delta<'_>) -> Result<(), Error> {
+        fn reject(&self, _: &Delta<'_>) -> Result<(), Error> {
             Ok(())
         }
 
@@ -247,7 +247,7 @@ mod tests {
             Ok(())
         }
 
-        fn release(&self, _: &Delta<'_>) -> Result<(), Error> {
+        fn unreject(&self, _: &Delta<'_>) -> Result<(), Error> {
             Ok(())
         }
 
@@ -255,7 +255,7 @@ mod tests {
             Ok(())
         }
 
-        fn remove_refusal(&self) -> Result<(), Error> {
+        fn remove_rejection(&self) -> Result<(), Error> {
             Ok(())
         }
     }

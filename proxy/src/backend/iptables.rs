@@ -13,7 +13,7 @@ use crate::generation;
 use crate::netns::is_home;
 use crate::render::iptables::read::{self, Listing};
 use crate::render::iptables::{
-    Chains, Change, Jump, Table, moved_sources, refusal, refused_udp, translation, whole,
+    Chains, Change, Jump, Table, moved_sources, rejected_udp, rejection, translation, whole,
 };
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
@@ -90,7 +90,7 @@ impl Iptables {
                     "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination {endpoint}:80"
                 ),
                 format!("-p udp -j DNAT --to-destination {endpoint}:53"),
-                refused_udp::to_closed_port(family),
+                rejected_udp::to_closed_port(family),
             ];
             let sources = [
                 "-m addrtype --src-type LOCAL --limit-iface-out -j RETURN".to_owned(),
@@ -106,7 +106,7 @@ impl Iptables {
             let vips = BTreeSet::from([vip]);
             let filter = Change {
                 jumps: Table::Filter.jumps(true),
-                ..refusal(&vips, &vips, family, true)
+                ..rejection(&vips, &vips, family, true)
             };
             self.restore(family, Table::Filter, &filter)?;
             self.restore(family, Table::Nat, &nat)?;
@@ -114,7 +114,7 @@ impl Iptables {
         Ok(())
     }
 
-    /// Writes what session affinity needs, in the same way. A kernel without that match would refuse the whole table of a pod.
+    /// Writes what session affinity needs, in the same way. A kernel without that match would reject the whole table of a pod.
     pub(super) fn try_affinity(self) -> Result<(), Error> {
         for family in families() {
             let (mask, endpoint) = match family {
@@ -156,7 +156,7 @@ impl Iptables {
         let listing = self.read(family, table)?;
         let wanted = whole(delta, table, family, !is_home());
         // A family that nothing is wanted in, and nothing is in, is left alone.
-        if listing.chains.is_empty() && delta.refused_meanwhile(family).is_empty() {
+        if listing.chains.is_empty() && delta.rejected_meanwhile(family).is_empty() {
             return Ok(());
         }
         let mut change = Change::replace(listing.chains.into_keys(), wanted);
@@ -184,7 +184,7 @@ impl Iptables {
             Variant::Nft => crate_iptables(family)
                 .exists(table.name(), hook, rule)
                 .map_err(|error| {
-                    program::refused(self.variant.program(family), error.to_string().as_bytes())
+                    program::rejected(self.variant.program(family), error.to_string().as_bytes())
                 }),
             Variant::Legacy => {
                 let check = WAIT.into_iter().chain(["-t", table.name(), "-C", hook]);
@@ -366,15 +366,15 @@ impl Backend for Iptables {
         Ok(dump)
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in delta.families() {
             if delta.is_rebuild() {
                 self.rebuild(delta, family, Table::Filter)?;
                 continue;
             }
-            let change = refusal(
-                &delta.refused_meanwhile(family),
-                &delta.refuse,
+            let change = rejection(
+                &delta.rejected_meanwhile(family),
+                &delta.reject,
                 family,
                 !is_home(),
             );
@@ -404,10 +404,10 @@ impl Backend for Iptables {
         Ok(())
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in delta.families() {
             let wanted = delta.wanted_vips(family);
-            let change = refusal(&wanted, &delta.release, family, !is_home());
+            let change = rejection(&wanted, &delta.unreject, family, !is_home());
             if !change.is_empty() {
                 self.restore(family, Table::Filter, &change)?;
             }
@@ -419,7 +419,7 @@ impl Backend for Iptables {
         self.remove(Table::Nat)
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
+    fn remove_rejection(&self) -> Result<(), Error> {
         self.remove(Table::Filter)
     }
 }

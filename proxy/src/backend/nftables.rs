@@ -35,7 +35,7 @@ pub struct Nftables;
 
 /// What a family's table holds.
 struct Content<'a> {
-    /// Refused unless translated.
+    /// Rejected unless translated.
     vips: BTreeSet<IpAddr>,
     /// By VIP.
     sources: BTreeMap<IpAddr, IpAddr>,
@@ -86,10 +86,10 @@ impl Backend for Nftables {
         Ok(dump)
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in delta.families() {
-            let vips = delta.refuse.iter().copied();
+            let vips = delta.reject.iter().copied();
             let edit = Edit::of_vips(vips.filter(|vip| Family::of(*vip) == family), []);
             // Before any flow is translated, or sent another way.
             let sources = delta.sources(family).filter(|(_, change)| change.new.is_some());
@@ -143,10 +143,10 @@ impl Backend for Nftables {
         Ok(())
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in delta.families() {
-            let vips = delta.release.iter().copied();
+            let vips = delta.unreject.iter().copied();
             let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
             let sources = delta.sources(family).filter(|(_, change)| change.new.is_none());
             let sources = Edit::of_sources(sources);
@@ -167,7 +167,7 @@ impl Backend for Nftables {
         Ok(())
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
+    fn remove_rejection(&self) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in Family::ALL {
             if kernel.has_table(family)? {
@@ -224,7 +224,7 @@ fn classes(family: Family, classes: &BTreeSet<Class>) -> impl Iterator<Item = St
     numbered.flat_map(move |(class, id)| skeleton::class(family, class, id))
 }
 
-/// What a table holds between `refuse` and `translate`: VIPs that are new have no route yet and must not be translated.
+/// What a table holds between `reject` and `translate`: VIPs that are new have no route yet and must not be translated.
 fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
     let mut ports = translations(delta, family);
     for (port, PortChange { old, .. }) in delta
@@ -238,7 +238,7 @@ fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
         };
     }
     Content {
-        vips: delta.refused_meanwhile(family),
+        vips: delta.rejected_meanwhile(family),
         sources: delta.sources_meanwhile(family),
         ports,
     }

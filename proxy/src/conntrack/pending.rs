@@ -18,8 +18,8 @@ pub struct Pending {
     ports: BTreeSet<(IpAddr, Port)>,
     /// VIPs that were somebody else's addresses until now.
     new: BTreeSet<IpAddr>,
-    /// A VIP is gone whose refused UDP flows have entries.
-    has_refused: bool,
+    /// A VIP is gone whose rejected UDP flows have entries.
+    has_rejected: bool,
     /// VIPs of which it is not known how they are translated now: they have to wait.
     unknown: BTreeSet<IpAddr>,
 }
@@ -29,12 +29,12 @@ impl Pending {
     pub(crate) fn of(delta: &Delta<'_>, unknown: &BTreeSet<IpAddr>, is_young: bool) -> Self {
         let is_known = |vip: &IpAddr| !unknown.contains(vip);
         let ports = delta.flows.keys().filter(|(vip, _)| is_known(vip));
-        let new = delta.refuse.iter().filter(|vip| !is_young && is_known(vip));
+        let new = delta.reject.iter().filter(|vip| !is_young && is_known(vip));
         Self {
             ports: ports.copied().collect(),
             new: new.copied().collect(),
             // An earlier process may have been killed before it ended them.
-            has_refused: delta.is_from_dump() || delta.release_udp.iter().any(is_known),
+            has_rejected: delta.is_from_dump() || delta.unreject_udp.iter().any(is_known),
             unknown: unknown.clone(),
         }
     }
@@ -49,20 +49,20 @@ impl Pending {
 
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.new.is_empty() && !self.has_refused
+        self.ports.is_empty() && self.new.is_empty() && !self.has_rejected
     }
 
     /// Whether there is something that can be looked for now.
     pub fn is_due(&self) -> bool {
         let vips = self.ports.iter().map(|(vip, _)| vip).chain(&self.new);
-        self.has_refused || vips.into_iter().any(|vip| !self.unknown.contains(vip))
+        self.has_rejected || vips.into_iter().any(|vip| !self.unknown.contains(vip))
     }
 
     /// Adds what a later change left, after which the namespace has `rules`.
     pub fn add(&mut self, later: Self, rules: &PodRules) {
         self.ports.extend(later.ports);
         self.new.extend(later.new);
-        self.has_refused |= later.has_refused;
+        self.has_rejected |= later.has_rejected;
         self.unknown = later.unknown;
         self.bound(rules);
     }
@@ -72,7 +72,7 @@ impl Pending {
         let unknown = &self.unknown;
         self.ports.retain(|(vip, _)| unknown.contains(vip));
         self.new.retain(|vip| unknown.contains(vip));
-        self.has_refused = false;
+        self.has_rejected = false;
     }
 
     /// What [`forget`](super::forget) has to look for in a namespace that has `rules`.

@@ -61,7 +61,7 @@ fn record() {
         command::run_with_input(&mut Command::new("sh"), &format!("set -e\n{SCENE}")).unwrap();
         let rules = objects::planned(&objects::corpus()).unwrap().rules;
         let delta = Delta::from_nothing(&rules);
-        Nftables.refuse(&delta).unwrap();
+        Nftables.reject(&delta).unwrap();
         Nftables.translate(&delta).unwrap();
         [route(), nftables(), conntrack()]
     })

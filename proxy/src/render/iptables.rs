@@ -4,28 +4,28 @@
 //!
 //! ```text
 //! filter  OUTPUT, FORWARD    ─► MSP-VIPS ─► MSP-VIPS-D ─► MSP-VIPS-3D             one rule per VIP: what still has one as
-//!                               MSP-REFUSE    TCP reset, else port unreachable    destination here was not translated;
+//!                               MSP-REJECT    TCP reset, else port unreachable    destination here was not translated;
 //!                                                                               then resets that belong to no flow go
 //! nat     OUTPUT, PREROUTING ─► MSP-SERVICES ─► MSP-SERVICES-D ─► MSP-SERVICES-3D   one rule per VIP, protocol and port
-//!                                            ─► MSP-REFUSE-UDP ─► …-D ─► …-3D       one rule per VIP: what is left of the pod's own UDP
+//!                                            ─► MSP-REJECT-UDP ─► …-D ─► …-3D       one rule per VIP: what is left of the pod's own UDP
 //!                               MSP-SVC-…     one rule per endpoint, each as likely as the other
 //!                               MSP-SEP-…     one endpoint of a port with affinity, and who was there
 //!         POSTROUTING        ─► MSP-SOURCES ─► MSP-SOURCES-3D    one rule per VIP: its flows leave with the pod's address there
 //! ```
 //!
-//! The refusal is in filter because nat chains do not run at all while no rule of the namespace uses connection tracking. Everything is
+//! The rejection is in filter because nat chains do not run at all while no rule of the namespace uses connection tracking. Everything is
 //! spelled exactly as `iptables -S` prints it, so that what is read can be compared with what is wanted.
 
 mod buckets;
 mod edits;
 pub(crate) mod read;
-mod refusal;
-pub(crate) mod refused_udp;
+pub(crate) mod rejected_udp;
+mod rejection;
 mod sources;
 mod translation;
 
 pub use edits::Edit;
-pub use refusal::refusal;
+pub use rejection::rejection;
 pub use sources::moved_sources;
 pub use translation::translation;
 
@@ -43,7 +43,7 @@ pub type Chains = BTreeMap<String, Vec<String>>;
 /// A table that has chains of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// Where flows are refused.
+    /// Where flows are rejected.
     Filter,
     /// Where flows are translated.
     Nat,
@@ -64,7 +64,7 @@ impl Table {
     /// The chain of ours that decides about a packet's destination.
     pub fn root(self) -> String {
         let name = match self {
-            Self::Filter => refusal::ROOT,
+            Self::Filter => rejection::ROOT,
             Self::Nat => translation::ROOT,
         };
         format!("{CHAIN_PREFIX}{name}")
@@ -74,7 +74,7 @@ impl Table {
     pub fn roots(self, family: Family, is_pod: bool) -> Chains {
         let none = BTreeSet::new();
         match self {
-            Self::Filter => refusal::whole(&none, family, is_pod),
+            Self::Filter => rejection::whole(&none, family, is_pod),
             Self::Nat => {
                 let mut chains = translation::whole_of(&[], &none, family);
                 chains.extend(sources::whole(&BTreeMap::new()));
@@ -179,7 +179,7 @@ impl Change {
 /// Every chain of ours that a table of `family` has once `delta` is written.
 pub fn whole(delta: &Delta<'_>, table: Table, family: Family, is_pod: bool) -> Chains {
     match table {
-        Table::Filter => refusal::whole(&delta.refused_meanwhile(family), family, is_pod),
+        Table::Filter => rejection::whole(&delta.rejected_meanwhile(family), family, is_pod),
         Table::Nat => {
             let mut chains = translation::whole(delta.wanted(), &delta.wanted_vips(family), family);
             chains.extend(sources::whole(&delta.wanted().source_addresses(family)));

@@ -113,7 +113,7 @@ impl Cri {
             let response = grpc.unary(tonic::Request::new(request), path, codec).await;
             response
                 .map(tonic::Response::into_inner)
-                .map_err(|status| refused(method, &status))
+                .map_err(|status| rejected(method, &status))
         };
         tokio::time::timeout(CALL_TIMEOUT, answer)
             .await
@@ -122,7 +122,7 @@ impl Cri {
 }
 
 /// An answer without a cause is the runtime's own; one with a cause was made here, because there was none.
-fn refused(method: &str, status: &tonic::Status) -> Error {
+fn rejected(method: &str, status: &tonic::Status) -> Error {
     let text = format!("{method}: {}", status.message());
     let is_away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
     if is_away || std::error::Error::source(status).is_some() {
@@ -131,7 +131,7 @@ fn refused(method: &str, status: &tonic::Status) -> Error {
     match status.code() {
         // It went after it was listed.
         Code::NotFound => Error::NotReady,
-        _ => Error::Refused(text),
+        _ => Error::Rejected(text),
     }
 }
 
@@ -294,14 +294,14 @@ mod tests {
 
     #[test]
     fn an_answer_about_one_pod_says_nothing_about_the_runtime() {
-        let answered = refused("PodSandboxStatus", &tonic::Status::unknown("no metadata"));
-        assert!(matches!(answered, Error::Refused(why) if why == "PodSandboxStatus: no metadata"));
-        let gone = refused("PodSandboxStatus", &tonic::Status::not_found("no such sandbox"));
+        let answered = rejected("PodSandboxStatus", &tonic::Status::unknown("no metadata"));
+        assert!(matches!(answered, Error::Rejected(why) if why == "PodSandboxStatus: no metadata"));
+        let gone = rejected("PodSandboxStatus", &tonic::Status::not_found("no such sandbox"));
         assert!(matches!(gone, Error::NotReady));
         let broken = tonic::Status::from_error("broken pipe".into());
-        assert!(matches!(refused("ListPodSandbox", &broken), Error::Runtime(_)));
+        assert!(matches!(rejected("ListPodSandbox", &broken), Error::Runtime(_)));
         let away = tonic::Status::unavailable("shutting down");
-        assert!(matches!(refused("ListPodSandbox", &away), Error::Runtime(_)));
+        assert!(matches!(rejected("ListPodSandbox", &away), Error::Runtime(_)));
     }
 
     #[tokio::test]

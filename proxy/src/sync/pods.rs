@@ -253,9 +253,9 @@ impl Pods {
         }
         let (mut rules, mut shortcomings) = index.plan(local);
         if local.is_host {
-            let (allowed, refused) = self.parents.allowed(self.context.backend.as_ref(), rules, local);
+            let (allowed, rejected) = self.parents.allowed(self.context.backend.as_ref(), rules, local);
             rules = allowed;
-            shortcomings.extend(refused);
+            shortcomings.extend(rejected);
         }
         if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
             pod.place = Some(place);

@@ -1,6 +1,6 @@
 //! Pods in, slices in; to the driver: pods and the slices they need, and to the watches: which to run.
 //!
-//! Pure. A pod on a network whose slices are not known yet is kept back until they are, for its rules would refuse what they are about to
+//! Pure. A pod on a network whose slices are not known yet is kept back until they are, for its rules would reject what they are about to
 //! serve; so long as an API server that does not answer may take, and no longer.
 
 use super::scope::{Demand, Network, Scope, networks_of};

@@ -14,7 +14,7 @@ fn condition(type_: &str, status: &str) -> Value {
     json!({"type": type_, "status": status, "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
 }
 
-/// What the API server says to a patch: `Ok`, or the words with which it refuses.
+/// What the API server says to a patch: `Ok`, or the words with which it rejects.
 async fn say<K>(api: &Api<K>, name: &str, patch: Value) -> Result<(), String>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
@@ -26,7 +26,7 @@ where
 }
 
 /// A policy takes effect a moment after it was created.
-async fn refused<K>(api: &Api<K>, name: &str, patch: &Value, words: &str)
+async fn rejected<K>(api: &Api<K>, name: &str, patch: &Value, words: &str)
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
@@ -55,9 +55,9 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
     let pods: Api<Pod> = Api::namespaced(cluster.server.pod_client(&own).await?, "multus-service");
     let ours = json!({"status": {"conditions": [condition(RULES_APPLIED_CONDITION, "True")]}});
 
-    refused(&pods, "proxy-b", &ours, "its own pod only, which is 'proxy'").await;
+    rejected(&pods, "proxy-b", &ours, "its own pod only, which is 'proxy'").await;
     let ready = json!({"status": {"conditions": [condition("Ready", "True")]}});
-    refused(
+    rejected(
         &pods,
         "proxy",
         &ready,
@@ -69,7 +69,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
         json!({"phase": "Failed"}),
         json!({"message": "x"}),
     ] {
-        refused(
+        rejected(
             &pods,
             "proxy",
             &json!({"status": status}),
@@ -81,7 +81,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
         json!({"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}),
         json!({"labels": {"app": "other"}}),
     ] {
-        refused(
+        rejected(
             &pods,
             "proxy",
             &json!({"metadata": metadata}),
@@ -97,7 +97,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
         .service_account_client("multus-service", "multus-service-proxy")
         .await?;
     let unbound: Api<Pod> = Api::namespaced(unbound, "multus-service");
-    refused(&unbound, "proxy", &ours, "its own pod only").await;
+    rejected(&unbound, "proxy", &ours, "its own pod only").await;
     // Nor may it touch pods of others, of the same name in another namespace too.
     let manifest =
         json!({"metadata": {"name": "proxy"}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
@@ -107,7 +107,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
     )
     .await?;
     let elsewhere: Api<Pod> = Api::namespaced(cluster.server.pod_client(&own).await?, &cluster.namespace);
-    refused(&elsewhere, "proxy", &ours, "its own pod only").await;
+    rejected(&elsewhere, "proxy", &ours, "its own pod only").await;
     Ok(())
 }
 
@@ -147,25 +147,25 @@ async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ou
     let services: Api<Service> = Api::namespaced(client, &cluster.namespace);
     let accepted = json!({"status": {"conditions": [condition(ACCEPTED_CONDITION, "True")]}});
 
-    refused(&services, "plain", &accepted, "only on Services labelled").await;
+    rejected(&services, "plain", &accepted, "only on Services labelled").await;
     let other = json!({"status": {"conditions": [condition("LoadBalancerReady", "True")]}});
-    refused(
+    rejected(
         &services,
         "ours",
         &other,
         "multusservice.cni.cncf.io/Accepted only",
     )
     .await;
-    // The API server itself refuses addresses on Services of other types.
+    // The API server itself rejects addresses on Services of other types.
     let as_admin: Api<Service> = Api::namespaced(admin.clone(), &cluster.namespace);
     let balanced = json!({"spec": {"type": "LoadBalancer"}});
     as_admin
         .patch("ours", &PatchParams::default(), &Patch::Merge(&balanced))
         .await?;
     let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
-    refused(&services, "ours", &address, "nothing in the status").await;
+    rejected(&services, "ours", &address, "nothing in the status").await;
     let annotated = json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "other"}}});
-    refused(&services, "ours", &annotated, "labels, annotations").await;
+    rejected(&services, "ours", &annotated, "labels, annotations").await;
     assert_eq!(say(&services, "ours", accepted).await, Ok(()));
 
     // Ours no longer: the condition may go.

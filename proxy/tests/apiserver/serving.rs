@@ -58,8 +58,8 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     let proxy = cluster.proxy().await?;
     until("ready without any Service", || proxy.is_ready()).await;
     let nginx = cluster.service("nginx", "macvlan1").await?;
-    until("refused without endpoints", || {
-        answering(&client, &nginx) == [Outcome::Refused]
+    until("rejected without endpoints", || {
+        answering(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
     cluster.slice(&nginx, &[2, 3]).await?;
@@ -237,12 +237,12 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     let status = cluster.status(8);
     annotate(&status).await?;
     let nginx = cluster.service("nginx", "macvlan1").await?;
-    until("served", || answering(&client, &nginx) == [Outcome::Refused]).await;
+    until("served", || answering(&client, &nginx) == [Outcome::Rejected]).await;
     annotate("[").await?;
     until("a series", || written("patch")).await;
     annotate(&status).await?;
     until("served again", || {
-        answering(&client, &nginx) == [Outcome::Refused]
+        answering(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
 

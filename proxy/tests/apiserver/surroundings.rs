@@ -59,7 +59,7 @@ async fn the_nodes_zone_and_service_ranges_decide_who_answers() -> Result<()> {
     let range = json!({"metadata": {"name": "wide"}, "spec": {"cidrs": ["10.1.0.0/24"]}});
     create(Api::all(cluster.admin.clone()), &object::<ServiceCIDR>(range)).await?;
     until("no endpoint is in a Service range", || {
-        answering(&client, &nginx) == [Outcome::Refused]
+        answering(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
     proxy.stop().await

@@ -143,7 +143,7 @@ fn ports_come_and_go_without_touching_each_other(case: Case) {
             if ports.contains(&port) {
                 assert_eq!(scene.question(protocol, at).unwrap().port, target);
             } else {
-                assert_eq!(scene.ask(protocol, at), Outcome::Refused);
+                assert_eq!(scene.ask(protocol, at), Outcome::Rejected);
             }
         }
     }

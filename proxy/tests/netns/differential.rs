@@ -233,7 +233,7 @@ fn the_kernel_does_what_trace_says(kind: Kind) {
     }
     drop(servers);
     let judged = &judge.judged;
-    let all = ["pass", "refused", "translated", "kept"];
+    let all = ["pass", "rejected", "translated", "kept"];
     assert!(
         worlds < WORLDS
             || all
@@ -422,10 +422,10 @@ impl Judge {
             .run(|| ask(port.protocol, SocketAddr::new(vip, port.number)));
         assert_eq!(
             outcome,
-            Outcome::Refused,
+            Outcome::Rejected,
             "{vip} {port:?}: trace says {verdict:?}"
         );
-        *self.judged.entry("refused").or_default() += 1;
+        *self.judged.entry("rejected").or_default() += 1;
         None
     }
 }

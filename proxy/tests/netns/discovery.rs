@@ -231,13 +231,13 @@ fn a_host_network_pod_is_ignored_whatever_its_annotation_says() {
     std::os::unix::fs::symlink("/proc/self/ns/net", format!("/run/netns/{}-link", client.netns)).unwrap();
     runtime.ready_in(uid(&host_network), &format!("{}-link", client.netns));
     driver.pod(&host_network);
-    let refused = || {
+    let rejected = || {
         driver.state_of(&host_network)["why"]
             .as_str()
             .unwrap_or_default()
             .contains("of the node, not of a pod")
     };
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until("it is refused", refused)));
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until("it is rejected", rejected)));
     std::fs::remove_file(format!("/run/netns/{}-link", client.netns)).unwrap();
     told.unwrap();
 }
@@ -265,22 +265,22 @@ impl Backend for Timed {
     fn dump(&self) -> Result<Dump, Error> {
         self.inner.dump()
     }
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.inner.refuse(delta)
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.inner.reject(delta)
     }
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let translated = self.inner.translate(delta);
         self.note();
         translated
     }
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.inner.release(delta)
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.inner.unreject(delta)
     }
     fn remove_translation(&self) -> Result<(), Error> {
         self.inner.remove_translation()
     }
-    fn remove_refusal(&self) -> Result<(), Error> {
-        self.inner.remove_refusal()
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.inner.remove_rejection()
     }
 }
 

@@ -24,7 +24,7 @@ fn an_address_is_used_once_nobody_else_has_it(kind: Kind) {
     let web = Service::new("web", 10).ready(&[2]);
     let capture = Capture::start(&scene.client);
     let applied = scene.sync_to(&[&web]);
-    let (absent, refused) = (
+    let (absent, rejected) = (
         applied.absent,
         [(Tcp, 80), (Udp, 53)].map(|(protocol, port)| scene.ask(protocol, scene.at(&web, port))),
     );
@@ -34,7 +34,7 @@ fn an_address_is_used_once_nobody_else_has_it(kind: Kind) {
         absent.iter().map(|source| source.address).collect::<Vec<_>>(),
         [source]
     );
-    assert_eq!(refused, [Outcome::Refused, Outcome::Refused]);
+    assert_eq!(rejected, [Outcome::Rejected, Outcome::Rejected]);
     assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
     until("nobody else has the address", || !is_tentative());
     assert_eq!(scene.sync().absent, []);

@@ -74,11 +74,11 @@ fn an_endpoint_without_a_route_by_its_network_is_left_out_until_there_is_one(cas
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         assert_eq!(scene.hosts(protocol, scene.at(&web, port)), [2]);
     }
-    // The only one there is: refused, not sent out by the default route.
+    // The only one there is: rejected, not sent out by the default route.
     web.endpoints = beyond();
     let applied = scene.sync_to(&[&web]);
     assert_eq!(lost(&applied), [format!("net1 {far}")]);
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Refused);
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Rejected);
     assert_eq!(eth0.naming(far), Vec::<Vec<u8>>::new());
     // Nothing but a route changes.
     scene.client.sh(&format!("{ip} route add {subnet} dev net1"));
@@ -89,6 +89,6 @@ fn an_endpoint_without_a_route_by_its_network_is_left_out_until_there_is_one(cas
     );
     scene.client.sh(&format!("{ip} route del {subnet} dev net1"));
     assert_eq!(lost(&scene.sync()), [format!("net1 {far}")]);
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Refused);
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Rejected);
     assert_eq!(eth0.naming(far), Vec::<Vec<u8>>::new());
 }

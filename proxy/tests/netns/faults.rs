@@ -273,7 +273,7 @@ fn a_stop_waits_for_the_work_under_way_and_no_longer() {
         &[&object, &hung_object],
     );
     until("the next one does what is left", || {
-        driver.is_ready() && answer(&hung).is_refused()
+        driver.is_ready() && answer(&hung).is_rejected()
     });
 }
 

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 for_every_backend_and_family![
     traffic_forwarded_through_a_pod_is_served,
     traffic_that_a_pod_forwards_keeps_its_source,
-    traffic_forwarded_through_a_pod_is_refused_at_once_and_leaks_nothing,
+    traffic_forwarded_through_a_pod_is_rejected_at_once_and_leaks_nothing,
     each_client_behind_a_pod_stays_with_an_endpoint_of_its_own,
 ];
 
@@ -98,7 +98,7 @@ fn traffic_that_a_pod_forwards_keeps_its_source(case: Case) {
     }
 }
 
-fn traffic_forwarded_through_a_pod_is_refused_at_once_and_leaks_nothing(case: Case) {
+fn traffic_forwarded_through_a_pod_is_rejected_at_once_and_leaks_nothing(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let nested = nest(&mut scene);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
@@ -111,8 +111,8 @@ fn traffic_forwarded_through_a_pod_is_refused_at_once_and_leaks_nothing(case: Ca
     ] {
         // On the far side of the client, where only what leaves it is seen.
         let capture = Capture::on(&scene.client, "net1");
-        let refused = outcomes(&nested, protocol, scene.at(service, port));
-        assert!(refused.iter().all(Outcome::is_refused), "{refused:?}");
+        let rejected = outcomes(&nested, protocol, scene.at(service, port));
+        assert!(rejected.iter().all(Outcome::is_rejected), "{rejected:?}");
         assert_eq!(capture.naming(service.vip(case.family)), Vec::<Vec<u8>>::new());
     }
 }

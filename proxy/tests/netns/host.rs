@@ -50,7 +50,7 @@ fn on_the_node(kind: Kind, netns: &str) {
     until("the pod is served", pod_is_served);
     driver.map("web/macvlan1=peer1");
     if kind == Kind::IptablesLegacy {
-        until("the backend is refused", || {
+        until("the backend is rejected", || {
             driver.condition().message.contains("share its lock")
         });
         assert!(!sh("iptables-legacy-save").contains("MSP-"));
@@ -62,7 +62,7 @@ fn on_the_node(kind: Kind, netns: &str) {
                     ask(protocol, web.at(family, port)) == served
                 });
             }
-            assert_eq!(ask(Tcp, web.at(family, 81)), Outcome::Refused);
+            assert_eq!(ask(Tcp, web.at(family, 81)), Outcome::Rejected);
             its_sockets_get_the_address_of_the_network(&web, family);
         }
         until("all is well", || driver.condition().holds);
@@ -82,7 +82,7 @@ fn on_the_node(kind: Kind, netns: &str) {
         });
     }
     driver.map("web/macvlan1=data1");
-    until("a parent is refused", || {
+    until("a parent is rejected", || {
         let condition = driver.condition();
         !condition.holds && (condition.message.contains("parent") || kind == Kind::IptablesLegacy)
     });

@@ -132,8 +132,8 @@ fn an_address_of_somebody_else_is_not_used() {
     let before = scene.healthy.state();
     let claimed = r#"[{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.8","10.1.0.2","172.30.0.10","127.0.0.1"]}]"#;
     scene.driver.pod(&object_with(&scene.hostile, claimed));
-    until("its own flows are refused", || {
-        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_refused()
+    until("its own flows are rejected", || {
+        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
     });
     assert_eq!(scene.healthy.state(), before);
     scene.assert_nobody_else_is_harmed();
@@ -177,9 +177,9 @@ fn an_interface_renamed_by_its_owner_harms_only_its_pod() {
     scene
         .hostile
         .sh("ip link set net1 down; ip link set net1 name other; ip link set other up");
-    // Not by another interface, and not untranslated: refused.
-    until("its own flows are refused", || {
-        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_refused()
+    // Not by another interface, and not untranslated: rejected.
+    until("its own flows are rejected", || {
+        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
     });
     scene.assert_nobody_else_is_harmed();
     scene.assert_told("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
@@ -224,24 +224,24 @@ fn rules_flushed_in_a_loop_harm_only_their_pod() {
     });
 }
 
-/// A table that is somebody's own is a batch that the kernel refuses: nobody else may change it while he lives.
+/// A table that is somebody's own is a batch that the kernel rejects: nobody else may change it while he lives.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_batch_the_kernel_refuses_harms_only_its_pod_and_is_made_later() {
+fn a_batch_the_kernel_rejects_harms_only_its_pod_and_is_made_later() {
     let mut scene = Scene::new(Kind::Nftables);
     let mut owner = scene.hostile.command();
     owner.args(["nft", "-i"]).stdin(Stdio::piped());
     let mut owner = owner.stdout(Stdio::null()).spawn().unwrap();
     let commands = "flush ruleset\nadd table ip multus-proxy { flags owner; }\n";
     std::io::Write::write_all(owner.stdin.as_mut().unwrap(), commands.as_bytes()).unwrap();
-    scene.assert_told("the kernel refused");
+    scene.assert_told("the kernel rejected");
     until("it is counted", || {
         scene.driver.metric("multus_proxy_netns_apply_failures_total") > 0
             && scene.driver.metric("multus_proxy_netns_failing") == 1
     });
     until("the condition says it", || {
         let condition = scene.driver.condition();
-        !condition.holds && condition.message.contains("the kernel refused")
+        !condition.holds && condition.message.contains("the kernel rejected")
     });
     scene.assert_nobody_else_is_harmed();
     // The table goes with its owner.
@@ -254,11 +254,11 @@ fn a_batch_the_kernel_refuses_harms_only_its_pod_and_is_made_later() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod() {
-    refuse_a_deletion(Kind::IptablesNft, "iptables-nft");
-    refuse_a_deletion(Kind::IptablesLegacy, "iptables-legacy");
+    reject_a_deletion(Kind::IptablesNft, "iptables-nft");
+    reject_a_deletion(Kind::IptablesLegacy, "iptables-legacy");
 }
 
-fn refuse_a_deletion(kind: Kind, iptables: &str) {
+fn reject_a_deletion(kind: Kind, iptables: &str) {
     let mut scene = Scene::new(kind);
     let gone = Service::new("gone", 11).ready(&[2]);
     scene.driver.service(&gone);
@@ -273,11 +273,11 @@ fn refuse_a_deletion(kind: Kind, iptables: &str) {
     let own = format!("OUTPUT -d 192.0.2.9/32 -p tcp -j {}", chain().unwrap());
     scene.hostile.sh(&format!("{iptables} -t nat -A {own}"));
     scene.driver.delete_service(&gone);
-    scene.assert_told("refused");
+    scene.assert_told("rejected");
     scene.assert_nobody_else_is_harmed();
     until("the condition says it", || {
         let condition = scene.driver.condition();
-        !condition.holds && condition.message.contains("refused")
+        !condition.holds && condition.message.contains("rejected")
     });
     assert!(
         scene

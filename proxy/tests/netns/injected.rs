@@ -203,14 +203,14 @@ impl Scene {
     fn assert_right(&self, failed: &BTreeSet<IpAddr>, what: &str) {
         let (held, wanted) = (self.dump().regardless_of_places(), self.after.dump());
         let is_other = |vip: &IpAddr| !failed.contains(vip);
-        let refused = |dump: &Dump| {
-            dump.refused
+        let rejected = |dump: &Dump| {
+            dump.rejected
                 .iter()
                 .copied()
                 .filter(is_other)
                 .collect::<BTreeSet<_>>()
         };
-        assert_eq!(refused(&held), refused(&wanted), "{what}");
+        assert_eq!(rejected(&held), rejected(&wanted), "{what}");
         let translated = |dump: &Dump| {
             let mut translated = dump.translated.clone();
             translated.retain(|(vip, _), _| is_other(vip));
@@ -235,11 +235,11 @@ impl Scene {
             for vip in failure.addresses.keys() {
                 let is_translated = held.translated.keys().any(|(other, _)| other == vip);
                 match failure.effect {
-                    Effect::Refused | Effect::Kept => {
-                        assert!(held.refused.contains(vip) && !is_translated, "{what}: {failure}");
+                    Effect::Rejected | Effect::Kept => {
+                        assert!(held.rejected.contains(vip) && !is_translated, "{what}: {failure}");
                     }
                     Effect::Unknown => assert!(!is_translated, "{what}: {failure}"),
-                    Effect::Unchanged => assert!(held.refused.contains(vip), "{what}: {failure}"),
+                    Effect::Unchanged => assert!(held.rejected.contains(vip), "{what}: {failure}"),
                     Effect::Endpoints | Effect::LeftOver => {}
                 }
             }
@@ -359,14 +359,14 @@ impl Scene {
 fn a_vip_that_cannot_be_written_harms_no_other(kind: Kind) {
     let scene = Scene::new(kind);
     for family in Family::ALL {
-        // It cannot even be refused.
+        // It cannot even be rejected.
         for (name, number, network) in [("comes", 15, 2), ("sticky", 14, 1)] {
             let vip = service(name, number, network, &[]).vip(family);
             for way in [Way::Difference, Way::Adoption] {
                 scene.assert_alone(way, vip, vip);
             }
         }
-        // The culprit is an endpoint that no other has: it can be refused and not translated, whatever else has to be written.
+        // The culprit is an endpoint that no other has: it can be rejected and not translated, whatever else has to be written.
         for (name, number, network, host) in [("changes", 11, 1, 6), ("comes", 15, 2, 53)] {
             let vip = service(name, number, network, &[]).vip(family);
             for way in WAYS {

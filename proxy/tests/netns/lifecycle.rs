@@ -245,7 +245,7 @@ fn a_route_of_the_pods_owner_is_left_alone_and_reported() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn an_address_that_is_not_there_yet_is_refused_until_it_is() {
+fn an_address_that_is_not_there_yet_is_rejected_until_it_is() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _server = Server::start(&bed.pod(2));
@@ -264,7 +264,7 @@ fn an_address_that_is_not_there_yet_is_refused_until_it_is() {
     assert!(
         ask_often(&client, Protocol::Tcp, web(), 3)
             .keys()
-            .all(Outcome::is_refused)
+            .all(Outcome::is_rejected)
     );
     client.sh("ip addr add 10.1.0.7/16 dev net1");
     assert_eq!(
@@ -284,8 +284,8 @@ fn the_namespace_of_another_pod_is_not_written_into() {
         netns: other.netns.clone(),
         ..client.clone()
     };
-    let refused = mistaken.try_apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
-    assert!(matches!(refused, Err(Error::NotThePod)), "{refused:?}");
+    let rejected = mistaken.try_apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
+    assert!(matches!(rejected, Err(Error::NotThePod)), "{rejected:?}");
     assert_eq!(other.state(), before);
 }
 

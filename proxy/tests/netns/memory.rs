@@ -226,21 +226,21 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind
         !state.to_lowercase().contains("owners") && !state.contains("172.30.0.11"),
         "{state}"
     );
-    // During the rebuild both are refused: one is not translated yet, the other still has a route.
-    let refused = watching.refused_before_translation.lock().unwrap().clone();
+    // During the rebuild both are rejected: one is not translated yet, the other still has a route.
+    let rejected = watching.rejected_before_translation.lock().unwrap().clone();
     assert!(
-        refused.contains("172.30.0.10") && refused.contains("172.30.0.11"),
-        "{refused}"
+        rejected.contains("172.30.0.10") && rejected.contains("172.30.0.11"),
+        "{rejected}"
     );
     until("all is well again", || {
         driver.condition().holds && why().is_empty()
     });
 }
 
-/// A backend, and what it refused when it began to translate first.
+/// A backend, and what it rejected when it began to translate first.
 struct Watching {
     backend: Box<dyn Backend>,
-    refused_before_translation: Mutex<String>,
+    rejected_before_translation: Mutex<String>,
     list: &'static [&'static str],
 }
 
@@ -248,7 +248,7 @@ impl Watching {
     fn new(kind: Kind) -> Self {
         Self {
             backend: kind.backend(),
-            refused_before_translation: Mutex::default(),
+            rejected_before_translation: Mutex::default(),
             list: match kind {
                 Kind::Nftables => &["nft", "list", "set", "ip", "multus-proxy", "vips"],
                 Kind::IptablesNft => &["iptables-nft", "-t", "filter", "-S"],
@@ -259,13 +259,13 @@ impl Watching {
 
     /// In the namespace of the calling thread.
     fn note(&self) {
-        let mut refused = self.refused_before_translation.lock().unwrap();
-        if refused.is_empty() {
+        let mut rejected = self.rejected_before_translation.lock().unwrap();
+        if rejected.is_empty() {
             let listed = Command::new(self.list[0])
                 .args(&self.list[1..])
                 .env("XTABLES_LOCKFILE", "/proc/self/ns/net")
                 .output();
-            *refused = String::from_utf8(listed.unwrap().stdout).unwrap();
+            *rejected = String::from_utf8(listed.unwrap().stdout).unwrap();
         }
     }
 }
@@ -291,8 +291,8 @@ impl Backend for Watching {
         self.backend.dump()
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.backend.refuse(delta)
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.reject(delta)
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
@@ -300,16 +300,16 @@ impl Backend for Watching {
         self.backend.translate(delta)
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.backend.release(delta)
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.unreject(delta)
     }
 
     fn remove_translation(&self) -> Result<(), Error> {
         self.backend.remove_translation()
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
-        self.backend.remove_refusal()
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.backend.remove_rejection()
     }
 }
 

@@ -139,13 +139,13 @@ fn routes_to_other_subnets_come_and_go() {
     ] {
         let endpoint = address(2, family, 3).to_string();
         let ask = || client.run(|| ask(Protocol::Tcp, web.at(family, 80)));
-        assert_eq!(ask(), Outcome::Refused);
+        assert_eq!(ask(), Outcome::Rejected);
         until("it is said", || why().contains(&endpoint));
         client.sh(&format!("{ip} route add {subnet} dev net1"));
         soon("the route came", || ask().host_if_any() == Some(3));
         until("nothing is said", || !why().contains(&endpoint));
         client.sh(&format!("{ip} route del {subnet} dev net1"));
-        soon("the route went", || ask() == Outcome::Refused);
+        soon("the route went", || ask() == Outcome::Rejected);
         until("it is said again", || why().contains(&endpoint));
     }
 }

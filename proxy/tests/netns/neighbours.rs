@@ -122,7 +122,7 @@ fn one_malformed_object_changes_nothing_for_the_others(case: Case) {
     assert_eq!(scene.ask(Udp, scene.at(&web, 53)).host(), 2);
     scene.sync_to(&[&web, &garbage]);
     assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
-    assert!(scene.ask(Tcp, scene.at(&garbage, 80)).is_refused());
+    assert!(scene.ask(Tcp, scene.at(&garbage, 80)).is_rejected());
 }
 
 fn ten_thousand_services_in_one_namespace_work(kind: Kind) {
@@ -154,6 +154,6 @@ fn ten_thousand_services_in_one_namespace_work(kind: Kind) {
     scene.services.remove(1);
     scene.sync();
     assert_eq!(of(&scene, last - 1).host(), 3);
-    assert!(of(&scene, 0).is_refused());
+    assert!(of(&scene, 0).is_rejected());
     assert_eq!(of(&scene, 1).host(), 2);
 }

@@ -15,7 +15,7 @@ for_every_backend_and_family![
     services_with_one_port_on_two_networks_each_go_by_their_own_network,
     a_service_on_a_network_the_pod_is_not_on_is_not_touched,
     of_two_attachments_to_one_network_the_first_is_used_and_that_is_said,
-    an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other,
+    an_interface_with_addresses_of_one_family_serves_that_and_rejects_the_other,
     after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network,
 ];
 
@@ -107,7 +107,7 @@ fn of_two_attachments_to_one_network_the_first_is_used_and_that_is_said(case: Ca
     );
 }
 
-fn an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other(case: Case) {
+fn an_interface_with_addresses_of_one_family_serves_that_and_rejects_the_other(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let (other, flush) = match case.family {
         Family::V4 => (Family::V6, "ip -6 addr flush dev net1"),
@@ -123,7 +123,7 @@ fn an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other(c
     scene.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         assert_eq!(scene.ask(protocol, scene.at(&web, port)).host(), 2);
-        assert_eq!(scene.ask(protocol, web.at(other, port)), Outcome::Refused);
+        assert_eq!(scene.ask(protocol, web.at(other, port)), Outcome::Rejected);
     }
     let said = plan(&scene.client, &scene.services).shortcomings;
     let said: Vec<String> = said.iter().map(ToString::to_string).collect();
@@ -137,7 +137,7 @@ fn an_interface_with_addresses_of_one_family_serves_that_and_refuses_the_other(c
     net1.addresses.clear();
     scene.sync();
     for family in Family::ALL {
-        assert_eq!(scene.ask(Tcp, web.at(family, 80)), Outcome::Refused);
+        assert_eq!(scene.ask(Tcp, web.at(family, 80)), Outcome::Rejected);
         assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
     }
 }
@@ -177,7 +177,7 @@ fn after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network(case: Case
     };
     assert!(is_lost(&mut scene));
     let capture = Capture::on(&scene.client, "net2");
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Refused);
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Rejected);
     assert_eq!(capture.naming(scene.source()), Vec::<Vec<u8>>::new());
     // Whoever says which interface it is has it back.
     let subnet = if case.family == Family::V4 {

@@ -111,7 +111,7 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
         "nft delete table ip multus-proxy",
         "nft flush chain ip multus-proxy dispatch",
         "nft flush chain ip multus-proxy lb-2",
-        "nft insert rule ip multus-proxy refuse drop",
+        "nft insert rule ip multus-proxy reject drop",
         "nft flush chain ip6 multus-proxy output",
         "nft flush chain ip multus-proxy source",
         "nft delete element ip multus-proxy sources '{ 172.30.0.10 }'",
@@ -176,7 +176,7 @@ E",
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_change_that_the_kernel_refuses_is_made_from_what_is_there() {
+fn a_change_that_the_kernel_rejects_is_made_from_what_is_there() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
@@ -195,7 +195,7 @@ fn a_change_that_the_kernel_refuses_is_made_from_what_is_there() {
         ("nft delete table ip6 multus-proxy", &[3]),
     ] {
         client.sh(damage);
-        // Another VIP as well, so that refusing is a change too.
+        // Another VIP as well, so that rejecting is a change too.
         let mut services = vec![web().ready(hosts), sticky(), Service::new("empty", 12)];
         services.extend((hosts.len() != 1).then(|| Service::new("more", 13).ready(&[2])));
         let rules = rules(&client, &services);
@@ -213,7 +213,10 @@ fn a_change_that_the_kernel_refuses_is_made_from_what_is_there() {
         );
         if hosts.is_empty() {
             let outcomes = ask_often(&client, Protocol::Tcp, web().at(Family::V4, 80), 3);
-            assert!(outcomes.keys().all(Outcome::is_refused), "{damage}: {outcomes:?}");
+            assert!(
+                outcomes.keys().all(Outcome::is_rejected),
+                "{damage}: {outcomes:?}"
+            );
         } else {
             assert_eq!(answering(&client, Family::V4), hosts, "{damage}");
         }

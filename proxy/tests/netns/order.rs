@@ -41,9 +41,9 @@ impl Backend for Recording {
         Nftables.dump()
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.note("refuse");
-        Nftables.refuse(delta)
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.note("reject");
+        Nftables.reject(delta)
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
@@ -51,9 +51,9 @@ impl Backend for Recording {
         Nftables.translate(delta)
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.note("release");
-        Nftables.release(delta)
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.note("unreject");
+        Nftables.unreject(delta)
     }
 
     fn remove_translation(&self) -> Result<(), Error> {
@@ -61,9 +61,9 @@ impl Backend for Recording {
         Nftables.remove_translation()
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
-        self.note("remove refusal");
-        Nftables.remove_refusal()
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.note("remove rejection");
+        Nftables.remove_rejection()
     }
 }
 
@@ -79,24 +79,24 @@ fn write(pod: &Pod, backend: &Recording, held: &Held<PodRules>, rules: &PodRules
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn what_comes_is_refused_before_it_is_routed_and_what_goes_is_refused_until_it_is_not() {
+fn what_comes_is_rejected_before_it_is_routed_and_what_goes_is_rejected_until_it_is_not() {
     let mut bed = Bed::new();
     let pod = bed.pod(7);
     let backend = Recording::default();
     let wanted = rules(&pod, &[Service::new("web", 10).ready(&[2])]);
     let held = Held::Exactly(write(&pod, &backend, &Held::Nothing, &wanted).rules);
-    assert_eq!(backend.steps(), [("refuse", false), ("translate", true)]);
+    assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
     write(&pod, &backend, &held, &PodRules::default());
-    assert_eq!(backend.steps(), [("translate", true), ("release", false)]);
+    assert_eq!(backend.steps(), [("translate", true), ("unreject", false)]);
     // As after a restart, over what somebody damaged.
     write(&pod, &backend, &Held::Unknown, &wanted);
     pod.sh("nft flush chain ip multus-proxy dispatch; ip route flush proto 77");
     backend.steps();
     write(&pod, &backend, &Held::Unknown, &wanted);
-    assert_eq!(backend.steps(), [("refuse", false), ("translate", true)]);
+    assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
     pod.run(|| proxy::apply::remove(&[&backend])).unwrap();
     assert_eq!(
         backend.steps(),
-        [("remove translation", true), ("remove refusal", false)]
+        [("remove translation", true), ("remove rejection", false)]
     );
 }

@@ -1,4 +1,4 @@
-//! One attachment of a pod is broken: its own ClusterIPs are refused and reported with the cause, all others of the pod follow every
+//! One attachment of a pod is broken: its own ClusterIPs are rejected and reported with the cause, all others of the pod follow every
 //! change, and the broken ones are served again when the cause is gone.
 
 use super::bed::{Bed, Pod, address};
@@ -117,8 +117,8 @@ fn harm(Case { kind, family }: Case, break_it: &str, mend_it: &str, cause: &str)
     });
     until("the new one is served", || scene.is_served(&third, family, 2));
     for service in [&first, &late] {
-        until("those of the broken network are refused at once", || {
-            scene.ask(service, family) == Outcome::Refused
+        until("those of the broken network are rejected at once", || {
+            scene.ask(service, family) == Outcome::Rejected
         });
     }
     until("the cause is reported", || scene.why().contains(cause));
@@ -165,7 +165,7 @@ fn a_status_that_names_no_interface_is_served_by_the_interface_that_holds_the_ad
     scene
         .driver
         .pod(&object_with(&scene.client, &status("10.1.0.99")));
-    until("refused", || scene.ask(&first, Family::V4) == Outcome::Refused);
+    until("rejected", || scene.ask(&first, Family::V4) == Outcome::Rejected);
     assert!(scene.is_served(&first, Family::V6, 2) && scene.is_served(&second, Family::V4, 2));
     until("the cause is reported", || {
         scene.why().contains("no interface of the pod has 10.1.0.99")
@@ -183,8 +183,8 @@ fn an_unreadable_address_of_one_network_harms_no_other() {
         {"name": 7},
         {"name": "web/macvlan2", "interface": "net2", "ips": ["10.2.0.57", "fd00:2::57"]}]"#;
     scene.driver.pod(&object_with(&scene.client, status));
-    until("the address without a family is refused", || {
-        scene.ask(&first, Family::V4) == Outcome::Refused
+    until("the address without a family is rejected", || {
+        scene.ask(&first, Family::V4) == Outcome::Rejected
     });
     until("the bad address is named", || {
         scene
@@ -217,9 +217,9 @@ fn ipv6_switched_off_harms_ipv6_alone() {
         until("the new Service is served by IPv4", || {
             scene.is_served(&late, Family::V4, 3)
         });
-        until("IPv6 is refused", || {
-            scene.ask(&first, Family::V6) == Outcome::Refused
-                && scene.ask(&late, Family::V6) == Outcome::Refused
+        until("IPv6 is rejected", || {
+            scene.ask(&first, Family::V6) == Outcome::Rejected
+                && scene.ask(&late, Family::V6) == Outcome::Rejected
         });
         assert!(scene.is_served(&first, Family::V4, 2));
         until("the cause is reported", || {

@@ -177,7 +177,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
             "net_admin",
             &[
                 "choice: no backend works on this node",
-                "Nftables: the kernel refused to",
+                "Nftables: the kernel rejected to",
                 "Operation not permitted",
             ],
         ),
@@ -186,7 +186,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
             &[
                 "choice: nftables",
                 "Nftables: ok",
-                "IptablesLegacy: ClusterIPs 172.30.0.10 (Service web/web) are neither served nor refused: iptables-legacy",
+                "IptablesLegacy: ClusterIPs 172.30.0.10 (Service web/web) are neither served nor rejected: iptables-legacy",
             ],
         ),
         (

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Refusal is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
+/// Rejection is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
 /// How long an answer may take.
@@ -27,8 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) enum Outcome {
     /// The host that answered, and the address it saw.
     Answered(u8, IpAddr),
-    /// Refused at once.
-    Refused,
+    /// Rejected at once.
+    Rejected,
     /// Anything else: a leak or a timeout.
     Lost(String),
 }
@@ -50,8 +50,8 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
-        *self == Self::Refused
+    pub(crate) fn is_rejected(&self) -> bool {
+        *self == Self::Rejected
     }
 }
 
@@ -60,13 +60,13 @@ pub(crate) fn ask(protocol: Protocol, destination: SocketAddr) -> Outcome {
     let began = Instant::now();
     match question(protocol, destination) {
         Ok(answer) => Outcome::Answered(answer.host, answer.seen),
-        Err(error) if is_refusal(&error) && began.elapsed() < AT_ONCE => Outcome::Refused,
+        Err(error) if is_rejection(&error) && began.elapsed() < AT_ONCE => Outcome::Rejected,
         Err(error) => Outcome::Lost(format!("{error} after {:?}", began.elapsed())),
     }
 }
 
 /// EPERM: how the kernel tells a sender that the packet was rejected on its way out.
-fn is_refusal(error: &io::Error) -> bool {
+fn is_rejection(error: &io::Error) -> bool {
     [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied].contains(&error.kind())
 }
 

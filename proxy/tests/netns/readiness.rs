@@ -50,7 +50,7 @@ fn a_terminating_endpoint_that_does_not_serve_is_never_used(case: Case) {
         &json!({"ready": false, "serving": false, "terminating": true}),
     )];
     scene.sync_to(&[&web]);
-    assert!(scene.ask(Tcp, scene.at(&web, 80)).is_refused());
+    assert!(scene.ask(Tcp, scene.at(&web, 80)).is_rejected());
 }
 
 /// `publishNotReadyAddresses`: the controller writes them as ready, whatever else they are.

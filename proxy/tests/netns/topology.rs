@@ -8,7 +8,7 @@ use rules::Protocol::{Tcp, Udp};
 use serde_json::{Value, json};
 
 for_every_backend_and_family![
-    internal_traffic_policy_local_keeps_flows_on_the_node_and_refuses_without_an_endpoint_there,
+    internal_traffic_policy_local_keeps_flows_on_the_node_and_rejects_without_an_endpoint_there,
     topology_hints_keep_flows_in_the_zone_and_on_the_node,
 ];
 
@@ -20,7 +20,7 @@ fn placed(host: u8, node: &str, hints: &Value) -> Endpoint {
     placed
 }
 
-fn internal_traffic_policy_local_keeps_flows_on_the_node_and_refuses_without_an_endpoint_there(case: Case) {
+fn internal_traffic_policy_local_keeps_flows_on_the_node_and_rejects_without_an_endpoint_there(case: Case) {
     let mut scene = Scene::new(case, &[2, 3]);
     "here".clone_into(&mut scene.settings.node.name);
     let mut web = Service::new("web", 10);
@@ -35,7 +35,7 @@ fn internal_traffic_policy_local_keeps_flows_on_the_node_and_refuses_without_an_
     web.endpoints = vec![far.clone()];
     scene.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        assert_eq!(scene.ask(protocol, scene.at(&web, port)), Outcome::Refused);
+        assert_eq!(scene.ask(protocol, scene.at(&web, port)), Outcome::Rejected);
     }
     web.endpoints = vec![far, near];
     scene.sync_to(&[&web]);

@@ -48,7 +48,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// By any that leads out; on loopback the kernel's own refusals travel.
+    /// By any that leads out; on loopback the kernel's own rejections travel.
     pub(crate) fn start(pod: &Pod) -> Self {
         let interfaces = pod.status.iter().map(|status| status.interface.clone());
         Self::by(pod, interfaces)

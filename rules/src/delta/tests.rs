@@ -61,26 +61,26 @@ fn endpoint(host: u8) -> SocketAddr {
 
 /// What the kernel holds after `delta`.
 fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
-    for vip in &delta.refuse {
-        assert!(held.refused.insert(*vip), "{vip} is refused already");
+    for vip in &delta.reject {
+        assert!(held.rejected.insert(*vip), "{vip} is rejected already");
     }
     for (vip, change) in &delta.sources {
         assert_eq!(held.sources.get(vip).copied(), change.old);
         assert_ne!(change.old, change.new);
         held.sources.extend(change.new.map(|new| (*vip, new)));
     }
-    held.refused_udp.extend(&delta.refuse_udp);
-    held.refused_udp.retain(|vip| !delta.release_udp.contains(vip));
+    held.rejected_udp.extend(&delta.reject_udp);
+    held.rejected_udp.retain(|vip| !delta.unreject_udp.contains(vip));
     assert!(
-        held.refused_udp.is_subset(&held.refused),
-        "a flow ends at the loopback address and its VIP is not refused"
+        held.rejected_udp.is_subset(&held.rejected),
+        "a flow ends at the loopback address and its VIP is not rejected"
     );
     for (at, change) in &delta.ports {
         let held_there = held.translated.get(at).map(Translated::as_translation);
         assert_eq!(held_there, change.old);
         assert!(
-            held.refused.contains(&at.0),
-            "{at:?} is translated before its VIP is refused"
+            held.rejected.contains(&at.0),
+            "{at:?} is translated before its VIP is rejected"
         );
         assert!(
             change.new.is_none() || held.sources.contains_key(&at.0),
@@ -98,8 +98,8 @@ fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
             }
         }
     }
-    for vip in &delta.release {
-        assert!(held.refused.remove(vip), "{vip} is not refused");
+    for vip in &delta.unreject {
+        assert!(held.rejected.remove(vip), "{vip} is not rejected");
     }
     for (vip, _) in delta.sources.iter().filter(|(_, change)| change.new.is_none()) {
         assert!(held.sources.remove(vip).is_some(), "{vip} has no source address");
@@ -165,7 +165,7 @@ proptest! {
         }
         let read = rules.dump();
         let adopted = Delta::from_dump(&read, &rules);
-        prop_assert!(adopted.ports.is_empty() && adopted.refuse.is_empty() && adopted.release.is_empty());
+        prop_assert!(adopted.ports.is_empty() && adopted.reject.is_empty() && adopted.unreject.is_empty());
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn chosen(endpoints: &[&str], protocol: Protocol, is_local: bool) -> Chosen {
         owners: BTreeSet::new(),
         ports: vec![(String::new(), Port { protocol, number: 80 })],
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
-        refused: Vec::new(),
+        rejected: Vec::new(),
     };
     let node = Node {
         name: "n1".to_owned(),

@@ -139,7 +139,7 @@ fn a_node_without_affinity_serves_the_rest_and_says_so() {
 #[case::ping(Packet { origin: Origin::Pod, destination: "172.30.0.10".parse().unwrap(), port: None }, "reject")]
 #[case::not_a_vip(packet("172.30.0.11", Protocol::Tcp, 80), "pass")]
 #[case::endpoint_itself(packet("10.1.0.2", Protocol::Tcp, 8080), "pass")]
-fn every_port_of_a_vip_is_served_or_refused(#[case] packet: Packet, #[case] want: &str) {
+fn every_port_of_a_vip_is_served_or_rejected(#[case] packet: Packet, #[case] want: &str) {
     let slices = [
         slice(
             "nginx",
@@ -162,8 +162,8 @@ fn every_port_of_a_vip_is_served_or_refused(#[case] packet: Packet, #[case] want
 #[case::ready_only(&[(2, "ready"), (3, "unready"), (4, "terminating")], "net1 10.1.0.7 -> 10.1.0.2:8080")]
 #[case::terminating_when_none_is_ready(&[(3, "unready"), (4, "terminating"), (5, "gone")], "net1 10.1.0.7 -> 10.1.0.4:8080")]
 #[case::published_though_not_ready(&[(2, "published")], "net1 10.1.0.7 -> 10.1.0.2:8080")]
-#[case::refused_when_none_serves(&[(3, "unready"), (5, "gone")], "reject")]
-#[case::refused_without_endpoints(&[], "reject")]
+#[case::rejected_when_none_serves(&[(3, "unready"), (5, "gone")], "reject")]
+#[case::rejected_without_endpoints(&[], "reject")]
 #[case::ready_in_one_slice_and_not_in_another(&[(2, "unready"), (2, "ready")], "net1 10.1.0.7 -> 10.1.0.2:8080")]
 fn readiness_decides(#[case] endpoints: &[(u8, &str)], #[case] want: &str) {
     let conditions = |state: &str| match state {
@@ -381,7 +381,7 @@ fn unique(mut services: Vec<Service>) -> Vec<Service> {
 
 proptest! {
     #[test]
-    fn every_vip_port_is_served_or_refused_never_leaked(services in prop::collection::vec(any_service(), 0..5), slices in prop::collection::vec(any_slice(), 0..6), number in 0u16..5) {
+    fn every_vip_port_is_served_or_rejected_never_leaked(services in prop::collection::vec(any_service(), 0..5), slices in prop::collection::vec(any_slice(), 0..6), number in 0u16..5) {
         let services = unique(services);
         let plan = plan(&services, &slices, &net1());
         for served in services.iter().filter_map(|service| ServedService::parse(service).ok()) {
@@ -413,7 +413,7 @@ proptest! {
         let ready = slices.iter().filter_map(|slice| Slice::parse(slice).ok()).filter(|slice| slice.service.name == "a")
             .flat_map(|slice| slice.endpoints).filter(|endpoint| endpoint.ready).flat_map(|endpoint| endpoint.addresses);
         for address in ready {
-            let Verdict::Translate { endpoints, .. } = rules.trace(packet("172.30.0.10", Protocol::Tcp, 80)) else { panic!("refused") };
+            let Verdict::Translate { endpoints, .. } = rules.trace(packet("172.30.0.10", Protocol::Tcp, 80)) else { panic!("rejected") };
             prop_assert!(endpoints.contains(&(address, 8080).into()));
         }
     }

@@ -52,14 +52,14 @@ fn addresses(plan: &SlicePlan) -> Vec<&str> {
 
 /// Beside a good slice each case has an endpoint or a slice that is not taken.
 #[rstest]
-#[case::loopback(json!({"endpoints": [{"addresses": ["127.0.0.1"]}]}), Reason::AddressRefused, "loopback")]
-#[case::link_local(json!({"endpoints": [{"addresses": ["169.254.0.1"]}]}), Reason::AddressRefused, "link-local")]
-#[case::multicast(json!({"endpoints": [{"addresses": ["239.1.1.1"]}]}), Reason::AddressRefused, "multicast")]
-#[case::node(json!({"endpoints": [{"addresses": ["192.168.0.11"]}]}), Reason::AddressRefused, "a node")]
-#[case::service_range(json!({"endpoints": [{"addresses": ["172.30.0.1"]}]}), Reason::AddressRefused, "172.30.0.0/16")]
-#[case::nonsense(json!({"endpoints": [{"addresses": ["db"]}]}), Reason::AddressRefused, "no IP address|not an IP address")]
-#[case::none(json!({"endpoints": [{"addresses": []}]}), Reason::AddressRefused, "not an IP address")]
-#[case::other_family(json!({"endpoints": [{"addresses": ["fd00::2"]}]}), Reason::AddressRefused, "no IPv4 address")]
+#[case::loopback(json!({"endpoints": [{"addresses": ["127.0.0.1"]}]}), Reason::InvalidEndpointAddress, "loopback")]
+#[case::link_local(json!({"endpoints": [{"addresses": ["169.254.0.1"]}]}), Reason::InvalidEndpointAddress, "link-local")]
+#[case::multicast(json!({"endpoints": [{"addresses": ["239.1.1.1"]}]}), Reason::InvalidEndpointAddress, "multicast")]
+#[case::node(json!({"endpoints": [{"addresses": ["192.168.0.11"]}]}), Reason::InvalidEndpointAddress, "a node")]
+#[case::service_range(json!({"endpoints": [{"addresses": ["172.30.0.1"]}]}), Reason::InvalidEndpointAddress, "172.30.0.0/16")]
+#[case::nonsense(json!({"endpoints": [{"addresses": ["db"]}]}), Reason::InvalidEndpointAddress, "no IP address|not an IP address")]
+#[case::none(json!({"endpoints": [{"addresses": []}]}), Reason::InvalidEndpointAddress, "not an IP address")]
+#[case::other_family(json!({"endpoints": [{"addresses": ["fd00::2"]}]}), Reason::InvalidEndpointAddress, "no IPv4 address")]
 #[case::fqdn(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["db.example.com"]}]}), Reason::NotTaken, "FQDN")]
 #[case::no_family_of_the_service(json!({"addressType": "IPv6", "endpoints": [{"addresses": ["fd00::2"]}]}), Reason::NotTaken, "spec.ipFamilies")]
 fn what_is_not_taken_is_named_and_harms_nothing_else(

@@ -429,12 +429,12 @@ fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
 #[test]
 fn pods_that_may_not_be_created_are_told_without_a_node() {
     let live = live(controller(2, true), proxy((7, 2, 0, 0, 0)));
-    let refused = |seconds| Observed {
-        proxy_refusal: Some("violates PodSecurity".to_owned()),
+    let rejected = |seconds| Observed {
+        proxy_rejection: Some("violates PodSecurity".to_owned()),
         ..observed(vec![], seconds)
     };
-    let first = tell_of(None, &INSTALL, &live, None, refused(0));
-    let later = tell_of(Some(&first), &INSTALL, &live, None, refused(120));
+    let first = tell_of(None, &INSTALL, &live, None, rejected(0));
+    let later = tell_of(Some(&first), &INSTALL, &live, None, rejected(120));
     assert_eq!(short(&later)[2], "Degraded=True/ProxyPodsForbidden");
     assert_eq!(later.conditions[2].message, "violates PodSecurity");
 }
@@ -672,7 +672,7 @@ fn a_removal_has_one_clock() {
         Some(&first),
         &waiting(&["b"]),
         &healthy(),
-        Some("refused"),
+        Some("rejected"),
         at(900),
     );
     let clock = later.rollout.unwrap();

@@ -105,12 +105,12 @@ async fn forward(State((gate, client)): State<(Arc<Gate>, Client)>, request: Req
     let is_write = is_write(&request);
     if gate.lacks_service_cidrs && request.uri().path() == "/apis/networking.k8s.io/v1" {
         let served = without(&client, request, "servicecidrs").await;
-        return served.unwrap_or_else(|error| refused(&error));
+        return served.unwrap_or_else(|error| rejected(&error));
     }
     if !is_write {
         return pass(&client, request)
             .await
-            .unwrap_or_else(|error| refused(&error));
+            .unwrap_or_else(|error| rejected(&error));
     }
     gate.under_way.fetch_add(1, Ordering::SeqCst);
     let passed = pass(&client, request).await;
@@ -124,10 +124,10 @@ async fn forward(State((gate, client)): State<(Arc<Gate>, Client)>, request: Req
         // It must not hear the answer.
         std::future::pending::<()>().await;
     }
-    passed.unwrap_or_else(|error| refused(&error))
+    passed.unwrap_or_else(|error| rejected(&error))
 }
 
-fn refused(error: &anyhow::Error) -> Response {
+fn rejected(error: &anyhow::Error) -> Response {
     (StatusCode::BAD_GATEWAY, error.to_string()).into_response()
 }
 

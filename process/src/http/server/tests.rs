@@ -110,10 +110,10 @@ async fn a_header_may_have_16_kib_and_no_more() {
     };
     assert_eq!(status(HEADER_BYTES - 1024).await.as_deref(), Some("HTTP/1.1 200"));
     // The answer is lost where the connection is reset before all was sent.
-    let refused = status(HEADER_BYTES + 1024).await;
+    let rejected = status(HEADER_BYTES + 1024).await;
     assert!(
-        [None, Some("HTTP/1.1 431".to_owned())].contains(&refused),
-        "{refused:?}"
+        [None, Some("HTTP/1.1 431".to_owned())].contains(&rejected),
+        "{rejected:?}"
     );
 }
 

@@ -73,7 +73,7 @@ pub(super) fn ask(
         result => result.map_err(|source| Error::Run { program, source })?,
     };
     if !status.success() {
-        return Err(refused(program, &complaint));
+        return Err(rejected(program, &complaint));
     }
     Ok(listed)
 }
@@ -84,7 +84,7 @@ pub(super) fn finds(program: &'static str, arguments: &[&str]) -> Result<bool, E
     let (status, complaint) = done.map_err(|source| Error::Run { program, source })?;
     match status.code() {
         Some(0) => Ok(true),
-        Some(NO_RESOURCE) | None => Err(refused(program, &complaint)),
+        Some(NO_RESOURCE) | None => Err(rejected(program, &complaint)),
         Some(_) => Ok(false),
     }
 }
@@ -103,7 +103,7 @@ pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Res
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
         // It stops reading at the first error, so what it says matters more than the broken pipe.
-        return Err(refused(program, &output.stderr));
+        return Err(rejected(program, &output.stderr));
     }
     written.map_err(failed)
 }
@@ -164,9 +164,9 @@ fn lines(mut from: impl BufRead, mut each: impl FnMut(&str) -> io::Result<()>) -
 }
 
 /// The program's own words, cut.
-pub(super) fn refused(program: &'static str, complaint: &[u8]) -> Error {
+pub(super) fn rejected(program: &'static str, complaint: &[u8]) -> Error {
     let text = String::from_utf8_lossy(complaint);
-    Error::Refused {
+    Error::Rejected {
         program,
         stderr: text.trim().chars().take(500).collect(),
     }
@@ -211,7 +211,7 @@ mod tests {
         );
         assert_eq!(
             found("echo locked >&2; exit 4"),
-            Err("sh refused: locked".to_owned())
+            Err("sh rejected: locked".to_owned())
         );
     }
 }

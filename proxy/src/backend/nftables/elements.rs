@@ -43,7 +43,7 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// Refuses, or refuses no more, what is not translated to these VIPs.
+    /// Rejects, or rejects no more, what is not translated to these VIPs.
     pub(super) fn of_vips(
         add: impl IntoIterator<Item = IpAddr>,
         delete: impl IntoIterator<Item = IpAddr>,

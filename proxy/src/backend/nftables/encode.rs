@@ -141,7 +141,7 @@ impl Header {
         }
     }
 
-    /// Refuses with ICMP "port unreachable".
+    /// Rejects with ICMP "port unreachable".
     pub(super) fn reject_unreachable(&self) -> Expression {
         const ICMP: u32 = 0;
         let port_unreachable = match self.family {
@@ -311,7 +311,7 @@ fn compare(from: Slot, operator: Operator, with: Vec<u8>) -> Expression {
     .into()
 }
 
-/// Refuses with a TCP reset.
+/// Rejects with a TCP reset.
 pub(super) fn reject_with_reset() -> Expression {
     const TCP_RESET: u32 = 1;
     other("reject", [number(1, TCP_RESET)])

@@ -89,7 +89,7 @@ fn fuzz_what_is_written_for_objects_of_tenants() {
         let delta = Delta::from_nothing(&plan.rules);
         for family in Family::ALL {
             let content = Content {
-                vips: delta.refused_meanwhile(family),
+                vips: delta.rejected_meanwhile(family),
                 sources: delta.sources_meanwhile(family),
                 ports: translations(&delta, family),
             };

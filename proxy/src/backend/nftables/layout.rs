@@ -4,17 +4,17 @@
 //!
 //! ```text
 //! table ip multus-proxy {                                            # "ip6": the same with ipv6_addr
-//!   set vips        { ipv4_addr }                                    # refused unless translated
+//!   set vips        { ipv4_addr }                                    # rejected unless translated
 //!   map eps         { vip . proto . port . index : endpoint . port } # index 0 to the number of endpoints - 1
 //!   set svc-3       { vip . proto . port }                           # ports with 3 endpoints; made when first needed
 //!   chain lb-3      { dnat to vip . proto . port . numgen random mod 3 map @eps }
 //!   chain dispatch  { vip . proto . port @svc-3 goto lb-3; ... }
 //!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch
-//!                     meta l4proto udp ip daddr @vips dnat to 127.0.0.1:0 }  # output only: refused, and send() succeeds
+//!                     meta l4proto udp ip daddr @vips dnat to 127.0.0.1:0 }  # output only: rejected, and send() succeeds
 //!   map sources     { vip : address }                                # of the pod on the VIP's network
 //!   chain source    { type nat hook postrouting priority 99;         # a socket's own choice of address does not count
 //!                     ct status dnat fib saddr type local snat to ct original ip daddr map @sources }
-//!   chain refuse    { type filter hook output; ip daddr @vips reject     # forwarded packets: the same
+//!   chain reject-output { type filter hook output; ip daddr @vips reject     # forwarded packets: the same
 //!                     oifname != "eth0" tcp flags rst ct state invalid drop }
 //!                                                                    # only where a port has session affinity:
 //!   set sticky-60s  { vip . proto . port . endpoint . port }         # who may be remembered, of ports with an affinity of 60 s
@@ -32,7 +32,7 @@ use rules::{Family, Protocol};
 use std::net::IpAddr;
 
 /// Written into the table; a table with another one is rebuilt. Raise it with every change of names, shapes or rules.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// Set of all VIPs.
 pub(super) const VIPS: &str = "vips";

@@ -170,10 +170,10 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
             .unwrap_or_default()
     };
     let vips = elements(VIPS).iter();
-    dump.refused
+    dump.rejected
         .extend(vips.filter_map(|element| Parts::new(family, &element.key).address()));
     // By the same set.
-    dump.refused_udp.extend(&dump.refused);
+    dump.rejected_udp.extend(&dump.rejected);
     for element in elements(SOURCES) {
         match source(family, element) {
             Some((vip, source)) => _ = dump.sources.insert(vip, source),

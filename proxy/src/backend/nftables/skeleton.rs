@@ -46,10 +46,10 @@ pub(super) const TRANSLATION: [BaseChain; 2] = [
 ];
 /// The chain that gives flows the pod's address on the network of their VIP. The kernel enters it once per flow.
 pub(super) const SOURCE: BaseChain = base("source", "nat", InetHookNumber::PostRouting, BEFORE_SOURCE_NAT);
-/// The chains that refuse.
-pub(super) const REFUSAL: [BaseChain; 2] = [
-    base("refuse", "filter", InetHookNumber::LocalOut, FILTER),
-    base("refuse-forwarded", "filter", InetHookNumber::Forward, FILTER),
+/// The chains that reject.
+pub(super) const REJECTION: [BaseChain; 2] = [
+    base("reject-output", "filter", InetHookNumber::LocalOut, FILTER),
+    base("reject-forwarded", "filter", InetHookNumber::Forward, FILTER),
 ];
 /// The chains that remember which endpoint a client got; only where there is session affinity.
 pub(super) const MEMORY: [BaseChain; 2] = [
@@ -101,7 +101,7 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
     let translation = TRANSLATION
         .into_iter()
         .filter(|chain| is_pod || chain.name == TRANSLATION[0].name);
-    for chain in translation.chain([SOURCE]).chain(REFUSAL) {
+    for chain in translation.chain([SOURCE]).chain(REJECTION) {
         statements.push(new_base_chain(chain));
         let rules = base_rules(family, chain, is_pod);
         statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));
@@ -177,7 +177,7 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
     if chain.kind == "nat" {
         let mut rules = vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
         if chain.name == TRANSLATION[0].name {
-            rules.push(refuse_udp(&header));
+            rules.push(reject_udp(&header));
         }
         return rules;
     }
@@ -205,9 +205,9 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
     rules
 }
 
-/// A refused UDP flow of the pod's own goes to a port that no socket can have: the kernel answers with "port unreachable", as the node
+/// A rejected UDP flow of the pod's own goes to a port that no socket can have: the kernel answers with "port unreachable", as the node
 /// does to clients of kube-proxy. Rejected on its way out, `send()` would fail with EPERM, which programs take for a firewall.
-fn refuse_udp(header: &Header) -> Vec<Expression> {
+fn reject_udp(header: &Header) -> Vec<Expression> {
     let mut rule = vec![transport_protocol(0), equals(0, Protocol::Udp.number())];
     rule.extend([header.destination(0), is_in(VIPS, 0)]);
     rule.extend(header.closed_port(0));
@@ -325,7 +325,7 @@ fn known_client(header: &Header, seconds: u32) -> Vec<Expression> {
 fn remember_client(header: &Header, seconds: u32) -> Vec<Expression> {
     let endpoint = 2 * header.width + 2;
     let mut rule = Vec::from(is_new_flow());
-    // Not what began before the rules, or is refused.
+    // Not what began before the rules, or is rejected.
     rule.extend(is_translated());
     rule.extend(header.original_service(0));
     rule.extend([

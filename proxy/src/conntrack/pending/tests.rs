@@ -149,7 +149,7 @@ fn a_young_pod_has_no_flows_to_who_had_the_address_before() {
 }
 
 #[test]
-fn a_vip_that_goes_leaves_refused_flows_behind() {
+fn a_vip_that_goes_leaves_rejected_flows_behind() {
     let pending = after([&rules(Some(&[])), &rules(None)]);
     assert!(pending.is_due());
     assert!(
@@ -167,7 +167,7 @@ fn vips_that_come_and_go_take_bounded_memory() {
     let later = Pending {
         ports: (0..u16::MAX).map(|port| (vip, udp(port))).collect(),
         new: BTreeSet::from([vip]),
-        has_refused: false,
+        has_rejected: false,
         unknown: BTreeSet::new(),
     };
     pending.add(later, &PodRules::default());

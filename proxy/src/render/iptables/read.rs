@@ -1,11 +1,11 @@
 //! What `iptables -S` lists of ours, as a value.
 //!
-//! Pure. The listing is understood only as far as it says what is translated and refused; that value is spelled again, and every
+//! Pure. The listing is understood only as far as it says what is translated and rejected; that value is spelled again, and every
 //! difference between the two texts is damage. So nothing that somebody changed can hide.
 
 use super::buckets::vip_of;
 use super::translation::{Entry, whole_of};
-use super::{Chains, Jump, Table, refusal, refused_udp, sources};
+use super::{Chains, Jump, Table, rejected_udp, rejection, sources};
 use api::names::CHAIN_PREFIX;
 use rules::{Dump, Family, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,22 +78,22 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
         let why = why.map(|why| format!("{family} {}: cannot list rules: {why}", table.name()));
         dump.unread.extend(why);
     }
-    let to_refuse_chain = refusal::to_refuse_chain();
-    let refused: BTreeSet<IpAddr> = filter
+    let to_reject_chain = rejection::to_reject_chain();
+    let rejected: BTreeSet<IpAddr> = filter
         .chains
         .values()
         .flatten()
-        .filter_map(|rule| vip_of(rule, &to_refuse_chain))
+        .filter_map(|rule| vip_of(rule, &to_reject_chain))
         .collect();
     let translated = translated(&nat.chains);
     let sources = sources::read(&nat.chains);
-    let refused_udp = refused_udp::read(&nat.chains, family);
+    let rejected_udp = rejected_udp::read(&nat.chains, family);
     let is_there = !filter.chains.is_empty() || !translated.is_empty();
     if is_there && filter.unread.is_none() {
-        let again = refusal::whole(&refused, family, is_pod);
+        let again = rejection::whole(&rejected, family, is_pod);
         compare(Table::Filter, family, filter, &again, &mut dump.damage);
     }
-    let is_there = !nat.chains.is_empty() || !refused.is_empty();
+    let is_there = !nat.chains.is_empty() || !rejected.is_empty();
     if is_there && nat.unread.is_none() {
         let entries: Vec<_> = translated
             .iter()
@@ -104,13 +104,13 @@ pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool
                 translation: translated.as_translation(),
             })
             .collect();
-        let mut again = whole_of(&entries, &refused_udp, family);
+        let mut again = whole_of(&entries, &rejected_udp, family);
         again.extend(sources::whole(&sources));
         compare(Table::Nat, family, nat, &again, &mut dump.damage);
     }
     dump.sources.extend(sources);
-    dump.refused_udp.extend(refused_udp);
-    dump.refused.extend(refused);
+    dump.rejected_udp.extend(rejected_udp);
+    dump.rejected.extend(rejected);
     dump.translated.extend(
         translated
             .into_iter()

@@ -145,7 +145,7 @@ fn affinity_reads_like_this() {
 }
 
 #[test]
-fn refusal_reads_like_this() {
+fn rejection_reads_like_this() {
     insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V4));
 }
 
@@ -153,8 +153,8 @@ fn refusal_reads_like_this() {
 fn what_is_no_flow_of_ours_is_left_alone_on_a_node() {
     let vips = vips(&rules(&[2]), Family::V4);
     let [pod, node] = [true, false].map(|is_pod| {
-        let written = refusal(&vips, &vips, Family::V4, is_pod).set;
-        assert_eq!(written, refusal::whole(&vips, Family::V4, is_pod));
+        let written = rejection(&vips, &vips, Family::V4, is_pod).set;
+        assert_eq!(written, rejection::whole(&vips, Family::V4, is_pod));
         written[&Table::Filter.root()].join("\n")
     });
     assert!(
@@ -164,7 +164,7 @@ fn what_is_no_flow_of_ours_is_left_alone_on_a_node() {
 }
 
 #[test]
-fn refusal_reads_like_this_in_ipv6() {
+fn rejection_reads_like_this_in_ipv6() {
     insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V6));
 }
 
@@ -214,7 +214,7 @@ fn the_last_endpoint_takes_its_chain_along() {
     let change = translation(&Delta::between(&held, &wanted), Family::V4);
     assert_eq!(
         change.set,
-        Chains::from([(Table::Nat.root(), vec![refused_udp::jump()])])
+        Chains::from([(Table::Nat.root(), vec![rejected_udp::jump()])])
     );
     assert_eq!(
         change.delete.len(),
@@ -232,7 +232,7 @@ fn a_family_without_a_source_is_not_translated() {
         .for_each(|attached| attached.ipv6 = None);
     let chains = whole(&Delta::from_nothing(&rules), Table::Nat, Family::V6);
     let mut untranslated = Table::Nat.roots(Family::V6, true);
-    untranslated.extend(refused_udp::whole(&vips(&rules, Family::V6), Family::V6));
+    untranslated.extend(rejected_udp::whole(&vips(&rules, Family::V6), Family::V6));
     assert_eq!(chains, untranslated);
 }
 
@@ -344,7 +344,7 @@ fn what_somebody_removed_is_damage() {
                 &mut dump,
             );
             let vips = vips(&rules, Family::V4);
-            let is_seen = !dump.damage.is_empty() || dump.refused != vips || dump.refused_udp != vips;
+            let is_seen = !dump.damage.is_empty() || dump.rejected != vips || dump.rejected_udp != vips;
             assert!(is_seen, "without {:?} it reads as {dump:?}", lines[left_out]);
         }
     }

@@ -4,7 +4,7 @@
 
 use super::buckets::{along, bucket};
 use super::edits::edits;
-use super::{Chains, Change, buckets, host, refused_udp, sources};
+use super::{Chains, Change, buckets, host, rejected_udp, sources};
 use api::names::CHAIN_PREFIX;
 use rules::{Delta, Family, Places, PodRules, Port, PortChange, Translation};
 use sha2::{Digest, Sha256};
@@ -24,19 +24,19 @@ pub(super) struct Entry<'a> {
     pub(super) translation: Translation<'a>,
 }
 
-/// All chains that translate what `rules` say in `family`, and refuse UDP flows to `refused_udp`.
-pub(super) fn whole(rules: &PodRules, refused_udp: &BTreeSet<IpAddr>, family: Family) -> Chains {
-    whole_of(&entries(rules, family), refused_udp, family)
+/// All chains that translate what `rules` say in `family`, and reject UDP flows to `rejected_udp`.
+pub(super) fn whole(rules: &PodRules, rejected_udp: &BTreeSet<IpAddr>, family: Family) -> Chains {
+    whole_of(&entries(rules, family), rejected_udp, family)
 }
 
-pub(super) fn whole_of(entries: &[Entry<'_>], refused_udp: &BTreeSet<IpAddr>, family: Family) -> Chains {
+pub(super) fn whole_of(entries: &[Entry<'_>], rejected_udp: &BTreeSet<IpAddr>, family: Family) -> Chains {
     let mut leaves: BTreeMap<u8, Vec<String>> = BTreeMap::new();
     for entry in entries {
         leaves.entry(bucket(entry.vip)).or_default().push(dispatch(entry));
     }
     let mut chains = buckets::whole(ROOT, family, leaves);
     add_to_root(&mut chains);
-    chains.extend(refused_udp::whole(refused_udp, family));
+    chains.extend(rejected_udp::whole(rejected_udp, family));
     let ports = entries
         .iter()
         .map(|entry| port_chains(entry.vip, entry.port, entry.translation));
@@ -68,7 +68,7 @@ pub fn translation(delta: &Delta<'_>, family: Family) -> Change {
         change.delete.extend(delete);
         add_to_root(&mut change.set);
     }
-    let Change { set, delete, .. } = refused_udp::change(delta, family);
+    let Change { set, delete, .. } = rejected_udp::change(delta, family);
     change.set.extend(set);
     change.delete.extend(delete);
     change
@@ -77,7 +77,7 @@ pub fn translation(delta: &Delta<'_>, family: Family) -> Change {
 /// Behind the ways to what is translated.
 fn add_to_root(chains: &mut Chains) {
     let root = format!("{CHAIN_PREFIX}{ROOT}");
-    chains.entry(root).or_default().push(refused_udp::jump());
+    chains.entry(root).or_default().push(rejected_udp::jump());
 }
 
 /// What differs of the chains of one port.

@@ -1,4 +1,4 @@
-//! What is refused is told on the Service, once, with a remedy, and harms nobody else.
+//! What is rejected is told on the Service, once, with a remedy, and harms nobody else.
 
 use crate::bed::Bed;
 use anyhow::Result;
@@ -9,8 +9,8 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_refusal_is_an_event_and_a_condition_and_both_are_mended() -> Result<()> {
-    let scene = Bed::shared().await?.scene("refused").await?;
+async fn a_rejection_is_an_event_and_a_condition_and_both_are_mended() -> Result<()> {
+    let scene = Bed::shared().await?.scene("rejected").await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene
         .service(
@@ -69,8 +69,8 @@ async fn one_bad_object_never_delays_another() -> Result<()> {
     // `a_long_value_is_cut_in_the_message`).
     let mebibyte = "x".repeat(1 << 20);
     let mebibyte = json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: mebibyte}}});
-    let refused = scene.service("bad-mebibyte", mebibyte).await.unwrap_err();
-    assert!(format!("{refused:#}").contains("262144 bytes"), "{refused:#}");
+    let rejected = scene.service("bad-mebibyte", mebibyte).await.unwrap_err();
+    assert!(format!("{rejected:#}").contains("262144 bytes"), "{rejected:#}");
     let huge = "x".repeat(200 << 10);
     scene
         .bare_pod("huge", "shared", json!({names::NETWORK_STATUS_ANNOTATION: huge}))
@@ -196,7 +196,7 @@ async fn what_a_pod_reports_wrongly_is_left_out_and_told() -> Result<()> {
     ] {
         scene.pod(name, name, &[address]).await?;
         scene.service(name, json!({})).await?;
-        let event = scene.event_until(name, "AddressRefused").await?;
+        let event = scene.event_until(name, "InvalidEndpointAddress").await?;
         let note = event.note.unwrap_or_default();
         assert!(note.contains(why) && note.contains(address), "{note}");
         let is_empty = |slices: &[_]| slices.len() == 1 && crate::bed::endpoints(slices).is_empty();

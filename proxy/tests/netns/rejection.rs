@@ -1,4 +1,4 @@
-//! What is not served is refused at once, and no packet to a VIP, nor a question for it, ever leaves the pod.
+//! What is not served is rejected at once, and no packet to a VIP, nor a question for it, ever leaves the pod.
 
 use super::case::{Case, for_every_backend_and_family};
 use super::cluster::{Service, ready, unready};
@@ -11,19 +11,19 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 for_every_backend_and_family![
-    a_service_without_endpoints_refuses_at_once,
-    a_service_whose_endpoints_are_all_unready_refuses_at_once,
-    a_port_that_a_service_does_not_have_is_refused_at_once,
+    a_service_without_endpoints_rejects_at_once,
+    a_service_whose_endpoints_are_all_unready_rejects_at_once,
+    a_port_that_a_service_does_not_have_is_rejected_at_once,
     nobody_asks_for_a_vip_on_the_wire,
-    a_refused_udp_socket_gets_the_documented_errors,
-    a_udp_socket_that_was_refused_follows_its_service,
-    a_udp_socket_that_was_refused_is_let_go_with_its_service,
+    a_rejected_udp_socket_gets_the_documented_errors,
+    a_udp_socket_that_was_rejected_follows_its_service,
+    a_udp_socket_that_was_rejected_is_let_go_with_its_service,
 ];
 
 /// By the errno that programs know, every time.
-fn assert_refused(scene: &Scene, protocol: Protocol, destination: SocketAddr) {
+fn assert_rejected(scene: &Scene, protocol: Protocol, destination: SocketAddr) {
     for _ in 0..5 {
-        assert_eq!(scene.ask(protocol, destination), Outcome::Refused);
+        assert_eq!(scene.ask(protocol, destination), Outcome::Rejected);
         let errno = scene.question(protocol, destination).unwrap_err().kind();
         let documented = match protocol {
             Tcp | Udp => ErrorKind::ConnectionRefused,
@@ -34,8 +34,8 @@ fn assert_refused(scene: &Scene, protocol: Protocol, destination: SocketAddr) {
     }
 }
 
-/// A socket of the client's that is connected to a port that refuses, and an error is there when the call that causes it returns.
-fn refused(scene: &Scene, at: SocketAddr) -> UdpSocket {
+/// A socket of the client's that is connected to a port that rejects, and an error is there when the call that causes it returns.
+fn rejected(scene: &Scene, at: SocketAddr) -> UdpSocket {
     let socket = scene.client.run(|| {
         let socket = udp(at).unwrap();
         socket.connect(at).unwrap();
@@ -54,7 +54,7 @@ fn errors(socket: &UdpSocket) -> [Option<ErrorKind>; 2] {
 }
 
 /// What docs/services.md says of each call.
-fn a_refused_udp_socket_gets_the_documented_errors(case: Case) {
+fn a_rejected_udp_socket_gets_the_documented_errors(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
     scene.sync_to(&[&web, &empty]);
@@ -63,7 +63,7 @@ fn a_refused_udp_socket_gets_the_documented_errors(case: Case) {
         let server = scene.client.run(|| UdpSocket::bind((any(at), at.port())));
         let server = server.unwrap();
         server.set_nonblocking(true).unwrap();
-        let connected = refused(&scene, at);
+        let connected = rejected(&scene, at);
         for _ in 0..2 {
             assert_eq!(errors(&connected), [None, Some(ErrorKind::ConnectionRefused)]);
         }
@@ -91,13 +91,13 @@ fn any(at: SocketAddr) -> IpAddr {
 }
 
 /// A socket that keeps sending keeps its flow alive: it has to end when the flow may go elsewhere.
-fn a_udp_socket_that_was_refused_follows_its_service(case: Case) {
+fn a_udp_socket_that_was_rejected_follows_its_service(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let (empty, web) = (Service::new("web", 10), Service::new("web", 10).ready(&[2]));
     let few = web.clone().ports(&[(Tcp, 80, 8080)]);
     for before in [&empty, &few] {
         scene.sync_to(&[before]);
-        let socket = refused(&scene, scene.at(&web, 53));
+        let socket = rejected(&scene, scene.at(&web, 53));
         scene.sync_to(&[&web]);
         socket.set_nonblocking(false).unwrap();
         assert_eq!(ask_connected(&socket).unwrap().host, 2);
@@ -108,7 +108,7 @@ fn a_udp_socket_that_was_refused_follows_its_service(case: Case) {
 }
 
 /// It is another proxy's then, or an address that does not exist.
-fn a_udp_socket_that_was_refused_is_let_go_with_its_service(case: Case) {
+fn a_udp_socket_that_was_rejected_is_let_go_with_its_service(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let (web, other) = (Service::new("web", 10), Service::new("other", 11).ready(&[2]));
     // So that packets leave without neighbour discovery.
@@ -119,7 +119,7 @@ fn a_udp_socket_that_was_refused_is_let_go_with_its_service(case: Case) {
     // Other Services stay, none stays, and the proxy cleans up.
     for after in [Some(vec![&other]), Some(vec![]), None] {
         scene.sync_to(&[&web, &other]);
-        let sockets = [53, 9].map(|port| refused(&scene, scene.at(&web, port)));
+        let sockets = [53, 9].map(|port| rejected(&scene, scene.at(&web, port)));
         match after {
             Some(services) => _ = scene.sync_to(&services),
             None => scene.client.clean(),
@@ -132,12 +132,12 @@ fn a_udp_socket_that_was_refused_is_let_go_with_its_service(case: Case) {
     }
 }
 
-fn a_service_without_endpoints_refuses_at_once(case: Case) {
+fn a_service_without_endpoints_rejects_at_once(case: Case) {
     let mut scene = Scene::new(case, &[]);
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080), (Udp, 53, 5353), (Sctp, 3868, 3868)]);
     scene.sync_to(&[&web]);
     for (protocol, port, _) in web.ports.clone() {
-        assert_refused(&scene, protocol, scene.at(&web, port));
+        assert_rejected(&scene, protocol, scene.at(&web, port));
     }
     // The last endpoint goes.
     web.endpoints = ready(&[2]);
@@ -145,20 +145,20 @@ fn a_service_without_endpoints_refuses_at_once(case: Case) {
     web.endpoints.clear();
     scene.sync_to(&[&web]);
     for (protocol, port, _) in web.ports.clone() {
-        assert_refused(&scene, protocol, scene.at(&web, port));
+        assert_rejected(&scene, protocol, scene.at(&web, port));
     }
 }
 
-fn a_service_whose_endpoints_are_all_unready_refuses_at_once(case: Case) {
+fn a_service_whose_endpoints_are_all_unready_rejects_at_once(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let mut web = Service::new("web", 10);
     web.endpoints = unready(&[2]);
     scene.sync_to(&[&web]);
-    assert_refused(&scene, Tcp, scene.at(&web, 80));
-    assert_refused(&scene, Udp, scene.at(&web, 53));
+    assert_rejected(&scene, Tcp, scene.at(&web, 80));
+    assert_rejected(&scene, Udp, scene.at(&web, 53));
 }
 
-fn a_port_that_a_service_does_not_have_is_refused_at_once(case: Case) {
+fn a_port_that_a_service_does_not_have_is_rejected_at_once(case: Case) {
     let mut scene = Scene::new(case, &[2]);
     let web = Service::new("web", 10).ready(&[2]);
     scene.sync_to(&[&web]);
@@ -172,7 +172,7 @@ fn a_port_that_a_service_does_not_have_is_refused_at_once(case: Case) {
         (Udp, 9),
         (Sctp, 80),
     ] {
-        assert_refused(&scene, protocol, scene.at(&web, port));
+        assert_rejected(&scene, protocol, scene.at(&web, port));
     }
     assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
 }

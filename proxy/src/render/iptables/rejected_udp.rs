@@ -1,4 +1,4 @@
-//! The nat table, behind every translation: a refused UDP flow of the pod's own goes to a port that no socket can have.
+//! The nat table, behind every translation: a rejected UDP flow of the pod's own goes to a port that no socket can have.
 //!
 //! Pure. The kernel answers there with "port unreachable", as the node does to clients of kube-proxy. Rejected on its way out, `send()`
 //! would fail with EPERM, which programs take for a firewall. What is forwarded is rejected: from there it cannot come to the loopback
@@ -11,7 +11,7 @@ use rules::{Delta, Family};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-const ROOT: &str = "REFUSE-UDP";
+const ROOT: &str = "REJECT-UDP";
 
 /// The rule that leads here, last in the chain that translates.
 pub(super) fn jump() -> String {
@@ -34,13 +34,13 @@ pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
 
 /// What `delta` changes in `family`.
 pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
-    let changed = delta.refuse_udp.iter().chain(&delta.release_udp);
+    let changed = delta.reject_udp.iter().chain(&delta.unreject_udp);
     let of_family = changed.filter(|vip| Family::of(**vip) == family);
     let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
     if touched.is_empty() {
         return Change::default();
     }
-    let vips = per_vip(&delta.refused_udp(family), &to_closed_port(family));
+    let vips = per_vip(&delta.rejected_udp(family), &to_closed_port(family));
     let (set, delete) = along(ROOT, family, vips, &touched);
     Change {
         set,

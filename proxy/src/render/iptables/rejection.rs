@@ -1,4 +1,4 @@
-//! The filter table: what was not translated is refused.
+//! The filter table: what was not translated is rejected.
 //!
 //! Pure.
 
@@ -10,29 +10,34 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub(super) const ROOT: &str = "VIPS";
-const REFUSE: &str = "REFUSE";
+const REJECT: &str = "REJECT";
 
 /// In pods. An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from the VIP.
 /// Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The cluster network is
 /// left as it was.
 const UNBELIEVED: &str = "! -o eth0 -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID -j DROP";
 
-/// All chains that refuse these VIPs, which are of `family`.
+/// All chains that reject these VIPs, which are of `family`.
 pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Chains {
-    let mut chains = buckets::whole(ROOT, family, per_vip(vips, &to_refuse_chain()));
+    let mut chains = buckets::whole(ROOT, family, per_vip(vips, &to_reject_chain()));
     chains.entry(root()).or_default().extend(unbelieved(is_pod));
-    chains.insert(refuse_chain(), refuse(family));
+    chains.insert(reject_chain(), reject(family));
     chains
 }
 
-/// From what is refused to `vips`, where only `changed` ones differ.
-pub fn refusal(vips: &BTreeSet<IpAddr>, changed: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Change {
+/// From what is rejected to `vips`, where only `changed` ones differ.
+pub fn rejection(
+    vips: &BTreeSet<IpAddr>,
+    changed: &BTreeSet<IpAddr>,
+    family: Family,
+    is_pod: bool,
+) -> Change {
     let of_family = changed.iter().filter(|vip| Family::of(**vip) == family);
     let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
-    let (mut set, delete) = along(ROOT, family, per_vip(vips, &to_refuse_chain()), &touched);
+    let (mut set, delete) = along(ROOT, family, per_vip(vips, &to_reject_chain()), &touched);
     if !touched.is_empty() {
         // Two rules: cheaper written again than looked for.
-        set.insert(refuse_chain(), refuse(family));
+        set.insert(reject_chain(), reject(family));
         set.entry(root()).or_default().extend(unbelieved(is_pod));
     }
     Change {
@@ -51,16 +56,16 @@ fn root() -> String {
     format!("{CHAIN_PREFIX}{ROOT}")
 }
 
-fn refuse_chain() -> String {
-    format!("{CHAIN_PREFIX}{REFUSE}")
+fn reject_chain() -> String {
+    format!("{CHAIN_PREFIX}{REJECT}")
 }
 
 /// What becomes of packets to a VIP.
-pub(super) fn to_refuse_chain() -> String {
-    format!("-j {}", refuse_chain())
+pub(super) fn to_reject_chain() -> String {
+    format!("-j {}", reject_chain())
 }
 
-fn refuse(family: Family) -> Vec<String> {
+fn reject(family: Family) -> Vec<String> {
     let unreachable = match family {
         Family::V4 => "icmp-port-unreachable",
         Family::V6 => "icmp6-port-unreachable",
