@@ -79,6 +79,7 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sou
 	$(CARGO_DENY) --locked check bans licenses sources
 	.ci/advisories-test $(CARGO_DENY)
 	.ci/advisories $(CARGO_DENY)
+	.ci/words
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
