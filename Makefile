@@ -80,9 +80,14 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sou
 	.ci/advisories-test $(CARGO_DENY)
 	.ci/advisories $(CARGO_DENY)
 	.ci/words
+	.ci/prune-cache-test
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+
+.PHONY: clean-cache
+clean-cache: ## Remove old programs, images and test binaries from the cache, and say what that frees
+	IMAGES=1 INCREMENTAL=0 TESTS=4 KEEP_DAYS=0 .ci/prune-cache
 
 .PHONY: test
 test: ## Every level of test; installs what it needs (root)
