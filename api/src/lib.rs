@@ -13,12 +13,12 @@
 pub mod address;
 pub mod config;
 pub mod names;
+pub mod network_ref;
 pub mod network_status;
 pub mod rules_applied;
 pub mod service;
-pub mod service_network;
-pub mod service_range;
+pub mod service_cidr;
 
 pub use config::{MultusServiceConfig, MultusServiceConfigSpec, MultusServiceConfigStatus};
+pub use network_ref::{NetworkRef, ParseNetworkRef};
 pub use network_status::{NetworkStatus, ParseNetworkStatus};
-pub use service_network::{NetworkRef, ParseNetworkRef};

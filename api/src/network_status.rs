@@ -78,7 +78,7 @@ impl Fault {
     }
 
     /// Whether it is about `network`, or may be: an entry may not even say which network it is about.
-    pub fn may_concern(&self, network: &NetworkRef) -> bool {
+    pub fn may_affect(&self, network: &NetworkRef) -> bool {
         self.network().is_empty() || self.network() == cut(&network.to_string())
     }
 }

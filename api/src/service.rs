@@ -7,7 +7,7 @@ use crate::{NetworkRef, ParseNetworkRef};
 use k8s_openapi::api::core::v1::Service;
 
 /// Whether the Service carries our service-proxy-name label: kube-proxy leaves it alone and we answer for it.
-pub fn is_ours(service: &Service) -> bool {
+pub fn has_proxy_label(service: &Service) -> bool {
     service
         .metadata
         .labels
@@ -50,13 +50,13 @@ mod tests {
 
     #[test]
     fn the_label_makes_a_service_ours_whatever_its_annotations() {
-        assert!(is_ours(&service(
+        assert!(has_proxy_label(&service(
             &json!({"labels": {PROXY_NAME_LABEL: PROXY_NAME}})
         )));
-        assert!(!is_ours(&service(
+        assert!(!has_proxy_label(&service(
             &json!({"labels": {PROXY_NAME_LABEL: "cilium"}})
         )));
-        assert!(!is_ours(&service(
+        assert!(!has_proxy_label(&service(
             &json!({"annotations": {SERVICE_NETWORK_ANNOTATION: "macvlan1"}})
         )));
     }

@@ -53,7 +53,7 @@ pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
         .ranges
         .iter()
         .flatten()
-        .flat_map(api::service_range::ranges);
+        .flat_map(api::service_cidr::ranges);
     let mut service_cidrs: Vec<IpNet> = given.chain(found).collect();
     service_cidrs.sort();
     service_cidrs.dedup();

@@ -22,7 +22,7 @@ pub struct ProcessArgs {
 
     /// Address and port of /livez, /readyz and /metrics [default: the one the manifests use]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub http_address: Option<SocketAddr>,
+    pub admin_bind_address: Option<SocketAddr>,
 }
 
 /// Shape of a log line.

@@ -16,7 +16,7 @@ struct State {
     started: Instant,
     ready: AtomicBool,
     /// Milliseconds from `started` to the last beat.
-    last_beat: AtomicU64,
+    last_heartbeat: AtomicU64,
     stuck_after: Duration,
 }
 
@@ -30,7 +30,7 @@ impl Health {
         Self(Arc::new(State {
             started: Instant::now(),
             ready: AtomicBool::new(false),
-            last_beat: AtomicU64::new(0),
+            last_heartbeat: AtomicU64::new(0),
             stuck_after,
         }))
     }
@@ -41,9 +41,9 @@ impl Health {
     }
 
     /// Says that the main loop turned. To be called at least every 20 s, also when idle.
-    pub fn beat(&self) {
+    pub fn heartbeat(&self) {
         let elapsed = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last_beat.store(elapsed, Ordering::Relaxed);
+        self.0.last_heartbeat.store(elapsed, Ordering::Relaxed);
     }
 
     /// Whether the process does its job.
@@ -53,8 +53,8 @@ impl Health {
 
     /// Whether the main loop turned within the last minute.
     pub fn is_alive(&self) -> bool {
-        let last_beat = Duration::from_millis(self.0.last_beat.load(Ordering::Relaxed));
-        self.0.started.elapsed().saturating_sub(last_beat) < self.0.stuck_after
+        let last_heartbeat = Duration::from_millis(self.0.last_heartbeat.load(Ordering::Relaxed));
+        self.0.started.elapsed().saturating_sub(last_heartbeat) < self.0.stuck_after
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
         assert!(health.is_alive());
         std::thread::sleep(Duration::from_millis(60));
         assert!(!health.is_alive());
-        health.beat();
+        health.heartbeat();
         assert!(health.is_alive());
     }
 }

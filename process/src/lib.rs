@@ -3,14 +3,14 @@
 //!
 //! A `main` parses its arguments and calls [`run`] with its work; everything long-running is joined there, none is detached.
 
+mod admin;
 pub mod args;
 mod client;
 mod health;
-mod http;
 pub mod lease;
 pub mod logs;
 mod run;
-mod signal;
+mod shutdown;
 pub mod watch;
 
 pub use args::ProcessArgs;

@@ -2,8 +2,8 @@
 
 use crate::args::ProcessArgs;
 use crate::logs::LogFilter;
-use crate::signal::Termination;
-use crate::{Health, client, http, logs};
+use crate::shutdown::Termination;
+use crate::{Health, admin, client, logs};
 use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -23,7 +23,7 @@ pub struct Identity {
     pub name: &'static str,
     /// Version, as `--version` prints it.
     pub version: &'static str,
-    /// Where health and metrics are served unless `--http-address` says otherwise.
+    /// Where health and metrics are served unless `--admin-bind-address` says otherwise.
     pub http: SocketAddr,
 }
 
@@ -50,7 +50,7 @@ pub enum Error {
     #[error(transparent)]
     Client(#[from] client::Error),
     /// The health and metrics address cannot be served.
-    #[error("health and metrics cannot be served on {address}; choose another --http-address")]
+    #[error("health and metrics cannot be served on {address}; choose another --admin-bind-address")]
     Http {
         /// The address asked for.
         address: SocketAddr,
@@ -111,8 +111,8 @@ where
     let Identity { name, version, http } = identity;
     let termination = Termination::listen().map_err(Error::Signal)?;
     let telemetry = logs::init(name, args)?;
-    let address = args.http_address.unwrap_or(http);
-    let listener = http::bind(address).map_err(|source| Error::Http { address, source })?;
+    let address = args.admin_bind_address.unwrap_or(http);
+    let listener = admin::bind(address).map_err(|source| Error::Http { address, source })?;
     let process = Process {
         client: client::connect(args).await?,
         health: Health::new(),
@@ -122,7 +122,7 @@ where
     let bound = listener.local_addr().unwrap_or(address);
     info!(name, version, http = %bound, "Started");
 
-    let server = http::serve(listener, process.health.clone(), registry, routes);
+    let server = admin::serve(listener, process.health.clone(), registry, routes);
     let shutdown = process.shutdown.clone();
     let outcome = async move {
         work(process).await.map_err(|error| Error::Work {
@@ -148,7 +148,7 @@ async fn until_asked_to_stop(
             ended?;
             return Err(Error::Ended(name));
         }
-        signal = termination.asked() => info!(signal, "Stopping"),
+        signal = termination.recv() => info!(signal, "Stopping"),
     }
     shutdown.cancel();
     let stopped = tokio::time::timeout(GRACE, work)

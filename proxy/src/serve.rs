@@ -135,7 +135,7 @@ pub async fn clean_and_wait(process: Process, runtime: Option<&str>) -> Result<(
             clean = outcome.is_ok_and(|outcome| outcome.failed == 0);
             health.set_ready(clean);
         }
-        health.beat();
+        health.heartbeat();
         pause(&shutdown).await;
     }
     Ok(())
@@ -154,7 +154,7 @@ where
 {
     let mut said = String::new();
     while !shutdown.is_cancelled() {
-        health.beat();
+        health.heartbeat();
         match ask().await {
             Ok(answer) => return Some(answer),
             Err(error) if error.to_string() != said => {

@@ -102,7 +102,7 @@ impl<T: Clone + PartialEq> Known<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::service_range::ranges;
+    use api::service_cidr::ranges;
     use k8s_openapi::api::networking::v1::ServiceCIDR;
     use serde_json::{Value, json};
 

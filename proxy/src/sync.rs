@@ -147,7 +147,7 @@ pub async fn run(
             _ = beat.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        health.beat();
+        health.heartbeat();
         if sync.lists.are_complete() {
             sync.act();
             health.set_ready(sync.is_ready());

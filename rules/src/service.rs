@@ -4,7 +4,7 @@
 
 use crate::{Port, Protocol};
 use api::NetworkRef;
-use api::service::{NoNetwork, is_ours, network};
+use api::service::{NoNetwork, has_proxy_label, network};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -145,7 +145,7 @@ impl NotServed {
 impl ServedService {
     /// Reads a Service as a watch delivers it.
     pub fn parse(service: &Service) -> Result<Self, NotServed> {
-        if !is_ours(service) {
+        if !has_proxy_label(service) {
             return Err(NotServed::NotOurs);
         }
         let mut labels = service.metadata.labels.iter().flatten();

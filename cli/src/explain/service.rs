@@ -23,7 +23,7 @@ pub(super) fn label(service: &Service) -> (Link, Link) {
     let value = labels.and_then(|labels| labels.get(PROXY_NAME_LABEL));
     let label = match value {
         None => Cause::LabelMissing.broken(&values),
-        Some(_) if api::service::is_ours(service) => {
+        Some(_) if api::service::has_proxy_label(service) => {
             Link::good(Topic::Label, format!("{PROXY_NAME_LABEL}={PROXY_NAME}"))
         }
         Some(value) => Cause::LabelValue.broken(&values.and("value", format!("{value:?}"))),

@@ -3,7 +3,7 @@
 //! Reads only. Where the API server does not have it, or a role of an earlier release does not allow it, the set is empty, one warning is
 //! logged, and requests are rare.
 
-use super::{Freshness, Presence, is_not_served, watch_whole};
+use super::{Freshness, Presence, is_not_served, watch_unpaged};
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Resource};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tracing::warn;
 
-/// [`watch_whole`] out of the cache, without its errors. `without`: what the process does without the kind, for the log.
+/// [`watch_unpaged`] out of the cache, without its errors. `without`: what the process does without the kind, for the log.
 pub fn watch_optional<K>(
     api: Api<K>,
     config: Config,
@@ -21,7 +21,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     served(
-        watch_whole(api, config, Freshness::Cached, Presence::Optional),
+        watch_unpaged(api, config, Freshness::Cached, Presence::Optional),
         without,
     )
 }

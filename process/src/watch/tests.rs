@@ -25,7 +25,7 @@ fn rejected(code: u16) -> [Vec<Yielded>; 2] {
 
 /// How often a list is asked for in an hour in which it is always rejected.
 fn attempts_in_an_hour(attempt: &[Yielded], presence: Presence) -> usize {
-    let (start, mut pauses) = (Instant::now(), Pauses::new(presence));
+    let (start, mut pauses) = (Instant::now(), WatchBackoff::new(presence));
     let (mut now, mut attempts) = (start, 0);
     while now < start + Duration::from_hours(1) {
         attempts += 1;
@@ -63,7 +63,7 @@ fn everything_else_is_asked_for_every_five_seconds(#[case] code: u16, #[case] pr
 #[case::a_change(Event::Apply(ConfigMap::default()))]
 fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
     let [attempt, _] = rejected(500);
-    let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
+    let (mut now, mut pauses) = (Instant::now(), WatchBackoff::new(Presence::Required));
     let mut pause = |event: &Yielded| {
         let pause = pauses.after(event, now).unwrap_or_default();
         now += pause;
@@ -79,7 +79,7 @@ fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
 #[test]
 fn pauses_begin_again_after_minutes_without_an_error() {
     let [attempt, _] = rejected(500);
-    let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
+    let (mut now, mut pauses) = (Instant::now(), WatchBackoff::new(Presence::Required));
     for _ in 0..10 {
         now += pauses.after(&attempt[1], now).unwrap();
     }
@@ -156,7 +156,7 @@ async fn a_definition_is_reported_when_it_comes_and_goes() {
         Ok(Event::InitDone),
         Ok(Event::Delete(map())),
     ];
-    let seen: Vec<_> = definition::existence(stream::iter(events)).collect().await;
+    let seen: Vec<_> = crd::existence(stream::iter(events)).collect().await;
     assert_eq!(seen, [false, true, false]);
 }
 

@@ -3,7 +3,7 @@
 //! Pages wait for one another, a streamed list (KEP-3157) is encoded object by object as events; one list
 //! out of the API server's cache costs it least. kube's watcher would hold the whole text twice.
 
-use super::items::Splitter;
+use super::list_splitter::Splitter;
 use futures::stream::BoxStream;
 use futures::{AsyncBufRead, AsyncBufReadExt, Stream, StreamExt, stream};
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};

@@ -22,14 +22,14 @@ pub enum Presence {
 }
 
 /// The pauses of one watch: from 0.8 s, doubled, with jitter, as client-go's.
-pub(super) struct Pauses {
+pub(super) struct WatchBackoff {
     presence: Presence,
     growing: ExponentialBackoff,
     /// When the last pause ended.
     last: Option<Instant>,
 }
 
-impl Pauses {
+impl WatchBackoff {
     pub(super) fn new(presence: Presence) -> Self {
         Self {
             presence,

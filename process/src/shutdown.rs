@@ -20,7 +20,7 @@ impl Termination {
     }
 
     /// Returns the name of the first that arrives or has arrived.
-    pub(crate) async fn asked(&mut self) -> &'static str {
+    pub(crate) async fn recv(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -37,6 +37,6 @@ mod tests {
     async fn what_came_before_anybody_waited_is_not_lost() {
         let mut termination = Termination::listen().unwrap();
         raise(Signal::SIGTERM).unwrap();
-        assert_eq!(termination.asked().await, "SIGTERM");
+        assert_eq!(termination.recv().await, "SIGTERM");
     }
 }
