@@ -4,11 +4,11 @@
 //!
 //! | on | key | means |
 //! |---|---|---|
-//! | Service label | [`names::PROXY_NAME_LABEL`] `= multus-proxy` | kube-proxy leaves this Service alone; we serve it |
-//! | Service annotation | [`names::SERVICE_NETWORK_ANNOTATION`] | which network attachment its endpoints are on ([`NetworkRef`]) |
+//! | Service label | [`names::PROXY_NAME_LABEL`] `= multus-proxy` | kube-proxy skips this Service; multus-service serves it |
+//! | Service annotation | [`names::SERVICE_NETWORK_ANNOTATION`] | the network attachment of its endpoints ([`NetworkRef`]) |
 //! | Pod annotation | [`names::NETWORK_STATUS_ANNOTATION`] | written by Multus: the pod's addresses per network ([`network_status`]) |
-//! | EndpointSlice label | [`names::MANAGED_BY_LABEL`] `=` [`names::MANAGED_BY`] | written by our controller |
-//! | `MultusServiceConfig` `cluster` | [`config`] | how the administrator runs all this |
+//! | EndpointSlice label | [`names::MANAGED_BY_LABEL`] `=` [`names::MANAGED_BY`] | written by the controller |
+//! | `MultusServiceConfig` `cluster` | [`config`] | configuration of the installation |
 
 pub mod address;
 pub mod config;
