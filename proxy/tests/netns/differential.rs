@@ -369,7 +369,7 @@ impl Judge {
         let endpoint = *self.earlier.get(&(vip, port, client))?;
         Some(PreviousFlow {
             endpoint,
-            ago: Duration::ZERO,
+            age: Duration::ZERO,
         })
     }
 
