@@ -1,4 +1,4 @@
-//! Whether the proxy on the client's node works, by what it says of itself.
+//! Links about the proxy on the client's node, by the conditions of its Pod.
 //!
 //! Pure.
 
@@ -9,19 +9,19 @@ use api::names::RULES_APPLIED_CONDITION;
 use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
-/// The links about the proxy.
+/// Returns the links about the proxy.
 pub(super) fn proxy(case: &Case<'_>) -> Vec<Link> {
     let Some(node) = case.node() else {
         return Vec::new();
     };
     let proxies = match &case.facts.cluster.proxies {
-        Err(lack) => return vec![Link::unknown(Topic::Proxy, lack.to_string())],
+        Err(read_error) => return vec![Link::unknown(Topic::Proxy, read_error.to_string())],
         Ok(proxies) => proxies,
     };
     let values = case.values.clone().and("node", node);
     let on_node = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
     let mut here: Vec<&Pod> = proxies.iter().filter(on_node).collect();
-    // During an update the old one is still there.
+    // During an update the old pod still exists.
     here.sort_by_key(|pod| pod.metadata.deletion_timestamp.is_some());
     vec![here.first().map_or_else(
         || Cause::ProxyMissing.broken(&values),
@@ -57,13 +57,13 @@ fn of_pod(pod: &Pod, node: &str, values: Values) -> Link {
     Link::good(Topic::Proxy, format!("{name} on node {node} is ready; {backend}"))
 }
 
-/// A condition of a Pod.
+/// Returns a condition of a Pod.
 pub fn pod_condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
     conditions.find(|condition| condition.type_ == type_)
 }
 
-/// The kubelet's word for it, such as `CrashLoopBackOff`.
+/// Returns the reason of the kubelet, such as `CrashLoopBackOff`.
 pub fn why_not_ready(pod: &Pod, ready: Option<&PodCondition>) -> String {
     let statuses = pod
         .status

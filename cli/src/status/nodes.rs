@@ -1,4 +1,4 @@
-//! Proxies by node: backend, state, what they say is wrong.
+//! Status of proxies by node: backend, readiness, problem.
 //!
 //! Pure.
 
@@ -9,7 +9,7 @@ use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
-/// One proxy.
+/// Status of one proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeLine {
@@ -21,14 +21,14 @@ pub struct NodeLine {
     pub is_ready: bool,
     /// Its backend, as `spec.proxy.backend` names it; `-` while it reports none.
     pub backend: String,
-    /// What it says is wrong.
+    /// Problem that its condition reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Whether that is for an administrator, and not about single pods.
+    /// Whether an administrator has to repair the node; otherwise single pods are affected.
     pub is_node_level: bool,
 }
 
-/// One line per proxy, in the order of nodes; what is wrong first.
+/// Returns one line per proxy, sorted by node, problems first.
 pub(super) fn nodes(cluster: &Cluster) -> Vec<NodeLine> {
     let mut lines: Vec<NodeLine> = cluster.proxies.iter().flatten().map(line).collect();
     lines.sort_by_key(|line| (line.problem.is_none(), line.node.clone()));

@@ -81,7 +81,7 @@ fn a_working_installation_has_no_problem() {
 }
 
 #[test]
-fn what_is_wrong_comes_first_and_what_is_about_pods_is_a_warning() {
+fn problems_come_first_and_pod_level_ones_are_warnings() {
     let mut facts = facts();
     facts.cluster.proxies = Ok(vec![
         proxy("node-1", "True", "Applied"),
@@ -110,5 +110,5 @@ fn what_is_wrong_comes_first_and_what_is_about_pods_is_a_warning() {
             && has(&status.warnings, "Service shop/db"),
         "{status:?}"
     );
-    assert_eq!(status.nodes[2].node, "node-1", "what is well comes last");
+    assert_eq!(status.nodes[2].node, "node-1", "nodes without problems come last");
 }
