@@ -1,10 +1,10 @@
-//! Which addresses may be an endpoint of a Service.
+//! Validation of endpoint addresses.
 //!
-//! Pure. network-status can be written by whoever may patch the pod, so an address from it is checked before any client is sent there.
+//! Pure. Any client that may patch a pod can write its network-status, so its addresses are checked before they become endpoints.
 
 use std::net::IpAddr;
 
-/// Why an address cannot be an endpoint.
+/// Reason why an address cannot be an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// `0.0.0.0` or `::`.
@@ -27,7 +27,7 @@ pub enum Rejected {
     MappedIpv4,
 }
 
-/// Says whether `address` may be the endpoint of a Service.
+/// Checks whether `address` may be the endpoint of a Service.
 pub fn check(address: IpAddr) -> Result<(), Rejected> {
     if address.is_unspecified() {
         return Err(Rejected::Unspecified);

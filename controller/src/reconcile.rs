@@ -119,7 +119,7 @@ impl Driver {
         loop {
             self.start_due();
             self.start_rest();
-            self.health.beat();
+            self.health.heartbeat();
             let wake_at = self.next_due();
             tokio::select! {
                 change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),

@@ -17,7 +17,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_whole, while_defined};
+use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_unpaged, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
@@ -74,7 +74,7 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<Guarded<K>> = Api::all(client);
-    let mut events = watch_whole(api, config, freshness, Presence::Required).boxed();
+    let mut events = watch_unpaged(api, config, freshness, Presence::Required).boxed();
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => read(event),
@@ -129,7 +129,7 @@ fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
 async fn follow_networks(client: Client, changes: Sender<Change>) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
     let begin = move || {
-        watch_whole(
+        watch_unpaged(
             api.clone(),
             watcher::Config::default(),
             Freshness::Cached,

@@ -81,6 +81,6 @@ async fn beats(health: Health) -> Infallible {
     let mut ticks = tokio::time::interval(BEAT);
     loop {
         ticks.tick().await;
-        health.beat();
+        health.heartbeat();
     }
 }

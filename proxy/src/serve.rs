@@ -89,10 +89,10 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         move |why: &str| reporter.report(Verdict::of_the_node(reason, why))
     };
     let probe = || async { choose(how.backend) };
-    let Some(backend) = persist(&health, &shutdown, missing(Reason::KernelLacksBackend), probe).await else {
+    let Some(backend) = persist(&health, &shutdown, missing(Reason::NoSupportedBackend), probe).await else {
         return;
     };
-    let no_runtime = missing(Reason::NoRuntimeSocket);
+    let no_runtime = missing(Reason::ContainerRuntimeUnavailable);
     let Some(sandboxes) = persist(&health, &shutdown, &no_runtime, || Cri::connect(how.runtime)).await else {
         return;
     };
@@ -135,7 +135,7 @@ pub async fn clean_and_wait(process: Process, runtime: Option<&str>) -> Result<(
             clean = outcome.is_ok_and(|outcome| outcome.failed == 0);
             health.set_ready(clean);
         }
-        health.beat();
+        health.heartbeat();
         pause(&shutdown).await;
     }
     Ok(())
@@ -154,7 +154,7 @@ where
 {
     let mut said = String::new();
     while !shutdown.is_cancelled() {
-        health.beat();
+        health.heartbeat();
         match ask().await {
             Ok(answer) => return Some(answer),
             Err(error) if error.to_string() != said => {

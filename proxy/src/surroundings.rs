@@ -37,7 +37,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// With what the command line says: the node's name, tenancy, and the Service ranges if they need not be asked for.
+    /// With what the command line says: the node's name, isolation, and the Service ranges if they need not be asked for.
     pub fn new(given: Settings) -> Self {
         Self {
             given,
@@ -102,7 +102,7 @@ impl<T: Clone + PartialEq> Known<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::service_range::ranges;
+    use api::service_cidr::ranges;
     use k8s_openapi::api::networking::v1::ServiceCIDR;
     use serde_json::{Value, json};
 

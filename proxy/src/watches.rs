@@ -12,7 +12,7 @@ use crate::index::NodePod;
 use crate::surroundings::KnownNode;
 use api::NetworkRef;
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL};
-use api::service_range::ranges;
+use api::service_cidr::ranges;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use ipnet::IpNet;
@@ -22,7 +22,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
-use process::watch::{Freshness, Guarded, Presence, watch_optional, watch_whole};
+use process::watch::{Freshness, Guarded, Presence, watch_optional, watch_unpaged};
 use rules::{NotServed, ObjectName, ServedService, Slice};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -155,7 +155,7 @@ where
     T: Send + 'static,
 {
     let mut relist = Relist::default();
-    watch_whole(api, config, Freshness::Cached, Presence::Required).filter_map(move |event| {
+    watch_unpaged(api, config, Freshness::Cached, Presence::Required).filter_map(move |event| {
         let change = match event {
             Ok(event) => relist.feed(event, read),
             // The watch goes on by itself, with pauses.

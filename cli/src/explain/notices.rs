@@ -8,14 +8,14 @@ use crate::situations::Cause;
 use api::service::NoNetwork;
 use controller::notice::{Notice, Reason};
 
-/// The notices about a topic, each as a broken link.
+/// Returns the notices about a topic, each as a broken link.
 pub(super) fn links(case: &Case<'_>, topic: Topic) -> Vec<Link> {
-    let notices = case.decided.decision.notices.iter();
+    let notices = case.decision.decision.notices.iter();
     let of_topic = notices.filter_map(|notice| {
         let found = cause(case, notice).filter(|found| found.situation().topic == topic)?;
         let (says, seen_on) = split(notice);
         let link = match found {
-            // The notice names commands where the table has words.
+            // The notice names commands where the table has text.
             Cause::PodOnHostNetwork | Cause::ForeignEndpoints => found.broken(&case.values),
             _ => found.quoted(says, &case.values),
         };
@@ -24,7 +24,7 @@ pub(super) fn links(case: &Case<'_>, topic: Topic) -> Vec<Link> {
     of_topic.collect()
 }
 
-/// Which situation a notice is.
+/// Returns the situation of a notice.
 pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
     Some(match notice.reason {
         Reason::InvalidNetwork => match api::service::network(case.service) {
@@ -41,11 +41,11 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
             Cause::HeadlessLabel
         }
         Reason::NotOnThisNetwork => Cause::NodePort,
-        // The network has a link of its own, which knows where else one of that name is.
+        // The network has a link of its own, which names networks of the same name elsewhere.
         Reason::NetworkNotFound => return None,
         Reason::NotAttached
             if case
-                .decided
+                .decision
                 .observed
                 .pods
                 .iter()
@@ -55,7 +55,7 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
         }
         Reason::NotAttached => Cause::PodNotAttached,
         Reason::InvalidNetworkStatus => Cause::InvalidNetworkStatus,
-        Reason::FamilyMissing if super::endpoints::addresses(&case.decided.wanted()).is_empty() => {
+        Reason::FamilyMissing if super::endpoints::addresses(&case.decision.wanted()).is_empty() => {
             Cause::NoAddress
         }
         Reason::FamilyMissing => Cause::FamilyMissing,
@@ -68,7 +68,7 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
     })
 }
 
-/// What a notice says, without its remedy, which the table has; and what it was seen on.
+/// Splits a notice into its statement, without the remedy, which the table has, and its object.
 pub(super) fn split(notice: &Notice) -> (String, Option<String>) {
     let says = notice.message.split("; ").next().unwrap_or_default().to_owned();
     let seen_on = (!notice.seen_on.is_empty()).then(|| format!("seen on: {}", notice.seen_on));

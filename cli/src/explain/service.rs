@@ -1,11 +1,11 @@
-//! The links that the Service itself decides.
+//! Links about the Service and its network.
 //!
 //! Pure.
 
 use super::case::Case;
 use super::notices::links;
 use crate::chain::{Link, Topic};
-use crate::facts::{Known as _, Lack};
+use crate::facts::{Known as _, ReadError};
 use crate::situations::{Cause, Values};
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
 use controller::notice::Reason;
@@ -13,7 +13,7 @@ use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use rules::NotServed;
 
-/// That it exists, and whether it asks to be served.
+/// Returns the links about its existence and its label.
 pub(super) fn label(service: &Service) -> (Link, Link) {
     let key = ObjectKey::of(service);
     let values = Values::default()
@@ -23,7 +23,7 @@ pub(super) fn label(service: &Service) -> (Link, Link) {
     let value = labels.and_then(|labels| labels.get(PROXY_NAME_LABEL));
     let label = match value {
         None => Cause::LabelMissing.broken(&values),
-        Some(_) if api::service::is_ours(service) => {
+        Some(_) if api::service::has_proxy_label(service) => {
             Link::good(Topic::Label, format!("{PROXY_NAME_LABEL}={PROXY_NAME}"))
         }
         Some(value) => Cause::LabelValue.broken(&values.and("value", format!("{value:?}"))),
@@ -47,7 +47,7 @@ fn outline(service: &Service) -> String {
     )
 }
 
-/// What it names, and whether that can be served: the controller's verdict.
+/// Returns the links about its annotation and the controller's validation.
 pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     let mut found = links(case, Topic::Label);
     if !found.is_empty() && matches!(case.served, Err(NotServed::HeadlessLabel)) {
@@ -56,7 +56,7 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     found = found.into_iter().map(Link::softened).collect();
     let stated = links(case, Topic::Annotation);
     let is_rejected = |link: &Link| {
-        let notices = case.decided.decision.notices.iter();
+        let notices = case.decision.decision.notices.iter();
         let mut rejections = notices.filter(|notice| notice.reason.is_rejection());
         rejections.any(|notice| super::notices::cause(case, notice) == link.cause)
     };
@@ -71,23 +71,23 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     found
 }
 
-/// Whether the network exists.
+/// Returns the link about the network.
 pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
     let Some(network) = &case.network else {
         return Vec::new();
     };
     let link = match &case.facts.networks {
-        Err(Lack::NoKind(_)) => Cause::MultusMissing.broken(&case.values),
-        Err(lack) => Link::unknown(Topic::Network, lack.to_string()),
+        Err(ReadError::NoKind(_)) => Cause::MultusMissing.broken(&case.values),
+        Err(read_error) => Link::unknown(Topic::Network, read_error.to_string()),
         Ok(known) if !known.covers(network.namespace()) => Link::unknown(
             Topic::Network,
             format!(
-                "no right to list network-attachment-definitions in namespace {}",
+                "no permission to list network-attachment-definitions in namespace {}",
                 network.namespace()
             ),
         ),
         Ok(known) => {
-            let notices = case.decided.decision.notices.iter();
+            let notices = case.decision.decision.notices.iter();
             let mut missing = notices.filter(|notice| notice.reason == Reason::NetworkNotFound);
             let mut others = known.found.iter().filter(|other| other.name == network.name());
             match (missing.next(), others.next()) {
@@ -116,8 +116,8 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
         }
     };
     let has_endpoints =
-        case.facts.pods.known().is_some() && super::endpoints::is_served(case, &case.decided.wanted());
-    // Pods that run keep their interfaces.
+        case.facts.pods.known().is_some() && super::endpoints::is_served(case, &case.decision.wanted());
+    // Running pods keep their interfaces.
     vec![if has_endpoints && link.cause.is_some() {
         link.softened()
     } else {
@@ -125,7 +125,7 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
     }]
 }
 
-/// How many Services without selector there are only the controller knows: its condition says so.
+/// Only the controller knows the number of Services without selector: its condition reports it.
 fn too_many(case: &Case<'_>) -> Option<Link> {
     let condition = controller::condition::current(case.service)?;
     let is_so = condition.status == "False" && condition.reason == Reason::TooManyByHand.as_str();

@@ -1,11 +1,11 @@
-//! The table itself.
+//! The table of situations.
 //!
-//! Rows whose `says` is a notice of the controller, or an error of `rules`, hold the beginning of it; tests compare them.
+//! Pure. Rows whose `says` is a notice of the controller, or an error of `rules`, have its beginning; tests compare them.
 
 use super::{Cause, Situation};
 use crate::chain::Topic;
 
-/// Every situation, in the order in which a chain meets them.
+/// All situations, in the order of the chain.
 pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::ServiceNotFound,

@@ -17,7 +17,7 @@ pub struct ServiceRange {
 impl From<ServiceCIDR> for ServiceRange {
     fn from(object: ServiceCIDR) -> Self {
         Self {
-            ranges: api::service_range::ranges(&object),
+            ranges: api::service_cidr::ranges(&object),
             name: object.metadata.name.unwrap_or_default(),
         }
     }

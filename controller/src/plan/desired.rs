@@ -85,7 +85,7 @@ fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate
             }
         };
         let network = &input.binding.network;
-        let faults = pod.faults.iter().filter(|fault| fault.may_concern(network));
+        let faults = pod.faults.iter().filter(|fault| fault.may_affect(network));
         bad.extend(faults.map(|fault| (pod.key(), fault.to_string())));
         let addresses = addresses(
             attachments,

@@ -32,7 +32,7 @@ impl Controller {
             &kubeconfig,
             "--pod-name",
             name,
-            "--http-address",
+            "--admin-bind-address",
             &http,
             "--log-level",
             "info,controller=debug",

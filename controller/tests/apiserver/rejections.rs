@@ -65,8 +65,8 @@ async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn one_bad_object_never_delays_another() -> Result<()> {
     let scene = Bed::shared().await?.scene("crowd").await?;
-    // A longer text than the API server takes is tried on pure code (`of_a_huge_text_little_is_kept`,
-    // `a_long_value_is_cut_in_the_message`).
+    // A longer text than the API server takes is tried on pure code (`a_huge_annotation_is_truncated`,
+    // `a_long_value_is_truncated_in_the_message`).
     let mebibyte = "x".repeat(1 << 20);
     let mebibyte = json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: mebibyte}}});
     let rejected = scene.service("bad-mebibyte", mebibyte).await.unwrap_err();

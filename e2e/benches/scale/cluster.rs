@@ -156,7 +156,7 @@ impl Cluster {
         let args = process::ProcessArgs {
             kubeconfig: Some(self.server.kubeconfig()),
             log_level: "warn".to_owned(),
-            http_address: Some(([127, 0, 0, 1], 0).into()),
+            admin_bind_address: Some(([127, 0, 0, 1], 0).into()),
             ..process::ProcessArgs::default()
         };
         let identity = process::Identity {

@@ -245,7 +245,7 @@ impl Bed {
             NAMESPACE,
             "--pod-name",
             pod,
-            "--http-address",
+            "--admin-bind-address",
             "127.0.0.1:0",
         ]);
         command

@@ -95,10 +95,11 @@ async fn one_object_installs_everything() -> Result<()> {
     let wide = bed.kubectl(&["get", "msc", "-o", "wide"])?;
     for column in [
         "UPGRADEABLE",
-        "PROXIES",
+        "DESIRED",
+        "READY",
         "BACKEND",
         "PROGRESS",
-        "PROBLEM",
+        "MESSAGE",
         "All is well",
     ] {
         assert!(wide.contains(column), "{wide}");

@@ -25,7 +25,12 @@ async fn an_attack_on_the_http_port_keeps_no_probe_out() -> Result<()> {
     let server = Apiserver::start(Options::default()).await?;
     let http: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let proxy = Command::new(env!("CARGO_BIN_EXE_multus-service-proxy"))
-        .args(["--node-name", "attacked", "--http-address", &http.to_string()])
+        .args([
+            "--node-name",
+            "attacked",
+            "--admin-bind-address",
+            &http.to_string(),
+        ])
         .args(["--container-runtime-endpoint", "/run/no/such.sock"])
         .arg("--kubeconfig")
         .arg(server.kubeconfig())

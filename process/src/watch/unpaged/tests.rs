@@ -1,6 +1,6 @@
-//! Against a server that answers by a script: the real one cannot be made to close a watch at once, or to fail one list.
+//! Against a scripted server: a real API server cannot be made to close a watch at once, or to fail one list.
 
-use super::super::{Presence, watch_for_any, watch_whole};
+use super::super::{Presence, watch_for_any, watch_unpaged};
 use super::*;
 use axum::http::{Request as HttpRequest, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -9,10 +9,10 @@ use rstest::rstest;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// What was asked, in order: the query of each request.
+/// The query of each request, in order.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A server that answers the nth list by `lists(n)` and the nth watch by `watches(n)`: a status and a body.
+/// A server that responds to the nth list with `lists(n)` and to the nth watch with `watches(n)`: a status and a body.
 fn server(
     lists: fn(usize) -> (u16, &'static str),
     watches: fn(usize) -> (u16, &'static str),
@@ -55,9 +55,9 @@ fn lists(asked: &Asked) -> Vec<String> {
     lists.cloned().collect()
 }
 
-/// Follows a watch until so many lists were asked for.
+/// Follows a watch until `count` lists were requested.
 async fn follow(client: Client, asked: &Asked, count: usize) {
-    let events = watch_whole(
+    let events = watch_unpaged(
         Api::<ConfigMap>::all(client),
         Config::default(),
         Freshness::Cached,
@@ -74,7 +74,7 @@ async fn follow(client: Client, asked: &Asked, count: usize) {
         .unwrap();
 }
 
-/// After the first list its watch expires; the second list fails; the third is looked at.
+/// After the first list its watch expires; the second list fails; returns the third request.
 async fn third_list(second: fn(usize) -> (u16, &'static str)) -> String {
     let (client, asked) = server(second, |_| (200, EXPIRED));
     follow(client, &asked, 3).await;
@@ -82,7 +82,7 @@ async fn third_list(second: fn(usize) -> (u16, &'static str)) -> String {
 }
 
 #[tokio::test]
-async fn a_failed_list_is_asked_for_again_from_the_version_that_was_seen() {
+async fn a_failed_list_is_retried_from_the_last_seen_version() {
     let third = third_list(|nth| if nth == 1 { (500, BUSY) } else { (200, LIST) }).await;
     assert!(third.contains("resourceVersion=7"), "{third}");
     assert!(third.contains("NotOlderThan"), "{third}");
@@ -90,7 +90,7 @@ async fn a_failed_list_is_asked_for_again_from_the_version_that_was_seen() {
 
 /// A cache that has not caught up, or an etcd that was restored from a backup.
 #[tokio::test]
-async fn a_version_that_the_server_does_not_have_is_replaced_by_a_list_as_of_now() {
+async fn an_unavailable_version_is_replaced_by_a_list_of_the_latest() {
     let third = third_list(|nth| if nth == 1 { (504, TOO_LARGE) } else { (200, LIST) }).await;
     assert!(!third.contains("resourceVersion"), "{third}");
 }
@@ -99,11 +99,11 @@ async fn a_version_that_the_server_does_not_have_is_replaced_by_a_list_as_of_now
 #[case::without_an_event(|_| (200, ""))]
 #[case::after_a_bookmark(|_| (200, BOOKMARK))]
 #[tokio::test]
-async fn a_watch_that_is_closed_at_once_is_asked_for_after_a_pause(
+async fn a_watch_that_is_closed_at_once_is_retried_after_a_pause(
     #[case] watches: fn(usize) -> (u16, &'static str),
 ) {
     let (client, asked) = server(|_| (200, LIST), watches);
-    let events = watch_whole(
+    let events = watch_unpaged(
         Api::<ConfigMap>::all(client),
         Config::default(),
         Freshness::Cached,
@@ -127,7 +127,7 @@ async fn a_watch_that_is_closed_at_once_is_asked_for_after_a_pause(
 }
 
 #[tokio::test]
-async fn whether_there_is_any_is_asked_of_one_object_as_of_now() {
+async fn a_watch_for_any_object_lists_one_of_the_latest_version() {
     let (client, asked) = server(|_| (200, LIST), |_| (500, BUSY));
     let mut events = Box::pin(watch_for_any(
         Api::<ConfigMap>::all(client),

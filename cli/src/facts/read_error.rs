@@ -1,22 +1,22 @@
-//! Why something was not read.
+//! Errors of reads.
 //!
 //! Pure.
 
 use std::fmt;
 
-/// What one request needs.
+/// Permission that a request needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
     /// `get` or `list`.
     pub verb: &'static str,
-    /// The resource as `kubectl auth can-i` takes it: `pods`, `endpointslices.discovery.k8s.io`.
+    /// The resource in the syntax of `kubectl auth can-i`: `pods`, `endpointslices.discovery.k8s.io`.
     pub resource: String,
-    /// None: in the whole cluster.
+    /// Namespace; `None`: the whole cluster.
     pub namespace: Option<String>,
 }
 
 impl Right {
-    /// The command that shows whether the user has it.
+    /// Returns the command that shows whether the user has it.
     pub fn question(&self) -> String {
         let Self { verb, resource, .. } = self;
         match &self.namespace {
@@ -35,40 +35,40 @@ impl fmt::Display for Right {
     }
 }
 
-/// Why something is not known.
+/// Error of a read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Lack {
-    /// The user may not read it.
-    #[error("no right to {0}")]
+pub enum ReadError {
+    /// The user does not have the permission.
+    #[error("no permission to {0}")]
     Forbidden(Right),
-    /// The API server has no such kind.
-    #[error("the cluster has no kind {0}")]
+    /// The API server does not serve the kind.
+    #[error("the cluster does not have the kind {0}")]
     NoKind(String),
-    /// The request failed otherwise.
+    /// The request failed.
     #[error("{right} failed: {message}")]
     Failed {
-        /// What was asked.
+        /// Permission of the request.
         right: Right,
-        /// What was answered.
+        /// Error of the API server.
         message: String,
     },
     /// The command does not need it.
     #[error("not read")]
     NotRead,
-    /// No version of the software offers it.
-    #[error("what the node has applied cannot be read: the proxy has no endpoint for it yet")]
+    /// No version of the proxy publishes it.
+    #[error("the applied state of the node is not available: the proxy does not publish it yet")]
     NotOffered,
 }
 
-/// Something that is known, or why it is not.
-pub type Read<T> = Result<T, Lack>;
+/// A value, or the error of its read.
+pub type Read<T> = Result<T, ReadError>;
 
-/// Reading a [`Read`] without handling its error: the report names it elsewhere.
+/// Reading a [`Read`] without handling its error: the report names the error elsewhere.
 pub trait Known<T> {
-    /// The value, if it is known.
+    /// Returns the value, if it was read.
     fn known(&self) -> Option<&T>;
-    /// Why it is not known.
-    fn lack(&self) -> Option<&Lack>;
+    /// Returns the error, if it was not.
+    fn read_error(&self) -> Option<&ReadError>;
 }
 
 impl<T> Known<T> for Read<T> {
@@ -76,7 +76,7 @@ impl<T> Known<T> for Read<T> {
         self.as_ref().ok()
     }
 
-    fn lack(&self) -> Option<&Lack> {
+    fn read_error(&self) -> Option<&ReadError> {
         self.as_ref().err()
     }
 }

@@ -1,4 +1,4 @@
-//! Which endpoints of a Service's slices take new flows, and which keep the flows they have.
+//! Selection of the endpoints of a Service's slices that receive new flows, and of those that keep their flows.
 //!
 //! Pure. The order is kube-proxy's (`pkg/proxy/topology.go`, `CategorizeEndpoints`), so that the same Service means the same on both
 //! networks:
@@ -6,27 +6,27 @@
 //! 1. `internalTrafficPolicy: Local`: of the endpoints on the client's node, the ready ones; if there is none, those that still serve
 //!    while terminating; hints do not count.
 //! 2. Else the ready ones that fit the topology hints. Hints count only if *every* ready endpoint has one and some fit: node hints
-//!    first, then zone hints. If no endpoint is left, all that still serve while terminating (KEP-1669), wherever they are.
-//! 3. Nobody: flows are rejected at once.
+//!    first, then zone hints. If no endpoint is left, all that still serve while terminating (KEP-1669), on any node.
+//! 3. Else none: flows are rejected at once.
 
 use crate::settings::Node;
-use crate::{Endpoint, Places, Protocol, Reserved, Slice};
+use crate::{Endpoint, Places, Protocol, ReservedAddresses, Slice};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// The endpoints of one Service port in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
-    /// They take new flows.
+    /// Endpoints that receive new flows.
     pub(crate) endpoints: Places,
-    /// They take none, but serve still: what runs may run on.
+    /// Endpoints that receive none, but still serve: established flows continue.
     pub(crate) draining: BTreeSet<SocketAddr>,
 }
 
-/// What endpoints are chosen by.
+/// Criteria of the selection.
 pub(crate) struct Choice<'a> {
     pub(crate) node: &'a Node,
-    pub(crate) reserved: &'a Reserved,
+    pub(crate) reserved: &'a ReservedAddresses,
     pub(crate) is_local: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Choice<'_> {
-    /// Chooses. An address that several slices list counts once, as whatever it can be.
+    /// Selects the endpoints. An address in several slices counts once, with the most permissive of its conditions.
     pub(crate) fn of_port(&self, slices: &[&Slice], wanted: Wanted<'_>) -> Chosen {
         let listed: Vec<(&Endpoint, SocketAddr)> = slices
             .iter()
@@ -48,7 +48,7 @@ impl Choice<'_> {
             .collect();
         let endpoints = self.taking(&listed);
         let draining = match wanted.protocol {
-            // A TCP flow lives on whatever happens: nobody need know.
+            // A TCP flow continues in any case, so draining endpoints need not be known.
             Protocol::Tcp => BTreeSet::new(),
             Protocol::Udp | Protocol::Sctp => {
                 let serving = those(&listed, |endpoint| endpoint.serving);
@@ -82,7 +82,7 @@ impl Choice<'_> {
     }
 }
 
-/// Which hints count.
+/// Hints that are respected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Topology {
     Anywhere,

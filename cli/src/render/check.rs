@@ -1,4 +1,6 @@
-//! A check for people.
+//! Renders a check as text.
+//!
+//! Pure.
 
 use super::{bold, mark, painted};
 use crate::chain::State;

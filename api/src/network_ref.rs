@@ -1,4 +1,4 @@
-//! The `service-network` annotation: which network attachment a Service is bound to.
+//! `NetworkRef`: a reference to a network-attachment-definition, as in the annotation `service-network`.
 //!
 //! Pure. A bare name belongs to the Service's own namespace.
 
@@ -11,7 +11,7 @@ pub struct NetworkRef {
     name: String,
 }
 
-/// Why a `service-network` annotation names no network.
+/// Error of a `service-network` annotation that names no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNetworkRef {
     /// Nothing but spaces.
@@ -32,7 +32,7 @@ pub enum ParseNetworkRef {
 
 impl NetworkRef {
     /// Parses `name` or `namespace/name`. A bare name is taken from `own_namespace`, and spaces in it do not count
-    /// (the Go original removes them); beside a `/` they are an error (there the original matched nothing).
+    /// (the archived multus-service project removes them); beside a `/` they are an error (there the legacy proxy matched nothing).
     pub fn parse(value: &str, own_namespace: &str) -> Result<Self, ParseNetworkRef> {
         if value.trim().is_empty() {
             return Err(ParseNetworkRef::Empty);
@@ -64,20 +64,20 @@ impl NetworkRef {
         &self.name
     }
 
-    /// The network as the value of a label, which holds neither a slash nor 317 characters: the 64-bit FNV-1a hash of `namespace/name`, in
-    /// hexadecimal. Never to change: slices and selectors of other versions carry it. It only narrows watches, so two networks with one
-    /// value cost traffic and nothing else.
+    /// Returns the network as a label value, which holds neither a slash nor 317 characters: the 64-bit FNV-1a hash of `namespace/name`, in
+    /// hexadecimal. It must never change: slices and selectors of other versions carry it. It only narrows watches, so a
+    /// collision of two networks costs traffic and nothing else.
     pub fn label_value(&self) -> String {
         hash(&[&self.namespace, "/", &self.name])
     }
 
-    /// [`Self::label_value`] of what Multus calls `status_name` in a pod's network-status; `None`: no network attachment.
+    /// Returns the [`Self::label_value`] of a network named `status_name` in a pod's network-status; `None`: no network attachment.
     pub fn label_value_of(status_name: &str) -> Option<String> {
         let (namespace, name) = status_name.split_once('/')?;
         Some(hash(&[namespace, "/", name]))
     }
 
-    /// Whether this is what Multus calls `status_name` (`namespace/name`) in a pod's network-status.
+    /// Whether Multus names this network `status_name` (`namespace/name`) in a pod's network-status.
     pub fn is_named(&self, status_name: &str) -> bool {
         status_name
             .split_once('/')
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_cut_in_the_message() {
+    fn a_long_value_is_truncated_in_the_message() {
         let message = NetworkRef::parse(&"X".repeat(1 << 20), "web")
             .unwrap_err()
             .to_string();

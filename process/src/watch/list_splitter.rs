@@ -1,23 +1,23 @@
-//! The items of a list, cut out of its JSON text as the text comes.
+//! Splits the JSON text of a list into items as it arrives.
 //!
-//! Pure. A list of ten thousand pods is 24 MB of text; here no more than one item of it is in memory, and no text is copied but that of
-//! items that arrive in pieces. Whether an item is JSON is for its parser to find out: only strings and brackets are looked at.
+//! Pure. A list of ten thousand pods is 24 MB of text; no more than one item of it is in memory, and only the text of items that arrive
+//! in pieces is copied. Only strings and brackets are parsed; the parser of an item reports malformed JSON.
 
-/// Where a list's text has been read to.
+/// State of the splitter between pieces of text.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     depth: usize,
     is_in_string: bool,
     is_escaped: bool,
     is_in_items: bool,
-    /// The beginning of an item whose end has not come.
+    /// The beginning of an incomplete item.
     item: Vec<u8>,
     /// The text around the items.
     envelope: Vec<u8>,
 }
 
 impl Splitter {
-    /// Takes the next piece in; `each` gets every item that ends in it.
+    /// Parses the next piece; calls `each` with every item that ends in it.
     pub(super) fn feed<E>(
         &mut self,
         text: &[u8],
@@ -63,7 +63,7 @@ impl Splitter {
         Ok(())
     }
 
-    /// The text of the list without its items, once all has come.
+    /// Returns the text of the list without its items, after the last piece.
     pub(super) fn into_envelope(self) -> Vec<u8> {
         self.envelope
     }
@@ -105,7 +105,7 @@ mod tests {
     use serde_json::{Value, json};
     use std::convert::Infallible;
 
-    /// The items and the envelope of a text that comes in pieces of this size.
+    /// Splits a text that arrives in pieces of this size into items and envelope.
     fn split(text: &str, size: usize) -> (Vec<String>, String) {
         let (mut splitter, mut items) = (Splitter::default(), Vec::new());
         for piece in text.as_bytes().chunks(size) {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn items_are_found_wherever_the_text_is_cut() {
+    fn items_are_found_for_every_size_of_pieces() {
         let text = r#"{"kind":"PodList","metadata":{"resourceVersion":"7","items":["no"]}, "items" : [ {"a":"]}\"\\"} ,{"items":[{"b":[1]}]}, {} ],"more":[{"c":1}]}"#;
         for size in 1..=text.len() {
             let (items, envelope) = split(text, size);
@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_objects_come_out_as_they_went_in(
+        fn any_objects_are_returned_unchanged(
             items in proptest::collection::vec(any_json(), 0..8),
             metadata in any_json(),
             size in 1..40_usize,
@@ -173,9 +173,9 @@ mod tests {
             prop_assert_eq!(&envelope["metadata"], &metadata);
         }
 
-        /// Nothing the other side sends makes it panic.
+        /// No input panics.
         #[test]
-        fn any_text_is_survived(text in proptest::collection::vec(any::<u8>(), 0..200), size in 1..20_usize) {
+        fn any_text_is_accepted_without_panic(text in proptest::collection::vec(any::<u8>(), 0..200), size in 1..20_usize) {
             let mut splitter = Splitter::default();
             for piece in text.chunks(size) {
                 splitter.feed(piece, |_| Ok::<_, Infallible>(())).unwrap();

@@ -1,5 +1,5 @@
-//! Shell completion: scripts, and the answer to kubectl, which asks plugins by a program of its own on the PATH
-//! (`kubectl_complete-NAME`, kubectl 1.26 and newer) and reads what cobra's `__complete` prints.
+//! Shell completion: scripts, and candidates for kubectl, which runs the program `kubectl_complete-NAME` of a plugin on the PATH
+//! (kubectl 1.26 and newer) and reads the output of cobra's `__complete`.
 
 use crate::args::{Cli, Shell};
 use clap::CommandFactory as _;
@@ -7,10 +7,10 @@ use clap_complete::engine;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-/// cobra's ShellCompDirectiveNoFileComp: what is listed is all there is.
+/// cobra's ShellCompDirectiveNoFileComp: no file names are added.
 const NO_FILES: &str = ":4";
 
-/// The script for a shell.
+/// Returns the script for a shell.
 pub fn script(shell: Shell) -> String {
     let shell = match shell {
         Shell::Bash => clap_complete::Shell::Bash,
@@ -23,8 +23,8 @@ pub fn script(shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// Candidates for the last word, as cobra prints them.
-pub fn answer(words: &[String]) -> String {
+/// Returns candidates for the last word, in the format of cobra.
+pub fn candidates(words: &[String]) -> String {
     let mut all: Vec<OsString> = vec!["kubectl-multus_service".into()];
     all.extend(words.iter().map(OsString::from));
     if words.is_empty() {
@@ -51,10 +51,10 @@ mod tests {
     #[case(&[""], "status\t", "__complete")]
     #[case(&["explain", "--fr"], "--from\t", "--output")]
     #[case(&["status", "-o", ""], "yaml\t", "explain")]
-    fn kubectl_gets_candidates(#[case] words: &[&str], #[case] has: &str, #[case] lacks: &str) {
+    fn kubectl_gets_candidates(#[case] words: &[&str], #[case] has: &str, #[case] absent: &str) {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let text = answer(&words);
-        assert!(text.contains(has) && !text.contains(lacks), "{text}");
+        let text = candidates(&words);
+        assert!(text.contains(has) && !text.contains(absent), "{text}");
         assert!(text.ends_with(":4\n"));
     }
 

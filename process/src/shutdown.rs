@@ -1,11 +1,11 @@
-//! SIGTERM and SIGINT.
+//! Shutdown by SIGTERM and SIGINT.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Remembers SIGTERM and SIGINT from its making on, also while nobody waits.
+/// Receives SIGTERM and SIGINT from its creation on, also while no task waits.
 ///
-/// Made before anything else: the first process of a container has no default action for signals (pid_namespaces(7)), so one
-/// that came earlier would be lost, and the kubelet would wait for the whole grace period and kill.
+/// Create it first: the first process of a container has no default action for signals (pid_namespaces(7)), so an earlier signal
+/// would be lost, and the kubelet would wait for the whole grace period and send SIGKILL.
 pub(crate) struct Termination {
     terminate: Signal,
     interrupt: Signal,
@@ -19,8 +19,8 @@ impl Termination {
         })
     }
 
-    /// Returns the name of the first that arrives or has arrived.
-    pub(crate) async fn asked(&mut self) -> &'static str {
+    /// Receives the first signal since creation; returns its name.
+    pub(crate) async fn recv(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -34,9 +34,9 @@ mod tests {
     use nix::sys::signal::{Signal, raise};
 
     #[tokio::test]
-    async fn what_came_before_anybody_waited_is_not_lost() {
+    async fn a_signal_before_recv_is_not_lost() {
         let mut termination = Termination::listen().unwrap();
         raise(Signal::SIGTERM).unwrap();
-        assert_eq!(termination.asked().await, "SIGTERM");
+        assert_eq!(termination.recv().await, "SIGTERM");
     }
 }

@@ -1,15 +1,15 @@
-//! `Vips`: the VIPs of one network with their rules, sorted, in versions that share what is the same in them.
+//! `VipMap`: the VIPs of one network with their rules, sorted, in versions that share equal parts.
 //!
-//! Each pod holds the version that was written into it last. While Services come and go faster than they can be written that is
-//! another one in every pod, and copies of all of it, each of a thousand VIPs, were what the proxy's memory went to.
+//! Pure. Each pod has the version that was written last. While Services change faster than they can be written, every pod has another
+//! version; full copies of a thousand VIPs each would dominate the proxy's memory.
 
 use crate::VipRules;
 use immutable_chunkmap::map::Map;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// By ClusterIP. A clone costs nothing; a change then copies the chunk of 32 that it is in, and the way to it.
-pub type Vips = Map<IpAddr, Arc<VipRules>, 32>;
+/// VIPs by ClusterIP. A clone is free; a change copies the chunk of 32 that it is in, and the path to it.
+pub type VipMap = Map<IpAddr, Arc<VipRules>, 32>;
 
 #[cfg(test)]
 mod tests {
@@ -38,8 +38,8 @@ mod tests {
         })
     }
 
-    /// The very same entries in the same order, however one asks.
-    fn assert_same(vips: &Vips, model: &BTreeMap<IpAddr, Arc<VipRules>>) {
+    /// Asserts equal entries in equal order for every kind of access.
+    fn assert_same(vips: &VipMap, model: &BTreeMap<IpAddr, Arc<VipRules>>) {
         vips.invariant();
         assert_eq!(vips.len(), model.len());
         let network = NetworkRules { vips: vips.clone() };
@@ -63,12 +63,12 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// With several hundred VIPs there are many chunks; that old versions stay what they were is what pods rely on.
+        /// Several hundred VIPs need many chunks; pods rely on unchanged old versions.
         #[test]
-        fn every_version_is_what_a_plain_map_was(
+        fn every_version_equals_a_plain_map(
             changes in prop::collection::vec((prop::bool::weighted(0.7), 0u16..900), 1..1500),
         ) {
-            let (mut vips, mut model) = (Vips::new(), BTreeMap::new());
+            let (mut vips, mut model) = (VipMap::new(), BTreeMap::new());
             let mut versions = Vec::new();
             for (step, (comes, number)) in changes.into_iter().enumerate() {
                 if comes {
@@ -98,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn a_version_shares_all_but_the_way_to_what_changed() {
-        let mut vips = Vips::new();
+    fn a_version_shares_all_but_the_path_to_the_change() {
+        let mut vips = VipMap::new();
         for number in 0..1000 {
             vips.insert_cow(vip(number), rules());
         }

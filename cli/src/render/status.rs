@@ -1,4 +1,6 @@
-//! The status for people.
+//! Renders the status as text.
+//!
+//! Pure.
 
 use super::table::table;
 use super::{bold, mark, painted};
@@ -6,7 +8,7 @@ use crate::chain::State;
 use crate::status::Status;
 use std::fmt::Write as _;
 
-/// Most lines of one kind: it is one screen.
+/// Maximum number of lines per section: the status fits one screen.
 const LINES: usize = 20;
 
 pub(super) fn text(status: &Status) -> String {

@@ -1,4 +1,6 @@
-//! A trace for people.
+//! Renders a trace as text.
+//!
+//! Pure.
 
 use super::table::table;
 use super::{bold, mark, missing};
@@ -18,7 +20,7 @@ pub(super) fn text(trace: &Trace) -> String {
     }
     trace.flows.iter().for_each(|flow| text.push_str(&one(flow)));
     let _ = writeln!(text, "\n{}", trace.applied);
-    text.push_str(&missing(&trace.lacks));
+    text.push_str(&missing(&trace.read_errors));
     text
 }
 

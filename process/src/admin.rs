@@ -23,7 +23,7 @@ struct Shared {
     registry: Arc<Registry>,
 }
 
-/// Serves until the returned future is dropped. No error of a connection ends it.
+/// Serves until the returned future is dropped. An error of a connection does not end it.
 pub(crate) async fn serve(
     listener: TcpListener,
     health: Health,
@@ -44,21 +44,18 @@ pub(crate) async fn serve(
 }
 
 async fn livez(State(shared): State<Shared>) -> impl IntoResponse {
-    verdict(
-        shared.health.is_alive(),
-        "the main loop has not turned for a minute",
-    )
+    probe_response(shared.health.is_alive(), "main loop stalled for 60s")
 }
 
 async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
-    verdict(shared.health.is_ready(), "not ready yet")
+    probe_response(shared.health.is_ready(), "not ready")
 }
 
-fn verdict(good: bool, complaint: &'static str) -> (StatusCode, &'static str) {
-    if good {
+fn probe_response(is_good: bool, failure: &'static str) -> (StatusCode, &'static str) {
+    if is_good {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, complaint)
+        (StatusCode::SERVICE_UNAVAILABLE, failure)
     }
 }
 

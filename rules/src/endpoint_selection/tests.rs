@@ -1,4 +1,4 @@
-//! Who takes new flows, as a table. The client is on node `n1` in zone `a`.
+//! The selection of endpoints as a table. The client is on node `n1` in zone `a`.
 
 use super::*;
 use crate::{ObjectName, Port};
@@ -47,7 +47,7 @@ fn chosen(endpoints: &[&str], protocol: Protocol, is_local: bool) -> Chosen {
     };
     let choice = Choice {
         node: &node,
-        reserved: &Reserved::default(),
+        reserved: &ReservedAddresses::default(),
         is_local,
     };
     let vip = "172.30.0.10".parse().unwrap();
@@ -84,7 +84,7 @@ fn hosts<'a>(addresses: impl IntoIterator<Item = &'a SocketAddr>) -> Vec<u8> {
 #[case::ready_ones_before_terminating_ones(&["1 serving terminating", "2 ready"], &[2])]
 #[case::serving_is_not_enough(&["1 serving"], &[])]
 #[case::published(&["1 ready terminating"], &[1])]
-#[case::nobody(&["1", "2 terminating"], &[])]
+#[case::none(&["1", "2 terminating"], &[])]
 fn hints_filter_the_ready_ones(#[case] endpoints: &[&str], #[case] want: &[u8]) {
     assert_eq!(hosts(&chosen(endpoints, Protocol::Tcp, false).endpoints), want);
 }
@@ -106,7 +106,7 @@ fn local_means_this_node(#[case] endpoints: &[&str], #[case] want: &[u8]) {
 #[case::of_another_zone(Protocol::Udp, &["1 ready zone=a", "2 ready zone=b"], &[2])]
 #[case::gone(Protocol::Udp, &["1 ready", "2 terminating"], &[])]
 #[case::tcp_needs_none(Protocol::Tcp, &["1 ready", "2 serving terminating"], &[])]
-fn who_still_serves_keeps_its_flows(
+fn an_endpoint_that_still_serves_keeps_its_flows(
     #[case] protocol: Protocol,
     #[case] endpoints: &[&str],
     #[case] want: &[u8],

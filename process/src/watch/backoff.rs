@@ -1,35 +1,37 @@
-//! How long a watch waits after an error.
+//! Backoff of a watch after errors.
+//!
+//! Pure.
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use kube::runtime::watcher::{self, Error, Event};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What is decided from a watch must not be stale for long after an outage.
+/// Maximum pause: state must not be stale for long after an outage.
 const LONGEST: Duration = Duration::from_secs(5);
-/// What the API server does not have, or does not let us see, will hardly be there in a moment.
+/// Maximum pause for a kind that the API server does not serve, or does not allow.
 const LONGEST_UNSERVED: Duration = Duration::from_mins(5);
-/// So long without an error, the next one is the first. A quiet watch that works again yields no event that would say so.
+/// A time without errors that resets the backoff: a quiet watch that works again yields no event.
 const QUIET: Duration = Duration::from_mins(2);
 
-/// Whether a process can do without a kind.
+/// Whether a process needs a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It cannot: also a rejection is met with another attempt within five seconds.
+    /// It does: also a rejected request is retried within five seconds.
     Required,
-    /// It can: a kind that is not served, or not allowed, is asked for ever more rarely, at least every five minutes.
+    /// It does not: requests for a kind that is not served, or not allowed, back off to one in five minutes.
     Optional,
 }
 
-/// The pauses of one watch: from 0.8 s, doubled, with jitter, as client-go's.
-pub(super) struct Pauses {
+/// Exponential backoff of one watch: from 0.8 s, doubled, with jitter, as in client-go.
+pub(super) struct WatchBackoff {
     presence: Presence,
     growing: ExponentialBackoff,
-    /// When the last pause ended.
+    /// End of the last pause.
     last: Option<Instant>,
 }
 
-impl Pauses {
+impl WatchBackoff {
     pub(super) fn new(presence: Presence) -> Self {
         Self {
             presence,
@@ -38,11 +40,11 @@ impl Pauses {
         }
     }
 
-    /// How long to wait after what a watch yielded.
+    /// Returns the pause after an item of the watch.
     pub(super) fn after<K>(&mut self, event: &watcher::Result<Event<K>>, now: Instant) -> Option<Duration> {
         match event {
             Err(error) => Some(self.after_error(error, now)),
-            // No answer yet, or the first page of a list that may fail again.
+            // No response yet, or the first page of a list that may fail again.
             Ok(Event::Init | Event::InitApply(_)) => None,
             Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
                 self.reset();
@@ -81,13 +83,13 @@ fn growing() -> ExponentialBackoff {
         .build()
 }
 
-/// The API server does not have the kind, or does not let us see it.
+/// Whether the API server does not serve the kind, or does not allow it.
 pub fn is_not_served(error: &Error) -> bool {
     let (Error::InitialListFailed(kube::Error::Api(status))
     | Error::WatchStartFailed(kube::Error::Api(status))) = error
     else {
         return false;
     };
-    // By the code: of a group that is not there the API server answers in plain text, without a reason.
+    // By the code: for an absent group the API server responds with plain text, without a reason.
     matches!(status.code, 403 | 404)
 }

@@ -1,4 +1,4 @@
-//! The open connections of a server, and which of them is closed for a new one.
+//! The open connections of a server, and the choice of the one to close for a new one.
 //!
 //! Pure.
 
@@ -11,8 +11,8 @@ use std::net::IpAddr;
 /// own connections, never the one of the kubelet. Where many addresses attack, or the kubelet shares the attacker's address, the oldest
 /// goes: a new connection then lives until as many others as the server holds were accepted after it, and a probe takes less.
 ///
-/// Whether a connection sent its request already does not count: an attacker could protect his connections by a request whose answer
-/// he does not read, and the youngest connection that is still to send one is the probe.
+/// Whether a connection sent its request already does not count: an attacker could protect connections by a request whose response
+/// is never read, and the youngest connection that is still to send one is the probe.
 #[derive(Debug)]
 pub(super) struct Connections<T> {
     open: Vec<(IpAddr, T)>,
@@ -38,14 +38,14 @@ impl<T> Connections<T> {
         *self.by_source.entry(source).or_default() += 1;
     }
 
-    /// Removes the connection that `is_it` picks, if there is one.
+    /// Removes the connection for which `is_it` holds, if there is one.
     pub(super) fn remove(&mut self, is_it: impl Fn(&T) -> bool) {
         if let Some(index) = self.open.iter().position(|(_, connection)| is_it(connection)) {
             self.remove_at(index);
         }
     }
 
-    /// Removes the connection that has to make room.
+    /// Removes the connection to close for a new one.
     pub(super) fn take_victim(&mut self) -> Option<T> {
         let most = self.by_source.values().copied().max()?;
         let has_most = |source| self.by_source.get(source) == Some(&most);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_ended_counts_no_more() {
+    fn a_connection_that_ended_is_not_counted() {
         let mut connections = Connections::default();
         for (source, number) in [(1, 0), (1, 1), (2, 2), (2, 3), (2, 4)] {
             connections.insert(address(source), number);

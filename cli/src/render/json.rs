@@ -1,8 +1,10 @@
-//! Explanations and traces as values for scripts. Names here are an interface: none is renamed.
+//! Renders explanations and traces as JSON values. Field names are an interface and must not change.
+//!
+//! Pure.
 
 use crate::chain::State;
 use crate::explain::Explanation;
-use crate::facts::Lack;
+use crate::facts::ReadError;
 use crate::trace::Trace;
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ pub(super) fn explanation(explanation: &Explanation) -> Value {
         "verdict": verdict(explanation.chain.state()),
         "cause": explanation.cause(),
         "links": explanation.chain.links,
-        "notRead": not_read(&explanation.lacks),
+        "notRead": not_read(&explanation.read_errors),
     })
 }
 
@@ -24,7 +26,7 @@ pub(super) fn trace(trace: &Trace) -> Value {
         "flows": trace.flows,
         "problem": trace.problem,
         "applied": trace.applied,
-        "notRead": not_read(&trace.lacks),
+        "notRead": not_read(&trace.read_errors),
     })
 }
 
@@ -37,6 +39,6 @@ fn verdict(state: State) -> &'static str {
     }
 }
 
-fn not_read(lacks: &[Lack]) -> Vec<String> {
-    lacks.iter().map(ToString::to_string).collect()
+fn not_read(read_errors: &[ReadError]) -> Vec<String> {
+    read_errors.iter().map(ToString::to_string).collect()
 }

@@ -1,4 +1,4 @@
-//! What the controller decides about one Service, given what was read: its index, fed with lists instead of watches.
+//! The controller's decision about one Service: its index, filled from lists instead of watches.
 //!
 //! Pure.
 
@@ -17,20 +17,20 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The decision, and what it was made from.
-pub struct Decided {
-    /// What concerns the Service.
+/// The decision and its inputs.
+pub struct ServiceDecision {
+    /// Inputs of the decision.
     pub observed: Observed,
-    /// What the controller does about it.
+    /// The decision.
     pub decision: Decision,
     /// The controller's settings.
     pub settings: controller::settings::Settings,
-    /// The slices that exist and are ours.
+    /// Existing managed slices.
     pub existing: Vec<EndpointSlice>,
 }
 
-impl Decided {
-    /// Decides about a Service.
+impl ServiceDecision {
+    /// Makes the decision about a Service.
     pub fn new(facts: &Facts, service: &Service) -> Self {
         let key = ObjectKey::of(service);
         let settings = of_controller(&facts.cluster);
@@ -63,12 +63,12 @@ impl Decided {
         }
     }
 
-    /// Whether the Service is served, and from what.
+    /// Returns whether the Service is served, and its source of endpoints.
     pub fn acceptance(&self) -> Option<&Acceptance> {
         self.observed.service.as_ref().map(|entry| &entry.acceptance)
     }
 
-    /// The slices as they are when the decision is carried out.
+    /// Returns the slices after the decision is applied.
     pub fn wanted(&self) -> Vec<EndpointSlice> {
         let plan = &self.decision.slices;
         let uid = |slice: &EndpointSlice| slice.metadata.uid.clone();
@@ -100,14 +100,14 @@ fn pods(facts: &Facts) -> Vec<Pod> {
     facts.pods.iter().flatten().filter_map(as_pod).collect()
 }
 
-/// A pod as the controller sees it.
+/// Converts a pod to the controller's type.
 fn as_pod(pod: &FullPod) -> Option<Pod> {
     let value = serde_json::to_value(pod).ok()?;
     let object: PodObject = serde_json::from_value(value).ok()?;
     Some(object.into())
 }
 
-/// Who may not read nodes sees those that pods are on, without addresses: pods of a node that is gone are no endpoints.
+/// Without permission to read nodes, the nodes of pods are used, without addresses: pods of a deleted node are not endpoints.
 fn nodes(facts: &Facts) -> Vec<Node> {
     if let Some(nodes) = facts.cluster.nodes.known() {
         return nodes.iter().map(as_node).collect();
@@ -134,7 +134,7 @@ fn covers(networks: &crate::facts::Networks, service: &Service) -> bool {
     api::service::network(service).is_ok_and(|network| networks.covers(network.namespace()))
 }
 
-/// Slices that others left on a Service that only we should serve.
+/// Returns slices of other controllers on a labeled Service.
 fn leftovers(index: &Index, key: &ObjectKey, foreign: &[&EndpointSlice]) -> Leftovers {
     let mut leftovers = Leftovers::default();
     let entry = index.services.get(key);

@@ -1,5 +1,5 @@
-//! An HTTP/1.1 server that anybody may connect to: memory, descriptors and time per connection are bounded, and a new connection
-//! always gets in.
+//! An HTTP/1.1 server for untrusted clients: memory, descriptors and time per connection are bounded, and a new connection is always
+//! accepted.
 
 use super::connections::Connections;
 use axum::Router;
@@ -19,7 +19,7 @@ use tracing::warn;
 /// Request line and headers of one request. A longer one is answered with 431.
 const HEADER_BYTES: usize = 16 * 1024;
 
-/// What the kernel holds of a connection that is not read. Set by hand, because otherwise the kernel lets it grow to megabytes.
+/// Receive buffer of a connection. Set explicitly, because otherwise the kernel lets it grow to megabytes.
 const RECEIVE_BUFFER: u32 = 32 * 1024;
 
 /// Connections that the kernel completes and holds until they are accepted.
@@ -31,13 +31,13 @@ const CLOSING: usize = 64;
 /// EAFNOSUPPORT: booted with `ipv6.disable=1`.
 const NO_FAMILY: i32 = 97;
 
-/// Before the next attempt where `accept` fails.
+/// Pause after `accept` failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// What connections may take.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Open at the same time. A further one closes another, as [`Connections`] says.
+    /// Maximum number of open connections. A further one closes another: see [`Connections`].
     pub(crate) connections: usize,
     /// From the connection to the end of the request's headers.
     pub(crate) header: Duration,
@@ -55,9 +55,9 @@ impl Default for Limits {
     }
 }
 
-/// What lies between TCP and HTTP: nothing, or TLS.
+/// Layer between TCP and HTTP: none, or TLS.
 pub(crate) trait Transport: Clone + Send + Sync + 'static {
-    /// What HTTP is spoken on.
+    /// Stream that carries HTTP.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Prepares an accepted connection. It counts towards [`Limits::connection`].
@@ -76,9 +76,9 @@ impl Transport for Plain {
     }
 }
 
-/// Binds before the work starts, so that a taken port is an error of the start and not of a later moment.
+/// Binds before the work starts, so that a port in use fails the start.
 ///
-/// `[::]` takes IPv4 connections, too (`net.ipv6.bindv6only` is 0 in every new network namespace), and stands for `0.0.0.0` where the
+/// `[::]` takes IPv4 connections, too (`net.ipv6.bindv6only` is 0 in every new network namespace), and falls back to `0.0.0.0` where the
 /// kernel has no IPv6.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     match listen(address) {
@@ -133,14 +133,14 @@ pub(crate) async fn serve<T: Transport>(
                 let task = tasks.spawn(connection(stream, transport.clone(), router.clone(), limits));
                 connections.insert(peer.ip(), task);
             }
-            // The peer gave up between the handshake and now.
-            Err(error) if is_of_one_connection(&error) => {}
+            // The peer closed the connection after the handshake.
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 if !is_failing {
-                    warn!(%error, connections = connections.len(), "HTTP connections cannot be accepted; closing half of those that are open");
+                    warn!(%error, connections = connections.len(), "Failed to accept HTTP connections, closing half of the open ones");
                 }
                 is_failing = true;
-                // Most likely out of descriptors or memory.
+                // Most likely EMFILE, ENFILE or ENOMEM.
                 let half = connections.len() / 2;
                 make_room(&mut connections, half);
                 sleep(ACCEPT_PAUSE).await;
@@ -159,14 +159,14 @@ fn make_room(connections: &mut Connections<AbortHandle>, limit: usize) {
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
 }
 
-/// One request and its answer. What goes wrong is of the client alone.
+/// Serves one request. An error affects only this client.
 async fn connection<T: Transport>(stream: TcpStream, transport: T, router: Router, limits: Limits) {
     let served = async {
         let Ok(stream) = transport.accept(stream).await else {

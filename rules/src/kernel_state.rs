@@ -1,41 +1,41 @@
-//! `Dump`: what a namespace holds of ours, as a backend reads it back from the kernel.
+//! `KernelState`: the managed rules of a network namespace, as a backend reads them from the kernel.
 //!
-//! Pure. The same value follows from [`PodRules`]: comparing the two finds what an earlier proxy left, and what somebody changed.
+//! Pure. The same value follows from [`PodRules`]: comparing the two finds leftovers of an earlier proxy and changes by another process.
 
 use crate::{Family, Places, PodRules, Port, Translation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Rules of ours in one network namespace. Routes are not part of it: they are the same for every backend.
+/// Managed rules in one network namespace. Routes are not part of it: they are the same for every backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dump {
+pub struct KernelState {
     /// VIPs to which untranslated packets are rejected.
     pub rejected: BTreeSet<IpAddr>,
-    /// VIPs of which rejected UDP flows of the pod's own end at the loopback address, so that `send()` succeeds.
+    /// VIPs whose rejected UDP flows of the pod itself end at the loopback address, so that `send()` succeeds.
     pub rejected_udp: BTreeSet<IpAddr>,
-    /// By VIP: the source address that the pod's own translated flows leave with.
+    /// By VIP: the source address of the pod's own translated flows.
     pub sources: BTreeMap<IpAddr, IpAddr>,
     /// Ports of VIPs whose new flows are translated.
     pub translated: BTreeMap<(IpAddr, Port), Translated>,
-    /// What is there of ours but not as we write it, in words: a missing hook, a rule that somebody added. Not empty: only writing
-    /// everything anew helps.
+    /// Descriptions of managed objects that differ from the layout: a missing hook, a rule of another process. Not empty: only a
+    /// rebuild repairs it.
     pub damage: BTreeSet<String>,
-    /// What was not read, because it is not ours or more than what is wanted explains, in words. It is rebuilt, too.
+    /// Descriptions of objects that were not read, because they are not managed or exceed the wanted size. They cause a rebuild, too.
     pub unread: BTreeSet<String>,
 }
 
-/// A [`Translation`] that stands by itself.
+/// An owned [`Translation`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Translated {
-    /// Who may get a new flow, each with equal weight, and the places that the kernel has them in.
+    /// Endpoints of new flows, each with equal weight, in their places in the kernel.
     pub endpoints: Places,
     /// As [`PortRules::affinity`](crate::PortRules::affinity).
     pub affinity: Option<Duration>,
 }
 
 impl Translated {
-    /// Looks at it.
+    /// Borrows it.
     pub fn as_translation(&self) -> Translation<'_> {
         Translation {
             endpoints: &self.endpoints,
@@ -44,13 +44,13 @@ impl Translated {
     }
 }
 
-impl Dump {
-    /// Whether nothing of ours is there.
+impl KernelState {
+    /// Whether there are no managed rules.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The same with endpoints in the order of their addresses: places mean nothing to a flow.
+    /// Returns the state with endpoints in the order of their addresses: places do not affect flows.
     #[must_use]
     pub fn regardless_of_places(mut self) -> Self {
         for translated in self.translated.values_mut() {
@@ -70,13 +70,13 @@ impl Dump {
 }
 
 impl PodRules {
-    /// What a namespace holds that has exactly these rules.
-    pub fn dump(&self) -> Dump {
-        let mut dump = Dump::default();
+    /// Returns the state of a namespace that has exactly these rules.
+    pub fn kernel_state(&self) -> KernelState {
+        let mut state = KernelState::default();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
-            dump.rejected.insert(vip);
-            dump.rejected_udp.insert(vip);
-            dump.sources.extend(source.map(|source| (vip, source.address)));
+            state.rejected.insert(vip);
+            state.rejected_udp.insert(vip);
+            state.sources.extend(source.map(|source| (vip, source.address)));
             for (port, rules) in &rules.ports {
                 let Some(Translation { endpoints, affinity }) = rules.translation(source) else {
                     continue;
@@ -85,9 +85,9 @@ impl PodRules {
                     endpoints: endpoints.clone(),
                     affinity,
                 };
-                dump.translated.insert((vip, *port), translated);
+                state.translated.insert((vip, *port), translated);
             }
         }
-        dump
+        state
     }
 }

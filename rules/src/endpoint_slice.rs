@@ -1,7 +1,7 @@
-//! `Slice`: an EndpointSlice of our controller (or of the Go original's), read once and trimmed.
+//! `Slice`: an EndpointSlice of the controller (or of the archived multus-service controller), parsed once and trimmed.
 //!
-//! Pure. A slice counts for a Service only with our managed-by label, the service-name label and an ownerReference to the
-//! Service's UID: whoever may create slices in a namespace does not thereby steer its traffic by accident, and slices of a deleted
+//! Pure. A slice counts for a Service only with the controller's managed-by label, the service-name label and an ownerReference to the
+//! Service's UID: a client that may create slices in a namespace does not steer its traffic by accident, and slices of a deleted
 //! Service cannot serve its successor of the same name.
 
 use crate::{ObjectName, Port, Protocol, ServedService};
@@ -11,36 +11,36 @@ use k8s_openapi::api::discovery::v1::{self, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// A slice that can count.
+/// A slice that may count for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Its own name.
+    /// Name of the slice.
     pub name: ObjectName,
-    /// The Service it says it belongs to.
+    /// Name of its Service, by label.
     pub service: ObjectName,
     /// UIDs of the Services that own it.
     pub owners: BTreeSet<String>,
-    /// Its ports: the Service port's name, and where endpoints listen.
+    /// Ports: name of the Service port, and the port of the endpoints.
     pub ports: Vec<(String, Port)>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
-    /// Addresses nobody may be sent to.
+    /// Addresses that are not used as endpoints.
     pub rejected: Vec<InvalidAddress>,
 }
 
 /// An endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Of the slice's family. The Go original lists every address of a pod that has several interfaces on the network;
-    /// the API calls them fungible.
+    /// Addresses of the slice's family. The archived multus-service controller lists every address of a pod that has several interfaces
+    /// on the network; the API calls them fungible.
     pub addresses: Vec<IpAddr>,
-    /// Takes new flows (or asked to be published regardless).
+    /// Receives new flows (or is published regardless of readiness).
     pub ready: bool,
     /// Its readiness probe succeeds, whether or not it is terminating.
     pub serving: bool,
     /// Its pod is being deleted.
     pub terminating: bool,
-    /// The node its pod is on.
+    /// Node of its pod.
     pub node: Option<String>,
     /// Zones that should use it. Empty: no hint.
     pub zone_hints: BTreeSet<String>,
@@ -52,30 +52,30 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("EndpointSlice \"{slice}\": address {address:?} is not used: {why}")]
 pub struct InvalidAddress {
-    /// Where it stands.
+    /// Name of the slice.
     pub slice: ObjectName,
-    /// Its text, cut.
+    /// The address, truncated.
     pub address: String,
-    /// Why.
+    /// Reason.
     pub why: String,
 }
 
-/// Why a slice does not count.
+/// Reason why a slice does not count.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotCounted {
-    /// Written by another controller.
+    /// It is managed by another controller.
     #[error("label {MANAGED_BY_LABEL} is not {MANAGED_BY}")]
     NotOurs,
-    /// Belongs to no Service.
+    /// It belongs to no Service.
     #[error("label {SERVICE_NAME_LABEL} is missing")]
     NoService,
-    /// `FQDN`, or a family unknown to us.
+    /// `FQDN`, or an unknown family.
     #[error("addressType {0:?} is neither IPv4 nor IPv6")]
     AddressType(String),
 }
 
 impl Slice {
-    /// Reads a slice as a watch delivers it.
+    /// Parses a slice of a watch.
     pub fn parse(slice: &EndpointSlice) -> Result<Self, NotCounted> {
         let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
         if label(MANAGED_BY_LABEL).is_none_or(|value| value != MANAGED_BY) {
@@ -109,7 +109,7 @@ impl Slice {
         Ok(parsed)
     }
 
-    /// Whether its endpoints are those of `service`.
+    /// Whether the slice has endpoints of `service`.
     pub fn counts_for(&self, service: &ServedService) -> bool {
         self.service == service.name && self.owners.contains(&service.uid)
     }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_a_controller_writes() {
+    fn parses_a_slice_of_the_controller() {
         let parsed = Slice::parse(&slice(&labels(), "IPv4", &json!([{"addresses": ["10.1.0.2"]}]))).unwrap();
         assert_eq!(parsed.service.to_string(), "web/nginx");
         assert_eq!(parsed.owners, BTreeSet::from(["u-1".to_owned()]));
@@ -239,7 +239,10 @@ mod tests {
     #[case::not_ready(json!({"ready": false}), (false, false, false))]
     #[case::terminating(json!({"ready": false, "serving": true, "terminating": true}), (false, true, true))]
     #[case::published(json!({"ready": true, "serving": false, "terminating": true}), (true, false, true))]
-    fn absent_conditions_mean_what_the_api_says(#[case] conditions: Value, #[case] want: (bool, bool, bool)) {
+    fn absent_conditions_have_the_meaning_of_the_api(
+        #[case] conditions: Value,
+        #[case] want: (bool, bool, bool),
+    ) {
         let endpoints = json!([{"addresses": ["10.1.0.2"], "conditions": conditions}]);
         let parsed = Slice::parse(&slice(&labels(), "IPv4", &endpoints)).unwrap();
         let endpoint = &parsed.endpoints[0];
@@ -262,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_number_of_addresses_is_cut() {
+    fn a_hostile_number_of_addresses_is_truncated() {
         let addresses: Vec<String> = (0..100).map(|i| format!("10.1.0.{i}")).collect();
         let parsed = Slice::parse(&slice(&labels(), "IPv4", &json!([{"addresses": addresses}]))).unwrap();
         assert_eq!(parsed.endpoints[0].addresses.len(), MAX_ADDRESSES);
@@ -274,7 +277,7 @@ mod tests {
     #[case::no_labels(json!({}), "IPv4", NotCounted::NotOurs)]
     #[case::no_service(json!({MANAGED_BY_LABEL: MANAGED_BY}), "IPv4", NotCounted::NoService)]
     #[case::names(labels(), "FQDN", NotCounted::AddressType("FQDN".into()))]
-    fn others_do_not_count(#[case] labels: Value, #[case] address_type: &str, #[case] why: NotCounted) {
+    fn other_slices_do_not_count(#[case] labels: Value, #[case] address_type: &str, #[case] why: NotCounted) {
         assert_eq!(Slice::parse(&slice(&labels, address_type, &json!([]))), Err(why));
     }
 
@@ -284,7 +287,7 @@ mod tests {
     #[case::other_family("fd00:1::2", "addressType is IPv4")]
     #[case::loopback("127.0.0.1", "loopback")]
     #[case::link_local("169.254.169.254", "link-local")]
-    fn an_address_nobody_may_be_sent_to_is_left_out_and_said(#[case] address: &str, #[case] why: &str) {
+    fn an_unusable_address_is_left_out_and_reported(#[case] address: &str, #[case] why: &str) {
         let endpoints = json!([{"addresses": [address, "10.1.0.3"]}]);
         let parsed = Slice::parse(&slice(&labels(), "IPv4", &endpoints)).unwrap();
         assert_eq!(

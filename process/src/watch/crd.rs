@@ -1,4 +1,4 @@
-//! Kinds that come and go with a CustomResourceDefinition.
+//! Watches of kinds that are added and removed with a CustomResourceDefinition.
 
 use super::{Presence, watch};
 use futures::stream::BoxStream;
@@ -9,23 +9,23 @@ use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Client};
 use tracing::warn;
 
-/// Of a kind that the cluster may lack.
+/// Item of the watch of a kind that the cluster may lack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Defined<T> {
-    /// The kind is not defined, or not any more.
+    /// The kind is not defined, or no longer.
     No,
-    /// Something about its objects.
+    /// An item about its objects.
     Yes(T),
 }
 
-/// Whether a CustomResourceDefinition exists, first and whenever that changes. Only its metadata is read.
+/// Yields whether a CustomResourceDefinition exists, initially and on every change. Only its metadata is read.
 pub fn defined(client: &Client, name: &str) -> impl Stream<Item = bool> + Send + use<> {
     let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
     let only = Config::default().fields(&format!("metadata.name={name}"));
     let name = name.to_owned();
     let events = watch(definitions, only, Presence::Optional).inspect(move |event| {
         if let Err(error) = event {
-            warn!(definition = %name, %error, "CustomResourceDefinition cannot be watched, trying again");
+            warn!(definition = %name, %error, "Failed to watch the CustomResourceDefinition, retrying");
         }
     });
     existence(events)
@@ -50,13 +50,13 @@ pub(super) fn existence<K: Send>(
             Ok(Event::Delete(_)) => Some(false),
             Err(_) => None,
         };
-        let news = exists.filter(|exists| known.replace(*exists) != Some(*exists));
-        std::future::ready(news)
+        let changed = exists.filter(|exists| known.replace(*exists) != Some(*exists));
+        std::future::ready(changed)
     })
 }
 
-/// What `begin` yields while a kind is defined. It is dropped when the definition goes and begun again when it comes back, so that a kind
-/// that the cluster lacks is never asked for.
+/// Yields the items of `begin` while a kind is defined. The stream is dropped when the definition is deleted and begun again when it is
+/// recreated, so that there is no request for a kind that the cluster lacks.
 pub fn while_defined<S>(
     defined: impl Stream<Item = bool> + Send + 'static,
     begin: impl Fn() -> S + Send + 'static,

@@ -1,4 +1,4 @@
-//! What is left of the Go original: both would serve the same Services.
+//! Check for workloads of the archived multus-service project, which would serve the same Services.
 //!
 //! Pure.
 
@@ -7,15 +7,15 @@ use crate::facts::{Installation, Workload};
 
 const GROUP: &str = "leftovers";
 
-/// Workloads of it, by the programs and images that its manifests have.
-pub(super) fn original(facts: &Installation) -> Vec<Line> {
+/// Returns its workloads, by the programs and images of its manifests.
+pub(super) fn legacy_proxy(facts: &Installation) -> Vec<Line> {
     let workloads = match &facts.workloads {
-        Err(lack) => return vec![Line::unknown(GROUP, "Deployments and DaemonSets", lack)],
+        Err(read_error) => return vec![Line::unknown(GROUP, "Deployments and DaemonSets", read_error)],
         Ok(workloads) => workloads,
     };
     let found: Vec<Line> = workloads
         .iter()
-        .filter(|one| is_original(one))
+        .filter(|one| is_legacy_proxy(one))
         .map(line)
         .collect();
     if found.is_empty() {
@@ -24,7 +24,7 @@ pub(super) fn original(facts: &Installation) -> Vec<Line> {
     found
 }
 
-fn is_original(workload: &Workload) -> bool {
+fn is_legacy_proxy(workload: &Workload) -> bool {
     let is_program = |command: &String| {
         let program = command.rsplit('/').next().unwrap_or_default();
         ["multus-proxy", "multus-service-controller"].contains(&program) && command.starts_with("/usr/bin/")

@@ -1,9 +1,9 @@
-//! A watch whose list is one request, read as it comes.
+//! A watch whose list is one request, parsed as it arrives.
 //!
-//! Pages wait for one another, a streamed list (KEP-3157) is encoded object by object as events; one list
-//! out of the API server's cache costs it least. kube's watcher would hold the whole text twice.
+//! Reads: one kind. Pages are sequential, and a streaming list (KEP-3157) is encoded object by object as events; one list from the API
+//! server's cache costs it least. kube's watcher would hold the whole text twice.
 
-use super::items::Splitter;
+use super::list_splitter::Splitter;
 use futures::stream::BoxStream;
 use futures::{AsyncBufRead, AsyncBufReadExt, Stream, StreamExt, stream};
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
@@ -21,34 +21,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longer than the API server lets a watch last: the connection is dead.
+/// Longer than any watch of the API server lasts: the connection is dead.
 const DEAD: Duration = Duration::from_secs(295);
 
 /// A watch that lasts less has failed, as in client-go (`Reflector.handleAnyWatch`). Without a pause a middlebox that closes watches at
-/// once would be asked again without end.
+/// once would cause an endless loop of requests.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How new a list must be.
+/// Required freshness of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Whatever the API server has in its cache, which may be a moment old; after the first list no older than what was seen.
+    /// From the API server's cache, which may be a moment old; after the first list, not older than the last seen version.
     Cached,
-    /// As of now: for what this process writes itself.
+    /// The latest version: for objects that this process writes.
     Latest,
 }
 
-/// The version of the last complete list of a watch, as a number; 0 before the first. What an object's own version is compared with.
+/// The version of the last complete list of a watch, as a number; 0 before the first. Compare it with the version of an object.
 #[derive(Clone, Debug, Default)]
 pub struct ListVersion(Arc<AtomicU64>);
 
 impl ListVersion {
-    /// The number.
+    /// Returns the number.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A resourceVersion as a number, which it is by KEP-5504; 0 where a server has others.
+/// Parses a resourceVersion as a number (KEP-5504); 0 where a server has other versions.
 pub fn number(version: Option<&str>) -> u64 {
     version.and_then(|version| version.parse().ok()).unwrap_or(0)
 }
@@ -57,14 +57,14 @@ pub(super) struct Source<K> {
     pub(super) api: Api<K>,
     pub(super) config: Config,
     pub(super) freshness: Freshness,
-    /// Most objects of a list.
+    /// Maximum number of objects of a list.
     pub(super) limit: Option<u32>,
     pub(super) listed: ListVersion,
 }
 
 enum State<K> {
     Begin,
-    Ask,
+    Request,
     Listing(Box<List<K>>),
     Listed,
     Watching(Box<Watching<K>>),
@@ -81,7 +81,7 @@ struct List<K> {
     ready: VecDeque<K>,
 }
 
-/// What kube's watcher yields, in the same order.
+/// Yields the events of kube's watcher, in the same order.
 pub(super) fn events<K>(source: Source<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -103,9 +103,9 @@ where
 
 struct Machine<K> {
     source: Source<K>,
-    /// What has been seen.
+    /// Last seen version.
     version: Option<String>,
-    /// The API server cannot list from that version on.
+    /// The API server cannot list from that version.
     is_unavailable: bool,
     state: State<K>,
 }
@@ -117,10 +117,10 @@ where
     async fn step(&mut self) -> Option<watcher::Result<Event<K>>> {
         match std::mem::replace(&mut self.state, State::Begin) {
             State::Begin => {
-                self.state = State::Ask;
+                self.state = State::Request;
                 Some(Ok(Event::Init))
             }
-            State::Ask => match self.ask().await {
+            State::Request => match self.request().await {
                 Ok(list) => {
                     self.state = State::Listing(Box::new(list));
                     None
@@ -133,7 +133,7 @@ where
         }
     }
 
-    async fn ask(&mut self) -> kube::Result<List<K>> {
+    async fn request(&mut self) -> kube::Result<List<K>> {
         let config = &self.source.config;
         let version = match self.source.freshness {
             Freshness::Cached if !self.is_unavailable => {
@@ -164,8 +164,8 @@ where
         })
     }
 
-    /// A version that the cache has not reached in time (504), or no longer knows (410), is not asked for again: the next list is as of
-    /// now, which is not older either. After any other error the version counts, or another API server with an older cache could answer.
+    /// A version that the cache has not reached in time (504), or no longer has (410), is not requested again: the next list is of the
+    /// latest version, which is not older. After any other error the version is kept, or an API server with an older cache could respond.
     fn list_failed(&mut self, error: kube::Error) -> Error {
         self.is_unavailable |= matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504));
         Error::InitialListFailed(error)
@@ -226,7 +226,7 @@ where
                 None
             }
             Err(error) => {
-                // Too old a version is listed again.
+                // A version that is too old needs a new list.
                 if !matches!(&error, kube::Error::Api(status) if status.code == 410) {
                     self.state = State::Listed;
                 }
@@ -284,7 +284,7 @@ impl<K> Watching<K> {
 }
 
 impl<K: DeserializeOwned> List<K> {
-    /// Whether there was one.
+    /// Parses the next piece; `false` at the end.
     async fn next_piece(&mut self) -> kube::Result<bool> {
         let text = self.body.fill_buf().await.map_err(kube::Error::ReadEvents)?;
         let ready = &mut self.ready;

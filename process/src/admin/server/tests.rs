@@ -1,4 +1,4 @@
-//! Small limits, real sockets. What the three binaries stand is tested on them, in level `apiserver`.
+//! Small limits, real sockets. The level `apiserver` tests the limits of the three binaries.
 
 use super::*;
 use axum::routing::get;
@@ -36,7 +36,7 @@ fn local(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, last).into()
 }
 
-/// What a client sees until the server closes the connection; nothing where it is reset.
+/// Reads until the server closes the connection; returns nothing where it is reset.
 async fn exchange(mut stream: TcpStream, request: &[u8]) -> String {
     let mut answer = Vec::new();
     let exchanged = async {
@@ -134,7 +134,7 @@ async fn a_request_body_is_not_read() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_or_not_given_ends_in_time() {
+async fn a_response_that_is_not_read_or_not_sent_ends_in_time() {
     let server = start(Plain, LIMITS);
     let never = exchange(
         connect(server, local(1)).await,
@@ -156,7 +156,7 @@ async fn an_answer_that_is_not_read_or_not_given_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_new_connection_gets_in_where_one_address_holds_all() {
+async fn a_new_connection_is_accepted_when_one_address_has_all() {
     let limits = Limits {
         header: PATIENCE,
         connection: PATIENCE,
@@ -200,7 +200,7 @@ async fn connections_beyond_the_limit_are_closed_oldest_first() {
     }
 }
 
-/// As a TLS handshake that the client does not go on with.
+/// Like a TLS handshake that the client does not continue.
 #[derive(Clone)]
 struct Stalled;
 
@@ -238,10 +238,10 @@ async fn the_default_address_is_served_in_both_families() {
 
 const FEW_DESCRIPTORS: &str = "MULTUS_SERVICE_TEST_FEW_DESCRIPTORS";
 
-/// `accept` fails with EMFILE. In a process of its own, whose limit harms no other test.
+/// `accept` fails with EMFILE. In a process of its own, whose limit affects no other test.
 #[test]
 fn a_server_out_of_descriptors_still_answers() {
-    let test = "http::server::tests::out_of_descriptors";
+    let test = "admin::server::tests::out_of_descriptors";
     let mut child = std::process::Command::new("prlimit")
         .arg("--nofile=48")
         .arg(std::env::current_exe().unwrap())
