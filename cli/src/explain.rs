@@ -1,6 +1,6 @@
 //! Why a Service works or not: the chain of facts from its label to its client's packets.
 //!
-//! Pure. What decides is the controller's and the proxy's own code (`controller::decide`, `rules`); here its answers are put in order.
+//! Pure. What decides is the controller's and the proxy's own code (`controller::reconcile`, `rules`); here its answers are put in order.
 
 mod case;
 mod client;

@@ -3,14 +3,14 @@
 //! Writes: EndpointSlices, Events on Services, the Accepted condition of Services. Every update and delete carries UID and
 //! resourceVersion of what it was decided on, so that a leader that was paused cannot undo its successor's work.
 
-mod conditions;
+mod endpointslices;
 mod events;
-mod slices;
+mod service_condition;
 
+use crate::endpointslice::SlicePlan;
 use crate::index::ServiceEntry;
-use crate::notice::Notice;
 use crate::objects::ObjectKey;
-use crate::plan::SlicePlan;
+use crate::service_status::problem::Notice;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub use slices::Written;
+pub use endpointslices::Written;
 
 /// No request may take longer; the API server itself gives up after 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -158,7 +158,7 @@ impl Writer {
 
     /// Writes slices.
     pub async fn write(&self, work: Work) -> Done {
-        let (slices, error) = slices::write(&self.client, &work).await;
+        let (slices, error) = endpointslices::write(&self.client, &work).await;
         Done { slices, error }
     }
 
@@ -179,7 +179,7 @@ impl Writer {
         } = message;
         let Some(entry) = service else {
             return match retract {
-                Some(uid) => conditions::remove(&self.client, &uid, &key).await,
+                Some(uid) => service_condition::remove(&self.client, &uid, &key).await,
                 None => Ok(()),
             };
         };
@@ -195,7 +195,7 @@ impl Writer {
             told.push(notice);
         }
         match &condition {
-            Some(condition) => conditions::write(&self.client, &entry.service, condition, &key).await,
+            Some(condition) => service_condition::write(&self.client, &entry.service, condition, &key).await,
             None => Ok(()),
         }
     }

@@ -1,12 +1,12 @@
 //! Whatever a tenant writes into a Service, pod, slice or annotation: no panic, and never an address that may not be an endpoint.
 //! `make fuzz` runs them for longer.
 
-use crate::decide::decide;
-use crate::gather::gather;
 use crate::index::{Change, Event, Index};
-use crate::leftovers::Leftovers;
 use crate::objects::{NodeObject, PodObject, trim_service, trim_slice};
+use crate::observe::gather;
+use crate::reconcile::decide;
 use crate::selector::Selector;
+use crate::service_status::orphaned_slices::Leftovers;
 use crate::settings::Settings;
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL,

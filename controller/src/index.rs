@@ -3,28 +3,28 @@
 //! Pure. Observing a change returns the Services it wakes. What was written is remembered at once, so a plan never starts from slices
 //! older than our own writes (Kubernetes keeps a tracker and retries instead).
 
-mod by_label;
-mod manual;
+mod manual_slices;
+mod pods_by_label;
 mod slices;
-mod table;
+mod store;
 
-pub use manual::{Manual, Written};
+pub use manual_slices::{Manual, Written};
 pub use slices::Slices;
-pub use table::{Event, Keyed, Step, Table};
+pub use store::{Event, Keyed, Step, Table};
 
-use crate::accept::{Acceptance, accept, is_headless};
 use crate::manual::{ManualSlice, Scope};
-use crate::notice::Notice;
 use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceRange};
 use crate::selector::Selector;
+use crate::service_status::problem::Notice;
 use crate::settings::Settings;
 use crate::triggers;
-use by_label::PodsByLabel;
+use crate::validate::{Acceptance, accept, is_headless};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pods_by_label::PodsByLabel;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

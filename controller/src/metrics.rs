@@ -2,8 +2,10 @@
 //!
 //! Pure.
 
+pub(crate) mod sample;
+
+use crate::endpointslice::Counts;
 use crate::objects::ObjectKey;
-use crate::plan::Counts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

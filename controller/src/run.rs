@@ -1,10 +1,10 @@
 //! Puts the controller together: watches, driver, lease.
 
 use crate::apply::Writer;
+use crate::controller::{self, Driver, Leadership};
 use crate::index::Index;
 use crate::manual::Scope;
 use crate::metrics::Metrics;
-use crate::reconcile::{self, Driver, Leadership};
 use crate::settings::Settings;
 use crate::watches;
 use process::Process;
@@ -21,7 +21,7 @@ const CHANNEL: usize = 256;
 pub enum Error {
     /// The driver failed.
     #[error(transparent)]
-    Reconcile(#[from] reconcile::Error),
+    Controller(#[from] controller::Error),
     /// The lease failed or was lost.
     #[error(transparent)]
     Lease(#[from] lease::Error),

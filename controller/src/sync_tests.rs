@@ -1,12 +1,12 @@
 //! The Go original's controller tests, restated on the pure part from watch events to the decision (its names are kept).
 
-use crate::decide::{Decision, decide};
-use crate::gather::gather;
 use crate::index::{Change, Event, Index};
-use crate::leftovers::Leftovers;
 use crate::manual::{MAX_SERVICES, ManualSlice};
-use crate::notice::Reason;
 use crate::objects::{Node, NodeObject, ObjectKey, PodObject, ServiceRange};
+use crate::observe::gather;
+use crate::reconcile::{Decision, decide};
+use crate::service_status::orphaned_slices::Leftovers;
+use crate::service_status::problem::Reason;
 use crate::settings::Settings;
 use api::names;
 use k8s_openapi::api::core::v1::Service;

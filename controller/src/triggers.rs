@@ -2,10 +2,10 @@
 //!
 //! Pure. A change that leaves every field the planner reads as it was wakes nobody.
 
-use crate::accept::Acceptance;
+use crate::endpointslice::{Routing, routing};
 use crate::index::{Index, ServiceEntry, Step};
 use crate::objects::{Node, ObjectKey, Pod};
-use crate::plan::{Routing, routing};
+use crate::validate::Acceptance;
 use api::NetworkRef;
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;

@@ -4,8 +4,8 @@
 //! definitions. An object that cannot be read is reported as such and never stops its watch; a lost connection is tried again within
 //! five seconds.
 
-mod manual;
-mod ranges;
+mod manual_slices;
+mod service_cidrs;
 
 use crate::index::{Change, Event};
 use crate::manual::Scope;
@@ -52,14 +52,14 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
             slice
         })))
     }));
-    tasks.spawn(manual::follow(client.clone(), scope, changes.clone()));
+    tasks.spawn(manual_slices::follow(client.clone(), scope, changes.clone()));
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Some(Change::Pod(event.map(|pod: PodObject| pod.into())))
     }));
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Some(Change::Node(event.map(|node: NodeObject| node.into())))
     }));
-    tasks.spawn(ranges::follow_ranges(client.clone(), changes.clone()));
+    tasks.spawn(service_cidrs::follow_ranges(client.clone(), changes.clone()));
     tasks.spawn(follow_networks(client.clone(), changes.clone()));
     tasks
 }

@@ -5,13 +5,13 @@
 use crate::facts::{Facts, Known as _};
 use crate::settings::{as_node, of_controller};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL};
-use controller::accept::Acceptance;
-use controller::decide::{Decision, decide};
-use controller::gather::{Observed, gather};
 use controller::index::{Change, Event, Index, Keyed};
-use controller::leftovers::Leftovers;
 use controller::manual::{ManualSlice, trim};
 use controller::objects::{Node, NodeObject, ObjectKey, Pod, PodObject, ServiceRange};
+use controller::observe::{Observed, gather};
+use controller::reconcile::{Decision, decide};
+use controller::service_status::orphaned_slices::Leftovers;
+use controller::validate::Acceptance;
 use k8s_openapi::api::core::v1::{Pod as FullPod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeSet;

@@ -6,7 +6,7 @@ use super::case::Case;
 use crate::chain::{Link, Topic};
 use crate::situations::Cause;
 use api::service::NoNetwork;
-use controller::notice::{Notice, Reason};
+use controller::service_status::problem::{Notice, Reason};
 
 /// The notices about a topic, each as a broken link.
 pub(super) fn links(case: &Case<'_>, topic: Topic) -> Vec<Link> {

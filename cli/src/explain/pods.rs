@@ -9,8 +9,8 @@ use super::notices::links;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::accept::{Acceptance, is_headless};
 use controller::index::Written;
+use controller::validate::{Acceptance, is_headless};
 
 /// The first of these that holds is why nothing is served.
 const BY_WEIGHT: [Cause; 8] = [

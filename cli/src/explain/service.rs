@@ -8,8 +8,8 @@ use crate::chain::{Link, Topic};
 use crate::facts::{Known as _, Lack};
 use crate::situations::{Cause, Values};
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
-use controller::notice::Reason;
 use controller::objects::ObjectKey;
+use controller::service_status::problem::Reason;
 use k8s_openapi::api::core::v1::Service;
 use rules::NotServed;
 
@@ -127,7 +127,7 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
 
 /// How many Services without selector there are only the controller knows: its condition says so.
 fn too_many(case: &Case<'_>) -> Option<Link> {
-    let condition = controller::condition::current(case.service)?;
+    let condition = controller::service_status::condition::current(case.service)?;
     let is_so = condition.status == "False" && condition.reason == Reason::TooManyByHand.as_str();
     let says = condition.message.split("; ").next().unwrap_or_default();
     is_so.then(|| Cause::TooManyServices.quoted(says, &case.values))

@@ -12,7 +12,7 @@
     reason = "shared with the tests, which use more of it"
 )]
 mod bed;
-mod cold;
+mod cold_start;
 mod cost;
 mod latency;
 mod limits;
@@ -73,7 +73,7 @@ async fn many_services() -> Result<()> {
     let kubeconfig = prepare(&server).await?;
     let scene = Scene::new(&server, "large").await?;
     populate(&scene, SERVICES).await?;
-    let controller = cold::start(&server, &scene, &kubeconfig).await?;
+    let controller = cold_start::start(&server, &scene, &kubeconfig).await?;
     memory(&controller, "10,000 pods", "budget 60 MB")?;
     lists::pods(&scene, SERVICES * PODS_PER_SERVICE).await?;
     latency::pod_ready_to_slice(&scene, "1,000 Services").await?;

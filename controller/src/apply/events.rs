@@ -4,8 +4,8 @@
 //! counts it up instead of filling the list.
 
 use super::{Error, bounded};
-use crate::notice::Notice;
 use crate::objects::ObjectKey;
+use crate::service_status::problem::Notice;
 use api::names::CONTROLLER;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -91,7 +91,7 @@ fn name(regarding: &ObjectReference, notice: &Notice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notice::Reason;
+    use crate::service_status::problem::Reason;
 
     fn named(uid: &str, message: &str) -> String {
         let regarding = ObjectReference {

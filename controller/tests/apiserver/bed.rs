@@ -1,13 +1,13 @@
 //! One apiserver and one controller, the shipped binary under its shipped role, for the whole test binary; a namespace per test.
 
 pub(crate) mod audit;
-mod child;
+mod child_process;
 mod controller_process;
-mod scene;
+mod fixture;
 
-pub(crate) use child::Child;
+pub(crate) use child_process::Child;
 pub(crate) use controller_process::Controller;
-pub(crate) use scene::{Scene, endpoints, merge};
+pub(crate) use fixture::{Scene, endpoints, merge};
 
 use std::path::PathBuf;
 

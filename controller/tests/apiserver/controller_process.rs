@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use e2e::wait;
 
-use super::child::Child;
+use super::child_process::Child;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -4,7 +4,7 @@
 
 use crate::bed::{Controller, Scene};
 use crate::coredns::CoreDns;
-use crate::twin::server_with_twin;
+use crate::kube_controller_manager::server_with_twin;
 use anyhow::Result;
 use api::names;
 use e2e::wait;

@@ -2,7 +2,7 @@
 
 use crate::bed::audit::slice_writes;
 use crate::bed::{Bed, Controller, Scene, endpoints};
-use crate::leaving::own_server;
+use crate::service_removal::own_server;
 use anyhow::Result;
 use api::names;
 use e2e::apiserver::Options;

@@ -1,7 +1,7 @@
 //! With the real kube-controller-manager: Endpoints that it mirrors into slices, and slices that it leaves behind.
 
 use crate::bed::{Controller, Scene};
-use crate::twin::server_with_twin;
+use crate::kube_controller_manager::server_with_twin;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::api::{DeleteParams, PostParams};

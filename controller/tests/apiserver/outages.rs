@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bed::audit::slice_requests;
 use crate::bed::{Bed, Controller, Scene};
-use crate::leaving::own_server;
+use crate::service_removal::own_server;
 use anyhow::Result;
 use e2e::apiserver::{Apiserver, Options};
 use e2e::wait;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::bed::audit::{own_writes, requests};
 use crate::bed::{Controller, Scene};
-use crate::leaving::own_server;
+use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
 use e2e::apiserver::Options;

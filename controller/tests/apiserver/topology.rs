@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bed::{Bed, Controller, Scene};
-use crate::twin::{both_until, server_with_twin};
+use crate::kube_controller_manager::{both_until, server_with_twin};
 use anyhow::Result;
 use api::names;
 use e2e::wait;

@@ -1,0 +1,371 @@
+//! The driver: watches into the index, woken Services out of the queue, decisions to the writer.
+//!
+//! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
+//! not lead keeps its index warm and writes nothing.
+
+use crate::apply::{Done, Work, Writer, chain};
+use crate::endpointslice::{SlicePlan, TriggerTimes};
+use crate::index::{Change, Index};
+use crate::manual::Scope;
+use crate::metrics::Metrics;
+use crate::metrics::sample::Sample;
+use crate::objects::ObjectKey;
+use crate::observe::{Observed, gather};
+use crate::reconcile::{Decision, decide};
+use crate::service_status::notifier::{Teller, Verdict};
+use crate::service_status::orphaned_slices::{self, Found, Leftovers};
+use crate::work_queue::{Outcome, Queue};
+use kube::Client;
+use process::Health;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// Services whose writes are under way at once.
+const MAX_WRITES: usize = 32;
+/// Services whose leftovers are looked for at once.
+const MAX_LOOKS: usize = 4;
+/// The loop turns at least this often, for the liveness probe.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Why the driver stopped although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// All watches ended.
+    #[error("the watches ended")]
+    Watches,
+    /// A write panicked.
+    #[error("a write panicked")]
+    Write(#[source] tokio::task::JoinError),
+}
+
+/// When this replica may write.
+#[derive(Debug)]
+pub struct Leadership {
+    /// Cancelled when this replica leads.
+    pub granted: CancellationToken,
+    /// Cancelled when it must stop.
+    pub shutdown: CancellationToken,
+}
+
+struct Attempt {
+    key: ObjectKey,
+    trigger_times: Option<TriggerTimes>,
+    sample: Sample,
+    done: Done,
+}
+
+/// The controller's state.
+pub struct Driver {
+    index: Index,
+    queue: Queue,
+    trigger_times: HashMap<ObjectKey, TriggerTimes>,
+    teller: Teller,
+    writer: Writer,
+    writes: JoinSet<Attempt>,
+    leftovers: Leftovers,
+    looks: JoinSet<(ObjectKey, Found)>,
+    look_queue: VecDeque<ObjectKey>,
+    client: Client,
+    /// The Services whose slices by hand are to be watched.
+    scope: watch::Sender<Scope>,
+    metrics: Metrics,
+    health: Health,
+    is_leading: bool,
+    was_synced: bool,
+}
+
+impl Driver {
+    /// A driver that knows nothing yet.
+    pub fn new(
+        client: Client,
+        index: Index,
+        writer: Writer,
+        scope: watch::Sender<Scope>,
+        metrics: Metrics,
+        health: Health,
+    ) -> Self {
+        Self {
+            index,
+            queue: Queue::default(),
+            trigger_times: HashMap::new(),
+            teller: Teller::new(writer.clone(), metrics.clone()),
+            writer,
+            writes: JoinSet::new(),
+            leftovers: Leftovers::default(),
+            looks: JoinSet::new(),
+            look_queue: VecDeque::new(),
+            client,
+            scope,
+            metrics,
+            health,
+            is_leading: false,
+            was_synced: false,
+        }
+    }
+
+    /// Runs until asked to stop; then finishes what is under way.
+    pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
+        loop {
+            self.start_due();
+            self.start_rest();
+            self.health.beat();
+            let wake_at = self.next_due();
+            tokio::select! {
+                change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
+                Some(attempt) = self.writes.join_next() => self.written(attempt.map_err(Error::Write)?),
+                Some(telling) = self.teller.join_next() => self.teller.finish(telling.map_err(Error::Write)?, jitter()),
+                Some(look) = self.looks.join_next() => self.looked(look.map_err(Error::Write)?),
+                () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
+                () = leadership.shutdown.cancelled() => break,
+                () = sleep_until(wake_at) => {}
+            }
+        }
+        while let Some(attempt) = self.writes.join_next().await {
+            self.written(attempt.map_err(Error::Write)?);
+        }
+        while let Some(telling) = self.teller.join_next().await {
+            self.teller.finish(telling.map_err(Error::Write)?, jitter());
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        let writes = self.queue.next_due().filter(|_| self.may_write());
+        let tells = self.teller.next_due().filter(|_| self.is_idle());
+        writes.into_iter().chain(tells).fold(tick, Instant::min)
+    }
+
+    /// No Service is due: there is time for all that is not about endpoints.
+    fn is_idle(&self) -> bool {
+        let now = Instant::now();
+        self.is_leading && self.was_synced && self.queue.next_due().is_none_or(|due| due > now)
+    }
+
+    fn start_rest(&mut self) {
+        if self.is_idle() {
+            self.teller.start(&self.index);
+            self.start_looks();
+        }
+    }
+
+    fn may_write(&self) -> bool {
+        self.is_leading && self.was_synced && self.writes.len() < MAX_WRITES
+    }
+
+    fn lead(&mut self) {
+        self.is_leading = true;
+        self.metrics.is_leader.set(1);
+        self.wake_all();
+    }
+
+    /// Before the first full view a plan would delete what it has not seen yet; and a standby keeps no queue.
+    fn wake_all(&mut self) {
+        if self.is_leading && self.was_synced {
+            let keys = self.index.all_keys();
+            info!(services = keys.len(), "Reconciling all Services");
+            self.wake(keys);
+        }
+    }
+
+    fn wake(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+        let now = Instant::now();
+        keys.into_iter().for_each(|key| self.queue.wake(key, now));
+    }
+
+    fn check(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+        let now = Instant::now();
+        keys.into_iter().for_each(|key| self.queue.check(key, now));
+    }
+
+    fn observe(&mut self, change: Change) {
+        let is_slice = matches!(change, Change::Slice(_));
+        let woken = self.index.observe(change);
+        self.follow_scope();
+        if !self.was_synced && self.index.is_synced() {
+            self.was_synced = true;
+            self.health.set_ready(true);
+            self.wake_all();
+        } else if self.is_leading && self.was_synced {
+            if is_slice {
+                self.check(woken);
+            } else {
+                self.wake(woken);
+            }
+        }
+    }
+
+    fn follow_scope(&mut self) {
+        let wanted = self.index.manual.scope();
+        self.scope.send_if_modified(|scope| {
+            let is_other = !Arc::ptr_eq(scope, wanted) && scope != wanted;
+            if is_other {
+                *scope = Arc::clone(wanted);
+            }
+            is_other
+        });
+    }
+
+    fn start_due(&mut self) {
+        while self.may_write() {
+            let Some(key) = self.queue.pop(Instant::now()) else {
+                break;
+            };
+            self.start(key);
+        }
+        self.metrics
+            .queue_depth
+            .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+    }
+
+    fn start(&mut self, key: ObjectKey) {
+        let started = Instant::now();
+        let observed = gather(&self.index, &self.leftovers, &key);
+        if observed.is_pending() {
+            self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
+            return;
+        }
+        self.note_selectorless(&key, &observed);
+        let known = self.trigger_times.get(&key);
+        let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);
+        let Decision {
+            slices,
+            notices,
+            condition,
+            trigger_times,
+        } = decision;
+        let service = observed.service.as_ref().map(|entry| &entry.service);
+        if !observed.is_unreadable {
+            let uid = service.and_then(|service| service.metadata.uid.clone());
+            self.teller.decided(
+                &key,
+                Verdict {
+                    uid,
+                    former_uid: observed.former_uid().map(str::to_owned),
+                    notices,
+                    condition,
+                },
+                started,
+            );
+        }
+        let attempt = Attempt {
+            sample: Sample::new(service, slices.counts, slices.writes(), started),
+            trigger_times,
+            done: Done::default(),
+            key: key.clone(),
+        };
+        if slices.is_empty() {
+            self.finish(attempt);
+        } else {
+            self.spawn(Work { key, slices }, attempt);
+        }
+    }
+
+    fn note_selectorless(&mut self, key: &ObjectKey, observed: &Observed) {
+        if !observed.is_selectorless() {
+            self.leftovers.forget(key);
+        } else if self.leftovers.is_new(key) {
+            self.look_queue.push_back(key.clone());
+        }
+    }
+
+    /// Looks for leftovers, a few Services at a time and behind all writes.
+    fn start_looks(&mut self) {
+        self.look_queue.extend(self.leftovers.due(Instant::now()));
+        while self.looks.len() < MAX_LOOKS {
+            let Some(key) = self.look_queue.pop_front() else {
+                break;
+            };
+            self.looks.spawn(orphaned_slices::look(self.client.clone(), key));
+        }
+    }
+
+    fn looked(&mut self, (key, found): (ObjectKey, Found)) {
+        if self.leftovers.record(&key, found, Instant::now()) {
+            self.check([key]);
+        }
+    }
+
+    fn spawn(&mut self, work: Work, attempt: Attempt) {
+        let SlicePlan {
+            create,
+            update,
+            delete,
+            ..
+        } = &work.slices;
+        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Writing");
+        let writer = self.writer.clone();
+        self.index.slices.begin_writes();
+        self.writes.spawn(async move {
+            Attempt {
+                done: writer.write(work).await,
+                ..attempt
+            }
+        });
+    }
+
+    fn written(&mut self, attempt: Attempt) {
+        self.finish(attempt);
+        self.index.slices.end_writes();
+    }
+
+    fn finish(&mut self, attempt: Attempt) {
+        let Attempt {
+            key,
+            trigger_times,
+            sample,
+            done,
+        } = attempt;
+        let outcome = outcome(&key, &done);
+        sample.count(&self.metrics, &key, &done);
+        let wrote = done.slices;
+        for slice in wrote.created.into_iter().chain(wrote.updated) {
+            self.index.slices.record_written(slice);
+        }
+        wrote
+            .deleted
+            .iter()
+            .for_each(|slice| self.index.slices.record_gone(slice));
+        wrote
+            .vanished
+            .iter()
+            .for_each(|slice| self.index.slices.record_gone(slice));
+        // What vanished was not written: the next plan makes it anew, and its time is that of the same change.
+        if done.error.is_none() && wrote.vanished.is_empty() {
+            match trigger_times {
+                Some(times) => drop(self.trigger_times.insert(key.clone(), times)),
+                None => drop(self.trigger_times.remove(&key)),
+            }
+        }
+        self.queue.done(&key, outcome, Instant::now(), jitter());
+        if !sample.is_ours() {
+            self.queue.forget(&key, Instant::now());
+        }
+    }
+}
+
+fn outcome(key: &ObjectKey, done: &Done) -> Outcome {
+    match &done.error {
+        Some(error) => {
+            warn!(service = %key, error = %chain(error), "Reconciling failed, trying again");
+            Outcome::Failed {
+                retry_after: error.retry_after(),
+            }
+        }
+        None if !done.slices.vanished.is_empty() => Outcome::Failed { retry_after: None },
+        None if done.slices.count() > 0 => Outcome::Wrote,
+        None => Outcome::Unchanged,
+    }
+}
+
+/// Spreads retries; its quality does not matter.
+fn jitter() -> f64 {
+    f64::from(jiff::Timestamp::now().subsec_nanosecond() % 1000) / 1000.0
+}

@@ -1,0 +1,145 @@
+//! The Accepted condition of a Service: what its owner sees long after the Events are gone.
+//!
+//! Pure. Its text depends on what is wrong, never on how many endpoints there are, so it is written only when a verdict changes.
+
+use crate::service_status::problem::Notice;
+use crate::validate::Acceptance;
+use api::NetworkRef;
+use api::names::{ACCEPTED_CONDITION, SERVICE_NAME_LABEL};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Where the endpoints of a Service come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From the pods that it selects.
+    Pods,
+    /// From the slices that its author wrote.
+    Slices,
+    /// From the slices that its author has not written yet.
+    NoSlices,
+    /// It has no ClusterIP: DNS answers its author's slices as they are.
+    Dns,
+}
+
+/// The condition for a verdict. Its transition time is set when it is written.
+pub fn accepted(
+    acceptance: &Acceptance,
+    source: Source,
+    notices: &[Notice],
+    generation: Option<i64>,
+) -> Condition {
+    let warnings = notices.iter().map(|notice| notice.message.clone());
+    let is_rejected = notices.iter().any(|notice| notice.reason.is_rejection());
+    let (status, reason, message) = match acceptance.network().filter(|_| !is_rejected) {
+        None => ("False", first_rejection(notices), warnings.collect()),
+        Some(network) => {
+            let reason = match source {
+                Source::NoSlices | Source::Dns => "NoSelector",
+                _ if notices.is_empty() => "Served",
+                _ => "ServedWithWarnings",
+            };
+            (
+                "True",
+                reason,
+                warnings.chain([outlook(source, network)]).collect::<Vec<_>>(),
+            )
+        }
+    };
+    let message = message.join("; ");
+    Condition {
+        type_: ACCEPTED_CONDITION.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: cut(&message),
+        observed_generation: generation,
+        last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// What the owner may expect, and who reaches the Service: a client on another network has no way to be warnings.
+fn outlook(source: Source, network: &NetworkRef) -> String {
+    let reach = format!(
+        "only pods attached to {network} reach the ClusterIP, not those attached to a definition of the same name in another namespace"
+    );
+    match source {
+        Source::Pods => format!("endpoints are taken from network {network}; {reach}"),
+        Source::Slices => {
+            format!("endpoints are copied from the EndpointSlices that the Service's author wrote; {reach}")
+        }
+        Source::NoSlices => format!(
+            "the Service selects no pods and its author has written no EndpointSlice with label {SERVICE_NAME_LABEL} yet; {reach}"
+        ),
+        Source::Dns => "the Service selects no pods and has no ClusterIP: DNS answers the EndpointSlices that its author wrote, unchecked"
+            .to_owned(),
+    }
+}
+
+fn first_rejection(notices: &[Notice]) -> &'static str {
+    notices
+        .iter()
+        .map(|notice| notice.reason)
+        .find(|reason| reason.is_rejection())
+        .map_or("Rejected", |reason| reason.as_str())
+}
+
+/// The API server takes 32 KiB; nobody reads more than this.
+fn cut(message: &str) -> String {
+    message.chars().take(4096).collect()
+}
+
+/// The condition the Service has now.
+pub fn current(service: &Service) -> Option<&Condition> {
+    let conditions = service.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == ACCEPTED_CONDITION)
+}
+
+/// Whether the Service already says this.
+pub fn stands(service: &Service, wanted: &Condition) -> bool {
+    current(service).is_some_and(|current| {
+        (
+            &current.status,
+            &current.reason,
+            &current.message,
+            current.observed_generation,
+        ) == (
+            &wanted.status,
+            &wanted.reason,
+            &wanted.message,
+            wanted.observed_generation,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service_status::problem::Reason;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::pods(Source::Pods, &[], ("True", "Served"), "taken from network shop/net")]
+    #[case::warned(Source::Pods, &[Reason::InvalidEndpointAddress], ("True", "ServedWithWarnings"), "only pods attached to shop/net")]
+    #[case::slices(Source::Slices, &[], ("True", "Served"), "that the Service's author wrote; only pods attached to shop/net")]
+    #[case::no_slices(Source::NoSlices, &[], ("True", "NoSelector"), "no EndpointSlice with label kubernetes.io/service-name")]
+    #[case::no_slices_warned(Source::NoSlices, &[Reason::NetworkNotFound], ("True", "NoSelector"), "it is so; ")]
+    #[case::dns(Source::Dns, &[], ("True", "NoSelector"), "DNS answers")]
+    #[case::too_many(Source::NoSlices, &[Reason::TooManyByHand], ("False", "TooManyServicesWithoutSelector"), "it is so")]
+    fn the_condition_says_what_is_served_and_who_reaches_it(
+        #[case] source: Source,
+        #[case] reasons: &[Reason],
+        #[case] want: (&str, &str),
+        #[case] text: &str,
+    ) {
+        let network = NetworkRef::parse("net", "shop").unwrap();
+        let notices: Vec<_> = reasons
+            .iter()
+            .map(|reason| Notice::new(*reason, "it is so"))
+            .collect();
+        let condition = accepted(&Acceptance::Manual(network), source, &notices, Some(1));
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), want);
+        assert!(condition.message.contains(text), "{}", condition.message);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the owner of each Service has been told.
+//!
+//! Pure. Nothing is told twice while it holds: not by this process, and, since the Service's condition says it too, not by the next one.
+
+use crate::objects::ObjectKey;
+use crate::service_status::problem::Notice;
+use std::collections::HashMap;
+
+/// Remembers per Service (its UID) what still holds.
+#[derive(Debug, Default)]
+pub(super) struct TellTale(HashMap<ObjectKey, (Option<String>, Vec<Notice>)>);
+
+impl TellTale {
+    /// What must be said now. A process that knows nothing of the Service yet takes an unchanged condition for said.
+    pub(super) fn news(
+        &self,
+        key: &ObjectKey,
+        uid: Option<&str>,
+        notices: &[Notice],
+        condition_changes: bool,
+    ) -> Vec<Notice> {
+        let known = self.0.get(key).filter(|(known, _)| known.as_deref() == uid);
+        match known {
+            Some((_, told)) => notices
+                .iter()
+                .filter(|notice| !told.iter().any(|told| told.is_same(notice)))
+                .cloned()
+                .collect(),
+            None if condition_changes => notices.to_vec(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The UID of a Service that has been told something, or its condition.
+    pub(super) fn uid(&self, key: &ObjectKey) -> Option<String> {
+        self.0.get(key)?.0.clone()
+    }
+
+    /// This much has been said, and more is to follow. What was said before it still holds, or will be told from.
+    pub(super) fn remember_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Notice>) {
+        let Some(uid) = uid.filter(|_| !more.is_empty()) else {
+            return;
+        };
+        let (known, told) = self.0.entry(key.clone()).or_default();
+        if known.as_deref() != Some(uid) {
+            *known = Some(uid.to_owned());
+            told.clear();
+        }
+        told.extend(more);
+    }
+
+    /// All this has been said; what is not in it holds no more.
+    pub(super) fn remember(&mut self, key: &ObjectKey, uid: Option<String>, notices: Vec<Notice>) {
+        if uid.is_some() {
+            self.0.insert(key.clone(), (uid, notices));
+        } else {
+            self.0.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service_status::problem::Reason;
+
+    #[test]
+    fn a_thing_is_told_once_while_it_holds_and_again_when_it_comes_back() {
+        let key = ObjectKey::new("shop", "web");
+        let bad = vec![Notice::new(Reason::InvalidNetwork, "bad")];
+        let uid = Some("u1".to_owned());
+        let mut told = TellTale::default();
+        assert_eq!(told.news(&key, Some("u1"), &bad, true), bad);
+        told.remember(&key, uid.clone(), bad.clone());
+        assert_eq!(told.news(&key, Some("u1"), &bad, false), []);
+        told.remember(&key, uid, vec![]);
+        assert_eq!(told.news(&key, Some("u1"), &bad, true), bad, "it came back");
+    }
+
+    #[test]
+    fn a_thing_that_is_seen_on_another_pod_is_no_news() {
+        let key = ObjectKey::new("shop", "web");
+        let on = |pod: &str| vec![Notice::new(Reason::NotAttached, "no pod is attached").seen_on([pod])];
+        let mut told = TellTale::default();
+        told.remember(&key, Some("u1".into()), on("web-1"));
+        assert_eq!(told.news(&key, Some("u1"), &on("web-2"), false), []);
+    }
+
+    /// A first Event was written, the condition was rejected: at the next try only the rest is told.
+    #[test]
+    fn what_was_said_before_a_failure_is_not_said_again() {
+        let key = ObjectKey::new("shop", "web");
+        let both = vec![
+            Notice::new(Reason::InvalidNetwork, "bad"),
+            Notice::new(Reason::NotAttached, "worse"),
+        ];
+        let mut told = TellTale::default();
+        told.remember_some(&key, Some("u1"), both[..1].to_vec());
+        assert_eq!(told.news(&key, Some("u1"), &both, true), both[1..]);
+        told.remember_some(&key, Some("u2"), vec![]);
+        assert_eq!(told.news(&key, Some("u2"), &both, true), both, "another Service");
+    }
+
+    #[test]
+    fn a_restart_repeats_nothing_that_the_condition_says() {
+        let key = ObjectKey::new("shop", "web");
+        let bad = vec![Notice::new(Reason::InvalidNetwork, "bad")];
+        assert_eq!(TellTale::default().news(&key, Some("u1"), &bad, false), []);
+    }
+
+    #[test]
+    fn another_service_of_the_same_name_is_told_anew() {
+        let key = ObjectKey::new("shop", "web");
+        let bad = vec![Notice::new(Reason::InvalidNetwork, "bad")];
+        let mut told = TellTale::default();
+        told.remember(&key, Some("u1".into()), bad.clone());
+        assert_eq!(told.news(&key, Some("u2"), &bad, true), bad);
+    }
+}

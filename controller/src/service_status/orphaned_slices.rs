@@ -1,0 +1,206 @@
+//! Slices of other controllers on a Service that only we should serve.
+//!
+//! Reads: the metadata of such slices. Kubernetes leaves slices and Endpoints behind when `spec.selector` is removed from a live Service
+//! (it calls that hand-over to the user), and DNS then answers them beside ours. They cannot be watched by the Service's labels: slices
+//! keep the labels the Service had before. So each Service without selector is looked at once, and again while something is found.
+
+use crate::manual::ENDPOINT_SLICE_CONTROLLER;
+use crate::objects::ObjectKey;
+use crate::service_status::problem::{Notice, Reason};
+use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ListParams, ObjectList};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// How soon a Service on which something was found is looked at again.
+const AGAIN: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Names of the slices found; an error when the API server could not say.
+pub type Found = Result<Vec<String>, Error>;
+
+/// Why it is not known what is left.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server rejected.
+    #[error(transparent)]
+    Api(#[from] Box<kube::Error>),
+    /// No answer in time.
+    #[error("no answer from the API server within 30 s")]
+    Timeout,
+}
+
+/// Looks for slices that carry the Service's name and are not ours.
+pub async fn look(client: Client, key: ObjectKey) -> (ObjectKey, Found) {
+    let api: Api<PartialObjectMeta<EndpointSlice>> = Api::namespaced(client, &key.namespace);
+    let selector = foreign(&key);
+    let parameters = ListParams::default().labels(&selector);
+    let found = bounded(REQUEST_TIMEOUT, api.list(&parameters)).await.map(names);
+    (key, found)
+}
+
+/// No answer is no proof that nothing is left: it must not end a warning.
+async fn bounded<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    let answer = timeout(limit, request).await.map_err(|_| Error::Timeout)?;
+    Ok(answer.map_err(Box::new)?)
+}
+
+fn names(list: ObjectList<PartialObjectMeta<EndpointSlice>>) -> Vec<String> {
+    list.items
+        .into_iter()
+        .filter_map(|slice| slice.metadata.name)
+        .collect()
+}
+
+fn foreign(key: &ObjectKey) -> String {
+    format!(
+        "{SERVICE_NAME_LABEL}={},{MANAGED_BY_LABEL}!={MANAGED_BY}",
+        key.name
+    )
+}
+
+/// What to tell about them: the exact commands.
+pub fn notice(key: &ObjectKey, names: &[String]) -> Notice {
+    let ObjectKey { namespace, name } = key;
+    Notice::new(
+        Reason::ForeignEndpoints,
+        format!(
+            "delete what another controller left on this Service: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use these addresses too",
+            foreign(key),
+        ),
+    )
+    .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
+}
+
+/// The same for a Service without any selector, whose author writes its slices: only what Kubernetes wrote before is to be deleted.
+pub fn handed_over(key: &ObjectKey, names: &[String]) -> Notice {
+    let ObjectKey { namespace, name } = key;
+    Notice::new(
+        Reason::ForeignEndpoints,
+        format!(
+            "EndpointSlices that Kubernetes wrote for a selector that the Service no longer has are not taken: their addresses are those of the cluster network; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{SERVICE_NAME_LABEL}={name},{MANAGED_BY_LABEL}={ENDPOINT_SLICE_CONTROLLER}'"
+        ),
+    )
+    .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
+}
+
+/// What was found on each Service without selector.
+#[derive(Debug, Default)]
+pub struct Leftovers(HashMap<ObjectKey, Look>);
+
+#[derive(Debug)]
+struct Look {
+    names: Vec<String>,
+    /// None while it is being looked at.
+    again: Option<Instant>,
+}
+
+impl Leftovers {
+    /// Whether the Service must be looked at now, for the first time.
+    pub fn is_new(&mut self, key: &ObjectKey) -> bool {
+        let is_new = !self.0.contains_key(key);
+        if is_new {
+            self.0.insert(
+                key.clone(),
+                Look {
+                    names: Vec::new(),
+                    again: None,
+                },
+            );
+        }
+        is_new
+    }
+
+    /// The Service has a selector or is not ours: nothing is wrong with foreign slices.
+    pub fn forget(&mut self, key: &ObjectKey) {
+        self.0.remove(key);
+    }
+
+    /// What was found last.
+    pub fn of(&self, key: &ObjectKey) -> &[String] {
+        self.0
+            .get(key)
+            .map(|look| look.names.as_slice())
+            .unwrap_or_default()
+    }
+
+    /// Services to look at again: those on which something was found, or that could not be looked at.
+    pub fn due(&mut self, now: Instant) -> Vec<ObjectKey> {
+        let mut due: Vec<_> = Vec::new();
+        for (key, look) in &mut self.0 {
+            if look.again.is_some_and(|again| again <= now) {
+                look.again = None;
+                due.push(key.clone());
+            }
+        }
+        due
+    }
+
+    /// Takes a look's result; true when it changes what there is to tell.
+    pub fn record(&mut self, key: &ObjectKey, found: Found, now: Instant) -> bool {
+        let Some(look) = self.0.get_mut(key) else {
+            return false;
+        };
+        let Ok(mut names) = found else {
+            look.again = Some(now + AGAIN);
+            return false;
+        };
+        names.sort();
+        look.again = (!names.is_empty()).then(|| now + AGAIN);
+        let is_news = look.names != names;
+        look.names = names;
+        is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_looked_at_once_and_again_only_while_something_is_found() {
+        let key = ObjectKey::new("shop", "web");
+        let now = Instant::now();
+        let mut leftovers = Leftovers::default();
+        assert!(leftovers.is_new(&key));
+        assert!(!leftovers.is_new(&key));
+        assert!(leftovers.record(&key, Ok(vec!["web-abc".into()]), now));
+        assert_eq!(leftovers.of(&key), ["web-abc"]);
+        assert_eq!(leftovers.due(now), []);
+        assert_eq!(leftovers.due(now + AGAIN), std::slice::from_ref(&key));
+        assert_eq!(leftovers.due(now + AGAIN), [], "it is being looked at");
+        assert!(leftovers.record(&key, Ok(vec![]), now + AGAIN));
+        assert_eq!(
+            leftovers.due(now + AGAIN * 10),
+            [],
+            "nothing found, nothing to repeat"
+        );
+        leftovers.forget(&key);
+        assert!(leftovers.is_new(&key), "its selector was removed again");
+    }
+
+    #[tokio::test]
+    async fn a_look_without_an_answer_leaves_the_warning_and_is_repeated() {
+        let key = ObjectKey::new("shop", "web");
+        let now = Instant::now();
+        let mut leftovers = Leftovers::default();
+        leftovers.is_new(&key);
+        leftovers.record(&key, Ok(vec!["web-abc".into()]), now);
+        leftovers.due(now + AGAIN);
+        let unanswered = bounded(Duration::ZERO, std::future::pending()).await;
+        assert!(!leftovers.record(&key, unanswered, now + AGAIN));
+        assert_eq!(leftovers.of(&key), ["web-abc"]);
+        assert_eq!(leftovers.due(now + AGAIN * 2), [key]);
+    }
+
+    #[test]
+    fn the_remedy_is_a_command_that_can_be_pasted() {
+        let text = notice(&ObjectKey::new("shop", "web"), &["web-abc".to_owned()]).text();
+        assert!(text.ends_with("EndpointSlice web-abc"), "{text}");
+        assert!(text.contains("kubectl -n shop delete endpoints web --ignore-not-found; kubectl -n shop delete endpointslices -l 'kubernetes.io/service-name=web,endpointslice.kubernetes.io/managed-by!=multus-endpointslice-controller.npwg.k8s.io'"), "{text}");
+    }
+}

@@ -1,0 +1,207 @@
+//! What a Service's owner is told: each thing that is not served as written, and what to do about it.
+//!
+//! Pure. A notice is a value; `apply/events.rs` makes it an Event, `condition.rs` a condition.
+
+/// Why something of a Service is not served, or not as expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The service-network annotation is missing or names no network.
+    InvalidNetwork,
+    /// The network is in a namespace this Service may not use.
+    NetworkNotAllowed,
+    /// Type ExternalName.
+    ExternalName,
+    /// The selector annotation cannot be read.
+    InvalidSelector,
+    /// Both `spec.selector` and the selector annotation.
+    SelectorIgnored,
+    /// A headless Service with `spec.selector`: DNS answers both networks.
+    HeadlessWithSelector,
+    /// Slices of another controller are left on a selectorless Service.
+    ForeignEndpoints,
+    /// NodePort, LoadBalancer or external IPs; or a label that takes the ClusterIP away.
+    NotOnThisNetwork,
+    /// The network attachment definition does not exist.
+    NetworkNotFound,
+    /// A selected pod is not attached to the network.
+    NotAttached,
+    /// A pod's network-status cannot be read.
+    InvalidNetworkStatus,
+    /// No selected pod has an address of a family of the Service.
+    FamilyMissing,
+    /// An address cannot be an endpoint.
+    InvalidEndpointAddress,
+    /// Two pods report one address.
+    DuplicateAddress,
+    /// An endpoint or slice that the Service's author wrote is not taken.
+    NotTaken,
+    /// More Services without any selector than slices are watched of.
+    TooManyByHand,
+    /// A port of the Service that no endpoint has.
+    TargetPortNotFound,
+    /// Topology hints were asked for and cannot be given.
+    TopologyAwareHintsDisabled,
+}
+
+impl Reason {
+    /// Every reason, in the order of this file.
+    pub const ALL: [Self; 18] = [
+        Self::InvalidNetwork,
+        Self::NetworkNotAllowed,
+        Self::ExternalName,
+        Self::InvalidSelector,
+        Self::SelectorIgnored,
+        Self::HeadlessWithSelector,
+        Self::ForeignEndpoints,
+        Self::NotOnThisNetwork,
+        Self::NetworkNotFound,
+        Self::NotAttached,
+        Self::InvalidNetworkStatus,
+        Self::FamilyMissing,
+        Self::InvalidEndpointAddress,
+        Self::DuplicateAddress,
+        Self::NotTaken,
+        Self::TooManyByHand,
+        Self::TargetPortNotFound,
+        Self::TopologyAwareHintsDisabled,
+    ];
+
+    /// The Event's reason.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidNetwork => "InvalidNetwork",
+            Self::NetworkNotAllowed => "NetworkNotAllowed",
+            Self::ExternalName => "ExternalNameNotServed",
+            Self::InvalidSelector => "InvalidSelector",
+            Self::SelectorIgnored => "SelectorAnnotationIgnored",
+            Self::HeadlessWithSelector => "HeadlessWithSelector",
+            Self::ForeignEndpoints => "ForeignEndpoints",
+            Self::NotOnThisNetwork => "NotServedOnThisNetwork",
+            Self::NetworkNotFound => "NetworkNotFound",
+            Self::NotAttached => "PodNotAttached",
+            Self::InvalidNetworkStatus => "InvalidNetworkStatus",
+            Self::FamilyMissing => "AddressFamilyMissing",
+            Self::InvalidEndpointAddress => "InvalidEndpointAddress",
+            Self::DuplicateAddress => "DuplicateAddress",
+            Self::NotTaken => "EndpointsNotTaken",
+            Self::TooManyByHand => "TooManyServicesWithoutSelector",
+            Self::TargetPortNotFound => "TargetPortNotFound",
+            Self::TopologyAwareHintsDisabled => "TopologyAwareHintsDisabled",
+        }
+    }
+
+    /// Whether the Service is not served at all because of it.
+    pub fn is_rejection(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidNetwork
+                | Self::NetworkNotAllowed
+                | Self::ExternalName
+                | Self::InvalidSelector
+                | Self::TooManyByHand
+        )
+    }
+}
+
+/// One thing to tell, with its remedy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Notice {
+    /// What kind of thing.
+    pub reason: Reason,
+    /// For the Service's owner: object, field, value and remedy. At most [`MAX_MESSAGE`] bytes. The same as long as the thing holds, so
+    /// without what changes whenever a pod is replaced: it stands in the condition, and a new one is a new Event.
+    pub message: String,
+    /// The first few pods or slices it was seen on, for the Event. Others of the same kind are the same thing.
+    pub seen_on: String,
+}
+
+/// Longest note the events API accepts.
+pub const MAX_MESSAGE: usize = 1024;
+/// Most things told of one Service at a time, of however many kinds.
+pub const MAX_NOTICES: usize = 16;
+
+impl Notice {
+    /// A notice; a longer message is cut.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: cut(message.into()),
+            seen_on: String::new(),
+        }
+    }
+
+    /// The notice with what it was seen on, first things first.
+    #[must_use]
+    pub fn seen_on(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.seen_on = first_few(names);
+        self
+    }
+
+    /// All of it, for one Event.
+    pub fn text(&self) -> String {
+        if self.seen_on.is_empty() {
+            return self.message.clone();
+        }
+        cut(format!("{}; seen on: {}", self.message, self.seen_on))
+    }
+
+    /// Whether both tell the same thing, wherever it was seen.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.reason == other.reason && self.message == other.message
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE - 3)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push_str("...");
+    }
+    text
+}
+
+/// Names the first few of many: `a, b, c and more`.
+pub fn first_few(names: impl IntoIterator<Item = impl Into<String>>) -> String {
+    const SHOWN: usize = 3;
+    let mut names = names.into_iter();
+    let shown: Vec<String> = names.by_ref().take(SHOWN).map(Into::into).collect();
+    let more = if names.next().is_some() { " and more" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let notice = Notice::new(Reason::InvalidSelector, "é".repeat(5000));
+        assert!(notice.message.len() <= MAX_MESSAGE && notice.message.ends_with("..."));
+    }
+
+    #[test]
+    fn every_reason_is_explained_to_users() {
+        let page = include_str!("../../../docs/services.md");
+        for reason in Reason::ALL {
+            assert!(page.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn many_names_are_a_few_and_more() {
+        assert_eq!(first_few(["a", "b"]), "a, b");
+        assert_eq!(first_few(["a", "b", "c", "d", "e"]), "a, b, c and more");
+    }
+
+    #[test]
+    fn what_it_was_seen_on_is_told_and_does_not_make_it_another_thing() {
+        let one = Notice::new(Reason::NotAttached, "no pod is attached").seen_on(["web-1"]);
+        let other = Notice::new(Reason::NotAttached, "no pod is attached").seen_on(["web-2"]);
+        assert_eq!(one.text(), "no pod is attached; seen on: web-1");
+        assert!(one.is_same(&other));
+        let long = Notice::new(Reason::NotAttached, "no").seen_on(["é".repeat(5000)]);
+        assert!(long.text().len() <= MAX_MESSAGE);
+    }
+}

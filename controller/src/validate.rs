@@ -1,0 +1,337 @@
+//! Whether a Service is served, from which network and which pods.
+//!
+//! Pure. Read from the Service alone, so a bad one harms only itself.
+
+use crate::selector::Selector;
+use crate::service_status::problem::{Notice, Reason};
+use crate::settings::Settings;
+use api::NetworkRef;
+use api::names::{HEADLESS_LABEL, PROXY_NAME_LABEL, SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
+use k8s_openapi::api::core::v1::Service;
+
+/// What a Service is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The network its endpoints are on.
+    pub network: NetworkRef,
+    /// The pods that are its endpoints.
+    pub selector: Selector,
+    /// The selector is our annotation: nobody else writes slices for this Service.
+    pub is_selectorless: bool,
+}
+
+/// The answer for one Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is served.
+    Served(Binding),
+    /// It has neither selector nor selector annotation: its author writes its endpoints, for this network.
+    Manual(NetworkRef),
+    /// It is not served; the notices say why.
+    Rejected,
+}
+
+impl Acceptance {
+    /// The network a Service that is served is bound to.
+    pub fn network(&self) -> Option<&NetworkRef> {
+        match self {
+            Self::Served(binding) => Some(&binding.network),
+            Self::Manual(network) => Some(network),
+            Self::Rejected => None,
+        }
+    }
+}
+
+/// Judges a Service that carries our label.
+pub fn accept(service: &Service, settings: &Settings) -> (Acceptance, Vec<Notice>) {
+    let mut notices = Vec::new();
+    let acceptance = match judge(service, settings, &mut notices) {
+        Ok(acceptance) => acceptance,
+        Err(notice) => {
+            notices.push(notice);
+            Acceptance::Rejected
+        }
+    };
+    (acceptance, notices)
+}
+
+fn judge(service: &Service, settings: &Settings, notices: &mut Vec<Notice>) -> Result<Acceptance, Notice> {
+    let spec = service.spec.as_ref();
+    if spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
+        return Err(Notice::new(
+            Reason::ExternalName,
+            format!(
+                "spec.type ExternalName has no endpoints on a network; remove the label {PROXY_NAME_LABEL} or change the type to ClusterIP"
+            ),
+        ));
+    }
+    let network = api::service::network(service)
+        .map_err(|error| Notice::new(Reason::InvalidNetwork, error.to_string()))?;
+    check_namespace(service, &network, settings)?;
+    let selector = selector(service, notices)?;
+    notices.extend(unserved_parts(service));
+    let Some((selector, is_selectorless)) = selector else {
+        return Ok(Acceptance::Manual(network));
+    };
+    if !is_selectorless && is_headless(service) {
+        notices.push(headless_with_selector());
+    }
+    Ok(Acceptance::Served(Binding {
+        network,
+        selector,
+        is_selectorless,
+    }))
+}
+
+/// As Multus' namespace isolation: a network of the own namespace, or of a namespace that is open to all.
+fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings) -> Result<(), Notice> {
+    let Some(global) = &settings.global_namespaces else {
+        return Ok(());
+    };
+    if service.metadata.namespace.as_deref() == Some(network.namespace())
+        || global.contains(network.namespace())
+    {
+        return Ok(());
+    }
+    let open = global.iter().cloned().collect::<Vec<_>>().join(", ");
+    Err(Notice::new(
+        Reason::NetworkNotAllowed,
+        format!(
+            "annotation {SERVICE_NETWORK_ANNOTATION} names network {:?} of another namespace; name a network of the Service's own namespace or of one open to all ({open}), or let an administrator add {:?} to the global namespaces",
+            network.to_string(),
+            network.namespace(),
+        ),
+    ))
+}
+
+/// `spec.selector` wins over the annotation: kube-controller-manager serves it too, so DNS would answer both sets of pods.
+fn selector(service: &Service, notices: &mut Vec<Notice>) -> Result<Option<(Selector, bool)>, Notice> {
+    let annotation = service
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(SELECTOR_ANNOTATION));
+    let from_spec = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref())
+        .and_then(Selector::from_map);
+    if let Some(selector) = from_spec {
+        if annotation.is_some() {
+            notices.push(Notice::new(
+                Reason::SelectorIgnored,
+                format!("annotation {SELECTOR_ANNOTATION} is ignored because spec.selector is set; remove one of them (without spec.selector, only secondary-network addresses are published)"),
+            ));
+        }
+        return Ok(Some((selector, false)));
+    }
+    annotation
+        .map(|text| {
+            Selector::parse(text)
+                .map(|selector| (selector, true))
+                .map_err(|error| {
+                    Notice::new(
+                        Reason::InvalidSelector,
+                        format!("annotation {SELECTOR_ANNOTATION} {error}"),
+                    )
+                })
+        })
+        .transpose()
+}
+
+/// Whether the Service has no ClusterIP, as the slices' headless label says it.
+pub fn is_headless(service: &Service) -> bool {
+    let cluster_ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
+    matches!(cluster_ip, None | Some("" | "None"))
+}
+
+/// The label that Kubernetes puts on the slices of headless Services, whatever its value.
+fn has_headless_label(service: &Service) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL))
+}
+
+fn headless_with_selector() -> Notice {
+    Notice::new(
+        Reason::HeadlessWithSelector,
+        format!(
+            "DNS answers the pods' cluster-network addresses beside those of the secondary network, because spec.selector makes Kubernetes publish them too; to publish the secondary network alone, remove spec.selector and set annotation {SELECTOR_ANNOTATION} instead"
+        ),
+    )
+}
+
+fn unserved_parts(service: &Service) -> Option<Notice> {
+    let spec = service.spec.as_ref()?;
+    if !is_headless(service) && has_headless_label(service) {
+        return Some(Notice::new(
+            Reason::NotOnThisNetwork,
+            format!(
+                "label {HEADLESS_LABEL}: service proxies leave Services with it alone, so the ClusterIP is not served; remove the label, or set clusterIP None"
+            ),
+        ));
+    }
+    let part = match spec.type_.as_deref() {
+        Some("LoadBalancer") => "spec.type LoadBalancer: its load-balancer address and node ports are",
+        Some("NodePort") => "spec.type NodePort: its node ports are",
+        _ if spec.external_ips.iter().flatten().next().is_some() => "spec.externalIPs: these addresses are",
+        _ => return None,
+    };
+    Some(Notice::new(
+        Reason::NotOnThisNetwork,
+        format!(
+            "{part} not served on a secondary network, only the ClusterIP is; change spec.type to ClusterIP without externalIPs, or expose the pods by a second Service without the label {PROXY_NAME_LABEL}"
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::Labels;
+    use api::names::PROXY_NAME;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn service(annotations: &serde_json::Value, spec: &serde_json::Value) -> Service {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "shop", "labels": {PROXY_NAME_LABEL: PROXY_NAME}, "annotations": annotations},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn on(network: &str) -> serde_json::Value {
+        json!({SERVICE_NETWORK_ANNOTATION: network})
+    }
+
+    fn judged(annotations: &serde_json::Value, spec: &serde_json::Value) -> (Acceptance, Vec<Reason>) {
+        let (acceptance, notices) = accept(&service(annotations, spec), &Settings::default());
+        (
+            acceptance,
+            notices.into_iter().map(|notice| notice.reason).collect(),
+        )
+    }
+
+    #[rstest]
+    #[case::own_network("macvlan1", "shop/macvlan1")]
+    #[case::own_network_qualified("shop/macvlan1", "shop/macvlan1")]
+    #[case::spaces(" macvlan1 ", "shop/macvlan1")]
+    #[case::global_namespace("default/macvlan1", "default/macvlan1")]
+    fn a_service_is_served_from_its_network(#[case] annotation: &str, #[case] want: &str) {
+        let (acceptance, notices) = judged(
+            &on(annotation),
+            &json!({"clusterIP": "172.30.0.10", "selector": {"app": "web"}}),
+        );
+        let Acceptance::Served(binding) = acceptance else {
+            panic!("{acceptance:?}")
+        };
+        assert_eq!(binding.network.to_string(), want);
+        assert!(!binding.is_selectorless);
+        assert_eq!(notices, []);
+    }
+
+    #[rstest]
+    #[case::no_annotation(json!({}), json!({"selector": {"a": "b"}}), Reason::InvalidNetwork)]
+    #[case::malformed(on("a/b/c"), json!({"selector": {"a": "b"}}), Reason::InvalidNetwork)]
+    #[case::list(on("a,b"), json!({"selector": {"a": "b"}}), Reason::InvalidNetwork)]
+    #[case::foreign_namespace(on("bank/macvlan1"), json!({"selector": {"a": "b"}}), Reason::NetworkNotAllowed)]
+    #[case::external_name(on("macvlan1"), json!({"type": "ExternalName", "externalName": "x"}), Reason::ExternalName)]
+    #[case::bad_selector(json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "a in"}), json!({}), Reason::InvalidSelector)]
+    #[case::empty_selector(json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: " "}), json!({}), Reason::InvalidSelector)]
+    fn a_service_that_cannot_be_served_is_rejected(
+        #[case] annotations: serde_json::Value,
+        #[case] spec: serde_json::Value,
+        #[case] want: Reason,
+    ) {
+        assert_eq!(judged(&annotations, &spec), (Acceptance::Rejected, vec![want]));
+        assert!(want.is_rejection());
+    }
+
+    #[rstest]
+    #[case::node_port(json!({"type": "NodePort", "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::NotOnThisNetwork)]
+    #[case::load_balancer(json!({"type": "LoadBalancer", "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::NotOnThisNetwork)]
+    #[case::external_ips(json!({"externalIPs": ["203.0.113.9"], "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::NotOnThisNetwork)]
+    #[case::headless(json!({"clusterIP": "None", "selector": {"a": "b"}}), Reason::HeadlessWithSelector)]
+    fn a_service_that_is_served_in_part_is_warned_about(
+        #[case] spec: serde_json::Value,
+        #[case] want: Reason,
+    ) {
+        let (acceptance, notices) = judged(&on("macvlan1"), &spec);
+        assert!(matches!(acceptance, Acceptance::Served(_)));
+        assert_eq!(notices, [want]);
+        assert!(!want.is_rejection());
+    }
+
+    #[rstest]
+    #[case::cluster_ip("172.30.0.10", &[Reason::NotOnThisNetwork])]
+    #[case::headless("None", &[])]
+    fn the_headless_label_is_warned_about_where_it_hides_a_cluster_ip(
+        #[case] cluster_ip: &str,
+        #[case] want: &[Reason],
+    ) {
+        let mut service = service(
+            &json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "app=web"}),
+            &json!({"clusterIP": cluster_ip}),
+        );
+        let labels = service.metadata.labels.get_or_insert_default();
+        labels.insert(HEADLESS_LABEL.into(), String::new());
+        let (acceptance, notices) = accept(&service, &Settings::default());
+        assert!(
+            matches!(acceptance, Acceptance::Served(_)),
+            "DNS and others still use its slices"
+        );
+        let reasons: Vec<_> = notices.iter().map(|notice| notice.reason).collect();
+        assert_eq!(reasons, want);
+    }
+
+    #[test]
+    fn the_selector_annotation_serves_a_service_without_selector() {
+        let annotations = json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "app in (web,api)"});
+        let (acceptance, notices) = judged(&annotations, &json!({"clusterIP": "None"}));
+        let Acceptance::Served(binding) = acceptance else {
+            panic!("{acceptance:?}")
+        };
+        assert!(binding.is_selectorless);
+        assert!(
+            binding
+                .selector
+                .matches(&Labels::from(Some([("app".to_owned(), "api".to_owned())].into())))
+        );
+        assert_eq!(notices, []);
+    }
+
+    #[test]
+    fn the_selector_of_the_spec_wins_over_the_annotation() {
+        let annotations = json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "{{{"});
+        let (acceptance, notices) = judged(
+            &annotations,
+            &json!({"clusterIP": "172.30.0.10", "selector": {"a": "b"}}),
+        );
+        assert!(matches!(acceptance, Acceptance::Served(binding) if !binding.is_selectorless));
+        assert_eq!(notices, [Reason::SelectorIgnored]);
+    }
+
+    #[rstest]
+    #[case::none(json!({"clusterIP": "172.30.0.10"}))]
+    #[case::empty(json!({"clusterIP": "172.30.0.10", "selector": {}}))]
+    fn the_endpoints_of_a_service_that_selects_nothing_are_its_authors(#[case] spec: serde_json::Value) {
+        let network = NetworkRef::parse("macvlan1", "shop").unwrap();
+        assert_eq!(
+            judged(&on("macvlan1"), &spec),
+            (Acceptance::Manual(network), vec![])
+        );
+    }
+
+    #[test]
+    fn without_isolation_any_network_may_be_named() {
+        let settings = Settings {
+            global_namespaces: None,
+            ..Settings::default()
+        };
+        let (acceptance, _) = accept(
+            &service(&on("bank/macvlan1"), &json!({"selector": {"a": "b"}})),
+            &settings,
+        );
+        assert!(matches!(acceptance, Acceptance::Served(_)));
+    }
+}

@@ -1,0 +1,228 @@
+//! When a woken Service is due.
+//!
+//! Pure: the clock is an argument. A change is due at once while the Service has tokens ([`bucket`]); without, changes are collected
+//! until the next token, at most 250 ms. A failure is retried with a growing delay, for ever. Services that were never reconciled go first.
+
+mod token_bucket;
+
+use crate::objects::ObjectKey;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+use token_bucket::{Bucket, REFILL};
+use tokio::time::Instant;
+
+/// The longest delay between two attempts.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to write.
+    Unchanged,
+    /// Something was written.
+    Wrote,
+    /// It must be tried again, not before this long when the API server said so.
+    Failed {
+        /// `Retry-After` of a throttled request.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Services that wait for their turn.
+#[derive(Debug, Default)]
+pub struct Queue {
+    entries: HashMap<ObjectKey, Entry>,
+    /// Never reconciled, by the time they are due.
+    fresh: BTreeMap<(Instant, u64), ObjectKey>,
+    /// Reconciled before, by the time they are due.
+    again: BTreeMap<(Instant, u64), ObjectKey>,
+    /// Gone, and when their buckets are full: at most as many as can be written in a second.
+    leaving: VecDeque<(Instant, ObjectKey)>,
+    sequence: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    due: Option<(Instant, u64)>,
+    not_before: Option<Instant>,
+    is_running: bool,
+    was_woken_meanwhile: bool,
+    is_known: bool,
+    /// It is gone, and dropped then.
+    leaves_at: Option<Instant>,
+    failures: u32,
+    bucket: Bucket,
+}
+
+impl Entry {
+    /// The first instant at which it may have a turn.
+    fn allowed_at(&self, now: Instant) -> Instant {
+        let token = self.bucket.next_token(now);
+        self.not_before.map_or(token, |not_before| not_before.max(token))
+    }
+
+    /// Takes in how an attempt ended; when it must be repeated.
+    fn end(&mut self, outcome: Outcome, now: Instant, jitter: f64) -> Option<Instant> {
+        if outcome != Outcome::Unchanged {
+            self.bucket.take(now);
+        }
+        let Outcome::Failed { retry_after } = outcome else {
+            self.failures = 0;
+            return None;
+        };
+        let asked = retry_after.unwrap_or_default();
+        // Spread in any case: many are turned away at one moment with one answer, and must not come back as one crowd.
+        let delay = backoff(self.failures)
+            .max(asked)
+            .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + REFILL.max(asked));
+        Some((now + delay).max(self.bucket.next_token(now)))
+    }
+
+    fn waits(&self) -> bool {
+        self.due.is_some() || self.is_running
+    }
+
+    /// Keeps only what still has an effect.
+    fn settle(&mut self, now: Instant) {
+        self.not_before = self.not_before.filter(|not_before| *not_before > now);
+        if self.bucket.full_at(now).is_none() {
+            self.bucket = Bucket::default();
+        }
+    }
+}
+
+impl Queue {
+    /// What this Service serves has changed.
+    pub fn wake(&mut self, key: ObjectKey, now: Instant) {
+        self.entries.entry(key.clone()).or_default().bucket.change(now);
+        self.check(key, now);
+    }
+
+    /// This Service must be looked at, although what it serves has not changed: the echo of a write, a slice that somebody else wrote.
+    pub fn check(&mut self, key: ObjectKey, now: Instant) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.leaves_at = None;
+        if entry.is_running {
+            entry.was_woken_meanwhile = true;
+            return;
+        }
+        let at = entry.allowed_at(now);
+        self.schedule(key, at);
+    }
+
+    /// The next Service that is due; [`Queue::done`] must follow.
+    pub fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
+        self.drop_those_that_left(now);
+        let due = |list: &BTreeMap<(Instant, u64), ObjectKey>| {
+            list.keys().next().filter(|(at, _)| *at <= now).copied()
+        };
+        let key = match (due(&self.fresh), due(&self.again)) {
+            (Some(first), _) => self.fresh.remove(&first),
+            (None, Some(first)) => self.again.remove(&first),
+            (None, None) => None,
+        }?;
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.due = None;
+        entry.is_running = true;
+        entry.is_known = true;
+        entry.bucket.begin(now);
+        Some(key)
+    }
+
+    /// When the next Service is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        [&self.fresh, &self.again]
+            .into_iter()
+            .filter_map(|list| list.keys().next())
+            .map(|(at, _)| *at)
+            .min()
+    }
+
+    /// How many Services wait.
+    pub fn len(&self) -> usize {
+        self.fresh.len() + self.again.len()
+    }
+
+    /// Whether no Service waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An attempt ended. `jitter` in 0..1 spreads retries.
+    pub fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: Instant, jitter: f64) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.is_running = false;
+        let was_woken = std::mem::take(&mut entry.was_woken_meanwhile);
+        let retry = entry.end(outcome, now, jitter);
+        let woken = was_woken.then(|| entry.allowed_at(now));
+        match retry.into_iter().chain(woken).min() {
+            Some(at) => self.schedule(key.clone(), at),
+            None => entry.settle(now),
+        }
+    }
+
+    /// Forgets a Service that is gone and waits for nothing, once its bucket is full: a label that is taken off and put on again
+    /// must not cause more writes than other changes.
+    pub fn forget(&mut self, key: &ObjectKey, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.waits()) else {
+            return;
+        };
+        let Some(full_at) = entry.bucket.full_at(now) else {
+            self.entries.remove(key);
+            return;
+        };
+        if entry.leaves_at.is_none() {
+            (entry.leaves_at, entry.is_known) = (Some(full_at), false);
+            self.leaving.push_back((full_at, key.clone()));
+        }
+    }
+
+    fn drop_those_that_left(&mut self, now: Instant) {
+        while let Some((_, key)) = self.leaving.pop_front_if(|(full_at, _)| *full_at <= now) {
+            if self
+                .entries
+                .get(&key)
+                .is_some_and(|entry| entry.leaves_at.is_some() && !entry.waits())
+            {
+                self.entries.remove(&key);
+            }
+        }
+    }
+
+    /// Whether anything is remembered of a Service.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, key: &ObjectKey) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    fn schedule(&mut self, key: ObjectKey, at: Instant) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        let list = if entry.is_known {
+            &mut self.again
+        } else {
+            &mut self.fresh
+        };
+        match entry.due {
+            Some((due, _)) if due <= at => return,
+            Some(due) => drop(list.remove(&due)),
+            None => {}
+        }
+        self.sequence += 1;
+        entry.due = Some((at, self.sequence));
+        list.insert((at, self.sequence), key);
+    }
+}
+
+/// 100 ms, doubled per failure.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(100)
+        .saturating_mul(1 << failures.min(16))
+        .min(MAX_BACKOFF)
+}
+
+#[cfg(test)]
+mod tests;

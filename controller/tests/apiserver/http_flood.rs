@@ -1,0 +1,16 @@
+//! Anybody in the cluster may connect to the port for probes and metrics.
+
+use crate::bed::Controller;
+use crate::service_removal::own_server;
+use anyhow::Result;
+use e2e::apiserver::Options;
+use e2e::flood;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_attack_on_the_http_port_keeps_no_probe_out() -> Result<()> {
+    let (server, kubeconfig) = own_server(Options::default()).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "attacked", &[])?;
+    controller.wait_ready().await?;
+    flood::attack(controller.child.pid, controller.http.parse()?).await
+}

@@ -1,0 +1,58 @@
+//! kube-controller-manager serves the same Services beside the controller, for the cluster network: what its slices say, ours say too.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::bed::Scene;
+use crate::service_removal::own_server;
+use anyhow::{Context as _, Result};
+use api::names;
+use e2e::apiserver::{Apiserver, Options};
+use e2e::wait;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+
+/// The managed-by value of kube-controller-manager's slices.
+const KUBERNETES: &str = "endpointslice-controller.k8s.io";
+/// It tries again after one, two, four ... seconds what it could not do at once.
+const SOON: Duration = Duration::from_mins(1);
+
+/// A server with kube-controller-manager, and the kubeconfig of a controller on it.
+pub(crate) async fn server_with_twin() -> Result<(Apiserver, PathBuf)> {
+    own_server(Options {
+        controller_manager: true,
+        // No kubelet renews the nodes' leases: they would be tainted and their pods marked unready.
+        controller_manager_flags: vec!["--controllers=*,-node-lifecycle-controller".to_owned()],
+        ..Options::default()
+    })
+    .await
+}
+
+async fn slices_by(scene: &Scene, service: &str, manager: &str) -> Result<Vec<EndpointSlice>> {
+    let (name, managed_by) = (names::SERVICE_NAME_LABEL, names::MANAGED_BY_LABEL);
+    let labels = ListParams::default().labels(&format!("{name}={service},{managed_by}={manager}"));
+    Ok(scene.api::<EndpointSlice>().list(&labels).await?.items)
+}
+
+/// Waits until both writers' slices of a Service are `wanted`, seen through `view`.
+pub(crate) async fn both_until<T: PartialEq + std::fmt::Debug>(
+    scene: &Scene,
+    service: &str,
+    view: impl Fn(&[EndpointSlice]) -> T,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<()> {
+    let mut last = None;
+    let what = format!("one view of {service} by both");
+    let found = wait::eventually(SOON, &what, async || {
+        let theirs = view(&slices_by(scene, service, KUBERNETES).await?);
+        let ours = view(&slices_by(scene, service, names::MANAGED_BY).await?);
+        let is_done = ours == theirs && wanted(&ours);
+        last = Some((ours, theirs));
+        Ok(is_done.then_some(()))
+    })
+    .await;
+    found.with_context(|| {
+        let (ours, theirs) = last.unzip();
+        format!("ours:   {ours:?}\ntheirs: {theirs:?}")
+    })
+}

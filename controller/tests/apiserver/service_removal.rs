@@ -1,0 +1,355 @@
+//! A Service that changes what it is, or stops being ours, leaves nothing behind.
+
+use std::path::PathBuf;
+
+use crate::bed::audit::slice_writes;
+use crate::bed::{Bed, Controller, Scene, prepare};
+use anyhow::Result;
+use api::names;
+use e2e::apiserver::{Apiserver, Options};
+use e2e::wait;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Each case edits a served Service; what must become of its slices.
+#[rstest]
+#[case::network_changed("network", json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: "testnet2"}}}), &[("10.2.0.2", true)])]
+#[case::selector_changed("selector", json!({"spec": {"selector": {"app": "other"}}}), &[("10.1.0.9", true)])]
+#[case::ports_changed("ports", json!({"spec": {"ports": [{"name": "alt", "port": 81, "targetPort": 8081}]}}), &[("10.1.0.2", true)])]
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn an_edited_service_has_the_endpoints_of_what_it_is_now(
+    #[case] name: &str,
+    #[case] edit: Value,
+    #[case] want: &[(&str, bool)],
+) -> Result<()> {
+    let scene = Bed::shared().await?.scene(name).await?;
+    scene.network("testnet2").await?;
+    scene.service("web", json!({})).await?;
+    let statuses = json!([
+        {"name": format!("{}/testnet1", scene.namespace), "ips": ["10.1.0.2"]},
+        {"name": format!("{}/testnet2", scene.namespace), "ips": ["10.2.0.2"]},
+    ]);
+    scene
+        .bare_pod(
+            "web-1",
+            "web",
+            json!({names::NETWORK_STATUS_ANNOTATION: statuses.to_string()}),
+        )
+        .await?;
+    scene.pod("other-1", "other", &["10.1.0.9"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    scene.patch::<Service>("web", edit).await?;
+    scene.endpoints_until("web", want).await?;
+    assert_eq!(
+        scene.slices("web").await?.len(),
+        1,
+        "the slice is updated in place"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_service_that_becomes_an_external_name_loses_its_slices() -> Result<()> {
+    let scene = Bed::shared().await?.scene("external").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let edit = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": null, "clusterIPs": null,
+        "ipFamilies": null, "ipFamilyPolicy": null}});
+    scene.patch::<Service>("web", edit).await?;
+    scene.slices_until("web", "no slices", <[_]>::is_empty).await?;
+    scene.event_until("web", "ExternalNameNotServed").await?;
+    Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_recreated_service_gets_slices_of_its_own() -> Result<()> {
+    let scene = Bed::shared().await?.scene("recreated").await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    scene
+        .api::<Service>()
+        .delete("web", &DeleteParams::default())
+        .await?;
+    let uid = scene.service("web", json!({})).await?.metadata.uid;
+    let owner = |slice: &EndpointSlice| {
+        slice
+            .metadata
+            .owner_references
+            .as_ref()
+            .map(|owners| owners[0].uid.clone())
+    };
+    scene
+        .slices_until("web", "one slice of the new Service", |slices| {
+            slices.len() == 1 && owner(&slices[0]) == uid && !slices[0].endpoints.is_empty()
+        })
+        .await?;
+    Ok(())
+}
+
+/// kubernetes/kubernetes#108779: the Service exists and is reached until its last finalizer is removed, so its endpoints must be true.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_service_that_waits_for_a_finalizer_keeps_true_endpoints() -> Result<()> {
+    let bed = Bed::shared().await?;
+    let scene = bed.scene("finalizer").await?;
+    let held = json!({"metadata": {"finalizers": ["example.org/slow"]}});
+    scene.service("web", held).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    let both = [("10.1.0.2", true), ("10.1.0.3", true)];
+    scene.endpoints_until("web", &both).await?;
+    let services = scene.api::<Service>();
+    services.delete("web", &DeleteParams::default()).await?;
+    let before = slice_writes(bed.server, &scene.namespace)?;
+
+    scene.pod_status("web-1", "False", "2026-01-01T00:01:00Z").await?;
+    scene
+        .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", true)])
+        .await?;
+    scene.delete_pod("web-2").await?;
+    scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    scene.delete_pod("web-1").await?;
+    let is_empty = |slices: &[EndpointSlice]| crate::bed::endpoints(slices).is_empty();
+    scene
+        .slices_until("web", "the last endpoint to go", is_empty)
+        .await?;
+    // A slice created now could outlive the Service: the garbage collector may have passed already.
+    let after = slice_writes(bed.server, &scene.namespace)?;
+    assert_eq!(after.0, before.0, "nothing is created");
+    let released = json!({"metadata": {"finalizers": null}});
+    scene.patch::<Service>("web", released).await
+}
+
+/// Orphans of a time when nobody watched: no such Service, a Service without the label, a Service with a network it may not name.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_was_left_while_the_controller_was_down_is_cleaned_at_start() -> Result<()> {
+    let (server, kubeconfig) = own_server(Options::default()).await?;
+    let scene = Scene::new(&server, "down").await?;
+    scene
+        .service(
+            "plain",
+            json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: "cilium"}}}),
+        )
+        .await?;
+    scene.service("web", json!({})).await?;
+    for service in ["gone", "plain"] {
+        orphan(&scene, service).await?;
+    }
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "late", &[])?;
+    controller.wait_ready().await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    for service in ["gone", "plain"] {
+        scene
+            .slices_until(service, "the orphan to go", <[_]>::is_empty)
+            .await?;
+    }
+    Ok(())
+}
+
+/// What a Service became while nobody watched, the endpoints it must have then (none: no slices), and its condition.
+struct Missed {
+    name: &'static str,
+    edit: Value,
+    want: &'static [(&'static str, bool)],
+    condition: Option<(&'static str, &'static str)>,
+}
+
+fn missed() -> Vec<Missed> {
+    let missed = |name, edit, want, condition| Missed {
+        name,
+        edit,
+        want,
+        condition,
+    };
+    let annotation =
+        |value: Value| json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: value}}});
+    let external = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": null, "clusterIPs": null,
+        "ipFamilies": null, "ipFamilyPolicy": null}});
+    let unlabelled = json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: null}}});
+    vec![
+        missed(
+            "network",
+            annotation(json!("testnet2")),
+            &[("10.2.0.2", true)],
+            Some(("True", "Served")),
+        ),
+        missed(
+            "selector",
+            json!({"spec": {"selector": {"app": "other"}}}),
+            &[("10.1.0.9", true)],
+            Some(("True", "Served")),
+        ),
+        missed(
+            "unselected",
+            json!({"spec": {"selector": null}}),
+            &[],
+            Some(("True", "NoSelector")),
+        ),
+        missed("type", external, &[], Some(("False", "ExternalNameNotServed"))),
+        missed(
+            "annotation",
+            annotation(Value::Null),
+            &[],
+            Some(("False", "InvalidNetwork")),
+        ),
+        missed(
+            "rejected",
+            annotation(json!("kube-system/secret")),
+            &[],
+            Some(("False", "NetworkNotAllowed")),
+        ),
+        missed("label", unlabelled, &[], None),
+    ]
+}
+
+/// The slices are those of the Go original: adopted without a write, and made good all the same.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn what_changed_while_the_controller_was_down_is_made_good_at_start() -> Result<()> {
+    let (server, kubeconfig) = own_server(Options::default()).await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "before", &[])?;
+    let mut scenes = Vec::new();
+    for case in missed() {
+        let scene = Scene::new(&server, case.name).await?;
+        scene.network("testnet2").await?;
+        scene.service("web", json!({})).await?;
+        let statuses = json!([
+            {"name": format!("{}/testnet1", scene.namespace), "ips": ["10.1.0.2"]},
+            {"name": format!("{}/testnet2", scene.namespace), "ips": ["10.2.0.2"]},
+        ]);
+        let status = json!({names::NETWORK_STATUS_ANNOTATION: statuses.to_string()});
+        scene.bare_pod("web-1", "web", status).await?;
+        scene.pod("other-1", "other", &["10.1.0.9"]).await?;
+        scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+        scene.accepted_until("web", "True", "Served").await?;
+        scenes.push((scene, case));
+    }
+    drop(controller);
+    for (scene, case) in &scenes {
+        write_references_as_the_go_original(scene).await?;
+        scene.patch::<Service>("web", case.edit.clone()).await?;
+    }
+    let controller = Controller::start(&kubeconfig, server.folder(), "after", &[])?;
+    controller.wait_ready().await?;
+    for (scene, case) in &scenes {
+        if case.want.is_empty() {
+            scene.slices_until("web", case.name, <[_]>::is_empty).await?;
+        } else {
+            let slices = scene.endpoints_until("web", case.want).await?;
+            assert_eq!(slices.len(), 1, "{}: the slice is updated in place", case.name);
+        }
+        match case.condition {
+            Some((status, reason)) => scene.accepted_until("web", status, reason).await?,
+            None => scene.accepted_gone("web").await?,
+        }
+    }
+    Ok(())
+}
+
+async fn write_references_as_the_go_original(scene: &Scene) -> Result<()> {
+    for mut slice in scene.slices("web").await? {
+        for endpoint in &mut slice.endpoints {
+            let target = endpoint.target_ref.get_or_insert_default();
+            target.resource_version = Some("4711".to_owned());
+        }
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        let slices: Api<EndpointSlice> = scene.api();
+        slices.replace(&name, &PostParams::default(), &slice).await?;
+    }
+    Ok(())
+}
+
+async fn orphan(scene: &Scene, service: &str) -> Result<()> {
+    let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.0.77"]}], "metadata": {
+        "generateName": format!("{service}-multus-"),
+        "labels": {names::SERVICE_NAME_LABEL: service, names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME}}});
+    scene
+        .api::<EndpointSlice>()
+        .create(&PostParams::default(), &serde_json::from_value(slice)?)
+        .await?;
+    Ok(())
+}
+
+/// A server of this test's own and the kubeconfig of a controller on it.
+pub(crate) async fn own_server(options: Options) -> Result<(Apiserver, PathBuf)> {
+    let server = Apiserver::start(options).await?;
+    let kubeconfig = prepare(&server).await?;
+    Ok((server, kubeconfig))
+}
+
+/// With the real kube-controller-manager: it leaves its slices behind when the selector goes; the warning's commands remove them.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn leftovers_of_a_removed_selector_are_warned_about_until_they_are_deleted() -> Result<()> {
+    let (server, kubeconfig) = own_server(Options {
+        controller_manager: true,
+        ..Options::default()
+    })
+    .await?;
+    let controller = Controller::start(&kubeconfig, server.folder(), "leftovers", &[])?;
+    controller.wait_ready().await?;
+    let scene = Scene::new(&server, "leftovers").await?;
+    scene.default_account().await?;
+    scene.service("web", json!({})).await?;
+    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let foreign = format!(
+        "{}=web,{}!={}",
+        names::SERVICE_NAME_LABEL,
+        names::MANAGED_BY_LABEL,
+        names::MANAGED_BY
+    );
+    let foreign = ListParams::default().labels(&foreign);
+    let slices: Api<EndpointSlice> = scene.api();
+    wait::eventually(
+        Duration::from_secs(30),
+        "kube-controller-manager's slice",
+        async || {
+            let found = slices.list(&foreign).await?.items;
+            Ok(found
+                .iter()
+                .any(|slice| !slice.endpoints.is_empty())
+                .then_some(()))
+        },
+    )
+    .await?;
+    let edit = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}});
+    scene.patch::<Service>("web", edit).await?;
+    let event = scene.event_until("web", "ForeignEndpoints").await?;
+    let note = event.note.unwrap_or_default();
+    assert!(
+        note.contains(&format!("kubectl -n {} delete endpoints web", scene.namespace)),
+        "{note}"
+    );
+    scene.accepted_until("web", "True", "ServedWithWarnings").await?;
+    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // What the two commands do.
+    let endpoints: Api<k8s_openapi::api::core::v1::Endpoints> = scene.api();
+    endpoints.delete("web", &DeleteParams::default()).await?;
+    slices
+        .delete_collection(&DeleteParams::default(), &foreign)
+        .await?;
+    wait::eventually(Duration::from_mins(1), "the warning to end", async || {
+        let service = scene.api::<Service>().get("web").await?;
+        Ok(controller::service_status::condition::current(&service)
+            .filter(|c| c.reason == "Served")
+            .map(drop))
+    })
+    .await?;
+    assert!(
+        slices.list(&foreign).await?.items.is_empty(),
+        "and they stay away"
+    );
+    Ok(())
+}
