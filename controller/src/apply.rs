@@ -10,7 +10,7 @@ mod service_condition;
 use crate::endpointslice::SlicePlan;
 use crate::index::ServiceEntry;
 use crate::objects::ObjectKey;
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub use endpointslices::Written;
+pub use endpointslices::WrittenSlices;
 
 /// No request may take longer; the API server itself gives up after 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,7 +108,7 @@ impl Error {
 
 /// Slices to be written for one Service.
 #[derive(Clone, Debug)]
-pub struct Work {
+pub struct WriteRequest {
     /// Which Service.
     pub key: ObjectKey,
     /// Its slices.
@@ -117,13 +117,13 @@ pub struct Work {
 
 /// What the owner of one Service is to be told.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct StatusUpdate {
     /// Which Service.
     pub key: ObjectKey,
     /// The Service itself, when it is ours.
     pub service: Option<Arc<ServiceEntry>>,
     /// What its owner has not been told yet.
-    pub notices: Vec<Notice>,
+    pub problems: Vec<Problem>,
     /// Its condition, when that changes.
     pub condition: Option<Condition>,
     /// UID of a Service that is ours no longer, whose condition goes.
@@ -132,9 +132,9 @@ pub struct Message {
 
 /// What became of the slices.
 #[derive(Debug, Default)]
-pub struct Done {
+pub struct WriteResult {
     /// Slices as the API server has them now, and those that are gone.
-    pub slices: Written,
+    pub slices: WrittenSlices,
     /// The first thing that failed.
     pub error: Option<Error>,
 }
@@ -157,23 +157,23 @@ impl Writer {
     }
 
     /// Writes slices.
-    pub async fn write(&self, work: Work) -> Done {
+    pub async fn write(&self, work: WriteRequest) -> WriteResult {
         let (slices, error) = endpointslices::write(&self.client, &work).await;
-        Done { slices, error }
+        WriteResult { slices, error }
     }
 
-    /// Writes Events and the condition; returns which notices were told, also when something failed after them.
-    pub async fn tell(&self, message: Message) -> (Vec<Notice>, Result<(), Error>) {
+    /// Writes Events and the condition; returns which problems were told, also when something failed after them.
+    pub async fn tell(&self, message: StatusUpdate) -> (Vec<Problem>, Result<(), Error>) {
         let mut told = Vec::new();
-        let result = self.tell_into(message, &mut told).await;
+        let result = self.publish_into(message, &mut told).await;
         (told, result)
     }
 
-    async fn tell_into(&self, message: Message, told: &mut Vec<Notice>) -> Result<(), Error> {
-        let Message {
+    async fn publish_into(&self, message: StatusUpdate, told: &mut Vec<Problem>) -> Result<(), Error> {
+        let StatusUpdate {
             key,
             service,
-            notices,
+            problems,
             condition,
             retract,
         } = message;
@@ -183,16 +183,16 @@ impl Writer {
                 None => Ok(()),
             };
         };
-        for notice in notices {
+        for problem in problems {
             events::publish(
                 &self.client,
                 &self.instance,
                 entry.service.object_ref(&()),
-                &notice,
+                &problem,
                 &key,
             )
             .await?;
-            told.push(notice);
+            told.push(problem);
         }
         match &condition {
             Some(condition) => service_condition::write(&self.client, &entry.service, condition, &key).await,

@@ -3,18 +3,18 @@
 //! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
 //! not lead keeps its index warm and writes nothing.
 
-use crate::apply::{Done, Work, Writer, chain};
+use crate::apply::{WriteRequest, WriteResult, Writer, chain};
 use crate::endpointslice::{SlicePlan, TriggerTimes};
 use crate::index::{Change, Index};
 use crate::manual::Scope;
 use crate::metrics::Metrics;
 use crate::metrics::sample::Sample;
 use crate::objects::ObjectKey;
-use crate::observe::{Observed, gather};
-use crate::reconcile::{Decision, decide};
-use crate::service_status::notifier::{Teller, Verdict};
-use crate::service_status::orphaned_slices::{self, Found, Leftovers};
-use crate::work_queue::{Outcome, Queue};
+use crate::observe::{Observed, observe};
+use crate::reconcile::{Decision, reconcile};
+use crate::service_status::notifier::{Notifier, ServiceStatus};
+use crate::service_status::orphaned_slices::{self, Found, OrphanedSlices};
+use crate::work_queue::{Outcome, WorkQueue};
 use kube::Client;
 use process::Health;
 use std::collections::{HashMap, VecDeque};
@@ -58,18 +58,18 @@ struct Attempt {
     key: ObjectKey,
     trigger_times: Option<TriggerTimes>,
     sample: Sample,
-    done: Done,
+    done: WriteResult,
 }
 
 /// The controller's state.
 pub struct Driver {
     index: Index,
-    queue: Queue,
+    queue: WorkQueue,
     trigger_times: HashMap<ObjectKey, TriggerTimes>,
-    teller: Teller,
+    notifier: Notifier,
     writer: Writer,
     writes: JoinSet<Attempt>,
-    leftovers: Leftovers,
+    leftovers: OrphanedSlices,
     looks: JoinSet<(ObjectKey, Found)>,
     look_queue: VecDeque<ObjectKey>,
     client: Client,
@@ -93,12 +93,12 @@ impl Driver {
     ) -> Self {
         Self {
             index,
-            queue: Queue::default(),
+            queue: WorkQueue::default(),
             trigger_times: HashMap::new(),
-            teller: Teller::new(writer.clone(), metrics.clone()),
+            notifier: Notifier::new(writer.clone(), metrics.clone()),
             writer,
             writes: JoinSet::new(),
-            leftovers: Leftovers::default(),
+            leftovers: OrphanedSlices::default(),
             looks: JoinSet::new(),
             look_queue: VecDeque::new(),
             client,
@@ -118,20 +118,20 @@ impl Driver {
             self.health.beat();
             let wake_at = self.next_due();
             tokio::select! {
-                change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
-                Some(attempt) = self.writes.join_next() => self.written(attempt.map_err(Error::Write)?),
-                Some(telling) = self.teller.join_next() => self.teller.finish(telling.map_err(Error::Write)?, jitter()),
-                Some(look) = self.looks.join_next() => self.looked(look.map_err(Error::Write)?),
+                change = changes.recv() => self.on_change(change.ok_or(Error::Watches)?),
+                Some(attempt) = self.writes.join_next() => self.on_written(attempt.map_err(Error::Write)?),
+                Some(publication) = self.notifier.join_next() => self.notifier.finish(publication.map_err(Error::Write)?, jitter()),
+                Some(look) = self.looks.join_next() => self.on_listed(look.map_err(Error::Write)?),
                 () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
                 () = leadership.shutdown.cancelled() => break,
                 () = sleep_until(wake_at) => {}
             }
         }
         while let Some(attempt) = self.writes.join_next().await {
-            self.written(attempt.map_err(Error::Write)?);
+            self.on_written(attempt.map_err(Error::Write)?);
         }
-        while let Some(telling) = self.teller.join_next().await {
-            self.teller.finish(telling.map_err(Error::Write)?, jitter());
+        while let Some(publication) = self.notifier.join_next().await {
+            self.notifier.finish(publication.map_err(Error::Write)?, jitter());
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Driver {
     fn next_due(&self) -> Instant {
         let tick = Instant::now() + TICK;
         let writes = self.queue.next_due().filter(|_| self.may_write());
-        let tells = self.teller.next_due().filter(|_| self.is_idle());
+        let tells = self.notifier.next_due().filter(|_| self.is_idle());
         writes.into_iter().chain(tells).fold(tick, Instant::min)
     }
 
@@ -151,7 +151,7 @@ impl Driver {
 
     fn start_rest(&mut self) {
         if self.is_idle() {
-            self.teller.start(&self.index);
+            self.notifier.start(&self.index);
             self.start_looks();
         }
     }
@@ -185,9 +185,9 @@ impl Driver {
         keys.into_iter().for_each(|key| self.queue.check(key, now));
     }
 
-    fn observe(&mut self, change: Change) {
+    fn on_change(&mut self, change: Change) {
         let is_slice = matches!(change, Change::Slice(_));
-        let woken = self.index.observe(change);
+        let woken = self.index.update(change);
         self.follow_scope();
         if !self.was_synced && self.index.is_synced() {
             self.was_synced = true;
@@ -227,29 +227,29 @@ impl Driver {
 
     fn start(&mut self, key: ObjectKey) {
         let started = Instant::now();
-        let observed = gather(&self.index, &self.leftovers, &key);
+        let observed = observe(&self.index, &self.leftovers, &key);
         if observed.is_pending() {
             self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
             return;
         }
         self.note_selectorless(&key, &observed);
         let known = self.trigger_times.get(&key);
-        let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);
+        let decision = reconcile(&observed, &self.index.nodes, self.index.settings(), known);
         let Decision {
             slices,
-            notices,
+            problems,
             condition,
             trigger_times,
         } = decision;
         let service = observed.service.as_ref().map(|entry| &entry.service);
         if !observed.is_unreadable {
             let uid = service.and_then(|service| service.metadata.uid.clone());
-            self.teller.decided(
+            self.notifier.decided(
                 &key,
-                Verdict {
+                ServiceStatus {
                     uid,
                     former_uid: observed.former_uid().map(str::to_owned),
-                    notices,
+                    problems,
                     condition,
                 },
                 started,
@@ -258,13 +258,13 @@ impl Driver {
         let attempt = Attempt {
             sample: Sample::new(service, slices.counts, slices.writes(), started),
             trigger_times,
-            done: Done::default(),
+            done: WriteResult::default(),
             key: key.clone(),
         };
         if slices.is_empty() {
             self.finish(attempt);
         } else {
-            self.spawn(Work { key, slices }, attempt);
+            self.spawn(WriteRequest { key, slices }, attempt);
         }
     }
 
@@ -287,13 +287,13 @@ impl Driver {
         }
     }
 
-    fn looked(&mut self, (key, found): (ObjectKey, Found)) {
+    fn on_listed(&mut self, (key, found): (ObjectKey, Found)) {
         if self.leftovers.record(&key, found, Instant::now()) {
             self.check([key]);
         }
     }
 
-    fn spawn(&mut self, work: Work, attempt: Attempt) {
+    fn spawn(&mut self, work: WriteRequest, attempt: Attempt) {
         let SlicePlan {
             create,
             update,
@@ -311,7 +311,7 @@ impl Driver {
         });
     }
 
-    fn written(&mut self, attempt: Attempt) {
+    fn on_written(&mut self, attempt: Attempt) {
         self.finish(attempt);
         self.index.slices.end_writes();
     }
@@ -351,7 +351,7 @@ impl Driver {
     }
 }
 
-fn outcome(key: &ObjectKey, done: &Done) -> Outcome {
+fn outcome(key: &ObjectKey, done: &WriteResult) -> Outcome {
     match &done.error {
         Some(error) => {
             warn!(service = %key, error = %chain(error), "Reconciling failed, trying again");

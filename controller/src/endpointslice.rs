@@ -28,7 +28,7 @@ pub use trigger_time::{TriggerTimes, trigger_time};
 
 use crate::manual::ManualSlice;
 use crate::objects::{Nodes, Pod, is_being_deleted};
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::validate::Binding;
 use api::NetworkRef;
@@ -144,19 +144,19 @@ impl SlicePlan {
 }
 
 /// Plans the slices of a Service that is served.
-pub fn plan(input: &Input<'_>) -> (SlicePlan, Vec<Notice>) {
-    let (desired, notices) = endpoints::desired(input);
-    place(&input.target(), desired, &Hints::new(), notices)
+pub fn plan(input: &Input<'_>) -> (SlicePlan, Vec<Problem>) {
+    let (desired, problems) = endpoints::desired(input);
+    place(&input.target(), desired, &Hints::new(), problems)
 }
 
 /// Plans the slices of a Service whose author wrote its endpoints.
-pub fn plan_manual(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Notice>) {
+pub fn plan_manual(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Problem>) {
     let Copied {
         desired,
         hints,
-        notices,
+        problems,
     } = manual::copied(target, written);
-    place(target, desired, &hints, notices)
+    place(target, desired, &hints, problems)
 }
 
 /// From endpoints to writes.
@@ -164,17 +164,17 @@ fn place(
     target: &Target<'_>,
     desired: BTreeMap<Family, Groups>,
     own_hints: &Hints,
-    mut notices: Vec<Notice>,
-) -> (SlicePlan, Vec<Notice>) {
+    mut problems: Vec<Problem>,
+) -> (SlicePlan, Vec<Problem>) {
     let (by_family, mut stray) = writes::split(target);
     let mut plan = SlicePlan::default();
     for (family, groups) in desired {
         let existing = by_family.get(&family).map(Vec::as_slice).unwrap_or_default();
         let mut packed = packing::pack(target, existing, groups, &mut plan.counts);
-        notices.extend(hints::assign(target, family, own_hints, &mut packed.drafts));
+        problems.extend(hints::assign(target, family, own_hints, &mut packed.drafts));
         writes::finish(target, family, packed, &mut plan);
     }
     plan.delete.append(&mut stray);
-    notices.sort();
-    (plan, notices)
+    problems.sort();
+    (plan, problems)
 }

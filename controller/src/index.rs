@@ -8,17 +8,17 @@ mod pods_by_label;
 mod slices;
 mod store;
 
-pub use manual_slices::{Manual, Written};
+pub use manual_slices::{AuthorSlices, Manual};
 pub use slices::Slices;
-pub use store::{Event, Keyed, Step, Table};
+pub use store::{Event, Keyed, Step, Store};
 
 use crate::manual::{ManualSlice, Scope};
-use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceRange};
+use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceCidr};
 use crate::selector::Selector;
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::triggers;
-use crate::validate::{Acceptance, accept, is_headless};
+use crate::validate::{Acceptance, is_headless, validate};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -36,7 +36,7 @@ pub struct ServiceEntry {
     /// Whether it is served.
     pub acceptance: Acceptance,
     /// What there is to tell about the Service itself.
-    pub notices: Vec<Notice>,
+    pub problems: Vec<Problem>,
 }
 
 /// Something a watch reported.
@@ -56,7 +56,7 @@ pub enum Change {
     /// Any Node.
     Node(Event<Node>),
     /// Any `ServiceCIDR`.
-    ServiceRange(Event<ServiceRange>),
+    ServiceCidr(Event<ServiceCidr>),
     /// Any network-attachment-definition.
     Network(Event<ObjectKey>),
 }
@@ -67,11 +67,11 @@ pub struct Index {
     settings: Settings,
     /// The Service ranges of the command line; those of the cluster are added in the settings.
     given_ranges: Vec<IpNet>,
-    ranges: Table<ServiceRange>,
+    ranges: Store<ServiceCidr>,
     /// Services with our label.
-    pub services: Table<ServiceEntry>,
+    pub services: Store<ServiceEntry>,
     /// All Pods.
-    pub pods: Table<Pod>,
+    pub pods: Store<Pod>,
     pods_by_label: PodsByLabel,
     /// Our slices.
     pub slices: Slices,
@@ -79,9 +79,9 @@ pub struct Index {
     pub manual: Manual,
     /// All Nodes.
     pub nodes: Nodes,
-    node_table: Table<Node>,
+    node_store: Store<Node>,
     /// Network attachment definitions; not synced where the cluster has no such kind.
-    pub networks: Table<ObjectKey>,
+    pub networks: Store<ObjectKey>,
 }
 
 impl Index {
@@ -104,7 +104,7 @@ impl Index {
         self.services.is_synced()
             && self.pods.is_synced()
             && self.slices.is_synced()
-            && self.node_table.is_synced()
+            && self.node_store.is_synced()
             && self.ranges.is_synced()
     }
 
@@ -128,20 +128,20 @@ impl Index {
     }
 
     /// Takes a change in and says which Services it wakes.
-    pub fn observe(&mut self, change: Change) -> BTreeSet<ObjectKey> {
+    pub fn update(&mut self, change: Change) -> BTreeSet<ObjectKey> {
         match change {
             Change::Service(event) => {
                 let settings = &self.settings;
                 let steps = self
                     .services
-                    .observe(event.map(|service| entry(service, settings)));
+                    .update(event.map(|service| entry(service, settings)));
                 let woken = steps.iter().filter_map(triggers::service);
                 woken.chain(self.follow_manual(&steps)).collect()
             }
             Change::Pod(event) => {
-                let steps = self.pods.observe(event);
+                let steps = self.pods.update(event);
                 for step in &steps {
-                    self.pods_by_label.observe(step);
+                    self.pods_by_label.update(step);
                 }
                 // Before the first full view nobody can be served, and whoever asks then would ask about every pod.
                 if !self.is_synced() {
@@ -149,15 +149,15 @@ impl Index {
                 }
                 steps.iter().flat_map(|step| triggers::pod(self, step)).collect()
             }
-            Change::Slice(event) => self.slices.observe(event),
+            Change::Slice(event) => self.slices.update(event),
             Change::ManualScope(scope) => {
                 self.manual.announce(scope);
                 BTreeSet::new()
             }
-            Change::ManualSlice(event) => self.manual.observe(event),
-            Change::ServiceRange(event) => self.observe_range(event),
+            Change::ManualSlice(event) => self.manual.update(event),
+            Change::ServiceCidr(event) => self.update_service_cidrs(event),
             Change::Node(event) => {
-                let steps = self.node_table.observe(event);
+                let steps = self.node_store.update(event);
                 for step in &steps {
                     match &step.after {
                         Some(node) => drop(self.nodes.insert((**node).clone())),
@@ -171,7 +171,7 @@ impl Index {
             }
             Change::Network(event) => {
                 let was_synced = self.networks.is_synced();
-                let steps = self.networks.observe(event);
+                let steps = self.networks.update(event);
                 let is_first_list = !was_synced && self.networks.is_synced();
                 triggers::networks(self, &steps, is_first_list)
             }
@@ -193,8 +193,8 @@ impl Index {
     }
 
     /// Ranges change once in years: every Service is looked at then.
-    fn observe_range(&mut self, event: Event<ServiceRange>) -> BTreeSet<ObjectKey> {
-        self.ranges.observe(event);
+    fn update_service_cidrs(&mut self, event: Event<ServiceCidr>) -> BTreeSet<ObjectKey> {
+        self.ranges.update(event);
         let found = self.ranges.iter().flat_map(|range| range.ranges.iter().copied());
         let all: Vec<_> = self.given_ranges.iter().copied().chain(found).collect();
         if all == self.settings.service_cidrs {
@@ -214,11 +214,11 @@ fn manual_since(entry: &ServiceEntry) -> Option<Timestamp> {
 }
 
 fn entry(service: Service, settings: &Settings) -> ServiceEntry {
-    let (acceptance, notices) = accept(&service, settings);
+    let (acceptance, problems) = validate(&service, settings);
     ServiceEntry {
         service,
         acceptance,
-        notices,
+        problems,
     }
 }
 

@@ -3,11 +3,11 @@
 //! Pure. The slices are watched by the names of these Services, so that the slices of all other Services cost nothing, and in bounded
 //! memory: so many Services, so many endpoints for one and for all. What is beyond is named, never silently missing.
 
-mod intake;
+mod endpoint_budget;
 mod scope;
 
-pub use intake::Intake;
-pub use scope::{Scope, Scoped};
+pub use endpoint_budget::EndpointBudget;
+pub use scope::{Scope, ScopedServices};
 
 use crate::index::Keyed;
 use crate::objects::ObjectKey;

@@ -62,7 +62,7 @@ pub struct Metrics {
     /// `endpoint_slice_controller_syncs{result}`
     pub syncs: Family<SyncResult, Counter>,
     /// `multus_service_controller_notices{reason}`
-    pub notices: Family<Told, Counter>,
+    pub problems: Family<Told, Counter>,
     /// `multus_service_controller_queue_depth`
     pub queue_depth: Gauge,
     /// `multus_service_controller_sync_duration_seconds`
@@ -87,7 +87,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(1.0, 2.0, 10))
             }),
             syncs: Family::default(),
-            notices: Family::default(),
+            problems: Family::default(),
             queue_depth: Gauge::default(),
             sync_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             is_leader: Gauge::default(),
@@ -151,9 +151,9 @@ impl Metrics {
 
     fn register_own(&self, registry: &mut Registry) {
         registry.register(
-            "notices",
+            "problems",
             "Number of Events written on Services",
-            self.notices.clone(),
+            self.problems.clone(),
         );
         registry.register(
             "queue_depth",

@@ -12,7 +12,7 @@ mod slice;
 pub use labels::Labels;
 pub use node::{Node, NodeObject, Nodes};
 pub use pod::{Attachment, NamedPort, Pod, PodObject};
-pub use service_cidr::ServiceRange;
+pub use service_cidr::ServiceCidr;
 pub use slice::{is_being_deleted, is_owned_by, owners, service_key, trim_service, trim_slice};
 
 use kube::Resource;

@@ -2,9 +2,9 @@
 //!
 //! Pure. Shared values, so that a decision holds nothing up and sees nothing change.
 
-use crate::index::{Index, ServiceEntry, Written};
+use crate::index::{AuthorSlices, Index, ServiceEntry};
 use crate::objects::{ObjectKey, Pod, owners};
-use crate::service_status::orphaned_slices::Leftovers;
+use crate::service_status::orphaned_slices::OrphanedSlices;
 use crate::validate::{Acceptance, is_headless};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Observed {
     /// Its network exists; none when that is unknown.
     pub has_network: Option<bool>,
     /// The slices that its author wrote, when it selects no pods.
-    pub written: Option<Written>,
+    pub written: Option<AuthorSlices>,
     /// Slices of other controllers on a Service without selector.
     pub leftovers: Vec<String>,
 }
@@ -37,7 +37,7 @@ impl Observed {
 
     /// Whether nothing can be decided yet: the slices that its author wrote have not been listed.
     pub fn is_pending(&self) -> bool {
-        self.written == Some(Written::Unknown)
+        self.written == Some(AuthorSlices::Unknown)
     }
 
     /// UID of the Service that was ours when its slices were made and is not any more: by them it is known also to a process that did
@@ -50,7 +50,7 @@ impl Observed {
 }
 
 /// Collects what concerns a Service.
-pub fn gather(index: &Index, leftovers: &Leftovers, key: &ObjectKey) -> Observed {
+pub fn observe(index: &Index, leftovers: &OrphanedSlices, key: &ObjectKey) -> Observed {
     let service = index.services.get(key).cloned();
     let binding = service.as_ref().and_then(|entry| match &entry.acceptance {
         Acceptance::Served(binding) => Some(binding),

@@ -3,13 +3,13 @@
 //! Pure.
 
 use crate::endpointslice::{Input, SlicePlan, Target, TriggerTimes, plan, plan_manual, trigger_time};
-use crate::index::{ServiceEntry, Written};
+use crate::index::{AuthorSlices, ServiceEntry};
 use crate::manual::MAX_SERVICES;
 use crate::objects::{Nodes, ObjectKey};
 use crate::observe::Observed;
-use crate::service_status::condition::{Source, accepted, stands};
+use crate::service_status::condition::{Source, accepted, is_current};
 use crate::service_status::orphaned_slices;
-use crate::service_status::problem::{MAX_NOTICES, Notice, Reason};
+use crate::service_status::problem::{MAX_PROBLEMS, Problem, Reason};
 use crate::settings::Settings;
 use crate::validate::{Acceptance, Binding};
 use api::NetworkRef;
@@ -22,7 +22,7 @@ pub struct Decision {
     /// Writes to its slices.
     pub slices: SlicePlan,
     /// Everything its owner should know.
-    pub notices: Vec<Notice>,
+    pub problems: Vec<Problem>,
     /// Its Accepted condition, when that must be written.
     pub condition: Option<Condition>,
     /// To be remembered once the slices are written.
@@ -30,7 +30,7 @@ pub struct Decision {
 }
 
 /// Decides from what is known.
-pub fn decide(
+pub fn reconcile(
     observed: &Observed,
     nodes: &Nodes,
     settings: &Settings,
@@ -59,39 +59,39 @@ pub fn decide(
     if entry.service.metadata.deletion_timestamp.is_some() {
         // Until its finalizers are gone it is reached, so its endpoints stay true (kubernetes/kubernetes#108779). No event or
         // condition is written.
-        decision.notices.clear();
+        decision.problems.clear();
         return decision;
     }
-    decision.notices.extend(missing_network(observed, entry));
-    decision.notices.extend(entry.notices.iter().cloned());
-    decision.notices.sort();
-    decision.notices.dedup_by(|one, other| one.is_same(other));
-    decision.notices.truncate(MAX_NOTICES);
+    decision.problems.extend(missing_network(observed, entry));
+    decision.problems.extend(entry.problems.iter().cloned());
+    decision.problems.sort();
+    decision.problems.dedup_by(|one, other| one.is_same(other));
+    decision.problems.truncate(MAX_PROBLEMS);
     let condition = accepted(
         &entry.acceptance,
         source(observed, entry),
-        &decision.notices,
+        &decision.problems,
         entry.service.metadata.generation,
     );
-    decision.condition = Some(condition).filter(|condition| !stands(&entry.service, condition));
+    decision.condition = Some(condition).filter(|condition| !is_current(&entry.service, condition));
     decision
 }
 
 fn source(observed: &Observed, entry: &ServiceEntry) -> Source {
     match (&entry.acceptance, &observed.written) {
         (Acceptance::Manual(_), None) => Source::Dns,
-        (_, Some(Written::Slices(slices))) if !slices.is_empty() => Source::Slices,
+        (_, Some(AuthorSlices::Slices(slices))) if !slices.is_empty() => Source::Slices,
         (_, Some(_)) => Source::NoSlices,
         (_, None) => Source::Pods,
     }
 }
 
-fn missing_network(observed: &Observed, entry: &ServiceEntry) -> Option<Notice> {
+fn missing_network(observed: &Observed, entry: &ServiceEntry) -> Option<Problem> {
     let network = entry
         .acceptance
         .network()
         .filter(|_| observed.has_network == Some(false))?;
-    Some(Notice::new(
+    Some(Problem::new(
         Reason::NetworkNotFound,
         format!(
             "network-attachment-definition {network} does not exist; create it or correct annotation {SERVICE_NETWORK_ANNOTATION}; endpoints of running pods stay"
@@ -108,7 +108,7 @@ fn serve(
     known: Option<&TriggerTimes>,
 ) -> Decision {
     let (trigger_time, trigger_times) = trigger_time(known, &entry.service, &observed.pods, &observed.slices);
-    let (slices, mut notices) = plan(&Input {
+    let (slices, mut problems) = plan(&Input {
         service: &entry.service,
         binding,
         pods: &observed.pods,
@@ -118,14 +118,14 @@ fn serve(
         settings,
     });
     if !observed.leftovers.is_empty() {
-        notices.push(orphaned_slices::notice(
+        problems.push(orphaned_slices::problem(
             &ObjectKey::of(&entry.service),
             &observed.leftovers,
         ));
     }
     Decision {
         slices,
-        notices,
+        problems,
         trigger_times: Some(trigger_times),
         condition: None,
     }
@@ -142,14 +142,14 @@ fn copy(
     known: Option<&TriggerTimes>,
 ) -> Decision {
     let written = match &observed.written {
-        Some(Written::Slices(slices)) => slices,
+        Some(AuthorSlices::Slices(slices)) => slices,
         // Nothing to decide before they are listed.
-        Some(Written::Unknown) => return Decision::default(),
+        Some(AuthorSlices::Unknown) => return Decision::default(),
         not_copied => {
-            let too_many = matches!(not_copied, Some(Written::NotWatched)).then(too_many);
+            let too_many = matches!(not_copied, Some(AuthorSlices::NotWatched)).then(too_many);
             return Decision {
                 slices: SlicePlan::delete_all(observed.slices.clone()),
-                notices: too_many.into_iter().collect(),
+                problems: too_many.into_iter().collect(),
                 ..Decision::default()
             };
         }
@@ -164,28 +164,28 @@ fn copy(
         settings,
         has_placeholder: false,
     };
-    let (slices, mut notices) = plan_manual(&target, written);
+    let (slices, mut problems) = plan_manual(&target, written);
     let leftovers = written.iter().filter(|written| written.is_leftover());
     let leftovers: Vec<_> = leftovers
         .filter_map(|written| written.slice.metadata.name.clone())
         .collect();
     if !leftovers.is_empty() {
-        notices.push(orphaned_slices::handed_over(
+        problems.push(orphaned_slices::orphaned_by_selector_removal(
             &ObjectKey::of(&entry.service),
             &leftovers,
         ));
     }
     Decision {
         slices,
-        notices,
+        problems,
         trigger_times: Some(trigger_times),
         condition: None,
     }
 }
 
-fn too_many() -> Notice {
-    Notice::new(
-        Reason::TooManyByHand,
+fn too_many() -> Problem {
+    Problem::new(
+        Reason::TooManyServicesWithoutSelector,
         format!(
             "the EndpointSlices of at most {MAX_SERVICES} Services without selector are watched, and that many are older than this one; delete some, or let this one select pods by spec.selector or annotation {SELECTOR_ANNOTATION}"
         ),

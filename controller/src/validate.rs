@@ -3,7 +3,7 @@
 //! Pure. Read from the Service alone, so a bad one harms only itself.
 
 use crate::selector::Selector;
-use crate::service_status::problem::{Notice, Reason};
+use crate::service_status::problem::{Problem, Reason};
 use crate::settings::Settings;
 use api::NetworkRef;
 use api::names::{HEADLESS_LABEL, PROXY_NAME_LABEL, SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
@@ -27,7 +27,7 @@ pub enum Acceptance {
     Served(Binding),
     /// It has neither selector nor selector annotation: its author writes its endpoints, for this network.
     Manual(NetworkRef),
-    /// It is not served; the notices say why.
+    /// It is not served; the problems say why.
     Rejected,
 }
 
@@ -43,22 +43,26 @@ impl Acceptance {
 }
 
 /// Judges a Service that carries our label.
-pub fn accept(service: &Service, settings: &Settings) -> (Acceptance, Vec<Notice>) {
-    let mut notices = Vec::new();
-    let acceptance = match judge(service, settings, &mut notices) {
+pub fn validate(service: &Service, settings: &Settings) -> (Acceptance, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let acceptance = match evaluate(service, settings, &mut problems) {
         Ok(acceptance) => acceptance,
-        Err(notice) => {
-            notices.push(notice);
+        Err(problem) => {
+            problems.push(problem);
             Acceptance::Rejected
         }
     };
-    (acceptance, notices)
+    (acceptance, problems)
 }
 
-fn judge(service: &Service, settings: &Settings, notices: &mut Vec<Notice>) -> Result<Acceptance, Notice> {
+fn evaluate(
+    service: &Service,
+    settings: &Settings,
+    problems: &mut Vec<Problem>,
+) -> Result<Acceptance, Problem> {
     let spec = service.spec.as_ref();
     if spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
-        return Err(Notice::new(
+        return Err(Problem::new(
             Reason::ExternalName,
             format!(
                 "spec.type ExternalName has no endpoints on a network; remove the label {PROXY_NAME_LABEL} or change the type to ClusterIP"
@@ -66,15 +70,15 @@ fn judge(service: &Service, settings: &Settings, notices: &mut Vec<Notice>) -> R
         ));
     }
     let network = api::service::network(service)
-        .map_err(|error| Notice::new(Reason::InvalidNetwork, error.to_string()))?;
+        .map_err(|error| Problem::new(Reason::InvalidNetwork, error.to_string()))?;
     check_namespace(service, &network, settings)?;
-    let selector = selector(service, notices)?;
-    notices.extend(unserved_parts(service));
+    let selector = selector(service, problems)?;
+    problems.extend(unserved_parts(service));
     let Some((selector, is_selectorless)) = selector else {
         return Ok(Acceptance::Manual(network));
     };
     if !is_selectorless && is_headless(service) {
-        notices.push(headless_with_selector());
+        problems.push(headless_with_selector());
     }
     Ok(Acceptance::Served(Binding {
         network,
@@ -84,7 +88,7 @@ fn judge(service: &Service, settings: &Settings, notices: &mut Vec<Notice>) -> R
 }
 
 /// As Multus' namespace isolation: a network of the own namespace, or of a namespace that is open to all.
-fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings) -> Result<(), Notice> {
+fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings) -> Result<(), Problem> {
     let Some(global) = &settings.global_namespaces else {
         return Ok(());
     };
@@ -94,7 +98,7 @@ fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings)
         return Ok(());
     }
     let open = global.iter().cloned().collect::<Vec<_>>().join(", ");
-    Err(Notice::new(
+    Err(Problem::new(
         Reason::NetworkNotAllowed,
         format!(
             "annotation {SERVICE_NETWORK_ANNOTATION} names network {:?} of another namespace; name a network of the Service's own namespace or of one open to all ({open}), or let an administrator add {:?} to the global namespaces",
@@ -105,7 +109,7 @@ fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings)
 }
 
 /// `spec.selector` wins over the annotation: kube-controller-manager serves it too, so DNS would answer both sets of pods.
-fn selector(service: &Service, notices: &mut Vec<Notice>) -> Result<Option<(Selector, bool)>, Notice> {
+fn selector(service: &Service, problems: &mut Vec<Problem>) -> Result<Option<(Selector, bool)>, Problem> {
     let annotation = service
         .metadata
         .annotations
@@ -118,7 +122,7 @@ fn selector(service: &Service, notices: &mut Vec<Notice>) -> Result<Option<(Sele
         .and_then(Selector::from_map);
     if let Some(selector) = from_spec {
         if annotation.is_some() {
-            notices.push(Notice::new(
+            problems.push(Problem::new(
                 Reason::SelectorIgnored,
                 format!("annotation {SELECTOR_ANNOTATION} is ignored because spec.selector is set; remove one of them (without spec.selector, only secondary-network addresses are published)"),
             ));
@@ -130,7 +134,7 @@ fn selector(service: &Service, notices: &mut Vec<Notice>) -> Result<Option<(Sele
             Selector::parse(text)
                 .map(|selector| (selector, true))
                 .map_err(|error| {
-                    Notice::new(
+                    Problem::new(
                         Reason::InvalidSelector,
                         format!("annotation {SELECTOR_ANNOTATION} {error}"),
                     )
@@ -151,8 +155,8 @@ fn has_headless_label(service: &Service) -> bool {
     labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL))
 }
 
-fn headless_with_selector() -> Notice {
-    Notice::new(
+fn headless_with_selector() -> Problem {
+    Problem::new(
         Reason::HeadlessWithSelector,
         format!(
             "DNS answers the pods' cluster-network addresses beside those of the secondary network, because spec.selector makes Kubernetes publish them too; to publish the secondary network alone, remove spec.selector and set annotation {SELECTOR_ANNOTATION} instead"
@@ -160,11 +164,11 @@ fn headless_with_selector() -> Notice {
     )
 }
 
-fn unserved_parts(service: &Service) -> Option<Notice> {
+fn unserved_parts(service: &Service) -> Option<Problem> {
     let spec = service.spec.as_ref()?;
     if !is_headless(service) && has_headless_label(service) {
-        return Some(Notice::new(
-            Reason::NotOnThisNetwork,
+        return Some(Problem::new(
+            Reason::UnsupportedServiceType,
             format!(
                 "label {HEADLESS_LABEL}: service proxies leave Services with it alone, so the ClusterIP is not served; remove the label, or set clusterIP None"
             ),
@@ -176,8 +180,8 @@ fn unserved_parts(service: &Service) -> Option<Notice> {
         _ if spec.external_ips.iter().flatten().next().is_some() => "spec.externalIPs: these addresses are",
         _ => return None,
     };
-    Some(Notice::new(
-        Reason::NotOnThisNetwork,
+    Some(Problem::new(
+        Reason::UnsupportedServiceType,
         format!(
             "{part} not served on a secondary network, only the ClusterIP is; change spec.type to ClusterIP without externalIPs, or expose the pods by a second Service without the label {PROXY_NAME_LABEL}"
         ),
@@ -205,10 +209,10 @@ mod tests {
     }
 
     fn judged(annotations: &serde_json::Value, spec: &serde_json::Value) -> (Acceptance, Vec<Reason>) {
-        let (acceptance, notices) = accept(&service(annotations, spec), &Settings::default());
+        let (acceptance, problems) = validate(&service(annotations, spec), &Settings::default());
         (
             acceptance,
-            notices.into_iter().map(|notice| notice.reason).collect(),
+            problems.into_iter().map(|problem| problem.reason).collect(),
         )
     }
 
@@ -218,7 +222,7 @@ mod tests {
     #[case::spaces(" macvlan1 ", "shop/macvlan1")]
     #[case::global_namespace("default/macvlan1", "default/macvlan1")]
     fn a_service_is_served_from_its_network(#[case] annotation: &str, #[case] want: &str) {
-        let (acceptance, notices) = judged(
+        let (acceptance, problems) = judged(
             &on(annotation),
             &json!({"clusterIP": "172.30.0.10", "selector": {"app": "web"}}),
         );
@@ -227,7 +231,7 @@ mod tests {
         };
         assert_eq!(binding.network.to_string(), want);
         assert!(!binding.is_selectorless);
-        assert_eq!(notices, []);
+        assert_eq!(problems, []);
     }
 
     #[rstest]
@@ -248,22 +252,22 @@ mod tests {
     }
 
     #[rstest]
-    #[case::node_port(json!({"type": "NodePort", "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::NotOnThisNetwork)]
-    #[case::load_balancer(json!({"type": "LoadBalancer", "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::NotOnThisNetwork)]
-    #[case::external_ips(json!({"externalIPs": ["203.0.113.9"], "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::NotOnThisNetwork)]
+    #[case::node_port(json!({"type": "NodePort", "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::UnsupportedServiceType)]
+    #[case::load_balancer(json!({"type": "LoadBalancer", "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::UnsupportedServiceType)]
+    #[case::external_ips(json!({"externalIPs": ["203.0.113.9"], "clusterIP": "172.30.0.10", "selector": {"a": "b"}}), Reason::UnsupportedServiceType)]
     #[case::headless(json!({"clusterIP": "None", "selector": {"a": "b"}}), Reason::HeadlessWithSelector)]
     fn a_service_that_is_served_in_part_is_warned_about(
         #[case] spec: serde_json::Value,
         #[case] want: Reason,
     ) {
-        let (acceptance, notices) = judged(&on("macvlan1"), &spec);
+        let (acceptance, problems) = judged(&on("macvlan1"), &spec);
         assert!(matches!(acceptance, Acceptance::Served(_)));
-        assert_eq!(notices, [want]);
+        assert_eq!(problems, [want]);
         assert!(!want.is_rejection());
     }
 
     #[rstest]
-    #[case::cluster_ip("172.30.0.10", &[Reason::NotOnThisNetwork])]
+    #[case::cluster_ip("172.30.0.10", &[Reason::UnsupportedServiceType])]
     #[case::headless("None", &[])]
     fn the_headless_label_is_warned_about_where_it_hides_a_cluster_ip(
         #[case] cluster_ip: &str,
@@ -275,19 +279,19 @@ mod tests {
         );
         let labels = service.metadata.labels.get_or_insert_default();
         labels.insert(HEADLESS_LABEL.into(), String::new());
-        let (acceptance, notices) = accept(&service, &Settings::default());
+        let (acceptance, problems) = validate(&service, &Settings::default());
         assert!(
             matches!(acceptance, Acceptance::Served(_)),
             "DNS and others still use its slices"
         );
-        let reasons: Vec<_> = notices.iter().map(|notice| notice.reason).collect();
+        let reasons: Vec<_> = problems.iter().map(|problem| problem.reason).collect();
         assert_eq!(reasons, want);
     }
 
     #[test]
     fn the_selector_annotation_serves_a_service_without_selector() {
         let annotations = json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "app in (web,api)"});
-        let (acceptance, notices) = judged(&annotations, &json!({"clusterIP": "None"}));
+        let (acceptance, problems) = judged(&annotations, &json!({"clusterIP": "None"}));
         let Acceptance::Served(binding) = acceptance else {
             panic!("{acceptance:?}")
         };
@@ -297,18 +301,18 @@ mod tests {
                 .selector
                 .matches(&Labels::from(Some([("app".to_owned(), "api".to_owned())].into())))
         );
-        assert_eq!(notices, []);
+        assert_eq!(problems, []);
     }
 
     #[test]
     fn the_selector_of_the_spec_wins_over_the_annotation() {
         let annotations = json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "{{{"});
-        let (acceptance, notices) = judged(
+        let (acceptance, problems) = judged(
             &annotations,
             &json!({"clusterIP": "172.30.0.10", "selector": {"a": "b"}}),
         );
         assert!(matches!(acceptance, Acceptance::Served(binding) if !binding.is_selectorless));
-        assert_eq!(notices, [Reason::SelectorIgnored]);
+        assert_eq!(problems, [Reason::SelectorIgnored]);
     }
 
     #[rstest]
@@ -328,7 +332,7 @@ mod tests {
             global_namespaces: None,
             ..Settings::default()
         };
-        let (acceptance, _) = accept(
+        let (acceptance, _) = validate(
             &service(&on("bank/macvlan1"), &json!({"selector": {"a": "b"}})),
             &settings,
         );

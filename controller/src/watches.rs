@@ -59,7 +59,10 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Some(Change::Node(event.map(|node: NodeObject| node.into())))
     }));
-    tasks.spawn(service_cidrs::follow_ranges(client.clone(), changes.clone()));
+    tasks.spawn(service_cidrs::follow_service_cidrs(
+        client.clone(),
+        changes.clone(),
+    ));
     tasks.spawn(follow_networks(client.clone(), changes.clone()));
     tasks
 }

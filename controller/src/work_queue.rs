@@ -8,7 +8,7 @@ mod token_bucket;
 use crate::objects::ObjectKey;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
-use token_bucket::{Bucket, REFILL};
+use token_bucket::{REFILL, TokenBucket};
 use tokio::time::Instant;
 
 /// The longest delay between two attempts.
@@ -30,14 +30,14 @@ pub enum Outcome {
 
 /// Services that wait for their turn.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub struct WorkQueue {
     entries: HashMap<ObjectKey, Entry>,
     /// Never reconciled, by the time they are due.
     fresh: BTreeMap<(Instant, u64), ObjectKey>,
     /// Reconciled before, by the time they are due.
     again: BTreeMap<(Instant, u64), ObjectKey>,
     /// Gone, and when their buckets are full: at most as many as can be written in a second.
-    leaving: VecDeque<(Instant, ObjectKey)>,
+    expiring: VecDeque<(Instant, ObjectKey)>,
     sequence: u64,
 }
 
@@ -46,12 +46,12 @@ struct Entry {
     due: Option<(Instant, u64)>,
     not_before: Option<Instant>,
     is_running: bool,
-    was_woken_meanwhile: bool,
+    is_dirty: bool,
     is_known: bool,
     /// It is gone, and dropped then.
-    leaves_at: Option<Instant>,
+    expires_at: Option<Instant>,
     failures: u32,
-    bucket: Bucket,
+    bucket: TokenBucket,
 }
 
 impl Entry {
@@ -85,15 +85,15 @@ impl Entry {
     }
 
     /// Keeps only what still has an effect.
-    fn settle(&mut self, now: Instant) {
+    fn compact(&mut self, now: Instant) {
         self.not_before = self.not_before.filter(|not_before| *not_before > now);
         if self.bucket.full_at(now).is_none() {
-            self.bucket = Bucket::default();
+            self.bucket = TokenBucket::default();
         }
     }
 }
 
-impl Queue {
+impl WorkQueue {
     /// What this Service serves has changed.
     pub fn wake(&mut self, key: ObjectKey, now: Instant) {
         self.entries.entry(key.clone()).or_default().bucket.change(now);
@@ -103,18 +103,18 @@ impl Queue {
     /// This Service must be looked at, although what it serves has not changed: the echo of a write, a slice that somebody else wrote.
     pub fn check(&mut self, key: ObjectKey, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
-        entry.leaves_at = None;
+        entry.expires_at = None;
         if entry.is_running {
-            entry.was_woken_meanwhile = true;
+            entry.is_dirty = true;
             return;
         }
         let at = entry.allowed_at(now);
         self.schedule(key, at);
     }
 
-    /// The next Service that is due; [`Queue::done`] must follow.
+    /// The next Service that is due; [`WorkQueue::done`] must follow.
     pub fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
-        self.drop_those_that_left(now);
+        self.drop_expired(now);
         let due = |list: &BTreeMap<(Instant, u64), ObjectKey>| {
             list.keys().next().filter(|(at, _)| *at <= now).copied()
         };
@@ -156,12 +156,12 @@ impl Queue {
             return;
         };
         entry.is_running = false;
-        let was_woken = std::mem::take(&mut entry.was_woken_meanwhile);
+        let was_dirty = std::mem::take(&mut entry.is_dirty);
         let retry = entry.end(outcome, now, jitter);
-        let woken = was_woken.then(|| entry.allowed_at(now));
+        let woken = was_dirty.then(|| entry.allowed_at(now));
         match retry.into_iter().chain(woken).min() {
             Some(at) => self.schedule(key.clone(), at),
-            None => entry.settle(now),
+            None => entry.compact(now),
         }
     }
 
@@ -175,18 +175,18 @@ impl Queue {
             self.entries.remove(key);
             return;
         };
-        if entry.leaves_at.is_none() {
-            (entry.leaves_at, entry.is_known) = (Some(full_at), false);
-            self.leaving.push_back((full_at, key.clone()));
+        if entry.expires_at.is_none() {
+            (entry.expires_at, entry.is_known) = (Some(full_at), false);
+            self.expiring.push_back((full_at, key.clone()));
         }
     }
 
-    fn drop_those_that_left(&mut self, now: Instant) {
-        while let Some((_, key)) = self.leaving.pop_front_if(|(full_at, _)| *full_at <= now) {
+    fn drop_expired(&mut self, now: Instant) {
+        while let Some((_, key)) = self.expiring.pop_front_if(|(full_at, _)| *full_at <= now) {
             if self
                 .entries
                 .get(&key)
-                .is_some_and(|entry| entry.leaves_at.is_some() && !entry.waits())
+                .is_some_and(|entry| entry.expires_at.is_some() && !entry.waits())
             {
                 self.entries.remove(&key);
             }

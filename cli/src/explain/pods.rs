@@ -5,23 +5,23 @@
 
 use super::case::Case;
 use super::endpoints::{addresses, is_served};
-use super::notices::links;
+use super::problems::links;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::index::Written;
+use controller::index::AuthorSlices;
 use controller::validate::{Acceptance, is_headless};
 
 /// The first of these that holds is why nothing is served.
 const BY_WEIGHT: [Cause; 8] = [
     Cause::PodOnHostNetwork,
-    Cause::PodNotAttached,
+    Cause::NoPodsAttached,
     Cause::InvalidNetworkStatus,
     Cause::InvalidEndpointAddress,
     Cause::NoAddress,
     Cause::FamilyMissing,
     Cause::TargetPortNotFound,
-    Cause::EndpointsNotTaken,
+    Cause::EndpointsIgnored,
 ];
 
 /// The links about pods, or about what the Service's author wrote instead.
@@ -84,10 +84,10 @@ fn selected(case: &Case<'_>) -> Link {
 
 fn manual(case: &Case<'_>) -> Link {
     match &case.decided.observed.written {
-        Some(Written::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
+        Some(AuthorSlices::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
             Cause::NoEndpointSlices.broken(&case.values)
         }
-        Some(Written::Slices(slices)) if !slices.is_empty() => Link::good(
+        Some(AuthorSlices::Slices(slices)) if !slices.is_empty() => Link::good(
             Topic::Pods,
             format!(
                 "the Service selects no pods; its author wrote {} EndpointSlices",

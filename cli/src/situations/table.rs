@@ -1,6 +1,6 @@
 //! The table itself.
 //!
-//! Rows whose `says` is a notice of the controller, or an error of `rules`, hold the beginning of it; tests compare them.
+//! Rows whose `says` is a problem of the controller, or an error of `rules`, hold the beginning of it; tests compare them.
 
 use super::{Cause, Situation};
 use crate::chain::Topic;
@@ -192,7 +192,7 @@ pub const SITUATIONS: &[Situation] = &[
         command: "kubectl -n {namespace} get pods -o custom-columns=NAME:.metadata.name,HOST:.spec.hostNetwork",
     },
     Situation {
-        cause: Cause::PodNotAttached,
+        cause: Cause::NoPodsAttached,
         topic: Topic::Pods,
         symptom: "Connections are rejected at once",
         says: "no selected pod is attached to network {network}",
@@ -264,7 +264,7 @@ pub const SITUATIONS: &[Situation] = &[
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}",
     },
     Situation {
-        cause: Cause::EndpointsNotTaken,
+        cause: Cause::EndpointsIgnored,
         topic: Topic::Pods,
         symptom: "Some endpoints of a Service without selector get no connections",
         says: "not all endpoints in EndpointSlices of Service {service} are taken",
@@ -272,7 +272,7 @@ pub const SITUATIONS: &[Situation] = &[
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml",
     },
     Situation {
-        cause: Cause::ForeignEndpoints,
+        cause: Cause::ConflictingEndpoints,
         topic: Topic::Pods,
         symptom: "DNS answers addresses of the cluster network",
         says: "slices of another controller are on the Service, and DNS answers their addresses, too",

@@ -49,7 +49,7 @@ fn facts() -> Installation {
             found: vec![ObjectKey::new("shop", "macvlan1")],
             only_in: None,
         }),
-        services: Ok(vec![service("web", "True", "Served")]),
+        services: Ok(vec![service("web", "True", "Accepted")]),
         pods: Ok(vec![of(
             json!({"metadata": {"name": "c", "namespace": "shop", "annotations": {names::NETWORK_STATUS_ANNOTATION:
             r#"[{"name": "shop/macvlan1", "interface": "net1", "ips": ["10.1.0.9"]}]"#}}}),
@@ -90,7 +90,7 @@ fn what_is_wrong_comes_first_and_what_is_about_pods_is_a_warning() {
     ]);
     facts.services = Ok(vec![
         service("web", "False", "InvalidNetwork"),
-        service("db", "True", "ServedWithWarnings"),
+        service("db", "True", "AcceptedWithWarnings"),
     ]);
     facts.networks = Ok(Networks::default());
     facts.cluster.now = "2026-01-01T01:00:00Z".parse().unwrap();

@@ -3,7 +3,7 @@
 //! A slice is deleted only when all that replaces it is written: endpoints are never missing in between. What replaces it is of its own
 //! address type, so a write that fails keeps no slice of another type from being deleted.
 
-use super::{Error, Work, bounded, is_gone, slice_key};
+use super::{Error, WriteRequest, bounded, is_gone, slice_key};
 use api::names::CONTROLLER_FIELD_MANAGER;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -14,7 +14,7 @@ use tracing::info;
 
 /// Slices after the writes.
 #[derive(Debug, Default)]
-pub struct Written {
+pub struct WrittenSlices {
     /// Created.
     pub created: Vec<EndpointSlice>,
     /// Updated.
@@ -25,7 +25,7 @@ pub struct Written {
     pub vanished: Vec<EndpointSlice>,
 }
 
-impl Written {
+impl WrittenSlices {
     /// How many writes happened.
     pub fn count(&self) -> usize {
         self.created.len() + self.updated.len() + self.deleted.len()
@@ -34,9 +34,9 @@ impl Written {
 
 /// Writes what was planned. One failure does not keep the other creates and updates from being written, nor deletes of another address
 /// type.
-pub(super) async fn write(client: &Client, work: &Work) -> (Written, Option<Error>) {
+pub(super) async fn write(client: &Client, work: &WriteRequest) -> (WrittenSlices, Option<Error>) {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &work.key.namespace);
-    let mut written = Written::default();
+    let mut written = WrittenSlices::default();
     let mut failed = None;
     let mut unwritten = BTreeSet::new();
     for slice in &work.slices.create {
@@ -91,7 +91,7 @@ fn parameters() -> PostParams {
 async fn create(
     api: &Api<EndpointSlice>,
     slice: &EndpointSlice,
-    work: &Work,
+    work: &WriteRequest,
 ) -> Result<Option<EndpointSlice>, Error> {
     let failed = |source| Error::Create {
         service: work.key.clone(),

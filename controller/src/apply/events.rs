@@ -5,7 +5,7 @@
 
 use super::{Error, bounded};
 use crate::objects::ObjectKey;
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use api::names::CONTROLLER;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -20,16 +20,16 @@ pub(super) async fn publish(
     client: &Client,
     instance: &str,
     regarding: ObjectReference,
-    notice: &Notice,
+    problem: &Problem,
     service: &ObjectKey,
 ) -> Result<(), Error> {
     let api: Api<Event> = Api::namespaced(client.clone(), &service.namespace);
     let failed = |source| Error::Event {
         service: service.clone(),
-        reason: notice.reason.as_str(),
+        reason: problem.reason.as_str(),
         source,
     };
-    let event = event(instance, regarding, notice, Timestamp::now());
+    let event = event(instance, regarding, problem, Timestamp::now());
     match bounded(api.create(&PostParams::default(), &event), failed).await {
         Err(Error::Event { source, .. }) if is_conflict(&source) => count_up(&api, &event, failed).await,
         answer => answer.map(drop),
@@ -59,16 +59,16 @@ async fn count_up(
     patch(series).await.map(drop)
 }
 
-fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Timestamp) -> Event {
+fn event(instance: &str, regarding: ObjectReference, problem: &Problem, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            name: Some(name(&regarding, notice)),
+            name: Some(name(&regarding, problem)),
             namespace: regarding.namespace.clone(),
             ..ObjectMeta::default()
         },
         type_: Some("Warning".to_owned()),
-        reason: Some(notice.reason.as_str().to_owned()),
-        note: Some(notice.text()),
+        reason: Some(problem.reason.as_str().to_owned()),
+        note: Some(problem.text()),
         action: Some("ReconcileEndpoints".to_owned()),
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),
@@ -78,9 +78,9 @@ fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Times
     }
 }
 
-fn name(regarding: &ObjectReference, notice: &Notice) -> String {
+fn name(regarding: &ObjectReference, problem: &Problem) -> String {
     let mut hasher = DefaultHasher::new();
-    (&regarding.uid, notice.reason.as_str(), &notice.message).hash(&mut hasher);
+    (&regarding.uid, problem.reason.as_str(), &problem.message).hash(&mut hasher);
     format!(
         "{}.{:016x}",
         regarding.name.as_deref().unwrap_or_default(),
@@ -99,7 +99,7 @@ mod tests {
             uid: Some(uid.into()),
             ..ObjectReference::default()
         };
-        name(&regarding, &Notice::new(Reason::InvalidNetwork, message))
+        name(&regarding, &Problem::new(Reason::InvalidNetwork, message))
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 /// Why an address cannot be an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Reject {
+pub(super) enum AddressError {
     /// By what it is.
     #[error(transparent)]
     Kind(#[from] Rejected),
@@ -21,7 +21,7 @@ pub(super) enum Reject {
     Node,
     /// It is in the range of ClusterIPs.
     #[error("it is inside the cluster's Service range {0}")]
-    ServiceRange(IpNet),
+    ServiceCidr(IpNet),
 }
 
 /// What a pod has on a network.
@@ -32,7 +32,7 @@ pub(super) struct PodAddresses {
     /// The address of each family that counts, IPv4 first.
     pub chosen: Vec<IpAddr>,
     /// Addresses that may not be endpoints.
-    pub rejected: Vec<(IpAddr, Reject)>,
+    pub rejected: Vec<(IpAddr, AddressError)>,
 }
 
 impl PodAddresses {
@@ -68,8 +68,8 @@ pub(super) fn addresses(
     }
     found.chosen.sort_unstable();
     // Every interface has a link-local IPv6 address: nothing to tell where it has a better one.
-    let has_better = |address: &IpAddr, reject: &Reject| {
-        *reject == Reject::Kind(Rejected::LinkLocal)
+    let has_better = |address: &IpAddr, reject: &AddressError| {
+        *reject == AddressError::Kind(Rejected::LinkLocal)
             && found
                 .chosen
                 .iter()
@@ -82,19 +82,19 @@ pub(super) fn addresses(
 }
 
 /// Whether an address can be an endpoint.
-pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), Reject> {
+pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), AddressError> {
     api::address::check(address)?;
     if nodes.has_address(address) {
-        return Err(Reject::Node);
+        return Err(AddressError::Node);
     }
     match service_cidrs.iter().find(|cidr| cidr.contains(&address)) {
-        Some(cidr) => Err(Reject::ServiceRange(*cidr)),
+        Some(cidr) => Err(AddressError::ServiceCidr(*cidr)),
         None => Ok(()),
     }
 }
 
 /// Which of two pods that report one address keeps it: the one that is not stopping, then the older, then the smaller UID.
-pub(super) fn keeps_address<'p>(one: &'p Pod, other: &'p Pod) -> (&'p Pod, &'p Pod) {
+pub(super) fn address_owner<'p>(one: &'p Pod, other: &'p Pod) -> (&'p Pod, &'p Pod) {
     let rank = |pod: &Pod| (pod.is_terminating, pod.created, pod.uid.clone());
     if rank(one) <= rank(other) {
         (one, other)
@@ -187,7 +187,7 @@ mod tests {
         let old = pod(1).created("2026-01-01T00:00:00Z").build();
         let new = pod(2).created("2026-01-02T00:00:00Z").build();
         let going = pod(3).created("2025-01-01T00:00:00Z").terminating().build();
-        assert_eq!(&*keeps_address(&new, &old).0.name, "pod1");
-        assert_eq!(&*keeps_address(&going, &new).0.name, "pod2");
+        assert_eq!(&*address_owner(&new, &old).0.name, "pod1");
+        assert_eq!(&*address_owner(&going, &new).0.name, "pod2");
     }
 }

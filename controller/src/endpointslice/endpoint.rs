@@ -92,7 +92,7 @@ impl EndpointKey {
 
 /// Whether two endpoints with one key say the same. Hints are compared on their own; a resourceVersion in the reference,
 /// which the Go original wrote, says nothing.
-pub(super) fn says_the_same(one: &Endpoint, other: &Endpoint) -> bool {
+pub(super) fn is_equivalent(one: &Endpoint, other: &Endpoint) -> bool {
     let reference = |endpoint: &Endpoint| {
         endpoint.target_ref.clone().map(|target| ObjectReference {
             resource_version: None,

@@ -3,12 +3,12 @@
 //! Pure.
 
 use super::Input;
-use super::address::{PodAddresses, addresses, keeps_address};
+use super::address::{PodAddresses, address_owner, addresses};
 use super::endpoint::{EndpointKey, can_serve, endpoint};
 use super::family::{Family, families};
 use super::ports::{PortGroup, endpoint_ports, missing, title};
 use crate::objects::{Node, ObjectKey, Pod};
-use crate::service_status::problem::{Notice, Reason, first_few};
+use crate::service_status::problem::{Problem, Reason, first_few};
 use crate::validate::is_headless;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use k8s_openapi::api::core::v1::ServicePort;
@@ -44,26 +44,26 @@ impl Candidate<'_> {
 }
 
 /// The endpoints of each family of the Service, and what is to be said about the pods.
-pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Notice>) {
-    let mut notices = Vec::new();
-    let candidates = candidates(input, &mut notices);
-    let owners = owners(input, &candidates, &mut notices);
-    notices.extend(unattached(input, &candidates));
+pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let candidates = candidates(input, &mut problems);
+    let owners = owners(input, &candidates, &mut problems);
+    problems.extend(unattached(input, &candidates));
     let families = families(input.service);
-    notices.extend(missing_families(input, &families, &candidates));
+    problems.extend(missing_families(input, &families, &candidates));
     let of_family = |family| (family, groups(input, family, &candidates, &owners));
     let desired = families.iter().copied().map(of_family).collect();
-    notices.extend(missing(input.service, &desired).map(|port| target_port_not_found(input, port)));
-    (desired, notices)
+    problems.extend(missing(input.service, &desired).map(|port| target_port_not_found(input, port)));
+    (desired, problems)
 }
 
 /// Kubernetes says nothing of it, and the port's clients are rejected.
-fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Notice {
+fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Problem {
     let named = match &port.target_port {
         Some(IntOrString::String(name)) => name.as_str(),
         _ => "",
     };
-    Notice::new(
+    Problem::new(
         Reason::TargetPortNotFound,
         format!(
             "{} of Service {} has targetPort {named:?}, and no container of the selected pods has a port of that name and protocol, so its clients are rejected; name the port in the pods' containers, or write its number in targetPort",
@@ -73,7 +73,7 @@ fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Notice {
     )
 }
 
-fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate<'a>> {
+fn candidates<'a>(input: &Input<'a>, problems: &mut Vec<Problem>) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     let (mut unreadable, mut bad) = (Vec::new(), Vec::new());
     for pod in input.pods.iter().filter(|pod| can_serve(pod)) {
@@ -99,22 +99,22 @@ fn candidates<'a>(input: &Input<'a>, notices: &mut Vec<Notice>) -> Vec<Candidate
     let text = format!(
         "pods whose annotation {NETWORK_STATUS_ANNOTATION} cannot be read are left out; restart them, so that Multus writes it again"
     );
-    notices.extend(invalid_status(text, &unreadable));
+    problems.extend(invalid_status(text, &unreadable));
     let text = format!(
         "entries and addresses of the pods' annotation {NETWORK_STATUS_ANNOTATION} that cannot be read are left out, others count; correct the CNI plugin or its IPAM and restart the pods"
     );
-    notices.extend(invalid_status(text, &bad));
-    notices.extend(rejected(input, &found));
+    problems.extend(invalid_status(text, &bad));
+    problems.extend(rejected(input, &found));
     found
 }
 
-fn invalid_status(text: String, seen: &[(ObjectKey, String)]) -> Option<Notice> {
+fn invalid_status(text: String, seen: &[(ObjectKey, String)]) -> Option<Problem> {
     let seen_on = seen.iter().map(|(pod, error)| format!("pod {pod} ({error})"));
-    (!seen.is_empty()).then(|| Notice::new(Reason::InvalidNetworkStatus, text).seen_on(seen_on))
+    (!seen.is_empty()).then(|| Problem::new(Reason::InvalidNetworkStatus, text).seen_on(seen_on))
 }
 
-/// One notice for all addresses that cannot be endpoints, whoever reports how many.
-fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
+/// One problem for all addresses that cannot be endpoints, whoever reports how many.
+fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Problem> {
     let all = || {
         let of = |candidate: &Candidate<'_>| {
             let (pod, rejected) = (candidate.pod.key(), candidate.addresses.rejected.clone());
@@ -134,14 +134,14 @@ fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
         first_few(reasons),
     );
     let seen = all().map(|(pod, address, why)| format!("{address} of pod {pod} ({why})"));
-    Some(Notice::new(Reason::InvalidEndpointAddress, text).seen_on(seen))
+    Some(Problem::new(Reason::InvalidEndpointAddress, text).seen_on(seen))
 }
 
 /// Which pod has each address. Two pods with one address would be one address twice in a slice; clients reach only one of them.
 fn owners<'a>(
     input: &Input<'_>,
     candidates: &[Candidate<'a>],
-    notices: &mut Vec<Notice>,
+    problems: &mut Vec<Problem>,
 ) -> BTreeMap<IpAddr, &'a Pod> {
     let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
     let mut shared = Vec::new();
@@ -150,7 +150,7 @@ fn owners<'a>(
             let Some(other) = owners.insert(address, candidate.pod) else {
                 continue;
             };
-            let (owner, loser) = keeps_address(other, candidate.pod);
+            let (owner, loser) = address_owner(other, candidate.pod);
             owners.insert(address, owner);
             // A pod that is stopping hands its static address to its successor: nobody's fault.
             if !loser.is_terminating {
@@ -166,7 +166,7 @@ fn owners<'a>(
         let seen = shared
             .iter()
             .map(|(address, owner, loser)| format!("{address} of pod {owner}, also reported by pod {loser}"));
-        notices.push(Notice::new(Reason::DuplicateAddress, text).seen_on(seen));
+        problems.push(Problem::new(Reason::DuplicateAddress, text).seen_on(seen));
     }
     owners
 }
@@ -207,7 +207,7 @@ fn groups(
 /// What makes a pod an endpoint of the network.
 const ATTACH: &str = "add it to the pods' annotation k8s.v1.cni.cncf.io/networks, or correct the Service's annotation k8s.v1.cni.cncf.io/service-network or its selector";
 
-fn unattached(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice> {
+fn unattached(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Problem> {
     if candidates.is_empty() || candidates.iter().any(|candidate| candidate.addresses.is_attached) {
         return None;
     }
@@ -227,10 +227,10 @@ fn unattached(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Notice>
     let seen = candidates
         .iter()
         .map(|candidate| format!("pod {}", candidate.pod.name));
-    Some(Notice::new(Reason::NotAttached, text).seen_on(seen))
+    Some(Problem::new(Reason::NoPodsAttached, text).seen_on(seen))
 }
 
-fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candidate<'_>]) -> Vec<Notice> {
+fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candidate<'_>]) -> Vec<Problem> {
     let is_listed = input
         .service
         .spec
@@ -259,7 +259,7 @@ fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candid
     missing
         .into_iter()
         .map(|family| {
-            Notice::new(
+            Problem::new(
                 Reason::FamilyMissing,
                 format!(
                     "spec.ipFamilies has {family}, but no selected pod has an {family} address on network {}; add an {family} range to the IPAM of the network, or change spec.ipFamilies; addresses that are set inside a pod, and not by IPAM, are never endpoints",
@@ -277,23 +277,23 @@ mod tests {
     use crate::endpointslice::fixture::{Fixture, PodBuilder, pod};
     use rstest::rstest;
 
-    fn told(pods: impl IntoIterator<Item = PodBuilder>, families: &[&str]) -> (usize, Vec<Notice>) {
+    fn told(pods: impl IntoIterator<Item = PodBuilder>, families: &[&str]) -> (usize, Vec<Problem>) {
         let mut fixture = Fixture::new();
         fixture.spec(|spec| spec.ip_families = Some(families.iter().map(|f| (*f).to_owned()).collect()));
         fixture.pods(pods);
         fixture.with_input(|input| {
-            let (desired, notices) = desired(input);
+            let (desired, problems) = desired(input);
             let groups = desired.values().flat_map(BTreeMap::values);
-            (groups.map(|group| group.endpoints.len()).sum(), notices)
+            (groups.map(|group| group.endpoints.len()).sum(), problems)
         })
     }
 
     #[rstest]
     #[case::good(vec![pod(1), pod(2)], &["IPv4"], 2, None)]
     #[case::one_of_two_attached(vec![pod(1), pod(2).on("shop/other", &["10.9.0.2"])], &["IPv4"], 1, None)]
-    #[case::none_attached(vec![pod(7).on("shop/other", &["10.9.0.2"])], &["IPv4"], 0, Some((Reason::NotAttached, "pod7")))]
-    #[case::on_the_host_network(vec![pod(7).on_host_network()], &["IPv4"], 0, Some((Reason::NotAttached, "hostNetwork")))]
-    #[case::some_on_the_host_network(vec![pod(7).on_host_network(), pod(8).on("shop/other", &["10.9.0.2"])], &["IPv4"], 0, Some((Reason::NotAttached, "some of them are")))]
+    #[case::none_attached(vec![pod(7).on("shop/other", &["10.9.0.2"])], &["IPv4"], 0, Some((Reason::NoPodsAttached, "pod7")))]
+    #[case::on_the_host_network(vec![pod(7).on_host_network()], &["IPv4"], 0, Some((Reason::NoPodsAttached, "hostNetwork")))]
+    #[case::some_on_the_host_network(vec![pod(7).on_host_network(), pod(8).on("shop/other", &["10.9.0.2"])], &["IPv4"], 0, Some((Reason::NoPodsAttached, "some of them are")))]
     #[case::no_pods(vec![], &["IPv4"], 0, None)]
     #[case::family_missing(vec![pod(1)], &["IPv4", "IPv6"], 1, Some((Reason::FamilyMissing, "IPv6")))]
     #[case::layer_2(vec![pod(1).on("shop/testnet1", &[])], &["IPv4"], 0, Some((Reason::FamilyMissing, "IPv4")))]
@@ -312,12 +312,12 @@ mod tests {
         #[case] endpoints: usize,
         #[case] want: Option<(Reason, &str)>,
     ) {
-        let (count, notices) = told(pods, families);
+        let (count, problems) = told(pods, families);
         assert_eq!(count, endpoints);
-        assert_eq!(notices.len(), usize::from(want.is_some()), "{notices:?}");
-        for (notice, (reason, word)) in notices.iter().zip(want) {
-            assert_eq!(notice.reason, reason);
-            assert!(notice.text().contains(word), "{}", notice.text());
+        assert_eq!(problems.len(), usize::from(want.is_some()), "{problems:?}");
+        for (problem, (reason, word)) in problems.iter().zip(want) {
+            assert_eq!(problem.reason, reason);
+            assert!(problem.text().contains(word), "{}", problem.text());
         }
     }
 
@@ -326,16 +326,16 @@ mod tests {
     #[case::rejected(Reason::InvalidEndpointAddress, 64, |n: usize| pod(n).on("shop/testnet1", &["169.254.0.1"; 64]))]
     #[case::unreadable(Reason::InvalidNetworkStatus, 200, |n: usize| pod(n).malformed())]
     #[case::duplicate(Reason::DuplicateAddress, 200, |n: usize| pod(n).on("shop/testnet1", &["10.1.1.1"]))]
-    #[case::unattached(Reason::NotAttached, 200, |n: usize| pod(n).on("shop/other", &["10.1.1.1"]))]
+    #[case::unattached(Reason::NoPodsAttached, 200, |n: usize| pod(n).on("shop/other", &["10.1.1.1"]))]
     fn many_faults_of_one_kind_are_one_notice_and_a_roll_changes_nothing_in_it(
         #[case] reason: Reason,
         #[case] pods: usize,
         #[case] bad: impl Fn(usize) -> PodBuilder + Copy,
     ) {
         let of = |range: std::ops::Range<usize>| {
-            let (_, mut notices) = told(range.map(bad), &["IPv4"]);
-            notices.retain(|notice| notice.reason == reason);
-            notices
+            let (_, mut problems) = told(range.map(bad), &["IPv4"]);
+            problems.retain(|problem| problem.reason == reason);
+            problems
         };
         let (before, after) = (of(0..pods), of(pods..3 * pods));
         assert_eq!((before.len(), after.len()), (1, 1), "{before:?}");
@@ -353,7 +353,7 @@ mod tests {
         fixture.spec(|spec| spec.publish_not_ready_addresses = Some(published));
         let old = pod(1).created("2025-01-01T00:00:00Z").node("node-gone");
         fixture.pods([old, pod(2).on("shop/testnet1", &["10.1.1.1"])]);
-        let (desired, notices) = fixture.with_input(desired);
+        let (desired, problems) = fixture.with_input(desired);
         let endpoints: Vec<_> = desired[&Family::V4]
             .values()
             .flat_map(|group| group.endpoints.values())
@@ -363,7 +363,7 @@ mod tests {
             .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_deref())
             .collect();
         assert_eq!(names, [want]);
-        assert_eq!(notices.len(), usize::from(published), "{notices:?}");
+        assert_eq!(problems.len(), usize::from(published), "{problems:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Input, SlicePlan, plan};
 use crate::objects::{Attachment, Labels, NamedPort, Node, Nodes, Pod};
 use crate::selector::Selector;
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::validate::Binding;
 use api::NetworkRef;
@@ -88,7 +88,7 @@ impl Fixture {
         })
     }
 
-    pub(crate) fn plan(&self) -> (SlicePlan, Vec<Notice>) {
+    pub(crate) fn plan(&self) -> (SlicePlan, Vec<Problem>) {
         self.with_input(plan)
     }
 

@@ -6,7 +6,7 @@ use super::endpoint::{EndpointKey, is_ready};
 use super::packing::Draft;
 use super::ports::PortGroup;
 use super::{Family, Target, proportional};
-use crate::service_status::problem::{Notice, Reason};
+use crate::service_status::problem::{Problem, Reason};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointPort, ForNode, ForZone};
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub(super) fn assign(
     family: Family,
     own_hints: &Hints,
     drafts: &mut [Draft],
-) -> Option<Notice> {
+) -> Option<Problem> {
     match routing(target.service) {
         Routing::Everywhere if own_hints.is_empty() => set(drafts, |_, _| None),
         Routing::Everywhere => set(drafts, |ports, endpoint| {
@@ -67,7 +67,7 @@ pub(super) fn assign(
         Routing::Proportional => {
             if let Err(why) = proportional::assign(target.nodes, drafts) {
                 set(drafts, |_, _| None);
-                return Some(Notice::new(
+                return Some(Problem::new(
                     Reason::TopologyAwareHintsDisabled,
                     format!("no topology hints for the {} endpoints: {why}", family.as_str()),
                 ));

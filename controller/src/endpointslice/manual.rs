@@ -12,7 +12,7 @@ use super::ports::{PortGroup, missing, title};
 use super::{Target, endpoints::Group};
 use crate::manual::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
 use crate::objects::ObjectKey;
-use crate::service_status::problem::{Notice, Reason, first_few};
+use crate::service_status::problem::{Problem, Reason, first_few};
 use k8s_openapi::api::core::v1::{ObjectReference, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ pub(super) struct Copied {
     /// The hints that the author wrote.
     pub hints: Hints,
     /// What was not taken, and why.
-    pub notices: Vec<Notice>,
+    pub problems: Vec<Problem>,
 }
 
 /// What is not copied: a reason, and where it was seen.
@@ -49,10 +49,10 @@ pub(super) fn copied(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> Copie
     for written in written.iter().filter(|written| !written.is_leftover()) {
         copy_slice(target, written, &mut copied, &mut left);
     }
-    copied.notices.extend(left.notices(target));
+    copied.problems.extend(left.problems(target));
     let missing = missing(target.service, &copied.desired);
     let missing: Vec<_> = missing.map(|port| port_not_found(target, port)).collect();
-    copied.notices.extend(missing);
+    copied.problems.extend(missing);
     copied
 }
 
@@ -163,7 +163,7 @@ fn copy_endpoint(target: &Target<'_>, endpoint: &Endpoint, address: String) -> E
 }
 
 impl Left {
-    fn notices(self, target: &Target<'_>) -> Vec<Notice> {
+    fn problems(self, target: &Target<'_>) -> Vec<Problem> {
         let network = target.network;
         let service = ObjectKey::of(target.service);
         let rejected = |reasons: String| {
@@ -177,8 +177,8 @@ impl Left {
             )
         };
         [
-            notice(Reason::InvalidEndpointAddress, self.addresses, rejected),
-            notice(Reason::NotTaken, self.slices, not_taken),
+            problem(Reason::InvalidEndpointAddress, self.addresses, rejected),
+            problem(Reason::EndpointsIgnored, self.slices, not_taken),
         ]
         .into_iter()
         .flatten()
@@ -186,19 +186,19 @@ impl Left {
     }
 }
 
-/// One notice for all that was left for one kind of reason.
-fn notice(
+/// One problem for all that was left for one kind of reason.
+fn problem(
     reason: Reason,
     left: Vec<(String, String)>,
     text: impl FnOnce(String) -> String,
-) -> Option<Notice> {
+) -> Option<Problem> {
     let reasons: BTreeSet<_> = left.iter().map(|(why, _)| why.clone()).collect();
     let text = (!left.is_empty()).then(|| text(first_few(reasons)))?;
-    Some(Notice::new(reason, text).seen_on(left.into_iter().map(|(_, seen)| seen)))
+    Some(Problem::new(reason, text).seen_on(left.into_iter().map(|(_, seen)| seen)))
 }
 
-fn port_not_found(target: &Target<'_>, port: &ServicePort) -> Notice {
-    Notice::new(
+fn port_not_found(target: &Target<'_>, port: &ServicePort) -> Problem {
+    Problem::new(
         Reason::TargetPortNotFound,
         format!(
             "no EndpointSlice of Service {} has {}, so its clients are rejected; EndpointSlices name their ports as the Service does",

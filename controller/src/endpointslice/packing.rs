@@ -5,7 +5,7 @@
 //! 2. new endpoints fill the slices that are rewritten anyway, the fullest first;
 //! 3. the rest goes into the one unchanged slice it fits best, or into new slices.
 
-use super::endpoint::{EndpointKey, says_the_same};
+use super::endpoint::{EndpointKey, is_equivalent};
 use super::endpoints::{Group, Groups};
 use super::ports::PortGroup;
 use super::slice::{has_network, mirrors_other_labels};
@@ -103,7 +103,7 @@ fn keep_wanted(
     for endpoint in &slice.endpoints {
         // Taken out of the wanted ones: an endpoint that two slices hold stays in the first only.
         match wanted.remove(&EndpointKey::of(endpoint)) {
-            Some(fresh) if says_the_same(&fresh, endpoint) => {
+            Some(fresh) if is_equivalent(&fresh, endpoint) => {
                 kept.push(Endpoint {
                     hints: endpoint.hints.clone(),
                     ..fresh

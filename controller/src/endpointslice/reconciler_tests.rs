@@ -425,7 +425,7 @@ fn reconcile_topology(
             .enumerate()
             .map(|(n, zone)| pod(n + 1).node(&format!("node-{zone}"))),
     );
-    let (_, notices) = fixture.plan();
+    let (_, problems) = fixture.plan();
     fixture.sync();
     let mut given: BTreeMap<String, usize> = BTreeMap::new();
     for endpoint in all_endpoints(&fixture) {
@@ -440,7 +440,7 @@ fn reconcile_topology(
     }
     let want: BTreeMap<_, _> = want.iter().map(|(zone, n)| ((*zone).to_owned(), *n)).collect();
     assert_eq!(given, want);
-    assert_eq!(notices.len(), usize::from(want.is_empty()), "{notices:?}");
+    assert_eq!(problems.len(), usize::from(want.is_empty()), "{problems:?}");
     assert!(fixture.sync().is_empty(), "hints are stable");
 }
 

@@ -3,8 +3,8 @@
 //! Pure. A list takes effect when it is complete: until then nothing is planned for a Service whose slices it is the first to name, or
 //! its copies would go and come again at every start.
 
-use super::{Event, Table};
-use crate::manual::{ManualSlice, Scope, Scoped};
+use super::{Event, Store};
+use crate::manual::{ManualSlice, Scope, ScopedServices};
 use crate::objects::{ObjectKey, service_key};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What is known of a Service's slices.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Written {
+pub enum AuthorSlices {
     /// Nothing yet.
     Unknown,
     /// There are too many such Services to watch this one's.
@@ -25,12 +25,12 @@ pub enum Written {
 #[derive(Debug, Default)]
 pub struct Manual {
     /// Services without any selector.
-    pub(super) services: Scoped,
+    pub(super) services: ScopedServices,
     /// Of the list under way.
     announced: Scope,
     /// Of the last complete list.
     listed: Scope,
-    table: Table<ManualSlice>,
+    store: Store<ManualSlice>,
 }
 
 impl Manual {
@@ -40,16 +40,16 @@ impl Manual {
     }
 
     /// What is known of a Service without any selector.
-    pub fn of(&self, service: &ObjectKey) -> Written {
+    pub fn of(&self, service: &ObjectKey) -> AuthorSlices {
         if !self.scope().contains(service) {
-            return Written::NotWatched;
+            return AuthorSlices::NotWatched;
         }
         if !self.listed.contains(service) {
-            return Written::Unknown;
+            return AuthorSlices::Unknown;
         }
-        let all = self.table.in_namespace(&service.namespace);
+        let all = self.store.in_namespace(&service.namespace);
         let own = all.filter(|written| service_key(&written.slice).as_ref() == Some(service));
-        Written::Slices(own.cloned().collect())
+        AuthorSlices::Slices(own.cloned().collect())
     }
 
     /// The Services whose authors name one of these addresses.
@@ -62,7 +62,7 @@ impl Manual {
             let mut first = endpoints.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
             first.any(|address| addresses.contains(&address))
         };
-        let naming = self.table.iter().filter(names_one);
+        let naming = self.store.iter().filter(names_one);
         naming.filter_map(|written| service_key(&written.slice)).collect()
     }
 
@@ -72,10 +72,10 @@ impl Manual {
     }
 
     /// Takes a watch event in; the Services it wakes.
-    pub(super) fn observe(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectKey> {
+    pub(super) fn update(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectKey> {
         let is_complete = matches!(event, Event::ListDone);
         let mut woken = BTreeSet::new();
-        for step in self.table.observe(event) {
+        for step in self.store.update(event) {
             if step.before != step.after {
                 let sides = [&step.before, &step.after].into_iter().flatten();
                 woken.extend(sides.filter_map(|written| service_key(&written.slice)));

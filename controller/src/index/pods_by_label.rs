@@ -16,7 +16,7 @@ pub(super) struct PodsByLabel(HashMap<u64, Vec<Arc<Pod>>>);
 
 impl PodsByLabel {
     /// Follows a pod.
-    pub(super) fn observe(&mut self, step: &Step<Pod>) {
+    pub(super) fn update(&mut self, step: &Step<Pod>) {
         if step.is_idle() {
             return;
         }

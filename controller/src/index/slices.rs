@@ -3,7 +3,7 @@
 //! Pure. A write's response is taken in at once; a watch event that is older than it is ignored. Versions are compared as numbers,
 //! which the API server guarantees since 1.35 (KEP-5504) and etcd always gave.
 
-use super::{Event, Step, Table};
+use super::{Event, Step, Store};
 use crate::objects::{ObjectKey, service_key};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// All slices with our managed-by value.
 #[derive(Debug, Default)]
 pub struct Slices {
-    table: Table<EndpointSlice>,
+    store: Store<EndpointSlice>,
     by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
     /// UIDs of slices that we deleted and the watch still shows.
     deleted_by_us: BTreeSet<String>,
@@ -27,7 +27,7 @@ pub struct Slices {
 impl Slices {
     /// Whether a list was completed.
     pub fn is_synced(&self) -> bool {
-        self.table.is_synced()
+        self.store.is_synced()
     }
 
     /// The slices of a Service, in the order of names.
@@ -35,7 +35,7 @@ impl Slices {
         let names = self.by_service.get(service).into_iter().flatten();
         let key = |name: &String| ObjectKey::new(service.namespace.clone(), name.clone());
         names
-            .filter_map(|name| self.table.get(&key(name)).cloned())
+            .filter_map(|name| self.store.get(&key(name)).cloned())
             .collect()
     }
 
@@ -45,7 +45,7 @@ impl Slices {
     }
 
     /// Takes a watch event in; the Services it wakes are those of slices that somebody else changed.
-    pub fn observe(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
+    pub fn update(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
         match &event {
             Event::ListStarted => self.listed_all_the_same.clear(),
             Event::ListDone => self.deleted_by_us = std::mem::take(&mut self.listed_all_the_same),
@@ -55,7 +55,7 @@ impl Slices {
                     self.listed_all_the_same.insert(uid);
                 }
                 // It is named, so it must not count as gone at the end of the list.
-                let kept = self.table.get(&ObjectKey::of(slice)).cloned();
+                let kept = self.store.get(&ObjectKey::of(slice)).cloned();
                 return match kept {
                     Some(kept) => self.take(Event::Listed((*kept).clone())),
                     None => BTreeSet::new(),
@@ -88,7 +88,7 @@ impl Slices {
         let uid = slice.metadata.uid.clone().unwrap_or_default();
         let key = ObjectKey::of(slice);
         let is_known = self
-            .table
+            .store
             .get(&key)
             .is_some_and(|known| known.metadata.uid == slice.metadata.uid);
         if is_known {
@@ -119,7 +119,7 @@ impl Slices {
             return true;
         }
         let known = self
-            .table
+            .store
             .get(&ObjectKey::of(slice))
             .filter(|known| known.metadata.uid == slice.metadata.uid);
         known.is_some_and(
@@ -129,7 +129,7 @@ impl Slices {
 
     fn take(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
         let mut woken = BTreeSet::new();
-        for step in self.table.observe(event) {
+        for step in self.store.update(event) {
             let Step { key, before, after } = step;
             let owner = |slice: &Option<Arc<EndpointSlice>>| slice.as_deref().and_then(service_key);
             let (old, new) = (owner(&before), owner(&after));
@@ -160,7 +160,7 @@ fn version(slice: &EndpointSlice) -> Option<u64> {
     slice.metadata.resource_version.as_ref()?.parse().ok()
 }
 
-/// The rows of the Go original's tracker tests: what it calls stale, expected deletion and forgetting, as this table has them.
+/// The rows of the Go original's tracker tests: what it calls stale, expected deletion and forgetting, as this store has them.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +200,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(
-            slices.observe(Event::Applied(slice("s", "u1", "10", "web"))),
+            slices.update(Event::Applied(slice("s", "u1", "10", "web"))),
             BTreeSet::new(),
             "our own echo"
         );
@@ -211,7 +211,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(
-            slices.observe(Event::Applied(slice("s", "u1", "11", "web"))),
+            slices.update(Event::Applied(slice("s", "u1", "11", "web"))),
             BTreeSet::from([web()])
         );
         assert_eq!(versions(&slices), ["11"]);
@@ -221,7 +221,7 @@ mod tests {
     fn tracker_update_other_service_is_another_slice() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
-        let moved = slices.observe(Event::Applied(slice("s", "u1", "11", "db")));
+        let moved = slices.update(Event::Applied(slice("s", "u1", "11", "db")));
         assert_eq!(moved, BTreeSet::from([web(), ObjectKey::new("shop", "db")]));
         assert_eq!(versions(&slices), [] as [&str; 0]);
     }
@@ -234,26 +234,26 @@ mod tests {
     fn tracker_stale_slices(#[case] seen: &str, #[case] want: &[&str]) {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
-        slices.observe(Event::Applied(slice("s", "u1", seen, "web")));
+        slices.update(Event::Applied(slice("s", "u1", seen, "web")));
         assert_eq!(versions(&slices), want);
     }
 
     #[test]
     fn tracker_stale_slices_tracked_but_missing_in_an_older_list() {
         let mut slices = Slices::default();
-        slices.observe(Event::ListStarted);
+        slices.update(Event::ListStarted);
         slices.record_written(slice("s", "u1", "10", "web"));
-        slices.observe(Event::ListDone);
+        slices.update(Event::ListDone);
         assert_eq!(versions(&slices), ["10"], "or it would be made a second time");
     }
 
     #[test]
     fn tracker_stale_slices_tracked_and_older_in_the_list() {
         let mut slices = Slices::default();
-        slices.observe(Event::ListStarted);
+        slices.update(Event::ListStarted);
         slices.record_written(slice("s", "u1", "10", "web"));
-        slices.observe(Event::Listed(slice("s", "u1", "8", "web")));
-        slices.observe(Event::ListDone);
+        slices.update(Event::Listed(slice("s", "u1", "8", "web")));
+        slices.update(Event::ListDone);
         assert_eq!(versions(&slices), ["10"]);
     }
 
@@ -263,7 +263,7 @@ mod tests {
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_gone(&slice("s", "u1", "10", "web"));
         assert_eq!(
-            slices.observe(Event::Applied(slice("s", "u1", "9", "web"))),
+            slices.update(Event::Applied(slice("s", "u1", "9", "web"))),
             BTreeSet::new()
         );
         assert_eq!(
@@ -271,11 +271,7 @@ mod tests {
             [] as [&str; 0],
             "an event from before the deletion brings nothing back"
         );
-        assert_eq!(
-            slices.observe(deleted("s", "u1")),
-            BTreeSet::new(),
-            "our own echo"
-        );
+        assert_eq!(slices.update(deleted("s", "u1")), BTreeSet::new(), "our own echo");
     }
 
     #[rstest]
@@ -285,7 +281,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_gone(&slice("s", "u1", "10", "web"));
-        slices.observe(Event::Applied(slice(name, uid, "11", "web")));
+        slices.update(Event::Applied(slice(name, uid, "11", "web")));
         assert_eq!(versions(&slices), ["11"]);
     }
 
@@ -293,15 +289,15 @@ mod tests {
     fn an_unexpected_deletion_wakes_its_service() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
-        assert_eq!(slices.observe(deleted("s", "u1")), BTreeSet::from([web()]));
+        assert_eq!(slices.update(deleted("s", "u1")), BTreeSet::from([web()]));
     }
 
     #[test]
     fn a_late_response_brings_no_deleted_slice_back() {
         let mut slices = Slices::default();
-        slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
+        slices.update(Event::Applied(slice("s", "u1", "10", "web")));
         slices.begin_writes();
-        slices.observe(deleted("s", "u1"));
+        slices.update(deleted("s", "u1"));
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(versions(&slices), [] as [&str; 0]);
     }
@@ -310,11 +306,11 @@ mod tests {
     #[test]
     fn deletions_are_remembered_only_while_writes_are_under_way() {
         let mut slices = Slices::default();
-        slices.observe(deleted("s", "u1"));
+        slices.update(deleted("s", "u1"));
         assert!(slices.deleted_meanwhile.is_empty(), "nobody writes");
         slices.begin_writes();
         slices.begin_writes();
-        slices.observe(deleted("s", "u2"));
+        slices.update(deleted("s", "u2"));
         slices.end_writes();
         assert_eq!(slices.deleted_meanwhile.len(), 1, "another write is under way");
         slices.end_writes();
@@ -325,8 +321,8 @@ mod tests {
     #[test]
     fn on_endpoint_slice_update() {
         let mut slices = Slices::default();
-        slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
-        assert_eq!(slices.observe(deleted("s", "u1")).len(), 1);
+        slices.update(Event::Applied(slice("s", "u1", "10", "web")));
+        assert_eq!(slices.update(deleted("s", "u1")).len(), 1);
     }
 
     #[test]
@@ -334,7 +330,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_written(slice("t", "u2", "11", "db"));
-        slices.observe(deleted("t", "u2"));
+        slices.update(deleted("t", "u2"));
         assert_eq!(slices.services().collect::<Vec<_>>(), [web()]);
     }
 
@@ -344,12 +340,12 @@ mod tests {
         let mut slices = Slices::default();
         for name in ["a", "b"] {
             let slice = slice(name, &format!("{name}-uid"), "1", "web");
-            slices.observe(Event::Applied(slice.clone()));
+            slices.update(Event::Applied(slice.clone()));
             slices.record_gone(&slice);
         }
-        slices.observe(Event::ListStarted);
-        slices.observe(Event::Listed(slice("a", "a-uid", "1", "web")));
-        slices.observe(Event::ListDone);
+        slices.update(Event::ListStarted);
+        slices.update(Event::Listed(slice("a", "a-uid", "1", "web")));
+        slices.update(Event::ListDone);
         assert_eq!(slices.deleted_by_us, BTreeSet::from(["a-uid".to_owned()]));
         assert_eq!(
             slices.of(&web()).len(),

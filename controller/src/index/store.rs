@@ -3,7 +3,7 @@
 //! Pure. A list replaces the content only when it is complete: until then what it has not named yet stays.
 
 use crate::index::ServiceEntry;
-use crate::objects::{Node, ObjectKey, Pod, ServiceRange};
+use crate::objects::{Node, ObjectKey, Pod, ServiceCidr};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +63,7 @@ impl Keyed for Node {
     }
 }
 
-impl Keyed for ServiceRange {
+impl Keyed for ServiceCidr {
     fn key(&self) -> ObjectKey {
         ObjectKey::new("", &self.name)
     }
@@ -117,7 +117,7 @@ impl<T> Step<T> {
 
 /// All objects of one kind.
 #[derive(Debug)]
-pub struct Table<T> {
+pub struct Store<T> {
     objects: BTreeMap<String, BTreeMap<String, Arc<T>>>,
     unreadable: BTreeSet<ObjectKey>,
     /// What the list that is under way has named.
@@ -125,7 +125,7 @@ pub struct Table<T> {
     is_synced: bool,
 }
 
-impl<T> Default for Table<T> {
+impl<T> Default for Store<T> {
     fn default() -> Self {
         Self {
             objects: BTreeMap::new(),
@@ -136,7 +136,7 @@ impl<T> Default for Table<T> {
     }
 }
 
-impl<T: Keyed + PartialEq> Table<T> {
+impl<T: Keyed + PartialEq> Store<T> {
     /// Whether a list was completed.
     pub fn is_synced(&self) -> bool {
         self.is_synced
@@ -172,7 +172,7 @@ impl<T: Keyed + PartialEq> Table<T> {
     }
 
     /// Takes an event in.
-    pub fn observe(&mut self, event: Event<T>) -> Vec<Step<T>> {
+    pub fn update(&mut self, event: Event<T>) -> Vec<Step<T>> {
         match event {
             Event::ListStarted => {
                 self.listed = Some(BTreeSet::new());
@@ -254,8 +254,8 @@ mod tests {
         ObjectKey::new("shop", name)
     }
 
-    fn names(table: &Table<ObjectKey>) -> Vec<String> {
-        table.keys().map(|key| key.name).collect()
+    fn names(store: &Store<ObjectKey>) -> Vec<String> {
+        store.keys().map(|key| key.name).collect()
     }
 
     fn deleted(name: &str) -> Event<ObjectKey> {
@@ -267,15 +267,15 @@ mod tests {
 
     #[test]
     fn the_pod_tracker_of_the_go_original() {
-        let mut table = Table::default();
-        assert_eq!(names(&table), [] as [&str; 0]);
-        table.observe(Event::Applied(key("a")));
-        assert_eq!(names(&table), ["a"]);
-        table.observe(deleted("a"));
-        table.observe(Event::Applied(key("a")));
-        assert_eq!(names(&table), ["a"]);
+        let mut store = Store::default();
+        assert_eq!(names(&store), [] as [&str; 0]);
+        store.update(Event::Applied(key("a")));
+        assert_eq!(names(&store), ["a"]);
+        store.update(deleted("a"));
+        store.update(Event::Applied(key("a")));
+        assert_eq!(names(&store), ["a"]);
         assert_eq!(
-            table.observe(deleted("missing")),
+            store.update(deleted("missing")),
             [],
             "nothing known, nothing changed"
         );
@@ -283,20 +283,20 @@ mod tests {
 
     #[test]
     fn a_list_takes_away_what_it_does_not_name_only_when_complete() {
-        let mut table = Table::default();
-        table.observe(Event::Applied(key("stays")));
-        table.observe(Event::Applied(key("goes")));
-        assert!(!table.is_synced());
-        table.observe(Event::ListStarted);
-        table.observe(Event::Listed(key("stays")));
+        let mut store = Store::default();
+        store.update(Event::Applied(key("stays")));
+        store.update(Event::Applied(key("goes")));
+        assert!(!store.is_synced());
+        store.update(Event::ListStarted);
+        store.update(Event::Listed(key("stays")));
         assert_eq!(
-            names(&table),
+            names(&store),
             ["goes", "stays"],
             "half a list says nothing about the rest"
         );
-        let steps = table.observe(Event::ListDone);
-        assert!(table.is_synced());
-        assert_eq!(names(&table), ["stays"]);
+        let steps = store.update(Event::ListDone);
+        assert!(store.is_synced());
+        assert_eq!(names(&store), ["stays"]);
         assert_eq!(
             steps
                 .iter()
@@ -308,35 +308,35 @@ mod tests {
 
     #[test]
     fn what_changes_while_a_list_is_under_way_is_not_gone_at_its_end() {
-        let mut table = Table::default();
-        table.observe(Event::ListStarted);
-        table.observe(Event::Applied(key("new")));
-        assert_eq!(table.observe(Event::ListDone), []);
-        assert_eq!(names(&table), ["new"]);
+        let mut store = Store::default();
+        store.update(Event::ListStarted);
+        store.update(Event::Applied(key("new")));
+        assert_eq!(store.update(Event::ListDone), []);
+        assert_eq!(names(&store), ["new"]);
     }
 
     #[test]
     fn an_equal_object_is_the_one_that_is_known() {
-        let mut table = Table::default();
-        table.observe(Event::Applied(key("a")));
-        let known = Arc::clone(table.get(&key("a")).unwrap());
-        table.observe(Event::ListStarted);
-        let steps = table.observe(Event::Listed(key("a")));
+        let mut store = Store::default();
+        store.update(Event::Applied(key("a")));
+        let known = Arc::clone(store.get(&key("a")).unwrap());
+        store.update(Event::ListStarted);
+        let steps = store.update(Event::Listed(key("a")));
         assert!(steps[0].is_idle());
-        assert!(Arc::ptr_eq(table.get(&key("a")).unwrap(), &known));
+        assert!(Arc::ptr_eq(store.get(&key("a")).unwrap(), &known));
     }
 
     #[test]
     fn an_unreadable_object_is_neither_gone_nor_forgotten() {
-        let mut table = Table::default();
-        table.observe(Event::Applied(key("known")));
-        table.observe(Event::ListStarted);
-        table.observe(Event::Unreadable(key("known")));
-        table.observe(Event::Unreadable(key("new")));
-        assert_eq!(table.observe(Event::ListDone), []);
-        assert_eq!(names(&table), ["known"], "what was known stays");
-        assert!(table.is_unreadable(&key("new")) && !table.is_unreadable(&key("known")));
-        table.observe(Event::Applied(key("new")));
-        assert!(!table.is_unreadable(&key("new")), "it was mended");
+        let mut store = Store::default();
+        store.update(Event::Applied(key("known")));
+        store.update(Event::ListStarted);
+        store.update(Event::Unreadable(key("known")));
+        store.update(Event::Unreadable(key("new")));
+        assert_eq!(store.update(Event::ListDone), []);
+        assert_eq!(names(&store), ["known"], "what was known stays");
+        assert!(store.is_unreadable(&key("new")) && !store.is_unreadable(&key("known")));
+        store.update(Event::Applied(key("new")));
+        assert!(!store.is_unreadable(&key("new")), "it was mended");
     }
 }

@@ -47,7 +47,7 @@ proptest! {
     fn a_label_finds_what_a_look_at_every_pod_finds(events in prop::collection::vec(event(), 0..60)) {
         let mut index = Index::default();
         for event in events {
-            index.observe(Change::Pod(event));
+            index.update(Change::Pod(event));
         }
         for text in SELECTORS {
             let selector = Selector::parse(text).unwrap();
@@ -66,15 +66,15 @@ fn a_new_list_of_equal_pods_changes_nothing() {
     let mut index = Index::default();
     let all = || (0..6).map(|number| pod("one", number, Some("a"), None));
     for pod in all() {
-        index.observe(Change::Pod(Event::Applied(pod)));
+        index.update(Change::Pod(Event::Applied(pod)));
     }
     let selector = Selector::parse("app=a").unwrap();
     let before = index.selected("one", &selector);
-    index.observe(Change::Pod(Event::ListStarted));
+    index.update(Change::Pod(Event::ListStarted));
     for pod in all() {
-        index.observe(Change::Pod(Event::Listed(pod)));
+        index.update(Change::Pod(Event::Listed(pod)));
     }
-    index.observe(Change::Pod(Event::ListDone));
+    index.update(Change::Pod(Event::ListDone));
     let after = index.selected("one", &selector);
     assert_eq!(after.len(), 6);
     assert!(

@@ -13,13 +13,13 @@ pub type Scope = Arc<BTreeSet<ObjectKey>>;
 
 /// Services without any selector, and which of them are in the scope.
 #[derive(Debug, Default)]
-pub struct Scoped {
+pub struct ScopedServices {
     created: BTreeMap<ObjectKey, Timestamp>,
     scope: Scope,
     is_stale: bool,
 }
 
-impl Scoped {
+impl ScopedServices {
     /// A Service came or changed; `None`: it is none of these (any more).
     pub fn note(&mut self, key: &ObjectKey, created: Option<Timestamp>) {
         self.is_stale |= match created {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_oldest_services_are_in_the_scope_and_others_follow_when_there_is_room() {
-        let mut scoped = Scoped::default();
+        let mut scoped = ScopedServices::default();
         for n in 0..=MAX_SERVICES {
             scoped.note(&key(n), Some(at(100 + n)));
         }

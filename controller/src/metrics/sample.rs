@@ -3,7 +3,7 @@
 //! Pure but for the counters it moves.
 
 use super::{Metrics, Operation, SyncResult, Topology};
-use crate::apply::Done;
+use crate::apply::WriteResult;
 use crate::endpointslice::{Counts, Routing, routing};
 use crate::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
@@ -37,7 +37,7 @@ impl Sample {
     }
 
     /// Counts the attempt.
-    pub(crate) fn count(&self, metrics: &Metrics, key: &ObjectKey, done: &Done) {
+    pub(crate) fn count(&self, metrics: &Metrics, key: &ObjectKey, done: &WriteResult) {
         let result = match &done.error {
             None => "success",
             Some(error) if error.is_conflict() => "stale",

@@ -7,14 +7,14 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 /// The ranges of one `ServiceCIDR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceRange {
+pub struct ServiceCidr {
     /// Its name.
     pub name: String,
     /// Its ranges.
     pub ranges: Vec<IpNet>,
 }
 
-impl From<ServiceCIDR> for ServiceRange {
+impl From<ServiceCIDR> for ServiceCidr {
     fn from(object: ServiceCIDR) -> Self {
         Self {
             ranges: api::service_range::ranges(&object),

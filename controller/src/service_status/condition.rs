@@ -1,8 +1,8 @@
 //! The Accepted condition of a Service: what its owner sees long after the Events are gone.
 //!
-//! Pure. Its text depends on what is wrong, never on how many endpoints there are, so it is written only when a verdict changes.
+//! Pure. Its text depends on what is wrong, never on how many endpoints there are, so it is written only when a status changes.
 
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use crate::validate::Acceptance;
 use api::NetworkRef;
 use api::names::{ACCEPTED_CONDITION, SERVICE_NAME_LABEL};
@@ -22,27 +22,29 @@ pub enum Source {
     Dns,
 }
 
-/// The condition for a verdict. Its transition time is set when it is written.
+/// The condition for a status. Its transition time is set when it is written.
 pub fn accepted(
     acceptance: &Acceptance,
     source: Source,
-    notices: &[Notice],
+    problems: &[Problem],
     generation: Option<i64>,
 ) -> Condition {
-    let warnings = notices.iter().map(|notice| notice.message.clone());
-    let is_rejected = notices.iter().any(|notice| notice.reason.is_rejection());
+    let warnings = problems.iter().map(|problem| problem.message.clone());
+    let is_rejected = problems.iter().any(|problem| problem.reason.is_rejection());
     let (status, reason, message) = match acceptance.network().filter(|_| !is_rejected) {
-        None => ("False", first_rejection(notices), warnings.collect()),
+        None => ("False", first_rejection(problems), warnings.collect()),
         Some(network) => {
             let reason = match source {
                 Source::NoSlices | Source::Dns => "NoSelector",
-                _ if notices.is_empty() => "Served",
-                _ => "ServedWithWarnings",
+                _ if problems.is_empty() => "Accepted",
+                _ => "AcceptedWithWarnings",
             };
             (
                 "True",
                 reason,
-                warnings.chain([outlook(source, network)]).collect::<Vec<_>>(),
+                warnings
+                    .chain([served_message(source, network)])
+                    .collect::<Vec<_>>(),
             )
         }
     };
@@ -51,14 +53,14 @@ pub fn accepted(
         type_: ACCEPTED_CONDITION.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: cut(&message),
+        message: truncate(&message),
         observed_generation: generation,
         last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
     }
 }
 
 /// What the owner may expect, and who reaches the Service: a client on another network has no way to be warnings.
-fn outlook(source: Source, network: &NetworkRef) -> String {
+fn served_message(source: Source, network: &NetworkRef) -> String {
     let reach = format!(
         "only pods attached to {network} reach the ClusterIP, not those attached to a definition of the same name in another namespace"
     );
@@ -75,16 +77,16 @@ fn outlook(source: Source, network: &NetworkRef) -> String {
     }
 }
 
-fn first_rejection(notices: &[Notice]) -> &'static str {
-    notices
+fn first_rejection(problems: &[Problem]) -> &'static str {
+    problems
         .iter()
-        .map(|notice| notice.reason)
+        .map(|problem| problem.reason)
         .find(|reason| reason.is_rejection())
         .map_or("Rejected", |reason| reason.as_str())
 }
 
 /// The API server takes 32 KiB; nobody reads more than this.
-fn cut(message: &str) -> String {
+fn truncate(message: &str) -> String {
     message.chars().take(4096).collect()
 }
 
@@ -97,7 +99,7 @@ pub fn current(service: &Service) -> Option<&Condition> {
 }
 
 /// Whether the Service already says this.
-pub fn stands(service: &Service, wanted: &Condition) -> bool {
+pub fn is_current(service: &Service, wanted: &Condition) -> bool {
     current(service).is_some_and(|current| {
         (
             &current.status,
@@ -120,13 +122,13 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case::pods(Source::Pods, &[], ("True", "Served"), "taken from network shop/net")]
-    #[case::warned(Source::Pods, &[Reason::InvalidEndpointAddress], ("True", "ServedWithWarnings"), "only pods attached to shop/net")]
-    #[case::slices(Source::Slices, &[], ("True", "Served"), "that the Service's author wrote; only pods attached to shop/net")]
+    #[case::pods(Source::Pods, &[], ("True", "Accepted"), "taken from network shop/net")]
+    #[case::warned(Source::Pods, &[Reason::InvalidEndpointAddress], ("True", "AcceptedWithWarnings"), "only pods attached to shop/net")]
+    #[case::slices(Source::Slices, &[], ("True", "Accepted"), "that the Service's author wrote; only pods attached to shop/net")]
     #[case::no_slices(Source::NoSlices, &[], ("True", "NoSelector"), "no EndpointSlice with label kubernetes.io/service-name")]
     #[case::no_slices_warned(Source::NoSlices, &[Reason::NetworkNotFound], ("True", "NoSelector"), "it is so; ")]
     #[case::dns(Source::Dns, &[], ("True", "NoSelector"), "DNS answers")]
-    #[case::too_many(Source::NoSlices, &[Reason::TooManyByHand], ("False", "TooManyServicesWithoutSelector"), "it is so")]
+    #[case::too_many(Source::NoSlices, &[Reason::TooManyServicesWithoutSelector], ("False", "TooManyServicesWithoutSelector"), "it is so")]
     fn the_condition_says_what_is_served_and_who_reaches_it(
         #[case] source: Source,
         #[case] reasons: &[Reason],
@@ -134,11 +136,11 @@ mod tests {
         #[case] text: &str,
     ) {
         let network = NetworkRef::parse("net", "shop").unwrap();
-        let notices: Vec<_> = reasons
+        let problems: Vec<_> = reasons
             .iter()
-            .map(|reason| Notice::new(*reason, "it is so"))
+            .map(|reason| Problem::new(*reason, "it is so"))
             .collect();
-        let condition = accepted(&Acceptance::Manual(network), source, &notices, Some(1));
+        let condition = accepted(&Acceptance::Manual(network), source, &problems, Some(1));
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), want);
         assert!(condition.message.contains(text), "{}", condition.message);
     }

@@ -3,30 +3,30 @@
 //! Pure. Nothing is told twice while it holds: not by this process, and, since the Service's condition says it too, not by the next one.
 
 use crate::objects::ObjectKey;
-use crate::service_status::problem::Notice;
+use crate::service_status::problem::Problem;
 use std::collections::HashMap;
 
 /// Remembers per Service (its UID) what still holds.
 #[derive(Debug, Default)]
-pub(super) struct TellTale(HashMap<ObjectKey, (Option<String>, Vec<Notice>)>);
+pub(super) struct PublishedProblems(HashMap<ObjectKey, (Option<String>, Vec<Problem>)>);
 
-impl TellTale {
+impl PublishedProblems {
     /// What must be said now. A process that knows nothing of the Service yet takes an unchanged condition for said.
     pub(super) fn news(
         &self,
         key: &ObjectKey,
         uid: Option<&str>,
-        notices: &[Notice],
+        problems: &[Problem],
         condition_changes: bool,
-    ) -> Vec<Notice> {
+    ) -> Vec<Problem> {
         let known = self.0.get(key).filter(|(known, _)| known.as_deref() == uid);
         match known {
-            Some((_, told)) => notices
+            Some((_, told)) => problems
                 .iter()
-                .filter(|notice| !told.iter().any(|told| told.is_same(notice)))
+                .filter(|problem| !told.iter().any(|told| told.is_same(problem)))
                 .cloned()
                 .collect(),
-            None if condition_changes => notices.to_vec(),
+            None if condition_changes => problems.to_vec(),
             None => Vec::new(),
         }
     }
@@ -37,7 +37,7 @@ impl TellTale {
     }
 
     /// This much has been said, and more is to follow. What was said before it still holds, or will be told from.
-    pub(super) fn remember_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Notice>) {
+    pub(super) fn remember_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Problem>) {
         let Some(uid) = uid.filter(|_| !more.is_empty()) else {
             return;
         };
@@ -50,9 +50,9 @@ impl TellTale {
     }
 
     /// All this has been said; what is not in it holds no more.
-    pub(super) fn remember(&mut self, key: &ObjectKey, uid: Option<String>, notices: Vec<Notice>) {
+    pub(super) fn remember(&mut self, key: &ObjectKey, uid: Option<String>, problems: Vec<Problem>) {
         if uid.is_some() {
-            self.0.insert(key.clone(), (uid, notices));
+            self.0.insert(key.clone(), (uid, problems));
         } else {
             self.0.remove(key);
         }
@@ -67,9 +67,9 @@ mod tests {
     #[test]
     fn a_thing_is_told_once_while_it_holds_and_again_when_it_comes_back() {
         let key = ObjectKey::new("shop", "web");
-        let bad = vec![Notice::new(Reason::InvalidNetwork, "bad")];
+        let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         let uid = Some("u1".to_owned());
-        let mut told = TellTale::default();
+        let mut told = PublishedProblems::default();
         assert_eq!(told.news(&key, Some("u1"), &bad, true), bad);
         told.remember(&key, uid.clone(), bad.clone());
         assert_eq!(told.news(&key, Some("u1"), &bad, false), []);
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn a_thing_that_is_seen_on_another_pod_is_no_news() {
         let key = ObjectKey::new("shop", "web");
-        let on = |pod: &str| vec![Notice::new(Reason::NotAttached, "no pod is attached").seen_on([pod])];
-        let mut told = TellTale::default();
+        let on = |pod: &str| vec![Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on([pod])];
+        let mut told = PublishedProblems::default();
         told.remember(&key, Some("u1".into()), on("web-1"));
         assert_eq!(told.news(&key, Some("u1"), &on("web-2"), false), []);
     }
@@ -91,10 +91,10 @@ mod tests {
     fn what_was_said_before_a_failure_is_not_said_again() {
         let key = ObjectKey::new("shop", "web");
         let both = vec![
-            Notice::new(Reason::InvalidNetwork, "bad"),
-            Notice::new(Reason::NotAttached, "worse"),
+            Problem::new(Reason::InvalidNetwork, "bad"),
+            Problem::new(Reason::NoPodsAttached, "worse"),
         ];
-        let mut told = TellTale::default();
+        let mut told = PublishedProblems::default();
         told.remember_some(&key, Some("u1"), both[..1].to_vec());
         assert_eq!(told.news(&key, Some("u1"), &both, true), both[1..]);
         told.remember_some(&key, Some("u2"), vec![]);
@@ -104,15 +104,18 @@ mod tests {
     #[test]
     fn a_restart_repeats_nothing_that_the_condition_says() {
         let key = ObjectKey::new("shop", "web");
-        let bad = vec![Notice::new(Reason::InvalidNetwork, "bad")];
-        assert_eq!(TellTale::default().news(&key, Some("u1"), &bad, false), []);
+        let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
+        assert_eq!(
+            PublishedProblems::default().news(&key, Some("u1"), &bad, false),
+            []
+        );
     }
 
     #[test]
     fn another_service_of_the_same_name_is_told_anew() {
         let key = ObjectKey::new("shop", "web");
-        let bad = vec![Notice::new(Reason::InvalidNetwork, "bad")];
-        let mut told = TellTale::default();
+        let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
+        let mut told = PublishedProblems::default();
         told.remember(&key, Some("u1".into()), bad.clone());
         assert_eq!(told.news(&key, Some("u2"), &bad, true), bad);
     }

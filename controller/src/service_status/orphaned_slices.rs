@@ -6,7 +6,7 @@
 
 use crate::manual::ENDPOINT_SLICE_CONTROLLER;
 use crate::objects::ObjectKey;
-use crate::service_status::problem::{Notice, Reason};
+use crate::service_status::problem::{Problem, Reason};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, ObjectList};
@@ -64,10 +64,10 @@ fn foreign(key: &ObjectKey) -> String {
 }
 
 /// What to tell about them: the exact commands.
-pub fn notice(key: &ObjectKey, names: &[String]) -> Notice {
+pub fn problem(key: &ObjectKey, names: &[String]) -> Problem {
     let ObjectKey { namespace, name } = key;
-    Notice::new(
-        Reason::ForeignEndpoints,
+    Problem::new(
+        Reason::ConflictingEndpoints,
         format!(
             "delete what another controller left on this Service: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use these addresses too",
             foreign(key),
@@ -77,10 +77,10 @@ pub fn notice(key: &ObjectKey, names: &[String]) -> Notice {
 }
 
 /// The same for a Service without any selector, whose author writes its slices: only what Kubernetes wrote before is to be deleted.
-pub fn handed_over(key: &ObjectKey, names: &[String]) -> Notice {
+pub fn orphaned_by_selector_removal(key: &ObjectKey, names: &[String]) -> Problem {
     let ObjectKey { namespace, name } = key;
-    Notice::new(
-        Reason::ForeignEndpoints,
+    Problem::new(
+        Reason::ConflictingEndpoints,
         format!(
             "EndpointSlices that Kubernetes wrote for a selector that the Service no longer has are not taken: their addresses are those of the cluster network; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{SERVICE_NAME_LABEL}={name},{MANAGED_BY_LABEL}={ENDPOINT_SLICE_CONTROLLER}'"
         ),
@@ -90,7 +90,7 @@ pub fn handed_over(key: &ObjectKey, names: &[String]) -> Notice {
 
 /// What was found on each Service without selector.
 #[derive(Debug, Default)]
-pub struct Leftovers(HashMap<ObjectKey, Look>);
+pub struct OrphanedSlices(HashMap<ObjectKey, Look>);
 
 #[derive(Debug)]
 struct Look {
@@ -99,7 +99,7 @@ struct Look {
     again: Option<Instant>,
 }
 
-impl Leftovers {
+impl OrphanedSlices {
     /// Whether the Service must be looked at now, for the first time.
     pub fn is_new(&mut self, key: &ObjectKey) -> bool {
         let is_new = !self.0.contains_key(key);
@@ -165,7 +165,7 @@ mod tests {
     fn a_service_is_looked_at_once_and_again_only_while_something_is_found() {
         let key = ObjectKey::new("shop", "web");
         let now = Instant::now();
-        let mut leftovers = Leftovers::default();
+        let mut leftovers = OrphanedSlices::default();
         assert!(leftovers.is_new(&key));
         assert!(!leftovers.is_new(&key));
         assert!(leftovers.record(&key, Ok(vec!["web-abc".into()]), now));
@@ -187,7 +187,7 @@ mod tests {
     async fn a_look_without_an_answer_leaves_the_warning_and_is_repeated() {
         let key = ObjectKey::new("shop", "web");
         let now = Instant::now();
-        let mut leftovers = Leftovers::default();
+        let mut leftovers = OrphanedSlices::default();
         leftovers.is_new(&key);
         leftovers.record(&key, Ok(vec!["web-abc".into()]), now);
         leftovers.due(now + AGAIN);
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_remedy_is_a_command_that_can_be_pasted() {
-        let text = notice(&ObjectKey::new("shop", "web"), &["web-abc".to_owned()]).text();
+        let text = problem(&ObjectKey::new("shop", "web"), &["web-abc".to_owned()]).text();
         assert!(text.ends_with("EndpointSlice web-abc"), "{text}");
         assert!(text.contains("kubectl -n shop delete endpoints web --ignore-not-found; kubectl -n shop delete endpointslices -l 'kubernetes.io/service-name=web,endpointslice.kubernetes.io/managed-by!=multus-endpointslice-controller.npwg.k8s.io'"), "{text}");
     }

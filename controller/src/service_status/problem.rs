@@ -1,6 +1,6 @@
 //! What a Service's owner is told: each thing that is not served as written, and what to do about it.
 //!
-//! Pure. A notice is a value; `apply/events.rs` makes it an Event, `condition.rs` a condition.
+//! Pure. A problem is a value; `apply/events.rs` makes it an Event, `condition.rs` a condition.
 
 /// Why something of a Service is not served, or not as expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,13 +18,13 @@ pub enum Reason {
     /// A headless Service with `spec.selector`: DNS answers both networks.
     HeadlessWithSelector,
     /// Slices of another controller are left on a selectorless Service.
-    ForeignEndpoints,
+    ConflictingEndpoints,
     /// NodePort, LoadBalancer or external IPs; or a label that takes the ClusterIP away.
-    NotOnThisNetwork,
+    UnsupportedServiceType,
     /// The network attachment definition does not exist.
     NetworkNotFound,
     /// A selected pod is not attached to the network.
-    NotAttached,
+    NoPodsAttached,
     /// A pod's network-status cannot be read.
     InvalidNetworkStatus,
     /// No selected pod has an address of a family of the Service.
@@ -34,9 +34,9 @@ pub enum Reason {
     /// Two pods report one address.
     DuplicateAddress,
     /// An endpoint or slice that the Service's author wrote is not taken.
-    NotTaken,
+    EndpointsIgnored,
     /// More Services without any selector than slices are watched of.
-    TooManyByHand,
+    TooManyServicesWithoutSelector,
     /// A port of the Service that no endpoint has.
     TargetPortNotFound,
     /// Topology hints were asked for and cannot be given.
@@ -52,16 +52,16 @@ impl Reason {
         Self::InvalidSelector,
         Self::SelectorIgnored,
         Self::HeadlessWithSelector,
-        Self::ForeignEndpoints,
-        Self::NotOnThisNetwork,
+        Self::ConflictingEndpoints,
+        Self::UnsupportedServiceType,
         Self::NetworkNotFound,
-        Self::NotAttached,
+        Self::NoPodsAttached,
         Self::InvalidNetworkStatus,
         Self::FamilyMissing,
         Self::InvalidEndpointAddress,
         Self::DuplicateAddress,
-        Self::NotTaken,
-        Self::TooManyByHand,
+        Self::EndpointsIgnored,
+        Self::TooManyServicesWithoutSelector,
         Self::TargetPortNotFound,
         Self::TopologyAwareHintsDisabled,
     ];
@@ -75,16 +75,16 @@ impl Reason {
             Self::InvalidSelector => "InvalidSelector",
             Self::SelectorIgnored => "SelectorAnnotationIgnored",
             Self::HeadlessWithSelector => "HeadlessWithSelector",
-            Self::ForeignEndpoints => "ForeignEndpoints",
-            Self::NotOnThisNetwork => "NotServedOnThisNetwork",
+            Self::ConflictingEndpoints => "ConflictingEndpoints",
+            Self::UnsupportedServiceType => "UnsupportedServiceType",
             Self::NetworkNotFound => "NetworkNotFound",
-            Self::NotAttached => "PodNotAttached",
+            Self::NoPodsAttached => "NoPodsAttached",
             Self::InvalidNetworkStatus => "InvalidNetworkStatus",
             Self::FamilyMissing => "AddressFamilyMissing",
             Self::InvalidEndpointAddress => "InvalidEndpointAddress",
             Self::DuplicateAddress => "DuplicateAddress",
-            Self::NotTaken => "EndpointsNotTaken",
-            Self::TooManyByHand => "TooManyServicesWithoutSelector",
+            Self::EndpointsIgnored => "EndpointsIgnored",
+            Self::TooManyServicesWithoutSelector => "TooManyServicesWithoutSelector",
             Self::TargetPortNotFound => "TargetPortNotFound",
             Self::TopologyAwareHintsDisabled => "TopologyAwareHintsDisabled",
         }
@@ -98,14 +98,14 @@ impl Reason {
                 | Self::NetworkNotAllowed
                 | Self::ExternalName
                 | Self::InvalidSelector
-                | Self::TooManyByHand
+                | Self::TooManyServicesWithoutSelector
         )
     }
 }
 
 /// One thing to tell, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Notice {
+pub struct Problem {
     /// What kind of thing.
     pub reason: Reason,
     /// For the Service's owner: object, field, value and remedy. At most [`MAX_MESSAGE`] bytes. The same as long as the thing holds, so
@@ -118,19 +118,19 @@ pub struct Notice {
 /// Longest note the events API accepts.
 pub const MAX_MESSAGE: usize = 1024;
 /// Most things told of one Service at a time, of however many kinds.
-pub const MAX_NOTICES: usize = 16;
+pub const MAX_PROBLEMS: usize = 16;
 
-impl Notice {
-    /// A notice; a longer message is cut.
+impl Problem {
+    /// A problem; a longer message is cut.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
-            message: cut(message.into()),
+            message: truncate(message.into()),
             seen_on: String::new(),
         }
     }
 
-    /// The notice with what it was seen on, first things first.
+    /// The problem with what it was seen on, first things first.
     #[must_use]
     pub fn seen_on(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.seen_on = first_few(names);
@@ -142,7 +142,7 @@ impl Notice {
         if self.seen_on.is_empty() {
             return self.message.clone();
         }
-        cut(format!("{}; seen on: {}", self.message, self.seen_on))
+        truncate(format!("{}; seen on: {}", self.message, self.seen_on))
     }
 
     /// Whether both tell the same thing, wherever it was seen.
@@ -151,7 +151,7 @@ impl Notice {
     }
 }
 
-fn cut(mut text: String) -> String {
+fn truncate(mut text: String) -> String {
     if text.len() > MAX_MESSAGE {
         let end = (0..=MAX_MESSAGE - 3)
             .rev()
@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        let notice = Notice::new(Reason::InvalidSelector, "é".repeat(5000));
-        assert!(notice.message.len() <= MAX_MESSAGE && notice.message.ends_with("..."));
+        let problem = Problem::new(Reason::InvalidSelector, "é".repeat(5000));
+        assert!(problem.message.len() <= MAX_MESSAGE && problem.message.ends_with("..."));
     }
 
     #[test]
@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn what_it_was_seen_on_is_told_and_does_not_make_it_another_thing() {
-        let one = Notice::new(Reason::NotAttached, "no pod is attached").seen_on(["web-1"]);
-        let other = Notice::new(Reason::NotAttached, "no pod is attached").seen_on(["web-2"]);
+        let one = Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on(["web-1"]);
+        let other = Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on(["web-2"]);
         assert_eq!(one.text(), "no pod is attached; seen on: web-1");
         assert!(one.is_same(&other));
-        let long = Notice::new(Reason::NotAttached, "no").seen_on(["é".repeat(5000)]);
+        let long = Problem::new(Reason::NoPodsAttached, "no").seen_on(["é".repeat(5000)]);
         assert!(long.text().len() <= MAX_MESSAGE);
     }
 }

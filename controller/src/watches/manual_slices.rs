@@ -6,7 +6,7 @@
 
 use super::follow as watch_kind;
 use crate::index::{Change, Event};
-use crate::manual::{Intake, ManualSlice, Scope, trim};
+use crate::manual::{EndpointBudget, ManualSlice, Scope, trim};
 use crate::objects::{ObjectKey, service_key};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -28,7 +28,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Follows the scope for ever.
 pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, changes: Sender<Change>) {
-    let intake = Arc::new(Mutex::new(Intake::default()));
+    let budget = Arc::new(Mutex::new(EndpointBudget::default()));
     loop {
         let started = Instant::now();
         let services = Arc::clone(&scope.borrow_and_update());
@@ -42,7 +42,7 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
         let (has_room, listed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let watched = Watched {
             services,
-            intake: Arc::clone(&intake),
+            budget: Arc::clone(&budget),
             has_room: Arc::clone(&has_room),
             listed: Arc::clone(&listed),
         };
@@ -72,7 +72,7 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
 struct Watched {
     services: Scope,
     /// Kept from watch to watch.
-    intake: Arc<Mutex<Intake>>,
+    budget: Arc<Mutex<EndpointBudget>>,
     /// An endpoint that was left out would be kept now.
     has_room: Arc<Notify>,
     /// The list is complete.
@@ -83,7 +83,7 @@ struct Watched {
 async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
     let Watched {
         services,
-        intake,
+        budget,
         has_room,
         listed,
     } = watched;
@@ -99,12 +99,12 @@ async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
     info!(services = services.len(), "Watching EndpointSlices by hand");
     let config = watcher::Config::default().labels(&selector);
     let wrap = |event| {
-        let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = take(&services, &mut intake, event);
+        let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = take(&services, &mut budget, event);
         if matches!(event, Some(Event::ListDone)) {
             listed.notify_one();
         }
-        if matches!(event, Some(Event::Applied(_) | Event::Deleted { .. })) && intake.has_room_again() {
+        if matches!(event, Some(Event::Applied(_) | Event::Deleted { .. })) && budget.has_room_again() {
             has_room.notify_one();
         }
         event.map(Change::ManualSlice)
@@ -125,33 +125,37 @@ fn selector(services: &BTreeSet<ObjectKey>) -> Option<String> {
 }
 
 /// What an event says of the slices of these Services; none when it is about another's.
-fn take(services: &Scope, intake: &mut Intake, event: Event<EndpointSlice>) -> Option<Event<ManualSlice>> {
+fn take(
+    services: &Scope,
+    budget: &mut EndpointBudget,
+    event: Event<EndpointSlice>,
+) -> Option<Event<ManualSlice>> {
     let is_in = |slice: &EndpointSlice| service_key(slice).is_some_and(|key| services.contains(&key));
     Some(match event {
         Event::ListStarted => {
-            intake.begin();
+            budget.begin();
             Event::ListStarted
         }
-        Event::Listed(slice) if is_in(&slice) => Event::Listed(intake.admit(trim(slice))),
+        Event::Listed(slice) if is_in(&slice) => Event::Listed(budget.admit(trim(slice))),
         Event::Listed(_) => return None,
         Event::ListDone => {
-            intake.end();
+            budget.end();
             Event::ListDone
         }
-        Event::Applied(slice) if is_in(&slice) => Event::Applied(intake.admit(trim(slice))),
+        Event::Applied(slice) if is_in(&slice) => Event::Applied(budget.admit(trim(slice))),
         // It may have been one of them until now.
         Event::Applied(slice) => gone(
-            intake,
+            budget,
             ObjectKey::of(&slice),
             slice.metadata.uid.unwrap_or_default(),
         ),
-        Event::Deleted { key, uid } => gone(intake, key, uid),
+        Event::Deleted { key, uid } => gone(budget, key, uid),
         Event::Unreadable(key) => Event::Unreadable(key),
     })
 }
 
-fn gone(intake: &mut Intake, key: ObjectKey, uid: String) -> Event<ManualSlice> {
-    intake.forget(&key);
+fn gone(budget: &mut EndpointBudget, key: ObjectKey, uid: String) -> Event<ManualSlice> {
+    budget.forget(&key);
     Event::Deleted { key, uid }
 }
 
@@ -191,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_slice_of_another_namespace_or_service_is_dropped() {
-        let (services, mut intake) = (scope(&[("shop", "db")]), Intake::default());
-        let mut took = |event| take(&services, &mut intake, event);
+        let (services, mut budget) = (scope(&[("shop", "db")]), EndpointBudget::default());
+        let mut took = |event| take(&services, &mut budget, event);
         assert_eq!(took(Event::Listed(slice("bank", "db"))), None);
         let Some(Event::Listed(kept)) = took(Event::Listed(slice("shop", "db"))) else {
             panic!("it is the Service's own")

@@ -11,13 +11,13 @@ use kube::{Api, Client};
 use process::watch::{Guarded, watch_optional};
 use tokio::sync::mpsc::Sender;
 
-pub(super) async fn follow_ranges(client: Client, changes: Sender<Change>) {
+pub(super) async fn follow_service_cidrs(client: Client, changes: Sender<Change>) {
     let api: Api<Guarded<ServiceCIDR>> = Api::all(client);
     let without = "only the ranges of --service-cidrs are rejected as endpoints";
     let mut events = watch_optional(api, Config::default(), without).boxed();
     while let Some(event) = events.next().await {
         let event = read(event).map(|object: ServiceCIDR| object.into());
-        if changes.send(Change::ServiceRange(event)).await.is_err() {
+        if changes.send(Change::ServiceCidr(event)).await.is_err() {
             return;
         }
     }

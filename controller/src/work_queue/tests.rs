@@ -17,7 +17,7 @@ const FAILED: Outcome = Outcome::Failed { retry_after: None };
 #[test]
 fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     for at in [0, 10, 20, 30] {
         queue.wake(key("web"), start + ms(at));
         assert_eq!(queue.pop(start + ms(at)), Some(key("web")), "at once, at {at} ms");
@@ -45,7 +45,7 @@ fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
 #[test]
 fn a_change_during_an_attempt_is_not_lost() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     queue.wake(key("web"), start);
     queue.pop(start);
     queue.wake(key("web"), start);
@@ -57,7 +57,7 @@ fn a_change_during_an_attempt_is_not_lost() {
 #[test]
 fn a_failure_is_retried_for_ever_with_a_growing_bounded_delay() {
     let mut now = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     queue.wake(key("web"), now);
     let mut delays = Vec::new();
     for _ in 0..40 {
@@ -77,7 +77,7 @@ fn a_failure_is_retried_for_ever_with_a_growing_bounded_delay() {
 #[test]
 fn a_new_change_need_not_wait_for_the_retry() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     queue.wake(key("web"), start);
     for _ in 0..8 {
         let now = queue.next_due().unwrap();
@@ -93,7 +93,7 @@ fn a_new_change_need_not_wait_for_the_retry() {
 #[test]
 fn a_throttled_request_waits_as_long_as_the_server_asks() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     queue.wake(key("web"), start);
     queue.pop(start);
     queue.wake(key("web"), start);
@@ -111,7 +111,7 @@ fn a_throttled_request_waits_as_long_as_the_server_asks() {
 #[test]
 fn those_turned_away_together_do_not_come_back_together() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     for (name, jitter) in [("a", 0.0), ("b", 0.5), ("c", 1.0)] {
         queue.wake(key(name), start);
         queue.pop(start);
@@ -125,7 +125,7 @@ fn those_turned_away_together_do_not_come_back_together() {
 #[test]
 fn a_failing_service_delays_no_other() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     queue.wake(key("bad"), start);
     queue.pop(start);
     queue.wake(key("good"), start);
@@ -144,7 +144,7 @@ fn a_failing_service_delays_no_other() {
 #[test]
 fn services_not_seen_yet_go_first() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     queue.wake(key("old"), start);
     queue.pop(start);
     queue.done(&key("old"), Outcome::Unchanged, start, 0.0);
@@ -158,7 +158,7 @@ proptest! {
     #[test]
     fn every_change_is_followed_by_an_attempt(steps in proptest::collection::vec((0..4_u8, 0..3_u8, 0..400_u64), 1..200)) {
         let mut now = Instant::now();
-        let mut queue = Queue::default();
+        let mut queue = WorkQueue::default();
         let mut pending: BTreeMap<ObjectKey, bool> = BTreeMap::new();
         let mut running: Vec<ObjectKey> = Vec::new();
         for (action, which, wait) in steps {
@@ -198,7 +198,7 @@ fn driven(
     mut next_change: impl FnMut(Option<Instant>, Instant) -> Instant,
 ) -> Vec<Duration> {
     let start = Instant::now();
-    let (mut queue, mut now, mut writes) = (Queue::default(), start, Vec::new());
+    let (mut queue, mut now, mut writes) = (WorkQueue::default(), start, Vec::new());
     let mut change = next_change(None, start);
     let mut ends: Option<Instant> = None;
     while now < start + end {
@@ -249,7 +249,7 @@ fn a_thousand_changes_a_second_are_four_writes_a_second() {
 #[test]
 fn another_writer_of_our_slices_is_answered_four_times_a_second() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     let mut writes = 0;
     for at in 0..10_000 {
         let now = start + ms(at);
@@ -265,7 +265,7 @@ fn another_writer_of_our_slices_is_answered_four_times_a_second() {
 #[test]
 fn a_service_that_comes_and_goes_is_written_no_more_often_and_then_forgotten() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     let mut writes = 0;
     for at in 0..10_000 {
         let now = start + ms(at);
@@ -282,19 +282,19 @@ fn a_service_that_comes_and_goes_is_written_no_more_often_and_then_forgotten() {
         queue.done(&key("web"), Outcome::Unchanged, later, 0.0);
     }
     queue.forget(&key("web"), later);
-    assert!(!queue.knows(&key("web")) && queue.leaving.is_empty());
+    assert!(!queue.knows(&key("web")) && queue.expiring.is_empty());
 }
 
 #[test]
 fn nothing_is_kept_of_a_full_bucket() {
     let start = Instant::now();
-    let mut queue = Queue::default();
+    let mut queue = WorkQueue::default();
     for (at, outcome) in [(0, Outcome::Wrote), (5_000, Outcome::Unchanged)] {
         queue.wake(key("web"), start + ms(at));
         queue.pop(start + ms(at)).unwrap();
         queue.done(&key("web"), outcome, start + ms(at), 0.0);
     }
-    assert_eq!(queue.entries[&key("web")].bucket, Bucket::default());
+    assert_eq!(queue.entries[&key("web")].bucket, TokenBucket::default());
     queue.wake(key("db"), start);
     queue.pop(start).unwrap();
     queue.done(&key("db"), Outcome::Wrote, start, 0.0);

@@ -18,7 +18,7 @@ const PROOF: Duration = Duration::from_millis(125);
 
 /// The tokens of one Service and what is known about its last changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     /// When all tokens are back; `None`: they are.
     full_at: Option<Instant>,
     last_change: Option<Instant>,
@@ -28,7 +28,7 @@ pub(super) struct Bucket {
     changes: u32,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// When a token is there: now or later.
     pub(super) fn next_token(&self, now: Instant) -> Instant {
         let first = self
@@ -83,7 +83,7 @@ mod tests {
 
     /// Changes at these instants, each written when it may be: when the writes were.
     fn writes(start: Instant, changes: &[u64]) -> Vec<u64> {
-        let mut bucket = Bucket::default();
+        let mut bucket = TokenBucket::default();
         let mut writes = Vec::new();
         let mut rest = changes.iter().map(|at| start + ms(*at)).peekable();
         while let Some(first) = rest.next() {

@@ -62,7 +62,7 @@ async fn slices_by_hand_are_copied_and_followed() -> Result<()> {
         conditions,
         Some(&json!({"ready": false, "serving": true, "terminating": true}))
     );
-    scene.accepted_until("db", "True", "Served").await?;
+    scene.accepted_until("db", "True", "Accepted").await?;
 
     let fewer = json!({"endpoints": [{"addresses": ["10.1.0.2"]}, {"addresses": ["10.1.0.5"]}]});
     scene.patch::<EndpointSlice>("first", fewer).await?;
@@ -109,7 +109,9 @@ async fn what_is_not_taken_from_a_slice_by_hand_is_named() -> Result<()> {
         let note = scene.event_until(&name, "InvalidEndpointAddress").await?.note;
         let names_it = |note: &String| note.contains(address) && note.contains(&name);
         assert!(note.as_ref().is_some_and(names_it), "{note:?}");
-        scene.accepted_until(&name, "True", "ServedWithWarnings").await?;
+        scene
+            .accepted_until(&name, "True", "AcceptedWithWarnings")
+            .await?;
     }
     let names = json!({"addressType": "FQDN", "endpoints": [{"addresses": ["db.example.com"]}]});
     scene.manual_slice("names", "odd", names).await?;
@@ -122,7 +124,7 @@ async fn what_is_not_taken_from_a_slice_by_hand_is_named() -> Result<()> {
         .await?;
     scene.endpoints_until("odd", &[("10.1.0.7", true)]).await?;
     let note = scene
-        .event_until("odd", "EndpointsNotTaken")
+        .event_until("odd", "EndpointsIgnored")
         .await?
         .note
         .unwrap_or_default();
@@ -206,7 +208,7 @@ async fn slices_by_hand_that_changed_while_the_controller_was_down_are_followed_
     }
     let both = [("10.1.0.2", true), ("10.1.0.3", true)];
     scene.endpoints_until("db", &both).await?;
-    scene.accepted_until("db", "True", "Served").await?;
+    scene.accepted_until("db", "True", "Accepted").await?;
     drop(controller);
     scene.patch::<EndpointSlice>("changed", of("10.1.0.4")).await?;
     let manual = scene.api::<EndpointSlice>();

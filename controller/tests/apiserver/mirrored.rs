@@ -28,7 +28,7 @@ async fn mirrored_endpoints_are_served_and_leftovers_are_not() -> Result<()> {
             &[("10.1.0.2", true), ("10.1.0.3", true), ("10.1.0.4", false)],
         )
         .await?;
-    scene.accepted_until("db", "True", "Served").await?;
+    scene.accepted_until("db", "True", "Accepted").await?;
     let fewer =
         json!({"subsets": [{"addresses": [{"ip": "10.1.0.3"}], "ports": [{"name": "http", "port": 8080}]}]});
     scene.patch::<Endpoints>("db", fewer).await?;
@@ -57,7 +57,7 @@ async fn mirrored_endpoints_are_served_and_leftovers_are_not() -> Result<()> {
         .patch::<Service>("web", json!({"spec": {"selector": null}}))
         .await?;
     let note = scene
-        .event_until("web", "ForeignEndpoints")
+        .event_until("web", "ConflictingEndpoints")
         .await?
         .note
         .unwrap_or_default();

@@ -197,7 +197,7 @@ async fn conflicting_writes_converge() -> Result<()> {
 async fn narrow(scene: &Scene) -> Result<()> {
     let name = scene.namespace.as_str();
     let level = json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited":
-        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}}});
+        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "AddressError"}}}});
     let levels: Api<PriorityLevelConfiguration> = Api::all(scene.client.clone());
     levels
         .create(&PostParams::default(), &serde_json::from_value(level)?)

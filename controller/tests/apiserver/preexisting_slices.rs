@@ -158,7 +158,7 @@ async fn existing_slices_are_reused_with_the_fewest_writes() -> Result<()> {
     let controller = Controller::start(&kubeconfig, server.folder(), "placement", &[])?;
     controller.wait_ready().await?;
     for (scene, row) in scenes.iter().zip(&ROWS) {
-        scene.accepted_until("web", "True", "Served").await?;
+        scene.accepted_until("web", "True", "Accepted").await?;
         scene
             .slices_until("web", row.name, |slices| sizes(slices) == row.sizes)
             .await?;

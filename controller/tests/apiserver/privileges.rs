@@ -36,11 +36,11 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
         .await?;
     scene.endpoints_until("by-hand", &[("10.1.0.9", true)]).await?;
     scene
-        .accepted_until("by-hand", "True", "ServedWithWarnings")
+        .accepted_until("by-hand", "True", "AcceptedWithWarnings")
         .await?;
     for (network, status, reason) in [
         ("a,b", "False", "InvalidNetwork"),
-        ("testnet1", "True", "Served"),
+        ("testnet1", "True", "Accepted"),
         ("a,b", "False", "InvalidNetwork"),
     ] {
         scene

@@ -41,7 +41,7 @@ async fn the_service_ranges_are_those_of_the_cluster_whenever_they_change() -> R
     scene.event_until("web", "InvalidEndpointAddress").await?;
     ranges.delete("wide", &DeleteParams::default()).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.accepted_until("web", "True", "Served").await
+    scene.accepted_until("web", "True", "Accepted").await
 }
 
 /// A role of an earlier release, and Kubernetes before 1.33: the ranges of the command line count, and nothing waits for others.

@@ -75,7 +75,7 @@ async fn a_headless_service_without_selector_has_only_our_slices_with_host_names
             .map(String::as_str),
         Some("")
     );
-    scene.accepted_until("db-fast", "True", "Served").await?;
+    scene.accepted_until("db-fast", "True", "Accepted").await?;
     // A headless Service with a selector works too, with a warning.
     scene
         .service("db", json!({"spec": {"clusterIP": "None"}}))

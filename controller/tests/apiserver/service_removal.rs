@@ -182,13 +182,13 @@ fn missed() -> Vec<Missed> {
             "network",
             annotation(json!("testnet2")),
             &[("10.2.0.2", true)],
-            Some(("True", "Served")),
+            Some(("True", "Accepted")),
         ),
         missed(
             "selector",
             json!({"spec": {"selector": {"app": "other"}}}),
             &[("10.1.0.9", true)],
-            Some(("True", "Served")),
+            Some(("True", "Accepted")),
         ),
         missed(
             "unselected",
@@ -232,7 +232,7 @@ async fn what_changed_while_the_controller_was_down_is_made_good_at_start() -> R
         scene.bare_pod("web-1", "web", status).await?;
         scene.pod("other-1", "other", &["10.1.0.9"]).await?;
         scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-        scene.accepted_until("web", "True", "Served").await?;
+        scene.accepted_until("web", "True", "Accepted").await?;
         scenes.push((scene, case));
     }
     drop(controller);
@@ -326,13 +326,15 @@ async fn leftovers_of_a_removed_selector_are_warned_about_until_they_are_deleted
     .await?;
     let edit = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}});
     scene.patch::<Service>("web", edit).await?;
-    let event = scene.event_until("web", "ForeignEndpoints").await?;
+    let event = scene.event_until("web", "ConflictingEndpoints").await?;
     let note = event.note.unwrap_or_default();
     assert!(
         note.contains(&format!("kubectl -n {} delete endpoints web", scene.namespace)),
         "{note}"
     );
-    scene.accepted_until("web", "True", "ServedWithWarnings").await?;
+    scene
+        .accepted_until("web", "True", "AcceptedWithWarnings")
+        .await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     // What the two commands do.
     let endpoints: Api<k8s_openapi::api::core::v1::Endpoints> = scene.api();
@@ -343,7 +345,7 @@ async fn leftovers_of_a_removed_selector_are_warned_about_until_they_are_deleted
     wait::eventually(Duration::from_mins(1), "the warning to end", async || {
         let service = scene.api::<Service>().get("web").await?;
         Ok(controller::service_status::condition::current(&service)
-            .filter(|c| c.reason == "Served")
+            .filter(|c| c.reason == "Accepted")
             .map(drop))
     })
     .await?;

@@ -36,7 +36,7 @@ async fn a_rejection_is_an_event_and_a_condition_and_both_are_mended() -> Result
         )
         .await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.accepted_until("web", "True", "Served").await?;
+    scene.accepted_until("web", "True", "Accepted").await?;
     let events = scene.events("web").await?;
     let notes: Vec<_> = events.iter().map(|event| (&event.reason, &event.note)).collect();
     assert_eq!(notes.len(), 1, "told once: {notes:?}");
@@ -50,13 +50,15 @@ async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.service("web", json!({})).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.accepted_until("web", "True", "Served").await?;
+    scene.accepted_until("web", "True", "Accepted").await?;
     scene.delete_network("testnet1").await?;
     scene.event_until("web", "NetworkNotFound").await?;
-    scene.accepted_until("web", "True", "ServedWithWarnings").await?;
+    scene
+        .accepted_until("web", "True", "AcceptedWithWarnings")
+        .await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     scene.network("testnet1").await?;
-    scene.accepted_until("web", "True", "Served").await?;
+    scene.accepted_until("web", "True", "Accepted").await?;
     Ok(())
 }
 
@@ -144,7 +146,7 @@ async fn pods_that_are_not_attached_are_named() -> Result<()> {
     scene.bare_pod("lonely", "web", json!({})).await?;
     scene.service("web", json!({})).await?;
     let note = scene
-        .event_until("web", "PodNotAttached")
+        .event_until("web", "NoPodsAttached")
         .await?
         .note
         .unwrap_or_default();
@@ -158,7 +160,7 @@ async fn pods_that_are_not_attached_are_named() -> Result<()> {
             json!({"spec": {"type": "NodePort", "selector": {"app": "web"}}}),
         )
         .await?;
-    scene.event_until("ports", "NotServedOnThisNetwork").await?;
+    scene.event_until("ports", "UnsupportedServiceType").await?;
     let balanced = json!({"spec": {"type": "LoadBalancer", "selector": {"app": "web"}}});
     scene.service("balanced", balanced).await?;
     let outside = json!({"spec": {"externalIPs": ["203.0.113.9"], "selector": {"app": "web"}}});
@@ -171,7 +173,7 @@ async fn pods_that_are_not_attached_are_named() -> Result<()> {
         ("outside", "externalIPs"),
         ("labelled", names::HEADLESS_LABEL),
     ] {
-        let event = scene.event_until(service, "NotServedOnThisNetwork").await?;
+        let event = scene.event_until(service, "UnsupportedServiceType").await?;
         assert!(event.note.is_some_and(|note| note.contains(part)), "{service}");
     }
     scene
@@ -223,7 +225,9 @@ async fn a_missing_target_port_and_pods_on_the_host_network_are_named() -> Resul
     let event = scene.event_until("web", "TargetPortNotFound").await?;
     let note = event.note.unwrap_or_default();
     assert!(note.contains("web-ui") && note.contains("\"http\""), "{note}");
-    scene.accepted_until("web", "True", "ServedWithWarnings").await?;
+    scene
+        .accepted_until("web", "True", "AcceptedWithWarnings")
+        .await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     // One pod that has the port is enough.
     let named = json!({
@@ -235,7 +239,7 @@ async fn a_missing_target_port_and_pods_on_the_host_network_are_named() -> Resul
         .create(&PostParams::default(), &serde_json::from_value(named)?)
         .await?;
     scene.pod_status("web-2", "True", "2026-01-01T00:00:00Z").await?;
-    scene.accepted_until("web", "True", "Served").await?;
+    scene.accepted_until("web", "True", "Accepted").await?;
     let message = scene.accepted("web").await?.map(|condition| condition.message);
     let network = format!("{}/testnet1", scene.namespace);
     let tells_who_reaches_it = |text: &String| {
@@ -253,7 +257,7 @@ async fn a_missing_target_port_and_pods_on_the_host_network_are_named() -> Resul
         .await?;
     scene.pod_status("host-1", "True", "2026-01-01T00:00:00Z").await?;
     scene.service("host", json!({})).await?;
-    let event = scene.event_until("host", "PodNotAttached").await?;
+    let event = scene.event_until("host", "NoPodsAttached").await?;
     let note = event.note.unwrap_or_default();
     assert!(
         note.contains("hostNetwork") && !note.contains("k8s.v1.cni.cncf.io/networks"),

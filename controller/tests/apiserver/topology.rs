@@ -229,7 +229,7 @@ async fn the_topology_annotation_shares_endpoints_out_as_kube_controller_manager
             .await?;
     }
     both_share(&scene, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
-    // A ready node of no zone: nobody can tell the zones' shares. (kube-controller-manager notices at the Service's next change.)
+    // A ready node of no zone: nobody can tell the zones' shares. (kube-controller-manager problems at the Service's next change.)
     in_zone(&scene, "late", None).await?;
     let is_even = |slices: &[EndpointSlice]| by_zone(slices) == counts(&[("", 12)]);
     scene.slices_until("auto", "no hints", is_even).await?;

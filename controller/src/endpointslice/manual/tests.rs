@@ -29,7 +29,7 @@ fn written(name: &str, change: &Value) -> Arc<ManualSlice> {
     })
 }
 
-fn planned(fixture: &Fixture, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Notice>) {
+fn planned(fixture: &Fixture, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Problem>) {
     let target = Target {
         service: &fixture.service,
         network: &fixture.binding.network,
@@ -60,19 +60,19 @@ fn addresses(plan: &SlicePlan) -> Vec<&str> {
 #[case::nonsense(json!({"endpoints": [{"addresses": ["db"]}]}), Reason::InvalidEndpointAddress, "no IP address|not an IP address")]
 #[case::none(json!({"endpoints": [{"addresses": []}]}), Reason::InvalidEndpointAddress, "not an IP address")]
 #[case::other_family(json!({"endpoints": [{"addresses": ["fd00::2"]}]}), Reason::InvalidEndpointAddress, "no IPv4 address")]
-#[case::fqdn(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["db.example.com"]}]}), Reason::NotTaken, "FQDN")]
-#[case::no_family_of_the_service(json!({"addressType": "IPv6", "endpoints": [{"addresses": ["fd00::2"]}]}), Reason::NotTaken, "spec.ipFamilies")]
+#[case::fqdn(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["db.example.com"]}]}), Reason::EndpointsIgnored, "FQDN")]
+#[case::no_family_of_the_service(json!({"addressType": "IPv6", "endpoints": [{"addresses": ["fd00::2"]}]}), Reason::EndpointsIgnored, "spec.ipFamilies")]
 fn what_is_not_taken_is_named_and_harms_nothing_else(
     #[case] bad: Value,
     #[case] reason: Reason,
     #[case] text: &str,
 ) {
     let good = written("good", &json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}));
-    let (plan, notices) = planned(&fixture(), &[written("bad", &bad), good]);
+    let (plan, problems) = planned(&fixture(), &[written("bad", &bad), good]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
-    assert_eq!(notices.len(), 1, "{notices:?}");
-    let note = notices[0].text();
-    assert_eq!(notices[0].reason, reason);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let note = problems[0].text();
+    assert_eq!(problems[0].reason, reason);
     assert!(text.split('|').any(|text| note.contains(text)), "{note}");
     assert!(note.contains("EndpointSlice bad"), "{note}");
 }
@@ -83,20 +83,20 @@ fn of_several_addresses_the_first_is_taken() {
         "s",
         &json!({"endpoints": [{"addresses": ["10.1.0.2", "10.1.0.3", "10.1.0.4"]}]}),
     );
-    let (plan, notices) = planned(&fixture(), &[several]);
+    let (plan, problems) = planned(&fixture(), &[several]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
-    assert_eq!(notices[0].reason, Reason::NotTaken);
+    assert_eq!(problems[0].reason, Reason::EndpointsIgnored);
 }
 
 #[test]
 fn what_is_beyond_the_budget_is_reported() {
     let mut cut = (*written("s", &json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}))).clone();
     cut.left_out = 5;
-    let (plan, notices) = planned(&fixture(), &[Arc::new(cut)]);
+    let (plan, problems) = planned(&fixture(), &[Arc::new(cut)]);
     assert_eq!(addresses(&plan), ["10.1.0.2"]);
     assert!(
-        notices[0].message.contains("at most 1000 endpoints"),
-        "{notices:?}"
+        problems[0].message.contains("at most 1000 endpoints"),
+        "{problems:?}"
     );
 }
 
@@ -108,11 +108,11 @@ fn an_endpoint_is_copied_as_its_author_wrote_it() {
         "targetRef": {"kind": "Pod", "namespace": "shop", "name": "db-0", "uid": "u", "resourceVersion": "7"}});
     let foreign =
         json!({"addresses": ["10.1.0.3"], "targetRef": {"kind": "Pod", "namespace": "bank", "name": "x"}});
-    let (plan, notices) = planned(
+    let (plan, problems) = planned(
         &fixture(),
         &[written("s", &json!({"endpoints": [full, foreign]}))],
     );
-    assert_eq!(notices, []);
+    assert_eq!(problems, []);
     let copied: Vec<_> = plan.create[0]
         .endpoints
         .iter()
@@ -186,10 +186,10 @@ fn an_address_counts_once_for_equal_ports() {
 #[test]
 fn a_port_that_no_slice_has_is_reported() {
     let other = json!({"endpoints": [{"addresses": ["10.1.0.2"]}], "ports": [{"name": "http", "port": 80}, {"name": "web"}]});
-    let (_, notices) = planned(&fixture(), &[written("s", &other)]);
-    assert_eq!(notices.len(), 1, "{notices:?}");
-    assert_eq!(notices[0].reason, Reason::TargetPortNotFound);
-    assert!(notices[0].message.contains("port \"web\" (TCP)"), "{notices:?}");
+    let (_, problems) = planned(&fixture(), &[written("s", &other)]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].reason, Reason::TargetPortNotFound);
+    assert!(problems[0].message.contains("port \"web\" (TCP)"), "{problems:?}");
 }
 
 #[rstest]
@@ -198,7 +198,7 @@ fn a_port_that_no_slice_has_is_reported() {
     "endpoints.kubernetes.io/managed-by": "endpoint-controller"}))]
 fn what_kubernetes_wrote_for_a_selector_is_not_taken(#[case] labels: Value) {
     let leftover = json!({"endpoints": [{"addresses": ["10.128.0.7"]}], "metadata": {"name": "s", "namespace": "shop", "labels": labels}});
-    let (plan, notices) = planned(&fixture(), &[written("s", &leftover)]);
+    let (plan, problems) = planned(&fixture(), &[written("s", &leftover)]);
     assert!(plan.is_empty());
-    assert_eq!(notices, [], "the caller names it");
+    assert_eq!(problems, [], "the caller names it");
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// What is kept, in numbers.
 #[derive(Debug, Default)]
-pub struct Intake {
+pub struct EndpointBudget {
     slices: HashMap<ObjectKey, (ObjectKey, usize)>,
     by_service: HashMap<ObjectKey, usize>,
     all: usize,
@@ -19,7 +19,7 @@ pub struct Intake {
     reserved: HashMap<ObjectKey, usize>,
 }
 
-impl Intake {
+impl EndpointBudget {
     /// A list begins.
     pub fn begin(&mut self) {
         let reserved = if self.reserved.is_empty() {
@@ -116,67 +116,67 @@ mod tests {
 
     #[test]
     fn a_service_has_its_budget_and_what_is_beyond_it_is_counted() {
-        let mut intake = Intake::default();
-        assert_eq!(kept(&intake.admit(slice("a", "db", 700))), (700, 0));
-        assert_eq!(kept(&intake.admit(slice("b", "db", 700))), (300, 400));
+        let mut budget = EndpointBudget::default();
+        assert_eq!(kept(&budget.admit(slice("a", "db", 700))), (700, 0));
+        assert_eq!(kept(&budget.admit(slice("b", "db", 700))), (300, 400));
         assert_eq!(
-            kept(&intake.admit(slice("c", "web", 10))),
+            kept(&budget.admit(slice("c", "web", 10))),
             (10, 0),
             "another Service"
         );
-        assert!(!intake.has_room_again());
+        assert!(!budget.has_room_again());
         assert_eq!(
-            kept(&intake.admit(slice("a", "db", 100))),
+            kept(&budget.admit(slice("a", "db", 100))),
             (100, 0),
             "an update counts once"
         );
-        assert!(intake.has_room_again());
-        intake.forget(&ObjectKey::new("shop", "b"));
-        assert!(!intake.has_room_again(), "nothing is left out any more");
+        assert!(budget.has_room_again());
+        budget.forget(&ObjectKey::new("shop", "b"));
+        assert!(!budget.has_room_again(), "nothing is left out any more");
     }
 
     #[test]
     fn a_list_takes_nothing_from_a_service_that_had_it_before() {
-        let mut intake = Intake::default();
-        intake.admit(slice("old", "old", 7));
-        intake.begin();
+        let mut budget = EndpointBudget::default();
+        budget.admit(slice("old", "old", 7));
+        budget.begin();
         // A list that breaks off.
-        intake.admit(slice("a0", "a0", 1));
-        intake.begin();
+        budget.admit(slice("a0", "a0", 1));
+        budget.begin();
         for n in 0..=MAX_ENDPOINTS / MAX_ENDPOINTS_OF_SERVICE {
             let name = format!("a{n}");
-            intake.admit(slice(&name, &name, MAX_ENDPOINTS_OF_SERVICE));
+            budget.admit(slice(&name, &name, MAX_ENDPOINTS_OF_SERVICE));
         }
-        assert_eq!(kept(&intake.admit(slice("old", "old", 8))), (7, 1));
-        intake.end();
-        assert_eq!(kept(&intake.admit(slice("late", "late", 1))), (0, 1));
+        assert_eq!(kept(&budget.admit(slice("old", "old", 8))), (7, 1));
+        budget.end();
+        assert_eq!(kept(&budget.admit(slice("late", "late", 1))), (0, 1));
     }
 
     #[test]
     fn what_is_not_copied_takes_no_room() {
-        let mut intake = Intake::default();
+        let mut budget = EndpointBudget::default();
         let mut leftover = slice("web-abcde", "web", MAX_ENDPOINTS_OF_SERVICE);
         let by = (MANAGED_BY_LABEL.to_owned(), ENDPOINT_SLICE_CONTROLLER.to_owned());
         leftover.metadata.labels.as_mut().unwrap().extend([by]);
         let mut names = slice("names", "web", 10);
         "FQDN".clone_into(&mut names.address_type);
-        assert_eq!(kept(&intake.admit(leftover)), (0, 0));
-        assert_eq!(kept(&intake.admit(names)), (0, 0));
-        assert_eq!(kept(&intake.admit(slice("own", "web", 10))), (10, 0));
+        assert_eq!(kept(&budget.admit(leftover)), (0, 0));
+        assert_eq!(kept(&budget.admit(names)), (0, 0));
+        assert_eq!(kept(&budget.admit(slice("own", "web", 10))), (10, 0));
     }
 
     #[test]
     fn all_services_together_have_a_budget() {
-        let mut intake = Intake::default();
+        let mut budget = EndpointBudget::default();
         let full = MAX_ENDPOINTS / MAX_ENDPOINTS_OF_SERVICE;
         for n in 0..full {
             let name = format!("s{n}");
-            let admitted = intake.admit(slice(&name, &name, MAX_ENDPOINTS_OF_SERVICE));
+            let admitted = budget.admit(slice(&name, &name, MAX_ENDPOINTS_OF_SERVICE));
             assert_eq!(kept(&admitted), (MAX_ENDPOINTS_OF_SERVICE, 0));
         }
-        assert_eq!(kept(&intake.admit(slice("late", "late", 3))), (0, 3));
-        intake.admit(slice("s0", "moved", 5));
-        assert!(intake.has_room_again());
-        assert_eq!(kept(&intake.admit(slice("late", "late", 3))), (3, 0));
+        assert_eq!(kept(&budget.admit(slice("late", "late", 3))), (0, 3));
+        budget.admit(slice("s0", "moved", 5));
+        assert!(budget.has_room_again());
+        assert_eq!(kept(&budget.admit(slice("late", "late", 3))), (3, 0));
     }
 }

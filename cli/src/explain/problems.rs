@@ -1,4 +1,4 @@
-//! The controller's notices as links.
+//! The controller's problems as links.
 //!
 //! Pure.
 
@@ -6,17 +6,17 @@ use super::case::Case;
 use crate::chain::{Link, Topic};
 use crate::situations::Cause;
 use api::service::NoNetwork;
-use controller::service_status::problem::{Notice, Reason};
+use controller::service_status::problem::{Problem, Reason};
 
-/// The notices about a topic, each as a broken link.
+/// The problems about a topic, each as a broken link.
 pub(super) fn links(case: &Case<'_>, topic: Topic) -> Vec<Link> {
-    let notices = case.decided.decision.notices.iter();
-    let of_topic = notices.filter_map(|notice| {
-        let found = cause(case, notice).filter(|found| found.situation().topic == topic)?;
-        let (says, seen_on) = split(notice);
+    let problems = case.decided.decision.problems.iter();
+    let of_topic = problems.filter_map(|problem| {
+        let found = cause(case, problem).filter(|found| found.situation().topic == topic)?;
+        let (says, seen_on) = split(problem);
         let link = match found {
-            // The notice names commands where the table has words.
-            Cause::PodOnHostNetwork | Cause::ForeignEndpoints => found.broken(&case.values),
+            // The problem names commands where the table has words.
+            Cause::PodOnHostNetwork | Cause::ConflictingEndpoints => found.broken(&case.values),
             _ => found.quoted(says, &case.values),
         };
         Some(link.with(seen_on))
@@ -24,9 +24,9 @@ pub(super) fn links(case: &Case<'_>, topic: Topic) -> Vec<Link> {
     of_topic.collect()
 }
 
-/// Which situation a notice is.
-pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
-    Some(match notice.reason {
+/// Which situation a problem is.
+pub(super) fn cause(case: &Case<'_>, problem: &Problem) -> Option<Cause> {
+    Some(match problem.reason {
         Reason::InvalidNetwork => match api::service::network(case.service) {
             Err(NoNetwork::Malformed(_)) => Cause::AnnotationMalformed,
             _ => Cause::AnnotationMissing,
@@ -36,14 +36,14 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
         Reason::InvalidSelector => Cause::InvalidSelector,
         Reason::SelectorIgnored => Cause::SelectorIgnored,
         Reason::HeadlessWithSelector => Cause::HeadlessWithSelector,
-        Reason::ForeignEndpoints => Cause::ForeignEndpoints,
-        Reason::NotOnThisNetwork if matches!(case.served, Err(rules::NotServed::HeadlessLabel)) => {
+        Reason::ConflictingEndpoints => Cause::ConflictingEndpoints,
+        Reason::UnsupportedServiceType if matches!(case.served, Err(rules::NotServed::HeadlessLabel)) => {
             Cause::HeadlessLabel
         }
-        Reason::NotOnThisNetwork => Cause::NodePort,
+        Reason::UnsupportedServiceType => Cause::NodePort,
         // The network has a link of its own, which knows where else one of that name is.
         Reason::NetworkNotFound => return None,
-        Reason::NotAttached
+        Reason::NoPodsAttached
             if case
                 .decided
                 .observed
@@ -53,7 +53,7 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
         {
             Cause::PodOnHostNetwork
         }
-        Reason::NotAttached => Cause::PodNotAttached,
+        Reason::NoPodsAttached => Cause::NoPodsAttached,
         Reason::InvalidNetworkStatus => Cause::InvalidNetworkStatus,
         Reason::FamilyMissing if super::endpoints::addresses(&case.decided.wanted()).is_empty() => {
             Cause::NoAddress
@@ -61,16 +61,16 @@ pub(super) fn cause(case: &Case<'_>, notice: &Notice) -> Option<Cause> {
         Reason::FamilyMissing => Cause::FamilyMissing,
         Reason::InvalidEndpointAddress => Cause::InvalidEndpointAddress,
         Reason::DuplicateAddress => Cause::DuplicateAddress,
-        Reason::NotTaken => Cause::EndpointsNotTaken,
-        Reason::TooManyByHand => Cause::TooManyServices,
+        Reason::EndpointsIgnored => Cause::EndpointsIgnored,
+        Reason::TooManyServicesWithoutSelector => Cause::TooManyServices,
         Reason::TargetPortNotFound => Cause::TargetPortNotFound,
         Reason::TopologyAwareHintsDisabled => Cause::HintsNotGiven,
     })
 }
 
-/// What a notice says, without its remedy, which the table has; and what it was seen on.
-pub(super) fn split(notice: &Notice) -> (String, Option<String>) {
-    let says = notice.message.split("; ").next().unwrap_or_default().to_owned();
-    let seen_on = (!notice.seen_on.is_empty()).then(|| format!("seen on: {}", notice.seen_on));
+/// What a problem says, without its remedy, which the table has; and what it was seen on.
+pub(super) fn split(problem: &Problem) -> (String, Option<String>) {
+    let says = problem.message.split("; ").next().unwrap_or_default().to_owned();
+    let seen_on = (!problem.seen_on.is_empty()).then(|| format!("seen on: {}", problem.seen_on));
     (says, seen_on)
 }
