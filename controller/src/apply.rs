@@ -23,57 +23,57 @@ pub use endpointslices::WrittenSlices;
 /// No request may take longer; the API server itself gives up after 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a write failed.
+/// Errors of writes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A slice could not be created.
     #[error("failed to create an EndpointSlice for Service {service}")]
     Create {
-        /// For which Service.
+        /// The Service.
         service: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// A slice could not be updated.
     #[error("failed to update EndpointSlice {slice}")]
     Update {
-        /// Which slice.
+        /// The slice.
         slice: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// A slice could not be deleted.
     #[error("failed to delete EndpointSlice {slice}")]
     Delete {
-        /// Which slice.
+        /// The slice.
         slice: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// An Event could not be written.
     #[error("failed to write event {reason:?} on Service {service}")]
     Event {
-        /// On which Service.
+        /// The Service.
         service: ObjectKey,
         /// The event's reason.
         reason: &'static str,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// The condition could not be written.
     #[error("failed to write the condition of Service {service}")]
     Condition {
-        /// Of which Service.
+        /// The Service.
         service: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
-    /// No answer in time; the write may have happened, the watch will tell.
+    /// No answer in time. The write may have happened; the watch will report it.
     #[error("no answer from the API server within 30 s")]
     Timeout,
 }
@@ -94,12 +94,12 @@ impl Error {
         }
     }
 
-    /// Somebody else wrote first: what was decided on is out of date.
+    /// Returns true if another client wrote first, so that the decision is out of date.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|status| status.code == 409)
     }
 
-    /// How long a throttling API server asks to wait.
+    /// `Retry-After` of a throttling API server.
     pub fn retry_after(&self) -> Option<Duration> {
         let details = self.status()?.details.as_ref()?;
         (details.retry_after_seconds > 0).then(|| Duration::from_secs(details.retry_after_seconds.into()))
@@ -109,28 +109,28 @@ impl Error {
 /// Slices to be written for one Service.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
-    /// Which Service.
+    /// The Service.
     pub key: ObjectKey,
     /// Its slices.
     pub slices: SlicePlan,
 }
 
-/// What the owner of one Service is to be told.
+/// Events and condition to write for one Service.
 #[derive(Clone, Debug)]
 pub struct StatusUpdate {
-    /// Which Service.
+    /// The Service.
     pub key: ObjectKey,
     /// The Service itself, when it is ours.
     pub service: Option<Arc<ServiceEntry>>,
-    /// What its owner has not been told yet.
+    /// Problems that have no Event yet.
     pub problems: Vec<Problem>,
-    /// Its condition, when that changes.
+    /// Its Accepted condition, when that changes.
     pub condition: Option<Condition>,
-    /// UID of a Service that is ours no longer, whose condition goes.
+    /// UID of a Service that is no longer managed: its condition is removed.
     pub retract: Option<String>,
 }
 
-/// What became of the slices.
+/// Result of the writes of one Service.
 #[derive(Debug, Default)]
 pub struct WriteResult {
     /// Slices as the API server has them now, and those that are gone.
@@ -143,7 +143,7 @@ pub struct WriteResult {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    /// Who reports Events: the pod's name.
+    /// `reportingInstance` of Events: the pod's name.
     instance: Arc<str>,
 }
 
@@ -162,21 +162,21 @@ impl Writer {
         WriteResult { slices, error }
     }
 
-    /// Writes Events and the condition; returns which problems were told, also when something failed after them.
-    pub async fn tell(&self, message: StatusUpdate) -> (Vec<Problem>, Result<(), Error>) {
-        let mut told = Vec::new();
-        let result = self.publish_into(message, &mut told).await;
-        (told, result)
+    /// Writes Events and the condition. Returns the problems whose Events were written, also when a later write failed.
+    pub async fn publish(&self, update: StatusUpdate) -> (Vec<Problem>, Result<(), Error>) {
+        let mut published = Vec::new();
+        let result = self.publish_into(update, &mut published).await;
+        (published, result)
     }
 
-    async fn publish_into(&self, message: StatusUpdate, told: &mut Vec<Problem>) -> Result<(), Error> {
+    async fn publish_into(&self, update: StatusUpdate, published: &mut Vec<Problem>) -> Result<(), Error> {
         let StatusUpdate {
             key,
             service,
             problems,
             condition,
             retract,
-        } = message;
+        } = update;
         let Some(entry) = service else {
             return match retract {
                 Some(uid) => service_condition::remove(&self.client, &uid, &key).await,
@@ -192,7 +192,7 @@ impl Writer {
                 &key,
             )
             .await?;
-            told.push(problem);
+            published.push(problem);
         }
         match &condition {
             Some(condition) => service_condition::write(&self.client, &entry.service, condition, &key).await,

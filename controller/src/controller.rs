@@ -1,4 +1,4 @@
-//! The driver: watches into the index, woken Services out of the queue, decisions to the writer.
+//! The driver: watches into the index, changed Service out of the queue, decisions to the writer.
 //!
 //! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
 //! not lead keeps its index warm and writes nothing.
@@ -13,7 +13,7 @@ use crate::objects::ObjectKey;
 use crate::observe::{Observed, observe};
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::notifier::{Notifier, ServiceStatus};
-use crate::service_status::orphaned_slices::{self, Found, OrphanedSlices};
+use crate::service_status::orphaned_slices::{self, ListResult, OrphanedSlices};
 use crate::work_queue::{Outcome, WorkQueue};
 use kube::Client;
 use process::Health;
@@ -27,14 +27,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// Services whose writes are under way at once.
+/// Services whose writes are in progress at once.
 const MAX_WRITES: usize = 32;
-/// Services whose leftovers are looked for at once.
-const MAX_LOOKS: usize = 4;
+/// Services whose orphaned are looked for at once.
+const MAX_LISTS: usize = 4;
 /// The loop turns at least this often, for the liveness probe.
 const TICK: Duration = Duration::from_secs(10);
 
-/// Why the driver stopped although nobody asked it to.
+/// Errors that stop the driver.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All watches ended.
@@ -45,7 +45,7 @@ pub enum Error {
     Write(#[source] tokio::task::JoinError),
 }
 
-/// When this replica may write.
+/// Leadership of this replica: only a leader writes.
 #[derive(Debug)]
 pub struct Leadership {
     /// Cancelled when this replica leads.
@@ -69,11 +69,11 @@ pub struct Driver {
     notifier: Notifier,
     writer: Writer,
     writes: JoinSet<Attempt>,
-    leftovers: OrphanedSlices,
-    looks: JoinSet<(ObjectKey, Found)>,
-    look_queue: VecDeque<ObjectKey>,
+    orphaned: OrphanedSlices,
+    lists: JoinSet<(ObjectKey, ListResult)>,
+    list_queue: VecDeque<ObjectKey>,
     client: Client,
-    /// The Services whose slices by hand are to be watched.
+    /// The Services whose manual slices are to be watched.
     scope: watch::Sender<Scope>,
     metrics: Metrics,
     health: Health,
@@ -98,9 +98,9 @@ impl Driver {
             notifier: Notifier::new(writer.clone(), metrics.clone()),
             writer,
             writes: JoinSet::new(),
-            leftovers: OrphanedSlices::default(),
-            looks: JoinSet::new(),
-            look_queue: VecDeque::new(),
+            orphaned: OrphanedSlices::default(),
+            lists: JoinSet::new(),
+            list_queue: VecDeque::new(),
             client,
             scope,
             metrics,
@@ -110,7 +110,7 @@ impl Driver {
         }
     }
 
-    /// Runs until asked to stop; then finishes what is under way.
+    /// Runs until asked to stop; then finishes what is in progress.
     pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
         loop {
             self.start_due();
@@ -121,7 +121,7 @@ impl Driver {
                 change = changes.recv() => self.on_change(change.ok_or(Error::Watches)?),
                 Some(attempt) = self.writes.join_next() => self.on_written(attempt.map_err(Error::Write)?),
                 Some(publication) = self.notifier.join_next() => self.notifier.finish(publication.map_err(Error::Write)?, jitter()),
-                Some(look) = self.looks.join_next() => self.on_listed(look.map_err(Error::Write)?),
+                Some(list) = self.lists.join_next() => self.on_listed(list.map_err(Error::Write)?),
                 () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
                 () = leadership.shutdown.cancelled() => break,
                 () = sleep_until(wake_at) => {}
@@ -139,8 +139,8 @@ impl Driver {
     fn next_due(&self) -> Instant {
         let tick = Instant::now() + TICK;
         let writes = self.queue.next_due().filter(|_| self.may_write());
-        let tells = self.notifier.next_due().filter(|_| self.is_idle());
-        writes.into_iter().chain(tells).fold(tick, Instant::min)
+        let publications = self.notifier.next_due().filter(|_| self.is_idle());
+        writes.into_iter().chain(publications).fold(tick, Instant::min)
     }
 
     /// No Service is due: there is time for all that is not about endpoints.
@@ -152,7 +152,7 @@ impl Driver {
     fn start_rest(&mut self) {
         if self.is_idle() {
             self.notifier.start(&self.index);
-            self.start_looks();
+            self.start_lists();
         }
     }
 
@@ -163,41 +163,41 @@ impl Driver {
     fn lead(&mut self) {
         self.is_leading = true;
         self.metrics.is_leader.set(1);
-        self.wake_all();
+        self.enqueue_all();
     }
 
     /// Before the first full view a plan would delete what it has not seen yet; and a standby keeps no queue.
-    fn wake_all(&mut self) {
+    fn enqueue_all(&mut self) {
         if self.is_leading && self.was_synced {
             let keys = self.index.all_keys();
             info!(services = keys.len(), "Reconciling all Services");
-            self.wake(keys);
+            self.enqueue(keys);
         }
     }
 
-    fn wake(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+    fn enqueue(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
         let now = Instant::now();
-        keys.into_iter().for_each(|key| self.queue.wake(key, now));
+        keys.into_iter().for_each(|key| self.queue.enqueue(key, now));
     }
 
-    fn check(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+    fn recheck(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
         let now = Instant::now();
-        keys.into_iter().for_each(|key| self.queue.check(key, now));
+        keys.into_iter().for_each(|key| self.queue.recheck(key, now));
     }
 
     fn on_change(&mut self, change: Change) {
         let is_slice = matches!(change, Change::Slice(_));
-        let woken = self.index.update(change);
+        let affected = self.index.update(change);
         self.follow_scope();
         if !self.was_synced && self.index.is_synced() {
             self.was_synced = true;
             self.health.set_ready(true);
-            self.wake_all();
+            self.enqueue_all();
         } else if self.is_leading && self.was_synced {
             if is_slice {
-                self.check(woken);
+                self.recheck(affected);
             } else {
-                self.wake(woken);
+                self.enqueue(affected);
             }
         }
     }
@@ -227,7 +227,7 @@ impl Driver {
 
     fn start(&mut self, key: ObjectKey) {
         let started = Instant::now();
-        let observed = observe(&self.index, &self.leftovers, &key);
+        let observed = observe(&self.index, &self.orphaned, &key);
         if observed.is_pending() {
             self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
             return;
@@ -270,26 +270,26 @@ impl Driver {
 
     fn note_selectorless(&mut self, key: &ObjectKey, observed: &Observed) {
         if !observed.is_selectorless() {
-            self.leftovers.forget(key);
-        } else if self.leftovers.is_new(key) {
-            self.look_queue.push_back(key.clone());
+            self.orphaned.forget(key);
+        } else if self.orphaned.is_new(key) {
+            self.list_queue.push_back(key.clone());
         }
     }
 
-    /// Looks for leftovers, a few Services at a time and behind all writes.
-    fn start_looks(&mut self) {
-        self.look_queue.extend(self.leftovers.due(Instant::now()));
-        while self.looks.len() < MAX_LOOKS {
-            let Some(key) = self.look_queue.pop_front() else {
+    /// Looks for orphaned, a few Services at a time and behind all writes.
+    fn start_lists(&mut self) {
+        self.list_queue.extend(self.orphaned.due(Instant::now()));
+        while self.lists.len() < MAX_LISTS {
+            let Some(key) = self.list_queue.pop_front() else {
                 break;
             };
-            self.looks.spawn(orphaned_slices::look(self.client.clone(), key));
+            self.lists.spawn(orphaned_slices::list(self.client.clone(), key));
         }
     }
 
-    fn on_listed(&mut self, (key, found): (ObjectKey, Found)) {
-        if self.leftovers.record(&key, found, Instant::now()) {
-            self.check([key]);
+    fn on_listed(&mut self, (key, found): (ObjectKey, ListResult)) {
+        if self.orphaned.record(&key, found, Instant::now()) {
+            self.recheck([key]);
         }
     }
 
@@ -337,7 +337,7 @@ impl Driver {
             .vanished
             .iter()
             .for_each(|slice| self.index.slices.record_gone(slice));
-        // What vanished was not written: the next plan makes it anew, and its time is that of the same change.
+        // What vanished was not written: the next plan makes it again, and its time is that of the same change.
         if done.error.is_none() && wrote.vanished.is_empty() {
             match trigger_times {
                 Some(times) => drop(self.trigger_times.insert(key.clone(), times)),

@@ -1,4 +1,4 @@
-//! What the slices of one Service should be, and the writes that lead there from what they are.
+//! The slices that one Service should have, and the writes that lead to them from the present ones.
 //!
 //! Pure. Equal inputs give equal plans; a plan made from its own result writes nothing. The placement is that of Kubernetes'
 //! EndpointSlice reconciler (`k8s.io/endpointslice`), so that a change to one endpoint rewrites one slice.
@@ -41,12 +41,12 @@ use manual::Copied;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a plan is made from.
+/// Input of a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The Service.
     pub service: &'a Service,
-    /// What it is bound to.
+    /// Its network and selector.
     pub binding: &'a Binding,
     /// The pods its selector selects.
     pub pods: &'a [Arc<Pod>],
@@ -54,14 +54,14 @@ pub struct Input<'a> {
     pub slices: &'a [Arc<EndpointSlice>],
     /// All Nodes.
     pub nodes: &'a Nodes,
-    /// When what leads to this plan happened.
+    /// Time of the change that leads to this plan.
     pub trigger_time: Option<Timestamp>,
     /// The administrator's settings.
     pub settings: &'a Settings,
 }
 
 impl<'a> Input<'a> {
-    /// What does not depend on where the endpoints come from.
+    /// The part that does not depend on the source of the endpoints.
     fn target(&self) -> Target<'a> {
         Target {
             service: self.service,
@@ -75,7 +75,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The Service whose slices are written, wherever its endpoints come from.
+/// The Service whose slices are written; independent of the source of its endpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// The Service.
@@ -86,11 +86,11 @@ pub struct Target<'a> {
     pub slices: &'a [Arc<EndpointSlice>],
     /// All Nodes.
     pub nodes: &'a Nodes,
-    /// When what leads to this plan happened.
+    /// Time of the change that leads to this plan.
     pub trigger_time: Option<Timestamp>,
     /// The administrator's settings.
     pub settings: &'a Settings,
-    /// Whether a Service without endpoints has an empty slice, as one with a selector has in Kubernetes.
+    /// True if a Service without endpoints gets an empty slice, as one with a selector does in Kubernetes.
     pub has_placeholder: bool,
 }
 
@@ -103,11 +103,11 @@ pub struct SlicePlan {
     pub update: Vec<EndpointSlice>,
     /// Slices to delete, as last seen.
     pub delete: Vec<Arc<EndpointSlice>>,
-    /// How much this is, for metrics.
+    /// Sizes, for metrics.
     pub counts: Counts,
 }
 
-/// How much a plan is about.
+/// Sizes of a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Endpoints that should exist.
@@ -123,12 +123,12 @@ pub struct Counts {
 }
 
 impl SlicePlan {
-    /// Whether there is nothing to write.
+    /// Returns true if there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.writes() == 0
     }
 
-    /// How many writes this is.
+    /// Number of writes.
     pub fn writes(&self) -> usize {
         self.create.len() + self.update.len() + self.delete.len()
     }

@@ -62,7 +62,7 @@ fn corpus() -> [Value; 4] {
     [service, pod, slice, node]
 }
 
-/// What the API server would let in; `None` where it would not, or the object cannot be read.
+/// The object as the API server would admit it; `None` if it would reject it, or the object cannot be decoded.
 fn index(objects: &[Value]) -> Option<Index> {
     let mut service: Service = serde_json::from_value(objects[0].clone()).ok()?;
     trim_service(&mut service);

@@ -1,6 +1,6 @@
 //! The cluster as the controller knows it, fed by watches.
 //!
-//! Pure. Observing a change returns the Services it wakes. What was written is remembered at once, so a plan never starts from slices
+//! Pure. Observing a change returns the Services it enqueues. What was written is remembered at once, so a plan never starts from slices
 //! older than our own writes (Kubernetes keeps a tracker and retries instead).
 
 mod manual_slices;
@@ -33,9 +33,9 @@ use std::sync::Arc;
 pub struct ServiceEntry {
     /// The Service.
     pub service: Service,
-    /// Whether it is served.
+    /// Its acceptance.
     pub acceptance: Acceptance,
-    /// What there is to tell about the Service itself.
+    /// Problems of the Service itself.
     pub problems: Vec<Problem>,
 }
 
@@ -49,9 +49,9 @@ pub enum Change {
     Pod(Event<Pod>),
     /// An EndpointSlice with our managed-by value.
     Slice(Event<EndpointSlice>),
-    /// The Services that the next list of slices by hand is about.
+    /// The Services that the next list of manual slices is about.
     ManualScope(Scope),
-    /// An EndpointSlice that somebody else wrote for one of these Services.
+    /// An EndpointSlice that another client wrote for one of these Services.
     ManualSlice(Event<ManualSlice>),
     /// Any Node.
     Node(Event<Node>),
@@ -65,7 +65,7 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Index {
     settings: Settings,
-    /// The Service ranges of the command line; those of the cluster are added in the settings.
+    /// The Service CIDRs of the command line; those of the cluster are added in the settings.
     given_ranges: Vec<IpNet>,
     ranges: Store<ServiceCidr>,
     /// Services with our label.
@@ -99,7 +99,7 @@ impl Index {
         &self.settings
     }
 
-    /// Whether all that a plan needs has been listed once.
+    /// Returns true once everything that a plan needs has been listed.
     pub fn is_synced(&self) -> bool {
         self.services.is_synced()
             && self.pods.is_synced()
@@ -127,7 +127,7 @@ impl Index {
         selected
     }
 
-    /// Takes a change in and says which Services it wakes.
+    /// Takes a change in and says which Services it enqueues.
     pub fn update(&mut self, change: Change) -> BTreeSet<ObjectKey> {
         match change {
             Change::Service(event) => {
@@ -135,8 +135,8 @@ impl Index {
                 let steps = self
                     .services
                     .update(event.map(|service| entry(service, settings)));
-                let woken = steps.iter().filter_map(triggers::service);
-                woken.chain(self.follow_manual(&steps)).collect()
+                let affected = steps.iter().filter_map(triggers::service);
+                affected.chain(self.follow_manual(&steps)).collect()
             }
             Change::Pod(event) => {
                 let steps = self.pods.update(event);
@@ -178,7 +178,7 @@ impl Index {
         }
     }
 
-    /// Updates whose slices by hand are watched, after Services changed; returns those that are watched no longer.
+    /// Updates whose manual slices are watched, after Services changed; returns those that are watched no longer.
     fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectKey> {
         let services = &mut self.manual.services;
         for step in steps.iter().filter(|step| !step.is_idle()) {
@@ -205,7 +205,7 @@ impl Index {
     }
 }
 
-/// When a Service whose author writes the endpoints was created; `None` for any other. Without a ClusterIP there is nothing to serve.
+/// Creation time of a Service whose author writes its endpoints; `None` for any other. Without a ClusterIP there is nothing to serve.
 fn manual_since(entry: &ServiceEntry) -> Option<Timestamp> {
     let is_manual = matches!(entry.acceptance, Acceptance::Manual(_)) && !is_headless(&entry.service);
     let created = entry.service.metadata.creation_timestamp.as_ref();

@@ -32,9 +32,9 @@ pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// A slice of an author, trimmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManualSlice {
-    /// What is kept of it.
+    /// Its trimmed content.
     pub slice: EndpointSlice,
-    /// How many of its endpoints were too many.
+    /// Number of its endpoints beyond the budget.
     pub left_out: usize,
 }
 
@@ -45,14 +45,14 @@ impl Keyed for ManualSlice {
 }
 
 impl ManualSlice {
-    /// Whether Kubernetes wrote it for a selector that the Service no longer has, directly or by an Endpoints object that was mirrored:
-    /// it names addresses of the cluster network.
-    pub fn is_leftover(&self) -> bool {
-        is_leftover(&self.slice)
+    /// Returns true if Kubernetes wrote it for a selector that the Service no longer has, directly or by an Endpoints object that was
+    /// mirrored: it names addresses of the cluster network.
+    pub fn is_orphaned(&self) -> bool {
+        is_orphaned(&self.slice)
     }
 }
 
-fn is_leftover(slice: &EndpointSlice) -> bool {
+fn is_orphaned(slice: &EndpointSlice) -> bool {
     let labels = slice.metadata.labels.as_ref();
     let is_kubernetes =
         labels.and_then(|l| l.get(MANAGED_BY_LABEL)).map(String::as_str) == Some(ENDPOINT_SLICE_CONTROLLER);

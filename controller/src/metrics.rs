@@ -1,4 +1,4 @@
-//! What can be counted: the families of Kubernetes' EndpointSlice controller, under their names, and our own.
+//! Metrics: the families of Kubernetes' EndpointSlice controller, under their names, and those of this controller.
 //!
 //! Pure.
 
@@ -40,7 +40,7 @@ pub struct Topology {
 
 /// Label `reason`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Told {
+pub struct EventReason {
     /// Reason of the Event.
     pub reason: &'static str,
 }
@@ -61,8 +61,8 @@ pub struct Metrics {
     pub slices_changed: Family<Topology, Histogram>,
     /// `endpoint_slice_controller_syncs{result}`
     pub syncs: Family<SyncResult, Counter>,
-    /// `multus_service_controller_notices{reason}`
-    pub problems: Family<Told, Counter>,
+    /// `multus_service_controller_events{reason}`
+    pub events: Family<EventReason, Counter>,
     /// `multus_service_controller_queue_depth`
     pub queue_depth: Gauge,
     /// `multus_service_controller_sync_duration_seconds`
@@ -87,7 +87,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(1.0, 2.0, 10))
             }),
             syncs: Family::default(),
-            problems: Family::default(),
+            events: Family::default(),
             queue_depth: Gauge::default(),
             sync_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             is_leader: Gauge::default(),
@@ -151,21 +151,25 @@ impl Metrics {
 
     fn register_own(&self, registry: &mut Registry) {
         registry.register(
-            "problems",
-            "Number of Events written on Services",
-            self.problems.clone(),
+            "events",
+            "Number of Events published on Services",
+            self.events.clone(),
         );
         registry.register(
             "queue_depth",
-            "Number of Services that wait for a sync",
+            "Number of Services that wait in the queue",
             self.queue_depth.clone(),
         );
         registry.register(
             "sync_duration_seconds",
-            "Time from the start of a sync to its last write",
+            "Duration of a Service sync, including its writes",
             self.sync_duration.clone(),
         );
-        registry.register("is_leader", "1 while this replica writes", self.is_leader.clone());
+        registry.register(
+            "is_leader",
+            "1 while this replica is the leader",
+            self.is_leader.clone(),
+        );
     }
 
     /// A Service has been synced; its share of the totals is replaced.
@@ -221,7 +225,7 @@ impl Totals {
 mod tests {
     use super::*;
 
-    /// The Go original's NumEndpointsAndSlices: desired slices, slices, endpoints as Services come, change and go.
+    /// The archived controller's NumEndpointsAndSlices: desired slices, slices, endpoints as Services come, change and go.
     #[test]
     fn metrics_cache_num_endpoints_and_slices() {
         let [one, two, three] = ["one", "two", "three"].map(|name| ObjectKey::new("ns1", name));

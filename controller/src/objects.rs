@@ -1,6 +1,6 @@
-//! What the controller remembers of the cluster's objects: only what a decision reads.
+//! The fields of the cluster's objects that decisions read.
 //!
-//! Pure. Two objects that compare equal here lead to the same endpoints, so an event between them wakes nobody.
+//! Pure. Two objects that compare equal here lead to the same endpoints, so an event between them enqueues no Service.
 
 mod labels;
 mod metadata;

@@ -1,6 +1,6 @@
-//! What one Service's decision is made from, out of the index.
+//! Observation: everything in the index that concerns one Service.
 //!
-//! Pure. Shared values, so that a decision holds nothing up and sees nothing change.
+//! Pure. The values are shared snapshots, so that a decision blocks no update and sees no change.
 
 use crate::index::{AuthorSlices, Index, ServiceEntry};
 use crate::objects::{ObjectKey, Pod, owners};
@@ -25,17 +25,17 @@ pub struct Observed {
     /// The slices that its author wrote, when it selects no pods.
     pub written: Option<AuthorSlices>,
     /// Slices of other controllers on a Service without selector.
-    pub leftovers: Vec<String>,
+    pub orphaned_slices: Vec<String>,
 }
 
 impl Observed {
-    /// Whether it is served by the selector annotation.
+    /// Returns true if it is served by the selector annotation.
     pub fn is_selectorless(&self) -> bool {
         let acceptance = self.service.as_ref().map(|entry| &entry.acceptance);
         matches!(acceptance, Some(Acceptance::Served(binding)) if binding.is_selectorless)
     }
 
-    /// Whether nothing can be decided yet: the slices that its author wrote have not been listed.
+    /// Returns true if nothing can be decided yet: the slices that its author wrote have not been listed.
     pub fn is_pending(&self) -> bool {
         self.written == Some(AuthorSlices::Unknown)
     }
@@ -50,7 +50,7 @@ impl Observed {
 }
 
 /// Collects what concerns a Service.
-pub fn observe(index: &Index, leftovers: &OrphanedSlices, key: &ObjectKey) -> Observed {
+pub fn observe(index: &Index, orphaned: &OrphanedSlices, key: &ObjectKey) -> Observed {
     let service = index.services.get(key).cloned();
     let binding = service.as_ref().and_then(|entry| match &entry.acceptance {
         Acceptance::Served(binding) => Some(binding),
@@ -71,7 +71,7 @@ pub fn observe(index: &Index, leftovers: &OrphanedSlices, key: &ObjectKey) -> Ob
             .filter(|_| index.networks.is_synced())
             .map(|network| index.networks.get(&network).is_some()),
         written: manual.map(|_| index.manual.of(key)),
-        leftovers: leftovers.of(key).to_vec(),
+        orphaned_slices: orphaned.of(key).to_vec(),
         service,
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be done for one Service: its slices, what its owner is told, its condition.
+//! The decision for one Service: writes to its slices, problems to report, its Accepted condition.
 //!
 //! Pure.
 
@@ -117,10 +117,10 @@ fn serve(
         trigger_time,
         settings,
     });
-    if !observed.leftovers.is_empty() {
+    if !observed.orphaned_slices.is_empty() {
         problems.push(orphaned_slices::problem(
             &ObjectKey::of(&entry.service),
-            &observed.leftovers,
+            &observed.orphaned_slices,
         ));
     }
     Decision {
@@ -165,14 +165,14 @@ fn copy(
         has_placeholder: false,
     };
     let (slices, mut problems) = plan_manual(&target, written);
-    let leftovers = written.iter().filter(|written| written.is_leftover());
-    let leftovers: Vec<_> = leftovers
+    let orphaned = written.iter().filter(|written| written.is_orphaned());
+    let orphaned: Vec<_> = orphaned
         .filter_map(|written| written.slice.metadata.name.clone())
         .collect();
-    if !leftovers.is_empty() {
+    if !orphaned.is_empty() {
         problems.push(orphaned_slices::orphaned_by_selector_removal(
             &ObjectKey::of(&entry.service),
-            &leftovers,
+            &orphaned,
         ));
     }
     Decision {

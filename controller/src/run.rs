@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// Changes that may wait between a watch and the driver.
 const CHANNEL: usize = 256;
 
-/// Why the controller stopped.
+/// Errors that stop the controller.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The driver failed.

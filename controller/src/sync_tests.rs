@@ -1,4 +1,4 @@
-//! The Go original's controller tests, restated on the pure part from watch events to the decision (its names are kept).
+//! The archived controller's controller tests, restated on the pure part from watch events to the decision (its names are kept).
 
 use crate::index::{Change, Event, Index};
 use crate::manual::{MAX_SERVICES, ManualSlice};
@@ -111,8 +111,11 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
         .collect()
 }
 
-/// Feeds the index a complete list of slices by hand.
-fn list_by_hand(index: &mut Index, slices: impl IntoIterator<Item = EndpointSlice>) -> BTreeSet<ObjectKey> {
+/// Feeds the index a complete list of manual slices.
+fn list_manual_slices(
+    index: &mut Index,
+    slices: impl IntoIterator<Item = EndpointSlice>,
+) -> BTreeSet<ObjectKey> {
     index.update(Change::ManualScope(Arc::clone(index.manual.scope())));
     index.update(Change::ManualSlice(Event::ListStarted));
     for slice in slices {
@@ -131,21 +134,21 @@ fn unselected() -> Change {
 fn sync_service_no_selector() {
     let mut index = synced();
     index.update(unselected());
-    let mut by_hand = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
-    by_hand.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
-    assert_eq!(list_by_hand(&mut index, [by_hand]), BTreeSet::from([web()]));
+    let mut manual = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
+    manual.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+    assert_eq!(list_manual_slices(&mut index, [manual]), BTreeSet::from([web()]));
     let decision = decided(&index);
     assert_eq!(writes(&decision), (1, 0, 0));
     assert_eq!(endpoints(&decision)[0].addresses, ["10.1.1.99"]);
 
     let mut bare = synced();
     bare.update(unselected());
-    list_by_hand(&mut bare, []);
+    list_manual_slices(&mut bare, []);
     assert_eq!(writes(&decided(&bare)), (0, 0, 0), "no placeholder");
 }
 
 #[test]
-fn nothing_is_decided_before_the_slices_by_hand_are_listed() {
+fn nothing_is_decided_before_the_manual_slices_are_listed() {
     let mut index = synced();
     index.update(unselected());
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
@@ -158,7 +161,7 @@ fn nothing_is_decided_before_the_slices_by_hand_are_listed() {
         "the list was about others"
     );
     assert!(observe(&index, &OrphanedSlices::default(), &web()).is_pending());
-    assert_eq!(list_by_hand(&mut index, []), BTreeSet::from([web()]));
+    assert_eq!(list_manual_slices(&mut index, []), BTreeSet::from([web()]));
     assert_eq!(writes(&decided(&index)), (0, 0, 1));
 }
 
@@ -167,7 +170,7 @@ fn sync_service_selector_removed() {
     let mut index = synced();
     index.update(unselected());
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
-    list_by_hand(&mut index, []);
+    list_manual_slices(&mut index, []);
     assert_eq!(
         writes(&decided(&index)),
         (0, 0, 1),
@@ -184,7 +187,7 @@ fn a_service_whose_slices_are_not_watched_is_rejected() {
         index.update(Change::Service(Event::Applied(service(older))));
     }
     index.update(unselected());
-    list_by_hand(&mut index, []);
+    list_manual_slices(&mut index, []);
     let condition = decided(&index).condition.unwrap();
     assert_eq!(
         (condition.status.as_str(), condition.reason.as_str()),
@@ -195,21 +198,21 @@ fn a_service_whose_slices_are_not_watched_is_rejected() {
         uid: String::new(),
     }));
     assert_eq!(
-        list_by_hand(&mut index, []),
+        list_manual_slices(&mut index, []),
         BTreeSet::from([web()]),
         "there is room"
     );
     assert_eq!(decided(&index).condition.unwrap().reason, "NoSelector");
 }
 
-/// A node gets the address of an endpoint by hand: it is an endpoint no longer.
+/// A node gets the address of an manual endpoint: it is an endpoint no longer.
 #[test]
-fn an_address_by_hand_that_becomes_a_nodes_wakes_its_service() {
+fn a_manual_address_that_becomes_a_nodes_enqueues_its_service() {
     let mut index = synced();
     index.update(unselected());
-    let mut by_hand = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
-    by_hand.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
-    list_by_hand(&mut index, [by_hand]);
+    let mut manual = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
+    manual.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+    list_manual_slices(&mut index, [manual]);
     let node = Node {
         name: "node-2".into(),
         addresses: vec!["10.1.1.99".parse().unwrap()],
@@ -222,9 +225,9 @@ fn an_address_by_hand_that_becomes_a_nodes_wakes_its_service() {
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
 }
 
-/// The ranges of the command line and of the cluster together; a change of conditions alone wakes no Service.
+/// The ranges of the command line and of the cluster together; a change of conditions alone enqueues no Service.
 #[test]
-fn a_service_range_that_comes_or_goes_wakes_every_service() {
+fn a_service_cidr_that_comes_or_goes_enqueues_every_service() {
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
     index.update(pod(1, json!({})));
@@ -316,11 +319,11 @@ fn sync_service_missing() {
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
     let known = decided(&index).trigger_times;
     assert!(known.is_some());
-    let woken = index.update(Change::Service(Event::Deleted {
+    let affected = index.update(Change::Service(Event::Deleted {
         key: web(),
         uid: "web-uid".into(),
     }));
-    assert_eq!(woken, BTreeSet::from([web()]));
+    assert_eq!(affected, BTreeSet::from([web()]));
     let observed = observe(&index, &OrphanedSlices::default(), &web());
     let decision = reconcile(&observed, &index.nodes, index.settings(), known.as_ref());
     assert_eq!(
@@ -416,7 +419,7 @@ fn sync_service(#[case] family: &str, #[case] want: &[&str]) {
     );
 }
 
-/// The Go original had a feature gate to leave terminating pods out; Kubernetes has no such gate any more, and neither have we.
+/// The archived multus-service controller had a feature gate to leave terminating pods out; Kubernetes has no such gate any more, and neither have we.
 #[rstest]
 #[case::ready("True", (false, true, true))]
 #[case::not_ready("False", (false, false, true))]
@@ -459,9 +462,9 @@ fn a_missing_network_is_told_once_the_networks_are_known() {
     assert_eq!(decided(&index).problems, []);
 }
 
-/// Which events wake the Service, and which do not.
+/// Events that enqueue the Service, and events that do not.
 #[test]
-fn only_what_changes_a_decision_wakes_a_service() {
+fn only_what_changes_a_decision_enqueues_a_service() {
     let mut index = synced();
     let applied = |change: Value| Change::Service(Event::Applied(service(change)));
     let nobody = BTreeSet::new();
@@ -562,7 +565,7 @@ fn an_address_that_becomes_a_nodes_is_no_endpoint() {
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 
-/// What was written counts although the watch still shows less: cached 10 and written 12 is planned from 12, without an error.
+/// Written slices count although the watch is behind: with 10 cached and 12 written, the plan starts from 12, without an error.
 #[rstest]
 #[case::cache_is_behind("10", "12", "12")]
 #[case::equal("10", "10", "10")]

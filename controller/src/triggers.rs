@@ -1,6 +1,6 @@
-//! Which change wakes which Service.
+//! The Services that a change affects.
 //!
-//! Pure. A change that leaves every field the planner reads as it was wakes nobody.
+//! Pure. A change to no field that the planner reads enqueues no Service.
 
 use crate::endpointslice::{Routing, routing};
 use crate::index::{Index, ServiceEntry, Step};
@@ -49,7 +49,7 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
     matches!(&entry.acceptance, Acceptance::Served(binding) if binding.selector.matches(&pod.labels))
 }
 
-/// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of slices by hand that name one, and
+/// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of manual slices that name one, and
 /// all that share endpoints out by the nodes' CPU.
 pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
@@ -62,14 +62,14 @@ pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
         .iter()
         .filter(|entry| routing(&entry.service) == Routing::Proportional);
     let by_capacity = proportional.map(|entry| ObjectKey::of(&entry.service));
-    let by_hand = index.manual.with_address(&moved);
+    let manual = index.manual.with_address(&moved);
     index
         .pods
         .iter()
         .filter(concerns)
         .flat_map(|pod| selecting(index, pod))
         .chain(by_capacity)
-        .chain(by_hand)
+        .chain(manual)
         .collect()
 }
 

@@ -1,6 +1,6 @@
-//! Whether a Service is served, from which network and which pods.
+//! Validation of a Service: acceptance, network and selector.
 //!
-//! Pure. Read from the Service alone, so a bad one harms only itself.
+//! Pure. It reads the Service alone, so an invalid one affects no other.
 
 use crate::selector::Selector;
 use crate::service_status::problem::{Problem, Reason};
@@ -9,18 +9,18 @@ use api::NetworkRef;
 use api::names::{HEADLESS_LABEL, PROXY_NAME_LABEL, SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use k8s_openapi::api::core::v1::Service;
 
-/// What a Service is bound to.
+/// Network and selector of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The network its endpoints are on.
     pub network: NetworkRef,
     /// The pods that are its endpoints.
     pub selector: Selector,
-    /// The selector is our annotation: nobody else writes slices for this Service.
+    /// The selector is the annotation: no other controller writes slices for this Service.
     pub is_selectorless: bool,
 }
 
-/// The answer for one Service.
+/// Acceptance of one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     /// It is served.
@@ -42,7 +42,7 @@ impl Acceptance {
     }
 }
 
-/// Judges a Service that carries our label.
+/// Validates a Service that has the service-proxy-name label.
 pub fn validate(service: &Service, settings: &Settings) -> (Acceptance, Vec<Problem>) {
     let mut problems = Vec::new();
     let acceptance = match evaluate(service, settings, &mut problems) {
@@ -143,13 +143,13 @@ fn selector(service: &Service, problems: &mut Vec<Problem>) -> Result<Option<(Se
         .transpose()
 }
 
-/// Whether the Service has no ClusterIP, as the slices' headless label says it.
+/// Returns true if the Service has no ClusterIP; its slices then have the headless label.
 pub fn is_headless(service: &Service) -> bool {
     let cluster_ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref());
     matches!(cluster_ip, None | Some("" | "None"))
 }
 
-/// The label that Kubernetes puts on the slices of headless Services, whatever its value.
+/// Checks for the label that Kubernetes puts on the slices of headless Services, with any value.
 fn has_headless_label(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL))

@@ -1,6 +1,6 @@
 //! The watches, one task each, into one channel.
 //!
-//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, slices by hand, ServiceCIDRs, network attachment
+//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, manual slices, ServiceCIDRs, network attachment
 //! definitions. An object that cannot be read is reported as such and never stops its watch; a lost connection is tried again within
 //! five seconds.
 
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-/// Starts all watches. They end when the channel is closed. `scope`: the Services whose slices by hand are watched.
+/// Starts all watches. They end when the channel is closed. `scope`: the Services whose manual slices are watched.
 pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default;

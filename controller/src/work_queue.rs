@@ -1,4 +1,4 @@
-//! When a woken Service is due.
+//! Work queue: the time at which a changed Service is due.
 //!
 //! Pure: the clock is an argument. A change is due at once while the Service has tokens ([`bucket`]); without, changes are collected
 //! until the next token, at most 250 ms. A failure is retried with a growing delay, for ever. Services that were never reconciled go first.
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// The longest delay between two attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// How an attempt ended.
+/// Result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// There was nothing to write.
@@ -94,14 +94,14 @@ impl Entry {
 }
 
 impl WorkQueue {
-    /// What this Service serves has changed.
-    pub fn wake(&mut self, key: ObjectKey, now: Instant) {
+    /// Enqueues a Service whose served content changed.
+    pub fn enqueue(&mut self, key: ObjectKey, now: Instant) {
         self.entries.entry(key.clone()).or_default().bucket.change(now);
-        self.check(key, now);
+        self.recheck(key, now);
     }
 
-    /// This Service must be looked at, although what it serves has not changed: the echo of a write, a slice that somebody else wrote.
-    pub fn check(&mut self, key: ObjectKey, now: Instant) {
+    /// This Service must be looked at, although what it serves has not changed: the echo of a write, a slice that another client wrote.
+    pub fn recheck(&mut self, key: ObjectKey, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.expires_at = None;
         if entry.is_running {
@@ -131,7 +131,7 @@ impl WorkQueue {
         Some(key)
     }
 
-    /// When the next Service is due.
+    /// Time at which the next Service is due.
     pub fn next_due(&self) -> Option<Instant> {
         [&self.fresh, &self.again]
             .into_iter()
@@ -140,12 +140,12 @@ impl WorkQueue {
             .min()
     }
 
-    /// How many Services wait.
+    /// Number of Services that wait.
     pub fn len(&self) -> usize {
         self.fresh.len() + self.again.len()
     }
 
-    /// Whether no Service waits.
+    /// Returns true if no Service waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -158,8 +158,8 @@ impl WorkQueue {
         entry.is_running = false;
         let was_dirty = std::mem::take(&mut entry.is_dirty);
         let retry = entry.end(outcome, now, jitter);
-        let woken = was_dirty.then(|| entry.allowed_at(now));
-        match retry.into_iter().chain(woken).min() {
+        let affected = was_dirty.then(|| entry.allowed_at(now));
+        match retry.into_iter().chain(affected).min() {
             Some(at) => self.schedule(key.clone(), at),
             None => entry.compact(now),
         }
@@ -193,7 +193,7 @@ impl WorkQueue {
         }
     }
 
-    /// Whether anything is remembered of a Service.
+    /// Returns true if the queue has an entry for a Service.
     #[cfg(test)]
     pub(crate) fn knows(&self, key: &ObjectKey) -> bool {
         self.entries.contains_key(key)

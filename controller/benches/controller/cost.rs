@@ -1,4 +1,4 @@
-//! What the controller costs while nothing happens, and the memory it needs: read from `/proc` and the audit log.
+//! Idle cost and memory of the controller, read from `/proc` and the audit log.
 
 use crate::bed::Controller;
 use crate::bed::audit::{own_writes, requests};

@@ -24,7 +24,7 @@ const SLICE: usize = 100;
 
 const SINCE: &str = "2026-01-01T00:00:00Z";
 
-/// How many of each there are.
+/// Number of objects of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dimensions {
     nodes: usize,

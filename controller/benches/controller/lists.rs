@@ -1,4 +1,4 @@
-//! How long a list takes, by the way it is asked for.
+//! Duration of a list, by the way it is requested.
 
 use crate::bed::Scene;
 use crate::row;

@@ -1,4 +1,4 @@
-//! What the controller costs on a real etcd and kube-apiserver: latency, cold start, writes, idle, memory. `make bench-controller`
+//! Cost of the controller on a real etcd and kube-apiserver: latency, cold start, writes, idle, memory. `make bench-controller`
 //!
 //! Prints a Markdown store. Every figure that has a budget has its yardstick measured in the same run, so that it is a ratio and not a
 //! property of the machine. Pods are objects that no kubelet runs: this is about the API, not about nodes. `BENCH_QUICK=1` leaves the

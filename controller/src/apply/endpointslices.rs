@@ -26,7 +26,7 @@ pub struct WrittenSlices {
 }
 
 impl WrittenSlices {
-    /// How many writes happened.
+    /// Number of writes.
     pub fn count(&self) -> usize {
         self.created.len() + self.updated.len() + self.deleted.len()
     }

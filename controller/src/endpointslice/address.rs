@@ -1,4 +1,4 @@
-//! Which address a pod has on a network: one per family.
+//! The address of a pod on a network: one per family.
 //!
 //! Pure. Of several interfaces on one network the first with a usable address counts, in the order Multus reports them (the order
 //! of the pod's networks annotation), and of its addresses the first: consumers read only the first address of an endpoint.
@@ -10,24 +10,24 @@ use api::address::Rejected;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// Why an address cannot be an endpoint.
+/// Reasons to reject an address as endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AddressError {
-    /// By what it is.
+    /// Its kind of address is never an endpoint.
     #[error(transparent)]
     Kind(#[from] Rejected),
     /// A Node has it.
     #[error("it is the address of a node")]
     Node,
     /// It is in the range of ClusterIPs.
-    #[error("it is inside the cluster's Service range {0}")]
+    #[error("it is inside the cluster's Service CIDR {0}")]
     ServiceCidr(IpNet),
 }
 
-/// What a pod has on a network.
+/// Addresses of a pod on a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PodAddresses {
-    /// Whether it has an interface there at all.
+    /// True if it has an interface on the network.
     pub is_attached: bool,
     /// The address of each family that counts, IPv4 first.
     pub chosen: Vec<IpAddr>,
@@ -67,7 +67,7 @@ pub(super) fn addresses(
         }
     }
     found.chosen.sort_unstable();
-    // Every interface has a link-local IPv6 address: nothing to tell where it has a better one.
+    // Every interface has a link-local IPv6 address: it is reported only where it is the only one.
     let has_better = |address: &IpAddr, reject: &AddressError| {
         *reject == AddressError::Kind(Rejected::LinkLocal)
             && found
@@ -81,7 +81,7 @@ pub(super) fn addresses(
     found
 }
 
-/// Whether an address can be an endpoint.
+/// Checks that an address can be an endpoint.
 pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), AddressError> {
     api::address::check(address)?;
     if nodes.has_address(address) {
@@ -93,7 +93,7 @@ pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> 
     }
 }
 
-/// Which of two pods that report one address keeps it: the one that is not stopping, then the older, then the smaller UID.
+/// Orders two pods that report one address, its owner first: a pod that is not terminating, then the older, then the smaller UID.
 pub(super) fn address_owner<'p>(one: &'p Pod, other: &'p Pod) -> (&'p Pod, &'p Pod) {
     let rank = |pod: &Pod| (pod.is_terminating, pod.created, pod.uid.clone());
     if rank(one) <= rank(other) {

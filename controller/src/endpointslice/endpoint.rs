@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 use std::net::IpAddr;
 
-/// Whether the pod can be an endpoint at all: it has a sandbox and will not stay finished.
+/// Returns true if the pod can be an endpoint: it has a sandbox and has not finished for good.
 pub(super) fn can_serve(pod: &Pod) -> bool {
     pod.has_sandbox && !pod.is_finished
 }
@@ -25,7 +25,7 @@ pub(super) fn endpoint(input: &Input<'_>, pod: &Pod, node: Option<&Node>, addres
     Endpoint {
         addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions {
-            // A terminating pod is never ready (KEP-1672), whatever its probe says; serving says what the probe says.
+            // A terminating pod is never ready (KEP-1672), regardless of its readiness probe; serving carries the probe's result.
             ready: Some(publishes_unready || (pod.is_ready && !pod.is_terminating)),
             serving: Some(pod.is_ready),
             terminating: Some(pod.is_terminating),
@@ -69,7 +69,7 @@ fn is_dns_label(name: &str) -> bool {
     name.len() <= 63 && !name.contains('.')
 }
 
-/// What makes an endpoint the same one: the pod, its address and host name. The rest may change in place.
+/// Identity of an endpoint: pod, address and host name. The rest may change in place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EndpointKey {
     namespace: Option<String>,
@@ -90,8 +90,8 @@ impl EndpointKey {
     }
 }
 
-/// Whether two endpoints with one key say the same. Hints are compared on their own; a resourceVersion in the reference,
-/// which the Go original wrote, says nothing.
+/// Compares two endpoints with one key. Hints are compared separately; a resourceVersion in the reference, which the archived
+/// multus-service controller wrote, is ignored.
 pub(super) fn is_equivalent(one: &Endpoint, other: &Endpoint) -> bool {
     let reference = |endpoint: &Endpoint| {
         endpoint.target_ref.clone().map(|target| ObjectReference {
@@ -105,7 +105,7 @@ pub(super) fn is_equivalent(one: &Endpoint, other: &Endpoint) -> bool {
         && reference(one) == reference(other)
 }
 
-/// Whether the endpoint takes new connections.
+/// Returns true if the endpoint takes new connections.
 pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
     endpoint
         .conditions
@@ -125,7 +125,7 @@ mod tests {
         fixture.with_input(|input| endpoint(input, pod, node, "10.1.1.1".parse().unwrap()))
     }
 
-    /// The Go original's twelve cases of PodToEndpoint, and the conditions in full.
+    /// The twelve cases of the archived controller of PodToEndpoint, and the conditions in full.
     #[rstest]
     #[case::ready(true, false, false, (true, true, false))]
     #[case::ready_published(true, false, true, (true, true, false))]

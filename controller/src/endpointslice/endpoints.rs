@@ -1,4 +1,4 @@
-//! Which endpoints a Service should have, by family and port group.
+//! The endpoints that a Service should have, by family and port group.
 //!
 //! Pure.
 
@@ -43,7 +43,7 @@ impl Candidate<'_> {
     }
 }
 
-/// The endpoints of each family of the Service, and what is to be said about the pods.
+/// Returns the endpoints of each family of the Service, and the problems of its pods.
 pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Problem>) {
     let mut problems = Vec::new();
     let candidates = candidates(input, &mut problems);
@@ -57,7 +57,7 @@ pub(super) fn desired(input: &Input<'_>) -> (BTreeMap<Family, Groups>, Vec<Probl
     (desired, problems)
 }
 
-/// Kubernetes says nothing of it, and the port's clients are rejected.
+/// Kubernetes does not report this, and clients of the port are rejected.
 fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Problem {
     let named = match &port.target_port {
         Some(IntOrString::String(name)) => name.as_str(),
@@ -113,7 +113,7 @@ fn invalid_status(text: String, seen: &[(ObjectKey, String)]) -> Option<Problem>
     (!seen.is_empty()).then(|| Problem::new(Reason::InvalidNetworkStatus, text).seen_on(seen_on))
 }
 
-/// One problem for all addresses that cannot be endpoints, whoever reports how many.
+/// One problem for all addresses that cannot be endpoints, independent of their number and their pods.
 fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Problem> {
     let all = || {
         let of = |candidate: &Candidate<'_>| {
@@ -137,7 +137,7 @@ fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Problem> 
     Some(Problem::new(Reason::InvalidEndpointAddress, text).seen_on(seen))
 }
 
-/// Which pod has each address. Two pods with one address would be one address twice in a slice; clients reach only one of them.
+/// The pod of each address. Two pods with one address would be one address twice in a slice; clients reach only one of them.
 fn owners<'a>(
     input: &Input<'_>,
     candidates: &[Candidate<'a>],
@@ -152,7 +152,7 @@ fn owners<'a>(
             };
             let (owner, loser) = address_owner(other, candidate.pod);
             owners.insert(address, owner);
-            // A pod that is stopping hands its static address to its successor: nobody's fault.
+            // A terminating pod passes its static address to its successor: that is no problem.
             if !loser.is_terminating {
                 shared.push((address, owner.key(), loser.key()));
             }
@@ -204,7 +204,7 @@ fn groups(
     groups
 }
 
-/// What makes a pod an endpoint of the network.
+/// Remedy: makes a pod an endpoint of the network.
 const ATTACH: &str = "add it to the pods' annotation k8s.v1.cni.cncf.io/networks, or correct the Service's annotation k8s.v1.cni.cncf.io/service-network or its selector";
 
 fn unattached(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Problem> {
@@ -251,7 +251,7 @@ fn missing_families(input: &Input<'_>, families: &[Family], candidates: &[Candid
                 .all(|candidate| candidate.addresses.of(**family).is_none())
         })
         .collect();
-    // The API server gives a headless Service without selector both families, whatever its author wanted: one will do.
+    // The API server gives a headless Service without selector both families if its author names none: one suffices.
     let is_defaulted = input.binding.is_selectorless && is_headless(input.service);
     if is_defaulted && missing.len() < families.len() {
         return Vec::new();
@@ -321,7 +321,7 @@ mod tests {
         }
     }
 
-    /// Whoever may write pods decides how many bad addresses there are; it is one thing to tell, however many and on whichever pods.
+    /// Any client that may write pods controls the number of bad addresses; they are one problem, independent of number and pods.
     #[rstest]
     #[case::rejected(Reason::InvalidEndpointAddress, 64, |n: usize| pod(n).on("shop/testnet1", &["169.254.0.1"; 64]))]
     #[case::unreadable(Reason::InvalidNetworkStatus, 200, |n: usize| pod(n).malformed())]

@@ -1,4 +1,4 @@
-//! Which address families a Service's slices have.
+//! The address families of a Service's slices.
 //!
 //! Pure.
 
@@ -23,7 +23,7 @@ impl Family {
         }
     }
 
-    /// Reads the name the API uses; the deprecated `IP` and `FQDN` are none of ours.
+    /// Parses the name the API uses; the deprecated `IP` and `FQDN` are not supported.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::V4, Self::V6]
             .into_iter()
@@ -62,7 +62,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    /// The Go original's ten cases of SupportedServiceAddressType.
+    /// The ten cases of the archived controller of SupportedServiceAddressType.
     #[rstest]
     #[case::v4(json!({"ipFamilies": ["IPv4"]}), &[Family::V4])]
     #[case::v6(json!({"ipFamilies": ["IPv6"]}), &[Family::V6])]

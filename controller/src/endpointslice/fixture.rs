@@ -1,4 +1,4 @@
-//! The Service, pods and nodes of the planner's tests: the fixture of the Go original's tests.
+//! The Service, pods and nodes of the planner's tests: the fixture of the archived multus-service controller's tests.
 
 use super::{Input, SlicePlan, plan};
 use crate::objects::{Attachment, Labels, NamedPort, Node, Nodes, Pod};
@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use std::sync::Arc;
 
-/// When the fixture's Service was created.
+/// Creation time of the fixture's Service.
 pub(crate) const CREATED: &str = "2026-01-01T00:00:00Z";
 
 /// A Service `shop/web` on network `shop/testnet1`, its pods and slices.
@@ -139,7 +139,7 @@ impl Fixture {
         self.slices.push(Arc::new(slice));
     }
 
-    /// How many endpoints each slice has, the biggest first.
+    /// Number of endpoints per slice, in descending order.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         let mut sizes: Vec<_> = self.slices.iter().map(|slice| slice.endpoints.len()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));

@@ -1,4 +1,4 @@
-//! Which zone or node each endpoint should serve.
+//! Topology hints: the zone or node that each endpoint should serve.
 //!
 //! Pure. `spec.trafficDistribution` (KEP-4444, KEP-3015), or the older topology annotation, which wins.
 
@@ -17,7 +17,7 @@ const TOPOLOGY_AWARE_HINTS_ANNOTATION: &str = "service.kubernetes.io/topology-aw
 /// The hints that the author of endpoints wrote, which count where the Service asks for none.
 pub(super) type Hints = BTreeMap<(PortGroup, EndpointKey), EndpointHints>;
 
-/// Where traffic to a Service prefers to stay.
+/// Traffic distribution of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
     /// Nowhere: no hints.
@@ -30,7 +30,7 @@ pub enum Routing {
     Proportional,
 }
 
-/// What a Service asks for.
+/// Returns the traffic distribution that a Service requests.
 pub fn routing(service: &Service) -> Routing {
     let annotations = service.metadata.annotations.as_ref();
     let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key));
@@ -128,7 +128,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    /// The Go original's seven cases of hintsEnabled, with today's second annotation and the field.
+    /// The seven cases of the archived controller of hintsEnabled, with today's second annotation and the field.
     #[rstest]
     #[case::none(json!({}), json!({}), Routing::Everywhere)]
     #[case::auto(json!({TOPOLOGY_AWARE_HINTS_ANNOTATION: "Auto"}), json!({}), Routing::Proportional)]

@@ -1,4 +1,4 @@
-//! What the Go original's proxy makes of the planned slices: its reader restated, fed with the bytes that it would get.
+//! Compatibility with the archived multus-service proxy: its reader restated, fed with the bytes that it would get.
 //!
 //! It watches slices with both labels, takes the Service's name from a third, one server port a slice port, and of each endpoint the
 //! first address only. It knows neither readiness nor families.
@@ -67,7 +67,7 @@ fn of(expected: &[(&str, &[&str])]) -> Targets {
 }
 
 #[test]
-fn the_go_originals_proxy_reads_what_is_planned() {
+fn the_legacy_proxy_reads_what_is_planned() {
     let mut fixture = Fixture::new();
     let ports = json!([
         {"name": "web", "port": 80, "targetPort": "http", "protocol": "TCP"},
@@ -98,7 +98,7 @@ fn the_go_originals_proxy_reads_what_is_planned() {
 
 /// A Service with one port need not name it; the original's key is then the Service alone.
 #[test]
-fn the_go_originals_proxy_reads_a_port_without_a_name() {
+fn the_legacy_proxy_reads_a_port_without_a_name() {
     let mut fixture = Fixture::new();
     fixture.spec(|spec| spec.ports.as_mut().unwrap()[0].name = None);
     fixture.pods([pod(1)]).sync();
@@ -108,7 +108,7 @@ fn the_go_originals_proxy_reads_a_port_without_a_name() {
 
 /// A placeholder has no ports, so there is nothing to send anywhere.
 #[test]
-fn the_go_originals_proxy_reads_nothing_from_a_placeholder() {
+fn the_legacy_proxy_reads_nothing_from_a_placeholder() {
     let mut fixture = Fixture::new();
     fixture.sync();
     assert_eq!(fixture.slices.len(), 1);

@@ -19,18 +19,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What is copied.
+/// Endpoints copied from slices.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
     /// The endpoints of each family of the Service.
     pub desired: BTreeMap<Family, Groups>,
     /// The hints that the author wrote.
     pub hints: Hints,
-    /// What was not taken, and why.
+    /// Problems of what was ignored.
     pub problems: Vec<Problem>,
 }
 
-/// What is not copied: a reason, and where it was seen.
+/// What is ignored: a reason, and the object it was seen on.
 #[derive(Debug, Default)]
 struct Left {
     /// By what the slice is.
@@ -46,7 +46,7 @@ pub(super) fn copied(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> Copie
         copied.desired.insert(family, Groups::new());
     }
     let mut left = Left::default();
-    for written in written.iter().filter(|written| !written.is_leftover()) {
+    for written in written.iter().filter(|written| !written.is_orphaned()) {
         copy_slice(target, written, &mut copied, &mut left);
     }
     copied.problems.extend(left.problems(target));

@@ -1,4 +1,4 @@
-//! Which endpoint goes into which slice of one family.
+//! Packing of endpoints into the slices of one family.
 //!
 //! Pure. Per port group, as Kubernetes' reconciler does it:
 //! 1. wanted endpoints stay where they are; slices that lose or change one are rewritten, slices that lose all are deleted;
@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub ports: Vec<EndpointPort>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
-    /// Whether it must be written.
+    /// True if it must be written.
     pub is_changed: bool,
 }
 

@@ -67,7 +67,7 @@ pub(super) fn missing<'a>(
     })
 }
 
-/// How a port is called to its Service's owner: by its name, or by its number where it has none.
+/// Display name of a port: its name, or its number where it has none.
 pub(super) fn title(port: &ServicePort) -> String {
     match port.name.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => format!("port {name:?} ({})", protocol(port)),
@@ -75,7 +75,7 @@ pub(super) fn title(port: &ServicePort) -> String {
     }
 }
 
-/// What makes two port lists the same group, whatever their order.
+/// Identity of a port list, independent of its order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PortGroup(Vec<(String, i32, String, String)>);
 
@@ -121,7 +121,7 @@ mod tests {
             .collect()
     }
 
-    /// The Go original's cases of GetEndpointPorts.
+    /// The archived controller's cases of GetEndpointPorts.
     #[test]
     fn get_endpoint_ports() {
         let ports = json!([

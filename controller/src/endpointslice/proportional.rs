@@ -10,10 +10,10 @@ use crate::objects::Nodes;
 use k8s_openapi::api::discovery::v1::Endpoint;
 use std::collections::BTreeMap;
 
-/// How much more than its share an endpoint may get (KEP-2433: 20 %).
+/// Tolerated overload of an endpoint beyond its share (KEP-2433: 20 %).
 const OVERLOAD_THRESHOLD: f64 = 0.2;
 
-/// Why there can be no hints. Without numbers: they change with every pod, and each change would be told.
+/// Reasons for no hints. They contain no numbers: numbers change with every pod, and each change would be a new Event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Disabled {
     /// A ready node without zone or CPU.
@@ -132,7 +132,7 @@ fn shares(ratios: &BTreeMap<String, f64>, endpoints: usize) -> Result<BTreeMap<S
         .collect())
 }
 
-/// How many hints an unchanged slice gives each zone; none when they are incomplete or give a zone too many.
+/// Counts the hints of an unchanged slice per zone; `None` if they are incomplete or give a zone too many.
 fn good_hints(
     draft: &Draft,
     given: &BTreeMap<String, usize>,
@@ -159,7 +159,7 @@ fn good_hints(
     by_zone.iter().all(fits).then_some(by_zone)
 }
 
-/// How many endpoints zones with too many give to zones with too few.
+/// Numbers of endpoints that zones with too many give to zones with too few.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a Service has fewer than 2^52 endpoints"

@@ -1,4 +1,4 @@
-//! The Go original's reconciler tests, active and commented-out ones, restated on the pure planner (its names are kept).
+//! The archived controller's reconciler tests, active and commented-out ones, restated on the pure planner (its names are kept).
 //!
 //! Fixture: Service `shop/web`, network `shop/testnet1`, selector foo=bar, port 80; pod n is ready on node-1 at `10.1.1.n`.
 
@@ -368,7 +368,7 @@ fn reconcile_endpoint_slices_metrics() {
     );
 }
 
-/// Deletion under way: no creates, but updates and deletes; a create beside a delete is an update of the old name all the same.
+/// Deletion in progress: no creates, but updates and deletes; a create beside a delete is an update of the old name all the same.
 #[rstest]
 #[case::create_alone(&[], &[1], (0, 0, 0))]
 #[case::update(&[2], &[1], (0, 1, 0))]
@@ -511,10 +511,10 @@ fn a_slice_that_is_being_deleted_is_replaced() {
     assert!(SlicePlan::delete_all(vec![fixture.slices[0].clone()]).is_empty());
 }
 
-/// What the Go original wrote is taken over: targetRef with a resourceVersion, ports without defaults left out. It does not name the
+/// What the archived multus-service controller wrote is taken over: targetRef with a resourceVersion, ports without defaults left out. It does not name the
 /// network: one update does, under the same name and UID, and changes nothing else.
 #[test]
-fn slices_of_the_go_original_get_the_network_label_in_place_and_nothing_else() {
+fn slices_of_the_legacy_get_the_network_label_in_place_and_nothing_else() {
     let mut fixture = Fixture::new();
     fixture.pods(pods(1..=3)).sync();
     let mut slice = (*fixture.slices[0]).clone();

@@ -1,6 +1,6 @@
 //! A slice's metadata: names, labels, owner.
 //!
-//! Pure. Byte for byte what the Go original writes, and the network, which it does not say.
+//! Pure. Byte for byte what the archived multus-service controller writes, and the network, which it does not say.
 
 use super::Family;
 use crate::validate::is_headless;
@@ -60,7 +60,7 @@ pub(super) fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-/// Whether the slice mirrors the Service's labels no longer. Differences in reserved labels alone are no reason to write.
+/// Returns true if the slice's labels differ from the Service's. Differences in reserved labels alone are no reason to write.
 pub(super) fn mirrors_other_labels(slice: &EndpointSlice, service: &Service) -> bool {
     unreserved(slice.metadata.labels.as_ref()) != unreserved(service.metadata.labels.as_ref())
 }
@@ -92,14 +92,14 @@ pub(super) fn set_network(slice: &mut EndpointSlice, network: &NetworkRef) {
     annotations.insert(NETWORK_NAME_ANNOTATION.to_owned(), network.to_string());
 }
 
-/// Whether proxies on the network find the slice. One without the label, of an earlier release or the Go original, is found by all: it gets
-/// the label in place.
+/// Returns true if proxies select the slice by its network. A slice without the label, of an earlier release or the archived
+/// controller, is selected by all proxies; it gets the label in place.
 pub(super) fn has_network(slice: &EndpointSlice, network: &NetworkRef) -> bool {
     let labels = slice.metadata.labels.as_ref();
     labels.and_then(|labels| labels.get(NETWORK_LABEL)) == Some(&network.label_value())
 }
 
-/// Says in the slice when what led to its content happened; takes an older time away when that is unknown.
+/// Sets the time of the change that led to the slice's content; removes an older one if the time is unknown.
 pub(super) fn set_trigger_time(slice: &mut EndpointSlice, at: Option<Timestamp>) {
     let annotations = slice.metadata.annotations.get_or_insert_default();
     match at {
@@ -130,7 +130,7 @@ mod tests {
         .unwrap()
     }
 
-    /// The Go original's thirteen cases of SetEndpointSliceLabels: what the slice has, what the Service has, is a write due.
+    /// The thirteen cases of the archived controller of SetEndpointSliceLabels: what the slice has, what the Service has, is a write due.
     #[rstest]
     #[case::none_none(json!({}), json!({}), "172.30.0.1", json!({}), false)]
     #[case::service_has(json!({}), json!({"foo": "bar"}), "172.30.0.1", json!({"foo": "bar"}), true)]
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(mirrors_other_labels(&slice(&has), &service), is_due);
     }
 
-    /// NewEndpointSlice of the Go original: the whole object.
+    /// NewEndpointSlice of the archived multus-service controller: the whole object.
     #[rstest]
     #[case::cluster_ip("172.30.0.1", Family::V4, json!({}), json!({}))]
     #[case::cluster_ip_v6("fd00:96::1", Family::V6, json!({}), json!({}))]

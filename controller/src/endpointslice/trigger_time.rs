@@ -1,4 +1,4 @@
-//! When what leads to a slice's content happened: `endpoints.kubernetes.io/last-change-trigger-time`.
+//! Time of the change that led to a slice's content: `endpoints.kubernetes.io/last-change-trigger-time`.
 //!
 //! Pure. The earliest time among what changed since the last plan, as Kubernetes' tracker has it; consumers measure how long a change
 //! took to reach the data plane from it. A change without a time of its own (an annotation) has none.

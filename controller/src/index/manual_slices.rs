@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What is known of a Service's slices.
+/// Slices that a Service's author wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AuthorSlices {
     /// Nothing yet.
@@ -21,14 +21,14 @@ pub enum AuthorSlices {
     Slices(Vec<Arc<ManualSlice>>),
 }
 
-/// Slices by hand.
+/// Manual slices.
 #[derive(Debug, Default)]
 pub struct Manual {
     /// Services without any selector.
     pub(super) services: ScopedServices,
-    /// Of the list under way.
+    /// Scope of the list in progress.
     announced: Scope,
-    /// Of the last complete list.
+    /// Scope of the last complete list.
     listed: Scope,
     store: Store<ManualSlice>,
 }
@@ -39,7 +39,7 @@ impl Manual {
         self.services.scope()
     }
 
-    /// What is known of a Service without any selector.
+    /// Returns the author's slices of a Service without any selector.
     pub fn of(&self, service: &ObjectKey) -> AuthorSlices {
         if !self.scope().contains(service) {
             return AuthorSlices::NotWatched;
@@ -71,20 +71,20 @@ impl Manual {
         self.announced = scope;
     }
 
-    /// Takes a watch event in; the Services it wakes.
+    /// Takes a watch event in; the Services it enqueues.
     pub(super) fn update(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectKey> {
         let is_complete = matches!(event, Event::ListDone);
-        let mut woken = BTreeSet::new();
+        let mut affected = BTreeSet::new();
         for step in self.store.update(event) {
             if step.before != step.after {
                 let sides = [&step.before, &step.after].into_iter().flatten();
-                woken.extend(sides.filter_map(|written| service_key(&written.slice)));
+                affected.extend(sides.filter_map(|written| service_key(&written.slice)));
             }
         }
         if is_complete {
             let before = std::mem::replace(&mut self.listed, Arc::clone(&self.announced));
-            woken.extend(self.listed.difference(&before).cloned());
+            affected.extend(self.listed.difference(&before).cloned());
         }
-        woken
+        affected
     }
 }

@@ -67,7 +67,7 @@ impl PodsByLabel {
     }
 }
 
-/// Where a pod is: its namespace and name, since labels of several namespaces may share a hash.
+/// Namespace and name of a pod, since labels of several namespaces may share a hash.
 fn place(pod: &Pod) -> (&str, &str) {
     (&pod.namespace, &pod.name)
 }

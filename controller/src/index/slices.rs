@@ -16,16 +16,16 @@ pub struct Slices {
     by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
     /// UIDs of slices that we deleted and the watch still shows.
     deleted_by_us: BTreeSet<String>,
-    /// Those of them that the list under way still has; the others are gone for good, also when no watch told.
+    /// Those of them that the list in progress still has; the others are gone for good, also when no watch told.
     listed_all_the_same: BTreeSet<String>,
-    /// Services whose writes are under way.
+    /// Services whose writes are in progress.
     writers: usize,
-    /// UIDs that the watch saw deleted while writes were under way: a late response must not bring them back.
+    /// UIDs that the watch saw deleted while writes were in progress: a late response must not bring them back.
     deleted_meanwhile: BTreeSet<String>,
 }
 
 impl Slices {
-    /// Whether a list was completed.
+    /// Returns true once a list was completed.
     pub fn is_synced(&self) -> bool {
         self.store.is_synced()
     }
@@ -44,7 +44,7 @@ impl Slices {
         self.by_service.keys().cloned()
     }
 
-    /// Takes a watch event in; the Services it wakes are those of slices that somebody else changed.
+    /// Takes a watch event in; the Services it enqueues are those of slices that another client changed.
     pub fn update(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
         match &event {
             Event::ListStarted => self.listed_all_the_same.clear(),
@@ -128,7 +128,7 @@ impl Slices {
     }
 
     fn take(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
-        let mut woken = BTreeSet::new();
+        let mut affected = BTreeSet::new();
         for step in self.store.update(event) {
             let Step { key, before, after } = step;
             let owner = |slice: &Option<Arc<EndpointSlice>>| slice.as_deref().and_then(service_key);
@@ -140,10 +140,10 @@ impl Slices {
                 self.by_service.entry(new.clone()).or_default().insert(key.name);
             }
             if before != after {
-                woken.extend(old.into_iter().chain(new));
+                affected.extend(old.into_iter().chain(new));
             }
         }
-        woken
+        affected
     }
 
     fn forget_name(&mut self, service: &ObjectKey, name: &str) {
@@ -160,7 +160,7 @@ fn version(slice: &EndpointSlice) -> Option<u64> {
     slice.metadata.resource_version.as_ref()?.parse().ok()
 }
 
-/// The rows of the Go original's tracker tests: what it calls stale, expected deletion and forgetting, as this store has them.
+/// The rows of the archived multus-service controller's tracker tests: what it calls stale, expected deletion and forgetting, as this store has them.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unexpected_deletion_wakes_its_service() {
+    fn an_unexpected_deletion_enqueues_its_service() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(slices.update(deleted("s", "u1")), BTreeSet::from([web()]));
@@ -312,7 +312,7 @@ mod tests {
         slices.begin_writes();
         slices.update(deleted("s", "u2"));
         slices.end_writes();
-        assert_eq!(slices.deleted_meanwhile.len(), 1, "another write is under way");
+        assert_eq!(slices.deleted_meanwhile.len(), 1, "another write is in progress");
         slices.end_writes();
         assert!(slices.deleted_meanwhile.is_empty());
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What a watch says.
+/// Event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<T> {
     /// A new list begins.
@@ -22,7 +22,7 @@ pub enum Event<T> {
     Applied(T),
     /// An object is gone.
     Deleted {
-        /// Which.
+        /// Its key.
         key: ObjectKey,
         /// Its UID; empty when unknown.
         uid: String,
@@ -96,16 +96,16 @@ impl Keyed for EndpointSlice {
 /// One object, before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<T> {
-    /// Which object.
+    /// The object's key.
     pub key: ObjectKey,
-    /// What was known of it.
+    /// Its state before; `None` if it did not exist.
     pub before: Option<Arc<T>>,
-    /// What is known of it now; none when it is gone.
+    /// Its state now; `None` if it no longer exists.
     pub after: Option<Arc<T>>,
 }
 
 impl<T> Step<T> {
-    /// Whether nothing changed: the value is the very one it was.
+    /// Returns true if nothing changed: both values are the same allocation.
     pub fn is_idle(&self) -> bool {
         match (&self.before, &self.after) {
             (Some(before), Some(after)) => Arc::ptr_eq(before, after),
@@ -120,7 +120,7 @@ impl<T> Step<T> {
 pub struct Store<T> {
     objects: BTreeMap<String, BTreeMap<String, Arc<T>>>,
     unreadable: BTreeSet<ObjectKey>,
-    /// What the list that is under way has named.
+    /// Keys that the list in progress has returned.
     listed: Option<BTreeSet<ObjectKey>>,
     is_synced: bool,
 }
@@ -137,7 +137,7 @@ impl<T> Default for Store<T> {
 }
 
 impl<T: Keyed + PartialEq> Store<T> {
-    /// Whether a list was completed.
+    /// Returns true once a list was completed.
     pub fn is_synced(&self) -> bool {
         self.is_synced
     }
@@ -147,7 +147,7 @@ impl<T: Keyed + PartialEq> Store<T> {
         self.objects.get(&key.namespace)?.get(&key.name)
     }
 
-    /// Whether the object exists but could never be read.
+    /// Returns true if the object exists but was never decoded.
     pub fn is_unreadable(&self, key: &ObjectKey) -> bool {
         self.unreadable.contains(key) && self.get(key).is_none()
     }
@@ -186,7 +186,7 @@ impl<T: Keyed + PartialEq> Store<T> {
             }
             Event::Applied(object) => {
                 let key = object.key();
-                // Newer than the list under way, which may not name it: what we created meanwhile must not count as gone at its end.
+                // Newer than the list in progress, which may not name it: what we created meanwhile must not count as gone at its end.
                 if let Some(listed) = &mut self.listed {
                     listed.insert(key.clone());
                 }
@@ -204,7 +204,7 @@ impl<T: Keyed + PartialEq> Store<T> {
         }
     }
 
-    /// What has not changed stays the very value it was: a new list of ten thousand equal objects costs no more than comparing them.
+    /// An unchanged object keeps its allocation: a new list of ten thousand equal objects costs no more than comparing them.
     fn put(&mut self, key: ObjectKey, object: T) -> Step<T> {
         self.unreadable.remove(&key);
         let namespace = self.objects.entry(key.namespace.clone()).or_default();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_tracker_of_the_go_original() {
+    fn the_pod_tracker_of_the_legacy_controller() {
         let mut store = Store::default();
         assert_eq!(names(&store), [] as [&str; 0]);
         store.update(Event::Applied(key("a")));
@@ -337,6 +337,6 @@ mod tests {
         assert_eq!(names(&store), ["known"], "what was known stays");
         assert!(store.is_unreadable(&key("new")) && !store.is_unreadable(&key("known")));
         store.update(Event::Applied(key("new")));
-        assert!(!store.is_unreadable(&key("new")), "it was mended");
+        assert!(!store.is_unreadable(&key("new")), "it was repaired");
     }
 }

@@ -1,4 +1,4 @@
-//! What is found by label is what a look at every pod finds.
+//! Tests: the label index selects the same pods as a scan of all pods.
 
 use super::*;
 use crate::objects::PodObject;
@@ -60,7 +60,7 @@ proptest! {
     }
 }
 
-/// After an outage all pods are listed anew, and most are as they were.
+/// After an outage all pods are listed again, and most are as they were.
 #[test]
 fn a_new_list_of_equal_pods_changes_nothing() {
     let mut index = Index::default();

@@ -1,13 +1,13 @@
-//! How much of the authors' slices is kept.
+//! Budget for the endpoints of manual slices.
 //!
 //! Pure. A slice beyond the budget stays, so that it can be named, without the endpoints that are too many.
 
-use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice, is_leftover};
+use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice, is_orphaned};
 use crate::objects::{ObjectKey, service_key};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeSet, HashMap};
 
-/// What is kept, in numbers.
+/// Endpoints kept, per Service and in total.
 #[derive(Debug, Default)]
 pub struct EndpointBudget {
     slices: HashMap<ObjectKey, (ObjectKey, usize)>,
@@ -44,7 +44,7 @@ impl EndpointBudget {
         let key = ObjectKey::of(&slice);
         self.forget(&key);
         let service = service_key(&slice).unwrap_or_default();
-        let is_copied = !is_leftover(&slice) && slice.address_type != "FQDN";
+        let is_copied = !is_orphaned(&slice) && slice.address_type != "FQDN";
         if !is_copied {
             // Only named: it takes no room.
             slice.endpoints = Vec::new();
@@ -78,7 +78,7 @@ impl EndpointBudget {
         }
     }
 
-    /// Whether an endpoint that was left out would be kept now: a new list takes it in.
+    /// Returns true if an endpoint that was left out would be kept now; a new list adds it.
     pub fn has_room_again(&self) -> bool {
         let services = self.cut.iter().filter_map(|key| self.slices.get(key));
         services.into_iter().any(|(service, _)| self.room(service) > 0)
@@ -155,12 +155,12 @@ mod tests {
     #[test]
     fn what_is_not_copied_takes_no_room() {
         let mut budget = EndpointBudget::default();
-        let mut leftover = slice("web-abcde", "web", MAX_ENDPOINTS_OF_SERVICE);
+        let mut orphaned = slice("web-abcde", "web", MAX_ENDPOINTS_OF_SERVICE);
         let by = (MANAGED_BY_LABEL.to_owned(), ENDPOINT_SLICE_CONTROLLER.to_owned());
-        leftover.metadata.labels.as_mut().unwrap().extend([by]);
+        orphaned.metadata.labels.as_mut().unwrap().extend([by]);
         let mut names = slice("names", "web", 10);
         "FQDN".clone_into(&mut names.address_type);
-        assert_eq!(kept(&budget.admit(leftover)), (0, 0));
+        assert_eq!(kept(&budget.admit(orphaned)), (0, 0));
         assert_eq!(kept(&budget.admit(names)), (0, 0));
         assert_eq!(kept(&budget.admit(slice("own", "web", 10))), (10, 0));
     }

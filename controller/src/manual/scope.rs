@@ -1,4 +1,4 @@
-//! Whose slices are watched: Services without any selector that have a ClusterIP.
+//! Services whose manual slices are watched: those without any selector that have a ClusterIP.
 //!
 //! Pure. The oldest [`MAX_SERVICES`]: a new Service never takes the place of one that is served.
 

@@ -9,7 +9,7 @@ use crate::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use tokio::time::Instant;
 
-/// What is counted of an attempt beside its result.
+/// Measurements of one attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     /// Endpoints and slices; none when the Service is not ours.
@@ -31,7 +31,7 @@ impl Sample {
         }
     }
 
-    /// Whether the Service is ours.
+    /// Returns true if the Service is managed.
     pub(crate) fn is_ours(&self) -> bool {
         self.counts.is_some()
     }

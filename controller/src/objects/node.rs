@@ -1,4 +1,4 @@
-//! What the controller reads of a Node.
+//! The fields of a Node that decisions read.
 //!
 //! Pure. Heartbeats, images and conditions other than Ready are dropped while parsing, so that they wake nobody.
 
@@ -56,7 +56,7 @@ pub struct Node {
     pub name: String,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
-    /// Whether the node counts for the proportional topology hints: ready and not of the control plane.
+    /// True if the node counts for proportional topology hints: it is ready and not of the control plane.
     pub takes_traffic: bool,
     /// Allocatable CPU in thousandths of a core; 0 when unknown.
     pub millicores: u64,
@@ -96,7 +96,7 @@ impl From<NodeObject> for Node {
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     by_name: BTreeMap<String, Node>,
-    /// How many nodes have an address.
+    /// Number of nodes that have an address.
     addresses: BTreeMap<IpAddr, usize>,
 }
 
@@ -111,7 +111,7 @@ impl Nodes {
         self.by_name.values()
     }
 
-    /// Whether a Node has this address.
+    /// Returns true if a Node has this address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.contains_key(&address)
     }

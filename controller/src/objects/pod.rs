@@ -1,4 +1,4 @@
-//! What the controller reads of a Pod.
+//! The fields of a Pod that decisions read.
 //!
 //! Pure. Fields that no decision reads are dropped while parsing: a cluster's pods fit in memory, and a status heartbeat is no change.
 
@@ -98,7 +98,7 @@ pub struct Pod {
     pub is_terminating: bool,
     /// Condition Ready.
     pub is_ready: bool,
-    /// When condition Ready last changed.
+    /// Last transition of condition Ready.
     pub ready_changed: Option<Timestamp>,
     /// The node it runs on.
     pub node: Option<Box<str>>,
@@ -110,7 +110,7 @@ pub struct Pod {
     pub ports: Box<[NamedPort]>,
     /// Its interfaces on secondary networks, in the plugin's order; or why the annotation cannot be read.
     pub attachments: Result<Box<[Attachment]>, Box<str>>,
-    /// What of the annotation cannot be read beside them.
+    /// Parts of the annotation that cannot be parsed.
     pub faults: Box<[Fault]>,
 }
 

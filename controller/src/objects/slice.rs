@@ -1,4 +1,4 @@
-//! What the controller keeps of Services and of its own EndpointSlices, and whose a slice is.
+//! The fields of Services and of managed EndpointSlices that decisions read, and the owner of a slice.
 //!
 //! Pure.
 
@@ -31,7 +31,7 @@ pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
     Some(ObjectKey::new(slice.metadata.namespace.clone()?, name.clone()))
 }
 
-/// Whether the slice belongs to this very Service, not to one of the same name before it.
+/// Returns true if the slice belongs to this Service, by UID: not to an earlier one of the same name.
 pub fn is_owned_by(slice: &EndpointSlice, service: &Service) -> bool {
     owners(slice).any(|uid| Some(uid) == service.metadata.uid.as_deref())
 }
@@ -44,7 +44,7 @@ pub fn owners(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
         .map(|owner| owner.uid.as_str())
 }
 
-/// Whether the slice has been deleted and only a finalizer holds it.
+/// Returns true if the slice is deleted and only a finalizer keeps it.
 pub fn is_being_deleted(slice: &EndpointSlice) -> bool {
     slice.metadata.deletion_timestamp.is_some()
 }
@@ -55,7 +55,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    /// ServiceControllerKey of the Go original: no label, an empty one, a good one.
+    /// ServiceControllerKey of the archived multus-service controller: no label, an empty one, a good one.
     #[rstest]
     #[case::no_labels(json!(null), None)]
     #[case::empty(json!({SERVICE_NAME_LABEL: ""}), None)]

@@ -9,7 +9,7 @@ use api::names::{ACCEPTED_CONDITION, SERVICE_NAME_LABEL};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// Where the endpoints of a Service come from.
+/// Source of a Service's endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// From the pods that it selects.
@@ -59,7 +59,7 @@ pub fn accepted(
     }
 }
 
-/// What the owner may expect, and who reaches the Service: a client on another network has no way to be warnings.
+/// Message for a served Service: its endpoints' source and the pods that reach it. A client on another network gets no warning.
 fn served_message(source: Source, network: &NetworkRef) -> String {
     let reach = format!(
         "only pods attached to {network} reach the ClusterIP, not those attached to a definition of the same name in another namespace"
@@ -98,7 +98,7 @@ pub fn current(service: &Service) -> Option<&Condition> {
         .find(|condition| condition.type_ == ACCEPTED_CONDITION)
 }
 
-/// Whether the Service already says this.
+/// Returns true if the Service already has this condition.
 pub fn is_current(service: &Service, wanted: &Condition) -> bool {
     current(service).is_some_and(|current| {
         (

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 pub(super) struct PublishedProblems(HashMap<ObjectKey, (Option<String>, Vec<Problem>)>);
 
 impl PublishedProblems {
-    /// What must be said now. A process that knows nothing of the Service yet takes an unchanged condition for said.
-    pub(super) fn news(
+    /// Returns the problems that need an Event now. After a restart an unchanged condition counts as published.
+    pub(super) fn unpublished(
         &self,
         key: &ObjectKey,
         uid: Option<&str>,
@@ -21,9 +21,9 @@ impl PublishedProblems {
     ) -> Vec<Problem> {
         let known = self.0.get(key).filter(|(known, _)| known.as_deref() == uid);
         match known {
-            Some((_, told)) => problems
+            Some((_, published)) => problems
                 .iter()
-                .filter(|problem| !told.iter().any(|told| told.is_same(problem)))
+                .filter(|problem| !published.iter().any(|published| published.is_same(problem)))
                 .cloned()
                 .collect(),
             None if condition_changes => problems.to_vec(),
@@ -37,20 +37,20 @@ impl PublishedProblems {
     }
 
     /// This much has been said, and more is to follow. What was said before it still holds, or will be told from.
-    pub(super) fn remember_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Problem>) {
+    pub(super) fn record_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Problem>) {
         let Some(uid) = uid.filter(|_| !more.is_empty()) else {
             return;
         };
-        let (known, told) = self.0.entry(key.clone()).or_default();
+        let (known, published) = self.0.entry(key.clone()).or_default();
         if known.as_deref() != Some(uid) {
             *known = Some(uid.to_owned());
-            told.clear();
+            published.clear();
         }
-        told.extend(more);
+        published.extend(more);
     }
 
     /// All this has been said; what is not in it holds no more.
-    pub(super) fn remember(&mut self, key: &ObjectKey, uid: Option<String>, problems: Vec<Problem>) {
+    pub(super) fn record(&mut self, key: &ObjectKey, uid: Option<String>, problems: Vec<Problem>) {
         if uid.is_some() {
             self.0.insert(key.clone(), (uid, problems));
         } else {
@@ -69,21 +69,25 @@ mod tests {
         let key = ObjectKey::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         let uid = Some("u1".to_owned());
-        let mut told = PublishedProblems::default();
-        assert_eq!(told.news(&key, Some("u1"), &bad, true), bad);
-        told.remember(&key, uid.clone(), bad.clone());
-        assert_eq!(told.news(&key, Some("u1"), &bad, false), []);
-        told.remember(&key, uid, vec![]);
-        assert_eq!(told.news(&key, Some("u1"), &bad, true), bad, "it came back");
+        let mut published = PublishedProblems::default();
+        assert_eq!(published.unpublished(&key, Some("u1"), &bad, true), bad);
+        published.record(&key, uid.clone(), bad.clone());
+        assert_eq!(published.unpublished(&key, Some("u1"), &bad, false), []);
+        published.record(&key, uid, vec![]);
+        assert_eq!(
+            published.unpublished(&key, Some("u1"), &bad, true),
+            bad,
+            "it came back"
+        );
     }
 
     #[test]
     fn a_thing_that_is_seen_on_another_pod_is_no_news() {
         let key = ObjectKey::new("shop", "web");
         let on = |pod: &str| vec![Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on([pod])];
-        let mut told = PublishedProblems::default();
-        told.remember(&key, Some("u1".into()), on("web-1"));
-        assert_eq!(told.news(&key, Some("u1"), &on("web-2"), false), []);
+        let mut published = PublishedProblems::default();
+        published.record(&key, Some("u1".into()), on("web-1"));
+        assert_eq!(published.unpublished(&key, Some("u1"), &on("web-2"), false), []);
     }
 
     /// A first Event was written, the condition was rejected: at the next try only the rest is told.
@@ -94,11 +98,15 @@ mod tests {
             Problem::new(Reason::InvalidNetwork, "bad"),
             Problem::new(Reason::NoPodsAttached, "worse"),
         ];
-        let mut told = PublishedProblems::default();
-        told.remember_some(&key, Some("u1"), both[..1].to_vec());
-        assert_eq!(told.news(&key, Some("u1"), &both, true), both[1..]);
-        told.remember_some(&key, Some("u2"), vec![]);
-        assert_eq!(told.news(&key, Some("u2"), &both, true), both, "another Service");
+        let mut published = PublishedProblems::default();
+        published.record_some(&key, Some("u1"), both[..1].to_vec());
+        assert_eq!(published.unpublished(&key, Some("u1"), &both, true), both[1..]);
+        published.record_some(&key, Some("u2"), vec![]);
+        assert_eq!(
+            published.unpublished(&key, Some("u2"), &both, true),
+            both,
+            "another Service"
+        );
     }
 
     #[test]
@@ -106,17 +114,17 @@ mod tests {
         let key = ObjectKey::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         assert_eq!(
-            PublishedProblems::default().news(&key, Some("u1"), &bad, false),
+            PublishedProblems::default().unpublished(&key, Some("u1"), &bad, false),
             []
         );
     }
 
     #[test]
-    fn another_service_of_the_same_name_is_told_anew() {
+    fn another_service_of_the_same_name_is_reported_again() {
         let key = ObjectKey::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
-        let mut told = PublishedProblems::default();
-        told.remember(&key, Some("u1".into()), bad.clone());
-        assert_eq!(told.news(&key, Some("u2"), &bad, true), bad);
+        let mut published = PublishedProblems::default();
+        published.record(&key, Some("u1".into()), bad.clone());
+        assert_eq!(published.unpublished(&key, Some("u2"), &bad, true), bad);
     }
 }

@@ -5,7 +5,7 @@
 use super::event_dedup::PublishedProblems;
 use crate::apply::{self, StatusUpdate, Writer, chain};
 use crate::index::Index;
-use crate::metrics::{Metrics, Told};
+use crate::metrics::{EventReason, Metrics};
 use crate::objects::ObjectKey;
 use crate::service_status::condition::is_current;
 use crate::service_status::problem::Problem;
@@ -19,7 +19,7 @@ use tracing::warn;
 /// Owners who are told something at once.
 const MAX_CONCURRENT_PUBLICATIONS: usize = 8;
 
-/// What the owner of a Service should know now.
+/// Present status of a Service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceStatus {
     /// UID of the Service; none when it is not ours.
@@ -35,16 +35,16 @@ pub(crate) struct ServiceStatus {
 pub(crate) struct Publication {
     key: ObjectKey,
     status: ServiceStatus,
-    /// What was told before the first failure.
-    told: Vec<Problem>,
+    /// Problems whose Events were written before the first failure.
+    published: Vec<Problem>,
     result: Result<(), apply::Error>,
 }
 
-/// Who is to be told what.
+/// Publishes the status of Services: a queue, and the writes in progress.
 pub(crate) struct Notifier {
     writer: Writer,
     metrics: Metrics,
-    told: PublishedProblems,
+    published: PublishedProblems,
     queue: WorkQueue,
     pending: HashMap<ObjectKey, ServiceStatus>,
     /// Former Services whose condition is off while their slices are still going.
@@ -57,7 +57,7 @@ impl Notifier {
         Self {
             writer,
             metrics,
-            told: PublishedProblems::default(),
+            published: PublishedProblems::default(),
             queue: WorkQueue::default(),
             pending: HashMap::new(),
             retracted: HashMap::new(),
@@ -73,28 +73,32 @@ impl Notifier {
         let is_retracting = |waiting: &ServiceStatus| waiting.uid.is_none() && waiting.former_uid.is_some();
         if status.uid.is_none() && self.pending.get(key).is_some_and(is_retracting) {
             // The slices that told of the former Service may be gone by now, its condition is not.
-        } else if self.is_said(key, &status) {
+        } else if self.is_published(key, &status) {
             self.pending.remove(key);
-            self.told.remember(key, status.uid, status.problems);
+            self.published.record(key, status.uid, status.problems);
             self.forget_if_not_ours(key);
         } else {
             self.pending.insert(key.clone(), status);
-            self.queue.wake(key.clone(), now);
+            self.queue.enqueue(key.clone(), now);
         }
     }
 
-    fn is_said(&self, key: &ObjectKey, status: &ServiceStatus) -> bool {
+    fn is_published(&self, key: &ObjectKey, status: &ServiceStatus) -> bool {
         let Some(uid) = &status.uid else {
             let former = status.former_uid.as_ref();
             let is_retracted = former.is_none() || self.retracted.get(key) == former;
-            return self.told.uid(key).is_none() && is_retracted;
+            return self.published.uid(key).is_none() && is_retracted;
         };
-        status.condition.is_none() && self.told.news(key, Some(uid), &status.problems, false).is_empty()
+        status.condition.is_none()
+            && self
+                .published
+                .unpublished(key, Some(uid), &status.problems, false)
+                .is_empty()
     }
 
     /// Names come and go for as long as the process runs.
     fn forget_if_not_ours(&mut self, key: &ObjectKey) {
-        if self.told.uid(key).is_none() && !self.pending.contains_key(key) {
+        if self.published.uid(key).is_none() && !self.pending.contains_key(key) {
             self.queue.forget(key, Instant::now());
         }
     }
@@ -106,7 +110,7 @@ impl Notifier {
                 break;
             };
             if let Some(status) = self.pending.remove(&key) {
-                self.tell(index, key, status);
+                self.publish(index, key, status);
             } else {
                 self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
                 self.forget_if_not_ours(&key);
@@ -114,7 +118,7 @@ impl Notifier {
         }
     }
 
-    fn tell(&mut self, index: &Index, key: ObjectKey, status: ServiceStatus) {
+    fn publish(&mut self, index: &Index, key: ObjectKey, status: ServiceStatus) {
         let service = index.services.get(&key).filter(|_| status.uid.is_some()).cloned();
         let condition = status.condition.clone();
         let condition = condition.filter(|c| {
@@ -122,20 +126,20 @@ impl Notifier {
                 .as_ref()
                 .is_some_and(|entry| !is_current(&entry.service, c))
         });
-        let problems = self
-            .told
-            .news(&key, status.uid.as_deref(), &status.problems, condition.is_some());
+        let problems =
+            self.published
+                .unpublished(&key, status.uid.as_deref(), &status.problems, condition.is_some());
         for problem in &problems {
             let reason = problem.reason.as_str();
             warn!(service = %key, reason, "{}", problem.text());
-            self.metrics.problems.get_or_create(&Told { reason }).inc();
+            self.metrics.events.get_or_create(&EventReason { reason }).inc();
         }
         let retract = if status.uid.is_none() {
-            self.told.uid(&key).or_else(|| status.former_uid.clone())
+            self.published.uid(&key).or_else(|| status.former_uid.clone())
         } else {
             None
         };
-        let message = StatusUpdate {
+        let update = StatusUpdate {
             key: key.clone(),
             service,
             problems,
@@ -144,17 +148,17 @@ impl Notifier {
         };
         let writer = self.writer.clone();
         self.running.spawn(async move {
-            let (told, result) = writer.tell(message).await;
+            let (published, result) = writer.publish(update).await;
             Publication {
                 key,
                 status,
-                told,
+                published,
                 result,
             }
         });
     }
 
-    /// The next one that ended; none at once when nothing is under way.
+    /// The next one that ended; none at once when nothing is in progress.
     pub(crate) async fn join_next(&mut self) -> Option<Result<Publication, JoinError>> {
         self.running.join_next().await
     }
@@ -164,18 +168,18 @@ impl Notifier {
         let Publication {
             key,
             status,
-            told,
+            published,
             result,
         } = publication;
         let outcome = match result {
             Ok(()) => {
-                self.remember(&key, status);
+                self.record(&key, status);
                 Outcome::Wrote
             }
             Err(error) => {
-                warn!(service = %key, error = %chain(&error), "Owner could not be told, trying again");
+                warn!(service = %key, error = %chain(&error), "Owner could not be published, trying again");
                 // An Event that was written is not written again because the condition was not.
-                self.told.remember_some(&key, status.uid.as_deref(), told);
+                self.published.record_some(&key, status.uid.as_deref(), published);
                 self.pending.entry(key.clone()).or_insert(status);
                 Outcome::Failed {
                     retry_after: error.retry_after(),
@@ -186,16 +190,16 @@ impl Notifier {
         self.forget_if_not_ours(&key);
     }
 
-    fn remember(&mut self, key: &ObjectKey, status: ServiceStatus) {
+    fn record(&mut self, key: &ObjectKey, status: ServiceStatus) {
         if status.uid.is_none()
             && let Some(former) = status.former_uid
         {
             self.retracted.insert(key.clone(), former);
         }
-        self.told.remember(key, status.uid, status.problems);
+        self.published.record(key, status.uid, status.problems);
     }
 
-    /// When something is due; none while no more can be started.
+    /// Time at which the next publication is due; `None` while no more can be started.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.queue
             .next_due()
@@ -210,7 +214,7 @@ mod tests {
     use kube::{Client, Config};
     use prometheus_client::registry::Registry;
 
-    /// Whose writer reaches nobody; results are made up.
+    /// A notifier whose writer reaches no API server; the tests supply the results.
     fn notifier() -> Notifier {
         let config = Config::new("http://127.0.0.1:1".parse().unwrap());
         let writer = Writer::new(Client::try_from(config).unwrap(), "test");
@@ -231,7 +235,7 @@ mod tests {
     }
 
     /// Takes what is due and says that it was told.
-    fn told(notifier: &mut Notifier, result: Result<(), apply::Error>) {
+    fn published(notifier: &mut Notifier, result: Result<(), apply::Error>) {
         let key = notifier
             .queue
             .pop(Instant::now() + MAX_BACKOFF * 2)
@@ -240,7 +244,7 @@ mod tests {
         let publication = Publication {
             key,
             status,
-            told: Vec::new(),
+            published: Vec::new(),
             result,
         };
         notifier.finish(publication, 0.0);
@@ -263,10 +267,10 @@ mod tests {
             None,
         ));
         notifier.decided(&key(), wanted, now);
-        told(&mut notifier, Ok(()));
+        published(&mut notifier, Ok(()));
         assert!(notifier.queue.knows(&key()));
         notifier.decided(&key(), status(None, None), now);
-        told(&mut notifier, Ok(()));
+        published(&mut notifier, Ok(()));
         assert!(is_forgotten(&mut notifier));
     }
 
@@ -276,10 +280,10 @@ mod tests {
         let mut notifier = notifier();
         let now = Instant::now();
         notifier.decided(&key(), status(None, Some("u1")), now);
-        told(&mut notifier, Err(apply::Error::Timeout));
+        published(&mut notifier, Err(apply::Error::Timeout));
         notifier.decided(&key(), status(None, None), now);
         assert!(notifier.pending.contains_key(&key()), "still to be taken off");
-        told(&mut notifier, Ok(()));
+        published(&mut notifier, Ok(()));
         assert!(notifier.pending.is_empty());
     }
 
@@ -288,7 +292,7 @@ mod tests {
         let mut notifier = notifier();
         let now = Instant::now();
         notifier.decided(&key(), status(None, Some("u1")), now);
-        told(&mut notifier, Ok(()));
+        published(&mut notifier, Ok(()));
         notifier.decided(&key(), status(None, Some("u1")), now);
         assert!(notifier.pending.is_empty());
         notifier.decided(&key(), status(None, None), now);

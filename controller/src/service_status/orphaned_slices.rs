@@ -16,14 +16,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How soon a Service on which something was found is looked at again.
-const AGAIN: Duration = Duration::from_secs(15);
+/// Interval of lists while orphaned slices are found.
+const RELIST_INTERVAL: Duration = Duration::from_secs(15);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Names of the slices found; an error when the API server could not say.
-pub type Found = Result<Vec<String>, Error>;
+pub type ListResult = Result<Vec<String>, Error>;
 
-/// Why it is not known what is left.
+/// Errors of a list.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server rejected.
@@ -35,9 +35,9 @@ pub enum Error {
 }
 
 /// Looks for slices that carry the Service's name and are not ours.
-pub async fn look(client: Client, key: ObjectKey) -> (ObjectKey, Found) {
+pub async fn list(client: Client, key: ObjectKey) -> (ObjectKey, ListResult) {
     let api: Api<PartialObjectMeta<EndpointSlice>> = Api::namespaced(client, &key.namespace);
-    let selector = foreign(&key);
+    let selector = foreign_selector(&key);
     let parameters = ListParams::default().labels(&selector);
     let found = bounded(REQUEST_TIMEOUT, api.list(&parameters)).await.map(names);
     (key, found)
@@ -56,21 +56,21 @@ fn names(list: ObjectList<PartialObjectMeta<EndpointSlice>>) -> Vec<String> {
         .collect()
 }
 
-fn foreign(key: &ObjectKey) -> String {
+fn foreign_selector(key: &ObjectKey) -> String {
     format!(
         "{SERVICE_NAME_LABEL}={},{MANAGED_BY_LABEL}!={MANAGED_BY}",
         key.name
     )
 }
 
-/// What to tell about them: the exact commands.
+/// The problem with its remedy: the exact commands.
 pub fn problem(key: &ObjectKey, names: &[String]) -> Problem {
     let ObjectKey { namespace, name } = key;
     Problem::new(
         Reason::ConflictingEndpoints,
         format!(
             "delete what another controller left on this Service: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use these addresses too",
-            foreign(key),
+            foreign_selector(key),
         ),
     )
     .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
@@ -88,27 +88,27 @@ pub fn orphaned_by_selector_removal(key: &ObjectKey, names: &[String]) -> Proble
     .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))
 }
 
-/// What was found on each Service without selector.
+/// Orphaned slices of each Service without selector.
 #[derive(Debug, Default)]
-pub struct OrphanedSlices(HashMap<ObjectKey, Look>);
+pub struct OrphanedSlices(HashMap<ObjectKey, Entry>);
 
 #[derive(Debug)]
-struct Look {
+struct Entry {
     names: Vec<String>,
     /// None while it is being looked at.
-    again: Option<Instant>,
+    next_list: Option<Instant>,
 }
 
 impl OrphanedSlices {
-    /// Whether the Service must be looked at now, for the first time.
+    /// Returns true if the Service is new, so that its slices must be listed now.
     pub fn is_new(&mut self, key: &ObjectKey) -> bool {
         let is_new = !self.0.contains_key(key);
         if is_new {
             self.0.insert(
                 key.clone(),
-                Look {
+                Entry {
                     names: Vec::new(),
-                    again: None,
+                    next_list: None,
                 },
             );
         }
@@ -120,20 +120,20 @@ impl OrphanedSlices {
         self.0.remove(key);
     }
 
-    /// What was found last.
+    /// Names found by the last list.
     pub fn of(&self, key: &ObjectKey) -> &[String] {
         self.0
             .get(key)
-            .map(|look| look.names.as_slice())
+            .map(|entry| entry.names.as_slice())
             .unwrap_or_default()
     }
 
-    /// Services to look at again: those on which something was found, or that could not be looked at.
+    /// Services to look at next_list: those on which something was found, or that could not be looked at.
     pub fn due(&mut self, now: Instant) -> Vec<ObjectKey> {
         let mut due: Vec<_> = Vec::new();
-        for (key, look) in &mut self.0 {
-            if look.again.is_some_and(|again| again <= now) {
-                look.again = None;
+        for (key, entry) in &mut self.0 {
+            if entry.next_list.is_some_and(|next| next <= now) {
+                entry.next_list = None;
                 due.push(key.clone());
             }
         }
@@ -141,19 +141,19 @@ impl OrphanedSlices {
     }
 
     /// Takes a look's result; true when it changes what there is to tell.
-    pub fn record(&mut self, key: &ObjectKey, found: Found, now: Instant) -> bool {
-        let Some(look) = self.0.get_mut(key) else {
+    pub fn record(&mut self, key: &ObjectKey, found: ListResult, now: Instant) -> bool {
+        let Some(entry) = self.0.get_mut(key) else {
             return false;
         };
         let Ok(mut names) = found else {
-            look.again = Some(now + AGAIN);
+            entry.next_list = Some(now + RELIST_INTERVAL);
             return false;
         };
         names.sort();
-        look.again = (!names.is_empty()).then(|| now + AGAIN);
-        let is_news = look.names != names;
-        look.names = names;
-        is_news
+        entry.next_list = (!names.is_empty()).then(|| now + RELIST_INTERVAL);
+        let is_changed = entry.names != names;
+        entry.names = names;
+        is_changed
     }
 }
 
@@ -165,36 +165,36 @@ mod tests {
     fn a_service_is_looked_at_once_and_again_only_while_something_is_found() {
         let key = ObjectKey::new("shop", "web");
         let now = Instant::now();
-        let mut leftovers = OrphanedSlices::default();
-        assert!(leftovers.is_new(&key));
-        assert!(!leftovers.is_new(&key));
-        assert!(leftovers.record(&key, Ok(vec!["web-abc".into()]), now));
-        assert_eq!(leftovers.of(&key), ["web-abc"]);
-        assert_eq!(leftovers.due(now), []);
-        assert_eq!(leftovers.due(now + AGAIN), std::slice::from_ref(&key));
-        assert_eq!(leftovers.due(now + AGAIN), [], "it is being looked at");
-        assert!(leftovers.record(&key, Ok(vec![]), now + AGAIN));
+        let mut orphaned = OrphanedSlices::default();
+        assert!(orphaned.is_new(&key));
+        assert!(!orphaned.is_new(&key));
+        assert!(orphaned.record(&key, Ok(vec!["web-abc".into()]), now));
+        assert_eq!(orphaned.of(&key), ["web-abc"]);
+        assert_eq!(orphaned.due(now), []);
+        assert_eq!(orphaned.due(now + RELIST_INTERVAL), std::slice::from_ref(&key));
+        assert_eq!(orphaned.due(now + RELIST_INTERVAL), [], "it is being looked at");
+        assert!(orphaned.record(&key, Ok(vec![]), now + RELIST_INTERVAL));
         assert_eq!(
-            leftovers.due(now + AGAIN * 10),
+            orphaned.due(now + RELIST_INTERVAL * 10),
             [],
             "nothing found, nothing to repeat"
         );
-        leftovers.forget(&key);
-        assert!(leftovers.is_new(&key), "its selector was removed again");
+        orphaned.forget(&key);
+        assert!(orphaned.is_new(&key), "its selector was removed again");
     }
 
     #[tokio::test]
     async fn a_look_without_an_answer_leaves_the_warning_and_is_repeated() {
         let key = ObjectKey::new("shop", "web");
         let now = Instant::now();
-        let mut leftovers = OrphanedSlices::default();
-        leftovers.is_new(&key);
-        leftovers.record(&key, Ok(vec!["web-abc".into()]), now);
-        leftovers.due(now + AGAIN);
+        let mut orphaned = OrphanedSlices::default();
+        orphaned.is_new(&key);
+        orphaned.record(&key, Ok(vec!["web-abc".into()]), now);
+        orphaned.due(now + RELIST_INTERVAL);
         let unanswered = bounded(Duration::ZERO, std::future::pending()).await;
-        assert!(!leftovers.record(&key, unanswered, now + AGAIN));
-        assert_eq!(leftovers.of(&key), ["web-abc"]);
-        assert_eq!(leftovers.due(now + AGAIN * 2), [key]);
+        assert!(!orphaned.record(&key, unanswered, now + RELIST_INTERVAL));
+        assert_eq!(orphaned.of(&key), ["web-abc"]);
+        assert_eq!(orphaned.due(now + RELIST_INTERVAL * 2), [key]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What a Service's owner is told: each thing that is not served as written, and what to do about it.
+//! Problems of a Service: each part that is not served as written, with its remedy.
 //!
 //! Pure. A problem is a value; `apply/events.rs` makes it an Event, `condition.rs` a condition.
 
-/// Why something of a Service is not served, or not as expected.
+/// Reason of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// The service-network annotation is missing or names no network.
@@ -90,7 +90,7 @@ impl Reason {
         }
     }
 
-    /// Whether the Service is not served at all because of it.
+    /// Returns true if the Service is not served at all because of it.
     pub fn is_rejection(self) -> bool {
         matches!(
             self,
@@ -103,25 +103,25 @@ impl Reason {
     }
 }
 
-/// One thing to tell, with its remedy.
+/// One problem, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// What kind of thing.
+    /// Its kind.
     pub reason: Reason,
-    /// For the Service's owner: object, field, value and remedy. At most [`MAX_MESSAGE`] bytes. The same as long as the thing holds, so
-    /// without what changes whenever a pod is replaced: it stands in the condition, and a new one is a new Event.
+    /// Object, field, value and remedy, for users of the Service. At most [`MAX_MESSAGE`] bytes. It stays the same as long as the problem
+    /// exists, so it contains nothing that changes when a pod is replaced: it is part of the condition, and a new message is a new Event.
     pub message: String,
-    /// The first few pods or slices it was seen on, for the Event. Others of the same kind are the same thing.
+    /// The first few pods or slices it was seen on, for the Event. On other objects it is the same problem.
     pub seen_on: String,
 }
 
 /// Longest note the events API accepts.
 pub const MAX_MESSAGE: usize = 1024;
-/// Most things told of one Service at a time, of however many kinds.
+/// Maximum number of problems of one Service.
 pub const MAX_PROBLEMS: usize = 16;
 
 impl Problem {
-    /// A problem; a longer message is cut.
+    /// A problem; a longer message is truncated.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -130,7 +130,7 @@ impl Problem {
         }
     }
 
-    /// The problem with what it was seen on, first things first.
+    /// Adds the objects that it was seen on.
     #[must_use]
     pub fn seen_on(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.seen_on = first_few(names);
@@ -145,7 +145,7 @@ impl Problem {
         truncate(format!("{}; seen on: {}", self.message, self.seen_on))
     }
 
-    /// Whether both tell the same thing, wherever it was seen.
+    /// Returns true if both are the same problem, independent of the objects it was seen on.
     pub fn is_same(&self, other: &Self) -> bool {
         self.reason == other.reason && self.message == other.message
     }

@@ -1,6 +1,6 @@
 //! The watch of the slices that authors of Services wrote.
 //!
-//! Reads only. A slice by hand carries nothing but the name of its Service, so one watch selects by the names of all Services that are
+//! Reads only. A manual slice carries nothing but the name of its Service, so one watch selects by the names of all Services that are
 //! served so, in all namespaces, and drops slices of other namespaces on arrival. Without such a Service no request is made. When the set
 //! of Services changes the watch restarts, at once, but at most four times a second; what was known stays meanwhile.
 
@@ -68,7 +68,7 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
     }
 }
 
-/// What one watch needs.
+/// Context of one watch.
 struct Watched {
     services: Scope,
     /// Kept from watch to watch.
@@ -96,7 +96,7 @@ async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
         listed.notify_one();
         return std::future::pending().await;
     };
-    info!(services = services.len(), "Watching EndpointSlices by hand");
+    info!(services = services.len(), "Watching manual EndpointSlices");
     let config = watcher::Config::default().labels(&selector);
     let wrap = |event| {
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +124,7 @@ fn selector(services: &BTreeSet<ObjectKey>) -> Option<String> {
     })
 }
 
-/// What an event says of the slices of these Services; none when it is about another's.
+/// Converts an event about a slice of these Services; `None` if it is about another's.
 fn take(
     services: &Scope,
     budget: &mut EndpointBudget,

@@ -12,19 +12,19 @@ fn ms(n: u64) -> Duration {
 
 const FAILED: Outcome = Outcome::Failed { retry_after: None };
 
-/// PodAddsBatching, PodUpdatesBatching and PodDeleteBatching of the Go original: changes close together are one write, but the
+/// PodAddsBatching, PodUpdatesBatching and PodDeleteBatching of the archived multus-service controller: changes close together are one write, but the
 /// first ones are not delayed.
 #[test]
 fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     for at in [0, 10, 20, 30] {
-        queue.wake(key("web"), start + ms(at));
+        queue.enqueue(key("web"), start + ms(at));
         assert_eq!(queue.pop(start + ms(at)), Some(key("web")), "at once, at {at} ms");
         queue.done(&key("web"), Outcome::Wrote, start + ms(at + 5), 0.0);
     }
     for at in [40, 50, 100] {
-        queue.wake(key("web"), start + ms(at));
+        queue.enqueue(key("web"), start + ms(at));
     }
     assert_eq!(queue.pop(start + ms(254)), None);
     assert_eq!(
@@ -34,7 +34,7 @@ fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
     );
     queue.done(&key("web"), Outcome::Wrote, start + ms(260), 0.0);
     assert_eq!(queue.next_due(), None);
-    queue.wake(key("web"), start + ms(2000));
+    queue.enqueue(key("web"), start + ms(2000));
     assert_eq!(
         queue.pop(start + ms(2000)),
         Some(key("web")),
@@ -46,9 +46,9 @@ fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
 fn a_change_during_an_attempt_is_not_lost() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
-    queue.wake(key("web"), start);
+    queue.enqueue(key("web"), start);
     queue.pop(start);
-    queue.wake(key("web"), start);
+    queue.enqueue(key("web"), start);
     assert_eq!(queue.pop(start), None, "one attempt at a time");
     queue.done(&key("web"), Outcome::Unchanged, start, 0.0);
     assert_eq!(queue.pop(start), Some(key("web")));
@@ -58,7 +58,7 @@ fn a_change_during_an_attempt_is_not_lost() {
 fn a_failure_is_retried_for_ever_with_a_growing_bounded_delay() {
     let mut now = Instant::now();
     let mut queue = WorkQueue::default();
-    queue.wake(key("web"), now);
+    queue.enqueue(key("web"), now);
     let mut delays = Vec::new();
     for _ in 0..40 {
         queue.pop(now).unwrap();
@@ -78,7 +78,7 @@ fn a_failure_is_retried_for_ever_with_a_growing_bounded_delay() {
 fn a_new_change_need_not_wait_for_the_retry() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
-    queue.wake(key("web"), start);
+    queue.enqueue(key("web"), start);
     for _ in 0..8 {
         let now = queue.next_due().unwrap();
         queue.pop(now);
@@ -86,7 +86,7 @@ fn a_new_change_need_not_wait_for_the_retry() {
     }
     let retry = queue.next_due().unwrap();
     let now = retry.checked_sub(Duration::from_secs(8)).unwrap();
-    queue.wake(key("web"), now);
+    queue.enqueue(key("web"), now);
     assert!(queue.next_due().unwrap() < retry);
 }
 
@@ -94,9 +94,9 @@ fn a_new_change_need_not_wait_for_the_retry() {
 fn a_throttled_request_waits_as_long_as_the_server_asks() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
-    queue.wake(key("web"), start);
+    queue.enqueue(key("web"), start);
     queue.pop(start);
-    queue.wake(key("web"), start);
+    queue.enqueue(key("web"), start);
     queue.done(
         &key("web"),
         Outcome::Failed {
@@ -113,7 +113,7 @@ fn those_turned_away_together_do_not_come_back_together() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     for (name, jitter) in [("a", 0.0), ("b", 0.5), ("c", 1.0)] {
-        queue.wake(key(name), start);
+        queue.enqueue(key(name), start);
         queue.pop(start);
         let retry_after = Some(ms(2000));
         queue.done(&key(name), Outcome::Failed { retry_after }, start, jitter);
@@ -126,17 +126,17 @@ fn those_turned_away_together_do_not_come_back_together() {
 fn a_failing_service_delays_no_other() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
-    queue.wake(key("bad"), start);
+    queue.enqueue(key("bad"), start);
     queue.pop(start);
-    queue.wake(key("good"), start);
+    queue.enqueue(key("good"), start);
     assert_eq!(
         queue.pop(start),
         Some(key("good")),
-        "while the bad one is still under way"
+        "while the bad one is still in progress"
     );
     queue.done(&key("bad"), FAILED, start, 0.0);
     queue.done(&key("good"), Outcome::Wrote, start, 0.0);
-    queue.wake(key("good"), start + ms(300));
+    queue.enqueue(key("good"), start + ms(300));
     assert_eq!(queue.pop(start + ms(300)).as_ref(), Some(&key("bad")));
     assert_eq!(queue.pop(start + ms(300)).as_ref(), Some(&key("good")));
 }
@@ -145,11 +145,11 @@ fn a_failing_service_delays_no_other() {
 fn services_not_seen_yet_go_first() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
-    queue.wake(key("old"), start);
+    queue.enqueue(key("old"), start);
     queue.pop(start);
     queue.done(&key("old"), Outcome::Unchanged, start, 0.0);
-    queue.wake(key("old"), start);
-    queue.wake(key("new"), start + ms(1));
+    queue.enqueue(key("old"), start);
+    queue.enqueue(key("new"), start + ms(1));
     assert_eq!(queue.pop(start + ms(1)), Some(key("new")));
     assert_eq!(queue.pop(start + ms(1)), Some(key("old")));
 }
@@ -166,7 +166,7 @@ proptest! {
             let name = key(&which.to_string());
             match action {
                 0 | 1 => {
-                    queue.wake(name.clone(), now);
+                    queue.enqueue(name.clone(), now);
                     pending.insert(name, true);
                 }
                 2 => if let Some(popped) = queue.pop(now) {
@@ -191,7 +191,7 @@ proptest! {
     }
 }
 
-/// Wakes a Service as `next_change` says until `end`, each write taking `write`: when the writes ended.
+/// Enqueues a Service as `next_change` says until `end`, each write taking `write`: when the writes ended.
 fn driven(
     end: Duration,
     write: Duration,
@@ -209,7 +209,7 @@ fn driven(
             change = change.min(next_change(Some(now), now).max(now));
         }
         if change <= now {
-            queue.wake(key("web"), now);
+            queue.enqueue(key("web"), now);
             change = next_change(None, now);
         }
         if ends.is_none() && queue.pop(now).is_some() {
@@ -220,7 +220,7 @@ fn driven(
     writes
 }
 
-/// Who changes a pod only after the last change has been written sees most changes at once, for ever.
+/// A client that changes a pod only after the last change was written sees most changes at once, for ever.
 #[test]
 fn changes_one_after_the_other_are_rarely_delayed() {
     let far = Duration::from_hours(1);
@@ -253,7 +253,7 @@ fn another_writer_of_our_slices_is_answered_four_times_a_second() {
     let mut writes = 0;
     for at in 0..10_000 {
         let now = start + ms(at);
-        queue.check(key("web"), now);
+        queue.recheck(key("web"), now);
         if queue.pop(now).is_some() {
             queue.done(&key("web"), Outcome::Wrote, now, 0.0);
             writes += 1;
@@ -269,7 +269,7 @@ fn a_service_that_comes_and_goes_is_written_no_more_often_and_then_forgotten() {
     let mut writes = 0;
     for at in 0..10_000 {
         let now = start + ms(at);
-        queue.wake(key("web"), now);
+        queue.enqueue(key("web"), now);
         if queue.pop(now).is_some() {
             queue.done(&key("web"), Outcome::Wrote, now, 0.0);
             queue.forget(&key("web"), now);
@@ -290,12 +290,12 @@ fn nothing_is_kept_of_a_full_bucket() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     for (at, outcome) in [(0, Outcome::Wrote), (5_000, Outcome::Unchanged)] {
-        queue.wake(key("web"), start + ms(at));
+        queue.enqueue(key("web"), start + ms(at));
         queue.pop(start + ms(at)).unwrap();
         queue.done(&key("web"), outcome, start + ms(at), 0.0);
     }
     assert_eq!(queue.entries[&key("web")].bucket, TokenBucket::default());
-    queue.wake(key("db"), start);
+    queue.enqueue(key("db"), start);
     queue.pop(start).unwrap();
     queue.done(&key("db"), Outcome::Wrote, start, 0.0);
     queue.forget(&key("db"), start);

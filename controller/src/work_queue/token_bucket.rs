@@ -1,4 +1,4 @@
-//! How often one Service may be written: a token bucket.
+//! Rate limit for the writes of one Service: a token bucket.
 //!
 //! Pure: the clock is an argument. The bucket is the generic cell rate algorithm (ITU-T I.371): one instant says how many tokens are left.
 //! A crate (`governor`) would bring the same dozen lines of arithmetic with a clock and a map of its own; the queue has both.
@@ -19,7 +19,7 @@ const PROOF: Duration = Duration::from_millis(125);
 /// The tokens of one Service and what is known about its last changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenBucket {
-    /// When all tokens are back; `None`: they are.
+    /// Time at which all tokens are back; `None` if they are.
     full_at: Option<Instant>,
     last_change: Option<Instant>,
     /// Between the last change and the one before.
@@ -29,7 +29,7 @@ pub(super) struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// When a token is there: now or later.
+    /// Time of the next token: now or later.
     pub(super) fn next_token(&self, now: Instant) -> Instant {
         let first = self
             .full_at
@@ -67,7 +67,7 @@ impl TokenBucket {
         self.full_at = Some(self.full_at.map_or(now, |full_at| full_at.max(now)) + REFILL);
     }
 
-    /// When nothing needs to be remembered any more; `None`: at once.
+    /// Time from which nothing needs to be remembered; `None` if that is now.
     pub(super) fn full_at(&self, now: Instant) -> Option<Instant> {
         self.full_at.filter(|full_at| *full_at > now)
     }

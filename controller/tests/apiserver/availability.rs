@@ -57,7 +57,7 @@ async fn a_stopped_leader_hands_over_within_three_seconds() -> Result<()> {
     Ok(())
 }
 
-/// The first leader is frozen, loses its Lease, and wakes up with a decision from the past.
+/// The first leader is frozen, loses its Lease, and enqueues up with a decision from the past.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_leader_that_was_paused_undoes_nothing_and_exits() -> Result<()> {
@@ -71,7 +71,7 @@ async fn a_leader_that_was_paused_undoes_nothing_and_exits() -> Result<()> {
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     first.signal("STOP")?;
-    // It will see this event when it wakes, and plan from slices that are long out of date.
+    // It will see this event when it enqueues, and plan from slices that are long out of date.
     scene.pod("web-2", "web", &["10.1.0.3"]).await?;
     until_holder(&server, Duration::from_secs(40), "successor").await?;
     scene
@@ -90,10 +90,10 @@ async fn a_leader_that_was_paused_undoes_nothing_and_exits() -> Result<()> {
 }
 
 /// Frozen amid a burst of creates: some are written, some are on their way, some are not begun. Its successor finishes the work; when
-/// it wakes, what it still writes is mended.
+/// it enqueues, what it still writes is repaired.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_leader_that_was_paused_in_mid_write_is_mended() -> Result<()> {
+async fn a_leader_that_was_paused_in_mid_write_is_repaired() -> Result<()> {
     const SERVICES: usize = 300;
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let scene = Scene::new(&server, "burst").await?;

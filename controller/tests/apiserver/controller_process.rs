@@ -66,7 +66,7 @@ impl Controller {
         Ok(answer)
     }
 
-    /// Whether it says of itself that it leads.
+    /// Returns true if its metrics report that it leads.
     pub(crate) async fn is_leader(&self) -> Result<bool> {
         let page = self.get("/metrics").await?;
         Ok(page

@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::RecordType;
 
 use crate::bed::Child;
 
-/// How long a change may take to reach an answer: the controller's write, CoreDNS' watch.
+/// Time limit for a change to reach a DNS answer: the controller's write, CoreDNS' watch.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A running CoreDNS.

@@ -1,4 +1,4 @@
-//! What DNS answers: the real CoreDNS, kube-controller-manager and a StatefulSet of its own making.
+//! DNS answers: the real CoreDNS, kube-controller-manager and a StatefulSet that it runs.
 //!
 //! The fake is the kubelet: the test gives pods their addresses and their readiness. Nothing of DNS depends on a running container.
 
@@ -14,7 +14,7 @@ use kube::api::PostParams;
 use serde_json::json;
 use std::time::Duration;
 
-/// What a node would report of pod `db-n`: `10.128.0.1n` on the cluster network, `10.1.0.1n` and `fd00:1::1n` on ours.
+/// Status that a node would report of pod `db-n`: `10.128.0.1n` on the cluster network, `10.1.0.1n` and `fd00:1::1n` on the secondary one.
 async fn play_kubelet(scene: &Scene, n: usize, ready: &str) -> Result<()> {
     let pod = format!("db-{n}");
     wait::eventually(Duration::from_secs(30), &format!("pod {pod}"), async || {

@@ -1,4 +1,4 @@
-//! What a start asks of the API server: one list of each kind.
+//! Requests of a start: one list of each kind.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ fn unselected(spec: &Value) -> Value {
 /// several slices.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_by_hand_are_copied_and_followed() -> Result<()> {
+async fn manual_slices_are_copied_and_followed() -> Result<()> {
     let scene = Bed::shared().await?.scene("manual").await?;
     let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
     let ready =
@@ -89,7 +89,7 @@ async fn slices_by_hand_are_copied_and_followed() -> Result<()> {
 /// Each address is checked as those of pods are, and each slice for its family; what is not taken is named.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_is_not_taken_from_a_slice_by_hand_is_named() -> Result<()> {
+async fn what_is_not_taken_from_a_manual_slice_is_named() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "checked", &[])?;
     controller.wait_ready().await?;
@@ -137,7 +137,7 @@ async fn what_is_not_taken_from_a_slice_by_hand_is_named() -> Result<()> {
 /// Only a slice of the Service's own namespace counts, and no slice counts for a Service that selects pods.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_slice_by_hand_counts_for_its_own_service_alone() -> Result<()> {
+async fn a_manual_slice_counts_for_its_own_service_alone() -> Result<()> {
     let bed = Bed::shared().await?;
     let (scene, other) = (bed.scene("mine").await?, bed.scene("theirs").await?);
     let slice = |address: &str| json!({"endpoints": [{"addresses": [address]}]});
@@ -163,7 +163,7 @@ async fn a_slice_by_hand_counts_for_its_own_service_alone() -> Result<()> {
 /// A selector that comes and goes: pods, then the author's slices, then pods again; and a slice written in our name is no author's.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_service_changes_between_pods_and_slices_by_hand() -> Result<()> {
+async fn a_service_changes_between_pods_and_manual_slices() -> Result<()> {
     let scene = Bed::shared().await?.scene("changing").await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene
@@ -197,7 +197,7 @@ async fn a_service_changes_between_pods_and_slices_by_hand() -> Result<()> {
 /// While no controller ran one slice changed, one came and one went. The copies are changed in place, and none is missing in between.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_by_hand_that_changed_while_the_controller_was_down_are_followed_at_start() -> Result<()> {
+async fn manual_slices_that_changed_while_the_controller_was_down_are_followed_at_start() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let scene = Scene::new(&server, "down").await?;
     let of = |address: &str| json!({"endpoints": [{"addresses": [address]}]});
@@ -229,7 +229,7 @@ async fn slices_by_hand_that_changed_while_the_controller_was_down_are_followed_
 /// One watch for all such Services, begun with the first of them.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_of_others_are_watched_only_for_services_by_hand() -> Result<()> {
+async fn slices_of_others_are_watched_only_for_manual_services() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "watching", &[])?;
     controller.wait_ready().await?;
@@ -239,12 +239,12 @@ async fn slices_of_others_are_watched_only_for_services_by_hand() -> Result<()> 
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let log = || std::fs::read_to_string(&controller.log);
-    assert!(!log()?.contains("Watching EndpointSlices by hand"));
+    assert!(!log()?.contains("Watching manual EndpointSlices"));
     scene.service("db", unselected(&json!({}))).await?;
     scene
         .manual_slice("db", "db", json!({"endpoints": [{"addresses": ["10.1.0.9"]}]}))
         .await?;
     scene.endpoints_until("db", &[("10.1.0.9", true)]).await?;
-    assert!(log()?.contains("Watching EndpointSlices by hand"), "{}", log()?);
+    assert!(log()?.contains("Watching manual EndpointSlices"), "{}", log()?);
     Ok(())
 }

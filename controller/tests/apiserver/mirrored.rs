@@ -16,11 +16,11 @@ async fn mirrored_endpoints_are_served_and_leftovers_are_not() -> Result<()> {
     let scene = Scene::new(&server, "mirrored").await?;
     scene.default_account().await?;
     scene.service("db", json!({"spec": {"selector": null}})).await?;
-    let by_hand = json!({"metadata": {"name": "db"}, "subsets": [{
+    let manual = json!({"metadata": {"name": "db"}, "subsets": [{
         "addresses": [{"ip": "10.1.0.2"}, {"ip": "10.1.0.3"}], "notReadyAddresses": [{"ip": "10.1.0.4"}],
         "ports": [{"name": "http", "port": 8080}]}]});
     let all = scene.api::<Endpoints>();
-    all.create(&PostParams::default(), &serde_json::from_value(by_hand)?)
+    all.create(&PostParams::default(), &serde_json::from_value(manual)?)
         .await?;
     scene
         .endpoints_until(

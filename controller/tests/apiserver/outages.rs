@@ -25,7 +25,7 @@ async fn ninety_seconds_without_an_api_server_lose_nothing() -> Result<()> {
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    // The change and the outage at once: the write may be under way.
+    // The change and the outage at once: the write may be in progress.
     scene.pod("web-2", "web", &["10.1.0.3"]).await?;
     server.stop_apiserver();
     tokio::time::sleep(Duration::from_secs(90)).await;
@@ -82,7 +82,7 @@ async fn replicas_of_an_api_server_that_was_away_agree_on_one_leader() -> Result
 /// The controller sleeps through changes, and the restarted API server no longer knows the version it last saw: 410 Gone.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_watch_that_has_expired_lists_anew() -> Result<()> {
+async fn a_watch_that_has_expired_lists_again() -> Result<()> {
     let (mut server, kubeconfig) = own_server(Options::default()).await?;
     let args = ["--leader-elect", "false"];
     let controller = Controller::start(&kubeconfig, server.folder(), "expired", &args)?;
@@ -241,7 +241,7 @@ async fn widen(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// More Services are turned away than writes can be under way at once, and all the time; one of another namespace changes meanwhile.
+/// More Services are turned away than writes can be in progress at once, and all the time; one of another namespace changes meanwhile.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn throttled_writes_are_tried_again_and_delay_nobody_else() -> Result<()> {
@@ -329,7 +329,7 @@ async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
 /// The slice goes at the moment it is to be updated.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_slice_deleted_under_a_write_is_made_anew() -> Result<()> {
+async fn a_slice_deleted_under_a_write_is_created_again() -> Result<()> {
     let scene = Bed::shared().await?.scene("vanished").await?;
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;

@@ -14,7 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
-/// A row of the Go original's reconciler tests that is about API calls.
+/// A row of the archived multus-service controller's reconciler tests that is about API calls.
 struct Row {
     name: &'static str,
     /// Sizes of the slices that exist; they hold the first pods, with this target port and for this owner.
@@ -22,14 +22,14 @@ struct Row {
     port: u16,
     is_own: bool,
     pods: usize,
-    /// Of the pods in slices, every tenth is not ready any more.
+    /// Every tenth of the pods in slices is no longer ready.
     has_unready: bool,
     /// Sizes afterwards, biggest first; then creates, updates, deletes.
     sizes: &'static [usize],
     writes: (usize, usize, usize),
 }
 
-/// Slices that do not name their network, as the Go original and our earlier releases wrote them.
+/// Slices that do not name their network, as the archived multus-service controller and our earlier releases wrote them.
 const WITHOUT_NETWORK: &str = "without-network";
 
 const ROWS: [Row; 11] = [
@@ -236,7 +236,7 @@ async fn pods(scene: &Scene, count: usize) -> Result<()> {
         .await
 }
 
-/// Field by field what the Go original wrote, with the resourceVersion in targetRef.
+/// Field by field what the archived multus-service controller wrote, with the resourceVersion in targetRef.
 fn endpoint(scene: &Scene, pods: &BTreeMap<String, Pod>, n: usize, address: &str) -> Value {
     let name = format!("web-{n:03}");
     let meta = pods
@@ -276,7 +276,7 @@ async fn write_slice(scene: &Scene, service: &Service, row: &Row, endpoints: &[V
     Ok(())
 }
 
-/// What each edit of a Service with 250 endpoints costs in creates, updates and deletes, added up.
+/// Cost of each edit of a Service with 250 endpoints, in creates, updates and deletes, added up.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {

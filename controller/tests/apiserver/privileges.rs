@@ -29,8 +29,8 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     scene.service("db", json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}})).await?;
     scene.endpoints_until("db", &[("10.1.0.2", true)]).await?;
-    let by_hand = json!({"endpoints": [{"addresses": ["10.1.0.9"]}, {"addresses": ["172.30.0.1"]}]});
-    scene.manual_slice("by-hand", "by-hand", by_hand).await?;
+    let manual = json!({"endpoints": [{"addresses": ["10.1.0.9"]}, {"addresses": ["172.30.0.1"]}]});
+    scene.manual_slice("by-hand", "by-hand", manual).await?;
     scene
         .service("by-hand", json!({"spec": {"selector": null}}))
         .await?;
@@ -57,7 +57,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
         event.series.is_some(),
         "the second time is counted on the first event"
     );
-    // Two bounded windows: something may be under way when the first begins.
+    // Two bounded windows: something may be in progress when the first begins.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = requests(&server)?.len();
     tokio::time::sleep(Duration::from_secs(15)).await;

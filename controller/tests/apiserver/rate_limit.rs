@@ -1,4 +1,4 @@
-//! How often a Service is written: at once while its pods change now and then, a few times a second while they do not rest.
+//! Write rate of a Service: at once while its pods change now and then, a few times a second while they change continuously.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! No endpoint is inside a Service range of the cluster, also without the flag `--service-cidrs`.
+//! No endpoint is inside a Service CIDR of the cluster, also without the flag `--service-cidrs`.
 
 use crate::bed::{Controller, Scene, endpoints};
 use crate::service_removal::own_server;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_service_ranges_are_those_of_the_cluster_whenever_they_change() -> Result<()> {
+async fn the_service_cidrs_are_those_of_the_cluster_whenever_they_change() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "ranges", &[])?;
     controller.wait_ready().await?;

@@ -157,7 +157,7 @@ async fn what_was_left_while_the_controller_was_down_is_cleaned_at_start() -> Re
     Ok(())
 }
 
-/// What a Service became while nobody watched, the endpoints it must have then (none: no slices), and its condition.
+/// State of a Service that changed while no controller ran, the endpoints it must have then (none: no slices), and its condition.
 struct Missed {
     name: &'static str,
     edit: Value,
@@ -213,7 +213,7 @@ fn missed() -> Vec<Missed> {
     ]
 }
 
-/// The slices are those of the Go original: adopted without a write, and made good all the same.
+/// The slices are those of the archived multus-service controller: adopted without a write, and made good all the same.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn what_changed_while_the_controller_was_down_is_made_good_at_start() -> Result<()> {
@@ -237,7 +237,7 @@ async fn what_changed_while_the_controller_was_down_is_made_good_at_start() -> R
     }
     drop(controller);
     for (scene, case) in &scenes {
-        write_references_as_the_go_original(scene).await?;
+        write_references_as_the_legacy_controller(scene).await?;
         scene.patch::<Service>("web", case.edit.clone()).await?;
     }
     let controller = Controller::start(&kubeconfig, server.folder(), "after", &[])?;
@@ -257,7 +257,7 @@ async fn what_changed_while_the_controller_was_down_is_made_good_at_start() -> R
     Ok(())
 }
 
-async fn write_references_as_the_go_original(scene: &Scene) -> Result<()> {
+async fn write_references_as_the_legacy_controller(scene: &Scene) -> Result<()> {
     for mut slice in scene.slices("web").await? {
         for endpoint in &mut slice.endpoints {
             let target = endpoint.target_ref.get_or_insert_default();

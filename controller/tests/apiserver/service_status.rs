@@ -1,4 +1,4 @@
-//! What is rejected is told on the Service, once, with a remedy, and harms nobody else.
+//! Problems are reported on the Service, once, with a remedy, and affect no other Service.
 
 use crate::bed::Bed;
 use anyhow::Result;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_rejection_is_an_event_and_a_condition_and_both_are_mended() -> Result<()> {
+async fn a_rejection_is_an_event_and_a_condition_and_both_are_repaired() -> Result<()> {
     let scene = Bed::shared().await?.scene("rejected").await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene
@@ -194,7 +194,7 @@ async fn what_a_pod_reports_wrongly_is_left_out_and_told() -> Result<()> {
         ("loopback", "127.0.0.1", "loopback"),
         ("local", "169.254.1.1", "link-local"),
         ("multicast", "224.0.0.9", "multicast"),
-        ("vip", "172.30.4.4", "Service range 172.30.0.0/16"),
+        ("vip", "172.30.4.4", "Service CIDR 172.30.0.0/16"),
     ] {
         scene.pod(name, name, &[address]).await?;
         scene.service(name, json!({})).await?;

@@ -174,8 +174,8 @@ async fn what_it_does_can_be_scraped() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_slice_that_somebody_else_changes_or_deletes_is_mended() -> Result<()> {
-    let scene = Bed::shared().await?.scene("mended").await?;
+async fn a_slice_that_another_client_changes_or_deletes_is_repaired() -> Result<()> {
+    let scene = Bed::shared().await?.scene("repaired").await?;
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
@@ -229,7 +229,7 @@ async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
     scene
         .slices_until("web", "the forged slice to go", has_gone)
         .await?;
-    // Whatever wakes the controller, it is not about the foreign one.
+    // Whatever enqueues the controller, it is not about the foreign one.
     scene.pod("web-2", "web", &["10.1.0.3"]).await?;
     scene
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])

@@ -151,7 +151,7 @@ async fn in_zone(scene: &Scene, node: &str, zone: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// How many endpoints serve each zone; under "" those without hints.
+/// Number of endpoints that serve each zone; under "" those without hints.
 fn by_zone(slices: &[EndpointSlice]) -> BTreeMap<String, usize> {
     let mut count = BTreeMap::new();
     for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {

@@ -1,4 +1,4 @@
-//! What is copied of an author's slices, and what is not.
+//! Tests: the parts of an author's slices that are copied, and those that are ignored.
 
 use super::*;
 use crate::endpointslice::fixture::Fixture;
@@ -197,8 +197,8 @@ fn a_port_that_no_slice_has_is_reported() {
 #[case::mirrored(json!({SERVICE_NAME_LABEL: "web", MANAGED_BY_LABEL: "endpointslicemirroring-controller.k8s.io",
     "endpoints.kubernetes.io/managed-by": "endpoint-controller"}))]
 fn what_kubernetes_wrote_for_a_selector_is_not_taken(#[case] labels: Value) {
-    let leftover = json!({"endpoints": [{"addresses": ["10.128.0.7"]}], "metadata": {"name": "s", "namespace": "shop", "labels": labels}});
-    let (plan, problems) = planned(&fixture(), &[written("s", &leftover)]);
+    let orphaned = json!({"endpoints": [{"addresses": ["10.128.0.7"]}], "metadata": {"name": "s", "namespace": "shop", "labels": labels}});
+    let (plan, problems) = planned(&fixture(), &[written("s", &orphaned)]);
     assert!(plan.is_empty());
     assert_eq!(problems, [], "the caller names it");
 }
