@@ -120,7 +120,7 @@ pub struct WriteRequest {
 pub struct StatusUpdate {
     /// The Service.
     pub key: ObjectKey,
-    /// The Service itself, when it is ours.
+    /// The Service; `None` if it is not managed.
     pub service: Option<Arc<ServiceEntry>>,
     /// Problems that have no Event yet.
     pub problems: Vec<Problem>,

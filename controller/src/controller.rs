@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 const MAX_WRITES: usize = 32;
 /// Services whose orphaned are looked for at once.
 const MAX_LISTS: usize = 4;
-/// The loop turns at least this often, for the liveness probe.
+/// Longest time between two iterations of the loop, for the liveness probe.
 const TICK: Duration = Duration::from_secs(10);
 
 /// Errors that stop the driver.
@@ -337,7 +337,7 @@ impl Driver {
             .vanished
             .iter()
             .for_each(|slice| self.index.slices.record_gone(slice));
-        // What vanished was not written: the next plan makes it again, and its time is that of the same change.
+        // A slice that was deleted meanwhile was not written: the next plan creates it again, with the trigger time of the same change.
         if done.error.is_none() && wrote.vanished.is_empty() {
             match trigger_times {
                 Some(times) => drop(self.trigger_times.insert(key.clone(), times)),

@@ -1,4 +1,4 @@
-//! Whatever a tenant writes into a Service, pod, slice or annotation: no panic, and never an address that may not be an endpoint.
+//! Fuzz tests of objects that tenants write: no panic, and never an address that may not be an endpoint.
 //! `make fuzz` runs them for longer.
 
 use crate::index::{Change, Event, Index};

@@ -28,7 +28,7 @@ use pods_by_label::PodsByLabel;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A Service of ours and the judgement on it, made once per change.
+/// A managed Service and its acceptance, evaluated once per change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceEntry {
     /// The Service.
@@ -108,7 +108,7 @@ impl Index {
             && self.ranges.is_synced()
     }
 
-    /// Every Service there is something to do for: our Services, and the owners of slices whose Service is not ours any more.
+    /// Returns every Service that needs a reconciliation: managed Services, and the owners of slices whose Service is no longer managed.
     pub fn all_keys(&self) -> BTreeSet<ObjectKey> {
         self.services.keys().chain(self.slices.services()).collect()
     }
@@ -143,7 +143,7 @@ impl Index {
                 for step in &steps {
                     self.pods_by_label.update(step);
                 }
-                // Before the first full view nobody can be served, and whoever asks then would ask about every pod.
+                // Before the first complete lists no Service can be reconciled, and evaluating every pod would be wasted.
                 if !self.is_synced() {
                     return BTreeSet::new();
                 }

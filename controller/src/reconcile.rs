@@ -37,7 +37,7 @@ pub fn reconcile(
     known: Option<&TriggerTimes>,
 ) -> Decision {
     let Some(entry) = &observed.service else {
-        // Not ours (any more), or gone; but a Service that cannot be read is still somebody's.
+        // Not managed (any more), or deleted; but a Service that cannot be decoded still has its slices.
         let slices = if observed.is_unreadable {
             Vec::new()
         } else {
@@ -131,8 +131,8 @@ fn serve(
     }
 }
 
-/// Without any selector the Service's author writes its endpoints, by hand or by another program: they are copied, checked, into slices
-/// of ours, the only ones that proxies read.
+/// Without any selector the Service's author writes its EndpointSlices, manually or by another program. Their endpoints are checked and
+/// copied into managed slices, the only ones that proxies read.
 fn copy(
     observed: &Observed,
     entry: &ServiceEntry,

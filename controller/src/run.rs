@@ -88,7 +88,7 @@ pub async fn run(
             ended?;
             Ok(leading.await?)
         }
-        // Asked to stop before it ever led, or the lease was lost: then whoever holds it writes, and this process exits at once.
+        // Stopped before it ever led, or the lease was lost: then its holder writes, and this process exits at once.
         ended = &mut leading => {
             ended?;
             Ok(driving.await?)

@@ -80,7 +80,7 @@ fn slice(name: &str, labels: &Value) -> EndpointSlice {
     .unwrap()
 }
 
-fn ours() -> Value {
+fn managed() -> Value {
     json!({names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME})
 }
 
@@ -151,7 +151,7 @@ fn sync_service_no_selector() {
 fn nothing_is_decided_before_the_manual_slices_are_listed() {
     let mut index = synced();
     index.update(unselected());
-    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     assert!(observe(&index, &OrphanedSlices::default(), &web()).is_pending());
     assert_eq!(writes(&decided(&index)), (0, 0, 0), "its copies stay");
     index.update(Change::ManualScope(Arc::default()));
@@ -169,7 +169,7 @@ fn nothing_is_decided_before_the_manual_slices_are_listed() {
 fn sync_service_selector_removed() {
     let mut index = synced();
     index.update(unselected());
-    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     list_manual_slices(&mut index, []);
     assert_eq!(
         writes(&decided(&index)),
@@ -263,7 +263,7 @@ fn sync_service_pending_deletion() {
         (writes(&decision), decision.condition, decision.problems),
         ((0, 0, 0), None, vec![])
     );
-    let mut existing = slice("web-multus-abc", &ours());
+    let mut existing = slice("web-multus-abc", &managed());
     let ports = json!([{"name": "web", "port": 80, "protocol": "TCP"}]);
     existing.ports = serde_json::from_value(ports).unwrap();
     let dead = ["10.1.1.1", "10.1.1.2"].map(|address| json!({"addresses": [address]}));
@@ -316,7 +316,7 @@ fn sync_service_missing() {
     // It was there: what it left goes, and its times are remembered no more.
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
-    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     let known = decided(&index).trigger_times;
     assert!(known.is_some());
     let affected = index.update(Change::Service(Event::Deleted {
@@ -341,7 +341,7 @@ fn sync_service_missing() {
 #[test]
 fn a_service_that_cannot_be_read_keeps_its_slices() {
     let mut index = synced();
-    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     index.update(Change::Service(Event::Unreadable(web())));
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
 }
@@ -368,8 +368,8 @@ fn sync_service_endpoint_slice_label_selection() {
     let other = json!({names::SERVICE_NAME_LABEL: "other", names::MANAGED_BY_LABEL: names::MANAGED_BY});
     let nameless = json!({names::MANAGED_BY_LABEL: names::MANAGED_BY});
     for (name, labels) in [
-        ("matching-1", ours()),
-        ("matching-2", ours()),
+        ("matching-1", managed()),
+        ("matching-2", managed()),
         ("other", other),
         ("nameless", nameless),
     ] {
@@ -439,7 +439,7 @@ fn sync_service_terminating(#[case] ready: &str, #[case] want: (bool, bool, bool
 }
 
 #[test]
-fn a_missing_network_is_told_once_the_networks_are_known() {
+fn a_missing_network_is_reported_once_the_networks_are_known() {
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
     assert_eq!(decided(&index).problems, [], "a cluster without that kind");
@@ -467,22 +467,22 @@ fn a_missing_network_is_told_once_the_networks_are_known() {
 fn only_what_changes_a_decision_enqueues_a_service() {
     let mut index = synced();
     let applied = |change: Value| Change::Service(Event::Applied(service(change)));
-    let nobody = BTreeSet::new();
+    let none = BTreeSet::new();
     assert_eq!(index.update(applied(json!({}))), BTreeSet::from([web()]));
     assert_eq!(
         index.update(applied(json!({"metadata": {"resourceVersion": "2"}}))),
-        nobody,
+        none,
         "only its version"
     );
     assert_eq!(index.update(pod(1, json!({}))), BTreeSet::from([web()]));
     assert_eq!(
         index.update(pod(1, json!({"status": {"hostIP": "192.168.0.11"}}))),
-        nobody,
-        "a field nobody reads"
+        none,
+        "a field that no decision reads"
     );
     assert_eq!(
         index.update(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}}))),
-        nobody,
+        none,
         "not selected"
     );
     assert_eq!(
@@ -517,7 +517,7 @@ fn check_node_topology_distribution() {
     assert_eq!(
         index.update(node("node-2", 1000)),
         BTreeSet::new(),
-        "nobody asked for hints, no pod is there"
+        "no hints are requested, no pod is there"
     );
     index.update(pod(1, json!({})));
     assert_eq!(
@@ -535,7 +535,7 @@ fn check_node_topology_distribution() {
     assert_eq!(index.update(node("node-2", 2000)), BTreeSet::new());
 }
 
-/// A node that gets the address of a pod takes the endpoint away, on whatever node the pod runs, and gives it back.
+/// A node that gets the address of a pod on any node removes the endpoint, and restores it when it loses the address.
 #[test]
 fn an_address_that_becomes_a_nodes_is_no_endpoint() {
     let mut index = synced();
@@ -574,7 +574,7 @@ fn sync_service_stale_informer(#[case] cached: &str, #[case] written: &str, #[ca
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
     let at = |version: &str| {
-        let mut slice = slice("web-multus-abc", &ours());
+        let mut slice = slice("web-multus-abc", &managed());
         slice.metadata.resource_version = Some(version.to_owned());
         slice.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
         slice

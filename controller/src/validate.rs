@@ -208,7 +208,7 @@ mod tests {
         json!({SERVICE_NETWORK_ANNOTATION: network})
     }
 
-    fn judged(annotations: &serde_json::Value, spec: &serde_json::Value) -> (Acceptance, Vec<Reason>) {
+    fn evaluated(annotations: &serde_json::Value, spec: &serde_json::Value) -> (Acceptance, Vec<Reason>) {
         let (acceptance, problems) = validate(&service(annotations, spec), &Settings::default());
         (
             acceptance,
@@ -222,7 +222,7 @@ mod tests {
     #[case::spaces(" macvlan1 ", "shop/macvlan1")]
     #[case::global_namespace("default/macvlan1", "default/macvlan1")]
     fn a_service_is_served_from_its_network(#[case] annotation: &str, #[case] want: &str) {
-        let (acceptance, problems) = judged(
+        let (acceptance, problems) = evaluated(
             &on(annotation),
             &json!({"clusterIP": "172.30.0.10", "selector": {"app": "web"}}),
         );
@@ -247,7 +247,7 @@ mod tests {
         #[case] spec: serde_json::Value,
         #[case] want: Reason,
     ) {
-        assert_eq!(judged(&annotations, &spec), (Acceptance::Rejected, vec![want]));
+        assert_eq!(evaluated(&annotations, &spec), (Acceptance::Rejected, vec![want]));
         assert!(want.is_rejection());
     }
 
@@ -260,7 +260,7 @@ mod tests {
         #[case] spec: serde_json::Value,
         #[case] want: Reason,
     ) {
-        let (acceptance, problems) = judged(&on("macvlan1"), &spec);
+        let (acceptance, problems) = evaluated(&on("macvlan1"), &spec);
         assert!(matches!(acceptance, Acceptance::Served(_)));
         assert_eq!(problems, [want]);
         assert!(!want.is_rejection());
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn the_selector_annotation_serves_a_service_without_selector() {
         let annotations = json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "app in (web,api)"});
-        let (acceptance, problems) = judged(&annotations, &json!({"clusterIP": "None"}));
+        let (acceptance, problems) = evaluated(&annotations, &json!({"clusterIP": "None"}));
         let Acceptance::Served(binding) = acceptance else {
             panic!("{acceptance:?}")
         };
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn the_selector_of_the_spec_wins_over_the_annotation() {
         let annotations = json!({SERVICE_NETWORK_ANNOTATION: "n", SELECTOR_ANNOTATION: "{{{"});
-        let (acceptance, problems) = judged(
+        let (acceptance, problems) = evaluated(
             &annotations,
             &json!({"clusterIP": "172.30.0.10", "selector": {"a": "b"}}),
         );
@@ -321,7 +321,7 @@ mod tests {
     fn the_endpoints_of_a_service_that_selects_nothing_are_its_authors(#[case] spec: serde_json::Value) {
         let network = NetworkRef::parse("macvlan1", "shop").unwrap();
         assert_eq!(
-            judged(&on("macvlan1"), &spec),
+            evaluated(&on("macvlan1"), &spec),
             (Acceptance::Manual(network), vec![])
         );
     }

@@ -29,10 +29,10 @@ use tracing::{debug, info, warn};
 pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default;
-    let ours = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
+    let labelled = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
     // What is written here must not be seen as it was before.
     let (latest, cached) = (Freshness::Latest, Freshness::Cached);
-    let services = ours(PROXY_NAME_LABEL, PROXY_NAME);
+    let services = labelled(PROXY_NAME_LABEL, PROXY_NAME);
     tasks.spawn(follow(
         client.clone(),
         services,
@@ -45,7 +45,7 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
             })))
         },
     ));
-    let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
+    let slices = labelled(MANAGED_BY_LABEL, MANAGED_BY);
     tasks.spawn(follow(client.clone(), slices, latest, changes.clone(), |event| {
         Some(Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
@@ -128,7 +128,7 @@ fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
     }
 }
 
-/// Network attachment definitions are a custom kind that may be missing: then nothing is said about them, and nothing asked for.
+/// Network attachment definitions are a custom kind that may be missing: then networks are not checked, and no request is made.
 async fn follow_networks(client: Client, changes: Sender<Change>) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
     let begin = move || {

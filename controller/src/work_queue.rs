@@ -21,14 +21,14 @@ pub enum Outcome {
     Unchanged,
     /// Something was written.
     Wrote,
-    /// It must be tried again, not before this long when the API server said so.
+    /// It must be retried, after the API server's delay if it named one.
     Failed {
         /// `Retry-After` of a throttled request.
         retry_after: Option<Duration>,
     },
 }
 
-/// Services that wait for their turn.
+/// Services that wait for a reconciliation.
 #[derive(Debug, Default)]
 pub struct WorkQueue {
     entries: HashMap<ObjectKey, Entry>,
@@ -55,7 +55,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The first instant at which it may have a turn.
+    /// Earliest time of its next attempt.
     fn allowed_at(&self, now: Instant) -> Instant {
         let token = self.bucket.next_token(now);
         self.not_before.map_or(token, |not_before| not_before.max(token))
@@ -165,8 +165,8 @@ impl WorkQueue {
         }
     }
 
-    /// Forgets a Service that is gone and waits for nothing, once its bucket is full: a label that is taken off and put on again
-    /// must not cause more writes than other changes.
+    /// Forgets a deleted Service that does not wait, once its bucket is full: a label that is removed and added again must not cause
+    /// more writes than other changes.
     pub fn forget(&mut self, key: &ObjectKey, now: Instant) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.waits()) else {
             return;

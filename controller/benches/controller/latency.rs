@@ -45,11 +45,13 @@ pub(crate) async fn slice_events(
     scene: &Scene,
 ) -> Result<impl futures::Stream<Item = Result<WatchEvent<EndpointSlice>, kube::Error>>> {
     let slices: Api<EndpointSlice> = scene.api();
-    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-    let list = slices.list(&ListParams::default().labels(&ours).limit(1)).await?;
+    let managed = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let list = slices
+        .list(&ListParams::default().labels(&managed).limit(1))
+        .await?;
     let version = list.metadata.resource_version.context("no version")?;
     Ok(slices
-        .watch(&WatchParams::default().labels(&ours), &version)
+        .watch(&WatchParams::default().labels(&managed), &version)
         .await?)
 }
 

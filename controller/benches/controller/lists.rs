@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
 
-/// The controller's way beside the others, in turn; the shortest of each.
+/// The controller's way beside the others, alternating; the shortest of each.
 pub(crate) async fn pods(scene: &Scene, count: usize) -> Result<()> {
     let api = || Api::<PodObject>::all(scene.client.clone());
     let streaming = || {

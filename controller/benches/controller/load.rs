@@ -122,9 +122,9 @@ async fn pod(scene: &Scene, name: &str, app: &str, address: &str) -> Result<()> 
 
 /// Waits until this many of our slices hold all their endpoints; by a watch, which costs the API server little.
 pub(crate) async fn until_slices(scene: &Scene, count: usize) -> Result<()> {
-    let ours =
+    let managed =
         watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
-    let mut slices = Box::pin(watcher(scene.api::<EndpointSlice>(), ours).applied_objects());
+    let mut slices = Box::pin(watcher(scene.api::<EndpointSlice>(), managed).applied_objects());
     let mut full = BTreeSet::new();
     let wait = async {
         while full.len() < count {

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_again_has_the_same_name() {
+    fn a_repeated_event_has_the_same_name() {
         assert_eq!(named("u1", "bad"), named("u1", "bad"));
         assert_ne!(named("u1", "bad"), named("u1", "worse"));
         assert_ne!(

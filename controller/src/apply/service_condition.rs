@@ -1,4 +1,4 @@
-//! Writes: the Accepted condition in a Service's status, by server-side apply, so that only this condition is ours.
+//! Writes: the Accepted condition in a Service's status, by server-side apply, so that the controller owns only this condition.
 
 use super::{Error, bounded, is_gone};
 use crate::objects::ObjectKey;
@@ -43,7 +43,7 @@ pub(super) async fn write(
     }
 }
 
-/// Takes the condition off a Service that is ours no longer. It may be gone, or of another UID: then there is nothing to take off.
+/// Removes the condition from a Service that is no longer managed. If the Service does not exist or has another UID, nothing is done.
 pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectKey) -> Result<(), Error> {
     let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let patch = json!({
@@ -68,8 +68,8 @@ pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectKey) -> Resul
     }
 }
 
-/// Gone, or another Service of the same name; 403: somebody's policy keeps us off Services without our label. The shipped one lets us
-/// take the condition off.
+/// Matches a deleted Service (404), another one of the same name (409, 422), and an admission policy that forbids writes to Services
+/// without the service-proxy-name label (403). The shipped policy allows to remove the condition.
 fn is_rejected(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404 | 409 | 422))
 }

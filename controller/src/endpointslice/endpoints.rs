@@ -277,7 +277,7 @@ mod tests {
     use crate::endpointslice::fixture::{Fixture, PodBuilder, pod};
     use rstest::rstest;
 
-    fn told(pods: impl IntoIterator<Item = PodBuilder>, families: &[&str]) -> (usize, Vec<Problem>) {
+    fn planned(pods: impl IntoIterator<Item = PodBuilder>, families: &[&str]) -> (usize, Vec<Problem>) {
         let mut fixture = Fixture::new();
         fixture.spec(|spec| spec.ip_families = Some(families.iter().map(|f| (*f).to_owned()).collect()));
         fixture.pods(pods);
@@ -306,13 +306,13 @@ mod tests {
     #[case::unreadable_entry(vec![pod(1), pod(2).faulty("")], &["IPv4"], 2, Some((Reason::InvalidNetworkStatus, "shop/pod2")))]
     #[case::unreadable_elsewhere(vec![pod(1), pod(2).faulty("shop/other")], &["IPv4"], 2, None)]
     #[case::finished_pods_say_nothing(vec![pod(1), pod(2).malformed().finished()], &["IPv4"], 1, None)]
-    fn a_bad_pod_harms_only_itself_and_is_named(
+    fn a_bad_pod_affects_only_itself_and_is_named(
         #[case] pods: Vec<PodBuilder>,
         #[case] families: &[&str],
         #[case] endpoints: usize,
         #[case] want: Option<(Reason, &str)>,
     ) {
-        let (count, problems) = told(pods, families);
+        let (count, problems) = planned(pods, families);
         assert_eq!(count, endpoints);
         assert_eq!(problems.len(), usize::from(want.is_some()), "{problems:?}");
         for (problem, (reason, word)) in problems.iter().zip(want) {
@@ -327,13 +327,13 @@ mod tests {
     #[case::unreadable(Reason::InvalidNetworkStatus, 200, |n: usize| pod(n).malformed())]
     #[case::duplicate(Reason::DuplicateAddress, 200, |n: usize| pod(n).on("shop/testnet1", &["10.1.1.1"]))]
     #[case::unattached(Reason::NoPodsAttached, 200, |n: usize| pod(n).on("shop/other", &["10.1.1.1"]))]
-    fn many_faults_of_one_kind_are_one_notice_and_a_roll_changes_nothing_in_it(
+    fn many_faults_of_one_kind_are_one_problem_and_a_rollout_changes_nothing_in_it(
         #[case] reason: Reason,
         #[case] pods: usize,
         #[case] bad: impl Fn(usize) -> PodBuilder + Copy,
     ) {
         let of = |range: std::ops::Range<usize>| {
-            let (_, mut problems) = told(range.map(bad), &["IPv4"]);
+            let (_, mut problems) = planned(range.map(bad), &["IPv4"]);
             problems.retain(|problem| problem.reason == reason);
             problems
         };
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn one_family_will_do_where_nobody_chose_two() {
+    fn one_family_suffices_where_the_author_names_none() {
         let mut fixture = Fixture::new();
         fixture.binding.is_selectorless = true;
         fixture.spec(|spec| {

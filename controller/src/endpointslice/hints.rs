@@ -100,7 +100,7 @@ fn normal(hints: Option<&EndpointHints>) -> (&[ForZone], &[ForNode]) {
     (zones, nodes)
 }
 
-/// An endpoint serves its own zone, and its own node if asked. Unready ones serve nobody.
+/// An endpoint serves its own zone, and its own node if asked. An unready one gets no hints.
 fn own(endpoint: &Endpoint, with_node: bool) -> Option<EndpointHints> {
     if !is_ready(endpoint) {
         return None;

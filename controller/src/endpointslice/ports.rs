@@ -36,7 +36,7 @@ fn protocol(port: &ServicePort) -> &str {
 
 fn resolve(port: &ServicePort, pod: &Pod) -> Option<i32> {
     match &port.target_port {
-        // The API server defaults an absent targetPort; 0 stands for absent.
+        // The API server defaults an absent targetPort; 0 means absent.
         None | Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_the_same_in_any_order_and_spelling() {
+    fn a_group_is_the_same_in_any_order_and_form() {
         let group =
             |ports: serde_json::Value| PortGroup::of(&serde_json::from_value::<Vec<_>>(ports).unwrap());
         let one = group(

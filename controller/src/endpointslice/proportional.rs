@@ -45,7 +45,7 @@ pub(super) fn assign(nodes: &Nodes, drafts: &mut [Draft]) -> Result<(), Disabled
         .count();
     let shares = shares(&ratios(nodes)?, ready)?;
     let mut given: BTreeMap<String, usize> = BTreeMap::new();
-    let mut anew = Vec::new();
+    let mut reassigned = Vec::new();
     for draft in drafts {
         match (!draft.is_changed)
             .then(|| good_hints(draft, &given, &shares))
@@ -54,10 +54,10 @@ pub(super) fn assign(nodes: &Nodes, drafts: &mut [Draft]) -> Result<(), Disabled
             Some(zones) => zones
                 .into_iter()
                 .for_each(|(zone, n)| *given.entry(zone).or_default() += n),
-            None => anew.push(draft),
+            None => reassigned.push(draft),
         }
     }
-    let endpoints = anew
+    let endpoints = reassigned
         .iter()
         .flat_map(|draft| &draft.endpoints)
         .filter(|endpoint| is_ready(endpoint));
@@ -65,7 +65,7 @@ pub(super) fn assign(nodes: &Nodes, drafts: &mut [Draft]) -> Result<(), Disabled
         *given.entry(zone?.to_owned()).or_default() += 1;
     }
     let (mut giving, mut receiving) = exchange(&shares, &given);
-    for draft in anew {
+    for draft in reassigned {
         for endpoint in &mut draft.endpoints {
             let own = zone_of(endpoint).ok().filter(|_| is_ready(endpoint));
             let hints = own.map(|own| {

@@ -459,7 +459,7 @@ fn traffic_distribution_hints(#[case] distribution: &str, #[case] with_nodes: bo
         hints.for_nodes.map(|nodes| nodes[0].name.clone()),
         with_nodes.then(|| "node-1".to_owned())
     );
-    assert_eq!(endpoints[1].hints, None, "an unready endpoint serves nobody");
+    assert_eq!(endpoints[1].hints, None, "an unready endpoint gets no hints");
     assert!(fixture.sync().is_empty());
     fixture.spec(|spec| spec.traffic_distribution = None);
     assert_eq!(writes(&fixture.sync()), (0, 1, 0));
@@ -538,7 +538,7 @@ fn slices_of_the_legacy_get_the_network_label_in_place_and_nothing_else() {
 }
 
 #[test]
-fn slices_name_the_network_of_their_service_whatever_its_labels_say() {
+fn slices_name_the_network_of_their_service_and_ignore_its_labels() {
     let mut fixture = with_slices(&[2]);
     set_label(&mut fixture, NETWORK_LABEL, "evil");
     let other = NetworkRef::parse("other", "shop").unwrap();

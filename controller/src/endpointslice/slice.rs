@@ -46,7 +46,7 @@ fn generate_name(service: &Service) -> String {
     )
 }
 
-/// The Service's labels without the reserved ones, and the reserved ones as they are ours to set.
+/// The Service's labels without the reserved ones, and the reserved ones as the controller sets them.
 pub(super) fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = unreserved(service.metadata.labels.as_ref());
     if is_headless(service) {

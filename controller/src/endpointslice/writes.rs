@@ -89,7 +89,7 @@ fn is_placeholder(target: &Target<'_>, slice: &EndpointSlice, placeholder: &Endp
         && slice.metadata.labels == placeholder.metadata.labels
 }
 
-/// Turns creates into updates of slices that would be deleted; what is still to delete is returned. Slices of an earlier Service
+/// Replaces creates by updates of slices that would be deleted; returns the slices still to delete. Slices of an earlier Service
 /// of the same name are not reused: the garbage collector is about to delete them.
 fn reuse(
     target: &Target<'_>,

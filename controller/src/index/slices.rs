@@ -16,7 +16,7 @@ pub struct Slices {
     by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
     /// UIDs of slices that we deleted and the watch still shows.
     deleted_by_us: BTreeSet<String>,
-    /// Those of them that the list in progress still has; the others are gone for good, also when no watch told.
+    /// Those of them that the list in progress still has; the others are deleted, although the watch may have missed it.
     listed_all_the_same: BTreeSet<String>,
     /// Services whose writes are in progress.
     writers: usize,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn tracker_deletion_is_expected_whatever_the_generation() {
+    fn tracker_deletion_is_expected_with_any_generation() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_gone(&slice("s", "u1", "10", "web"));
@@ -307,7 +307,7 @@ mod tests {
     fn deletions_are_remembered_only_while_writes_are_under_way() {
         let mut slices = Slices::default();
         slices.update(deleted("s", "u1"));
-        assert!(slices.deleted_meanwhile.is_empty(), "nobody writes");
+        assert!(slices.deleted_meanwhile.is_empty(), "no write is in progress");
         slices.begin_writes();
         slices.begin_writes();
         slices.update(deleted("s", "u2"));
@@ -317,7 +317,7 @@ mod tests {
         assert!(slices.deleted_meanwhile.is_empty());
     }
 
-    /// The managed-by value changes from ours to another: the watch reports it as gone.
+    /// The managed-by value changes to another controller's: the watch reports a deletion.
     #[test]
     fn on_endpoint_slice_update() {
         let mut slices = Slices::default();
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(slices.services().collect::<Vec<_>>(), [web()]);
     }
 
-    /// Deletions that no watch will ever tell, because it was broken meanwhile, are not remembered for ever.
+    /// Deletions that the watch missed, because it was interrupted, are not remembered for ever.
     #[test]
     fn a_list_settles_which_deletions_are_still_awaited() {
         let mut slices = Slices::default();

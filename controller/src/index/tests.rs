@@ -12,7 +12,7 @@ const SELECTORS: [&str; 7] = [
     "app in (a,b),tier notin (x)",
     "tier",
     "!tier",
-    "app=nobody",
+    "app=none",
 ];
 
 fn pod(namespace: &str, number: u8, app: Option<&str>, tier: Option<&str>) -> Pod {

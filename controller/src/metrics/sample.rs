@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// Measurements of one attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Endpoints and slices; none when the Service is not ours.
+    /// Endpoints and slices; `None` if the Service is not managed.
     counts: Option<Counts>,
     topology: Topology,
     /// Slice writes that were planned.

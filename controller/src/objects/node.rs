@@ -1,6 +1,6 @@
 //! The fields of a Node that decisions read.
 //!
-//! Pure. Heartbeats, images and conditions other than Ready are dropped while parsing, so that they wake nobody.
+//! Pure. Heartbeats, images and conditions other than Ready are dropped while parsing, so that they enqueue no Service.
 
 use super::Labels;
 use super::metadata::metadata;

@@ -36,7 +36,7 @@ pub fn is_owned_by(slice: &EndpointSlice, service: &Service) -> bool {
     owners(slice).any(|uid| Some(uid) == service.metadata.uid.as_deref())
 }
 
-/// UIDs of the Services the slice belongs to: one, unless somebody meddled.
+/// UIDs of the Services the slice belongs to: one, unless another client changed it.
 pub fn owners(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
     let owners = slice.metadata.owner_references.iter().flatten();
     owners

@@ -85,7 +85,7 @@ fn first_rejection(problems: &[Problem]) -> &'static str {
         .map_or("Rejected", |reason| reason.as_str())
 }
 
-/// The API server takes 32 KiB; nobody reads more than this.
+/// The API server accepts 32 KiB; this is a readable length.
 fn truncate(message: &str) -> String {
     message.chars().take(4096).collect()
 }

@@ -1,12 +1,13 @@
-//! What the owner of each Service has been told.
+//! Deduplication of Events: the problems of each Service that have one.
 //!
-//! Pure. Nothing is told twice while it holds: not by this process, and, since the Service's condition says it too, not by the next one.
+//! Pure. A problem gets one Event while it exists: from this process, and, since the Service's condition contains it too, from the
+//! next one.
 
 use crate::objects::ObjectKey;
 use crate::service_status::problem::Problem;
 use std::collections::HashMap;
 
-/// Remembers per Service (its UID) what still holds.
+/// Published problems per Service, with its UID.
 #[derive(Debug, Default)]
 pub(super) struct PublishedProblems(HashMap<ObjectKey, (Option<String>, Vec<Problem>)>);
 
@@ -31,12 +32,12 @@ impl PublishedProblems {
         }
     }
 
-    /// The UID of a Service that has been told something, or its condition.
+    /// UID of a Service whose status has been published.
     pub(super) fn uid(&self, key: &ObjectKey) -> Option<String> {
         self.0.get(key)?.0.clone()
     }
 
-    /// This much has been said, and more is to follow. What was said before it still holds, or will be told from.
+    /// Adds problems that were published, before a failure. Earlier ones stay until the next complete publication.
     pub(super) fn record_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Problem>) {
         let Some(uid) = uid.filter(|_| !more.is_empty()) else {
             return;
@@ -49,7 +50,7 @@ impl PublishedProblems {
         published.extend(more);
     }
 
-    /// All this has been said; what is not in it holds no more.
+    /// Replaces the published problems: others no longer exist.
     pub(super) fn record(&mut self, key: &ObjectKey, uid: Option<String>, problems: Vec<Problem>) {
         if uid.is_some() {
             self.0.insert(key.clone(), (uid, problems));
@@ -65,7 +66,7 @@ mod tests {
     use crate::service_status::problem::Reason;
 
     #[test]
-    fn a_thing_is_told_once_while_it_holds_and_again_when_it_comes_back() {
+    fn a_problem_is_published_once_while_it_exists_and_again_when_it_comes_back() {
         let key = ObjectKey::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         let uid = Some("u1".to_owned());
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thing_that_is_seen_on_another_pod_is_no_news() {
+    fn a_problem_that_is_seen_on_another_pod_is_not_published_again() {
         let key = ObjectKey::new("shop", "web");
         let on = |pod: &str| vec![Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on([pod])];
         let mut published = PublishedProblems::default();
@@ -90,9 +91,9 @@ mod tests {
         assert_eq!(published.unpublished(&key, Some("u1"), &on("web-2"), false), []);
     }
 
-    /// A first Event was written, the condition was rejected: at the next try only the rest is told.
+    /// A first Event was written, the condition was rejected: the next attempt publishes only the rest.
     #[test]
-    fn what_was_said_before_a_failure_is_not_said_again() {
+    fn events_published_before_a_failure_are_not_published_again() {
         let key = ObjectKey::new("shop", "web");
         let both = vec![
             Problem::new(Reason::InvalidNetwork, "bad"),
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_repeats_nothing_that_the_condition_says() {
+    fn a_restart_repeats_no_event_that_the_condition_contains() {
         let key = ObjectKey::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         assert_eq!(
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn another_service_of_the_same_name_is_reported_again() {
+    fn problems_of_another_service_of_the_same_name_are_published() {
         let key = ObjectKey::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         let mut published = PublishedProblems::default();

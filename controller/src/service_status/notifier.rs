@@ -1,6 +1,6 @@
-//! Publication the owners of Services: Events and the Accepted condition, behind all slice writes.
+//! Publishes the status of Services, as Events and the Accepted condition, after all slice writes.
 //!
-//! An endpoint is never late because of a word about it: publication has a queue of its own, and its turn when no Service is due.
+//! A status never delays an endpoint: it has a separate queue, which is served while no Service is due.
 
 use super::event_dedup::PublishedProblems;
 use crate::apply::{self, StatusUpdate, Writer, chain};
@@ -16,17 +16,17 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::warn;
 
-/// Owners who are told something at once.
+/// Services whose status is published at the same time.
 const MAX_CONCURRENT_PUBLICATIONS: usize = 8;
 
 /// Present status of a Service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceStatus {
-    /// UID of the Service; none when it is not ours.
+    /// UID of the Service; `None` if it is not managed.
     pub uid: Option<String>,
-    /// UID of a Service that was ours and has left slices behind.
+    /// UID of a Service that is no longer managed and still has slices.
     pub former_uid: Option<String>,
-    /// Everything there is to tell.
+    /// All its problems.
     pub problems: Vec<Problem>,
     /// The condition, when it differs from what the Service has.
     pub condition: Option<Condition>,
@@ -47,7 +47,7 @@ pub(crate) struct Notifier {
     published: PublishedProblems,
     queue: WorkQueue,
     pending: HashMap<ObjectKey, ServiceStatus>,
-    /// Former Services whose condition is off while their slices are still going.
+    /// Former Services whose condition is removed while some of their slices still exist.
     retracted: HashMap<ObjectKey, String>,
     running: JoinSet<Publication>,
 }
@@ -65,14 +65,14 @@ impl Notifier {
         }
     }
 
-    /// A decision was made; whatever was still to be told before it is out of date.
+    /// Takes the status of a new decision; it replaces an earlier one that was not published yet.
     pub(crate) fn decided(&mut self, key: &ObjectKey, status: ServiceStatus, now: Instant) {
         if status.former_uid.is_none() {
             self.retracted.remove(key);
         }
         let is_retracting = |waiting: &ServiceStatus| waiting.uid.is_none() && waiting.former_uid.is_some();
         if status.uid.is_none() && self.pending.get(key).is_some_and(is_retracting) {
-            // The slices that told of the former Service may be gone by now, its condition is not.
+            // The slices that named the former Service may be deleted by now; its condition still exists.
         } else if self.is_published(key, &status) {
             self.pending.remove(key);
             self.published.record(key, status.uid, status.problems);
@@ -234,8 +234,8 @@ mod tests {
         }
     }
 
-    /// Takes what is due and says that it was told.
-    fn published(notifier: &mut Notifier, result: Result<(), apply::Error>) {
+    /// Takes the status that is due and finishes it with `result`.
+    fn finish_due(notifier: &mut Notifier, result: Result<(), apply::Error>) {
         let key = notifier
             .queue
             .pop(Instant::now() + MAX_BACKOFF * 2)
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_is_gone_is_forgotten() {
+    async fn a_deleted_service_is_forgotten() {
         let mut notifier = notifier();
         let now = Instant::now();
         let mut wanted = status(Some("u1"), None);
@@ -267,32 +267,32 @@ mod tests {
             None,
         ));
         notifier.decided(&key(), wanted, now);
-        published(&mut notifier, Ok(()));
+        finish_due(&mut notifier, Ok(()));
         assert!(notifier.queue.knows(&key()));
         notifier.decided(&key(), status(None, None), now);
-        published(&mut notifier, Ok(()));
+        finish_due(&mut notifier, Ok(()));
         assert!(is_forgotten(&mut notifier));
     }
 
-    /// It lost its label while no controller ran: only its slices tell of it, and they go sooner than its condition.
+    /// It lost its label while no controller ran: only its slices name it, and they are deleted before its condition.
     #[tokio::test]
-    async fn the_condition_of_a_former_service_is_taken_off_once_however_long_it_takes() {
+    async fn the_condition_of_a_former_service_is_removed_once_after_any_number_of_retries() {
         let mut notifier = notifier();
         let now = Instant::now();
         notifier.decided(&key(), status(None, Some("u1")), now);
-        published(&mut notifier, Err(apply::Error::Timeout));
+        finish_due(&mut notifier, Err(apply::Error::Timeout));
         notifier.decided(&key(), status(None, None), now);
         assert!(notifier.pending.contains_key(&key()), "still to be taken off");
-        published(&mut notifier, Ok(()));
+        finish_due(&mut notifier, Ok(()));
         assert!(notifier.pending.is_empty());
     }
 
     #[tokio::test]
-    async fn slices_that_go_one_by_one_do_not_repeat_it() {
+    async fn slices_deleted_one_by_one_do_not_repeat_the_removal() {
         let mut notifier = notifier();
         let now = Instant::now();
         notifier.decided(&key(), status(None, Some("u1")), now);
-        published(&mut notifier, Ok(()));
+        finish_due(&mut notifier, Ok(()));
         notifier.decided(&key(), status(None, Some("u1")), now);
         assert!(notifier.pending.is_empty());
         notifier.decided(&key(), status(None, None), now);

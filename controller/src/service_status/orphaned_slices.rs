@@ -1,7 +1,7 @@
 //! Slices of other controllers on a Service that only we should serve.
 //!
 //! Reads: the metadata of such slices. Kubernetes leaves slices and Endpoints behind when `spec.selector` is removed from a live Service
-//! (it calls that hand-over to the user), and DNS then answers them beside ours. They cannot be watched by the Service's labels: slices
+//! (it calls that hand-over to the user), and DNS then answers them beside the managed ones. They cannot be watched by the Service's labels: slices
 //! keep the labels the Service had before. So each Service without selector is looked at once, and again while something is found.
 
 use crate::manual::ENDPOINT_SLICE_CONTROLLER;
@@ -34,7 +34,7 @@ pub enum Error {
     Timeout,
 }
 
-/// Looks for slices that carry the Service's name and are not ours.
+/// Lists slices that carry the Service's name and are not managed.
 pub async fn list(client: Client, key: ObjectKey) -> (ObjectKey, ListResult) {
     let api: Api<PartialObjectMeta<EndpointSlice>> = Api::namespaced(client, &key.namespace);
     let selector = foreign_selector(&key);
@@ -115,7 +115,7 @@ impl OrphanedSlices {
         is_new
     }
 
-    /// The Service has a selector or is not ours: nothing is wrong with foreign slices.
+    /// Forgets a Service that has a selector or is not managed: slices of other controllers are no problem there.
     pub fn forget(&mut self, key: &ObjectKey) {
         self.0.remove(key);
     }
@@ -140,7 +140,7 @@ impl OrphanedSlices {
         due
     }
 
-    /// Takes a look's result; true when it changes what there is to tell.
+    /// Records a list's result; returns true if the names changed.
     pub fn record(&mut self, key: &ObjectKey, found: ListResult, now: Instant) -> bool {
         let Some(entry) = self.0.get_mut(key) else {
             return false;
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_looked_at_once_and_again_only_while_something_is_found() {
+    fn a_service_is_listed_once_and_again_only_while_orphaned_slices_are_found() {
         let key = ObjectKey::new("shop", "web");
         let now = Instant::now();
         let mut orphaned = OrphanedSlices::default();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_without_an_answer_leaves_the_warning_and_is_repeated() {
+    async fn a_list_without_an_answer_leaves_the_warning_and_is_repeated() {
         let key = ObjectKey::new("shop", "web");
         let now = Instant::now();
         let mut orphaned = OrphanedSlices::default();

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_was_seen_on_is_told_and_does_not_make_it_another_thing() {
+    fn the_objects_it_was_seen_on_are_named_and_do_not_make_it_another_problem() {
         let one = Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on(["web-1"]);
         let other = Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on(["web-2"]);
         assert_eq!(one.text(), "no pod is attached; seen on: web-1");

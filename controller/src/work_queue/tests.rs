@@ -30,7 +30,7 @@ fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
     assert_eq!(
         queue.pop(start + ms(255)),
         Some(key("web")),
-        "three changes, one turn"
+        "three changes, one attempt"
     );
     queue.done(&key("web"), Outcome::Wrote, start + ms(260), 0.0);
     assert_eq!(queue.next_due(), None);
@@ -245,7 +245,7 @@ fn a_thousand_changes_a_second_are_four_writes_a_second() {
     assert!((40..=44).contains(&writes.len()), "{}", writes.len());
 }
 
-/// Somebody who changes our slices back at once is not endured more often than pods that change.
+/// A client that reverts the managed slices at once causes no more writes than pods that change.
 #[test]
 fn another_writer_of_our_slices_is_answered_four_times_a_second() {
     let start = Instant::now();
@@ -318,7 +318,7 @@ proptest! {
         prop_assert!(writes.len() as u64 <= allowed, "{} writes in {total} ms", writes.len());
     }
 
-    /// Whatever happens: no more writes than changes, and never more than a burst for each wait that showed that none joins.
+    /// In any sequence: no more writes than changes, and never more than a burst for each wait that showed that none joins.
     #[test]
     fn no_pattern_of_changes_is_written_without_bound(gaps in proptest::collection::vec(1..=400_u64, 20..400)) {
         let total: u64 = gaps.iter().sum();

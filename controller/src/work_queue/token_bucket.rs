@@ -88,13 +88,13 @@ mod tests {
         let mut rest = changes.iter().map(|at| start + ms(*at)).peekable();
         while let Some(first) = rest.next() {
             bucket.change(first);
-            let turn = bucket.next_token(first);
-            while let Some(joining) = rest.next_if(|at| *at < turn) {
+            let granted = bucket.next_token(first);
+            while let Some(joining) = rest.next_if(|at| *at < granted) {
                 bucket.change(joining);
             }
-            bucket.begin(turn);
-            bucket.take(turn);
-            writes.push(u64::try_from((turn - start).as_millis()).unwrap());
+            bucket.begin(granted);
+            bucket.take(granted);
+            writes.push(u64::try_from((granted - start).as_millis()).unwrap());
         }
         writes
     }

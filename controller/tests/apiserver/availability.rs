@@ -93,7 +93,7 @@ async fn a_leader_that_was_paused_undoes_nothing_and_exits() -> Result<()> {
 /// it enqueues, what it still writes is repaired.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_leader_that_was_paused_in_mid_write_is_repaired() -> Result<()> {
+async fn slices_of_a_leader_that_was_paused_in_mid_write_are_repaired() -> Result<()> {
     const SERVICES: usize = 300;
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let scene = Scene::new(&server, "burst").await?;

@@ -1,4 +1,4 @@
-//! A program as a child of the test process: it ends with the value that stands for it, and with the test process.
+//! A program as a child of the test process: it ends when its value is dropped, and with the test process.
 
 use std::fs::File;
 use std::path::Path;

@@ -97,7 +97,7 @@ async fn dns_of_a_headless_service_answers_the_secondary_network_alone() -> Resu
     play_kubelet(&scene, 1, "True").await?;
     dns.answers_until(&name("db-fast"), &both).await?;
 
-    // With spec.selector, Kubernetes publishes its addresses beside ours: what the warning says is true, and so is its remedy.
+    // With spec.selector, Kubernetes publishes cluster-network addresses too: the warning is correct, and so is its remedy.
     let selecting = json!({"spec": {"clusterIP": "None", "selector": {"app": "db"}}});
     scene.service("db-both", selecting).await?;
     dns.answers_until(

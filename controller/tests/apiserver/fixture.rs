@@ -74,7 +74,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Creates a Service of ours on `testnet1` that selects `app: <name>`; `change` is merged over it.
+    /// Creates a managed Service on `testnet1` that selects `app: <name>`; `change` is merged over it.
     pub(crate) async fn service(&self, name: &str, change: Value) -> Result<Service> {
         let mut service = json!({
             "metadata": {
@@ -275,7 +275,7 @@ impl Scene {
         Ok(controller::service_status::condition::current(&service).cloned())
     }
 
-    /// Waits until the Service has no condition of ours.
+    /// Waits until the Service has no Accepted condition.
     pub(crate) async fn accepted_gone(&self, service: &str) -> Result<()> {
         wait::eventually(SOON, &format!("no Accepted condition on {service}"), async || {
             let service = self.api::<Service>().get(service).await?;

@@ -59,7 +59,7 @@ async fn pods(scene: &Scene) -> Result<()> {
     }
     // It has no address on the cluster network, so it has no sandbox.
     pod(scene, 7, "node-1", json!({})).await?;
-    // Nobody confirms, so it stays terminating.
+    // No kubelet confirms, so it stays terminating.
     scene
         .api::<Pod>()
         .delete("web-3", &DeleteParams::default())
@@ -75,7 +75,7 @@ fn services() -> Vec<(&'static str, Value, usize, usize)> {
         {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
         {"name": "sigtran", "port": 2905, "protocol": "SCTP"},
         {"name": "metrics", "port": 9090, "targetPort": "metrics"},
-        {"name": "nobody", "port": 99, "targetPort": "nobody"},
+        {"name": "missing", "port": 99, "targetPort": "missing"},
     ]);
     let spec = |spec: Value| json!({"spec": spec});
     vec![
@@ -107,7 +107,7 @@ fn services() -> Vec<(&'static str, Value, usize, usize)> {
             5,
             6,
         ),
-        ("nobody", spec(json!({"selector": {"app": "nobody"}})), 0, 0),
+        ("no-pods", spec(json!({"selector": {"app": "no-pods"}})), 0, 0),
     ]
 }
 

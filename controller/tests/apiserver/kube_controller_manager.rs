@@ -1,4 +1,4 @@
-//! kube-controller-manager serves the same Services beside the controller, for the cluster network: what its slices say, ours say too.
+//! kube-controller-manager serves the same Services for the cluster network: its slices and the controller's have the same content.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,14 +45,14 @@ pub(crate) async fn both_until<T: PartialEq + std::fmt::Debug>(
     let what = format!("one view of {service} by both");
     let found = wait::eventually(SOON, &what, async || {
         let theirs = view(&slices_by(scene, service, KUBERNETES).await?);
-        let ours = view(&slices_by(scene, service, names::MANAGED_BY).await?);
-        let is_done = ours == theirs && wanted(&ours);
-        last = Some((ours, theirs));
+        let managed = view(&slices_by(scene, service, names::MANAGED_BY).await?);
+        let is_done = managed == theirs && wanted(&managed);
+        last = Some((managed, theirs));
         Ok(is_done.then_some(()))
     })
     .await;
     found.with_context(|| {
-        let (ours, theirs) = last.unzip();
-        format!("ours:   {ours:?}\ntheirs: {theirs:?}")
+        let (managed, theirs) = last.unzip();
+        format!("managed: {managed:?}\ntheirs:  {theirs:?}")
     })
 }

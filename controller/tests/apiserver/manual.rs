@@ -89,7 +89,7 @@ async fn manual_slices_are_copied_and_followed() -> Result<()> {
 /// Each address is checked as those of pods are, and each slice for its family; what is not taken is named.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_is_not_taken_from_a_manual_slice_is_named() -> Result<()> {
+async fn ignored_endpoints_of_a_manual_slice_are_named() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "checked", &[])?;
     controller.wait_ready().await?;

@@ -39,13 +39,13 @@ async fn ninety_seconds_without_an_api_server_lose_nothing() -> Result<()> {
         .await?;
     assert!(
         !controller.has_ended(),
-        "nobody else could take the lease, so there is no reason to exit"
+        "no other replica could take the lease, so there is no reason to exit"
     );
     assert_eq!(scene.slices("web").await?.len(), 1, "nothing was created twice");
     Ok(())
 }
 
-/// Longer away than a Lease lasts: nobody knows who leads. Afterwards one does, and it does what was missed.
+/// Unavailable for longer than a Lease lasts: no replica leads. Afterwards one does, and it catches up.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn replicas_of_an_api_server_that_was_away_agree_on_one_leader() -> Result<()> {
@@ -95,7 +95,7 @@ async fn a_watch_that_has_expired_lists_again() -> Result<()> {
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
     controller.signal("STOP")?;
-    // An addition, a change and a deletion that no watch will ever tell.
+    // An addition, a change and a deletion that no watch will ever report.
     scene.pod("web-3", "web", &["10.1.0.4"]).await?;
     scene.pod_status("web-2", "False", "2026-01-01T00:01:00Z").await?;
     scene.delete_pod("web-1").await?;
@@ -193,7 +193,7 @@ async fn conflicting_writes_converge() -> Result<()> {
 }
 
 /// One priority level of one seat for the slice writes of a namespace, by the controller and by user `crowd`. The API server lets a
-/// lone request pass whatever the limit, so it takes a crowd to be turned away.
+/// lone request pass with any limit, so only many requests are rejected.
 async fn narrow(scene: &Scene) -> Result<()> {
     let name = scene.namespace.as_str();
     let level = json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited":
@@ -244,7 +244,7 @@ async fn widen(scene: &Scene) -> Result<()> {
 /// More Services are turned away than writes can be in progress at once, and all the time; one of another namespace changes meanwhile.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn throttled_writes_are_tried_again_and_delay_nobody_else() -> Result<()> {
+async fn throttled_writes_are_retried_and_delay_no_other_service() -> Result<()> {
     const SERVICES: usize = 40;
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "throttled", &[])?;
@@ -297,7 +297,7 @@ async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
         scene.pod("web-1", "web", &["10.1.0.2"]).await?;
         scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     }
-    // Nobody empties it here, so it stays in this state.
+    // No controller empties it here, so it stays in this state.
     let namespaces: Api<Namespace> = Api::all(scene.client.clone());
     namespaces
         .delete(&scene.namespace, &DeleteParams::default())

@@ -325,8 +325,8 @@ async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {
         "EndpointSlicesUpdating, ServicesReservedLabels"
     );
 
-    let nobody = json!({"spec": {"selector": {"app": "nobody"}}});
-    scene.patch::<Service>("web", nobody).await?;
+    let no_pods = json!({"spec": {"selector": {"app": "no-pods"}}});
+    scene.patch::<Service>("web", no_pods).await?;
     scene
         .slices_until("web", "a placeholder", |slices| sizes(slices) == [0])
         .await?;

@@ -43,7 +43,7 @@ fn count(bed: &Bed, scene: &Scene) -> Result<usize> {
     Ok(creates + updates + deletes)
 }
 
-/// One pod changes, its slice is seen, it changes again: whoever works so waits for each write, and must not wait for a window in which
+/// One pod changes, its slice is seen, it changes again: such a client waits for each write, and must not wait for a window in which
 /// nothing else comes.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
@@ -51,12 +51,12 @@ async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Resu
     let (bed, scene) = web("one-by-one").await?;
     let before = count(bed, &scene)?;
     let slices: Api<EndpointSlice> = scene.api();
-    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-    let list = slices.list(&ListParams::default().labels(&ours)).await?;
+    let managed = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let list = slices.list(&ListParams::default().labels(&managed)).await?;
     let version = list.metadata.resource_version.context("no version")?;
     let mut events = Box::pin(
         slices
-            .watch(&WatchParams::default().labels(&ours), &version)
+            .watch(&WatchParams::default().labels(&managed), &version)
             .await?,
     );
     let (mut slice, mut api) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! A Service that changes what it is, or stops being ours, leaves nothing behind.
+//! A Service that changes its kind, or is no longer managed, leaves nothing behind.
 
 use std::path::PathBuf;
 
@@ -129,10 +129,10 @@ async fn a_service_that_waits_for_a_finalizer_keeps_true_endpoints() -> Result<(
     scene.patch::<Service>("web", released).await
 }
 
-/// Orphans of a time when nobody watched: no such Service, a Service without the label, a Service with a network it may not name.
+/// Orphans of a time without a controller: no such Service, a Service without the label, a Service with a network it may not name.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_was_left_while_the_controller_was_down_is_cleaned_at_start() -> Result<()> {
+async fn orphans_of_a_time_without_controller_are_deleted_at_start() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let scene = Scene::new(&server, "down").await?;
     scene
@@ -216,7 +216,7 @@ fn missed() -> Vec<Missed> {
 /// The slices are those of the archived multus-service controller: adopted without a write, and made good all the same.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_changed_while_the_controller_was_down_is_made_good_at_start() -> Result<()> {
+async fn changes_of_a_time_without_controller_are_reconciled_at_start() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "before", &[])?;
     let mut scenes = Vec::new();

@@ -39,7 +39,7 @@ async fn a_rejection_is_an_event_and_a_condition_and_both_are_repaired() -> Resu
     scene.accepted_until("web", "True", "Accepted").await?;
     let events = scene.events("web").await?;
     let notes: Vec<_> = events.iter().map(|event| (&event.reason, &event.note)).collect();
-    assert_eq!(notes.len(), 1, "told once: {notes:?}");
+    assert_eq!(notes.len(), 1, "published once: {notes:?}");
     Ok(())
 }
 
@@ -184,10 +184,10 @@ async fn pods_that_are_not_attached_are_named() -> Result<()> {
     Ok(())
 }
 
-/// Addresses that no pod can have, one that two pods have, and two selectors: each is told, and the good pod serves.
+/// Addresses that no pod can have, one that two pods have, and two selectors: each is reported, and the good pod serves.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_a_pod_reports_wrongly_is_left_out_and_told() -> Result<()> {
+async fn invalid_addresses_of_a_pod_are_left_out_and_reported() -> Result<()> {
     let scene = Bed::shared().await?.scene("addresses").await?;
     scene.pod("good", "web", &["10.1.0.2"]).await?;
     for (name, address, why) in [
@@ -205,7 +205,7 @@ async fn what_a_pod_reports_wrongly_is_left_out_and_told() -> Result<()> {
         scene.slices_until(name, "a placeholder", is_empty).await?;
     }
     scene.pod("twice", "web", &["10.1.0.2"]).await?;
-    let both = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=nobody"}}});
+    let both = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=no-pods"}}});
     scene.service("web", both).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let note = scene.event_until("web", "DuplicateAddress").await?.note;

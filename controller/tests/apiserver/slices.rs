@@ -91,7 +91,7 @@ async fn endpoints_follow_readiness_termination_and_late_addresses() -> Result<(
         .as_ref()
         .and_then(|a| a.get(names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION));
     assert_eq!(trigger.map(String::as_str), Some("2026-01-01T00:01:00Z"));
-    // Deleted gracefully: nobody confirms, so it stays terminating, and still serving.
+    // Deleted gracefully: no kubelet confirms, so it stays terminating, and still serving.
     scene
         .api::<Pod>()
         .delete("web-2", &kube::api::DeleteParams::default())
@@ -152,7 +152,7 @@ async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_it_does_can_be_scraped() -> Result<()> {
+async fn metrics_count_writes_and_problems() -> Result<()> {
     let bed = Bed::shared().await?;
     let scene = bed.scene("metrics").await?;
     scene.service("web", json!({})).await?;
@@ -184,11 +184,11 @@ async fn a_slice_that_another_client_changes_or_deletes_is_repaired() -> Result<
         .patch::<EndpointSlice>(&name, json!({"endpoints": [{"addresses": ["10.1.0.66"]}]}))
         .await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    // Handed to another manager: it is ours no more, and another one takes its place.
+    // Its managed-by value changes: it is no longer managed, and another one takes its place.
     scene
         .patch::<EndpointSlice>(
             &name,
-            json!({"metadata": {"labels": {names::MANAGED_BY_LABEL: "somebody-else"}}}),
+            json!({"metadata": {"labels": {names::MANAGED_BY_LABEL: "another-controller"}}}),
         )
         .await?;
     let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
@@ -206,8 +206,8 @@ async fn a_slice_that_another_client_changes_or_deletes_is_repaired() -> Result<
     Ok(())
 }
 
-/// Slices that others write for a Service of ours while the controller runs: one with our managed-by value is no work of ours and
-/// goes, one of another writer is nothing of ours and stays as it is.
+/// Slices that other clients write for a managed Service while the controller runs: a forged one with our managed-by value is deleted,
+/// one of another manager stays as it is.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
@@ -216,7 +216,7 @@ async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let slices = scene.api::<EndpointSlice>();
-    for (name, manager) in [("foreign", "somebody-else"), ("forged", names::MANAGED_BY)] {
+    for (name, manager) in [("foreign", "another-controller"), ("forged", names::MANAGED_BY)] {
         let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.0.66"]}], "metadata": {"name": name,
             "labels": {names::PROXY_NAME_LABEL: names::PROXY_NAME, names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: manager}}});
         slices
@@ -229,7 +229,7 @@ async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
     scene
         .slices_until("web", "the forged slice to go", has_gone)
         .await?;
-    // Whatever enqueues the controller, it is not about the foreign one.
+    // No event enqueues the Service for the foreign one.
     scene.pod("web-2", "web", &["10.1.0.3"]).await?;
     scene
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
@@ -290,7 +290,7 @@ async fn pod_changes_close_together_are_few_writes() -> Result<()> {
     Ok(())
 }
 
-/// A Service with neither selector is its author's: whatever slices it has, by whoever, are left alone.
+/// A Service with neither selector belongs to its author: any slices it has, of any client, stay as they are.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_service_that_selects_nothing_causes_no_slice_request() -> Result<()> {

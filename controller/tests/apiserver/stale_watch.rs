@@ -105,7 +105,7 @@ async fn live(scene: &Scene, released: &CancellationToken) -> Result<()> {
     let is_there = |slices: &[_]| crate::bed::endpoints(slices) == want;
     scene.slices_until("web", "the endpoints again", is_there).await?;
 
-    // All that is over long ago is told now: slices that are gone, and versions that were replaced.
+    // The watch reports old events now: slices that are deleted, and versions that were replaced.
     released.cancel();
     scene.pod("web-6", "web", &["10.1.0.6"]).await?;
     want.push(("10.1.0.6".to_owned(), true));

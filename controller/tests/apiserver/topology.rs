@@ -171,14 +171,14 @@ async fn both_share(scene: &Scene, wanted: &[(&str, usize)]) -> Result<()> {
 }
 
 /// kube-controller-manager has an Event of the same reason, in other words.
-async fn told_of(scene: &Scene, words: &str) -> Result<()> {
+async fn event_contains(scene: &Scene, words: &str) -> Result<()> {
     wait::eventually(Duration::from_secs(20), words, async || {
         let events = scene.events("auto").await?;
-        let is_told = |event: &Event| {
+        let is_published = |event: &Event| {
             event.reason.as_deref() == Some("TopologyAwareHintsDisabled")
                 && event.note.as_ref().is_some_and(|note| note.contains(words))
         };
-        Ok(events.iter().any(is_told).then_some(()))
+        Ok(events.iter().any(is_published).then_some(()))
     })
     .await
 }
@@ -216,12 +216,12 @@ async fn the_topology_annotation_shares_endpoints_out_as_kube_controller_manager
         scene.delete_pod(&format!("auto-{n}")).await?;
     }
     both_share(&scene, &[("", 5)]).await?;
-    told_of(&scene, "without overloading one").await?;
+    event_contains(&scene, "without overloading one").await?;
     for n in 12..15 {
         scene.delete_pod(&format!("auto-{n}")).await?;
     }
     both_share(&scene, &[("", 2)]).await?;
-    told_of(&scene, "fewer ready endpoints than zones").await?;
+    event_contains(&scene, "fewer ready endpoints than zones").await?;
 
     for n in 12..22 {
         scene
@@ -229,7 +229,7 @@ async fn the_topology_annotation_shares_endpoints_out_as_kube_controller_manager
             .await?;
     }
     both_share(&scene, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
-    // A ready node of no zone: nobody can tell the zones' shares. (kube-controller-manager problems at the Service's next change.)
+    // A ready node without zone: the zones' shares are unknown. (kube-controller-manager evaluates that at the Service's next change.)
     in_zone(&scene, "late", None).await?;
     let is_even = |slices: &[EndpointSlice]| by_zone(slices) == counts(&[("", 12)]);
     scene.slices_until("auto", "no hints", is_even).await?;

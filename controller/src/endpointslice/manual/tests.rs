@@ -62,7 +62,7 @@ fn addresses(plan: &SlicePlan) -> Vec<&str> {
 #[case::other_family(json!({"endpoints": [{"addresses": ["fd00::2"]}]}), Reason::InvalidEndpointAddress, "no IPv4 address")]
 #[case::fqdn(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["db.example.com"]}]}), Reason::EndpointsIgnored, "FQDN")]
 #[case::no_family_of_the_service(json!({"addressType": "IPv6", "endpoints": [{"addresses": ["fd00::2"]}]}), Reason::EndpointsIgnored, "spec.ipFamilies")]
-fn what_is_not_taken_is_named_and_harms_nothing_else(
+fn ignored_endpoints_are_named_and_affect_nothing_else(
     #[case] bad: Value,
     #[case] reason: Reason,
     #[case] text: &str,
