@@ -54,7 +54,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// An Event could not be written.
-    #[error("failed to write event {reason:?} on Service {service}")]
+    #[error("failed to publish Event {reason:?} on Service {service}")]
     Event {
         /// The Service.
         service: ObjectKey,
@@ -65,7 +65,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// The condition could not be written.
-    #[error("failed to write the condition of Service {service}")]
+    #[error("failed to update the Accepted condition of Service {service}")]
     Condition {
         /// The Service.
         service: ObjectKey,

@@ -38,10 +38,10 @@ const TICK: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All watches ended.
-    #[error("the watches ended")]
+    #[error("watches exited unexpectedly")]
     Watches,
     /// A write panicked.
-    #[error("a write panicked")]
+    #[error("write panicked")]
     Write(#[source] tokio::task::JoinError),
 }
 
@@ -300,7 +300,7 @@ impl Driver {
             delete,
             ..
         } = &work.slices;
-        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Writing");
+        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Planned EndpointSlice writes");
         let writer = self.writer.clone();
         self.index.slices.begin_writes();
         self.writes.spawn(async move {
@@ -354,7 +354,7 @@ impl Driver {
 fn outcome(key: &ObjectKey, done: &WriteResult) -> Outcome {
     match &done.error {
         Some(error) => {
-            warn!(service = %key, error = %chain(error), "Reconciling failed, trying again");
+            warn!(service = %key, error = %chain(error), "Failed to reconcile Service, retrying");
             Outcome::Failed {
                 retry_after: error.retry_after(),
             }

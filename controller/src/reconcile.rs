@@ -187,7 +187,7 @@ fn too_many() -> Problem {
     Problem::new(
         Reason::TooManyServicesWithoutSelector,
         format!(
-            "the EndpointSlices of at most {MAX_SERVICES} Services without selector are watched, and that many are older than this one; delete some, or let this one select pods by spec.selector or annotation {SELECTOR_ANNOTATION}"
+            "the EndpointSlices of at most {MAX_SERVICES} Services without selector are watched, and so many are older than this one; delete some of them, or let this one select pods by spec.selector or annotation {SELECTOR_ANNOTATION}"
         ),
     )
 }

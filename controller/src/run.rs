@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Lease(#[from] lease::Error),
     /// A watch panicked.
-    #[error("a watch ended by itself")]
+    #[error("watch exited unexpectedly")]
     Watch,
 }
 

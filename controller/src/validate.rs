@@ -170,7 +170,7 @@ fn unserved_parts(service: &Service) -> Option<Problem> {
         return Some(Problem::new(
             Reason::UnsupportedServiceType,
             format!(
-                "label {HEADLESS_LABEL}: service proxies leave Services with it alone, so the ClusterIP is not served; remove the label, or set clusterIP None"
+                "label {HEADLESS_LABEL}: service proxies ignore Services with it, so the ClusterIP is not served; remove the label, or set clusterIP None"
             ),
         ));
     }

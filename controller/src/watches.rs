@@ -82,7 +82,7 @@ async fn follow<K>(
         let event = match event {
             Ok(event) => read(event),
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
                 continue;
             }
         };
@@ -105,7 +105,7 @@ fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Eve
                 meta.namespace.clone().unwrap_or_default(),
                 meta.name.clone().unwrap_or_default(),
             );
-            warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Object cannot be read and is left as it was");
+            warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Ignored undecodable object");
             Event::Unreadable(key)
         }
     };
@@ -149,13 +149,13 @@ async fn follow_networks(client: Client, changes: Sender<Change>) {
             Defined::Yes(Ok(watcher::Event::Delete(network))) => deleted(&network.metadata),
             // A kind is served a moment after it is defined.
             Defined::Yes(Err(error)) => {
-                debug!(%error, "Network attachment definitions cannot be watched, trying again");
+                debug!(%error, "Failed to watch network-attachment-definitions, retrying");
                 continue;
             }
             Defined::No => {
                 info!(
                     definition = NETWORK_DEFINITION,
-                    "CustomResourceDefinition does not exist, networks are not checked"
+                    "CustomResourceDefinition not found, networks are not checked"
                 );
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Cost of the controller on a real etcd and kube-apiserver: latency, cold start, writes, idle, memory. `make bench-controller`
 //!
-//! Prints a Markdown store. Every figure that has a budget has its yardstick measured in the same run, so that it is a ratio and not a
+//! Prints a Markdown table. Every figure that has a budget has its yardstick measured in the same run, so that it is a ratio and not a
 //! property of the machine. Pods are objects that no kubelet runs: this is about the API, not about nodes. `BENCH_QUICK=1` leaves the
 //! last 40,000 pods out, `BENCH_ONLY=few` or `many` all but one of the two parts; `BENCH_ONLY=limits` measures
 //! beside as much as Kubernetes is tested with.
@@ -86,7 +86,7 @@ async fn many_services() -> Result<()> {
     Ok(())
 }
 
-/// One line of the store, as soon as it is known.
+/// Prints one row of the table as soon as it is measured.
 fn row(what: &str, result: &str, yardstick: &str) {
     println!("| {what} | {result} | {yardstick} |");
 }

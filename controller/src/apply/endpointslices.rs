@@ -75,7 +75,7 @@ pub(super) async fn write(client: &Client, work: &WriteRequest) -> (WrittenSlice
             written.updated.len(),
             written.deleted.len(),
         );
-        info!(service = %work.key, created, updated, deleted, endpoints = work.slices.counts.endpoints, "Wrote slices");
+        info!(service = %work.key, created, updated, deleted, endpoints = work.slices.counts.endpoints, "Wrote EndpointSlices");
     }
     (written, failed)
 }

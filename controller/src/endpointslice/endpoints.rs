@@ -97,11 +97,11 @@ fn candidates<'a>(input: &Input<'a>, problems: &mut Vec<Problem>) -> Vec<Candida
         found.push(Candidate { pod, node, addresses });
     }
     let text = format!(
-        "pods whose annotation {NETWORK_STATUS_ANNOTATION} cannot be read are left out; restart them, so that Multus writes it again"
+        "pods with an invalid annotation {NETWORK_STATUS_ANNOTATION} are ignored; restart them, so that Multus rewrites it"
     );
     problems.extend(invalid_status(text, &unreadable));
     let text = format!(
-        "entries and addresses of the pods' annotation {NETWORK_STATUS_ANNOTATION} that cannot be read are left out, others count; correct the CNI plugin or its IPAM and restart the pods"
+        "invalid entries and addresses in the pods' annotation {NETWORK_STATUS_ANNOTATION} are ignored, valid ones are used; correct the CNI plugin or its IPAM and restart the pods"
     );
     problems.extend(invalid_status(text, &bad));
     problems.extend(rejected(input, &found));
@@ -129,7 +129,7 @@ fn rejected(input: &Input<'_>, candidates: &[Candidate<'_>]) -> Option<Problem> 
         return None;
     }
     let text = format!(
-        "addresses on network {} that pods cannot have are left out ({}); correct the IPAM of the network or the pods' annotation {NETWORK_STATUS_ANNOTATION}",
+        "invalid pod addresses on network {} are ignored ({}); correct the IPAM of the network or the pods' annotation {NETWORK_STATUS_ANNOTATION}",
         input.binding.network,
         first_few(reasons),
     );

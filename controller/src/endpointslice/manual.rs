@@ -168,17 +168,17 @@ impl Left {
         let service = ObjectKey::of(target.service);
         let rejected = |reasons: String| {
             format!(
-                "addresses in EndpointSlices of Service {service} that cannot be endpoints on network {network} are left out ({reasons}); correct the EndpointSlices, or the Endpoints that are mirrored into them"
+                "addresses in EndpointSlices of Service {service} that cannot be endpoints on network {network} are ignored ({reasons}); correct the EndpointSlices, or the Endpoints that are mirrored into them"
             )
         };
-        let not_taken = |reasons: String| {
+        let ignored = |reasons: String| {
             format!(
-                "not all endpoints in EndpointSlices of Service {service} are taken ({reasons}); correct the EndpointSlices"
+                "some endpoints in EndpointSlices of Service {service} are ignored ({reasons}); correct the EndpointSlices"
             )
         };
         [
             problem(Reason::InvalidEndpointAddress, self.addresses, rejected),
-            problem(Reason::EndpointsIgnored, self.slices, not_taken),
+            problem(Reason::EndpointsIgnored, self.slices, ignored),
         ]
         .into_iter()
         .flatten()

@@ -72,7 +72,7 @@ fn served_message(source: Source, network: &NetworkRef) -> String {
         Source::NoSlices => format!(
             "the Service selects no pods and its author has written no EndpointSlice with label {SERVICE_NAME_LABEL} yet; {reach}"
         ),
-        Source::Dns => "the Service selects no pods and has no ClusterIP: DNS answers the EndpointSlices that its author wrote, unchecked"
+        Source::Dns => "the Service selects no pods and has no ClusterIP; DNS answers with the EndpointSlices that its author wrote, which are not checked"
             .to_owned(),
     }
 }

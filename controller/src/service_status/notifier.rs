@@ -177,7 +177,7 @@ impl Notifier {
                 Outcome::Wrote
             }
             Err(error) => {
-                warn!(service = %key, error = %chain(&error), "Owner could not be published, trying again");
+                warn!(service = %key, error = %chain(&error), "Failed to publish Service status, retrying");
                 // An Event that was written is not written again because the condition was not.
                 self.published.record_some(&key, status.uid.as_deref(), published);
                 self.pending.entry(key.clone()).or_insert(status);

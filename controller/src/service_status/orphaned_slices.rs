@@ -69,7 +69,7 @@ pub fn problem(key: &ObjectKey, names: &[String]) -> Problem {
     Problem::new(
         Reason::ConflictingEndpoints,
         format!(
-            "delete what another controller left on this Service: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use these addresses too",
+            "EndpointSlices of another controller are left on this Service, delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{}'; until then DNS and other consumers use their addresses too",
             foreign_selector(key),
         ),
     )
@@ -82,7 +82,7 @@ pub fn orphaned_by_selector_removal(key: &ObjectKey, names: &[String]) -> Proble
     Problem::new(
         Reason::ConflictingEndpoints,
         format!(
-            "EndpointSlices that Kubernetes wrote for a selector that the Service no longer has are not taken: their addresses are those of the cluster network; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{SERVICE_NAME_LABEL}={name},{MANAGED_BY_LABEL}={ENDPOINT_SLICE_CONTROLLER}'"
+            "EndpointSlices that Kubernetes wrote for a selector that the Service no longer has are ignored, because their addresses are on the cluster network; delete them: kubectl -n {namespace} delete endpoints {name} --ignore-not-found; kubectl -n {namespace} delete endpointslices -l '{SERVICE_NAME_LABEL}={name},{MANAGED_BY_LABEL}={ENDPOINT_SLICE_CONTROLLER}'"
         ),
     )
     .seen_on(names.iter().map(|name| format!("EndpointSlice {name}")))

@@ -96,7 +96,10 @@ async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
         listed.notify_one();
         return std::future::pending().await;
     };
-    info!(services = services.len(), "Watching manual EndpointSlices");
+    info!(
+        services = services.len(),
+        "Started watching manual EndpointSlices"
+    );
     let config = watcher::Config::default().labels(&selector);
     let wrap = |event| {
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Sender;
 
 pub(super) async fn follow_service_cidrs(client: Client, changes: Sender<Change>) {
     let api: Api<Guarded<ServiceCIDR>> = Api::all(client);
-    let without = "only the ranges of --service-cidrs are rejected as endpoints";
+    let without = "only addresses in --service-cidrs are rejected as endpoints";
     let mut events = watch_optional(api, Config::default(), without).boxed();
     while let Some(event) = events.next().await {
         let event = read(event).map(|object: ServiceCIDR| object.into());

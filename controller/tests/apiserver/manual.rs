@@ -239,12 +239,16 @@ async fn slices_of_others_are_watched_only_for_manual_services() -> Result<()> {
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let log = || std::fs::read_to_string(&controller.log);
-    assert!(!log()?.contains("Watching manual EndpointSlices"));
+    assert!(!log()?.contains("Started watching manual EndpointSlices"));
     scene.service("db", unselected(&json!({}))).await?;
     scene
         .manual_slice("db", "db", json!({"endpoints": [{"addresses": ["10.1.0.9"]}]}))
         .await?;
     scene.endpoints_until("db", &[("10.1.0.9", true)]).await?;
-    assert!(log()?.contains("Watching manual EndpointSlices"), "{}", log()?);
+    assert!(
+        log()?.contains("Started watching manual EndpointSlices"),
+        "{}",
+        log()?
+    );
     Ok(())
 }
