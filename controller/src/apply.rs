@@ -133,7 +133,7 @@ pub struct StatusUpdate {
 /// Result of the writes of one Service.
 #[derive(Debug, Default)]
 pub struct WriteResult {
-    /// Slices as the API server has them now, and those that are gone.
+    /// Slices as the API server returned them, and deleted ones.
     pub slices: WrittenSlices,
     /// The first thing that failed.
     pub error: Option<Error>,

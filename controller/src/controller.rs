@@ -1,7 +1,7 @@
-//! The driver: watches into the index, changed Service out of the queue, decisions to the writer.
+//! The driver: passes watch events to the index, due Services to the decision, and decisions to the writer.
 //!
 //! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
-//! not lead keeps its index warm and writes nothing.
+//! not lead keeps its index up to date and writes nothing.
 
 use crate::apply::{WriteRequest, WriteResult, Writer, chain};
 use crate::endpointslice::{SlicePlan, TriggerTimes};
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 /// Services whose writes are in progress at once.
 const MAX_WRITES: usize = 32;
-/// Services whose orphaned are looked for at once.
+/// Services whose orphaned slices are listed at the same time.
 const MAX_LISTS: usize = 4;
 /// Longest time between two iterations of the loop, for the liveness probe.
 const TICK: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ struct Attempt {
     done: WriteResult,
 }
 
-/// The controller's state.
+/// State of the controller.
 pub struct Driver {
     index: Index,
     queue: WorkQueue,
@@ -82,7 +82,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver that knows nothing yet.
+    /// Returns a driver with an empty index.
     pub fn new(
         client: Client,
         index: Index,
@@ -110,7 +110,7 @@ impl Driver {
         }
     }
 
-    /// Runs until asked to stop; then finishes what is in progress.
+    /// Runs until shutdown; then finishes the writes in progress.
     pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
         loop {
             self.start_due();
@@ -143,7 +143,7 @@ impl Driver {
         writes.into_iter().chain(publications).fold(tick, Instant::min)
     }
 
-    /// No Service is due: there is time for all that is not about endpoints.
+    /// Returns true if no Service is due: then status and orphaned slices are handled.
     fn is_idle(&self) -> bool {
         let now = Instant::now();
         self.is_leading && self.was_synced && self.queue.next_due().is_none_or(|due| due > now)
@@ -166,7 +166,7 @@ impl Driver {
         self.enqueue_all();
     }
 
-    /// Before the first full view a plan would delete what it has not seen yet; and a standby keeps no queue.
+    /// Before the first complete lists a plan would delete slices of Services that are not listed yet; and a standby keeps no queue.
     fn enqueue_all(&mut self) {
         if self.is_leading && self.was_synced {
             let keys = self.index.all_keys();
@@ -244,7 +244,7 @@ impl Driver {
         let service = observed.service.as_ref().map(|entry| &entry.service);
         if !observed.is_unreadable {
             let uid = service.and_then(|service| service.metadata.uid.clone());
-            self.notifier.decided(
+            self.notifier.set_status(
                 &key,
                 ServiceStatus {
                     uid,
@@ -276,7 +276,7 @@ impl Driver {
         }
     }
 
-    /// Looks for orphaned, a few Services at a time and behind all writes.
+    /// Lists orphaned slices, of a few Services at a time and after all writes.
     fn start_lists(&mut self) {
         self.list_queue.extend(self.orphaned.due(Instant::now()));
         while self.lists.len() < MAX_LISTS {
@@ -324,7 +324,7 @@ impl Driver {
             done,
         } = attempt;
         let outcome = outcome(&key, &done);
-        sample.count(&self.metrics, &key, &done);
+        sample.record(&self.metrics, &key, &done);
         let wrote = done.slices;
         for slice in wrote.created.into_iter().chain(wrote.updated) {
             self.index.slices.record_written(slice);
@@ -345,7 +345,7 @@ impl Driver {
             }
         }
         self.queue.done(&key, outcome, Instant::now(), jitter());
-        if !sample.is_ours() {
+        if !sample.is_managed() {
             self.queue.forget(&key, Instant::now());
         }
     }
@@ -365,7 +365,7 @@ fn outcome(key: &ObjectKey, done: &WriteResult) -> Outcome {
     }
 }
 
-/// Spreads retries; its quality does not matter.
+/// Returns a number in 0..1 that spreads retries; its quality does not matter.
 fn jitter() -> f64 {
     f64::from(jiff::Timestamp::now().subsec_nanosecond() % 1000) / 1000.0
 }

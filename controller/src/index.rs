@@ -1,7 +1,7 @@
-//! The cluster as the controller knows it, fed by watches.
+//! Index of all watched objects.
 //!
-//! Pure. Observing a change returns the Services it enqueues. What was written is remembered at once, so a plan never starts from slices
-//! older than our own writes (Kubernetes keeps a tracker and retries instead).
+//! Pure. Each update returns the Services that it affects. Written slices are recorded at once, so a plan never starts from slices older
+//! than the controller's own writes (Kubernetes keeps a tracker and retries instead).
 
 mod manual_slices;
 mod pods_by_label;
@@ -39,7 +39,7 @@ pub struct ServiceEntry {
     pub problems: Vec<Problem>,
 }
 
-/// Something a watch reported.
+/// Change that a watch reported.
 #[expect(clippy::large_enum_variant, reason = "few are held at a time")]
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -49,7 +49,7 @@ pub enum Change {
     Pod(Event<Pod>),
     /// An EndpointSlice with our managed-by value.
     Slice(Event<EndpointSlice>),
-    /// The Services that the next list of manual slices is about.
+    /// Scope of the next list of manual slices.
     ManualScope(Scope),
     /// An EndpointSlice that another client wrote for one of these Services.
     ManualSlice(Event<ManualSlice>),
@@ -61,7 +61,7 @@ pub enum Change {
     Network(Event<ObjectKey>),
 }
 
-/// All that is known.
+/// All watched objects.
 #[derive(Debug, Default)]
 pub struct Index {
     settings: Settings,
@@ -85,7 +85,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Knows nothing yet.
+    /// Returns an empty index.
     pub fn new(settings: Settings) -> Self {
         Self {
             given_ranges: settings.service_cidrs.clone(),
@@ -127,7 +127,7 @@ impl Index {
         selected
     }
 
-    /// Takes a change in and says which Services it enqueues.
+    /// Applies a change and returns the Services that it affects.
     pub fn update(&mut self, change: Change) -> BTreeSet<ObjectKey> {
         match change {
             Change::Service(event) => {
@@ -178,7 +178,7 @@ impl Index {
         }
     }
 
-    /// Updates whose manual slices are watched, after Services changed; returns those that are watched no longer.
+    /// Updates the scope of manual slices after Services changed; returns the Services that left it.
     fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectKey> {
         let services = &mut self.manual.services;
         for step in steps.iter().filter(|step| !step.is_idle()) {
@@ -192,7 +192,7 @@ impl Index {
         }
     }
 
-    /// Ranges change once in years: every Service is looked at then.
+    /// Service CIDRs change rarely: all Services are reconciled then.
     fn update_service_cidrs(&mut self, event: Event<ServiceCidr>) -> BTreeSet<ObjectKey> {
         self.ranges.update(event);
         let found = self.ranges.iter().flat_map(|range| range.ranges.iter().copied());

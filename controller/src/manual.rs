@@ -1,7 +1,7 @@
-//! EndpointSlices that the author of a Service wrote: those of Services without any selector.
+//! Manual slices: EndpointSlices that the author of a Service without any selector wrote.
 //!
 //! Pure. The slices are watched by the names of these Services, so that the slices of all other Services cost nothing, and in bounded
-//! memory: so many Services, so many endpoints for one and for all. What is beyond is named, never silently missing.
+//! memory: so many Services, so many endpoints for one and for all. Anything beyond the limits is reported, never silently missing.
 
 mod endpoint_budget;
 mod scope;
@@ -59,7 +59,7 @@ fn is_orphaned(slice: &EndpointSlice) -> bool {
     is_kubernetes || labels.is_some_and(|labels| labels.contains_key(ENDPOINTS_MANAGED_BY_LABEL))
 }
 
-/// Drops what is not copied. Without its resourceVersion a slice that says the same compares equal.
+/// Drops the fields that are not copied. Without its resourceVersion a slice with the same content compares equal.
 pub fn trim(slice: EndpointSlice) -> EndpointSlice {
     let EndpointSlice {
         metadata,

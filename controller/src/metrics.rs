@@ -34,7 +34,7 @@ pub struct SyncResult {
 pub struct Topology {
     /// Auto or Disabled.
     pub topology: &'static str,
-    /// `spec.trafficDistribution` when it is honoured.
+    /// `spec.trafficDistribution` if it is in effect.
     pub traffic_distribution: String,
 }
 
@@ -172,12 +172,12 @@ impl Metrics {
         );
     }
 
-    /// A Service has been synced; its share of the totals is replaced.
+    /// Replaces a Service's share of the totals after a sync.
     pub fn set_service(&self, service: &ObjectKey, counts: Counts) {
         self.change_totals(|totals| totals.set(service, counts));
     }
 
-    /// A Service is gone.
+    /// Removes a deleted Service from the totals.
     pub fn delete_service(&self, service: &ObjectKey) {
         self.change_totals(|totals| totals.delete(service));
     }
@@ -225,7 +225,7 @@ impl Totals {
 mod tests {
     use super::*;
 
-    /// The archived controller's NumEndpointsAndSlices: desired slices, slices, endpoints as Services come, change and go.
+    /// The archived controller's NumEndpointsAndSlices: desired slices, slices, endpoints as Services are added, changed and deleted.
     #[test]
     fn metrics_cache_num_endpoints_and_slices() {
         let [one, two, three] = ["one", "two", "three"].map(|name| ObjectKey::new("ns1", name));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_families_have_the_names_of_kubernetes() {
+    fn metric_families_have_the_names_of_kubernetes() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics

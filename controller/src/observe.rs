@@ -43,13 +43,13 @@ impl Observed {
     /// UID of the Service that was ours when its slices were made and is not any more: by them it is known also to a process that did
     /// not run when it changed.
     pub fn former_uid(&self) -> Option<&str> {
-        let is_ours = self.service.is_some() || self.is_unreadable;
-        let slices = self.slices.iter().filter(|_| !is_ours);
+        let is_managed = self.service.is_some() || self.is_unreadable;
+        let slices = self.slices.iter().filter(|_| !is_managed);
         slices.flat_map(|slice| owners(slice)).next()
     }
 }
 
-/// Collects what concerns a Service.
+/// Collects everything that concerns a Service.
 pub fn observe(index: &Index, orphaned: &OrphanedSlices, key: &ObjectKey) -> Observed {
     let service = index.services.get(key).cloned();
     let binding = service.as_ref().and_then(|entry| match &entry.acceptance {

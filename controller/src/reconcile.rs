@@ -21,15 +21,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub struct Decision {
     /// Writes to its slices.
     pub slices: SlicePlan,
-    /// Everything its owner should know.
+    /// All problems of the Service.
     pub problems: Vec<Problem>,
     /// Its Accepted condition, when that must be written.
     pub condition: Option<Condition>,
-    /// To be remembered once the slices are written.
+    /// Recorded once the slices are written.
     pub trigger_times: Option<TriggerTimes>,
 }
 
-/// Decides from what is known.
+/// Decides what to write for one Service.
 pub fn reconcile(
     observed: &Observed,
     nodes: &Nodes,
@@ -57,7 +57,7 @@ pub fn reconcile(
         },
     };
     if entry.service.metadata.deletion_timestamp.is_some() {
-        // Until its finalizers are gone it is reached, so its endpoints stay true (kubernetes/kubernetes#108779). No event or
+        // Clients reach it until its finalizers are removed, so its endpoints stay up to date (kubernetes/kubernetes#108779). No Event or
         // condition is written.
         decision.problems.clear();
         return decision;
@@ -143,7 +143,7 @@ fn copy(
 ) -> Decision {
     let written = match &observed.written {
         Some(AuthorSlices::Slices(slices)) => slices,
-        // Nothing to decide before they are listed.
+        // Nothing is decided before they are listed.
         Some(AuthorSlices::Unknown) => return Decision::default(),
         not_copied => {
             let too_many = matches!(not_copied, Some(AuthorSlices::NotWatched)).then(too_many);

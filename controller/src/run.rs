@@ -1,4 +1,4 @@
-//! Puts the controller together: watches, driver, lease.
+//! Assembles the controller: watches, driver, lease.
 
 use crate::apply::Writer;
 use crate::controller::{self, Driver, Leadership};
@@ -30,7 +30,7 @@ pub enum Error {
     Watch,
 }
 
-/// Runs the controller until the process is asked to stop. `lease`: none to write without asking other replicas.
+/// Runs the controller until shutdown. `lease`: `None` to write without leader election.
 pub async fn run(
     process: Process,
     settings: Settings,
@@ -49,7 +49,7 @@ pub async fn run(
     let mut watching = watches::start(&client, &sender, scope_changes);
     drop(sender);
     let granted = CancellationToken::new();
-    // Cancelled by a request to stop, and when the lease is lost: a driver that no longer leads must not begin another write.
+    // Cancelled by a shutdown and by the loss of the lease: a driver that no longer leads must not begin another write.
     let stop = shutdown.child_token();
     let writer = Writer::new(client.clone(), instance);
     let index = Index::new(settings);

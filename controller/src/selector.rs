@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_selector_is_cut_in_the_message() {
+    fn a_long_selector_is_truncated_in_the_message() {
         assert!(
             Selector::parse(&"(".repeat(1 << 20))
                 .unwrap_err()

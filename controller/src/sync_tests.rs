@@ -207,7 +207,7 @@ fn a_service_whose_slices_are_not_watched_is_rejected() {
 
 /// A node gets the address of an manual endpoint: it is an endpoint no longer.
 #[test]
-fn a_manual_address_that_becomes_a_nodes_enqueues_its_service() {
+fn a_manual_address_that_a_node_gets_enqueues_its_service() {
     let mut index = synced();
     index.update(unselected());
     let mut manual = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
@@ -227,7 +227,7 @@ fn a_manual_address_that_becomes_a_nodes_enqueues_its_service() {
 
 /// The ranges of the command line and of the cluster together; a change of conditions alone enqueues no Service.
 #[test]
-fn a_service_cidr_that_comes_or_goes_enqueues_every_service() {
+fn an_added_or_removed_service_cidr_enqueues_every_service() {
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
     index.update(pod(1, json!({})));
@@ -339,7 +339,7 @@ fn sync_service_missing() {
 }
 
 #[test]
-fn a_service_that_cannot_be_read_keeps_its_slices() {
+fn an_undecodable_service_keeps_its_slices() {
     let mut index = synced();
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     index.update(Change::Service(Event::Unreadable(web())));
@@ -419,7 +419,8 @@ fn sync_service(#[case] family: &str, #[case] want: &[&str]) {
     );
 }
 
-/// The archived multus-service controller had a feature gate to leave terminating pods out; Kubernetes has no such gate any more, and neither have we.
+/// The archived multus-service controller had a feature gate to leave terminating pods out. Kubernetes no longer has this gate, nor does
+/// this controller.
 #[rstest]
 #[case::ready("True", (false, true, true))]
 #[case::not_ready("False", (false, false, true))]
@@ -537,7 +538,7 @@ fn check_node_topology_distribution() {
 
 /// A node that gets the address of a pod on any node removes the endpoint, and restores it when it loses the address.
 #[test]
-fn an_address_that_becomes_a_nodes_is_no_endpoint() {
+fn an_address_that_a_node_gets_is_no_endpoint() {
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
     index.update(pod(1, json!({})));

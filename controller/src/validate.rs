@@ -269,7 +269,7 @@ mod tests {
     #[rstest]
     #[case::cluster_ip("172.30.0.10", &[Reason::UnsupportedServiceType])]
     #[case::headless("None", &[])]
-    fn the_headless_label_is_warned_about_where_it_hides_a_cluster_ip(
+    fn the_headless_label_is_reported_where_it_hides_a_cluster_ip(
         #[case] cluster_ip: &str,
         #[case] want: &[Reason],
     ) {
@@ -318,7 +318,7 @@ mod tests {
     #[rstest]
     #[case::none(json!({"clusterIP": "172.30.0.10"}))]
     #[case::empty(json!({"clusterIP": "172.30.0.10", "selector": {}}))]
-    fn the_endpoints_of_a_service_that_selects_nothing_are_its_authors(#[case] spec: serde_json::Value) {
+    fn the_endpoints_of_a_service_without_selector_are_its_authors(#[case] spec: serde_json::Value) {
         let network = NetworkRef::parse("macvlan1", "shop").unwrap();
         assert_eq!(
             evaluated(&on("macvlan1"), &spec),

@@ -30,7 +30,7 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default;
     let labelled = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
-    // What is written here must not be seen as it was before.
+    // Objects that the controller writes must be listed in their latest version.
     let (latest, cached) = (Freshness::Latest, Freshness::Cached);
     let services = labelled(PROXY_NAME_LABEL, PROXY_NAME);
     tasks.spawn(follow(

@@ -1,6 +1,6 @@
 //! Work queue: the time at which a changed Service is due.
 //!
-//! Pure: the clock is an argument. A change is due at once while the Service has tokens ([`bucket`]); without, changes are collected
+//! Pure: the clock is an argument. A change is due at once while the Service has tokens ([`token_bucket`]); without, changes are collected
 //! until the next token, at most 250 ms. A failure is retried with a growing delay, for ever. Services that were never reconciled go first.
 
 mod token_bucket;
@@ -36,7 +36,7 @@ pub struct WorkQueue {
     fresh: BTreeMap<(Instant, u64), ObjectKey>,
     /// Reconciled before, by the time they are due.
     again: BTreeMap<(Instant, u64), ObjectKey>,
-    /// Gone, and when their buckets are full: at most as many as can be written in a second.
+    /// Deleted Services, and the times at which their buckets are full: at most as many as can be written in a second.
     expiring: VecDeque<(Instant, ObjectKey)>,
     sequence: u64,
 }
@@ -48,7 +48,7 @@ struct Entry {
     is_running: bool,
     is_dirty: bool,
     is_known: bool,
-    /// It is gone, and dropped then.
+    /// Time at which a deleted Service is dropped.
     expires_at: Option<Instant>,
     failures: u32,
     bucket: TokenBucket,
@@ -61,7 +61,7 @@ impl Entry {
         self.not_before.map_or(token, |not_before| not_before.max(token))
     }
 
-    /// Takes in how an attempt ended; when it must be repeated.
+    /// Records the result of an attempt; returns the time of a retry.
     fn end(&mut self, outcome: Outcome, now: Instant, jitter: f64) -> Option<Instant> {
         if outcome != Outcome::Unchanged {
             self.bucket.take(now);
@@ -71,7 +71,7 @@ impl Entry {
             return None;
         };
         let asked = retry_after.unwrap_or_default();
-        // Spread in any case: many are turned away at one moment with one answer, and must not come back as one crowd.
+        // Always spread: many requests are rejected at one moment with one answer, and must not be retried at the same time.
         let delay = backoff(self.failures)
             .max(asked)
             .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
@@ -84,7 +84,7 @@ impl Entry {
         self.due.is_some() || self.is_running
     }
 
-    /// Keeps only what still has an effect.
+    /// Drops state that no longer has an effect.
     fn compact(&mut self, now: Instant) {
         self.not_before = self.not_before.filter(|not_before| *not_before > now);
         if self.bucket.full_at(now).is_none() {
@@ -100,7 +100,7 @@ impl WorkQueue {
         self.recheck(key, now);
     }
 
-    /// This Service must be looked at, although what it serves has not changed: the echo of a write, a slice that another client wrote.
+    /// Enqueues a Service whose served content has not changed: the echo of a write, a slice that another client wrote.
     pub fn recheck(&mut self, key: ObjectKey, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.expires_at = None;
@@ -112,7 +112,7 @@ impl WorkQueue {
         self.schedule(key, at);
     }
 
-    /// The next Service that is due; [`WorkQueue::done`] must follow.
+    /// Returns the next Service that is due; [`WorkQueue::done`] must follow.
     pub fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
         self.drop_expired(now);
         let due = |list: &BTreeMap<(Instant, u64), ObjectKey>| {
@@ -150,7 +150,7 @@ impl WorkQueue {
         self.len() == 0
     }
 
-    /// An attempt ended. `jitter` in 0..1 spreads retries.
+    /// Finishes an attempt. `jitter` in 0..1 spreads retries.
     pub fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: Instant, jitter: f64) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;

@@ -21,7 +21,7 @@ pub struct WrittenSlices {
     pub updated: Vec<EndpointSlice>,
     /// Deleted.
     pub deleted: Vec<Arc<EndpointSlice>>,
-    /// Found to be gone when they were to be updated.
+    /// Not found by their update.
     pub vanished: Vec<EndpointSlice>,
 }
 
@@ -87,7 +87,7 @@ fn parameters() -> PostParams {
     }
 }
 
-/// None: the namespace is going away, and nothing new may be in it.
+/// Returns `None` if the namespace is terminating and accepts no new objects.
 async fn create(
     api: &Api<EndpointSlice>,
     slice: &EndpointSlice,
@@ -113,7 +113,7 @@ fn is_terminating(error: &kube::Error) -> bool {
         .any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// None: it is gone, and the next plan will see that.
+/// Returns `None` if the slice does not exist; the next plan will see that.
 async fn update(api: &Api<EndpointSlice>, slice: &EndpointSlice) -> Result<Option<EndpointSlice>, Error> {
     let key = slice_key(slice);
     let failed = |source| Error::Update {

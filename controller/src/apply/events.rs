@@ -1,7 +1,7 @@
 //! Writes: Events on Services (`events.k8s.io/v1`).
 //!
-//! An Event's name is made from what it says, so saying it again, also by another replica or after a restart, finds the first one and
-//! counts it up instead of filling the list.
+//! An Event's name is a hash of its content. Repeating it, also by another replica or after a restart, finds the first one and
+//! increments its count instead of adding another.
 
 use super::{Error, bounded};
 use crate::objects::ObjectKey;
@@ -31,7 +31,9 @@ pub(super) async fn publish(
     };
     let event = event(instance, regarding, problem, Timestamp::now());
     match bounded(api.create(&PostParams::default(), &event), failed).await {
-        Err(Error::Event { source, .. }) if is_conflict(&source) => count_up(&api, &event, failed).await,
+        Err(Error::Event { source, .. }) if is_conflict(&source) => {
+            increment_count(&api, &event, failed).await
+        }
         answer => answer.map(drop),
     }
 }
@@ -40,8 +42,9 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-/// Counts a repeated Event up. The API server answers a patch with the whole object, so an empty one reads it without the right to.
-async fn count_up(
+/// Increments the count of a repeated Event. The API server returns the whole object for a patch, so an empty patch reads it without the
+/// verb `get`.
+async fn increment_count(
     api: &Api<Event>,
     event: &Event,
     failed: impl Fn(Box<kube::Error>) -> Error,

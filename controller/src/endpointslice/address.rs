@@ -164,7 +164,7 @@ mod tests {
     #[case::service_range("172.30.4.4", "172.30.0.0/16")]
     #[case::loopback("127.0.0.1", "loopback")]
     #[case::link_local("169.254.1.1", "link-local")]
-    fn an_address_that_is_no_pods_is_rejected(#[case] address: &str, #[case] why: &str) {
+    fn an_address_that_no_pod_can_have_is_rejected(#[case] address: &str, #[case] why: &str) {
         let found = found(&[("shop/macvlan1", &[address])]);
         assert_eq!(found.chosen, [] as [IpAddr; 0]);
         assert!(

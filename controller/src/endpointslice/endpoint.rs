@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_name_that_is_no_host_name_is_left_out() {
+    fn a_pod_name_that_is_no_dns_label_is_no_hostname() {
         let mut fixture = Fixture::new();
         fixture.spec(|spec| spec.cluster_ip = Some("None".into()));
         fixture.binding.is_selectorless = true;

@@ -6,7 +6,7 @@ use super::Input;
 use super::address::{PodAddresses, address_owner, addresses};
 use super::endpoint::{EndpointKey, can_serve, endpoint};
 use super::family::{Family, families};
-use super::ports::{PortGroup, endpoint_ports, missing, title};
+use super::ports::{PortGroup, endpoint_ports, missing, port_title};
 use crate::objects::{Node, ObjectKey, Pod};
 use crate::service_status::problem::{Problem, Reason, first_few};
 use crate::validate::is_headless;
@@ -36,8 +36,8 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// False: its Node is gone and the pod will follow; it is taken up again when the Node appears. Until then it has no claim to an
-    /// address that another pod reports.
+    /// Returns false if its Node does not exist: the pod will be deleted too. It counts again when the Node appears; until then it does not
+    /// own an address that another pod reports.
     fn is_endpoint(&self, input: &Input<'_>) -> bool {
         self.node.is_some() || publishes_unready(input)
     }
@@ -67,7 +67,7 @@ fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Problem {
         Reason::TargetPortNotFound,
         format!(
             "{} of Service {} has targetPort {named:?}, and no container of the selected pods has a port of that name and protocol, so its clients are rejected; name the port in the pods' containers, or write its number in targetPort",
-            title(port),
+            port_title(port),
             ObjectKey::of(input.service),
         ),
     )
@@ -348,7 +348,7 @@ mod tests {
     #[rstest]
     #[case::handed_over(false, "pod2")]
     #[case::published_all_the_same(true, "pod1")]
-    fn a_pod_whose_node_is_gone_has_no_claim_to_its_address(#[case] published: bool, #[case] want: &str) {
+    fn a_pod_without_a_node_does_not_own_its_address(#[case] published: bool, #[case] want: &str) {
         let mut fixture = Fixture::new();
         fixture.spec(|spec| spec.publish_not_ready_addresses = Some(published));
         let old = pod(1).created("2025-01-01T00:00:00Z").node("node-gone");
@@ -386,7 +386,7 @@ mod tests {
     #[case::no_sandbox(pod(1).without_sandbox(), false, 0)]
     #[case::finished(pod(1).finished(), true, 0)]
     #[case::terminating(pod(1).terminating(), false, 1)]
-    fn which_pods_are_endpoints(#[case] one: PodBuilder, #[case] published: bool, #[case] want: usize) {
+    fn pods_that_are_endpoints(#[case] one: PodBuilder, #[case] published: bool, #[case] want: usize) {
         let mut fixture = Fixture::new();
         fixture.spec(|spec| spec.publish_not_ready_addresses = Some(published));
         fixture.pods([one, pod(2)]);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 const TOPOLOGY_MODE_ANNOTATION: &str = "service.kubernetes.io/topology-mode";
 const TOPOLOGY_AWARE_HINTS_ANNOTATION: &str = "service.kubernetes.io/topology-aware-hints";
 
-/// The hints that the author of endpoints wrote, which count where the Service asks for none.
+/// Hints that the author of endpoints wrote; they are used if the Service requests none.
 pub(super) type Hints = BTreeMap<(PortGroup, EndpointKey), EndpointHints>;
 
 /// Traffic distribution of a Service.
@@ -89,7 +89,7 @@ fn set(drafts: &mut [Draft], hints: impl Fn(&[EndpointPort], &Endpoint) -> Optio
     }
 }
 
-/// An empty list says what no list says.
+/// An empty list means the same as none.
 fn normal(hints: Option<&EndpointHints>) -> (&[ForZone], &[ForNode]) {
     let zones = hints
         .and_then(|hints| hints.for_zones.as_deref())
@@ -100,7 +100,7 @@ fn normal(hints: Option<&EndpointHints>) -> (&[ForZone], &[ForNode]) {
     (zones, nodes)
 }
 
-/// An endpoint serves its own zone, and its own node if asked. An unready one gets no hints.
+/// An endpoint serves its own zone, and with `node` also its own node. An unready one gets no hints.
 fn own(endpoint: &Endpoint, with_node: bool) -> Option<EndpointHints> {
     if !is_ready(endpoint) {
         return None;

@@ -67,7 +67,7 @@ fn of(expected: &[(&str, &[&str])]) -> Targets {
 }
 
 #[test]
-fn the_legacy_proxy_reads_what_is_planned() {
+fn the_legacy_proxy_reads_planned_slices() {
     let mut fixture = Fixture::new();
     let ports = json!([
         {"name": "web", "port": 80, "targetPort": "http", "protocol": "TCP"},

@@ -1,6 +1,6 @@
-//! The endpoints of a Service without any selector: those of the slices that its author wrote, one by one checked as those of pods are.
+//! The endpoints of a Service without any selector: those of the slices that its author wrote, checked as those of pods are.
 //!
-//! Pure. What the author says of an endpoint is kept: its conditions, host name, node, zone and hints. The right to write slices in
+//! Pure. The author's properties of an endpoint are kept: its conditions, host name, node, zone and hints. The right to write slices in
 //! the Service's namespace is the right to direct its clients, as in Kubernetes.
 
 use super::address::check;
@@ -8,7 +8,7 @@ use super::endpoint::EndpointKey;
 use super::endpoints::Groups;
 use super::family::{Family, families};
 use super::hints::Hints;
-use super::ports::{PortGroup, missing, title};
+use super::ports::{PortGroup, missing, port_title};
 use super::{Target, endpoints::Group};
 use crate::manual::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
 use crate::objects::ObjectKey;
@@ -32,7 +32,7 @@ pub(super) struct Copied {
 
 /// What is ignored: a reason, and the object it was seen on.
 #[derive(Debug, Default)]
-struct Left {
+struct Ignored {
     /// By what the slice is.
     slices: Vec<(String, String)>,
     /// By what the address is.
@@ -45,7 +45,7 @@ pub(super) fn copied(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> Copie
     for family in families(target.service) {
         copied.desired.insert(family, Groups::new());
     }
-    let mut left = Left::default();
+    let mut left = Ignored::default();
     for written in written.iter().filter(|written| !written.is_orphaned()) {
         copy_slice(target, written, &mut copied, &mut left);
     }
@@ -56,7 +56,7 @@ pub(super) fn copied(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> Copie
     copied
 }
 
-fn copy_slice(target: &Target<'_>, written: &ManualSlice, copied: &mut Copied, left: &mut Left) {
+fn copy_slice(target: &Target<'_>, written: &ManualSlice, copied: &mut Copied, left: &mut Ignored) {
     let slice = &written.slice;
     let name = slice.metadata.name.as_deref().unwrap_or_default();
     let mut leave = |why: String| left.slices.push((why, format!("EndpointSlice {name}")));
@@ -154,7 +154,7 @@ fn copy_endpoint(target: &Target<'_>, endpoint: &Endpoint, address: String) -> E
         }),
         hostname: endpoint.hostname.clone(),
         node_name: endpoint.node_name.clone(),
-        // An object of another namespace is nothing that this Service may speak for.
+        // A Service must not reference an object of another namespace.
         target_ref: endpoint.target_ref.as_ref().filter(is_own).cloned(),
         zone: endpoint.zone.clone(),
         hints: endpoint.hints.clone(),
@@ -162,7 +162,7 @@ fn copy_endpoint(target: &Target<'_>, endpoint: &Endpoint, address: String) -> E
     }
 }
 
-impl Left {
+impl Ignored {
     fn problems(self, target: &Target<'_>) -> Vec<Problem> {
         let network = target.network;
         let service = ObjectKey::of(target.service);
@@ -189,12 +189,12 @@ impl Left {
 /// One problem for all that was left for one kind of reason.
 fn problem(
     reason: Reason,
-    left: Vec<(String, String)>,
+    ignored: Vec<(String, String)>,
     text: impl FnOnce(String) -> String,
 ) -> Option<Problem> {
-    let reasons: BTreeSet<_> = left.iter().map(|(why, _)| why.clone()).collect();
-    let text = (!left.is_empty()).then(|| text(first_few(reasons)))?;
-    Some(Problem::new(reason, text).seen_on(left.into_iter().map(|(_, seen)| seen)))
+    let reasons: BTreeSet<_> = ignored.iter().map(|(why, _)| why.clone()).collect();
+    let text = (!ignored.is_empty()).then(|| text(first_few(reasons)))?;
+    Some(Problem::new(reason, text).seen_on(ignored.into_iter().map(|(_, seen)| seen)))
 }
 
 fn port_not_found(target: &Target<'_>, port: &ServicePort) -> Problem {
@@ -203,7 +203,7 @@ fn port_not_found(target: &Target<'_>, port: &ServicePort) -> Problem {
         format!(
             "no EndpointSlice of Service {} has {}, so its clients are rejected; EndpointSlices name their ports as the Service does",
             ObjectKey::of(target.service),
-            title(port),
+            port_title(port),
         ),
     )
 }

@@ -91,7 +91,7 @@ fn pack_group(
     packed.drafts.extend(drafts);
 }
 
-/// Step 1 for one slice. None: nothing in it is wanted any more.
+/// Step 1 for one slice. Returns `None` if none of its endpoints is wanted.
 fn keep_wanted(
     target: &Target<'_>,
     slice: &Arc<EndpointSlice>,
@@ -101,7 +101,7 @@ fn keep_wanted(
     let mut is_changed = false;
     let mut kept = Vec::with_capacity(slice.endpoints.len());
     for endpoint in &slice.endpoints {
-        // Taken out of the wanted ones: an endpoint that two slices hold stays in the first only.
+        // Removed from the wanted ones: an endpoint that is in two slices stays in the first only.
         match wanted.remove(&EndpointKey::of(endpoint)) {
             Some(fresh) if is_equivalent(&fresh, endpoint) => {
                 kept.push(Endpoint {

@@ -68,7 +68,7 @@ pub(super) fn missing<'a>(
 }
 
 /// Display name of a port: its name, or its number where it has none.
-pub(super) fn title(port: &ServicePort) -> String {
+pub(super) fn port_title(port: &ServicePort) -> String {
     match port.name.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => format!("port {name:?} ({})", protocol(port)),
         None => format!("port {} ({})", port.port, protocol(port)),

@@ -36,7 +36,7 @@ struct Share {
     maximum: usize,
 }
 
-/// Puts hints into the drafts; one whose hints change must be written. On an error nothing is touched.
+/// Puts hints into the drafts; one whose hints change must be written. On an error nothing is changed.
 pub(super) fn assign(nodes: &Nodes, drafts: &mut [Draft]) -> Result<(), Disabled> {
     let ready = drafts
         .iter()

@@ -511,10 +511,10 @@ fn a_slice_that_is_being_deleted_is_replaced() {
     assert!(SlicePlan::delete_all(vec![fixture.slices[0].clone()]).is_empty());
 }
 
-/// What the archived multus-service controller wrote is taken over: targetRef with a resourceVersion, ports without defaults left out. It does not name the
+/// Slices of the archived multus-service controller are adopted: targetRef with a resourceVersion, ports without defaults. They lack the
 /// network: one update does, under the same name and UID, and changes nothing else.
 #[test]
-fn slices_of_the_legacy_get_the_network_label_in_place_and_nothing_else() {
+fn slices_of_the_archived_controller_get_the_network_label_in_place_and_nothing_else() {
     let mut fixture = Fixture::new();
     fixture.pods(pods(1..=3)).sync();
     let mut slice = (*fixture.slices[0]).clone();
@@ -560,7 +560,7 @@ fn slices_name_the_network_of_their_service_and_ignore_its_labels() {
 }
 
 #[test]
-fn an_endpoint_that_two_slices_hold_stays_in_one() {
+fn an_endpoint_in_two_slices_stays_in_one() {
     let mut fixture = with_slices(&[2]);
     fixture.add_slice(EndpointSlice {
         metadata: with_slices(&[2]).plan().0.update[0].metadata.clone(),
@@ -588,7 +588,7 @@ fn some_pod() -> impl Strategy<Value = PodBuilder> {
 proptest! {
     /// From any slices to any pods: one plan leads to exactly the wanted endpoints, and a second has nothing to do.
     #[test]
-    fn a_plan_reaches_its_goal_and_then_rests(
+    fn a_plan_converges_and_a_second_one_is_empty(
         before in proptest::collection::vec(some_pod(), 0..80),
         after in proptest::collection::vec(some_pod(), 0..80),
         max in 1..30_usize,

@@ -1,6 +1,6 @@
 //! A slice's metadata: names, labels, owner.
 //!
-//! Pure. Byte for byte what the archived multus-service controller writes, and the network, which it does not say.
+//! Pure. Byte for byte as the archived multus-service controller writes it, plus the network.
 
 use super::Family;
 use crate::validate::is_headless;
@@ -79,12 +79,12 @@ fn owner(service: &Service) -> OwnerReference {
         name: service.metadata.name.clone().unwrap_or_default(),
         uid: service.metadata.uid.clone().unwrap_or_default(),
         controller: Some(true),
-        // True would need the right to update services/finalizers, and nothing has to wait for the slices.
+        // True requires the permission to update services/finalizers, and no deletion has to wait for the slices.
         block_owner_deletion: Some(false),
     }
 }
 
-/// Names the network in the slice: for proxies in a label, for people in an annotation.
+/// Sets the network of the slice: for proxies in a label, for users in an annotation.
 pub(super) fn set_network(slice: &mut EndpointSlice, network: &NetworkRef) {
     let labels = slice.metadata.labels.get_or_insert_default();
     labels.insert(NETWORK_LABEL.to_owned(), network.label_value());
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trigger_time_is_written_as_go_writes_it_and_taken_away_when_unknown() {
+    fn the_trigger_time_has_gos_format_and_is_removed_when_unknown() {
         let mut slice = slice(&json!({}));
         set_trigger_time(&mut slice, Some("2026-01-02T03:04:05.600Z".parse().unwrap()));
         let annotations = slice.metadata.annotations.clone().unwrap();

@@ -1,7 +1,7 @@
 //! Time of the change that led to a slice's content: `endpoints.kubernetes.io/last-change-trigger-time`.
 //!
 //! Pure. The earliest time among what changed since the last plan, as Kubernetes' tracker has it; consumers measure how long a change
-//! took to reach the data plane from it. A change without a time of its own (an annotation) has none.
+//! took to reach the data plane from it. A change without a timestamp (of an annotation) has none.
 
 use crate::objects::Pod;
 use api::names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_change_there_is_no_time() {
+    fn without_a_change_there_is_no_trigger_time() {
         let (_, known) = trigger_time(None, &service(), &pods(&[(1, T1)]), &[]);
         assert_eq!(
             trigger_time(Some(&known), &service(), &pods(&[(1, T1)]), &[]).0,

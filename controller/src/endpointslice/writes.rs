@@ -1,6 +1,6 @@
 //! From placed endpoints to writes.
 //!
-//! Pure. A create beside a delete becomes an update of the slice that would have gone: one write less, and no moment without either.
+//! Pure. A create beside a delete becomes an update of the slice to delete: one write less, and no time without either.
 
 use super::packing::{Draft, Packed};
 use super::slice::{blank, labels, mirrors_other_labels, set_network, set_trigger_time};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 type Existing = Vec<Arc<EndpointSlice>>;
 
 /// The existing slices by family, and those of no family the Service has, which go. A slice that is being deleted is no slice any more:
-/// what it holds must be in another before it is gone.
+/// its endpoints must be in another one before it is deleted.
 pub(super) fn split(target: &Target<'_>) -> (BTreeMap<Family, Existing>, Existing) {
     let wanted = family::families(target.service);
     let mut by_family: BTreeMap<Family, Existing> = BTreeMap::new();
@@ -53,7 +53,7 @@ pub(super) fn finish(target: &Target<'_>, family: Family, packed: Packed, plan: 
     }
     let kept = reuse(target, &mut create, delete, &mut update);
     if target.service.metadata.deletion_timestamp.is_some() {
-        // The garbage collector deletes this Service's slices; a new one might come after its pass and stay.
+        // The garbage collector deletes this Service's slices; a slice created after its pass would remain.
         create.clear();
     }
     for slice in create.iter_mut().chain(&mut update) {
@@ -79,7 +79,7 @@ fn replacement(target: &Target<'_>, base: &EndpointSlice, draft: &Draft) -> Endp
     slice
 }
 
-/// A placeholder that is right as it is: deleting it to create it again would be a write for nothing.
+/// Returns true if the slice is an up-to-date placeholder: to delete and create it again would be a useless write.
 fn is_placeholder(target: &Target<'_>, slice: &EndpointSlice, placeholder: &EndpointSlice) -> bool {
     is_owned_by(slice, target.service)
         && slice.endpoints.is_empty()

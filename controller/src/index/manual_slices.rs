@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Slices that a Service's author wrote.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AuthorSlices {
-    /// Nothing yet.
+    /// Not listed yet.
     Unknown,
     /// There are too many such Services to watch this one's.
     NotWatched,
@@ -52,7 +52,7 @@ impl Manual {
         AuthorSlices::Slices(own.cloned().collect())
     }
 
-    /// The Services whose authors name one of these addresses.
+    /// Services whose manual slices contain one of these addresses.
     pub fn with_address(&self, addresses: &BTreeSet<IpAddr>) -> Vec<ObjectKey> {
         if addresses.is_empty() {
             return Vec::new();
@@ -66,12 +66,12 @@ impl Manual {
         naming.filter_map(|written| service_key(&written.slice)).collect()
     }
 
-    /// The next list is about these Services.
+    /// Sets the scope of the next list.
     pub(super) fn announce(&mut self, scope: Scope) {
         self.announced = scope;
     }
 
-    /// Takes a watch event in; the Services it enqueues.
+    /// Applies a watch event and returns the Services that it affects.
     pub(super) fn update(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectKey> {
         let is_complete = matches!(event, Event::ListDone);
         let mut affected = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Pods by namespace and label: a Service's pods are found without a look at all the others.
+//! Index of pods by namespace and label, so that a Service's pods are found without a scan.
 //!
 //! Pure. Keyed by a hash, because ten thousand pods have tens of thousands of labels: what is found are candidates, and the selector
 //! itself has the last word.
@@ -28,7 +28,7 @@ impl PodsByLabel {
         }
     }
 
-    /// The pods that `selector` could select; `None` when it asks for no value of any label, so that nothing is known.
+    /// Returns the pods that `selector` could select; `None` if it requires no label value, so that the index does not help.
     pub(super) fn candidates(&self, namespace: &str, selector: &Selector) -> Option<Vec<&Arc<Pod>>> {
         let found = selector.values().map(|(key, values)| {
             let lists = values
@@ -42,7 +42,7 @@ impl PodsByLabel {
     fn insert(&mut self, pod: &Arc<Pod>) {
         for (key, value) in pod.labels.iter() {
             let pods = self.0.entry(hash(&pod.namespace, key, value)).or_default();
-            // A list comes in the order of names, so a first one only ever appends.
+            // A list is in the order of names, so the first one only appends.
             let at = match pods.last() {
                 Some(last) if place(last) >= place(pod) => find(pods, pod).unwrap_or_else(|at| at),
                 _ => pods.len(),

@@ -1,6 +1,6 @@
 //! Our slices, as the API server has them or will soon show them.
 //!
-//! Pure. A write's response is taken in at once; a watch event that is older than it is ignored. Versions are compared as numbers,
+//! Pure. A write's response is recorded at once; a watch event that is older is ignored. Versions are compared as numbers,
 //! which the API server guarantees since 1.35 (KEP-5504) and etcd always gave.
 
 use super::{Event, Step, Store};
@@ -44,7 +44,7 @@ impl Slices {
         self.by_service.keys().cloned()
     }
 
-    /// Takes a watch event in; the Services it enqueues are those of slices that another client changed.
+    /// Applies a watch event and returns the Services of slices that another client changed.
     pub fn update(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
         match &event {
             Event::ListStarted => self.listed_all_the_same.clear(),
@@ -54,7 +54,7 @@ impl Slices {
                 if self.deleted_by_us.contains(&uid) {
                     self.listed_all_the_same.insert(uid);
                 }
-                // It is named, so it must not count as gone at the end of the list.
+                // It is listed, so it must not count as deleted at the end of the list.
                 let kept = self.store.get(&ObjectKey::of(slice)).cloned();
                 return match kept {
                     Some(kept) => self.take(Event::Listed((*kept).clone())),
@@ -83,7 +83,7 @@ impl Slices {
         }
     }
 
-    /// Remembers that a slice is deleted, or was found to be gone.
+    /// Records that a slice is deleted or was not found.
     pub fn record_gone(&mut self, slice: &EndpointSlice) {
         let uid = slice.metadata.uid.clone().unwrap_or_default();
         let key = ObjectKey::of(slice);
@@ -160,7 +160,8 @@ fn version(slice: &EndpointSlice) -> Option<u64> {
     slice.metadata.resource_version.as_ref()?.parse().ok()
 }
 
-/// The rows of the archived multus-service controller's tracker tests: what it calls stale, expected deletion and forgetting, as this store has them.
+/// The cases of the archived multus-service controller's tracker tests: stale slices, expected deletions and forgetting, in terms of this
+/// store.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_response_brings_no_deleted_slice_back() {
+    fn a_late_response_restores_no_deleted_slice() {
         let mut slices = Slices::default();
         slices.update(Event::Applied(slice("s", "u1", "10", "web")));
         slices.begin_writes();
@@ -302,9 +303,9 @@ mod tests {
         assert_eq!(versions(&slices), [] as [&str; 0]);
     }
 
-    /// A standby never writes; others' deletions must not add up in it for weeks.
+    /// A standby never writes; deletions by the leader must not accumulate in it for weeks.
     #[test]
-    fn deletions_are_remembered_only_while_writes_are_under_way() {
+    fn deletions_are_recorded_only_while_writes_are_in_progress() {
         let mut slices = Slices::default();
         slices.update(deleted("s", "u1"));
         assert!(slices.deleted_meanwhile.is_empty(), "no write is in progress");
@@ -336,7 +337,7 @@ mod tests {
 
     /// Deletions that the watch missed, because it was interrupted, are not remembered for ever.
     #[test]
-    fn a_list_settles_which_deletions_are_still_awaited() {
+    fn a_list_clears_deletions_that_the_watch_missed() {
         let mut slices = Slices::default();
         for name in ["a", "b"] {
             let slice = slice(name, &format!("{name}-uid"), "1", "web");

@@ -1,6 +1,6 @@
 //! Objects of one kind by namespace and name, fed by one watch.
 //!
-//! Pure. A list replaces the content only when it is complete: until then what it has not named yet stays.
+//! Pure. A list replaces the content only when it is complete: until then objects that it has not returned yet stay.
 
 use crate::index::ServiceEntry;
 use crate::objects::{Node, ObjectKey, Pod, ServiceCidr};
@@ -16,18 +16,18 @@ pub enum Event<T> {
     ListStarted,
     /// An object of the list.
     Listed(T),
-    /// The list is complete: what it did not name is gone.
+    /// The list is complete: an object that it did not return is deleted.
     ListDone,
     /// An object was created or changed.
     Applied(T),
-    /// An object is gone.
+    /// An object was deleted.
     Deleted {
         /// Its key.
         key: ObjectKey,
         /// Its UID; empty when unknown.
         uid: String,
     },
-    /// An object exists but cannot be read. What was known of it stays.
+    /// An object exists but cannot be decoded. Its last known state stays.
     Unreadable(ObjectKey),
 }
 
@@ -45,7 +45,7 @@ impl<T> Event<T> {
     }
 }
 
-/// An object that knows its key.
+/// An object with a key.
 pub trait Keyed {
     /// Namespace and name.
     fn key(&self) -> ObjectKey;
@@ -171,7 +171,7 @@ impl<T: Keyed + PartialEq> Store<T> {
         })
     }
 
-    /// Takes an event in.
+    /// Applies an event.
     pub fn update(&mut self, event: Event<T>) -> Vec<Step<T>> {
         match event {
             Event::ListStarted => {
@@ -186,7 +186,8 @@ impl<T: Keyed + PartialEq> Store<T> {
             }
             Event::Applied(object) => {
                 let key = object.key();
-                // Newer than the list in progress, which may not name it: what we created meanwhile must not count as gone at its end.
+                // Newer than the list in progress, which may not contain it: an object created meanwhile must not count as deleted at the
+                // end of the list.
                 if let Some(listed) = &mut self.listed {
                     listed.insert(key.clone());
                 }
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_tracker_of_the_legacy_controller() {
+    fn the_pod_tracker_of_the_archived_controller() {
         let mut store = Store::default();
         assert_eq!(names(&store), [] as [&str; 0]);
         store.update(Event::Applied(key("a")));
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_takes_away_what_it_does_not_name_only_when_complete() {
+    fn a_list_removes_missing_objects_only_when_complete() {
         let mut store = Store::default();
         store.update(Event::Applied(key("stays")));
         store.update(Event::Applied(key("goes")));
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_a_list_is_under_way_is_not_gone_at_its_end() {
+    fn changes_during_a_list_survive_its_end() {
         let mut store = Store::default();
         store.update(Event::ListStarted);
         store.update(Event::Applied(key("new")));
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn an_equal_object_is_the_one_that_is_known() {
+    fn an_equal_object_keeps_its_allocation() {
         let mut store = Store::default();
         store.update(Event::Applied(key("a")));
         let known = Arc::clone(store.get(&key("a")).unwrap());
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_object_is_neither_gone_nor_forgotten() {
+    fn an_undecodable_object_keeps_its_last_state() {
         let mut store = Store::default();
         store.update(Event::Applied(key("known")));
         store.update(Event::ListStarted);

@@ -44,7 +44,7 @@ fn event() -> impl Strategy<Value = Event<Pod>> {
 
 proptest! {
     #[test]
-    fn a_label_finds_what_a_look_at_every_pod_finds(events in prop::collection::vec(event(), 0..60)) {
+    fn the_label_index_selects_the_same_pods_as_a_scan(events in prop::collection::vec(event(), 0..60)) {
         let mut index = Index::default();
         for event in events {
             index.update(Change::Pod(event));
@@ -62,7 +62,7 @@ proptest! {
 
 /// After an outage all pods are listed again, and most are as they were.
 #[test]
-fn a_new_list_of_equal_pods_changes_nothing() {
+fn a_new_list_of_equal_pods_enqueues_nothing() {
     let mut index = Index::default();
     let all = || (0..6).map(|number| pod("one", number, Some("a"), None));
     for pod in all() {

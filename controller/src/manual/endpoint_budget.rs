@@ -1,6 +1,6 @@
 //! Budget for the endpoints of manual slices.
 //!
-//! Pure. A slice beyond the budget stays, so that it can be named, without the endpoints that are too many.
+//! Pure. A slice beyond the budget stays, so that it can be reported, without its excess endpoints.
 
 use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice, is_orphaned};
 use crate::objects::{ObjectKey, service_key};
@@ -14,8 +14,8 @@ pub struct EndpointBudget {
     by_service: HashMap<ObjectKey, usize>,
     all: usize,
     /// Slices of which endpoints were left out.
-    cut: BTreeSet<ObjectKey>,
-    /// During a list: what each Service had before. No other takes it, whichever comes first in the list.
+    truncated: BTreeSet<ObjectKey>,
+    /// During a list: the number that each Service had before. It is reserved for that Service, in any order of the list.
     reserved: HashMap<ObjectKey, usize>,
 }
 
@@ -55,7 +55,7 @@ impl EndpointBudget {
         slice.endpoints.shrink_to_fit();
         let kept = slice.endpoints.len();
         if left_out > 0 {
-            self.cut.insert(key.clone());
+            self.truncated.insert(key.clone());
         }
         *self.by_service.entry(service.clone()).or_default() += kept;
         self.all += kept;
@@ -63,9 +63,9 @@ impl EndpointBudget {
         ManualSlice { slice, left_out }
     }
 
-    /// A slice is gone.
+    /// Removes a slice.
     pub fn forget(&mut self, key: &ObjectKey) {
-        self.cut.remove(key);
+        self.truncated.remove(key);
         let Some((service, kept)) = self.slices.remove(key) else {
             return;
         };
@@ -80,7 +80,7 @@ impl EndpointBudget {
 
     /// Returns true if an endpoint that was left out would be kept now; a new list adds it.
     pub fn has_room_again(&self) -> bool {
-        let services = self.cut.iter().filter_map(|key| self.slices.get(key));
+        let services = self.truncated.iter().filter_map(|key| self.slices.get(key));
         services.into_iter().any(|(service, _)| self.room(service) > 0)
     }
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_takes_nothing_from_a_service_that_had_it_before() {
+    fn a_list_keeps_the_budget_that_a_service_had_before() {
         let mut budget = EndpointBudget::default();
         budget.admit(slice("old", "old", 7));
         budget.begin();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_copied_takes_no_room() {
+    fn ignored_slices_use_no_budget() {
         let mut budget = EndpointBudget::default();
         let mut orphaned = slice("web-abcde", "web", MAX_ENDPOINTS_OF_SERVICE);
         let by = (MANAGED_BY_LABEL.to_owned(), ENDPOINT_SLICE_CONTROLLER.to_owned());

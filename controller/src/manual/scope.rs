@@ -20,7 +20,7 @@ pub struct ScopedServices {
 }
 
 impl ScopedServices {
-    /// A Service came or changed; `None`: it is none of these (any more).
+    /// Records a Service that was added or changed; `None` if it is not (any more) one of these.
     pub fn note(&mut self, key: &ObjectKey, created: Option<Timestamp>) {
         self.is_stale |= match created {
             Some(created) => self.created.insert(key.clone(), created) != Some(created),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_services_are_in_the_scope_and_others_follow_when_there_is_room() {
+    fn the_oldest_services_are_in_the_scope_and_others_follow_when_it_shrinks() {
         let mut scoped = ScopedServices::default();
         for n in 0..=MAX_SERVICES {
             scoped.note(&key(n), Some(at(100 + n)));

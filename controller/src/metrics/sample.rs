@@ -1,6 +1,6 @@
-//! One attempt in numbers.
+//! Measurements of one attempt.
 //!
-//! Pure but for the counters it moves.
+//! Pure, except for the counters that it increments.
 
 use super::{Metrics, Operation, SyncResult, Topology};
 use crate::apply::WriteResult;
@@ -32,12 +32,12 @@ impl Sample {
     }
 
     /// Returns true if the Service is managed.
-    pub(crate) fn is_ours(&self) -> bool {
+    pub(crate) fn is_managed(&self) -> bool {
         self.counts.is_some()
     }
 
-    /// Counts the attempt.
-    pub(crate) fn count(&self, metrics: &Metrics, key: &ObjectKey, done: &WriteResult) {
+    /// Records the attempt.
+    pub(crate) fn record(&self, metrics: &Metrics, key: &ObjectKey, done: &WriteResult) {
         let result = match &done.error {
             None => "success",
             Some(error) if error.is_conflict() => "stale",

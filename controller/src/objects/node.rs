@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_its_zone_capacity_and_addresses() {
+    fn a_node_keeps_zone_capacity_and_addresses() {
         let parsed = node(json!({
             "metadata": {"name": "node-1", "labels": {ZONE_LABEL: "us-central1-a"}},
             "status": {

@@ -1,6 +1,6 @@
 //! A range of ClusterIPs, as a `ServiceCIDR` has it.
 //!
-//! Pure. Its conditions change nothing here.
+//! Pure. Its conditions are ignored.
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;

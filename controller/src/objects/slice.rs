@@ -20,7 +20,7 @@ pub fn trim_slice(slice: &mut EndpointSlice) {
     slice.metadata.managed_fields = None;
 }
 
-/// The Service a slice says it belongs to.
+/// The Service that a slice's label names.
 pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
     let name = slice
         .metadata

@@ -1,6 +1,6 @@
-//! The Accepted condition of a Service: what its owner sees long after the Events are gone.
+//! The Accepted condition of a Service, which users still see when the Events have expired.
 //!
-//! Pure. Its text depends on what is wrong, never on how many endpoints there are, so it is written only when a status changes.
+//! Pure. Its message depends on the problems, never on the number of endpoints, so it is written only when the problems change.
 
 use crate::service_status::problem::Problem;
 use crate::validate::Acceptance;
@@ -22,7 +22,7 @@ pub enum Source {
     Dns,
 }
 
-/// The condition for a status. Its transition time is set when it is written.
+/// Returns the condition for an acceptance and its problems. Its transition time is set when it is written.
 pub fn accepted(
     acceptance: &Acceptance,
     source: Source,
@@ -90,7 +90,7 @@ fn truncate(message: &str) -> String {
     message.chars().take(4096).collect()
 }
 
-/// The condition the Service has now.
+/// Returns the present Accepted condition of the Service.
 pub fn current(service: &Service) -> Option<&Condition> {
     let conditions = service.status.as_ref()?.conditions.as_ref()?;
     conditions
@@ -129,7 +129,7 @@ mod tests {
     #[case::no_slices_warned(Source::NoSlices, &[Reason::NetworkNotFound], ("True", "NoSelector"), "it is so; ")]
     #[case::dns(Source::Dns, &[], ("True", "NoSelector"), "DNS answers")]
     #[case::too_many(Source::NoSlices, &[Reason::TooManyServicesWithoutSelector], ("False", "TooManyServicesWithoutSelector"), "it is so")]
-    fn the_condition_says_what_is_served_and_who_reaches_it(
+    fn the_condition_states_what_is_served_and_which_pods_reach_it(
         #[case] source: Source,
         #[case] reasons: &[Reason],
         #[case] want: (&str, &str),

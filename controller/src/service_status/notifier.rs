@@ -66,7 +66,7 @@ impl Notifier {
     }
 
     /// Takes the status of a new decision; it replaces an earlier one that was not published yet.
-    pub(crate) fn decided(&mut self, key: &ObjectKey, status: ServiceStatus, now: Instant) {
+    pub(crate) fn set_status(&mut self, key: &ObjectKey, status: ServiceStatus, now: Instant) {
         if status.former_uid.is_none() {
             self.retracted.remove(key);
         }
@@ -76,7 +76,7 @@ impl Notifier {
         } else if self.is_published(key, &status) {
             self.pending.remove(key);
             self.published.record(key, status.uid, status.problems);
-            self.forget_if_not_ours(key);
+            self.forget_if_unmanaged(key);
         } else {
             self.pending.insert(key.clone(), status);
             self.queue.enqueue(key.clone(), now);
@@ -96,8 +96,8 @@ impl Notifier {
                 .is_empty()
     }
 
-    /// Names come and go for as long as the process runs.
-    fn forget_if_not_ours(&mut self, key: &ObjectKey) {
+    /// Drops the queue entry of a Service that no longer exists, so that memory stays bounded.
+    fn forget_if_unmanaged(&mut self, key: &ObjectKey) {
         if self.published.uid(key).is_none() && !self.pending.contains_key(key) {
             self.queue.forget(key, Instant::now());
         }
@@ -113,7 +113,7 @@ impl Notifier {
                 self.publish(index, key, status);
             } else {
                 self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
-                self.forget_if_not_ours(&key);
+                self.forget_if_unmanaged(&key);
             }
         }
     }
@@ -158,12 +158,12 @@ impl Notifier {
         });
     }
 
-    /// The next one that ended; none at once when nothing is in progress.
+    /// Returns the next finished publication; `None` at once if none is in progress.
     pub(crate) async fn join_next(&mut self) -> Option<Result<Publication, JoinError>> {
         self.running.join_next().await
     }
 
-    /// Takes the result in.
+    /// Handles the result of a publication.
     pub(crate) fn finish(&mut self, publication: Publication, jitter: f64) {
         let Publication {
             key,
@@ -187,7 +187,7 @@ impl Notifier {
             }
         };
         self.queue.done(&key, outcome, Instant::now(), jitter);
-        self.forget_if_not_ours(&key);
+        self.forget_if_unmanaged(&key);
     }
 
     fn record(&mut self, key: &ObjectKey, status: ServiceStatus) {
@@ -266,10 +266,10 @@ mod tests {
             &[],
             None,
         ));
-        notifier.decided(&key(), wanted, now);
+        notifier.set_status(&key(), wanted, now);
         finish_due(&mut notifier, Ok(()));
         assert!(notifier.queue.knows(&key()));
-        notifier.decided(&key(), status(None, None), now);
+        notifier.set_status(&key(), status(None, None), now);
         finish_due(&mut notifier, Ok(()));
         assert!(is_forgotten(&mut notifier));
     }
@@ -279,9 +279,9 @@ mod tests {
     async fn the_condition_of_a_former_service_is_removed_once_after_any_number_of_retries() {
         let mut notifier = notifier();
         let now = Instant::now();
-        notifier.decided(&key(), status(None, Some("u1")), now);
+        notifier.set_status(&key(), status(None, Some("u1")), now);
         finish_due(&mut notifier, Err(apply::Error::Timeout));
-        notifier.decided(&key(), status(None, None), now);
+        notifier.set_status(&key(), status(None, None), now);
         assert!(notifier.pending.contains_key(&key()), "still to be taken off");
         finish_due(&mut notifier, Ok(()));
         assert!(notifier.pending.is_empty());
@@ -291,11 +291,11 @@ mod tests {
     async fn slices_deleted_one_by_one_do_not_repeat_the_removal() {
         let mut notifier = notifier();
         let now = Instant::now();
-        notifier.decided(&key(), status(None, Some("u1")), now);
+        notifier.set_status(&key(), status(None, Some("u1")), now);
         finish_due(&mut notifier, Ok(()));
-        notifier.decided(&key(), status(None, Some("u1")), now);
+        notifier.set_status(&key(), status(None, Some("u1")), now);
         assert!(notifier.pending.is_empty());
-        notifier.decided(&key(), status(None, None), now);
+        notifier.set_status(&key(), status(None, None), now);
         assert!(notifier.retracted.is_empty() && is_forgotten(&mut notifier));
     }
 }

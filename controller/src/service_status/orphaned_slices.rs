@@ -1,8 +1,9 @@
-//! Slices of other controllers on a Service that only we should serve.
+//! Orphaned slices: those of other controllers on a Service that only this controller should serve.
 //!
 //! Reads: the metadata of such slices. Kubernetes leaves slices and Endpoints behind when `spec.selector` is removed from a live Service
-//! (it calls that hand-over to the user), and DNS then answers them beside the managed ones. They cannot be watched by the Service's labels: slices
-//! keep the labels the Service had before. So each Service without selector is looked at once, and again while something is found.
+//! (it calls that hand-over to the user), and DNS then answers with them too. They cannot be watched by the Service's labels, because slices
+//! keep the labels that the Service had before. So the slices of each Service without selector are listed once, and again while orphaned
+//! ones are found.
 
 use crate::manual::ENDPOINT_SLICE_CONTROLLER;
 use crate::objects::ObjectKey;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, timeout};
 const RELIST_INTERVAL: Duration = Duration::from_secs(15);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Names of the slices found; an error when the API server could not say.
+/// Names of the slices found, or the error of the list.
 pub type ListResult = Result<Vec<String>, Error>;
 
 /// Errors of a list.
@@ -43,7 +44,7 @@ pub async fn list(client: Client, key: ObjectKey) -> (ObjectKey, ListResult) {
     (key, found)
 }
 
-/// No answer is no proof that nothing is left: it must not end a warning.
+/// Without an answer nothing is known, so a timeout must not end a warning.
 async fn bounded<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     let answer = timeout(limit, request).await.map_err(|_| Error::Timeout)?;
     Ok(answer.map_err(Box::new)?)
@@ -95,7 +96,7 @@ pub struct OrphanedSlices(HashMap<ObjectKey, Entry>);
 #[derive(Debug)]
 struct Entry {
     names: Vec<String>,
-    /// None while it is being looked at.
+    /// Time of the next list; `None` if one is in progress or none is needed.
     next_list: Option<Instant>,
 }
 
@@ -128,7 +129,7 @@ impl OrphanedSlices {
             .unwrap_or_default()
     }
 
-    /// Services to look at next_list: those on which something was found, or that could not be looked at.
+    /// Services to list again: those with orphaned slices, and those whose list failed.
     pub fn due(&mut self, now: Instant) -> Vec<ObjectKey> {
         let mut due: Vec<_> = Vec::new();
         for (key, entry) in &mut self.0 {

@@ -33,13 +33,13 @@ pub enum Reason {
     InvalidEndpointAddress,
     /// Two pods report one address.
     DuplicateAddress,
-    /// An endpoint or slice that the Service's author wrote is not taken.
+    /// An endpoint or slice that the Service's author wrote is ignored.
     EndpointsIgnored,
     /// More Services without any selector than slices are watched of.
     TooManyServicesWithoutSelector,
     /// A port of the Service that no endpoint has.
     TargetPortNotFound,
-    /// Topology hints were asked for and cannot be given.
+    /// Topology hints are requested and not possible.
     TopologyAwareHintsDisabled,
 }
 
@@ -176,13 +176,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_message_is_cut_at_a_character() {
+    fn a_long_message_is_truncated_at_a_character() {
         let problem = Problem::new(Reason::InvalidSelector, "é".repeat(5000));
         assert!(problem.message.len() <= MAX_MESSAGE && problem.message.ends_with("..."));
     }
 
     #[test]
-    fn every_reason_is_explained_to_users() {
+    fn every_reason_is_documented() {
         let page = include_str!("../../../docs/services.md");
         for reason in Reason::ALL {
             assert!(page.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn many_names_are_a_few_and_more() {
+    fn many_names_are_abbreviated() {
         assert_eq!(first_few(["a", "b"]), "a, b");
         assert_eq!(first_few(["a", "b", "c", "d", "e"]), "a, b, c and more");
     }

@@ -49,11 +49,11 @@ pub(super) async fn follow(client: Client, mut scope: watch::Receiver<Scope>, ch
         let watching = one_scope(client.clone(), watched, changes.clone());
         let rescoped = async {
             if scope.changed().await.is_err() {
-                // The driver is gone: the process is ending.
+                // The driver stopped: the process is exiting.
                 std::future::pending::<()>().await;
             }
             sleep_until(started + PAUSE).await;
-            // However often Services come and go: each list is read to its end, or what it alone shows would never be seen.
+            // Each list is read to its end, also if Services change often: otherwise its content would never be seen.
             let _ = timeout(LIST_PATIENCE, listed.notified()).await;
         };
         let relist = async {
@@ -115,7 +115,7 @@ async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
     watch_kind::<EndpointSlice>(client, config, Freshness::Cached, changes, wrap).await;
 }
 
-/// None: there is no Service to follow.
+/// Returns `None` if there is no Service to watch.
 fn selector(services: &BTreeSet<ObjectKey>) -> Option<String> {
     let names: BTreeSet<_> = services.iter().map(|key| key.name.as_str()).collect();
     let names: Vec<_> = names.into_iter().collect();
@@ -216,7 +216,7 @@ mod tests {
                 .map(std::collections::BTreeMap::len),
             Some(1)
         );
-        // Handed to another Service: gone for this one.
+        // Moved to another Service: deleted for this one.
         let moved = took(Event::Applied(slice("shop", "api")));
         assert!(matches!(moved, Some(Event::Deleted { .. })), "{moved:?}");
     }

@@ -12,7 +12,7 @@ fn ms(n: u64) -> Duration {
 
 const FAILED: Outcome = Outcome::Failed { retry_after: None };
 
-/// PodAddsBatching, PodUpdatesBatching and PodDeleteBatching of the archived multus-service controller: changes close together are one write, but the
+/// PodAddsBatching, PodUpdatesBatching and PodDeleteBatching of the archived controller: changes close together are one write, but the
 /// first ones are not delayed.
 #[test]
 fn changes_close_together_are_one_write_and_the_first_are_not_delayed() {
@@ -109,7 +109,7 @@ fn a_throttled_request_waits_as_long_as_the_server_asks() {
 }
 
 #[test]
-fn those_turned_away_together_do_not_come_back_together() {
+fn services_throttled_together_are_not_retried_together() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     for (name, jitter) in [("a", 0.0), ("b", 0.5), ("c", 1.0)] {
@@ -142,7 +142,7 @@ fn a_failing_service_delays_no_other() {
 }
 
 #[test]
-fn services_not_seen_yet_go_first() {
+fn services_that_were_never_reconciled_go_first() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     queue.enqueue(key("old"), start);
@@ -247,7 +247,7 @@ fn a_thousand_changes_a_second_are_four_writes_a_second() {
 
 /// A client that reverts the managed slices at once causes no more writes than pods that change.
 #[test]
-fn another_writer_of_our_slices_is_answered_four_times_a_second() {
+fn changes_by_another_client_are_repaired_at_most_four_times_a_second() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     let mut writes = 0;
@@ -263,7 +263,7 @@ fn another_writer_of_our_slices_is_answered_four_times_a_second() {
 }
 
 #[test]
-fn a_service_that_comes_and_goes_is_written_no_more_often_and_then_forgotten() {
+fn a_service_that_is_deleted_and_recreated_is_written_no_more_often_and_then_forgotten() {
     let start = Instant::now();
     let mut queue = WorkQueue::default();
     let mut writes = 0;
@@ -307,7 +307,7 @@ fn nothing_is_kept_of_a_full_bucket() {
 proptest! {
     /// However far apart changes of a storm are, and however long writes take.
     #[test]
-    fn a_storm_is_at_most_a_burst_and_four_writes_a_second(gaps in proptest::collection::vec(1..=120_u64, 20..400), write in 0..40_u64) {
+    fn a_storm_of_changes_is_at_most_a_burst_and_four_writes_a_second(gaps in proptest::collection::vec(1..=120_u64, 20..400), write in 0..40_u64) {
         let total: u64 = gaps.iter().sum();
         let mut gaps = gaps.iter();
         let writes = driven(ms(total), ms(write), |wrote, now| match wrote {

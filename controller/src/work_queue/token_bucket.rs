@@ -1,6 +1,6 @@
 //! Rate limit for the writes of one Service: a token bucket.
 //!
-//! Pure: the clock is an argument. The bucket is the generic cell rate algorithm (ITU-T I.371): one instant says how many tokens are left.
+//! Pure: the clock is an argument. The bucket is the generic cell rate algorithm (ITU-T I.371): one instant encodes the number of tokens left.
 //! A crate (`governor`) would bring the same dozen lines of arithmetic with a clock and a map of its own; the queue has both.
 //!
 //! An empty bucket makes a change wait, so that others can join it. When none does although the wait was longer than the last changes
@@ -81,7 +81,7 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// Changes at these instants, each written when it may be: when the writes were.
+    /// Returns the times of the writes for changes at these times, each written as early as allowed.
     fn writes(start: Instant, changes: &[u64]) -> Vec<u64> {
         let mut bucket = TokenBucket::default();
         let mut writes = Vec::new();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_back_one_by_one() {
+    fn tokens_are_refilled_one_by_one() {
         assert_eq!(
             writes(Instant::now(), &[0, 1, 2, 3, 260, 261]),
             [0, 1, 2, 3, 260, 500]
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_wait_alone_proves_nothing() {
+    fn a_short_wait_does_not_fill_the_bucket() {
         // One change each 100 ms: each wait ends before the next change could join.
         let steady: Vec<_> = (0..300).map(|n| n * 100).collect();
         let count = writes(Instant::now(), &steady).len();

@@ -8,7 +8,7 @@ use e2e::flood;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_attack_on_the_http_port_keeps_no_probe_out() -> Result<()> {
+async fn probes_succeed_during_a_flood_of_the_http_port() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "attacked", &[])?;
     controller.wait_ready().await?;

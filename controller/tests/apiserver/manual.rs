@@ -229,7 +229,7 @@ async fn manual_slices_that_changed_while_the_controller_was_down_are_followed_a
 /// One watch for all such Services, begun with the first of them.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_of_others_are_watched_only_for_manual_services() -> Result<()> {
+async fn slices_of_other_clients_are_watched_only_for_manual_services() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "watching", &[])?;
     controller.wait_ready().await?;

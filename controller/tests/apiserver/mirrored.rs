@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd, kube-apiserver and kube-controller-manager: make test-apiserver"]
-async fn mirrored_endpoints_are_served_and_leftovers_are_not() -> Result<()> {
+async fn mirrored_endpoints_are_served_and_orphaned_slices_are_ignored() -> Result<()> {
     let (server, kubeconfig) = server_with_twin().await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "mirrored", &[])?;
     controller.wait_ready().await?;

@@ -117,7 +117,7 @@ async fn a_watch_that_has_expired_lists_again() -> Result<()> {
 /// Kubernetes before 1.34, or with the gate off.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_api_server_that_streams_no_lists_is_listed_all_the_same() -> Result<()> {
+async fn an_api_server_without_streaming_lists_is_listed_in_pages() -> Result<()> {
     let (server, kubeconfig) = own_server(Options {
         apiserver_flags: vec!["--feature-gates=WatchList=false".to_owned()],
         ..Options::default()
@@ -289,7 +289,7 @@ async fn throttled_writes_are_retried_and_delay_no_other_service() -> Result<()>
 /// Nothing may be created in a namespace that is being deleted: no fault of anybody's, and no reason to ask again.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
+async fn a_terminating_namespace_gets_no_slices_and_no_requests() -> Result<()> {
     let bed = Bed::shared().await?;
     let (scene, other) = (bed.scene("terminating").await?, bed.scene("staying").await?);
     for scene in [&scene, &other] {

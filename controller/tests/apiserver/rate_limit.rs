@@ -98,7 +98,7 @@ async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Resu
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn pods_that_do_not_rest_are_a_burst_and_four_writes_a_second() -> Result<()> {
+async fn continuously_changing_pods_are_a_burst_and_four_writes_a_second() -> Result<()> {
     let (bed, scene) = web("storm").await?;
     let before = count(bed, &scene)?;
     let begin = Instant::now();

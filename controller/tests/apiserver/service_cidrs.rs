@@ -12,7 +12,7 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_service_cidrs_are_those_of_the_cluster_whenever_they_change() -> Result<()> {
+async fn the_service_cidrs_follow_the_clusters() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "ranges", &[])?;
     controller.wait_ready().await?;

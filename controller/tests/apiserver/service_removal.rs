@@ -22,7 +22,7 @@ use std::time::Duration;
 #[case::ports_changed("ports", json!({"spec": {"ports": [{"name": "alt", "port": 81, "targetPort": 8081}]}}), &[("10.1.0.2", true)])]
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_edited_service_has_the_endpoints_of_what_it_is_now(
+async fn an_edited_service_gets_the_endpoints_of_its_new_spec(
     #[case] name: &str,
     #[case] edit: Value,
     #[case] want: &[(&str, bool)],
@@ -291,7 +291,7 @@ pub(crate) async fn own_server(options: Options) -> Result<(Apiserver, PathBuf)>
 /// With the real kube-controller-manager: it leaves its slices behind when the selector goes; the warning's commands remove them.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn leftovers_of_a_removed_selector_are_warned_about_until_they_are_deleted() -> Result<()> {
+async fn orphaned_slices_of_a_removed_selector_are_reported_until_they_are_deleted() -> Result<()> {
     let (server, kubeconfig) = own_server(Options {
         controller_manager: true,
         ..Options::default()

@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_rejection_is_an_event_and_a_condition_and_both_are_repaired() -> Result<()> {
+async fn a_rejection_is_an_event_and_a_condition_and_ends_with_the_fault() -> Result<()> {
     let scene = Bed::shared().await?.scene("rejected").await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene
@@ -45,7 +45,7 @@ async fn a_rejection_is_an_event_and_a_condition_and_both_are_repaired() -> Resu
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
+async fn an_unknown_network_is_reported_and_endpoints_stay() -> Result<()> {
     let scene = Bed::shared().await?.scene("unknown").await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
     scene.service("web", json!({})).await?;
@@ -65,7 +65,7 @@ async fn an_unknown_network_is_warned_about_and_endpoints_stay() -> Result<()> {
 /// One bad Service among a hundred, bad pods and a huge annotation: the good ones are as fast and as right as without them.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn one_bad_object_never_delays_another() -> Result<()> {
+async fn an_invalid_object_never_delays_another() -> Result<()> {
     let scene = Bed::shared().await?.scene("crowd").await?;
     // A longer text than the API server takes is tried on pure code (`of_a_huge_text_little_is_kept`,
     // `a_long_value_is_cut_in_the_message`).
@@ -242,10 +242,13 @@ async fn a_missing_target_port_and_pods_on_the_host_network_are_named() -> Resul
     scene.accepted_until("web", "True", "Accepted").await?;
     let message = scene.accepted("web").await?.map(|condition| condition.message);
     let network = format!("{}/testnet1", scene.namespace);
-    let tells_who_reaches_it = |text: &String| {
+    let states_which_pods_reach_it = |text: &String| {
         text.contains(&format!("only pods attached to {network}")) && text.contains("another namespace")
     };
-    assert!(message.as_ref().is_some_and(tells_who_reaches_it), "{message:?}");
+    assert!(
+        message.as_ref().is_some_and(states_which_pods_reach_it),
+        "{message:?}"
+    );
 
     let on_the_host = json!({
         "metadata": {"name": "host-1", "labels": {"app": "host"}, "annotations": {"k8s.v1.cni.cncf.io/networks": "testnet1"}},

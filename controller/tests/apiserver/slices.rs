@@ -116,7 +116,7 @@ async fn endpoints_follow_readiness_termination_and_late_addresses() -> Result<(
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
+async fn slices_are_deleted_and_created_with_the_label() -> Result<()> {
     let scene = Bed::shared().await?.scene("label").await?;
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;
@@ -210,7 +210,7 @@ async fn a_slice_that_another_client_changes_or_deletes_is_repaired() -> Result<
 /// one of another manager stays as it is.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
+async fn a_forged_slice_is_deleted_and_another_controllers_stays() -> Result<()> {
     let scene = Bed::shared().await?.scene("forged").await?;
     scene.service("web", json!({})).await?;
     scene.pod("web-1", "web", &["10.1.0.2"]).await?;

@@ -116,7 +116,7 @@ async fn live(scene: &Scene, released: &CancellationToken) -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_watch_that_is_far_behind_its_own_writes_causes_none() -> Result<()> {
+async fn a_watch_far_behind_the_controllers_writes_causes_no_writes() -> Result<()> {
     let (server, _) = own_server(Options::default()).await?;
     let scene = Scene::new(&server, "behind").await?;
     let client = server.client_as(USER, &["system:masters"]).await?;

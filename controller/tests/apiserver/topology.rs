@@ -186,7 +186,7 @@ async fn event_contains(scene: &Scene, words: &str) -> Result<()> {
 /// Twelve endpoints in one zone are shared out by the zones' CPUs, as often as these change; and not at all where they cannot be.
 #[tokio::test]
 #[ignore = "needs etcd, kube-apiserver and kube-controller-manager: make test-apiserver"]
-async fn the_topology_annotation_shares_endpoints_out_as_kube_controller_manager_does() -> Result<()> {
+async fn the_topology_annotation_distributes_endpoints_as_kube_controller_manager_does() -> Result<()> {
     let (server, kubeconfig) = server_with_twin().await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "topology", &[])?;
     controller.wait_ready().await?;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn networks_are_not_asked_for_before_there_is_such_a_kind_and_then_at_once() -> Result<()> {
+async fn networks_are_listed_as_soon_as_the_kind_is_defined_and_not_before() -> Result<()> {
     let server = Apiserver::start(Options::default()).await?;
     let kubeconfig = prepare_without_networks(&server).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "alone", &[])?;

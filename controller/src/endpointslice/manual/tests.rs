@@ -78,7 +78,7 @@ fn ignored_endpoints_are_named_and_affect_nothing_else(
 }
 
 #[test]
-fn of_several_addresses_the_first_is_taken() {
+fn the_first_of_several_addresses_is_used() {
     let several = written(
         "s",
         &json!({"endpoints": [{"addresses": ["10.1.0.2", "10.1.0.3", "10.1.0.4"]}]}),
@@ -89,7 +89,7 @@ fn of_several_addresses_the_first_is_taken() {
 }
 
 #[test]
-fn what_is_beyond_the_budget_is_reported() {
+fn endpoints_beyond_the_budget_are_reported() {
     let mut cut = (*written("s", &json!({"endpoints": [{"addresses": ["10.1.0.2"]}]}))).clone();
     cut.left_out = 5;
     let (plan, problems) = planned(&fixture(), &[Arc::new(cut)]);
@@ -137,7 +137,7 @@ fn an_endpoint_is_copied_as_its_author_wrote_it() {
 }
 
 #[test]
-fn a_second_plan_rests_and_hints_follow_their_author() {
+fn a_second_plan_is_empty_and_hints_follow_their_author() {
     let mut fixture = fixture();
     let hinted = |zone: &str| {
         let endpoint = json!({"addresses": ["10.1.0.2"], "hints": {"forZones": [{"name": zone}]}});
@@ -196,7 +196,7 @@ fn a_port_that_no_slice_has_is_reported() {
 #[case::written(json!({SERVICE_NAME_LABEL: "web", MANAGED_BY_LABEL: "endpointslice-controller.k8s.io"}))]
 #[case::mirrored(json!({SERVICE_NAME_LABEL: "web", MANAGED_BY_LABEL: "endpointslicemirroring-controller.k8s.io",
     "endpoints.kubernetes.io/managed-by": "endpoint-controller"}))]
-fn what_kubernetes_wrote_for_a_selector_is_not_taken(#[case] labels: Value) {
+fn slices_that_kubernetes_wrote_for_a_selector_are_ignored(#[case] labels: Value) {
     let orphaned = json!({"endpoints": [{"addresses": ["10.128.0.7"]}], "metadata": {"name": "s", "namespace": "shop", "labels": labels}});
     let (plan, problems) = planned(&fixture(), &[written("s", &orphaned)]);
     assert!(plan.is_empty());
