@@ -111,7 +111,7 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
         .collect()
 }
 
-/// Feeds the index a complete list of manual slices.
+/// Passes a complete list of manual slices to the index.
 fn list_manual_slices(
     index: &mut Index,
     slices: impl IntoIterator<Item = EndpointSlice>,
@@ -129,7 +129,7 @@ fn unselected() -> Change {
     Change::Service(Event::Applied(service(json!({"spec": {"selector": null}}))))
 }
 
-/// Its author's slices are only read; what is written is a copy.
+/// The author's slices are only read; the controller writes copies.
 #[test]
 fn sync_service_no_selector() {
     let mut index = synced();
@@ -205,7 +205,7 @@ fn a_service_whose_slices_are_not_watched_is_rejected() {
     assert_eq!(decided(&index).condition.unwrap().reason, "NoSelector");
 }
 
-/// A node gets the address of an manual endpoint: it is an endpoint no longer.
+/// A node gets the address of a manual endpoint: it is no longer an endpoint.
 #[test]
 fn a_manual_address_that_a_node_gets_enqueues_its_service() {
     let mut index = synced();
@@ -251,7 +251,7 @@ fn an_added_or_removed_service_cidr_enqueues_every_service() {
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 
-/// A finalizer holds it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint goes, and no event or condition is written.
+/// A finalizer keeps it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint is removed, and no Event or condition is written.
 #[test]
 fn sync_service_pending_deletion() {
     let mut index = synced();
@@ -313,7 +313,7 @@ fn sync_service_missing() {
         "nothing to write, nothing to remember"
     );
 
-    // It was there: what it left goes, and its times are remembered no more.
+    // It existed: its slices are deleted, and its trigger times are forgotten.
     let mut index = synced();
     index.update(Change::Service(Event::Applied(service(json!({})))));
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
@@ -360,7 +360,7 @@ fn sync_service_pod_selection() {
     );
 }
 
-/// The watch shows only slices with our managed-by value; of those, the ones with the Service's name count.
+/// The watch delivers only slices with our managed-by value; of those, the ones with the Service's name count.
 #[test]
 fn sync_service_endpoint_slice_label_selection() {
     let mut index = synced();

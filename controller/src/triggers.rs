@@ -50,7 +50,7 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
 }
 
 /// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of manual slices that name one, and
-/// all that share endpoints out by the nodes' CPU.
+/// all that distribute endpoints by the nodes' CPU.
 pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();

@@ -1,6 +1,6 @@
-//! Cold start: the controller meets a cluster full of Services that have no slice yet.
+//! Cold start: the controller starts in a cluster full of Services without slices.
 
-use crate::bed::{Controller, Scene};
+use crate::bed::{Controller, Fixture};
 use crate::load::{PARALLEL, PODS_PER_SERVICE, SERVICES, address, until_slices};
 use crate::row;
 use anyhow::Result;
@@ -12,17 +12,17 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// From the start of the process until the last slice is seen. Yardstick: the same slices made by a client that does nothing else, before
-/// and after, because a young API server is slower.
-pub(crate) async fn start(server: &Apiserver, scene: &Scene, kubeconfig: &Path) -> Result<Controller> {
-    bare_creates(scene).await?;
-    let before = bare_creates(scene).await?;
+/// Time from the start of the process until the last slice is seen. Reference: the same slices created by a client that does nothing else,
+/// before and after, because a recently started API server is slower.
+pub(crate) async fn start(server: &Apiserver, fixture: &Fixture, kubeconfig: &Path) -> Result<Controller> {
+    bare_creates(fixture).await?;
+    let before = bare_creates(fixture).await?;
     let started = Instant::now();
     let controller = crate::load::start(server, kubeconfig).await?;
     let ready = started.elapsed();
-    until_slices(scene, SERVICES).await?;
+    until_slices(fixture, SERVICES).await?;
     let took = started.elapsed();
-    let after = bare_creates(scene).await?;
+    let after = bare_creates(fixture).await?;
     let bare = (before + after) / 2;
     row(
         "cold start, 1,000 Services × 10 pods",
@@ -36,13 +36,13 @@ pub(crate) async fn start(server: &Apiserver, scene: &Scene, kubeconfig: &Path) 
     Ok(controller)
 }
 
-/// The same 1,000 slices, with as many requests at once as the controller.
-async fn bare_creates(scene: &Scene) -> Result<Duration> {
-    let slices: Api<EndpointSlice> = scene.api();
+/// Creates the same 1,000 slices, with as many concurrent requests as the controller.
+async fn bare_creates(fixture: &Fixture) -> Result<Duration> {
+    let slices: Api<EndpointSlice> = fixture.api();
     let made = |n: usize| {
         let endpoint = |i: usize| {
             json!({"addresses": [address(n * 10 + i)], "conditions": {"ready": true, "serving": true, "terminating": false},
-            "nodeName": "node-1", "zone": "zone-a", "targetRef": {"kind": "Pod", "namespace": scene.namespace, "name": format!("svc-{n}-{i}")}})
+            "nodeName": "node-1", "zone": "zone-a", "targetRef": {"kind": "Pod", "namespace": fixture.namespace, "name": format!("svc-{n}-{i}")}})
         };
         json!({"addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
             "endpoints": (0..PODS_PER_SERVICE).map(endpoint).collect::<Vec<_>>(),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use e2e::apiserver::Apiserver;
 use std::time::Duration;
 
-/// Writes and CPU of a quiet minute.
+/// Writes and CPU of an idle minute.
 pub(crate) async fn idle(server: &Apiserver, controller: &Controller) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (writes, ticks) = (all_writes(server)?, cpu_ticks(controller.child.pid)?);

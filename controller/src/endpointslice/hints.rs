@@ -26,7 +26,7 @@ pub enum Routing {
     SameZone,
     /// On the client's node, else in its zone.
     SameNode,
-    /// In the client's zone, endpoints shared out by the zones' CPU (the topology annotation).
+    /// In the client's zone, endpoints distributed by the zones' CPU (the topology annotation).
     Proportional,
 }
 

@@ -1,7 +1,7 @@
 //! Compatibility with the archived multus-service proxy: its reader restated, fed with the bytes that it would get.
 //!
 //! It watches slices with both labels, takes the Service's name from a third, one server port a slice port, and of each endpoint the
-//! first address only. It knows neither readiness nor families.
+//! first address only. It ignores readiness and families.
 
 use super::fixture::{Fixture, pod};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL};
@@ -41,7 +41,7 @@ fn read(slices: &[EndpointSlice]) -> Targets {
             label(&slice, SERVICE_NAME_LABEL)
         );
         for port in list(&slice, "ports") {
-            // The original dereferences all three: a slice without one of them is a crash.
+            // The archived proxy dereferences all three: it crashes on a slice without one of them.
             let (name, protocol, number) = (&port["name"], &port["protocol"], &port["port"]);
             let key = format!(
                 "{service}:{}/{}",
@@ -75,7 +75,7 @@ fn the_legacy_proxy_reads_planned_slices() {
         {"name": "dns-tcp", "port": 53, "targetPort": 5353, "protocol": "TCP"},
     ]);
     fixture.spec(|spec| spec.ports = Some(serde_json::from_value(ports).unwrap()));
-    // One port name with two numbers: two slices, which the reader must put together.
+    // One port name with two numbers: two slices, which the reader must merge.
     fixture.pods([
         pod(1).named_port("http", "TCP", 8080),
         pod(2)
@@ -96,7 +96,7 @@ fn the_legacy_proxy_reads_planned_slices() {
     assert_eq!(read(&slices), want);
 }
 
-/// A Service with one port need not name it; the original's key is then the Service alone.
+/// A Service with one port need not name it; the archived proxy's key is then the Service alone.
 #[test]
 fn the_legacy_proxy_reads_a_port_without_a_name() {
     let mut fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! Sharing endpoints out to zones in proportion to their CPU (KEP-2433, the topology annotation).
+//! Distribution of endpoints over zones in proportion to their CPU (KEP-2433, the topology annotation).
 //!
 //! Pure. Hints that are good enough stay as they are, so that one new endpoint does not rewrite every slice; ties are broken by the
 //! zones' names, so that equal inputs give equal hints.

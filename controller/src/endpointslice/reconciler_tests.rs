@@ -396,7 +396,7 @@ fn reconcile_finalize_svc_deletion_timestamp(
     );
 }
 
-/// Zones with their CPU, where the endpoints are, and how many each zone is given.
+/// Zones with their CPU, the endpoints' zones, and the expected number per zone.
 #[rstest]
 #[case::enough(&[("a", 4000), ("b", 4000)], &["a", "a", "b", "b"], &[("a", 2), ("b", 2)])]
 #[case::redistributed(&[("a", 4000), ("b", 4000)], &["a", "a", "a", "a", "b", "b"], &[("a", 3), ("b", 3)])]
@@ -497,7 +497,7 @@ fn one_changed_endpoint_rewrites_one_slice() {
     assert_eq!(writes(&fixture.pods(flipped).sync()), (0, 1, 0));
 }
 
-/// A slice that a finalizer still holds is as good as gone: its endpoints are in another at once, and it is neither updated nor deleted
+/// A slice that only a finalizer keeps counts as deleted: its endpoints are in another one at once, and it is neither updated nor deleted
 /// again (`dropEndpointSlicesPendingDeletion` of Kubernetes).
 #[test]
 fn a_slice_that_is_being_deleted_is_replaced() {
@@ -512,7 +512,7 @@ fn a_slice_that_is_being_deleted_is_replaced() {
 }
 
 /// Slices of the archived multus-service controller are adopted: targetRef with a resourceVersion, ports without defaults. They lack the
-/// network: one update does, under the same name and UID, and changes nothing else.
+/// network: one update adds it, under the same name and UID, and changes nothing else.
 #[test]
 fn slices_of_the_archived_controller_get_the_network_label_in_place_and_nothing_else() {
     let mut fixture = Fixture::new();
@@ -586,7 +586,7 @@ fn some_pod() -> impl Strategy<Value = PodBuilder> {
 }
 
 proptest! {
-    /// From any slices to any pods: one plan leads to exactly the wanted endpoints, and a second has nothing to do.
+    /// From any slices to any pods: one plan leads to exactly the wanted endpoints, and a second one is empty.
     #[test]
     fn a_plan_converges_and_a_second_one_is_empty(
         before in proptest::collection::vec(some_pod(), 0..80),
@@ -619,7 +619,7 @@ proptest! {
         prop_assert!(fixture.sync().is_empty(), "the second plan rests");
     }
 
-    /// The order in which pods and slices are given decides nothing.
+    /// The plan does not depend on the order of pods and slices.
     #[test]
     fn equal_inputs_give_equal_plans(mut order in Just((1..40_usize).collect::<Vec<_>>()).prop_shuffle(), max in 1..20_usize) {
         let mut sorted = Fixture::new();

@@ -60,7 +60,7 @@ proptest! {
     }
 }
 
-/// After an outage all pods are listed again, and most are as they were.
+/// After an outage all pods are listed again, and most are unchanged.
 #[test]
 fn a_new_list_of_equal_pods_enqueues_nothing() {
     let mut index = Index::default();

@@ -191,7 +191,7 @@ proptest! {
     }
 }
 
-/// Enqueues a Service as `next_change` says until `end`, each write taking `write`: when the writes ended.
+/// Enqueues a Service at the times of `next_change` until `end`, each write taking `write`; returns the times at which the writes ended.
 fn driven(
     end: Duration,
     write: Duration,
@@ -305,7 +305,7 @@ fn nothing_is_kept_of_a_full_bucket() {
 }
 
 proptest! {
-    /// However far apart changes of a storm are, and however long writes take.
+    /// For any interval of changes and any duration of writes.
     #[test]
     fn a_storm_of_changes_is_at_most_a_burst_and_four_writes_a_second(gaps in proptest::collection::vec(1..=120_u64, 20..400), write in 0..40_u64) {
         let total: u64 = gaps.iter().sum();

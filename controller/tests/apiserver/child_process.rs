@@ -17,7 +17,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a program; what it says goes to `log`.
+    /// Starts a program; its output goes to `log`.
     pub(crate) fn start<'a>(
         program: &Path,
         arguments: impl IntoIterator<Item = &'a str>,
@@ -33,7 +33,7 @@ impl Child {
             .stderr(File::options().append(true).open(log)?);
         let (stop, stopped) = mpsc::channel::<()>();
         let (started, start) = mpsc::channel();
-        // The kernel kills the child with the *thread* that started it, so it gets a thread that lives as long as it.
+        // The kernel kills the child with the *thread* that started it, so it gets a thread that lives as long as the child.
         let thread = std::thread::spawn(move || {
             let mut child = match command.spawn() {
                 Ok(child) => child,

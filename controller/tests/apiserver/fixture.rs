@@ -19,19 +19,19 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_secs(20);
 
 /// One test's namespace.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) namespace: String,
     pub(crate) client: Client,
 }
 
-impl Scene {
+impl Fixture {
     pub(crate) async fn new(server: &Apiserver, prefix: &str) -> Result<Self> {
-        let scene = Self {
+        let fixture = Self {
             namespace: server.namespace(prefix).await?,
             client: server.client().await?,
         };
-        scene.network("testnet1").await?;
-        Ok(scene)
+        fixture.network("testnet1").await?;
+        Ok(fixture)
     }
 
     /// Waits until kube-controller-manager has made the service account without which no pod is admitted.

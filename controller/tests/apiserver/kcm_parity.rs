@@ -1,6 +1,6 @@
 //! Our slices are kube-controller-manager's but for the addresses, field by field.
 
-use crate::bed::{Controller, Scene, merge};
+use crate::bed::{Controller, Fixture, merge};
 use crate::kube_controller_manager::{both_until, server_with_twin};
 use anyhow::Result;
 use api::names;
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
 /// Pod `web-<n>` with addresses of both families on both networks; `change` is merged over it.
-async fn pod(scene: &Scene, n: u8, node: &str, change: Value) -> Result<()> {
-    let status = scene.status(&[&format!("10.1.0.1{n}"), &format!("fd00:1::1{n}")]);
+async fn pod(fixture: &Fixture, n: u8, node: &str, change: Value) -> Result<()> {
+    let status = fixture.status(&[&format!("10.1.0.1{n}"), &format!("fd00:1::1{n}")]);
     let ports = json!([{"name": "http", "containerPort": 8080}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]);
     let sidecar = json!({"name": "sidecar", "image": "localhost/none", "restartPolicy": "Always", "ports": [{"name": "metrics", "containerPort": 9090}]});
     let mut pod = json!({
@@ -21,17 +21,17 @@ async fn pod(scene: &Scene, n: u8, node: &str, change: Value) -> Result<()> {
         "spec": {"nodeName": node, "initContainers": [sidecar], "containers": [{"name": "c", "image": "localhost/none", "ports": ports}]},
     });
     merge(&mut pod, change);
-    let pods = scene.api::<Pod>();
+    let pods = fixture.api::<Pod>();
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await?;
     Ok(())
 }
 
-async fn status(scene: &Scene, n: u8, phase: &str, ready: &str, since: &str) -> Result<()> {
+async fn status(fixture: &Fixture, n: u8, phase: &str, ready: &str, since: &str) -> Result<()> {
     let (four, six) = (format!("10.128.0.1{n}"), format!("fd00:128::1{n}"));
     let status = json!({"status": {"phase": phase, "podIP": four, "podIPs": [{"ip": four}, {"ip": six}],
         "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since}]}});
-    let pods = scene.api::<Pod>();
+    let pods = fixture.api::<Pod>();
     pods.patch_status(
         &format!("web-{n}"),
         &PatchParams::default(),
@@ -42,7 +42,7 @@ async fn status(scene: &Scene, n: u8, phase: &str, ready: &str, since: &str) -> 
 }
 
 /// One pod of each kind.
-async fn pods(scene: &Scene) -> Result<()> {
+async fn pods(fixture: &Fixture) -> Result<()> {
     let named = json!({"spec": {"hostname": "named", "subdomain": "headless"}});
     let other_number = json!({"spec": {"containers": [{"name": "c", "image": "localhost/none", "ports": [{"name": "http", "containerPort": 9999}]}]}});
     for (n, node, change, phase, ready) in [
@@ -54,13 +54,13 @@ async fn pods(scene: &Scene) -> Result<()> {
         (5, "late", json!({}), "Running", "True"),
         (6, "node-2", other_number, "Running", "True"),
     ] {
-        pod(scene, n, node, change).await?;
-        status(scene, n, phase, ready, CREATED).await?;
+        pod(fixture, n, node, change).await?;
+        status(fixture, n, phase, ready, CREATED).await?;
     }
     // It has no address on the cluster network, so it has no sandbox.
-    pod(scene, 7, "node-1", json!({})).await?;
+    pod(fixture, 7, "node-1", json!({})).await?;
     // No kubelet confirms, so it stays terminating.
-    scene
+    fixture
         .api::<Pod>()
         .delete("web-3", &DeleteParams::default())
         .await?;
@@ -162,9 +162,9 @@ fn trigger_times(content: &[Value]) -> Vec<Option<&str>> {
     times.collect()
 }
 
-async fn late_node(scene: &Scene) -> Result<()> {
+async fn late_node(fixture: &Fixture) -> Result<()> {
     let node = json!({"metadata": {"name": "late", "labels": {"topology.kubernetes.io/zone": "zone-c"}}});
-    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let nodes: Api<Node> = Api::all(fixture.client.clone());
     nodes
         .create(&PostParams::default(), &serde_json::from_value(node)?)
         .await?;
@@ -177,26 +177,26 @@ async fn slices_are_those_of_kube_controller_manager_but_for_the_addresses() -> 
     let (server, kubeconfig) = server_with_twin().await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "twin", &[])?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "twin").await?;
-    scene.default_account().await?;
-    pods(&scene).await?;
+    let fixture = Fixture::new(&server, "twin").await?;
+    fixture.default_account().await?;
+    pods(&fixture).await?;
     // Both have seen all pods before the first Service counts: what is seen later has another time.
-    scene
+    fixture
         .service("seen", json!({"spec": {"selector": {"app": "web"}}}))
         .await?;
     let has_all = |content: &Vec<Value>| {
         let endpoints = content.first().map(|slice| &slice["endpoints"]);
         endpoints.is_some_and(|all| all[3]["conditions"]["terminating"] == true && all[4].is_object())
     };
-    both_until(&scene, "seen", content, has_all).await?;
+    both_until(&fixture, "seen", content, has_all).await?;
     for (name, mut service, ..) in services() {
         let selector = json!({"spec": {"selector": {"app": "web"}}});
         let chosen = std::mem::replace(&mut service, selector);
         merge(&mut service, chosen);
-        scene.service(name, service).await?;
+        fixture.service(name, service).await?;
     }
     for (name, _, before, _) in services() {
-        let created = scene
+        let created = fixture
             .api::<Service>()
             .get(name)
             .await?
@@ -209,10 +209,10 @@ async fn slices_are_those_of_kube_controller_manager_but_for_the_addresses() -> 
                 && times.iter().all(|time| *time == created.as_deref())
                 && !times.is_empty()
         };
-        both_until(&scene, name, content, is_first).await?;
+        both_until(&fixture, name, content, is_first).await?;
     }
 
-    late_node(&scene).await?;
+    late_node(&fixture).await?;
     for (name, _, _, after) in services() {
         // kube-controller-manager takes the zone of an endpoint that it published without its Node at the Service's next change.
         if name == "published" {
@@ -220,25 +220,25 @@ async fn slices_are_those_of_kube_controller_manager_but_for_the_addresses() -> 
                 let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
                 endpoints.into_iter().any(|e| e.zone.as_deref() == Some("zone-c"))
             };
-            scene
+            fixture
                 .slices_until(name, "the zone of the late node", has_zone)
                 .await?;
         } else {
-            both_until(&scene, name, content, |content| size(content) == after).await?;
+            both_until(&fixture, name, content, |content| size(content) == after).await?;
         }
     }
 
     let since = "2026-01-02T03:04:05Z";
-    status(&scene, 2, "Running", "True", since).await?;
+    status(&fixture, 2, "Running", "True", since).await?;
     let is_exact = |content: &Vec<Value>| trigger_times(content).contains(&Some(since));
-    both_until(&scene, "plain", content, is_exact).await?;
+    both_until(&fixture, "plain", content, is_exact).await?;
 
-    // A change that has no time of its own takes the older time away.
+    // A change without a timestamp removes the older trigger time.
     let label = json!({"metadata": {"labels": {"team": "storage"}}});
-    scene.patch::<Service>("plain", label).await?;
+    fixture.patch::<Service>("plain", label).await?;
     let is_relabelled = |content: &Vec<Value>| {
         content.iter().all(|slice| slice["labels"]["team"] == "storage")
             && trigger_times(content).iter().all(Option::is_none)
     };
-    both_until(&scene, "plain", content, is_relabelled).await
+    both_until(&fixture, "plain", content, is_relabelled).await
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
@@ -14,7 +14,7 @@ use kube::api::ListParams;
 
 /// The managed-by value of kube-controller-manager's slices.
 const KUBERNETES: &str = "endpointslice-controller.k8s.io";
-/// It tries again after one, two, four ... seconds what it could not do at once.
+/// It retries after one, two, four ... seconds.
 const SOON: Duration = Duration::from_mins(1);
 
 /// A server with kube-controller-manager, and the kubeconfig of a controller on it.
@@ -28,15 +28,15 @@ pub(crate) async fn server_with_twin() -> Result<(Apiserver, PathBuf)> {
     .await
 }
 
-async fn slices_by(scene: &Scene, service: &str, manager: &str) -> Result<Vec<EndpointSlice>> {
+async fn slices_by(fixture: &Fixture, service: &str, manager: &str) -> Result<Vec<EndpointSlice>> {
     let (name, managed_by) = (names::SERVICE_NAME_LABEL, names::MANAGED_BY_LABEL);
     let labels = ListParams::default().labels(&format!("{name}={service},{managed_by}={manager}"));
-    Ok(scene.api::<EndpointSlice>().list(&labels).await?.items)
+    Ok(fixture.api::<EndpointSlice>().list(&labels).await?.items)
 }
 
 /// Waits until both writers' slices of a Service are `wanted`, seen through `view`.
 pub(crate) async fn both_until<T: PartialEq + std::fmt::Debug>(
-    scene: &Scene,
+    fixture: &Fixture,
     service: &str,
     view: impl Fn(&[EndpointSlice]) -> T,
     wanted: impl Fn(&T) -> bool,
@@ -44,8 +44,8 @@ pub(crate) async fn both_until<T: PartialEq + std::fmt::Debug>(
     let mut last = None;
     let what = format!("one view of {service} by both");
     let found = wait::eventually(SOON, &what, async || {
-        let theirs = view(&slices_by(scene, service, KUBERNETES).await?);
-        let managed = view(&slices_by(scene, service, names::MANAGED_BY).await?);
+        let theirs = view(&slices_by(fixture, service, KUBERNETES).await?);
+        let managed = view(&slices_by(fixture, service, names::MANAGED_BY).await?);
         let is_done = managed == theirs && wanted(&managed);
         last = Some((managed, theirs));
         Ok(is_done.then_some(()))

@@ -1,8 +1,8 @@
-//! A write that the API server rejects keeps no other slice of the Service from being right.
+//! A write that the API server rejects affects no other slice of the Service.
 
 use std::time::Duration;
 
-use crate::bed::{Controller, Scene};
+use crate::bed::{Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::names;
@@ -19,30 +19,30 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A dual-stack pod whose port `http` has this number: pods with other numbers are in other slices.
-async fn pod(scene: &Scene, n: usize, port: u16) -> Result<()> {
+async fn pod(fixture: &Fixture, n: usize, port: u16) -> Result<()> {
     let name = format!("web-{n}");
-    let status = scene.status(&[&format!("10.1.0.{n}"), &format!("fd00:1::{n}")]);
+    let status = fixture.status(&[&format!("10.1.0.{n}"), &format!("fd00:1::{n}")]);
     let pod = json!({
         "metadata": {"name": name, "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: status}},
         "spec": {"nodeName": "node-1", "containers": [
             {"name": "c", "image": "localhost/none", "ports": [{"name": "http", "containerPort": port}]}]},
     });
-    let pods = scene.api::<Pod>();
+    let pods = fixture.api::<Pod>();
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await?;
-    scene.pod_status(&name, "True", "2026-01-01T00:00:00Z").await
+    fixture.pod_status(&name, "True", "2026-01-01T00:00:00Z").await
 }
 
-/// Rejects IPv6 slices in the namespace of the scene, and waits until the API server does so.
-async fn reject_ipv6(scene: &Scene) -> Result<()> {
-    let name = format!("no-ipv6-{}", scene.namespace);
+/// Rejects IPv6 slices in the namespace of the fixture, and waits until the API server does so.
+async fn reject_ipv6(fixture: &Fixture) -> Result<()> {
+    let name = format!("no-ipv6-{}", fixture.namespace);
     let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
         "metadata": {"name": name},
         "spec": {
             "failurePolicy": "Fail",
             "matchConstraints": {"resourceRules": [{"apiGroups": ["discovery.k8s.io"], "apiVersions": ["v1"],
                 "operations": ["CREATE", "UPDATE"], "resources": ["endpointslices"]}]},
-            "matchConditions": [{"name": "here", "expression": format!("request.namespace == '{}'", scene.namespace)}],
+            "matchConditions": [{"name": "here", "expression": format!("request.namespace == '{}'", fixture.namespace)}],
             "validations": [{"expression": "object.addressType != 'IPv6'", "message": "no IPv6 here"}],
         },
     }))?;
@@ -50,10 +50,10 @@ async fn reject_ipv6(scene: &Scene) -> Result<()> {
         json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}}),
     )?;
     let parameters = PostParams::default();
-    Api::all(scene.client.clone())
+    Api::all(fixture.client.clone())
         .create(&parameters, &policy)
         .await?;
-    Api::all(scene.client.clone())
+    Api::all(fixture.client.clone())
         .create(&parameters, &binding)
         .await?;
     let probe: EndpointSlice = serde_json::from_value(
@@ -64,7 +64,7 @@ async fn reject_ipv6(scene: &Scene) -> Result<()> {
         ..PostParams::default()
     };
     wait::eventually(SOON, "the policy", async || {
-        let answer = scene.api::<EndpointSlice>().create(&dry, &probe).await;
+        let answer = fixture.api::<EndpointSlice>().create(&dry, &probe).await;
         Ok(answer.is_err().then_some(()))
     })
     .await
@@ -81,34 +81,34 @@ fn ports_of(slices: &[EndpointSlice], family: &str) -> Vec<i32> {
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_rejected_write_of_one_family_keeps_no_slice_of_the_other_from_being_deleted() -> Result<()> {
-    // Of its own: writes that fail are counted.
+    // A server of this test's own: failed writes are counted.
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "neighbours", &[])?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "neighbours").await?;
-    pod(&scene, 1, 8080).await?;
-    pod(&scene, 2, 8081).await?;
+    let fixture = Fixture::new(&server, "neighbours").await?;
+    pod(&fixture, 1, 8080).await?;
+    pod(&fixture, 2, 8081).await?;
     let dual = json!({"spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
         "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}});
-    scene.service("web", dual).await?;
+    fixture.service("web", dual).await?;
     let both = |slices: &[EndpointSlice]| {
         ports_of(slices, "IPv4") == [8080, 8081] && ports_of(slices, "IPv6") == [8080, 8081]
     };
-    scene
+    fixture
         .slices_until("web", "two slices of each family", both)
         .await?;
 
-    reject_ipv6(&scene).await?;
-    pod(&scene, 3, 8080).await?;
-    scene
+    reject_ipv6(&fixture).await?;
+    pod(&fixture, 3, 8080).await?;
+    fixture
         .slices_until("web", "the update of IPv4", |slices| {
             slices
                 .iter()
                 .any(|slice| slice.address_type == "IPv4" && slice.endpoints.len() == 2)
         })
         .await?;
-    scene.delete_pod("web-2").await?;
-    let slices = scene
+    fixture.delete_pod("web-2").await?;
+    let slices = fixture
         .slices_until("web", "the second IPv4 slice is gone", |slices| {
             ports_of(slices, "IPv4") == [8080]
         })
@@ -119,13 +119,13 @@ async fn a_rejected_write_of_one_family_keeps_no_slice_of_the_other_from_being_d
         "what replaces them is not written"
     );
 
-    let binding: Api<ValidatingAdmissionPolicyBinding> = Api::all(scene.client.clone());
+    let binding: Api<ValidatingAdmissionPolicyBinding> = Api::all(fixture.client.clone());
     let off = json!({"spec": {"validationActions": ["Audit"]}});
-    let name = format!("no-ipv6-{}", scene.namespace);
+    let name = format!("no-ipv6-{}", fixture.namespace);
     binding
         .patch(&name, &PatchParams::default(), &Patch::Merge(&off))
         .await?;
-    scene
+    fixture
         .slices_until("web", "IPv6 follows once it is allowed", |slices| {
             ports_of(slices, "IPv6") == [8080]
         })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bed::audit::slice_writes;
-use crate::bed::{Bed, Controller, Scene};
+use crate::bed::{Bed, Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::{NetworkRef, names};
@@ -151,19 +151,19 @@ async fn existing_slices_are_reused_with_the_fewest_writes() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let mut scenes = Vec::new();
     for row in &ROWS {
-        let scene = Scene::new(&server, row.name).await?;
-        prepare_row(&scene, row).await?;
-        scenes.push(scene);
+        let fixture = Fixture::new(&server, row.name).await?;
+        prepare_row(&fixture, row).await?;
+        scenes.push(fixture);
     }
     let controller = Controller::start(&kubeconfig, server.folder(), "placement", &[])?;
     controller.wait_ready().await?;
-    for (scene, row) in scenes.iter().zip(&ROWS) {
-        scene.accepted_until("web", "True", "Accepted").await?;
-        scene
+    for (fixture, row) in scenes.iter().zip(&ROWS) {
+        fixture.accepted_until("web", "True", "Accepted").await?;
+        fixture
             .slices_until("web", row.name, |slices| sizes(slices) == row.sizes)
             .await?;
         assert_eq!(
-            slice_writes(&server, &scene.namespace)?,
+            slice_writes(&server, &fixture.namespace)?,
             row.writes,
             "{}",
             row.name
@@ -192,11 +192,11 @@ fn sizes(slices: &[EndpointSlice]) -> Vec<usize> {
     sizes
 }
 
-async fn prepare_row(scene: &Scene, row: &Row) -> Result<()> {
-    let service = scene.service("web", json!({})).await?;
+async fn prepare_row(fixture: &Fixture, row: &Row) -> Result<()> {
+    let service = fixture.service("web", json!({})).await?;
     let total = row.pods.max(row.existing.iter().sum());
-    pods(scene, row.pods).await?;
-    let pods: BTreeMap<String, Pod> = scene
+    pods(fixture, row.pods).await?;
+    let pods: BTreeMap<String, Pod> = fixture
         .api::<Pod>()
         .list(&kube::api::ListParams::default())
         .await?
@@ -205,19 +205,19 @@ async fn prepare_row(scene: &Scene, row: &Row) -> Result<()> {
         .map(|pod| (pod.metadata.name.clone().unwrap_or_default(), pod))
         .collect();
     let endpoints: Vec<_> = (0..total)
-        .map(|n| endpoint(scene, &pods, n, &address(n)))
+        .map(|n| endpoint(fixture, &pods, n, &address(n)))
         .collect();
     let mut rest = endpoints.as_slice();
     for size in row.existing {
         let (these, others) = rest.split_at(*size);
         rest = others;
-        write_slice(scene, &service, row, these).await?;
+        write_slice(fixture, &service, row, these).await?;
     }
     if row.has_unready {
         let in_slices = row.existing.iter().sum();
         for n in (0..in_slices).step_by(10) {
             let name = format!("web-{n:03}");
-            scene.pod_status(&name, "False", "2026-01-01T00:01:00Z").await?;
+            fixture.pod_status(&name, "False", "2026-01-01T00:01:00Z").await?;
         }
     }
     Ok(())
@@ -228,16 +228,16 @@ fn address(n: usize) -> String {
 }
 
 /// Ready pods `web-000`, `web-001` and so on.
-async fn pods(scene: &Scene, count: usize) -> Result<()> {
+async fn pods(fixture: &Fixture, count: usize) -> Result<()> {
     stream::iter(0..count)
-        .map(|n| async move { scene.pod(&format!("web-{n:03}"), "web", &[&address(n)]).await })
+        .map(|n| async move { fixture.pod(&format!("web-{n:03}"), "web", &[&address(n)]).await })
         .buffer_unordered(16)
         .try_collect()
         .await
 }
 
 /// Field by field what the archived multus-service controller wrote, with the resourceVersion in targetRef.
-fn endpoint(scene: &Scene, pods: &BTreeMap<String, Pod>, n: usize, address: &str) -> Value {
+fn endpoint(fixture: &Fixture, pods: &BTreeMap<String, Pod>, n: usize, address: &str) -> Value {
     let name = format!("web-{n:03}");
     let meta = pods
         .get(&name)
@@ -246,11 +246,11 @@ fn endpoint(scene: &Scene, pods: &BTreeMap<String, Pod>, n: usize, address: &str
     json!({
         "addresses": [address], "nodeName": "node-1", "zone": "zone-a",
         "conditions": {"ready": true, "serving": true, "terminating": false},
-        "targetRef": {"kind": "Pod", "namespace": scene.namespace, "name": name, "uid": meta.uid, "resourceVersion": meta.resource_version},
+        "targetRef": {"kind": "Pod", "namespace": fixture.namespace, "name": name, "uid": meta.uid, "resourceVersion": meta.resource_version},
     })
 }
 
-async fn write_slice(scene: &Scene, service: &Service, row: &Row, endpoints: &[Value]) -> Result<()> {
+async fn write_slice(fixture: &Fixture, service: &Service, row: &Row, endpoints: &[Value]) -> Result<()> {
     let uid = if row.is_own {
         service.metadata.uid.clone()
     } else {
@@ -266,10 +266,10 @@ async fn write_slice(scene: &Scene, service: &Service, row: &Row, endpoints: &[V
         "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": row.port, "protocol": "TCP"}],
     });
     if row.name != WITHOUT_NETWORK {
-        let network = NetworkRef::parse("testnet1", &scene.namespace)?.label_value();
+        let network = NetworkRef::parse("testnet1", &fixture.namespace)?.label_value();
         slice["metadata"]["labels"][names::NETWORK_LABEL] = json!(network);
     }
-    scene
+    fixture
         .api::<EndpointSlice>()
         .create(&PostParams::default(), &serde_json::from_value(slice)?)
         .await?;
@@ -281,21 +281,21 @@ async fn write_slice(scene: &Scene, service: &Service, row: &Row, endpoints: &[V
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("edits").await?;
-    let writes = || slice_writes(bed.server, &scene.namespace);
-    pods(&scene, 250).await?;
-    scene.service("web", json!({})).await?;
+    let fixture = bed.fixture("edits").await?;
+    let writes = || slice_writes(bed.server, &fixture.namespace);
+    pods(&fixture, 250).await?;
+    fixture.service("web", json!({})).await?;
     let is_full = |slices: &[EndpointSlice]| sizes(slices) == [100, 100, 50];
-    scene.slices_until("web", "three slices", is_full).await?;
+    fixture.slices_until("web", "three slices", is_full).await?;
     assert_eq!(writes()?, (3, 0, 0));
 
     let label = json!({"metadata": {"labels": {"foo": "bar"}}});
-    scene.patch::<Service>("web", label).await?;
+    fixture.patch::<Service>("web", label).await?;
     let is_labelled = |slice: &EndpointSlice| {
         let labels = slice.metadata.labels.as_ref();
         labels.is_some_and(|labels| labels.contains_key("foo"))
     };
-    scene
+    fixture
         .slices_until("web", "the label everywhere", |slices| {
             is_full(slices) && slices.iter().all(is_labelled)
         })
@@ -305,16 +305,16 @@ async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {
     // Reserved labels alone are no reason to write; the edit after them proves that they were seen.
     let reserved =
         json!({"metadata": {"labels": {names::SERVICE_NAME_LABEL: "evil", names::MANAGED_BY_LABEL: "evil"}}});
-    scene.patch::<Service>("web", reserved).await?;
+    fixture.patch::<Service>("web", reserved).await?;
     let port = json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 81}]}});
-    scene.patch::<Service>("web", port).await?;
+    fixture.patch::<Service>("web", port).await?;
     let is_moved = |slice: &EndpointSlice| {
         slice
             .ports
             .as_ref()
             .is_some_and(|ports| ports[0].port == Some(81))
     };
-    scene
+    fixture
         .slices_until("web", "the other port everywhere", |slices| {
             is_full(slices) && slices.iter().all(is_moved)
         })
@@ -326,28 +326,28 @@ async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {
     );
 
     let no_pods = json!({"spec": {"selector": {"app": "no-pods"}}});
-    scene.patch::<Service>("web", no_pods).await?;
-    scene
+    fixture.patch::<Service>("web", no_pods).await?;
+    fixture
         .slices_until("web", "a placeholder", |slices| sizes(slices) == [0])
         .await?;
     assert_eq!(writes()?, (3, 7, 2), "Reconcile1EndpointSlice");
 
     // Being deleted, but held by a finalizer: the one slice follows the pods, and none is created.
     let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
-    scene.patch::<Service>("web", hold).await?;
-    let services = scene.api::<Service>();
+    fixture.patch::<Service>("web", hold).await?;
+    let services = fixture.api::<Service>();
     services.delete("web", &DeleteParams::default()).await?;
     let everybody = json!({"spec": {"selector": {"app": "web"}}});
-    scene.patch::<Service>("web", everybody).await?;
-    scene
+    fixture.patch::<Service>("web", everybody).await?;
+    fixture
         .service("after", json!({"spec": {"selector": {"app": "web"}}}))
         .await?;
-    scene.slices_until("after", "three slices", is_full).await?;
+    fixture.slices_until("after", "three slices", is_full).await?;
     assert_eq!(writes()?, (6, 8, 2), "SyncServicePendingDeletion");
-    scene
+    fixture
         .patch::<Service>("web", json!({"metadata": {"finalizers": null}}))
         .await?;
-    scene.slices_until("web", "nothing", <[_]>::is_empty).await?;
+    fixture.slices_until("web", "nothing", <[_]>::is_empty).await?;
     Ok(())
 }
 
@@ -356,25 +356,25 @@ async fn edits_of_a_service_cost_the_fewest_writes() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_port_name_with_five_numbers_is_five_slices() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("named").await?;
+    let fixture = bed.fixture("named").await?;
     for n in 0..20_usize {
         let ports = json!([{"name": "http", "containerPort": 8080 + n % 5}]);
         let pod = json!({
             "metadata": {"name": format!("web-{n}"), "labels": {"app": "web"},
-                "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&[&address(n)])}},
+                "annotations": {names::NETWORK_STATUS_ANNOTATION: fixture.status(&[&address(n)])}},
             "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "localhost/none", "ports": ports}]},
         });
-        scene
+        fixture
             .api::<Pod>()
             .create(&PostParams::default(), &serde_json::from_value(pod)?)
             .await?;
-        scene
+        fixture
             .pod_status(&format!("web-{n}"), "True", "2026-01-01T00:00:00Z")
             .await?;
     }
     let named = json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]}});
-    scene.service("web", named).await?;
-    let slices = scene
+    fixture.service("web", named).await?;
+    let slices = fixture
         .slices_until("web", "five slices of four", |slices| sizes(slices) == [4; 5])
         .await?;
     let mut numbers: Vec<_> = slices
@@ -383,6 +383,6 @@ async fn a_port_name_with_five_numbers_is_five_slices() -> Result<()> {
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [8080, 8081, 8082, 8083, 8084]);
-    assert_eq!(slice_writes(bed.server, &scene.namespace)?, (5, 0, 0));
+    assert_eq!(slice_writes(bed.server, &fixture.namespace)?, (5, 0, 0));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::bed::audit::slice_writes;
-use crate::bed::{Bed, Scene};
+use crate::bed::{Bed, Fixture};
 use anyhow::{Context as _, Result};
 use api::names;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -14,23 +14,23 @@ use serde_json::json;
 const PODS: usize = 20;
 const FLIPS: usize = 40;
 
-async fn web(prefix: &str) -> Result<(&'static Bed, Scene)> {
+async fn web(prefix: &str) -> Result<(&'static Bed, Fixture)> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene(prefix).await?;
+    let fixture = bed.fixture(prefix).await?;
     for n in 0..PODS {
-        scene
+        fixture
             .pod(&format!("web-{n}"), "web", &[&format!("10.1.0.{}", n + 1)])
             .await?;
     }
-    scene.service("web", json!({})).await?;
-    scene
+    fixture.service("web", json!({})).await?;
+    fixture
         .slices_until("web", "all endpoints", |slices| {
             crate::bed::endpoints(slices).len() == PODS
         })
         .await?;
-    // Its tokens come back meanwhile.
+    // Its tokens are refilled meanwhile.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    Ok((bed, scene))
+    Ok((bed, fixture))
 }
 
 fn readiness(n: usize) -> (&'static str, String) {
@@ -38,8 +38,8 @@ fn readiness(n: usize) -> (&'static str, String) {
     (if n.is_multiple_of(2) { "False" } else { "True" }, since)
 }
 
-fn count(bed: &Bed, scene: &Scene) -> Result<usize> {
-    let (creates, updates, deletes) = slice_writes(bed.server, &scene.namespace)?;
+fn count(bed: &Bed, fixture: &Fixture) -> Result<usize> {
+    let (creates, updates, deletes) = slice_writes(bed.server, &fixture.namespace)?;
     Ok(creates + updates + deletes)
 }
 
@@ -48,9 +48,9 @@ fn count(bed: &Bed, scene: &Scene) -> Result<usize> {
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Result<()> {
-    let (bed, scene) = web("one-by-one").await?;
-    let before = count(bed, &scene)?;
-    let slices: Api<EndpointSlice> = scene.api();
+    let (bed, fixture) = web("one-by-one").await?;
+    let before = count(bed, &fixture)?;
+    let slices: Api<EndpointSlice> = fixture.api();
     let managed = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
     let list = slices.list(&ListParams::default().labels(&managed)).await?;
     let version = list.metadata.resource_version.context("no version")?;
@@ -63,7 +63,7 @@ async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Resu
     for flip in 0..FLIPS {
         let (ready, since) = readiness(flip);
         let begin = Instant::now();
-        scene.pod_status("web-0", ready, &since).await?;
+        fixture.pod_status("web-0", ready, &since).await?;
         let answered = Instant::now();
         api.push(answered - begin);
         let seen = async {
@@ -86,7 +86,7 @@ async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Resu
         "flip to slice p50 {median:?}, p90 {:?}; a bare status patch p50 {yardstick:?}",
         slice[FLIPS * 9 / 10]
     );
-    let writes = count(bed, &scene)? - before;
+    let writes = count(bed, &fixture)? - before;
     assert!(writes <= FLIPS, "{writes} writes for {FLIPS} flips");
     // A write and what it is decided from cost a few requests; a window of 250 ms costs what no busy machine adds to each of them.
     assert!(
@@ -99,10 +99,10 @@ async fn changes_one_after_the_other_are_written_at_once_and_each_once() -> Resu
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn continuously_changing_pods_are_a_burst_and_four_writes_a_second() -> Result<()> {
-    let (bed, scene) = web("storm").await?;
-    let before = count(bed, &scene)?;
+    let (bed, fixture) = web("storm").await?;
+    let before = count(bed, &fixture)?;
     let begin = Instant::now();
-    let scene_ref = &scene;
+    let scene_ref = &fixture;
     let flips = stream::iter(0..)
         .take_while(|_| std::future::ready(begin.elapsed() < Duration::from_secs(5)))
         .map(|n| async move {
@@ -115,19 +115,19 @@ async fn continuously_changing_pods_are_a_burst_and_four_writes_a_second() -> Re
         .try_fold(0_u32, async |flips, ()| Ok(flips + 1))
         .await?;
     for n in 0..PODS {
-        scene
+        fixture
             .pod_status(&format!("web-{n}"), "True", "2026-01-03T00:00:00Z")
             .await?;
     }
     let took = begin.elapsed();
-    scene
+    fixture
         .slices_until("web", "what the pods are in the end", |slices| {
             crate::bed::endpoints(slices).iter().all(|(_, ready)| *ready)
         })
         .await?;
-    let writes = count(bed, &scene)? - before;
+    let writes = count(bed, &fixture)? - before;
     println!("{flips} flips in {took:?}: {writes} writes");
-    // One more may follow what came last.
+    // One more may follow the last change.
     let allowed = 4.0 + took.as_secs_f64() * 4.0 + 2.0;
     assert!(
         f64::from(u32::try_from(writes)?) <= allowed,

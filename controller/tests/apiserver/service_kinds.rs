@@ -1,4 +1,4 @@
-//! Families, headless Services, many endpoints: what kinds of slices there are.
+//! Kinds of Services and their slices: families, headless Services, many endpoints.
 
 use crate::bed::Bed;
 use anyhow::Result;
@@ -11,15 +11,15 @@ use serde_json::json;
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_dual_stack_service_has_a_slice_per_family() -> Result<()> {
-    let scene = Bed::shared().await?.scene("dual").await?;
-    scene
+    let fixture = Bed::shared().await?.fixture("dual").await?;
+    fixture
         .service("web", json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}))
         .await?;
-    scene
+    fixture
         .pod("web-1", "web", &["10.1.0.2", "fd00:1::2", "fe80::1"])
         .await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    let slices = scene
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    let slices = fixture
         .endpoints_until(
             "web",
             &[("10.1.0.2", true), ("10.1.0.3", true), ("fd00:1::2", true)],
@@ -31,14 +31,14 @@ async fn a_dual_stack_service_has_a_slice_per_family() -> Result<()> {
         .collect();
     kinds.sort_unstable();
     assert_eq!(kinds, [("IPv4", 2), ("IPv6", 1)]);
-    // One family less: its slices go.
-    scene
+    // One family less: its slices are deleted.
+    fixture
         .patch::<Service>(
             "web",
             json!({"spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}}),
         )
         .await?;
-    scene
+    fixture
         .slices_until("web", "only IPv4", |slices| {
             slices.len() == 1 && slices[0].address_type == "IPv4"
         })
@@ -49,20 +49,20 @@ async fn a_dual_stack_service_has_a_slice_per_family() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_headless_service_without_selector_has_only_our_slices_with_host_names() -> Result<()> {
-    let scene = Bed::shared().await?.scene("headless").await?;
+    let fixture = Bed::shared().await?.fixture("headless").await?;
     let pod = json!({
-        "metadata": {"name": "db-0", "labels": {"app": "db"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.2"])}},
+        "metadata": {"name": "db-0", "labels": {"app": "db"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: fixture.status(&["10.1.0.2"])}},
         "spec": {"nodeName": "node-1", "hostname": "db-0", "subdomain": "db", "containers": [{"name": "c", "image": "localhost/none"}]},
     });
-    scene
+    fixture
         .api::<Pod>()
         .create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await?;
-    scene.pod_status("db-0", "True", "2026-01-01T00:00:00Z").await?;
+    fixture.pod_status("db-0", "True", "2026-01-01T00:00:00Z").await?;
     let service = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app in (db, cache), !canary"}},
         "spec": {"clusterIP": "None", "selector": null}});
-    scene.service("db-fast", service).await?;
-    let slices = scene.endpoints_until("db-fast", &[("10.1.0.2", true)]).await?;
+    fixture.service("db-fast", service).await?;
+    let slices = fixture.endpoints_until("db-fast", &[("10.1.0.2", true)]).await?;
     // The API server gives such a Service both families; the IPv6 slice is an empty placeholder.
     let slice = slices.iter().find(|slice| slice.address_type == "IPv4").unwrap();
     assert_eq!(slice.endpoints[0].hostname.as_deref(), Some("db-0"));
@@ -75,13 +75,13 @@ async fn a_headless_service_without_selector_has_only_our_slices_with_host_names
             .map(String::as_str),
         Some("")
     );
-    scene.accepted_until("db-fast", "True", "Accepted").await?;
+    fixture.accepted_until("db-fast", "True", "Accepted").await?;
     // A headless Service with a selector works too, with a warning.
-    scene
+    fixture
         .service("db", json!({"spec": {"clusterIP": "None"}}))
         .await?;
-    scene.endpoints_until("db", &[("10.1.0.2", true)]).await?;
-    let note = scene
+    fixture.endpoints_until("db", &[("10.1.0.2", true)]).await?;
+    let note = fixture
         .event_until("db", "HeadlessWithSelector")
         .await?
         .note
@@ -93,22 +93,22 @@ async fn a_headless_service_without_selector_has_only_our_slices_with_host_names
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_write() -> Result<()> {
-    let scene = Bed::shared().await?.scene("many").await?;
+    let fixture = Bed::shared().await?.fixture("many").await?;
     let mut names = Vec::new();
     for n in 0..250_u32 {
         let name = format!("web-{n}");
-        scene
+        fixture
             .pod(&name, "web", &[&format!("10.1.{}.{}", 1 + n / 200, 1 + n % 200)])
             .await?;
         names.push(name);
     }
-    scene.service("web", json!({})).await?;
+    fixture.service("web", json!({})).await?;
     let total = |slices: &[EndpointSlice]| slices.iter().map(|s| s.endpoints.len()).sum::<usize>();
-    let before = scene
+    let before = fixture
         .slices_until("web", "250 endpoints", |slices| total(slices) == 250)
         .await?;
     assert_eq!(before.len(), 3);
-    scene
+    fixture
         .pod_status(&names[120], "False", "2026-01-01T00:01:00Z")
         .await?;
     let is_flipped = |slices: &[EndpointSlice]| {
@@ -118,7 +118,7 @@ async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_wr
             .count()
             == 1
     };
-    let after = scene
+    let after = fixture
         .slices_until("web", "one unready endpoint", is_flipped)
         .await?;
     let versions = |slices: &[EndpointSlice]| {
@@ -140,8 +140,8 @@ async fn two_hundred_and_fifty_endpoints_are_three_slices_and_one_flip_is_one_wr
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_network_is_found_by_each_form_of_its_name_and_the_first_interface_counts() -> Result<()> {
-    let scene = Bed::shared().await?.scene("forms").await?;
-    let own = format!("{}/testnet1", scene.namespace);
+    let fixture = Bed::shared().await?.fixture("forms").await?;
+    let own = format!("{}/testnet1", fixture.namespace);
     let interfaces = json!([
         {"name": "cluster-net", "interface": "eth0", "ips": ["10.128.0.5"], "default": true},
         {"name": own, "interface": "net1", "ips": ["169.254.0.1"]},
@@ -150,7 +150,7 @@ async fn a_network_is_found_by_each_form_of_its_name_and_the_first_interface_cou
         {"name": "default/shared", "interface": "net4", "ips": ["10.2.0.2"]},
     ]);
     let status = json!({names::NETWORK_STATUS_ANNOTATION: interfaces.to_string()});
-    scene.bare_pod("web-1", "web", status).await?;
+    fixture.bare_pod("web-1", "web", status).await?;
     let (mine, shared) = (["10.1.0.9", "fd00:1::2"], ["10.2.0.2"]);
     let forms: [(&str, &str, &[&str]); 4] = [
         ("bare", "testnet1", &mine),
@@ -161,11 +161,11 @@ async fn a_network_is_found_by_each_form_of_its_name_and_the_first_interface_cou
     for (name, form, _) in forms {
         let service = json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: form}},
             "spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "RequireDualStack"}});
-        scene.service(name, service).await?;
+        fixture.service(name, service).await?;
     }
     for (name, _, want) in forms {
         let want: Vec<_> = want.iter().map(|address| (*address, true)).collect();
-        scene.endpoints_until(name, &want).await?;
+        fixture.endpoints_until(name, &want).await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::bed::audit::slice_writes;
-use crate::bed::{Bed, Controller, Scene, prepare};
+use crate::bed::{Bed, Controller, Fixture, prepare};
 use anyhow::Result;
 use api::names;
 use e2e::apiserver::{Apiserver, Options};
@@ -15,7 +15,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Each case edits a served Service; what must become of its slices.
+/// Each case edits a served Service and states the expected slices.
 #[rstest]
 #[case::network_changed("network", json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: "testnet2"}}}), &[("10.2.0.2", true)])]
 #[case::selector_changed("selector", json!({"spec": {"selector": {"app": "other"}}}), &[("10.1.0.9", true)])]
@@ -27,26 +27,26 @@ async fn an_edited_service_gets_the_endpoints_of_its_new_spec(
     #[case] edit: Value,
     #[case] want: &[(&str, bool)],
 ) -> Result<()> {
-    let scene = Bed::shared().await?.scene(name).await?;
-    scene.network("testnet2").await?;
-    scene.service("web", json!({})).await?;
+    let fixture = Bed::shared().await?.fixture(name).await?;
+    fixture.network("testnet2").await?;
+    fixture.service("web", json!({})).await?;
     let statuses = json!([
-        {"name": format!("{}/testnet1", scene.namespace), "ips": ["10.1.0.2"]},
-        {"name": format!("{}/testnet2", scene.namespace), "ips": ["10.2.0.2"]},
+        {"name": format!("{}/testnet1", fixture.namespace), "ips": ["10.1.0.2"]},
+        {"name": format!("{}/testnet2", fixture.namespace), "ips": ["10.2.0.2"]},
     ]);
-    scene
+    fixture
         .bare_pod(
             "web-1",
             "web",
             json!({names::NETWORK_STATUS_ANNOTATION: statuses.to_string()}),
         )
         .await?;
-    scene.pod("other-1", "other", &["10.1.0.9"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.patch::<Service>("web", edit).await?;
-    scene.endpoints_until("web", want).await?;
+    fixture.pod("other-1", "other", &["10.1.0.9"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture.patch::<Service>("web", edit).await?;
+    fixture.endpoints_until("web", want).await?;
     assert_eq!(
-        scene.slices("web").await?.len(),
+        fixture.slices("web").await?.len(),
         1,
         "the slice is updated in place"
     );
@@ -56,30 +56,30 @@ async fn an_edited_service_gets_the_endpoints_of_its_new_spec(
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_service_that_becomes_an_external_name_loses_its_slices() -> Result<()> {
-    let scene = Bed::shared().await?.scene("external").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = Bed::shared().await?.fixture("external").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let edit = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": null, "clusterIPs": null,
         "ipFamilies": null, "ipFamilyPolicy": null}});
-    scene.patch::<Service>("web", edit).await?;
-    scene.slices_until("web", "no slices", <[_]>::is_empty).await?;
-    scene.event_until("web", "ExternalNameNotServed").await?;
+    fixture.patch::<Service>("web", edit).await?;
+    fixture.slices_until("web", "no slices", <[_]>::is_empty).await?;
+    fixture.event_until("web", "ExternalNameNotServed").await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_recreated_service_gets_slices_of_its_own() -> Result<()> {
-    let scene = Bed::shared().await?.scene("recreated").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene
+    let fixture = Bed::shared().await?.fixture("recreated").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture
         .api::<Service>()
         .delete("web", &DeleteParams::default())
         .await?;
-    let uid = scene.service("web", json!({})).await?.metadata.uid;
+    let uid = fixture.service("web", json!({})).await?.metadata.uid;
     let owner = |slice: &EndpointSlice| {
         slice
             .metadata
@@ -87,7 +87,7 @@ async fn a_recreated_service_gets_slices_of_its_own() -> Result<()> {
             .as_ref()
             .map(|owners| owners[0].uid.clone())
     };
-    scene
+    fixture
         .slices_until("web", "one slice of the new Service", |slices| {
             slices.len() == 1 && owner(&slices[0]) == uid && !slices[0].endpoints.is_empty()
         })
@@ -95,38 +95,40 @@ async fn a_recreated_service_gets_slices_of_its_own() -> Result<()> {
     Ok(())
 }
 
-/// kubernetes/kubernetes#108779: the Service exists and is reached until its last finalizer is removed, so its endpoints must be true.
+/// kubernetes/kubernetes#108779: clients reach the Service until its last finalizer is removed, so its endpoints must be up to date.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_service_that_waits_for_a_finalizer_keeps_true_endpoints() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("finalizer").await?;
+    let fixture = bed.fixture("finalizer").await?;
     let held = json!({"metadata": {"finalizers": ["example.org/slow"]}});
-    scene.service("web", held).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture.service("web", held).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
     let both = [("10.1.0.2", true), ("10.1.0.3", true)];
-    scene.endpoints_until("web", &both).await?;
-    let services = scene.api::<Service>();
+    fixture.endpoints_until("web", &both).await?;
+    let services = fixture.api::<Service>();
     services.delete("web", &DeleteParams::default()).await?;
-    let before = slice_writes(bed.server, &scene.namespace)?;
+    let before = slice_writes(bed.server, &fixture.namespace)?;
 
-    scene.pod_status("web-1", "False", "2026-01-01T00:01:00Z").await?;
-    scene
+    fixture
+        .pod_status("web-1", "False", "2026-01-01T00:01:00Z")
+        .await?;
+    fixture
         .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", true)])
         .await?;
-    scene.delete_pod("web-2").await?;
-    scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
-    scene.delete_pod("web-1").await?;
+    fixture.delete_pod("web-2").await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    fixture.delete_pod("web-1").await?;
     let is_empty = |slices: &[EndpointSlice]| crate::bed::endpoints(slices).is_empty();
-    scene
+    fixture
         .slices_until("web", "the last endpoint to go", is_empty)
         .await?;
     // A slice created now could outlive the Service: the garbage collector may have passed already.
-    let after = slice_writes(bed.server, &scene.namespace)?;
+    let after = slice_writes(bed.server, &fixture.namespace)?;
     assert_eq!(after.0, before.0, "nothing is created");
     let released = json!({"metadata": {"finalizers": null}});
-    scene.patch::<Service>("web", released).await
+    fixture.patch::<Service>("web", released).await
 }
 
 /// Orphans of a time without a controller: no such Service, a Service without the label, a Service with a network it may not name.
@@ -134,23 +136,23 @@ async fn a_service_that_waits_for_a_finalizer_keeps_true_endpoints() -> Result<(
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn orphans_of_a_time_without_controller_are_deleted_at_start() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
-    let scene = Scene::new(&server, "down").await?;
-    scene
+    let fixture = Fixture::new(&server, "down").await?;
+    fixture
         .service(
             "plain",
             json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: "cilium"}}}),
         )
         .await?;
-    scene.service("web", json!({})).await?;
+    fixture.service("web", json!({})).await?;
     for service in ["gone", "plain"] {
-        orphan(&scene, service).await?;
+        orphan(&fixture, service).await?;
     }
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "late", &[])?;
     controller.wait_ready().await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     for service in ["gone", "plain"] {
-        scene
+        fixture
             .slices_until(service, "the orphan to go", <[_]>::is_empty)
             .await?;
     }
@@ -213,7 +215,7 @@ fn missed() -> Vec<Missed> {
     ]
 }
 
-/// The slices are those of the archived multus-service controller: adopted without a write, and made good all the same.
+/// The slices are those of the archived multus-service controller: adopted without a write, and reconciled too.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn changes_of_a_time_without_controller_are_reconciled_at_start() -> Result<()> {
@@ -221,60 +223,60 @@ async fn changes_of_a_time_without_controller_are_reconciled_at_start() -> Resul
     let controller = Controller::start(&kubeconfig, server.folder(), "before", &[])?;
     let mut scenes = Vec::new();
     for case in missed() {
-        let scene = Scene::new(&server, case.name).await?;
-        scene.network("testnet2").await?;
-        scene.service("web", json!({})).await?;
+        let fixture = Fixture::new(&server, case.name).await?;
+        fixture.network("testnet2").await?;
+        fixture.service("web", json!({})).await?;
         let statuses = json!([
-            {"name": format!("{}/testnet1", scene.namespace), "ips": ["10.1.0.2"]},
-            {"name": format!("{}/testnet2", scene.namespace), "ips": ["10.2.0.2"]},
+            {"name": format!("{}/testnet1", fixture.namespace), "ips": ["10.1.0.2"]},
+            {"name": format!("{}/testnet2", fixture.namespace), "ips": ["10.2.0.2"]},
         ]);
         let status = json!({names::NETWORK_STATUS_ANNOTATION: statuses.to_string()});
-        scene.bare_pod("web-1", "web", status).await?;
-        scene.pod("other-1", "other", &["10.1.0.9"]).await?;
-        scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-        scene.accepted_until("web", "True", "Accepted").await?;
-        scenes.push((scene, case));
+        fixture.bare_pod("web-1", "web", status).await?;
+        fixture.pod("other-1", "other", &["10.1.0.9"]).await?;
+        fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+        fixture.accepted_until("web", "True", "Accepted").await?;
+        scenes.push((fixture, case));
     }
     drop(controller);
-    for (scene, case) in &scenes {
-        write_references_as_the_legacy_controller(scene).await?;
-        scene.patch::<Service>("web", case.edit.clone()).await?;
+    for (fixture, case) in &scenes {
+        write_references_as_the_legacy_controller(fixture).await?;
+        fixture.patch::<Service>("web", case.edit.clone()).await?;
     }
     let controller = Controller::start(&kubeconfig, server.folder(), "after", &[])?;
     controller.wait_ready().await?;
-    for (scene, case) in &scenes {
+    for (fixture, case) in &scenes {
         if case.want.is_empty() {
-            scene.slices_until("web", case.name, <[_]>::is_empty).await?;
+            fixture.slices_until("web", case.name, <[_]>::is_empty).await?;
         } else {
-            let slices = scene.endpoints_until("web", case.want).await?;
+            let slices = fixture.endpoints_until("web", case.want).await?;
             assert_eq!(slices.len(), 1, "{}: the slice is updated in place", case.name);
         }
         match case.condition {
-            Some((status, reason)) => scene.accepted_until("web", status, reason).await?,
-            None => scene.accepted_gone("web").await?,
+            Some((status, reason)) => fixture.accepted_until("web", status, reason).await?,
+            None => fixture.accepted_gone("web").await?,
         }
     }
     Ok(())
 }
 
-async fn write_references_as_the_legacy_controller(scene: &Scene) -> Result<()> {
-    for mut slice in scene.slices("web").await? {
+async fn write_references_as_the_legacy_controller(fixture: &Fixture) -> Result<()> {
+    for mut slice in fixture.slices("web").await? {
         for endpoint in &mut slice.endpoints {
             let target = endpoint.target_ref.get_or_insert_default();
             target.resource_version = Some("4711".to_owned());
         }
         let name = slice.metadata.name.clone().unwrap_or_default();
-        let slices: Api<EndpointSlice> = scene.api();
+        let slices: Api<EndpointSlice> = fixture.api();
         slices.replace(&name, &PostParams::default(), &slice).await?;
     }
     Ok(())
 }
 
-async fn orphan(scene: &Scene, service: &str) -> Result<()> {
+async fn orphan(fixture: &Fixture, service: &str) -> Result<()> {
     let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.0.77"]}], "metadata": {
         "generateName": format!("{service}-multus-"),
         "labels": {names::SERVICE_NAME_LABEL: service, names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME}}});
-    scene
+    fixture
         .api::<EndpointSlice>()
         .create(&PostParams::default(), &serde_json::from_value(slice)?)
         .await?;
@@ -288,7 +290,7 @@ pub(crate) async fn own_server(options: Options) -> Result<(Apiserver, PathBuf)>
     Ok((server, kubeconfig))
 }
 
-/// With the real kube-controller-manager: it leaves its slices behind when the selector goes; the warning's commands remove them.
+/// With the real kube-controller-manager: it leaves its slices behind when the selector is removed; the commands of the Event delete them.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn orphaned_slices_of_a_removed_selector_are_reported_until_they_are_deleted() -> Result<()> {
@@ -299,11 +301,11 @@ async fn orphaned_slices_of_a_removed_selector_are_reported_until_they_are_delet
     .await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "leftovers", &[])?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "leftovers").await?;
-    scene.default_account().await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = Fixture::new(&server, "leftovers").await?;
+    fixture.default_account().await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let foreign = format!(
         "{}=web,{}!={}",
         names::SERVICE_NAME_LABEL,
@@ -311,7 +313,7 @@ async fn orphaned_slices_of_a_removed_selector_are_reported_until_they_are_delet
         names::MANAGED_BY
     );
     let foreign = ListParams::default().labels(&foreign);
-    let slices: Api<EndpointSlice> = scene.api();
+    let slices: Api<EndpointSlice> = fixture.api();
     wait::eventually(
         Duration::from_secs(30),
         "kube-controller-manager's slice",
@@ -325,25 +327,25 @@ async fn orphaned_slices_of_a_removed_selector_are_reported_until_they_are_delet
     )
     .await?;
     let edit = json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}});
-    scene.patch::<Service>("web", edit).await?;
-    let event = scene.event_until("web", "ConflictingEndpoints").await?;
+    fixture.patch::<Service>("web", edit).await?;
+    let event = fixture.event_until("web", "ConflictingEndpoints").await?;
     let note = event.note.unwrap_or_default();
     assert!(
-        note.contains(&format!("kubectl -n {} delete endpoints web", scene.namespace)),
+        note.contains(&format!("kubectl -n {} delete endpoints web", fixture.namespace)),
         "{note}"
     );
-    scene
+    fixture
         .accepted_until("web", "True", "AcceptedWithWarnings")
         .await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    // What the two commands do.
-    let endpoints: Api<k8s_openapi::api::core::v1::Endpoints> = scene.api();
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // The effect of the two commands.
+    let endpoints: Api<k8s_openapi::api::core::v1::Endpoints> = fixture.api();
     endpoints.delete("web", &DeleteParams::default()).await?;
     slices
         .delete_collection(&DeleteParams::default(), &foreign)
         .await?;
     wait::eventually(Duration::from_mins(1), "the warning to end", async || {
-        let service = scene.api::<Service>().get("web").await?;
+        let service = fixture.api::<Service>().get("web").await?;
         Ok(controller::service_status::condition::current(&service)
             .filter(|c| c.reason == "Accepted")
             .map(drop))

@@ -1,8 +1,8 @@
-//! The watch of slices is far behind the controller's own writes: it plans from what it wrote, and writes nothing twice.
+//! The watch of slices is far behind the controller's own writes: it plans from the written slices, and writes nothing twice.
 
 use std::collections::VecDeque;
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::names;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 const USER: &str = "behind";
 
-/// Passes changes on, but those of slices after the first list only when they are released.
+/// Passes changes on; those of slices after the first list only when they are released.
 async fn hold_slices(mut from: Receiver<Change>, to: Sender<Change>, released: CancellationToken) {
     let (mut held, mut is_listed) = (VecDeque::new(), false);
     loop {
@@ -49,7 +49,7 @@ async fn hold_slices(mut from: Receiver<Change>, to: Sender<Change>, released: C
     }
 }
 
-/// The controller's own parts, as `run` puts them together, with the held watch between them. Never returns.
+/// The controller's parts, assembled as in `run`, with the delayed watch between them. Never returns.
 async fn run(client: Client, released: CancellationToken) -> Result<()> {
     let (from_watches, watched) = channel(256);
     let (to_driver, changes) = channel(256);
@@ -75,7 +75,7 @@ async fn run(client: Client, released: CancellationToken) -> Result<()> {
     Ok(ended?)
 }
 
-/// Answers to slice requests: creates, updates, deletes, and rejected ones of any kind.
+/// Counts of slice requests: creates, updates, deletes, and rejected ones of any kind.
 fn answers(server: &Apiserver) -> Result<[usize; 4]> {
     let mut requests = Log::whole(server.audit_log()).requests()?;
     requests.retain(|request| request.user == USER && request.resource == "endpointslices");
@@ -84,33 +84,35 @@ fn answers(server: &Apiserver) -> Result<[usize; 4]> {
     Ok([count("create"), count("update"), count("delete"), rejected])
 }
 
-async fn live(scene: &Scene, released: &CancellationToken) -> Result<()> {
-    scene.service("web", json!({})).await?;
-    scene
+async fn live(fixture: &Fixture, released: &CancellationToken) -> Result<()> {
+    fixture.service("web", json!({})).await?;
+    fixture
         .slices_until("web", "a placeholder", |slices| slices.len() == 1)
         .await?;
     let mut want = Vec::new();
     for n in 1..=5 {
         want.push((format!("10.1.0.{n}"), true));
-        scene.pod(&format!("web-{n}"), "web", &[&want[n - 1].0]).await?;
+        fixture.pod(&format!("web-{n}"), "web", &[&want[n - 1].0]).await?;
         let is_there = |slices: &[_]| crate::bed::endpoints(slices) == want;
-        scene.slices_until("web", "one endpoint more", is_there).await?;
+        fixture.slices_until("web", "one endpoint more", is_there).await?;
     }
     let label = |value| json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: value}}});
-    scene.patch::<Service>("web", label(None)).await?;
-    scene.slices_until("web", "no slices", <[_]>::is_empty).await?;
-    scene
+    fixture.patch::<Service>("web", label(None)).await?;
+    fixture.slices_until("web", "no slices", <[_]>::is_empty).await?;
+    fixture
         .patch::<Service>("web", label(Some(names::PROXY_NAME)))
         .await?;
     let is_there = |slices: &[_]| crate::bed::endpoints(slices) == want;
-    scene.slices_until("web", "the endpoints again", is_there).await?;
+    fixture
+        .slices_until("web", "the endpoints again", is_there)
+        .await?;
 
     // The watch reports old events now: slices that are deleted, and versions that were replaced.
     released.cancel();
-    scene.pod("web-6", "web", &["10.1.0.6"]).await?;
+    fixture.pod("web-6", "web", &["10.1.0.6"]).await?;
     want.push(("10.1.0.6".to_owned(), true));
     let is_there = |slices: &[_]| slices.len() == 1 && crate::bed::endpoints(slices) == want;
-    scene.slices_until("web", "the last endpoint", is_there).await?;
+    fixture.slices_until("web", "the last endpoint", is_there).await?;
     Ok(())
 }
 
@@ -118,14 +120,14 @@ async fn live(scene: &Scene, released: &CancellationToken) -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_watch_far_behind_the_controllers_writes_causes_no_writes() -> Result<()> {
     let (server, _) = own_server(Options::default()).await?;
-    let scene = Scene::new(&server, "behind").await?;
+    let fixture = Fixture::new(&server, "behind").await?;
     let client = server.client_as(USER, &["system:masters"]).await?;
     let released = CancellationToken::new();
     tokio::select! {
         ended = run(client, released.clone()) => anyhow::bail!("the driver ended: {ended:?}"),
-        lived = live(&scene, &released) => lived?,
+        lived = live(&fixture, &released) => lived?,
     }
-    // The placeholder, six pods one by one, the label taken away and put back.
+    // The placeholder, six pods one by one, the label removed and added again.
     assert_eq!(
         answers(&server)?,
         [2, 6, 1, 0],

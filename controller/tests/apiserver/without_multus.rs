@@ -1,9 +1,9 @@
-//! A cluster without Multus: there is no kind of networks, and nothing asks for it.
+//! A cluster without Multus: the kind NetworkAttachmentDefinition is not defined, and no request is made for it.
 
 use std::time::Duration;
 
 use crate::bed::audit::requests;
-use crate::bed::{Controller, Scene, define_networks, prepare_without_networks};
+use crate::bed::{Controller, Fixture, define_networks, prepare_without_networks};
 use anyhow::Result;
 use e2e::apiserver::{Apiserver, Options};
 use e2e::wait;
@@ -30,9 +30,9 @@ async fn networks_are_listed_as_soon_as_the_kind_is_defined_and_not_before() -> 
         Ok((asked(|code| code == 200)? > 0).then_some(()))
     })
     .await?;
-    let scene = Scene::new(&server, "multus").await?;
-    scene.delete_network("testnet1").await?;
-    scene.service("web", json!({})).await?;
-    scene.event_until("web", "NetworkNotFound").await?;
+    let fixture = Fixture::new(&server, "multus").await?;
+    fixture.delete_network("testnet1").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.event_until("web", "NetworkNotFound").await?;
     Ok(())
 }

@@ -50,7 +50,7 @@ fn addresses(plan: &SlicePlan) -> Vec<&str> {
     all
 }
 
-/// Beside a good slice each case has an endpoint or a slice that is not taken.
+/// In addition to a valid slice each case has an endpoint or a slice that is ignored.
 #[rstest]
 #[case::loopback(json!({"endpoints": [{"addresses": ["127.0.0.1"]}]}), Reason::InvalidEndpointAddress, "loopback")]
 #[case::link_local(json!({"endpoints": [{"addresses": ["169.254.0.1"]}]}), Reason::InvalidEndpointAddress, "link-local")]
@@ -160,7 +160,7 @@ fn a_second_plan_is_empty_and_hints_follow_their_author() {
     );
 }
 
-/// One address in two slices with equal ports is one endpoint, as to kube-proxy; with other ports it is one for each.
+/// One address in two slices with equal ports is one endpoint, as in kube-proxy; with other ports it is one for each.
 #[test]
 fn an_address_counts_once_for_equal_ports() {
     let of = |name: &str, port: u16, ready: bool| {
