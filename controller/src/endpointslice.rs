@@ -22,9 +22,9 @@ mod slice;
 mod trigger_time;
 mod writes;
 
-pub use family::{Family, families};
-pub use hints::{Routing, routing};
-pub use trigger_time::{TriggerTimes, trigger_time};
+pub(crate) use family::Family;
+pub(crate) use hints::{Routing, routing};
+pub(crate) use trigger_time::{TriggerTimes, trigger_time};
 
 use crate::manual::ManualSlice;
 use crate::objects::{Nodes, Pod, is_being_deleted};
@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 /// Input of a plan.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub(crate) struct Input<'a> {
     /// The Service.
     pub service: &'a Service,
     /// Its network and selector.
@@ -77,7 +77,7 @@ impl<'a> Input<'a> {
 
 /// The Service whose slices are written; independent of the source of its endpoints.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// The Service.
     pub service: &'a Service,
     /// Its network.
@@ -144,13 +144,13 @@ impl SlicePlan {
 }
 
 /// Plans the slices of a Service that is served.
-pub fn plan(input: &Input<'_>) -> (SlicePlan, Vec<Problem>) {
+pub(crate) fn plan(input: &Input<'_>) -> (SlicePlan, Vec<Problem>) {
     let (desired, problems) = endpoints::desired(input);
     place(&input.target(), desired, &Hints::new(), problems)
 }
 
 /// Plans the slices of a Service whose author wrote its endpoints.
-pub fn plan_manual(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Problem>) {
+pub(crate) fn plan_manual(target: &Target<'_>, written: &[Arc<ManualSlice>]) -> (SlicePlan, Vec<Problem>) {
     let Copied {
         desired,
         hints,

@@ -11,12 +11,12 @@
 //! | [`objects`] | the fields of Pods, Nodes, Services and slices that decisions read |
 //! | [`index`] | the current state of all watched objects |
 //! | [`manual`] | EndpointSlices that a Service's author writes: which Services are watched for them, and the limits |
-//! | [`triggers`] | the Services that a change affects |
-//! | [`work_queue`] | the time at which a Service is due: rate limit, backoff |
+//! | `triggers` | the Services that a change affects |
+//! | `work_queue` | the time at which a Service is due: rate limit, backoff |
 //! | [`observe`] | everything known about one Service |
 //! | [`validate`] | acceptance of a Service: its network and selector |
 //! | [`reconcile`] | the decision for one Service |
-//! | [`endpointslice`] | the slices that it should have, and the writes that lead to them |
+//! | `endpointslice` | the slices that it should have, and the writes that lead to them |
 //! | [`service_status`] | problems, the Accepted condition, Events |
 //! | [`apply`] | all writes |
 
@@ -24,7 +24,7 @@ pub mod apply;
 pub mod controller;
 #[cfg(test)]
 mod documented_tests;
-pub mod endpointslice;
+mod endpointslice;
 #[cfg(test)]
 mod fuzz_tests;
 pub mod index;
@@ -34,14 +34,14 @@ pub mod objects;
 pub mod observe;
 pub mod reconcile;
 mod run;
-pub mod selector;
+mod selector;
 pub mod service_status;
 pub mod settings;
 #[cfg(test)]
 mod sync_tests;
-pub mod triggers;
+mod triggers;
 pub mod validate;
 pub mod watches;
-pub mod work_queue;
+mod work_queue;
 
 pub use run::{Error, run};

@@ -14,13 +14,13 @@ use std::sync::Arc;
 pub struct Observed {
     /// The Service, when it has our label.
     pub service: Option<Arc<ServiceEntry>>,
-    /// It exists but cannot be read.
+    /// It exists but cannot be decoded.
     pub is_unreadable: bool,
     /// The pods it selects.
     pub pods: Vec<Arc<Pod>>,
     /// The slices that carry its name and our managed-by value.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// Its network exists; none when that is unknown.
+    /// True if its network exists; `None` if that is unknown.
     pub has_network: Option<bool>,
     /// The slices that its author wrote, when it selects no pods.
     pub written: Option<AuthorSlices>,
@@ -40,8 +40,8 @@ impl Observed {
         self.written == Some(AuthorSlices::Unknown)
     }
 
-    /// UID of the Service that was ours when its slices were made and is not any more: by them it is known also to a process that did
-    /// not run when it changed.
+    /// UID of a Service that is no longer managed, from the owner references of its slices: so also a process that did not run when the
+    /// Service changed knows it.
     pub fn former_uid(&self) -> Option<&str> {
         let is_managed = self.service.is_some() || self.is_unreadable;
         let slices = self.slices.iter().filter(|_| !is_managed);

@@ -113,7 +113,7 @@ fn requirement(text: &str) -> Result<Requirement, ParseSelector> {
     label_key(text).map(Requirement::Exists)
 }
 
-/// None when `rest` begins with no operator.
+/// Returns `None` if `rest` begins with no operator.
 fn comparison(key: &str, rest: &str) -> Option<Result<Requirement, ParseSelector>> {
     let one = |value: &str| Ok::<_, ParseSelector>([label_value(value)?].into());
     let bound = |value: &str| {

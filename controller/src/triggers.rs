@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Service changed: itself, unless only versions did.
-pub fn service(step: &Step<ServiceEntry>) -> Option<ObjectKey> {
+pub(crate) fn service(step: &Step<ServiceEntry>) -> Option<ObjectKey> {
     let content =
         |entry: &Option<Arc<ServiceEntry>>| entry.as_deref().map(|entry| without_version(&entry.service));
     (content(&step.before) != content(&step.after)).then(|| step.key.clone())
@@ -26,7 +26,7 @@ fn without_version(service: &Service) -> Service {
 }
 
 /// A Pod changed: the Services that selected it or select it now.
-pub fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
+pub(crate) fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -51,7 +51,7 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
 
 /// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of manual slices that name one, and
 /// all that distribute endpoints by the nodes' CPU.
-pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
+pub(crate) fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -95,7 +95,7 @@ fn claims(pod: &Pod, addresses: &BTreeSet<IpAddr>) -> bool {
 }
 
 /// Network attachment definitions came or went: the Services bound to them. The first list may have left out any of them.
-pub fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -> BTreeSet<ObjectKey> {
+pub(crate) fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -> BTreeSet<ObjectKey> {
     let changed: BTreeSet<_> = steps
         .iter()
         .filter(|step| step.before.is_some() != step.after.is_some())

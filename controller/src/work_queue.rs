@@ -12,11 +12,11 @@ use token_bucket::{REFILL, TokenBucket};
 use tokio::time::Instant;
 
 /// The longest delay between two attempts.
-pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// There was nothing to write.
     Unchanged,
     /// Something was written.
@@ -30,7 +30,7 @@ pub enum Outcome {
 
 /// Services that wait for a reconciliation.
 #[derive(Debug, Default)]
-pub struct WorkQueue {
+pub(crate) struct WorkQueue {
     entries: HashMap<ObjectKey, Entry>,
     /// Never reconciled, by the time they are due.
     fresh: BTreeMap<(Instant, u64), ObjectKey>,
@@ -95,13 +95,13 @@ impl Entry {
 
 impl WorkQueue {
     /// Enqueues a Service whose served content changed.
-    pub fn enqueue(&mut self, key: ObjectKey, now: Instant) {
+    pub(crate) fn enqueue(&mut self, key: ObjectKey, now: Instant) {
         self.entries.entry(key.clone()).or_default().bucket.change(now);
         self.recheck(key, now);
     }
 
     /// Enqueues a Service whose served content has not changed: the echo of a write, a slice that another client wrote.
-    pub fn recheck(&mut self, key: ObjectKey, now: Instant) {
+    pub(crate) fn recheck(&mut self, key: ObjectKey, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.expires_at = None;
         if entry.is_running {
@@ -113,7 +113,7 @@ impl WorkQueue {
     }
 
     /// Returns the next Service that is due; [`WorkQueue::done`] must follow.
-    pub fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
         self.drop_expired(now);
         let due = |list: &BTreeMap<(Instant, u64), ObjectKey>| {
             list.keys().next().filter(|(at, _)| *at <= now).copied()
@@ -132,7 +132,7 @@ impl WorkQueue {
     }
 
     /// Time at which the next Service is due.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         [&self.fresh, &self.again]
             .into_iter()
             .filter_map(|list| list.keys().next())
@@ -141,17 +141,12 @@ impl WorkQueue {
     }
 
     /// Number of Services that wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.fresh.len() + self.again.len()
     }
 
-    /// Returns true if no Service waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Finishes an attempt. `jitter` in 0..1 spreads retries.
-    pub fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: Instant, jitter: f64) {
+    pub(crate) fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: Instant, jitter: f64) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -167,7 +162,7 @@ impl WorkQueue {
 
     /// Forgets a deleted Service that does not wait, once its bucket is full: a label that is removed and added again must not cause
     /// more writes than other changes.
-    pub fn forget(&mut self, key: &ObjectKey, now: Instant) {
+    pub(crate) fn forget(&mut self, key: &ObjectKey, now: Instant) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.waits()) else {
             return;
         };

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// An address family, as a slice's `addressType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
+pub(crate) enum Family {
     /// `IPv4`.
     V4,
     /// `IPv6`.
@@ -16,7 +16,7 @@ pub enum Family {
 
 impl Family {
     /// The name the API uses.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
@@ -24,20 +24,20 @@ impl Family {
     }
 
     /// Parses the name the API uses; the deprecated `IP` and `FQDN` are not supported.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::V4, Self::V6]
             .into_iter()
             .find(|family| family.as_str() == text)
     }
 
     /// The family of an address.
-    pub fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 
 /// The families of a Service: its `ipFamilies`; else that of its ClusterIP; else both.
-pub fn families(service: &Service) -> Vec<Family> {
+pub(crate) fn families(service: &Service) -> Vec<Family> {
     let spec = service.spec.as_ref();
     let listed = spec
         .and_then(|spec| spec.ip_families.as_ref())

@@ -19,7 +19,7 @@ pub(super) type Hints = BTreeMap<(PortGroup, EndpointKey), EndpointHints>;
 
 /// Traffic distribution of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routing {
+pub(crate) enum Routing {
     /// Nowhere: no hints.
     Everywhere,
     /// In the client's zone.
@@ -31,7 +31,7 @@ pub enum Routing {
 }
 
 /// Returns the traffic distribution that a Service requests.
-pub fn routing(service: &Service) -> Routing {
+pub(crate) fn routing(service: &Service) -> Routing {
     let annotations = service.metadata.annotations.as_ref();
     let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key));
     let mode = annotation(TOPOLOGY_AWARE_HINTS_ANNOTATION).or_else(|| annotation(TOPOLOGY_MODE_ANNOTATION));

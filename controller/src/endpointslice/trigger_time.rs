@@ -23,7 +23,7 @@ pub struct TriggerTimes {
 ///
 /// For a Service that this process has not planned yet: its creation, or, when slices exist already (a restart, another leader), the
 /// earliest change after the newest of them.
-pub fn trigger_time(
+pub(crate) fn trigger_time(
     known: Option<&TriggerTimes>,
     service: &Service,
     pods: &[Arc<Pod>],

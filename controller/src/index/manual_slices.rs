@@ -1,7 +1,7 @@
-//! The slices that authors of Services wrote, and of which Services they are known.
+//! Index of manual slices, and the Services for which they are listed.
 //!
 //! Pure. A list takes effect when it is complete: until then nothing is planned for a Service whose slices it is the first to name, or
-//! its copies would go and come again at every start.
+//! its copies would be deleted and created again at every start.
 
 use super::{Event, Store};
 use crate::manual::{ManualSlice, Scope, ScopedServices};

@@ -1,7 +1,7 @@
 //! Index of pods by namespace and label, so that a Service's pods are found without a scan.
 //!
-//! Pure. Keyed by a hash, because ten thousand pods have tens of thousands of labels: what is found are candidates, and the selector
-//! itself has the last word.
+//! Pure. Keyed by a hash, because ten thousand pods have tens of thousands of labels: it returns candidates, which the caller checks with
+//! the selector.
 
 use super::Step;
 use crate::objects::Pod;

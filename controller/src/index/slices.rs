@@ -1,4 +1,4 @@
-//! Our slices, as the API server has them or will soon show them.
+//! Managed slices, as the API server has them or will soon show them.
 //!
 //! Pure. A write's response is recorded at once; a watch event that is older is ignored. Versions are compared as numbers,
 //! which the API server guarantees since 1.35 (KEP-5504) and etcd always gave.
@@ -75,7 +75,7 @@ impl Slices {
         self.take(event)
     }
 
-    /// Remembers what the API server answered to a create or an update.
+    /// Records the API server's response to a create or an update.
     pub fn record_written(&mut self, slice: EndpointSlice) {
         let uid = slice.metadata.uid.as_deref().unwrap_or_default();
         if !self.deleted_meanwhile.contains(uid) && !self.is_outdated(&slice) {

@@ -49,7 +49,7 @@ struct Condition {
     status: String,
 }
 
-/// A Node as decisions see it.
+/// The part of a Node that decisions read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Name.

@@ -74,7 +74,7 @@ struct Condition {
     last_transition_time: Option<Time>,
 }
 
-/// A Pod as decisions see it.
+/// The part of a Pod that decisions read.
 #[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {

@@ -7,7 +7,7 @@ use api::names::SERVICE_NAME_LABEL;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-/// Drops what no decision reads of a Service.
+/// Drops the fields of a Service that no decision reads.
 pub fn trim_service(service: &mut Service) {
     service.metadata.managed_fields = None;
     if let Some(status) = &mut service.status {
@@ -15,7 +15,7 @@ pub fn trim_service(service: &mut Service) {
     }
 }
 
-/// Drops what no decision reads of a slice.
+/// Drops the fields of a slice that no decision reads.
 pub fn trim_slice(slice: &mut EndpointSlice) {
     slice.metadata.managed_fields = None;
 }

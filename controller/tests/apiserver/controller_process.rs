@@ -42,7 +42,7 @@ impl Controller {
         Ok(Self { child, http, log })
     }
 
-    /// Waits until /readyz says yes.
+    /// Waits until /readyz succeeds.
     pub(crate) async fn wait_ready(&self) -> Result<()> {
         wait::eventually(SOON, "the controller to become ready", async || {
             let ok = self

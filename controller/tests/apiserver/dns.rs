@@ -78,7 +78,7 @@ async fn dns_of_a_headless_service_answers_the_secondary_network_alone() -> Resu
         .await?;
     dns.answers_until(&name("db-1.db-fast"), &["10.1.0.11", "fd00:1::11"])
         .await?;
-    // The proof that kube-controller-manager is at work, and that it leaves our Service alone.
+    // Proves that kube-controller-manager runs, and that it ignores the managed Service.
     dns.answers_until(&name("db"), &["10.128.0.10", "10.128.0.11"])
         .await?;
 

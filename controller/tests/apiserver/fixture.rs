@@ -1,4 +1,4 @@
-//! One test's namespace: making Services and pods, and waiting for what becomes of them.
+//! Fixture: the namespace of one test, with functions that create Services and pods and wait for slices, Events and conditions.
 
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Our slices of a Service.
+    /// Managed slices of a Service.
     pub(crate) async fn slices(&self, service: &str) -> Result<Vec<EndpointSlice>> {
         let selector = format!(
             "{}={service},{}={}",

@@ -1,4 +1,4 @@
-//! Anybody in the cluster may connect to the port for probes and metrics.
+//! Every client in the cluster can connect to the port for probes and metrics.
 
 use crate::bed::Controller;
 use crate::service_removal::own_server;

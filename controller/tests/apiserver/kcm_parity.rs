@@ -1,4 +1,4 @@
-//! Our slices are kube-controller-manager's but for the addresses, field by field.
+//! Managed slices equal kube-controller-manager's except for the addresses, field by field.
 
 use crate::bed::{Controller, Fixture, merge};
 use crate::kube_controller_manager::{both_until, server_with_twin};
@@ -111,7 +111,7 @@ fn services() -> Vec<(&'static str, Value, usize, usize)> {
     ]
 }
 
-/// All that consumers read of slices, without the addresses and who wrote them.
+/// The fields of slices that consumers read, without the addresses and the managed-by value.
 fn content(slices: &[EndpointSlice]) -> Vec<Value> {
     let mut all: Vec<_> = slices.iter().cloned().map(content_of).collect();
     all.sort_by_key(ToString::to_string);
