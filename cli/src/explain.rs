@@ -1,13 +1,13 @@
 //! Explains a Service: the chain of facts from its label to its client's packets.
 //!
-//! Pure. Decisions are made by the code of controller and proxy (`controller::decide`, `rules`); this module orders them.
+//! Pure. Decisions are made by the code of controller and proxy (`controller::reconcile`, `rules`); this module orders them.
 
 mod case;
 mod client;
 mod decision;
 mod endpoints;
 mod installation;
-mod notices;
+mod problems;
 mod pods;
 mod proxy;
 mod service;

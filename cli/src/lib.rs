@@ -4,7 +4,7 @@
 //! main ─► facts [I/O: reads, never writes] ─► explain | trace | status | check [pure] ─► render [pure]
 //! ```
 //!
-//! Decisions are made by the code of controller and proxy: `controller::decide` and `rules`.
+//! Decisions are made by the code of controller and proxy: `controller::reconcile` and `rules`.
 
 pub mod args;
 pub mod chain;

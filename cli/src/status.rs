@@ -171,10 +171,10 @@ fn services(facts: &Installation) -> Vec<ServiceLine> {
 }
 
 fn service_line(service: &Service) -> Option<ServiceLine> {
-    let condition = controller::condition::current(service);
+    let condition = controller::service_status::condition::current(service);
     let (accepted, reason, message) = match condition {
         None => ("Unknown", "NoCondition", "no controller has looked at it yet"),
-        Some(condition) if condition.status == "True" && condition.reason != "ServedWithWarnings" => {
+        Some(condition) if condition.status == "True" && condition.reason != "AcceptedWithWarnings" => {
             return None;
         }
         Some(condition) => (&*condition.status, &*condition.reason, &*condition.message),

@@ -5,13 +5,13 @@
 use crate::facts::{Facts, Known as _};
 use crate::settings::{as_node, of_controller};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL};
-use controller::accept::Acceptance;
-use controller::decide::{Decision, decide};
-use controller::gather::{Observed, gather};
+use controller::validate::Acceptance;
+use controller::reconcile::{Decision, reconcile};
+use controller::observe::{Observed, observe};
 use controller::index::{Change, Event, Index, Keyed};
-use controller::leftovers::Leftovers;
+use controller::service_status::orphaned_slices::OrphanedSlices;
 use controller::manual::{ManualSlice, trim};
-use controller::objects::{Node, NodeObject, ObjectKey, Pod, PodObject, ServiceRange};
+use controller::objects::{Node, NodeObject, ObjectKey, Pod, PodObject, ServiceCidr};
 use k8s_openapi::api::core::v1::{Pod as FullPod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeSet;
@@ -41,20 +41,20 @@ impl ServiceDecision {
         list(&mut index, [service.clone()], Change::Service);
         list(&mut index, pods(facts), Change::Pod);
         list(&mut index, nodes(facts), Change::Node);
-        list(&mut index, ranges(facts), Change::ServiceRange);
+        list(&mut index, ranges(facts), Change::ServiceCidr);
         list(&mut index, ours.iter().copied().cloned(), Change::Slice);
         if let Some(networks) = facts.networks.known().filter(|known| covers(known, service)) {
             list(&mut index, networks.found.clone(), Change::Network);
         }
         let scope = Arc::clone(index.manual.scope());
-        index.observe(Change::ManualScope(scope));
+        index.update(Change::ManualScope(scope));
         let by_hand = foreign.iter().map(|slice| ManualSlice {
             slice: trim((*slice).clone()),
             left_out: 0,
         });
         list(&mut index, by_hand, Change::ManualSlice);
-        let observed = gather(&index, &leftovers(&index, &key, &foreign), &key);
-        let decision = decide(&observed, &index.nodes, index.settings(), None);
+        let observed = observe(&index, &orphaned_slices(&index, &key, &foreign), &key);
+        let decision = reconcile(&observed, &index.nodes, index.settings(), None);
         Self {
             observed,
             decision,
@@ -81,11 +81,11 @@ impl ServiceDecision {
 }
 
 fn list<T>(index: &mut Index, objects: impl IntoIterator<Item = T>, change: impl Fn(Event<T>) -> Change) {
-    index.observe(change(Event::ListStarted));
+    index.update(change(Event::ListStarted));
     for object in objects {
-        index.observe(change(Event::Listed(object)));
+        index.update(change(Event::Listed(object)));
     }
-    index.observe(change(Event::ListDone));
+    index.update(change(Event::ListDone));
 }
 
 fn is_ours(slice: &EndpointSlice) -> bool {
@@ -125,9 +125,9 @@ fn nodes(facts: &Facts) -> Vec<Node> {
     named.collect()
 }
 
-fn ranges(facts: &Facts) -> Vec<ServiceRange> {
+fn ranges(facts: &Facts) -> Vec<ServiceCidr> {
     let objects = facts.cluster.ranges.iter().flatten();
-    objects.cloned().map(ServiceRange::from).collect()
+    objects.cloned().map(ServiceCidr::from).collect()
 }
 
 fn covers(networks: &crate::facts::Networks, service: &Service) -> bool {
@@ -135,15 +135,15 @@ fn covers(networks: &crate::facts::Networks, service: &Service) -> bool {
 }
 
 /// Returns slices of other controllers on a labeled Service.
-fn leftovers(index: &Index, key: &ObjectKey, foreign: &[&EndpointSlice]) -> Leftovers {
-    let mut leftovers = Leftovers::default();
+fn orphaned_slices(index: &Index, key: &ObjectKey, foreign: &[&EndpointSlice]) -> OrphanedSlices {
+    let mut orphaned = OrphanedSlices::default();
     let entry = index.services.get(key);
     let is_selectorless = entry.is_some_and(
         |entry| matches!(&entry.acceptance, Acceptance::Served(binding) if binding.is_selectorless),
     );
-    if is_selectorless && leftovers.is_new(key) {
+    if is_selectorless && orphaned.is_new(key) {
         let names = foreign.iter().map(|slice| slice.key().name).collect();
-        leftovers.record(key, Ok(names), tokio::time::Instant::now());
+        orphaned.record(key, Ok(names), tokio::time::Instant::now());
     }
-    leftovers
+    orphaned
 }

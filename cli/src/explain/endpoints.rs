@@ -6,7 +6,7 @@ use super::case::Case;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::accept::is_headless;
+use controller::validate::is_headless;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rules::Slice;
 use std::collections::BTreeSet;

@@ -4,23 +4,23 @@
 
 use super::case::Case;
 use super::endpoints::{addresses, is_served};
-use super::notices::links;
+use super::problems::links;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::accept::{Acceptance, is_headless};
-use controller::index::Written;
+use controller::validate::{Acceptance, is_headless};
+use controller::index::AuthorSlices;
 
 /// Reasons for an unserved Service, in order of precedence.
 const BY_WEIGHT: [Cause; 8] = [
     Cause::PodOnHostNetwork,
-    Cause::PodNotAttached,
+    Cause::NoPodsAttached,
     Cause::InvalidNetworkStatus,
     Cause::InvalidEndpointAddress,
     Cause::NoAddress,
     Cause::FamilyMissing,
     Cause::TargetPortNotFound,
-    Cause::EndpointsNotTaken,
+    Cause::EndpointsIgnored,
 ];
 
 /// Returns the links about pods, or about manual slices.
@@ -83,10 +83,10 @@ fn selected(case: &Case<'_>) -> Link {
 
 fn manual(case: &Case<'_>) -> Link {
     match &case.decision.observed.written {
-        Some(Written::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
+        Some(AuthorSlices::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
             Cause::NoEndpointSlices.broken(&case.values)
         }
-        Some(Written::Slices(slices)) if !slices.is_empty() => Link::good(
+        Some(AuthorSlices::Slices(slices)) if !slices.is_empty() => Link::good(
             Topic::Pods,
             format!(
                 "the Service selects no pods; its author wrote {} EndpointSlices",

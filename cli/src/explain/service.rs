@@ -3,12 +3,12 @@
 //! Pure.
 
 use super::case::Case;
-use super::notices::links;
+use super::problems::links;
 use crate::chain::{Link, Topic};
 use crate::facts::{Known as _, ReadError};
 use crate::situations::{Cause, Values};
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
-use controller::notice::Reason;
+use controller::service_status::problem::Reason;
 use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use rules::NotServed;
@@ -56,9 +56,9 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     found = found.into_iter().map(Link::softened).collect();
     let stated = links(case, Topic::Annotation);
     let is_rejected = |link: &Link| {
-        let notices = case.decision.decision.notices.iter();
-        let mut rejections = notices.filter(|notice| notice.reason.is_rejection());
-        rejections.any(|notice| super::notices::cause(case, notice) == link.cause)
+        let problems = case.decision.decision.problems.iter();
+        let mut rejections = problems.filter(|problem| problem.reason.is_rejection());
+        rejections.any(|problem| super::problems::cause(case, problem) == link.cause)
     };
     let (rejected, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_rejected);
     found.extend(rejected);
@@ -87,8 +87,8 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
             ),
         ),
         Ok(known) => {
-            let notices = case.decision.decision.notices.iter();
-            let mut missing = notices.filter(|notice| notice.reason == Reason::NetworkNotFound);
+            let problems = case.decision.decision.problems.iter();
+            let mut missing = problems.filter(|problem| problem.reason == Reason::NetworkNotFound);
             let mut others = known.found.iter().filter(|other| other.name == network.name());
             match (missing.next(), others.next()) {
                 (None, _) => Link::good(
@@ -109,8 +109,8 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
                         .and("others", all.join(", "));
                     Cause::NetworkElsewhere.broken(&values)
                 }
-                (Some(notice), None) => {
-                    Cause::NetworkNotFound.quoted(&super::notices::split(notice).0, &case.values)
+                (Some(problem), None) => {
+                    Cause::NetworkNotFound.quoted(&super::problems::split(problem).0, &case.values)
                 }
             }
         }
@@ -127,8 +127,8 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
 
 /// Only the controller knows the number of Services without selector: its condition reports it.
 fn too_many(case: &Case<'_>) -> Option<Link> {
-    let condition = controller::condition::current(case.service)?;
-    let is_so = condition.status == "False" && condition.reason == Reason::TooManyByHand.as_str();
+    let condition = controller::service_status::condition::current(case.service)?;
+    let is_so = condition.status == "False" && condition.reason == Reason::TooManyServicesWithoutSelector.as_str();
     let says = condition.message.split("; ").next().unwrap_or_default();
     is_so.then(|| Cause::TooManyServices.quoted(says, &case.values))
 }

@@ -12,7 +12,7 @@ fn explanation() -> Explanation {
     let mut chain = Chain::default();
     chain.push([
         Link::good(Topic::Service, "shop/web"),
-        Cause::PodNotAttached
+        Cause::NoPodsAttached
             .broken(&values)
             .with(["seen on: pod web-1".to_owned()]),
     ]);
@@ -44,7 +44,7 @@ Service shop/web
                → Add the network to the annotation k8s.v1.cni.cncf.io/networks of the pod template, or correct the Service's annotation
                  $ kubectl -n shop get pods -o custom-columns='NAME:.metadata.name,NETWORKS:.metadata.annotations.k8s\\.v1\\.cni\\.cncf\\.io/networks'
 
-broken at pods: PodNotAttached; not looked at: slices, client, proxy, rules
+broken at pods: NoPodsAttached; not looked at: slices, client, proxy, rules
 
 Not read:
   no permission to list nodes in the whole cluster (kubectl auth can-i list nodes -A)
@@ -57,7 +57,7 @@ fn json_has_verdict_and_cause() {
     let value = explanation().value();
     assert_eq!(
         (value["verdict"].as_str(), value["cause"].as_str()),
-        (Some("broken"), Some("PodNotAttached"))
+        (Some("broken"), Some("NoPodsAttached"))
     );
     assert_eq!(value["links"][1]["topic"], "pods");
     assert_eq!(value["notRead"][0], "no permission to list nodes in the whole cluster");

@@ -1,6 +1,6 @@
 //! The table of situations.
 //!
-//! Pure. Rows whose `says` is a notice of the controller, or an error of `rules`, have its beginning; tests compare them.
+//! Pure. Rows whose `says` is a problem of the controller, or an error of `rules`, have its beginning; tests compare them.
 
 use super::{Cause, Situation};
 use crate::chain::Topic;
@@ -35,7 +35,7 @@ pub const SITUATIONS: &[Situation] = &[
         cause: Cause::HeadlessLabel,
         topic: Topic::Label,
         symptom: "The ClusterIP answers on no network",
-        says: "label service.kubernetes.io/headless: service proxies leave Services with it alone",
+        says: "label service.kubernetes.io/headless: service proxies ignore Services with it",
         remedy: "Remove the label, or set clusterIP None",
         command: "kubectl -n {namespace} label service {name} service.kubernetes.io/headless-",
     },
@@ -192,7 +192,7 @@ pub const SITUATIONS: &[Situation] = &[
         command: "kubectl -n {namespace} get pods -o custom-columns=NAME:.metadata.name,HOST:.spec.hostNetwork",
     },
     Situation {
-        cause: Cause::PodNotAttached,
+        cause: Cause::NoPodsAttached,
         topic: Topic::Pods,
         symptom: "Connections are rejected at once",
         says: "no selected pod is attached to network {network}",
@@ -227,7 +227,7 @@ pub const SITUATIONS: &[Situation] = &[
         cause: Cause::InvalidEndpointAddress,
         topic: Topic::Pods,
         symptom: "Some pods get no connections",
-        says: "addresses on network {network} that pods cannot have are left out",
+        says: "invalid pod addresses on network {network} are ignored",
         remedy: "Correct the ipam section of the network: no loopback, link-local, multicast or node address, none of the Service ranges",
         command: "",
     },
@@ -264,15 +264,15 @@ pub const SITUATIONS: &[Situation] = &[
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}",
     },
     Situation {
-        cause: Cause::EndpointsNotTaken,
+        cause: Cause::EndpointsIgnored,
         topic: Topic::Pods,
         symptom: "Some endpoints of a Service without selector get no connections",
-        says: "not all endpoints in EndpointSlices of Service {service} are taken",
+        says: "some endpoints in EndpointSlices of Service {service} are ignored",
         remedy: "Correct the slices that were written for the Service",
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml",
     },
     Situation {
-        cause: Cause::ForeignEndpoints,
+        cause: Cause::ConflictingEndpoints,
         topic: Topic::Pods,
         symptom: "DNS answers addresses of the cluster network",
         says: "slices of another controller are on the Service, and DNS answers their addresses, too",

@@ -49,7 +49,7 @@ fn facts() -> Installation {
             found: vec![ObjectKey::new("shop", "macvlan1")],
             only_in: None,
         }),
-        services: Ok(vec![service("web", "True", "Served")]),
+        services: Ok(vec![service("web", "True", "Accepted")]),
         pods: Ok(vec![of(
             json!({"metadata": {"name": "c", "namespace": "shop", "annotations": {names::NETWORK_STATUS_ANNOTATION:
             r#"[{"name": "shop/macvlan1", "interface": "net1", "ips": ["10.1.0.9"]}]"#}}}),
@@ -90,7 +90,7 @@ fn problems_come_first_and_pod_level_ones_are_warnings() {
     ]);
     facts.services = Ok(vec![
         service("web", "False", "InvalidNetwork"),
-        service("db", "True", "ServedWithWarnings"),
+        service("db", "True", "AcceptedWithWarnings"),
     ]);
     facts.networks = Ok(Networks::default());
     facts.cluster.now = "2026-01-01T01:00:00Z".parse().unwrap();

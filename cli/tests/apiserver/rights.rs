@@ -96,7 +96,7 @@ async fn a_user_of_one_namespace_gets_the_whole_chain_of_it() -> Result<()> {
     let explanation = explain(&facts::explain(&reader, &key, None).await, &key);
     assert_eq!(
         explanation.cause(),
-        Some(Cause::PodNotAttached),
+        Some(Cause::NoPodsAttached),
         "{}",
         explanation.text()
     );

@@ -1,6 +1,6 @@
-//! How long a list takes, by the way it is asked for.
+//! Duration of a list, by the way it is requested.
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::row;
 use anyhow::{Context as _, Result};
 use controller::objects::PodObject;
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
 
-/// The controller's way beside the others, in turn; the shortest of each.
-pub(crate) async fn pods(scene: &Scene, count: usize) -> Result<()> {
-    let api = || Api::<PodObject>::all(scene.client.clone());
+/// The controller's way beside the others, alternating; the shortest of each.
+pub(crate) async fn pods(fixture: &Fixture, count: usize) -> Result<()> {
+    let api = || Api::<PodObject>::all(fixture.client.clone());
     let streaming = || {
         Config {
             page_size: None,
