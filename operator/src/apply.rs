@@ -3,22 +3,23 @@
 //! Writes: every operand, by server-side apply with one field manager, a label of nodes, and the finalizer of the configuration. Nothing is written
 //! that is already as it should be.
 
+mod converge;
 mod drift;
-mod foreign;
-mod object;
+pub(crate) mod merge_patch;
+mod other_managers;
 
 use crate::build::{Desired, proxy_may_follow};
+use crate::cleanup::node_labels::{self, Change};
 use crate::events::Announcer;
 use crate::gather::Observed;
-use crate::nodes::{self, Change};
 use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
+use converge::{Applied, Recreated};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource, ResourceExt};
-use object::{Applied, Recreated};
 use serde_json::json;
 use tracing::info;
 
@@ -139,7 +140,7 @@ impl Applier {
         };
         let mut outcome = Ok(());
         for Change { node, label } in changes {
-            let patch = json!({ "metadata": { "labels": { nodes::LABEL: label } } });
+            let patch = json!({ "metadata": { "labels": { node_labels::LABEL: label } } });
             match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
                 Ok(_) => info!(node, label, "Labelled"),
                 // It went; so did its rules.
@@ -264,37 +265,37 @@ impl Applier {
             console_quick_starts,
             console_yaml_samples,
         } = desired;
-        object::prune(
+        converge::prune(
             &self.everywhere(),
             console_yaml_samples,
             &live.console_yaml_samples,
         )
         .await?;
-        object::prune(
+        converge::prune(
             &self.everywhere(),
             console_quick_starts,
             &live.console_quick_starts,
         )
         .await?;
-        object::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
-        object::prune(&self.here(), deployments, &live.deployments).await?;
-        object::prune(&self.here(), pod_disruption_budgets, &live.pod_disruption_budgets).await?;
-        object::prune(&self.here(), network_policies, &live.network_policies).await?;
-        object::prune(&self.here(), role_bindings, &live.role_bindings).await?;
-        object::prune(
+        converge::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
+        converge::prune(&self.here(), deployments, &live.deployments).await?;
+        converge::prune(&self.here(), pod_disruption_budgets, &live.pod_disruption_budgets).await?;
+        converge::prune(&self.here(), network_policies, &live.network_policies).await?;
+        converge::prune(&self.here(), role_bindings, &live.role_bindings).await?;
+        converge::prune(
             &self.everywhere(),
             cluster_role_bindings,
             &live.cluster_role_bindings,
         )
         .await?;
-        object::prune(&self.here(), service_accounts, &live.service_accounts).await?;
-        object::prune(
+        converge::prune(&self.here(), service_accounts, &live.service_accounts).await?;
+        converge::prune(
             &self.everywhere(),
             admission_policy_bindings,
             &live.admission_policy_bindings,
         )
         .await?;
-        object::prune(&self.everywhere(), admission_policies, &live.admission_policies).await
+        converge::prune(&self.everywhere(), admission_policies, &live.admission_policies).await
     }
 
     fn here<K>(&self) -> Api<K>

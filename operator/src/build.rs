@@ -4,18 +4,19 @@
 //! in `operator/manifests/`; here is only what the configuration decides.
 
 pub mod arguments;
-mod cleanup;
+
 mod controller;
 mod manifests;
-mod pod;
-mod proxy;
+pub(crate) mod pod;
+pub(crate) mod proxy;
 
+use crate::cleanup::daemon_set;
+use crate::cleanup::node_labels::{self, Change, Goal};
+use crate::cleanup::{CLEANUP_ANNOTATION, Removal};
 use crate::gather::Observed;
-use crate::nodes::{self, Change, Goal};
 use crate::operands::Operands;
-use crate::removal::{CLEANUP_ANNOTATION, Removal};
-use crate::status::workloads;
 use crate::validate::{Intent, ReleaseImages, ValidatedConfig};
+use crate::workloads;
 use api::names::PROXY;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
@@ -82,10 +83,10 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         daemon_sets: vec![proxy],
         ..confined(identities, observed)
     };
-    if nodes::someone_leaves(&observed.nodes, &labels)
+    if node_labels::someone_leaves(&observed.nodes, &labels)
         && let Some(proxy) = operands.proxy()
     {
-        let clean_up = cleanup::clean_up(proxy, None);
+        let clean_up = daemon_set::clean_up(proxy, None);
         operands.daemon_sets.push(clean_up);
     }
     if !config.network_policy {
@@ -133,12 +134,15 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
         .proxy()
         .map(|running| proxy::clean_up(proxy.clone(), running, since));
     let mut daemon_sets = Vec::new();
-    if nodes::someone_leaves(&observed.nodes, &labels) {
+    if node_labels::someone_leaves(&observed.nodes, &labels) {
         // Without a proxy to learn from: the image of the last clean-up, of the configuration, of the release.
-        let image = cleanup::image(live.clean_up(), &observed.config.spec, images);
+        let image = daemon_set::image(live.clean_up(), &observed.config.spec, images);
         daemon_sets.extend(match (&running, image) {
-            (Some(running), _) => Some(cleanup::clean_up(running, Some(since))),
-            (None, Some(image)) => Some(cleanup::clean_up(&proxy::with_image(proxy, image), Some(since))),
+            (Some(running), _) => Some(daemon_set::clean_up(running, Some(since))),
+            (None, Some(image)) => Some(daemon_set::clean_up(
+                &proxy::with_image(proxy, image),
+                Some(since),
+            )),
             (None, None) => None,
         });
     }
@@ -173,9 +177,9 @@ fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<Change> {
         nodes, pods, live, ..
     } = observed;
     // Pods that outlive their DaemonSet are on their way out.
-    let counts = |pod: &&Pod| live.proxy().is_some() || !nodes::is_of(pod, PROXY);
+    let counts = |pod: &&Pod| live.proxy().is_some() || !node_labels::is_of(pod, PROXY);
     let pods: Vec<_> = pods.iter().filter(counts).cloned().collect();
-    nodes::changes(nodes, &pods, goal)
+    node_labels::changes(nodes, &pods, goal)
 }
 
 fn template(daemon_set: &k8s_openapi::api::apps::v1::DaemonSet) -> Option<&PodSpec> {

@@ -3,8 +3,8 @@
 //! Reads the API server, not a cache: a decision made from a stale object would be written back as truth. Nodes alone may be a
 //! moment old: there are many, and what is decided from them heals.
 
-use crate::openshift::{self, OpenShift};
 use crate::operands::{Kinds, Operands, SELECTOR};
+use crate::platform::openshift::{self, OpenShift};
 use crate::service_ranges::{self, ServiceRanges};
 use api::names::{CONFIG_NAME, NETWORK_DEFINITION, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigSpec};

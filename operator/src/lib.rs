@@ -5,35 +5,31 @@
 //! | step | module | |
 //! |---|---|---|
 //! | read the cluster | [`gather`] | I/O |
-//! | what does the configuration ask for? | [`validate`], [`removal`] | pure |
+//! | what does the configuration ask for? | [`validate`], [`cleanup`] | pure |
 //! | which objects is that? | [`build`] (from `operator/manifests/*.yaml`) | pure |
 //! | write the difference | [`apply`] | I/O, the only writer of operands |
 //! | say how it stands | [`status`] | conditions pure, one patch |
 //!
-//! [`watches`] decides when a turn is due, [`run`] who takes it (the holder of the Lease).
+//! [`controller`] decides when a turn is due, [`run`] who takes it (the holder of the Lease).
 
+pub mod api_reference;
 pub mod apply;
 pub mod args;
 pub mod build;
-pub mod console;
+pub mod cleanup;
+pub mod controller;
 pub mod events;
 pub mod gather;
-pub mod health;
-mod merge;
-pub mod nodes;
-pub mod olm;
-pub mod openshift;
 pub mod operands;
-pub mod placement;
+pub mod platform;
+pub mod pod_health;
 pub mod reconcile;
-pub mod reference;
-pub mod removal;
 pub mod run;
+pub mod scheduling;
 pub mod service_ranges;
 pub mod status;
-pub mod uninstall;
 pub mod validate;
-pub mod watches;
+mod workloads;
 
 pub use run::{Options, run};
 
@@ -65,7 +61,7 @@ mod tests {
     fn docs_api_is_what_the_types_say() {
         let file = include_str!("../../docs/api.md");
         assert!(
-            file == crate::reference::markdown(&api::config::crd()),
+            file == crate::api_reference::markdown(&api::config::crd()),
             "docs/api.md is out of date: run `make manifests`"
         );
     }

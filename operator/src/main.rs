@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<()> {
             print(&operator::crd_yaml().context("the CustomResourceDefinition cannot be written as YAML")?)
         }
         Some(Command::Uninstall { node_timeout }) => Box::pin(uninstall(cli.run, node_timeout)).await,
-        Some(Command::ApiReference) => print(&operator::reference::markdown(&api::config::crd())),
+        Some(Command::ApiReference) => print(&operator::api_reference::markdown(&api::config::crd())),
     }
 }
 
@@ -74,7 +74,7 @@ async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Resul
         operator_condition: None,
         removal: Some(node_timeout),
     };
-    let nodes = Box::pin(operator::uninstall::uninstall(client, options)).await?;
+    let nodes = Box::pin(operator::cleanup::uninstall::uninstall(client, options)).await?;
     if nodes.is_empty() {
         return print("Removed; no node is known to hold rules\n");
     }

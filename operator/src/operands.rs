@@ -3,7 +3,7 @@
 //! Pure. Ownership is by labels ([`SELECTOR`]) and `status.relatedObjects`: an ownerReference to the configuration would let
 //! foreground deletion collect the proxies before the nodes are clean.
 
-use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
+use crate::platform::console::{ConsoleQuickStart, ConsoleYamlSample};
 use api::config::RelatedObject;
 use api::names::{CLEANUP, CONTROLLER, PROXY};
 use k8s_openapi::api::admissionregistration::v1::{

@@ -2,11 +2,11 @@
 
 use crate::apply::{self, Applier};
 use crate::build::{arguments, build};
+use crate::cleanup::{self, Removal};
 use crate::events::Announcer;
 use crate::gather::{Observed, gather};
-use crate::olm;
 use crate::operands::Operands;
-use crate::removal::{self, Removal};
+use crate::platform::olm;
 use crate::run::Options;
 use crate::status::{self, Outcome};
 use crate::validate::{Intent, InvalidConfig, check_placement, validate};
@@ -116,7 +116,7 @@ async fn turn(context: &Context) -> Result<Action, Error> {
     };
     context.follow_log_level(observed.config.spec.operator_log_level);
     let mut intent = match options.removal {
-        Some(limit) => Ok(Intent::Remove(removal::next_step(&observed, limit))),
+        Some(limit) => Ok(Intent::Remove(cleanup::next_step(&observed, limit))),
         None => validate(&observed, &options.images),
     };
     let mut desired = intent

@@ -1,8 +1,8 @@
 //! The life of the operator: wait for the Lease, take turns while holding it.
 
+use crate::controller;
 use crate::reconcile::Context;
 use crate::validate::ReleaseImages;
-use crate::watches;
 use api::names::OPERATOR;
 use futures::StreamExt;
 use k8s_openapi::jiff::SignedDuration;
@@ -71,7 +71,7 @@ async fn turns(
 ) -> Result<(), Infallible> {
     let namespace = options.namespace.clone();
     let context = Context::new(client.clone(), options).with_log_filter(log_filter);
-    let mut turns = pin!(watches::turns(&client, &namespace, context, shutdown));
+    let mut turns = pin!(controller::turns(&client, &namespace, context, shutdown));
     while turns.next().await.is_some() {}
     Ok(())
 }

@@ -4,17 +4,16 @@
 
 mod conditions;
 mod counts;
-mod failures;
+mod degraded;
 mod rollout;
-pub(crate) mod workloads;
 
+use crate::apply::merge_patch;
 use crate::build::VERSION_LABEL;
+use crate::cleanup::node_labels::is_of;
 use crate::events::Announcer;
 use crate::gather::Observed;
-use crate::health;
-use crate::merge;
-use crate::nodes::is_of;
 use crate::operands::Operands;
+use crate::pod_health;
 use crate::validate::{Intent, InvalidConfig};
 use api::config::ProxyStatus;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
@@ -100,7 +99,7 @@ fn is_false(conditions: &[Condition], type_: &str) -> bool {
 
 /// Adds what only the pods know.
 fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
-    let mut unhealthy: Vec<_> = failures::proxy_findings(outcome)
+    let mut unhealthy: Vec<_> = degraded::proxy_findings(outcome)
         .into_iter()
         .map(|finding| finding.node)
         .collect();
@@ -108,7 +107,7 @@ fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
     unhealthy.truncate(MAX_NAMES);
     let pods = outcome.observed.pods.iter().filter(|pod| is_of(pod, PROXY));
     ProxyStatus {
-        backends: health::backends(pods),
+        backends: pod_health::backends(pods),
         unhealthy_nodes: unhealthy,
         unhealthy_node_count: count,
         ..status
@@ -131,7 +130,7 @@ pub async fn report(
     let patch = json!({
         // The UID: a configuration that was deleted and made anew has not been looked at.
         "metadata": { "uid": config.metadata.uid },
-        "status": merge::patch(&value(config.status.as_ref()), &value(Some(&with_foreign(config, &status)))),
+        "status": merge_patch::patch(&value(config.status.as_ref()), &value(Some(&with_foreign(config, &status)))),
     });
     let params = PatchParams {
         field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),

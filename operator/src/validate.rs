@@ -6,10 +6,10 @@ mod settings;
 
 pub use settings::{Networks, PodSettings, RuntimeSocket, ValidatedConfig};
 
+use crate::cleanup::{self, CLEANUP_LIMIT, Removal};
 use crate::gather::Observed;
 use crate::operands::Operands;
-use crate::placement::fits;
-use crate::removal::{self, CLEANUP_LIMIT, Removal};
+use crate::scheduling::fits;
 use api::config::ManagementState;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use std::fmt;
@@ -95,7 +95,7 @@ pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, I
     let config = &observed.config;
     let state = config.spec.management_state;
     if config.metadata.deletion_timestamp.is_some() || state == ManagementState::Removed {
-        return Ok(Intent::Remove(removal::next_step(observed, CLEANUP_LIMIT)));
+        return Ok(Intent::Remove(cleanup::next_step(observed, CLEANUP_LIMIT)));
     }
     if state == ManagementState::Unmanaged {
         return Ok(Intent::Observe);

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, Resou
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
-pub(super) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &ValidatedConfig) {
+pub(crate) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &ValidatedConfig) {
     let PodSettings {
         node_selector,
         tolerations,
@@ -69,7 +69,7 @@ fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resou
 }
 
 /// The only container of an operand.
-pub(super) fn container(pod: &mut PodSpec) -> &mut Container {
+pub(crate) fn container(pod: &mut PodSpec) -> &mut Container {
     pod.containers
         .first_mut()
         .expect("the manifests have one container each: a test says so")

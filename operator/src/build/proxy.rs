@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::{arguments, pod};
-use crate::removal::CLEANUP_ANNOTATION;
+use crate::cleanup::CLEANUP_ANNOTATION;
 use crate::validate::{RuntimeSocket, ValidatedConfig};
 use api::config::{ProxyUpdateStrategy, UpdateStrategyType};
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
@@ -17,7 +17,7 @@ const CRATES: &[&str] = &["proxy", "rules", "process"];
 /// Nodes whose proxy may be down for a roll-out, as OpenShift asks of DaemonSets.
 const MAX_UNAVAILABLE: &str = "10%";
 
-pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> DaemonSet {
+pub(crate) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> DaemonSet {
     let spec = daemon_set.spec.get_or_insert_default();
     spec.update_strategy = Some(strategy(&config.update_strategy));
     let pod = spec.template.spec.get_or_insert_default();
@@ -102,7 +102,7 @@ fn mount(pod: &mut PodSpec, RuntimeSocket { folder, .. }: &RuntimeSocket) {
 ///
 /// The template is the one that is `running`: it knows the rules it made, nodes have its image, and a configuration that names
 /// wrong values can still be removed.
-pub(super) fn clean_up(mut daemon_set: DaemonSet, running: &DaemonSet, since: Timestamp) -> DaemonSet {
+pub(crate) fn clean_up(mut daemon_set: DaemonSet, running: &DaemonSet, since: Timestamp) -> DaemonSet {
     mark(&mut daemon_set.metadata, since);
     if let Some(spec) = &mut daemon_set.spec {
         mark(spec.template.metadata.get_or_insert_default(), since);
@@ -138,12 +138,12 @@ fn keep(pod: &mut PodSpec, running: &DaemonSet) {
 }
 
 /// No traffic is served any more, so nothing is gained by going node after node.
-pub(super) fn at_once() -> DaemonSetUpdateStrategy {
+pub(crate) fn at_once() -> DaemonSetUpdateStrategy {
     rolling(IntOrString::String("100%".to_owned()))
 }
 
 /// The manifest with an image, for when there is nothing else to go by.
-pub(super) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet {
+pub(crate) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet {
     if let Some(pod) = daemon_set
         .spec
         .as_mut()
@@ -155,7 +155,7 @@ pub(super) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet 
 }
 
 /// `--container-runtime-endpoint` as it was given to the running proxy.
-pub(super) fn runtime_argument(running: &DaemonSet) -> Option<String> {
+pub(crate) fn runtime_argument(running: &DaemonSet) -> Option<String> {
     let container = running_pod(running)?.containers.first()?;
     let mut args = container.args.iter().flatten();
     args.find(|arg| arg.starts_with("--container-runtime-endpoint="))

@@ -503,7 +503,7 @@ fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
 
 /// A node outside the placement that may hold rules.
 fn left_behind() -> Observed {
-    let node = json!({ "metadata": { "name": "a", "labels": { nodes::LABEL: nodes::LEAVING } } });
+    let node = json!({ "metadata": { "name": "a", "labels": { node_labels::LABEL: node_labels::LEAVING } } });
     Observed {
         nodes: vec![serde_json::from_value(node).unwrap()],
         ..Observed::default()

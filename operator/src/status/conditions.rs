@@ -4,12 +4,13 @@
 //! `lastTransitionTime` moves only with `status`; every condition carries `observedGeneration`, so that `kubectl wait` after an edit
 //! waits for what the edit leads to.
 
-use super::failures::{self, Complaint, INERTIA};
-use super::{Outcome, names, rollout, workloads};
-use crate::health;
-use crate::removal::{self, Removal};
+use super::degraded::{self, Complaint, INERTIA};
+use super::{Outcome, names, rollout};
+use crate::cleanup::{self, Removal};
+use crate::pod_health;
 use crate::service_ranges::ServiceRanges;
 use crate::validate::Intent;
+use crate::workloads;
 use api::config::{Failure, RolloutStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -75,12 +76,12 @@ pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
     let status = outcome.observed.config.status.as_ref();
     let progressing = progressing(outcome);
     let is_rollout = progressing.status && progressing.reason != WAITING_FOR_DELETION;
-    let is_removal = progressing.reason == removal::PROGRESS;
+    let is_removal = progressing.reason == cleanup::PROGRESS;
     let rollout = is_rollout.then(|| {
         let before = status.and_then(|status| status.rollout.as_ref());
         // A removal has one clock from its begin to its end.
         let progress = if is_removal {
-            removal::PROGRESS
+            cleanup::PROGRESS
         } else {
             &progressing.message
         };
@@ -89,9 +90,9 @@ pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
     let hung = rollout
         .as_ref()
         .filter(|rollout| !is_removal && rollout::is_hung(rollout, &now));
-    let complaints = failures::complaints(outcome, progressing.status);
+    let complaints = degraded::complaints(outcome, progressing.status);
     let before = status.map_or(&[][..], |status| &status.failures);
-    let failures = failures::since(before, &complaints, &now);
+    let failures = degraded::since(before, &complaints, &now);
     let degraded = degraded(outcome, hung, &complaints, &failures, &now);
     let upgradeable = upgradeable(outcome, &progressing, hung.is_some());
     let answers = [
@@ -210,17 +211,17 @@ fn is_unapplied(outcome: &Outcome<'_>) -> bool {
 fn removing(outcome: &Outcome<'_>, removal: &Removal) -> Answer {
     match removal {
         Removal::CleanNodes { waiting, .. } if waiting.is_empty() => Answer::yes(
-            removal::PROGRESS,
+            cleanup::PROGRESS,
             "Waiting for nodes to be clean: their pods are being replaced",
         ),
         Removal::CleanNodes { waiting, .. } => Answer::yes(
-            removal::PROGRESS,
+            cleanup::PROGRESS,
             format!("Waiting for nodes to be clean: {}", names(waiting)),
         ),
         Removal::Delete { .. } if outcome.live.related_objects().is_empty() => {
             Answer::no("Removed", "The operands are removed")
         }
-        Removal::Delete { .. } => Answer::yes(removal::PROGRESS, "Deleting the operands"),
+        Removal::Delete { .. } => Answer::yes(cleanup::PROGRESS, "Deleting the operands"),
     }
 }
 
@@ -314,7 +315,7 @@ fn degraded(
     }
     if let Some(hung) = hung {
         let since = hung.last_progress_time.0;
-        let behind = health::behind(outcome.observed.pods.iter(), outcome.live);
+        let behind = pod_health::behind(outcome.observed.pods.iter(), outcome.live);
         let whom = if behind.is_empty() {
             String::new()
         } else {

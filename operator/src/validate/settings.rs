@@ -4,7 +4,7 @@
 
 use super::{Complaint, ReleaseImages};
 use crate::gather::Observed;
-use crate::openshift::OpenShift;
+use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
     Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,

@@ -1,8 +1,8 @@
 //! What is asked for, by configuration and environment.
 
 use super::*;
-use crate::openshift::OpenShift;
 use crate::operands::Operands;
+use crate::platform::openshift::OpenShift;
 use crate::service_ranges::ServiceRanges;
 use api::MultusServiceConfig;
 use api::config::{Backend, LogLevel};

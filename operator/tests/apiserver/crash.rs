@@ -1,9 +1,9 @@
 //! The operator is killed after its k-th write, for every k of an installation, a change, an upgrade and a removal; restarted, it must end where an
 //! undisturbed one ends.
 
-use crate::bed::gate::Gate;
-use crate::bed::state::state;
-use crate::bed::{Bed, conditions, repository};
+use crate::fixture::cluster_state::state;
+use crate::fixture::crash_proxy::Gate;
+use crate::fixture::{Fixture, conditions, repository};
 use crate::openshift::define_the_console;
 use anyhow::{Context as _, Result, ensure};
 use api::names::CONFIG_NAME;
@@ -12,36 +12,40 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One step of a life, from an armed operator to its end.
-async fn step(bed: &mut Bed, gate: &Arc<Gate>, fatal: usize, step: Step) -> Result<(bool, Value)> {
+async fn step(fixture: &mut Fixture, gate: &Arc<Gate>, fatal: usize, step: Step) -> Result<(bool, Value)> {
     if step == Step::Upgrade {
-        bed.environment = release_of_tomorrow();
-        bed.replace_gated_operator().await?;
-    } else if step == Step::Install && !bed.environment.is_empty() {
-        bed.environment.clear();
-        bed.replace_gated_operator().await?;
+        fixture.environment = release_of_tomorrow();
+        fixture.replace_gated_operator().await?;
+    } else if step == Step::Install && !fixture.environment.is_empty() {
+        fixture.environment.clear();
+        fixture.replace_gated_operator().await?;
     }
-    gate.arm(fatal, bed.operator_pid()?);
+    gate.arm(fatal, fixture.operator_pid()?);
     match step {
-        Step::Install => bed.kubectl(&["apply", "-k", &repository("config/samples")])?,
-        Step::Change => bed.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", CHANGE])?,
+        Step::Install => fixture.kubectl(&["apply", "-k", &repository("config/samples")])?,
+        Step::Change => fixture.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", CHANGE])?,
         // Its first write comes after a look at the whole cluster: the gate is armed by then.
         Step::Upgrade => String::new(),
-        Step::Remove => bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
+        Step::Remove => fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
     };
-    bed.eventually("the end or the kill", async || {
-        // In this order: the write that ends the step may be the fatal one, and is seen before it is counted.
-        let is_done = is_done(bed, step).await? && gate.is_quiet();
-        Ok((is_done || gate.has_killed()).then_some(()))
-    })
-    .await?;
+    fixture
+        .eventually("the end or the kill", async || {
+            // In this order: the write that ends the step may be the fatal one, and is seen before it is counted.
+            let is_done = is_done(fixture, step).await? && gate.is_quiet();
+            Ok((is_done || gate.has_killed()).then_some(()))
+        })
+        .await?;
     // What is said after the end is a write, too.
     let killed = gate.disarm();
     if killed {
-        bed.restart_killed_operator().await?;
-        bed.eventually("the end", async || Ok(is_done(bed, step).await?.then_some(())))
+        fixture.restart_killed_operator().await?;
+        fixture
+            .eventually("the end", async || {
+                Ok(is_done(fixture, step).await?.then_some(()))
+            })
             .await?;
     }
-    Ok((killed, Box::pin(state(bed)).await?))
+    Ok((killed, Box::pin(state(fixture)).await?))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,8 +69,8 @@ fn release_of_tomorrow() -> BTreeMap<&'static str, String> {
 
 const CHANGE: &str = r#"{"spec":{"logLevel":"Debug","controller":{"replicas":1},"networkPolicy":{"mode":"Disabled"},"proxy":{"backend":"IPTables"}}}"#;
 
-async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
-    let Some(config) = bed.configs().get_opt(CONFIG_NAME).await? else {
+async fn is_done(fixture: &Fixture, step: Step) -> Result<bool> {
+    let Some(config) = fixture.configs().get_opt(CONFIG_NAME).await? else {
         return Ok(step == Step::Remove);
     };
     let status = config.status.clone().unwrap_or_default();
@@ -87,13 +91,13 @@ async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    define_the_console(&bed).await?;
-    let gate = bed.start_operator_behind_a_gate().await?;
+    let mut fixture = Fixture::start().await?;
+    define_the_console(&fixture).await?;
+    let gate = fixture.start_operator_behind_a_gate().await?;
     let mut undisturbed = BTreeMap::new();
     let steps = [Step::Install, Step::Change, Step::Upgrade, Step::Remove];
     for each in steps {
-        let (killed, end) = Box::pin(step(&mut bed, &gate, 0, each)).await?;
+        let (killed, end) = Box::pin(step(&mut fixture, &gate, 0, each)).await?;
         ensure!(!killed);
         undisturbed.insert(format!("{each:?}"), end);
     }
@@ -101,7 +105,7 @@ async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Resul
     for fatal in 1..=60 {
         let mut any = false;
         for each in steps {
-            let (killed, end) = Box::pin(step(&mut bed, &gate, fatal, each)).await?;
+            let (killed, end) = Box::pin(step(&mut fixture, &gate, fatal, each)).await?;
             let want = undisturbed.get(&format!("{each:?}")).context("no such step")?;
             ensure!(
                 end == *want,

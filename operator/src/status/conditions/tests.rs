@@ -678,7 +678,7 @@ fn a_removal_has_one_clock() {
     let clock = later.rollout.unwrap();
     assert_eq!(
         (clock.progress.as_str(), clock.last_progress_time.0),
-        (removal::PROGRESS, at(0))
+        (cleanup::PROGRESS, at(0))
     );
     assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
     let done = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
@@ -691,7 +691,7 @@ fn a_removal_has_one_clock() {
 #[test]
 fn a_clean_up_that_cannot_run_is_named() {
     let mut pod = serde_json::to_value(crash_looping_proxy()).unwrap();
-    pod["metadata"]["annotations"] = json!({ removal::CLEANUP_ANNOTATION: "then" });
+    pod["metadata"]["annotations"] = json!({ cleanup::CLEANUP_ANNOTATION: "then" });
     let removal = Ok(Intent::Remove(Removal::CleanNodes {
         since: at(0),
         waiting: vec!["b".to_owned()],

@@ -3,9 +3,9 @@
 //! Pure. It is the proxy's DaemonSet under another name, on nodes with a label of ours, whatever their taints. Both declare the same
 //! host port, so that no node ever runs both at once.
 
-use super::pod;
-use crate::nodes::{LABEL, LEAVING};
-use crate::removal::CLEANUP_ANNOTATION;
+use super::CLEANUP_ANNOTATION;
+use super::node_labels::{LABEL, LEAVING};
+use crate::build::{self, pod, proxy};
 use crate::validate::ReleaseImages;
 use api::MultusServiceConfigSpec;
 use api::names::CLEANUP;
@@ -18,7 +18,7 @@ use kube::ResourceExt;
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 
 /// From the proxy's DaemonSet. `since` when it is part of a removal.
-pub(super) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
+pub(crate) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
     let mut daemon_set = proxy.clone();
     daemon_set.metadata = named(&proxy.metadata);
     if let Some(since) = since {
@@ -27,7 +27,7 @@ pub(super) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet
             .insert(CLEANUP_ANNOTATION.to_owned(), since.to_string());
     }
     let spec = daemon_set.spec.get_or_insert_default();
-    spec.update_strategy = Some(super::proxy::at_once());
+    spec.update_strategy = Some(proxy::at_once());
     spec.selector.match_labels = Some([(NAME_LABEL.to_owned(), CLEANUP.to_owned())].into());
     let metadata = spec.template.metadata.get_or_insert_default();
     *metadata = ObjectMeta {
@@ -39,7 +39,7 @@ pub(super) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet
     }
     let pod = spec.template.spec.get_or_insert_default();
     everywhere(pod);
-    let endpoint = super::proxy::runtime_argument(proxy);
+    let endpoint = proxy::runtime_argument(proxy);
     pod::container(pod).args = Some(
         ["cleanup", "--wait"]
             .map(str::to_owned)
@@ -54,7 +54,7 @@ pub(super) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet
 fn named(metadata: &ObjectMeta) -> ObjectMeta {
     let mut labels = metadata.labels.clone().unwrap_or_default();
     labels.insert(NAME_LABEL.to_owned(), CLEANUP.to_owned());
-    labels.remove(super::VERSION_LABEL);
+    labels.remove(build::VERSION_LABEL);
     ObjectMeta {
         name: metadata.name.as_ref().map(|_| CLEANUP.to_owned()),
         namespace: metadata.namespace.clone(),
@@ -74,7 +74,7 @@ fn everywhere(pod: &mut PodSpec) {
 }
 
 /// The image to clean with when no proxy runs.
-pub(super) fn image(
+pub(crate) fn image(
     last: Option<&DaemonSet>,
     spec: &MultusServiceConfigSpec,
     images: &ReleaseImages,

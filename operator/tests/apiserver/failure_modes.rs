@@ -1,6 +1,6 @@
 //! What goes wrong on nodes, and how it is told. Minutes are made to have passed by older times in the status, where they are kept.
 
-use crate::bed::{Bed, NAMESPACE, NETWORK_DEFINITION, conditions, message, repository};
+use crate::fixture::{Fixture, NAMESPACE, NETWORK_DEFINITION, conditions, message, repository};
 use anyhow::{Context as _, Result, ensure};
 use api::names::NETWORK_DEFINITION as NETWORKS;
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR_FIELD_MANAGER, PROXY};
@@ -10,16 +10,17 @@ use serde_json::{Value, json};
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
 /// Lets what is wrong have been wrong for long.
-pub(crate) async fn age(bed: &Bed, field: &str) -> Result<()> {
+pub(crate) async fn age(fixture: &Fixture, field: &str) -> Result<()> {
     let patch = match field {
         "failures" => {
-            let status = bed.config().await?.status.context("no status")?;
+            let status = fixture.config().await?.status.context("no status")?;
             let failures = status.failures.iter();
             json!({ "failures": failures.map(|failure| json!({ "reason": failure.reason, "since": LONG_AGO })).collect::<Vec<_>>() })
         }
         _ => json!({ field: { "lastProgressTime": LONG_AGO } }),
     };
-    bed.configs()
+    fixture
+        .configs()
         .patch_status(
             CONFIG_NAME,
             &PatchParams::default(),
@@ -29,39 +30,41 @@ pub(crate) async fn age(bed: &Bed, field: &str) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn until_failure(bed: &Bed, reason: &str) -> Result<()> {
-    bed.eventually(&format!("the failure {reason}"), async || {
-        let status = bed.config().await?.status.context("no status")?;
-        let reasons: Vec<_> = status
-            .failures
-            .iter()
-            .map(|failure| failure.reason.clone())
-            .collect();
-        ensure!(reasons.iter().any(|is| is == reason), "failures are {reasons:?}");
-        Ok(Some(()))
-    })
-    .await
+pub(crate) async fn until_failure(fixture: &Fixture, reason: &str) -> Result<()> {
+    fixture
+        .eventually(&format!("the failure {reason}"), async || {
+            let status = fixture.config().await?.status.context("no status")?;
+            let reasons: Vec<_> = status
+                .failures
+                .iter()
+                .map(|failure| failure.reason.clone())
+                .collect();
+            ensure!(reasons.iter().any(|is| is == reason), "failures are {reasons:?}");
+            Ok(Some(()))
+        })
+        .await
 }
 
-async fn events(bed: &Bed, words: &str) -> Result<()> {
-    bed.eventually(&format!("an event with {words:?}"), async || {
-        Ok(bed.events()?.contains(words).then_some(()))
-    })
-    .await
+async fn events(fixture: &Fixture, words: &str) -> Result<()> {
+    fixture
+        .eventually(&format!("an event with {words:?}"), async || {
+            Ok(fixture.events()?.contains(words).then_some(()))
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_crash_looping_proxy_is_named_with_its_node_and_degrades_after_a_while() -> Result<()> {
-    let mut bed = Bed::installed().await?;
+    let mut fixture = Fixture::installed().await?;
     let crashes = json!({ "containerStatuses": [{
         "name": "proxy", "image": "i", "imageID": "", "ready": false, "restartCount": 7,
         "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } },
         "lastState": { "terminated": { "exitCode": 1, "message": "no CAP_NET_ADMIN" } },
     }], "conditions": [{ "type": "Ready", "status": "False" }] });
-    bed.nodes.set_status("node-b", Some(crashes));
-    until_failure(&bed, "ProxyCrashLooping").await?;
-    let config = bed.config().await?;
+    fixture.nodes.set_status("node-b", Some(crashes));
+    until_failure(&fixture, "ProxyCrashLooping").await?;
+    let config = fixture.config().await?;
     let unhealthy = config
         .status
         .context("no status")?
@@ -72,10 +75,10 @@ async fn a_crash_looping_proxy_is_named_with_its_node_and_degrades_after_a_while
         (unhealthy[0].name.as_str(), unhealthy[0].reason.as_str()),
         ("node-b", "CrashLoopBackOff")
     );
-    assert!(conditions(&bed.config().await?).contains(&"Degraded=False/AsExpected".to_owned()));
+    assert!(conditions(&fixture.config().await?).contains(&"Degraded=False/AsExpected".to_owned()));
 
-    age(&bed, "failures").await?;
-    let config = bed
+    age(&fixture, "failures").await?;
+    let config = fixture
         .until_conditions(&[
             "Available=True/AsExpected",
             "Progressing=False/AsExpected",
@@ -87,36 +90,36 @@ async fn a_crash_looping_proxy_is_named_with_its_node_and_degrades_after_a_while
         told.contains("node-b") && told.contains("no CAP_NET_ADMIN"),
         "{told}"
     );
-    events(&bed, "Degraded changed from False to True").await?;
+    events(&fixture, "Degraded changed from False to True").await?;
 
     // A restart forgets nothing and starts no clock anew.
     let before = config.status.context("no status")?;
-    bed.stop_operator().await?;
-    bed.start_operator(true).await?;
+    fixture.stop_operator().await?;
+    fixture.start_operator(true).await?;
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    assert_eq!(bed.config().await?.status, Some(before));
+    assert_eq!(fixture.config().await?.status, Some(before));
 
-    bed.nodes.set_status("node-b", None);
-    bed.until_installed().await?;
-    events(&bed, "Degraded changed from True to False").await
+    fixture.nodes.set_status("node-b", None);
+    fixture.until_installed().await?;
+    events(&fixture, "Degraded changed from True to False").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    bed.kubectl(&[
+    let mut fixture = Fixture::start().await?;
+    fixture.kubectl(&[
         "label",
         "namespace",
         NAMESPACE,
         "--overwrite",
         "pod-security.kubernetes.io/enforce=restricted",
     ])?;
-    bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    until_failure(&bed, "ProxyPodsForbidden").await?;
-    age(&bed, "failures").await?;
-    let config = bed
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    until_failure(&fixture, "ProxyPodsForbidden").await?;
+    age(&fixture, "failures").await?;
+    let config = fixture
         .until_conditions(&["Degraded=True/ProxyPodsForbidden", "Progressing=True/Installing"])
         .await?;
     let told = message(&config, "Degraded");
@@ -130,29 +133,32 @@ async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades() -> Result<()> {
-    let mut bed = Bed::installed().await?;
-    bed.nodes.set_holding(true);
-    bed.set_spec(json!({ "proxy": { "backend": "IPTables" } }))
+    let mut fixture = Fixture::installed().await?;
+    fixture.nodes.set_holding(true);
+    fixture
+        .set_spec(json!({ "proxy": { "backend": "IPTables" } }))
         .await?;
-    bed.until_conditions(&[
-        "Progressing=True/RollingOutProxy",
-        "Degraded=False/AsExpected",
-        "Upgradeable=False/RolloutInProgress",
-    ])
-    .await?;
-    bed.eventually("one node to be replaced", async || {
-        let told = message(&bed.config().await?, "Progressing");
-        Ok((told == "Updating proxies: 1 of 2 nodes done").then_some(()))
-    })
-    .await?;
+    fixture
+        .until_conditions(&[
+            "Progressing=True/RollingOutProxy",
+            "Degraded=False/AsExpected",
+            "Upgradeable=False/RolloutInProgress",
+        ])
+        .await?;
+    fixture
+        .eventually("one node to be replaced", async || {
+            let told = message(&fixture.config().await?, "Progressing");
+            Ok((told == "Updating proxies: 1 of 2 nodes done").then_some(()))
+        })
+        .await?;
     // A restart in the middle finds the roll-out where it was, and says nothing new.
-    let before = bed.config().await?.status;
-    bed.stop_operator().await?;
-    bed.start_operator(true).await?;
+    let before = fixture.config().await?.status;
+    fixture.stop_operator().await?;
+    fixture.start_operator(true).await?;
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    assert_eq!(bed.config().await?.status, before);
-    age(&bed, "rollout").await?;
-    let config = bed
+    assert_eq!(fixture.config().await?.status, before);
+    age(&fixture, "rollout").await?;
+    let config = fixture
         .until_conditions(&["Degraded=True/RolloutHung", "Upgradeable=True/AsExpected"])
         .await?;
     assert!(
@@ -160,20 +166,20 @@ async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades()
         "{}",
         message(&config, "Degraded")
     );
-    bed.nodes.set_holding(false);
-    bed.until_installed().await?;
+    fixture.nodes.set_holding(false);
+    fixture.until_installed().await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.kubectl(&["delete", "crd", NETWORKS, "--timeout=60s"])?;
-    until_failure(&bed, "MissingMultus").await?;
-    ensure!(conditions(&bed.config().await?).contains(&"Degraded=False/AsExpected".to_owned()));
-    age(&bed, "failures").await?;
-    let config = bed
+    let fixture = Fixture::installed().await?;
+    fixture.kubectl(&["delete", "crd", NETWORKS, "--timeout=60s"])?;
+    until_failure(&fixture, "MissingMultus").await?;
+    ensure!(conditions(&fixture.config().await?).contains(&"Degraded=False/AsExpected".to_owned()));
+    age(&fixture, "failures").await?;
+    let config = fixture
         .until_conditions(&[
             "Available=True/AsExpected",
             "Progressing=False/AsExpected",
@@ -187,10 +193,12 @@ async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
         "{told}"
     );
     // Nothing else waits for it.
-    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
-    bed.until_conditions(&["Progressing=False/AsExpected"]).await?;
-    bed.kubectl(&["apply", "-f", &repository(NETWORK_DEFINITION)])?;
-    bed.until_installed().await?;
+    fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
+    fixture
+        .until_conditions(&["Progressing=False/AsExpected"])
+        .await?;
+    fixture.kubectl(&["apply", "-f", &repository(NETWORK_DEFINITION)])?;
+    fixture.until_installed().await?;
     Ok(())
 }
 
@@ -198,11 +206,11 @@ async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn what_cannot_be_honoured_is_rejected_as_a_whole() -> Result<()> {
-    let bed = Bed::installed().await?;
+    let fixture = Fixture::installed().await?;
     let generations = async || -> Result<_> {
         let (controller, proxy) = (
-            bed.controller().await?.context("no Deployment")?,
-            bed.proxy().await?.context("no DaemonSet")?,
+            fixture.controller().await?.context("no Deployment")?,
+            fixture.proxy().await?.context("no DaemonSet")?,
         );
         Ok((controller.metadata.generation, proxy.metadata.generation))
     };
@@ -229,10 +237,12 @@ async fn what_cannot_be_honoured_is_rejected_as_a_whole() -> Result<()> {
             "spec.proxy.priorityClassName: there is no PriorityClass no-such-class",
         ),
     ] {
-        bed.set_spec(json!({ "controller": null, "proxy": null })).await?;
-        bed.until_installed().await?;
-        bed.set_spec(spec.clone()).await?;
-        let config = bed
+        fixture
+            .set_spec(json!({ "controller": null, "proxy": null }))
+            .await?;
+        fixture.until_installed().await?;
+        fixture.set_spec(spec.clone()).await?;
+        let config = fixture
             .until_conditions(&[
                 &format!("Degraded=True/{reason}"),
                 "Available=True/AsExpected",
@@ -249,23 +259,27 @@ async fn what_cannot_be_honoured_is_rejected_as_a_whole() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn an_image_of_ones_own_is_told_once() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.set_spec(json!({ "proxy": { "image": "mine/proxy:v2" } }))
+    let fixture = Fixture::installed().await?;
+    fixture
+        .set_spec(json!({ "proxy": { "image": "mine/proxy:v2" } }))
         .await?;
-    bed.until_conditions(&[
-        "OperandImageOverridden=True/ImageSet",
-        "Progressing=False/AsExpected",
-        "Upgradeable=True/OperandImageOverridden",
-    ])
-    .await?;
-    events(&bed, "spec.proxy.image is mine/proxy:v2").await?;
-    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
-    bed.until_conditions(&[
-        "OperandImageOverridden=True/ImageSet",
-        "Progressing=False/AsExpected",
-    ])
-    .await?;
-    let told: Value = serde_json::from_str(&bed.kubectl(&["get", "events", "-n", "default", "-o", "json"])?)?;
+    fixture
+        .until_conditions(&[
+            "OperandImageOverridden=True/ImageSet",
+            "Progressing=False/AsExpected",
+            "Upgradeable=True/OperandImageOverridden",
+        ])
+        .await?;
+    events(&fixture, "spec.proxy.image is mine/proxy:v2").await?;
+    fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
+    fixture
+        .until_conditions(&[
+            "OperandImageOverridden=True/ImageSet",
+            "Progressing=False/AsExpected",
+        ])
+        .await?;
+    let told: Value =
+        serde_json::from_str(&fixture.kubectl(&["get", "events", "-n", "default", "-o", "json"])?)?;
     let told = told["items"].as_array().context("no events")?.iter();
     let about = told.filter(|event| {
         event["message"]
@@ -280,28 +294,33 @@ async fn an_image_of_ones_own_is_told_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn what_another_manager_took_is_taken_back_and_selectors_are_made_anew() -> Result<()> {
-    let mut bed = Bed::installed().await?;
+    let mut fixture = Fixture::installed().await?;
     let foreign = json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": PROXY },
         "spec": { "template": { "spec": { "priorityClassName": "system-cluster-critical" } } },
     });
-    bed.here::<k8s_openapi::api::apps::v1::DaemonSet>()
+    fixture
+        .here::<k8s_openapi::api::apps::v1::DaemonSet>()
         .patch(
             PROXY,
             &PatchParams::apply("somebody").force(),
             &Patch::Apply(foreign),
         )
         .await?;
-    bed.eventually("the priority class to come back", async || {
-        let proxy = serde_json::to_value(bed.proxy().await?)?;
-        Ok((proxy["spec"]["template"]["spec"]["priorityClassName"] == "system-node-critical").then_some(()))
-    })
-    .await?;
+    fixture
+        .eventually("the priority class to come back", async || {
+            let proxy = serde_json::to_value(fixture.proxy().await?)?;
+            Ok(
+                (proxy["spec"]["template"]["spec"]["priorityClassName"] == "system-node-critical")
+                    .then_some(()),
+            )
+        })
+        .await?;
 
     // An operator of another time, with another selector.
-    bed.stop_operator().await?;
-    let mut old = serde_json::to_value(bed.controller().await?)?;
-    bed.kubectl(&["-n", NAMESPACE, "delete", "deployment", CONTROLLER])?;
+    fixture.stop_operator().await?;
+    let mut old = serde_json::to_value(fixture.controller().await?)?;
+    fixture.kubectl(&["-n", NAMESPACE, "delete", "deployment", CONTROLLER])?;
     old["metadata"] = json!({ "name": CONTROLLER, "labels": old["metadata"]["labels"] });
     old["spec"]["selector"]["matchLabels"]["era"] = json!("old");
     old["spec"]["template"]["metadata"]["labels"]["era"] = json!("old");
@@ -310,35 +329,35 @@ async fn what_another_manager_took_is_taken_back_and_selectors_are_made_anew() -
         old.insert("kind".to_owned(), json!("Deployment"));
         old.remove("status");
     }
-    bed.here::<k8s_openapi::api::apps::v1::Deployment>()
+    fixture
+        .here::<k8s_openapi::api::apps::v1::Deployment>()
         .patch(
             CONTROLLER,
             &PatchParams::apply(OPERATOR_FIELD_MANAGER).force(),
             &Patch::Apply(old),
         )
         .await?;
-    bed.start_operator(true).await?;
-    bed.eventually("the selector of today", async || {
-        let controller = serde_json::to_value(bed.controller().await?)?;
-        Ok(
-            (controller["spec"]["selector"]["matchLabels"]
+    fixture.start_operator(true).await?;
+    fixture
+        .eventually("the selector of today", async || {
+            let controller = serde_json::to_value(fixture.controller().await?)?;
+            Ok((controller["spec"]["selector"]["matchLabels"]
                 == json!({ "app.kubernetes.io/name": CONTROLLER }))
-            .then_some(()),
-        )
-    })
-    .await?;
-    bed.until_installed().await?;
-    events(&bed, "Deployment multus-service-controller is made anew").await
+            .then_some(()))
+        })
+        .await?;
+    fixture.until_installed().await?;
+    events(&fixture, "Deployment multus-service-controller is made anew").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn the_proxy_waits_for_the_controller() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    bed.nodes.set_holding(true);
-    bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    let config = bed
+    let mut fixture = Fixture::start().await?;
+    fixture.nodes.set_holding(true);
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    let config = fixture
         .until_conditions(&["Available=False/NotYetDeployed", "Progressing=True/Installing"])
         .await?;
     assert!(
@@ -346,15 +365,15 @@ async fn the_proxy_waits_for_the_controller() -> Result<()> {
         "{}",
         message(&config, "Progressing")
     );
-    assert!(bed.controller().await?.is_some() && bed.proxy().await?.is_none());
-    bed.nodes.set_holding(false);
-    bed.until_installed().await?;
+    assert!(fixture.controller().await?.is_some() && fixture.proxy().await?.is_none());
+    fixture.nodes.set_holding(false);
+    fixture.until_installed().await?;
     Ok(())
 }
 
 /// Has the API server reject every change of a DaemonSet of ours with these words.
-pub(crate) fn deny_daemon_sets(bed: &Bed, words: &str) -> Result<()> {
-    bed.apply(&json!({
+pub(crate) fn deny_daemon_sets(fixture: &Fixture, words: &str) -> Result<()> {
+    fixture.apply(&json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
         "metadata": { "name": "deny" },
         "spec": {
@@ -365,7 +384,7 @@ pub(crate) fn deny_daemon_sets(bed: &Bed, words: &str) -> Result<()> {
             "validations": [{ "expression": "false", "reason": "Forbidden", "message": words }],
         },
     }))?;
-    bed.apply(&json!({
+    fixture.apply(&json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
         "metadata": { "name": "deny" },
         "spec": { "policyName": "deny", "validationActions": ["Deny"] },
@@ -373,29 +392,30 @@ pub(crate) fn deny_daemon_sets(bed: &Bed, words: &str) -> Result<()> {
 }
 
 /// Returns once the policy is in force.
-pub(crate) async fn until_denied(bed: &Bed) -> Result<()> {
-    bed.eventually("the policy to be in force", async || {
-        let try_it = [
-            "-n",
-            NAMESPACE,
-            "annotate",
-            "daemonset",
-            PROXY,
-            "tried=1",
-            "--overwrite",
-            "--dry-run=server",
-        ];
-        Ok(bed.kubectl(&try_it).is_err().then_some(()))
-    })
-    .await
+pub(crate) async fn until_denied(fixture: &Fixture) -> Result<()> {
+    fixture
+        .eventually("the policy to be in force", async || {
+            let try_it = [
+                "-n",
+                NAMESPACE,
+                "annotate",
+                "daemonset",
+                PROXY,
+                "tried=1",
+                "--overwrite",
+                "--dry-run=server",
+            ];
+            Ok(fixture.kubectl(&try_it).is_err().then_some(()))
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() -> Result<()> {
-    let bed = Bed::installed().await?;
+    let fixture = Fixture::installed().await?;
     let generation = async || -> Result<_> {
-        Ok(bed
+        Ok(fixture
             .controller()
             .await?
             .context("no Deployment")?
@@ -403,13 +423,13 @@ async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() 
             .generation)
     };
     let before = generation().await?;
-    deny_daemon_sets(&bed, "not on a Friday")?;
-    until_denied(&bed).await?;
-    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
-    until_failure(&bed, "ApplyFailed").await?;
-    age(&bed, "failures").await?;
-    let config = bed.eventually("the rejection to be told", async || {
-        let config = bed.config().await?;
+    deny_daemon_sets(&fixture, "not on a Friday")?;
+    until_denied(&fixture).await?;
+    fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
+    until_failure(&fixture, "ApplyFailed").await?;
+    age(&fixture, "failures").await?;
+    let config = fixture.eventually("the rejection to be told", async || {
+        let config = fixture.config().await?;
         Ok(conditions(&config)
             .contains(&"Degraded=True/ApplyFailed".to_owned())
             .then_some(config))
@@ -417,8 +437,8 @@ async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() 
     let told = message(&config.await?, "Degraded");
     assert!(told.contains("not on a Friday") && told.contains(PROXY), "{told}");
     assert_eq!(generation().await?, before, "the controller was changed");
-    bed.kubectl(&["delete", "validatingadmissionpolicybinding", "deny"])?;
-    bed.until_installed().await?;
+    fixture.kubectl(&["delete", "validatingadmissionpolicybinding", "deny"])?;
+    fixture.until_installed().await?;
     assert_ne!(generation().await?, before);
     Ok(())
 }
@@ -427,33 +447,40 @@ async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_value_of_tomorrow_is_told_and_the_configuration_can_still_go() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let before = bed.proxy().await?.context("no DaemonSet")?.metadata.generation;
+    let fixture = Fixture::installed().await?;
+    let before = fixture
+        .proxy()
+        .await?
+        .context("no DaemonSet")?
+        .metadata
+        .generation;
     let known =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/proxy/properties/backend/enum/-";
     let widen = json!([{ "op": "add", "path": known, "value": "Later" }]);
     let crd = "multusserviceconfigs.multusservice.cni.cncf.io";
-    bed.kubectl(&["patch", "crd", crd, "--type=json", "-p", &widen.to_string()])?;
+    fixture.kubectl(&["patch", "crd", crd, "--type=json", "-p", &widen.to_string()])?;
     let patch = json!({ "spec": { "proxy": { "backend": "Later" } } }).to_string();
-    bed.eventually("the wider CRD to be in force", async || {
-        Ok(bed
-            .kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", &patch])
-            .ok())
-    })
-    .await?;
-    bed.eventually("the value to be told", async || {
-        let told = bed.kubectl(&[
-            "get",
-            "msc",
-            CONFIG_NAME,
-            "-o",
-            "jsonpath={.status.conditions[?(@.type=='Degraded')].message}",
-        ])?;
-        ensure!(told.contains("Later"), "told: {told}");
-        Ok(Some(()))
-    })
-    .await?;
-    let shown = bed.kubectl(&[
+    fixture
+        .eventually("the wider CRD to be in force", async || {
+            Ok(fixture
+                .kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", &patch])
+                .ok())
+        })
+        .await?;
+    fixture
+        .eventually("the value to be told", async || {
+            let told = fixture.kubectl(&[
+                "get",
+                "msc",
+                CONFIG_NAME,
+                "-o",
+                "jsonpath={.status.conditions[?(@.type=='Degraded')].message}",
+            ])?;
+            ensure!(told.contains("Later"), "told: {told}");
+            Ok(Some(()))
+        })
+        .await?;
+    let shown = fixture.kubectl(&[
         "get",
         "msc",
         CONFIG_NAME,
@@ -462,58 +489,65 @@ async fn a_value_of_tomorrow_is_told_and_the_configuration_can_still_go() -> Res
     ])?;
     ensure!(shown.contains("InvalidConfig"), "{shown}");
     assert_eq!(
-        bed.proxy().await?.context("no DaemonSet")?.metadata.generation,
+        fixture
+            .proxy()
+            .await?
+            .context("no DaemonSet")?
+            .metadata
+            .generation,
         before
     );
-    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
-    assert!(bed.proxy().await?.is_none());
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
+    assert!(fixture.proxy().await?.is_none());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_node_that_joins_is_served_and_is_no_progress() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let before = bed.config().await?.status.context("no status")?.conditions;
-    bed.apply(&json!({
+    let fixture = Fixture::installed().await?;
+    let before = fixture.config().await?.status.context("no status")?.conditions;
+    fixture.apply(&json!({
         "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-c", "labels": { "kubernetes.io/os": "linux" } },
     }))?;
-    bed.eventually("the new node to have its proxy", async || {
-        let proxy = bed.config().await?.status.and_then(|status| status.proxy);
-        Ok(proxy.filter(|proxy| (proxy.desired, proxy.available) == (3, 3)))
-    })
-    .await?;
+    fixture
+        .eventually("the new node to have its proxy", async || {
+            let proxy = fixture.config().await?.status.and_then(|status| status.proxy);
+            Ok(proxy.filter(|proxy| (proxy.desired, proxy.available) == (3, 3)))
+        })
+        .await?;
     assert_eq!(
-        bed.config().await?.status.context("no status")?.conditions,
+        fixture.config().await?.status.context("no status")?.conditions,
         before
     );
     Ok(())
 }
 
 /// The kubelet's and the node controller's part of a reboot.
-fn set_up(bed: &Bed, node: &str, up: bool) -> Result<()> {
+fn set_up(fixture: &Fixture, node: &str, up: bool) -> Result<()> {
     let status = if up { "True" } else { "Unknown" };
     let ready = json!({ "type": "Ready", "status": status, "reason": "Test", "message": "" });
     let patch = json!({ "status": { "conditions": [ready] } }).to_string();
-    bed.kubectl(&["patch", "node", node, "--subresource=status", "-p", &patch])?;
+    fixture.kubectl(&["patch", "node", node, "--subresource=status", "-p", &patch])?;
     let not_ready = json!({ "conditions": [{ "type": "Ready", "status": "False" }] });
-    bed.nodes.set_status(node, (!up).then_some(not_ready));
+    fixture.nodes.set_status(node, (!up).then_some(not_ready));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_node_that_reboots_changes_no_condition() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let before = bed.config().await?.status.context("no status")?;
+    let fixture = Fixture::installed().await?;
+    let before = fixture.config().await?.status.context("no status")?;
     for (up, available) in [(false, 1), (true, 2)] {
-        set_up(&bed, "node-b", up)?;
-        bed.eventually("the node to be counted", async || {
-            let proxy = bed.config().await?.status.and_then(|status| status.proxy);
-            Ok(proxy.filter(|proxy| proxy.available == available))
-        })
-        .await?;
-        let status = bed.config().await?.status.context("no status")?;
+        set_up(&fixture, "node-b", up)?;
+        fixture
+            .eventually("the node to be counted", async || {
+                let proxy = fixture.config().await?.status.and_then(|status| status.proxy);
+                Ok(proxy.filter(|proxy| proxy.available == available))
+            })
+            .await?;
+        let status = fixture.config().await?.status.context("no status")?;
         assert_eq!(
             (status.conditions, status.failures),
             (before.conditions.clone(), vec![]),

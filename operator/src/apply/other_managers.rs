@@ -3,7 +3,7 @@
 //! Pure. Server-side apply leaves alone what it does not name, and a comparison of values cannot tell it from a default of the API
 //! server. Who wrote a field is told by `metadata.managedFields`; what nobody is named for (defaults, admission) is legitimate.
 
-use crate::merge;
+use crate::apply::merge_patch;
 use api::names::OPERATOR_FIELD_MANAGER;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Resource;
@@ -35,7 +35,7 @@ pub(super) fn removal<K: Resource + Serialize>(object: &K) -> Option<Value> {
         forgive(&mut theirs);
         clean = without(clean, &theirs, &ours);
     }
-    let patch = merge::patch(&live, &clean);
+    let patch = merge_patch::patch(&live, &clean);
     patch
         .as_object()
         .is_some_and(|patch| !patch.is_empty())

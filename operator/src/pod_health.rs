@@ -2,9 +2,9 @@
 //!
 //! Pure. What a tenant can bring about (a pod that cannot be served) is no fault of a node: see `api::rules_applied`.
 
-use crate::nodes::{is_of, is_ready};
+use crate::cleanup::node_labels::{is_of, is_ready};
 use crate::operands::Operands;
-use crate::status::workloads;
+use crate::workloads;
 use api::config::{BackendNodes, UnhealthyNode};
 use api::names::{CONTROLLER, PROXY, RULES_APPLIED_CONDITION};
 use api::rules_applied::Reason;

@@ -6,7 +6,7 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 
 /// Whether at least one replica has been available for long enough.
-pub(super) fn controller_is_available(controller: &Deployment) -> bool {
+pub(crate) fn controller_is_available(controller: &Deployment) -> bool {
     let status = controller.status.as_ref();
     status
         .and_then(|status| status.available_replicas)
@@ -36,7 +36,7 @@ pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
 }
 
 /// Why pods of the controller cannot be created, if they cannot.
-pub(super) fn controller_rejection(controller: &Deployment) -> Option<String> {
+pub(crate) fn controller_rejection(controller: &Deployment) -> Option<String> {
     let conditions = controller.status.as_ref()?.conditions.as_ref()?;
     let failure = conditions
         .iter()
@@ -45,7 +45,7 @@ pub(super) fn controller_rejection(controller: &Deployment) -> Option<String> {
 }
 
 /// How far the controller is.
-pub(super) fn controller_roll_out(controller: &Deployment) -> String {
+pub(crate) fn controller_roll_out(controller: &Deployment) -> String {
     let status = controller.status.clone().unwrap_or_default();
     let wanted = controller
         .spec
@@ -60,13 +60,13 @@ pub(super) fn controller_roll_out(controller: &Deployment) -> String {
 }
 
 /// Whether proxies are replaced only when somebody deletes their pods.
-pub(super) fn proxy_waits_for_deletion(proxy: &DaemonSet) -> bool {
+pub(crate) fn proxy_waits_for_deletion(proxy: &DaemonSet) -> bool {
     let strategy = proxy.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete")
 }
 
 /// How many nodes should run a proxy, once the DaemonSet controller has looked.
-pub(super) fn wanted_proxies(proxy: &DaemonSet) -> Option<i32> {
+pub(crate) fn wanted_proxies(proxy: &DaemonSet) -> Option<i32> {
     let status = proxy.status.as_ref()?;
     status
         .observed_generation
@@ -74,7 +74,7 @@ pub(super) fn wanted_proxies(proxy: &DaemonSet) -> Option<i32> {
 }
 
 /// Whether at least one proxy serves, or none is wanted.
-pub(super) fn proxy_is_available(proxy: &DaemonSet) -> bool {
+pub(crate) fn proxy_is_available(proxy: &DaemonSet) -> bool {
     let available = proxy
         .status
         .as_ref()
@@ -84,7 +84,7 @@ pub(super) fn proxy_is_available(proxy: &DaemonSet) -> bool {
 }
 
 /// How far proxies are behind the DaemonSet; `None` when they are not.
-pub(super) fn proxy_roll_out(proxy: &DaemonSet) -> Option<String> {
+pub(crate) fn proxy_roll_out(proxy: &DaemonSet) -> Option<String> {
     let Some(status) = proxy
         .status
         .as_ref()
@@ -100,7 +100,7 @@ pub(super) fn proxy_roll_out(proxy: &DaemonSet) -> Option<String> {
 }
 
 /// How far a first installation is; `None` when a proxy is available wherever one is wanted.
-pub(super) fn proxy_installation(proxy: &DaemonSet) -> Option<String> {
+pub(crate) fn proxy_installation(proxy: &DaemonSet) -> Option<String> {
     let wanted = wanted_proxies(proxy)?;
     let available = proxy
         .status

@@ -1,7 +1,7 @@
 //! What proxies say of their nodes, each with the token of its own pod: a node that cannot be served degrades, a tenant's pod does not.
 
-use crate::bed::{Bed, NODES, conditions, message};
-use crate::trouble::{age, until_failure};
+use crate::failure_modes::{age, until_failure};
+use crate::fixture::{Fixture, NODES, conditions, message};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{PROXY, RULES_APPLIED_CONDITION};
 use api::rules_applied::Reason;
@@ -10,20 +10,20 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-async fn proxy_on(bed: &Bed, node: &str) -> Result<Pod> {
+async fn proxy_on(fixture: &Fixture, node: &str) -> Result<Pod> {
     let of_node = ListParams::default()
         .labels(&format!("app.kubernetes.io/name={PROXY}"))
         .fields(&format!("spec.nodeName={node}"));
-    let pods = bed.here::<Pod>().list(&of_node).await?.items;
+    let pods = fixture.here::<Pod>().list(&of_node).await?.items;
     pods.into_iter()
         .next()
         .with_context(|| format!("no proxy on {node}"))
 }
 
 /// As `proxy/src/condition.rs` writes it; the rights and the admission policy of `config/rbac` are in force.
-async fn say(bed: &Bed, node: &str, status: &str, reason: Reason, message: &str) -> Result<()> {
-    let pod = proxy_on(bed, node).await?;
-    let own = bed.server.pod_client(&pod).await?;
+async fn say(fixture: &Fixture, node: &str, status: &str, reason: Reason, message: &str) -> Result<()> {
+    let pod = proxy_on(fixture, node).await?;
+    let own = fixture.server.pod_client(&pod).await?;
     let condition = json!({
         "type": RULES_APPLIED_CONDITION, "status": status, "reason": reason.as_str(), "message": message,
         "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -37,26 +37,27 @@ async fn say(bed: &Bed, node: &str, status: &str, reason: Reason, message: &str)
 }
 
 /// Waits until the operator counts this many nodes by this backend: then it has seen what their proxies say.
-async fn until_counted(bed: &Bed, backend: &str, nodes: i32) -> Result<()> {
-    bed.eventually(&format!("{nodes} nodes with {backend}"), async || {
-        let proxy = bed.config().await?.status.and_then(|status| status.proxy);
-        let backends = proxy.map(|proxy| proxy.backends).unwrap_or_default();
-        let counted = backends.iter().find(|counted| counted.name == backend);
-        ensure!(
-            counted.map_or(0, |counted| counted.nodes) == nodes,
-            "counted: {backends:?}"
-        );
-        Ok(Some(()))
-    })
-    .await
+async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<()> {
+    fixture
+        .eventually(&format!("{nodes} nodes with {backend}"), async || {
+            let proxy = fixture.config().await?.status.and_then(|status| status.proxy);
+            let backends = proxy.map(|proxy| proxy.backends).unwrap_or_default();
+            let counted = backends.iter().find(|counted| counted.name == backend);
+            ensure!(
+                counted.map_or(0, |counted| counted.nodes) == nodes,
+                "counted: {backends:?}"
+            );
+            Ok(Some(()))
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<()> {
-    let bed = Bed::installed().await?;
+    let fixture = Fixture::installed().await?;
     for node in NODES {
-        say(&bed, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        say(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
     }
     let node_level: Vec<_> = Reason::ALL
         .into_iter()
@@ -64,10 +65,10 @@ async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<(
         .collect();
     assert!(node_level.len() > 2);
     for reason in node_level {
-        until_counted(&bed, "NFTables", 2).await?;
-        say(&bed, "node-b", "False", reason, "see the node's log").await?;
-        until_failure(&bed, "ProxyNotServing").await?;
-        let config = bed.config().await?;
+        until_counted(&fixture, "NFTables", 2).await?;
+        say(&fixture, "node-b", "False", reason, "see the node's log").await?;
+        until_failure(&fixture, "ProxyNotServing").await?;
+        let config = fixture.config().await?;
         assert!(conditions(&config).contains(&"Degraded=False/AsExpected".to_owned()));
         let unhealthy = config
             .status
@@ -80,14 +81,14 @@ async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<(
             .collect();
         assert_eq!(named, [("node-b", reason.as_str())]);
 
-        age(&bed, "failures").await?;
-        let config = bed
+        age(&fixture, "failures").await?;
+        let config = fixture
             .until_conditions(&["Available=True/AsExpected", "Degraded=True/ProxyNotServing"])
             .await?;
         let told = message(&config, "Degraded");
         assert_eq!(told, format!("node node-b ({reason}: see the node's log)"));
-        say(&bed, "node-b", "True", Reason::NfTables, "pods with rules: 1").await?;
-        bed.until_installed().await?;
+        say(&fixture, "node-b", "True", Reason::NfTables, "pods with rules: 1").await?;
+        fixture.until_installed().await?;
     }
     Ok(())
 }
@@ -95,18 +96,18 @@ async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn what_a_tenant_brings_about_is_no_trouble_of_the_operator() -> Result<()> {
-    let bed = Bed::installed().await?;
+    let fixture = Fixture::installed().await?;
     for node in NODES {
-        say(&bed, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        say(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
     }
-    until_counted(&bed, "NFTables", 2).await?;
-    let before = bed.config().await?.status.context("no status")?;
+    until_counted(&fixture, "NFTables", 2).await?;
+    let before = fixture.config().await?.status.context("no status")?;
     let told = "pods with rules: 1; not served: web/db: no network namespace";
-    say(&bed, "node-a", "False", Reason::NfTables, told).await?;
+    say(&fixture, "node-a", "False", Reason::NfTables, told).await?;
     // What says that the first was seen.
-    say(&bed, "node-b", "False", Reason::IpTables, told).await?;
-    until_counted(&bed, "IPTables", 1).await?;
-    let after = bed.config().await?.status.context("no status")?;
+    say(&fixture, "node-b", "False", Reason::IpTables, told).await?;
+    until_counted(&fixture, "IPTables", 1).await?;
+    let after = fixture.config().await?.status.context("no status")?;
     assert_eq!(
         (after.failures, after.conditions),
         (before.failures, before.conditions)

@@ -4,8 +4,12 @@
 //! First every proxy becomes a clean-up (`proxy cleanup --wait`, Ready when its node is clean) and nodes without a proxy get one,
 //! then all objects go, last the finalizer. A node that cannot answer holds the removal up for at most [`CLEANUP_LIMIT`].
 
+pub mod daemon_set;
+pub mod node_labels;
+pub mod uninstall;
+
+use crate::cleanup::node_labels::{LABEL, SKIPPED, is_clean, is_of};
 use crate::gather::Observed;
-use crate::nodes::{LABEL, SKIPPED, is_clean, is_of};
 use api::names::PROXY;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};

@@ -4,8 +4,8 @@
 //! pods. The label remembers: [`PRESENT`] from before the first proxy until the node is known to be clean, [`LEAVING`] while the
 //! clean-up DaemonSet is to work there. It is also the administrator's list: `kubectl get nodes -l multusservice.cni.cncf.io/rules`.
 
-use crate::placement::fits;
-use crate::removal::CLEANUP_ANNOTATION;
+use crate::cleanup::CLEANUP_ANNOTATION;
+use crate::scheduling::fits;
 use api::names::{CLEANUP, PROXY};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use kube::ResourceExt;

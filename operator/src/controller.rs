@@ -4,9 +4,9 @@
 //! Writes: nothing. Only metadata is watched, so an object of a shape we do not know can stop no watch, and nothing is kept in
 //! memory but the configuration's metadata.
 
-use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
 use crate::gather::pod_selector;
 use crate::operands::SELECTOR;
+use crate::platform::console::{ConsoleQuickStart, ConsoleYamlSample};
 use crate::reconcile::{self, Context, reconcile};
 use crate::service_ranges::{NETWORK_NAME, Network};
 use api::MultusServiceConfig;

@@ -3,11 +3,12 @@
 //! Pure. A blip is no failure of the system: only what lasts is said ([`INERTIA`]). The times are in the status, so that a restart of
 //! the operator starts no clock anew.
 
-use super::{Outcome, names, workloads};
-use crate::health::{self, Finding, Trouble};
-use crate::nodes::is_of;
-use crate::removal::CLEANUP_ANNOTATION;
+use super::{Outcome, names};
+use crate::cleanup::CLEANUP_ANNOTATION;
+use crate::cleanup::node_labels::is_of;
+use crate::pod_health::{self, Finding, Trouble};
 use crate::validate::Intent;
+use crate::workloads;
 use api::config::{Failure, UnhealthyNode};
 use api::names::{CLEANUP, CONTROLLER, NETWORK_DEFINITION, PROXY};
 use k8s_openapi::api::core::v1::Pod;
@@ -92,7 +93,7 @@ fn of_clean_ups(outcome: &Outcome<'_>) -> Vec<Complaint> {
         .pods
         .iter()
         .filter(|pod| is_of(pod, CLEANUP) || is_converted(pod));
-    let mut found = health::findings(pods, &observed.nodes, observed.now);
+    let mut found = pod_health::findings(pods, &observed.nodes, observed.now);
     found.retain(|finding| finding.trouble != Trouble::NotServing);
     grouped(&found, |trouble| match trouble {
         Trouble::CrashLooping => "CleanUpCrashLooping",
@@ -126,7 +127,7 @@ fn of_availability(outcome: &Outcome<'_>) -> Option<Complaint> {
 fn findings(outcome: &Outcome<'_>, operand: &str) -> Vec<Finding> {
     let observed = outcome.observed;
     let pods = observed.pods.iter().filter(|pod| is_of(pod, operand));
-    health::findings(pods, &observed.nodes, observed.now)
+    pod_health::findings(pods, &observed.nodes, observed.now)
 }
 
 /// The proxies' pods, and those that could not be created.

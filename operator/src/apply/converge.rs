@@ -2,7 +2,7 @@
 //!
 //! Writes: the object.
 
-use super::{Error, drift, foreign};
+use super::{Error, drift, other_managers};
 use api::names::OPERATOR_FIELD_MANAGER;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Api, Resource, ResourceExt};
@@ -114,7 +114,7 @@ impl Applied {
         applied.get(&key(desired)).is_some_and(|memory| {
             memory.asked == value(desired)
                 && drift::covers(&value(live), &memory.answered)
-                && memory.foreign == foreign::removal(live)
+                && memory.foreign == other_managers::removal(live)
         })
     }
 
@@ -131,7 +131,7 @@ impl Applied {
         let asked = value(object);
         let memory = Memory {
             answered: drift::answer(&asked, &value(&applied)),
-            foreign: foreign::removal(&applied),
+            foreign: other_managers::removal(&applied),
             asked,
         };
         self.0
@@ -151,7 +151,7 @@ where
     let patch = Patch::Apply(object);
     match (api.patch(&name, params, &patch).await, found) {
         (Err(kube::Error::Api(status)), Some(found))
-            if status.code == 422 && foreign::removal(found).is_some() =>
+            if status.code == 422 && other_managers::removal(found).is_some() =>
         {
             clean(api, found.clone()).await?;
             api.patch(&name, params, &patch).await
@@ -165,7 +165,7 @@ async fn clean<K>(api: &Api<K>, found: K) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
 {
-    let Some(mut patch) = foreign::removal(&found) else {
+    let Some(mut patch) = other_managers::removal(&found) else {
         return Ok(found);
     };
     let name = found.name_any();

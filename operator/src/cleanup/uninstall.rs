@@ -5,9 +5,9 @@
 
 use crate::apply::{self, Applier};
 use crate::build::Desired;
+use crate::cleanup::node_labels::LABEL;
 use crate::events::Announcer;
 use crate::gather::{Observed, operands};
-use crate::nodes::LABEL;
 use crate::operands::Operands;
 use crate::reconcile::{self, Context, reconcile};
 use crate::run::Options;

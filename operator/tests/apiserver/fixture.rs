@@ -19,9 +19,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) mod gate;
-pub(crate) mod hollow;
-pub(crate) mod state;
+pub(crate) mod cluster_state;
+pub(crate) mod crash_proxy;
+pub(crate) mod fake_kubelet;
 
 pub(crate) const NAMESPACE: &str = "multus-service";
 /// What Multus brings along.
@@ -30,10 +30,10 @@ pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
 /// Generous: a busy machine is no failure.
 const LIMIT: Duration = Duration::from_mins(2);
 
-pub(crate) struct Bed {
+pub(crate) struct Fixture {
     pub(crate) server: Apiserver,
     pub(crate) client: Client,
-    pub(crate) nodes: Arc<hollow::Nodes>,
+    pub(crate) nodes: Arc<fake_kubelet::Nodes>,
     kubectl: PathBuf,
     /// What operators that are started from now on have beside, or instead of, the release's images.
     pub(crate) environment: BTreeMap<&'static str, String>,
@@ -63,7 +63,7 @@ impl Drop for Rival {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.hollow.abort();
         if let Some(mut operator) = self.operator.take() {
@@ -73,7 +73,7 @@ impl Drop for Bed {
     }
 }
 
-impl Bed {
+impl Fixture {
     /// A cluster with `config/default` applied; the operator is not running yet.
     pub(crate) async fn start() -> Result<Self> {
         let server = Apiserver::start(Options {
@@ -85,7 +85,7 @@ impl Bed {
         let kubectl =
             tokio::task::spawn_blocking(|| tools::ensure(&[&tools::KUBECTL], &|line| eprintln!("{line}")))
                 .await??;
-        let nodes = Arc::new(hollow::Nodes::default());
+        let nodes = Arc::new(fake_kubelet::Nodes::default());
         for name in NODES {
             let node: Node = serde_json::from_value(
                 json!({ "metadata": { "name": name, "labels": { "kubernetes.io/os": "linux" } } }),
@@ -94,8 +94,8 @@ impl Bed {
                 .create(&PostParams::default(), &node)
                 .await?;
         }
-        let bed = Self {
-            hollow: tokio::spawn(hollow::play(client.clone(), Arc::clone(&nodes))),
+        let fixture = Self {
+            hollow: tokio::spawn(fake_kubelet::play(client.clone(), Arc::clone(&nodes))),
             kubectl: kubectl.main(&tools::KUBECTL)?,
             environment: BTreeMap::new(),
             operator: None,
@@ -104,24 +104,24 @@ impl Bed {
             client,
             nodes,
         };
-        bed.kubectl(&["apply", "-f", &repository(NETWORK_DEFINITION)])?;
-        bed.kubectl(&["apply", "-k", &repository("config/default")])?;
-        bed.kubectl(&[
+        fixture.kubectl(&["apply", "-f", &repository(NETWORK_DEFINITION)])?;
+        fixture.kubectl(&["apply", "-k", &repository("config/default")])?;
+        fixture.kubectl(&[
             "wait",
             "--for=condition=Established",
             "--timeout=30s",
             "crd/multusserviceconfigs.multusservice.cni.cncf.io",
         ])?;
-        Ok(bed)
+        Ok(fixture)
     }
 
     /// [`Self::start`] with the operator running and the sample applied and installed.
     pub(crate) async fn installed() -> Result<Self> {
-        let mut bed = Self::start().await?;
-        bed.start_operator(true).await?;
-        bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-        bed.until_installed().await?;
-        Ok(bed)
+        let mut fixture = Self::start().await?;
+        fixture.start_operator(true).await?;
+        fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+        fixture.until_installed().await?;
+        Ok(fixture)
     }
 
     /// Runs the real kubectl as admin.
@@ -152,26 +152,26 @@ impl Bed {
 
     /// Starts the operator on an API server that does not serve ServiceCIDRs.
     pub(crate) async fn start_operator_without_service_cidrs(&mut self) -> Result<()> {
-        let (kubeconfig, _) = self.gate(gate::Gate::without_service_cidrs()).await?;
+        let (kubeconfig, _) = self.gate(crash_proxy::Gate::without_service_cidrs()).await?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
         Ok(())
     }
 
     /// Starts the operator with a gate between it and the API server.
-    pub(crate) async fn start_operator_behind_a_gate(&mut self) -> Result<Arc<gate::Gate>> {
-        let (kubeconfig, gate) = self.gate(gate::Gate::default()).await?;
+    pub(crate) async fn start_operator_behind_a_gate(&mut self) -> Result<Arc<crash_proxy::Gate>> {
+        let (kubeconfig, gate) = self.gate(crash_proxy::Gate::default()).await?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
         self.gated = Some(kubeconfig);
         Ok(gate)
     }
 
     /// Starts a second operator, as another pod.
-    pub(crate) async fn start_rival(&self, pod: &str) -> Result<(Rival, Arc<gate::Gate>)> {
-        let (kubeconfig, gate) = self.gate(gate::Gate::default()).await?;
+    pub(crate) async fn start_rival(&self, pod: &str) -> Result<(Rival, Arc<crash_proxy::Gate>)> {
+        let (kubeconfig, gate) = self.gate(crash_proxy::Gate::default()).await?;
         Ok((Rival(self.spawn_operator(&kubeconfig, pod, true)?), gate))
     }
 
-    async fn gate(&self, gate: gate::Gate) -> Result<(PathBuf, Arc<gate::Gate>)> {
+    async fn gate(&self, gate: crash_proxy::Gate) -> Result<(PathBuf, Arc<crash_proxy::Gate>)> {
         let gate = Arc::new(gate);
         let client = self.server.service_account_client(NAMESPACE, OPERATOR).await?;
         let url = gate.open(client).await?;

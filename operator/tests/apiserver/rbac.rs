@@ -1,6 +1,6 @@
 //! Least privilege and silence, both from the apiserver's audit log.
 
-use crate::bed::{Bed, NAMESPACE, message, repository};
+use crate::fixture::{Fixture, NAMESPACE, message, repository};
 use crate::openshift::{SAMPLES, TOUR, define_the_console, define_the_network_configuration, until_shown};
 use anyhow::{Context as _, Result};
 use api::names::{CLEANUP, CONFIG_NAME, CONTROLLER, OPERATOR, PROXY};
@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::{Api, Patch, PatchParams};
-use operator::nodes::LABEL;
+use operator::cleanup::node_labels::LABEL;
 use operator::operands::SELECTOR;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,9 +25,9 @@ struct Request {
     code: i64,
 }
 
-fn requests(bed: &Bed) -> Result<Vec<Request>> {
+fn requests(fixture: &Fixture) -> Result<Vec<Request>> {
     let user = format!("system:serviceaccount:{NAMESPACE}:{OPERATOR}");
-    let log = std::fs::read_to_string(bed.server.audit_log())?;
+    let log = std::fs::read_to_string(fixture.server.audit_log())?;
     let events = log
         .lines()
         .map(serde_json::from_str::<Value>)
@@ -61,17 +61,17 @@ fn requests(bed: &Bed) -> Result<Vec<Request>> {
         .collect())
 }
 
-fn writes(bed: &Bed) -> Result<Vec<Request>> {
+fn writes(fixture: &Fixture) -> Result<Vec<Request>> {
     let is_write = |request: &Request| {
         !["get", "list", "watch"].contains(&request.verb.as_str()) && request.resource != "leases"
     };
-    Ok(requests(bed)?.into_iter().filter(is_write).collect())
+    Ok(requests(fixture)?.into_iter().filter(is_write).collect())
 }
 
 /// Reconciles so far: each begins with a look at the configuration.
-fn turns(bed: &Bed) -> Result<usize> {
+fn turns(fixture: &Fixture) -> Result<usize> {
     let is_turn = |request: &&Request| request.verb == "get" && request.resource == "multusserviceconfigs";
-    Ok(requests(bed)?.iter().filter(is_turn).count())
+    Ok(requests(fixture)?.iter().filter(is_turn).count())
 }
 
 fn memory_kib(pid: u32, kind: &str) -> Result<u64> {
@@ -169,10 +169,10 @@ impl Grant {
 }
 
 /// Roles that are bound: the API server checks `bind` inside of a patch, and does not log it.
-fn bound(bed: &Bed) -> Result<Vec<Grant>> {
+fn bound(fixture: &Fixture) -> Result<Vec<Grant>> {
     let kinds = "clusterrolebindings,rolebindings";
     let path = r#"jsonpath={range .items[*]}{.kind} {.roleRef.kind} {.roleRef.name}{"\n"}{end}"#;
-    let listed = bed.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", path])?;
+    let listed = fixture.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", path])?;
     let grant = |line: &str| {
         let (binding, role) = line.split_once(' ')?;
         let (kind, name) = role.split_once(' ')?;
@@ -192,34 +192,36 @@ fn bound(bed: &Bed) -> Result<Vec<Grant>> {
 }
 
 /// Uses everything once: kinds of OpenShift's, a node that leaves and one that never gets clean.
-async fn a_whole_life(bed: &Bed) -> Result<()> {
-    define_the_console(bed).await?;
-    until_shown(bed, "consolequickstarts", &[TOUR]).await?;
-    until_shown(bed, "consoleyamlsamples", &SAMPLES).await?;
-    define_the_network_configuration(bed).await?;
+async fn a_whole_life(fixture: &Fixture) -> Result<()> {
+    define_the_console(fixture).await?;
+    until_shown(fixture, "consolequickstarts", &[TOUR]).await?;
+    until_shown(fixture, "consoleyamlsamples", &SAMPLES).await?;
+    define_the_network_configuration(fixture).await?;
     // Whether it exists is looked up.
-    bed.kubectl(&["label", "node", "node-a", "zone=in"])?;
-    bed.set_spec(json!({
+    fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
+    fixture.set_spec(json!({
         "controller": { "priorityClassName": "system-node-critical" }, "proxy": { "nodeSelector": { "zone": "in" } },
     }))
     .await?;
-    bed.until_installed().await?;
-    bed.eventually("node-b to be clean", async || {
-        let labelled = bed.kubectl(&["get", "nodes", "-l", LABEL, "-o", "name"])?;
-        let clean_up = bed.here::<DaemonSet>().get_opt(CLEANUP).await?;
-        Ok((labelled.trim() == "node/node-a" && clean_up.is_none()).then_some(()))
-    })
-    .await?;
+    fixture.until_installed().await?;
+    fixture
+        .eventually("node-b to be clean", async || {
+            let labelled = fixture.kubectl(&["get", "nodes", "-l", LABEL, "-o", "name"])?;
+            let clean_up = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
+            Ok((labelled.trim() == "node/node-a" && clean_up.is_none()).then_some(()))
+        })
+        .await?;
     // The one event there is.
-    bed.nodes.set_stuck("node-a", true);
-    bed.set_spec(json!({ "managementState": "Removed" })).await?;
-    bed.eventually("node-a alone to be awaited", async || {
-        let told = message(&bed.config().await?, "Progressing");
-        Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
-    })
-    .await?;
+    fixture.nodes.set_stuck("node-a", true);
+    fixture.set_spec(json!({ "managementState": "Removed" })).await?;
+    fixture
+        .eventually("node-a alone to be awaited", async || {
+            let told = message(&fixture.config().await?, "Progressing");
+            Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
+        })
+        .await?;
     let past = "multusservice.cni.cncf.io/cleanup-since=2026-01-01T00:00:00Z";
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "annotate",
@@ -228,7 +230,7 @@ async fn a_whole_life(bed: &Bed) -> Result<()> {
         "--overwrite",
         past,
     ])?;
-    bed.until_conditions(&["Progressing=False/Removed"]).await?;
+    fixture.until_conditions(&["Progressing=False/Removed"]).await?;
     Ok(())
 }
 
@@ -236,11 +238,11 @@ async fn a_whole_life(bed: &Bed) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn the_operator_uses_every_right_it_has_and_needs_no_other() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let bound = bound(&bed)?;
-    a_whole_life(&bed).await?;
+    let fixture = Fixture::installed().await?;
+    let bound = bound(&fixture)?;
+    a_whole_life(&fixture).await?;
 
-    let requests = requests(&bed)?;
+    let requests = requests(&fixture)?;
     let forbidden: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();
     assert!(forbidden.is_empty(), "{forbidden:?}");
     let (mut binding, others): (Vec<_>, Vec<_>) =
@@ -299,13 +301,13 @@ fn confined_from_the_first_to_the_last(requests: &[Request]) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn nothing_is_written_when_nothing_is_to_do() -> Result<()> {
-    let bed = Bed::installed().await?;
-    define_the_console(&bed).await?;
-    until_shown(&bed, "consolequickstarts", &[TOUR]).await?;
-    until_shown(&bed, "consoleyamlsamples", &SAMPLES).await?;
+    let fixture = Fixture::installed().await?;
+    define_the_console(&fixture).await?;
+    until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;
+    until_shown(&fixture, "consoleyamlsamples", &SAMPLES).await?;
     // What cannot be taken out, because the API server puts the same value there again, is no reason to try for ever; and who
     // restarts pods is let to.
-    bed.apply(&json!({
+    fixture.apply(&json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": CONTROLLER, "namespace": NAMESPACE },
         "spec": { "revisionHistoryLimit": 10 },
     }))?;
@@ -316,8 +318,8 @@ async fn nothing_is_written_when_nothing_is_to_do() -> Result<()> {
         "restart",
         &format!("daemonset/{PROXY}"),
     ];
-    bed.kubectl(&restart)?;
-    bed.kubectl(&[
+    fixture.kubectl(&restart)?;
+    fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "rollout",
@@ -325,36 +327,37 @@ async fn nothing_is_written_when_nothing_is_to_do() -> Result<()> {
         &format!("daemonset/{PROXY}"),
         "--timeout=60s",
     ])?;
-    bed.until_installed().await?;
-    let version = async || -> Result<_> { Ok(bed.config().await?.metadata.resource_version) };
+    fixture.until_installed().await?;
+    let version = async || -> Result<_> { Ok(fixture.config().await?.metadata.resource_version) };
     // What the last turn of the installation started has settled.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let (settled, before) = (version().await?, writes(&bed)?.len());
-    let accounts: Api<ServiceAccount> = bed.here();
+    let (settled, before) = (version().await?, writes(&fixture)?.len());
+    let accounts: Api<ServiceAccount> = fixture.here();
     for turn in 0..100 {
-        let turns = turns(&bed)?;
+        let turns = turns(&fixture)?;
         let note = json!({ "metadata": { "annotations": { "example.com/turn": turn.to_string() } } });
         accounts
             .patch(PROXY, &PatchParams::default(), &Patch::Merge(note))
             .await?;
-        bed.eventually("the operator to look", async || {
-            Ok((self::turns(&bed)? > turns).then_some(()))
-        })
-        .await?;
+        fixture
+            .eventually("the operator to look", async || {
+                Ok((self::turns(&fixture)? > turns).then_some(()))
+            })
+            .await?;
     }
     // Whatever the last turn wrote.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let after = writes(&bed)?;
+    let after = writes(&fixture)?;
     assert_eq!(after.len(), before, "{:?}", &after[before..]);
     assert_eq!(version().await?, settled, "{CONFIG_NAME} was written");
-    let proxy = serde_json::to_value(bed.proxy().await?)?;
+    let proxy = serde_json::to_value(fixture.proxy().await?)?;
     let restarted = "/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt";
     assert!(
         proxy.pointer(restarted).is_some(),
         "the restart was undone: {proxy:#}"
     );
     // Without the pages of the program, which are many in an unoptimized build; the whole is measured on the cluster.
-    let pid = bed.operator_pid()?;
+    let pid = fixture.operator_pid()?;
     let (own, all) = (memory_kib(pid, "RssAnon:")?, memory_kib(pid, "VmRSS:")?);
     eprintln!("memory after 100 turns: {own} KiB of its own, {all} KiB with the program");
     assert!(own <= 30 * 1024, "{own} KiB of memory");

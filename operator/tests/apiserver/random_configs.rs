@@ -2,8 +2,8 @@
 //!
 //! `WALK_STEPS` says how many steps (`make walk`: 1,000). Every walk but the default one is another; the path is printed when it fails.
 
-use crate::bed::state::state;
-use crate::bed::{Bed, conditions};
+use crate::fixture::cluster_state::state;
+use crate::fixture::{Fixture, conditions};
 use crate::openshift::define_the_console;
 use anyhow::{Context as _, Result, ensure};
 use api::MultusServiceConfig;
@@ -11,7 +11,7 @@ use api::names::{CLEANUP, CONFIG_NAME, PROXY};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use operator::nodes::{LABEL, LEAVING};
+use operator::cleanup::node_labels::{LABEL, LEAVING};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -236,15 +236,15 @@ fn draw<T: std::fmt::Debug>(runner: &mut TestRunner, strategy: &impl Strategy<Va
 }
 
 /// No node is still to be cleaned.
-async fn nobody_leaves(bed: &Bed) -> Result<bool> {
-    let nodes: Api<Node> = Api::all(bed.client.clone());
+async fn nobody_leaves(fixture: &Fixture) -> Result<bool> {
+    let nodes: Api<Node> = Api::all(fixture.client.clone());
     let leaving = ListParams::default().labels(&format!("{LABEL}={LEAVING}"));
-    let clean_up = bed.here::<DaemonSet>().get_opt(CLEANUP).await?;
+    let clean_up = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
     Ok(nodes.list(&leaving).await?.items.is_empty() && clean_up.is_none())
 }
 
-async fn is_settled(bed: &Bed) -> Result<bool> {
-    let Some(config) = bed.configs().get_opt(CONFIG_NAME).await? else {
+async fn is_settled(fixture: &Fixture) -> Result<bool> {
+    let Some(config) = fixture.configs().get_opt(CONFIG_NAME).await? else {
         return Ok(false);
     };
     let status = config.status.unwrap_or_default();
@@ -256,7 +256,7 @@ async fn is_settled(bed: &Bed) -> Result<bool> {
     };
     let is_removed = config.spec.management_state == api::config::ManagementState::Removed;
     let available = if is_removed { "False" } else { "True" };
-    let nobody_leaves = nobody_leaves(bed).await?;
+    let nobody_leaves = nobody_leaves(fixture).await?;
     Ok(status.observed_generation == config.metadata.generation
         && is("Progressing", "False")
         && is("Degraded", "False")
@@ -265,27 +265,29 @@ async fn is_settled(bed: &Bed) -> Result<bool> {
 }
 
 /// What whoever chose OnDelete does by hand.
-async fn delete_old_proxies(bed: &Bed) -> Result<()> {
+async fn delete_old_proxies(fixture: &Fixture) -> Result<()> {
     let waits = "Progressing=True/WaitingForPodDeletion".to_owned();
-    if conditions(&bed.config().await?).contains(&waits) {
+    if conditions(&fixture.config().await?).contains(&waits) {
         let proxies = ListParams::default().labels(&format!("app.kubernetes.io/name={PROXY}"));
-        bed.here::<Pod>()
+        fixture
+            .here::<Pod>()
             .delete_collection(&DeleteParams::default(), &proxies)
             .await?;
     }
     Ok(())
 }
 
-async fn settle(bed: &Bed) -> Result<Value> {
-    bed.eventually("the configuration to be in effect", async || {
-        if is_settled(bed).await? {
-            return Ok(Some(()));
-        }
-        delete_old_proxies(bed).await?;
-        Ok(None)
-    })
-    .await?;
-    let mut state = Box::pin(state(bed)).await?;
+async fn settle(fixture: &Fixture) -> Result<Value> {
+    fixture
+        .eventually("the configuration to be in effect", async || {
+            if is_settled(fixture).await? {
+                return Ok(Some(()));
+            }
+            delete_old_proxies(fixture).await?;
+            Ok(None)
+        })
+        .await?;
+    let mut state = Box::pin(state(fixture)).await?;
     // They tell of the way, too.
     if let Some(state) = state.as_object_mut() {
         state.remove("conditions");
@@ -301,27 +303,36 @@ fn object(spec: &Value) -> Result<MultusServiceConfig> {
 }
 
 /// What an installation with this configuration, and with no other before it, looks like.
-async fn fresh(bed: &Bed, spec: &Value) -> Result<Value> {
-    if bed.configs().get_opt(CONFIG_NAME).await?.is_some() {
-        bed.configs()
+async fn fresh(fixture: &Fixture, spec: &Value) -> Result<Value> {
+    if fixture.configs().get_opt(CONFIG_NAME).await?.is_some() {
+        fixture
+            .configs()
             .delete(CONFIG_NAME, &DeleteParams::default())
             .await?;
-        bed.eventually("the configuration to go", async || {
-            Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
-        })
-        .await?;
+        fixture
+            .eventually("the configuration to go", async || {
+                Ok(fixture
+                    .configs()
+                    .get_opt(CONFIG_NAME)
+                    .await?
+                    .is_none()
+                    .then_some(()))
+            })
+            .await?;
     }
-    bed.configs()
+    fixture
+        .configs()
         .create(&PostParams::default(), &object(spec)?)
         .await?;
-    settle(bed).await
+    settle(fixture).await
 }
 
 /// Goes there from wherever it is.
-async fn step(bed: &Bed, spec: &Value) -> Result<()> {
+async fn step(fixture: &Fixture, spec: &Value) -> Result<()> {
     let patch = json!([{ "op": "replace", "path": "/spec", "value": spec }]);
     let patch: Patch<()> = Patch::Json(serde_json::from_value(patch)?);
-    bed.configs()
+    fixture
+        .configs()
         .patch(CONFIG_NAME, &PatchParams::default(), &patch)
         .await?;
     Ok(())
@@ -343,10 +354,10 @@ async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Re
         Some(_) => TestRunner::default(),
         None => TestRunner::deterministic(),
     };
-    let mut bed = Bed::start().await?;
-    define_the_console(&bed).await?;
-    bed.start_operator(true).await?;
-    bed.kubectl(&["label", "node", "node-a", "zone=in"])?;
+    let mut fixture = Fixture::start().await?;
+    define_the_console(&fixture).await?;
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
     ensure_every_field_is_walked(&mut TestRunner::deterministic())?;
     let mut places = Vec::new();
     for _ in 0..PLACES {
@@ -357,7 +368,7 @@ async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Re
     for place in &places {
         for state in ["Managed", "Removed"] {
             let spec = with_state(place, state);
-            let end = fresh(&bed, &spec).await?;
+            let end = fresh(&fixture, &spec).await?;
             expected.insert(spec.to_string(), end);
         }
     }
@@ -378,10 +389,10 @@ async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Re
         at = if is_next_door { at ^ 1 } else { anywhere };
         let spec = with_state(&places[at], state);
         path.push(spec.to_string());
-        step(&bed, &spec).await?;
+        step(&fixture, &spec).await?;
         // Unmanaged leaves what there is: the next step starts from there.
         if let Some(want) = expected.get(&spec.to_string()) {
-            let end = settle(&bed).await?;
+            let end = settle(&fixture).await?;
             let from = path.len().saturating_sub(3);
             ensure!(
                 end == *want,

@@ -1,0 +1,298 @@
+//! Nodes that leave the placement, and removals in bad circumstances.
+
+use crate::failure_modes::{deny_daemon_sets, until_denied};
+use crate::fixture::{Fixture, NAMESPACE, message, repository};
+use anyhow::{Context as _, Result, ensure};
+use api::names::{CLEANUP, CONFIG_NAME};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::api::Api;
+use operator::cleanup::node_labels::{LABEL, LEAVING, PRESENT};
+use serde_json::json;
+use std::process::Command;
+
+async fn label(fixture: &Fixture, node: &str) -> Result<Option<String>> {
+    let node = Api::<Node>::all(fixture.client.clone()).get(node).await?;
+    Ok(node.labels().get(LABEL).cloned())
+}
+
+async fn until_label(fixture: &Fixture, node: &str, want: Option<&str>) -> Result<()> {
+    fixture
+        .eventually(&format!("{node} to be {want:?}"), async || {
+            let label = label(fixture, node).await?;
+            ensure!(label.as_deref() == want, "it is {label:?}");
+            Ok(Some(()))
+        })
+        .await
+}
+
+async fn until_gone(fixture: &Fixture) -> Result<()> {
+    fixture
+        .eventually("the configuration to go", async || {
+            Ok(fixture
+                .configs()
+                .get_opt(CONFIG_NAME)
+                .await?
+                .is_none()
+                .then_some(()))
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_node_that_leaves_the_placement_is_cleaned_and_one_that_returns_is_served() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    until_label(&fixture, "node-a", Some(PRESENT)).await?;
+    fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
+    fixture.nodes.set_stuck("node-b", true);
+    fixture
+        .set_spec(json!({ "proxy": { "nodeSelector": { "zone": "in" } } }))
+        .await?;
+    until_label(&fixture, "node-b", Some(LEAVING)).await?;
+    let clean_up: DaemonSet = fixture
+        .eventually("the clean-up", async || {
+            Ok(fixture.here::<DaemonSet>().get_opt(CLEANUP).await?)
+        })
+        .await?;
+    let template = serde_json::to_value(clean_up.spec.context("no spec")?.template)?;
+    assert_eq!(
+        template.pointer("/spec/nodeSelector/multusservice.cni.cncf.io~1rules"),
+        Some(&json!(LEAVING))
+    );
+    // Not before it is clean.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(label(&fixture, "node-b").await?.as_deref(), Some(LEAVING));
+    fixture.nodes.set_stuck("node-b", false);
+    until_label(&fixture, "node-b", None).await?;
+    fixture
+        .eventually("the clean-up to go", async || {
+            Ok(fixture
+                .here::<DaemonSet>()
+                .get_opt(CLEANUP)
+                .await?
+                .is_none()
+                .then_some(()))
+        })
+        .await?;
+    fixture.until_installed().await?;
+
+    fixture.kubectl(&["label", "node", "node-b", "zone=in"])?;
+    until_label(&fixture, "node-b", Some(PRESENT)).await?;
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    until_gone(&fixture).await?;
+    assert_eq!(
+        (label(&fixture, "node-a").await?, label(&fixture, "node-b").await?),
+        (None, None)
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Result<()> {
+    let mut fixture = Fixture::installed().await?;
+    fixture.stop_operator().await?;
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    // Somebody was impatient: without the DaemonSet only the labels of nodes tell that there is something to clean.
+    fixture.kubectl(&["-n", NAMESPACE, "delete", "daemonset", "multus-service-proxy"])?;
+    fixture.nodes.set_stuck("node-a", true);
+    fixture.start_operator(true).await?;
+    until_label(&fixture, "node-a", Some(LEAVING)).await?;
+    until_label(&fixture, "node-b", None).await?;
+    assert!(fixture.configs().get_opt(CONFIG_NAME).await?.is_some() && fixture.controller().await?.is_some());
+    fixture.nodes.set_stuck("node-a", false);
+    until_gone(&fixture).await?;
+    assert_eq!(label(&fixture, "node-a").await?, None);
+    Ok(())
+}
+
+/// The namespace goes with the operator, and the CRD waits for the configuration.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn when_the_operator_went_first_applying_it_again_finishes_the_removal() -> Result<()> {
+    let mut fixture = Fixture::installed().await?;
+    fixture.stop_operator().await?;
+    fixture.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;
+    fixture
+        .eventually("the namespace to go", async || {
+            let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(fixture.client.clone());
+            Ok(namespaces.get_opt(NAMESPACE).await?.is_none().then_some(()))
+        })
+        .await?;
+    ensure!(
+        fixture.configs().get_opt(CONFIG_NAME).await?.is_some(),
+        "the configuration did not wait"
+    );
+    fixture.kubectl(&["apply", "-k", &repository("config/default")])?;
+    fixture.start_operator(true).await?;
+    until_gone(&fixture).await?;
+    assert_eq!(
+        (label(&fixture, "node-a").await?, label(&fixture, "node-b").await?),
+        (None, None)
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_break_glass_command_removes_everything_without_an_operator() -> Result<()> {
+    let mut fixture = Fixture::installed().await?;
+    fixture.stop_operator().await?;
+    let uninstall = |fixture: &Fixture, timeout: &str| {
+        Command::new(env!("CARGO_BIN_EXE_multus-service-operator"))
+            .args(["--namespace", NAMESPACE, "--kubeconfig"])
+            .arg(fixture.server.kubeconfig())
+            .args(["uninstall", "--node-timeout", timeout])
+            .output()
+    };
+    fixture.nodes.set_stuck("node-b", true);
+    let said = tokio::task::block_in_place(|| uninstall(&fixture, "0s"))?;
+    let words = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(said.status.success() && words.contains("node-b"), "{said:?}");
+    ensure!(fixture.configs().get_opt(CONFIG_NAME).await?.is_none() && fixture.controller().await?.is_none());
+    assert_eq!(label(&fixture, "node-b").await?.as_deref(), Some("skipped"));
+
+    // The next installation takes such a node up again, and a patient removal leaves nothing.
+    fixture.nodes.set_stuck("node-b", false);
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    fixture.until_installed().await?;
+    fixture.stop_operator().await?;
+    let said = tokio::task::block_in_place(|| uninstall(&fixture, "30s"))?;
+    ensure!(
+        said.status.success() && String::from_utf8_lossy(&said.stdout).contains("no node"),
+        "{said:?}"
+    );
+    assert_eq!(
+        (label(&fixture, "node-a").await?, label(&fixture, "node-b").await?),
+        (None, None)
+    );
+    Ok(())
+}
+
+/// Ten minutes are made to have passed by an older time in the status: the DaemonSet cannot be dated.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_daemon_set_that_cannot_become_a_clean_up_does_not_hold_the_removal_up_for_ever() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    deny_daemon_sets(&fixture, "frozen")?;
+    until_denied(&fixture).await?;
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    fixture
+        .eventually("the removal to have its clock", async || {
+            let status = fixture.config().await?.status.context("no status")?;
+            Ok(status.rollout.filter(|rollout| rollout.progress == "Removing"))
+        })
+        .await?;
+    let past = json!({ "status": { "rollout": { "lastProgressTime": "2026-01-01T00:00:00Z" } } });
+    fixture.kubectl(&[
+        "patch",
+        "msc",
+        CONFIG_NAME,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &past.to_string(),
+    ])?;
+    until_gone(&fixture).await?;
+    assert_eq!(
+        (
+            label(&fixture, "node-a").await?.as_deref(),
+            label(&fixture, "node-b").await?.as_deref()
+        ),
+        (Some("skipped"), Some("skipped"))
+    );
+    Ok(())
+}
+
+/// A node that went takes its rules along; one that is away is waited for, and skipped when its time is over.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn nodes_that_are_away_or_gone_hold_no_removal_up() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    for node in ["node-a", "node-b"] {
+        fixture.nodes.set_stuck(node, true);
+    }
+    let away = json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] } });
+    fixture.kubectl(&[
+        "patch",
+        "node",
+        "node-a",
+        "--subresource=status",
+        "--type=strategic",
+        "-p",
+        &away.to_string(),
+    ])?;
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    fixture
+        .until_conditions(&["Progressing=True/Removing", "Degraded=False/AsExpected"])
+        .await?;
+    fixture.kubectl(&["delete", "node", "node-b"])?;
+    fixture.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        "pods",
+        "--field-selector=spec.nodeName=node-b",
+        "--force",
+        "--grace-period=0",
+    ])?;
+    fixture
+        .eventually("node-a alone to be awaited", async || {
+            let told = message(&fixture.config().await?, "Progressing");
+            ensure!(told == "Waiting for nodes to be clean: node-a", "told: {told}");
+            Ok(Some(()))
+        })
+        .await?;
+    fixture.kubectl(&["delete", "node", "node-a"])?;
+    fixture.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        "pods",
+        "--field-selector=spec.nodeName=node-a",
+        "--force",
+        "--grace-period=0",
+    ])?;
+    until_gone(&fixture).await
+}
+
+/// The namespace takes every proxy with it: there is nothing to wait for, whatever the limit.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn the_break_glass_command_does_not_wait_where_no_node_can_be_cleaned() -> Result<()> {
+    let mut fixture = Fixture::installed().await?;
+    fixture.stop_operator().await?;
+    fixture.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;
+    let said = tokio::task::block_in_place(|| {
+        Command::new("timeout")
+            .args([
+                "100",
+                env!("CARGO_BIN_EXE_multus-service-operator"),
+                "--namespace",
+                NAMESPACE,
+                "--kubeconfig",
+            ])
+            .arg(fixture.server.kubeconfig())
+            .arg("uninstall")
+            .output()
+    })?;
+    let words = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(
+        said.status.success() && words.contains("node-a, node-b"),
+        "{said:?}"
+    );
+    ensure!(
+        fixture
+            .configs()
+            .get_opt(CONFIG_NAME)
+            .await
+            .ok()
+            .flatten()
+            .is_none(),
+        "the configuration is still there"
+    );
+    Ok(())
+}
