@@ -9,13 +9,13 @@ pub(crate) mod merge_patch;
 mod other_managers;
 
 use crate::build::{Desired, proxy_may_follow};
-use crate::cleanup::node_labels::{self, Change};
-use crate::events::Announcer;
+use crate::cleanup::node_labels::{self, LabelChange};
+use crate::events::EventRecorder;
 use crate::gather::Observed;
 use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
-use converge::{Applied, Recreated};
+use converge::{AppliedObjects, Recreated};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
@@ -30,7 +30,7 @@ pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object could not be applied.
-    #[error("{kind} {name:?} could not be applied: {}", words(source))]
+    #[error("failed to apply {kind} {name:?}: {}", api_message(source))]
     Apply {
         /// Its kind.
         kind: String,
@@ -40,7 +40,7 @@ pub enum Error {
         source: kube::Error,
     },
     /// An object could not be deleted.
-    #[error("{kind} {name:?} could not be deleted: {}", words(source))]
+    #[error("failed to delete {kind} {name:?}: {}", api_message(source))]
     Delete {
         /// Its kind.
         kind: String,
@@ -53,7 +53,7 @@ pub enum Error {
     #[error("{0}")]
     Rejected(String),
     /// A node could not be labelled.
-    #[error("Node {node:?} could not be labelled: {}", words(source))]
+    #[error("failed to label Node {node:?}: {}", api_message(source))]
     Label {
         /// Its name.
         node: String,
@@ -61,12 +61,12 @@ pub enum Error {
         source: kube::Error,
     },
     /// The finalizer could not be set or removed.
-    #[error("the finalizer of MultusServiceConfig \"cluster\" could not be changed: {}", words(.0))]
+    #[error("failed to change the finalizer of MultusServiceConfig \"cluster\": {}", api_message(.0))]
     Finalizer(#[source] kube::Error),
 }
 
 /// What the API server said, without the structure it came in.
-fn words(error: &kube::Error) -> String {
+fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
@@ -77,25 +77,25 @@ fn words(error: &kube::Error) -> String {
 pub struct Applier {
     client: Client,
     namespace: String,
-    announcer: Announcer,
-    applied: Applied,
+    recorder: EventRecorder,
+    applied: AppliedObjects,
 }
 
 impl Applier {
     /// Will write objects in `namespace`, and cluster-scoped ones.
-    pub fn new(client: Client, namespace: String, announcer: Announcer) -> Self {
+    pub fn new(client: Client, namespace: String, recorder: EventRecorder) -> Self {
         Self {
             client,
             namespace,
-            announcer,
-            applied: Applied::default(),
+            recorder,
+            applied: AppliedObjects::default(),
         }
     }
 
     /// Writes the difference; returns our objects as they are afterwards, with those that are being deleted.
     pub async fn apply(&self, desired: &Desired, observed: &Observed) -> Result<Operands, Error> {
-        if desired.rehearsal {
-            self.rehearse(&desired.operands, &observed.live).await?;
+        if desired.dry_run {
+            self.dry_run(&desired.operands, &observed.live).await?;
         }
         if desired.finalizer {
             self.add_finalizer(&observed.config).await?;
@@ -108,7 +108,7 @@ impl Applier {
             .apply_operands(&desired.operands, &observed.live, &mut recreated)
             .await;
         for (kind, name) in recreated {
-            self.announcer.recreated(&observed.config, &kind, &name).await;
+            self.recorder.recreated(&observed.config, &kind, &name).await;
         }
         let live = live?;
         if desired.prune {
@@ -121,28 +121,28 @@ impl Applier {
     }
 
     /// Only workloads depend on what an administrator writes.
-    async fn rehearse(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
+    async fn dry_run(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
         let applied = &self.applied;
         applied
-            .rehearse(&self.here(), &desired.deployments, &live.deployments)
+            .dry_run(&self.namespaced(), &desired.deployments, &live.deployments)
             .await?;
         applied
-            .rehearse(&self.here(), &desired.daemon_sets, &live.daemon_sets)
+            .dry_run(&self.namespaced(), &desired.daemon_sets, &live.daemon_sets)
             .await
     }
 
     /// Labels every node that can be labelled; the first that could not is the error.
-    async fn label(&self, changes: &[Change]) -> Result<(), Error> {
+    async fn label(&self, changes: &[LabelChange]) -> Result<(), Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let params = PatchParams {
             field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let mut outcome = Ok(());
-        for Change { node, label } in changes {
+        for LabelChange { node, label } in changes {
             let patch = json!({ "metadata": { "labels": { node_labels::LABEL: label } } });
             match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
-                Ok(_) => info!(node, label, "Labelled"),
+                Ok(_) => info!(node, label, "Updated the cleanup label of a node"),
                 // It went; so did its rules.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(source) => {
@@ -177,7 +177,7 @@ impl Applier {
         let mut now = Operands {
             admission_policies: applied
                 .converge(
-                    &self.everywhere(),
+                    &self.cluster(),
                     admission_policies,
                     &live.admission_policies,
                     recreated,
@@ -185,55 +185,65 @@ impl Applier {
                 .await?,
             admission_policy_bindings: applied
                 .converge(
-                    &self.everywhere(),
+                    &self.cluster(),
                     admission_policy_bindings,
                     &live.admission_policy_bindings,
                     recreated,
                 )
                 .await?,
             service_accounts: applied
-                .converge(&self.here(), service_accounts, &live.service_accounts, recreated)
+                .converge(
+                    &self.namespaced(),
+                    service_accounts,
+                    &live.service_accounts,
+                    recreated,
+                )
                 .await?,
             cluster_role_bindings: applied
                 .converge(
-                    &self.everywhere(),
+                    &self.cluster(),
                     cluster_role_bindings,
                     &live.cluster_role_bindings,
                     recreated,
                 )
                 .await?,
             role_bindings: applied
-                .converge(&self.here(), role_bindings, &live.role_bindings, recreated)
+                .converge(&self.namespaced(), role_bindings, &live.role_bindings, recreated)
                 .await?,
             network_policies: applied
-                .converge(&self.here(), network_policies, &live.network_policies, recreated)
+                .converge(
+                    &self.namespaced(),
+                    network_policies,
+                    &live.network_policies,
+                    recreated,
+                )
                 .await?,
             pod_disruption_budgets: applied
                 .converge(
-                    &self.here(),
+                    &self.namespaced(),
                     pod_disruption_budgets,
                     &live.pod_disruption_budgets,
                     recreated,
                 )
                 .await?,
             deployments: applied
-                .converge(&self.here(), deployments, &live.deployments, recreated)
+                .converge(&self.namespaced(), deployments, &live.deployments, recreated)
                 .await?,
             daemon_sets: live.daemon_sets.clone(),
             console_quick_starts: live.console_quick_starts.clone(),
             console_yaml_samples: live.console_yaml_samples.clone(),
         };
         // A mere repair of the proxy waits for nobody.
-        let is_repair = daemon_sets.iter().all(|proxy| applied.is_asked(proxy));
+        let is_repair = daemon_sets.iter().all(|proxy| applied.is_applied(proxy));
         if deployments.is_empty() || is_repair || proxy_may_follow(&now) {
             now.daemon_sets = applied
-                .converge(&self.here(), daemon_sets, &live.daemon_sets, recreated)
+                .converge(&self.namespaced(), daemon_sets, &live.daemon_sets, recreated)
                 .await?;
         }
         // Last: what is only looked at holds up nothing that works.
         now.console_quick_starts = applied
             .converge(
-                &self.everywhere(),
+                &self.cluster(),
                 console_quick_starts,
                 &live.console_quick_starts,
                 recreated,
@@ -241,7 +251,7 @@ impl Applier {
             .await?;
         now.console_yaml_samples = applied
             .converge(
-                &self.everywhere(),
+                &self.cluster(),
                 console_yaml_samples,
                 &live.console_yaml_samples,
                 recreated,
@@ -265,47 +275,42 @@ impl Applier {
             console_quick_starts,
             console_yaml_samples,
         } = desired;
+        converge::prune(&self.cluster(), console_yaml_samples, &live.console_yaml_samples).await?;
+        converge::prune(&self.cluster(), console_quick_starts, &live.console_quick_starts).await?;
+        converge::prune(&self.namespaced(), daemon_sets, &live.daemon_sets).await?;
+        converge::prune(&self.namespaced(), deployments, &live.deployments).await?;
         converge::prune(
-            &self.everywhere(),
-            console_yaml_samples,
-            &live.console_yaml_samples,
+            &self.namespaced(),
+            pod_disruption_budgets,
+            &live.pod_disruption_budgets,
         )
         .await?;
+        converge::prune(&self.namespaced(), network_policies, &live.network_policies).await?;
+        converge::prune(&self.namespaced(), role_bindings, &live.role_bindings).await?;
         converge::prune(
-            &self.everywhere(),
-            console_quick_starts,
-            &live.console_quick_starts,
-        )
-        .await?;
-        converge::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
-        converge::prune(&self.here(), deployments, &live.deployments).await?;
-        converge::prune(&self.here(), pod_disruption_budgets, &live.pod_disruption_budgets).await?;
-        converge::prune(&self.here(), network_policies, &live.network_policies).await?;
-        converge::prune(&self.here(), role_bindings, &live.role_bindings).await?;
-        converge::prune(
-            &self.everywhere(),
+            &self.cluster(),
             cluster_role_bindings,
             &live.cluster_role_bindings,
         )
         .await?;
-        converge::prune(&self.here(), service_accounts, &live.service_accounts).await?;
+        converge::prune(&self.namespaced(), service_accounts, &live.service_accounts).await?;
         converge::prune(
-            &self.everywhere(),
+            &self.cluster(),
             admission_policy_bindings,
             &live.admission_policy_bindings,
         )
         .await?;
-        converge::prune(&self.everywhere(), admission_policies, &live.admission_policies).await
+        converge::prune(&self.cluster(), admission_policies, &live.admission_policies).await
     }
 
-    fn here<K>(&self) -> Api<K>
+    fn namespaced<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn everywhere<K>(&self) -> Api<K>
+    fn cluster<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
     {

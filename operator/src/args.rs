@@ -7,9 +7,9 @@ use k8s_openapi::jiff::SignedDuration;
 use process::ProcessArgs;
 
 /// Nobody waits longer for a node.
-const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+const MAX_NODE_TIMEOUT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Installs, configures, mends and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
+/// Installs, configures, repairs and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
 #[derive(Parser, Debug)]
 #[command(name = OPERATOR, version)]
 pub struct Cli {
@@ -30,10 +30,10 @@ pub enum Command {
     Crd,
     /// Print the reference of MultusServiceConfig as Markdown
     ApiReference,
-    /// Remove everything without an operator in the cluster, for when it went first: deletes MultusServiceConfig "cluster", cleans
-    /// nodes, deletes the operands. Needs an administrator's rights
+    /// Remove all operands when the operator is no longer in the cluster: delete MultusServiceConfig "cluster", clean up nodes, delete
+    /// the operands. Needs cluster-admin
     Uninstall {
-        /// How long nodes may take to become clean before they are skipped and named; 0s skips all
+        /// Time limit for cleanup on nodes; nodes that exceed it are skipped and listed; 0s skips all nodes
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
         node_timeout: SignedDuration,
     },
@@ -48,16 +48,16 @@ pub struct RunArgs {
     /// Name of this replica in the Lease and in events
     #[arg(long, env = "POD_NAME", default_value = OPERATOR)]
     pub pod_name: String,
-    /// Controller image when the configuration names none
+    /// Controller image, unless MultusServiceConfig specifies one
     #[arg(long, env = "RELATED_IMAGE_CONTROLLER", value_name = "IMAGE")]
     pub controller_image: Option<String>,
-    /// Proxy image when the configuration names none
+    /// Proxy image, unless MultusServiceConfig specifies one
     #[arg(long, env = "RELATED_IMAGE_PROXY", value_name = "IMAGE")]
     pub proxy_image: Option<String>,
-    /// Version to report for the operator and its operands, that of the release that the images belong to
+    /// Version of the release that the images belong to; reported for the operator and its operands
     #[arg(long, env = "OPERATOR_VERSION", value_name = "VERSION", default_value = VERSION, value_parser = version)]
     pub operator_version: String,
-    /// OperatorCondition by which the Operator Lifecycle Manager learns whether it may upgrade; set by OLM v0
+    /// OperatorCondition in which to report to the Operator Lifecycle Manager whether it may upgrade the operator; set by OLM v0
     #[arg(long, env = "OPERATOR_CONDITION_NAME", value_name = "NAME")]
     pub operator_condition_name: Option<String>,
     /// What all binaries of this project have
@@ -70,7 +70,7 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     let duration = text
         .parse()
         .map_err(|error| format!("{error}; write 10m or 90s"))?;
-    if (SignedDuration::ZERO..=LONGEST).contains(&duration) {
+    if (SignedDuration::ZERO..=MAX_NODE_TIMEOUT).contains(&duration) {
         Ok(duration)
     } else {
         Err("from 0s to 24h".to_owned())

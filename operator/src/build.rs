@@ -11,7 +11,7 @@ pub(crate) mod pod;
 pub(crate) mod proxy;
 
 use crate::cleanup::daemon_set;
-use crate::cleanup::node_labels::{self, Change, Goal};
+use crate::cleanup::node_labels::{self, Goal, LabelChange};
 use crate::cleanup::{CLEANUP_ANNOTATION, Removal};
 use crate::gather::Observed;
 use crate::operands::Operands;
@@ -26,11 +26,11 @@ use manifests::Manifests;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Whether the API server is asked first if it would take the objects. Not in a removal: it must go on whatever is rejected.
-    pub rehearsal: bool,
+    pub dry_run: bool,
     /// Whether the configuration must not vanish yet.
     pub finalizer: bool,
     /// Labels of nodes that are not as they should be.
-    pub labels: Vec<Change>,
+    pub labels: Vec<LabelChange>,
     /// Objects that must be exactly as here.
     pub operands: Operands,
     /// Whether everything else that carries our labels is to be removed.
@@ -83,11 +83,11 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         daemon_sets: vec![proxy],
         ..confined(identities, observed)
     };
-    if node_labels::someone_leaves(&observed.nodes, &labels)
+    if node_labels::any_cleanup_pending(&observed.nodes, &labels)
         && let Some(proxy) = operands.proxy()
     {
-        let clean_up = daemon_set::clean_up(proxy, None);
-        operands.daemon_sets.push(clean_up);
+        let cleanup = daemon_set::cleanup(proxy, None);
+        operands.daemon_sets.push(cleanup);
     }
     if !config.network_policy {
         operands.network_policies.clear();
@@ -99,7 +99,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         operands.console_yaml_samples.clear();
     }
     Desired {
-        rehearsal: true,
+        dry_run: true,
         finalizer: true,
         labels,
         operands,
@@ -117,7 +117,7 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     let since = match removal {
         Removal::Delete { .. } => {
             return Desired {
-                rehearsal: false,
+                dry_run: false,
                 finalizer: live.holds_up_a_removal(observed.now),
                 labels: labels(observed, Goal::GiveUp(annotation)),
                 operands: Operands::default(),
@@ -132,23 +132,20 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     } = Manifests::in_namespace(namespace);
     let running = live
         .proxy()
-        .map(|running| proxy::clean_up(proxy.clone(), running, since));
+        .map(|running| proxy::cleanup(proxy.clone(), running, since));
     let mut daemon_sets = Vec::new();
-    if node_labels::someone_leaves(&observed.nodes, &labels) {
-        // Without a proxy to learn from: the image of the last clean-up, of the configuration, of the release.
-        let image = daemon_set::image(live.clean_up(), &observed.config.spec, images);
+    if node_labels::any_cleanup_pending(&observed.nodes, &labels) {
+        // Without a proxy to learn from: the image of the last cleanup, of the configuration, of the release.
+        let image = daemon_set::image(live.cleanup(), &observed.config.spec, images);
         daemon_sets.extend(match (&running, image) {
-            (Some(running), _) => Some(daemon_set::clean_up(running, Some(since))),
-            (None, Some(image)) => Some(daemon_set::clean_up(
-                &proxy::with_image(proxy, image),
-                Some(since),
-            )),
+            (Some(running), _) => Some(daemon_set::cleanup(running, Some(since))),
+            (None, Some(image)) => Some(daemon_set::cleanup(&proxy::with_image(proxy, image), Some(since))),
             (None, None) => None,
         });
     }
     daemon_sets.extend(running);
     Desired {
-        rehearsal: false,
+        dry_run: false,
         finalizer: true,
         labels,
         operands: Operands {
@@ -172,14 +169,14 @@ fn confined(mut identities: Operands, observed: &Observed) -> Operands {
     identities
 }
 
-fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<Change> {
+fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<LabelChange> {
     let Observed {
         nodes, pods, live, ..
     } = observed;
     // Pods that outlive their DaemonSet are on their way out.
-    let counts = |pod: &&Pod| live.proxy().is_some() || !node_labels::is_of(pod, PROXY);
+    let counts = |pod: &&Pod| live.proxy().is_some() || !node_labels::is_pod_of(pod, PROXY);
     let pods: Vec<_> = pods.iter().filter(counts).cloned().collect();
-    node_labels::changes(nodes, &pods, goal)
+    node_labels::label_changes(nodes, &pods, goal)
 }
 
 fn template(daemon_set: &k8s_openapi::api::apps::v1::DaemonSet) -> Option<&PodSpec> {

@@ -35,7 +35,7 @@ use tracing::{debug, warn};
 type Config = PartialObjectMeta<MultusServiceConfig>;
 
 /// Runs turns until `shutdown`; yields after each. The turn that runs at that moment is finished.
-pub fn turns(
+pub fn reconciles(
     client: &Client,
     namespace: &str,
     context: Context,
@@ -49,7 +49,7 @@ pub fn turns(
     let configs = watch(configs, only(CONFIG_NAME), Presence::Required)
         .reflect(writer)
         .touched_objects()
-        .filter_map(heard);
+        .filter_map(log_error);
     Controller::for_stream(configs, store)
         .watches_stream(
             follow_as(
@@ -98,13 +98,13 @@ pub fn turns(
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
-            |_, error, _| reconcile::retry(error),
+            |_, error, _| reconcile::error_policy(error),
             Arc::new(context),
         )
-        .map(|turn| match turn {
-            // A change of an operand while there is no configuration, and errors that `retry` has logged.
+        .map(|result| match result {
+            // A change of an operand while there is no configuration, and errors that `error_policy` has logged.
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
-            Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "A watch failed"),
+            Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "Watch failed"),
         })
         .take_until(stop)
 }
@@ -139,12 +139,15 @@ fn follow_as<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watch(api, config, presence).touched_objects().filter_map(heard)
+    watch(api, config, presence)
+        .touched_objects()
+        .filter_map(log_error)
 }
 
 /// What a watch says that is no error.
-async fn heard<K>(said: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
-    said.inspect_err(|error| warn!(%error, "A watch failed, trying again"))
+async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
+    event
+        .inspect_err(|error| warn!(%error, "Watch failed, retrying"))
         .ok()
         .map(Ok)
 }
@@ -179,13 +182,13 @@ fn listed_or_changed<K>(objects: Api<K>, which: watcher::Config) -> impl Stream<
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watch(objects, which, Presence::Optional).filter_map(|said| async {
-        match said {
+    watch(objects, which, Presence::Optional).filter_map(|event| async {
+        match event {
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
             Ok(_) => Some(()),
             // A kind is served a moment after it is defined.
             Err(error) => {
-                debug!(%error, "A kind that may be absent cannot be watched, trying again");
+                debug!(%error, "Failed to watch an optional kind, retrying");
                 None
             }
         }
@@ -240,7 +243,7 @@ mod tests {
         };
         let shutdown = CancellationToken::new();
         let context = Context::new(client.clone(), options);
-        let all = turns(&client, "default", context, shutdown.clone()).count();
+        let all = reconciles(&client, "default", context, shutdown.clone()).count();
         let (ended, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), all), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             shutdown.cancel();

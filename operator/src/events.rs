@@ -12,14 +12,14 @@ use tracing::warn;
 
 /// Events about nodes in one removal; more say less.
 const MAX_NODES: usize = 50;
-/// Longest action that the API takes.
-const MAX_ACTION: usize = 128;
+/// Longest action and longest reason that the API takes.
+const MAX_LENGTH: usize = 128;
 
 /// Writes events.
 #[derive(Clone)]
-pub struct Announcer(Recorder);
+pub struct EventRecorder(Recorder);
 
-impl Announcer {
+impl EventRecorder {
     /// In the name of this replica.
     pub fn new(client: Client, holder: String) -> Self {
         let reporter = Reporter {
@@ -30,7 +30,12 @@ impl Announcer {
     }
 
     /// Conditions whose status is another than before.
-    pub async fn transitions(&self, config: &MultusServiceConfig, before: &[Condition], after: &[Condition]) {
+    pub async fn conditions_changed(
+        &self,
+        config: &MultusServiceConfig,
+        before: &[Condition],
+        after: &[Condition],
+    ) {
         for condition in after {
             let was = before
                 .iter()
@@ -43,8 +48,8 @@ impl Announcer {
     }
 
     /// Every operand runs another version than before.
-    pub async fn version(&self, config: &MultusServiceConfig, before: &str, after: &str) {
-        let note = format!("Controller and proxies run version {after}, before {before}");
+    pub async fn version_changed(&self, config: &MultusServiceConfig, before: &str, after: &str) {
+        let note = format!("Operands changed from version {before} to {after}");
         self.publish(
             event(EventType::Normal, "OperatorVersionChanged", "Upgrade", note),
             config,
@@ -54,14 +59,13 @@ impl Announcer {
 
     /// An object had to be deleted, because a field of it can never change.
     pub async fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
-        let note =
-            format!("{kind} {name} is made anew, because it differs in a field that cannot be changed");
+        let note = format!("Recreated {kind}/{name}: an immutable field differed");
         let action: String = format!("Recreate{kind}/{name}")
             .chars()
-            .take(MAX_ACTION)
+            .take(MAX_LENGTH)
             .collect();
         self.publish(
-            // The recorder takes events of one action for the same.
+            // The recorder aggregates events with equal action and reason.
             event(EventType::Warning, "OperandRecreated", &action, note),
             config,
         )
@@ -69,12 +73,12 @@ impl Announcer {
     }
 
     /// Nodes that a removal leaves as they are.
-    pub async fn skipped(&self, config: &MultusServiceConfig, nodes: &[String]) {
+    pub async fn cleanup_timed_out(&self, config: &MultusServiceConfig, nodes: &[String]) {
         for node in nodes.iter().take(MAX_NODES) {
             let note = format!(
-                "Pods on node {node} may keep routes and rules of ours until they are restarted, because the node did not become clean in time"
+                "Cleanup timed out on {node}; pods there may keep multus-service routes and rules until they are restarted"
             );
-            let mut event = event(EventType::Warning, "NodeNotCleaned", "Remove", note);
+            let mut event = event(EventType::Warning, "NodeNotCleaned", "Cleanup", note);
             let mut object = Node::default();
             object.metadata.name = Some(node.clone());
             event.secondary = Some(object.object_ref(&()));
@@ -84,7 +88,7 @@ impl Announcer {
 
     async fn publish(&self, event: Event, config: &MultusServiceConfig) {
         if let Err(error) = self.0.publish(&event, &config.object_ref(&())).await {
-            warn!(%error, "Could not write an event");
+            warn!(%error, "Failed to publish Event");
         }
     }
 }
@@ -110,12 +114,9 @@ fn transition(was: &str, condition: &Condition) -> Option<Event> {
         EventType::Normal
     };
     let note = format!("{type_} changed from {was} to {status}: {reason}: {message}");
-    // The recorder counts events up whose action and reason are equal, and keeps the first note.
-    let action: String = format!("{type_}{status}{reason}")
-        .chars()
-        .take(MAX_ACTION)
-        .collect();
-    Some(event(kind, "OperatorStatusChanged", &action, note))
+    // The recorder aggregates events with equal action and reason, and keeps the first note.
+    let reason: String = reason.chars().take(MAX_LENGTH).collect();
+    Some(event(kind, &reason, &format!("Set{type_}{status}"), note))
 }
 
 fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {

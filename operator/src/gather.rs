@@ -71,7 +71,7 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         missing_priority_classes(client, &config),
     )?;
     let proxy_rejection = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
-        Some(proxy) => rejection(namespaced(client, namespace), proxy).await?,
+        Some(proxy) => pod_rejection(namespaced(client, namespace), proxy).await?,
         None => None,
     };
     Ok(Some(Observed {
@@ -166,17 +166,17 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operand
         console_quick_starts,
         console_yaml_samples,
     ) = futures::try_join!(
-        ours_if_defined(Api::all(client.clone())),
-        ours_if_defined(Api::all(client.clone())),
-        ours(namespaced(client, namespace)),
-        ours(Api::all(client.clone())),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours_if_defined(Api::all(client.clone())),
-        ours_if_defined(Api::all(client.clone())),
+        applied_objects_if_served(Api::all(client.clone())),
+        applied_objects_if_served(Api::all(client.clone())),
+        applied_objects(namespaced(client, namespace)),
+        applied_objects(Api::all(client.clone())),
+        applied_objects(namespaced(client, namespace)),
+        applied_objects(namespaced(client, namespace)),
+        applied_objects(namespaced(client, namespace)),
+        applied_objects(namespaced(client, namespace)),
+        applied_objects(namespaced(client, namespace)),
+        applied_objects_if_served(Api::all(client.clone())),
+        applied_objects_if_served(Api::all(client.clone())),
     )?;
     let kinds = Kinds {
         admission_policies: admission_policies.is_some() && admission_policy_bindings.is_some(),
@@ -236,7 +236,7 @@ fn lacks_pods(proxy: &DaemonSet) -> bool {
 }
 
 /// A DaemonSet's status does not say why pods are missing; its events do.
-async fn rejection(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
+async fn pod_rejection(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
     let about = format!(
         "involvedObject.kind=DaemonSet,involvedObject.name={PROXY},reason=FailedCreate,involvedObject.uid={}",
         proxy.uid().unwrap_or_default()
@@ -259,28 +259,28 @@ where
 }
 
 /// What carries our labels *and* was applied by us: whoever copies an object of ours copies its labels, too.
-async fn ours<K>(api: Api<K>) -> kube::Result<Vec<K>>
+async fn applied_objects<K>(api: Api<K>) -> kube::Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let mut objects = list(api, SELECTOR).await?;
-    objects.retain(applied_by_us);
+    objects.retain(is_applied_by_operator);
     Ok(objects)
 }
 
 /// The same of a kind that the cluster may lack: then the answer is no Status and gives no reason.
-async fn ours_if_defined<K>(api: Api<K>) -> kube::Result<Option<Vec<K>>>
+async fn applied_objects_if_served<K>(api: Api<K>) -> kube::Result<Option<Vec<K>>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    match ours(api).await {
+    match applied_objects(api).await {
         Ok(objects) => Ok(Some(objects)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn applied_by_us(object: &impl Resource) -> bool {
+fn is_applied_by_operator(object: &impl Resource) -> bool {
     let ours = |entry: &ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER)
             && entry.operation.as_deref() == Some("Apply")

@@ -19,7 +19,7 @@ async fn main() -> anyhow::Result<()> {
         None => Box::pin(run(cli.run)).await,
         Some(Command::Run(args)) => Box::pin(run(*args)).await,
         Some(Command::Crd) => {
-            print(&operator::crd_yaml().context("the CustomResourceDefinition cannot be written as YAML")?)
+            print(&operator::crd_yaml().context("failed to format the CustomResourceDefinition as YAML")?)
         }
         Some(Command::Uninstall { node_timeout }) => Box::pin(uninstall(cli.run, node_timeout)).await,
         Some(Command::ApiReference) => print(&operator::api_reference::markdown(&api::config::crd())),
@@ -76,11 +76,11 @@ async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Resul
     };
     let nodes = Box::pin(operator::cleanup::uninstall::uninstall(client, options)).await?;
     if nodes.is_empty() {
-        return print("Removed; no node is known to hold rules\n");
+        return print("Removed all operands; no node is known to hold rules\n");
     }
     let nodes = nodes.join(", ");
     print(&format!(
-        "Removed; pods on these nodes may hold rules until they are restarted: {nodes}\n"
+        "Removed all operands; pods on these nodes may hold rules until they are restarted: {nodes}\n"
     ))
 }
 

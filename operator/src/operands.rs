@@ -111,7 +111,7 @@ impl Operands {
     }
 
     /// The DaemonSet that cleans nodes on which no proxy runs any more.
-    pub fn clean_up(&self) -> Option<&DaemonSet> {
+    pub fn cleanup(&self) -> Option<&DaemonSet> {
         self.daemon_sets
             .iter()
             .find(|object| object.name_any() == CLEANUP)

@@ -2,7 +2,7 @@
 //!
 //! Pure. What a tenant can bring about (a pod that cannot be served) is no fault of a node: see `api::rules_applied`.
 
-use crate::cleanup::node_labels::{is_of, is_ready};
+use crate::cleanup::node_labels::{is_pod_of, is_ready};
 use crate::operands::Operands;
 use crate::workloads;
 use api::config::{BackendNodes, UnhealthyNode};
@@ -14,17 +14,17 @@ use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A container that ran this long after a crash is taken to have recovered, and one that is not ready by then to be at fault.
-const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
+const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
 /// Restarts after which a running container may be between two crashes.
-const CRASHES: i32 = 3;
+const MIN_RESTARTS: i32 = 3;
 /// Where the DaemonSet controller counts templates; its pods carry the number as a label.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 /// Longest message of one node.
 const MESSAGE_LIMIT: usize = 300;
 
-/// What kind of trouble it is.
+/// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub enum PodFailure {
     /// It ends again and again.
     CrashLooping,
     /// Its image cannot be had.
@@ -35,17 +35,21 @@ pub enum Trouble {
     NotServing,
 }
 
-/// Trouble on a node.
+/// PodFailure on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct NodeFailure {
     /// What kind.
-    pub trouble: Trouble,
+    pub failure: PodFailure,
     /// Where and why.
     pub node: UnhealthyNode,
 }
 
 /// Every pod that does not work although its node does, in the order of nodes.
-pub fn findings<'a>(pods: impl Iterator<Item = &'a Pod>, nodes: &[Node], now: Timestamp) -> Vec<Finding> {
+pub fn node_failures<'a>(
+    pods: impl Iterator<Item = &'a Pod>,
+    nodes: &[Node],
+    now: Timestamp,
+) -> Vec<NodeFailure> {
     let away: BTreeSet<_> = nodes
         .iter()
         .filter(|node| !is_up(node))
@@ -54,71 +58,71 @@ pub fn findings<'a>(pods: impl Iterator<Item = &'a Pod>, nodes: &[Node], now: Ti
     let mut found: Vec<_> = pods
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .filter(|pod| !away.contains(node_of(pod)))
-        .filter_map(|pod| finding(pod, now))
+        .filter_map(|pod| node_failure(pod, now))
         .collect();
     found.sort_by(|one, other| one.node.cmp(&other.node));
     found
 }
 
-fn finding(pod: &Pod, now: Timestamp) -> Option<Finding> {
-    let (trouble, reason, message) = of_containers(pod, now)
-        .or_else(|| of_scheduling(pod))
-        .or_else(|| of_rules(pod))
-        .or_else(|| of_readiness(pod, now))?;
-    Some(Finding {
-        trouble,
+fn node_failure(pod: &Pod, now: Timestamp) -> Option<NodeFailure> {
+    let (failure, reason, message) = any_container_failure(pod, now)
+        .or_else(|| scheduling_failure(pod))
+        .or_else(|| rules_failure(pod))
+        .or_else(|| readiness_failure(pod, now))?;
+    Some(NodeFailure {
+        failure,
         node: UnhealthyNode {
             name: node_of(pod).to_owned(),
             reason,
-            message: cut(&message),
+            message: truncate(&message),
         },
     })
 }
 
-type Cause = (Trouble, String, String);
+type Failure = (PodFailure, String, String);
 
-fn of_containers(pod: &Pod, now: Timestamp) -> Option<Cause> {
+fn any_container_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
     let containers = pod.status.as_ref()?.container_statuses.iter().flatten();
     containers
         .into_iter()
-        .find_map(|container| of_container(container, now))
+        .find_map(|container| container_failure(container, now))
 }
 
-fn of_container(container: &ContainerStatus, now: Timestamp) -> Option<Cause> {
+fn container_failure(container: &ContainerStatus, now: Timestamp) -> Option<Failure> {
     let state = container.state.clone().unwrap_or_default();
     if let Some(waiting) = state.waiting {
         let reason = waiting.reason.unwrap_or_default();
-        let trouble = match reason.as_str() {
+        let failure = match reason.as_str() {
             "CrashLoopBackOff" => {
-                return Some((Trouble::CrashLooping, reason, last_words(container)));
+                return Some((PodFailure::CrashLooping, reason, termination_message(container)));
             }
             "ErrImagePull"
             | "ImagePullBackOff"
             | "InvalidImageName"
             | "ErrImageNeverPull"
             | "ImageInspectError"
-            | "RegistryUnavailable" => Trouble::ImagePullFailed,
+            | "RegistryUnavailable" => PodFailure::ImagePullFailed,
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-                Trouble::NotServing
+                PodFailure::NotServing
             }
             _ => return None,
         };
-        return Some((trouble, reason, waiting.message.unwrap_or_default()));
+        return Some((failure, reason, waiting.message.unwrap_or_default()));
     }
     // Between two crashes it runs for a moment.
     let started = state.running.and_then(|running| running.started_at);
-    let recovers = started.is_some_and(|started| now.duration_since(started.0) < PATIENCE);
-    (container.restart_count >= CRASHES && (recovers || state.terminated.is_some())).then(|| {
+    let recovers = started.is_some_and(|started| now.duration_since(started.0) < GRACE_PERIOD);
+    (container.restart_count >= MIN_RESTARTS && (recovers || state.terminated.is_some())).then(|| {
         (
-            Trouble::CrashLooping,
+            PodFailure::CrashLooping,
             "CrashLoopBackOff".to_owned(),
-            last_words(container),
+            termination_message(container),
         )
     })
 }
 
 /// How the container ended last time.
-fn last_words(container: &ContainerStatus) -> String {
+fn termination_message(container: &ContainerStatus) -> String {
     let last = container
         .last_state
         .as_ref()
@@ -139,36 +143,36 @@ fn last_words(container: &ContainerStatus) -> String {
     }
 }
 
-fn of_scheduling(pod: &Pod) -> Option<Cause> {
+fn scheduling_failure(pod: &Pod) -> Option<Failure> {
     let scheduled = condition(pod, "PodScheduled").filter(|condition| condition.status == "False")?;
     let reason = scheduled.reason.clone().unwrap_or_default();
     Some((
-        Trouble::NotServing,
+        PodFailure::NotServing,
         reason,
         scheduled.message.clone().unwrap_or_default(),
     ))
 }
 
-fn of_rules(pod: &Pod) -> Option<Cause> {
+fn rules_failure(pod: &Pod) -> Option<Failure> {
     let applied = condition(pod, RULES_APPLIED_CONDITION).filter(|condition| condition.status == "False")?;
     let reason = Reason::parse(applied.reason.as_deref()?).filter(|reason| reason.is_of_the_node())?;
     Some((
-        Trouble::NotServing,
+        PodFailure::NotServing,
         reason.to_string(),
         applied.message.clone().unwrap_or_default(),
     ))
 }
 
-fn of_readiness(pod: &Pod, now: Timestamp) -> Option<Cause> {
+fn readiness_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
     if is_ready(pod) {
         return None;
     }
     let started = pod.status.as_ref()?.start_time.as_ref()?.0;
     let since = condition(pod, "Ready").and_then(|ready| ready.last_transition_time.as_ref());
     let since = since.map_or(started, |since| since.0.max(started));
-    (now.duration_since(since) >= PATIENCE).then(|| {
+    (now.duration_since(since) >= GRACE_PERIOD).then(|| {
         (
-            Trouble::NotServing,
+            PodFailure::NotServing,
             "NotReady".to_owned(),
             format!("pod {} is not ready", pod.name_any()),
         )
@@ -177,11 +181,11 @@ fn of_readiness(pod: &Pod, now: Timestamp) -> Option<Cause> {
 
 /// Nodes whose proxy is not the one that the DaemonSet describes now, or not ready, sorted; those of the controller while that is
 /// what is rolled out.
-pub fn behind<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<String> {
-    let is_controllers_turn = live
+pub fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<String> {
+    let is_controller_rollout = live
         .controller()
         .is_some_and(workloads::controller_is_rolling_out);
-    let operand = if is_controllers_turn { CONTROLLER } else { PROXY };
+    let operand = if is_controller_rollout { CONTROLLER } else { PROXY };
     let generation = live
         .proxy()
         .and_then(|proxy| proxy.annotations().get(TEMPLATE_GENERATION));
@@ -191,7 +195,7 @@ pub fn behind<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<S
             .is_some_and(|(of, generation)| of != generation)
     };
     let nodes: BTreeSet<_> = pods
-        .filter(|pod| is_of(pod, operand))
+        .filter(|pod| is_pod_of(pod, operand))
         .filter(|pod| !is_ready(pod) || is_old(pod))
         .map(|pod| node_of(pod).to_owned())
         .filter(|node| !node.is_empty())
@@ -245,7 +249,7 @@ fn node_of(pod: &Pod) -> &str {
 }
 
 /// At most as many characters as a message may have.
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.chars().take(MESSAGE_LIMIT).collect()
 }
 
@@ -266,10 +270,10 @@ mod tests {
         .unwrap()
     }
 
-    fn found(status: &Value, now: i64) -> Option<(Trouble, String, String)> {
-        findings([pod(status)].iter(), &[], at(now))
+    fn found(status: &Value, now: i64) -> Option<(PodFailure, String, String)> {
+        node_failures([pod(status)].iter(), &[], at(now))
             .pop()
-            .map(|Finding { trouble, node }| (trouble, node.reason, node.message))
+            .map(|NodeFailure { failure, node }| (failure, node.reason, node.message))
     }
 
     fn container(state: &Value, restarts: i32) -> Value {
@@ -284,22 +288,22 @@ mod tests {
     }
 
     #[rstest]
-    #[case::crashes(waiting("CrashLoopBackOff"), 4, Some((Trouble::CrashLooping, "CrashLoopBackOff", "exit code 2, 4 restarts: cannot bind")))]
-    #[case::no_image(waiting("ImagePullBackOff"), 0, Some((Trouble::ImagePullFailed, "ImagePullBackOff", "why")))]
-    #[case::no_secret(waiting("CreateContainerConfigError"), 0, Some((Trouble::NotServing, "CreateContainerConfigError", "why")))]
+    #[case::crashes(waiting("CrashLoopBackOff"), 4, Some((PodFailure::CrashLooping, "CrashLoopBackOff", "exit code 2, 4 restarts: cannot bind")))]
+    #[case::no_image(waiting("ImagePullBackOff"), 0, Some((PodFailure::ImagePullFailed, "ImagePullBackOff", "why")))]
+    #[case::no_secret(waiting("CreateContainerConfigError"), 0, Some((PodFailure::NotServing, "CreateContainerConfigError", "why")))]
     #[case::starts(waiting("ContainerCreating"), 0, None)]
-    #[case::runs_between_crashes(json!({ "running": { "startedAt": at(0).to_string() } }), 3, Some((Trouble::CrashLooping, "CrashLoopBackOff", "exit code 2, 3 restarts: cannot bind")))]
+    #[case::runs_between_crashes(json!({ "running": { "startedAt": at(0).to_string() } }), 3, Some((PodFailure::CrashLooping, "CrashLoopBackOff", "exit code 2, 3 restarts: cannot bind")))]
     #[case::was_restarted_once(json!({ "running": { "startedAt": at(0).to_string() } }), 1, None)]
     fn of_a_container(
         #[case] state: Value,
         #[case] restarts: i32,
-        #[case] want: Option<(Trouble, &str, &str)>,
+        #[case] want: Option<(PodFailure, &str, &str)>,
     ) {
         let found = found(&container(&state, restarts), 60);
         assert_eq!(
             found
                 .as_ref()
-                .map(|(trouble, reason, message)| (*trouble, reason.as_str(), message.as_str())),
+                .map(|(failure, reason, message)| (*failure, reason.as_str(), message.as_str())),
             want
         );
     }
@@ -348,10 +352,10 @@ mod tests {
             "metadata": { "name": "a" }, "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
         }))
         .unwrap();
-        assert_eq!(findings([broken.clone()].iter(), &[away], at(0)), []);
+        assert_eq!(node_failures([broken.clone()].iter(), &[away], at(0)), []);
         let mut going = broken;
         going.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
-        assert_eq!(findings([going].iter(), &[], at(0)), []);
+        assert_eq!(node_failures([going].iter(), &[], at(0)), []);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::apply::{self, Applier};
 use crate::build::{arguments, build};
 use crate::cleanup::{self, Removal};
-use crate::events::Announcer;
+use crate::events::EventRecorder;
 use crate::gather::{Observed, gather};
 use crate::operands::Operands;
 use crate::platform::olm;
@@ -21,12 +21,12 @@ use tracing::warn;
 
 /// Everything is watched; this is for what a watch cannot see.
 const RESYNC: Duration = Duration::from_mins(5);
-/// While time itself can change the outcome: a removal, a failure, a roll-out.
+/// While time itself can change the outcome: a removal, a failure, a rollout.
 const RECHECK: Duration = Duration::from_secs(10);
 /// After an error.
 const RETRY: Duration = Duration::from_secs(5);
 /// A turn that takes longer hangs in the network.
-const LIMIT: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Crates whose log lines are the operator's own.
 const CRATES: &[&str] = &["operator", "process"];
@@ -36,7 +36,7 @@ pub struct Context {
     client: Client,
     options: Options,
     applier: Applier,
-    announcer: Announcer,
+    recorder: EventRecorder,
     logs: Option<LogFilter>,
     log_level: Mutex<Option<LogLevel>>,
 }
@@ -45,26 +45,26 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The cluster could not be read.
-    #[error("the cluster could not be read: {0}")]
+    #[error("failed to read the cluster: {0}")]
     Gather(#[source] kube::Error),
     /// An object could not be written.
     #[error(transparent)]
     Apply(#[from] apply::Error),
     /// The status could not be written.
-    #[error("the status of MultusServiceConfig \"cluster\" could not be written: {0}")]
+    #[error("failed to write the status of MultusServiceConfig \"cluster\": {0}")]
     Status(#[source] kube::Error),
     /// The API server did not answer.
-    #[error("no answer from the API server within a minute")]
+    #[error("the API server did not answer within a minute")]
     Timeout,
 }
 
 impl Context {
     /// For one process.
     pub fn new(client: Client, options: Options) -> Self {
-        let announcer = Announcer::new(client.clone(), options.holder.clone());
+        let recorder = EventRecorder::new(client.clone(), options.holder.clone());
         Self {
-            applier: Applier::new(client.clone(), options.namespace.clone(), announcer.clone()),
-            announcer,
+            applier: Applier::new(client.clone(), options.namespace.clone(), recorder.clone()),
+            recorder,
             logs: None,
             log_level: Mutex::default(),
             client,
@@ -82,7 +82,7 @@ impl Context {
     }
 
     /// Until the configuration says something, the command line decides.
-    fn follow_log_level(&self, wanted: Option<LogLevel>) {
+    fn set_log_level(&self, wanted: Option<LogLevel>) {
         let mut current = self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(logs) = &self.logs
             && *current != wanted
@@ -96,12 +96,12 @@ impl Context {
 /// Runs one turn in bounded time.
 pub async fn reconcile(context: &Context) -> Result<Action, Error> {
     // The future of a turn is large: every kind of object is read in it.
-    tokio::time::timeout(LIMIT, Box::pin(turn(context)))
+    tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
         .await
         .unwrap_or(Err(Error::Timeout))
 }
 
-async fn turn(context: &Context) -> Result<Action, Error> {
+async fn reconcile_once(context: &Context) -> Result<Action, Error> {
     let Context {
         client,
         options,
@@ -114,7 +114,7 @@ async fn turn(context: &Context) -> Result<Action, Error> {
     else {
         return Ok(Action::await_change());
     };
-    context.follow_log_level(observed.config.spec.operator_log_level);
+    context.set_log_level(observed.config.spec.operator_log_level);
     let mut intent = match options.removal {
         Some(limit) => Ok(Intent::Remove(cleanup::next_step(&observed, limit))),
         None => validate(&observed, &options.images),
@@ -138,7 +138,7 @@ async fn turn(context: &Context) -> Result<Action, Error> {
     }
     let status = report(context, &observed, &intent, &applied).await?;
     applied?;
-    Ok(next(&intent, &status))
+    Ok(requeue(&intent, &status))
 }
 
 async fn report(
@@ -154,19 +154,22 @@ async fn report(
         live: applied.as_ref().unwrap_or(&observed.live),
         failure: message.as_deref(),
     };
-    let status = status::report(&context.client, &context.announcer, &outcome)
+    let status = status::report(&context.client, &context.recorder, &outcome)
         .await
         .map_err(Error::Status)?;
     if let Some(name) = &context.options.operator_condition {
-        olm::tell(&context.client, &context.options.namespace, name, &status).await;
+        olm::report_upgradeable(&context.client, &context.options.namespace, name, &status).await;
     }
     if let Ok(Intent::Remove(Removal::Delete { skipped })) = intent {
-        context.announcer.skipped(&observed.config, skipped).await;
+        context
+            .recorder
+            .cleanup_timed_out(&observed.config, skipped)
+            .await;
     }
     Ok(status)
 }
 
-fn next(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStatus) -> Action {
+fn requeue(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStatus) -> Action {
     let is_removal = matches!(intent, Ok(Intent::Remove(Removal::CleanNodes { .. })));
     if is_removal || status.rollout.is_some() || !status.failures.is_empty() {
         Action::requeue(RECHECK)
@@ -176,7 +179,7 @@ fn next(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStat
 }
 
 /// What follows an error: the same again, soon.
-pub fn retry(error: &Error) -> Action {
-    warn!(%error, "Could not reconcile");
+pub fn error_policy(error: &Error) -> Action {
+    warn!(%error, "Failed to reconcile");
     Action::requeue(RETRY)
 }

@@ -1,4 +1,4 @@
-//! The life of the operator: wait for the Lease, take turns while holding it.
+//! The life of the operator: wait for the Lease, take reconciles while holding it.
 
 use crate::controller;
 use crate::reconcile::Context;
@@ -55,7 +55,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
         renew_before: LEASE.saturating_sub(RETRY),
     };
     let lead = lease::lead(client.clone(), lease, shutdown, |shutdown| {
-        turns(client, options, log_filter, shutdown)
+        reconciles(client, options, log_filter, shutdown)
     });
     tokio::select! {
         ended = lead => ended,
@@ -63,7 +63,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
     }
 }
 
-async fn turns(
+async fn reconciles(
     client: Client,
     options: Options,
     log_filter: LogFilter,
@@ -71,8 +71,8 @@ async fn turns(
 ) -> Result<(), Infallible> {
     let namespace = options.namespace.clone();
     let context = Context::new(client.clone(), options).with_log_filter(log_filter);
-    let mut turns = pin!(controller::turns(&client, &namespace, context, shutdown));
-    while turns.next().await.is_some() {}
+    let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
+    while reconciles.next().await.is_some() {}
     Ok(())
 }
 

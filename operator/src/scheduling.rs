@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const TRANSIENT: &str = "node.kubernetes.io/";
 
 /// Whether a DaemonSet with this pod runs one on the node.
-pub fn fits(pod: &PodSpec, node: &Node) -> bool {
+pub fn is_schedulable(pod: &PodSpec, node: &Node) -> bool {
     is_selected(pod, node) && taints(node).all(|taint| is_tolerated(pod, taint))
 }
 
@@ -112,7 +112,7 @@ mod tests {
         .unwrap();
         let mut pod = pod;
         pod["containers"] = json!([]);
-        fits(&serde_json::from_value(pod).unwrap(), &node)
+        is_schedulable(&serde_json::from_value(pod).unwrap(), &node)
     }
 
     fn required(terms: &Value) -> Value {

@@ -75,7 +75,7 @@ fn of_openshift(network: &Network) -> ServiceRanges {
             if parsed.is_none() {
                 warn!(
                     range,
-                    "networks.config.openshift.io/cluster has a serviceNetwork that is no CIDR, ignored"
+                    "Ignored a serviceNetwork of networks.config.openshift.io/cluster that is not a CIDR"
                 );
             }
             parsed

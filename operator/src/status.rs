@@ -9,8 +9,8 @@ mod rollout;
 
 use crate::apply::merge_patch;
 use crate::build::VERSION_LABEL;
-use crate::cleanup::node_labels::is_of;
-use crate::events::Announcer;
+use crate::cleanup::node_labels::is_pod_of;
+use crate::events::EventRecorder;
 use crate::gather::Observed;
 use crate::operands::Operands;
 use crate::pod_health;
@@ -42,10 +42,10 @@ pub struct Outcome<'a> {
 }
 
 /// The status that tells this outcome. Equal outcomes give equal statuses.
-pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
+pub fn build_status(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     let Observed { config, version, .. } = outcome.observed;
     let before = config.status.clone().unwrap_or_default();
-    let verdict = conditions::judge(outcome);
+    let evaluation = conditions::evaluate(outcome);
     let is_removal = matches!(outcome.intent, Ok(Intent::Remove(_)));
     let target = match outcome.intent {
         Ok(Intent::Install(_)) => Some(version.clone()),
@@ -54,8 +54,8 @@ pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     };
     let is_reached = matches!(outcome.intent, Ok(Intent::Install(_)))
         && outcome.failure.is_none()
-        && runs(outcome.live, version)
-        && is_false(&verdict.conditions, "Progressing");
+        && is_at_version(outcome.live, version)
+        && is_false(&evaluation.conditions, "Progressing");
     MultusServiceConfigStatus {
         observed_generation: if outcome.failure.is_none() {
             config.metadata.generation
@@ -74,21 +74,21 @@ pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
             .live
             .proxy()
             .map(|proxy| with_pods(counts::proxy(proxy), outcome)),
-        rollout: verdict.rollout,
-        failures: verdict.failures,
-        conditions: verdict.conditions,
+        rollout: evaluation.rollout,
+        failures: evaluation.failures,
+        conditions: evaluation.conditions,
         related_objects: outcome.live.related_objects(),
     }
 }
 
 /// Controller and proxy were applied by an operator of this version.
-fn runs(live: &Operands, version: &str) -> bool {
-    fn is_of(object: &impl Resource, version: &str) -> bool {
+fn is_at_version(live: &Operands, version: &str) -> bool {
+    fn is_pod_of(object: &impl Resource, version: &str) -> bool {
         object.labels().get(VERSION_LABEL).map(String::as_str) == Some(version)
     }
     live.controller()
-        .is_some_and(|controller| is_of(controller, version))
-        && live.proxy().is_some_and(|proxy| is_of(proxy, version))
+        .is_some_and(|controller| is_pod_of(controller, version))
+        && live.proxy().is_some_and(|proxy| is_pod_of(proxy, version))
 }
 
 fn is_false(conditions: &[Condition], type_: &str) -> bool {
@@ -99,13 +99,13 @@ fn is_false(conditions: &[Condition], type_: &str) -> bool {
 
 /// Adds what only the pods know.
 fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
-    let mut unhealthy: Vec<_> = degraded::proxy_findings(outcome)
+    let mut unhealthy: Vec<_> = degraded::proxy_failures(outcome)
         .into_iter()
-        .map(|finding| finding.node)
+        .map(|failure| failure.node)
         .collect();
     let count = i32::try_from(unhealthy.len()).unwrap_or(i32::MAX);
     unhealthy.truncate(MAX_NAMES);
-    let pods = outcome.observed.pods.iter().filter(|pod| is_of(pod, PROXY));
+    let pods = outcome.observed.pods.iter().filter(|pod| is_pod_of(pod, PROXY));
     ProxyStatus {
         backends: pod_health::backends(pods),
         unhealthy_nodes: unhealthy,
@@ -117,11 +117,11 @@ fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
 /// Writes the status unless it is what the configuration has already; returns it.
 pub async fn report(
     client: &Client,
-    announcer: &Announcer,
+    recorder: &EventRecorder,
     outcome: &Outcome<'_>,
 ) -> kube::Result<MultusServiceConfigStatus> {
-    let (config, status) = (&outcome.observed.config, describe(outcome));
-    let before = ours(config.status.as_ref());
+    let (config, status) = (&outcome.observed.config, build_status(outcome));
+    let before = managed_part(config.status.as_ref());
     if before == status {
         return Ok(status);
     }
@@ -130,7 +130,7 @@ pub async fn report(
     let patch = json!({
         // The UID: a configuration that was deleted and made anew has not been looked at.
         "metadata": { "uid": config.metadata.uid },
-        "status": merge_patch::patch(&value(config.status.as_ref()), &value(Some(&with_foreign(config, &status)))),
+        "status": merge_patch::patch(&value(config.status.as_ref()), &value(Some(&with_other_conditions(config, &status)))),
     });
     let params = PatchParams {
         field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
@@ -149,20 +149,20 @@ pub async fn report(
         written => written?,
     };
     log_changes(&before.conditions, &status.conditions);
-    announcer
-        .transitions(config, &before.conditions, &status.conditions)
+    recorder
+        .conditions_changed(config, &before.conditions, &status.conditions)
         .await;
     if let (Some(before), Some(after)) = (&before.observed_version, &status.observed_version)
         && before != after
     {
-        announcer.version(config, before, after).await;
+        recorder.version_changed(config, before, after).await;
     }
     Ok(status)
 }
 
 /// Not by server-side apply: a part of the status that somebody else once wrote would be theirs for ever, and could make ours invalid.
 /// Their conditions stay.
-fn with_foreign(
+fn with_other_conditions(
     config: &MultusServiceConfig,
     status: &MultusServiceConfigStatus,
 ) -> MultusServiceConfigStatus {
@@ -186,12 +186,12 @@ fn log_changes(before: &[Condition], after: &[Condition]) {
         ..
     } in after.iter().filter(|&condition| !before.contains(condition))
     {
-        info!(condition = %type_, %status, %reason, detail = %message, "Reported");
+        info!(condition = %type_, %status, %reason, detail = %message, "Condition changed");
     }
 }
 
 /// The status without conditions of other writers, in the order in which we write it.
-fn ours(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus {
+fn managed_part(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus {
     let mut status = status.cloned().unwrap_or_default();
     status
         .conditions
@@ -205,7 +205,7 @@ fn ours(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus
 }
 
 /// The first of them, and how many more there are.
-fn names(all: &[String]) -> String {
+fn list_names(all: &[String]) -> String {
     let named = all
         .iter()
         .take(MAX_NAMES)

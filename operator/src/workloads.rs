@@ -1,7 +1,7 @@
 //! What Deployment and DaemonSet say about themselves.
 //!
-//! Pure. The roll-out rules are OpenShift's: a DaemonSet progresses while `updated < current`, never because `desired` grew, so that
-//! a rebooting or new node is no roll-out (cluster-network-operator, `statusmanager`).
+//! Pure. The rollout rules are OpenShift's: a DaemonSet progresses while `updated < current`, never because `desired` grew, so that
+//! a rebooting or new node is no rollout (cluster-network-operator, `statusmanager`).
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 
@@ -28,7 +28,7 @@ pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
                     && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
             })
     };
-    // A roll-back to a ReplicaSet that is still there keeps the condition of the roll-out before.
+    // A rollback to a ReplicaSet that is still there keeps the condition of the rollout before.
     let is_behind = status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default();
     status.observed_generation != controller.metadata.generation
         || is_behind
@@ -45,7 +45,7 @@ pub(crate) fn controller_rejection(controller: &Deployment) -> Option<String> {
 }
 
 /// How far the controller is.
-pub(crate) fn controller_roll_out(controller: &Deployment) -> String {
+pub(crate) fn controller_progress(controller: &Deployment) -> String {
     let status = controller.status.clone().unwrap_or_default();
     let wanted = controller
         .spec
@@ -56,7 +56,7 @@ pub(crate) fn controller_roll_out(controller: &Deployment) -> String {
         .updated_replicas
         .unwrap_or_default()
         .min(status.available_replicas.unwrap_or_default());
-    format!("Deploying the controller: {done} of {wanted} replicas done")
+    format!("Controller rollout: {done} of {wanted} replicas updated")
 }
 
 /// Whether proxies are replaced only when somebody deletes their pods.
@@ -66,7 +66,7 @@ pub(crate) fn proxy_waits_for_deletion(proxy: &DaemonSet) -> bool {
 }
 
 /// How many nodes should run a proxy, once the DaemonSet controller has looked.
-pub(crate) fn wanted_proxies(proxy: &DaemonSet) -> Option<i32> {
+pub(crate) fn desired_proxies(proxy: &DaemonSet) -> Option<i32> {
     let status = proxy.status.as_ref()?;
     status
         .observed_generation
@@ -80,32 +80,32 @@ pub(crate) fn proxy_is_available(proxy: &DaemonSet) -> bool {
         .as_ref()
         .and_then(|status| status.number_available)
         .unwrap_or_default();
-    wanted_proxies(proxy).is_some_and(|wanted| wanted == 0 || available > 0)
+    desired_proxies(proxy).is_some_and(|wanted| wanted == 0 || available > 0)
 }
 
 /// How far proxies are behind the DaemonSet; `None` when they are not.
-pub(crate) fn proxy_roll_out(proxy: &DaemonSet) -> Option<String> {
+pub(crate) fn proxy_progress(proxy: &DaemonSet) -> Option<String> {
     let Some(status) = proxy
         .status
         .as_ref()
         .filter(|status| status.observed_generation == proxy.metadata.generation)
     else {
-        return Some("Waiting for the DaemonSet controller".to_owned());
+        return Some("Waiting for the DaemonSet controller to observe the change of the proxy".to_owned());
     };
     let (updated, current) = (
         status.updated_number_scheduled.unwrap_or_default(),
         status.current_number_scheduled,
     );
-    (updated < current).then(|| format!("Updating proxies: {updated} of {current} nodes done"))
+    (updated < current).then(|| format!("Proxy rollout: {updated} of {current} nodes updated"))
 }
 
 /// How far a first installation is; `None` when a proxy is available wherever one is wanted.
-pub(crate) fn proxy_installation(proxy: &DaemonSet) -> Option<String> {
-    let wanted = wanted_proxies(proxy)?;
+pub(crate) fn installation_progress(proxy: &DaemonSet) -> Option<String> {
+    let wanted = desired_proxies(proxy)?;
     let available = proxy
         .status
         .as_ref()
         .and_then(|status| status.number_available)
         .unwrap_or_default();
-    (available < wanted).then(|| format!("Installing proxies: {available} of {wanted} nodes done"))
+    (available < wanted).then(|| format!("Proxy installation: {available} of {wanted} nodes available"))
 }

@@ -22,48 +22,50 @@ const IMMUTABLE: &[(&str, &str)] = &[
     ("ClusterRoleBinding", "/roleRef"),
 ];
 
-/// What the API server says to a rehearsal when a webhook cannot take part in one.
-const NO_REHEARSAL: &str = "does not support dry run";
+/// What the API server says to a dry_run when a webhook cannot take part in one.
+const DRY_RUN_UNSUPPORTED: &str = "does not support dry run";
 
-/// What this process applied last, by kind and name: as it asked, and as the API server wrote it down.
+/// What this process applied last, by kind and name: as it requested, and as the API server wrote it down.
 ///
 /// A live object that holds every value we want may still hold one that we wanted earlier. Only an apply takes that away, so an
 /// object is left alone only when it was applied with this very content before. The API server spells some values its own way
-/// ("1000m" is "1"): what it answered is what is compared. Then what others added is taken out; what cannot be (the API server puts
+/// ("1000m" is "1"): what it persisted is what is compared. Then what others added is taken out; what cannot be (the API server puts
 /// the same value there again) is remembered, so that it is tried once.
 #[derive(Debug, Default)]
-pub(super) struct Applied(Mutex<BTreeMap<(String, String), Memory>>);
+pub(super) struct AppliedObjects(Mutex<BTreeMap<(String, String), AppliedState>>);
 
 #[derive(Debug)]
-struct Memory {
-    asked: Value,
-    answered: Value,
-    foreign: Option<Value>,
+struct AppliedState {
+    requested: Value,
+    persisted: Value,
+    foreign_fields: Option<Value>,
 }
 
 /// Objects that were in the way of what is wanted and have been deleted.
 pub(super) type Recreated = Vec<(String, String)>;
 
-impl Applied {
+impl AppliedObjects {
     /// Asks the API server whether it would take the objects; nothing is written. A configuration is applied whole or not at all.
-    pub(super) async fn rehearse<K>(&self, api: &Api<K>, desired: &[K], live: &[K]) -> Result<(), Error>
+    pub(super) async fn dry_run<K>(&self, api: &Api<K>, desired: &[K], live: &[K]) -> Result<(), Error>
     where
         K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
     {
         for object in desired {
             let found = live.iter().find(|found| found.name_any() == object.name_any());
-            if found.is_some_and(|found| self.is_settled(object, found) || is_in_the_way(object, found)) {
+            if found.is_some_and(|found| {
+                self.is_up_to_date(object, found) || has_immutable_difference(object, found)
+            }) {
                 continue;
             }
             let name = object.name_any();
             let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force().dry_run();
-            match write(api, object, found, &params).await {
+            match apply_patch(api, object, found, &params).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 422 => {
                     return Err(Error::Rejected(status.message.clone()));
                 }
                 // The webhook judges when it counts.
-                Err(kube::Error::Api(status)) if status.message.contains(NO_REHEARSAL) => {}
+                Err(kube::Error::Api(status)) if status.message.contains(DRY_RUN_UNSUPPORTED) => {}
                 Err(source) => return Err(not_applied::<K>(&name, source)),
             }
         }
@@ -71,10 +73,10 @@ impl Applied {
     }
 
     /// Whether the object was applied as it is desired now, whatever others have made of it since.
-    pub(super) fn is_asked<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K) -> bool {
+    pub(super) fn is_applied<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K) -> bool {
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = applied.get(&key(desired));
-        memory.is_some_and(|memory| memory.asked == value(desired))
+        let state = applied.get(&key(desired));
+        state.is_some_and(|state| state.requested == value(desired))
     }
 
     /// Makes every desired object exist as desired; returns all live objects as they are then.
@@ -94,11 +96,11 @@ impl Applied {
             let name = object.name_any();
             let found = live.iter().find(|found| found.name_any() == name);
             converged.push(match found {
-                Some(found) if self.is_settled(object, found) => found.clone(),
+                Some(found) if self.is_up_to_date(object, found) => found.clone(),
                 // Its pods go first; its end is an event that starts another turn.
                 Some(found) if found.meta().deletion_timestamp.is_some() => found.clone(),
-                Some(found) if is_in_the_way(object, found) => {
-                    warn!(kind = %K::kind(&()), name, "Making it anew, because a field that cannot change differs");
+                Some(found) if has_immutable_difference(object, found) => {
+                    warn!(kind = %K::kind(&()), name, "Recreating object: immutable field differs");
                     delete(api, &name, found, PropagationPolicy::Foreground).await?;
                     recreated.push((K::kind(&()).into_owned(), name));
                     found.clone()
@@ -109,12 +111,12 @@ impl Applied {
         Ok(converged)
     }
 
-    fn is_settled<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K, live: &K) -> bool {
+    fn is_up_to_date<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K, live: &K) -> bool {
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.get(&key(desired)).is_some_and(|memory| {
-            memory.asked == value(desired)
-                && drift::covers(&value(live), &memory.answered)
-                && memory.foreign == other_managers::removal(live)
+        applied.get(&key(desired)).is_some_and(|state| {
+            state.requested == value(desired)
+                && drift::covers(&value(live), &state.persisted)
+                && state.foreign_fields == other_managers::removal_patch(live)
         })
     }
 
@@ -125,25 +127,25 @@ impl Applied {
         let name = object.name_any();
         let failed = |source| not_applied::<K>(&name, source);
         let params = PatchParams::apply(OPERATOR_FIELD_MANAGER).force();
-        let applied = write(api, object, found, &params).await.map_err(failed)?;
-        info!(kind = %K::kind(&()), name, "Applied");
-        let applied = clean(api, applied).await.map_err(failed)?;
-        let asked = value(object);
-        let memory = Memory {
-            answered: drift::answer(&asked, &value(&applied)),
-            foreign: other_managers::removal(&applied),
-            asked,
+        let applied = apply_patch(api, object, found, &params).await.map_err(failed)?;
+        info!(kind = %K::kind(&()), name, "Applied object");
+        let applied = remove_foreign_fields(api, applied).await.map_err(failed)?;
+        let requested = value(object);
+        let state = AppliedState {
+            persisted: drift::persisted(&requested, &value(&applied)),
+            foreign_fields: other_managers::removal_patch(&applied),
+            requested,
         };
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(key(object), memory);
+            .insert(key(object), state);
         Ok(applied)
     }
 }
 
 /// Applies the object. What others have added can be at odds with it: then that goes first.
-async fn write<K>(api: &Api<K>, object: &K, found: Option<&K>, params: &PatchParams) -> kube::Result<K>
+async fn apply_patch<K>(api: &Api<K>, object: &K, found: Option<&K>, params: &PatchParams) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
 {
@@ -151,9 +153,9 @@ where
     let patch = Patch::Apply(object);
     match (api.patch(&name, params, &patch).await, found) {
         (Err(kube::Error::Api(status)), Some(found))
-            if status.code == 422 && other_managers::removal(found).is_some() =>
+            if status.code == 422 && other_managers::removal_patch(found).is_some() =>
         {
-            clean(api, found.clone()).await?;
+            remove_foreign_fields(api, found.clone()).await?;
             api.patch(&name, params, &patch).await
         }
         (written, _) => written,
@@ -161,15 +163,15 @@ where
 }
 
 /// Takes out what others have added, which an apply leaves.
-async fn clean<K>(api: &Api<K>, found: K) -> kube::Result<K>
+async fn remove_foreign_fields<K>(api: &Api<K>, found: K) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
 {
-    let Some(mut patch) = other_managers::removal(&found) else {
+    let Some(mut patch) = other_managers::removal_patch(&found) else {
         return Ok(found);
     };
     let name = found.name_any();
-    warn!(kind = %K::kind(&()), name, %patch, "Taking out what others have added");
+    warn!(kind = %K::kind(&()), name, %patch, "Removing fields set by other managers");
     // Lists are replaced whole: of what was looked at, and of no other.
     patch["metadata"] = json!({ "resourceVersion": found.resource_version() });
     let params = PatchParams {
@@ -188,7 +190,7 @@ fn not_applied<K: Resource<DynamicType = ()>>(name: &str, source: kube::Error) -
 }
 
 /// Whether the live object can never become the desired one.
-fn is_in_the_way<K: Resource<DynamicType = ()> + Serialize>(desired: &K, live: &K) -> bool {
+fn has_immutable_difference<K: Resource<DynamicType = ()> + Serialize>(desired: &K, live: &K) -> bool {
     let (desired, live) = (value(desired), value(live));
     let paths = IMMUTABLE.iter().filter(|(kind, _)| *kind == K::kind(&()));
     paths.into_iter().any(|(_, path)| {
@@ -232,7 +234,7 @@ where
         ..DeleteParams::default()
     };
     match api.delete(name, &params).await {
-        Ok(_) => info!(kind = %K::kind(&()), name, "Deleted"),
+        Ok(_) => info!(kind = %K::kind(&()), name, "Deleted object"),
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
         Err(source) => {
             let kind = K::kind(&()).into_owned();

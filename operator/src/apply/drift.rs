@@ -18,21 +18,21 @@ pub(super) fn covers(live: &Value, desired: &Value) -> bool {
     }
 }
 
-/// What the API server made of `asked`: its values at every place that was asked for, without what it and others added.
+/// What the API server made of `requested`: its values at every place that was requested for, without what it and others added.
 ///
 /// A list of another length is taken whole: somebody adds to it each time, and asking again would not help.
-pub(super) fn answer(asked: &Value, answered: &Value) -> Value {
-    match (asked, answered) {
-        (Value::Object(asked), Value::Object(answered)) => asked
+pub(super) fn persisted(requested: &Value, returned: &Value) -> Value {
+    match (requested, returned) {
+        (Value::Object(requested), Value::Object(returned)) => requested
             .iter()
-            .filter_map(|(key, asked)| Some((key.clone(), answer(asked, answered.get(key)?))))
+            .filter_map(|(key, requested)| Some((key.clone(), persisted(requested, returned.get(key)?))))
             .collect(),
-        (Value::Array(asked), Value::Array(answered)) if asked.len() == answered.len() => asked
+        (Value::Array(requested), Value::Array(returned)) if requested.len() == returned.len() => requested
             .iter()
-            .zip(answered)
-            .map(|(asked, answered)| answer(asked, answered))
+            .zip(returned)
+            .map(|(requested, returned)| persisted(requested, returned))
             .collect(),
-        _ => answered.clone(),
+        _ => returned.clone(),
     }
 }
 
@@ -53,13 +53,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_what_was_asked_for_in_the_words_of_the_api_server() {
-        let asked = json!({ "cpu": "1000m", "args": [], "ports": [{ "port": 80 }] });
-        let answered = json!({ "cpu": "1", "ports": [{ "port": 80, "protocol": "TCP" }], "added": true });
+        let requested = json!({ "cpu": "1000m", "args": [], "ports": [{ "port": 80 }] });
+        let returned = json!({ "cpu": "1", "ports": [{ "port": 80, "protocol": "TCP" }], "added": true });
         assert_eq!(
-            answer(&asked, &answered),
+            persisted(&requested, &returned),
             json!({ "cpu": "1", "ports": [{ "port": 80 }] })
         );
-        assert_eq!(answer(&json!([1]), &json!([1, 2])), json!([1, 2]));
+        assert_eq!(persisted(&json!([1]), &json!([1, 2])), json!([1, 2]));
     }
 
     #[rstest]

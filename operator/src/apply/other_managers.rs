@@ -17,14 +17,14 @@ const THEIRS: [&str; 4] = ["f:metadata", "f:status", "f:secrets", "f:imagePullSe
 const RESTART: &str = "f:kubectl.kubernetes.io/restartedAt";
 
 /// The merge patch that takes everything foreign out of the object; `None` when there is nothing.
-pub(super) fn removal<K: Resource + Serialize>(object: &K) -> Option<Value> {
+pub(super) fn removal_patch<K: Resource + Serialize>(object: &K) -> Option<Value> {
     let live = serde_json::to_value(object).ok()?;
     let entries = object.meta().managed_fields.as_deref().unwrap_or_default();
     let fields = |entry: &ManagedFieldsEntry| entry.fields_v1.as_ref().map(|fields| fields.0.clone());
     let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER);
     let mut ours = Value::Object(Map::new());
     for fields in entries.iter().filter(is_ours).filter_map(fields) {
-        unite(&mut ours, fields);
+        merge(&mut ours, fields);
     }
     let mut clean = live.clone();
     for mut theirs in entries
@@ -32,7 +32,7 @@ pub(super) fn removal<K: Resource + Serialize>(object: &K) -> Option<Value> {
         .filter(|entry| !is_ours(entry) && entry.subresource.as_deref() != Some("status"))
         .filter_map(fields)
     {
-        forgive(&mut theirs);
+        drop_permitted(&mut theirs);
         clean = without(clean, &theirs, &ours);
     }
     let patch = merge_patch::patch(&live, &clean);
@@ -42,11 +42,11 @@ pub(super) fn removal<K: Resource + Serialize>(object: &K) -> Option<Value> {
         .then_some(patch)
 }
 
-fn unite(ours: &mut Value, more: Value) {
+fn merge(ours: &mut Value, more: Value) {
     match (ours, more) {
         (Value::Object(ours), Value::Object(more)) => {
             for (key, value) in more {
-                unite(ours.entry(key).or_insert(Value::Null), value);
+                merge(ours.entry(key).or_insert(Value::Null), value);
             }
         }
         (ours, more) => *ours = more,
@@ -54,7 +54,7 @@ fn unite(ours: &mut Value, more: Value) {
 }
 
 /// Takes out of the set what others may own.
-fn forgive(theirs: &mut Value) {
+fn drop_permitted(theirs: &mut Value) {
     if let Some(theirs) = theirs.as_object_mut() {
         theirs.retain(|key, _| !THEIRS.contains(&key.as_str()));
     }
@@ -84,7 +84,7 @@ fn without(value: Value, theirs: &Value, ours: &Value) -> Value {
         }
         Value::Array(items) => {
             let kept = items.into_iter().filter_map(|item| {
-                let key = theirs.keys().find(|key| names(key, &item));
+                let key = theirs.keys().find(|key| key_matches(key, &item));
                 let (theirs, ours) = key.map_or((None, None), |key| (theirs.get(key), ours.get(key)));
                 keep(item, theirs, ours)
             });
@@ -95,7 +95,7 @@ fn without(value: Value, theirs: &Value, ours: &Value) -> Value {
 }
 
 fn keep(value: Value, theirs: Option<&Value>, ours: Option<&Value>) -> Option<Value> {
-    let nobodys = Value::Object(Map::new());
+    let empty = Value::Object(Map::new());
     match (theirs, ours) {
         (None, _) => Some(value),
         // A leaf of ours is ours as a whole.
@@ -103,7 +103,7 @@ fn keep(value: Value, theirs: Option<&Value>, ours: Option<&Value>) -> Option<Va
         (Some(theirs), Some(ours)) => Some(without(value, theirs, ours)),
         // They made it; or they only changed something inside of it.
         (Some(theirs), None) if is_leaf(theirs) || theirs.get(".").is_some() => None,
-        (Some(theirs), None) => Some(without(value, theirs, &nobodys)),
+        (Some(theirs), None) => Some(without(value, theirs, &empty)),
     }
 }
 
@@ -112,7 +112,7 @@ fn is_leaf(set: &Value) -> bool {
 }
 
 /// Whether the key of a set (`k:{"name":"x"}`, `v:"x"`) means this element of a list.
-fn names(key: &str, item: &Value) -> bool {
+fn key_matches(key: &str, item: &Value) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
     match key.split_at_checked(2) {
         Some(("k:", fields)) => parsed(fields).is_some_and(|fields| {
@@ -188,7 +188,7 @@ mod tests {
     fn what_others_added_goes(#[case] pod: Value, #[case] theirs: Value, #[case] want: Value) {
         let theirs = json!({ "f:spec": { "f:template": { "f:spec": theirs } } });
         assert_eq!(
-            removal(&object(&json!({}), &pod, &theirs, "")),
+            removal_patch(&object(&json!({}), &pod, &theirs, "")),
             Some(of_pod(&want))
         );
     }
@@ -207,6 +207,9 @@ mod tests {
     )]
     fn what_is_legitimate_stays(#[case] spec: Value, #[case] theirs: Value, #[case] subresource: &str) {
         let theirs = json!({ "f:spec": theirs, "f:metadata": { "f:labels": { "f:foreign": {} } } });
-        assert_eq!(removal(&object(&spec, &json!({}), &theirs, subresource)), None);
+        assert_eq!(
+            removal_patch(&object(&spec, &json!({}), &theirs, subresource)),
+            None
+        );
     }
 }

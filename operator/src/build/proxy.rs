@@ -1,4 +1,4 @@
-//! The proxy's DaemonSet, at work and as a clean-up.
+//! The proxy's DaemonSet, at work and as a cleanup.
 //!
 //! Pure.
 
@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 /// Crates whose log lines are the proxy's own.
 const CRATES: &[&str] = &["proxy", "rules", "process"];
-/// Nodes whose proxy may be down for a roll-out, as OpenShift asks of DaemonSets.
+/// Nodes whose proxy may be down for a rollout, as OpenShift asks of DaemonSets.
 const MAX_UNAVAILABLE: &str = "10%";
 
 pub(crate) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> DaemonSet {
@@ -102,7 +102,7 @@ fn mount(pod: &mut PodSpec, RuntimeSocket { folder, .. }: &RuntimeSocket) {
 ///
 /// The template is the one that is `running`: it knows the rules it made, nodes have its image, and a configuration that names
 /// wrong values can still be removed.
-pub(crate) fn clean_up(mut daemon_set: DaemonSet, running: &DaemonSet, since: Timestamp) -> DaemonSet {
+pub(crate) fn cleanup(mut daemon_set: DaemonSet, running: &DaemonSet, since: Timestamp) -> DaemonSet {
     mark(&mut daemon_set.metadata, since);
     if let Some(spec) = &mut daemon_set.spec {
         mark(spec.template.metadata.get_or_insert_default(), since);

@@ -121,7 +121,7 @@ fn the_proxy() {
 }
 
 #[test]
-fn the_proxy_as_a_clean_up() {
+fn the_proxy_as_a_cleanup() {
     insta::assert_yaml_snapshot!(cleaning(&installed(&config())));
 }
 
@@ -260,7 +260,7 @@ fn every_setting_reaches_the_pods() {
 }
 
 #[test]
-fn a_clean_up_keeps_what_the_configuration_had_decided() {
+fn a_cleanup_keeps_what_the_configuration_had_decided() {
     let asked = asked_for(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
@@ -454,7 +454,7 @@ fn selectors_are_frozen() {
 }
 
 #[test]
-fn a_clean_up_keeps_everything_of_the_running_proxy_but_how_it_is_called() {
+fn a_cleanup_keeps_everything_of_the_running_proxy_but_how_it_is_called() {
     let running = installed(&config());
     let mut cleanup = cleaning(&running);
     let (cleanup_spec, running_spec) = (
@@ -474,7 +474,7 @@ fn pod_mut(spec: &mut k8s_openapi::api::apps::v1::DaemonSetSpec) -> &mut PodSpec
 }
 
 #[test]
-fn a_clean_up_runs_the_image_that_is_running() {
+fn a_cleanup_runs_the_image_that_is_running() {
     let old = ValidatedConfig {
         proxy_image: "registry.example/proxy:v0".to_owned(),
         ..config()
@@ -503,7 +503,7 @@ fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
 
 /// A node outside the placement that may hold rules.
 fn left_behind() -> Observed {
-    let node = json!({ "metadata": { "name": "a", "labels": { node_labels::LABEL: node_labels::LEAVING } } });
+    let node = json!({ "metadata": { "name": "a", "labels": { node_labels::LABEL: node_labels::CLEANUP_PENDING } } });
     Observed {
         nodes: vec![serde_json::from_value(node).unwrap()],
         ..Observed::default()
@@ -511,14 +511,14 @@ fn left_behind() -> Observed {
 }
 
 #[test]
-fn the_clean_up_of_nodes_outside_the_placement() {
+fn the_cleanup_of_nodes_outside_the_placement() {
     let asked = asked_for(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
     let operands = install(&asked, &left_behind(), "far-away").operands;
-    insta::assert_yaml_snapshot!(operands.clean_up());
+    insta::assert_yaml_snapshot!(operands.cleanup());
     assert_eq!(
-        installed(&asked).clean_up(),
+        installed(&asked).cleanup(),
         None,
         "only while there is such a node"
     );
@@ -535,14 +535,14 @@ fn a_removal_without_a_proxy_cleans_labelled_nodes_with_the_image_it_knows() {
         ..ReleaseImages::default()
     };
     let operands = remove(&removal, &left_behind(), "far-away", &images).operands;
-    let clean_up = operands.clean_up().unwrap();
+    let cleanup = operands.cleanup().unwrap();
     assert_eq!(
-        pod(&clean_up.spec.as_ref().unwrap().template).containers[0]
+        pod(&cleanup.spec.as_ref().unwrap().template).containers[0]
             .image
             .as_deref(),
         Some("release/proxy:v2")
     );
-    assert!(clean_up.annotations().contains_key(CLEANUP_ANNOTATION));
+    assert!(cleanup.annotations().contains_key(CLEANUP_ANNOTATION));
     assert_eq!(operands.proxy(), None);
 }
 

@@ -4,7 +4,7 @@
 //! host port, so that no node ever runs both at once.
 
 use super::CLEANUP_ANNOTATION;
-use super::node_labels::{LABEL, LEAVING};
+use super::node_labels::{CLEANUP_PENDING, LABEL};
 use crate::build::{self, pod, proxy};
 use crate::validate::ReleaseImages;
 use api::MultusServiceConfigSpec;
@@ -18,7 +18,7 @@ use kube::ResourceExt;
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 
 /// From the proxy's DaemonSet. `since` when it is part of a removal.
-pub(crate) fn clean_up(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
+pub(crate) fn cleanup(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
     let mut daemon_set = proxy.clone();
     daemon_set.metadata = named(&proxy.metadata);
     if let Some(since) = since {
@@ -65,7 +65,7 @@ fn named(metadata: &ObjectMeta) -> ObjectMeta {
 
 fn everywhere(pod: &mut PodSpec) {
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    pod.node_selector = Some([label("kubernetes.io/os", "linux"), label(LABEL, LEAVING)].into());
+    pod.node_selector = Some([label("kubernetes.io/os", "linux"), label(LABEL, CLEANUP_PENDING)].into());
     pod.affinity = None;
     pod.tolerations = Some(vec![Toleration {
         operator: Some("Exists".to_owned()),

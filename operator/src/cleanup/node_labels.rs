@@ -1,11 +1,11 @@
 //! Which nodes may hold rules of ours, kept in a label of the node.
 //!
 //! Pure. A node that leaves the proxy's placement loses its proxy, and with it every trace the API server has of the rules in its
-//! pods. The label remembers: [`PRESENT`] from before the first proxy until the node is known to be clean, [`LEAVING`] while the
-//! clean-up DaemonSet is to work there. It is also the administrator's list: `kubectl get nodes -l multusservice.cni.cncf.io/rules`.
+//! pods. The label remembers: [`PRESENT`] from before the first proxy until the node is known to be clean, [`CLEANUP_PENDING`] while the
+//! cleanup DaemonSet is to work there. It is also the administrator's list: `kubectl get nodes -l multusservice.cni.cncf.io/rules`.
 
 use crate::cleanup::CLEANUP_ANNOTATION;
-use crate::scheduling::fits;
+use crate::scheduling::is_schedulable;
 use api::names::{CLEANUP, PROXY};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use kube::ResourceExt;
@@ -16,13 +16,13 @@ pub const LABEL: &str = api::names::RULES_LABEL;
 /// A proxy runs on the node, ran or will run.
 pub const PRESENT: &str = "present";
 /// No proxy is to run there any more; its rules are to go.
-pub const LEAVING: &str = "leaving";
+pub const CLEANUP_PENDING: &str = "cleanup-pending";
 /// The node did not become clean before the operands were removed.
 pub const SKIPPED: &str = "skipped";
 
 /// A label to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct LabelChange {
     /// Name of the node.
     pub node: String,
     /// The new value; `None` takes the label away.
@@ -34,55 +34,55 @@ pub struct Change {
 pub enum Goal<'a> {
     /// This pod is to run where it fits, and nowhere else.
     Serve(&'a PodSpec),
-    /// None is to run; the proxies turn into clean-ups that carry this annotation.
+    /// None is to run; the proxies turn into cleanups that carry this annotation.
     Clean(Option<&'a str>),
     /// What is not clean now never will be.
     GiveUp(Option<&'a str>),
 }
 
 /// The labels that must change.
-pub fn changes(nodes: &[Node], pods: &[Pod], goal: Goal<'_>) -> Vec<Change> {
+pub fn label_changes(nodes: &[Node], pods: &[Pod], goal: Goal<'_>) -> Vec<LabelChange> {
     let since = match goal {
         Goal::Serve(_) => None,
         Goal::Clean(since) | Goal::GiveUp(since) => since,
     };
-    let busy = nodes_with(pods, |pod| is_of(pod, PROXY));
+    let busy = nodes_with(pods, |pod| is_pod_of(pod, PROXY));
     let clean = nodes_with(pods, |pod| is_clean(pod, since));
     let change = |node: &Node| {
         let name = node.name_any();
         let now = node.labels().get(LABEL).map(String::as_str);
         let (busy, clean) = (busy.contains(name.as_str()), clean.contains(name.as_str()));
         let label = match (goal, now) {
-            (Goal::Serve(proxy), _) if busy || fits(proxy, node) => Some(PRESENT),
-            (Goal::Serve(_), Some(now)) => (!(clean && now == LEAVING)).then_some(LEAVING),
+            (Goal::Serve(proxy), _) if busy || is_schedulable(proxy, node) => Some(PRESENT),
+            (Goal::Serve(_), Some(now)) => (!(clean && now == CLEANUP_PENDING)).then_some(CLEANUP_PENDING),
             (Goal::Clean(_) | Goal::GiveUp(_), Some(_)) if clean => None,
             (Goal::Clean(_), _) if busy && !clean => Some(PRESENT),
             (Goal::GiveUp(_), Some(_)) | (Goal::Clean(_), Some(SKIPPED)) => Some(SKIPPED),
-            (Goal::Clean(_), Some(_)) => Some(LEAVING),
+            (Goal::Clean(_), Some(_)) => Some(CLEANUP_PENDING),
             (_, None) => None,
         };
-        (label != now).then_some(Change { node: name, label })
+        (label != now).then_some(LabelChange { node: name, label })
     };
     nodes.iter().filter_map(change).collect()
 }
 
-/// Whether the clean-up DaemonSet has work once the changes are made.
-pub fn someone_leaves(nodes: &[Node], changes: &[Change]) -> bool {
+/// Whether the cleanup DaemonSet has work once the changes are made.
+pub fn any_cleanup_pending(nodes: &[Node], changes: &[LabelChange]) -> bool {
     let change_of = |name: &str| changes.iter().find(|change| change.node == name);
     nodes.iter().any(|node| {
         let now = node.labels().get(LABEL).map(String::as_str);
-        change_of(&node.name_any()).map_or(now, |change| change.label) == Some(LEAVING)
+        change_of(&node.name_any()).map_or(now, |change| change.label) == Some(CLEANUP_PENDING)
     })
 }
 
-/// Whether the pod says that its node is clean: a Ready clean-up, of those that run as proxies one with this annotation.
+/// Whether the pod says that its node is clean: a Ready cleanup, of those that run as proxies one with this annotation.
 pub fn is_clean(pod: &Pod, since: Option<&str>) -> bool {
     let turned = since.is_some() && pod.annotations().get(CLEANUP_ANNOTATION).map(String::as_str) == since;
-    is_ready(pod) && (is_of(pod, CLEANUP) || is_of(pod, PROXY) && turned)
+    is_ready(pod) && (is_pod_of(pod, CLEANUP) || is_pod_of(pod, PROXY) && turned)
 }
 
 /// Whether the pod belongs to this operand.
-pub fn is_of(pod: &Pod, operand: &str) -> bool {
+pub fn is_pod_of(pod: &Pod, operand: &str) -> bool {
     pod.labels().get("app.kubernetes.io/name").map(String::as_str) == Some(operand)
 }
 
@@ -134,7 +134,7 @@ mod tests {
     }
     use Want::{Becomes, Goes, Stays};
 
-    fn want(changes: &[Change]) -> Want {
+    fn want(changes: &[LabelChange]) -> Want {
         match changes.first().map(|change| change.label) {
             None => Stays,
             Some(None) => Goes,
@@ -151,14 +151,14 @@ mod tests {
     #[case::with_its_proxy(node(Some(PRESENT), "in"), vec![pod(PROXY, "True")], Stays)]
     #[case::a_strange_one(node(None, "out"), vec![], Stays)]
     #[case::one_that_leaves_while_its_proxy_still_runs(node(Some(PRESENT), "out"), vec![pod(PROXY, "True")], Stays)]
-    #[case::one_that_has_left(node(Some(PRESENT), "out"), vec![], Becomes(LEAVING))]
-    #[case::one_that_is_being_cleaned(node(Some(LEAVING), "out"), vec![pod(CLEANUP, "False")], Stays)]
-    #[case::one_that_is_clean(node(Some(LEAVING), "out"), vec![pod(CLEANUP, "True")], Goes)]
-    #[case::one_that_comes_back(node(Some(LEAVING), "in"), vec![pod(CLEANUP, "True")], Becomes(PRESENT))]
-    #[case::a_label_of_tomorrow(node(Some("later"), "out"), vec![], Becomes(LEAVING))]
+    #[case::one_that_has_left(node(Some(PRESENT), "out"), vec![], Becomes(CLEANUP_PENDING))]
+    #[case::one_that_is_being_cleaned(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "False")], Stays)]
+    #[case::one_that_is_clean(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "True")], Goes)]
+    #[case::one_that_comes_back(node(Some(CLEANUP_PENDING), "in"), vec![pod(CLEANUP, "True")], Becomes(PRESENT))]
+    #[case::a_label_of_tomorrow(node(Some("later"), "out"), vec![], Becomes(CLEANUP_PENDING))]
     fn a_node(#[case] node: Node, #[case] pods: Vec<Pod>, #[case] expected: Want) {
         let nodes = [node];
-        let changes = changes(&nodes, &pods, Goal::Serve(&proxy()));
+        let changes = label_changes(&nodes, &pods, Goal::Serve(&proxy()));
         assert_eq!(want(&changes), expected);
     }
 
@@ -174,9 +174,9 @@ mod tests {
     #[case::a_proxy_nobody_labelled(node(None, "in"), vec![pod(PROXY, "True")], Becomes(PRESENT), Stays)]
     #[case::not_clean_yet(node(Some(PRESENT), "in"), vec![turned("False")], Stays, Becomes(SKIPPED))]
     #[case::clean(node(Some(PRESENT), "in"), vec![turned("True")], Goes, Goes)]
-    #[case::no_pod(node(Some(PRESENT), "in"), vec![], Becomes(LEAVING), Becomes(SKIPPED))]
+    #[case::no_pod(node(Some(PRESENT), "in"), vec![], Becomes(CLEANUP_PENDING), Becomes(SKIPPED))]
     #[case::given_up_before(node(Some(SKIPPED), "in"), vec![], Stays, Stays)]
-    #[case::clean_outside(node(Some(LEAVING), "out"), vec![pod(CLEANUP, "True")], Goes, Goes)]
+    #[case::clean_outside(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "True")], Goes, Goes)]
     #[case::a_strange_one(node(None, "in"), vec![], Stays, Stays)]
     fn a_node_of_a_removal(
         #[case] node: Node,
@@ -185,7 +185,7 @@ mod tests {
         #[case] give_up: Want,
     ) {
         let nodes = [node];
-        let label = |goal| want(&changes(&nodes, &pods, goal));
+        let label = |goal| want(&label_changes(&nodes, &pods, goal));
         assert_eq!(
             (
                 label(Goal::Clean(Some("then"))),
@@ -196,17 +196,20 @@ mod tests {
     }
 
     #[test]
-    fn the_clean_up_runs_while_there_is_a_label_for_it() {
-        let leaving = Change {
+    fn the_cleanup_runs_while_there_is_a_label_for_it() {
+        let leaving = LabelChange {
             node: "a".to_owned(),
-            label: Some(LEAVING),
+            label: Some(CLEANUP_PENDING),
         };
-        let clean = Change {
+        let clean = LabelChange {
             node: "a".to_owned(),
             label: None,
         };
-        assert!(someone_leaves(&[node(Some(PRESENT), "in")], &[leaving]));
-        assert!(someone_leaves(&[node(Some(LEAVING), "in")], &[]));
-        assert!(!someone_leaves(&[node(Some(LEAVING), "in")], &[clean]));
+        assert!(any_cleanup_pending(&[node(Some(PRESENT), "in")], &[leaving]));
+        assert!(any_cleanup_pending(&[node(Some(CLEANUP_PENDING), "in")], &[]));
+        assert!(!any_cleanup_pending(
+            &[node(Some(CLEANUP_PENDING), "in")],
+            &[clean]
+        ));
     }
 }

@@ -63,7 +63,7 @@ fn pod_of(operand: &str, node: &str, cleanup: bool, ready: bool) -> Pod {
 fn pods() -> Vec<Pod> {
     vec![
         pod("clean", true, true),
-        // The old proxy on its way out beside its clean-up.
+        // The old proxy on its way out beside its cleanup.
         pod("clean", false, false),
         pod("at-work", true, false),
         pod("away", false, true),
@@ -114,7 +114,7 @@ fn delete(skipped: &[&str]) -> Removal {
 #[case::a_node_still_at_work(status(2, 3, 2), 60, waiting(&["at-work", "away"]))]
 #[case::out_of_patience(status(2, 3, 2), 600, delete(&["at-work", "away"]))]
 #[case::the_limit_is_not_reached(status(2, 3, 2), 599, waiting(&["at-work", "away"]))]
-fn of_a_clean_up(#[case] status: DaemonSetStatus, #[case] seconds: i64, #[case] want: Removal) {
+fn of_a_cleanup(#[case] status: DaemonSetStatus, #[case] seconds: i64, #[case] want: Removal) {
     assert_eq!(step(daemon_set(true, status), pods(), at(seconds)), want);
 }
 
@@ -128,7 +128,7 @@ fn when_all_are_clean_all_goes() {
 }
 
 #[test]
-fn proxies_at_work_become_clean_ups_however_healthy_they_are() {
+fn proxies_at_work_become_cleanups_however_healthy_they_are() {
     let want = Removal::CleanNodes {
         since: at(7),
         waiting: vec!["a".to_owned()],
@@ -140,7 +140,7 @@ fn proxies_at_work_become_clean_ups_however_healthy_they_are() {
 #[test]
 fn nodes_that_cannot_be_named_are_not_forgotten() {
     let skipped = step(daemon_set(true, status(2, 3, 2)), vec![], at(600));
-    assert_eq!(skipped, delete(&["nodes without a pod of the proxy"]));
+    assert_eq!(skipped, delete(&["those without a proxy pod"]));
 }
 
 #[test]
@@ -149,16 +149,19 @@ fn without_a_daemon_set_only_the_labels_of_nodes_tell() {
         |pods, labels: &[(&str, &str)]| next_step(&observed(vec![], pods, labels, at(0)), CLEANUP_LIMIT);
     assert_eq!(step(pods(), &[]), delete(&[]));
     assert_eq!(
-        step(vec![], &[("a", "present"), ("b", "leaving"), ("c", "skipped")]),
+        step(
+            vec![],
+            &[("a", "present"), ("b", "cleanup-pending"), ("c", "skipped")]
+        ),
         waiting(&["a", "b"])
     );
     let clean = vec![pod_of(CLEANUP, "a", false, true)];
-    assert_eq!(step(clean, &[("a", "leaving")]), delete(&[]));
+    assert_eq!(step(clean, &[("a", "cleanup-pending")]), delete(&[]));
 }
 
 #[test]
 fn a_node_outside_the_placement_is_waited_for_too() {
-    let labels = [("a", "present"), ("gone", "leaving")];
+    let labels = [("a", "present"), ("gone", "cleanup-pending")];
     let clean = vec![pod("a", true, true), pod("b", true, true), pod("c", true, true)];
     let observed = observed(vec![daemon_set(true, status(2, 3, 3))], clean, &labels, at(9));
     assert_eq!(next_step(&observed, CLEANUP_LIMIT), waiting(&["gone"]));
@@ -174,7 +177,7 @@ fn without_nodes_nothing_needs_cleaning() {
 }
 
 #[test]
-fn an_annotation_that_is_no_time_starts_the_clean_up_again() {
+fn an_annotation_that_is_no_time_starts_the_cleanup_again() {
     let mut daemon_set = daemon_set(true, status(2, 3, 2));
     daemon_set
         .annotations_mut()

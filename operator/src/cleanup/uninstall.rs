@@ -6,7 +6,7 @@
 use crate::apply::{self, Applier};
 use crate::build::Desired;
 use crate::cleanup::node_labels::LABEL;
-use crate::events::Announcer;
+use crate::events::EventRecorder;
 use crate::gather::{Observed, operands};
 use crate::operands::Operands;
 use crate::reconcile::{self, Context, reconcile};
@@ -29,13 +29,13 @@ const GRACE: SignedDuration = SignedDuration::from_mins(2);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server rejected.
-    #[error("the API server rejected")]
+    #[error("failed to access the API server")]
     Api(#[from] kube::Error),
     /// An object could not be deleted.
     #[error(transparent)]
     Apply(#[from] apply::Error),
     /// Time is up.
-    #[error("the removal did not end in time; the last turn said: {0}")]
+    #[error("the removal timed out; last result: {0}")]
     Unfinished(String),
 }
 
@@ -44,13 +44,13 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
     let limit = options.removal.unwrap_or_default();
     let deadline = tokio::time::Instant::now() + (limit + GRACE).unsigned_abs();
     let namespace = options.namespace.clone();
-    let announcer = Announcer::new(client.clone(), options.holder.clone());
-    let impatient = Options {
+    let recorder = EventRecorder::new(client.clone(), options.holder.clone());
+    let without_waiting = Options {
         removal: Some(SignedDuration::ZERO),
         ..options.clone()
     };
-    let patient = Context::new(client.clone(), options);
-    let impatient = Context::new(client.clone(), impatient);
+    let waiting = Context::new(client.clone(), options);
+    let without_waiting = Context::new(client.clone(), without_waiting);
     let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
     // From here on an operator that runs after all does the same as we do.
     match configs.delete(CONFIG_NAME, &DeleteParams::background()).await {
@@ -60,16 +60,22 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
     let began = tokio::time::Instant::now();
     while exists(&configs).await? {
         // Where nothing can be created no node can be cleaned.
-        let is_hopeless = began.elapsed() >= limit.unsigned_abs() || is_gone(&client, &namespace).await?;
-        let last = reconcile(if is_hopeless { &impatient } else { &patient }).await;
+        let is_cleanup_impossible =
+            began.elapsed() >= limit.unsigned_abs() || is_terminating(&client, &namespace).await?;
+        let last = reconcile(if is_cleanup_impossible {
+            &without_waiting
+        } else {
+            &waiting
+        })
+        .await;
         if tokio::time::Instant::now() > deadline {
-            return Err(Error::Unfinished(told(&last)));
+            return Err(Error::Unfinished(describe(&last)));
         }
         tokio::time::sleep(PAUSE).await;
     }
     let (live, _) = Box::pin(operands(&client, &namespace)).await?;
     if live != Operands::default() {
-        let applier = Applier::new(client.clone(), namespace, announcer);
+        let applier = Applier::new(client.clone(), namespace, recorder);
         let everything = Desired {
             prune: true,
             ..Desired::default()
@@ -96,14 +102,14 @@ async fn exists(configs: &Api<PartialObjectMeta<MultusServiceConfig>>) -> kube::
 }
 
 /// Whether nothing can be created in the namespace any more.
-async fn is_gone(client: &Client, namespace: &str) -> kube::Result<bool> {
+async fn is_terminating(client: &Client, namespace: &str) -> kube::Result<bool> {
     let found = Api::<Namespace>::all(client.clone()).get_opt(namespace).await?;
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
-fn told(turn: &Result<kube::runtime::controller::Action, reconcile::Error>) -> String {
-    match turn {
-        Ok(_) => "nodes are being cleaned or objects deleted".to_owned(),
+fn describe(result: &Result<kube::runtime::controller::Action, reconcile::Error>) -> String {
+    match result {
+        Ok(_) => "cleaning up nodes or deleting objects".to_owned(),
         Err(error) => error.to_string(),
     }
 }

@@ -13,7 +13,12 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 /// Tells OLM what the status says.
-pub async fn tell(client: &Client, namespace: &str, name: &str, status: &MultusServiceConfigStatus) {
+pub async fn report_upgradeable(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    status: &MultusServiceConfigStatus,
+) {
     let upgradeable = status
         .conditions
         .iter()
@@ -24,8 +29,8 @@ pub async fn tell(client: &Client, namespace: &str, name: &str, status: &MultusS
     let conditions: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     match write(&conditions, name, upgradeable).await {
         Ok(false) => {}
-        Ok(true) => info!(name, upgradeable = %upgradeable.status, "Told OLM"),
-        Err(error) => warn!(name, %error, "Could not tell OLM whether the operator is upgradeable"),
+        Ok(true) => info!(name, upgradeable = %upgradeable.status, "Updated OperatorCondition"),
+        Err(error) => warn!(name, %error, "Failed to update OperatorCondition"),
     }
 }
 
@@ -54,7 +59,7 @@ async fn write(conditions: &Api<DynamicObject>, name: &str, upgradeable: &Condit
 
 /// The list with our condition in it; `None` when it says so already.
 fn merged(found: Option<&Value>, upgradeable: &Condition) -> Option<Vec<Value>> {
-    let ours = json!({
+    let condition = json!({
         "type": upgradeable.type_,
         "status": upgradeable.status,
         "reason": upgradeable.reason,
@@ -65,13 +70,13 @@ fn merged(found: Option<&Value>, upgradeable: &Condition) -> Option<Vec<Value>> 
     let same = |one: &Value| {
         ["status", "reason", "message"]
             .iter()
-            .all(|field| one[field] == ours[field])
+            .all(|field| one[field] == condition[field])
     };
-    let place = list.iter().position(|one| one["type"] == ours["type"]);
+    let place = list.iter().position(|one| one["type"] == condition["type"]);
     match place {
         Some(place) if same(&list[place]) => return None,
-        Some(place) => list[place] = ours,
-        None => list.push(ours),
+        Some(place) => list[place] = condition,
+        None => list.push(condition),
     }
     Some(list)
 }

@@ -1,12 +1,12 @@
 //! What is wrong at the moment, and since when.
 //!
-//! Pure. A blip is no failure of the system: only what lasts is said ([`INERTIA`]). The times are in the status, so that a restart of
+//! Pure. A blip is no failure of the system: only what lasts is said ([`DEGRADED_GRACE_PERIOD`]). The times are in the status, so that a restart of
 //! the operator starts no clock anew.
 
-use super::{Outcome, names};
+use super::{Outcome, list_names};
 use crate::cleanup::CLEANUP_ANNOTATION;
-use crate::cleanup::node_labels::is_of;
-use crate::pod_health::{self, Finding, Trouble};
+use crate::cleanup::node_labels::is_pod_of;
+use crate::pod_health::{self, NodeFailure, PodFailure};
 use crate::validate::Intent;
 use crate::workloads;
 use api::config::{Failure, UnhealthyNode};
@@ -17,125 +17,124 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 /// How long something must have been wrong before it is said.
-pub(super) const INERTIA: SignedDuration = SignedDuration::from_mins(2);
+pub(super) const DEGRADED_GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
 
 /// Something wrong: the reason of the condition, and what to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Complaint {
+pub(super) struct Fault {
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
 /// Everything wrong right now.
-pub(super) fn complaints(outcome: &Outcome<'_>, is_progressing: bool) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
+pub(super) fn faults(outcome: &Outcome<'_>, is_progressing: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
     if let Some(message) = outcome.failure {
-        complaints.push(Complaint {
+        faults.push(Fault {
             reason: "ApplyFailed",
             message: message.to_owned(),
         });
     }
-    complaints.extend(of_clean_ups(outcome));
+    faults.extend(cleanup_faults(outcome));
     if matches!(outcome.intent, Ok(Intent::Remove(_))) {
-        return complaints;
+        return faults;
     }
     if outcome.observed.lacks_multus {
-        complaints.push(Complaint {
+        faults.push(Fault {
             reason: "MissingMultus",
             message: format!(
-                "There is no CustomResourceDefinition {NETWORK_DEFINITION}: without Multus no pod has a second network; install Multus"
+                "CustomResourceDefinition {NETWORK_DEFINITION} not found: without Multus no pod has a secondary network; install Multus"
             ),
         });
     }
-    complaints.extend(of_controller(outcome));
-    complaints.extend(of_proxies(outcome));
+    faults.extend(controller_faults(outcome));
+    faults.extend(proxy_faults(outcome));
     if !is_progressing {
-        complaints.extend(of_availability(outcome));
+        faults.extend(availability_fault(outcome));
     }
-    complaints
+    faults
 }
 
-fn of_controller(outcome: &Outcome<'_>) -> Vec<Complaint> {
-    let mut complaints = grouped(&findings(outcome, CONTROLLER), |trouble| match trouble {
-        Trouble::CrashLooping => "ControllerCrashLooping",
-        Trouble::ImagePullFailed => "ControllerImagePullFailed",
-        Trouble::PodsForbidden => "ControllerPodsForbidden",
-        Trouble::NotServing => "ControllerNotServing",
+fn controller_faults(outcome: &Outcome<'_>) -> Vec<Fault> {
+    let mut faults = grouped(&node_failures(outcome, CONTROLLER), |failure| match failure {
+        PodFailure::CrashLooping => "ControllerCrashLooping",
+        PodFailure::ImagePullFailed => "ControllerImagePullFailed",
+        PodFailure::PodsForbidden => "ControllerPodsForbidden",
+        PodFailure::NotServing => "ControllerNotServing",
     });
     if let Some(message) = outcome
         .live
         .controller()
         .and_then(workloads::controller_rejection)
     {
-        complaints.push(Complaint {
+        faults.push(Fault {
             reason: "ControllerPodsForbidden",
             message,
         });
     }
-    complaints
+    faults
 }
 
-fn of_proxies(outcome: &Outcome<'_>) -> Vec<Complaint> {
-    let mut complaints = grouped(&proxy_findings(outcome), |trouble| match trouble {
-        Trouble::CrashLooping => "ProxyCrashLooping",
-        Trouble::ImagePullFailed => "ProxyImagePullFailed",
-        Trouble::PodsForbidden => "ProxyPodsForbidden",
-        Trouble::NotServing => "ProxyNotServing",
+fn proxy_faults(outcome: &Outcome<'_>) -> Vec<Fault> {
+    let mut faults = grouped(&proxy_failures(outcome), |failure| match failure {
+        PodFailure::CrashLooping => "ProxyCrashLooping",
+        PodFailure::ImagePullFailed => "ProxyImagePullFailed",
+        PodFailure::PodsForbidden => "ProxyPodsForbidden",
+        PodFailure::NotServing => "ProxyNotServing",
     });
-    complaints.dedup();
-    complaints
+    faults.dedup();
+    faults
 }
 
-/// A clean-up is not ready until its node is clean, which may take its time; one that cannot even run is in trouble.
-fn of_clean_ups(outcome: &Outcome<'_>) -> Vec<Complaint> {
+/// A cleanup is not ready until its node is clean, which may take its time; one that cannot even run is in failure.
+fn cleanup_faults(outcome: &Outcome<'_>) -> Vec<Fault> {
     let observed = outcome.observed;
     let pods = observed
         .pods
         .iter()
-        .filter(|pod| is_of(pod, CLEANUP) || is_converted(pod));
-    let mut found = pod_health::findings(pods, &observed.nodes, observed.now);
-    found.retain(|finding| finding.trouble != Trouble::NotServing);
-    grouped(&found, |trouble| match trouble {
-        Trouble::CrashLooping => "CleanUpCrashLooping",
-        Trouble::ImagePullFailed => "CleanUpImagePullFailed",
-        Trouble::PodsForbidden | Trouble::NotServing => "CleanUpNotRunning",
+        .filter(|pod| is_pod_of(pod, CLEANUP) || is_converted(pod));
+    let mut found = pod_health::node_failures(pods, &observed.nodes, observed.now);
+    found.retain(|node_failure| node_failure.failure != PodFailure::NotServing);
+    grouped(&found, |failure| match failure {
+        PodFailure::CrashLooping => "CleanupCrashLooping",
+        PodFailure::ImagePullFailed => "CleanupImagePullFailed",
+        PodFailure::PodsForbidden | PodFailure::NotServing => "CleanupNotRunning",
     })
 }
 
-/// Whether the pod of a proxy is a clean-up.
+/// Whether the pod of a proxy is a cleanup.
 fn is_converted(pod: &Pod) -> bool {
-    is_of(pod, PROXY) && pod.annotations().contains_key(CLEANUP_ANNOTATION)
+    is_pod_of(pod, PROXY) && pod.annotations().contains_key(CLEANUP_ANNOTATION)
 }
 
-fn of_availability(outcome: &Outcome<'_>) -> Option<Complaint> {
+fn availability_fault(outcome: &Outcome<'_>) -> Option<Fault> {
     let (reason, message) = match (outcome.live.controller(), outcome.live.proxy()) {
-        (Some(controller), _) if !workloads::controller_is_available(controller) => (
-            "ControllerUnavailable",
-            "No replica of the controller is available",
-        ),
+        (Some(controller), _) if !workloads::controller_is_available(controller) => {
+            ("ControllerUnavailable", "No controller replica is available")
+        }
         (_, Some(proxy)) if !workloads::proxy_is_available(proxy) => {
-            ("ProxyUnavailable", "No proxy is available")
+            ("ProxyUnavailable", "No proxy pod is available")
         }
         _ => return None,
     };
-    Some(Complaint {
+    Some(Fault {
         reason,
         message: message.to_owned(),
     })
 }
 
-fn findings(outcome: &Outcome<'_>, operand: &str) -> Vec<Finding> {
+fn node_failures(outcome: &Outcome<'_>, operand: &str) -> Vec<NodeFailure> {
     let observed = outcome.observed;
-    let pods = observed.pods.iter().filter(|pod| is_of(pod, operand));
-    pod_health::findings(pods, &observed.nodes, observed.now)
+    let pods = observed.pods.iter().filter(|pod| is_pod_of(pod, operand));
+    pod_health::node_failures(pods, &observed.nodes, observed.now)
 }
 
 /// The proxies' pods, and those that could not be created.
-pub(super) fn proxy_findings(outcome: &Outcome<'_>) -> Vec<Finding> {
-    let mut findings = findings(outcome, PROXY);
+pub(super) fn proxy_failures(outcome: &Outcome<'_>) -> Vec<NodeFailure> {
+    let mut node_failures = node_failures(outcome, PROXY);
     if let Some(rejection) = &outcome.observed.proxy_rejection {
-        findings.push(Finding {
-            trouble: Trouble::PodsForbidden,
+        node_failures.push(NodeFailure {
+            failure: PodFailure::PodsForbidden,
             node: UnhealthyNode {
                 name: String::new(),
                 reason: "FailedCreate".to_owned(),
@@ -143,32 +142,32 @@ pub(super) fn proxy_findings(outcome: &Outcome<'_>) -> Vec<Finding> {
             },
         });
     }
-    findings
+    node_failures
 }
 
-/// One complaint for each kind of trouble, with nodes and causes.
-fn grouped(findings: &[Finding], reason: impl Fn(Trouble) -> &'static str) -> Vec<Complaint> {
+/// One fault for each kind of failure, with nodes and causes.
+fn grouped(node_failures: &[NodeFailure], reason: impl Fn(PodFailure) -> &'static str) -> Vec<Fault> {
     let kinds = [
-        Trouble::CrashLooping,
-        Trouble::ImagePullFailed,
-        Trouble::PodsForbidden,
-        Trouble::NotServing,
+        PodFailure::CrashLooping,
+        PodFailure::ImagePullFailed,
+        PodFailure::PodsForbidden,
+        PodFailure::NotServing,
     ];
-    let complaint = |trouble: Trouble| {
-        let nodes: Vec<_> = findings
+    let fault = |failure: PodFailure| {
+        let nodes: Vec<_> = node_failures
             .iter()
-            .filter(|finding| finding.trouble == trouble)
-            .map(|finding| spell(&finding.node))
+            .filter(|node_failure| node_failure.failure == failure)
+            .map(|node_failure| format_node(&node_failure.node))
             .collect();
-        (!nodes.is_empty()).then(|| Complaint {
-            reason: reason(trouble),
-            message: names(&nodes),
+        (!nodes.is_empty()).then(|| Fault {
+            reason: reason(failure),
+            message: list_names(&nodes),
         })
     };
-    kinds.into_iter().filter_map(complaint).collect()
+    kinds.into_iter().filter_map(fault).collect()
 }
 
-fn spell(
+fn format_node(
     UnhealthyNode {
         name,
         reason,
@@ -182,17 +181,17 @@ fn spell(
     }
 }
 
-/// The complaints with the time since when each has been true without a break.
-pub(super) fn since(before: &[Failure], complaints: &[Complaint], now: &Time) -> Vec<Failure> {
-    let since = |complaint: &Complaint| Failure {
-        reason: complaint.reason.to_owned(),
+/// The faults with the time since when each has been true without a break.
+pub(super) fn failures_since(before: &[Failure], faults: &[Fault], now: &Time) -> Vec<Failure> {
+    let since = |fault: &Fault| Failure {
+        reason: fault.reason.to_owned(),
         since: before
             .iter()
-            .find(|failure| failure.reason == complaint.reason)
+            .find(|failure| failure.reason == fault.reason)
             .map_or_else(|| now.clone(), |failure| failure.since.clone()),
     };
     let mut failures: Vec<Failure> = Vec::new();
-    for failure in complaints.iter().map(since) {
+    for failure in faults.iter().map(since) {
         if !failures.contains(&failure) {
             failures.push(failure);
         }

@@ -1,16 +1,16 @@
-//! Whether a roll-out moves.
+//! Whether a rollout moves.
 //!
-//! Pure. What was seen last and since when is in the status: a restart of the operator neither forgets a roll-out that hangs nor takes
+//! Pure. What was seen last and since when is in the status: a restart of the operator neither forgets a rollout that hangs nor takes
 //! one for new.
 
 use api::config::RolloutStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 
-/// A roll-out in which nothing has moved for this long hangs (cluster-network-operator's number).
+/// A rollout in which nothing has moved for this long hangs (cluster-network-operator's number).
 pub(super) const HUNG_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
-/// The roll-out, given what is seen of it now.
+/// The rollout, given what is seen of it now.
 pub(super) fn track(before: Option<&RolloutStatus>, progress: &str, now: &Time) -> RolloutStatus {
     match before {
         Some(before) if before.progress == progress => before.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Pure. An `Option` that is left means: as the manifest says.
 
-use super::{Complaint, ReleaseImages};
+use super::{FieldError, ReleaseImages};
 use crate::gather::Observed;
 use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
@@ -102,7 +102,7 @@ impl RuntimeSocket {
 pub(super) fn complete(
     observed: &Observed,
     images: &ReleaseImages,
-) -> Result<ValidatedConfig, Vec<Complaint>> {
+) -> Result<ValidatedConfig, Vec<FieldError>> {
     let MultusServiceConfigSpec {
         management_state: _,
         log_level,
@@ -201,22 +201,22 @@ pub(super) fn complete(
 
 /// What the cluster names itself, else what the administrator names. The latter is checked in any case: a cluster that is upgraded
 /// meanwhile must not hide a mistake.
-fn ranges(named: &[String], found: &ServiceRanges) -> Result<ServiceRanges, Vec<Complaint>> {
+fn ranges(named: &[String], found: &ServiceRanges) -> Result<ServiceRanges, Vec<FieldError>> {
     let parsed =
-        |range: &String| service_ranges::parse(range).ok_or_else(|| Complaint::NoRange(range.clone()));
+        |range: &String| service_ranges::parse(range).ok_or_else(|| FieldError::NoRange(range.clone()));
     let named: BTreeSet<_> = named
         .iter()
         .map(parsed)
         .collect::<Result<_, _>>()
-        .map_err(|complaint| vec![complaint])?;
+        .map_err(|error| vec![error])?;
     Ok(match found {
         ServiceRanges::Unknown if !named.is_empty() => ServiceRanges::Given(named),
         found => found.clone(),
     })
 }
 
-/// Both, or every complaint.
-fn both<T>(a: Result<T, Complaint>, b: Result<T, Complaint>) -> Result<(T, T), Vec<Complaint>> {
+/// Both, or every error.
+fn both<T>(a: Result<T, FieldError>, b: Result<T, FieldError>) -> Result<(T, T), Vec<FieldError>> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (a, b) => Err([a.err(), b.err()].into_iter().flatten().collect()),
@@ -228,11 +228,11 @@ fn image(
     release: Option<&String>,
     field: &'static str,
     variable: &'static str,
-) -> Result<String, Complaint> {
+) -> Result<String, FieldError> {
     // An environment variable can be set and empty.
     chosen
         .or(release)
         .filter(|image| !image.is_empty())
         .cloned()
-        .ok_or(Complaint::MissingImage { field, variable })
+        .ok_or(FieldError::MissingImage { field, variable })
 }

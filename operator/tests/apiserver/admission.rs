@@ -447,7 +447,7 @@ async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
     );
     denied(
         patch(label(RULES_LABEL, json!("other"))).await,
-        "present, leaving or skipped",
+        "present, cleanup-pending or skipped",
     );
     denied(
         patch(json!({ "metadata": { "annotations": { "a": "b" } } })).await,
@@ -457,7 +457,12 @@ async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
         patch(json!({ "metadata": { "finalizers": ["example.com/forever"] } })).await,
         "finalizers",
     );
-    for value in [json!("present"), json!("leaving"), json!("skipped"), Value::Null] {
+    for value in [
+        json!("present"),
+        json!("cleanup-pending"),
+        json!("skipped"),
+        Value::Null,
+    ] {
         patch(label(RULES_LABEL, value)).await?;
     }
     Ok(())

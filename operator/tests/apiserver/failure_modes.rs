@@ -132,7 +132,7 @@ async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades() -> Result<()> {
+async fn a_rollout_in_which_nothing_moves_is_told_and_does_not_block_upgrades() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.nodes.set_holding(true);
     fixture
@@ -148,10 +148,10 @@ async fn a_roll_out_in_which_nothing_moves_is_told_and_does_not_block_upgrades()
     fixture
         .eventually("one node to be replaced", async || {
             let told = message(&fixture.config().await?, "Progressing");
-            Ok((told == "Updating proxies: 1 of 2 nodes done").then_some(()))
+            Ok((told == "Proxy rollout: 1 of 2 nodes updated").then_some(()))
         })
         .await?;
-    // A restart in the middle finds the roll-out where it was, and says nothing new.
+    // A restart in the middle finds the rollout where it was, and says nothing new.
     let before = fixture.config().await?.status;
     fixture.stop_operator().await?;
     fixture.start_operator(true).await?;
@@ -347,7 +347,7 @@ async fn what_another_manager_took_is_taken_back_and_selectors_are_made_anew() -
         })
         .await?;
     fixture.until_installed().await?;
-    events(&fixture, "Deployment multus-service-controller is made anew").await
+    events(&fixture, "Recreated Deployment/multus-service-controller").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,7 +361,7 @@ async fn the_proxy_waits_for_the_controller() -> Result<()> {
         .until_conditions(&["Available=False/NotYetDeployed", "Progressing=True/Installing"])
         .await?;
     assert!(
-        message(&config, "Progressing").contains("Deploying the controller"),
+        message(&config, "Progressing").contains("Controller rollout"),
         "{}",
         message(&config, "Progressing")
     );

@@ -99,7 +99,7 @@ async fn one_object_installs_everything() -> Result<()> {
         "BACKEND",
         "PROGRESS",
         "PROBLEM",
-        "All is well",
+        "No component is degraded",
     ] {
         assert!(wide.contains(column), "{wide}");
     }

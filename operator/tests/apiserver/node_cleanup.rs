@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::Api;
-use operator::cleanup::node_labels::{LABEL, LEAVING, PRESENT};
+use operator::cleanup::node_labels::{CLEANUP_PENDING, LABEL, PRESENT};
 use serde_json::json;
 use std::process::Command;
 
@@ -50,24 +50,24 @@ async fn a_node_that_leaves_the_placement_is_cleaned_and_one_that_returns_is_ser
     fixture
         .set_spec(json!({ "proxy": { "nodeSelector": { "zone": "in" } } }))
         .await?;
-    until_label(&fixture, "node-b", Some(LEAVING)).await?;
-    let clean_up: DaemonSet = fixture
-        .eventually("the clean-up", async || {
+    until_label(&fixture, "node-b", Some(CLEANUP_PENDING)).await?;
+    let cleanup: DaemonSet = fixture
+        .eventually("the cleanup", async || {
             Ok(fixture.here::<DaemonSet>().get_opt(CLEANUP).await?)
         })
         .await?;
-    let template = serde_json::to_value(clean_up.spec.context("no spec")?.template)?;
+    let template = serde_json::to_value(cleanup.spec.context("no spec")?.template)?;
     assert_eq!(
         template.pointer("/spec/nodeSelector/multusservice.cni.cncf.io~1rules"),
-        Some(&json!(LEAVING))
+        Some(&json!(CLEANUP_PENDING))
     );
     // Not before it is clean.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert_eq!(label(&fixture, "node-b").await?.as_deref(), Some(LEAVING));
+    assert_eq!(label(&fixture, "node-b").await?.as_deref(), Some(CLEANUP_PENDING));
     fixture.nodes.set_stuck("node-b", false);
     until_label(&fixture, "node-b", None).await?;
     fixture
-        .eventually("the clean-up to go", async || {
+        .eventually("the cleanup to go", async || {
             Ok(fixture
                 .here::<DaemonSet>()
                 .get_opt(CLEANUP)
@@ -99,7 +99,7 @@ async fn a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Resu
     fixture.kubectl(&["-n", NAMESPACE, "delete", "daemonset", "multus-service-proxy"])?;
     fixture.nodes.set_stuck("node-a", true);
     fixture.start_operator(true).await?;
-    until_label(&fixture, "node-a", Some(LEAVING)).await?;
+    until_label(&fixture, "node-a", Some(CLEANUP_PENDING)).await?;
     until_label(&fixture, "node-b", None).await?;
     assert!(fixture.configs().get_opt(CONFIG_NAME).await?.is_some() && fixture.controller().await?.is_some());
     fixture.nodes.set_stuck("node-a", false);
@@ -175,7 +175,7 @@ async fn the_break_glass_command_removes_everything_without_an_operator() -> Res
 /// Ten minutes are made to have passed by an older time in the status: the DaemonSet cannot be dated.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_daemon_set_that_cannot_become_a_clean_up_does_not_hold_the_removal_up_for_ever() -> Result<()> {
+async fn a_daemon_set_that_cannot_become_a_cleanup_does_not_hold_the_removal_up_for_ever() -> Result<()> {
     let fixture = Fixture::installed().await?;
     deny_daemon_sets(&fixture, "frozen")?;
     until_denied(&fixture).await?;
@@ -242,7 +242,10 @@ async fn nodes_that_are_away_or_gone_hold_no_removal_up() -> Result<()> {
     fixture
         .eventually("node-a alone to be awaited", async || {
             let told = message(&fixture.config().await?, "Progressing");
-            ensure!(told == "Waiting for nodes to be clean: node-a", "told: {told}");
+            ensure!(
+                told == "Waiting for rule cleanup on nodes: node-a",
+                "told: {told}"
+            );
             Ok(Some(()))
         })
         .await?;

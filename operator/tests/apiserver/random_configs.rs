@@ -11,7 +11,7 @@ use api::names::{CLEANUP, CONFIG_NAME, PROXY};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use operator::cleanup::node_labels::{LABEL, LEAVING};
+use operator::cleanup::node_labels::{CLEANUP_PENDING, LABEL};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -238,9 +238,9 @@ fn draw<T: std::fmt::Debug>(runner: &mut TestRunner, strategy: &impl Strategy<Va
 /// No node is still to be cleaned.
 async fn nobody_leaves(fixture: &Fixture) -> Result<bool> {
     let nodes: Api<Node> = Api::all(fixture.client.clone());
-    let leaving = ListParams::default().labels(&format!("{LABEL}={LEAVING}"));
-    let clean_up = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
-    Ok(nodes.list(&leaving).await?.items.is_empty() && clean_up.is_none())
+    let leaving = ListParams::default().labels(&format!("{LABEL}={CLEANUP_PENDING}"));
+    let cleanup = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
+    Ok(nodes.list(&leaving).await?.items.is_empty() && cleanup.is_none())
 }
 
 async fn is_settled(fixture: &Fixture) -> Result<bool> {

@@ -207,8 +207,8 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
     fixture
         .eventually("node-b to be clean", async || {
             let labelled = fixture.kubectl(&["get", "nodes", "-l", LABEL, "-o", "name"])?;
-            let clean_up = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
-            Ok((labelled.trim() == "node/node-a" && clean_up.is_none()).then_some(()))
+            let cleanup = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
+            Ok((labelled.trim() == "node/node-a" && cleanup.is_none()).then_some(()))
         })
         .await?;
     // The one event there is.
@@ -217,7 +217,7 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
     fixture
         .eventually("node-a alone to be awaited", async || {
             let told = message(&fixture.config().await?, "Progressing");
-            Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
+            Ok((told == "Waiting for rule cleanup on nodes: node-a").then_some(()))
         })
         .await?;
     let past = "multusservice.cni.cncf.io/cleanup-since=2026-01-01T00:00:00Z";

@@ -27,7 +27,10 @@ async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
     fixture
         .eventually("node-b alone to be awaited", async || {
             let told = message(&fixture.config().await?, "Progressing");
-            ensure!(told == "Waiting for nodes to be clean: node-b", "told: {told}");
+            ensure!(
+                told == "Waiting for rule cleanup on nodes: node-b",
+                "told: {told}"
+            );
             Ok(Some(()))
         })
         .await?;
@@ -38,7 +41,7 @@ async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
         Some(&json!(["cleanup", "--wait"]))
     );
 
-    // A restart in the middle goes on where it was, and the clean-up does not begin again.
+    // A restart in the middle goes on where it was, and the cleanup does not begin again.
     let since = proxy.metadata.annotations.context("no annotations")?[CLEANUP_ANNOTATION].clone();
     fixture.stop_operator().await?;
     fixture.start_operator(true).await?;
@@ -177,7 +180,7 @@ async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result
     Ok(())
 }
 
-/// Ten minutes are made to have passed by an older time in the annotation that the clean-up is dated by.
+/// Ten minutes are made to have passed by an older time in the annotation that the cleanup is dated by.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
@@ -187,7 +190,7 @@ async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
     fixture
         .eventually("node-a alone to be awaited", async || {
             let told = message(&fixture.config().await?, "Progressing");
-            Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
+            Ok((told == "Waiting for rule cleanup on nodes: node-a").then_some(()))
         })
         .await?;
     fixture.kubectl(&[

@@ -51,7 +51,7 @@ async fn go(fixture: &mut Fixture, (from, to): (&str, &str), reason: &str) -> Re
         [to; 3].map(|version| Some(version.to_owned()))
     );
     let events = fixture.events()?;
-    let event = format!("Controller and proxies run version {to}, before {from}");
+    let event = format!("Operands changed from version {from} to {to}");
     ensure!(events.contains(&event), "{events}");
     Ok(())
 }

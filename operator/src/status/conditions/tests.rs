@@ -4,7 +4,7 @@ use super::*;
 use crate::build::{VERSION, VERSION_LABEL};
 use crate::gather::Observed;
 use crate::operands::{Kinds, Operands};
-use crate::status::{describe, ours};
+use crate::status::{build_status, managed_part};
 use crate::validate::{InvalidConfig, ReleaseImages};
 use api::names::PROXY;
 use api::{MultusServiceConfig, MultusServiceConfigStatus};
@@ -61,9 +61,9 @@ fn healthy() -> Operands {
     live(controller(2, true), proxy((7, 2, 2, 2, 2)))
 }
 
-type Verdict = Result<Intent, InvalidConfig>;
+type Validation = Result<Intent, InvalidConfig>;
 
-static INSTALL: LazyLock<Verdict> = LazyLock::new(|| {
+static INSTALL: LazyLock<Validation> = LazyLock::new(|| {
     let images = ReleaseImages {
         controller: Some("release/controller".to_owned()),
         proxy: Some("release/proxy".to_owned()),
@@ -85,14 +85,14 @@ fn config(status: Option<MultusServiceConfigStatus>) -> MultusServiceConfig {
     config
 }
 
-fn tell(
+fn status_for(
     before: Option<&MultusServiceConfigStatus>,
     intent: &Result<Intent, InvalidConfig>,
     live: &Operands,
     failure: Option<&str>,
     now: Timestamp,
 ) -> MultusServiceConfigStatus {
-    tell_of(
+    status_of(
         before,
         intent,
         live,
@@ -104,7 +104,7 @@ fn tell(
     )
 }
 
-fn tell_of(
+fn status_of(
     before: Option<&MultusServiceConfigStatus>,
     intent: &Result<Intent, InvalidConfig>,
     live: &Operands,
@@ -120,7 +120,7 @@ fn tell_of(
         },
         ..observed
     };
-    describe(&Outcome {
+    build_status(&Outcome {
         observed: &observed,
         intent,
         live,
@@ -136,7 +136,7 @@ fn short(status: &MultusServiceConfigStatus) -> Vec<String> {
 }
 
 fn settled() -> MultusServiceConfigStatus {
-    tell(None, &INSTALL, &healthy(), None, at(0))
+    status_for(None, &INSTALL, &healthy(), None, at(0))
 }
 
 #[rstest]
@@ -159,9 +159,9 @@ fn settled() -> MultusServiceConfigStatus {
     ["Available=True/AsExpected", "Progressing=False/AsExpected"],
 )]
 fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
-    let first = tell(None, &INSTALL, &Operands::default(), None, at(0));
+    let first = status_for(None, &INSTALL, &Operands::default(), None, at(0));
     for before in [None, Some(&first)] {
-        let status = tell(before, &INSTALL, &live, None, at(9));
+        let status = status_for(before, &INSTALL, &live, None, at(9));
         assert_eq!(short(&status)[..2], want);
         assert_eq!(short(&status)[2], "Degraded=False/AsExpected");
     }
@@ -203,7 +203,7 @@ fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
 )]
 fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
     assert_eq!(
-        short(&tell(Some(&settled()), &INSTALL, &live, None, at(9)))[..2],
+        short(&status_for(Some(&settled()), &INSTALL, &live, None, at(9)))[..2],
         want
     );
 }
@@ -212,7 +212,7 @@ fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
 fn the_same_again_is_the_same_status() {
     let settled = settled();
     assert_eq!(
-        tell(Some(&settled), &INSTALL, &healthy(), None, at(1_000)),
+        status_for(Some(&settled), &INSTALL, &healthy(), None, at(1_000)),
         settled
     );
 }
@@ -221,7 +221,7 @@ fn the_same_again_is_the_same_status() {
 fn a_transition_time_moves_only_with_the_condition_s_status() {
     let settled = settled();
     let lonely = live(controller(0, true), proxy((7, 2, 2, 2, 2)));
-    let status = tell(Some(&settled), &INSTALL, &lonely, None, at(60));
+    let status = status_for(Some(&settled), &INSTALL, &lonely, None, at(60));
     let times = status
         .conditions
         .iter()
@@ -249,7 +249,7 @@ fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
         ..Observed::default()
     };
     let invalid = crate::validate::validate(&observed, &ReleaseImages::default());
-    let status = tell(Some(&settled()), &invalid, &healthy(), None, at(9));
+    let status = status_for(Some(&settled()), &invalid, &healthy(), None, at(9));
     assert_eq!(
         short(&status)[..3],
         [
@@ -265,9 +265,9 @@ fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
 #[case::almost(119, false)]
 #[case::for_two_minutes(120, true)]
 fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
-    let failure = Some("DaemonSet \"x\" could not be applied");
-    let first = tell(Some(&settled()), &INSTALL, &healthy(), failure, at(0));
-    let status = tell(Some(&first), &INSTALL, &healthy(), failure, at(seconds));
+    let failure = Some("DaemonSet \"x\" not applied");
+    let first = status_for(Some(&settled()), &INSTALL, &healthy(), failure, at(0));
+    let status = status_for(Some(&first), &INSTALL, &healthy(), failure, at(seconds));
     let want = if degraded {
         "Degraded=True/ApplyFailed"
     } else {
@@ -279,10 +279,10 @@ fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degra
 
 #[test]
 fn a_restart_does_not_forget_that_writes_fail() {
-    let first = tell(Some(&settled()), &INSTALL, &healthy(), Some("nope"), at(0));
-    let degraded = tell(Some(&first), &INSTALL, &healthy(), Some("nope"), at(130));
+    let first = status_for(Some(&settled()), &INSTALL, &healthy(), Some("nope"), at(0));
+    let degraded = status_for(Some(&first), &INSTALL, &healthy(), Some("nope"), at(130));
     assert_eq!(short(&degraded)[2], "Degraded=True/ApplyFailed");
-    let restarted = tell(Some(&degraded), &INSTALL, &healthy(), Some("nope"), at(140));
+    let restarted = status_for(Some(&degraded), &INSTALL, &healthy(), Some("nope"), at(140));
     assert_eq!(restarted, degraded);
 }
 
@@ -292,7 +292,7 @@ fn a_change_that_could_not_be_written_is_still_to_come() {
         observed_generation: Some(GENERATION - 1),
         ..settled()
     };
-    let status = tell(Some(&before), &INSTALL, &healthy(), Some("nope"), at(9));
+    let status = status_for(Some(&before), &INSTALL, &healthy(), Some("nope"), at(9));
     assert_eq!(short(&status)[1], "Progressing=True/Applying");
     assert_eq!(status.observed_generation, Some(GENERATION - 1));
 }
@@ -304,7 +304,7 @@ fn a_removal_tells_each_step() {
         since: at(0),
         waiting,
     }));
-    let status = tell(Some(&settled()), &cleaning, &healthy(), None, at(0));
+    let status = status_for(Some(&settled()), &cleaning, &healthy(), None, at(0));
     assert_eq!(
         short(&status)[..2],
         ["Available=False/Removing", "Progressing=True/Removing"]
@@ -318,7 +318,7 @@ fn a_removal_tells_each_step() {
     let deleting = Ok(Intent::Remove(Removal::Delete {
         skipped: vec!["node-07".to_owned()],
     }));
-    let status = tell(Some(&status), &deleting, &healthy(), None, at(0));
+    let status = status_for(Some(&status), &deleting, &healthy(), None, at(0));
     assert_eq!(
         short(&status)[1..3],
         ["Progressing=True/Removing", "Degraded=True/NodesNotCleaned"]
@@ -326,7 +326,7 @@ fn a_removal_tells_each_step() {
     assert!(status.conditions[2].message.contains("node-07"));
 
     let deleted = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
-    let status = tell(Some(&status), &deleted, &Operands::default(), None, at(0));
+    let status = status_for(Some(&status), &deleted, &Operands::default(), None, at(0));
     assert_eq!(
         short(&status)[..3],
         [
@@ -340,7 +340,7 @@ fn a_removal_tells_each_step() {
         "what was skipped is remembered"
     );
 
-    let again = tell(
+    let again = status_for(
         Some(&status),
         &INSTALL,
         &live(controller(2, true), proxy((7, 2, 2, 2, 1))),
@@ -366,7 +366,7 @@ fn conditions_of_others_are_not_ours_to_compare() {
         type_: "example.com/Other".to_owned(),
         ..shown.conditions[0].clone()
     });
-    assert_eq!(ours(Some(&shown)), settled);
+    assert_eq!(managed_part(Some(&shown)), settled);
 }
 
 fn observed(pods: Vec<Pod>, seconds: i64) -> Observed {
@@ -390,8 +390,8 @@ fn crash_looping_proxy() -> Pod {
 #[test]
 fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
     let live = live(controller(2, true), proxy((7, 2, 2, 2, 1)));
-    let tell = |before: &MultusServiceConfigStatus, seconds| {
-        tell_of(
+    let status_for = |before: &MultusServiceConfigStatus, seconds| {
+        status_of(
             Some(before),
             &INSTALL,
             &live,
@@ -399,15 +399,15 @@ fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
             observed(vec![crash_looping_proxy()], seconds),
         )
     };
-    let first = tell(&settled(), 0);
+    let first = status_for(&settled(), 0);
     let proxy = first.proxy.clone().unwrap();
     assert_eq!(
         (proxy.unhealthy_nodes[0].name.as_str(), proxy.unhealthy_node_count),
         ("node-a", 1)
     );
     assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
-    assert_eq!(short(&tell(&first, 119))[2], "Degraded=False/AsExpected");
-    let later = tell(&first, 120);
+    assert_eq!(short(&status_for(&first, 119))[2], "Degraded=False/AsExpected");
+    let later = status_for(&first, 120);
     assert_eq!(
         short(&later)[..3],
         [
@@ -423,7 +423,7 @@ fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
         "{}",
         later.conditions[2].message
     );
-    assert_eq!(tell(&later, 500), later, "equal evidence, equal words");
+    assert_eq!(status_for(&later, 500), later, "equal evidence, equal words");
 }
 
 #[test]
@@ -433,18 +433,18 @@ fn pods_that_may_not_be_created_are_told_without_a_node() {
         proxy_rejection: Some("violates PodSecurity".to_owned()),
         ..observed(vec![], seconds)
     };
-    let first = tell_of(None, &INSTALL, &live, None, rejected(0));
-    let later = tell_of(Some(&first), &INSTALL, &live, None, rejected(120));
+    let first = status_of(None, &INSTALL, &live, None, rejected(0));
+    let later = status_of(Some(&first), &INSTALL, &live, None, rejected(120));
     assert_eq!(short(&later)[2], "Degraded=True/ProxyPodsForbidden");
     assert_eq!(later.conditions[2].message, "violates PodSecurity");
 }
 
 #[test]
-fn a_roll_out_that_stands_still_is_told_and_lets_upgrades_pass() {
+fn a_rollout_that_stands_still_is_told_and_lets_upgrades_pass() {
     let half = live(controller(2, true), proxy((7, 4, 4, 2, 3)));
     let more = live(controller(2, true), proxy((7, 4, 4, 3, 3)));
     let status = |before: &MultusServiceConfigStatus, live, seconds| {
-        tell(Some(before), &INSTALL, live, None, at(seconds))
+        status_for(Some(before), &INSTALL, live, None, at(seconds))
     };
     let first = status(&settled(), &half, 0);
     assert_eq!(short(&first)[3], "Upgradeable=False/RolloutInProgress");
@@ -467,7 +467,7 @@ fn a_roll_out_that_stands_still_is_told_and_lets_upgrades_pass() {
         ]
     );
     assert!(
-        hung.conditions[2].message.contains("2 of 4 nodes done"),
+        hung.conditions[2].message.contains("2 of 4 nodes updated"),
         "{}",
         hung.conditions[2].message
     );
@@ -484,8 +484,8 @@ fn what_waits_for_a_person_does_not_hang() {
     waiting.daemon_sets[0].spec = serde_json::from_value(json!({
         "selector": {}, "template": {}, "updateStrategy": { "type": "OnDelete" } }))
     .unwrap();
-    let first = tell(Some(&settled()), &INSTALL, &waiting, None, at(0));
-    let later = tell(Some(&first), &INSTALL, &waiting, None, at(9_999));
+    let first = status_for(Some(&settled()), &INSTALL, &waiting, None, at(0));
+    let later = status_for(Some(&first), &INSTALL, &waiting, None, at(9_999));
     assert_eq!(
         short(&later)[1..3],
         [
@@ -499,8 +499,8 @@ fn what_waits_for_a_person_does_not_hang() {
 #[test]
 fn several_causes_are_joined() {
     let live = live(controller(0, true), proxy((7, 2, 2, 2, 1)));
-    let tell = |before: &MultusServiceConfigStatus, seconds| {
-        tell_of(
+    let status_for = |before: &MultusServiceConfigStatus, seconds| {
+        status_of(
             Some(before),
             &INSTALL,
             &live,
@@ -508,7 +508,7 @@ fn several_causes_are_joined() {
             observed(vec![crash_looping_proxy()], seconds),
         )
     };
-    let later = tell(&tell(&settled(), 0), 120);
+    let later = status_for(&status_for(&settled(), 0), 120);
     assert_eq!(
         short(&later)[2],
         "Degraded=True/ApplyFailed::ProxyCrashLooping::ControllerUnavailable"
@@ -518,7 +518,7 @@ fn several_causes_are_joined() {
 
 /// Whether the API server has ValidatingAdmissionPolicies, where the ranges are known from, and what Available reports.
 #[rstest]
-#[case::all(true, ServiceRanges::Objects, "AsExpected", &["All is well"])]
+#[case::all(true, ServiceRanges::Objects, "AsExpected", &["All components are available"])]
 #[case::no_ranges(true, ServiceRanges::Unknown, "ServiceCIDRsUnknown", &["set spec.serviceCIDRs"])]
 #[case::no_policies(false, ServiceRanges::Objects, "AdmissionPoliciesNotServed", &["enable admissionregistration.k8s.io/v1"])]
 #[case::neither(
@@ -539,7 +539,7 @@ fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
         controller: Some("release/controller".to_owned()),
         proxy: Some("release/proxy".to_owned()),
     };
-    let status = describe(&Outcome {
+    let status = build_status(&Outcome {
         observed: &observed,
         intent: &crate::validate::validate(&observed, &images),
         live: &healthy(),
@@ -568,7 +568,7 @@ fn an_image_of_ones_own_is_told_for_ever() {
         config: overridden,
         ..observed(vec![], 0)
     };
-    let status = describe(&Outcome {
+    let status = build_status(&Outcome {
         observed: &observed,
         intent: &INSTALL,
         live: &healthy(),
@@ -590,7 +590,7 @@ fn an_image_of_ones_own_is_told_for_ever() {
 
 #[test]
 fn unmanaged_keeps_upgrades_away() {
-    let status = tell(Some(&settled()), &Ok(Intent::Observe), &healthy(), None, at(9));
+    let status = status_for(Some(&settled()), &Ok(Intent::Observe), &healthy(), None, at(9));
     assert_eq!(short(&status)[3], "Upgradeable=False/Unmanaged");
 }
 
@@ -601,7 +601,7 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
         ..settled()
     };
     let mut half = live(controller(2, true), proxy((7, 2, 2, 1, 2)));
-    let status = tell(Some(&old), &INSTALL, &half, None, at(0));
+    let status = status_for(Some(&old), &INSTALL, &half, None, at(0));
     assert_eq!(short(&status)[1], "Progressing=True/Upgrading");
     let versions = |status: &MultusServiceConfigStatus| {
         [
@@ -616,26 +616,26 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
     half = healthy();
     half.daemon_sets[0].metadata.labels = None;
     assert_eq!(
-        versions(&tell(Some(&old), &INSTALL, &half, None, at(0)))[2],
+        versions(&status_for(Some(&old), &INSTALL, &half, None, at(0)))[2],
         "0.0.9"
     );
     assert_eq!(
-        versions(&tell(Some(&old), &INSTALL, &healthy(), None, at(0)))[2],
+        versions(&status_for(Some(&old), &INSTALL, &healthy(), None, at(0)))[2],
         VERSION
     );
 }
 
 /// The ReplicaSet of the version before is still there, and with it the condition that it had rolled out.
 #[test]
-fn a_roll_back_is_not_done_before_its_replicas_are_there() {
+fn a_rollback_is_not_done_before_its_replicas_are_there() {
     let mut back = healthy();
     let status = back.deployments[0].status.as_mut().unwrap();
     status.updated_replicas = Some(1);
-    let told = tell(Some(&settled()), &INSTALL, &back, None, at(1));
-    assert_eq!(short(&told)[1], "Progressing=True/DeployingController");
+    let status = status_for(Some(&settled()), &INSTALL, &back, None, at(1));
+    assert_eq!(short(&status)[1], "Progressing=True/DeployingController");
     back.deployments[0].status.as_mut().unwrap().updated_replicas = None;
-    let told = tell(Some(&settled()), &INSTALL, &back, None, at(1));
-    assert_eq!(short(&told)[1], "Progressing=True/DeployingController");
+    let status = status_for(Some(&settled()), &INSTALL, &back, None, at(1));
+    assert_eq!(short(&status)[1], "Progressing=True/DeployingController");
 }
 
 #[rstest]
@@ -646,13 +646,13 @@ fn another_version_is_told_with_its_direction(#[case] from: &str, #[case] want: 
     let mut before = settled();
     before.observed_version = Some(from.to_owned());
     let rolling = live(controller(1, false), proxy((7, 2, 2, 2, 2)));
-    let told = tell(Some(&before), &INSTALL, &rolling, None, at(1));
-    let progressing = &told.conditions[1];
+    let status = status_for(Some(&before), &INSTALL, &rolling, None, at(1));
+    let progressing = &status.conditions[1];
     assert_eq!(progressing.reason, want);
     assert!(
-        progressing
-            .message
-            .starts_with(&format!("From {from} to {VERSION}: Deploying")),
+        progressing.message.starts_with(&format!(
+            "Changing from version {from} to {VERSION}: Controller rollout"
+        )),
         "{}",
         progressing.message
     );
@@ -667,8 +667,8 @@ fn a_removal_has_one_clock() {
             waiting: nodes.iter().map(|&node| node.to_owned()).collect(),
         }))
     };
-    let first = tell(Some(&settled()), &waiting(&["a", "b"]), &healthy(), None, at(0));
-    let later = tell(
+    let first = status_for(Some(&settled()), &waiting(&["a", "b"]), &healthy(), None, at(0));
+    let later = status_for(
         Some(&first),
         &waiting(&["b"]),
         &healthy(),
@@ -683,13 +683,13 @@ fn a_removal_has_one_clock() {
     assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
     let done = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
     assert_eq!(
-        tell(Some(&first), &done, &Operands::default(), None, at(901)).rollout,
+        status_for(Some(&first), &done, &Operands::default(), None, at(901)).rollout,
         None
     );
 }
 
 #[test]
-fn a_clean_up_that_cannot_run_is_named() {
+fn a_cleanup_that_cannot_run_is_named() {
     let mut pod = serde_json::to_value(crash_looping_proxy()).unwrap();
     pod["metadata"]["annotations"] = json!({ cleanup::CLEANUP_ANNOTATION: "then" });
     let removal = Ok(Intent::Remove(Removal::CleanNodes {
@@ -697,7 +697,7 @@ fn a_clean_up_that_cannot_run_is_named() {
         waiting: vec!["b".to_owned()],
     }));
     let seen = |seconds| observed(vec![serde_json::from_value(pod.clone()).unwrap()], seconds);
-    let first = tell_of(Some(&settled()), &removal, &healthy(), None, seen(0));
-    let later = tell_of(Some(&first), &removal, &healthy(), None, seen(120));
-    assert_eq!(short(&later)[2], "Degraded=True/CleanUpCrashLooping");
+    let first = status_of(Some(&settled()), &removal, &healthy(), None, seen(0));
+    let later = status_of(Some(&first), &removal, &healthy(), None, seen(120));
+    assert_eq!(short(&later)[2], "Degraded=True/CleanupCrashLooping");
 }
