@@ -1,7 +1,7 @@
-//! Makes the cluster hold what was built.
+//! Applies the desired objects.
 //!
-//! Writes: every operand, by server-side apply with one field manager, a label of nodes, and the finalizer of the configuration. Nothing is written
-//! that is already as it should be.
+//! Writes: every operand, by server-side apply with one field manager, the cleanup label of nodes, and the finalizer of the
+//! configuration. Objects that are up to date are not written.
 
 mod converge;
 mod drift;
@@ -23,10 +23,10 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
-/// Keeps the configuration until nodes are clean and operands are gone.
+/// Finalizer that keeps the configuration until nodes are clean and operands are deleted.
 pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
 
-/// Which write failed.
+/// A failed write.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object could not be applied.
@@ -36,7 +36,7 @@ pub enum Error {
         kind: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The answer of the API server.
         source: kube::Error,
     },
     /// An object could not be deleted.
@@ -46,10 +46,10 @@ pub enum Error {
         kind: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The answer of the API server.
         source: kube::Error,
     },
-    /// The API server does not take what the configuration leads to; nothing was written.
+    /// The API server rejects the operands in a dry run; nothing was written.
     #[error("{0}")]
     Rejected(String),
     /// A node could not be labelled.
@@ -57,7 +57,7 @@ pub enum Error {
     Label {
         /// Its name.
         node: String,
-        /// What the API server said.
+        /// The answer of the API server.
         source: kube::Error,
     },
     /// The finalizer could not be set or removed.
@@ -65,7 +65,7 @@ pub enum Error {
     Finalizer(#[source] kube::Error),
 }
 
-/// What the API server said, without the structure it came in.
+/// The message of the API server without the structure around it.
 fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -82,7 +82,7 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Will write objects in `namespace`, and cluster-scoped ones.
+    /// Applies objects in `namespace` and cluster-scoped ones.
     pub fn new(client: Client, namespace: String, recorder: EventRecorder) -> Self {
         Self {
             client,
@@ -92,7 +92,7 @@ impl Applier {
         }
     }
 
-    /// Writes the difference; returns our objects as they are afterwards, with those that are being deleted.
+    /// Applies the difference and returns the operands afterwards, including those that are being deleted.
     pub async fn apply(&self, desired: &Desired, observed: &Observed) -> Result<Operands, Error> {
         if desired.dry_run {
             self.dry_run(&desired.operands, &observed.live).await?;
@@ -100,8 +100,8 @@ impl Applier {
         if desired.finalizer {
             self.add_finalizer(&observed.config).await?;
         }
-        // Before the proxies: a node must be remembered before there is something to remember. One that cannot be labelled holds
-        // up no other, and not the end of a removal.
+        // Before the proxies: the label must exist before a proxy writes rules. A node that cannot be labelled blocks neither other
+        // nodes nor the end of a removal.
         let labelled = self.label(&desired.labels).await;
         let mut recreated = Recreated::new();
         let live = self
@@ -120,7 +120,7 @@ impl Applier {
         labelled.map(|()| live)
     }
 
-    /// Only workloads depend on what an administrator writes.
+    /// Dry-runs the workloads: no other operand depends on the configuration.
     async fn dry_run(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
         let applied = &self.applied;
         applied
@@ -131,7 +131,7 @@ impl Applier {
             .await
     }
 
-    /// Labels every node that can be labelled; the first that could not is the error.
+    /// Labels every node that can be labelled, and returns the first error.
     async fn label(&self, changes: &[LabelChange]) -> Result<(), Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let params = PatchParams {
@@ -143,7 +143,7 @@ impl Applier {
             let patch = json!({ "metadata": { "labels": { node_labels::LABEL: label } } });
             match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
                 Ok(_) => info!(node, label, "Updated the cleanup label of a node"),
-                // It went; so did its rules.
+                // The node was deleted, and its rules with it.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(source) => {
                     let node = node.clone();
@@ -233,14 +233,14 @@ impl Applier {
             console_quick_starts: live.console_quick_starts.clone(),
             console_yaml_samples: live.console_yaml_samples.clone(),
         };
-        // A mere repair of the proxy waits for nobody.
+        // A repair of the proxy does not wait for the controller.
         let is_repair = daemon_sets.iter().all(|proxy| applied.is_applied(proxy));
         if deployments.is_empty() || is_repair || proxy_may_follow(&now) {
             now.daemon_sets = applied
                 .converge(&self.namespaced(), daemon_sets, &live.daemon_sets, recreated)
                 .await?;
         }
-        // Last: what is only looked at holds up nothing that works.
+        // Last: console objects must not block operands.
         now.console_quick_starts = applied
             .converge(
                 &self.cluster(),
@@ -260,7 +260,7 @@ impl Applier {
         Ok(now)
     }
 
-    /// Backwards: what runs goes before what it is allowed to do, and that before what confines it.
+    /// Deletes in reverse order: workloads before their permissions, and permissions before the policies that confine them.
     async fn prune(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
         let Operands {
             admission_policies,
@@ -340,8 +340,9 @@ impl Applier {
         self.set_finalizers(config, others.collect()).await
     }
 
-    /// Not by server-side apply: whoever re-applied the whole object (a backup tool) owns the finalizer as well, and a finalizer
-    /// that two own stays when one lets go. The resourceVersion makes a concurrent change a conflict, which is retried.
+    /// Not by server-side apply: a tool that re-applies the whole object (a backup tool) owns the finalizer as well, and a
+    /// finalizer with two owners stays when one of them releases it. The resourceVersion makes a concurrent change a conflict,
+    /// which is retried.
     async fn set_finalizers(&self, config: &MultusServiceConfig, finalizers: Vec<&str>) -> Result<(), Error> {
         let patch = json!({ "metadata": {
             "uid": config.metadata.uid,
@@ -352,7 +353,7 @@ impl Applier {
             field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        // Metadata alone: a configuration that cannot be read must be let go, too.
+        // Metadata only: the finalizer of a configuration that cannot be decoded must be removable, too.
         let configs: Api<MultusServiceConfig> = Api::all(self.client.clone());
         configs
             .patch_metadata(CONFIG_NAME, &params, &Patch::Merge(patch))

@@ -6,22 +6,22 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::jiff::SignedDuration;
 use process::ProcessArgs;
 
-/// Nobody waits longer for a node.
+/// Upper limit of `--node-timeout`.
 const MAX_NODE_TIMEOUT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Installs, configures, repairs and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
+/// Installs, configures, repairs and removes Services on secondary networks, as specified by MultusServiceConfig "cluster"
 #[derive(Parser, Debug)]
 #[command(name = OPERATOR, version)]
 pub struct Cli {
-    /// What to do instead of running
+    /// Command to run instead of the operator
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to run
+    /// Arguments of the operator
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// Things to do.
+/// Subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the operator (the default)
@@ -39,7 +39,7 @@ pub enum Command {
     },
 }
 
-/// What the operator must know before it reads the cluster.
+/// Settings from the command line and the environment.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Namespace of the operator's Lease and of everything it installs
@@ -60,12 +60,12 @@ pub struct RunArgs {
     /// OperatorCondition in which to report to the Operator Lifecycle Manager whether it may upgrade the operator; set by OLM v0
     #[arg(long, env = "OPERATOR_CONDITION_NAME", value_name = "NAME")]
     pub operator_condition_name: Option<String>,
-    /// What all binaries of this project have
+    /// Arguments of all binaries of this project
     #[command(flatten)]
     pub process: ProcessArgs,
 }
 
-/// "10m", "90s", as kubectl writes durations.
+/// Parses "10m" or "90s", kubectl's format of durations.
 fn duration(text: &str) -> Result<SignedDuration, String> {
     let duration = text
         .parse()
@@ -77,7 +77,7 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
-/// It becomes the value of a label.
+/// Parses a version that is a valid label value.
 fn version(text: &str) -> Result<String, String> {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let is_outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());

@@ -1,7 +1,7 @@
-//! Which objects should exist, and how nodes should be labelled.
+//! Builds the desired objects and node labels.
 //!
-//! Pure: equal inputs give equal objects; the only time in them is an input that stays what it was. The objects are YAML files
-//! in `operator/manifests/`; here is only what the configuration decides.
+//! Pure: equal inputs give equal objects; the only timestamp in them is an input that does not change between reconciles. The
+//! objects are YAML files in `operator/manifests/`; this module sets only the fields that depend on the configuration.
 
 pub mod arguments;
 
@@ -22,27 +22,27 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 use manifests::Manifests;
 
-/// What the cluster should hold of ours.
+/// The desired state of the objects that the operator manages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// Whether the API server is asked first if it would take the objects. Not in a removal: it must go on whatever is rejected.
+    /// Dry-run the workloads before anything is written. Not in a removal, which must proceed whatever is rejected.
     pub dry_run: bool,
-    /// Whether the configuration must not vanish yet.
+    /// Keep the finalizer of the configuration.
     pub finalizer: bool,
-    /// Labels of nodes that are not as they should be.
+    /// Node labels to change.
     pub labels: Vec<LabelChange>,
-    /// Objects that must be exactly as here.
+    /// Objects to apply.
     pub operands: Operands,
-    /// Whether everything else that carries our labels is to be removed.
+    /// Delete all other objects with the operator's labels.
     pub prune: bool,
 }
 
-/// Label on controller and proxy: the version of the operator that applied them.
+/// Label of controller and proxy with the version of the operator that applied them.
 pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
-/// Version of this operator and of what it applies, unless its Deployment says another.
+/// Version of this operator and of the operands it applies, unless its Deployment sets another.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Builds the objects; `None` when nothing may be written.
+/// Builds the objects; `None` when no object may be written.
 pub fn build(
     intent: &Intent,
     observed: &Observed,
@@ -56,7 +56,8 @@ pub fn build(
     }
 }
 
-/// Whether the proxy may follow: a new controller must have arrived first, because it writes what a new proxy reads.
+/// True when the proxy may be updated: the controller rollout must be complete, because a new proxy reads slices in the format of
+/// the new controller.
 pub fn proxy_may_follow(operands: &Operands) -> bool {
     operands
         .controller()
@@ -107,7 +108,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     }
 }
 
-/// The controller stays as it is until the nodes are clean. When nothing is left, the configuration is free to go.
+/// The controller is not changed until the nodes are clean. When no operand is left, the finalizer is removed.
 fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &ReleaseImages) -> Desired {
     let live = &observed.live;
     let annotation = live
@@ -135,7 +136,7 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
         .map(|running| proxy::cleanup(proxy.clone(), running, since));
     let mut daemon_sets = Vec::new();
     if node_labels::any_cleanup_pending(&observed.nodes, &labels) {
-        // Without a proxy to learn from: the image of the last cleanup, of the configuration, of the release.
+        // Without a proxy: the image of the last cleanup, of the configuration, of the release.
         let image = daemon_set::image(live.cleanup(), &observed.config.spec, images);
         daemon_sets.extend(match (&running, image) {
             (Some(running), _) => Some(daemon_set::cleanup(running, Some(since))),
@@ -160,7 +161,7 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     }
 }
 
-/// With admission policies where the API server has that kind.
+/// Drops admission policies where the API server does not serve them.
 fn confined(mut identities: Operands, observed: &Observed) -> Operands {
     if !observed.kinds.admission_policies {
         identities.admission_policies.clear();
@@ -173,7 +174,7 @@ fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<LabelChange> {
     let Observed {
         nodes, pods, live, ..
     } = observed;
-    // Pods that outlive their DaemonSet are on their way out.
+    // Pods that outlive their DaemonSet are terminating.
     let counts = |pod: &&Pod| live.proxy().is_some() || !node_labels::is_pod_of(pod, PROXY);
     let pods: Vec<_> = pods.iter().filter(counts).cloned().collect();
     node_labels::label_changes(nodes, &pods, goal)

@@ -1,8 +1,8 @@
-//! How far the removal of the operands has come.
+//! Removal of the operands and of the rules they wrote on nodes.
 //!
-//! Pure, and a function of the cluster alone, so that an operator that was restarted in the middle goes on where it was.
-//! First every proxy becomes a cleanup (`proxy cleanup --wait`, Ready when its node is clean) and nodes without a proxy get one,
-//! then all objects go, last the finalizer. A node that cannot answer holds the removal up for at most [`CLEANUP_LIMIT`].
+//! Pure, and a function of the cluster alone, so that a restarted operator resumes a removal. First every proxy becomes a cleanup
+//! pod (`proxy cleanup --wait`, Ready when its node is clean) and labelled nodes without a proxy get one; then all objects are
+//! deleted, last the finalizer is removed. An unreachable node delays the removal for at most [`CLEANUP_LIMIT`].
 
 pub mod daemon_set;
 pub mod node_labels;
@@ -16,32 +16,33 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 
-/// Annotation on the DaemonSet and its pods that makes them cleanups: since when, RFC 3339.
+/// Annotation on the DaemonSet and its pods that turns them into cleanup pods; its value is the start time, RFC 3339.
 pub const CLEANUP_ANNOTATION: &str = "multusservice.cni.cncf.io/cleanup-since";
-/// How long nodes have to become clean before they are skipped and named.
+/// Time limit for cleanup on nodes; nodes that exceed it are skipped and reported.
 pub const CLEANUP_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 
-/// The step that is due.
+/// The next step of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// The DaemonSets are, or become, cleanups.
+    /// Run the DaemonSets as cleanup.
     CleanNodes {
-        /// When that began.
+        /// Start of the cleanup.
         since: Timestamp,
         /// Nodes that are not clean yet, sorted.
         waiting: Vec<String>,
     },
-    /// Everything goes that is still there.
+    /// Delete all remaining operands.
     Delete {
-        /// Nodes that did not become clean in time, sorted.
+        /// Nodes whose cleanup timed out, sorted.
         skipped: Vec<String>,
     },
 }
 
-/// What [`api::config::RolloutStatus::progress`] says during a removal: since when is the clock of nodes whose DaemonSet cannot be written.
+/// Value of [`api::config::RolloutStatus::progress`] during a removal. Its start time also covers nodes whose DaemonSet cannot be
+/// written.
 pub const PROGRESS: &str = "Removing";
 
-/// Decides from the DaemonSets, their pods and the labels of nodes.
+/// Decides from the DaemonSets, their pods and the node labels.
 pub fn next_step(observed: &Observed, limit: SignedDuration) -> Removal {
     let proxy = observed.live.proxy();
     let waiting = unclean_nodes(observed);
@@ -61,13 +62,13 @@ pub fn next_step(observed: &Observed, limit: SignedDuration) -> Removal {
         };
     }
     Removal::CleanNodes {
-        // Cleanups that run are not started anew for another date.
+        // Running cleanup pods are not restarted for another date.
         since: since.unwrap_or(began),
         waiting,
     }
 }
 
-/// Since when the DaemonSets are cleanups.
+/// Start time in the annotation of the DaemonSets.
 fn annotation_since(observed: &Observed) -> Option<Timestamp> {
     let daemon_sets = [observed.live.proxy(), observed.live.cleanup()];
     daemon_sets
@@ -76,14 +77,13 @@ fn annotation_since(observed: &Observed) -> Option<Timestamp> {
         .find_map(|daemon_set| daemon_set.annotations().get(CLEANUP_ANNOTATION)?.parse().ok())
 }
 
-/// Since when the status says that the operands are being removed: a DaemonSet that is rejected, terminating or without an image
-/// carries no annotation.
+/// Start time of the removal in `status`: a DaemonSet that is rejected, terminating or without an image carries no annotation.
 fn status_since(observed: &Observed) -> Option<Timestamp> {
     let rollout = observed.config.status.as_ref()?.rollout.as_ref()?;
     (rollout.progress == PROGRESS).then_some(rollout.last_progress_time.0)
 }
 
-/// Whether every pod of the DaemonSet is a Ready cleanup. Nodes in maintenance are among the desired ones.
+/// True when every pod of the DaemonSet is a Ready cleanup pod. Nodes in maintenance count as desired.
 fn is_converted(proxy: &DaemonSet) -> bool {
     let Some(status) = &proxy.status else { return false };
     proxy.annotations().contains_key(CLEANUP_ANNOTATION)
@@ -92,7 +92,7 @@ fn is_converted(proxy: &DaemonSet) -> bool {
         && status.number_ready >= status.desired_number_scheduled
 }
 
-/// Nodes that run a proxy or are labelled as having run one, without a Ready cleanup.
+/// Nodes that run a proxy, or are labelled as having run one, and have no Ready cleanup pod.
 fn unclean_nodes(observed: &Observed) -> Vec<String> {
     let Observed {
         live, pods, nodes, ..
@@ -110,7 +110,7 @@ fn unclean_nodes(observed: &Observed) -> Vec<String> {
         .iter()
         .filter(|node| node.labels().get(LABEL).is_some_and(|label| label != SKIPPED))
         .map(ResourceExt::name_any);
-    // Pods that outlive their DaemonSet are on their way out; the labels of their nodes have been judged.
+    // Pods that outlive their DaemonSet are terminating; the labels of their nodes have been evaluated.
     let is_running = |pod: &&k8s_openapi::api::core::v1::Pod| live.proxy().is_some() && is_pod_of(pod, PROXY);
     let running = pods.iter().filter(is_running).filter_map(node);
     let unclean: BTreeSet<_> = labelled
@@ -120,7 +120,7 @@ fn unclean_nodes(observed: &Observed) -> Vec<String> {
     unclean.into_iter().collect()
 }
 
-/// A node whose cleanup could not even be created has no pod to be named by.
+/// Placeholder for nodes whose cleanup pod could not be created: no pod names them.
 fn or_placeholder(mut nodes: Vec<String>) -> Vec<String> {
     if nodes.is_empty() {
         nodes.push("those without a proxy pod".to_owned());

@@ -1,8 +1,8 @@
-//! Which change in the cluster calls for a turn: any of the configuration, of our objects, of their pods, of the labels of nodes, and
-//! of the definitions of kinds that may come and go.
+//! Triggers reconciles: changes of the configuration, of operands, of their pods, of node labels, and of the definitions of
+//! optional kinds.
 //!
-//! Writes: nothing. Only metadata is watched, so an object of a shape we do not know can stop no watch, and nothing is kept in
-//! memory but the configuration's metadata.
+//! Writes: nothing. Only metadata is watched, so that an object that cannot be decoded stops no watch, and memory holds nothing but
+//! the configuration's metadata.
 
 use crate::gather::pod_selector;
 use crate::operands::SELECTOR;
@@ -34,14 +34,14 @@ use tracing::{debug, warn};
 
 type Config = PartialObjectMeta<MultusServiceConfig>;
 
-/// Runs turns until `shutdown`; yields after each. The turn that runs at that moment is finished.
+/// Reconciles until `shutdown`; yields after each reconcile. A running reconcile is completed.
 pub fn reconciles(
     client: &Client,
     namespace: &str,
     context: Context,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = ()> {
-    let ours = || watcher::Config::default().labels(SELECTOR);
+    let operands = || watcher::Config::default().labels(SELECTOR);
     let pods = watcher::Config::default().labels(&pod_selector());
     let (store, writer) = reflector::store();
     let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
@@ -54,7 +54,7 @@ pub fn reconciles(
         .watches_stream(
             follow_as(
                 everywhere::<ValidatingAdmissionPolicy>(client),
-                ours(),
+                operands(),
                 Presence::Optional,
             ),
             config,
@@ -62,38 +62,44 @@ pub fn reconciles(
         .watches_stream(
             follow_as(
                 everywhere::<ValidatingAdmissionPolicyBinding>(client),
-                ours(),
+                operands(),
                 Presence::Optional,
             ),
             config,
         )
         .watches_stream(
-            follow(namespaced::<ServiceAccount>(client, namespace), ours()),
-            config,
-        )
-        .watches_stream(follow(everywhere::<ClusterRoleBinding>(client), ours()), config)
-        .watches_stream(
-            follow(namespaced::<RoleBinding>(client, namespace), ours()),
+            follow(namespaced::<ServiceAccount>(client, namespace), operands()),
             config,
         )
         .watches_stream(
-            follow(namespaced::<NetworkPolicy>(client, namespace), ours()),
+            follow(everywhere::<ClusterRoleBinding>(client), operands()),
             config,
         )
         .watches_stream(
-            follow(namespaced::<PodDisruptionBudget>(client, namespace), ours()),
+            follow(namespaced::<RoleBinding>(client, namespace), operands()),
             config,
         )
         .watches_stream(
-            follow(namespaced::<Deployment>(client, namespace), ours()),
+            follow(namespaced::<NetworkPolicy>(client, namespace), operands()),
             config,
         )
-        .watches_stream(follow(namespaced::<DaemonSet>(client, namespace), ours()), config)
+        .watches_stream(
+            follow(namespaced::<PodDisruptionBudget>(client, namespace), operands()),
+            config,
+        )
+        .watches_stream(
+            follow(namespaced::<Deployment>(client, namespace), operands()),
+            config,
+        )
+        .watches_stream(
+            follow(namespaced::<DaemonSet>(client, namespace), operands()),
+            config,
+        )
         .watches_stream(follow(namespaced::<Pod>(client, namespace), pods), config)
         .watches_stream(nodes(client), config)
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
-        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client, ours()))
-        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client, ours()))
+        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client, operands()))
+        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client, operands()))
         .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
@@ -102,15 +108,16 @@ pub fn reconciles(
             Arc::new(context),
         )
         .map(|result| match result {
-            // A change of an operand while there is no configuration, and errors that `error_policy` has logged.
+            // Changes of an operand without a configuration, and errors that `error_policy` has logged.
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
             Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "Watch failed"),
         })
         .take_until(stop)
 }
 
-/// Ends when `shutdown` comes before the configuration has been read, and never afterwards. Until then no turn can be running, and
-/// kube's `Controller` (5.0.0) does not end by itself: asked to stop, it reads its streams no more and still waits for the first read.
+/// Resolves when `shutdown` precedes the first list of the configuration, and never afterwards. Until then no reconcile can be
+/// running, and kube's `Controller` (5.0.0) does not terminate: on shutdown it stops polling its streams and still waits for the
+/// first list.
 async fn stop_before_the_first_read(store: Store<Config>, shutdown: CancellationToken) {
     tokio::select! {
         biased;
@@ -119,8 +126,8 @@ async fn stop_before_the_first_read(store: Store<Config>, shutdown: Cancellation
     }
 }
 
-/// The objects of a watch as they change. Each watch waits by itself after an error: one pause for all of them, which is what a
-/// `Controller` makes of errors in its streams, would add up to minutes after an outage.
+/// Watches objects. Each watch has its own backoff: the one backoff of a `Controller` for errors of all its streams would add up to
+/// minutes after an outage.
 fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -144,7 +151,7 @@ where
         .filter_map(log_error)
 }
 
-/// What a watch says that is no error.
+/// Logs and drops the error of a watch.
 async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
     event
         .inspect_err(|error| warn!(%error, "Watch failed, retrying"))
@@ -152,14 +159,13 @@ async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watc
         .map(Ok)
 }
 
-/// Nodes report every few seconds; only what decides where pods run is of interest.
+/// Watches node labels only: kubelets update the status every few seconds, and scheduling depends on labels.
 fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, watcher::Error>> + use<> {
     let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
     follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
 }
 
-/// Something happened to these objects of a kind, or to the kind, which the cluster may lack: that is no error, and nothing is asked
-/// for until it is there.
+/// Watches a kind that the cluster may lack. Its absence is not an error, and no request is made until it is defined.
 fn follow_if_defined<K>(client: &Client, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope>
@@ -177,7 +183,7 @@ where
     .map(drop)
 }
 
-/// Also when there is no object yet: then the kind can be used from now on.
+/// Also yields on an empty list: from then on the kind can be used.
 fn listed_or_changed<K>(objects: Api<K>, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -228,7 +234,7 @@ mod tests {
     use std::future::pending;
     use std::time::Duration;
 
-    /// No API server can be made to be silent at that very instant, so this one always is.
+    /// No real API server can be silent at that very instant, so this one always is.
     #[tokio::test]
     async fn a_stop_before_the_first_answer_ends_it() {
         let silent = tower::service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());

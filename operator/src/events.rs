@@ -1,6 +1,6 @@
 //! Events about the configuration.
 //!
-//! Writes: events. One that cannot be written is no reason to stop: the conditions say the same.
+//! Writes: Events. A failed write is logged only: the conditions carry the same information.
 
 use api::MultusServiceConfig;
 use api::names::OPERATOR;
@@ -10,17 +10,17 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tracing::warn;
 
-/// Events about nodes in one removal; more say less.
+/// Limit of Events about nodes in one removal.
 const MAX_NODES: usize = 50;
 /// Longest action and longest reason that the API takes.
 const MAX_LENGTH: usize = 128;
 
-/// Writes events.
+/// Publishes Events.
 #[derive(Clone)]
 pub struct EventRecorder(Recorder);
 
 impl EventRecorder {
-    /// In the name of this replica.
+    /// Publishes in the name of this replica.
     pub fn new(client: Client, holder: String) -> Self {
         let reporter = Reporter {
             controller: OPERATOR.to_owned(),
@@ -29,7 +29,7 @@ impl EventRecorder {
         Self(Recorder::new(client, reporter))
     }
 
-    /// Conditions whose status is another than before.
+    /// Publishes condition transitions.
     pub async fn conditions_changed(
         &self,
         config: &MultusServiceConfig,
@@ -47,7 +47,7 @@ impl EventRecorder {
         }
     }
 
-    /// Every operand runs another version than before.
+    /// Publishes that every operand runs another version.
     pub async fn version_changed(&self, config: &MultusServiceConfig, before: &str, after: &str) {
         let note = format!("Operands changed from version {before} to {after}");
         self.publish(
@@ -57,7 +57,7 @@ impl EventRecorder {
         .await;
     }
 
-    /// An object had to be deleted, because a field of it can never change.
+    /// Publishes that an object was deleted because an immutable field differed.
     pub async fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
         let note = format!("Recreated {kind}/{name}: an immutable field differed");
         let action: String = format!("Recreate{kind}/{name}")
@@ -72,7 +72,7 @@ impl EventRecorder {
         .await;
     }
 
-    /// Nodes that a removal leaves as they are.
+    /// Publishes the nodes whose cleanup timed out.
     pub async fn cleanup_timed_out(&self, config: &MultusServiceConfig, nodes: &[String]) {
         for node in nodes.iter().take(MAX_NODES) {
             let note = format!(
@@ -93,7 +93,7 @@ impl EventRecorder {
     }
 }
 
-/// What is said of a condition that was `was`; nothing of one that starts as it should be.
+/// Builds the Event of a condition whose previous status is `was`; none for a condition that starts as expected.
 fn transition(was: &str, condition: &Condition) -> Option<Event> {
     let Condition {
         type_,
@@ -120,7 +120,7 @@ fn transition(was: &str, condition: &Condition) -> Option<Event> {
 }
 
 fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
-    // The API takes no more than 1,024 bytes.
+    // The API takes at most 1,024 bytes.
     while note.len() > 1_000 {
         note.pop();
     }

@@ -1,4 +1,4 @@
-//! `multus-service-operator`: installs, configures, mends and removes Services on secondary networks.
+//! `multus-service-operator`: installs, configures, repairs and removes Services on secondary networks.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -84,7 +84,7 @@ async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Resul
     ))
 }
 
-/// `config/crd` and `docs/api.md` hold such texts: `make manifests`.
+/// Output for `config/crd` and `docs/api.md`: `make manifests`.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     Ok(std::io::stdout().write_all(text.as_bytes())?)

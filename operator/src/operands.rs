@@ -1,4 +1,4 @@
-//! The objects the operator owns, by kind: as built, or as found in the cluster.
+//! The objects that the operator owns, by kind: as built, or as found in the cluster.
 //!
 //! Pure. Ownership is by labels ([`SELECTOR`]) and `status.relatedObjects`: an ownerReference to the configuration would let
 //! foreground deletion collect the proxies before the nodes are clean.
@@ -17,41 +17,41 @@ use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
-/// Selects what the operator applied; objects of `config/` lack the first label.
+/// Selects the objects that the operator applied; objects of `config/` lack the first label.
 pub const SELECTOR: &str =
     "app.kubernetes.io/managed-by=multus-service-operator,app.kubernetes.io/part-of=multus-service";
 
-/// Objects of every owned kind, in the order in which they are applied; removal goes backwards.
+/// Objects of every owned kind, in the order in which they are applied; a removal reverses it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Operands {
-    /// What RBAC cannot express: before the accounts that they confine, and after them in a removal.
+    /// Restrictions that RBAC cannot express: created before the accounts that they confine, deleted after them.
     pub admission_policies: Vec<ValidatingAdmissionPolicy>,
-    /// What puts them into force.
+    /// Bindings that enforce the policies.
     pub admission_policy_bindings: Vec<ValidatingAdmissionPolicyBinding>,
-    /// Who controller and proxy are.
+    /// Service accounts of controller and proxy.
     pub service_accounts: Vec<ServiceAccount>,
-    /// What they may do in all namespaces.
+    /// Their permissions in all namespaces.
     pub cluster_role_bindings: Vec<ClusterRoleBinding>,
-    /// What they may do in the operator's namespace.
+    /// Their permissions in the operator's namespace.
     pub role_bindings: Vec<RoleBinding>,
-    /// What may reach operator and controller.
+    /// Ingress to operator and controller.
     pub network_policies: Vec<NetworkPolicy>,
-    /// How many replicas of the controller a drain leaves.
+    /// Controller replicas that a drain leaves.
     pub pod_disruption_budgets: Vec<PodDisruptionBudget>,
     /// The controller.
     pub deployments: Vec<Deployment>,
     /// The proxy.
     pub daemon_sets: Vec<DaemonSet>,
-    /// Tours, where OpenShift's console is.
+    /// Quick starts, on clusters with OpenShift's console.
     pub console_quick_starts: Vec<ConsoleQuickStart>,
-    /// Examples, where OpenShift's console is.
+    /// YAML samples, on clusters with OpenShift's console.
     pub console_yaml_samples: Vec<ConsoleYamlSample>,
 }
 
-/// Which kinds that a cluster may lack it has.
+/// Optional kinds that the API server serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
-    /// [`ValidatingAdmissionPolicy`] and its binding: since Kubernetes 1.30, unless switched off.
+    /// [`ValidatingAdmissionPolicy`] and its binding: since Kubernetes 1.30, unless disabled.
     pub admission_policies: bool,
     /// [`ConsoleQuickStart`].
     pub quick_starts: bool,
@@ -60,11 +60,11 @@ pub struct Kinds {
 }
 
 const MAX_RELATED: usize = 64;
-/// How long an object that is being deleted is waited for: a finalizer of somebody else must not hold ours for ever.
+/// Time limit for an object that is being deleted: a finalizer of another client must not block a removal for ever.
 const LINGERING: SignedDuration = SignedDuration::from_mins(2);
 
 impl Operands {
-    /// Whether something is left that a removal has to wait for.
+    /// True when an operand is left that a removal has to wait for.
     pub fn holds_up_a_removal(&self, now: Timestamp) -> bool {
         fn any<K: Resource>(objects: &[K], now: Timestamp) -> bool {
             objects.iter().any(|object| {
@@ -110,7 +110,7 @@ impl Operands {
         self.daemon_sets.iter().find(|object| object.name_any() == PROXY)
     }
 
-    /// The DaemonSet that cleans nodes on which no proxy runs any more.
+    /// The DaemonSet that cleans up nodes that no longer match the proxy's scheduling.
     pub fn cleanup(&self) -> Option<&DaemonSet> {
         self.daemon_sets
             .iter()
@@ -144,7 +144,7 @@ impl Operands {
         related.extend(references(console_quick_starts));
         related.extend(references(console_yaml_samples));
         related.sort();
-        // As long as the API lets the list be.
+        // The limit of the API for the list.
         related.truncate(MAX_RELATED);
         related
     }

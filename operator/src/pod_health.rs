@@ -1,6 +1,6 @@
-//! What is wrong with the pods of an operand, and on which nodes.
+//! Failures of an operand's pods, by node.
 //!
-//! Pure. What a tenant can bring about (a pod that cannot be served) is no fault of a node: see `api::rules_applied`.
+//! Pure. Failures that a tenant can cause (a pod that cannot be served) are not failures of a node: see `api::rules_applied`.
 
 use crate::cleanup::node_labels::{is_pod_of, is_ready};
 use crate::operands::Operands;
@@ -13,38 +13,38 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A container that ran this long after a crash is taken to have recovered, and one that is not ready by then to be at fault.
+/// A container that has run this long after a crash counts as recovered; one that is not ready by then counts as failed.
 const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
-/// Restarts after which a running container may be between two crashes.
+/// Number of restarts from which a running container may be between two crashes.
 const MIN_RESTARTS: i32 = 3;
-/// Where the DaemonSet controller counts templates; its pods carry the number as a label.
+/// Annotation in which the DaemonSet controller counts templates; its pods carry the number as a label.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
-/// Longest message of one node.
+/// Limit of the message of one node, in characters.
 const MESSAGE_LIMIT: usize = 300;
 
-/// What kind of failure it is.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodFailure {
-    /// It ends again and again.
+    /// The container exits repeatedly.
     CrashLooping,
-    /// Its image cannot be had.
+    /// The image cannot be pulled.
     ImagePullFailed,
-    /// Pods may not be created: PodSecurity, SecurityContextConstraints, quota.
+    /// Pods are rejected by PodSecurity, SecurityContextConstraints or a quota.
     PodsForbidden,
-    /// It runs but does not serve, or cannot start for another reason.
+    /// The pod runs but is not ready, or cannot start for another reason.
     NotServing,
 }
 
-/// PodFailure on a node.
+/// A failure on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFailure {
-    /// What kind.
+    /// The kind of the failure.
     pub failure: PodFailure,
-    /// Where and why.
+    /// The node, with reason and message.
     pub node: UnhealthyNode,
 }
 
-/// Every pod that does not work although its node does, in the order of nodes.
+/// Returns every failed pod on a ready node, sorted by node.
 pub fn node_failures<'a>(
     pods: impl Iterator<Item = &'a Pod>,
     nodes: &[Node],
@@ -109,7 +109,7 @@ fn container_failure(container: &ContainerStatus, now: Timestamp) -> Option<Fail
         };
         return Some((failure, reason, waiting.message.unwrap_or_default()));
     }
-    // Between two crashes it runs for a moment.
+    // The container runs for a moment between two crashes.
     let started = state.running.and_then(|running| running.started_at);
     let recovers = started.is_some_and(|started| now.duration_since(started.0) < GRACE_PERIOD);
     (container.restart_count >= MIN_RESTARTS && (recovers || state.terminated.is_some())).then(|| {
@@ -121,7 +121,7 @@ fn container_failure(container: &ContainerStatus, now: Timestamp) -> Option<Fail
     })
 }
 
-/// How the container ended last time.
+/// Describes the last termination of the container.
 fn termination_message(container: &ContainerStatus) -> String {
     let last = container
         .last_state
@@ -179,8 +179,7 @@ fn readiness_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
     })
 }
 
-/// Nodes whose proxy is not the one that the DaemonSet describes now, or not ready, sorted; those of the controller while that is
-/// what is rolled out.
+/// Nodes whose proxy is outdated or not ready, sorted; those of the controller during its rollout.
 pub fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<String> {
     let is_controller_rollout = live
         .controller()
@@ -203,7 +202,7 @@ pub fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) 
     nodes.into_iter().collect()
 }
 
-/// Nodes by the backend that their proxy reports, the most used first.
+/// Counts nodes by the backend that their proxy reports, the most used first.
 pub fn backends<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<BackendNodes> {
     let mut nodes = BTreeMap::<&str, i32>::new();
     for pod in pods {
@@ -224,7 +223,7 @@ pub fn backends<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<BackendNodes> {
     backends
 }
 
-/// Whether the node is there at all. One that is not is no fault of an operand.
+/// True when the node is ready. A node that is not ready is not a failure of an operand.
 fn is_up(node: &Node) -> bool {
     let conditions = node
         .status
@@ -248,7 +247,7 @@ fn node_of(pod: &Pod) -> &str {
         .unwrap_or_default()
 }
 
-/// At most as many characters as a message may have.
+/// Truncates a message to its limit.
 fn truncate(text: &str) -> String {
     text.chars().take(MESSAGE_LIMIT).collect()
 }

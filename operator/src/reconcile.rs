@@ -1,4 +1,4 @@
-//! One turn: gather, validate, build, apply, status.
+//! One reconcile: gather, validate, build, apply, status.
 
 use crate::apply::{self, Applier};
 use crate::build::{arguments, build};
@@ -19,19 +19,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracing::warn;
 
-/// Everything is watched; this is for what a watch cannot see.
+/// Everything is watched; the resync covers what a watch cannot observe.
 const RESYNC: Duration = Duration::from_mins(5);
-/// While time itself can change the outcome: a removal, a failure, a rollout.
+/// Requeue interval while time itself can change the outcome: a removal, a failure, a rollout.
 const RECHECK: Duration = Duration::from_secs(10);
-/// After an error.
+/// Requeue interval after an error.
 const RETRY: Duration = Duration::from_secs(5);
-/// A turn that takes longer hangs in the network.
+/// A reconcile that takes longer hangs in the network.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Crates whose log lines are the operator's own.
 const CRATES: &[&str] = &["operator", "process"];
 
-/// What all turns share.
+/// State that all reconciles share.
 pub struct Context {
     client: Client,
     options: Options,
@@ -41,16 +41,16 @@ pub struct Context {
     log_level: Mutex<Option<LogLevel>>,
 }
 
-/// Why a turn must be repeated.
+/// A failed reconcile; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cluster could not be read.
+    /// The cluster cannot be read.
     #[error("failed to read the cluster: {0}")]
     Gather(#[source] kube::Error),
-    /// An object could not be written.
+    /// An object cannot be written.
     #[error(transparent)]
     Apply(#[from] apply::Error),
-    /// The status could not be written.
+    /// The status cannot be written.
     #[error("failed to write the status of MultusServiceConfig \"cluster\": {0}")]
     Status(#[source] kube::Error),
     /// The API server did not answer.
@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 impl Context {
-    /// For one process.
+    /// Creates the context of this process.
     pub fn new(client: Client, options: Options) -> Self {
         let recorder = EventRecorder::new(client.clone(), options.holder.clone());
         Self {
@@ -72,7 +72,7 @@ impl Context {
         }
     }
 
-    /// Lets the configuration decide what this process logs.
+    /// Lets the configuration set the log level of this process.
     #[must_use]
     pub fn with_log_filter(self, logs: LogFilter) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Context {
         }
     }
 
-    /// Until the configuration says something, the command line decides.
+    /// Sets the log level; without one in the configuration, the command line's applies.
     fn set_log_level(&self, wanted: Option<LogLevel>) {
         let mut current = self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(logs) = &self.logs
@@ -93,9 +93,9 @@ impl Context {
     }
 }
 
-/// Runs one turn in bounded time.
+/// Runs one reconcile in bounded time.
 pub async fn reconcile(context: &Context) -> Result<Action, Error> {
-    // The future of a turn is large: every kind of object is read in it.
+    // Boxed, because the future is large: it reads every kind of object.
     tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
         .await
         .unwrap_or(Err(Error::Timeout))
@@ -178,7 +178,7 @@ fn requeue(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigS
     }
 }
 
-/// What follows an error: the same again, soon.
+/// Logs the error and requeues.
 pub fn error_policy(error: &Error) -> Action {
     warn!(%error, "Failed to reconcile");
     Action::requeue(RETRY)

@@ -1,4 +1,4 @@
-//! The life of the operator: wait for the Lease, take reconciles while holding it.
+//! Lifecycle of the operator: acquire the Lease, reconcile while holding it.
 
 use crate::controller;
 use crate::reconcile::Context;
@@ -15,29 +15,29 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// OpenShift's numbers (library-go): a lease of 137 s, tried every 26 s, survives an API server that is away for 78 s.
+/// OpenShift's numbers (library-go): a lease of 137 s, renewed every 26 s, survives an API server that is away for 78 s.
 const LEASE: Duration = Duration::from_secs(137);
 const RETRY: Duration = Duration::from_secs(26);
 const BEAT: Duration = Duration::from_secs(10);
 
-/// What the operator must know before it reads the cluster.
+/// Settings from the command line and the environment.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Namespace of operator and operands.
     pub namespace: String,
-    /// Name of this process in the Lease and in events: its pod's.
+    /// Name of this process in the Lease and in Events: the name of its pod.
     pub holder: String,
-    /// Version of this operator, and of what it applies.
+    /// Version of this operator and of the operands it applies.
     pub version: String,
-    /// The operands' images when the configuration names none.
+    /// Images of the operands, unless the configuration specifies them.
     pub images: ReleaseImages,
-    /// The OperatorCondition in the operator's namespace that OLM reads, if OLM runs this.
+    /// The OperatorCondition in the operator's namespace, if OLM v0 installed the operator.
     pub operator_condition: Option<String>,
-    /// Removes everything whatever the configuration says, and gives each node this long to become clean.
+    /// Removes all operands whatever the configuration specifies, with this time limit for each node.
     pub removal: Option<SignedDuration>,
 }
 
-/// Runs until the process is asked to stop or loses the Lease.
+/// Runs until shutdown or the loss of the Lease.
 pub async fn run(process: Process, options: Options) -> Result<(), lease::Error> {
     let Process {
         client,
@@ -45,7 +45,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
         log_filter,
         shutdown,
     } = process;
-    // A replica that waits for the Lease does what is expected of it.
+    // A replica that waits for the Lease is ready.
     health.set_ready(true);
     let lease = LeaseOptions {
         namespace: options.namespace.clone(),
@@ -76,7 +76,7 @@ async fn reconciles(
     Ok(())
 }
 
-/// Alive is who can still beat; a turn that hangs is ended by its own limit.
+/// Reports the process as alive while the runtime schedules this task; a reconcile that hangs has its own timeout.
 async fn beats(health: Health) -> Infallible {
     let mut ticks = tokio::time::interval(BEAT);
     loop {

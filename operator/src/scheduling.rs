@@ -1,7 +1,7 @@
-//! Which nodes a DaemonSet's pods run on.
+//! Scheduling of a DaemonSet's pods to nodes.
 //!
 //! Pure. The rules are those of Kubernetes' DaemonSet controller (`NodeShouldRunDaemonPod`): node selector, required node affinity,
-//! taints. Like there, an expression that cannot be understood matches no node.
+//! taints. As there, an invalid expression matches no node.
 
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-/// Taints that a node has while it comes, goes or is short of something. The DaemonSet controller tolerates them for its pods.
+/// Prefix of the taints of a node that joins, leaves or is under pressure. The DaemonSet controller tolerates them for its pods.
 const TRANSIENT: &str = "node.kubernetes.io/";
 
-/// Whether a DaemonSet with this pod runs one on the node.
+/// True when a DaemonSet with this pod runs one on the node.
 pub fn is_schedulable(pod: &PodSpec, node: &Node) -> bool {
     is_selected(pod, node) && taints(node).all(|taint| is_tolerated(pod, taint))
 }

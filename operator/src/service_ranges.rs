@@ -1,7 +1,8 @@
-//! Where the ranges of ClusterIPs are known from: no endpoint can be in one.
+//! Source of the Service CIDRs: no endpoint address can be in one.
 //!
-//! Reads what the API server serves and `networks.config.openshift.io/cluster`. ServiceCIDR objects (KEP-1880, `networking.k8s.io/v1` since
-//! Kubernetes 1.33) are watched by controller and proxy themselves; what only OpenShift or an administrator knows is passed to them.
+//! Reads the resources of the API server and `networks.config.openshift.io/cluster`. Controller and proxy watch ServiceCIDR objects
+//! (KEP-1880, `networking.k8s.io/v1` since Kubernetes 1.33) themselves; CIDRs from OpenShift or from the configuration are passed
+//! to them as arguments.
 
 use ipnet::IpNet;
 use kube::api::ListParams;
@@ -10,19 +11,19 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tracing::warn;
 
-/// The source of the ranges.
+/// The source of the Service CIDRs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ServiceRanges {
     /// `ServiceCIDR` objects.
     #[default]
     Objects,
-    /// These, sorted.
+    /// OpenShift's network configuration or `spec.serviceCIDRs`, sorted.
     Given(BTreeSet<IpNet>),
-    /// Nothing names them.
+    /// The cluster does not publish them.
     Unknown,
 }
 
-/// OpenShift's network configuration, as far as it is read.
+/// The part of OpenShift's network configuration that the operator reads.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "config.openshift.io",
@@ -34,7 +35,7 @@ pub enum ServiceRanges {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkSpec {
-    /// One range per address family.
+    /// One CIDR per address family.
     #[serde(default)]
     pub service_network: Vec<String>,
 }
@@ -42,7 +43,7 @@ pub struct NetworkSpec {
 /// Name of the only [`Network`].
 pub const NETWORK_NAME: &str = "cluster";
 
-/// Looks where the cluster names its ranges.
+/// Detects the source of the Service CIDRs.
 pub async fn detect(client: &Client) -> kube::Result<ServiceRanges> {
     let served = client.list_api_group_resources("networking.k8s.io/v1").await?;
     if served
@@ -52,20 +53,20 @@ pub async fn detect(client: &Client) -> kube::Result<ServiceRanges> {
     {
         return Ok(ServiceRanges::Objects);
     }
-    // A list, because the watch needs that right, too.
+    // A list, because the watch needs that permission, too.
     let named = ListParams::default().fields(&format!("metadata.name={NETWORK_NAME}"));
     match Api::<Network>::all(client.clone()).list(&named).await {
         Ok(networks) => Ok(networks
             .items
             .first()
             .map_or(ServiceRanges::Unknown, of_openshift)),
-        // The API itself is absent: then the answer is no Status and gives no reason.
+        // The API itself is absent: then the answer is a bare 404 without a Status.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(ServiceRanges::Unknown),
         Err(error) => Err(error),
     }
 }
 
-/// While ranges are changed, `status` has the old ones and `spec` the new ones: no endpoint can be in either.
+/// During a change, `status` has the old CIDRs and `spec` the new ones: no endpoint address can be in either.
 fn of_openshift(network: &Network) -> ServiceRanges {
     let status = network.status.iter().flat_map(|status| &status.service_network);
     let ranges: BTreeSet<_> = status
@@ -88,7 +89,7 @@ fn of_openshift(network: &Network) -> ServiceRanges {
     }
 }
 
-/// A range without host bits; a range of every address is none.
+/// Parses a CIDR and clears its host bits; a CIDR of every address is invalid.
 pub fn parse(range: &str) -> Option<IpNet> {
     let range: IpNet = range.parse().ok()?;
     (range.prefix_len() > 0).then(|| range.trunc())

@@ -1,6 +1,6 @@
-//! Says in the configuration's status how it stands.
+//! Reports in the configuration's status.
 //!
-//! Writes: the status, in one patch, and only when it says something new; then the events that tell of it.
+//! Writes: the status, in one patch, and only when it changes; then Events about the transitions.
 
 mod conditions;
 mod counts;
@@ -25,23 +25,23 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
-/// Names in a message or a list; more say less.
+/// Limit of names in a message or a list.
 const MAX_NAMES: usize = 10;
 
-/// What one reconcile found and did.
+/// Input and result of one reconcile.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
-    /// What was found.
+    /// The cluster before.
     pub observed: &'a Observed,
-    /// What was to be done.
+    /// The intent of the configuration.
     pub intent: &'a Result<Intent, InvalidConfig>,
-    /// Our objects afterwards.
+    /// The operands afterwards.
     pub live: &'a Operands,
-    /// The write that failed.
+    /// The error of a failed write.
     pub failure: Option<&'a str>,
 }
 
-/// The status that tells this outcome. Equal outcomes give equal statuses.
+/// Builds the status of this outcome. Equal outcomes give equal statuses.
 pub fn build_status(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     let Observed { config, version, .. } = outcome.observed;
     let before = config.status.clone().unwrap_or_default();
@@ -81,7 +81,7 @@ pub fn build_status(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     }
 }
 
-/// Controller and proxy were applied by an operator of this version.
+/// True when an operator of this version applied controller and proxy.
 fn is_at_version(live: &Operands, version: &str) -> bool {
     fn is_pod_of(object: &impl Resource, version: &str) -> bool {
         object.labels().get(VERSION_LABEL).map(String::as_str) == Some(version)
@@ -97,7 +97,7 @@ fn is_false(conditions: &[Condition], type_: &str) -> bool {
         .any(|condition| condition.type_ == type_ && condition.status == "False")
 }
 
-/// Adds what only the pods know.
+/// Adds the fields that come from the proxy pods.
 fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
     let mut unhealthy: Vec<_> = degraded::proxy_failures(outcome)
         .into_iter()
@@ -114,7 +114,7 @@ fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
     }
 }
 
-/// Writes the status unless it is what the configuration has already; returns it.
+/// Writes the status unless it is up to date; returns it.
 pub async fn report(
     client: &Client,
     recorder: &EventRecorder,
@@ -125,10 +125,10 @@ pub async fn report(
     if before == status {
         return Ok(status);
     }
-    // The answer may hold what this version cannot read.
+    // The response may hold values that this version cannot decode.
     let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
     let patch = json!({
-        // The UID: a configuration that was deleted and made anew has not been looked at.
+        // The UID: a configuration that was recreated meanwhile has not been evaluated.
         "metadata": { "uid": config.metadata.uid },
         "status": merge_patch::patch(&value(config.status.as_ref()), &value(Some(&with_other_conditions(config, &status)))),
     });
@@ -140,7 +140,7 @@ pub async fn report(
         .patch_status(CONFIG_NAME, &params, &Patch::Merge(patch))
         .await
     {
-        // It went when its finalizer did.
+        // The object was deleted when its finalizer was removed.
         Err(kube::Error::Api(error))
             if error.is_not_found() && config.metadata.deletion_timestamp.is_some() =>
         {
@@ -160,8 +160,8 @@ pub async fn report(
     Ok(status)
 }
 
-/// Not by server-side apply: a part of the status that somebody else once wrote would be theirs for ever, and could make ours invalid.
-/// Their conditions stay.
+/// Keeps the conditions of other managers. The status is not written by server-side apply: a field that another client once wrote
+/// would stay with its owner, and could make the status invalid.
 fn with_other_conditions(
     config: &MultusServiceConfig,
     status: &MultusServiceConfigStatus,
@@ -190,7 +190,7 @@ fn log_changes(before: &[Condition], after: &[Condition]) {
     }
 }
 
-/// The status without conditions of other writers, in the order in which we write it.
+/// The status without conditions of other managers, in the order in which the operator writes it.
 fn managed_part(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus {
     let mut status = status.cloned().unwrap_or_default();
     status
@@ -204,7 +204,7 @@ fn managed_part(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConf
     status
 }
 
-/// The first of them, and how many more there are.
+/// Lists the first names and the number of the others.
 fn list_names(all: &[String]) -> String {
     let named = all
         .iter()

@@ -1,6 +1,6 @@
-//! What the configuration asks for, with every default decided.
+//! Validates the configuration and applies all defaults.
 //!
-//! Pure. Behind this step no value is invalid; a configuration that cannot be honoured changes nothing in the cluster.
+//! Pure. After this step every value is valid; an invalid configuration changes nothing in the cluster.
 
 mod settings;
 
@@ -14,7 +14,7 @@ use api::config::ManagementState;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use std::fmt;
 
-/// The images of this release, as the operator's own Deployment names them.
+/// The images of this release, from the operator's Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReleaseImages {
     /// From `RELATED_IMAGE_CONTROLLER`.
@@ -23,39 +23,39 @@ pub struct ReleaseImages {
     pub proxy: Option<String>,
 }
 
-/// What is to be done.
+/// The action that the configuration asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Intent {
-    /// Install, configure, mend.
+    /// Install, configure, repair.
     Install(Box<ValidatedConfig>),
     /// Unmanaged: write no object.
     Observe,
-    /// Removed, or the configuration is being deleted.
+    /// The state is Removed, or the configuration is being deleted.
     Remove(Removal),
 }
 
-/// Why the configuration cannot be honoured: one line per field.
+/// The errors of an invalid configuration, one line per field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct InvalidConfig(Vec<FieldError>);
 
-/// One field that cannot be honoured.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FieldError {
-    /// Neither the configuration nor the operator's Deployment names an image.
+    /// Neither the configuration nor the operator's Deployment specifies an image.
     MissingImage {
         field: &'static str,
         variable: &'static str,
     },
-    /// Pods run now, and none would.
+    /// Pods run now, and none would be scheduled.
     NoNodeMatches { field: &'static str },
     /// A value that this version of the operator does not know.
     Unreadable(String),
     /// Each pod would be rejected.
     NoPriorityClass { field: &'static str, name: String },
-    /// No range of addresses.
+    /// The value is not a CIDR.
     NoRange(String),
-    /// The API server does not take what the configuration leads to.
+    /// The API server rejects the operands.
     Rejected(String),
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// Decides what is to be done. Deletion and removal come before every check: an invalid configuration can always be removed.
+/// Evaluates the configuration. Deletion and removal precede every check: an invalid configuration can always be removed.
 pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, InvalidConfig> {
     let config = &observed.config;
     let state = config.spec.management_state;
@@ -118,7 +118,8 @@ pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, I
         .map_err(InvalidConfig)
 }
 
-/// Rejects to take the last pod of an operand away by a placement that matches no node. A first installation may match none.
+/// Rejects scheduling fields that match no node and would remove the last pod of an operand. A first installation may match no
+/// node.
 pub fn check_placement(desired: &Operands, observed: &Observed) -> Result<(), InvalidConfig> {
     let pod_of = |template: &PodTemplateSpec| template.spec.clone();
     let controller = |operands: &Operands| pod_of(&operands.controller()?.spec.as_ref()?.template);
@@ -144,7 +145,7 @@ pub fn check_placement(desired: &Operands, observed: &Observed) -> Result<(), In
 }
 
 impl InvalidConfig {
-    /// The API server said so.
+    /// A rejection by the API server.
     pub fn rejected(why: String) -> Self {
         Self(vec![FieldError::Rejected(why)])
     }

@@ -1,11 +1,11 @@
-//! What Deployment and DaemonSet say about themselves.
+//! Rollout state of Deployment and DaemonSet.
 //!
 //! Pure. The rollout rules are OpenShift's: a DaemonSet progresses while `updated < current`, never because `desired` grew, so that
 //! a rebooting or new node is no rollout (cluster-network-operator, `statusmanager`).
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 
-/// Whether at least one replica has been available for long enough.
+/// True when at least one replica has been available for long enough.
 pub(crate) fn controller_is_available(controller: &Deployment) -> bool {
     let status = controller.status.as_ref();
     status
@@ -14,7 +14,7 @@ pub(crate) fn controller_is_available(controller: &Deployment) -> bool {
         > 0
 }
 
-/// Whether the Deployment controller has yet to see or finish a change. `NewReplicaSetAvailable` stays when a replica is
+/// True until the Deployment controller has observed and completed a change. `NewReplicaSetAvailable` stays when a replica is
 /// rescheduled.
 pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
     let Some(status) = &controller.status else {
@@ -28,14 +28,14 @@ pub(crate) fn controller_is_rolling_out(controller: &Deployment) -> bool {
                     && condition.reason.as_deref() == Some("NewReplicaSetAvailable")
             })
     };
-    // A rollback to a ReplicaSet that is still there keeps the condition of the rollout before.
+    // A rollback to a ReplicaSet that still exists keeps the condition of the previous rollout.
     let is_behind = status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default();
     status.observed_generation != controller.metadata.generation
         || is_behind
         || !status.conditions.as_ref().is_some_and(finished)
 }
 
-/// Why pods of the controller cannot be created, if they cannot.
+/// The error when pods of the controller cannot be created.
 pub(crate) fn controller_rejection(controller: &Deployment) -> Option<String> {
     let conditions = controller.status.as_ref()?.conditions.as_ref()?;
     let failure = conditions
@@ -44,7 +44,7 @@ pub(crate) fn controller_rejection(controller: &Deployment) -> Option<String> {
     failure.message.clone()
 }
 
-/// How far the controller is.
+/// Progress of the controller rollout.
 pub(crate) fn controller_progress(controller: &Deployment) -> String {
     let status = controller.status.clone().unwrap_or_default();
     let wanted = controller
@@ -59,13 +59,13 @@ pub(crate) fn controller_progress(controller: &Deployment) -> String {
     format!("Controller rollout: {done} of {wanted} replicas updated")
 }
 
-/// Whether proxies are replaced only when somebody deletes their pods.
+/// True when proxy pods are updated only after a manual deletion.
 pub(crate) fn proxy_waits_for_deletion(proxy: &DaemonSet) -> bool {
     let strategy = proxy.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete")
 }
 
-/// How many nodes should run a proxy, once the DaemonSet controller has looked.
+/// Number of nodes that should run a proxy; `None` until the DaemonSet controller has reported it.
 pub(crate) fn desired_proxies(proxy: &DaemonSet) -> Option<i32> {
     let status = proxy.status.as_ref()?;
     status
@@ -73,7 +73,7 @@ pub(crate) fn desired_proxies(proxy: &DaemonSet) -> Option<i32> {
         .map(|_| status.desired_number_scheduled)
 }
 
-/// Whether at least one proxy serves, or none is wanted.
+/// True when at least one proxy is available, or none is desired.
 pub(crate) fn proxy_is_available(proxy: &DaemonSet) -> bool {
     let available = proxy
         .status
@@ -83,7 +83,7 @@ pub(crate) fn proxy_is_available(proxy: &DaemonSet) -> bool {
     desired_proxies(proxy).is_some_and(|wanted| wanted == 0 || available > 0)
 }
 
-/// How far proxies are behind the DaemonSet; `None` when they are not.
+/// Progress of the proxy rollout; `None` when it is complete.
 pub(crate) fn proxy_progress(proxy: &DaemonSet) -> Option<String> {
     let Some(status) = proxy
         .status
@@ -99,7 +99,7 @@ pub(crate) fn proxy_progress(proxy: &DaemonSet) -> Option<String> {
     (updated < current).then(|| format!("Proxy rollout: {updated} of {current} nodes updated"))
 }
 
-/// How far a first installation is; `None` when a proxy is available wherever one is wanted.
+/// Progress of the first installation; `None` when a proxy is available on every desired node.
 pub(crate) fn installation_progress(proxy: &DaemonSet) -> Option<String> {
     let wanted = desired_proxies(proxy)?;
     let available = proxy

@@ -1,4 +1,4 @@
-//! One object: apply it unless it is as it should be, delete it unless it is wanted.
+//! Applies one object unless it is up to date; deletes one that is not desired.
 //!
 //! Writes: the object.
 
@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 use tracing::{info, warn};
 
-/// Fields that Kubernetes never changes in an object that exists.
+/// Fields that are immutable in Kubernetes.
 const IMMUTABLE: &[(&str, &str)] = &[
     ("Deployment", "/spec/selector"),
     ("DaemonSet", "/spec/selector"),
@@ -22,15 +22,15 @@ const IMMUTABLE: &[(&str, &str)] = &[
     ("ClusterRoleBinding", "/roleRef"),
 ];
 
-/// What the API server says to a dry_run when a webhook cannot take part in one.
+/// Part of the API server's message when a webhook does not support dry run.
 const DRY_RUN_UNSUPPORTED: &str = "does not support dry run";
 
-/// What this process applied last, by kind and name: as it requested, and as the API server wrote it down.
+/// The last applied state of each object, by kind and name: as requested, and as the API server persisted it.
 ///
-/// A live object that holds every value we want may still hold one that we wanted earlier. Only an apply takes that away, so an
-/// object is left alone only when it was applied with this very content before. The API server spells some values its own way
-/// ("1000m" is "1"): what it persisted is what is compared. Then what others added is taken out; what cannot be (the API server puts
-/// the same value there again) is remembered, so that it is tried once.
+/// A live object that holds every desired value may still hold a value that was desired earlier. Only an apply removes it, so an
+/// object is up to date only when it was applied with this very content before. The API server normalizes some values ("1000m"
+/// becomes "1"), so the persisted values are compared. Then fields of other managers are removed; those that cannot be removed (the
+/// API server sets them again) are recorded, so that the removal is attempted once.
 #[derive(Debug, Default)]
 pub(super) struct AppliedObjects(Mutex<BTreeMap<(String, String), AppliedState>>);
 
@@ -41,11 +41,11 @@ struct AppliedState {
     foreign_fields: Option<Value>,
 }
 
-/// Objects that were in the way of what is wanted and have been deleted.
+/// Objects that were deleted because an immutable field differed.
 pub(super) type Recreated = Vec<(String, String)>;
 
 impl AppliedObjects {
-    /// Asks the API server whether it would take the objects; nothing is written. A configuration is applied whole or not at all.
+    /// Dry-runs the apply of the objects: a configuration is applied as a whole or not at all.
     pub(super) async fn dry_run<K>(&self, api: &Api<K>, desired: &[K], live: &[K]) -> Result<(), Error>
     where
         K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
@@ -64,7 +64,7 @@ impl AppliedObjects {
                 Err(kube::Error::Api(status)) if status.code == 422 => {
                     return Err(Error::Rejected(status.message.clone()));
                 }
-                // The webhook judges when it counts.
+                // The webhook decides in the real apply.
                 Err(kube::Error::Api(status)) if status.message.contains(DRY_RUN_UNSUPPORTED) => {}
                 Err(source) => return Err(not_applied::<K>(&name, source)),
             }
@@ -72,14 +72,14 @@ impl AppliedObjects {
         Ok(())
     }
 
-    /// Whether the object was applied as it is desired now, whatever others have made of it since.
+    /// True when the object was applied with the desired content, even if it has drifted since.
     pub(super) fn is_applied<K: Resource<DynamicType = ()> + Serialize>(&self, desired: &K) -> bool {
         let applied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = applied.get(&key(desired));
         state.is_some_and(|state| state.requested == value(desired))
     }
 
-    /// Makes every desired object exist as desired; returns all live objects as they are then.
+    /// Applies every desired object that is not up to date; returns all live objects.
     pub(super) async fn converge<K>(
         &self,
         api: &Api<K>,
@@ -97,7 +97,7 @@ impl AppliedObjects {
             let found = live.iter().find(|found| found.name_any() == name);
             converged.push(match found {
                 Some(found) if self.is_up_to_date(object, found) => found.clone(),
-                // Its pods go first; its end is an event that starts another turn.
+                // Its pods terminate first; the deletion event triggers another reconcile.
                 Some(found) if found.meta().deletion_timestamp.is_some() => found.clone(),
                 Some(found) if has_immutable_difference(object, found) => {
                     warn!(kind = %K::kind(&()), name, "Recreating object: immutable field differs");
@@ -144,7 +144,7 @@ impl AppliedObjects {
     }
 }
 
-/// Applies the object. What others have added can be at odds with it: then that goes first.
+/// Applies the object. Fields of other managers can conflict with it: they are removed first.
 async fn apply_patch<K>(api: &Api<K>, object: &K, found: Option<&K>, params: &PatchParams) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
@@ -162,7 +162,7 @@ where
     }
 }
 
-/// Takes out what others have added, which an apply leaves.
+/// Removes fields of other managers, which an apply keeps.
 async fn remove_foreign_fields<K>(api: &Api<K>, found: K) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug,
@@ -172,7 +172,7 @@ where
     };
     let name = found.name_any();
     warn!(kind = %K::kind(&()), name, %patch, "Removing fields set by other managers");
-    // Lists are replaced whole: of what was looked at, and of no other.
+    // Lists are replaced as a whole: the resourceVersion makes a concurrent change a conflict.
     patch["metadata"] = json!({ "resourceVersion": found.resource_version() });
     let params = PatchParams {
         field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
@@ -189,7 +189,7 @@ fn not_applied<K: Resource<DynamicType = ()>>(name: &str, source: kube::Error) -
     }
 }
 
-/// Whether the live object can never become the desired one.
+/// True when an immutable field differs.
 fn has_immutable_difference<K: Resource<DynamicType = ()> + Serialize>(desired: &K, live: &K) -> bool {
     let (desired, live) = (value(desired), value(live));
     let paths = IMMUTABLE.iter().filter(|(kind, _)| *kind == K::kind(&()));
@@ -213,7 +213,7 @@ where
     {
         let name = object.name_any();
         if !wanted(&name) {
-            // Background: a pod on a node that is away must not hold the object, and with it the removal, up for ever.
+            // Background: a pod on an unreachable node must not block the deletion, and with it the removal, for ever.
             delete(api, &name, object, PropagationPolicy::Background).await?;
         }
     }
@@ -226,7 +226,7 @@ where
 {
     let params = DeleteParams {
         propagation_policy: Some(policy),
-        // The UID: another object that took the name meanwhile was not judged.
+        // The UID: another object may have taken the name meanwhile.
         preconditions: Some(Preconditions {
             uid: object.uid(),
             resource_version: None,

@@ -1,11 +1,11 @@
-//! Whether a live object still holds what was applied.
+//! Drift between a live object and the applied one.
 //!
-//! Pure. The API server adds defaults: those are no drift. What others add is found by who wrote it (`foreign`). Lists are compared
-//! whole, because in a list an addition can change the meaning of what is there.
+//! Pure. Defaults of the API server are not drift. Fields set by other managers are found in `other_managers`. Lists are compared
+//! as a whole, because an additional element can change the meaning of the others.
 
 use serde_json::Value;
 
-/// Whether `live` has every value of `desired`.
+/// True when `live` has every value of `desired`.
 pub(super) fn covers(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => desired
@@ -18,9 +18,9 @@ pub(super) fn covers(live: &Value, desired: &Value) -> bool {
     }
 }
 
-/// What the API server made of `requested`: its values at every place that was requested for, without what it and others added.
+/// The values that the API server persisted for the fields of `requested`, without defaults and additions.
 ///
-/// A list of another length is taken whole: somebody adds to it each time, and asking again would not help.
+/// A list of another length is taken as a whole: an admission webhook adds to it each time, and another apply would not help.
 pub(super) fn persisted(requested: &Value, returned: &Value) -> Value {
     match (requested, returned) {
         (Value::Object(requested), Value::Object(returned)) => requested

@@ -1,7 +1,7 @@
-//! What others have put into an object of ours: a key of a map, a sidecar, `paused`, `hostPID`.
+//! Fields that other managers have added to an operand: a key of a map, a sidecar, `paused`, `hostPID`.
 //!
-//! Pure. Server-side apply leaves alone what it does not name, and a comparison of values cannot tell it from a default of the API
-//! server. Who wrote a field is told by `metadata.managedFields`; what nobody is named for (defaults, admission) is legitimate.
+//! Pure. Server-side apply keeps fields that it does not name, and a comparison of values cannot distinguish them from defaults.
+//! `metadata.managedFields` names the manager of each field; fields without a manager (defaults, admission) are legitimate.
 
 use crate::apply::merge_patch;
 use api::names::OPERATOR_FIELD_MANAGER;
@@ -10,30 +10,30 @@ use kube::Resource;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Fields beside `spec` that others may write: metadata is everybody's, status belongs to controllers, and OpenShift keeps pull
-/// secrets in service accounts.
-const THEIRS: [&str; 4] = ["f:metadata", "f:status", "f:secrets", "f:imagePullSecrets"];
-/// Where `kubectl rollout restart` writes. Who restarts pods changes nothing of them.
+/// Fields beside `spec` that other managers may own: metadata is shared, status belongs to controllers, and OpenShift adds pull
+/// secrets to service accounts.
+const PERMITTED: [&str; 4] = ["f:metadata", "f:status", "f:secrets", "f:imagePullSecrets"];
+/// Annotation of `kubectl rollout restart`: a restart does not change the pods.
 const RESTART: &str = "f:kubectl.kubernetes.io/restartedAt";
 
-/// The merge patch that takes everything foreign out of the object; `None` when there is nothing.
+/// The merge patch that removes the fields of other managers; `None` when there are none.
 pub(super) fn removal_patch<K: Resource + Serialize>(object: &K) -> Option<Value> {
     let live = serde_json::to_value(object).ok()?;
     let entries = object.meta().managed_fields.as_deref().unwrap_or_default();
     let fields = |entry: &ManagedFieldsEntry| entry.fields_v1.as_ref().map(|fields| fields.0.clone());
-    let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER);
-    let mut ours = Value::Object(Map::new());
-    for fields in entries.iter().filter(is_ours).filter_map(fields) {
-        merge(&mut ours, fields);
+    let is_operator = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER);
+    let mut owned = Value::Object(Map::new());
+    for fields in entries.iter().filter(is_operator).filter_map(fields) {
+        merge(&mut owned, fields);
     }
     let mut clean = live.clone();
-    for mut theirs in entries
+    for mut foreign in entries
         .iter()
-        .filter(|entry| !is_ours(entry) && entry.subresource.as_deref() != Some("status"))
+        .filter(|entry| !is_operator(entry) && entry.subresource.as_deref() != Some("status"))
         .filter_map(fields)
     {
-        drop_permitted(&mut theirs);
-        clean = without(clean, &theirs, &ours);
+        drop_permitted(&mut foreign);
+        clean = without(clean, &foreign, &owned);
     }
     let patch = merge_patch::patch(&live, &clean);
     patch
@@ -42,23 +42,23 @@ pub(super) fn removal_patch<K: Resource + Serialize>(object: &K) -> Option<Value
         .then_some(patch)
 }
 
-fn merge(ours: &mut Value, more: Value) {
-    match (ours, more) {
-        (Value::Object(ours), Value::Object(more)) => {
+fn merge(owned: &mut Value, more: Value) {
+    match (owned, more) {
+        (Value::Object(owned), Value::Object(more)) => {
             for (key, value) in more {
-                merge(ours.entry(key).or_insert(Value::Null), value);
+                merge(owned.entry(key).or_insert(Value::Null), value);
             }
         }
-        (ours, more) => *ours = more,
+        (owned, more) => *owned = more,
     }
 }
 
-/// Takes out of the set what others may own.
-fn drop_permitted(theirs: &mut Value) {
-    if let Some(theirs) = theirs.as_object_mut() {
-        theirs.retain(|key, _| !THEIRS.contains(&key.as_str()));
+/// Removes the fields that other managers may own from the set.
+fn drop_permitted(foreign: &mut Value) {
+    if let Some(foreign) = foreign.as_object_mut() {
+        foreign.retain(|key, _| !PERMITTED.contains(&key.as_str()));
     }
-    let metadata = theirs.pointer_mut("/f:spec/f:template/f:metadata");
+    let metadata = foreign.pointer_mut("/f:spec/f:template/f:metadata");
     let Some(metadata) = metadata.and_then(Value::as_object_mut) else {
         return;
     };
@@ -69,24 +69,24 @@ fn drop_permitted(theirs: &mut Value) {
     }
 }
 
-/// `value` without what is in `theirs` and not in `ours`: sets of fields as `managedFields` spells them.
-fn without(value: Value, theirs: &Value, ours: &Value) -> Value {
-    let Value::Object(theirs) = theirs else {
+/// Returns `value` without the fields in `foreign` that are not in `owned`; both are field sets in the format of `managedFields`.
+fn without(value: Value, foreign: &Value, owned: &Value) -> Value {
+    let Value::Object(foreign) = foreign else {
         return value;
     };
     match value {
         Value::Object(fields) => {
             let kept = fields.into_iter().filter_map(|(name, value)| {
                 let key = format!("f:{name}");
-                Some((name, keep(value, theirs.get(&key), ours.get(&key))?))
+                Some((name, keep(value, foreign.get(&key), owned.get(&key))?))
             });
             Value::Object(kept.collect())
         }
         Value::Array(items) => {
             let kept = items.into_iter().filter_map(|item| {
-                let key = theirs.keys().find(|key| key_matches(key, &item));
-                let (theirs, ours) = key.map_or((None, None), |key| (theirs.get(key), ours.get(key)));
-                keep(item, theirs, ours)
+                let key = foreign.keys().find(|key| key_matches(key, &item));
+                let (foreign, owned) = key.map_or((None, None), |key| (foreign.get(key), owned.get(key)));
+                keep(item, foreign, owned)
             });
             Value::Array(kept.collect())
         }
@@ -94,16 +94,16 @@ fn without(value: Value, theirs: &Value, ours: &Value) -> Value {
     }
 }
 
-fn keep(value: Value, theirs: Option<&Value>, ours: Option<&Value>) -> Option<Value> {
+fn keep(value: Value, foreign: Option<&Value>, owned: Option<&Value>) -> Option<Value> {
     let empty = Value::Object(Map::new());
-    match (theirs, ours) {
+    match (foreign, owned) {
         (None, _) => Some(value),
-        // A leaf of ours is ours as a whole.
-        (Some(_), Some(ours)) if is_leaf(ours) => Some(value),
-        (Some(theirs), Some(ours)) => Some(without(value, theirs, ours)),
-        // They made it; or they only changed something inside of it.
-        (Some(theirs), None) if is_leaf(theirs) || theirs.get(".").is_some() => None,
-        (Some(theirs), None) => Some(without(value, theirs, &empty)),
+        // We own a leaf as a whole.
+        (Some(_), Some(owned)) if is_leaf(owned) => Some(value),
+        (Some(foreign), Some(owned)) => Some(without(value, foreign, owned)),
+        // The other manager added the element, or changed only fields inside of it.
+        (Some(foreign), None) if is_leaf(foreign) || foreign.get(".").is_some() => None,
+        (Some(foreign), None) => Some(without(value, foreign, &empty)),
     }
 }
 
@@ -111,7 +111,7 @@ fn is_leaf(set: &Value) -> bool {
     set.as_object().is_none_or(Map::is_empty)
 }
 
-/// Whether the key of a set (`k:{"name":"x"}`, `v:"x"`) means this element of a list.
+/// True when the key of a field set (`k:{"name":"x"}`, `v:"x"`) selects this list element.
 fn key_matches(key: &str, item: &Value) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
     match key.split_at_checked(2) {
@@ -132,21 +132,21 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    /// A DaemonSet that has our container and node selector, a field of `spec` and of the pod more, and who wrote that.
-    fn object(spec: &Value, pod: &Value, theirs: &Value, subresource: &str) -> DaemonSet {
+    /// A DaemonSet with our container and node selector, further fields in `spec` and in the pod, and their manager.
+    fn object(spec: &Value, pod: &Value, foreign: &Value, subresource: &str) -> DaemonSet {
         let mut object = json!({
             "metadata": { "name": "x", "managedFields": [
                 { "manager": OPERATOR_FIELD_MANAGER, "operation": "Apply", "fieldsV1": { "f:spec": { "f:template": {
-                    "f:metadata": { "f:annotations": { "f:ours": {} } },
+                    "f:metadata": { "f:annotations": { "f:own": {} } },
                     "f:spec": {
-                        "f:nodeSelector": {}, "f:containers": { "k:{\"name\":\"ours\"}": { ".": {}, "f:name": {}, "f:image": {} } },
+                        "f:nodeSelector": {}, "f:containers": { "k:{\"name\":\"own\"}": { ".": {}, "f:name": {}, "f:image": {} } },
                     },
                 }}}},
-                { "manager": "somebody", "operation": "Update", "subresource": subresource, "fieldsV1": theirs },
+                { "manager": "another", "operation": "Update", "subresource": subresource, "fieldsV1": foreign },
             ]},
             "spec": { "selector": {}, "template": {
-                "metadata": { "annotations": { "ours": "1" } },
-                "spec": { "nodeSelector": { "os": "linux" }, "containers": [{ "name": "ours", "image": "i" }] },
+                "metadata": { "annotations": { "own": "1" } },
+                "spec": { "nodeSelector": { "os": "linux" }, "containers": [{ "name": "own", "image": "i" }] },
             }},
         });
         let merge = |into: &mut Value, more: &Value| {
@@ -176,19 +176,19 @@ mod tests {
         json!({ "securityContext": { "runAsUser": null } }),
     )]
     #[case::a_sidecar(
-        json!({ "containers": [{ "name": "evil" }, { "name": "ours", "image": "i" }] }),
+        json!({ "containers": [{ "name": "evil" }, { "name": "own", "image": "i" }] }),
         json!({ "f:containers": { "k:{\"name\":\"evil\"}": { ".": {}, "f:name": {} } } }),
-        json!({ "containers": [{ "name": "ours", "image": "i" }] }),
+        json!({ "containers": [{ "name": "own", "image": "i" }] }),
     )]
     #[case::a_field_of_our_container(
-        json!({ "containers": [{ "name": "ours", "image": "i", "tty": true }] }),
-        json!({ "f:containers": { "k:{\"name\":\"ours\"}": { "f:tty": {} } } }),
-        json!({ "containers": [{ "name": "ours", "image": "i" }] }),
+        json!({ "containers": [{ "name": "own", "image": "i", "tty": true }] }),
+        json!({ "f:containers": { "k:{\"name\":\"own\"}": { "f:tty": {} } } }),
+        json!({ "containers": [{ "name": "own", "image": "i" }] }),
     )]
-    fn what_others_added_goes(#[case] pod: Value, #[case] theirs: Value, #[case] want: Value) {
-        let theirs = json!({ "f:spec": { "f:template": { "f:spec": theirs } } });
+    fn what_others_added_goes(#[case] pod: Value, #[case] foreign: Value, #[case] want: Value) {
+        let foreign = json!({ "f:spec": { "f:template": { "f:spec": foreign } } });
         assert_eq!(
-            removal_patch(&object(&json!({}), &pod, &theirs, "")),
+            removal_patch(&object(&json!({}), &pod, &foreign, "")),
             Some(of_pod(&want))
         );
     }
@@ -197,7 +197,7 @@ mod tests {
     #[case::what_is_ours_too(json!({}), json!({ "f:template": { "f:spec": { "f:nodeSelector": {} } } }), "")]
     #[case::the_same_container(
         json!({}),
-        json!({ "f:template": { "f:spec": { "f:containers": { "k:{\"name\":\"ours\"}": { ".": {}, "f:name": {} } } } } }), "",
+        json!({ "f:template": { "f:spec": { "f:containers": { "k:{\"name\":\"own\"}": { ".": {}, "f:name": {} } } } } }), "",
     )]
     #[case::a_status(json!({ "minReadySeconds": 1 }), json!({ "f:minReadySeconds": {} }), "status")]
     #[case::a_default(json!({ "minReadySeconds": 1 }), json!({}), "")]
@@ -205,10 +205,10 @@ mod tests {
         json!({}),
         json!({ "f:template": { "f:metadata": { "f:annotations": { RESTART: {} } } } }), "",
     )]
-    fn what_is_legitimate_stays(#[case] spec: Value, #[case] theirs: Value, #[case] subresource: &str) {
-        let theirs = json!({ "f:spec": theirs, "f:metadata": { "f:labels": { "f:foreign": {} } } });
+    fn what_is_legitimate_stays(#[case] spec: Value, #[case] foreign: Value, #[case] subresource: &str) {
+        let foreign = json!({ "f:spec": foreign, "f:metadata": { "f:labels": { "f:foreign": {} } } });
         assert_eq!(
-            removal_patch(&object(&spec, &json!({}), &theirs, subresource)),
+            removal_patch(&object(&spec, &json!({}), &foreign, subresource)),
             None
         );
     }

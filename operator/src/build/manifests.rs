@@ -13,13 +13,13 @@ use std::sync::LazyLock;
 /// All manifests, in a namespace.
 #[derive(Clone)]
 pub(super) struct Manifests {
-    /// Everything that the configuration does not change.
+    /// Objects that do not depend on the configuration.
     pub(super) identities: Operands,
     pub(super) controller: Deployment,
     pub(super) proxy: DaemonSet,
 }
 
-/// A policy and its binding each.
+/// Files with a policy and its binding each.
 const ADMISSION: [&str; 6] = [
     include_str!("../../manifests/admission-controller-endpointslices.yaml"),
     include_str!("../../manifests/admission-controller-status.yaml"),
@@ -28,7 +28,7 @@ const ADMISSION: [&str; 6] = [
     include_str!("../../manifests/admission-operator-nodes.yaml"),
     include_str!("../../manifests/admission-proxy-status.yaml"),
 ];
-/// How the policies name our service accounts, up to the name.
+/// Prefix of the service accounts in the policies' expressions.
 const ACCOUNTS: &str = "system:serviceaccount:multus-service:";
 
 static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
@@ -88,7 +88,7 @@ impl Manifests {
         place(proxy, namespace);
         let Operands {
             admission_policies,
-            // In no namespace, and naming none.
+            // Cluster-scoped, without a reference to a namespace.
             admission_policy_bindings: _,
             service_accounts,
             cluster_role_bindings,
@@ -97,7 +97,7 @@ impl Manifests {
             pod_disruption_budgets,
             deployments: _,
             daemon_sets: _,
-            // In no namespace.
+            // Cluster-scoped.
             console_quick_starts: _,
             console_yaml_samples: _,
         } = identities;
@@ -128,12 +128,12 @@ fn place(object: &mut impl Resource, namespace: &str) {
     object.meta_mut().namespace = Some(namespace.to_owned());
 }
 
-/// Policies know our service accounts by their namespace, so that an account of the same name elsewhere is not taken for ours.
+/// Policies match service accounts with their namespace, so that an account of the same name in another namespace does not match.
 fn place_accounts(policy: &mut ValidatingAdmissionPolicy, namespace: &str) {
-    let ours = format!("system:serviceaccount:{namespace}:");
+    let prefix = format!("system:serviceaccount:{namespace}:");
     let spec = policy.spec.get_or_insert_default();
     for condition in spec.match_conditions.iter_mut().flatten() {
-        condition.expression = condition.expression.replace(ACCOUNTS, &ours);
+        condition.expression = condition.expression.replace(ACCOUNTS, &prefix);
     }
 }
 

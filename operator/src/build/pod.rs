@@ -1,4 +1,4 @@
-//! What the configuration decides for the pods of both operands.
+//! Fields of both operands' pods that depend on the configuration.
 //!
 //! Pure.
 
@@ -31,9 +31,9 @@ pub(crate) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &Vali
     limit(container.resources.get_or_insert_default(), resources);
 }
 
-fn replace<T: Clone>(ours: &mut Option<T>, theirs: Option<&T>) {
-    if let Some(theirs) = theirs {
-        *ours = Some(theirs.clone());
+fn replace<T: Clone>(base: &mut Option<T>, overrides: Option<&T>) {
+    if let Some(overrides) = overrides {
+        *base = Some(overrides.clone());
     }
 }
 
@@ -46,11 +46,11 @@ fn pull_policy(policy: ImagePullPolicy) -> &'static str {
 }
 
 /// A request without a limit removes our limit, which may be smaller than the request.
-fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
-    let merge = |ours: &mut Option<BTreeMap<String, Quantity>>,
-                 theirs: &Option<BTreeMap<String, Quantity>>| {
-        if let Some(theirs) = theirs {
-            ours.get_or_insert_default().extend(theirs.clone());
+fn limit(base: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
+    let merge = |base: &mut Option<BTreeMap<String, Quantity>>,
+                 overrides: &Option<BTreeMap<String, Quantity>>| {
+        if let Some(overrides) = overrides {
+            base.get_or_insert_default().extend(overrides.clone());
         }
     };
     let has_memory = |quantities: &Option<BTreeMap<String, Quantity>>| {
@@ -59,13 +59,13 @@ fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resou
             .is_some_and(|quantities| quantities.contains_key("memory"))
     };
     if has_memory(requests)
-        && let Some(limits) = &mut ours.limits
+        && let Some(limits) = &mut base.limits
     {
         limits.remove("memory");
     }
-    ours.limits = ours.limits.take().filter(|limits| !limits.is_empty());
-    merge(&mut ours.requests, requests);
-    merge(&mut ours.limits, limits);
+    base.limits = base.limits.take().filter(|limits| !limits.is_empty());
+    merge(&mut base.requests, requests);
+    merge(&mut base.limits, limits);
 }
 
 /// The only container of an operand.

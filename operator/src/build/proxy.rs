@@ -1,4 +1,4 @@
-//! The proxy's DaemonSet, at work and as a cleanup.
+//! The proxy's DaemonSet, as proxy and as cleanup.
 //!
 //! Pure.
 
@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 
 /// Crates whose log lines are the proxy's own.
 const CRATES: &[&str] = &["proxy", "rules", "process"];
-/// Nodes whose proxy may be down for a rollout, as OpenShift asks of DaemonSets.
+/// Nodes whose proxy may be unavailable during a rollout: OpenShift's convention for DaemonSets.
 const MAX_UNAVAILABLE: &str = "10%";
 
 pub(crate) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> DaemonSet {
@@ -75,7 +75,7 @@ fn rolling(max_unavailable: IntOrString) -> DaemonSetUpdateStrategy {
     }
 }
 
-/// The folder and not the socket: a restarted runtime makes a new socket. The usual folders are in the manifest.
+/// Mounts the directory and not the socket: a restarted runtime creates a new socket. The usual directories are in the manifest.
 fn mount(pod: &mut PodSpec, RuntimeSocket { folder, .. }: &RuntimeSocket) {
     let mounts = pod::container(pod).volume_mounts.get_or_insert_default();
     if mounts.iter().any(|mount| mount.mount_path == *folder) {
@@ -98,10 +98,10 @@ fn mount(pod: &mut PodSpec, RuntimeSocket { folder, .. }: &RuntimeSocket) {
     });
 }
 
-/// The same pods in the same places, but they take our rules away and then wait.
+/// Turns the proxy into a cleanup: the same pods on the same nodes, which remove all rules and then wait.
 ///
-/// The template is the one that is `running`: it knows the rules it made, nodes have its image, and a configuration that names
-/// wrong values can still be removed.
+/// The template is the one that is `running`: its version knows the rules it wrote, nodes have its image, and a configuration with
+/// invalid values can still be removed.
 pub(crate) fn cleanup(mut daemon_set: DaemonSet, running: &DaemonSet, since: Timestamp) -> DaemonSet {
     mark(&mut daemon_set.metadata, since);
     if let Some(spec) = &mut daemon_set.spec {
@@ -116,33 +116,33 @@ pub(crate) fn cleanup(mut daemon_set: DaemonSet, running: &DaemonSet, since: Tim
     daemon_set
 }
 
-/// Takes over what the configuration had decided.
+/// Copies the fields that depend on the configuration.
 fn keep(pod: &mut PodSpec, running: &DaemonSet) {
-    let Some(theirs) = running_pod(running) else {
+    let Some(source) = running_pod(running) else {
         return;
     };
-    pod.node_selector.clone_from(&theirs.node_selector);
-    pod.tolerations.clone_from(&theirs.tolerations);
-    pod.affinity.clone_from(&theirs.affinity);
-    pod.priority_class_name.clone_from(&theirs.priority_class_name);
-    pod.image_pull_secrets.clone_from(&theirs.image_pull_secrets);
-    pod.volumes.clone_from(&theirs.volumes);
-    let Some(theirs) = theirs.containers.first() else {
+    pod.node_selector.clone_from(&source.node_selector);
+    pod.tolerations.clone_from(&source.tolerations);
+    pod.affinity.clone_from(&source.affinity);
+    pod.priority_class_name.clone_from(&source.priority_class_name);
+    pod.image_pull_secrets.clone_from(&source.image_pull_secrets);
+    pod.volumes.clone_from(&source.volumes);
+    let Some(source) = source.containers.first() else {
         return;
     };
-    let ours = pod::container(pod);
-    ours.image.clone_from(&theirs.image);
-    ours.image_pull_policy.clone_from(&theirs.image_pull_policy);
-    ours.resources.clone_from(&theirs.resources);
-    ours.volume_mounts.clone_from(&theirs.volume_mounts);
+    let target = pod::container(pod);
+    target.image.clone_from(&source.image);
+    target.image_pull_policy.clone_from(&source.image_pull_policy);
+    target.resources.clone_from(&source.resources);
+    target.volume_mounts.clone_from(&source.volume_mounts);
 }
 
-/// No traffic is served any more, so nothing is gained by going node after node.
+/// All nodes at once: no traffic is served any more.
 pub(crate) fn at_once() -> DaemonSetUpdateStrategy {
     rolling(IntOrString::String("100%".to_owned()))
 }
 
-/// The manifest with an image, for when there is nothing else to go by.
+/// The manifest with an image, when no DaemonSet exists to copy.
 pub(crate) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet {
     if let Some(pod) = daemon_set
         .spec
@@ -154,7 +154,7 @@ pub(crate) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet 
     daemon_set
 }
 
-/// `--container-runtime-endpoint` as it was given to the running proxy.
+/// `--container-runtime-endpoint` of the running proxy.
 pub(crate) fn runtime_argument(running: &DaemonSet) -> Option<String> {
     let container = running_pod(running)?.containers.first()?;
     let mut args = container.args.iter().flatten();

@@ -1,4 +1,4 @@
-//! Whole objects as snapshots, and what must hold for all of them.
+//! Snapshots of whole objects, and invariants of all of them.
 
 use super::*;
 use crate::operands::{Kinds, SELECTOR};
@@ -17,7 +17,7 @@ fn config() -> ValidatedConfig {
     asked_for(&json!({}))
 }
 
-/// What a specification asks for.
+/// The validated form of a specification.
 fn asked_for(spec: &Value) -> ValidatedConfig {
     let images = ReleaseImages {
         controller: Some("registry.example/controller:v1".to_owned()),
@@ -51,7 +51,7 @@ fn installed(config: &ValidatedConfig) -> Operands {
     install(config, &observed, "far-away").operands
 }
 
-/// A step of a removal of what is `running`.
+/// A removal step while these operands are `running`.
 fn removed(removal: &Removal, running: &Operands) -> Desired {
     let observed = Observed {
         live: running.clone(),
@@ -190,7 +190,7 @@ fn ranges_that_controller_and_proxy_do_not_find_themselves_are_passed_to_both() 
     assert_eq!(with(ServiceRanges::Unknown), [None, None]);
 }
 
-/// Every setting at once, as snapshots of what it changes.
+/// Every setting at once, as snapshots of the fields it changes.
 #[test]
 fn every_setting_reaches_the_pods() {
     let pods = json!({
@@ -315,7 +315,7 @@ fn the_network_policy_can_be_declined() {
     assert_eq!(installed(&declined).network_policies, []);
 }
 
-/// A policy without a binding confines no account, and one that names accounts of another namespace the wrong ones.
+/// A policy without a binding confines no account; a policy that names accounts of another namespace confines the wrong ones.
 #[test]
 fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
     let operands = installed(&config());
@@ -341,7 +341,7 @@ fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
     }
 }
 
-/// Before Kubernetes 1.30, or where the kind is switched off, the rest is installed all the same.
+/// Before Kubernetes 1.30, or where the kind is disabled, the other operands are installed.
 #[test]
 fn admission_policies_are_given_to_an_api_server_that_has_the_kind() {
     let lacking = install(&config(), &Observed::default(), "far-away").operands;
@@ -375,7 +375,7 @@ fn the_console_is_given_what_it_has_kinds_for() {
     );
 }
 
-/// What the console lets a user copy is read by Kubernetes.
+/// Kubernetes accepts the YAML that the console offers to copy.
 #[test]
 fn examples_in_the_console_are_yaml_objects() {
     let operands = installed(&config());
@@ -401,7 +401,7 @@ fn examples_in_the_console_are_yaml_objects() {
     }
 }
 
-/// What the shell commands of a Markdown text hand to `oc apply -f -`.
+/// The documents that the shell commands of a Markdown text pass to `oc apply -f -`.
 fn handed_over(markdown: &str) -> Vec<String> {
     let heredocs = markdown.split("<<EOF\n").skip(1);
     heredocs
@@ -426,7 +426,7 @@ fn every_log_level_is_a_filter_of_its_own() {
     );
 }
 
-/// A selector cannot be changed in a cluster, so these two can never change here.
+/// Selectors are immutable in a cluster, so these two must never change here.
 #[test]
 fn selectors_are_frozen() {
     let operands = installed(&config());
@@ -501,7 +501,7 @@ fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
     );
 }
 
-/// A node outside the placement that may hold rules.
+/// A node outside the proxy's scheduling that may hold rules.
 fn left_behind() -> Observed {
     let node = json!({ "metadata": { "name": "a", "labels": { node_labels::LABEL: node_labels::CLEANUP_PENDING } } });
     Observed {
@@ -567,7 +567,7 @@ fn the_finalizer_goes_when_nothing_is_left() {
     assert!(!removed(&done, &Operands::default()).finalizer);
 }
 
-/// What is selected is pruned: an object without the labels would never be removed.
+/// Pruning uses the labels: an object without them would never be removed.
 #[test]
 fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() {
     fn check<K: Resource<DynamicType = ()> + Debug>(objects: &[K], namespace: Option<&str>) {
@@ -628,7 +628,7 @@ fn workloads_request_without_limits_of_cpu_and_explain_their_end() {
             resources.requests.as_ref().unwrap().keys().collect::<Vec<_>>(),
             ["cpu", "memory"]
         );
-        // An exception of ours: pods fill lists that the proxy reads.
+        // Our exception: pods fill lists that the proxy reads.
         let of_memory = resources.limits.iter().flat_map(|limits| limits.keys());
         assert!(of_memory.eq((container.name == "proxy").then_some("memory").iter()));
         assert_eq!(

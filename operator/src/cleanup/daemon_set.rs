@@ -1,7 +1,7 @@
-//! The DaemonSet that cleans nodes on which no proxy is to run any more.
+//! The DaemonSet that cleans up nodes that no longer match the proxy's scheduling.
 //!
-//! Pure. It is the proxy's DaemonSet under another name, on nodes with a label of ours, whatever their taints. Both declare the same
-//! host port, so that no node ever runs both at once.
+//! Pure. It is the proxy's DaemonSet under another name, for nodes with the cleanup label, whatever their taints. Both declare the
+//! same host port, so that no node runs both at once.
 
 use super::CLEANUP_ANNOTATION;
 use super::node_labels::{CLEANUP_PENDING, LABEL};
@@ -17,7 +17,7 @@ use kube::ResourceExt;
 
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 
-/// From the proxy's DaemonSet. `since` when it is part of a removal.
+/// Builds it from the proxy's DaemonSet; `since` is set during a removal.
 pub(crate) fn cleanup(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
     let mut daemon_set = proxy.clone();
     daemon_set.metadata = named(&proxy.metadata);
@@ -50,7 +50,7 @@ pub(crate) fn cleanup(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet 
     daemon_set
 }
 
-/// The same labels, another name.
+/// Copies the labels under the name of the cleanup.
 fn named(metadata: &ObjectMeta) -> ObjectMeta {
     let mut labels = metadata.labels.clone().unwrap_or_default();
     labels.insert(NAME_LABEL.to_owned(), CLEANUP.to_owned());
@@ -73,7 +73,7 @@ fn everywhere(pod: &mut PodSpec) {
     }]);
 }
 
-/// The image to clean with when no proxy runs.
+/// The image to clean up with when no proxy runs.
 pub(crate) fn image(
     last: Option<&DaemonSet>,
     spec: &MultusServiceConfigSpec,

@@ -1,8 +1,9 @@
-//! Which nodes may hold rules of ours, kept in a label of the node.
+//! The node label that records which nodes may hold rules.
 //!
-//! Pure. A node that leaves the proxy's placement loses its proxy, and with it every trace the API server has of the rules in its
-//! pods. The label remembers: [`PRESENT`] from before the first proxy until the node is known to be clean, [`CLEANUP_PENDING`] while the
-//! cleanup DaemonSet is to work there. It is also the administrator's list: `kubectl get nodes -l multusservice.cni.cncf.io/rules`.
+//! Pure. A node that no longer matches the proxy's scheduling loses its proxy, and with it every trace in the API of the rules in
+//! its pods. The label persists that: [`PRESENT`] from before the first proxy until the node is known to be clean,
+//! [`CLEANUP_PENDING`] while the cleanup DaemonSet is to run there. Administrators list such nodes with `kubectl get nodes -l
+//! multusservice.cni.cncf.io/rules`.
 
 use crate::cleanup::CLEANUP_ANNOTATION;
 use crate::scheduling::is_schedulable;
@@ -11,36 +12,36 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 
-/// The label.
+/// Key of the label.
 pub const LABEL: &str = api::names::RULES_LABEL;
-/// A proxy runs on the node, ran or will run.
+/// A proxy runs, ran or will run on the node.
 pub const PRESENT: &str = "present";
-/// No proxy is to run there any more; its rules are to go.
+/// No proxy is to run on the node; its rules are to be removed.
 pub const CLEANUP_PENDING: &str = "cleanup-pending";
-/// The node did not become clean before the operands were removed.
+/// Cleanup of the node timed out before the operands were removed.
 pub const SKIPPED: &str = "skipped";
 
-/// A label to be written.
+/// A label to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelChange {
     /// Name of the node.
     pub node: String,
-    /// The new value; `None` takes the label away.
+    /// The new value; `None` removes the label.
     pub label: Option<&'static str>,
 }
 
-/// What is to become of the nodes.
+/// Desired state of the nodes.
 #[derive(Clone, Copy, Debug)]
 pub enum Goal<'a> {
-    /// This pod is to run where it fits, and nowhere else.
+    /// Run this pod on the nodes that match its scheduling.
     Serve(&'a PodSpec),
-    /// None is to run; the proxies turn into cleanups that carry this annotation.
+    /// Run no proxy; the proxies become cleanup pods with this annotation.
     Clean(Option<&'a str>),
-    /// What is not clean now never will be.
+    /// Skip nodes that are not clean yet.
     GiveUp(Option<&'a str>),
 }
 
-/// The labels that must change.
+/// Computes the labels to change.
 pub fn label_changes(nodes: &[Node], pods: &[Pod], goal: Goal<'_>) -> Vec<LabelChange> {
     let since = match goal {
         Goal::Serve(_) => None,
@@ -66,7 +67,7 @@ pub fn label_changes(nodes: &[Node], pods: &[Pod], goal: Goal<'_>) -> Vec<LabelC
     nodes.iter().filter_map(change).collect()
 }
 
-/// Whether the cleanup DaemonSet has work once the changes are made.
+/// True when the cleanup DaemonSet has nodes to clean once the changes are made.
 pub fn any_cleanup_pending(nodes: &[Node], changes: &[LabelChange]) -> bool {
     let change_of = |name: &str| changes.iter().find(|change| change.node == name);
     nodes.iter().any(|node| {
@@ -75,18 +76,18 @@ pub fn any_cleanup_pending(nodes: &[Node], changes: &[LabelChange]) -> bool {
     })
 }
 
-/// Whether the pod says that its node is clean: a Ready cleanup, of those that run as proxies one with this annotation.
+/// True when the pod reports its node as clean: a Ready cleanup pod, or a proxy pod that became one with this annotation.
 pub fn is_clean(pod: &Pod, since: Option<&str>) -> bool {
     let turned = since.is_some() && pod.annotations().get(CLEANUP_ANNOTATION).map(String::as_str) == since;
     is_ready(pod) && (is_pod_of(pod, CLEANUP) || is_pod_of(pod, PROXY) && turned)
 }
 
-/// Whether the pod belongs to this operand.
+/// True for pods of this operand.
 pub fn is_pod_of(pod: &Pod, operand: &str) -> bool {
     pod.labels().get("app.kubernetes.io/name").map(String::as_str) == Some(operand)
 }
 
-/// Whether the kubelet says so.
+/// True when the kubelet reports the pod as Ready.
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions
@@ -125,7 +126,7 @@ mod tests {
         .unwrap()
     }
 
-    /// What becomes of a label.
+    /// The expected change of a label.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Want {
         Stays,

@@ -1,4 +1,4 @@
-//! Every state a removal can be found in.
+//! States of a removal.
 
 use super::*;
 use crate::operands::Operands;
@@ -29,7 +29,7 @@ fn daemon_set(cleanup: bool, status: DaemonSetStatus) -> DaemonSet {
     daemon_set
 }
 
-/// Of three nodes.
+/// Status with three nodes.
 fn status(observed: i64, updated: i32, ready: i32) -> DaemonSetStatus {
     DaemonSetStatus {
         observed_generation: Some(observed),
@@ -63,7 +63,7 @@ fn pod_of(operand: &str, node: &str, cleanup: bool, ready: bool) -> Pod {
 fn pods() -> Vec<Pod> {
     vec![
         pod("clean", true, true),
-        // The old proxy on its way out beside its cleanup.
+        // The old proxy pod terminates beside its cleanup pod.
         pod("clean", false, false),
         pod("at-work", true, false),
         pod("away", false, true),

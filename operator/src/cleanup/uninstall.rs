@@ -1,7 +1,7 @@
-//! The break-glass command: removes everything without an operator in the cluster.
+//! The `uninstall` command: removes all operands without an operator in the cluster.
 //!
-//! Writes: deletes the configuration, then takes the same turns as the operator would. It needs an administrator's rights, and the
-//! operator's namespace as long as nodes are to be cleaned.
+//! Writes: deletes the configuration, then reconciles as the operator would. It needs cluster-admin, and the operator's namespace
+//! as long as nodes are to be cleaned up.
 
 use crate::apply::{self, Applier};
 use crate::build::Desired;
@@ -20,26 +20,26 @@ use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use std::time::Duration;
 
-/// Between two turns.
+/// Interval between two reconciles.
 const PAUSE: Duration = Duration::from_secs(2);
-/// What deletions take, beyond the time that nodes are given.
+/// Time for deletions, in addition to the time limit for nodes.
 const GRACE: SignedDuration = SignedDuration::from_mins(2);
 
-/// Why something is left.
+/// A removal that did not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server rejected.
+    /// The API server returned an error.
     #[error("failed to access the API server")]
     Api(#[from] kube::Error),
     /// An object could not be deleted.
     #[error(transparent)]
     Apply(#[from] apply::Error),
-    /// Time is up.
+    /// The removal timed out.
     #[error("the removal timed out; last result: {0}")]
     Unfinished(String),
 }
 
-/// Removes everything; returns the nodes whose pods may still hold rules.
+/// Removes all operands and returns the nodes whose pods may still hold rules.
 pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, Error> {
     let limit = options.removal.unwrap_or_default();
     let deadline = tokio::time::Instant::now() + (limit + GRACE).unsigned_abs();
@@ -52,14 +52,14 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
     let waiting = Context::new(client.clone(), options);
     let without_waiting = Context::new(client.clone(), without_waiting);
     let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
-    // From here on an operator that runs after all does the same as we do.
+    // From here on an operator that still runs does the same.
     match configs.delete(CONFIG_NAME, &DeleteParams::background()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         deleted => drop(deleted?),
     }
     let began = tokio::time::Instant::now();
     while exists(&configs).await? {
-        // Where nothing can be created no node can be cleaned.
+        // No node can be cleaned up where no pod can be created.
         let is_cleanup_impossible =
             began.elapsed() >= limit.unsigned_abs() || is_terminating(&client, &namespace).await?;
         let last = reconcile(if is_cleanup_impossible {
@@ -92,7 +92,8 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
     Ok(labelled.items.iter().map(ResourceExt::name_any).collect())
 }
 
-/// A CustomResourceDefinition that waited for its last object goes with it: then the answer is no Status and gives no reason.
+/// A CustomResourceDefinition that is being deleted disappears with its last object: then the answer is a bare 404 without a
+/// Status.
 async fn exists(configs: &Api<PartialObjectMeta<MultusServiceConfig>>) -> kube::Result<bool> {
     match configs.get(CONFIG_NAME).await {
         Ok(_) => Ok(true),
@@ -101,7 +102,7 @@ async fn exists(configs: &Api<PartialObjectMeta<MultusServiceConfig>>) -> kube::
     }
 }
 
-/// Whether nothing can be created in the namespace any more.
+/// True when nothing can be created in the namespace any more.
 async fn is_terminating(client: &Client, namespace: &str) -> kube::Result<bool> {
     let found = Api::<Namespace>::all(client.clone()).get_opt(namespace).await?;
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))

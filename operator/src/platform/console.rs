@@ -1,12 +1,12 @@
-//! What the web console of OpenShift shows of us: kinds that a cluster without the console lacks.
+//! Kinds of OpenShift's web console; clusters without the console lack them.
 //!
-//! Pure. Their content is YAML of ours, never looked into: a schema of the console's that grows changes nothing here.
+//! Pure. Their content is passed on undecoded, so that a new field in the console's schema needs no change here.
 
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A tour through a first Service.
+/// A quick start that creates a first Service.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "console.openshift.io",
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
     schema = "disabled"
 )]
 pub struct ConsoleQuickStartSpec {
-    /// As the YAML has it.
+    /// The fields of the YAML file.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
@@ -32,7 +32,7 @@ pub struct ConsoleQuickStartSpec {
     schema = "disabled"
 )]
 pub struct ConsoleYamlSampleSpec {
-    /// As the YAML has it.
+    /// The fields of the YAML file.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }

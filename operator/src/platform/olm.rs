@@ -1,7 +1,7 @@
-//! The Operator Lifecycle Manager's `OperatorCondition`: whether it may upgrade this operator.
+//! The Operator Lifecycle Manager's `OperatorCondition`, which reports whether OLM may upgrade this operator.
 //!
-//! Writes: the condition Upgradeable in `spec.conditions` of the object that `OPERATOR_CONDITION_NAME` names. OLM v1 has no such thing,
-//! and elsewhere nobody sets the variable: whatever fails here is logged and stops nothing.
+//! Writes: the condition Upgradeable in `spec.conditions` of the object that `OPERATOR_CONDITION_NAME` names. OLM v1 has no such
+//! object, and other installations do not set the variable. Errors are logged and do not fail the reconcile.
 
 use api::MultusServiceConfigStatus;
 use api::names::OPERATOR_FIELD_MANAGER;
@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-/// Tells OLM what the status says.
+/// Reports the Upgradeable condition of the status to OLM.
 pub async fn report_upgradeable(
     client: &Client,
     namespace: &str,
@@ -34,11 +34,11 @@ pub async fn report_upgradeable(
     }
 }
 
-/// Whether something had to be written.
+/// Returns true when the object was written.
 async fn write(conditions: &Api<DynamicObject>, name: &str, upgradeable: &Condition) -> kube::Result<bool> {
     let found = match conditions.get(name).await {
         Ok(found) => found,
-        // Also when there is no such API.
+        // Also when the API is absent.
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
         Err(error) => return Err(error),
     };
@@ -57,7 +57,7 @@ async fn write(conditions: &Api<DynamicObject>, name: &str, upgradeable: &Condit
     Ok(true)
 }
 
-/// The list with our condition in it; `None` when it says so already.
+/// Merges our condition into the list; `None` when the list is up to date.
 fn merged(found: Option<&Value>, upgradeable: &Condition) -> Option<Vec<Value>> {
     let condition = json!({
         "type": upgradeable.type_,

@@ -1,4 +1,4 @@
-//! What is different on OpenShift.
+//! Defaults that differ on OpenShift.
 //!
 //! Reads `infrastructures.config.openshift.io/cluster`; a cluster without that API is not OpenShift.
 
@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 /// An OpenShift cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenShift {
-    /// The control plane has one replica; so should everything else have.
+    /// The control plane has a single replica, and so should other workloads.
     pub single_replica: bool,
 }
 
-/// Namespaces whose networks OpenShift's Multus lets pods of every namespace use.
+/// Namespaces whose networks are usable from every namespace under OpenShift's Multus.
 const GLOBAL_NAMESPACES: [&str; 4] = [
     "default",
     "openshift-multus",
@@ -23,7 +23,7 @@ const GLOBAL_NAMESPACES: [&str; 4] = [
 ];
 
 impl OpenShift {
-    /// Replicas of the controller unless the configuration says.
+    /// Controller replicas, unless the configuration specifies them.
     pub fn replicas(found: Option<&Self>) -> i32 {
         if found.is_some_and(|openshift| openshift.single_replica) {
             1
@@ -32,7 +32,7 @@ impl OpenShift {
         }
     }
 
-    /// Global namespaces unless the configuration says.
+    /// Global namespaces, unless the configuration specifies them.
     pub fn global_namespaces(found: Option<&Self>) -> BTreeSet<String> {
         let names = if found.is_some() {
             &GLOBAL_NAMESPACES[..]
@@ -43,14 +43,14 @@ impl OpenShift {
     }
 }
 
-/// Looks whether this is OpenShift.
+/// Detects OpenShift.
 pub async fn detect(client: &Client) -> kube::Result<Option<OpenShift>> {
     let kind = GroupVersionKind::gvk("config.openshift.io", "v1", "Infrastructure");
     let resource = ApiResource::from_gvk_with_plural(&kind, "infrastructures");
     let infrastructures: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let found = match infrastructures.get("cluster").await {
         Ok(infrastructure) => Some(infrastructure),
-        // Also when the API itself is absent: then the answer is no Status and gives no reason.
+        // Also when the API itself is absent: then the answer is a bare 404 without a Status.
         Err(kube::Error::Api(status)) if status.code == 404 => None,
         Err(error) => return Err(error),
     };

@@ -1,8 +1,8 @@
 //! The conditions Available, Progressing, Degraded, Upgradeable and OperandImageOverridden.
 //!
-//! Pure. They change only on evidence: an operator that restarts, a node that reboots, a write that fails once change nothing.
-//! `lastTransitionTime` moves only with `status`; every condition carries `observedGeneration`, so that `kubectl wait` after an edit
-//! waits for what the edit leads to.
+//! Pure. Conditions change only on evidence: a restarted operator, a rebooted node or a single failed write changes none.
+//! `lastTransitionTime` changes only with `status`; every condition carries `observedGeneration`, so that `kubectl wait` after an
+//! edit waits for the edited generation.
 
 use super::degraded::{self, DEGRADED_GRACE_PERIOD, Fault};
 use super::{Outcome, list_names, rollout};
@@ -14,7 +14,7 @@ use crate::workloads;
 use api::config::{Failure, RolloutStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The condition types we write, in the order in which we write them.
+/// Types of the operator's conditions, in the order of the status.
 pub(super) const TYPES: [&str; 5] = [
     "Available",
     "Progressing",
@@ -30,10 +30,10 @@ const RANGES_UNKNOWN: &str = "All components are available. The cluster does not
 const INSTALLING: &str = "Installing";
 const WAITING_FOR_DELETION: &str = "WaitingForPodDeletion";
 const NODES_NOT_CLEANED: &str = "NodesNotCleaned";
-/// As long as a condition may be, less than the API takes.
+/// Limit of a message, below the limit of the API.
 const MESSAGE_LIMIT: usize = 8_000;
 
-/// What is causes, and what must be remembered to say the right thing next time.
+/// The conditions, and the state that the next evaluation needs.
 #[derive(Debug)]
 pub(super) struct Evaluation {
     pub(super) conditions: Vec<Condition>,
@@ -41,7 +41,7 @@ pub(super) struct Evaluation {
     pub(super) rollout: Option<RolloutStatus>,
 }
 
-/// One condition's state.
+/// Status, reason and message of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ConditionState {
     status: bool,
@@ -70,7 +70,7 @@ impl ConditionState {
     }
 }
 
-/// All of them.
+/// Evaluates all conditions.
 pub(super) fn evaluate(outcome: &Outcome<'_>) -> Evaluation {
     let now = Time(outcome.observed.now);
     let status = outcome.observed.config.status.as_ref();
@@ -79,7 +79,7 @@ pub(super) fn evaluate(outcome: &Outcome<'_>) -> Evaluation {
     let is_removal = progressing.reason == cleanup::PROGRESS;
     let rollout = is_rollout.then(|| {
         let before = status.and_then(|status| status.rollout.as_ref());
-        // A removal has one clock from its begin to its end.
+        // A removal has one clock from start to end.
         let progress = if is_removal {
             cleanup::PROGRESS
         } else {
@@ -169,7 +169,7 @@ fn available(outcome: &Outcome<'_>) -> ConditionState {
     }
 }
 
-/// What this cluster does not let us check. Everything works without, so that nothing is degraded.
+/// Checks that this cluster does not support. They are optional, so nothing is degraded.
 fn unverified(outcome: &Outcome<'_>) -> Option<ConditionState> {
     let Ok(Intent::Install(config)) = outcome.intent else {
         return None;
@@ -197,7 +197,7 @@ fn progressing(outcome: &Outcome<'_>) -> ConditionState {
     }
 }
 
-/// A change that could not be written is still to come; a mere repair that could not be written is no progress.
+/// True when a change could not be written; a repair that could not be written is no progress.
 fn is_unapplied(outcome: &Outcome<'_>) -> bool {
     let config = &outcome.observed.config;
     let observed = config
@@ -273,8 +273,8 @@ fn rollout_progress(outcome: &Outcome<'_>, is_installation: bool) -> ConditionSt
     }
 }
 
-/// Until it is complete once, an installation also waits for every proxy to be available; afterwards a node that is away is none
-/// of its business.
+/// True until the first rollout is complete: an installation also waits for every proxy to be available. Afterwards an unavailable
+/// node is no progress.
 fn is_installing(outcome: &Outcome<'_>) -> bool {
     previous(outcome, "Progressing").is_some_and(|previous| previous.reason == INSTALLING)
         || previous(outcome, "Available").is_none_or(|previous| {
@@ -282,7 +282,7 @@ fn is_installing(outcome: &Outcome<'_>) -> bool {
         })
 }
 
-/// Reason and versions while the operands go to another version than the one that all of them run.
+/// Reason and message of a version change of the operands.
 fn version_change(outcome: &Outcome<'_>) -> Option<(&'static str, String)> {
     let status = outcome.observed.config.status.as_ref()?;
     let (from, to) = (status.observed_version.as_deref()?, &outcome.observed.version);
@@ -294,7 +294,7 @@ fn version_change(outcome: &Outcome<'_>) -> Option<(&'static str, String)> {
     Some((reason, format!("Changing from version {from} to {to}")))
 }
 
-/// The order of versions, as far as words need it: numbers, then whether it is a release.
+/// Order of versions for the message: numbers, then releases after their candidates.
 fn rank(version: &str) -> (Vec<u64>, bool) {
     let (numbers, suffix) = version.split_once('-').unwrap_or((version, ""));
     let numbers = numbers
@@ -346,14 +346,14 @@ fn degraded(
         if !skipped.is_empty() {
             causes.push((NODES_NOT_CLEANED, not_cleaned(skipped)));
         } else if let Some(before) = before {
-            // The DaemonSet is gone and with it the evidence: what was found then stays true.
+            // The DaemonSet is deleted: the earlier message stays true.
             causes.push((NODES_NOT_CLEANED, before.message.clone()));
         }
     }
     merge_reasons(&causes)
 }
 
-/// One cause as it is; several as OpenShift joins them.
+/// One cause as it is; several in OpenShift's format.
 fn merge_reasons(causes: &[(&'static str, String)]) -> ConditionState {
     match causes {
         [] => ConditionState::as_expected("No component is degraded"),
@@ -369,7 +369,7 @@ fn merge_reasons(causes: &[(&'static str, String)]) -> ConditionState {
     }
 }
 
-/// A rollout that hangs does not keep its cure away.
+/// A rollout that hangs does not block an upgrade that may repair it.
 fn upgradeable(outcome: &Outcome<'_>, progressing: &ConditionState, is_hung: bool) -> ConditionState {
     if matches!(outcome.intent, Ok(Intent::Observe)) {
         return ConditionState::no(
@@ -377,7 +377,7 @@ fn upgradeable(outcome: &Outcome<'_>, progressing: &ConditionState, is_hung: boo
             "Upgrade blocked: spec.managementState is Unmanaged, so the operands would keep their version; set it to Managed",
         );
     }
-    // Who replaces proxies by hand may take any time; the operator has done its part.
+    // The operator is done; a manual replacement of proxy pods may take any time.
     if progressing.status && !is_hung && progressing.reason != WAITING_FOR_DELETION {
         return ConditionState::no(
             "RolloutInProgress",
@@ -417,7 +417,7 @@ fn overridden(outcome: &Outcome<'_>) -> ConditionState {
     )
 }
 
-/// What is causes of nodes that did not become clean in time.
+/// The message about nodes whose cleanup timed out.
 fn not_cleaned(skipped: &[String]) -> String {
     format!(
         "Cleanup timed out on nodes: {}. Pods there may keep multus-service routes and rules until they are restarted",

@@ -1,7 +1,7 @@
-//! What is wrong at the moment, and since when.
+//! Current faults and their start times.
 //!
-//! Pure. A blip is no failure of the system: only what lasts is said ([`DEGRADED_GRACE_PERIOD`]). The times are in the status, so that a restart of
-//! the operator starts no clock anew.
+//! Pure. Only faults that last for [`DEGRADED_GRACE_PERIOD`] degrade. Start times are in the status, so that a restarted operator
+//! keeps them.
 
 use super::{Outcome, list_names};
 use crate::cleanup::CLEANUP_ANNOTATION;
@@ -16,17 +16,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
-/// How long something must have been wrong before it is said.
+/// Time for which a fault must last before it degrades.
 pub(super) const DEGRADED_GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
 
-/// Something wrong: the reason of the condition, and what to say.
+/// A fault: reason and message of the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
-/// Everything wrong right now.
+/// Collects all current faults.
 pub(super) fn faults(outcome: &Outcome<'_>, is_progressing: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
     if let Some(message) = outcome.failure {
@@ -86,7 +86,7 @@ fn proxy_faults(outcome: &Outcome<'_>) -> Vec<Fault> {
     faults
 }
 
-/// A cleanup is not ready until its node is clean, which may take its time; one that cannot even run is in failure.
+/// A cleanup pod is not ready until its node is clean, so only a pod that cannot run is a fault.
 fn cleanup_faults(outcome: &Outcome<'_>) -> Vec<Fault> {
     let observed = outcome.observed;
     let pods = observed
@@ -102,7 +102,7 @@ fn cleanup_faults(outcome: &Outcome<'_>) -> Vec<Fault> {
     })
 }
 
-/// Whether the pod of a proxy is a cleanup.
+/// True for a proxy pod that became a cleanup pod.
 fn is_converted(pod: &Pod) -> bool {
     is_pod_of(pod, PROXY) && pod.annotations().contains_key(CLEANUP_ANNOTATION)
 }
@@ -129,7 +129,7 @@ fn node_failures(outcome: &Outcome<'_>, operand: &str) -> Vec<NodeFailure> {
     pod_health::node_failures(pods, &observed.nodes, observed.now)
 }
 
-/// The proxies' pods, and those that could not be created.
+/// Failures of proxy pods, and of pods that could not be created.
 pub(super) fn proxy_failures(outcome: &Outcome<'_>) -> Vec<NodeFailure> {
     let mut node_failures = node_failures(outcome, PROXY);
     if let Some(rejection) = &outcome.observed.proxy_rejection {
@@ -145,7 +145,7 @@ pub(super) fn proxy_failures(outcome: &Outcome<'_>) -> Vec<NodeFailure> {
     node_failures
 }
 
-/// One fault for each kind of failure, with nodes and causes.
+/// Groups failures by kind into faults, with nodes and causes.
 fn grouped(node_failures: &[NodeFailure], reason: impl Fn(PodFailure) -> &'static str) -> Vec<Fault> {
     let kinds = [
         PodFailure::CrashLooping,
@@ -181,7 +181,7 @@ fn format_node(
     }
 }
 
-/// The faults with the time since when each has been true without a break.
+/// Returns the faults with the time since when each has been present without interruption.
 pub(super) fn failures_since(before: &[Failure], faults: &[Fault], now: &Time) -> Vec<Failure> {
     let since = |fault: &Fault| Failure {
         reason: fault.reason.to_owned(),

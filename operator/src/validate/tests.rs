@@ -1,4 +1,4 @@
-//! What is asked for, by configuration and environment.
+//! Validation of configuration and environment.
 
 use super::*;
 use crate::operands::Operands;
@@ -205,7 +205,7 @@ fn openshift_decides_what_the_configuration_does_not(
     );
 }
 
-/// What the cluster names, what the configuration names, and what counts.
+/// Service CIDRs of the cluster, of the configuration, and the effective ones.
 #[rstest]
 #[case::neither(ServiceRanges::Unknown, &[], ServiceRanges::Unknown)]
 #[case::the_configuration_alone(ServiceRanges::Unknown, &["fd00:96::/112", "172.30.0.1/16"], given(&["172.30.0.0/16", "fd00:96::/112"]))]
@@ -230,7 +230,7 @@ fn given(ranges: &[&str]) -> ServiceRanges {
     ServiceRanges::Given(ranges.iter().map(|range| range.parse().unwrap()).collect())
 }
 
-/// A value that reaches controller and proxy unread would end them at every start.
+/// Controller and proxy would exit at every start with an invalid value.
 #[rstest]
 #[case::a_word("cluster")]
 #[case::every_address("0.0.0.0/0")]

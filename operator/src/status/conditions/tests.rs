@@ -1,4 +1,4 @@
-//! Conditions from states of the workloads.
+//! Conditions by state of the workloads.
 
 use super::*;
 use crate::build::{VERSION, VERSION_LABEL};
@@ -37,7 +37,7 @@ fn controller(available: i32, finished: bool) -> Value {
     })
 }
 
-/// Proxies: (generation seen, wanted, existing, new, available).
+/// Proxies: (observed generation, desired, current, updated, available).
 fn proxy((observed, desired, current, updated, available): (i64, i32, i32, i32, i32)) -> Value {
     json!({
         "metadata": { "name": "multus-service-proxy", "generation": 7, "labels": { VERSION_LABEL: VERSION } },
@@ -128,7 +128,7 @@ fn status_of(
     })
 }
 
-/// As the API shows it: "Available=True/AsExpected".
+/// Condition in the form "Available=True/AsExpected".
 fn short(status: &MultusServiceConfigStatus) -> Vec<String> {
     let show =
         |condition: &Condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason);
@@ -448,7 +448,7 @@ fn a_rollout_that_stands_still_is_told_and_lets_upgrades_pass() {
     };
     let first = status(&settled(), &half, 0);
     assert_eq!(short(&first)[3], "Upgradeable=False/RolloutInProgress");
-    // A restart in between changes nothing: all is in the status.
+    // A restart in between changes nothing: the clock is in the status.
     let late = status(&first, &half, 599);
     assert_eq!(short(&late)[2], "Degraded=False/AsExpected");
     let moved = status(&late, &more, 600);
@@ -516,7 +516,7 @@ fn several_causes_are_joined() {
     assert_eq!(later.conditions[2].message.lines().count(), 3);
 }
 
-/// Whether the API server has ValidatingAdmissionPolicies, where the ranges are known from, and what Available reports.
+/// ValidatingAdmissionPolicies, Service CIDRs, and the Available condition.
 #[rstest]
 #[case::all(true, ServiceRanges::Objects, "AsExpected", &["All components are available"])]
 #[case::no_ranges(true, ServiceRanges::Unknown, "ServiceCIDRsUnknown", &["set spec.serviceCIDRs"])]
@@ -612,7 +612,7 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
         .map(|version| version.clone().unwrap_or_default())
     };
     assert_eq!(versions(&status), [VERSION, VERSION, "0.0.9"]);
-    // Nothing moves, but what runs was applied by the old operator.
+    // The rollout is complete, but the old operator applied the operands.
     half = healthy();
     half.daemon_sets[0].metadata.labels = None;
     assert_eq!(
@@ -625,7 +625,7 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
     );
 }
 
-/// The ReplicaSet of the version before is still there, and with it the condition that it had rolled out.
+/// The previous ReplicaSet still exists, and with it the condition of its rollout.
 #[test]
 fn a_rollback_is_not_done_before_its_replicas_are_there() {
     let mut back = healthy();
@@ -658,7 +658,7 @@ fn another_version_is_told_with_its_direction(#[case] from: &str, #[case] want: 
     );
 }
 
-/// Its clock is in the status from its first turn to its end, whatever it waits for meanwhile, and it does not "hang".
+/// The clock of a removal is in the status from its start to its end, and a removal does not hang.
 #[test]
 fn a_removal_has_one_clock() {
     let waiting = |nodes: &[&str]| {
