@@ -98,12 +98,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_version_must_fit_a_label() {
+    fn version_must_be_a_valid_label_value() {
         let of = |version: &str| Cli::try_parse_from(["operator", "--operator-version", version]);
         assert_eq!(of("1.2.3-rc.1").unwrap().run.operator_version, "1.2.3-rc.1");
         for bad in ["", "1.2.3+build", "-1", &"1".repeat(64)] {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_patience_with_nodes_is_bounded() {
+    fn node_timeout_is_bounded() {
         let of = |timeout: &str| {
             let timeout = format!("--node-timeout={timeout}");
             Cli::try_parse_from(["operator", "uninstall", &timeout])
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn run_is_the_default_and_takes_the_same_arguments() {
+    fn run_is_the_default_command_with_the_same_arguments() {
         let default = Cli::try_parse_from(["operator", "--proxy-image", "a"]).unwrap();
         assert_eq!(default.run.proxy_image.as_deref(), Some("a"));
         let run = Cli::try_parse_from(["operator", "run", "--proxy-image", "a"]).unwrap();

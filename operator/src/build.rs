@@ -25,7 +25,7 @@ use manifests::Manifests;
 /// The desired state of the objects that the operator manages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// Dry-run the workloads before anything is written. Not in a removal, which must proceed whatever is rejected.
+    /// Dry-run the workloads before anything is written. Not in a removal, which must proceed when objects are rejected.
     pub dry_run: bool,
     /// Keep the finalizer of the configuration.
     pub finalizer: bool,

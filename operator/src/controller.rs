@@ -236,7 +236,7 @@ mod tests {
 
     /// No real API server can be silent at that very instant, so this one always is.
     #[tokio::test]
-    async fn a_stop_before_the_first_answer_ends_it() {
+    async fn shutdown_before_the_first_list_ends_the_controller() {
         let silent = tower::service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
         let client = Client::new(silent, "default");
         let options = Options {

@@ -141,15 +141,20 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case::all_is_well_from_the_start("Degraded", "Unknown", "False", None)]
-    #[case::a_beginning_is_not_available("Available", "Unknown", "False", None)]
-    #[case::it_installs("Progressing", "Unknown", "True", Some("Normal"))]
-    #[case::it_breaks("Degraded", "False", "True", Some("Warning"))]
-    #[case::it_is_mended("Degraded", "True", "False", Some("Normal"))]
-    #[case::it_is_gone("Available", "True", "False", Some("Warning"))]
-    #[case::an_image_is_pinned("OperandImageOverridden", "False", "True", Some("Warning"))]
-    #[case::nothing_new("Degraded", "True", "True", None)]
-    fn of_a_condition(#[case] type_: &str, #[case] was: &str, #[case] is: &str, #[case] want: Option<&str>) {
+    #[case::no_fault_from_the_start("Degraded", "Unknown", "False", None)]
+    #[case::unavailable_from_the_start("Available", "Unknown", "False", None)]
+    #[case::installation_starts("Progressing", "Unknown", "True", Some("Normal"))]
+    #[case::fault_occurs("Degraded", "False", "True", Some("Warning"))]
+    #[case::fault_is_repaired("Degraded", "True", "False", Some("Normal"))]
+    #[case::operands_become_unavailable("Available", "True", "False", Some("Warning"))]
+    #[case::image_is_overridden("OperandImageOverridden", "False", "True", Some("Warning"))]
+    #[case::status_is_unchanged("Degraded", "True", "True", None)]
+    fn condition_transition_is_published(
+        #[case] type_: &str,
+        #[case] was: &str,
+        #[case] is: &str,
+        #[case] want: Option<&str>,
+    ) {
         let condition = Condition {
             type_: type_.to_owned(),
             status: is.to_owned(),

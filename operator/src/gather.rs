@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_cannot_be_read_still_says_whose_it_is_and_whether_it_is_to_go() {
+    fn undecodable_spec_keeps_metadata_and_management_state() {
         let (config, unreadable) =
             of(&json!({ "managementState": "Removed", "proxy": { "backend": "Later" } }));
         assert_eq!(

@@ -49,7 +49,7 @@ mod tests {
     use serde::Deserialize;
 
     #[test]
-    fn config_crd_is_what_the_types_say() {
+    fn config_crd_is_generated_from_the_types() {
         let file = include_str!("../../config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml");
         assert!(
             file == crate::crd_yaml().unwrap(),
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn docs_api_is_what_the_types_say() {
+    fn docs_api_is_generated_from_the_types() {
         let file = include_str!("../../docs/api.md");
         assert!(
             file == crate::api_reference::markdown(&api::config::crd()),
@@ -68,7 +68,7 @@ mod tests {
 
     /// Every test that the table names exists.
     #[test]
-    fn docs_operator_tests_names_tests_that_exist() {
+    fn docs_operator_tests_lists_existing_tests() {
         fn sources(folder: &std::path::Path, found: &mut String) {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn config_rbac_grants_what_controller_and_proxy_are_tested_with() {
+    fn config_rbac_equals_the_tested_roles_of_controller_and_proxy() {
         let roles = |yaml| serde_saphyr::from_multiple::<Role>(yaml).unwrap();
         for (copy, original, remedy) in [
             (

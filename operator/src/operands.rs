@@ -167,7 +167,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
-    fn what_somebody_else_holds_does_not_hold_up_a_removal_for_ever() {
+    fn finalizer_of_another_client_does_not_block_a_removal_for_ever() {
         let deleted = Timestamp::UNIX_EPOCH;
         let mut account = ServiceAccount::default();
         let holds_up = |account: &ServiceAccount, seconds| {
@@ -183,9 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn the_selector_is_spelled_from_the_frozen_names() {
-        let spelled =
+    fn selector_consists_of_the_frozen_names() {
+        let expected =
             format!("app.kubernetes.io/managed-by={OPERATOR_MANAGED_BY},app.kubernetes.io/part-of={PART_OF}");
-        assert_eq!(SELECTOR, spelled);
+        assert_eq!(SELECTOR, expected);
     }
 }

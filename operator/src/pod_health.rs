@@ -293,7 +293,7 @@ mod tests {
     #[case::starts(waiting("ContainerCreating"), 0, None)]
     #[case::runs_between_crashes(json!({ "running": { "startedAt": at(0).to_string() } }), 3, Some((PodFailure::CrashLooping, "CrashLoopBackOff", "exit code 2, 3 restarts: cannot bind")))]
     #[case::was_restarted_once(json!({ "running": { "startedAt": at(0).to_string() } }), 1, None)]
-    fn of_a_container(
+    fn container_state_maps_to_a_failure(
         #[case] state: Value,
         #[case] restarts: i32,
         #[case] want: Option<(PodFailure, &str, &str)>,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_runs_on_has_recovered() {
+    fn container_that_keeps_running_has_recovered() {
         let running = json!({ "running": { "startedAt": at(0).to_string() } });
         assert_eq!(found(&container(&running, 9), 120), None);
     }
@@ -321,12 +321,16 @@ mod tests {
     }
 
     #[rstest]
-    #[case::all_is_well("True", "NFTables", None)]
+    #[case::rules_are_applied("True", "NFTables", None)]
     #[case::a_tenants_pod_cannot_be_served("False", "NFTables", None)]
     #[case::the_kernel_lacks_all("False", "KernelLacksBackend", Some("KernelLacksBackend"))]
     #[case::no_runtime("False", "NoRuntimeSocket", Some("NoRuntimeSocket"))]
-    #[case::a_reason_of_tomorrow("False", "Later", None)]
-    fn of_the_proxys_own_condition(#[case] status: &str, #[case] reason: &str, #[case] want: Option<&str>) {
+    #[case::unknown_reason("False", "Later", None)]
+    fn rules_applied_condition_maps_to_a_failure(
+        #[case] status: &str,
+        #[case] reason: &str,
+        #[case] want: Option<&str>,
+    ) {
         assert_eq!(
             found(&rules(status, reason), 0)
                 .map(|(_, reason, _)| reason)
@@ -338,14 +342,14 @@ mod tests {
     #[rstest]
     #[case::for_a_moment(119, None)]
     #[case::for_long(120, Some("NotReady"))]
-    fn of_a_pod_that_is_not_ready(#[case] now: i64, #[case] want: Option<&str>) {
+    fn pod_that_stays_unready_is_a_failure(#[case] now: i64, #[case] want: Option<&str>) {
         let status = json!({ "startTime": at(-99).to_string(), "conditions": [
             { "type": "Ready", "status": "False", "lastTransitionTime": at(0).to_string() }] });
         assert_eq!(found(&status, now).map(|(_, reason, _)| reason).as_deref(), want);
     }
 
     #[test]
-    fn a_node_that_is_away_and_a_pod_that_goes_are_no_trouble() {
+    fn unready_node_and_terminating_pod_are_no_failures() {
         let broken = pod(&container(&waiting("CrashLoopBackOff"), 9));
         let away: Node = serde_json::from_value(json!({
             "metadata": { "name": "a" }, "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },

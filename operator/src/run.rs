@@ -33,7 +33,7 @@ pub struct Options {
     pub images: ReleaseImages,
     /// The OperatorCondition in the operator's namespace, if OLM v0 installed the operator.
     pub operator_condition: Option<String>,
-    /// Removes all operands whatever the configuration specifies, with this time limit for each node.
+    /// Removes all operands, overriding the configuration, with this time limit for each node.
     pub removal: Option<SignedDuration>,
 }
 

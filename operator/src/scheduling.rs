@@ -129,14 +129,14 @@ mod tests {
     #[case::the_value(json!({ "tolerations": [{ "key": "dedicated", "value": "db" }] }), true)]
     #[case::another_value(json!({ "tolerations": [{ "key": "dedicated", "value": "web" }] }), false)]
     #[case::another_effect(json!({ "tolerations": [{ "operator": "Exists", "effect": "NoExecute" }] }), false)]
-    fn of_taints(#[case] pod: Value, #[case] want: bool) {
+    fn taints_are_matched_by_tolerations(#[case] pod: Value, #[case] want: bool) {
         assert_eq!(verdict(pod), want);
     }
 
     #[rstest]
     #[case::same("linux", true)]
     #[case::other("windows", false)]
-    fn of_the_node_selector(#[case] value: &str, #[case] want: bool) {
+    fn node_selector_is_matched(#[case] value: &str, #[case] want: bool) {
         assert_eq!(
             verdict(json!({ "nodeSelector": { "os": value }, "tolerations": [{ "operator": "Exists" }] })),
             want
@@ -159,8 +159,8 @@ mod tests {
         { "matchExpressions": [{ "key": "x", "operator": "Exists" }] },
         { "matchExpressions": [{ "key": "os", "operator": "Exists" }] }]), true)]
     #[case::an_empty_term(json!([{}]), false)]
-    #[case::an_operator_of_tomorrow(json!([{ "matchExpressions": [{ "key": "os", "operator": "Like", "values": ["linux"] }] }]), false)]
-    fn of_affinity(#[case] terms: Value, #[case] want: bool) {
+    #[case::unknown_operator(json!([{ "matchExpressions": [{ "key": "os", "operator": "Like", "values": ["linux"] }] }]), false)]
+    fn required_node_affinity_is_matched(#[case] terms: Value, #[case] want: bool) {
         assert_eq!(verdict(required(&terms)), want);
     }
 }

@@ -108,8 +108,8 @@ mod tests {
     #[case::an_address("172.30.0.1", None)]
     #[case::every_address("0.0.0.0/0", None)]
     #[case::every_address_of_ipv6("::/0", None)]
-    #[case::a_word("cluster", None)]
-    fn a_range(#[case] text: &str, #[case] want: Option<&str>) {
+    #[case::no_cidr("cluster", None)]
+    fn cidr_is_parsed_without_host_bits(#[case] text: &str, #[case] want: Option<&str>) {
         assert_eq!(parse(text).map(|range| range.to_string()).as_deref(), want);
     }
 
@@ -122,7 +122,11 @@ mod tests {
     #[case::without_a_status(json!({"serviceNetwork": ["172.30.0.0/16"]}), Value::Null, &["172.30.0.0/16"])]
     #[case::one_that_cannot_be_read(json!({"serviceNetwork": ["x", "172.30.0.0/16"]}), json!({}), &["172.30.0.0/16"])]
     #[case::nothing_yet(json!({}), json!({}), &[])]
-    fn openshift_names_them(#[case] spec: Value, #[case] status: Value, #[case] want: &[&str]) {
+    fn openshift_network_publishes_service_cidrs(
+        #[case] spec: Value,
+        #[case] status: Value,
+        #[case] want: &[&str],
+    ) {
         let network: Network = serde_json::from_value(json!({
             "apiVersion": "config.openshift.io/v1", "kind": "Network", "metadata": { "name": "cluster" }, "spec": spec, "status": status,
         }))

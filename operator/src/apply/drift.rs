@@ -47,12 +47,12 @@ mod tests {
     #[case::a_default_was_added(json!({"a": 1, "b": 2}), true)]
     #[case::a_value_was_changed(json!({"a": 2}), false)]
     #[case::a_value_was_removed(json!({"b": 2}), false)]
-    fn of_one_value(#[case] live: Value, #[case] want: bool) {
+    fn drift_of_a_value(#[case] live: Value, #[case] want: bool) {
         assert_eq!(covers(&live, &json!({"a": 1})), want);
     }
 
     #[test]
-    fn an_answer_is_what_was_asked_for_in_the_words_of_the_api_server() {
+    fn persisted_state_has_the_requested_fields_as_normalized_by_the_api_server() {
         let requested = json!({ "cpu": "1000m", "args": [], "ports": [{ "port": 80 }] });
         let returned = json!({ "cpu": "1", "ports": [{ "port": 80, "protocol": "TCP" }], "added": true });
         assert_eq!(
@@ -67,7 +67,7 @@ mod tests {
     #[case::an_element_was_added(json!([{"name": "x"}, {"name": "y"}]), false)]
     #[case::an_element_was_removed(json!([]), false)]
     #[case::an_element_was_changed(json!([{"name": "y"}]), false)]
-    fn of_a_list(#[case] live: Value, #[case] want: bool) {
+    fn drift_of_a_list(#[case] live: Value, #[case] want: bool) {
         assert_eq!(covers(&live, &json!([{"name": "x"}])), want);
     }
 }

@@ -28,7 +28,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_differences_are_in_it_and_what_goes_is_null() {
+    fn patch_holds_differences_and_null_for_removed_keys() {
         let from =
             json!({ "same": 1, "gone": { "a": 1 }, "inside": { "same": 1, "gone": 2 }, "list": [1, 2] });
         let to = json!({ "same": 1, "inside": { "same": 1, "new": 3 }, "list": [1], "added": { "b": 2 } });

@@ -185,7 +185,7 @@ mod tests {
         json!({ "f:containers": { "k:{\"name\":\"own\"}": { "f:tty": {} } } }),
         json!({ "containers": [{ "name": "own", "image": "i" }] }),
     )]
-    fn what_others_added_goes(#[case] pod: Value, #[case] foreign: Value, #[case] want: Value) {
+    fn fields_of_other_managers_are_removed(#[case] pod: Value, #[case] foreign: Value, #[case] want: Value) {
         let foreign = json!({ "f:spec": { "f:template": { "f:spec": foreign } } });
         assert_eq!(
             removal_patch(&object(&json!({}), &pod, &foreign, "")),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::what_is_ours_too(json!({}), json!({ "f:template": { "f:spec": { "f:nodeSelector": {} } } }), "")]
+    #[case::shared_field(json!({}), json!({ "f:template": { "f:spec": { "f:nodeSelector": {} } } }), "")]
     #[case::the_same_container(
         json!({}),
         json!({ "f:template": { "f:spec": { "f:containers": { "k:{\"name\":\"own\"}": { ".": {}, "f:name": {} } } } } }), "",
@@ -205,7 +205,7 @@ mod tests {
         json!({}),
         json!({ "f:template": { "f:metadata": { "f:annotations": { RESTART: {} } } } }), "",
     )]
-    fn what_is_legitimate_stays(#[case] spec: Value, #[case] foreign: Value, #[case] subresource: &str) {
+    fn legitimate_fields_are_kept(#[case] spec: Value, #[case] foreign: Value, #[case] subresource: &str) {
         let foreign = json!({ "f:spec": foreign, "f:metadata": { "f:labels": { "f:foreign": {} } } });
         assert_eq!(
             removal_patch(&object(&spec, &json!({}), &foreign, subresource)),

@@ -126,7 +126,7 @@ fn the_proxy_as_a_cleanup() {
 }
 
 #[test]
-fn the_configuration_reaches_the_arguments() {
+fn configuration_is_passed_in_arguments() {
     let asked = asked_for(&json!({
         "logLevel": "Debug",
         "globalNamespaces": ["shared", "default"],
@@ -149,7 +149,7 @@ fn the_configuration_reaches_the_arguments() {
 }
 
 #[test]
-fn a_request_for_memory_takes_the_limit_of_memory_away() {
+fn memory_request_without_limit_removes_the_default_limit() {
     let limits = |resources: Value| {
         let asked = asked_for(&json!({ "proxy": { "resources": resources } }));
         let [_, proxy] =
@@ -167,7 +167,7 @@ fn a_request_for_memory_takes_the_limit_of_memory_away() {
 }
 
 #[test]
-fn ranges_that_controller_and_proxy_do_not_find_themselves_are_passed_to_both() {
+fn service_cidrs_that_operands_cannot_watch_are_passed_to_both() {
     let with = |service_ranges: ServiceRanges| {
         let config = ValidatedConfig {
             service_ranges,
@@ -192,7 +192,7 @@ fn ranges_that_controller_and_proxy_do_not_find_themselves_are_passed_to_both() 
 
 /// Every setting at once, as snapshots of the fields it changes.
 #[test]
-fn every_setting_reaches_the_pods() {
+fn every_setting_is_applied_to_the_pods() {
     let pods = json!({
         "nodeSelector": { "zone": "a" },
         "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
@@ -260,7 +260,7 @@ fn every_setting_reaches_the_pods() {
 }
 
 #[test]
-fn a_cleanup_keeps_what_the_configuration_had_decided() {
+fn cleanup_keeps_the_configured_fields() {
     let asked = asked_for(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
@@ -298,7 +298,7 @@ fn a_cleanup_keeps_what_the_configuration_had_decided() {
 }
 
 #[test]
-fn a_socket_in_a_usual_folder_needs_no_further_mount() {
+fn socket_in_a_mounted_directory_needs_no_further_mount() {
     let usual = installed(&asked_for(
         &json!({ "proxy": { "containerRuntimeEndpoint": "/run/crio/crio.sock" } }),
     ));
@@ -309,7 +309,7 @@ fn a_socket_in_a_usual_folder_needs_no_further_mount() {
 }
 
 #[test]
-fn the_network_policy_can_be_declined() {
+fn network_policy_can_be_disabled() {
     assert_eq!(installed(&config()).network_policies.len(), 1);
     let declined = asked_for(&json!({ "networkPolicy": { "mode": "Disabled" } }));
     assert_eq!(installed(&declined).network_policies, []);
@@ -317,7 +317,7 @@ fn the_network_policy_can_be_declined() {
 
 /// A policy without a binding confines no account; a policy that names accounts of another namespace confines the wrong ones.
 #[test]
-fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
+fn admission_policies_are_bound_and_match_accounts_of_this_namespace() {
     let operands = installed(&config());
     let bound: Vec<_> = operands
         .admission_policy_bindings
@@ -343,7 +343,7 @@ fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
 
 /// Before Kubernetes 1.30, or where the kind is disabled, the other operands are installed.
 #[test]
-fn admission_policies_are_given_to_an_api_server_that_has_the_kind() {
+fn admission_policies_are_built_only_where_the_api_server_serves_the_kind() {
     let lacking = install(&config(), &Observed::default(), "far-away").operands;
     assert_eq!(
         (lacking.admission_policies, lacking.admission_policy_bindings),
@@ -353,7 +353,7 @@ fn admission_policies_are_given_to_an_api_server_that_has_the_kind() {
 }
 
 #[test]
-fn the_console_is_given_what_it_has_kinds_for() {
+fn console_objects_are_built_only_where_their_kinds_are_served() {
     let of = |quick_starts, yaml_samples| {
         let observed = Observed {
             kinds: Kinds {
@@ -377,7 +377,7 @@ fn the_console_is_given_what_it_has_kinds_for() {
 
 /// Kubernetes accepts the YAML that the console offers to copy.
 #[test]
-fn examples_in_the_console_are_yaml_objects() {
+fn console_samples_are_yaml_objects() {
     let operands = installed(&config());
     let samples = operands.console_yaml_samples.iter();
     let mut texts: Vec<_> = samples
@@ -410,7 +410,7 @@ fn handed_over(markdown: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_log_level_is_a_filter_of_its_own() {
+fn every_log_level_has_a_distinct_filter() {
     let levels = [
         LogLevel::Normal,
         LogLevel::Debug,
@@ -454,7 +454,7 @@ fn selectors_are_frozen() {
 }
 
 #[test]
-fn a_cleanup_keeps_everything_of_the_running_proxy_but_how_it_is_called() {
+fn cleanup_differs_from_the_running_proxy_only_in_its_arguments() {
     let running = installed(&config());
     let mut cleanup = cleaning(&running);
     let (cleanup_spec, running_spec) = (
@@ -474,7 +474,7 @@ fn pod_mut(spec: &mut k8s_openapi::api::apps::v1::DaemonSetSpec) -> &mut PodSpec
 }
 
 #[test]
-fn a_cleanup_runs_the_image_that_is_running() {
+fn cleanup_uses_the_running_image() {
     let old = ValidatedConfig {
         proxy_image: "registry.example/proxy:v0".to_owned(),
         ..config()
@@ -489,7 +489,7 @@ fn a_cleanup_runs_the_image_that_is_running() {
 }
 
 #[test]
-fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
+fn controller_is_unchanged_during_node_cleanup() {
     let removal = Removal::CleanNodes {
         since: Timestamp::UNIX_EPOCH,
         waiting: vec![],
@@ -525,7 +525,7 @@ fn the_cleanup_of_nodes_outside_the_placement() {
 }
 
 #[test]
-fn a_removal_without_a_proxy_cleans_labelled_nodes_with_the_image_it_knows() {
+fn removal_without_a_proxy_cleans_up_labelled_nodes_with_the_known_image() {
     let removal = Removal::CleanNodes {
         since: Timestamp::UNIX_EPOCH,
         waiting: vec![],
@@ -547,7 +547,7 @@ fn a_removal_without_a_proxy_cleans_labelled_nodes_with_the_image_it_knows() {
 }
 
 #[test]
-fn the_proxy_follows_a_controller_that_has_arrived() {
+fn proxy_is_updated_after_the_controller_rollout() {
     let with = |status: Value| {
         let mut operands = installed(&config());
         operands.deployments[0].status = serde_json::from_value(status).unwrap();
@@ -561,7 +561,7 @@ fn the_proxy_follows_a_controller_that_has_arrived() {
 }
 
 #[test]
-fn the_finalizer_goes_when_nothing_is_left() {
+fn finalizer_is_removed_when_no_operand_is_left() {
     let done = Removal::Delete { skipped: vec![] };
     assert!(removed(&done, &installed(&config())).finalizer);
     assert!(!removed(&done, &Operands::default()).finalizer);
@@ -569,7 +569,7 @@ fn the_finalizer_goes_when_nothing_is_left() {
 
 /// Pruning uses the labels: an object without them would never be removed.
 #[test]
-fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() {
+fn every_operand_has_the_selector_labels_and_the_namespace() {
     fn check<K: Resource<DynamicType = ()> + Debug>(objects: &[K], namespace: Option<&str>) {
         assert!(!objects.is_empty());
         for object in objects {
@@ -612,7 +612,7 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
 
 /// OpenShift's conventions for operands (openshift/enhancements, CONVENTIONS.md).
 #[test]
-fn workloads_request_without_limits_of_cpu_and_explain_their_end() {
+fn workloads_set_requests_without_cpu_limits_and_a_termination_message_policy() {
     for template in templates(&installed(&config())) {
         let pod = pod(template);
         assert!(

@@ -1,6 +1,6 @@
 //! The DaemonSet that cleans up nodes that no longer match the proxy's scheduling.
 //!
-//! Pure. It is the proxy's DaemonSet under another name, for nodes with the cleanup label, whatever their taints. Both declare the
+//! Pure. It is the proxy's DaemonSet under another name, for nodes with the cleanup label, with a toleration of every taint. Both declare the
 //! same host port, so that no node runs both at once.
 
 use super::CLEANUP_ANNOTATION;

@@ -150,14 +150,14 @@ mod tests {
     #[rstest]
     #[case::before_its_first_proxy(node(None, "in"), vec![], Becomes(PRESENT))]
     #[case::with_its_proxy(node(Some(PRESENT), "in"), vec![pod(PROXY, "True")], Stays)]
-    #[case::a_strange_one(node(None, "out"), vec![], Stays)]
-    #[case::one_that_leaves_while_its_proxy_still_runs(node(Some(PRESENT), "out"), vec![pod(PROXY, "True")], Stays)]
-    #[case::one_that_has_left(node(Some(PRESENT), "out"), vec![], Becomes(CLEANUP_PENDING))]
-    #[case::one_that_is_being_cleaned(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "False")], Stays)]
-    #[case::one_that_is_clean(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "True")], Goes)]
-    #[case::one_that_comes_back(node(Some(CLEANUP_PENDING), "in"), vec![pod(CLEANUP, "True")], Becomes(PRESENT))]
-    #[case::a_label_of_tomorrow(node(Some("later"), "out"), vec![], Becomes(CLEANUP_PENDING))]
-    fn a_node(#[case] node: Node, #[case] pods: Vec<Pod>, #[case] expected: Want) {
+    #[case::unrelated_node(node(None, "out"), vec![], Stays)]
+    #[case::unscheduled_node_with_a_running_proxy(node(Some(PRESENT), "out"), vec![pod(PROXY, "True")], Stays)]
+    #[case::unscheduled_node_without_a_proxy(node(Some(PRESENT), "out"), vec![], Becomes(CLEANUP_PENDING))]
+    #[case::unscheduled_node_during_cleanup(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "False")], Stays)]
+    #[case::unscheduled_node_after_cleanup(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "True")], Goes)]
+    #[case::rescheduled_node(node(Some(CLEANUP_PENDING), "in"), vec![pod(CLEANUP, "True")], Becomes(PRESENT))]
+    #[case::unknown_label_value(node(Some("later"), "out"), vec![], Becomes(CLEANUP_PENDING))]
+    fn node_label_during_an_installation(#[case] node: Node, #[case] pods: Vec<Pod>, #[case] expected: Want) {
         let nodes = [node];
         let changes = label_changes(&nodes, &pods, Goal::Serve(&proxy()));
         assert_eq!(want(&changes), expected);
@@ -172,14 +172,14 @@ mod tests {
 
     #[rstest]
     #[case::a_proxy_runs(node(Some(PRESENT), "in"), vec![pod(PROXY, "True")], Stays, Becomes(SKIPPED))]
-    #[case::a_proxy_nobody_labelled(node(None, "in"), vec![pod(PROXY, "True")], Becomes(PRESENT), Stays)]
+    #[case::unlabelled_node_with_a_proxy(node(None, "in"), vec![pod(PROXY, "True")], Becomes(PRESENT), Stays)]
     #[case::not_clean_yet(node(Some(PRESENT), "in"), vec![turned("False")], Stays, Becomes(SKIPPED))]
     #[case::clean(node(Some(PRESENT), "in"), vec![turned("True")], Goes, Goes)]
     #[case::no_pod(node(Some(PRESENT), "in"), vec![], Becomes(CLEANUP_PENDING), Becomes(SKIPPED))]
-    #[case::given_up_before(node(Some(SKIPPED), "in"), vec![], Stays, Stays)]
-    #[case::clean_outside(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "True")], Goes, Goes)]
-    #[case::a_strange_one(node(None, "in"), vec![], Stays, Stays)]
-    fn a_node_of_a_removal(
+    #[case::skipped_before(node(Some(SKIPPED), "in"), vec![], Stays, Stays)]
+    #[case::clean_unscheduled_node(node(Some(CLEANUP_PENDING), "out"), vec![pod(CLEANUP, "True")], Goes, Goes)]
+    #[case::unrelated_node(node(None, "in"), vec![], Stays, Stays)]
+    fn node_label_during_a_removal(
         #[case] node: Node,
         #[case] pods: Vec<Pod>,
         #[case] clean: Want,
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cleanup_runs_while_there_is_a_label_for_it() {
+    fn cleanup_runs_while_a_node_is_labelled_for_it() {
         let leaving = LabelChange {
             node: "a".to_owned(),
             label: Some(CLEANUP_PENDING),

@@ -112,14 +112,18 @@ fn delete(skipped: &[&str]) -> Removal {
 #[case::not_seen_yet(status(1, 3, 3), 0, waiting(&["at-work", "away"]))]
 #[case::pods_still_being_replaced(status(2, 2, 3), 60, waiting(&["at-work", "away"]))]
 #[case::a_node_still_at_work(status(2, 3, 2), 60, waiting(&["at-work", "away"]))]
-#[case::out_of_patience(status(2, 3, 2), 600, delete(&["at-work", "away"]))]
+#[case::the_limit_is_reached(status(2, 3, 2), 600, delete(&["at-work", "away"]))]
 #[case::the_limit_is_not_reached(status(2, 3, 2), 599, waiting(&["at-work", "away"]))]
-fn of_a_cleanup(#[case] status: DaemonSetStatus, #[case] seconds: i64, #[case] want: Removal) {
+fn removal_waits_for_cleanup_within_the_limit(
+    #[case] status: DaemonSetStatus,
+    #[case] seconds: i64,
+    #[case] want: Removal,
+) {
     assert_eq!(step(daemon_set(true, status), pods(), at(seconds)), want);
 }
 
 #[test]
-fn when_all_are_clean_all_goes() {
+fn operands_are_deleted_when_all_nodes_are_clean() {
     let clean = ["a", "b", "c"].map(|node| pod(node, true, true)).to_vec();
     assert_eq!(
         step(daemon_set(true, status(2, 3, 3)), clean, at(60)),
@@ -128,7 +132,7 @@ fn when_all_are_clean_all_goes() {
 }
 
 #[test]
-fn proxies_at_work_become_cleanups_however_healthy_they_are() {
+fn healthy_proxies_become_cleanup_pods() {
     let want = Removal::CleanNodes {
         since: at(7),
         waiting: vec!["a".to_owned()],
@@ -138,13 +142,13 @@ fn proxies_at_work_become_cleanups_however_healthy_they_are() {
 }
 
 #[test]
-fn nodes_that_cannot_be_named_are_not_forgotten() {
+fn nodes_without_a_pod_are_reported() {
     let skipped = step(daemon_set(true, status(2, 3, 2)), vec![], at(600));
     assert_eq!(skipped, delete(&["those without a proxy pod"]));
 }
 
 #[test]
-fn without_a_daemon_set_only_the_labels_of_nodes_tell() {
+fn without_a_daemon_set_node_labels_decide() {
     let step =
         |pods, labels: &[(&str, &str)]| next_step(&observed(vec![], pods, labels, at(0)), CLEANUP_LIMIT);
     assert_eq!(step(pods(), &[]), delete(&[]));
@@ -160,7 +164,7 @@ fn without_a_daemon_set_only_the_labels_of_nodes_tell() {
 }
 
 #[test]
-fn a_node_outside_the_placement_is_waited_for_too() {
+fn unscheduled_nodes_are_waited_for() {
     let labels = [("a", "present"), ("gone", "cleanup-pending")];
     let clean = vec![pod("a", true, true), pod("b", true, true), pod("c", true, true)];
     let observed = observed(vec![daemon_set(true, status(2, 3, 3))], clean, &labels, at(9));
@@ -168,7 +172,7 @@ fn a_node_outside_the_placement_is_waited_for_too() {
 }
 
 #[test]
-fn without_nodes_nothing_needs_cleaning() {
+fn without_nodes_no_cleanup_is_needed() {
     let none = DaemonSetStatus {
         observed_generation: Some(2),
         ..DaemonSetStatus::default()
@@ -177,7 +181,7 @@ fn without_nodes_nothing_needs_cleaning() {
 }
 
 #[test]
-fn an_annotation_that_is_no_time_starts_the_cleanup_again() {
+fn invalid_annotation_restarts_the_cleanup() {
     let mut daemon_set = daemon_set(true, status(2, 3, 2));
     daemon_set
         .annotations_mut()

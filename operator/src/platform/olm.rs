@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn other_conditions_stay_and_the_same_again_is_nothing() {
+    fn other_conditions_are_kept_and_equal_ones_are_not_written() {
         let foreign = json!([{ "type": "Other", "status": "True" }]);
         let written = merged(Some(&foreign), &upgradeable("False")).unwrap();
         assert_eq!((written.len(), &written[0]), (2, &foreign[0]));

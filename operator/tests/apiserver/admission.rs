@@ -147,7 +147,7 @@ fn redirected(mut slice: EndpointSlice) -> EndpointSlice {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()> {
+async fn stolen_controller_token_cannot_redirect_other_services() -> Result<()> {
     let fixture = in_force().await?;
     let dns = victim(&fixture, "kube-dns").await?;
     let stolen: Api<EndpointSlice> = of(&account(&fixture, CONTROLLER).await?, VICTIM);
@@ -217,7 +217,7 @@ async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()
 /// Administrators included; the garbage collector and the namespace controller do their work.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
+async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
     let fixture = in_force().await?;
     fixture.kubectl(&["create", "namespace", "web"])?;
     let service: Service =
@@ -365,7 +365,7 @@ fn event(name: &str, by: &str) -> Result<Event> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_event_of_our_accounts_is_their_own() -> Result<()> {
+async fn accounts_write_only_their_own_events() -> Result<()> {
     let fixture = in_force().await?;
     let post = PostParams::default();
     let as_admin: Api<Event> = of(&fixture.client, VICTIM);
@@ -416,7 +416,7 @@ async fn an_event_of_our_accounts_is_their_own() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
+async fn operator_can_change_only_its_node_label() -> Result<()> {
     let fixture = in_force().await?;
     let nodes: Api<Node> = Api::all(account(&fixture, OPERATOR).await?);
     let patch = async |patch: Value| {
@@ -471,7 +471,7 @@ async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
 /// As any other operand: deleted, changed, added to; other accounts of the same name are not taken for ours.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_weakened_policy_is_restored() -> Result<()> {
+async fn weakened_policy_is_restored() -> Result<()> {
     const NAME: &str = "multus-service-endpointslices";
     let fixture = Fixture::installed().await?;
     let policies = "validatingadmissionpolicy";

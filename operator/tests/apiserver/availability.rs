@@ -34,9 +34,9 @@ async fn runs_out(fixture: &Fixture) -> Result<Timestamp> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn of_two_replicas_one_writes_and_the_other_takes_over() -> Result<()> {
+async fn one_of_two_replicas_leads_and_the_other_takes_over() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
-    let (_rival, gate) = fixture.start_rival("rival").await?;
+    let (_rival, gate) = fixture.start_second_operator("rival").await?;
     fixture
         .eventually("the rival to ask for the Lease", async || {
             Ok((gate.requests() > 1).then_some(()))
@@ -69,11 +69,11 @@ const AWAY: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_api_server_that_is_away_for_a_minute_changes_no_condition_and_no_leader() -> Result<()> {
+async fn unavailable_api_server_changes_no_condition_and_no_leader_within_a_minute() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     let pid = fixture.operator_pid()?;
     // Who would take the Lease if it ran out.
-    let (_rival, gate) = fixture.start_rival("rival").await?;
+    let (_rival, gate) = fixture.start_second_operator("rival").await?;
     fixture
         .eventually("the rival to ask for the Lease", async || {
             Ok((gate.requests() > 1).then_some(()))

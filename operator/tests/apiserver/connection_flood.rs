@@ -6,7 +6,7 @@ use e2e::flood;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_attack_on_the_http_port_keeps_no_probe_out() -> Result<()> {
+async fn connection_flood_on_the_http_port_does_not_block_probes() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     fixture.start_operator(true).await?;
     let address = fixture.operator_http().await?;

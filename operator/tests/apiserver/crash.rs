@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// One step of a life, from an armed operator to its end.
 async fn step(fixture: &mut Fixture, gate: &Arc<Gate>, fatal: usize, step: Step) -> Result<(bool, Value)> {
     if step == Step::Upgrade {
-        fixture.environment = release_of_tomorrow();
+        fixture.environment = next_release();
         fixture.replace_gated_operator().await?;
     } else if step == Step::Install && !fixture.environment.is_empty() {
         fixture.environment.clear();
@@ -59,7 +59,7 @@ enum Step {
 const TOMORROW: &str = "9.9.9-test";
 
 /// What a newer operator has in its Deployment.
-fn release_of_tomorrow() -> BTreeMap<&'static str, String> {
+fn next_release() -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("OPERATOR_VERSION", TOMORROW.to_owned()),
         ("RELATED_IMAGE_CONTROLLER", "release/controller:v2".to_owned()),
@@ -90,7 +90,7 @@ async fn is_done(fixture: &Fixture, step: Step) -> Result<bool> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Result<()> {
+async fn operator_killed_after_any_write_reaches_the_same_state() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     define_the_console(&fixture).await?;
     let gate = fixture.start_operator_behind_a_gate().await?;

@@ -366,7 +366,7 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_object_without_a_spec_gets_the_frozen_defaults_only() -> Result<()> {
+async fn object_without_a_spec_gets_the_frozen_defaults_only() -> Result<()> {
     let configs = configs().await?;
     let object: DynamicObject = serde_json::from_value(
         json!({ "apiVersion": VERSION, "kind": "MultusServiceConfig", "metadata": { "name": "cluster" } }),

@@ -55,7 +55,7 @@ async fn events(fixture: &Fixture, words: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_crash_looping_proxy_is_named_with_its_node_and_degrades_after_a_while() -> Result<()> {
+async fn crash_looping_proxy_is_reported_with_its_node_and_degrades_after_the_grace_period() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     let crashes = json!({ "containerStatuses": [{
         "name": "proxy", "image": "i", "imageID": "", "ready": false, "restartCount": 7,
@@ -106,7 +106,7 @@ async fn a_crash_looping_proxy_is_named_with_its_node_and_degrades_after_a_while
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
+async fn pods_forbidden_by_pod_security_are_reported_with_its_message() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     fixture.kubectl(&[
         "label",
@@ -132,7 +132,7 @@ async fn pods_that_pod_security_forbids_are_told_in_its_words() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_rollout_in_which_nothing_moves_is_told_and_does_not_block_upgrades() -> Result<()> {
+async fn rollout_without_progress_is_reported_and_does_not_block_upgrades() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.nodes.set_holding(true);
     fixture
@@ -173,7 +173,7 @@ async fn a_rollout_in_which_nothing_moves_is_told_and_does_not_block_upgrades() 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
+async fn missing_multus_degrades_until_it_is_installed() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture.kubectl(&["delete", "crd", NETWORKS, "--timeout=60s"])?;
     until_failure(&fixture, "MissingMultus").await?;
@@ -205,7 +205,7 @@ async fn without_multus_degraded_says_so_until_it_is_there() -> Result<()> {
 /// 13: what the API server takes but the operands cannot have.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_cannot_be_honoured_is_rejected_as_a_whole() -> Result<()> {
+async fn invalid_configuration_is_rejected_as_a_whole() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let generations = async || -> Result<_> {
         let (controller, proxy) = (
@@ -258,7 +258,7 @@ async fn what_cannot_be_honoured_is_rejected_as_a_whole() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_image_of_ones_own_is_told_once() -> Result<()> {
+async fn image_override_is_reported_in_one_event() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture
         .set_spec(json!({ "proxy": { "image": "mine/proxy:v2" } }))
@@ -293,7 +293,7 @@ async fn an_image_of_ones_own_is_told_once() -> Result<()> {
 /// A field manager of somebody else loses: whatever it set by force is ours again.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_another_manager_took_is_taken_back_and_selectors_are_made_anew() -> Result<()> {
+async fn fields_of_another_manager_are_reclaimed_and_changed_selectors_are_recreated() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     let foreign = json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": PROXY },
@@ -352,7 +352,7 @@ async fn what_another_manager_took_is_taken_back_and_selectors_are_made_anew() -
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_proxy_waits_for_the_controller() -> Result<()> {
+async fn proxy_update_waits_for_the_controller() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     fixture.nodes.set_holding(true);
     fixture.start_operator(true).await?;
@@ -412,7 +412,7 @@ pub(crate) async fn until_denied(fixture: &Fixture) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() -> Result<()> {
+async fn proxy_rejected_by_admission_leaves_the_controller_unchanged() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let generation = async || -> Result<_> {
         Ok(fixture
@@ -446,7 +446,7 @@ async fn what_admission_rejects_of_the_proxy_is_not_applied_to_the_controller() 
 /// A newer release knows more values, and was taken back.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_value_of_tomorrow_is_told_and_the_configuration_can_still_go() -> Result<()> {
+async fn unknown_value_is_reported_and_the_configuration_can_be_deleted() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let before = fixture
         .proxy()
@@ -504,7 +504,7 @@ async fn a_value_of_tomorrow_is_told_and_the_configuration_can_still_go() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_node_that_joins_is_served_and_is_no_progress() -> Result<()> {
+async fn joining_node_is_served_without_progressing() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let before = fixture.config().await?.status.context("no status")?.conditions;
     fixture.apply(&json!({
@@ -536,7 +536,7 @@ fn set_up(fixture: &Fixture, node: &str, up: bool) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_node_that_reboots_changes_no_condition() -> Result<()> {
+async fn rebooting_node_changes_no_condition() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let before = fixture.config().await?.status.context("no status")?;
     for (up, available) in [(false, 1), (true, 2)] {

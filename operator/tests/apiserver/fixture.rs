@@ -166,7 +166,7 @@ impl Fixture {
     }
 
     /// Starts a second operator, as another pod.
-    pub(crate) async fn start_rival(&self, pod: &str) -> Result<(Rival, Arc<crash_proxy::Gate>)> {
+    pub(crate) async fn start_second_operator(&self, pod: &str) -> Result<(Rival, Arc<crash_proxy::Gate>)> {
         let (kubeconfig, gate) = self.gate(crash_proxy::Gate::default()).await?;
         Ok((Rival(self.spawn_operator(&kubeconfig, pod, true)?), gate))
     }

@@ -160,7 +160,7 @@ async fn an_overlay_replaces_all_images() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()> {
+async fn deleted_objects_are_recreated_and_edited_ones_repaired() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(fixture.client.clone());
     comes_back(&fixture, policies, &POLICIES).await?;
@@ -232,7 +232,7 @@ fn image(proxy: &DaemonSet) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_edit_is_rolled_out_and_told() -> Result<()> {
+async fn configuration_change_is_rolled_out_and_reported() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture
         .set_spec(
@@ -276,7 +276,7 @@ async fn an_edit_is_rolled_out_and_told() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn unmanaged_writes_no_operand_and_still_tells() -> Result<()> {
+async fn unmanaged_writes_no_operand_and_updates_status() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture
         .set_spec(json!({ "managementState": "Unmanaged", "logLevel": "Trace" }))
@@ -306,7 +306,7 @@ async fn unmanaged_writes_no_operand_and_still_tells() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn without_images_nothing_is_installed_and_the_remedy_is_told() -> Result<()> {
+async fn missing_images_install_nothing_and_report_the_remedy() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     fixture.start_operator(false).await?;
     fixture.kubectl(&["apply", "-k", &crate::fixture::repository("config/samples")])?;
@@ -339,7 +339,7 @@ async fn without_images_nothing_is_installed_and_the_remedy_is_told() -> Result<
 /// An operator of another version may have applied objects that this one does not know; their names are in this one's role.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_orphan_is_pruned_and_a_copy_with_our_labels_is_not() -> Result<()> {
+async fn orphan_is_pruned_and_a_copy_with_the_same_labels_is_kept() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     let accounts: Api<ServiceAccount> = fixture.here();
     for (name, manager) in [("orphan", OPERATOR_FIELD_MANAGER), ("copy", "somebody")] {
@@ -440,7 +440,7 @@ async fn specs(fixture: &Fixture) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_others_add_is_taken_out_again() -> Result<()> {
+async fn fields_added_by_other_managers_are_removed() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     let clean = specs(&fixture).await?;
     let add = |fixture: &Fixture, (kind, name, patch): &(&str, &str, Value)| {

@@ -42,7 +42,7 @@ async fn until_gone(fixture: &Fixture) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_node_that_leaves_the_placement_is_cleaned_and_one_that_returns_is_served() -> Result<()> {
+async fn unscheduled_node_is_cleaned_up_and_a_rescheduled_one_is_served() -> Result<()> {
     let fixture = Fixture::installed().await?;
     until_label(&fixture, "node-a", Some(PRESENT)).await?;
     fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
@@ -91,7 +91,7 @@ async fn a_node_that_leaves_the_placement_is_cleaned_and_one_that_returns_is_ser
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Result<()> {
+async fn deletion_while_the_operator_is_down_completes_after_its_restart() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.stop_operator().await?;
     fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
@@ -111,7 +111,7 @@ async fn a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Resu
 /// The namespace goes with the operator, and the CRD waits for the configuration.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn when_the_operator_went_first_applying_it_again_finishes_the_removal() -> Result<()> {
+async fn reinstalled_operator_completes_the_removal() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.stop_operator().await?;
     fixture.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;
@@ -137,7 +137,7 @@ async fn when_the_operator_went_first_applying_it_again_finishes_the_removal() -
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_break_glass_command_removes_everything_without_an_operator() -> Result<()> {
+async fn uninstall_command_removes_everything_without_an_operator() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.stop_operator().await?;
     let uninstall = |fixture: &Fixture, timeout: &str| {
@@ -175,7 +175,7 @@ async fn the_break_glass_command_removes_everything_without_an_operator() -> Res
 /// Ten minutes are made to have passed by an older time in the status: the DaemonSet cannot be dated.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_daemon_set_that_cannot_become_a_cleanup_does_not_hold_the_removal_up_for_ever() -> Result<()> {
+async fn daemon_set_that_cannot_be_updated_does_not_block_the_removal_for_ever() -> Result<()> {
     let fixture = Fixture::installed().await?;
     deny_daemon_sets(&fixture, "frozen")?;
     until_denied(&fixture).await?;
@@ -210,7 +210,7 @@ async fn a_daemon_set_that_cannot_become_a_cleanup_does_not_hold_the_removal_up_
 /// A node that went takes its rules along; one that is away is waited for, and skipped when its time is over.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn nodes_that_are_away_or_gone_hold_no_removal_up() -> Result<()> {
+async fn unreachable_and_deleted_nodes_do_not_block_a_removal() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in ["node-a", "node-b"] {
         fixture.nodes.set_stuck(node, true);
@@ -265,7 +265,7 @@ async fn nodes_that_are_away_or_gone_hold_no_removal_up() -> Result<()> {
 /// The namespace takes every proxy with it: there is nothing to wait for, whatever the limit.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_break_glass_command_does_not_wait_where_no_node_can_be_cleaned() -> Result<()> {
+async fn uninstall_command_does_not_wait_where_no_node_can_be_cleaned_up() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.stop_operator().await?;
     fixture.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;

@@ -54,7 +54,7 @@ async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<()> {
+async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
         say(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
@@ -95,7 +95,7 @@ async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_a_tenant_brings_about_is_no_trouble_of_the_operator() -> Result<()> {
+async fn failures_caused_by_a_tenant_do_not_degrade() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
         say(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;

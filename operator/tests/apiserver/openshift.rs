@@ -54,7 +54,7 @@ async fn look(fixture: &Fixture) -> Result<(Option<i32>, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_single_replica_openshift_gets_one_controller_and_multus_own_namespaces() -> Result<()> {
+async fn single_replica_openshift_gets_one_controller_and_the_namespaces_of_multus() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let (replicas, args) = look(&fixture).await?;
     ensure!(
@@ -119,7 +119,7 @@ async fn until_ranges(fixture: &Fixture, want: Option<&str>) -> Result<()> {
 /// The API server of the test serves ServiceCIDRs; the gate hides that it does. Every change comes of itself, by a watch.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn ranges_come_from_openshift_else_from_the_configuration_else_available_reports_it() -> Result<()> {
+async fn service_cidrs_come_from_openshift_or_the_configuration_or_are_reported_as_unknown() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     fixture.start_operator_without_service_cidrs().await?;
     fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
@@ -194,7 +194,7 @@ pub(crate) const SAMPLES: [&str; 2] = ["multus-service-headless", "multus-servic
 /// Everything that must come of itself comes in less than the five minutes after which the operator looks anyway.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_console_shows_us_as_soon_as_and_as_long_as_it_is_there() -> Result<()> {
+async fn console_objects_exist_while_the_console_does() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let related = async |fixture: &Fixture| -> Result<usize> {
         let related = fixture
@@ -312,7 +312,7 @@ fn theirs() -> serde_json::Value {
 }
 
 /// All of it is as they wrote it, and we have written in one name, conditions only.
-fn others_keep_what_is_theirs(fixture: &Fixture) -> Result<()> {
+fn fields_of_other_managers_are_kept(fixture: &Fixture) -> Result<()> {
     let found = [
         "-n",
         NAMESPACE,
@@ -345,7 +345,7 @@ fn others_keep_what_is_theirs(fixture: &Fixture) -> Result<()> {
 /// Forbidden, no API, no object, an object; the operator does its work all the time.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn olm_is_told_whether_it_may_upgrade_and_its_absence_stops_nothing() -> Result<()> {
+async fn operator_condition_reports_upgradeable_and_its_absence_is_tolerated() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     fixture
         .environment
@@ -392,7 +392,7 @@ async fn olm_is_told_whether_it_may_upgrade_and_its_absence_stops_nothing() -> R
             Ok((told(&fixture)? == "False").then_some(()))
         })
         .await?;
-    others_keep_what_is_theirs(&fixture)?;
+    fields_of_other_managers_are_kept(&fixture)?;
     fixture.kubectl(&["-n", NAMESPACE, "delete", "rolebinding", "as-olm-does"])?;
     fixture.nodes.set_holding(false);
     fixture.until_installed().await?;

@@ -236,7 +236,7 @@ fn draw<T: std::fmt::Debug>(runner: &mut TestRunner, strategy: &impl Strategy<Va
 }
 
 /// No node is still to be cleaned.
-async fn nobody_leaves(fixture: &Fixture) -> Result<bool> {
+async fn no_cleanup_is_pending(fixture: &Fixture) -> Result<bool> {
     let nodes: Api<Node> = Api::all(fixture.client.clone());
     let leaving = ListParams::default().labels(&format!("{LABEL}={CLEANUP_PENDING}"));
     let cleanup = fixture.here::<DaemonSet>().get_opt(CLEANUP).await?;
@@ -256,12 +256,12 @@ async fn is_settled(fixture: &Fixture) -> Result<bool> {
     };
     let is_removed = config.spec.management_state == api::config::ManagementState::Removed;
     let available = if is_removed { "False" } else { "True" };
-    let nobody_leaves = nobody_leaves(fixture).await?;
+    let no_cleanup_is_pending = no_cleanup_is_pending(fixture).await?;
     Ok(status.observed_generation == config.metadata.generation
         && is("Progressing", "False")
         && is("Degraded", "False")
         && is("Available", available)
-        && nobody_leaves)
+        && no_cleanup_is_pending)
 }
 
 /// What whoever chose OnDelete does by hand.
@@ -346,7 +346,7 @@ fn with_state(place: &Value, state: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn after_any_walk_the_cluster_is_as_a_fresh_installation_leaves_it() -> Result<()> {
+async fn random_walk_reaches_the_state_of_a_fresh_installation() -> Result<()> {
     let wished = std::env::var("WALK_STEPS")
         .ok()
         .and_then(|steps| steps.parse().ok());

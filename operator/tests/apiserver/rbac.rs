@@ -142,7 +142,7 @@ const ANY_NAME: [(&str, &str, &str); 3] = [
 ];
 
 /// Rights that another test uses: a repeated event is counted up by a patch, and why pods cannot be created is read in
-/// `pods_that_pod_security_forbids_are_told_in_its_words`.
+/// `pods_forbidden_by_pod_security_are_reported_with_its_message`.
 const ELSEWHERE: [(&str, &str, &str); 2] = [("events.k8s.io", "events", "patch"), ("", "events", "list")];
 
 impl Grant {
@@ -237,7 +237,7 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
 /// Each right with its names and its scope: one object too many, or a namespace too many, fails.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_operator_uses_every_right_it_has_and_needs_no_other() -> Result<()> {
+async fn operator_uses_every_permission_it_has_and_no_other() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let bound = bound(&fixture)?;
     a_whole_life(&fixture).await?;
@@ -255,12 +255,12 @@ async fn the_operator_uses_every_right_it_has_and_needs_no_other() -> Result<()>
         .filter(|grant| !requests.iter().any(|request| grant.is_needed_by(request)))
         .collect();
     assert!(unused.is_empty(), "{unused:#?}");
-    confined_from_the_first_to_the_last(&requests);
+    assert_policies_confine_throughout(&requests);
     Ok(())
 }
 
 /// Policies are there before what they confine, and go after it, bindings first.
-fn confined_from_the_first_to_the_last(requests: &[Request]) {
+fn assert_policies_confine_throughout(requests: &[Request]) {
     let kinds = |requests: Vec<&Request>| -> Vec<String> {
         requests
             .into_iter()
@@ -300,7 +300,7 @@ fn confined_from_the_first_to_the_last(requests: &[Request]) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn nothing_is_written_when_nothing_is_to_do() -> Result<()> {
+async fn nothing_is_written_without_a_change() -> Result<()> {
     let fixture = Fixture::installed().await?;
     define_the_console(&fixture).await?;
     until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;

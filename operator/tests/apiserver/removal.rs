@@ -20,7 +20,7 @@ fn leftovers(fixture: &Fixture) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
+async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.nodes.set_stuck("node-b", true);
     fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
@@ -89,7 +89,7 @@ async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn foreground_deletion_cleans_up_in_order_too() -> Result<()> {
+async fn foreground_deletion_keeps_the_order() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture.nodes.set_stuck(NODES[0], true);
     fixture.kubectl(&[
@@ -120,7 +120,7 @@ async fn foreground_deletion_cleans_up_in_order_too() -> Result<()> {
 /// A backup tool's, say: ours goes, theirs stays, and nothing is written while it does.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_finalizer_of_somebody_else_stays_and_holds_up_nothing_of_ours() -> Result<()> {
+async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() -> Result<()> {
     const THEIRS: &str = "example.com/backup";
     let fixture = Fixture::installed().await?;
     let patch = |finalizers: &[&str]| {
@@ -161,7 +161,7 @@ async fn a_finalizer_of_somebody_else_stays_and_holds_up_nothing_of_ours() -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result<()> {
+async fn removed_keeps_the_configuration_and_managed_reinstalls() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture.set_spec(json!({ "managementState": "Removed" })).await?;
     let config = fixture
@@ -183,7 +183,7 @@ async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result
 /// Ten minutes are made to have passed by an older time in the annotation that the cleanup is dated by.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
+async fn node_whose_cleanup_times_out_is_skipped_and_reported() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture.nodes.set_stuck("node-a", true);
     fixture.set_spec(json!({ "managementState": "Removed" })).await?;

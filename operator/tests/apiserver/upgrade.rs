@@ -68,7 +68,7 @@ async fn left(fixture: &Fixture, version: &str) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_version_may_be_skipped_and_gone_back_to_and_nothing_of_the_way_is_left() -> Result<()> {
+async fn version_can_be_skipped_and_rolled_back_without_leftovers() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     release(&mut fixture, "0.1.0");
     fixture.start_operator(true).await?;

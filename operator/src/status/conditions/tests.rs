@@ -158,7 +158,7 @@ fn settled() -> MultusServiceConfigStatus {
     live(controller(2, true), proxy((7, 0, 0, 0, 0))),
     ["Available=True/AsExpected", "Progressing=False/AsExpected"],
 )]
-fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
+fn conditions_of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
     let first = status_for(None, &INSTALL, &Operands::default(), None, at(0));
     for before in [None, Some(&first)] {
         let status = status_for(before, &INSTALL, &live, None, at(9));
@@ -201,7 +201,7 @@ fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
     live(controller(2, true), proxy((7, 2, 2, 2, 0))),
     ["Available=False/ProxyUnavailable", "Progressing=False/AsExpected"],
 )]
-fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
+fn conditions_after_the_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
     assert_eq!(
         short(&status_for(Some(&settled()), &INSTALL, &live, None, at(9)))[..2],
         want
@@ -209,7 +209,7 @@ fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
 }
 
 #[test]
-fn the_same_again_is_the_same_status() {
+fn equal_state_gives_an_equal_status() {
     let settled = settled();
     assert_eq!(
         status_for(Some(&settled), &INSTALL, &healthy(), None, at(1_000)),
@@ -218,7 +218,7 @@ fn the_same_again_is_the_same_status() {
 }
 
 #[test]
-fn a_transition_time_moves_only_with_the_condition_s_status() {
+fn transition_time_changes_only_with_the_status() {
     let settled = settled();
     let lonely = live(controller(0, true), proxy((7, 2, 2, 2, 2)));
     let status = status_for(Some(&settled), &INSTALL, &lonely, None, at(60));
@@ -242,7 +242,7 @@ fn every_condition_carries_the_generation() {
 }
 
 #[test]
-fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
+fn invalid_configuration_degrades_at_once_and_keeps_other_conditions() {
     let observed = Observed {
         config: config(None),
         now: at(0),
@@ -261,10 +261,10 @@ fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
 }
 
 #[rstest]
-#[case::a_blip(0, false)]
+#[case::momentary(0, false)]
 #[case::almost(119, false)]
 #[case::for_two_minutes(120, true)]
-fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
+fn failing_writes_degrade_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
     let failure = Some("DaemonSet \"x\" not applied");
     let first = status_for(Some(&settled()), &INSTALL, &healthy(), failure, at(0));
     let status = status_for(Some(&first), &INSTALL, &healthy(), failure, at(seconds));
@@ -278,7 +278,7 @@ fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degra
 }
 
 #[test]
-fn a_restart_does_not_forget_that_writes_fail() {
+fn failing_writes_are_remembered_across_restarts() {
     let first = status_for(Some(&settled()), &INSTALL, &healthy(), Some("nope"), at(0));
     let degraded = status_for(Some(&first), &INSTALL, &healthy(), Some("nope"), at(130));
     assert_eq!(short(&degraded)[2], "Degraded=True/ApplyFailed");
@@ -287,7 +287,7 @@ fn a_restart_does_not_forget_that_writes_fail() {
 }
 
 #[test]
-fn a_change_that_could_not_be_written_is_still_to_come() {
+fn unapplied_change_is_progressing() {
     let before = MultusServiceConfigStatus {
         observed_generation: Some(GENERATION - 1),
         ..settled()
@@ -298,7 +298,7 @@ fn a_change_that_could_not_be_written_is_still_to_come() {
 }
 
 #[test]
-fn a_removal_tells_each_step() {
+fn each_step_of_a_removal_is_reported() {
     let waiting = (0..12).map(|number| format!("node-{number:02}")).collect();
     let cleaning = Ok(Intent::Remove(Removal::CleanNodes {
         since: at(0),
@@ -358,7 +358,7 @@ fn a_removal_tells_each_step() {
 }
 
 #[test]
-fn conditions_of_others_are_not_ours_to_compare() {
+fn conditions_of_other_managers_are_not_compared() {
     let settled = settled();
     let mut shown = settled.clone();
     shown.conditions.reverse();
@@ -388,7 +388,7 @@ fn crash_looping_proxy() -> Pod {
 }
 
 #[test]
-fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
+fn failed_node_is_listed_at_once_and_degrades_after_two_minutes() {
     let live = live(controller(2, true), proxy((7, 2, 2, 2, 1)));
     let status_for = |before: &MultusServiceConfigStatus, seconds| {
         status_of(
@@ -427,7 +427,7 @@ fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
 }
 
 #[test]
-fn pods_that_may_not_be_created_are_told_without_a_node() {
+fn forbidden_pods_are_reported_without_a_node() {
     let live = live(controller(2, true), proxy((7, 2, 0, 0, 0)));
     let rejected = |seconds| Observed {
         proxy_rejection: Some("violates PodSecurity".to_owned()),
@@ -440,7 +440,7 @@ fn pods_that_may_not_be_created_are_told_without_a_node() {
 }
 
 #[test]
-fn a_rollout_that_stands_still_is_told_and_lets_upgrades_pass() {
+fn hung_rollout_is_reported_and_does_not_block_upgrades() {
     let half = live(controller(2, true), proxy((7, 4, 4, 2, 3)));
     let more = live(controller(2, true), proxy((7, 4, 4, 3, 3)));
     let status = |before: &MultusServiceConfigStatus, live, seconds| {
@@ -479,7 +479,7 @@ fn a_rollout_that_stands_still_is_told_and_lets_upgrades_pass() {
 }
 
 #[test]
-fn what_waits_for_a_person_does_not_hang() {
+fn rollout_that_waits_for_manual_deletion_does_not_hang() {
     let mut waiting = live(controller(2, true), proxy((7, 4, 4, 2, 4)));
     waiting.daemon_sets[0].spec = serde_json::from_value(json!({
         "selector": {}, "template": {}, "updateStrategy": { "type": "OnDelete" } }))
@@ -497,7 +497,7 @@ fn what_waits_for_a_person_does_not_hang() {
 }
 
 #[test]
-fn several_causes_are_joined() {
+fn several_reasons_are_joined() {
     let live = live(controller(0, true), proxy((7, 2, 2, 2, 1)));
     let status_for = |before: &MultusServiceConfigStatus, seconds| {
         status_of(
@@ -525,7 +525,7 @@ fn several_causes_are_joined() {
     false, ServiceRanges::Unknown, "AdmissionPoliciesNotServed::ServiceCIDRsUnknown",
     &["enable admissionregistration.k8s.io/v1", "set spec.serviceCIDRs"],
 )]
-fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
+fn unsupported_checks_are_reported_and_do_not_degrade(
     #[case] admission_policies: bool,
     #[case] service_ranges: ServiceRanges,
     #[case] reason: &str,
@@ -558,7 +558,7 @@ fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
 }
 
 #[test]
-fn an_image_of_ones_own_is_told_for_ever() {
+fn image_override_is_reported_while_it_is_set() {
     let mut overridden = config(None);
     overridden.spec.proxy = Some(api::config::ProxySpec {
         image: Some("mine".to_owned()),
@@ -589,13 +589,13 @@ fn an_image_of_ones_own_is_told_for_ever() {
 }
 
 #[test]
-fn unmanaged_keeps_upgrades_away() {
+fn unmanaged_blocks_upgrades() {
     let status = status_for(Some(&settled()), &Ok(Intent::Observe), &healthy(), None, at(9));
     assert_eq!(short(&status)[3], "Upgradeable=False/Unmanaged");
 }
 
 #[test]
-fn the_version_is_the_old_one_until_every_operand_is_new() {
+fn observed_version_changes_when_every_operand_is_updated() {
     let old = MultusServiceConfigStatus {
         observed_version: Some("0.0.9".to_owned()),
         ..settled()
@@ -627,7 +627,7 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
 
 /// The previous ReplicaSet still exists, and with it the condition of its rollout.
 #[test]
-fn a_rollback_is_not_done_before_its_replicas_are_there() {
+fn rollback_progresses_until_its_replicas_are_available() {
     let mut back = healthy();
     let status = back.deployments[0].status.as_mut().unwrap();
     status.updated_replicas = Some(1);
@@ -642,7 +642,7 @@ fn a_rollback_is_not_done_before_its_replicas_are_there() {
 #[case::up("0.0.9", "Upgrading")]
 #[case::up_from_a_candidate("0.1.0-rc.1", "Upgrading")]
 #[case::down("0.10.0", "Downgrading")]
-fn another_version_is_told_with_its_direction(#[case] from: &str, #[case] want: &str) {
+fn version_change_is_reported_as_upgrade_or_downgrade(#[case] from: &str, #[case] want: &str) {
     let mut before = settled();
     before.observed_version = Some(from.to_owned());
     let rolling = live(controller(1, false), proxy((7, 2, 2, 2, 2)));
@@ -660,7 +660,7 @@ fn another_version_is_told_with_its_direction(#[case] from: &str, #[case] want: 
 
 /// The clock of a removal is in the status from its start to its end, and a removal does not hang.
 #[test]
-fn a_removal_has_one_clock() {
+fn removal_has_one_clock() {
     let waiting = |nodes: &[&str]| {
         Ok(Intent::Remove(Removal::CleanNodes {
             since: at(0),
@@ -689,7 +689,7 @@ fn a_removal_has_one_clock() {
 }
 
 #[test]
-fn a_cleanup_that_cannot_run_is_named() {
+fn cleanup_that_cannot_run_degrades() {
     let mut pod = serde_json::to_value(crash_looping_proxy()).unwrap();
     pod["metadata"]["annotations"] = json!({ cleanup::CLEANUP_ANNOTATION: "then" });
     let removal = Ok(Intent::Remove(Removal::CleanNodes {
