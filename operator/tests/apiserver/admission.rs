@@ -1,4 +1,4 @@
-//! What the admission policies that the operator applies leave of the rights of its accounts and of others: real tokens, real requests.
+//! Admission policies of the operator restrict the permissions of its accounts and of other clients: real tokens, real requests.
 
 use crate::fixture::{Fixture, NAMESPACE};
 use anyhow::{Result, ensure};
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-/// The namespace of those who are attacked.
+/// The namespace of the attacked Services.
 const VICTIM: &str = "kube-system";
 
 fn object<K: DeserializeOwned>(value: Value) -> Result<K> {
@@ -32,7 +32,7 @@ where
     Api::namespaced(client.clone(), namespace)
 }
 
-/// An installation whose policies are in force: each becomes so a moment after it was created.
+/// An installation whose policies are enforced, which takes a moment after their creation.
 async fn in_force() -> Result<Fixture> {
     let fixture = Fixture::installed().await?;
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(fixture.client.clone());
@@ -73,7 +73,7 @@ fn dry_run() -> PostParams {
     }
 }
 
-/// A policy is in force a moment after it was created.
+/// Waits until a policy is enforced, which takes a moment after its creation.
 async fn until_denied(fixture: &Fixture, mut request: impl AsyncFnMut() -> kube::Result<()>) -> Result<()> {
     fixture
         .eventually("the policy to be in force", async || {
@@ -86,7 +86,7 @@ async fn account(fixture: &Fixture, name: &str) -> Result<Client> {
     fixture.server.service_account_client(NAMESPACE, name).await
 }
 
-/// Whether a policy rejected, and not RBAC or the object's own rules.
+/// True when a policy rejected, and not RBAC or validation.
 fn is_denied(answer: kube::Result<()>) -> bool {
     matches!(answer, Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy 'multus-service-"))
 }
@@ -112,13 +112,13 @@ fn slice(name: &str, service: &str, labels: &Value) -> Result<EndpointSlice> {
     }))
 }
 
-/// The garbage collector takes away what has an owner that does not exist.
+/// The garbage collector deletes objects whose owner does not exist.
 fn owned(mut slice: EndpointSlice, service: &Service) -> EndpointSlice {
     slice.owner_references_mut()[0].uid = service.uid().unwrap_or_default();
     slice
 }
 
-/// As the controller writes them.
+/// Labels as the controller writes them.
 fn labels_of_ours(service: &str) -> Value {
     json!({ MANAGED_BY_LABEL: MANAGED_BY, PROXY_NAME_LABEL: PROXY_NAME, SERVICE_NAME_LABEL: service })
 }
@@ -154,7 +154,7 @@ async fn stolen_controller_token_cannot_redirect_other_services() -> Result<()> 
     let (post, delete) = (PostParams::default(), DeleteParams::default());
     let name = dns.name_any();
 
-    // The three requests of an attacker.
+    // Three requests of an attacker.
     let created = slice("evil", "kube-dns", &json!({ SERVICE_NAME_LABEL: "kube-dns" }))?;
     denied(stolen.create(&post, &created).await, "managed-by");
     denied(
@@ -163,7 +163,7 @@ async fn stolen_controller_token_cannot_redirect_other_services() -> Result<()> 
     );
     denied(stolen.delete(&name, &delete).await, "managed-by");
 
-    // In two steps: as ours first, or ours and then not.
+    // In two steps: create it with our labels, then change it; or the reverse.
     let mut ours = redirected(dns.clone());
     ours.metadata.labels = serde_json::from_value(labels_of_ours("kube-dns"))?;
     denied(stolen.replace(&name, &post, &ours).await, "managed-by");
@@ -182,7 +182,7 @@ async fn stolen_controller_token_cannot_redirect_other_services() -> Result<()> 
     unowned.metadata.owner_references = None;
     denied(stolen.create(&post, &unowned).await, "ownerReference");
 
-    // Its own work goes on, and cannot be turned into an attack.
+    // The controller's own writes are allowed, and cannot be used for an attack.
     victim(&fixture, "web").await?;
     let web = of::<Service>(&fixture.client, VICTIM).get("web").await?;
     let mine = owned(slice("web-multus-a", "web", &labels_of_ours("web"))?, &web);
@@ -214,7 +214,7 @@ async fn stolen_controller_token_cannot_redirect_other_services() -> Result<()> 
     Ok(())
 }
 
-/// Administrators included; the garbage collector and the namespace controller do their work.
+/// Administrators are denied, too; the garbage collector and the namespace controller are not.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
@@ -267,7 +267,7 @@ async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
         patch(json!({ "metadata": { "finalizers": ["example.com/keep"] } })).await,
         "add a finalizer",
     );
-    // Of somebody else's making into ours.
+    // Turn a slice of another client into one of ours.
     let theirs = slice("theirs", "web", &json!({ MANAGED_BY_LABEL: "mine" }))?;
     admin.create(&post, &owned(theirs, &service)).await?;
     let turned = json!({ "metadata": { "labels": { MANAGED_BY_LABEL: MANAGED_BY } } });
@@ -277,10 +277,10 @@ async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
             .await,
         "change the Service",
     );
-    // What no proxy reads.
+    // Fields that no proxy reads.
     patch(json!({ "metadata": { "annotations": { "example.com/note": "seen" } } })).await?;
 
-    // The controller of the Go original writes slices of the same kind.
+    // The controller of the archived multus-service writes slices of the same kind.
     let original = fixture
         .server
         .client_as(
@@ -297,7 +297,7 @@ async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
     garbage_is_collected(&fixture, &admin, &controller, ours).await
 }
 
-/// The garbage collector orphans, and the controller takes the orphan away; it collects; the namespace goes.
+/// Orphaning leaves the slice to the controller, which deletes it; collection deletes it; the namespace is deleted.
 async fn garbage_is_collected(
     fixture: &Fixture,
     admin: &Api<EndpointSlice>,
@@ -354,7 +354,7 @@ async fn garbage_is_collected(
     Ok(())
 }
 
-/// An Event as our accounts write it; `by` is who reports.
+/// An Event as our accounts write it, reported by `by`.
 fn event(name: &str, by: &str) -> Result<Event> {
     object(json!({
         "metadata": { "name": name }, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Warning",
@@ -371,7 +371,7 @@ async fn accounts_write_only_their_own_events() -> Result<()> {
     let as_admin: Api<Event> = of(&fixture.client, VICTIM);
     as_admin.create(&post, &event("theirs", "kubelet")?).await?;
     for name in [CONTROLLER, PROXY, OPERATOR] {
-        // The operator writes about an object in no namespace, whose events are in `default`; the right is the same.
+        // The operator publishes Events about a cluster-scoped object in `default`; the permission is the same.
         let events: Api<Event> = of(&account(&fixture, name).await?, VICTIM);
         let forged = event("forged", "kubelet")?;
         until_denied(&fixture, async || {
@@ -379,7 +379,7 @@ async fn accounts_write_only_their_own_events() -> Result<()> {
         })
         .await?;
         denied(events.create(&post, &forged).await, name);
-        // The other source that tools show is rejected by the API server itself.
+        // The API server itself rejects the other source that tools show.
         let mut sourced = event("forged", name)?;
         sourced.deprecated_source = Some(object(json!({ "component": "kubelet" }))?);
         assert!(events.create(&post, &sourced).await.is_err());
@@ -468,7 +468,7 @@ async fn operator_can_change_only_its_node_label() -> Result<()> {
     Ok(())
 }
 
-/// As any other operand: deleted, changed, added to; other accounts of the same name are not taken for ours.
+/// As any other operand: deleted, changed, extended; accounts of the same name in other namespaces do not match.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn weakened_policy_is_restored() -> Result<()> {

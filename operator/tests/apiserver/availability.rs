@@ -1,4 +1,4 @@
-//! Two replicas, and an API server that goes away.
+//! Two replicas, and an API server that becomes unavailable.
 
 use crate::fixture::{Fixture, NAMESPACE};
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +19,7 @@ async fn lease(fixture: &Fixture) -> Result<(String, i32)> {
     ))
 }
 
-/// Until when nobody else may take the Lease.
+/// Expiry of the Lease.
 async fn runs_out(fixture: &Fixture) -> Result<Timestamp> {
     let spec = fixture
         .here::<Lease>()
@@ -36,22 +36,22 @@ async fn runs_out(fixture: &Fixture) -> Result<Timestamp> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn one_of_two_replicas_leads_and_the_other_takes_over() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
-    let (_rival, gate) = fixture.start_second_operator("rival").await?;
+    let (_rival, crash_proxy) = fixture.start_second_operator("second").await?;
     fixture
-        .eventually("the rival to ask for the Lease", async || {
-            Ok((gate.requests() > 1).then_some(()))
+        .eventually("the second operator to ask for the Lease", async || {
+            Ok((crash_proxy.requests() > 1).then_some(()))
         })
         .await?;
     fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
     fixture.until_installed().await?;
-    assert_eq!(gate.writes(), 0, "the replica without the Lease wrote");
+    assert_eq!(crash_proxy.writes(), 0, "the replica without the Lease wrote");
 
     let stopped = Instant::now();
     fixture.stop_operator().await?;
     fixture
-        .eventually("the rival to hold the Lease", async || {
+        .eventually("the second operator to hold the Lease", async || {
             let (holder, _) = lease(&fixture).await?;
-            ensure!(holder == "rival", "{holder:?} holds it");
+            ensure!(holder == "second", "{holder:?} holds it");
             Ok(Some(()))
         })
         .await?;
@@ -60,11 +60,11 @@ async fn one_of_two_replicas_leads_and_the_other_takes_over() -> Result<()> {
         .set_spec(json!({ "logLevel": "Normal", "proxy": { "backend": "IPTables" } }))
         .await?;
     fixture.until_installed().await?;
-    ensure!(gate.writes() > 0, "the rival wrote nothing");
+    ensure!(crash_proxy.writes() > 0, "the second operator wrote nothing");
     Ok(())
 }
 
-/// Less than the 78 s that the Lease bears for certain (137 s, renewed every 26 s).
+/// Less than the 78 s that the Lease tolerates (137 s, renewed every 26 s).
 const AWAY: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,11 +72,11 @@ const AWAY: Duration = Duration::from_mins(1);
 async fn unavailable_api_server_changes_no_condition_and_no_leader_within_a_minute() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     let pid = fixture.operator_pid()?;
-    // Who would take the Lease if it ran out.
-    let (_rival, gate) = fixture.start_second_operator("rival").await?;
+    // A second operator would take an expired Lease.
+    let (_rival, crash_proxy) = fixture.start_second_operator("second").await?;
     fixture
-        .eventually("the rival to ask for the Lease", async || {
-            Ok((gate.requests() > 1).then_some(()))
+        .eventually("the second operator to ask for the Lease", async || {
+            Ok((crash_proxy.requests() > 1).then_some(()))
         })
         .await?;
     // Any phase of the renewals, which are 26 s apart.
@@ -89,25 +89,28 @@ async fn unavailable_api_server_changes_no_condition_and_no_leader_within_a_minu
     fixture.server.stop_apiserver();
     tokio::time::sleep(AWAY).await;
     fixture.server.start_apiserver().await?;
-    assert!(Timestamp::now() < runs_out, "the rival may take the Lease");
+    assert!(
+        Timestamp::now() < runs_out,
+        "the second operator may take the Lease"
+    );
 
-    // An operand that no condition speaks of.
+    // An operand that no condition mentions.
     fixture.kubectl(&["-n", NAMESPACE, "delete", "networkpolicy", PART_OF])?;
     fixture
-        .eventually("drift to be mended again", async || {
+        .eventually("drift to be repaired again", async || {
             Ok(fixture.here::<NetworkPolicy>().get_opt(PART_OF).await?)
         })
         .await?;
-    // What the turn that mended it says.
+    // The condition after the reconcile that repaired it.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after = (lease(&fixture).await?, conditions(&fixture).await?);
     assert_eq!(after, before, "phase {phase:?}");
     assert!(fixture.operator_is_alive()?, "process {pid} has ended");
-    assert_eq!(gate.writes(), 0, "the rival wrote");
+    assert_eq!(crash_proxy.writes(), 0, "the second operator wrote");
     Ok(())
 }
 
-/// All of them, with their times.
+/// All conditions with their times.
 async fn conditions(fixture: &Fixture) -> Result<Vec<Condition>> {
     Ok(fixture.config().await?.status.context("no status")?.conditions)
 }

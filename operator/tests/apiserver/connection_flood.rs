@@ -1,4 +1,4 @@
-//! Anybody in the cluster may connect to the port for probes and metrics.
+//! Every pod of the cluster can connect to the port for probes and metrics.
 
 use crate::fixture::Fixture;
 use anyhow::Result;

@@ -1,4 +1,4 @@
-//! The CRD as a real apiserver understands it: a good and a bad value for every rule and field.
+//! The CRD on a real API server: a valid and an invalid value for every rule and field.
 
 use anyhow::Result;
 use api::config::crd;
@@ -32,12 +32,12 @@ async fn configs() -> Result<Api<DynamicObject>> {
     ))
 }
 
-/// What the apiserver says to this object; nothing is stored.
+/// The API server's answer to a dry run of this object.
 async fn verdict(configs: &Api<DynamicObject>, name: &str, spec: Value) -> Result<Result<Value, String>> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": VERSION, "kind": "MultusServiceConfig", "metadata": { "name": name }, "spec": spec,
     }))?;
-    // Strict, as kubectl asks for it.
+    // Strict field validation, as kubectl requests it.
     let params = PatchParams {
         field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::apply("test").dry_run()

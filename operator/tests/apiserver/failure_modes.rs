@@ -1,4 +1,4 @@
-//! What goes wrong on nodes, and how it is told. Minutes are made to have passed by older times in the status, where they are kept.
+//! Failures on nodes and how they are reported. Tests shift the times in the status to simulate minutes.
 
 use crate::fixture::{Fixture, NAMESPACE, NETWORK_DEFINITION, conditions, message, repository};
 use anyhow::{Context as _, Result, ensure};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
-/// Lets what is wrong have been wrong for long.
+/// Shifts the start times of faults into the past.
 pub(crate) async fn age(fixture: &Fixture, field: &str) -> Result<()> {
     let patch = match field {
         "failures" => {
@@ -85,14 +85,14 @@ async fn crash_looping_proxy_is_reported_with_its_node_and_degrades_after_the_gr
             "Degraded=True/ProxyCrashLooping",
         ])
         .await?;
-    let told = message(&config, "Degraded");
+    let text = message(&config, "Degraded");
     assert!(
-        told.contains("node-b") && told.contains("no CAP_NET_ADMIN"),
-        "{told}"
+        text.contains("node-b") && text.contains("no CAP_NET_ADMIN"),
+        "{text}"
     );
     events(&fixture, "Degraded changed from False to True").await?;
 
-    // A restart forgets nothing and starts no clock anew.
+    // A restart keeps the start times.
     let before = config.status.context("no status")?;
     fixture.stop_operator().await?;
     fixture.start_operator(true).await?;
@@ -122,10 +122,10 @@ async fn pods_forbidden_by_pod_security_are_reported_with_its_message() -> Resul
     let config = fixture
         .until_conditions(&["Degraded=True/ProxyPodsForbidden", "Progressing=True/Installing"])
         .await?;
-    let told = message(&config, "Degraded");
+    let text = message(&config, "Degraded");
     assert!(
-        told.contains("violates PodSecurity") && told.contains("hostNetwork"),
-        "{told}"
+        text.contains("violates PodSecurity") && text.contains("hostNetwork"),
+        "{text}"
     );
     Ok(())
 }
@@ -147,11 +147,11 @@ async fn rollout_without_progress_is_reported_and_does_not_block_upgrades() -> R
         .await?;
     fixture
         .eventually("one node to be replaced", async || {
-            let told = message(&fixture.config().await?, "Progressing");
-            Ok((told == "Proxy rollout: 1 of 2 nodes updated").then_some(()))
+            let text = message(&fixture.config().await?, "Progressing");
+            Ok((text == "Proxy rollout: 1 of 2 nodes updated").then_some(()))
         })
         .await?;
-    // A restart in the middle finds the rollout where it was, and says nothing new.
+    // A restart keeps the progress of the rollout and its clock.
     let before = fixture.config().await?.status;
     fixture.stop_operator().await?;
     fixture.start_operator(true).await?;
@@ -187,12 +187,12 @@ async fn missing_multus_degrades_until_it_is_installed() -> Result<()> {
             "Upgradeable=True/AsExpected",
         ])
         .await?;
-    let told = message(&config, "Degraded");
+    let text = message(&config, "Degraded");
     assert!(
-        told.contains(NETWORKS) && told.contains("install Multus"),
-        "{told}"
+        text.contains(NETWORKS) && text.contains("install Multus"),
+        "{text}"
     );
-    // Nothing else waits for it.
+    // No other operand waits for it.
     fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
     fixture
         .until_conditions(&["Progressing=False/AsExpected"])
@@ -202,7 +202,7 @@ async fn missing_multus_degrades_until_it_is_installed() -> Result<()> {
     Ok(())
 }
 
-/// 13: what the API server takes but the operands cannot have.
+/// 13: values that the API server accepts and the operands cannot use.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn invalid_configuration_is_rejected_as_a_whole() -> Result<()> {
@@ -249,8 +249,8 @@ async fn invalid_configuration_is_rejected_as_a_whole() -> Result<()> {
                 "Progressing=False/AsExpected",
             ])
             .await?;
-        let told = message(&config, "Degraded");
-        assert!(told.contains(words), "{spec}: {told}");
+        let text = message(&config, "Degraded");
+        assert!(text.contains(words), "{spec}: {text}");
         assert_eq!(generations().await?, before, "{spec} changed an operand");
     }
     Ok(())
@@ -278,10 +278,10 @@ async fn image_override_is_reported_in_one_event() -> Result<()> {
             "Progressing=False/AsExpected",
         ])
         .await?;
-    let told: Value =
+    let events: Value =
         serde_json::from_str(&fixture.kubectl(&["get", "events", "-n", "default", "-o", "json"])?)?;
-    let told = told["items"].as_array().context("no events")?.iter();
-    let about = told.filter(|event| {
+    let events = events["items"].as_array().context("no events")?.iter();
+    let about = events.filter(|event| {
         event["message"]
             .as_str()
             .is_some_and(|note| note.starts_with("OperandImageOverridden"))
@@ -290,7 +290,7 @@ async fn image_override_is_reported_in_one_event() -> Result<()> {
     Ok(())
 }
 
-/// A field manager of somebody else loses: whatever it set by force is ours again.
+/// Server-side apply takes forced fields back from another field manager.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn fields_of_another_manager_are_reclaimed_and_changed_selectors_are_recreated() -> Result<()> {
@@ -303,7 +303,7 @@ async fn fields_of_another_manager_are_reclaimed_and_changed_selectors_are_recre
         .here::<k8s_openapi::api::apps::v1::DaemonSet>()
         .patch(
             PROXY,
-            &PatchParams::apply("somebody").force(),
+            &PatchParams::apply("another").force(),
             &Patch::Apply(foreign),
         )
         .await?;
@@ -317,7 +317,7 @@ async fn fields_of_another_manager_are_reclaimed_and_changed_selectors_are_recre
         })
         .await?;
 
-    // An operator of another time, with another selector.
+    // An operator of another version, with another selector.
     fixture.stop_operator().await?;
     let mut old = serde_json::to_value(fixture.controller().await?)?;
     fixture.kubectl(&["-n", NAMESPACE, "delete", "deployment", CONTROLLER])?;
@@ -371,7 +371,7 @@ async fn proxy_update_waits_for_the_controller() -> Result<()> {
     Ok(())
 }
 
-/// Has the API server reject every change of a DaemonSet of ours with these words.
+/// Makes the API server reject every change of our DaemonSets with this message.
 pub(crate) fn deny_daemon_sets(fixture: &Fixture, words: &str) -> Result<()> {
     fixture.apply(&json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -380,7 +380,7 @@ pub(crate) fn deny_daemon_sets(fixture: &Fixture, words: &str) -> Result<()> {
             "matchConstraints": { "resourceRules": [{
                 "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["daemonsets"], "operations": ["CREATE", "UPDATE"],
             }]},
-            // Not "Invalid", as a value is that the API server itself does not take.
+            // Not "Invalid", which is the reason of values that the API server itself rejects.
             "validations": [{ "expression": "false", "reason": "Forbidden", "message": words }],
         },
     }))?;
@@ -391,7 +391,7 @@ pub(crate) fn deny_daemon_sets(fixture: &Fixture, words: &str) -> Result<()> {
     }))
 }
 
-/// Returns once the policy is in force.
+/// Waits until the policy is enforced.
 pub(crate) async fn until_denied(fixture: &Fixture) -> Result<()> {
     fixture
         .eventually("the policy to be in force", async || {
@@ -428,14 +428,14 @@ async fn proxy_rejected_by_admission_leaves_the_controller_unchanged() -> Result
     fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
     until_failure(&fixture, "ApplyFailed").await?;
     age(&fixture, "failures").await?;
-    let config = fixture.eventually("the rejection to be told", async || {
+    let config = fixture.eventually("the rejection to be reported", async || {
         let config = fixture.config().await?;
         Ok(conditions(&config)
             .contains(&"Degraded=True/ApplyFailed".to_owned())
             .then_some(config))
     });
-    let told = message(&config.await?, "Degraded");
-    assert!(told.contains("not on a Friday") && told.contains(PROXY), "{told}");
+    let text = message(&config.await?, "Degraded");
+    assert!(text.contains("not on a Friday") && text.contains(PROXY), "{text}");
     assert_eq!(generation().await?, before, "the controller was changed");
     fixture.kubectl(&["delete", "validatingadmissionpolicybinding", "deny"])?;
     fixture.until_installed().await?;
@@ -443,7 +443,7 @@ async fn proxy_rejected_by_admission_leaves_the_controller_unchanged() -> Result
     Ok(())
 }
 
-/// A newer release knows more values, and was taken back.
+/// A newer release knows more values, and was rolled back.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn unknown_value_is_reported_and_the_configuration_can_be_deleted() -> Result<()> {
@@ -468,15 +468,15 @@ async fn unknown_value_is_reported_and_the_configuration_can_be_deleted() -> Res
         })
         .await?;
     fixture
-        .eventually("the value to be told", async || {
-            let told = fixture.kubectl(&[
+        .eventually("the value to be reported", async || {
+            let text = fixture.kubectl(&[
                 "get",
                 "msc",
                 CONFIG_NAME,
                 "-o",
                 "jsonpath={.status.conditions[?(@.type=='Degraded')].message}",
             ])?;
-            ensure!(told.contains("Later"), "told: {told}");
+            ensure!(text.contains("Later"), "message: {text}");
             Ok(Some(()))
         })
         .await?;
@@ -523,7 +523,7 @@ async fn joining_node_is_served_without_progressing() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet's and the node controller's part of a reboot.
+/// The effect of a reboot on kubelet and node controller.
 fn set_up(fixture: &Fixture, node: &str, up: bool) -> Result<()> {
     let status = if up { "True" } else { "Unknown" };
     let ready = json!({ "type": "Ready", "status": status, "reason": "Test", "message": "" });

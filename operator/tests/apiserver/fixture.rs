@@ -1,4 +1,5 @@
-//! One cluster for one test: apiserver, controller-manager, two hollow nodes, `config/default`, and the operator as a process.
+//! One cluster for one test: kube-apiserver, kube-controller-manager, two nodes with a fake kubelet, `config/default`, and the
+//! operator as a process.
 
 use anyhow::{Context as _, Result};
 use api::MultusServiceConfig;
@@ -24,10 +25,10 @@ pub(crate) mod crash_proxy;
 pub(crate) mod fake_kubelet;
 
 pub(crate) const NAMESPACE: &str = "multus-service";
-/// What Multus brings along.
+/// The CRD that Multus installs.
 pub(crate) const NETWORK_DEFINITION: &str = "e2e/src/cluster/manifests/network-attachment-definition.yaml";
 pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
-/// Generous: a busy machine is no failure.
+/// Generous: a busy machine must not fail a test.
 const LIMIT: Duration = Duration::from_mins(2);
 
 pub(crate) struct Fixture {
@@ -35,14 +36,14 @@ pub(crate) struct Fixture {
     pub(crate) client: Client,
     pub(crate) nodes: Arc<fake_kubelet::Nodes>,
     kubectl: PathBuf,
-    /// What operators that are started from now on have beside, or instead of, the release's images.
+    /// Environment of operators that are started later, in addition to the release's images or instead of them.
     pub(crate) environment: BTreeMap<&'static str, String>,
     operator: Option<Child>,
-    gated: Option<PathBuf>,
-    hollow: tokio::task::JoinHandle<()>,
+    crash_proxied: Option<PathBuf>,
+    kubelet: tokio::task::JoinHandle<()>,
 }
 
-/// By the mask of caught signals in proc_pid_status(5).
+/// Reads the mask of caught signals in proc_pid_status(5).
 fn catches_sigterm(pid: u32) -> Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let caught = status
@@ -53,10 +54,10 @@ fn catches_sigterm(pid: u32) -> Result<bool> {
     Ok(u64::from_str_radix(caught.trim(), 16)? & sigterm != 0)
 }
 
-/// Another operator; it ends with this.
-pub(crate) struct Rival(Child);
+/// A second operator; dropping it kills the process.
+pub(crate) struct SecondOperator(Child);
 
-impl Drop for Rival {
+impl Drop for SecondOperator {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -65,7 +66,7 @@ impl Drop for Rival {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        self.hollow.abort();
+        self.kubelet.abort();
         if let Some(mut operator) = self.operator.take() {
             let _ = operator.kill();
             let _ = operator.wait();
@@ -95,11 +96,11 @@ impl Fixture {
                 .await?;
         }
         let fixture = Self {
-            hollow: tokio::spawn(fake_kubelet::play(client.clone(), Arc::clone(&nodes))),
+            kubelet: tokio::spawn(fake_kubelet::play(client.clone(), Arc::clone(&nodes))),
             kubectl: kubectl.main(&tools::KUBECTL)?,
             environment: BTreeMap::new(),
             operator: None,
-            gated: None,
+            crash_proxied: None,
             server,
             client,
             nodes,
@@ -134,7 +135,7 @@ impl Fixture {
         )
     }
 
-    /// What the events about objects without a namespace say.
+    /// The messages of all events about cluster-scoped objects.
     pub(crate) fn events(&self) -> Result<String> {
         let messages = "jsonpath={.items[*].message}";
         self.kubectl(&["get", "events", "-n", "default", "-o", messages])
@@ -152,37 +153,48 @@ impl Fixture {
 
     /// Starts the operator on an API server that does not serve ServiceCIDRs.
     pub(crate) async fn start_operator_without_service_cidrs(&mut self) -> Result<()> {
-        let (kubeconfig, _) = self.gate(crash_proxy::Gate::without_service_cidrs()).await?;
+        let (kubeconfig, _) = self
+            .crash_proxy(crash_proxy::CrashProxy::without_service_cidrs())
+            .await?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
         Ok(())
     }
 
-    /// Starts the operator with a gate between it and the API server.
-    pub(crate) async fn start_operator_behind_a_gate(&mut self) -> Result<Arc<crash_proxy::Gate>> {
-        let (kubeconfig, gate) = self.gate(crash_proxy::Gate::default()).await?;
+    /// Starts the operator behind a crash proxy.
+    pub(crate) async fn start_operator_behind_crash_proxy(&mut self) -> Result<Arc<crash_proxy::CrashProxy>> {
+        let (kubeconfig, crash_proxy) = self.crash_proxy(crash_proxy::CrashProxy::default()).await?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
-        self.gated = Some(kubeconfig);
-        Ok(gate)
+        self.crash_proxied = Some(kubeconfig);
+        Ok(crash_proxy)
     }
 
     /// Starts a second operator, as another pod.
-    pub(crate) async fn start_second_operator(&self, pod: &str) -> Result<(Rival, Arc<crash_proxy::Gate>)> {
-        let (kubeconfig, gate) = self.gate(crash_proxy::Gate::default()).await?;
-        Ok((Rival(self.spawn_operator(&kubeconfig, pod, true)?), gate))
+    pub(crate) async fn start_second_operator(
+        &self,
+        pod: &str,
+    ) -> Result<(SecondOperator, Arc<crash_proxy::CrashProxy>)> {
+        let (kubeconfig, crash_proxy) = self.crash_proxy(crash_proxy::CrashProxy::default()).await?;
+        Ok((
+            SecondOperator(self.spawn_operator(&kubeconfig, pod, true)?),
+            crash_proxy,
+        ))
     }
 
-    async fn gate(&self, gate: crash_proxy::Gate) -> Result<(PathBuf, Arc<crash_proxy::Gate>)> {
-        let gate = Arc::new(gate);
+    async fn crash_proxy(
+        &self,
+        crash_proxy: crash_proxy::CrashProxy,
+    ) -> Result<(PathBuf, Arc<crash_proxy::CrashProxy>)> {
+        let crash_proxy = Arc::new(crash_proxy);
         let client = self.server.service_account_client(NAMESPACE, OPERATOR).await?;
-        let url = gate.open(client).await?;
+        let url = crash_proxy.open(client).await?;
         let direct = self
             .server
             .service_account_kubeconfig(NAMESPACE, OPERATOR)
             .await?;
         let text = std::fs::read_to_string(direct)?.replace(self.server.url(), &url);
-        let kubeconfig = self.server.folder().join("gate.kubeconfig");
+        let kubeconfig = self.server.folder().join("crash-proxy.kubeconfig");
         std::fs::write(&kubeconfig, text)?;
-        Ok((kubeconfig, gate))
+        Ok((kubeconfig, crash_proxy))
     }
 
     pub(crate) fn operator_pid(&self) -> Result<u32> {
@@ -193,7 +205,7 @@ impl Fixture {
             .id())
     }
 
-    /// Where it serves probes and metrics: it logs the port that it got.
+    /// The address of probes and metrics: the operator logs its port.
     pub(crate) async fn operator_http(&self) -> Result<SocketAddr> {
         self.eventually("the operator to log its port", async || {
             let log = std::fs::read_to_string(self.log())?;
@@ -208,20 +220,20 @@ impl Fixture {
         Ok(operator.try_wait()?.is_none())
     }
 
-    /// As the kubelet restarts a container: the same pod, so the same holder of the Lease.
+    /// Restarts it like the kubelet restarts a container: the same pod and the same holder of the Lease.
     pub(crate) async fn restart_killed_operator(&mut self) -> Result<()> {
         let mut child = self.operator.take().context("the operator is not running")?;
         self.eventually("the operator to be dead", async || Ok(child.try_wait()?))
             .await?;
-        let kubeconfig = self.gated.clone().context("there is no gate")?;
+        let kubeconfig = self.crash_proxied.clone().context("there is no crash proxy")?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
         Ok(())
     }
 
-    /// Another operator in the place of this one, in the environment of now, behind the same gate.
-    pub(crate) async fn replace_gated_operator(&mut self) -> Result<()> {
+    /// Replaces the operator, with the current environment and behind the same crash proxy.
+    pub(crate) async fn replace_proxied_operator(&mut self) -> Result<()> {
         self.stop_operator().await?;
-        let kubeconfig = self.gated.clone().context("there is no gate")?;
+        let kubeconfig = self.crash_proxied.clone().context("there is no crash proxy")?;
         self.operator = Some(self.spawn_operator(&kubeconfig, OPERATOR, true)?);
         Ok(())
     }
@@ -264,10 +276,10 @@ impl Fixture {
             .spawn()?)
     }
 
-    /// Stops it as the kubelet would; its exit code must be 0.
+    /// Stops it like the kubelet; its exit code must be 0.
     pub(crate) async fn stop_operator(&mut self) -> Result<()> {
         let mut child = self.operator.take().context("the operator is not running")?;
-        // Until it listens the kernel would end it, which it does not do to the first process of a container.
+        // Before the process catches SIGTERM the kernel would kill it, which it does not do to the first process of a container.
         self.eventually("the operator to listen for SIGTERM", async || {
             if let Some(status) = child.try_wait()? {
                 anyhow::bail!("the operator has ended already, with {status}");
@@ -291,7 +303,7 @@ impl Fixture {
         self.server.folder().join("operator.log")
     }
 
-    /// Waits, and says at the end of a wait in vain what the operator logged.
+    /// Waits; a timeout prints the operator's log.
     pub(crate) async fn eventually<T>(
         &self,
         what: &str,
@@ -336,7 +348,7 @@ impl Fixture {
         Ok(self.here().get_opt(PROXY).await?)
     }
 
-    /// Waits for a status about the current generation with these conditions, such as "Available=True/AsExpected".
+    /// Waits for a status of the current generation with these conditions, such as "Available=True/AsExpected".
     pub(crate) async fn until_conditions(&self, want: &[&str]) -> Result<MultusServiceConfig> {
         self.eventually(&format!("conditions {want:?}"), async || {
             let config = self.config().await?;

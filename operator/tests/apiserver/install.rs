@@ -1,4 +1,4 @@
-//! Install, mend, reconfigure, rest, look away.
+//! Installation, drift, configuration changes, Unmanaged.
 
 use crate::fixture::{Fixture, NAMESPACE, message};
 use anyhow::{Context as _, Result, ensure};
@@ -120,14 +120,14 @@ async fn one_object_installs_everything() -> Result<()> {
     Ok(())
 }
 
-/// The images of `config/default` can be replaced as its comments say.
+/// The images of `config/default` can be replaced as its comments describe.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn an_overlay_replaces_all_images() -> Result<()> {
     let fixture = Fixture::start().await?;
     let overlay = tempfile::tempdir()?;
     let default = std::fs::canonicalize(crate::fixture::repository("config/default"))?;
-    // kustomize takes relative paths only.
+    // kustomize accepts relative paths only.
     let relative = format!(
         "{}{}",
         "../".repeat(overlay.path().components().count() - 1),
@@ -239,7 +239,7 @@ async fn configuration_change_is_rolled_out_and_reported() -> Result<()> {
             json!({ "logLevel": "Debug", "proxy": { "image": "mine/proxy:v2", "backend": "IPTables" } }),
         )
         .await?;
-    // Not met by what was true before the edit: observedGeneration.
+    // observedGeneration excludes the state before the edit.
     fixture.kubectl(&[
         "wait",
         "msc/cluster",
@@ -264,7 +264,7 @@ async fn configuration_change_is_rolled_out_and_reported() -> Result<()> {
         r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables","--network-namespace-isolation=true","--global-namespaces=default"]"#
     );
 
-    // What is no longer set goes back to the release.
+    // A removed field returns to the value of the release.
     fixture.set_spec(json!({ "proxy": null })).await?;
     fixture
         .eventually("the release's image to return", async || {
@@ -324,7 +324,7 @@ async fn missing_images_install_nothing_and_report_the_remedy() -> Result<()> {
         .set_spec(json!({ "controller": { "image": "mine/controller" }, "proxy": { "image": "mine/proxy" } }))
         .await?;
     fixture.until_installed().await?;
-    // An override that goes leaves what runs alone.
+    // Removing an override keeps the running image.
     fixture.set_spec(json!({ "proxy": null })).await?;
     fixture
         .until_conditions(&["Available=True/AsExpected", "Degraded=True/InvalidConfig"])
@@ -342,7 +342,7 @@ async fn missing_images_install_nothing_and_report_the_remedy() -> Result<()> {
 async fn orphan_is_pruned_and_a_copy_with_the_same_labels_is_kept() -> Result<()> {
     let mut fixture = Fixture::start().await?;
     let accounts: Api<ServiceAccount> = fixture.here();
-    for (name, manager) in [("orphan", OPERATOR_FIELD_MANAGER), ("copy", "somebody")] {
+    for (name, manager) in [("orphan", OPERATOR_FIELD_MANAGER), ("copy", "another")] {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": { "name": name, "labels": {
@@ -380,7 +380,7 @@ async fn orphan_is_pruned_and_a_copy_with_the_same_labels_is_kept() -> Result<()
     Ok(())
 }
 
-/// What is added to an operand: kind, name, patch. Server-side apply would leave all of it.
+/// Additional fields of operands: kind, name, patch. Server-side apply would keep them.
 fn additions() -> Vec<(&'static str, &'static str, Value)> {
     let pod = |pod: Value| json!({ "spec": { "template": { "spec": pod } } });
     let container = |fields: Value| {
@@ -422,12 +422,12 @@ fn additions() -> Vec<(&'static str, &'static str, Value)> {
         (
             "networkpolicy",
             "multus-service",
-            json!({ "spec": { "podSelector": { "matchLabels": { "nobody": "true" } } } }),
+            json!({ "spec": { "podSelector": { "matchLabels": { "matches": "nothing" } } } }),
         ),
     ]
 }
 
-/// What is asked for, of the three kinds that are changed.
+/// The specs of the three changed kinds.
 async fn specs(fixture: &Fixture) -> Result<Value> {
     let policy: NetworkPolicy = fixture.here().get("multus-service").await?;
     let (controller, proxy) = (fixture.controller().await?, fixture.proxy().await?);
@@ -455,7 +455,7 @@ async fn fields_added_by_other_managers_are_removed() -> Result<()> {
             &patch.to_string(),
         ])
     };
-    let mended = async |fixture: &Fixture, what: &str| {
+    let repaired = async |fixture: &Fixture, what: &str| {
         fixture
             .eventually(&format!("{what} to be taken out"), async || {
                 let now = specs(fixture).await?;
@@ -471,7 +471,7 @@ async fn fields_added_by_other_managers_are_removed() -> Result<()> {
     }
     ensure!(specs(&fixture).await? != clean, "nothing was added");
     fixture.start_operator(true).await?;
-    mended(&fixture, "everything that was there before the operator").await?;
+    repaired(&fixture, "everything that was there before the operator").await?;
     for addition in &additions {
         let before = fixture.kubectl(&[
             "-n",
@@ -483,7 +483,7 @@ async fn fields_added_by_other_managers_are_removed() -> Result<()> {
             "jsonpath={.metadata.generation}",
         ])?;
         add(&fixture, addition)?;
-        mended(&fixture, &addition.2.to_string()).await?;
+        repaired(&fixture, &addition.2.to_string()).await?;
         let after = fixture.kubectl(&[
             "-n",
             NAMESPACE,

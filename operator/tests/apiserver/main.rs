@@ -1,7 +1,7 @@
 //! The operator's binary on a real apiserver with a real controller-manager, installed from `config/` by kubectl.
 //!
-//! What is not real: the nodes. `fixture::fake_kubelet` stands in for scheduler and kubelet: it binds pods and says that they are Ready, or
-//! not, as a test asks.
+//! Nodes are simulated: `fixture::fake_kubelet` acts as scheduler and kubelet, binds pods and reports them as Ready, or not, as a
+//! test asks.
 
 mod admission;
 mod availability;

@@ -1,4 +1,4 @@
-//! Nodes that leave the placement, and removals in bad circumstances.
+//! Nodes that no longer match the proxy's scheduling, and removals in adverse conditions.
 
 use crate::failure_modes::{deny_daemon_sets, until_denied};
 use crate::fixture::{Fixture, NAMESPACE, message, repository};
@@ -95,7 +95,7 @@ async fn deletion_while_the_operator_is_down_completes_after_its_restart() -> Re
     let mut fixture = Fixture::installed().await?;
     fixture.stop_operator().await?;
     fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
-    // Somebody was impatient: without the DaemonSet only the labels of nodes tell that there is something to clean.
+    // A manual deletion of the DaemonSet: only node labels record the nodes to clean up.
     fixture.kubectl(&["-n", NAMESPACE, "delete", "daemonset", "multus-service-proxy"])?;
     fixture.nodes.set_stuck("node-a", true);
     fixture.start_operator(true).await?;
@@ -108,7 +108,7 @@ async fn deletion_while_the_operator_is_down_completes_after_its_restart() -> Re
     Ok(())
 }
 
-/// The namespace goes with the operator, and the CRD waits for the configuration.
+/// The namespace is deleted with the operator, and the CRD waits for the configuration.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn reinstalled_operator_completes_the_removal() -> Result<()> {
@@ -148,22 +148,22 @@ async fn uninstall_command_removes_everything_without_an_operator() -> Result<()
             .output()
     };
     fixture.nodes.set_stuck("node-b", true);
-    let said = tokio::task::block_in_place(|| uninstall(&fixture, "0s"))?;
-    let words = String::from_utf8_lossy(&said.stdout).into_owned();
-    ensure!(said.status.success() && words.contains("node-b"), "{said:?}");
+    let output = tokio::task::block_in_place(|| uninstall(&fixture, "0s"))?;
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && words.contains("node-b"), "{output:?}");
     ensure!(fixture.configs().get_opt(CONFIG_NAME).await?.is_none() && fixture.controller().await?.is_none());
     assert_eq!(label(&fixture, "node-b").await?.as_deref(), Some("skipped"));
 
-    // The next installation takes such a node up again, and a patient removal leaves nothing.
+    // The next installation includes such a node, and a removal that waits leaves nothing.
     fixture.nodes.set_stuck("node-b", false);
     fixture.start_operator(true).await?;
     fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
     fixture.until_installed().await?;
     fixture.stop_operator().await?;
-    let said = tokio::task::block_in_place(|| uninstall(&fixture, "30s"))?;
+    let output = tokio::task::block_in_place(|| uninstall(&fixture, "30s"))?;
     ensure!(
-        said.status.success() && String::from_utf8_lossy(&said.stdout).contains("no node"),
-        "{said:?}"
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("no node"),
+        "{output:?}"
     );
     assert_eq!(
         (label(&fixture, "node-a").await?, label(&fixture, "node-b").await?),
@@ -172,7 +172,7 @@ async fn uninstall_command_removes_everything_without_an_operator() -> Result<()
     Ok(())
 }
 
-/// Ten minutes are made to have passed by an older time in the status: the DaemonSet cannot be dated.
+/// Shifts the time in the status by ten minutes: the DaemonSet cannot carry the annotation.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn daemon_set_that_cannot_be_updated_does_not_block_the_removal_for_ever() -> Result<()> {
@@ -207,7 +207,7 @@ async fn daemon_set_that_cannot_be_updated_does_not_block_the_removal_for_ever()
     Ok(())
 }
 
-/// A node that went takes its rules along; one that is away is waited for, and skipped when its time is over.
+/// A deleted node needs no cleanup; an unreachable one is waited for, and skipped at the time limit.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn unreachable_and_deleted_nodes_do_not_block_a_removal() -> Result<()> {
@@ -241,10 +241,10 @@ async fn unreachable_and_deleted_nodes_do_not_block_a_removal() -> Result<()> {
     ])?;
     fixture
         .eventually("node-a alone to be awaited", async || {
-            let told = message(&fixture.config().await?, "Progressing");
+            let text = message(&fixture.config().await?, "Progressing");
             ensure!(
-                told == "Waiting for rule cleanup on nodes: node-a",
-                "told: {told}"
+                text == "Waiting for rule cleanup on nodes: node-a",
+                "message: {text}"
             );
             Ok(Some(()))
         })
@@ -262,14 +262,14 @@ async fn unreachable_and_deleted_nodes_do_not_block_a_removal() -> Result<()> {
     until_gone(&fixture).await
 }
 
-/// The namespace takes every proxy with it: there is nothing to wait for, whatever the limit.
+/// The namespace deletes every proxy: there is nothing to wait for, however long the limit.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn uninstall_command_does_not_wait_where_no_node_can_be_cleaned_up() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
     fixture.stop_operator().await?;
     fixture.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;
-    let said = tokio::task::block_in_place(|| {
+    let output = tokio::task::block_in_place(|| {
         Command::new("timeout")
             .args([
                 "100",
@@ -282,10 +282,10 @@ async fn uninstall_command_does_not_wait_where_no_node_can_be_cleaned_up() -> Re
             .arg("uninstall")
             .output()
     })?;
-    let words = String::from_utf8_lossy(&said.stdout).into_owned();
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
-        said.status.success() && words.contains("node-a, node-b"),
-        "{said:?}"
+        output.status.success() && words.contains("node-a, node-b"),
+        "{output:?}"
     );
     ensure!(
         fixture

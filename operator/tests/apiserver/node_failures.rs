@@ -1,4 +1,5 @@
-//! What proxies say of their nodes, each with the token of its own pod: a node that cannot be served degrades, a tenant's pod does not.
+//! Node conditions reported by proxies, each with the token of its own pod: a node failure degrades, a failure of a tenant's pod
+//! does not.
 
 use crate::failure_modes::{age, until_failure};
 use crate::fixture::{Fixture, NODES, conditions, message};
@@ -20,8 +21,14 @@ async fn proxy_on(fixture: &Fixture, node: &str) -> Result<Pod> {
         .with_context(|| format!("no proxy on {node}"))
 }
 
-/// As `proxy/src/condition.rs` writes it; the rights and the admission policy of `config/rbac` are in force.
-async fn say(fixture: &Fixture, node: &str, status: &str, reason: Reason, message: &str) -> Result<()> {
+/// Writes the condition like `proxy/src/condition.rs`; the RBAC and the admission policy of `config/rbac` are enforced.
+async fn set_condition(
+    fixture: &Fixture,
+    node: &str,
+    status: &str,
+    reason: Reason,
+    message: &str,
+) -> Result<()> {
     let pod = proxy_on(fixture, node).await?;
     let own = fixture.server.pod_client(&pod).await?;
     let condition = json!({
@@ -36,7 +43,7 @@ async fn say(fixture: &Fixture, node: &str, status: &str, reason: Reason, messag
     Ok(())
 }
 
-/// Waits until the operator counts this many nodes by this backend: then it has seen what their proxies say.
+/// Waits until the operator counts this many nodes with this backend, that is, has observed the conditions of their proxies.
 async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<()> {
     fixture
         .eventually(&format!("{nodes} nodes with {backend}"), async || {
@@ -57,7 +64,7 @@ async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<(
 async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
-        say(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        set_condition(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
     }
     let node_level: Vec<_> = Reason::ALL
         .into_iter()
@@ -66,7 +73,7 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
     assert!(node_level.len() > 2);
     for reason in node_level {
         until_counted(&fixture, "NFTables", 2).await?;
-        say(&fixture, "node-b", "False", reason, "see the node's log").await?;
+        set_condition(&fixture, "node-b", "False", reason, "see the node's log").await?;
         until_failure(&fixture, "ProxyNotServing").await?;
         let config = fixture.config().await?;
         assert!(conditions(&config).contains(&"Degraded=False/AsExpected".to_owned()));
@@ -85,9 +92,9 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
         let config = fixture
             .until_conditions(&["Available=True/AsExpected", "Degraded=True/ProxyNotServing"])
             .await?;
-        let told = message(&config, "Degraded");
-        assert_eq!(told, format!("node node-b ({reason}: see the node's log)"));
-        say(&fixture, "node-b", "True", Reason::NfTables, "pods with rules: 1").await?;
+        let text = message(&config, "Degraded");
+        assert_eq!(text, format!("node node-b ({reason}: see the node's log)"));
+        set_condition(&fixture, "node-b", "True", Reason::NfTables, "pods with rules: 1").await?;
         fixture.until_installed().await?;
     }
     Ok(())
@@ -98,14 +105,14 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
 async fn failures_caused_by_a_tenant_do_not_degrade() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
-        say(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        set_condition(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
     }
     until_counted(&fixture, "NFTables", 2).await?;
     let before = fixture.config().await?.status.context("no status")?;
-    let told = "pods with rules: 1; not served: web/db: no network namespace";
-    say(&fixture, "node-a", "False", Reason::NfTables, told).await?;
-    // What says that the first was seen.
-    say(&fixture, "node-b", "False", Reason::IpTables, told).await?;
+    let text = "pods with rules: 1; not served: web/db: no network namespace";
+    set_condition(&fixture, "node-a", "False", Reason::NfTables, text).await?;
+    // Shows that the first condition was observed.
+    set_condition(&fixture, "node-b", "False", Reason::IpTables, text).await?;
     until_counted(&fixture, "IPTables", 1).await?;
     let after = fixture.config().await?.status.context("no status")?;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! OpenShift's own CustomResourceDefinitions on the API server: absent, then there.
+//! OpenShift's own CustomResourceDefinitions on the API server: absent, then installed.
 
 use crate::fixture::{Fixture, NAMESPACE, message, repository};
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +13,7 @@ const NETWORKS: &str = "0000_10_config-operator_01_networks.crd.yaml";
 const QUICK_STARTS: &str = "00_consolequickstarts.crd.yaml";
 const YAML_SAMPLES: &str = "00_consoleyamlsamples.crd.yaml";
 
-/// Defines a kind as OpenShift does.
+/// Defines a kind with OpenShift's CRD.
 async fn define(fixture: &Fixture, file: &str) -> Result<()> {
     let tool =
         tokio::task::spawn_blocking(|| tools::ensure(&[&tools::OPENSHIFT], &|line| eprintln!("{line}")))
@@ -83,14 +83,14 @@ async fn single_replica_openshift_gets_one_controller_and_the_namespaces_of_mult
         "-p",
         &status.to_string(),
     ])?;
-    // The next turn, whatever it is for, meets it.
+    // The next reconcile observes it, whatever triggers it.
     fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
     fixture
         .eventually("what suits a single-replica OpenShift", async || {
             let (replicas, args) = look(&fixture).await?;
-            let told = args.matches("openshift-multus").count();
+            let count = args.matches("openshift-multus").count();
             ensure!(
-                replicas == Some(1) && told == 2,
+                replicas == Some(1) && count == 2,
                 "there are {replicas:?} replicas, arguments {args}"
             );
             Ok(Some(()))
@@ -100,7 +100,7 @@ async fn single_replica_openshift_gets_one_controller_and_the_namespaces_of_mult
     Ok(())
 }
 
-/// Waits until both operands are given these ranges, or none.
+/// Waits until both operands get these Service CIDRs, or none.
 async fn until_ranges(fixture: &Fixture, want: Option<&str>) -> Result<()> {
     fixture
         .eventually(&format!("ranges {want:?}"), async || {
@@ -116,7 +116,7 @@ async fn until_ranges(fixture: &Fixture, want: Option<&str>) -> Result<()> {
         .await
 }
 
-/// The API server of the test serves ServiceCIDRs; the gate hides that it does. Every change comes of itself, by a watch.
+/// The API server of the test serves ServiceCIDRs; the crash proxy hides them. Every change is observed by a watch.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn service_cidrs_come_from_openshift_or_the_configuration_or_are_reported_as_unknown() -> Result<()> {
@@ -154,7 +154,7 @@ async fn service_cidrs_come_from_openshift_or_the_configuration_or_are_reported_
     fixture.kubectl(&["delete", "networks.config.openshift.io", "cluster"])?;
     until_ranges(&fixture, Some("10.96.0.0/12")).await?;
     fixture.until_installed().await?;
-    // A cluster that names its ranges itself, and an operator that finds that out: nothing is passed on.
+    // The cluster publishes its Service CIDRs itself, and the operator detects that: no argument is passed.
     fixture.stop_operator().await?;
     fixture.start_operator(true).await?;
     until_ranges(&fixture, None).await?;
@@ -162,7 +162,7 @@ async fn service_cidrs_come_from_openshift_or_the_configuration_or_are_reported_
     Ok(())
 }
 
-/// Objects of ours of a kind of the console's.
+/// Our objects of one of the console's kinds.
 fn shown(fixture: &Fixture, kind: &str) -> Result<Vec<String>> {
     let listed = fixture.kubectl(&[
         "get",
@@ -191,7 +191,7 @@ pub(crate) async fn until_shown(fixture: &Fixture, kind: &str, want: &[&str]) ->
 pub(crate) const TOUR: &str = "multus-service-first-service";
 pub(crate) const SAMPLES: [&str; 2] = ["multus-service-headless", "multus-service-service"];
 
-/// Everything that must come of itself comes in less than the five minutes after which the operator looks anyway.
+/// Every change must be observed in less than the five minutes of the resync.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn console_objects_exist_while_the_console_does() -> Result<()> {
@@ -221,7 +221,7 @@ async fn console_objects_exist_while_the_console_does() -> Result<()> {
         .await?;
     fixture.until_installed().await?;
 
-    // As any other operand: deleted, changed, added to.
+    // As any other operand: deleted, changed, extended.
     fixture.kubectl(&["delete", "consolequickstart", TOUR])?;
     until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;
     let edit = json!({ "spec": { "title": "Mine", "snippet": true } }).to_string();
@@ -234,7 +234,7 @@ async fn console_objects_exist_while_the_console_does() -> Result<()> {
         &edit,
     ])?;
     fixture
-        .eventually("the sample to be mended", async || {
+        .eventually("the sample to be repaired", async || {
             let spec =
                 fixture.kubectl(&["get", "consoleyamlsample", SAMPLES[0], "-o", "jsonpath={.spec}"])?;
             ensure!(
@@ -245,7 +245,7 @@ async fn console_objects_exist_while_the_console_does() -> Result<()> {
         })
         .await?;
 
-    // The console goes, and its objects with it.
+    // The console's kinds are removed, and our objects with them.
     fixture.kubectl(&[
         "delete",
         "crd",
@@ -296,13 +296,13 @@ fn role() -> [serde_json::Value; 2] {
     ]
 }
 
-/// What OLM has been told.
-fn told(fixture: &Fixture) -> Result<String> {
+/// The OperatorCondition's Upgradeable status.
+fn upgradeable_status(fixture: &Fixture) -> Result<String> {
     let path = "jsonpath={.spec.conditions[?(@.type=='Upgradeable')].status}";
     fixture.kubectl(&["-n", NAMESPACE, "get", "operatorcondition", CONDITION, "-o", path])
 }
 
-/// A condition of somebody else's, and what an administrator overrides.
+/// A condition of another manager, and an override of an administrator.
 fn theirs() -> serde_json::Value {
     let since = "2026-01-01T00:00:00Z";
     json!({
@@ -311,7 +311,7 @@ fn theirs() -> serde_json::Value {
     })
 }
 
-/// All of it is as they wrote it, and we have written in one name, conditions only.
+/// Fields of other managers are unchanged, and the operator wrote with one field manager, conditions only.
 fn fields_of_other_managers_are_kept(fixture: &Fixture) -> Result<()> {
     let found = [
         "-n",
@@ -342,7 +342,7 @@ fn fields_of_other_managers_are_kept(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Forbidden, no API, no object, an object; the operator does its work all the time.
+/// Forbidden, no API, no object, an object; the operator reconciles in all cases.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn operator_condition_reports_upgradeable_and_its_absence_is_tolerated() -> Result<()> {
@@ -376,9 +376,9 @@ async fn operator_condition_reports_upgradeable_and_its_absence_is_tolerated() -
     }))?;
     works(&fixture, "Trace").await?;
     fixture
-        .eventually("OLM to be told", async || {
-            let told = told(&fixture)?;
-            ensure!(told == "True", "told: {told:?}");
+        .eventually("OperatorCondition to be updated", async || {
+            let status = upgradeable_status(&fixture)?;
+            ensure!(status == "True", "status: {status:?}");
             Ok(Some(()))
         })
         .await?;
@@ -388,8 +388,8 @@ async fn operator_condition_reports_upgradeable_and_its_absence_is_tolerated() -
         .set_spec(json!({ "proxy": { "backend": "IPTables" } }))
         .await?;
     fixture
-        .eventually("OLM to be told to wait", async || {
-            Ok((told(&fixture)? == "False").then_some(()))
+        .eventually("OLM to be blocked", async || {
+            Ok((upgradeable_status(&fixture)? == "False").then_some(()))
         })
         .await?;
     fields_of_other_managers_are_kept(&fixture)?;

@@ -1,6 +1,6 @@
-//! Random walks through the valid configurations: after every step the cluster is as a fresh installation leaves it.
+//! Random walks through valid configurations: after every step the cluster equals a fresh installation.
 //!
-//! `WALK_STEPS` says how many steps (`make walk`: 1,000). Every walk but the default one is another; the path is printed when it fails.
+//! `WALK_STEPS` is the number of steps (`make walk`: 1,000). Every walk but the default one is random; a failure prints its path.
 
 use crate::fixture::cluster_state::state;
 use crate::fixture::{Fixture, conditions};
@@ -20,15 +20,15 @@ use std::collections::{BTreeSet, HashMap};
 
 const STEPS: usize = 200;
 const OPERANDS: [&str; 2] = ["controller", "proxy"];
-/// Different configurations that a walk visits, each with a neighbour: each costs a fresh installation.
+/// Number of configurations that a walk visits, each with a neighbour: each costs a fresh installation.
 const PLACES: usize = 8;
 
-/// One of these values; null is a field that is not set.
+/// Draws one of these values; null is an unset field.
 fn any_of(values: &Value) -> impl Strategy<Value = Value> + use<> {
     prop::sample::select(values.as_array().cloned().unwrap_or_default())
 }
 
-/// What is common to the pods of both operands; `priority` is another class than the operator's choice.
+/// Fields of both operands' pods; `priority` differs from the operator's default.
 fn pods(priority: &str, image: &str) -> impl Strategy<Value = Value> + use<> {
     let zone = json!({ "key": "zone", "operator": "Exists" });
     let required = json!({ "nodeSelectorTerms": [{ "matchExpressions": [zone] }] });
@@ -92,7 +92,7 @@ fn controller() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The state of management is drawn at every step, the rest belongs to a place.
+/// The management state is drawn at every step; the other fields belong to a configuration.
 fn place() -> impl Strategy<Value = Value> {
     let levels = json!([null, "Normal", "Debug", "Trace", "TraceAll"]);
     let images = (
@@ -130,8 +130,7 @@ fn place() -> impl Strategy<Value = Value> {
     )
 }
 
-/// What is put beside something of ours in an object, and not in its place: when it is no longer asked for, all that still is asked for
-/// is there.
+/// Fields beside ours in an object: removing them from the configuration must not remove a desired field.
 const ADDITIONS: [(&str, &str); 6] = [
     ("", "imagePullSecrets"),
     ("/controller", "nodeSelector"),
@@ -141,7 +140,7 @@ const ADDITIONS: [(&str, &str); 6] = [
     ("/proxy", "affinity"),
 ];
 
-/// The same with one field less, or without additions: on the way there something must go and nothing comes.
+/// The same configuration with one field less, or without additions: a step in which fields are only removed.
 fn neighbour(runner: &mut TestRunner, place: &Value) -> Result<Value> {
     let all = paths(place);
     let gone = if draw(runner, &prop::bool::ANY)? {
@@ -159,7 +158,7 @@ fn neighbour(runner: &mut TestRunner, place: &Value) -> Result<Value> {
     Ok(neighbour)
 }
 
-/// Every field that is set: where it is, and its name.
+/// Path and name of every field that is set.
 fn paths(place: &Value) -> Vec<(String, String)> {
     let mut paths = Vec::new();
     for (name, value) in place.as_object().into_iter().flatten() {
@@ -171,7 +170,7 @@ fn paths(place: &Value) -> Vec<(String, String)> {
     paths
 }
 
-/// Every field of `spec`, and of operands one level deeper, but what is drawn at each step.
+/// Every field of `spec`, and of operands one level deeper, except those drawn at each step.
 fn fields(schema: &Value) -> BTreeSet<String> {
     let names = |schema: &Value| -> Vec<String> {
         let properties = schema["properties"].as_object();
@@ -191,7 +190,7 @@ fn fields(schema: &Value) -> BTreeSet<String> {
     fields
 }
 
-/// A field that is added to the API and not here fails.
+/// Fails for a field of the API that is missing here.
 fn ensure_every_field_is_walked(runner: &mut TestRunner) -> Result<()> {
     let crd = api::config::crd_document()?;
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
@@ -235,7 +234,7 @@ fn draw<T: std::fmt::Debug>(runner: &mut TestRunner, strategy: &impl Strategy<Va
     Ok(tree.current())
 }
 
-/// No node is still to be cleaned.
+/// True when no node is labelled for cleanup.
 async fn no_cleanup_is_pending(fixture: &Fixture) -> Result<bool> {
     let nodes: Api<Node> = Api::all(fixture.client.clone());
     let leaving = ListParams::default().labels(&format!("{LABEL}={CLEANUP_PENDING}"));
@@ -264,7 +263,7 @@ async fn is_settled(fixture: &Fixture) -> Result<bool> {
         && no_cleanup_is_pending)
 }
 
-/// What whoever chose OnDelete does by hand.
+/// The manual deletion that the OnDelete strategy asks for.
 async fn delete_old_proxies(fixture: &Fixture) -> Result<()> {
     let waits = "Progressing=True/WaitingForPodDeletion".to_owned();
     if conditions(&fixture.config().await?).contains(&waits) {
@@ -288,7 +287,7 @@ async fn settle(fixture: &Fixture) -> Result<Value> {
         })
         .await?;
     let mut state = Box::pin(state(fixture)).await?;
-    // They tell of the way, too.
+    // Events and versions also depend on the path.
     if let Some(state) = state.as_object_mut() {
         state.remove("conditions");
     }
@@ -302,7 +301,7 @@ fn object(spec: &Value) -> Result<MultusServiceConfig> {
     }))?)
 }
 
-/// What an installation with this configuration, and with no other before it, looks like.
+/// The state of a fresh installation with this configuration.
 async fn fresh(fixture: &Fixture, spec: &Value) -> Result<Value> {
     if fixture.configs().get_opt(CONFIG_NAME).await?.is_some() {
         fixture
@@ -327,7 +326,7 @@ async fn fresh(fixture: &Fixture, spec: &Value) -> Result<Value> {
     settle(fixture).await
 }
 
-/// Goes there from wherever it is.
+/// Changes the configuration, from any state.
 async fn step(fixture: &Fixture, spec: &Value) -> Result<()> {
     let patch = json!([{ "op": "replace", "path": "/spec", "value": spec }]);
     let patch: Patch<()> = Patch::Json(serde_json::from_value(patch)?);
@@ -390,7 +389,7 @@ async fn random_walk_reaches_the_state_of_a_fresh_installation() -> Result<()> {
         let spec = with_state(&places[at], state);
         path.push(spec.to_string());
         step(&fixture, &spec).await?;
-        // Unmanaged leaves what there is: the next step starts from there.
+        // Unmanaged keeps the objects: the next step starts from there.
         if let Some(want) = expected.get(&spec.to_string()) {
             let end = settle(&fixture).await?;
             let from = path.len().saturating_sub(3);

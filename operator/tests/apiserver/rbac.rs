@@ -1,4 +1,4 @@
-//! Least privilege and silence, both from the apiserver's audit log.
+//! Least privilege and absence of writes, both from the audit log of the API server.
 
 use crate::fixture::{Fixture, NAMESPACE, message, repository};
 use crate::openshift::{SAMPLES, TOUR, define_the_console, define_the_network_configuration, until_shown};
@@ -47,7 +47,7 @@ fn requests(fixture: &Fixture) -> Result<Vec<Request>> {
             subresource => format!("{}/{subresource}", text(event, "/objectRef/resource")),
         },
         namespace: text(event, "/objectRef/namespace"),
-        // Of a list, too, when it is of one object.
+        // A list of one object has a name, too.
         name: text(event, "/objectRef/name"),
         code: event
             .pointer("/responseStatus/code")
@@ -68,8 +68,8 @@ fn writes(fixture: &Fixture) -> Result<Vec<Request>> {
     Ok(requests(fixture)?.into_iter().filter(is_write).collect())
 }
 
-/// Reconciles so far: each begins with a look at the configuration.
-fn turns(fixture: &Fixture) -> Result<usize> {
+/// Number of reconciles so far: each begins with a read of the configuration.
+fn reconciles(fixture: &Fixture) -> Result<usize> {
     let is_turn = |request: &&Request| request.verb == "get" && request.resource == "multusserviceconfigs";
     Ok(requests(fixture)?.iter().filter(is_turn).count())
 }
@@ -87,7 +87,7 @@ struct Role {
     rules: Vec<PolicyRule>,
 }
 
-/// One right: everywhere, or in the operator's namespace; to all objects of the kind, or to one.
+/// One permission: cluster-wide or in the operator's namespace; for all objects of the kind, or for one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Grant {
     is_everywhere: bool,
@@ -97,7 +97,7 @@ struct Grant {
     name: Option<String>,
 }
 
-/// Everything that the operator is granted.
+/// All permissions of the operator.
 fn grants() -> Result<Vec<Grant>> {
     let roles: Vec<Role> = serde_saphyr::from_multiple(&std::fs::read_to_string(repository(
         "config/rbac/operator_role.yaml",
@@ -134,14 +134,14 @@ fn of_rule(rule: &PolicyRule, is_everywhere: bool) -> Vec<Grant> {
     grants
 }
 
-/// Objects whose names nobody can know beforehand.
+/// Objects whose names are generated.
 const ANY_NAME: [(&str, &str, &str); 3] = [
     ("", "nodes", "patch"),
     ("scheduling.k8s.io", "priorityclasses", "get"),
     ("events.k8s.io", "events", "patch"),
 ];
 
-/// Rights that another test uses: a repeated event is counted up by a patch, and why pods cannot be created is read in
+/// Permissions that another test uses: a repeated event is patched, and events about failed pod creations are read in
 /// `pods_forbidden_by_pod_security_are_reported_with_its_message`.
 const ELSEWHERE: [(&str, &str, &str); 2] = [("events.k8s.io", "events", "patch"), ("", "events", "list")];
 
@@ -150,9 +150,9 @@ impl Grant {
         list.contains(&(self.group.as_str(), self.resource.as_str(), self.verb.as_str()))
     }
 
-    /// Whether the request needs this right, and nothing narrower would do.
+    /// True when the request needs this permission, and no narrower one suffices.
     fn is_needed_by(&self, request: &Request) -> bool {
-        // The creation by an apply is checked inside of the patch; of any other the name is not known when it is checked.
+        // A creation by apply is authorized inside of the patch; other creations have no name when they are authorized.
         let is_verb = match (self.verb.as_str(), &self.name) {
             ("create", Some(_)) => request.verb == "patch" && request.code == 201,
             _ => request.verb == self.verb,
@@ -168,7 +168,7 @@ impl Grant {
     }
 }
 
-/// Roles that are bound: the API server checks `bind` inside of a patch, and does not log it.
+/// Bound roles: the API server authorizes `bind` inside of a patch, and does not log it.
 fn bound(fixture: &Fixture) -> Result<Vec<Grant>> {
     let kinds = "clusterrolebindings,rolebindings";
     let path = r#"jsonpath={range .items[*]}{.kind} {.roleRef.kind} {.roleRef.name}{"\n"}{end}"#;
@@ -177,7 +177,7 @@ fn bound(fixture: &Fixture) -> Result<Vec<Grant>> {
         let (binding, role) = line.split_once(' ')?;
         let (kind, name) = role.split_once(' ')?;
         Some(Grant {
-            // A ClusterRole is in no namespace, wherever it is bound.
+            // A ClusterRole has no namespace, in any binding.
             is_everywhere: binding == "ClusterRoleBinding" || kind == "ClusterRole",
             group: "rbac.authorization.k8s.io".to_owned(),
             resource: format!("{}s", kind.to_lowercase()),
@@ -191,13 +191,13 @@ fn bound(fixture: &Fixture) -> Result<Vec<Grant>> {
     Ok(bound)
 }
 
-/// Uses everything once: kinds of OpenShift's, a node that leaves and one that never gets clean.
+/// Uses every permission once: OpenShift's kinds, a node that is cleaned up and one that never is.
 async fn a_whole_life(fixture: &Fixture) -> Result<()> {
     define_the_console(fixture).await?;
     until_shown(fixture, "consolequickstarts", &[TOUR]).await?;
     until_shown(fixture, "consoleyamlsamples", &SAMPLES).await?;
     define_the_network_configuration(fixture).await?;
-    // Whether it exists is looked up.
+    // Checks whether it exists.
     fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
     fixture.set_spec(json!({
         "controller": { "priorityClassName": "system-node-critical" }, "proxy": { "nodeSelector": { "zone": "in" } },
@@ -211,13 +211,13 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
             Ok((labelled.trim() == "node/node-a" && cleanup.is_none()).then_some(()))
         })
         .await?;
-    // The one event there is.
+    // The only event.
     fixture.nodes.set_stuck("node-a", true);
     fixture.set_spec(json!({ "managementState": "Removed" })).await?;
     fixture
         .eventually("node-a alone to be awaited", async || {
-            let told = message(&fixture.config().await?, "Progressing");
-            Ok((told == "Waiting for rule cleanup on nodes: node-a").then_some(()))
+            let text = message(&fixture.config().await?, "Progressing");
+            Ok((text == "Waiting for rule cleanup on nodes: node-a").then_some(()))
         })
         .await?;
     let past = "multusservice.cni.cncf.io/cleanup-since=2026-01-01T00:00:00Z";
@@ -234,7 +234,7 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// Each right with its names and its scope: one object too many, or a namespace too many, fails.
+/// Each permission with its names and its scope: one object too many, or a namespace too many, fails.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn operator_uses_every_permission_it_has_and_no_other() -> Result<()> {
@@ -259,7 +259,7 @@ async fn operator_uses_every_permission_it_has_and_no_other() -> Result<()> {
     Ok(())
 }
 
-/// Policies are there before what they confine, and go after it, bindings first.
+/// Policies are created before the accounts that they confine, and deleted after them, bindings first.
 fn assert_policies_confine_throughout(requests: &[Request]) {
     let kinds = |requests: Vec<&Request>| -> Vec<String> {
         requests
@@ -270,7 +270,7 @@ fn assert_policies_confine_throughout(requests: &[Request]) {
     let created = requests
         .iter()
         .filter(|request| request.code == 201 && request.verb == "patch");
-    // Without workloads: they are rehearsed before anything is written.
+    // Without workloads: they are dry-run before anything is written.
     let is_no_workload = |kind: &String| !["deployments", "daemonsets"].contains(&kind.as_str());
     let created: Vec<_> = kinds(created.collect())
         .into_iter()
@@ -305,8 +305,7 @@ async fn nothing_is_written_without_a_change() -> Result<()> {
     define_the_console(&fixture).await?;
     until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;
     until_shown(&fixture, "consoleyamlsamples", &SAMPLES).await?;
-    // What cannot be taken out, because the API server puts the same value there again, is no reason to try for ever; and who
-    // restarts pods is let to.
+    // A field that cannot be removed, because the API server sets it again, is not retried for ever; a restart of pods is kept.
     fixture.apply(&json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": CONTROLLER, "namespace": NAMESPACE },
         "spec": { "revisionHistoryLimit": 10 },
@@ -329,23 +328,23 @@ async fn nothing_is_written_without_a_change() -> Result<()> {
     ])?;
     fixture.until_installed().await?;
     let version = async || -> Result<_> { Ok(fixture.config().await?.metadata.resource_version) };
-    // What the last turn of the installation started has settled.
+    // The changes of the last reconcile have settled.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (settled, before) = (version().await?, writes(&fixture)?.len());
     let accounts: Api<ServiceAccount> = fixture.here();
-    for turn in 0..100 {
-        let turns = turns(&fixture)?;
-        let note = json!({ "metadata": { "annotations": { "example.com/turn": turn.to_string() } } });
+    for round in 0..100 {
+        let reconciles = reconciles(&fixture)?;
+        let note = json!({ "metadata": { "annotations": { "example.com/round": round.to_string() } } });
         accounts
             .patch(PROXY, &PatchParams::default(), &Patch::Merge(note))
             .await?;
         fixture
-            .eventually("the operator to look", async || {
-                Ok((self::turns(&fixture)? > turns).then_some(()))
+            .eventually("the operator to reconcile", async || {
+                Ok((self::reconciles(&fixture)? > reconciles).then_some(()))
             })
             .await?;
     }
-    // Whatever the last turn wrote.
+    // After the writes of the last reconcile.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let after = writes(&fixture)?;
     assert_eq!(after.len(), before, "{:?}", &after[before..]);
@@ -356,10 +355,10 @@ async fn nothing_is_written_without_a_change() -> Result<()> {
         proxy.pointer(restarted).is_some(),
         "the restart was undone: {proxy:#}"
     );
-    // Without the pages of the program, which are many in an unoptimized build; the whole is measured on the cluster.
+    // Without the pages of the program, which are many in an unoptimized build; the total is measured on the cluster.
     let pid = fixture.operator_pid()?;
     let (own, all) = (memory_kib(pid, "RssAnon:")?, memory_kib(pid, "VmRSS:")?);
-    eprintln!("memory after 100 turns: {own} KiB of its own, {all} KiB with the program");
+    eprintln!("memory after 100 reconciles: {own} KiB of its own, {all} KiB with the program");
     assert!(own <= 30 * 1024, "{own} KiB of memory");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Deletion and `managementState: Removed`: nodes first, then the rest, and never for ever.
+//! Deletion and `managementState: Removed`: first nodes, then operands, and within a time limit.
 
 use crate::fixture::{Fixture, NAMESPACE, NODES, message};
 use anyhow::{Context as _, Result, ensure};
@@ -12,7 +12,7 @@ use operator::operands::SELECTOR;
 use serde_json::json;
 use std::time::Duration;
 
-/// Nothing that carries our labels is left, in the namespace or in the cluster.
+/// Objects with our labels that are left, in the namespace or in the cluster.
 fn leftovers(fixture: &Fixture) -> Result<String> {
     let kinds = "serviceaccounts,rolebindings,networkpolicies,poddisruptionbudgets,deployments,daemonsets,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
     fixture.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", "name"])
@@ -26,10 +26,10 @@ async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
     fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
     fixture
         .eventually("node-b alone to be awaited", async || {
-            let told = message(&fixture.config().await?, "Progressing");
+            let text = message(&fixture.config().await?, "Progressing");
             ensure!(
-                told == "Waiting for rule cleanup on nodes: node-b",
-                "told: {told}"
+                text == "Waiting for rule cleanup on nodes: node-b",
+                "message: {text}"
             );
             Ok(Some(()))
         })
@@ -41,7 +41,7 @@ async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
         Some(&json!(["cleanup", "--wait"]))
     );
 
-    // A restart in the middle goes on where it was, and the cleanup does not begin again.
+    // A restarted operator resumes, and the cleanup does not start again.
     let since = proxy.metadata.annotations.context("no annotations")?[CLEANUP_ANNOTATION].clone();
     fixture.stop_operator().await?;
     fixture.start_operator(true).await?;
@@ -73,7 +73,7 @@ async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
         })
         .await?;
     assert_eq!(leftovers(&fixture)?, "");
-    // What `kubectl apply -k config/default` brought is not the operator's to remove.
+    // The operator does not remove objects of `kubectl apply -k config/default`.
     for role in [
         "multus-service-operator",
         "multus-service-controller",
@@ -117,7 +117,7 @@ async fn foreground_deletion_keeps_the_order() -> Result<()> {
     Ok(())
 }
 
-/// A backup tool's, say: ours goes, theirs stays, and nothing is written while it does.
+/// A backup tool's finalizer: ours is removed, theirs is kept, and nothing is written meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() -> Result<()> {
@@ -139,7 +139,7 @@ async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() ->
         })
         .await?;
     assert_eq!(leftovers(&fixture)?, "");
-    // Longer than the operator waits before it looks again.
+    // Longer than the requeue interval of the operator.
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(
         fixture.config().await?.resource_version(),
@@ -180,7 +180,7 @@ async fn removed_keeps_the_configuration_and_managed_reinstalls() -> Result<()> 
     Ok(())
 }
 
-/// Ten minutes are made to have passed by an older time in the annotation that the cleanup is dated by.
+/// Shifts the cleanup annotation by ten minutes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn node_whose_cleanup_times_out_is_skipped_and_reported() -> Result<()> {
@@ -189,8 +189,8 @@ async fn node_whose_cleanup_times_out_is_skipped_and_reported() -> Result<()> {
     fixture.set_spec(json!({ "managementState": "Removed" })).await?;
     fixture
         .eventually("node-a alone to be awaited", async || {
-            let told = message(&fixture.config().await?, "Progressing");
-            Ok((told == "Waiting for rule cleanup on nodes: node-a").then_some(()))
+            let text = message(&fixture.config().await?, "Progressing");
+            Ok((text == "Waiting for rule cleanup on nodes: node-a").then_some(()))
         })
         .await?;
     fixture.kubectl(&[

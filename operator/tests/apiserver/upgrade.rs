@@ -1,4 +1,5 @@
-//! From any version to any other, outside OLM, which alone would reject a way: it is gone, said, and leaves nothing.
+//! Upgrades between any two versions, without OLM, which alone would reject a path: the rollout is reported and leaves no objects
+//! behind.
 
 use crate::fixture::cluster_state::state;
 use crate::fixture::{Fixture, message, repository};
@@ -6,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use api::names::CONFIG_NAME;
 use serde_json::{Value, json};
 
-/// What the Deployment of a release has.
+/// Environment of the Deployment of a release.
 fn release(fixture: &mut Fixture, version: &str) {
     fixture.environment.insert("OPERATOR_VERSION", version.to_owned());
     for variable in ["RELATED_IMAGE_CONTROLLER", "RELATED_IMAGE_PROXY"] {
@@ -24,8 +25,8 @@ async fn versions(fixture: &Fixture) -> Result<[Option<String>; 3]> {
     ])
 }
 
-/// Another operator, while no new pod becomes ready: what it says on the way, and whether it gets there.
-async fn go(fixture: &mut Fixture, (from, to): (&str, &str), reason: &str) -> Result<()> {
+/// Starts another operator, while no new pod becomes ready, and checks its status during and after the rollout.
+async fn change_version(fixture: &mut Fixture, (from, to): (&str, &str), reason: &str) -> Result<()> {
     fixture.stop_operator().await?;
     release(fixture, to);
     fixture.nodes.set_holding(true);
@@ -39,8 +40,11 @@ async fn go(fixture: &mut Fixture, (from, to): (&str, &str), reason: &str) -> Re
             "Upgradeable=False/RolloutInProgress",
         ])
         .await?;
-    let told = message(&config, "Progressing");
-    ensure!(told.starts_with(&format!("From {from} to {to}: ")), "{told}");
+    let text = message(&config, "Progressing");
+    ensure!(
+        text.starts_with(&format!("Changing from version {from} to {to}: ")),
+        "{text}"
+    );
     let on_the_way = [to, to, from].map(|version| Some(version.to_owned()));
     assert_eq!(versions(fixture).await?, on_the_way);
 
@@ -56,7 +60,7 @@ async fn go(fixture: &mut Fixture, (from, to): (&str, &str), reason: &str) -> Re
     Ok(())
 }
 
-/// Everything there is, and no image of another version.
+/// All objects, and no image of another version.
 async fn left(fixture: &Fixture, version: &str) -> Result<Value> {
     let state = Box::pin(state(fixture)).await?;
     let text = state.to_string();
@@ -81,9 +85,9 @@ async fn version_can_be_skipped_and_rolled_back_without_leftovers() -> Result<()
     fixture.until_installed().await?;
     let spec = serde_json::to_value(fixture.config().await?.spec)?;
 
-    go(&mut fixture, ("0.1.0", "0.3.0"), "Upgrading").await?;
+    change_version(&mut fixture, ("0.1.0", "0.3.0"), "Upgrading").await?;
     left(&fixture, "0.3.0").await?;
-    go(&mut fixture, ("0.3.0", "0.2.0"), "Downgrading").await?;
+    change_version(&mut fixture, ("0.3.0", "0.2.0"), "Downgrading").await?;
     let end = left(&fixture, "0.2.0").await?;
     assert_eq!(serde_json::to_value(fixture.config().await?.spec)?, spec);
 
