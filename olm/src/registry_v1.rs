@@ -1,13 +1,14 @@
-//! The objects that OLM v1 makes of a bundle, mode AllNamespaces.
+//! The objects that OLM v1 renders from a bundle in mode AllNamespaces.
 //!
-//! Pure. After operator-controller's `rukpak/render/registryv1`: service accounts and roles from the ClusterServiceVersion's permissions
-//! (with generated names, all of them cluster-wide, as AllNamespaces turns Roles into ClusterRoles), its deployments, and the bundle's
-//! other manifests in the install namespace. No OperatorCondition, no Role for one, no variable that OLM v0 sets.
+//! Pure. Follows operator-controller's `rukpak/render/registryv1`: service accounts and roles from the ClusterServiceVersion's
+//! permissions (with generated names, all of them cluster-wide, as AllNamespaces turns Roles into ClusterRoles), its deployments,
+//! and the bundle's other manifests in the install namespace. No OperatorCondition, no Role for one, no environment variable of OLM
+//! v0.
 
 use crate::{Bundle, bundle, items, text};
 use serde_json::{Value, json};
 
-/// Kinds of [`bundle::KINDS`] that OLM v1 puts into no namespace, after operator-registry's `supported_resources.go`.
+/// Kinds of [`bundle::KINDS`] that are cluster-scoped in OLM v1, after operator-registry's `supported_resources.go`.
 const CLUSTER_SCOPED: [&str; 10] = [
     "CustomResourceDefinition",
     "ClusterRole",
@@ -21,7 +22,7 @@ const CLUSTER_SCOPED: [&str; 10] = [
     "VerticalPodAutoscaler",
 ];
 
-/// Every object, in an order in which they can be applied.
+/// Renders every object, in an order in which they can be applied.
 pub fn objects(bundle: &Bundle, namespace: &str) -> Result<Vec<Value>, bundle::Error> {
     let csv = bundle.csv()?;
     let mut objects = Vec::new();
@@ -46,7 +47,7 @@ fn placed(mut object: Value, namespace: &str) -> Value {
 
 fn permissions(csv: &Value, namespace: &str) -> Vec<Value> {
     let install = &csv["spec"]["install"]["spec"];
-    // What was a Role also lets its account see namespaces, as OLM v0 does in this mode.
+    // A former Role also lets its account read namespaces, as OLM v0 does in this mode.
     let namespaces =
         json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]});
     let promoted = items(install, "/permissions").cloned().map(|mut permission| {
@@ -79,8 +80,8 @@ fn permissions(csv: &Value, namespace: &str) -> Vec<Value> {
 
 fn deployment(csv: &Value, deployment: &Value, namespace: &str) -> Value {
     let mut spec = deployment["spec"].clone();
-    // As OLM: all annotations of the ClusterServiceVersion, except where the pod has one of its own, and the namespaces that the
-    // operator is for.
+    // As OLM does: all annotations of the ClusterServiceVersion, unless the pod has its own, and the target namespaces of the
+    // operator.
     let annotations = &mut spec["template"]["metadata"]["annotations"];
     for (key, value) in csv["metadata"]["annotations"].as_object().into_iter().flatten() {
         if annotations[key].is_null() {

@@ -1,10 +1,10 @@
-//! Who may write the configuration, which names images that run as root on every node.
+//! Write access to the configuration, which names images that run as root on every node.
 
 use super::{committed, source};
 use olm::{items, text};
 use serde_json::{Value, json};
 
-/// Roles with their rules, of `config/` and of the bundle, those in the ClusterServiceVersion too.
+/// Roles with their rules, of `config/` and of the bundle, those in the ClusterServiceVersion included.
 fn roles() -> Vec<Value> {
     let bundle = committed();
     let objects = [source().objects, bundle.manifests().unwrap()].concat();
@@ -34,7 +34,7 @@ fn writes_the_configuration(rule: &Value) -> bool {
 }
 
 #[test]
-fn nobody_but_the_operator_writes_the_configuration() {
+fn only_the_operator_writes_the_configuration() {
     let mut writers: Vec<_> = roles()
         .iter()
         .filter(|role| items(role, "/rules").any(writes_the_configuration))

@@ -1,11 +1,11 @@
-//! What OLM v1 makes of the bundle, as its `registryv1/generators.go` says.
+//! Objects that OLM v1 renders from the bundle, following its `registryv1/generators.go`.
 
 use super::committed;
-use olm::{Bundle, items, plain, text};
+use olm::{Bundle, items, registry_v1, text};
 use serde_json::{Value, json};
 
 fn objects(bundle: &Bundle) -> Vec<Value> {
-    plain::objects(bundle, "elsewhere").unwrap()
+    registry_v1::objects(bundle, "elsewhere").unwrap()
 }
 
 fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
@@ -14,7 +14,7 @@ fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
 }
 
 #[test]
-fn roles_of_the_operator_are_cluster_wide_and_see_namespaces() {
+fn operator_roles_are_cluster_wide_and_read_namespaces() {
     let objects = objects(&committed());
     let generated = |kind| -> Vec<Value> {
         let mut found = of_kind(&objects, kind);
@@ -36,7 +36,7 @@ fn roles_of_the_operator_are_cluster_wide_and_see_namespaces() {
 }
 
 #[test]
-fn objects_are_where_their_kinds_belong() {
+fn objects_have_the_scope_of_their_kinds() {
     let mut bundle = committed();
     for (name, kind) in [
         ("plugin", "ConsolePlugin"),
@@ -68,7 +68,7 @@ fn objects_are_where_their_kinds_belong() {
 }
 
 #[test]
-fn the_pod_has_the_annotations_of_both_and_nothing_of_olm_v0() {
+fn pod_has_annotations_of_csv_and_template_and_no_olm_v0_variables() {
     let bundle = committed();
     let mut csv = bundle.csv().unwrap();
     csv["metadata"]["annotations"]["openshift.io/required-scc"] = json!("anyuid");
