@@ -12,14 +12,15 @@ use crate::build::{Desired, proxy_may_follow};
 use crate::cleanup::node_labels::{self, LabelChange};
 use crate::events::EventRecorder;
 use crate::gather::Observed;
+use crate::kinds::{self, for_each_kind};
 use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
 use converge::{AppliedObjects, Recreated};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::core::{ClusterResourceScope, NamespaceResourceScope};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
@@ -124,10 +125,18 @@ impl Applier {
     async fn dry_run(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
         let applied = &self.applied;
         applied
-            .dry_run(&self.namespaced(), &desired.deployments, &live.deployments)
+            .dry_run(
+                &kinds::api(&self.client, &self.namespace),
+                &desired.deployments,
+                &live.deployments,
+            )
             .await?;
         applied
-            .dry_run(&self.namespaced(), &desired.daemon_sets, &live.daemon_sets)
+            .dry_run(
+                &kinds::api(&self.client, &self.namespace),
+                &desired.daemon_sets,
+                &live.daemon_sets,
+            )
             .await
     }
 
@@ -160,161 +169,37 @@ impl Applier {
         live: &Operands,
         recreated: &mut Recreated,
     ) -> Result<Operands, Error> {
-        let Operands {
-            admission_policies,
-            admission_policy_bindings,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments,
-            daemon_sets,
-            console_quick_starts,
-            console_yaml_samples,
-        } = desired;
         let applied = &self.applied;
-        let mut now = Operands {
-            admission_policies: applied
-                .converge(
-                    &self.cluster(),
-                    admission_policies,
-                    &live.admission_policies,
-                    recreated,
-                )
-                .await?,
-            admission_policy_bindings: applied
-                .converge(
-                    &self.cluster(),
-                    admission_policy_bindings,
-                    &live.admission_policy_bindings,
-                    recreated,
-                )
-                .await?,
-            service_accounts: applied
-                .converge(
-                    &self.namespaced(),
-                    service_accounts,
-                    &live.service_accounts,
-                    recreated,
-                )
-                .await?,
-            cluster_role_bindings: applied
-                .converge(
-                    &self.cluster(),
-                    cluster_role_bindings,
-                    &live.cluster_role_bindings,
-                    recreated,
-                )
-                .await?,
-            role_bindings: applied
-                .converge(&self.namespaced(), role_bindings, &live.role_bindings, recreated)
-                .await?,
-            network_policies: applied
-                .converge(
-                    &self.namespaced(),
-                    network_policies,
-                    &live.network_policies,
-                    recreated,
-                )
-                .await?,
-            pod_disruption_budgets: applied
-                .converge(
-                    &self.namespaced(),
-                    pod_disruption_budgets,
-                    &live.pod_disruption_budgets,
-                    recreated,
-                )
-                .await?,
-            deployments: applied
-                .converge(&self.namespaced(), deployments, &live.deployments, recreated)
-                .await?,
-            daemon_sets: live.daemon_sets.clone(),
-            console_quick_starts: live.console_quick_starts.clone(),
-            console_yaml_samples: live.console_yaml_samples.clone(),
-        };
-        // A repair of the proxy does not wait for the controller.
-        let is_repair = daemon_sets.iter().all(|proxy| applied.is_applied(proxy));
-        if deployments.is_empty() || is_repair || proxy_may_follow(&now) {
-            now.daemon_sets = applied
-                .converge(&self.namespaced(), daemon_sets, &live.daemon_sets, recreated)
-                .await?;
+        let mut now = live.clone();
+        macro_rules! converge_kinds {
+            ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+                $(if can_apply(stringify!($field), desired, applied, &now) {
+                    let api = kinds::api::<$kind>(&self.client, &self.namespace);
+                    now.$field = applied
+                        .converge(&api, &desired.$field, &live.$field, recreated)
+                        .await?;
+                })*
+            };
         }
-        // Last: console objects must not block operands.
-        now.console_quick_starts = applied
-            .converge(
-                &self.cluster(),
-                console_quick_starts,
-                &live.console_quick_starts,
-                recreated,
-            )
-            .await?;
-        now.console_yaml_samples = applied
-            .converge(
-                &self.cluster(),
-                console_yaml_samples,
-                &live.console_yaml_samples,
-                recreated,
-            )
-            .await?;
+        for_each_kind!(converge_kinds);
         Ok(now)
     }
 
     /// Deletes in reverse order: workloads before their permissions, and permissions before the policies that confine them.
     async fn prune(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
-        let Operands {
-            admission_policies,
-            admission_policy_bindings,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments,
-            daemon_sets,
-            console_quick_starts,
-            console_yaml_samples,
-        } = desired;
-        converge::prune(&self.cluster(), console_yaml_samples, &live.console_yaml_samples).await?;
-        converge::prune(&self.cluster(), console_quick_starts, &live.console_quick_starts).await?;
-        converge::prune(&self.namespaced(), daemon_sets, &live.daemon_sets).await?;
-        converge::prune(&self.namespaced(), deployments, &live.deployments).await?;
-        converge::prune(
-            &self.namespaced(),
-            pod_disruption_budgets,
-            &live.pod_disruption_budgets,
-        )
-        .await?;
-        converge::prune(&self.namespaced(), network_policies, &live.network_policies).await?;
-        converge::prune(&self.namespaced(), role_bindings, &live.role_bindings).await?;
-        converge::prune(
-            &self.cluster(),
-            cluster_role_bindings,
-            &live.cluster_role_bindings,
-        )
-        .await?;
-        converge::prune(&self.namespaced(), service_accounts, &live.service_accounts).await?;
-        converge::prune(
-            &self.cluster(),
-            admission_policy_bindings,
-            &live.admission_policy_bindings,
-        )
-        .await?;
-        converge::prune(&self.cluster(), admission_policies, &live.admission_policies).await
-    }
-
-    fn namespaced<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    fn cluster<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
-    {
-        Api::all(self.client.clone())
+        macro_rules! prune_kinds {
+            ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+                [$(async {
+                    let api = kinds::api::<$kind>(&self.client, &self.namespace);
+                    converge::prune(&api, &desired.$field, &live.$field).await
+                }
+                .boxed()),*]
+            };
+        }
+        for prune in for_each_kind!(prune_kinds).into_iter().rev() {
+            prune.await?;
+        }
+        Ok(())
     }
 
     async fn add_finalizer(&self, config: &MultusServiceConfig) -> Result<(), Error> {
@@ -361,4 +246,12 @@ impl Applier {
             .map_err(Error::Finalizer)?;
         Ok(())
     }
+}
+
+/// True unless the kind has to wait: the proxy is updated after the controller. A repair of the proxy does not wait.
+fn can_apply(field: &str, desired: &Operands, applied: &AppliedObjects, now: &Operands) -> bool {
+    field != "daemon_sets"
+        || desired.deployments.is_empty()
+        || desired.daemon_sets.iter().all(|proxy| applied.is_applied(proxy))
+        || proxy_may_follow(now)
 }

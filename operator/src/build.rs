@@ -119,7 +119,7 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
         Removal::Delete { .. } => {
             return Desired {
                 dry_run: false,
-                finalizer: live.holds_up_a_removal(observed.now),
+                finalizer: live.blocks_removal(observed.now),
                 labels: labels(observed, Goal::GiveUp(annotation)),
                 operands: Operands::default(),
                 prune: true,

@@ -5,22 +5,15 @@
 //! the configuration's metadata.
 
 use crate::gather::pod_selector;
+use crate::kinds::{Scope, for_each_kind};
 use crate::operands::SELECTOR;
-use crate::platform::console::{ConsoleQuickStart, ConsoleYamlSample};
 use crate::reconcile::{self, Context, reconcile};
 use crate::service_ranges::{NETWORK_NAME, Network};
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, NETWORK_DEFINITION};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
-use kube::core::{ClusterResourceScope, NamespaceResourceScope, PartialObjectMeta};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::core::{ClusterResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
@@ -50,56 +43,38 @@ pub fn reconciles(
         .reflect(writer)
         .touched_objects()
         .filter_map(log_error);
-    Controller::for_stream(configs, store)
-        .watches_stream(
-            follow_as(
-                everywhere::<ValidatingAdmissionPolicy>(client),
-                operands(),
-                Presence::Optional,
-            ),
-            config,
-        )
-        .watches_stream(
-            follow_as(
-                everywhere::<ValidatingAdmissionPolicyBinding>(client),
-                operands(),
-                Presence::Optional,
-            ),
-            config,
-        )
-        .watches_stream(
-            follow(namespaced::<ServiceAccount>(client, namespace), operands()),
-            config,
-        )
-        .watches_stream(
-            follow(everywhere::<ClusterRoleBinding>(client), operands()),
-            config,
-        )
-        .watches_stream(
-            follow(namespaced::<RoleBinding>(client, namespace), operands()),
-            config,
-        )
-        .watches_stream(
-            follow(namespaced::<NetworkPolicy>(client, namespace), operands()),
-            config,
-        )
-        .watches_stream(
-            follow(namespaced::<PodDisruptionBudget>(client, namespace), operands()),
-            config,
-        )
-        .watches_stream(
-            follow(namespaced::<Deployment>(client, namespace), operands()),
-            config,
-        )
-        .watches_stream(
-            follow(namespaced::<DaemonSet>(client, namespace), operands()),
-            config,
-        )
-        .watches_stream(follow(namespaced::<Pod>(client, namespace), pods), config)
+    let mut controller = Controller::for_stream(configs, store);
+    macro_rules! watch_kind {
+        ($kind:ty, Required) => {
+            controller.watches_stream(
+                follow(metadata::<$kind>(client, namespace), operands()),
+                config,
+            )
+        };
+        ($kind:ty, Optional) => {
+            controller.watches_stream(
+                follow_as(
+                    metadata::<$kind>(client, namespace),
+                    operands(),
+                    Presence::Optional,
+                ),
+                config,
+            )
+        };
+        ($kind:ty, Defined) => {
+            controller.reconcile_all_on(follow_if_defined::<$kind>(client, operands()))
+        };
+    }
+    macro_rules! watch_kinds {
+        ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+            $(controller = watch_kind!($kind, $presence);)*
+        };
+    }
+    for_each_kind!(watch_kinds);
+    controller
+        .watches_stream(follow(metadata::<Pod>(client, namespace), pods), config)
         .watches_stream(nodes(client), config)
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
-        .reconcile_all_on(follow_if_defined::<ConsoleQuickStart>(client, operands()))
-        .reconcile_all_on(follow_if_defined::<ConsoleYamlSample>(client, operands()))
         .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
@@ -205,18 +180,12 @@ fn only(name: &str) -> watcher::Config {
     watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
-fn namespaced<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>
+fn metadata<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Resource<DynamicType = ()>,
+    K::Scope: Scope<PartialObjectMeta<K>>,
 {
-    Api::namespaced(client.clone(), namespace)
-}
-
-fn everywhere<K>(client: &Client) -> Api<PartialObjectMeta<K>>
-where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
-{
-    Api::all(client.clone())
+    K::Scope::api(client, namespace)
 }
 
 fn config<K>(_: K) -> [ObjectRef<Config>; 1] {

@@ -3,11 +3,13 @@
 //! Reads the API server, not a cache: a decision from a stale object would be written back. Nodes alone are read from the API
 //! server's watch cache: there are many, and the next reconcile corrects a decision from a stale node.
 
+use crate::kinds::{api, for_each_kind};
 use crate::operands::{Kinds, Operands, SELECTOR};
 use crate::platform::openshift::{self, OpenShift};
 use crate::service_ranges::{self, ServiceRanges};
 use api::names::{CONFIG_NAME, NETWORK_DEFINITION, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigSpec};
+use futures::TryFutureExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -153,50 +155,33 @@ async fn lacks_multus(client: &Client) -> kube::Result<bool> {
 
 /// Reads all operands, and the optional kinds that the API server serves.
 pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operands, Kinds)> {
-    let (
-        admission_policies,
-        admission_policy_bindings,
-        service_accounts,
-        cluster_role_bindings,
-        role_bindings,
-        network_policies,
-        pod_disruption_budgets,
-        deployments,
-        daemon_sets,
-        console_quick_starts,
-        console_yaml_samples,
-    ) = futures::try_join!(
-        applied_objects_if_served(Api::all(client.clone())),
-        applied_objects_if_served(Api::all(client.clone())),
-        applied_objects(namespaced(client, namespace)),
-        applied_objects(Api::all(client.clone())),
-        applied_objects(namespaced(client, namespace)),
-        applied_objects(namespaced(client, namespace)),
-        applied_objects(namespaced(client, namespace)),
-        applied_objects(namespaced(client, namespace)),
-        applied_objects(namespaced(client, namespace)),
-        applied_objects_if_served(Api::all(client.clone())),
-        applied_objects_if_served(Api::all(client.clone())),
-    )?;
-    let kinds = Kinds {
-        admission_policies: admission_policies.is_some() && admission_policy_bindings.is_some(),
-        quick_starts: console_quick_starts.is_some(),
-        yaml_samples: console_yaml_samples.is_some(),
-    };
-    let operands = Operands {
-        admission_policies: admission_policies.unwrap_or_default(),
-        admission_policy_bindings: admission_policy_bindings.unwrap_or_default(),
-        service_accounts,
-        cluster_role_bindings,
-        role_bindings,
-        network_policies,
-        pod_disruption_budgets,
-        deployments,
-        daemon_sets,
-        console_quick_starts: console_quick_starts.unwrap_or_default(),
-        console_yaml_samples: console_yaml_samples.unwrap_or_default(),
-    };
-    Ok((operands, kinds))
+    macro_rules! read_kind {
+        ($kind:ty, Required) => {
+            applied_objects(api::<$kind>(client, namespace)).map_ok(Some)
+        };
+        ($kind:ty, $presence:ident) => {
+            applied_objects_if_served(api::<$kind>(client, namespace))
+        };
+    }
+    macro_rules! read_kinds {
+        ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {{
+            struct Found {
+                $($field: Option<Vec<$kind>>,)*
+            }
+            let ($($field,)*) = futures::try_join!($(read_kind!($kind, $presence)),*)?;
+            let found = Found { $($field,)* };
+            let kinds = Kinds {
+                admission_policies: found.admission_policies.is_some() && found.admission_policy_bindings.is_some(),
+                quick_starts: found.console_quick_starts.is_some(),
+                yaml_samples: found.console_yaml_samples.is_some(),
+            };
+            let operands = Operands {
+                $($field: found.$field.unwrap_or_default(),)*
+            };
+            Ok((operands, kinds))
+        }};
+    }
+    for_each_kind!(read_kinds)
 }
 
 fn now() -> Timestamp {

@@ -20,6 +20,7 @@ pub mod cleanup;
 pub mod controller;
 pub mod events;
 pub mod gather;
+mod kinds;
 pub mod operands;
 pub mod platform;
 pub mod pod_health;

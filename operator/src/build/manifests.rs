@@ -2,6 +2,7 @@
 //!
 //! Pure. The YAML is part of the binary and every file is parsed by a test, so that parsing cannot fail in a cluster.
 
+use crate::kinds::{Scope, for_each_kind};
 use crate::operands::Operands;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -86,46 +87,34 @@ impl Manifests {
         } = &mut manifests;
         place(controller, namespace);
         place(proxy, namespace);
-        let Operands {
-            admission_policies,
-            // Cluster-scoped, without a reference to a namespace.
-            admission_policy_bindings: _,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments: _,
-            daemon_sets: _,
-            // Cluster-scoped.
-            console_quick_starts: _,
-            console_yaml_samples: _,
-        } = identities;
-        for policy in admission_policies {
+        macro_rules! place_kinds {
+            ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+                $(for object in &mut identities.$field {
+                    place(object, namespace);
+                })*
+            };
+        }
+        for_each_kind!(place_kinds);
+        for policy in &mut identities.admission_policies {
             place_accounts(policy, namespace);
         }
-        for account in service_accounts {
-            place(account, namespace);
-        }
-        for binding in cluster_role_bindings {
+        for binding in &mut identities.cluster_role_bindings {
             place_subjects(&mut binding.subjects, namespace);
         }
-        for binding in role_bindings {
-            place(binding, namespace);
+        for binding in &mut identities.role_bindings {
             place_subjects(&mut binding.subjects, namespace);
-        }
-        for policy in network_policies {
-            place(policy, namespace);
-        }
-        for budget in pod_disruption_budgets {
-            place(budget, namespace);
         }
         manifests
     }
 }
 
-fn place(object: &mut impl Resource, namespace: &str) {
-    object.meta_mut().namespace = Some(namespace.to_owned());
+/// Sets the namespace of an object whose kind is namespaced.
+fn place<K>(object: &mut K, namespace: &str)
+where
+    K: Resource,
+    K::Scope: Scope<K>,
+{
+    object.meta_mut().namespace = K::Scope::namespace(namespace).map(str::to_owned);
 }
 
 /// Policies match service accounts with their namespace, so that an account of the same name in another namespace does not match.

@@ -95,7 +95,7 @@ pub(super) fn evaluate(outcome: &Outcome<'_>) -> Evaluation {
     let failures = degraded::failures_since(before, &faults, &now);
     let degraded = degraded(outcome, hung, &faults, &failures, &now);
     let upgradeable = upgradeable(outcome, &progressing, hung.is_some());
-    let states = [
+    let evaluated = [
         available(outcome),
         progressing,
         degraded,
@@ -104,7 +104,7 @@ pub(super) fn evaluate(outcome: &Outcome<'_>) -> Evaluation {
     ];
     let conditions = TYPES
         .iter()
-        .zip(states)
+        .zip(evaluated)
         .map(|(type_, state)| condition(outcome, type_, state))
         .collect();
     Evaluation {
