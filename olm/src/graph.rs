@@ -309,7 +309,7 @@ mod tests {
         {"name": "p.v1.5.0", "replaces": "p.v1.4.0", "skips": []}, {"name": "p.v4.0.0", "replaces": "p.v3.0.0", "skips": ["p.v3.0.0"]}]),
         Fault::ToSkipped { channel: "stable".into(), from: "p.v1.0.0".into(), to: "p.v3.0.0".into() })]
     #[case::no_range(json!([{"name": "p.v1.0.0"}, {"name": "p.v2.0.0", "replaces": "p.v1.0.0", "skipRange": "~1"}]), Fault::Range("~1".into()))]
-    fn what_would_strand_a_cluster_is_found(#[case] entries: Value, #[case] fault: Fault) {
+    fn invalid_update_graph_is_reported(#[case] entries: Value, #[case] fault: Fault) {
         assert_eq!(channel(&entries).simulate(), Err(fault));
     }
 }

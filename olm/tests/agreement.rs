@@ -110,11 +110,7 @@ fn operator_has_the_permissions_of_config_rbac() {
 #[case("controller/rbac.yaml", "ClusterRole", api::names::CONTROLLER)]
 #[case("controller/rbac.yaml", "Role", api::names::CONTROLLER)]
 #[case("proxy/rbac.yaml", "ClusterRole", api::names::PROXY)]
-fn an_operand_has_the_rights_that_its_tests_prove(
-    #[case] file: &str,
-    #[case] kind: &str,
-    #[case] name: &str,
-) {
+fn operands_have_the_tested_permissions(#[case] file: &str, #[case] kind: &str, #[case] name: &str) {
     let documents = documents(file);
     let proved = documents.iter().find(|object| object["kind"] == kind).unwrap();
     assert_eq!(manifest(&committed(), kind, name)["rules"], proved["rules"]);
