@@ -9,7 +9,7 @@ use crate::operands::Operands;
 use crate::platform::olm;
 use crate::run::Options;
 use crate::status::{self, Outcome};
-use crate::validate::{Intent, InvalidConfig, check_placement, validate};
+use crate::validate::{Intent, InvalidConfig, check_scheduling, validate};
 use api::MultusServiceConfigStatus;
 use api::config::LogLevel;
 use kube::Client;
@@ -124,7 +124,7 @@ async fn reconcile_once(context: &Context) -> Result<Action, Error> {
         .ok()
         .and_then(|intent| build(intent, &observed, &options.namespace, &options.images));
     if let (Ok(Intent::Install(_)), Some(wanted)) = (&intent, &desired)
-        && let Err(invalid) = check_placement(&wanted.operands, &observed)
+        && let Err(invalid) = check_scheduling(&wanted.operands, &observed)
     {
         (intent, desired) = (Err(invalid), None);
     }

@@ -100,7 +100,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    fn verdict(pod: Value) -> bool {
+    fn runs_on_node(pod: Value) -> bool {
         let node = serde_json::from_value(json!({
             "metadata": { "name": "a", "labels": { "os": "linux", "rank": "5" } },
             "spec": { "taints": [
@@ -130,7 +130,7 @@ mod tests {
     #[case::another_value(json!({ "tolerations": [{ "key": "dedicated", "value": "web" }] }), false)]
     #[case::another_effect(json!({ "tolerations": [{ "operator": "Exists", "effect": "NoExecute" }] }), false)]
     fn taints_are_matched_by_tolerations(#[case] pod: Value, #[case] want: bool) {
-        assert_eq!(verdict(pod), want);
+        assert_eq!(runs_on_node(pod), want);
     }
 
     #[rstest]
@@ -138,7 +138,9 @@ mod tests {
     #[case::other("windows", false)]
     fn node_selector_is_matched(#[case] value: &str, #[case] want: bool) {
         assert_eq!(
-            verdict(json!({ "nodeSelector": { "os": value }, "tolerations": [{ "operator": "Exists" }] })),
+            runs_on_node(
+                json!({ "nodeSelector": { "os": value }, "tolerations": [{ "operator": "Exists" }] })
+            ),
             want
         );
     }
@@ -161,6 +163,6 @@ mod tests {
     #[case::an_empty_term(json!([{}]), false)]
     #[case::unknown_operator(json!([{ "matchExpressions": [{ "key": "os", "operator": "Like", "values": ["linux"] }] }]), false)]
     fn required_node_affinity_is_matched(#[case] terms: Value, #[case] want: bool) {
-        assert_eq!(verdict(required(&terms)), want);
+        assert_eq!(runs_on_node(required(&terms)), want);
     }
 }

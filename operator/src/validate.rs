@@ -120,7 +120,7 @@ pub fn validate(observed: &Observed, images: &ReleaseImages) -> Result<Intent, I
 
 /// Rejects scheduling fields that match no node and would remove the last pod of an operand. A first installation may match no
 /// node.
-pub fn check_placement(desired: &Operands, observed: &Observed) -> Result<(), InvalidConfig> {
+pub fn check_scheduling(desired: &Operands, observed: &Observed) -> Result<(), InvalidConfig> {
     let pod_of = |template: &PodTemplateSpec| template.spec.clone();
     let controller = |operands: &Operands| pod_of(&operands.controller()?.spec.as_ref()?.template);
     let proxy = |operands: &Operands| pod_of(&operands.proxy()?.spec.as_ref()?.template);

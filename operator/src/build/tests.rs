@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 fn config() -> ValidatedConfig {
-    asked_for(&json!({}))
+    validated(&json!({}))
 }
 
 /// The validated form of a specification.
-fn asked_for(spec: &Value) -> ValidatedConfig {
+fn validated(spec: &Value) -> ValidatedConfig {
     let images = ReleaseImages {
         controller: Some("registry.example/controller:v1".to_owned()),
         proxy: Some("registry.example/proxy:v1".to_owned()),
@@ -127,7 +127,7 @@ fn the_proxy_as_a_cleanup() {
 
 #[test]
 fn configuration_is_passed_in_arguments() {
-    let asked = asked_for(&json!({
+    let config = validated(&json!({
         "logLevel": "Debug",
         "globalNamespaces": ["shared", "default"],
         "networkNamespaceIsolation": "Disabled",
@@ -137,7 +137,7 @@ fn configuration_is_passed_in_arguments() {
             "legacyProxyNamespaces": ["multus", "kube-system"],
         },
     }));
-    let [controller, proxy] = &templates(&installed(&asked)).map(|template| args(template).join(" "));
+    let [controller, proxy] = &templates(&installed(&config)).map(|template| args(template).join(" "));
     assert_eq!(
         controller,
         "--log-level=info,controller=debug,process=debug --network-namespace-isolation=false --global-namespaces=default,shared"
@@ -151,9 +151,9 @@ fn configuration_is_passed_in_arguments() {
 #[test]
 fn memory_request_without_limit_removes_the_default_limit() {
     let limits = |resources: Value| {
-        let asked = asked_for(&json!({ "proxy": { "resources": resources } }));
+        let config = validated(&json!({ "proxy": { "resources": resources } }));
         let [_, proxy] =
-            templates(&installed(&asked)).map(|template| pod(template).containers[0].resources.clone());
+            templates(&installed(&config)).map(|template| pod(template).containers[0].resources.clone());
         serde_json::to_value(proxy.unwrap().limits).unwrap()
     };
     assert_eq!(limits(json!({})), json!({ "memory": "1Gi" }));
@@ -205,7 +205,7 @@ fn every_setting_is_applied_to_the_pods() {
     let mut proxy = pods;
     proxy["containerRuntimeEndpoint"] = json!("/run/k3s/k3s.sock");
     proxy["updateStrategy"] = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2 } });
-    let operands = installed(&asked_for(&json!({
+    let operands = installed(&validated(&json!({
         "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "registry" }], "controller": controller, "proxy": proxy,
     })));
     assert_eq!(
@@ -261,10 +261,10 @@ fn every_setting_is_applied_to_the_pods() {
 
 #[test]
 fn cleanup_keeps_the_configured_fields() {
-    let asked = asked_for(&json!({ "proxy": {
+    let config = validated(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
-    let running = installed(&asked);
+    let running = installed(&config);
     assert_eq!(
         running
             .proxy()
@@ -299,7 +299,7 @@ fn cleanup_keeps_the_configured_fields() {
 
 #[test]
 fn socket_in_a_mounted_directory_needs_no_further_mount() {
-    let usual = installed(&asked_for(
+    let usual = installed(&validated(
         &json!({ "proxy": { "containerRuntimeEndpoint": "/run/crio/crio.sock" } }),
     ));
     assert_eq!(
@@ -311,7 +311,7 @@ fn socket_in_a_mounted_directory_needs_no_further_mount() {
 #[test]
 fn network_policy_can_be_disabled() {
     assert_eq!(installed(&config()).network_policies.len(), 1);
-    let declined = asked_for(&json!({ "networkPolicy": { "mode": "Disabled" } }));
+    let declined = validated(&json!({ "networkPolicy": { "mode": "Disabled" } }));
     assert_eq!(installed(&declined).network_policies, []);
 }
 
@@ -502,7 +502,7 @@ fn controller_is_unchanged_during_node_cleanup() {
 }
 
 /// A node outside the proxy's scheduling that may hold rules.
-fn left_behind() -> Observed {
+fn unscheduled_node() -> Observed {
     let node = json!({ "metadata": { "name": "a", "labels": { node_labels::LABEL: node_labels::CLEANUP_PENDING } } });
     Observed {
         nodes: vec![serde_json::from_value(node).unwrap()],
@@ -511,14 +511,14 @@ fn left_behind() -> Observed {
 }
 
 #[test]
-fn the_cleanup_of_nodes_outside_the_placement() {
-    let asked = asked_for(&json!({ "proxy": {
+fn the_cleanup_of_unscheduled_nodes() {
+    let config = validated(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
-    let operands = install(&asked, &left_behind(), "far-away").operands;
+    let operands = install(&config, &unscheduled_node(), "far-away").operands;
     insta::assert_yaml_snapshot!(operands.cleanup());
     assert_eq!(
-        installed(&asked).cleanup(),
+        installed(&config).cleanup(),
         None,
         "only while there is such a node"
     );
@@ -534,7 +534,7 @@ fn removal_without_a_proxy_cleans_up_labelled_nodes_with_the_known_image() {
         proxy: Some("release/proxy:v2".to_owned()),
         ..ReleaseImages::default()
     };
-    let operands = remove(&removal, &left_behind(), "far-away", &images).operands;
+    let operands = remove(&removal, &unscheduled_node(), "far-away", &images).operands;
     let cleanup = operands.cleanup().unwrap();
     assert_eq!(
         pod(&cleanup.spec.as_ref().unwrap().template).containers[0]

@@ -167,9 +167,9 @@ fn scheduling_that_removes_the_last_proxy_is_rejected(
         nodes: vec![serde_json::from_value(node).unwrap()],
         ..Observed::default()
     };
-    let verdict = check_placement(&placed(&json!({ "nodeSelector": new })), &observed);
-    assert_eq!(verdict.is_ok(), allowed);
-    if let Err(invalid) = verdict {
+    let result = check_scheduling(&placed(&json!({ "nodeSelector": new })), &observed);
+    assert_eq!(result.is_ok(), allowed);
+    if let Err(invalid) = result {
         assert_eq!(invalid.reason(), "InvalidPlacement");
         assert!(
             invalid.to_string().contains("spec.proxy.nodeSelector"),

@@ -267,7 +267,7 @@ async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
         patch(json!({ "metadata": { "finalizers": ["example.com/keep"] } })).await,
         "add a finalizer",
     );
-    // Turn a slice of another client into one of ours.
+    // Turn a slice of another client into a managed one.
     let theirs = slice("theirs", "web", &json!({ MANAGED_BY_LABEL: "mine" }))?;
     admin.create(&post, &owned(theirs, &service)).await?;
     let turned = json!({ "metadata": { "labels": { MANAGED_BY_LABEL: MANAGED_BY } } });

@@ -34,7 +34,7 @@ async fn step(
         Step::Remove => fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
     };
     fixture
-        .eventually("the end or the kill", async || {
+        .eventually("the settled state or the kill", async || {
             // In this order: the write that ends the step may be the fatal one, and is visible before it is counted.
             let is_done = is_done(fixture, step).await? && crash_proxy.is_quiet();
             Ok((is_done || crash_proxy.has_killed()).then_some(()))
@@ -45,7 +45,7 @@ async fn step(
     if killed {
         fixture.restart_killed_operator().await?;
         fixture
-            .eventually("the end", async || {
+            .eventually("the settled state", async || {
                 Ok(is_done(fixture, step).await?.then_some(()))
             })
             .await?;

@@ -33,7 +33,7 @@ async fn configs() -> Result<Api<DynamicObject>> {
 }
 
 /// The API server's answer to a dry run of this object.
-async fn verdict(configs: &Api<DynamicObject>, name: &str, spec: Value) -> Result<Result<Value, String>> {
+async fn dry_run(configs: &Api<DynamicObject>, name: &str, spec: Value) -> Result<Result<Value, String>> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": VERSION, "kind": "MultusServiceConfig", "metadata": { "name": name }, "spec": spec,
     }))?;
@@ -96,7 +96,7 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2_147_483_647 } } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } } } }),
     ] {
-        let accepted = verdict(&configs, "cluster", spec.clone()).await?;
+        let accepted = dry_run(&configs, "cluster", spec.clone()).await?;
         assert!(accepted.is_ok(), "{spec}: {accepted:?}");
     }
     Ok(())
@@ -353,7 +353,7 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
             vec!["maxSurge"],
         ),
     ] {
-        let rejected = verdict(&configs, name, spec.clone())
+        let rejected = dry_run(&configs, name, spec.clone())
             .await?
             .expect_err(&spec.to_string());
         assert!(

@@ -308,7 +308,7 @@ async fn fields_of_another_manager_are_reclaimed_and_changed_selectors_are_recre
         )
         .await?;
     fixture
-        .eventually("the priority class to come back", async || {
+        .eventually("the priority class to be restored", async || {
             let proxy = serde_json::to_value(fixture.proxy().await?)?;
             Ok(
                 (proxy["spec"]["template"]["spec"]["priorityClassName"] == "system-node-critical")
@@ -339,7 +339,7 @@ async fn fields_of_another_manager_are_reclaimed_and_changed_selectors_are_recre
         .await?;
     fixture.start_operator(true).await?;
     fixture
-        .eventually("the selector of today", async || {
+        .eventually("the current selector", async || {
             let controller = serde_json::to_value(fixture.controller().await?)?;
             Ok((controller["spec"]["selector"]["matchLabels"]
                 == json!({ "app.kubernetes.io/name": CONTROLLER }))

@@ -123,7 +123,7 @@ async fn one_object_installs_everything() -> Result<()> {
 /// The images of `config/default` can be replaced as its comments describe.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_overlay_replaces_all_images() -> Result<()> {
+async fn overlay_replaces_all_images() -> Result<()> {
     let fixture = Fixture::start().await?;
     let overlay = tempfile::tempdir()?;
     let default = std::fs::canonicalize(crate::fixture::repository("config/default"))?;
@@ -216,7 +216,7 @@ where
         let before = api.get(name).await?.uid();
         api.delete(name, &DeleteParams::default()).await?;
         fixture
-            .eventually(&format!("{} {name} to come back", K::kind(&())), async || {
+            .eventually(&format!("{} {name} to be recreated", K::kind(&())), async || {
                 Ok(api.get_opt(name).await?.filter(|object| object.uid() != before))
             })
             .await?;
@@ -457,7 +457,7 @@ async fn fields_added_by_other_managers_are_removed() -> Result<()> {
     };
     let repaired = async |fixture: &Fixture, what: &str| {
         fixture
-            .eventually(&format!("{what} to be taken out"), async || {
+            .eventually(&format!("{what} to be removed"), async || {
                 let now = specs(fixture).await?;
                 ensure!(now == clean, "now: {now:#}");
                 Ok(Some(()))

@@ -29,7 +29,7 @@ async fn until_label(fixture: &Fixture, node: &str, want: Option<&str>) -> Resul
 
 async fn until_gone(fixture: &Fixture) -> Result<()> {
     fixture
-        .eventually("the configuration to go", async || {
+        .eventually("the configuration to be deleted", async || {
             Ok(fixture
                 .configs()
                 .get_opt(CONFIG_NAME)
@@ -67,7 +67,7 @@ async fn unscheduled_node_is_cleaned_up_and_a_rescheduled_one_is_served() -> Res
     fixture.nodes.set_stuck("node-b", false);
     until_label(&fixture, "node-b", None).await?;
     fixture
-        .eventually("the cleanup to go", async || {
+        .eventually("the cleanup to be deleted", async || {
             Ok(fixture
                 .here::<DaemonSet>()
                 .get_opt(CLEANUP)
@@ -116,7 +116,7 @@ async fn reinstalled_operator_completes_the_removal() -> Result<()> {
     fixture.stop_operator().await?;
     fixture.kubectl(&["delete", "-k", &repository("config/default"), "--wait=false"])?;
     fixture
-        .eventually("the namespace to go", async || {
+        .eventually("the namespace to be deleted", async || {
             let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(fixture.client.clone());
             Ok(namespaces.get_opt(NAMESPACE).await?.is_none().then_some(()))
         })
@@ -240,7 +240,7 @@ async fn unreachable_and_deleted_nodes_do_not_block_a_removal() -> Result<()> {
         "--grace-period=0",
     ])?;
     fixture
-        .eventually("node-a alone to be awaited", async || {
+        .eventually("node-a alone to be waited for", async || {
             let text = message(&fixture.config().await?, "Progressing");
             ensure!(
                 text == "Waiting for rule cleanup on nodes: node-a",

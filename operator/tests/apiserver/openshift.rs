@@ -83,10 +83,10 @@ async fn single_replica_openshift_gets_one_controller_and_the_namespaces_of_mult
         "-p",
         &status.to_string(),
     ])?;
-    // The next reconcile observes it, whatever triggers it.
+    // The next reconcile observes it, with any trigger.
     fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
     fixture
-        .eventually("what suits a single-replica OpenShift", async || {
+        .eventually("the defaults of a single-replica OpenShift", async || {
             let (replicas, args) = look(&fixture).await?;
             let count = args.matches("openshift-multus").count();
             ensure!(
@@ -215,7 +215,7 @@ async fn console_objects_exist_while_the_console_does() -> Result<()> {
     define(&fixture, YAML_SAMPLES).await?;
     until_shown(&fixture, "consoleyamlsamples", &SAMPLES).await?;
     fixture
-        .eventually("all to be named in the status", async || {
+        .eventually("all objects to be in the status", async || {
             Ok((related(&fixture).await? == 3).then_some(()))
         })
         .await?;
@@ -253,7 +253,7 @@ async fn console_objects_exist_while_the_console_does() -> Result<()> {
         "--timeout=60s",
     ])?;
     fixture
-        .eventually("the samples to be forgotten", async || {
+        .eventually("the samples to leave the status", async || {
             Ok((related(&fixture).await? == 1).then_some(()))
         })
         .await?;

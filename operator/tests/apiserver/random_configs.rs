@@ -309,7 +309,7 @@ async fn fresh(fixture: &Fixture, spec: &Value) -> Result<Value> {
             .delete(CONFIG_NAME, &DeleteParams::default())
             .await?;
         fixture
-            .eventually("the configuration to go", async || {
+            .eventually("the configuration to be deleted", async || {
                 Ok(fixture
                     .configs()
                     .get_opt(CONFIG_NAME)

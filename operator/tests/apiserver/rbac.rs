@@ -192,7 +192,7 @@ fn bound(fixture: &Fixture) -> Result<Vec<Grant>> {
 }
 
 /// Uses every permission once: OpenShift's kinds, a node that is cleaned up and one that never is.
-async fn a_whole_life(fixture: &Fixture) -> Result<()> {
+async fn whole_lifecycle(fixture: &Fixture) -> Result<()> {
     define_the_console(fixture).await?;
     until_shown(fixture, "consolequickstarts", &[TOUR]).await?;
     until_shown(fixture, "consoleyamlsamples", &SAMPLES).await?;
@@ -215,7 +215,7 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
     fixture.nodes.set_stuck("node-a", true);
     fixture.set_spec(json!({ "managementState": "Removed" })).await?;
     fixture
-        .eventually("node-a alone to be awaited", async || {
+        .eventually("node-a alone to be waited for", async || {
             let text = message(&fixture.config().await?, "Progressing");
             Ok((text == "Waiting for rule cleanup on nodes: node-a").then_some(()))
         })
@@ -240,7 +240,7 @@ async fn a_whole_life(fixture: &Fixture) -> Result<()> {
 async fn operator_uses_every_permission_it_has_and_no_other() -> Result<()> {
     let fixture = Fixture::installed().await?;
     let bound = bound(&fixture)?;
-    a_whole_life(&fixture).await?;
+    whole_lifecycle(&fixture).await?;
 
     let requests = requests(&fixture)?;
     let forbidden: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();

@@ -25,7 +25,7 @@ async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
     fixture.nodes.set_stuck("node-b", true);
     fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
     fixture
-        .eventually("node-b alone to be awaited", async || {
+        .eventually("node-b alone to be waited for", async || {
             let text = message(&fixture.config().await?, "Progressing");
             ensure!(
                 text == "Waiting for rule cleanup on nodes: node-b",
@@ -63,7 +63,7 @@ async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
 
     fixture.nodes.set_stuck("node-b", false);
     fixture
-        .eventually("the configuration to go", async || {
+        .eventually("the configuration to be deleted", async || {
             Ok(fixture
                 .configs()
                 .get_opt(CONFIG_NAME)
@@ -104,7 +104,7 @@ async fn foreground_deletion_keeps_the_order() -> Result<()> {
     assert!(fixture.proxy().await?.is_some() && fixture.controller().await?.is_some());
     fixture.nodes.set_stuck(NODES[0], false);
     fixture
-        .eventually("the configuration to go", async || {
+        .eventually("the configuration to be deleted", async || {
             Ok(fixture
                 .configs()
                 .get_opt(CONFIG_NAME)
@@ -133,7 +133,7 @@ async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() ->
         .until_conditions(&["Available=False/Removed", "Progressing=False/Removed"])
         .await?;
     let config = fixture
-        .eventually("our finalizer to go", async || {
+        .eventually("our finalizer to be removed", async || {
             let config = fixture.config().await?;
             Ok((config.finalizers() == [THEIRS]).then_some(config))
         })
@@ -148,7 +148,7 @@ async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() ->
 
     patch(&[])?;
     fixture
-        .eventually("the configuration to go", async || {
+        .eventually("the configuration to be deleted", async || {
             Ok(fixture
                 .configs()
                 .get_opt(CONFIG_NAME)
@@ -188,7 +188,7 @@ async fn node_whose_cleanup_times_out_is_skipped_and_reported() -> Result<()> {
     fixture.nodes.set_stuck("node-a", true);
     fixture.set_spec(json!({ "managementState": "Removed" })).await?;
     fixture
-        .eventually("node-a alone to be awaited", async || {
+        .eventually("node-a alone to be waited for", async || {
             let text = message(&fixture.config().await?, "Progressing");
             Ok((text == "Waiting for rule cleanup on nodes: node-a").then_some(()))
         })

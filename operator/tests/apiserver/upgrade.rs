@@ -96,6 +96,6 @@ async fn version_can_be_skipped_and_rolled_back_without_leftovers() -> Result<()
     fixture.set_spec(spec).await?;
     fixture.until_installed().await?;
     let fresh = left(&fixture, "0.2.0").await?;
-    ensure!(end == fresh, "after the way: {end:#}\nfresh: {fresh:#}");
+    ensure!(end == fresh, "after the upgrades: {end:#}\nfresh: {fresh:#}");
     Ok(())
 }
