@@ -4,17 +4,16 @@
 //! objects are YAML files in `operator/manifests/`; this module sets only the fields that depend on the configuration.
 
 pub mod arguments;
-
 mod controller;
 mod manifests;
-pub(crate) mod pod;
-pub(crate) mod proxy;
+mod pod;
+mod proxy;
 
 use crate::cleanup::daemon_set;
 use crate::cleanup::node_labels::{self, Goal, LabelChange};
 use crate::cleanup::{CLEANUP_ANNOTATION, Removal};
 use crate::gather::Observed;
-use crate::operands::Operands;
+use crate::operands::{Operands, VERSION_LABEL};
 use crate::validate::{Intent, ReleaseImages, ValidatedConfig};
 use crate::workloads;
 use api::names::PROXY;
@@ -37,8 +36,6 @@ pub struct Desired {
     pub prune: bool,
 }
 
-/// Label of controller and proxy with the version of the operator that applied them.
-pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
 /// Version of this operator and of the operands it applies, unless its Deployment sets another.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -87,7 +84,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     if node_labels::any_cleanup_pending(&observed.nodes, &labels)
         && let Some(proxy) = operands.proxy()
     {
-        let cleanup = daemon_set::cleanup(proxy, None);
+        let cleanup = daemon_set::for_labelled_nodes(proxy, None);
         operands.daemon_sets.push(cleanup);
     }
     if !config.network_policy {
@@ -133,14 +130,17 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     } = Manifests::in_namespace(namespace);
     let running = live
         .proxy()
-        .map(|running| proxy::cleanup(proxy.clone(), running, since));
+        .map(|running| daemon_set::from_running_proxy(proxy.clone(), running, since));
     let mut daemon_sets = Vec::new();
     if node_labels::any_cleanup_pending(&observed.nodes, &labels) {
         // Without a proxy: the image of the last cleanup, of the configuration, of the release.
         let image = daemon_set::image(live.cleanup(), &observed.config.spec, images);
         daemon_sets.extend(match (&running, image) {
-            (Some(running), _) => Some(daemon_set::cleanup(running, Some(since))),
-            (None, Some(image)) => Some(daemon_set::cleanup(&proxy::with_image(proxy, image), Some(since))),
+            (Some(running), _) => Some(daemon_set::for_labelled_nodes(running, Some(since))),
+            (None, Some(image)) => Some(daemon_set::for_labelled_nodes(
+                &daemon_set::with_image(proxy, image),
+                Some(since),
+            )),
             (None, None) => None,
         });
     }

@@ -195,7 +195,7 @@ fn config<K>(_: K) -> [ObjectRef<Config>; 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Options;
+    use crate::options::Options;
     use crate::validate::ReleaseImages;
     use axum::http::{Request, Response};
     use kube::client::Body;

@@ -22,6 +22,7 @@ pub mod events;
 pub mod gather;
 mod kinds;
 pub mod operands;
+pub mod options;
 pub mod platform;
 pub mod pod_health;
 pub mod reconcile;
@@ -32,7 +33,8 @@ pub mod status;
 pub mod validate;
 mod workloads;
 
-pub use run::{Options, run};
+pub use options::Options;
+pub use run::run;
 
 /// The CustomResourceDefinition in `config/crd`.
 pub fn crd_yaml() -> anyhow::Result<String> {

@@ -14,6 +14,9 @@ use kube::{Resource, ResourceExt};
 pub const SELECTOR: &str =
     "app.kubernetes.io/managed-by=multus-service-operator,app.kubernetes.io/part-of=multus-service";
 
+/// Label of controller and proxy with the version of the operator that applied them.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
+
 macro_rules! define_operands {
     ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
         /// Objects of every owned kind, in the order in which they are applied; a removal reverses it.

@@ -1,11 +1,10 @@
 //! Lifecycle of the operator: acquire the Lease, reconcile while holding it.
 
 use crate::controller;
+use crate::options::Options;
 use crate::reconcile::Context;
-use crate::validate::ReleaseImages;
 use api::names::OPERATOR;
 use futures::StreamExt;
-use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use process::lease::{self, LeaseOptions};
 use process::logs::LogFilter;
@@ -19,23 +18,6 @@ use tokio_util::sync::CancellationToken;
 const LEASE: Duration = Duration::from_secs(137);
 const RETRY: Duration = Duration::from_secs(26);
 const BEAT: Duration = Duration::from_secs(10);
-
-/// Settings from the command line and the environment.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Namespace of operator and operands.
-    pub namespace: String,
-    /// Name of this process in the Lease and in Events: the name of its pod.
-    pub holder: String,
-    /// Version of this operator and of the operands it applies.
-    pub version: String,
-    /// Images of the operands, unless the configuration specifies them.
-    pub images: ReleaseImages,
-    /// The OperatorCondition in the operator's namespace, if OLM v0 installed the operator.
-    pub operator_condition: Option<String>,
-    /// Removes all operands, overriding the configuration, with this time limit for each node.
-    pub removal: Option<SignedDuration>,
-}
 
 /// Runs until shutdown or the loss of the Lease.
 pub async fn run(process: Process, options: Options) -> Result<(), lease::Error> {

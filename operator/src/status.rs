@@ -8,11 +8,10 @@ mod degraded;
 mod rollout;
 
 use crate::apply::merge_patch;
-use crate::build::VERSION_LABEL;
 use crate::cleanup::node_labels::is_pod_of;
 use crate::events::EventRecorder;
 use crate::gather::Observed;
-use crate::operands::Operands;
+use crate::operands::{Operands, VERSION_LABEL};
 use crate::pod_health;
 use crate::validate::{Intent, InvalidConfig};
 use api::config::ProxyStatus;

@@ -1,9 +1,11 @@
-//! Rollout state of Deployment and DaemonSet.
+//! Deployment and DaemonSet: rollout state, container, update strategy.
 //!
 //! Pure. The rollout rules are OpenShift's: a DaemonSet progresses while `updated < current`, never because `desired` grew, so that
 //! a rebooting or new node is no rollout (cluster-network-operator, `statusmanager`).
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, Deployment, RollingUpdateDaemonSet};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// True when at least one replica has been available for long enough.
 pub(crate) fn controller_is_available(controller: &Deployment) -> bool {
@@ -108,4 +110,22 @@ pub(crate) fn installation_progress(proxy: &DaemonSet) -> Option<String> {
         .and_then(|status| status.number_available)
         .unwrap_or_default();
     (available < wanted).then(|| format!("Proxy installation: {available} of {wanted} nodes available"))
+}
+
+/// The only container of an operand.
+pub(crate) fn container(pod: &mut PodSpec) -> &mut Container {
+    pod.containers
+        .first_mut()
+        .expect("the manifests have one container each: a test says so")
+}
+
+/// A rolling update with this many unavailable pods.
+pub(crate) fn rolling_update(max_unavailable: IntOrString) -> DaemonSetUpdateStrategy {
+    DaemonSetUpdateStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDaemonSet {
+            max_unavailable: Some(max_unavailable),
+            ..RollingUpdateDaemonSet::default()
+        }),
+    }
 }

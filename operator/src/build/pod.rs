@@ -3,12 +3,13 @@
 //! Pure.
 
 use crate::validate::{PodSettings, ValidatedConfig};
+use crate::workloads;
 use api::config::{ImagePullPolicy, Resources};
-use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{LocalObjectReference, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
-pub(crate) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &ValidatedConfig) {
+pub(super) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &ValidatedConfig) {
     let PodSettings {
         node_selector,
         tolerations,
@@ -26,7 +27,7 @@ pub(crate) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &Vali
         let reference = |name: &String| LocalObjectReference { name: name.clone() };
         pod.image_pull_secrets = Some(config.pull_secrets.iter().map(reference).collect());
     }
-    let container = container(pod);
+    let container = workloads::container(pod);
     container.image_pull_policy = Some(pull_policy(config.pull_policy).to_owned());
     limit(container.resources.get_or_insert_default(), resources);
 }
@@ -66,11 +67,4 @@ fn limit(base: &mut ResourceRequirements, Resources { requests, limits }: &Resou
     base.limits = base.limits.take().filter(|limits| !limits.is_empty());
     merge(&mut base.requests, requests);
     merge(&mut base.limits, limits);
-}
-
-/// The only container of an operand.
-pub(crate) fn container(pod: &mut PodSpec) -> &mut Container {
-    pod.containers
-        .first_mut()
-        .expect("the manifests have one container each: a test says so")
 }

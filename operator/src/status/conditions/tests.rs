@@ -1,9 +1,9 @@
 //! Conditions by state of the workloads.
 
 use super::*;
-use crate::build::{VERSION, VERSION_LABEL};
+use crate::build::VERSION;
 use crate::gather::Observed;
-use crate::operands::{Kinds, Operands};
+use crate::operands::{Kinds, Operands, VERSION_LABEL};
 use crate::status::{build_status, managed_part};
 use crate::validate::{InvalidConfig, ReleaseImages};
 use api::names::PROXY;
