@@ -234,7 +234,7 @@ async fn invalid_configuration_is_rejected_as_a_whole() -> Result<()> {
         (
             json!({ "controller": { "replicas": 3 }, "proxy": { "priorityClassName": "no-such-class" } }),
             "InvalidConfig",
-            "spec.proxy.priorityClassName: there is no PriorityClass no-such-class",
+            "spec.proxy.priorityClassName: PriorityClass no-such-class not found",
         ),
     ] {
         fixture
