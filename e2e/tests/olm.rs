@@ -203,7 +203,7 @@ fn d2_the_documented_removal_leaves_nothing() -> Result<()> {
 fn e1_what_olm_v1_makes_of_the_bundle_works() -> Result<()> {
     let [.., third] = releases()?;
     subscription::apply_suggested_namespace(third)?;
-    let objects = olm::plain::objects(&third.bundle, NAMESPACE)?;
+    let objects = olm::registry_v1::objects(&third.bundle, NAMESPACE)?;
     let is_crd = |object: &&serde_json::Value| object["kind"] == "CustomResourceDefinition";
     objects.iter().filter(is_crd).try_for_each(apply)?;
     cluster::kubectl(&[

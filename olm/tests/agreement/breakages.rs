@@ -1,4 +1,4 @@
-//! A bundle broken for each check.
+//! An invalid bundle for each check.
 
 use super::released;
 use olm::bundle::{self, Bundle};
