@@ -1,7 +1,7 @@
 //! The command line.
 
-use crate::condition::OwnPod;
-use crate::host::HostNetwork;
+use crate::netns::host_network::HostNetwork;
+use crate::report::node_condition::OwnPod;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;

@@ -3,7 +3,7 @@
 //! Writes: rules in the calling thread's network namespace; the caller has entered the pod's. A backend decides nothing: it spells
 //! [`PodRules`](rules::PodRules), writes only what differs, and never touches a chain, table or rule that is not ours.
 
-pub mod choice;
+pub mod detect;
 pub mod iptables;
 pub mod nftables;
 
@@ -83,7 +83,7 @@ fn families() -> impl Iterator<Item = Family> {
 
 /// A way of writing rules into the calling thread's network namespace.
 ///
-/// The caller takes these steps, routes between them, and leaves out those that have nothing to do; see [`apply`](crate::apply):
+/// The caller takes these steps, routes between them, and leaves out those that have nothing to do; see [`apply`](crate::netns::apply):
 /// `dump` (only when it is not known what is there), `reject`, `translate`, `unreject`. Each step is one transaction per address
 /// family. A step that fails leaves a namespace of which nothing is known: it is dumped before the next attempt.
 pub trait Backend: Send + Sync {

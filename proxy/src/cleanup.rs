@@ -3,11 +3,11 @@
 //! Writes: removes our tables, chains, jumps and routes in every ready sandbox the container runtime knows, whichever backend put them
 //! there. Needs no API server: it also works by hand on a node that is being taken out of use.
 
-use crate::apply::{self, remove};
-use crate::backend::choice;
+use crate::backend::detect;
+use crate::container_runtime::{self, SandboxSource};
 use crate::index::HOST_UID;
+use crate::netns::apply::{self, remove};
 use crate::netns::{self, Netns};
-use crate::sandbox::{self, SandboxSource};
 use futures::{StreamExt, stream};
 use std::time::Duration;
 use tracing::{info, warn};
@@ -33,7 +33,7 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Sandbox(#[from] sandbox::Error),
+    Sandbox(#[from] container_runtime::Error),
     #[error(transparent)]
     Netns(#[from] netns::Error),
     #[error(transparent)]
@@ -48,7 +48,7 @@ impl Error {
         use netns::Error::{Gone, Host};
         matches!(
             self,
-            Self::Sandbox(sandbox::Error::NoNetns { .. } | sandbox::Error::NotReady)
+            Self::Sandbox(container_runtime::Error::NoNetns { .. } | container_runtime::Error::NotReady)
                 | Self::Netns(Gone { .. } | Host { .. })
         )
     }
@@ -63,7 +63,7 @@ impl Error {
 }
 
 /// Cleans every pod of this node, and the node, once.
-pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::Error> {
+pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, container_runtime::Error> {
     let mut ids = sandboxes.ready().await?;
     ids.insert(HOST_UID.to_owned());
     let cleaned = stream::iter(ids).map(|id| async move {
@@ -103,7 +103,7 @@ async fn clean(sandboxes: &dyn SandboxSource, id: &str) -> Result<(), Error> {
 
 async fn clean_in(netns: Netns) -> Result<(), Error> {
     let done = netns.spawn(|| {
-        let backends = choice::all();
+        let backends = detect::all();
         remove(&backends.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     })?;
     let in_time = tokio::time::timeout(PATIENCE, done)

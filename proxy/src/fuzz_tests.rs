@@ -7,7 +7,7 @@ pub(crate) mod objects;
 mod record;
 
 use crate::netlink::{parts, read, write};
-use crate::{addresses, conntrack, routes};
+use crate::netns::{addresses, conntrack, routes};
 use e2e::fuzz;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_netfilter::NetfilterMessage;
@@ -73,7 +73,7 @@ fn read_conntrack(message: &NetfilterMessage) {
     // An entry is deleted by the tuple that was listed.
     if let Some(original) = conntrack::stale(message, &BTreeMap::new(), &new, &own) {
         let delete = ConntrackMessage::Delete(vec![original]);
-        let request = crate::netfilter::about(rules::Family::V4, delete);
+        let request = crate::netlink::netfilter::about(rules::Family::V4, delete);
         let mut datagram = Vec::new();
         write(&mut datagram, &request, 0, 1);
         assert!(

@@ -2,9 +2,9 @@
 //!
 //! Writes: nothing. What [`crate::serve`] does beyond this happens on the node and asks the API server for nothing.
 
+use crate::cluster_info::Surroundings;
 use crate::index::Index;
-use crate::surroundings::Surroundings;
-use crate::watches::{Kind, ServiceCidrs, updates};
+use crate::watch::{Kind, ServiceCidrs, updates};
 use futures::StreamExt;
 use kube::Client;
 use rules::Settings;

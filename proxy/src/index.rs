@@ -3,9 +3,9 @@
 //! Pure: fed by watches, asked by the driver. A change names the pods it concerns and no others; a Service is planned once for all
 //! pods on its network, and its plan is kept as it is while nothing about it changed.
 
-mod bypass;
 mod network;
 mod pod;
+mod unsupported;
 mod update;
 
 pub(crate) use pod::HOST_UID;

@@ -5,10 +5,10 @@ use clap::Parser;
 use prometheus_client::registry::Registry;
 use proxy::args::{Args, Command};
 use proxy::cleanup::cleanup;
+use proxy::container_runtime::cri::Cri;
+use proxy::debug_state;
 use proxy::metrics::Metrics;
-use proxy::sandbox::cri::Cri;
 use proxy::serve::{Serving, clean_and_wait, serve};
-use proxy::state;
 use std::net::{Ipv4Addr, SocketAddr};
 
 const IDENTITY: process::Identity = process::Identity {
@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
             )?;
             let mut registry = Registry::default();
             let metrics = Metrics::new(&mut registry);
-            let (routes, questions) = state::endpoint();
+            let (routes, questions) = debug_state::endpoint();
             let how = Serving {
                 settings: args.settings(&node_name),
                 own_pod: args.own_pod(),

@@ -3,9 +3,14 @@
 //! Writes: whatever the caller asks of the kernel. A socket belongs to the network namespace it was opened in and keeps that
 //! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
 
-use crate::decode::guarded;
-use crate::fault;
-use crate::memory::{Taken, WEIGHT};
+pub(crate) mod decode;
+pub(crate) mod generation;
+pub(crate) mod monitor;
+pub(crate) mod netfilter;
+
+use self::decode::guarded;
+use crate::fault_injection;
+use crate::netns::memory::{Taken, WEIGHT};
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
@@ -108,7 +113,7 @@ where
     }
 
     /// What `keep` makes of what the kernel has: small values. A pod's owner can make a list as long as he likes: the rest is dropped
-    /// while it is read, and what is kept counts against the attempt's [memory](crate::memory).
+    /// while it is read, and what is kept counts against the attempt's [memory](crate::netns::memory).
     pub(crate) fn dump_some<T>(
         &mut self,
         request: &M,
@@ -196,7 +201,7 @@ where
     /// Sends one change and waits until the kernel has made it. `flags` beside request and ack.
     pub(crate) fn change(&mut self, request: &M, flags: u16) -> io::Result<()> {
         let datagram = self.datagram(request, NLM_F_REQUEST | NLM_F_ACK | flags);
-        fault::strike(&datagram)?;
+        fault_injection::strike(&datagram)?;
         self.socket.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
@@ -239,7 +244,7 @@ where
         if datagram.len() > DEFAULT_SEND_BUFFER {
             setsockopt(&self.socket, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
         }
-        fault::strike(&datagram)?;
+        fault_injection::strike(&datagram)?;
         self.socket.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {

@@ -3,9 +3,18 @@
 //! Writes: nothing itself. setns changes the calling thread only, and a thread that fails to switch back would poison whichever
 //! pool it came from: work runs on plain threads of this module, and one that does not come home takes no more.
 
+pub(crate) mod addresses;
+pub mod apply;
+pub(crate) mod conntrack;
+pub mod failure;
+pub mod host_network;
+pub(crate) mod legacy_proxy;
+pub mod memory;
 mod pool;
+pub(crate) mod reachability;
+pub(crate) mod routes;
 
-use crate::{generation, memory};
+use crate::netlink::generation;
 use nix::sched::{CloneFlags, unshare};
 use std::cell::Cell;
 use std::fs::{File, Metadata};

@@ -3,17 +3,18 @@
 //! Writes: nothing itself.
 
 use crate::args::BackendChoice;
-use crate::backend::choice::choose;
+use crate::backend::detect::choose;
 use crate::cleanup::cleanup;
-use crate::condition::{self, OwnPod, Verdict};
-use crate::host::{self, HostNetwork};
+use crate::container_runtime::SandboxSource;
+use crate::container_runtime::cri::Cri;
+use crate::debug_state::Questions;
 use crate::metrics::Metrics;
-use crate::sandbox::SandboxSource;
-use crate::sandbox::cri::Cri;
-use crate::state::Questions;
+use crate::netns::host_network::{self, HostNetwork};
+use crate::report::node_condition::{self, OwnPod, Verdict};
+use crate::report::pod_events;
 use crate::sync::{Context, Telling};
-use crate::watches::ServiceCidrs;
-use crate::{events, sync, watches};
+use crate::watch::ServiceCidrs;
+use crate::{sync, watch};
 use api::rules_applied::Reason;
 use futures::stream;
 use process::{Health, Process};
@@ -59,8 +60,8 @@ pub async fn serve(
     metrics: Metrics,
     questions: Questions,
 ) -> Result<(), Error> {
-    let (notices, events) = events::channel();
-    let (reporter, condition) = condition::channel();
+    let (notices, events) = pod_events::channel();
+    let (reporter, condition) = node_condition::channel();
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
     let own_pod = how.own_pod.clone();
     let written = async {
@@ -105,13 +106,13 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
     } else {
         ServiceCidrs::Given
     };
-    let updates = watches::updates_beside(
+    let updates = watch::updates_beside(
         &client,
         &how.settings.node.name,
         service_cidrs,
         how.host_networks.iter().map(|mapped| &mapped.network),
     );
-    let updates = stream::select(updates, host::updates(how.host_networks.clone()));
+    let updates = stream::select(updates, host_network::updates(how.host_networks.clone()));
     let settings = Settings {
         lacks_affinity: !backend.keeps_affinity(),
         ..how.settings.clone()

@@ -5,43 +5,42 @@
 //! keeps nobody waiting but itself.
 
 mod attempt;
-mod cleanups;
-mod heard;
-mod pace;
-mod pods;
-mod retry;
-mod rounds;
-mod sandboxes;
-mod standing;
-mod told;
-mod workers;
+mod backoff;
+mod flow_cleanup;
+mod kernel_events;
+mod pod_state;
+mod poll_interval;
+mod ruleset_poll;
+mod sandbox_locks;
+mod summary;
+mod worker_pool;
 
-pub use workers::{FILLERS, WORKERS};
+pub use worker_pool::{FILLERS, WORKERS};
 
 use crate::backend::Backend;
-use crate::condition::{Reporter, Verdict};
-use crate::events::{self, Notices};
+use crate::cluster_info::Surroundings;
+use crate::container_runtime::SandboxSource;
+use crate::debug_state::{Condition, Questions, ServiceNotServed, State};
 use crate::index::{Index, default_legacy_namespaces};
-use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::sandbox::SandboxSource;
-use crate::state::{Condition, Questions, ServiceNotServed, State};
-use crate::surroundings::Surroundings;
-use crate::tampering::{Listener, Names, Notification};
-use crate::watches::{Kind, Update};
+use crate::netlink::monitor::{Listener, Names, Notification};
+use crate::netns::memory::Memory;
+use crate::report::node_condition::{Reporter, Verdict};
+use crate::report::pod_events::{self, Notices};
+use crate::watch::{Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
-use pods::Pods;
+use pod_state::Pods;
 use process::Health;
 use rules::Settings;
-use sandboxes::Sandboxes;
+use sandbox_locks::Sandboxes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use workers::Workers;
+use worker_pool::Workers;
 
 /// How often the loop shows that it is alive though nothing happens.
 const BEAT: Duration = Duration::from_secs(10);
@@ -231,7 +230,7 @@ impl Sync {
         }
         let notices = &self.pods.context().telling.notices;
         for (uid, name) in now.iter().filter(|(uid, _)| !self.impostors.contains(*uid)) {
-            notices.send_to(name, uid, events::impostor(name));
+            notices.send_to(name, uid, pod_events::impostor(name));
         }
         self.impostors = now.keys().cloned().collect();
         self.pods.changed = true;

@@ -6,10 +6,10 @@ use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
 use k8s_openapi::api::core::v1;
-use proxy::apply::{Applied, Wanted, write};
 use proxy::backend::{Backend, Held};
 use proxy::index::{Index, LocalPod, NodePod};
 use proxy::netns::Netns;
+use proxy::netns::apply::{Applied, Wanted, write};
 use proxy::sync::{FILLERS, WORKERS};
 use rules::{ObjectName, PodRules, ServedService, Slice};
 use serde_json::{Value, json};

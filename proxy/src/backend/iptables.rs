@@ -4,17 +4,18 @@
 //! only when it is not known what a namespace holds. Nothing is run when nothing differs.
 
 mod program;
+pub mod render;
 mod select;
 
 pub use program::LOCK_FILE;
 
-use crate::backend::{Backend, Error, PerItem, families, nftables};
-use crate::generation;
-use crate::netns::is_home;
-use crate::render::iptables::read::{self, Listing};
-use crate::render::iptables::{
+use crate::backend::iptables::render::read::{self, Listing};
+use crate::backend::iptables::render::{
     Chains, Change, Jump, Table, moved_sources, rejected_udp, rejection, translation, whole,
 };
+use crate::backend::{Backend, Error, PerItem, families, nftables};
+use crate::netlink::generation;
+use crate::netns::is_home;
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;

@@ -17,7 +17,7 @@ mod read;
 mod skeleton;
 mod statement;
 
-pub use crate::generation::generation;
+pub use crate::netlink::generation::generation;
 
 use crate::backend::{Backend, Error, families};
 use crate::netns::is_home;

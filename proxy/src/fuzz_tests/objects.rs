@@ -1,7 +1,7 @@
 //! Services, slices and pods as tenants and the API server may have them, and the rules that follow.
 
+use crate::backend::iptables::render::{Change, Table, whole};
 use crate::index::NodePod;
-use crate::render::iptables::{Change, Table, whole};
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL,
     SERVICE_NAME_LABEL, SERVICE_NETWORK_ANNOTATION,

@@ -3,7 +3,7 @@
 //! Pure. Multus writes network-status while the sandbox is being made, before any container runs: that, not phase Running, is what
 //! makes a pod ours, so init containers are served too.
 
-use super::bypass::{self, Bypass};
+use super::unsupported::{self, Bypass};
 use api::NetworkRef;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, Fault, NetworkStatus, Parsed};
@@ -153,7 +153,7 @@ impl LocalPod {
             attachments,
             faults,
             addresses,
-            bypasses: bypass::of(pod, text),
+            bypasses: unsupported::of(pod, text),
             sandbox_mark: sandbox_mark(&status),
             is_host: false,
         })

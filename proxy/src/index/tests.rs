@@ -318,7 +318,7 @@ fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     let lacks = |index: &Index, uid: &str| index.plan(index.pod(uid).unwrap()).1;
     let told = lacks(&index, "on-copy");
     assert_eq!(told.len(), 1);
-    let hint = crate::events::nothing_written(index.pod("on-copy").unwrap(), &told).unwrap();
+    let hint = crate::report::pod_events::nothing_written(index.pod("on-copy").unwrap(), &told).unwrap();
     assert!(hint.is_hint(), "{hint:?}");
     assert!(
         hint.note

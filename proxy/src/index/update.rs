@@ -3,8 +3,8 @@
 //! Pure.
 
 use super::Index;
-use crate::surroundings::Surroundings;
-use crate::watches::{Change, Update};
+use crate::cluster_info::Surroundings;
+use crate::watch::{Change, Update};
 
 impl Index {
     /// Takes one update. Those of the own Node and of the Service ranges count as far as they change the settings in `surroundings`.

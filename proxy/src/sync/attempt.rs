@@ -2,18 +2,18 @@
 //!
 //! Writes: through `apply`.
 
-use crate::apply::{self, Addresses, Applied, Wanted, write_knowing};
 use crate::backend::{Backend, Held};
-use crate::failure::chain;
-use crate::generation::{generation, own_generation};
+use crate::container_runtime::{self, Sandbox};
 use crate::index::{HOST_UID, LocalPod};
-use crate::memory::{NoMemory, Share};
-use crate::netfilter::Claim;
+use crate::netlink::generation::{generation, own_generation};
+use crate::netlink::monitor::NamespaceId;
+use crate::netlink::netfilter::Claim;
+use crate::netns::apply::{self, Addresses, Applied, Wanted, write_knowing};
+use crate::netns::failure::chain;
+use crate::netns::memory::{NoMemory, Share};
 use crate::netns::{self, Netns};
-use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
-use crate::sync::workers::{self, Worker};
-use crate::tampering::NamespaceId;
+use crate::sync::worker_pool::{self, Worker};
 use rules::PodRules;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -122,7 +122,7 @@ impl Place {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    Sandbox(#[from] sandbox::Error),
+    Sandbox(#[from] container_runtime::Error),
     #[error(transparent)]
     Netns(#[from] netns::Error),
     #[error(transparent)]
@@ -149,9 +149,9 @@ impl Error {
     /// What the container runtime did not do, if it is at fault.
     pub(super) fn of_the_runtime(&self) -> Option<String> {
         match self {
-            Self::Sandbox(error @ (sandbox::Error::NoRuntime(_) | sandbox::Error::Runtime(_))) => {
-                Some(chain(error))
-            }
+            Self::Sandbox(
+                error @ (container_runtime::Error::NoRuntime(_) | container_runtime::Error::Runtime(_)),
+            ) => Some(chain(error)),
             _ => None,
         }
     }
@@ -175,7 +175,7 @@ impl Error {
     pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,
-            Self::Sandbox(sandbox::Error::NotReady) | Self::Netns(netns::Error::Gone { .. })
+            Self::Sandbox(container_runtime::Error::NotReady) | Self::Netns(netns::Error::Gone { .. })
         )
     }
 }
@@ -206,7 +206,7 @@ pub(super) async fn attempt(
     let in_memory = context.backend.fills_in_memory();
     let worker = context.workers.write(&place.held, &rules, in_memory).await;
     let per_item = context.backend.memory_per_item();
-    let is_small = workers::is_small(&place.held, &rules);
+    let is_small = worker_pool::is_small(&place.held, &rules);
     let share = context.memory.share(is_small, &rules, per_item).await?;
     let netns = if pod.is_host {
         Netns::home()?
@@ -273,7 +273,7 @@ fn the_node() -> Sandbox {
 }
 
 /// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.
-async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, sandbox::Error> {
+async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, container_runtime::Error> {
     let _worker = context.workers.ask().await;
     context.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await
 }

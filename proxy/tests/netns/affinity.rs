@@ -6,7 +6,7 @@ use super::driver::until;
 use super::probe::begin_to_connect;
 use super::scene::Scene;
 use proxy::args::BackendChoice;
-use proxy::backend::choice::choose;
+use proxy::backend::detect::choose;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;

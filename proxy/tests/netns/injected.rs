@@ -1,7 +1,7 @@
 //! Each write of an apply fails, once or for one VIP for ever, with each errno that it can fail with: every other VIP is as wanted
 //! afterwards, and all are after the next apply.
 //!
-//! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault` does. All else is
+//! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault_injection` does. All else is
 //! real, above all what the kernel holds afterwards.
 
 use super::bed::{Bed, Pod, address};
@@ -11,10 +11,10 @@ use nix::libc::{
     EAGAIN, EBUSY, EEXIST, EINVAL, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM,
     EOPNOTSUPP, EPERM,
 };
-use proxy::apply::Applied;
 use proxy::backend::Held;
-use proxy::failure::Effect;
-use proxy::fault;
+use proxy::fault_injection;
+use proxy::netns::apply::Applied;
+use proxy::netns::failure::Effect;
 use rules::{Dump, Family, PodRules};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,7 +166,7 @@ impl Scene {
         hook: impl FnMut(&[u8]) -> Option<i32> + Send + 'static,
     ) -> Applied {
         let addresses = self.client.status.iter().flat_map(|status| &status.addresses);
-        let wanted = proxy::apply::Wanted {
+        let wanted = proxy::netns::apply::Wanted {
             rules: self.after.clone(),
             addresses: addresses.copied().collect(),
             foreign_routes: None,
@@ -174,8 +174,8 @@ impl Scene {
         let kind = self.kind;
         self.client
             .run(move || {
-                fault::with(hook, || {
-                    proxy::apply::apply(kind.backend().as_ref(), held, &wanted)
+                fault_injection::with(hook, || {
+                    proxy::netns::apply::apply(kind.backend().as_ref(), held, &wanted)
                 })
             })
             .unwrap()

@@ -22,7 +22,7 @@ const PODS: u8 = 8;
 /// Elements of one transaction: the kernel tells those who listen of each of them in 8 KiB.
 const BATCH: u32 = 4000;
 
-/// What the budget lets all attempts together have, see `proxy::memory`.
+/// What the budget lets all attempts together have, see `proxy::netns::memory`.
 const MORE_MEMORY_KIB: usize = 128 << 10;
 
 const ALONE: &str = "MSP_MEMORY_ALONE";

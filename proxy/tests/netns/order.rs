@@ -2,9 +2,9 @@
 
 use super::bed::{Bed, Pod};
 use super::cluster::{Service, rules};
-use proxy::apply::{Applied, Wanted, apply};
 use proxy::backend::nftables::Nftables;
 use proxy::backend::{Backend, Error, Held};
+use proxy::netns::apply::{Applied, Wanted, apply};
 use rules::{Delta, Dump, PodRules};
 use std::process::Command;
 use std::sync::Mutex;
@@ -94,7 +94,7 @@ fn what_comes_is_rejected_before_it_is_routed_and_what_goes_is_rejected_until_it
     backend.steps();
     write(&pod, &backend, &Held::Unknown, &wanted);
     assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
-    pod.run(|| proxy::apply::remove(&[&backend])).unwrap();
+    pod.run(|| proxy::netns::apply::remove(&[&backend])).unwrap();
     assert_eq!(
         backend.steps(),
         [("remove translation", true), ("remove rejection", false)]

@@ -2,8 +2,8 @@
 
 use super::bed::Pod;
 use super::case::Kind;
-use proxy::apply::{Applied, Error, Wanted, apply, remove};
 use proxy::backend::Held;
+use proxy::netns::apply::{Applied, Error, Wanted, apply, remove};
 use rules::PodRules;
 
 impl Pod {

@@ -3,9 +3,9 @@
 //! Writes: whatever the caller has a program do.
 
 use crate::backend::Error;
-use crate::fault;
-use crate::memory::{self, Taken, is_too_long};
+use crate::fault_injection;
 use crate::netns::is_home;
+use crate::netns::memory::{self, Taken, is_too_long};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -50,7 +50,7 @@ fn start(mut command: Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Runs it and returns those lines of what it prints that `keep` wants. They count against the attempt's [memory](crate::memory).
+/// Runs it and returns those lines of what it prints that `keep` wants. They count against the attempt's [memory](crate::netns::memory).
 pub(super) fn ask(
     program: &'static str,
     arguments: &[&str],
@@ -92,7 +92,7 @@ pub(super) fn finds(program: &'static str, arguments: &[&str]) -> Result<bool, E
 /// Runs it with this input.
 pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Result<(), Error> {
     let failed = |source| Error::Run { program, source };
-    fault::strike(text.as_bytes()).map_err(failed)?;
+    fault_injection::strike(text.as_bytes()).map_err(failed)?;
     let mut command = command(program, arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command.stderr(Stdio::piped());

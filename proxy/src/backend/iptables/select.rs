@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use crate::render::iptables::Table;
+use crate::backend::iptables::render::Table;
 use api::names::CHAIN_PREFIX;
 use std::collections::BTreeSet;
 

@@ -3,9 +3,9 @@
 use super::kernel::nftables;
 use super::read::{self, Found, FoundChain, FoundSet};
 use super::{Content, before, translations, whole_table};
-use crate::decode::guarded;
 use crate::fuzz_tests::{NFTABLES, decode_netfilter, objects};
-use crate::netfilter::about;
+use crate::netlink::decode::guarded;
+use crate::netlink::netfilter::about;
 use crate::netlink::{parts, write};
 use e2e::fuzz;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, SetElementList, TableAttribute};

@@ -10,11 +10,11 @@ use super::read::{
 use super::skeleton::Names;
 use super::statement::{Element, Statement, delete_elements};
 use crate::backend::Error;
-use crate::decode::guarded;
-use crate::generation;
-use crate::memory::{PER_SET, Taken, is_too_long, too_long};
-use crate::netfilter::{Socket, about};
 use crate::netlink::BatchError;
+use crate::netlink::decode::guarded;
+use crate::netlink::generation;
+use crate::netlink::netfilter::{Socket, about};
+use crate::netns::memory::{PER_SET, Taken, is_too_long, too_long};
 use api::names::NFT_TABLE;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_netfilter::nftables::{

@@ -1,0 +1,304 @@
+//! Which backend a node gets.
+//!
+//! What works can only be told by doing it where pods do: in a network namespace, with the rules of a full Service. The trial has a
+//! namespace of its own, which ends with it. nftables comes first, for a change costs microseconds there and a new flow the same
+//! with any number of Services; then the programs of iptables, the nft variant before the legacy one.
+
+use super::iptables::{Iptables, Variant};
+use super::nftables::Nftables;
+use super::{Backend, Error, PerItem};
+use crate::args::BackendChoice;
+use crate::netns::failure::chain;
+use crate::netns::{self, Netns};
+use rules::{Delta, Dump};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// The backend of this node. It also takes away what the others left in a pod, once its own rules are there.
+struct Chosen {
+    backend: Arc<dyn Backend>,
+    others: Vec<Arc<dyn Backend>>,
+    keeps_affinity: bool,
+}
+
+impl Backend for Chosen {
+    fn name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    fn keeps_affinity(&self) -> bool {
+        self.keeps_affinity
+    }
+
+    fn works_on_the_node(&self) -> bool {
+        self.backend.works_on_the_node()
+    }
+
+    fn fills_in_memory(&self) -> bool {
+        self.backend.fills_in_memory()
+    }
+
+    fn memory_per_item(&self) -> PerItem {
+        self.backend.memory_per_item()
+    }
+
+    fn is_present(&self) -> Result<bool, Error> {
+        self.backend.is_present()
+    }
+
+    fn dump(&self) -> Result<Dump, Error> {
+        self.backend.dump()
+    }
+
+    fn is_told_of_changes(&self) -> bool {
+        self.backend.is_told_of_changes()
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        self.backend.fingerprint()
+    }
+
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.reject(delta)
+    }
+
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.translate(delta)
+    }
+
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.unreject(delta)
+    }
+
+    fn remove_translation(&self) -> Result<(), Error> {
+        self.backend.remove_translation()
+    }
+
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.backend.remove_rejection()
+    }
+
+    fn replace_others(&self) -> Result<(), Error> {
+        let is_home = netns::is_home();
+        for other in self
+            .others
+            .iter()
+            .filter(|other| !is_home || other.works_on_the_node())
+        {
+            if other.is_present()? {
+                info!(
+                    backend = self.name(),
+                    other = other.name(),
+                    "Takes over from another backend"
+                );
+                other.remove_translation()?;
+                other.remove_rejection()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A backend that can be tried.
+trait Trial: Backend {
+    /// Writes what a Service needs, in a namespace that is thrown away.
+    fn try_out(&self) -> Result<(), Error>;
+
+    /// Writes what session affinity needs beyond that, in another such namespace.
+    fn try_affinity(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Trial for Nftables {
+    fn try_out(&self) -> Result<(), Error> {
+        Self::try_out()
+    }
+}
+
+impl Trial for Iptables {
+    fn try_out(&self) -> Result<(), Error> {
+        Self::try_out(*self)
+    }
+
+    fn try_affinity(&self) -> Result<(), Error> {
+        Self::try_affinity(*self)
+    }
+}
+
+/// The first that works of what `choice` allows.
+pub fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, Error> {
+    let nftables: [Arc<dyn Trial>; 1] = [Arc::new(Nftables)];
+    let iptables = Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Trial>);
+    let allowed: Vec<Arc<dyn Trial>> = match choice {
+        BackendChoice::Auto => nftables.into_iter().chain(iptables).collect(),
+        BackendChoice::NfTables => nftables.into_iter().collect(),
+        BackendChoice::IpTables => iptables.into_iter().collect(),
+    };
+    pick(allowed, |trial| in_a_trial_namespace(trial))
+}
+
+/// The first of `allowed` that works where `attempt` tries it.
+fn pick(
+    allowed: Vec<Arc<dyn Trial>>,
+    attempt: impl Fn(&(dyn Fn() -> Result<(), Error> + Sync)) -> Result<(), String>,
+) -> Result<Arc<dyn Backend>, Error> {
+    let mut failures = Vec::new();
+    for backend in allowed {
+        match attempt(&|| backend.try_out()) {
+            Ok(()) => {
+                let why = match failures.as_slice() {
+                    [] => "the best of those allowed works".to_owned(),
+                    failures => format!("better ones do not work: {}", failures.join("; ")),
+                };
+                info!(backend = backend.name(), why, "Chose the backend");
+                let affinity = attempt(&|| backend.try_affinity());
+                if let Err(why) = &affinity {
+                    warn!(
+                        backend = backend.name(),
+                        why, "Services with sessionAffinity are served without it on this node"
+                    );
+                }
+                return Ok(chosen(backend, affinity.is_ok()));
+            }
+            Err(error) => failures.push(format!("{}: {error}", backend.name())),
+        }
+    }
+    Err(Error::None(failures.join("; ")))
+}
+
+/// The same backend; it takes over where others have been.
+pub fn taking_over(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+    chosen(backend, true)
+}
+
+fn chosen(backend: Arc<dyn Backend>, keeps_affinity: bool) -> Arc<dyn Backend> {
+    let others = all().into_iter().filter(|other| other.name() != backend.name());
+    Arc::new(Chosen {
+        others: others.collect(),
+        backend,
+        keeps_affinity,
+    })
+}
+
+/// Every backend there is, whether or not it works.
+pub fn all() -> Vec<Arc<dyn Backend>> {
+    let mut all: Vec<Arc<dyn Backend>> = vec![Arc::new(Nftables)];
+    all.extend(Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Backend>));
+    all
+}
+
+fn in_a_trial_namespace(trial: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), String> {
+    match Netns::scratch(trial) {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(error @ netns::Error::Enter(_)) => Err(format!(
+            "{}; are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
+            chain(&error)
+        )),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neither writes anything: what works is given.
+    struct Fake {
+        name: &'static str,
+        works: bool,
+        keeps: bool,
+    }
+
+    fn said(works: bool) -> Result<(), Error> {
+        works
+            .then_some(())
+            .ok_or_else(|| Error::None("it lacks".to_owned()))
+    }
+
+    impl Trial for Fake {
+        fn try_out(&self) -> Result<(), Error> {
+            said(self.works)
+        }
+
+        fn try_affinity(&self) -> Result<(), Error> {
+            said(self.keeps)
+        }
+    }
+
+    impl Backend for Fake {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn is_present(&self) -> Result<bool, Error> {
+            Ok(false)
+        }
+
+        fn dump(&self) -> Result<Dump, Error> {
+            Ok(Dump::default())
+        }
+
+        fn reject(&self, _: &Delta<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn translate(&self, _: &Delta<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn unreject(&self, _: &Delta<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn remove_translation(&self) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn remove_rejection(&self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn picked(fakes: [(&'static str, bool, bool); 3]) -> Result<(&'static str, bool), String> {
+        let fakes = fakes.map(|(name, works, keeps)| Arc::new(Fake { name, works, keeps }) as Arc<dyn Trial>);
+        let attempt = |trial: &(dyn Fn() -> Result<(), Error> + Sync)| trial().map_err(|error| chain(&error));
+        let backend = pick(fakes.into(), attempt).map_err(|error| error.to_string())?;
+        Ok((backend.name(), backend.keeps_affinity()))
+    }
+
+    #[test]
+    fn the_first_that_works_is_chosen() {
+        assert_eq!(
+            picked([("a", true, true), ("b", true, true), ("c", true, true)]),
+            Ok(("a", true))
+        );
+        assert_eq!(
+            picked([("a", false, true), ("b", true, true), ("c", true, true)]),
+            Ok(("b", true))
+        );
+        assert_eq!(
+            picked([("a", false, true), ("b", false, true), ("c", true, true)]),
+            Ok(("c", true))
+        );
+    }
+
+    #[test]
+    fn one_without_affinity_is_better_than_a_later_one_with_it() {
+        assert_eq!(
+            picked([("a", true, false), ("b", true, true), ("c", true, true)]),
+            Ok(("a", false))
+        );
+    }
+
+    #[test]
+    fn when_none_works_each_says_why() {
+        let why = picked([("a", false, true), ("b", false, true), ("c", false, true)]).unwrap_err();
+        for name in ["a", "b", "c"] {
+            assert!(
+                why.contains(&format!("{name}: ")) && why.contains("it lacks"),
+                "{why}"
+            );
+        }
+    }
+}

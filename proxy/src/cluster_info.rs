@@ -1,0 +1,166 @@
+//! What is known of the own node and of the cluster's Service ranges, and the [`Settings`] that follow.
+//!
+//! Pure: fed by watches. An object that cannot be read stays what it was.
+
+use crate::watch::Change;
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use rules::Settings;
+use std::collections::BTreeMap;
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// A Node, trimmed to what rules depend on: heartbeats start no work. Its addresses are of no interest: the controller rejects them as
+/// endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownNode {
+    zone: Option<String>,
+}
+
+impl KnownNode {
+    /// Reads the metadata of a Node as a watch delivers it.
+    pub fn parse(metadata: &ObjectMeta) -> Self {
+        let labels = metadata.labels.iter().flatten();
+        let mut zones = labels.filter(|(label, zone)| *label == ZONE_LABEL && !zone.is_empty());
+        Self {
+            zone: zones.next().map(|(_, zone)| zone.clone()),
+        }
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    given: Settings,
+    nodes: Known<KnownNode>,
+    service_cidrs: Known<Vec<IpNet>>,
+}
+
+impl Surroundings {
+    /// With what the command line says: the node's name, tenancy, and the Service ranges if they need not be asked for.
+    pub fn new(given: Settings) -> Self {
+        Self {
+            given,
+            ..Self::default()
+        }
+    }
+
+    /// A Node changed; says whether any setting did.
+    pub fn node(&mut self, change: Change<(String, Option<KnownNode>)>) -> bool {
+        self.nodes.take(change)
+    }
+
+    /// A `ServiceCIDR` changed; says whether any setting did.
+    pub fn service_cidr(&mut self, change: Change<(String, Option<Vec<IpNet>>)>) -> bool {
+        self.service_cidrs.take(change)
+    }
+
+    /// What planning needs to know.
+    pub fn settings(&self) -> Settings {
+        let mut settings = self.given.clone();
+        let own = self.nodes.0.get(&settings.node.name);
+        settings.node.zone = own.and_then(|node| node.zone.clone());
+        let ranges = self.service_cidrs.0.values().flatten();
+        settings.reserved.service_cidrs.extend(ranges);
+        settings
+    }
+}
+
+/// Objects by name.
+#[derive(Clone, Debug)]
+struct Known<T>(BTreeMap<String, T>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Clone + PartialEq> Known<T> {
+    /// Says whether anything is different afterwards.
+    fn take(&mut self, change: Change<(String, Option<T>)>) -> bool {
+        match change {
+            Change::Apply((name, Some(object))) => {
+                let differs = self.0.get(&name) != Some(&object);
+                self.0.insert(name, object);
+                differs
+            }
+            Change::Apply((_, None)) => false,
+            Change::Delete((name, _)) => self.0.remove(&name).is_some(),
+            Change::Reset(listed) => {
+                let mut now = BTreeMap::new();
+                for (name, object) in listed {
+                    let object = object.or_else(|| self.0.get(&name).cloned());
+                    now.extend(object.map(|object| (name, object)));
+                }
+                std::mem::replace(&mut self.0, now) != self.0
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::service_range::ranges;
+    use k8s_openapi::api::networking::v1::ServiceCIDR;
+    use serde_json::{Value, json};
+
+    fn node(zone: &Value, heartbeat: &str) -> (String, Option<KnownNode>) {
+        let metadata: ObjectMeta = serde_json::from_value(
+            json!({"name": "node-a", "resourceVersion": heartbeat, "labels": {ZONE_LABEL: zone}}),
+        )
+        .unwrap();
+        ("node-a".to_owned(), Some(KnownNode::parse(&metadata)))
+    }
+
+    fn here() -> Surroundings {
+        let node = rules::Node {
+            name: "node-a".to_owned(),
+            zone: None,
+        };
+        Surroundings::new(Settings {
+            node,
+            ..Settings::default()
+        })
+    }
+
+    #[test]
+    fn the_own_nodes_zone_becomes_a_setting() {
+        let mut known = here();
+        assert!(known.node(Change::Reset(vec![node(&json!("east"), "1")])));
+        assert_eq!(known.settings().node.zone.as_deref(), Some("east"));
+        assert!(known.node(Change::Delete(("node-a".to_owned(), None))));
+        assert_eq!(known.settings().node.zone, None);
+    }
+
+    #[test]
+    fn a_heartbeat_an_unreadable_node_and_an_empty_label_change_nothing() {
+        let mut known = here();
+        known.node(Change::Apply(node(&json!("east"), "1")));
+        assert!(!known.node(Change::Apply(node(&json!("east"), "2"))));
+        assert!(!known.node(Change::Apply(("node-a".to_owned(), None))));
+        assert!(!known.node(Change::Reset(vec![("node-a".to_owned(), None)])));
+        assert_eq!(known.settings().node.zone.as_deref(), Some("east"));
+        known.node(Change::Apply(node(&json!(""), "3")));
+        assert_eq!(known.settings().node.zone, None);
+    }
+
+    #[test]
+    fn ranges_given_and_ranges_found_are_reserved() {
+        let mut known = here();
+        known.given.reserved.service_cidrs = vec!["172.30.0.0/16".parse().unwrap()];
+        let object: ServiceCIDR =
+            serde_json::from_value(json!({"spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/112", "nonsense"]}}))
+                .unwrap();
+        assert!(known.service_cidr(Change::Apply(("kubernetes".to_owned(), Some(ranges(&object))))));
+        let texts: Vec<_> = known
+            .settings()
+            .reserved
+            .service_cidrs
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(texts, ["172.30.0.0/16", "10.96.0.0/16", "fd00:96::/112"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! Notices what others change in the namespaces of pods, beside nftables rules: routes gone with their link, addresses that move. Rules: see
+//! `generation`.
+//!
+//! Reads only, and names namespaces. A socket of one namespace receives the events of every other that has an id there, so no socket has to be
+//! kept open in a pod, which would keep a dead pod's namespace alive. That one namespace is ours alone, with nothing in it, and only pods get
+//! an id there: what happens on the node and in other pods never reaches us, however much it is. Needs CAP_NET_BROADCAST.
+
+use crate::netlink::Netlink;
+use crate::netns::Netns;
+use crate::netns::routes;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixDatagram as StdDatagram;
+use std::sync::{Mutex, PoisonError};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+/// Multicast groups: links, addresses and routes of both families. The kernel builds these messages whether or not anybody listens.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+
+/// `NETLINK_LISTEN_ALL_NSID` as the type of a control message.
+const SOL_NETLINK: i32 = 270;
+const NSID: i32 = 8;
+
+/// Room for a burst, in bytes, of which the kernel makes twice as many: the most kernel memory that listening can take. Our own writes into a
+/// hundred pods are events, too.
+const BUFFER: usize = 4 << 20;
+
+/// How much of a message is read: a link is a few KiB.
+const ROOM: usize = 32 << 10;
+
+/// A name for another network namespace. Reused after that is gone.
+pub(crate) type NamespaceId = i32;
+
+/// What somebody, perhaps we, did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notification {
+    /// Links, addresses or routes changed.
+    Routes(NamespaceId),
+    /// More happened than could be told: anything may have changed anywhere.
+    Overrun,
+}
+
+/// A socket that receives events of all namespaces that have an id.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: Readable,
+    room: Vec<u8>,
+    /// The kernel dropped messages: received since then. It reports further losses only once the queue was empty (`netlink_overrun`,
+    /// `NETLINK_S_CONGESTED`), so an overrun is not over before.
+    since_overrun: Option<u32>,
+}
+
+/// So many messages after an overrun it is reported though the queue was never empty: several buffers.
+const STORM: u32 = 100_000;
+
+/// Names namespaces to the [`Listener`].
+pub(crate) struct Names(Mutex<Netlink<RouteNetlinkMessage>>);
+
+impl Listener {
+    /// Starts to listen.
+    pub(crate) fn open() -> io::Result<(Self, Names)> {
+        let opened = Netns::scratch(|| Ok((listen()?, Netlink::open(NETLINK_ROUTE)?)));
+        let (socket, names): (StdDatagram, _) = opened.map_err(io::Error::other).flatten()?;
+        let listener = Self {
+            socket: UnixDatagram::from_std(socket)?,
+            room: vec![0; ROOM],
+            since_overrun: None,
+        };
+        Ok((listener, Names(Mutex::new(names))))
+    }
+
+    /// Waits for what comes next. Nothing is lost when this is dropped while it waits.
+    pub(crate) async fn next(&mut self) -> Notification {
+        loop {
+            let readable = self.socket.readable().await;
+            let (socket, room) = (&self.socket, &mut self.room);
+            let received = readable.and_then(|()| {
+                socket.try_io(Interest::READABLE, || {
+                    receive_now(socket, room).map(|heard| heard.as_ref().and_then(of_routes))
+                })
+            });
+            match received {
+                // What a notification is about is looked at then, too.
+                Ok(notification) if !self.is_overrun_over(false) => {
+                    if let Some(notification) = notification {
+                        return notification;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_overrun_over(true) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    self.since_overrun.get_or_insert(0);
+                }
+                // The queue is empty after an overrun. Nothing else is known to happen, and looking everywhere is right in any case.
+                Ok(_) | Err(_) => return Notification::Overrun,
+            }
+        }
+    }
+
+    /// Counts what was received after an overrun. Says once when everything has to be looked at because of it.
+    fn is_overrun_over(&mut self, is_empty: bool) -> bool {
+        let Some(received) = &mut self.since_overrun else {
+            return false;
+        };
+        *received += 1;
+        let is_over = is_empty || *received >= STORM;
+        if is_over {
+            self.since_overrun = (!is_empty).then_some(0);
+        }
+        is_over
+    }
+}
+
+/// A netlink socket as the runtime can wait for it: of all types that do so without unsafe code, this one asks nothing of the
+/// descriptor. Only its readiness is used.
+type Readable = UnixDatagram;
+
+fn listen() -> io::Result<StdDatagram> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.set_non_blocking(true)?;
+    socket.set_listen_all_namespaces(true)?;
+    // With CAP_NET_ADMIN, whatever `net.core.rmem_max` says. A smaller buffer only overruns earlier.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    socket.as_fd().try_clone_to_owned().map(StdDatagram::from)
+}
+
+/// A message and where it is from.
+struct Heard<'a> {
+    bytes: &'a [u8],
+    from: NamespaceId,
+}
+
+fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<Heard<'a>>> {
+    let mut control = [0; 64];
+    let mut parts = [IoSliceMut::new(room)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let (length, mut from) = (message.bytes, None);
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::Unknown(control) = control
+            && control.cmsg_header.cmsg_level == SOL_NETLINK
+            && control.cmsg_header.cmsg_type == NSID
+        {
+            from = control
+                .data_bytes
+                .first_chunk()
+                .map(|id| NamespaceId::from_ne_bytes(*id));
+        }
+    }
+    let bytes = &room[..length.min(room.len())];
+    Ok(from.map(|from| Heard { bytes, from }))
+}
+
+/// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes, and
+/// what we did ourselves is known.
+fn of_routes(heard: &Heard<'_>) -> Option<Notification> {
+    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(heard.bytes).ok()?;
+    if routes::is_ours(message.header.port_number) {
+        return None;
+    }
+    let NetlinkPayload::InnerMessage(inner) = message.payload else {
+        return None;
+    };
+    let matters = match inner {
+        NewRoute(route) | DelRoute(route) => may_lead_to_endpoints(&route),
+        NewAddress(_) | DelAddress(_) | NewLink(_) | DelLink(_) => true,
+        _ => false,
+    };
+    matters.then_some(Notification::Routes(heard.from))
+}
+
+fn may_lead_to_endpoints(route: &RouteMessage) -> bool {
+    let RouteHeader {
+        protocol,
+        table,
+        kind,
+        ..
+    } = route.header;
+    protocol != RouteProtocol::Ra && table == RouteHeader::RT_TABLE_MAIN && kind == RouteType::Unicast
+}
+
+impl Names {
+    /// The name of `netns`; it gets one if it has none. A namespace does not live longer for it.
+    pub(crate) fn id_of(&self, netns: &Netns) -> io::Result<NamespaceId> {
+        let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = |attributes| {
+            let mut message = NsidMessage::default();
+            message.attributes = attributes;
+            message
+        };
+        for _ in 0..2 {
+            let question = RouteNetlinkMessage::GetNsId(message(vec![NsidAttribute::Fd(descriptor)]));
+            if let RouteNetlinkMessage::NewNsId(answer) = netlink.ask(&question)?
+                && let Some(id) = answer.attributes.iter().find_map(|attribute| match attribute {
+                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                    _ => None,
+                })
+            {
+                return Ok(id);
+            }
+            // Any free one.
+            let assign = message(vec![NsidAttribute::Fd(descriptor), NsidAttribute::Id(-1)]);
+            match netlink.change(&RouteNetlinkMessage::NewNsId(assign), 0) {
+                // Two pods may be in one namespace.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Err(io::Error::other("the kernel assigns no namespace id"))
+    }
+}

@@ -1,0 +1,204 @@
+//! A step that the kernel rejects as a whole is made in parts: for most VIPs it is made all the same, and those are found for which it
+//! is not.
+//!
+//! Writes: through the backend. A transaction is taken or rejected as a whole, and of a rejected one the kernel names a message at most; so
+//! the VIPs are halved until each part is taken or has one VIP. A step that fails may have made some of its transactions: what is there is
+//! read before each part.
+
+use crate::backend::{Backend, Error};
+use crate::netns::failure::chain;
+use crate::netns::memory;
+use rules::{Delta, Dump, Family, PodRules, SourceChange};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Most tries for one step: finds two VIPs among thousands. What is not tried by then counts as failed.
+const TRIES: u32 = 48;
+
+/// After a try that takes so long no other is made: it waited for a lock that the pod's owner holds, as the next one would.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// No try is begun later than this.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A step of [`Backend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Reject,
+    Translate,
+    Unreject,
+}
+
+impl Step {
+    /// Whether there is anything to do.
+    pub(super) fn is_due(self, delta: &Delta<'_>) -> bool {
+        match self {
+            Self::Reject => delta.rejects(),
+            Self::Translate => delta.translates(),
+            Self::Unreject => delta.unrejects(),
+        }
+    }
+
+    pub(super) fn run(self, backend: &dyn Backend, delta: &Delta<'_>) -> Result<(), Error> {
+        match self {
+            Self::Reject => backend.reject(delta),
+            Self::Translate => backend.translate(delta),
+            Self::Unreject => backend.unreject(delta),
+        }
+    }
+
+    /// The VIPs that it changes something for.
+    fn vips(self, delta: &Delta<'_>) -> BTreeSet<IpAddr> {
+        let (mut vips, is_of_the_step): (_, fn(&SourceChange) -> bool) = match self {
+            Self::Reject => (delta.reject.clone(), |change| change.new.is_some()),
+            Self::Translate => {
+                let udp = delta.reject_udp.union(&delta.unreject_udp).copied();
+                (delta.translated().into_iter().chain(udp).collect(), |_| true)
+            }
+            Self::Unreject => (delta.unreject.clone(), |change| change.new.is_none()),
+        };
+        let sources = delta.sources.iter().filter(|(_, change)| is_of_the_step(change));
+        vips.extend(sources.map(|(vip, _)| *vip));
+        vips
+    }
+}
+
+/// What is there after something was rejected. Where it cannot be read as a whole nothing is written from a part of it: the attempt fails, and
+/// the next one has the memory to read everything.
+pub(super) fn read_again(backend: &dyn Backend) -> Result<Dump, Error> {
+    let dump = memory::uncharged(|| backend.dump())?;
+    if dump.unread.is_empty() {
+        return Ok(dump);
+    }
+    let unread = dump.unread.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::Kernel {
+        action: "list what is there after a change was rejected".to_owned(),
+        source: io::Error::other(unread),
+    })
+}
+
+/// VIPs for which a step was not made, and why.
+pub(super) type Failed = BTreeMap<IpAddr, String>;
+
+/// One step, after it failed as a whole with `error` at the first try.
+pub(super) struct Parts<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) step: Step,
+    /// What must be there afterwards.
+    pub(super) target: &'a PodRules,
+    /// VIPs that are left as they are.
+    pub(super) frozen: &'a BTreeSet<IpAddr>,
+    began: Instant,
+    slowest: Duration,
+    error: String,
+    tries: u32,
+}
+
+impl<'a> Parts<'a> {
+    /// `took`: the first try.
+    pub(super) fn new(
+        backend: &'a dyn Backend,
+        step: Step,
+        target: &'a PodRules,
+        frozen: &'a BTreeSet<IpAddr>,
+        error: &Error,
+        took: Duration,
+    ) -> Self {
+        Self {
+            backend,
+            step,
+            target,
+            frozen,
+            began: Instant::now(),
+            slowest: took,
+            error: chain(error),
+            tries: 0,
+        }
+    }
+
+    /// Makes it as far as it can be made.
+    pub(super) fn make(mut self) -> Result<Failed, Error> {
+        let mut failed = Failed::new();
+        for family in Family::ALL {
+            self.family(family, &mut failed)?;
+        }
+        Ok(failed)
+    }
+
+    fn family(&mut self, family: Family, failed: &mut Failed) -> Result<(), Error> {
+        let read = read_again(self.backend)?;
+        let delta = Delta::from_dump(&read, self.target).of(family);
+        if !self.step.is_due(&delta) {
+            return Ok(());
+        }
+        if !delta.is_rebuild() {
+            let vips = self.step.vips(&delta);
+            return self.halve(family, vips, failed);
+        }
+        // Everything of the family is one transaction. If it is rejected again, then perhaps because of one VIP: first none is translated.
+        if self.attempt(&delta) {
+            return Ok(());
+        }
+        let all = delta.rejected_meanwhile(family);
+        let bare = self.target.rejecting(&all);
+        if self.step == Step::Translate && self.attempt(&Delta::from_dump(&read, &bare).of(family)) {
+            return self.halve(family, all, failed);
+        }
+        failed.extend(all.into_iter().map(|vip| (vip, self.error.clone())));
+        Ok(())
+    }
+
+    fn halve(&mut self, family: Family, all: BTreeSet<IpAddr>, failed: &mut Failed) -> Result<(), Error> {
+        let mut groups = vec![all];
+        while let Some(mut group) = groups.pop() {
+            group.retain(|vip| !self.frozen.contains(vip));
+            if group.is_empty() {
+                continue;
+            }
+            let read = read_again(self.backend)?;
+            let part = self.target.partly(&read, |vip| group.contains(&vip));
+            let delta = Delta::from_dump(&read, &part).of(family).rejecting_udp_of(&group);
+            if self.attempt(&delta) {
+                continue;
+            }
+            match half(&group) {
+                Some(middle) if !self.is_over() => {
+                    let second = group.split_off(&middle);
+                    groups.extend([second, group]);
+                }
+                _ => failed.extend(group.into_iter().map(|vip| (vip, self.error.clone()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries once, and keeps the error.
+    fn attempt(&mut self, delta: &Delta<'_>) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        self.tries += 1;
+        let began = Instant::now();
+        let result = self.step.run(self.backend, delta);
+        self.slowest = self.slowest.max(began.elapsed());
+        if let Err(error) = &result {
+            self.error = chain(error);
+        }
+        result.is_ok()
+    }
+
+    fn is_over(&self) -> bool {
+        self.tries >= TRIES || self.slowest >= SLOW || self.began.elapsed() >= PATIENCE
+    }
+}
+
+/// The first VIP of the second half; `None`: there is one VIP.
+fn half(group: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    group
+        .iter()
+        .nth(group.len() / 2)
+        .filter(|_| group.len() > 1)
+        .copied()
+}

@@ -1,0 +1,85 @@
+//! When to come back to a pod.
+
+use super::*;
+use crate::netns::apply::Pending;
+use crate::netns::failure::Failures;
+use rules::{AttachedNetwork, NetworkRules, PodRules};
+use serde_json::json;
+
+const LATER: Duration = Duration::from_secs(99);
+
+fn local() -> LocalPod {
+    let pod = json!({
+        "metadata": {
+            "name": "client", "namespace": "web", "uid": "u-1",
+            "annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"},
+        },
+    });
+    LocalPod::parse(&serde_json::from_value(pod).unwrap()).unwrap()
+}
+
+/// Rules were written; of connection tracking only this is known.
+fn applied(conntrack: Option<&str>) -> Applied {
+    let network = AttachedNetwork {
+        ipv4: None,
+        ipv6: None,
+        rules: Arc::new(NetworkRules::default()),
+    };
+    let name = api::NetworkRef::parse("macvlan1", "web").unwrap();
+    Applied {
+        rules: PodRules {
+            networks: BTreeMap::from([(name, network)]),
+        },
+        written: true,
+        absent: Vec::new(),
+        failures: Failures::default(),
+        is_exact: true,
+        parents: BTreeMap::new(),
+        foreign_routes: BTreeSet::new(),
+        unread: BTreeSet::new(),
+        unreachable: BTreeSet::new(),
+        pending: Pending::default(),
+        conntrack: conntrack.map(str::to_owned),
+    }
+}
+
+#[test]
+fn flows_that_could_not_be_ended_are_tried_again_soon_until_they_are() {
+    let mut pod = Pod::default();
+    let stuck = Ok(applied(Some("no buffer space")));
+    for failures in 1..=3 {
+        let next = pod.judge(&local(), true, &stuck, LATER);
+        assert_eq!((pod.failures, next), (failures, Some(backoff::delay(failures))));
+    }
+    assert!(pod.has_rules, "rules are written all the same");
+    assert_eq!(pod.judge(&local(), true, &Ok(applied(None)), LATER), Some(LATER));
+    assert_eq!(pod.failures, 0);
+}
+
+#[test]
+fn flows_that_cannot_be_ended_for_long_are_told_of() {
+    let stuck = applied(Some("no buffer space"));
+    let notice = |is_over| pod_events::notice(&local(), &BTreeSet::new(), Ok(&stuck), is_over);
+    assert_eq!(notice(false), None);
+    let told = notice(true).unwrap();
+    assert_eq!(told.reason, "ServiceRulesIncomplete");
+    assert!(told.note.contains("no buffer space"), "{}", told.note);
+}
+
+/// A pod that starts is tried often, for its sandbox is complete any moment. One that was served in full is not starting.
+#[test]
+fn what_breaks_in_a_sandbox_that_was_served_in_full_is_tried_less_often() {
+    let mut pod = Pod {
+        settled_in: Some("sandbox".to_owned()),
+        ..Pod::default()
+    };
+    let stuck = Ok(applied(Some("no buffer space")));
+    for failures in 1..=20 {
+        let next = pod.judge(&local(), true, &stuck, LATER);
+        assert_eq!(next, Some(backoff::backoff(failures)));
+    }
+    // Its sandbox is made again: it is starting.
+    let gone = Err(Error::Sandbox(crate::container_runtime::Error::NotReady));
+    let next = pod.judge(&local(), true, &gone, LATER);
+    assert_eq!(next, Some(backoff::delay(pod.failures)));
+}

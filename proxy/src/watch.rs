@@ -1,0 +1,328 @@
+//! The watches that feed the driver: labelled Services, the pods of this node and the slices of their networks, the own Node, ServiceCIDRs.
+//!
+//! Reads only. An object that cannot be read is a value and stops no watch; a new list replaces the old one only when it is
+//! complete, so that a watch that begins anew takes nothing away meanwhile.
+
+mod follow;
+mod narrow;
+mod scope;
+mod slices;
+
+use crate::cluster_info::KnownNode;
+use crate::index::NodePod;
+use api::NetworkRef;
+use api::names::{PROXY_NAME, PROXY_NAME_LABEL};
+use api::service_range::ranges;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use process::watch::{Freshness, Guarded, Presence, watch_optional, watch_whole};
+use rules::{NotServed, ObjectName, ServedService, Slice};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use tracing::warn;
+
+/// A change of a watched set.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// Added or changed.
+    Apply(T),
+    /// Gone.
+    Delete(T),
+    /// The set is this and nothing else.
+    Reset(Vec<T>),
+}
+
+/// A change of one of the watched sets.
+#[derive(Debug)]
+pub enum Update {
+    /// A Service, or why it is not served.
+    Service(Change<(ObjectName, Result<ServedService, NotServed>)>),
+    /// A slice; `None` when it does not count.
+    Slice(Change<(ObjectName, Option<Slice>)>),
+    /// A pod by UID; `None` when it does not matter.
+    Pod(Change<(String, Option<NodePod>)>),
+    /// This node's Node.
+    Node(Change<(String, Option<KnownNode>)>),
+    /// A range of ClusterIPs; `None` when it cannot be read.
+    ServiceCidr(Change<(String, Option<Vec<IpNet>>)>),
+}
+
+/// A watched set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Services with our label.
+    Services,
+    /// EndpointSlices of ours.
+    Slices,
+    /// Pods of this node.
+    Pods,
+    /// The own Node.
+    Nodes,
+    /// Ranges of ClusterIPs.
+    ServiceCidrs,
+}
+
+impl Kind {
+    /// Every set.
+    pub const ALL: [Self; 5] = [
+        Self::Services,
+        Self::Slices,
+        Self::Pods,
+        Self::Nodes,
+        Self::ServiceCidrs,
+    ];
+}
+
+impl Update {
+    /// The set of which this is a complete list.
+    pub fn lists(&self) -> Option<Kind> {
+        match self {
+            Self::Service(Change::Reset(_)) => Some(Kind::Services),
+            Self::Slice(Change::Reset(_)) => Some(Kind::Slices),
+            Self::Pod(Change::Reset(_)) => Some(Kind::Pods),
+            Self::Node(Change::Reset(_)) => Some(Kind::Nodes),
+            Self::ServiceCidr(Change::Reset(_)) => Some(Kind::ServiceCidrs),
+            _ => None,
+        }
+    }
+}
+
+/// Where ClusterIPs come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceCidrs {
+    /// From the command line: nothing is asked.
+    Given,
+    /// From the cluster.
+    Watched,
+}
+
+/// All changes, for ever, for a node that is on no network itself.
+pub fn updates(client: &Client, node_name: &str, service_cidrs: ServiceCidrs) -> BoxStream<'static, Update> {
+    updates_beside(client, node_name, service_cidrs, std::iter::empty())
+}
+
+/// All changes, for ever. Slices are those of the networks that pods of this node are attached to, and of `host_networks`.
+pub fn updates_beside<'a>(
+    client: &Client,
+    node_name: &str,
+    service_cidrs: ServiceCidrs,
+    host_networks: impl Iterator<Item = &'a NetworkRef>,
+) -> BoxStream<'static, Update> {
+    let all = watcher::Config::default;
+    let services = all().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
+    let here = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
+    let pods = changes(Api::all(client.clone()), all().fields(&here), pod).boxed();
+    let fixed = host_networks.map(scope::Network::from).collect();
+    let own = all().fields(&format!("metadata.name={node_name}"));
+    let watches: Vec<BoxStream<'static, Update>> = vec![
+        changes(Api::all(client.clone()), services, service)
+            .map(Update::Service)
+            .boxed(),
+        follow::pods_and_slices(client.clone(), pods, fixed).boxed(),
+        optional(Api::all(client.clone()), own, node, "no zone hint counts")
+            .map(Update::Node)
+            .boxed(),
+        match service_cidrs {
+            ServiceCidrs::Given => stream::once(std::future::ready(Change::Reset(Vec::new()))).boxed(),
+            ServiceCidrs::Watched => optional(
+                Api::all(client.clone()),
+                all(),
+                service_cidr,
+                "endpoints in the range of ClusterIPs are not rejected",
+            )
+            .boxed(),
+        }
+        .map(Update::ServiceCidr)
+        .boxed(),
+    ];
+    stream::select_all(watches).boxed()
+}
+
+fn changes<K, T>(
+    api: Api<Guarded<K>>,
+    config: watcher::Config,
+    read: fn(&Guarded<K>) -> T,
+) -> impl Stream<Item = Change<T>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    T: Send + 'static,
+{
+    let mut relist = Relist::default();
+    watch_whole(api, config, Freshness::Cached, Presence::Required).filter_map(move |event| {
+        let change = match event {
+            Ok(event) => relist.feed(event, read),
+            // The watch goes on by itself, with pauses.
+            Err(error) => {
+                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                None
+            }
+        };
+        std::future::ready(change)
+    })
+}
+
+/// The same for a kind that can be served without.
+fn optional<K, T>(
+    api: Api<K>,
+    config: watcher::Config,
+    read: fn(&K) -> T,
+    without: &'static str,
+) -> impl Stream<Item = Change<T>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    T: Send + 'static,
+{
+    let mut relist = Relist::default();
+    watch_optional(api, config, without).filter_map(move |event| std::future::ready(relist.feed(event, read)))
+}
+
+/// A list under way.
+struct Relist<T>(Vec<T>);
+
+impl<T> Default for Relist<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Relist<T> {
+    fn feed<K>(&mut self, event: watcher::Event<K>, read: fn(&K) -> T) -> Option<Change<T>> {
+        match event {
+            watcher::Event::Apply(object) => Some(Change::Apply(read(&object))),
+            watcher::Event::Delete(object) => Some(Change::Delete(read(&object))),
+            watcher::Event::Init => {
+                self.0.clear();
+                None
+            }
+            watcher::Event::InitApply(object) => {
+                self.0.push(read(&object));
+                None
+            }
+            watcher::Event::InitDone => Some(Change::Reset(std::mem::take(&mut self.0))),
+        }
+    }
+}
+
+fn name_of<K: Resource>(object: &K) -> ObjectName {
+    ObjectName {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+fn service(object: &Guarded<Service>) -> (ObjectName, Result<ServedService, NotServed>) {
+    let read = match &object.0 {
+        Ok(service) => ServedService::parse(service),
+        Err(invalid) => Err(NotServed::Malformed(invalid.error.chars().take(200).collect())),
+    };
+    (name_of(object), read)
+}
+
+fn slice(object: &Guarded<EndpointSlice>) -> Option<Slice> {
+    let read = object.0.as_ref().map_err(|unreadable| unreadable.error.clone());
+    let read = read.and_then(|slice| Slice::parse(slice).map_err(|error| error.to_string()));
+    if let Err(why) = &read {
+        warn!(slice = %name_of(object), %why, "EndpointSlice does not count");
+    }
+    read.ok()
+}
+
+fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
+    let uid = object.uid().unwrap_or_default();
+    let read = match &object.0 {
+        Ok(pod) => NodePod::parse(pod),
+        Err(unreadable) => {
+            warn!(pod = %name_of(object), error = %unreadable.error, "Pod cannot be read and is left as it was");
+            Some(NodePod::Unreadable { uid: uid.clone() })
+        }
+    };
+    (uid, read)
+}
+
+fn node(object: &PartialObjectMeta<Node>) -> (String, Option<KnownNode>) {
+    (object.name_any(), Some(KnownNode::parse(&object.metadata)))
+}
+
+fn service_cidr(object: &Guarded<ServiceCIDR>) -> (String, Option<Vec<IpNet>>) {
+    (object.name_any(), readable(object).map(ranges))
+}
+
+fn readable<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> Option<&K> {
+    if let Err(unreadable) = &object.0 {
+        warn!(kind = %K::kind(&()), object = object.name_any(), error = %unreadable.error, "Object cannot be read and is left as it was");
+    }
+    object.0.as_ref().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use watcher::Event;
+
+    fn fed(events: Vec<Event<u8>>) -> Vec<String> {
+        let mut relist = Relist::default();
+        events
+            .into_iter()
+            .filter_map(|event| relist.feed(event, |n| *n))
+            .map(|change| format!("{change:?}"))
+            .collect()
+    }
+
+    #[test]
+    fn a_list_takes_effect_only_when_it_is_complete() {
+        use Event::{Apply, Delete, Init, InitApply, InitDone};
+        assert_eq!(fed(vec![Init, InitApply(1), InitApply(2)]), Vec::<String>::new());
+        let interrupted = vec![
+            Init,
+            InitApply(1),
+            Init,
+            InitApply(3),
+            InitDone,
+            Apply(4),
+            Delete(3),
+        ];
+        assert_eq!(fed(interrupted), ["Reset([3])", "Apply(4)", "Delete(3)"]);
+    }
+
+    /// An API server without the kind; the real one cannot be made to lack Nodes.
+    #[tokio::test]
+    async fn a_kind_that_is_not_there_is_reported_as_empty_once() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        let absent = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let response = Response::builder()
+                .status(404)
+                .body(Body::from(b"404 page not found".to_vec()));
+            std::future::ready(response)
+        });
+        let nodes = Api::all(Client::new(absent, "default"));
+        let mut changes = Box::pin(optional(nodes, watcher::Config::default(), node, "nothing"));
+        assert!(matches!(changes.next().await, Some(Change::Reset(none)) if none.is_empty()));
+        let again = tokio::time::timeout(Duration::from_secs(4), changes.next()).await;
+        assert!(again.is_err(), "reported again");
+        assert!(requests.load(Ordering::Relaxed) >= 2, "asked again");
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_keeps_its_name() {
+        let malformed =
+            serde_json::json!({"metadata": {"name": "bad", "namespace": "web"}, "spec": {"ports": "none"}});
+        let object: Guarded<Service> = serde_json::from_value(malformed).unwrap();
+        let (name, read) = service(&object);
+        assert_eq!(name.to_string(), "web/bad");
+        assert!(matches!(read, Err(NotServed::Malformed(_))));
+    }
+}
