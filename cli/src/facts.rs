@@ -104,7 +104,7 @@ pub struct Facts {
     /// The pod whose view is asked for. None: no pod was named. An empty one: it does not exist.
     pub client: Option<Client>,
     /// What the proxy of the client's node wrote into its network namespace. No proxy offers it yet: this is where it will be.
-    pub applied: Read<rules::Dump>,
+    pub applied: Read<rules::KernelState>,
 }
 
 /// A pod that connects.

@@ -78,11 +78,11 @@ pub fn of_proxy(cluster: &Cluster, node: &str) -> rules::Settings {
             name: node.to_owned(),
             zone: own.as_ref().and_then(|own| own.zone.clone()),
         },
-        tenancy: match settings.global_namespaces {
-            None => rules::Tenancy::Open,
-            Some(global_namespaces) => rules::Tenancy::Isolated { global_namespaces },
+        isolation: match settings.global_namespaces {
+            None => rules::NamespaceIsolation::Open,
+            Some(global_namespaces) => rules::NamespaceIsolation::Isolated { global_namespaces },
         },
-        reserved: rules::Reserved {
+        reserved: rules::ReservedAddresses {
             service_cidrs: settings.service_cidrs,
             // A proxy knows its own node only; those of others the controller leaves out.
             node_addresses: own.into_iter().flat_map(|own| own.addresses).collect(),

@@ -132,7 +132,7 @@ impl Status {
 
     fn of_parts(&mut self) {
         for node in &self.nodes {
-            match (&node.problem, node.is_of_the_node) {
+            match (&node.problem, node.is_node_level) {
                 (Some(problem), true) => self.problems.push(format!("node {}: {problem}", node.node)),
                 (Some(problem), false) => self.warnings.push(format!("node {}: {problem}", node.node)),
                 (None, _) => {}

@@ -44,7 +44,7 @@ fn a_the_node_says_how_it_stands() -> Result<()> {
         let [status, reason, message] = Proxy::on(&node)?.condition()?;
         let reason = api::rules_applied::Reason::parse(&reason);
         Ok(status == "True"
-            && reason.is_some_and(|reason| !reason.is_of_the_node())
+            && reason.is_some_and(|reason| !reason.is_node_level())
             && message.contains("pods with rules: "))
     })?;
     let state = Proxy::on(&node)?.state()?;

@@ -5,7 +5,7 @@ use crate::report::node_condition::OwnPod;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
-use rules::{Node, Reserved, Settings, Tenancy};
+use rules::{NamespaceIsolation, Node, ReservedAddresses, Settings};
 use std::collections::BTreeSet;
 
 /// Makes Services answer on secondary networks, for the pods of one node.
@@ -97,7 +97,7 @@ impl Args {
     /// What rules depend on beside objects, for the pods of this node.
     pub fn settings(&self, node_name: &str) -> Settings {
         let names = self.global_namespaces.iter().filter(|name| !name.is_empty());
-        let isolated = Tenancy::Isolated {
+        let isolated = NamespaceIsolation::Isolated {
             global_namespaces: names.cloned().collect(),
         };
         Settings {
@@ -105,14 +105,14 @@ impl Args {
                 name: node_name.to_owned(),
                 zone: None,
             },
-            tenancy: if self.network_namespace_isolation {
+            isolation: if self.network_namespace_isolation {
                 isolated
             } else {
-                Tenancy::Open
+                NamespaceIsolation::Open
             },
-            reserved: Reserved {
+            reserved: ReservedAddresses {
                 service_cidrs: self.service_cidrs.clone(),
-                ..Reserved::default()
+                ..ReservedAddresses::default()
             },
             ..Settings::default()
         }
@@ -162,20 +162,20 @@ mod tests {
                 .unwrap()
                 .settings("node-a")
         };
-        let isolated = |names: &[&str]| Tenancy::Isolated {
+        let isolated = |names: &[&str]| NamespaceIsolation::Isolated {
             global_namespaces: names.iter().map(ToString::to_string).collect(),
         };
-        assert_eq!(settings(&[]).tenancy, isolated(&["default"]));
-        assert_eq!(settings(&["--global-namespaces="]).tenancy, isolated(&[]));
+        assert_eq!(settings(&[]).isolation, isolated(&["default"]));
+        assert_eq!(settings(&["--global-namespaces="]).isolation, isolated(&[]));
         let shared = settings(&["--global-namespaces=default,openshift-multus"]);
-        assert_eq!(shared.tenancy, isolated(&["default", "openshift-multus"]));
+        assert_eq!(shared.isolation, isolated(&["default", "openshift-multus"]));
         let open = settings(&[
             "--network-namespace-isolation=false",
             "--service-cidrs=172.30.0.0/16,fd00::/112",
         ]);
         assert_eq!(
-            (open.tenancy, open.reserved.service_cidrs.len()),
-            (Tenancy::Open, 2)
+            (open.isolation, open.reserved.service_cidrs.len()),
+            (NamespaceIsolation::Open, 2)
         );
         assert_eq!(open.node.name, "node-a");
     }

@@ -7,7 +7,7 @@ pub mod detect;
 pub mod iptables;
 pub mod nftables;
 
-use rules::{Delta, Dump, Family};
+use rules::{Delta, Family, KernelState};
 use std::path::Path;
 
 /// What a network namespace is known to hold of ours.
@@ -120,7 +120,7 @@ pub trait Backend: Send + Sync {
     fn is_present(&self) -> Result<bool, Error>;
 
     /// What is there of this backend's. Writes nothing. What another backend wrote is not seen.
-    fn dump(&self) -> Result<Dump, Error>;
+    fn dump(&self) -> Result<KernelState, Error>;
 
     /// Whether its rules have a [generation](nftables::generation) by which changes are noticed. Where they have none they have to be looked for.
     fn is_told_of_changes(&self) -> bool {

@@ -37,7 +37,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// With what the command line says: the node's name, tenancy, and the Service ranges if they need not be asked for.
+    /// With what the command line says: the node's name, isolation, and the Service ranges if they need not be asked for.
     pub fn new(given: Settings) -> Self {
         Self {
             given,

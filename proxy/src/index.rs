@@ -14,8 +14,8 @@ pub use pod::{LocalPod, NodePod};
 use api::NetworkRef;
 use network::Network;
 use rules::{
-    InvalidAddress, NetworkRules, NotServed, ObjectName, PodRules, ServedService, Settings, Shortcoming,
-    Slice, Tenancy, Unserved, pod_rules, service_plan,
+    InvalidAddress, NamespaceIsolation, NetworkRules, NotServed, ObjectName, PodRules, ServedService,
+    Settings, Shortcoming, Slice, Unserved, pod_rules, service_plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -234,16 +234,16 @@ impl Index {
             return Default::default();
         };
         // The administrator maps the node's networks, so isolation does not apply.
-        let tenancy = if pod.is_host {
-            &Tenancy::Open
+        let isolation = if pod.is_host {
+            &NamespaceIsolation::Open
         } else {
-            &self.settings.tenancy
+            &self.settings.isolation
         };
-        let (rules, mut shortcomings) = pod_rules(tenancy, &pod.name.namespace, attachments, &self.rules);
+        let (rules, mut shortcomings) = pod_rules(isolation, &pod.name.namespace, attachments, &self.rules);
         shortcomings.extend(pod.bypassed(&rules));
         shortcomings.extend(pod.faults.iter().cloned().map(Shortcoming::NetworkStatus));
         if !pod.is_host {
-            shortcomings.extend(pod.elsewhere(&self.rules, &self.settings.tenancy));
+            shortcomings.extend(pod.elsewhere(&self.rules, &self.settings.isolation));
         }
         (rules, shortcomings)
     }

@@ -90,10 +90,10 @@ async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, quest
         move |why: &str| reporter.report(Verdict::of_the_node(reason, why))
     };
     let probe = || async { choose(how.backend) };
-    let Some(backend) = persist(&health, &shutdown, missing(Reason::KernelLacksBackend), probe).await else {
+    let Some(backend) = persist(&health, &shutdown, missing(Reason::NoSupportedBackend), probe).await else {
         return;
     };
-    let no_runtime = missing(Reason::NoRuntimeSocket);
+    let no_runtime = missing(Reason::ContainerRuntimeUnavailable);
     let Some(sandboxes) = persist(&health, &shutdown, &no_runtime, || Cri::connect(how.runtime)).await else {
         return;
     };

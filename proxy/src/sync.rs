@@ -244,7 +244,7 @@ impl Sync {
     fn report(&mut self) {
         let verdict = match self.index.original_proxy() {
             Some(name) => Verdict::of_the_node(
-                Reason::OriginalProxyRuns,
+                Reason::LegacyProxyRunning,
                 &format!(
                     "pod {name} runs the archived multus-proxy on this node and serves the same Services: nothing is written until its DaemonSet is deleted"
                 ),

@@ -4,7 +4,7 @@
 //! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without being looked at.
 
 use crate::{
-    AttachedNetwork, Dump, Family, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
+    AttachedNetwork, Family, KernelState, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
     Translation, VipRules,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ pub struct SourceChange {
 enum Held<'a> {
     Nothing,
     Rules(&'a PodRules),
-    Dump(&'a Dump),
+    KernelState(&'a KernelState),
 }
 
 /// Whether what a backend needs for its own hooks, besides VIPs, is in the namespace.
@@ -91,13 +91,13 @@ impl<'a> Delta<'a> {
     }
 
     /// For a namespace that was read. When it [is damaged](Self::is_rebuild) everything has to be written.
-    pub fn from_dump(held: &'a Dump, wanted: &'a PodRules) -> Self {
-        Self::new(Held::Dump(held), wanted)
+    pub fn from_kernel_state(held: &'a KernelState, wanted: &'a PodRules) -> Self {
+        Self::new(Held::KernelState(held), wanted)
     }
 
     /// Whether what is there was read.
-    pub fn is_from_dump(&self) -> bool {
-        matches!(self.held, Held::Dump(_))
+    pub fn is_from_kernel_state(&self) -> bool {
+        matches!(self.held, Held::KernelState(_))
     }
 
     /// What must be there afterwards.
@@ -142,7 +142,7 @@ impl<'a> Delta<'a> {
     /// Whether what is there is damaged: everything of ours is replaced by what is wanted, in one transaction, so that nobody sees it
     /// missing.
     pub fn is_rebuild(&self) -> bool {
-        matches!(self.held, Held::Dump(dump) if !(dump.damage.is_empty() && dump.unread.is_empty()))
+        matches!(self.held, Held::KernelState(state) if !(state.damage.is_empty() && state.unread.is_empty()))
     }
 
     /// The families that anything is written for.
@@ -213,7 +213,7 @@ impl<'a> Delta<'a> {
         let mut vips = match self.held {
             Held::Nothing => BTreeSet::new(),
             Held::Rules(rules) => rules.vips(family).into_keys().collect(),
-            Held::Dump(dump) => dump.rejected_udp.clone(),
+            Held::KernelState(state) => state.rejected_udp.clone(),
         };
         vips.extend(&self.reject_udp);
         vips.retain(|vip| Family::of(*vip) == family && !self.unreject_udp.contains(vip));
@@ -245,7 +245,7 @@ impl<'a> Delta<'a> {
         let any = match self.held {
             Held::Nothing => return Base::Absent,
             Held::Rules(rules) => rules.has(family),
-            Held::Dump(dump) => dump.has(family),
+            Held::KernelState(state) => state.has(family),
         };
         if any { Base::Present } else { Base::Unknown }
     }
@@ -276,7 +276,7 @@ impl<'a> Delta<'a> {
             match held {
                 Held::Nothing => delta.compare(vip, None),
                 Held::Rules(rules) => delta.compare(vip, rules.vip(vip)),
-                Held::Dump(dump) => delta.compare_read(vip, dump),
+                Held::KernelState(state) => delta.compare_read(vip, state),
             }
         }
         delta
@@ -322,14 +322,14 @@ impl<'a> Delta<'a> {
     }
 
     /// One VIP, as it was read. Nothing is known about flows: all that may be wrong are looked at.
-    fn compare_read(&mut self, vip: IpAddr, dump: &'a Dump) {
+    fn compare_read(&mut self, vip: IpAddr, state: &'a KernelState) {
         let new = self.wanted.vip(vip);
-        match (dump.rejected.contains(&vip), new) {
+        match (state.rejected.contains(&vip), new) {
             (false, Some(_)) => _ = self.reject.insert(vip),
             (true, None) => _ = self.unreject.insert(vip),
             _ => {}
         }
-        match (dump.rejected_udp.contains(&vip), new) {
+        match (state.rejected_udp.contains(&vip), new) {
             (false, Some(_)) => _ = self.reject_udp.insert(vip),
             (true, None) => _ = self.unreject_udp.insert(vip),
             _ => {}
@@ -338,12 +338,12 @@ impl<'a> Delta<'a> {
             self.route.insert(vip, source);
         }
         let new_source = new.and_then(|(_, source)| Some(source?.address));
-        self.change_source(vip, dump.sources.get(&vip).copied(), new_source);
-        let read = dump.translated.range((vip, Port::FIRST)..=(vip, Port::LAST));
+        self.change_source(vip, state.sources.get(&vip).copied(), new_source);
+        let read = state.translated.range((vip, Port::FIRST)..=(vip, Port::LAST));
         let mut all: BTreeSet<Port> = read.map(|((_, port), _)| *port).collect();
         all.extend(new.into_iter().flat_map(|(rules, _)| rules.ports.keys()));
         for port in all {
-            let old = dump.translated.get(&(vip, port));
+            let old = state.translated.get(&(vip, port));
             let new = At::of(new, port);
             self.change(vip, port, old.map(|old| old.as_translation()), new.translation);
             if port.protocol != Protocol::Tcp {
@@ -421,9 +421,9 @@ impl Held<'_> {
         match self {
             Self::Nothing => BTreeSet::new(),
             Self::Rules(rules) => rules.vips(family).into_keys().collect(),
-            Self::Dump(dump) => {
-                let translated = dump.translated.keys().map(|(vip, _)| vip);
-                let all = dump.rejected.iter().chain(translated).copied();
+            Self::KernelState(state) => {
+                let translated = state.translated.keys().map(|(vip, _)| vip);
+                let all = state.rejected.iter().chain(translated).copied();
                 all.filter(|vip| Family::of(*vip) == family).collect()
             }
         }
@@ -437,8 +437,8 @@ impl Held<'_> {
                 self.vips(family).into_iter().chain(wanted)
             };
             let mut candidates: BTreeSet<IpAddr> = Family::ALL.into_iter().flat_map(of).collect();
-            if let Self::Dump(dump) = self {
-                candidates.extend(dump.sources.keys().chain(&dump.rejected_udp));
+            if let Self::KernelState(state) = self {
+                candidates.extend(state.sources.keys().chain(&state.rejected_udp));
             }
             return candidates;
         };

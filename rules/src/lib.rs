@@ -25,20 +25,21 @@
 //! | UDP and SCTP flows | end with the endpoint (when it stops serving); TCP flows live on |
 
 mod delta;
-mod dump;
-mod endpoints;
-mod partly;
+mod endpoint_selection;
+mod endpoint_slice;
+mod kernel_state;
+mod partial_update;
 mod places;
 mod plan;
 mod pod_rules;
 mod service;
 mod settings;
-mod slice;
 mod trace;
-mod vips;
+mod vip_map;
 
 pub use delta::{Base, Delta, PortChange, SourceChange};
-pub use dump::{Dump, Translated};
+pub use endpoint_slice::{Endpoint, InvalidAddress, NotCounted, Slice};
+pub use kernel_state::{KernelState, Translated};
 pub use places::{PlaceChange, Places};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
@@ -46,7 +47,6 @@ pub use pod_rules::{
     Unreachable, VipRules,
 };
 pub use service::{NotServed, ObjectName, ServedService};
-pub use settings::{Node, Reserved, Settings, Taken, Tenancy};
-pub use slice::{Endpoint, InvalidAddress, NotCounted, Slice};
-pub use trace::{Earlier, Origin, Packet, Verdict};
-pub use vips::Vips;
+pub use settings::{NamespaceIsolation, Node, ReservedAddresses, ReservedBy, Settings};
+pub use trace::{Origin, Packet, PreviousFlow, Verdict};
+pub use vip_map::VipMap;

@@ -3,10 +3,10 @@
 //! Pure. In two steps, because the first is the same for all pods: [`network_rules`] once per network and change, [`pod_rules`]
 //! per pod. Whatever cannot be served is a value beside the rules and changes nothing for the others.
 
-use crate::endpoints::{Choice, Chosen, Wanted};
+use crate::endpoint_selection::{Choice, Chosen, Wanted};
 use crate::{
-    AttachedNetwork, Family, InvalidAddress, NetworkRules, NotServed, ObjectName, PodRules, Port, PortRules,
-    Reserved, ServedService, Settings, Slice, Source, Tenancy, VipRules,
+    AttachedNetwork, Family, InvalidAddress, NamespaceIsolation, NetworkRules, NotServed, ObjectName,
+    PodRules, Port, PortRules, ReservedAddresses, ServedService, Settings, Slice, Source, VipRules,
 };
 use api::NetworkRef;
 use api::network_status::{self, Fault, NetworkStatus};
@@ -166,7 +166,7 @@ pub fn plan(
         unserved.extend(not_served);
     }
     unserved.sort_by_key(ToString::to_string);
-    let (rules, shortcomings) = pod_rules(&settings.tenancy, namespace, attachments, &networks);
+    let (rules, shortcomings) = pod_rules(&settings.isolation, namespace, attachments, &networks);
     Plan {
         rules,
         unserved,
@@ -237,7 +237,7 @@ pub fn service_plan<'a>(
     service: &ServedService,
     slices: impl IntoIterator<Item = &'a Slice>,
 ) -> ServicePlan {
-    if !settings.tenancy.allows_service(service) {
+    if !settings.isolation.allows_service(service) {
         let why = NotServed::NetworkNotAllowed {
             network: service.network.clone(),
         };
@@ -300,7 +300,7 @@ fn port_rules(
 }
 
 /// Endpoints that are not used because of where they are.
-fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = InvalidAddress> {
+fn reserved(reserved: &ReservedAddresses, slices: &[&Slice]) -> impl Iterator<Item = InvalidAddress> {
     let of_slice = |slice: &&Slice| {
         let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         let rejected = addresses.filter_map(|address| Some((address, reserved.check(*address).err()?)));
@@ -319,7 +319,7 @@ fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = Inva
 /// The right to patch a pod allows any network in its network-status. With isolation a foreign one gets no rules, as Multus with
 /// `namespaceIsolation` makes no such attachment: rules tell who the endpoints of the network's Services are.
 pub fn pod_rules(
-    tenancy: &Tenancy,
+    isolation: &NamespaceIsolation,
     namespace: &str,
     attachments: &[NetworkStatus],
     networks: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
@@ -330,7 +330,7 @@ pub fn pod_rules(
         if interfaces.is_empty() {
             continue;
         }
-        if !tenancy.allows(namespace, network) {
+        if !isolation.allows(namespace, network) {
             let network = network.clone();
             shortcomings.insert(Shortcoming::ForeignNetwork { network });
             continue;

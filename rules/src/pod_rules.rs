@@ -3,7 +3,7 @@
 //! Pure. Sorted throughout, so equal rules render to equal bytes. The share of a network is one [`Arc`] for all pods on it; a
 //! pod's own part is only which interface and source address it uses.
 
-use crate::{ObjectName, Places, Vips};
+use crate::{ObjectName, Places, VipMap};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -178,7 +178,7 @@ pub struct VipRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRules {
     /// By ClusterIP.
-    pub vips: Vips,
+    pub vips: VipMap,
 }
 
 impl NetworkRules {

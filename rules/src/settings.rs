@@ -15,9 +15,9 @@ pub struct Settings {
     /// The node whose pods are planned for.
     pub node: Node,
     /// Which networks a Service may name.
-    pub tenancy: Tenancy,
+    pub isolation: NamespaceIsolation,
     /// Addresses that no pod can have on a secondary network.
-    pub reserved: Reserved,
+    pub reserved: ReservedAddresses,
     /// Whether the node cannot keep a client with its endpoint: `sessionAffinity` is left out, and that is said.
     pub lacks_affinity: bool,
 }
@@ -33,7 +33,7 @@ pub struct Node {
 
 /// Which networks a Service may name, and clients may use, as Multus' namespace isolation has it for pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tenancy {
+pub enum NamespaceIsolation {
     /// Those of its own namespace and of these ones.
     Isolated {
         /// Namespaces whose networks are everybody's.
@@ -44,7 +44,7 @@ pub enum Tenancy {
 }
 
 /// Multus' own default.
-impl Default for Tenancy {
+impl Default for NamespaceIsolation {
     fn default() -> Self {
         Self::Isolated {
             global_namespaces: BTreeSet::from(["default".to_owned()]),
@@ -52,7 +52,7 @@ impl Default for Tenancy {
     }
 }
 
-impl Tenancy {
+impl NamespaceIsolation {
     /// Whether a Service or a pod of `namespace` may name `network`.
     pub fn allows(&self, namespace: &str, network: &NetworkRef) -> bool {
         match self {
@@ -70,7 +70,7 @@ impl Tenancy {
 
 /// Addresses that no endpoint may have: whoever may write a pod's network-status could otherwise send clients there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reserved {
+pub struct ReservedAddresses {
     /// Where ClusterIPs come from. Empty: not known, and not checked.
     pub service_cidrs: Vec<IpNet>,
     /// Addresses of nodes.
@@ -79,7 +79,7 @@ pub struct Reserved {
 
 /// Why an address is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Taken {
+pub enum ReservedBy {
     /// It could be a ClusterIP.
     #[error("it is inside the cluster's Service CIDR {0}")]
     ServiceCidr(IpNet),
@@ -88,14 +88,14 @@ pub enum Taken {
     Node,
 }
 
-impl Reserved {
+impl ReservedAddresses {
     /// Says whether `address` may be an endpoint's.
-    pub fn check(&self, address: IpAddr) -> Result<(), Taken> {
+    pub fn check(&self, address: IpAddr) -> Result<(), ReservedBy> {
         if let Some(cidr) = self.service_cidrs.iter().find(|cidr| cidr.contains(&address)) {
-            return Err(Taken::ServiceCidr(*cidr));
+            return Err(ReservedBy::ServiceCidr(*cidr));
         }
         if self.node_addresses.contains(&address) {
-            return Err(Taken::Node);
+            return Err(ReservedBy::Node);
         }
         Ok(())
     }
@@ -118,11 +118,11 @@ mod tests {
         #[case] allowed: bool,
     ) {
         let network = NetworkRef::parse(network, namespace).unwrap();
-        let isolated = Tenancy::Isolated {
+        let isolated = NamespaceIsolation::Isolated {
             global_namespaces: global.iter().map(ToString::to_string).collect(),
         };
         assert_eq!(isolated.allows(namespace, &network), allowed);
-        assert!(Tenancy::Open.allows(namespace, &network));
+        assert!(NamespaceIsolation::Open.allows(namespace, &network));
     }
 
     #[rstest]
@@ -131,7 +131,7 @@ mod tests {
     #[case::cluster_ip_v6("fd00:96::a", Some("Service CIDR fd00:96::/112"))]
     #[case::node("192.168.0.4", Some("a node"))]
     fn reserved_addresses_say_why(#[case] address: &str, #[case] why: Option<&str>) {
-        let reserved = Reserved {
+        let reserved = ReservedAddresses {
             service_cidrs: vec!["172.30.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             node_addresses: BTreeSet::from(["192.168.0.4".parse().unwrap()]),
         };

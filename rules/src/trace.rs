@@ -42,14 +42,14 @@ pub enum Verdict<'a> {
         source: &'a Source,
         /// The source address that the endpoint sees.
         seen: IpAddr,
-        /// How long a client stays with the endpoint it had; see [`Verdict::given`].
+        /// How long a client stays with the endpoint it had; see [`Verdict::endpoints_after`].
         affinity: Option<Duration>,
     },
 }
 
 /// The flow before, from the same source address to the same port of the same VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Earlier {
+pub struct PreviousFlow {
     /// Which endpoint it went to.
     pub endpoint: SocketAddr,
     /// How long before this one it began.
@@ -61,7 +61,7 @@ impl Verdict<'_> {
     ///
     /// Each flow to an endpoint begins its time anew. An endpoint that is removed is forgotten at once: when it comes back within
     /// the time it has no old clients.
-    pub fn given(&self, earlier: Option<Earlier>) -> BTreeSet<SocketAddr> {
+    pub fn endpoints_after(&self, earlier: Option<PreviousFlow>) -> BTreeSet<SocketAddr> {
         let Self::Translate {
             endpoints, affinity, ..
         } = self

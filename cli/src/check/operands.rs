@@ -159,7 +159,7 @@ fn nodes(facts: &Installation) -> Vec<Line> {
                 Cluster::namespace(facts.cluster.config()),
                 node.proxy
             );
-            Some(if node.is_of_the_node {
+            Some(if node.is_node_level {
                 Line::broken(GROUP, says, remedy)
             } else {
                 Line::warning(GROUP, says, remedy)

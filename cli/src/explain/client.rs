@@ -36,7 +36,7 @@ pub(super) fn planned(case: &Case<'_>, pod: &Pod) -> (PodRules, Vec<Shortcoming>
     let networks: BTreeMap<NetworkRef, Arc<NetworkRules>> =
         BTreeMap::from([(served.network.clone(), Arc::new(network))]);
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let (rules, lacks) = rules::pod_rules(&settings.tenancy, namespace, &attachments, &networks);
+    let (rules, lacks) = rules::pod_rules(&settings.isolation, namespace, &attachments, &networks);
     (rules, lacks.into_iter().collect())
 }
 

@@ -6,7 +6,7 @@ use super::case::Case;
 use crate::chain::{Link, Topic};
 use crate::situations::{Cause, Values};
 use api::names::RULES_APPLIED_CONDITION;
-use api::rules_applied::Reason;
+use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 /// The links about the proxy.
@@ -36,7 +36,7 @@ fn of_pod(pod: &Pod, node: &str, values: Values) -> Link {
     if let Some(applied) = applied.filter(|applied| applied.status == "False") {
         let reason = applied.reason.clone().unwrap_or_default();
         let message = applied.message.clone().unwrap_or_default();
-        if Reason::parse(&reason).is_some_and(Reason::is_of_the_node) {
+        if Reason::parse(&reason).is_some_and(Reason::is_node_level) {
             let values = values.and("reason", format!("{reason}: {message}"));
             return Cause::NodeFault.broken(&values);
         }
@@ -48,10 +48,11 @@ fn of_pod(pod: &Pod, node: &str, values: Values) -> Link {
         let values = values.and("reason", why_not_ready(pod, ready));
         return Cause::ProxyNotReady.broken(&values).softened();
     }
-    let backend = applied.and_then(|applied| applied.reason.clone());
+    let backend = applied
+        .and_then(|applied| rules_applied::backend(applied.reason.as_deref()?, applied.message.as_deref()?));
     let backend = backend.map_or_else(
         || "its backend is not reported".to_owned(),
-        |reason| format!("it uses {reason}"),
+        |backend| format!("it uses {backend}"),
     );
     Link::good(Topic::Proxy, format!("{name} on node {node} is ready; {backend}"))
 }

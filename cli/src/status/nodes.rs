@@ -5,7 +5,7 @@
 use crate::explain::{pod_condition, why_not_ready};
 use crate::facts::Cluster;
 use api::names::RULES_APPLIED_CONDITION;
-use api::rules_applied::Reason;
+use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
@@ -19,13 +19,13 @@ pub struct NodeLine {
     pub proxy: String,
     /// Whether it is ready.
     pub is_ready: bool,
-    /// How it writes rules: the reason of its condition.
+    /// Its backend, as `spec.proxy.backend` names it; `-` while it reports none.
     pub backend: String,
     /// What it says is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// Whether that is for an administrator, and not about single pods.
-    pub is_of_the_node: bool,
+    pub is_node_level: bool,
 }
 
 /// One line per proxy, in the order of nodes; what is wrong first.
@@ -40,6 +40,8 @@ fn line(pod: &Pod) -> NodeLine {
     let is_ready = ready.is_some_and(|ready| ready.status == "True");
     let applied = pod_condition(pod, RULES_APPLIED_CONDITION);
     let reason = applied.and_then(|applied| applied.reason.clone());
+    let backend = applied
+        .and_then(|applied| rules_applied::backend(applied.reason.as_deref()?, applied.message.as_deref()?));
     let not_applied = applied.filter(|applied| applied.status == "False");
     let problem = match not_applied {
         Some(applied) => Some(format!(
@@ -53,7 +55,7 @@ fn line(pod: &Pod) -> NodeLine {
     let of_reason = reason
         .as_deref()
         .and_then(Reason::parse)
-        .is_some_and(Reason::is_of_the_node);
+        .is_some_and(Reason::is_node_level);
     NodeLine {
         node: pod
             .spec
@@ -62,8 +64,8 @@ fn line(pod: &Pod) -> NodeLine {
             .unwrap_or_default(),
         proxy: pod.metadata.name.clone().unwrap_or_default(),
         is_ready,
-        backend: reason.unwrap_or_else(|| "-".to_owned()),
+        backend: backend.unwrap_or("-").to_owned(),
         problem,
-        is_of_the_node: of_reason || !is_ready,
+        is_node_level: of_reason || !is_ready,
     }
 }

@@ -1,11 +1,11 @@
 //! How what the node has applied differs from the plan, for one flow.
 //!
-//! Pure. A `Dump` is what the proxy's backends read back from the kernel; the plan gives the same value.
+//! Pure. A `KernelState` is what the proxy's backends read back from the kernel; the plan gives the same value.
 
-use rules::{Dump, Packet};
+use rules::{KernelState, Packet};
 
 /// The differences that concern a packet, in words.
-pub(super) fn differences(planned: &Dump, applied: &Dump, packet: Packet) -> Vec<String> {
+pub(super) fn differences(planned: &KernelState, applied: &KernelState, packet: Packet) -> Vec<String> {
     let vip = packet.destination;
     let mut found = Vec::new();
     if planned.rejected.contains(&vip) != applied.rejected.contains(&vip) {

@@ -9,7 +9,7 @@ use api::network_status::{self, NetworkStatus};
 use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{Dump, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
+use rules::{KernelState, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// What all flows of a pod share.
@@ -20,7 +20,7 @@ pub(super) struct Case<'a> {
     pub(super) plan: &'a Plan,
     pub(super) services: &'a [Service],
     pub(super) slices: &'a [EndpointSlice],
-    pub(super) applied: Option<&'a Dump>,
+    pub(super) applied: Option<&'a KernelState>,
 }
 
 /// What becomes of a packet.
@@ -37,7 +37,7 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
         affinity_seconds: None,
         differences: case
             .applied
-            .map(|applied| differences(&case.plan.rules.dump(), applied, packet))
+            .map(|applied| differences(&case.plan.rules.kernel_state(), applied, packet))
             .unwrap_or_default(),
         is_well: false,
     };

@@ -159,7 +159,7 @@ fn an_endpoint_is_named_by_the_slices_of_its_own_service() {
 #[test]
 fn what_the_node_has_not_applied_is_shown() {
     let mut facts = facts();
-    facts.applied = Ok(rules::Dump::default());
+    facts.applied = Ok(rules::KernelState::default());
     let answer = traced(&facts, "web:80");
     assert!(!answer.is_well());
     let differences = &answer.flows[0].differences;

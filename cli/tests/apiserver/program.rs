@@ -113,7 +113,7 @@ async fn trace_prints_the_route_and_the_endpoints() -> Result<()> {
 async fn status_and_check_name_what_is_wrong() -> Result<()> {
     let (scene, program) = program("status").await?;
     let text = program.text(&["status"], 1)?;
-    assert!(text.starts_with("✗ node node-2: KernelLacksBackend"), "{text}");
+    assert!(text.starts_with("✗ node node-2: NoSupportedBackend"), "{text}");
     assert!(
         text.contains("controller-1 leads") && text.contains("ATTACHED PODS"),
         "{text}"

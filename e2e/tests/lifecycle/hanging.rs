@@ -89,7 +89,9 @@ fn hang(client: &Attached) -> Result<()> {
         "the condition to say that the runtime hangs",
         || {
             let [status, reason, message] = Proxy::on(&client.node)?.condition()?;
-            Ok(status == "False" && reason == "NoRuntimeSocket" && message.contains("no answer within 5 s"))
+            Ok(status == "False"
+                && reason == "ContainerRuntimeUnavailable"
+                && message.contains("no answer within 5 s"))
         },
     )?;
     ensure!(
@@ -102,7 +104,7 @@ fn hang(client: &Attached) -> Result<()> {
         "the condition to say that all is well but for that pod",
         || {
             let [_, reason, message] = Proxy::on(&client.node)?.condition()?;
-            Ok(reason != "NoRuntimeSocket" && message.contains("late"))
+            Ok(reason != "ContainerRuntimeUnavailable" && message.contains("late"))
         },
     )?;
     let report = traffic.stop()?;

@@ -56,11 +56,18 @@ async fn until_counted(bed: &Bed, backend: &str, nodes: i32) -> Result<()> {
 async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<()> {
     let bed = Bed::installed().await?;
     for node in NODES {
-        say(&bed, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        say(
+            &bed,
+            node,
+            "True",
+            Reason::Applied,
+            "nftables: pods with rules: 1",
+        )
+        .await?;
     }
     let node_level: Vec<_> = Reason::ALL
         .into_iter()
-        .filter(|reason| reason.is_of_the_node())
+        .filter(|reason| reason.is_node_level())
         .collect();
     assert!(node_level.len() > 2);
     for reason in node_level {
@@ -86,7 +93,14 @@ async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<(
             .await?;
         let told = message(&config, "Degraded");
         assert_eq!(told, format!("node node-b ({reason}: see the node's log)"));
-        say(&bed, "node-b", "True", Reason::NfTables, "pods with rules: 1").await?;
+        say(
+            &bed,
+            "node-b",
+            "True",
+            Reason::Applied,
+            "nftables: pods with rules: 1",
+        )
+        .await?;
         bed.until_installed().await?;
     }
     Ok(())
@@ -97,14 +111,36 @@ async fn a_node_that_its_proxy_cannot_serve_degrades_after_a_while() -> Result<(
 async fn what_a_tenant_brings_about_is_no_trouble_of_the_operator() -> Result<()> {
     let bed = Bed::installed().await?;
     for node in NODES {
-        say(&bed, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        say(
+            &bed,
+            node,
+            "True",
+            Reason::Applied,
+            "nftables: pods with rules: 1",
+        )
+        .await?;
     }
     until_counted(&bed, "NFTables", 2).await?;
     let before = bed.config().await?.status.context("no status")?;
-    let told = "pods with rules: 1; not served: web/db: no network namespace";
-    say(&bed, "node-a", "False", Reason::NfTables, told).await?;
+    let message =
+        |backend| format!("{backend}: pods with rules: 1; not served: web/db: no network namespace");
+    say(
+        &bed,
+        "node-a",
+        "False",
+        Reason::PartiallyApplied,
+        &message("nftables"),
+    )
+    .await?;
     // What says that the first was seen.
-    say(&bed, "node-b", "False", Reason::IpTables, told).await?;
+    say(
+        &bed,
+        "node-b",
+        "False",
+        Reason::PartiallyApplied,
+        &message("iptables-nft"),
+    )
+    .await?;
     until_counted(&bed, "IPTables", 1).await?;
     let after = bed.config().await?.status.context("no status")?;
     assert_eq!(

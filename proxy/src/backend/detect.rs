@@ -10,7 +10,7 @@ use super::{Backend, Error, PerItem};
 use crate::args::BackendChoice;
 use crate::netns::failure::chain;
 use crate::netns::{self, Netns};
-use rules::{Delta, Dump};
+use rules::{Delta, KernelState};
 use std::sync::Arc;
 use tracing::{info, warn};
 
@@ -46,7 +46,7 @@ impl Backend for Chosen {
         self.backend.is_present()
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
+    fn dump(&self) -> Result<KernelState, Error> {
         self.backend.dump()
     }
 
@@ -235,8 +235,8 @@ mod tests {
             Ok(false)
         }
 
-        fn dump(&self) -> Result<Dump, Error> {
-            Ok(Dump::default())
+        fn dump(&self) -> Result<KernelState, Error> {
+            Ok(KernelState::default())
         }
 
         fn reject(&self, _: &Delta<'_>) -> Result<(), Error> {

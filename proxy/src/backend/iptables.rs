@@ -19,7 +19,7 @@ use crate::netns::is_home;
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;
-use rules::{Base, Delta, Dump, Family};
+use rules::{Base, Delta, Family, KernelState};
 use select::Rules;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -358,8 +358,8 @@ impl Backend for Iptables {
         (self.variant == Variant::Legacy).then(|| self.hash())?
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
-        let mut dump = Dump::default();
+    fn dump(&self) -> Result<KernelState, Error> {
+        let mut dump = KernelState::default();
         for family in Family::ALL {
             let (filter, nat) = (self.read(family, Table::Filter)?, self.read(family, Table::Nat)?);
             read::read(&filter, &nat, family, !is_home(), &mut dump);

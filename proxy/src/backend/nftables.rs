@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Delta ─► elements [pure] ─► skeleton, statement [pure] ─► kernel (netlink)
-//! Dump  ◄─ read [pure] ◄────────────────────────────────────┘
+//! KernelState  ◄─ read [pure] ◄────────────────────────────────────┘
 //! ```
 
 mod elements;
@@ -24,7 +24,7 @@ use crate::netns::is_home;
 use elements::{Change, Edit};
 use kernel::Kernel;
 use layout::Class;
-use rules::{Base, Delta, Dump, Family, Port, PortChange, SourceChange, Translation};
+use rules::{Base, Delta, Family, KernelState, Port, PortChange, SourceChange, Translation};
 use statement::Statement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -76,8 +76,8 @@ impl Backend for Nftables {
         Ok(kernel.has_table(Family::V4)? || kernel.has_table(Family::V6)?)
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
-        let (mut kernel, mut dump) = (Kernel::open()?, Dump::default());
+    fn dump(&self) -> Result<KernelState, Error> {
+        let (mut kernel, mut dump) = (Kernel::open()?, KernelState::default());
         for family in Family::ALL {
             if let Some(found) = kernel.read(family)? {
                 read::read(family, !is_home(), &found, &mut dump);

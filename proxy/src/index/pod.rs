@@ -8,7 +8,7 @@ use api::NetworkRef;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, Fault, NetworkStatus, Parsed};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use rules::{NetworkRules, ObjectName, PodRules, Shortcoming, Tenancy};
+use rules::{NamespaceIsolation, NetworkRules, ObjectName, PodRules, Shortcoming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -214,7 +214,7 @@ impl LocalPod {
     pub(super) fn elsewhere(
         &self,
         served: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
-        tenancy: &Tenancy,
+        isolation: &NamespaceIsolation,
     ) -> BTreeSet<Shortcoming> {
         let mut found = BTreeSet::new();
         for status in self.attachments.iter().flatten() {
@@ -223,7 +223,7 @@ impl LocalPod {
             }
             let namesakes = served.keys().filter(|network| {
                 is_namesake(network, status)
-                    && tenancy.allows(&self.name.namespace, network)
+                    && isolation.allows(&self.name.namespace, network)
                     && !self.is_attached_to(network)
             });
             found.extend(namesakes.map(|network| Shortcoming::OtherNamespace {

@@ -338,7 +338,7 @@ fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     // Services on the network that it is attached to: then that is the one it means.
     put(&mut index, &service("own", "shop/red", 12));
     let open = Settings {
-        tenancy: Tenancy::Open,
+        isolation: NamespaceIsolation::Open,
         ..Settings::default()
     };
     index.apply_settings(open);

@@ -58,17 +58,13 @@ impl Verdict {
         }
         Self {
             holds: wrong.is_empty(),
-            reason: reason_of(backend),
+            reason: if wrong.is_empty() {
+                Reason::Applied
+            } else {
+                Reason::PartiallyApplied
+            },
             message,
         }
-    }
-}
-
-fn reason_of(backend: &str) -> Reason {
-    if backend.starts_with("iptables") {
-        Reason::IpTables
-    } else {
-        Reason::NfTables
     }
 }
 
@@ -221,7 +217,7 @@ mod tests {
         let all_well = Verdict::of_the_pods("nftables", 12, &[]);
         assert_eq!(
             (all_well.holds, all_well.reason, all_well.message.as_str()),
-            (true, Reason::NfTables, "nftables: pods with rules: 12")
+            (true, Reason::Applied, "nftables: pods with rules: 12")
         );
         let wrong = ["a: x", "b: y", "c: z", "d: z"].map(str::to_owned);
         let some = Verdict::of_the_pods("iptables-nft", 1, &wrong);
@@ -229,7 +225,7 @@ mod tests {
             (some.holds, some.reason, some.message.as_str()),
             (
                 false,
-                Reason::IpTables,
+                Reason::PartiallyApplied,
                 "iptables-nft: pods with rules: 1; not served, or not fully: 4: a: x; b: y; c: z; and 1 more"
             )
         );
@@ -240,7 +236,7 @@ mod tests {
         let wrong = vec!["x".repeat(100_000); 1000];
         assert!(Verdict::of_the_pods("nftables", 1, &wrong).message.len() < 1000);
         assert!(
-            Verdict::of_the_node(Reason::NoRuntimeSocket, &wrong[0])
+            Verdict::of_the_node(Reason::ContainerRuntimeUnavailable, &wrong[0])
                 .message
                 .len()
                 < 1000
@@ -254,7 +250,7 @@ mod tests {
         let first = condition(&well, None, at(100));
         let more = condition(&Verdict::of_the_pods("nftables", 2, &[]), Some(&first), at(200));
         let worse = condition(
-            &Verdict::of_the_node(Reason::NoRuntimeSocket, "gone"),
+            &Verdict::of_the_node(Reason::ContainerRuntimeUnavailable, "gone"),
             Some(&more),
             at(300),
         );

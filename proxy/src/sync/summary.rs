@@ -19,7 +19,7 @@ impl Pods {
         }
         let mut failing = self.by_uid.values().filter(|pod| pod.fails_lastingly());
         if let Some(why) = failing.find_map(|pod| pod.runtime_failure.as_deref()) {
-            return Some(Verdict::of_the_node(Reason::NoRuntimeSocket, why));
+            return Some(Verdict::of_the_node(Reason::ContainerRuntimeUnavailable, why));
         }
         let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
         let said = |pod: &Pod| {

@@ -230,7 +230,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     until("an event", || written("create")).await;
     until_async("the condition names the pod", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "IPTables" && status == "False" && message.contains("client-8: "))
+        Ok(reason == "PartiallyApplied" && status == "False" && message.contains("client-8: "))
     })
     .await?;
     // Mended and broken again: the event is counted on.
@@ -248,7 +248,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
 
     until_async("the condition says that all is well", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "IPTables" && status == "True" && message.ends_with("pods with rules: 1"))
+        Ok(reason == "Applied" && status == "True" && message.ends_with("pods with rules: 1"))
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;

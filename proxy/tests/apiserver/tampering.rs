@@ -161,7 +161,7 @@ async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Res
     .await?;
     until_async("the condition says it", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "IPTables" && status == "False" && message.contains("legacyProxyNamespaces"))
+        Ok(reason == "PartiallyApplied" && status == "False" && message.contains("legacyProxyNamespaces"))
     })
     .await?;
     let at_once = DeleteParams::default().grace_period(0);
@@ -196,7 +196,7 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
     let proxy = cluster.proxy().await?;
     until_async("the condition says why nothing is written", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "OriginalProxyRuns"
+        Ok(reason == "LegacyProxyRunning"
             && status == "False"
             && message.contains("/multus-proxy-ds-amd64-x "))
     })

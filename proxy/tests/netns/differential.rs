@@ -14,7 +14,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use proxy::backend::Held;
 use rules::Protocol::{Sctp, Tcp, Udp};
-use rules::{Earlier, Family, Node, Origin, Packet, PodRules, Port, Protocol, Settings, Verdict};
+use rules::{Family, Node, Origin, Packet, PodRules, Port, PreviousFlow, Protocol, Settings, Verdict};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -260,12 +260,12 @@ impl Judge {
         let read = self.client.run(|| self.kind.backend().dump()).unwrap();
         assert_eq!(
             read,
-            applied.rules.dump(),
+            applied.rules.kernel_state(),
             "world {number}: what is read back is not what was written"
         );
         assert_eq!(
             read.regardless_of_places(),
-            rules.dump(),
+            rules.kernel_state(),
             "world {number}: what was written is not what was wanted"
         );
         self.forget(&rules);
@@ -336,7 +336,7 @@ impl Judge {
                 _ => vip,
             };
             let client = bound.unwrap_or(by_route);
-            let may = verdict.given(self.earlier_at(vip, port, client));
+            let may = verdict.endpoints_after(self.earlier_at(vip, port, client));
             let Some(endpoint) = self.ask(&verdict, &may, bound, vip, port) else {
                 return;
             };
@@ -351,9 +351,9 @@ impl Judge {
             if is_sticky {
                 self.earlier.insert((vip, port, client), endpoint);
             }
-            let may = verdict.given(self.earlier_at(vip, port, client));
+            let may = verdict.endpoints_after(self.earlier_at(vip, port, client));
             if times >= AT_LEAST && may.is_subset(&seen) {
-                let kind = if is_sticky && verdict.given(None).len() > 1 {
+                let kind = if is_sticky && verdict.endpoints_after(None).len() > 1 {
                     "kept"
                 } else {
                     "translated"
@@ -365,9 +365,9 @@ impl Judge {
         panic!("{vip} {port:?}: trace says {verdict:?}, but only {seen:?} answered in {TIMES} attempts");
     }
 
-    fn earlier_at(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<Earlier> {
+    fn earlier_at(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<PreviousFlow> {
         let endpoint = *self.earlier.get(&(vip, port, client))?;
-        Some(Earlier {
+        Some(PreviousFlow {
             endpoint,
             ago: Duration::ZERO,
         })

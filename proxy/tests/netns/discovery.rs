@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 use super::driver::{Driver, Runtime, object, object_with, uid, until, until_gone};
 use super::probe::{Outcome, Server, ask};
 use proxy::backend::{Backend, Error};
-use rules::{Delta, Dump, Family, Protocol};
+use rules::{Delta, Family, KernelState, Protocol};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -262,7 +262,7 @@ impl Backend for Timed {
     fn is_present(&self) -> Result<bool, Error> {
         self.inner.is_present()
     }
-    fn dump(&self) -> Result<Dump, Error> {
+    fn dump(&self) -> Result<KernelState, Error> {
         self.inner.dump()
     }
     fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {

@@ -84,7 +84,7 @@ fn a_runtime_that_hangs_holds_up_nobody_who_does_not_need_it() {
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
     until("it is said", || {
-        driver.condition().reason == Reason::NoRuntimeSocket
+        driver.condition().reason == Reason::ContainerRuntimeUnavailable
     });
     let condition = driver.condition();
     assert!(

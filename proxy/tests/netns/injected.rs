@@ -15,7 +15,7 @@ use proxy::backend::Held;
 use proxy::fault_injection;
 use proxy::netns::apply::Applied;
 use proxy::netns::failure::Effect;
-use rules::{Dump, Family, PodRules};
+use rules::{Family, KernelState, PodRules};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
@@ -181,7 +181,7 @@ impl Scene {
             .unwrap()
     }
 
-    fn dump(&self) -> Dump {
+    fn dump(&self) -> KernelState {
         self.client.run(|| self.kind.backend().dump()).unwrap()
     }
 
@@ -201,9 +201,9 @@ impl Scene {
 
     /// Every VIP but those that failed is as wanted.
     fn assert_right(&self, failed: &BTreeSet<IpAddr>, what: &str) {
-        let (held, wanted) = (self.dump().regardless_of_places(), self.after.dump());
+        let (held, wanted) = (self.dump().regardless_of_places(), self.after.kernel_state());
         let is_other = |vip: &IpAddr| !failed.contains(vip);
-        let rejected = |dump: &Dump| {
+        let rejected = |dump: &KernelState| {
             dump.rejected
                 .iter()
                 .copied()
@@ -211,7 +211,7 @@ impl Scene {
                 .collect::<BTreeSet<_>>()
         };
         assert_eq!(rejected(&held), rejected(&wanted), "{what}");
-        let translated = |dump: &Dump| {
+        let translated = |dump: &KernelState| {
             let mut translated = dump.translated.clone();
             translated.retain(|(vip, _), _| is_other(vip));
             translated

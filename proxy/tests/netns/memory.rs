@@ -9,7 +9,7 @@ use super::driver::{Driver, Runtime, object, uid, until};
 use super::probe::{Outcome, ask};
 use super::server::Server;
 use proxy::backend::{Backend, Error, Held};
-use rules::{Delta, Dump, Family, Protocol};
+use rules::{Delta, Family, KernelState, Protocol};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -287,7 +287,7 @@ impl Backend for Watching {
         self.backend.fingerprint()
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
+    fn dump(&self) -> Result<KernelState, Error> {
         self.backend.dump()
     }
 

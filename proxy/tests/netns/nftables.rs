@@ -83,7 +83,7 @@ fn a_restart_writes_nothing_where_nothing_changed() {
     let rules = wanted(&client, &[2, 3]);
     client.apply(Kind::Nftables, &Held::Nothing, &rules);
     let dump = client.run(|| Nftables.dump()).unwrap();
-    assert_eq!(dump, rules.dump());
+    assert_eq!(dump, rules.kernel_state());
     let before = client.run(generation).unwrap();
     for _ in 0..2 {
         assert!(!client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
@@ -138,7 +138,7 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
             "{damage}"
         );
         let dump = client.run(|| Nftables.dump()).unwrap();
-        assert_eq!(dump, rules.dump(), "{damage}");
+        assert_eq!(dump, rules.kernel_state(), "{damage}");
         for family in Family::ALL {
             assert_eq!(answering(&client, family), [2, 3], "{damage}");
         }
@@ -360,5 +360,5 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
         !listed.contains("remember") && !listed.contains("sticky"),
         "{listed}"
     );
-    assert_eq!(client.run(|| Nftables.dump()).unwrap(), held.dump());
+    assert_eq!(client.run(|| Nftables.dump()).unwrap(), held.kernel_state());
 }

@@ -5,7 +5,7 @@ use super::cluster::{Service, rules};
 use proxy::backend::nftables::Nftables;
 use proxy::backend::{Backend, Error, Held};
 use proxy::netns::apply::{Applied, Wanted, apply};
-use rules::{Delta, Dump, PodRules};
+use rules::{Delta, KernelState, PodRules};
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -37,7 +37,7 @@ impl Backend for Recording {
         Nftables.is_present()
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
+    fn dump(&self) -> Result<KernelState, Error> {
         Nftables.dump()
     }
 

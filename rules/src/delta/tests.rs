@@ -60,7 +60,7 @@ fn endpoint(host: u8) -> SocketAddr {
 }
 
 /// What the kernel holds after `delta`.
-fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
+fn write(mut held: KernelState, delta: &Delta<'_>) -> KernelState {
     for vip in &delta.reject {
         assert!(held.rejected.insert(*vip), "{vip} is rejected already");
     }
@@ -119,25 +119,25 @@ proptest! {
     #[test]
     fn a_delta_applied_to_what_is_held_gives_what_is_wanted(held in any_rules(), wanted in any_rules()) {
         let delta = Delta::between(&held, &wanted);
-        prop_assert_eq!(write(held.dump(), &delta), wanted.dump());
+        prop_assert_eq!(write(held.kernel_state(), &delta), wanted.kernel_state());
         prop_assert_eq!(write_routes(&held, &delta), write_routes(&wanted, &Delta::between(&wanted, &wanted)));
     }
 
     #[test]
     fn what_was_read_is_corrected_by_difference(held in any_rules(), wanted in any_rules()) {
-        let read = held.dump();
-        let delta = Delta::from_dump(&read, &wanted);
+        let read = held.kernel_state();
+        let delta = Delta::from_kernel_state(&read, &wanted);
         prop_assert_eq!(&delta.ports, &Delta::between(&held, &wanted).ports);
-        prop_assert_eq!(write(read.clone(), &delta), wanted.dump());
+        prop_assert_eq!(write(read.clone(), &delta), wanted.kernel_state());
     }
 
     #[test]
     fn endpoints_keep_their_places_and_what_is_wanted_is_the_same(held in any_rules(), wanted in any_rules()) {
-        let (read, delta) = (held.dump(), Delta::between(&held, &wanted));
+        let (read, delta) = (held.kernel_state(), Delta::between(&held, &wanted));
         let placed = delta.placed().unwrap_or_else(|| wanted.clone());
-        prop_assert_eq!(placed.dump().regardless_of_places(), wanted.dump().regardless_of_places());
-        for delta in [Delta::between(&held, &placed), Delta::from_dump(&read, &placed)] {
-            prop_assert_eq!(write(read.clone(), &delta), placed.dump());
+        prop_assert_eq!(placed.kernel_state().regardless_of_places(), wanted.kernel_state().regardless_of_places());
+        for delta in [Delta::between(&held, &placed), Delta::from_kernel_state(&read, &placed)] {
+            prop_assert_eq!(write(read.clone(), &delta), placed.kernel_state());
             prop_assert!(delta.placed().is_none(), "once is enough");
             for change in delta.ports.values() {
                 let (Some(old), Some(new)) = (change.old, change.new) else { continue };
@@ -150,7 +150,7 @@ proptest! {
 
     #[test]
     fn from_nothing_everything_is_written(wanted in any_rules()) {
-        prop_assert_eq!(write(Dump::default(), &Delta::from_nothing(&wanted)), wanted.dump());
+        prop_assert_eq!(write(KernelState::default(), &Delta::from_nothing(&wanted)), wanted.kernel_state());
     }
 
     #[test]
@@ -163,8 +163,8 @@ proptest! {
         for delta in [Delta::between(&rules, &rules), Delta::between(&rules, &again)] {
             prop_assert!(delta.is_empty() && delta.flows.is_empty(), "{delta:?}");
         }
-        let read = rules.dump();
-        let adopted = Delta::from_dump(&read, &rules);
+        let read = rules.kernel_state();
+        let adopted = Delta::from_kernel_state(&read, &rules);
         prop_assert!(adopted.ports.is_empty() && adopted.reject.is_empty() && adopted.unreject.is_empty());
     }
 
@@ -172,7 +172,7 @@ proptest! {
     fn adding_then_removing_is_nothing(held in any_rules(), more in any_rules()) {
         let there = Delta::between(&held, &more);
         let back = Delta::between(&more, &held);
-        prop_assert_eq!(write(write(held.dump(), &there), &back), held.dump());
+        prop_assert_eq!(write(write(held.kernel_state(), &there), &back), held.kernel_state());
     }
 
     #[test]
@@ -206,7 +206,7 @@ fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
         name: "s".to_owned(),
     };
     let ports = BTreeMap::from([(Port { protocol, number: 53 }, Box::new(port))]);
-    let vips = crate::Vips::from_iter([(
+    let vips = crate::VipMap::from_iter([(
         IpAddr::from([172, 30, 0, 10]),
         Arc::new(VipRules { service, ports }),
     )]);
@@ -243,9 +243,9 @@ fn flows_are_cut_when_an_endpoint_may_not_have_them(
 #[test]
 fn damage_means_writing_everything_anew() {
     let rules = one(Protocol::Udp, &[2], &[]);
-    let mut read = rules.dump();
-    assert!(!Delta::from_dump(&read, &rules).is_rebuild());
+    let mut read = rules.kernel_state();
+    assert!(!Delta::from_kernel_state(&read, &rules).is_rebuild());
     read.damage.insert("a rule nobody knows".to_owned());
-    let delta = Delta::from_dump(&read, &rules);
+    let delta = Delta::from_kernel_state(&read, &rules);
     assert!(delta.is_rebuild() && !delta.is_empty());
 }

@@ -3,7 +3,8 @@
 //! Address plan: service-network pods 10.1.0.0/16 and fd00:1::/64, VIPs 172.30.0.0/16 and fd00:96::/112.
 
 use crate::{
-    Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Tenancy, Verdict,
+    NamespaceIsolation, Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice,
+    Verdict,
 };
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
@@ -296,14 +297,14 @@ fn a_client_uses_networks_of_its_own_namespace_and_global_ones(
 ) {
     let slices = [slice("nginx", "a", &json!([{"addresses": ["10.1.0.2"]}]))];
     let services = [service("nginx", &["172.30.0.10"], &http())];
-    let plan_under = |tenancy| {
+    let plan_under = |isolation| {
         let settings = Settings {
-            tenancy,
+            isolation,
             ..Settings::default()
         };
         crate::plan(&settings, &services, &slices, namespace, &net1())
     };
-    let isolated = plan_under(Tenancy::Isolated {
+    let isolated = plan_under(NamespaceIsolation::Isolated {
         global_namespaces: global.iter().map(ToString::to_string).collect(),
     });
     assert_eq!(isolated.rules.is_empty(), !is_served);
@@ -314,7 +315,7 @@ fn a_client_uses_networks_of_its_own_namespace_and_global_ones(
         !is_served,
         "{told:?}"
     );
-    let open = plan_under(Tenancy::Open);
+    let open = plan_under(NamespaceIsolation::Open);
     assert!(!open.rules.is_empty() && open.shortcomings.is_empty());
     // A network without Services is not reported.
     let nothing = crate::plan(&Settings::default(), &[], &[], namespace, &net1());

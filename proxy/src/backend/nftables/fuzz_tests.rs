@@ -9,7 +9,7 @@ use crate::netlink::netfilter::about;
 use crate::netlink::{parts, write};
 use e2e::fuzz;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, SetElementList, TableAttribute};
-use rules::{Delta, Dump, Family};
+use rules::{Delta, Family, KernelState};
 
 /// Takes in a message as [`Kernel`](super::Kernel) does.
 fn take_in(found: &mut Found, bytes: &[u8]) -> Option<()> {
@@ -49,8 +49,8 @@ fn take_in(found: &mut Found, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn read_all<'a>(messages: impl Iterator<Item = &'a [u8]>) -> Dump {
-    let (mut found, mut dump) = (Found::default(), Dump::default());
+fn read_all<'a>(messages: impl Iterator<Item = &'a [u8]>) -> KernelState {
+    let (mut found, mut dump) = (Found::default(), KernelState::default());
     messages.for_each(|message| _ = take_in(&mut found, message));
     for family in Family::ALL {
         read::read(family, true, &found, &mut dump);
@@ -70,7 +70,7 @@ fn fuzz_tables_of_nftables() {
     let wanted = objects::planned(&objects::corpus()).unwrap().rules;
     fuzz::bytes(&[fuzz::from_hex(NFTABLES).concat()], |datagram| {
         let dump = read_all(parts(datagram));
-        let delta = Delta::from_dump(&dump, &wanted);
+        let delta = Delta::from_kernel_state(&dump, &wanted);
         assert!(
             Family::ALL
                 .iter()

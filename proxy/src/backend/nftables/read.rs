@@ -12,7 +12,7 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage,
     RuleAttribute, SetAttribute, SetElementAttribute,
 };
-use rules::{Dump, Family, Places, Port, Protocol, Translated};
+use rules::{Family, KernelState, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -155,7 +155,7 @@ fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
 }
 
 /// Adds to `dump` what a family's table holds, and what is wrong with it.
-pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump) {
+pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut KernelState) {
     let unread = found.unread.iter().cloned().chain(found.foreign.in_words());
     dump.unread.extend(unread.map(|what| format!("{family}: {what}")));
     if found.unread.is_some() {

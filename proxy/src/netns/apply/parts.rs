@@ -8,7 +8,7 @@
 use crate::backend::{Backend, Error};
 use crate::netns::failure::chain;
 use crate::netns::memory;
-use rules::{Delta, Dump, Family, PodRules, SourceChange};
+use rules::{Delta, Family, KernelState, PodRules, SourceChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -67,7 +67,7 @@ impl Step {
 
 /// What is there after something was rejected. Where it cannot be read as a whole nothing is written from a part of it: the attempt fails, and
 /// the next one has the memory to read everything.
-pub(super) fn read_again(backend: &dyn Backend) -> Result<Dump, Error> {
+pub(super) fn read_again(backend: &dyn Backend) -> Result<KernelState, Error> {
     let dump = memory::uncharged(|| backend.dump())?;
     if dump.unread.is_empty() {
         return Ok(dump);
@@ -129,7 +129,7 @@ impl<'a> Parts<'a> {
 
     fn family(&mut self, family: Family, failed: &mut Failed) -> Result<(), Error> {
         let read = read_again(self.backend)?;
-        let delta = Delta::from_dump(&read, self.target).of(family);
+        let delta = Delta::from_kernel_state(&read, self.target).of(family);
         if !self.step.is_due(&delta) {
             return Ok(());
         }
@@ -143,7 +143,7 @@ impl<'a> Parts<'a> {
         }
         let all = delta.rejected_meanwhile(family);
         let bare = self.target.rejecting(&all);
-        if self.step == Step::Translate && self.attempt(&Delta::from_dump(&read, &bare).of(family)) {
+        if self.step == Step::Translate && self.attempt(&Delta::from_kernel_state(&read, &bare).of(family)) {
             return self.halve(family, all, failed);
         }
         failed.extend(all.into_iter().map(|vip| (vip, self.error.clone())));
@@ -158,8 +158,10 @@ impl<'a> Parts<'a> {
                 continue;
             }
             let read = read_again(self.backend)?;
-            let part = self.target.partly(&read, |vip| group.contains(&vip));
-            let delta = Delta::from_dump(&read, &part).of(family).rejecting_udp_of(&group);
+            let part = self.target.partial_update(&read, |vip| group.contains(&vip));
+            let delta = Delta::from_kernel_state(&read, &part)
+                .of(family)
+                .rejecting_udp_of(&group);
             if self.attempt(&delta) {
                 continue;
             }

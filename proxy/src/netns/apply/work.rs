@@ -12,7 +12,7 @@ use crate::netns::failure::{Effect, Failures, chain};
 use crate::netns::routes::Routes;
 use crate::netns::{self, legacy_proxy};
 use netlink_packet_route::RouteNetlinkMessage;
-use rules::{Delta, Dump, PodRules};
+use rules::{Delta, KernelState, PodRules};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ use std::time::Instant;
 pub(super) enum Known<'a> {
     Nothing,
     Rules(&'a PodRules),
-    Read(Rc<Dump>),
+    Read(Rc<KernelState>),
 }
 
 impl<'a> Known<'a> {
@@ -37,7 +37,7 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// What was found and not read: see [`Dump::unread`].
+    /// What was found and not read: see [`KernelState::unread`].
     pub(super) fn unread(&self) -> BTreeSet<String> {
         match self {
             Self::Read(dump) => dump.unread.clone(),
@@ -65,7 +65,7 @@ impl<'a> Known<'a> {
         match self {
             Self::Nothing => Delta::from_nothing(wanted),
             Self::Rules(held) => Delta::between(held, wanted),
-            Self::Read(dump) => Delta::from_dump(dump, wanted),
+            Self::Read(dump) => Delta::from_kernel_state(dump, wanted),
         }
     }
 }
@@ -299,7 +299,7 @@ impl<'a> Work<'a> {
         };
         let mut target = self.first.wanted().rejecting(&self.rejected);
         if let (Known::Read(read), false) = (&known, self.frozen.is_empty()) {
-            target = target.partly(read, |vip| !self.frozen.contains(&vip));
+            target = target.partial_update(read, |vip| !self.frozen.contains(&vip));
         }
         self.changed = Some((known, target));
     }

@@ -34,7 +34,7 @@ impl Pending {
             ports: ports.copied().collect(),
             new: new.copied().collect(),
             // An earlier process may have been killed before it ended them.
-            has_rejected: delta.is_from_dump() || delta.unreject_udp.iter().any(is_known),
+            has_rejected: delta.is_from_kernel_state() || delta.unreject_udp.iter().any(is_known),
             unknown: unknown.clone(),
         }
     }

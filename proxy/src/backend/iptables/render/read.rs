@@ -7,7 +7,7 @@ use super::buckets::vip_of;
 use super::translation::{Entry, whole_of};
 use super::{Chains, Jump, Table, rejected_udp, rejection, sources};
 use api::names::CHAIN_PREFIX;
-use rules::{Dump, Family, Places, Port, Protocol, Translated};
+use rules::{Family, KernelState, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn position((hook, rule): &Jump, text: &str) -> Option<usize> {
 }
 
 /// The tables of one family, added to `dump`.
-pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool, dump: &mut Dump) {
+pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool, dump: &mut KernelState) {
     for (table, listing) in [(Table::Filter, filter), (Table::Nat, nat)] {
         let why = listing.unread.iter();
         let why = why.map(|why| format!("{family} {}: cannot list rules: {why}", table.name()));

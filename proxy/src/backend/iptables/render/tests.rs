@@ -1,7 +1,7 @@
 //! Spelling: the exact text, and what a change leaves out.
 
 use super::*;
-use ::rules::{Dump, PodRules, Settings};
+use ::rules::{KernelState, PodRules, Settings};
 use api::network_status::NetworkStatus;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -109,8 +109,8 @@ fn whole(delta: &Delta<'_>, table: Table, family: Family) -> Chains {
     super::whole(delta, table, family, true)
 }
 
-fn read_back(rules: &PodRules) -> Dump {
-    let mut dump = Dump::default();
+fn read_back(rules: &PodRules) -> KernelState {
+    let mut dump = KernelState::default();
     for family in Family::ALL {
         let delta = Delta::from_nothing(rules);
         let read =
@@ -274,7 +274,7 @@ fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
     let delta = Delta::from_nothing(&rules);
     let mut text = listing(Table::Nat, &whole(&delta, Table::Nat, Family::V4));
     text.push_str(line);
-    let mut dump = Dump::default();
+    let mut dump = KernelState::default();
     let filter = listing(Table::Filter, &whole(&delta, Table::Filter, Family::V4));
     let filter = read::Listing::parse(Table::Filter, true, &filter);
     read::read(
@@ -335,7 +335,7 @@ fn what_somebody_removed_is_damage() {
                 };
                 read::Listing::parse(of, true, &text)
             };
-            let mut dump = Dump::default();
+            let mut dump = KernelState::default();
             read::read(
                 &read(Table::Filter),
                 &read(Table::Nat),
@@ -365,6 +365,6 @@ proptest! {
     #[test]
     fn what_is_written_reads_back(hosts in prop::collection::vec(1u8..=250, 0..9), sticky in any::<bool>()) {
         let rules = if sticky { with_affinity(&rules(&hosts)) } else { rules(&hosts) };
-        prop_assert_eq!(read_back(&rules), rules.dump());
+        prop_assert_eq!(read_back(&rules), rules.kernel_state());
     }
 }

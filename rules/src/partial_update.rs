@@ -2,17 +2,19 @@
 //!
 //! Pure. With them a change that the kernel rejects as a whole can be made VIP by VIP.
 
-use crate::{AttachedNetwork, Dump, Family, NetworkRules, ObjectName, PodRules, PortRules, Source, VipRules};
+use crate::{
+    AttachedNetwork, Family, KernelState, NetworkRules, ObjectName, PodRules, PortRules, Source, VipRules,
+};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 impl PodRules {
-    /// The VIPs for which `is_to_change` holds as in these rules, the others as in `held`. Only for what backends write: a dump has no
+    /// The VIPs for which `is_to_change` holds as in these rules, the others as in `held`. Only for what backends write: a state has no
     /// interfaces, so routes cannot follow from the result.
     #[must_use]
-    pub fn partly(&self, held: &Dump, is_to_change: impl Fn(IpAddr) -> bool) -> Self {
+    pub fn partial_update(&self, held: &KernelState, is_to_change: impl Fn(IpAddr) -> bool) -> Self {
         let mut vips = BTreeMap::new();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
             if is_to_change(vip) {
@@ -138,19 +140,19 @@ mod tests {
         fn part_by_part_leads_from_what_is_held_to_what_is_wanted(
             held in vips(), wanted in vips(), part in prop::collection::btree_set(0u8..12, 0..12), has_source: bool,
         ) {
-            let (held, wanted) = (rules(&held, true).dump(), rules(&wanted, has_source));
-            prop_assert_eq!(&wanted.partly(&held, |_| false).dump(), &held);
-            prop_assert_eq!(wanted.partly(&held, |_| true).dump(), wanted.dump());
+            let (held, wanted) = (rules(&held, true).kernel_state(), rules(&wanted, has_source));
+            prop_assert_eq!(&wanted.partial_update(&held, |_| false).kernel_state(), &held);
+            prop_assert_eq!(wanted.partial_update(&held, |_| true).kernel_state(), wanted.kernel_state());
             let is_first = |vip: IpAddr| match vip {
                 IpAddr::V4(vip) => part.contains(&vip.octets()[3]),
                 IpAddr::V6(vip) => part.contains(&vip.octets()[15]),
             };
-            let halfway = wanted.partly(&held, is_first).dump();
+            let halfway = wanted.partial_update(&held, is_first).kernel_state();
             for vip in halfway.translated.keys() {
-                let of = if is_first(vip.0) { &wanted.dump() } else { &held };
+                let of = if is_first(vip.0) { &wanted.kernel_state() } else { &held };
                 prop_assert_eq!(halfway.translated.get(vip), of.translated.get(vip));
             }
-            prop_assert_eq!(wanted.partly(&halfway, |vip| !is_first(vip)).dump(), wanted.dump());
+            prop_assert_eq!(wanted.partial_update(&halfway, |vip| !is_first(vip)).kernel_state(), wanted.kernel_state());
         }
     }
 }

@@ -47,7 +47,7 @@ fn chosen(endpoints: &[&str], protocol: Protocol, is_local: bool) -> Chosen {
     };
     let choice = Choice {
         node: &node,
-        reserved: &Reserved::default(),
+        reserved: &ReservedAddresses::default(),
         is_local,
     };
     let vip = "172.30.0.10".parse().unwrap();

@@ -1,4 +1,4 @@
-//! `Dump`: what a namespace holds of ours, as a backend reads it back from the kernel.
+//! `KernelState`: what a namespace holds of ours, as a backend reads it back from the kernel.
 //!
 //! Pure. The same value follows from [`PodRules`]: comparing the two finds what an earlier proxy left, and what somebody changed.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Rules of ours in one network namespace. Routes are not part of it: they are the same for every backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dump {
+pub struct KernelState {
     /// VIPs to which untranslated packets are rejected.
     pub rejected: BTreeSet<IpAddr>,
     /// VIPs of which rejected UDP flows of the pod's own end at the loopback address, so that `send()` succeeds.
@@ -44,7 +44,7 @@ impl Translated {
     }
 }
 
-impl Dump {
+impl KernelState {
     /// Whether nothing of ours is there.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -71,12 +71,12 @@ impl Dump {
 
 impl PodRules {
     /// What a namespace holds that has exactly these rules.
-    pub fn dump(&self) -> Dump {
-        let mut dump = Dump::default();
+    pub fn kernel_state(&self) -> KernelState {
+        let mut state = KernelState::default();
         for (vip, (rules, source)) in Family::ALL.into_iter().flat_map(|family| self.vips(family)) {
-            dump.rejected.insert(vip);
-            dump.rejected_udp.insert(vip);
-            dump.sources.extend(source.map(|source| (vip, source.address)));
+            state.rejected.insert(vip);
+            state.rejected_udp.insert(vip);
+            state.sources.extend(source.map(|source| (vip, source.address)));
             for (port, rules) in &rules.ports {
                 let Some(Translation { endpoints, affinity }) = rules.translation(source) else {
                     continue;
@@ -85,9 +85,9 @@ impl PodRules {
                     endpoints: endpoints.clone(),
                     affinity,
                 };
-                dump.translated.insert((vip, *port), translated);
+                state.translated.insert((vip, *port), translated);
             }
         }
-        dump
+        state
     }
 }

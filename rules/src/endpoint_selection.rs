@@ -10,7 +10,7 @@
 //! 3. Nobody: flows are rejected at once.
 
 use crate::settings::Node;
-use crate::{Endpoint, Places, Protocol, Reserved, Slice};
+use crate::{Endpoint, Places, Protocol, ReservedAddresses, Slice};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,7 +26,7 @@ pub(crate) struct Chosen {
 /// What endpoints are chosen by.
 pub(crate) struct Choice<'a> {
     pub(crate) node: &'a Node,
-    pub(crate) reserved: &'a Reserved,
+    pub(crate) reserved: &'a ReservedAddresses,
     pub(crate) is_local: bool,
 }
 

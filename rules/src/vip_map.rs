@@ -1,4 +1,4 @@
-//! `Vips`: the VIPs of one network with their rules, sorted, in versions that share what is the same in them.
+//! `VipMap`: the VIPs of one network with their rules, sorted, in versions that share what is the same in them.
 //!
 //! Each pod holds the version that was written into it last. While Services come and go faster than they can be written that is
 //! another one in every pod, and copies of all of it, each of a thousand VIPs, were what the proxy's memory went to.
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// By ClusterIP. A clone costs nothing; a change then copies the chunk of 32 that it is in, and the way to it.
-pub type Vips = Map<IpAddr, Arc<VipRules>, 32>;
+pub type VipMap = Map<IpAddr, Arc<VipRules>, 32>;
 
 #[cfg(test)]
 mod tests {
@@ -39,7 +39,7 @@ mod tests {
     }
 
     /// The very same entries in the same order, however one asks.
-    fn assert_same(vips: &Vips, model: &BTreeMap<IpAddr, Arc<VipRules>>) {
+    fn assert_same(vips: &VipMap, model: &BTreeMap<IpAddr, Arc<VipRules>>) {
         vips.invariant();
         assert_eq!(vips.len(), model.len());
         let network = NetworkRules { vips: vips.clone() };
@@ -68,7 +68,7 @@ mod tests {
         fn every_version_is_what_a_plain_map_was(
             changes in prop::collection::vec((prop::bool::weighted(0.7), 0u16..900), 1..1500),
         ) {
-            let (mut vips, mut model) = (Vips::new(), BTreeMap::new());
+            let (mut vips, mut model) = (VipMap::new(), BTreeMap::new());
             let mut versions = Vec::new();
             for (step, (comes, number)) in changes.into_iter().enumerate() {
                 if comes {
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_version_shares_all_but_the_way_to_what_changed() {
-        let mut vips = Vips::new();
+        let mut vips = VipMap::new();
         for number in 0..1000 {
             vips.insert_cow(vip(number), rules());
         }
