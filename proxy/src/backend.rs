@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// What a network namespace is known to hold of ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Held<T> {
+pub enum KnownRules<T> {
     /// Nobody can have written into it: it is younger than this process.
     Nothing,
     /// It has to be read before anything is written: an earlier proxy was here, or a write failed halfway.
@@ -92,18 +92,18 @@ pub trait Backend: Send + Sync {
 
     /// Whether it can keep a client with its endpoint on this node. Where it cannot, rules with
     /// [affinity](rules::PortRules::affinity) are not given to it.
-    fn keeps_affinity(&self) -> bool {
+    fn supports_affinity(&self) -> bool {
         true
     }
 
     /// Whether it may write into the node's own namespace, where other programs write at the same time.
-    fn works_on_the_node(&self) -> bool {
+    fn supports_host_netns(&self) -> bool {
         true
     }
 
     /// Whether everything that is in a namespace is in this process's memory while it is written, or read: megabytes with a thousand
     /// Services. Where programs do it there is nothing to be gained by going one by one.
-    fn fills_in_memory(&self) -> bool {
+    fn buffers_whole_ruleset(&self) -> bool {
         true
     }
 
@@ -123,7 +123,7 @@ pub trait Backend: Send + Sync {
     fn dump(&self) -> Result<KernelState, Error>;
 
     /// Whether its rules have a [generation](nftables::generation) by which changes are noticed. Where they have none they have to be looked for.
-    fn is_told_of_changes(&self) -> bool {
+    fn reports_ruleset_changes(&self) -> bool {
         true
     }
 

@@ -13,11 +13,11 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// A Node, trimmed to what rules depend on: heartbeats start no work. Its addresses are of no interest: the controller rejects them as
 /// endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KnownNode {
+pub struct NodeInfo {
     zone: Option<String>,
 }
 
-impl KnownNode {
+impl NodeInfo {
     /// Reads the metadata of a Node as a watch delivers it.
     pub fn parse(metadata: &ObjectMeta) -> Self {
         let labels = metadata.labels.iter().flatten();
@@ -30,13 +30,13 @@ impl KnownNode {
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct ClusterInfo {
     given: Settings,
-    nodes: Known<KnownNode>,
+    nodes: Known<NodeInfo>,
     service_cidrs: Known<Vec<IpNet>>,
 }
 
-impl Surroundings {
+impl ClusterInfo {
     /// With what the command line says: the node's name, isolation, and the Service ranges if they need not be asked for.
     pub fn new(given: Settings) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Surroundings {
     }
 
     /// A Node changed; says whether any setting did.
-    pub fn node(&mut self, change: Change<(String, Option<KnownNode>)>) -> bool {
+    pub fn node(&mut self, change: Change<(String, Option<NodeInfo>)>) -> bool {
         self.nodes.take(change)
     }
 
@@ -106,20 +106,20 @@ mod tests {
     use k8s_openapi::api::networking::v1::ServiceCIDR;
     use serde_json::{Value, json};
 
-    fn node(zone: &Value, heartbeat: &str) -> (String, Option<KnownNode>) {
+    fn node(zone: &Value, heartbeat: &str) -> (String, Option<NodeInfo>) {
         let metadata: ObjectMeta = serde_json::from_value(
             json!({"name": "node-a", "resourceVersion": heartbeat, "labels": {ZONE_LABEL: zone}}),
         )
         .unwrap();
-        ("node-a".to_owned(), Some(KnownNode::parse(&metadata)))
+        ("node-a".to_owned(), Some(NodeInfo::parse(&metadata)))
     }
 
-    fn here() -> Surroundings {
+    fn here() -> ClusterInfo {
         let node = rules::Node {
             name: "node-a".to_owned(),
             zone: None,
         };
-        Surroundings::new(Settings {
+        ClusterInfo::new(Settings {
             node,
             ..Settings::default()
         })

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many answers are in memory at a time: each can have megabytes, and the reader may be slow.
-const ANSWERS: usize = 2;
+const MAX_RESPONSES: usize = 2;
 
 /// Pieces in which an answer is sent. It counts as in memory until the last is taken.
 const PIECE: usize = 64 * 1024;
@@ -47,7 +47,7 @@ pub struct State {
     pub invalid_addresses: Vec<String>,
 }
 
-/// See [`crate::report::node_condition::Verdict`].
+/// See [`crate::report::node_condition::NodeCondition`].
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
@@ -169,25 +169,25 @@ fn is_same(wanted: Option<&Source>, used: Option<&Source>) -> bool {
     }
 }
 
-/// A question to the driver.
-pub(crate) type Question = oneshot::Sender<State>;
+/// A request to the driver.
+pub(crate) type StateRequest = oneshot::Sender<State>;
 
-/// Where questions arrive.
-pub type Questions = mpsc::Receiver<Question>;
+/// Where requests arrive.
+pub type StateRequests = mpsc::Receiver<StateRequest>;
 
-/// The endpoint, and where its questions arrive.
-pub fn endpoint() -> (Router, Questions) {
-    let (asking, questions) = mpsc::channel(4);
-    let free = Arc::new(Semaphore::new(ANSWERS));
+/// The endpoint, and where its requests arrive.
+pub fn endpoint() -> (Router, StateRequests) {
+    let (sender, requests) = mpsc::channel(4);
+    let free = Arc::new(Semaphore::new(MAX_RESPONSES));
     let answer = move || {
-        let (asking, free) = (asking.clone(), Arc::clone(&free));
+        let (sender, free) = (sender.clone(), Arc::clone(&free));
         async move {
             let place = free.try_acquire_owned().map_err(|_| BUSY)?;
-            let state = ask(&asking).await?;
+            let state = request_state(&sender).await?;
             Ok::<_, (StatusCode, &str)>((JSON, in_pieces(state, place)))
         }
     };
-    (Router::new().route("/state", get(answer)), questions)
+    (Router::new().route("/state", get(answer)), requests)
 }
 
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
@@ -209,10 +209,10 @@ fn in_pieces(text: String, place: OwnedSemaphorePermit) -> Body {
     }))
 }
 
-async fn ask(asking: &mpsc::Sender<Question>) -> Result<String, (StatusCode, &'static str)> {
-    let (question, answer) = oneshot::channel();
+async fn request_state(sender: &mpsc::Sender<StateRequest>) -> Result<String, (StatusCode, &'static str)> {
+    let (request, answer) = oneshot::channel();
     let answered = async {
-        asking.send(question).await.ok()?;
+        sender.send(request).await.ok()?;
         let state = answer.await.ok()?;
         serde_json::to_string_pretty(&state).ok()
     };
@@ -253,15 +253,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_that_nobody_reads_are_few() {
-        let (router, mut questions) = endpoint();
+    async fn unread_responses_are_limited() {
+        let (router, mut requests) = endpoint();
         let driver = tokio::spawn(async move {
-            while let Some(question) = questions.recv().await {
-                let _ = question.send(state());
+            while let Some(request) = requests.recv().await {
+                let _ = request.send(state());
             }
         });
         let mut unread = Vec::new();
-        for _ in 0..ANSWERS {
+        for _ in 0..MAX_RESPONSES {
             let (status, body) = get(&router).await;
             assert_eq!(status, StatusCode::OK);
             unread.push(body);

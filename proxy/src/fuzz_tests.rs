@@ -52,7 +52,7 @@ fn read_route(message: RouteNetlinkMessage) {
         _ => {}
     }
     // A route of the archived proxy is deleted as it was listed.
-    if let Some((_, route)) = routes::original(message) {
+    if let Some((_, route)) = routes::legacy_route(message) {
         let request = RouteNetlinkMessage::DelRoute(route);
         let mut datagram = Vec::new();
         write(&mut datagram, &request, 0, 1);

@@ -2,7 +2,7 @@
 //!
 //! Writes: nothing. What [`crate::serve`] does beyond this happens on the node and asks the API server for nothing.
 
-use crate::cluster_info::Surroundings;
+use crate::cluster_info::ClusterInfo;
 use crate::index::Index;
 use crate::watch::{Kind, ServiceCidrs, updates};
 use futures::StreamExt;
@@ -25,11 +25,11 @@ pub enum Seen {
 pub async fn run(client: &Client, settings: Settings, mut see: impl FnMut(Seen)) {
     let mut updates = updates(client, &settings.node.name, ServiceCidrs::Watched);
     let mut index = Index::new(settings.clone());
-    let mut surroundings = Surroundings::new(settings);
+    let mut cluster_info = ClusterInfo::new(settings);
     let mut missing = BTreeSet::from(Kind::ALL);
     while let Some(update) = updates.next().await {
         let listed = update.lists();
-        index.update(update, &mut surroundings);
+        index.update(update, &mut cluster_info);
         see(if listed.is_some() { Seen::List } else { Seen::Event });
         if listed.is_some_and(|kind| missing.remove(&kind)) && missing.is_empty() {
             see(Seen::Synced);

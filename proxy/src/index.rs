@@ -33,7 +33,7 @@ pub struct Index {
     /// Namespaces in which a proxy of the archived Go project is believed to be one.
     legacy_namespaces: BTreeSet<String>,
     /// Proxies of the archived Go project on this node, by UID.
-    originals: BTreeMap<String, ObjectName>,
+    legacy_proxies: BTreeMap<String, ObjectName>,
     /// Pods that only look like one, by UID.
     impostors: BTreeMap<String, ObjectName>,
     networks: BTreeMap<NetworkRef, Network>,
@@ -150,21 +150,21 @@ impl Index {
     pub fn apply_pod(&mut self, pod: NodePod) {
         let pod = match pod {
             NodePod::Attached(pod) => pod,
-            NodePod::OriginalProxy {
+            NodePod::LegacyProxy {
                 uid,
                 name,
                 of_a_daemon_set,
             } => {
                 // Its owner may have changed.
-                self.originals.remove(&uid);
+                self.legacy_proxies.remove(&uid);
                 self.impostors.remove(&uid);
-                let is_believed = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
-                let like_it = if is_believed {
-                    &mut self.originals
+                let is_trusted = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
+                let proxies = if is_trusted {
+                    &mut self.legacy_proxies
                 } else {
                     &mut self.impostors
                 };
-                like_it.insert(uid, name);
+                proxies.insert(uid, name);
                 return;
             }
             NodePod::Unreadable { .. } => return,
@@ -177,7 +177,7 @@ impl Index {
 
     /// A pod is gone.
     pub fn delete_pod(&mut self, uid: &str) {
-        self.originals.remove(uid);
+        self.legacy_proxies.remove(uid);
         self.impostors.remove(uid);
         if self.pods.remove(uid).is_some() {
             self.stale_pods.insert(uid.to_owned());
@@ -190,7 +190,7 @@ impl Index {
         let gone: Vec<_> = self
             .pods
             .keys()
-            .chain(self.originals.keys())
+            .chain(self.legacy_proxies.keys())
             .chain(self.impostors.keys())
             .filter(|uid| !listed.contains(*uid) && *uid != HOST_UID)
             .cloned()
@@ -214,8 +214,8 @@ impl Index {
     }
 
     /// A proxy of the archived Go project on this node.
-    pub fn original_proxy(&self) -> Option<&ObjectName> {
-        self.originals.values().next()
+    pub fn legacy_proxy(&self) -> Option<&ObjectName> {
+        self.legacy_proxies.values().next()
     }
 
     /// Pods of this node, by UID, that look like the proxy of the archived Go project and are not believed to be one.

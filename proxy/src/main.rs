@@ -8,7 +8,7 @@ use proxy::cleanup::cleanup;
 use proxy::container_runtime::cri::Cri;
 use proxy::debug_state;
 use proxy::metrics::Metrics;
-use proxy::serve::{Serving, clean_and_wait, serve};
+use proxy::serve::{Serving, cleanup_and_wait, serve};
 use std::net::{Ipv4Addr, SocketAddr};
 
 const IDENTITY: process::Identity = process::Identity {
@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     match args.command {
         Some(Command::Cleanup { wait: false }) => clean_once(&args, runtime).await,
         Some(Command::Cleanup { wait: true }) => {
-            let work = |process| clean_and_wait(process, runtime);
+            let work = |process| cleanup_and_wait(process, runtime);
             Ok(process::run(IDENTITY, &args.process, Registry::default(), work).await?)
         }
         None => {
@@ -36,8 +36,8 @@ async fn main() -> anyhow::Result<()> {
             )?;
             let mut registry = Registry::default();
             let metrics = Metrics::new(&mut registry);
-            let (routes, questions) = debug_state::endpoint();
-            let how = Serving {
+            let (routes, requests) = debug_state::endpoint();
+            let options = Serving {
                 settings: args.settings(&node_name),
                 own_pod: args.own_pod(),
                 runtime,
@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
                 host_networks: args.host_networks.clone(),
                 legacy_namespaces: args.legacy_namespaces(),
             };
-            let work = |process| serve(process, how, metrics, questions);
+            let work = |process| serve(process, options, metrics, requests);
             let run = process::run_with_routes(IDENTITY, &args.process, registry, routes, work);
             Ok(Box::pin(run).await?)
         }

@@ -1,7 +1,7 @@
 //! The driver: what the watches say becomes what the namespaces of this node's pods hold.
 //!
 //! Writes: through `apply`, one piece of work per pod at a time, in the pod's own namespace on a thread of its own. A change is
-//! acted on at once; what arrives for a pod meanwhile is taken together afterwards. A pod that fails, or whose namespace hangs,
+//! has_synced on at once; what arrives for a pod meanwhile is taken together afterwards. A pod that fails, or whose namespace stuck,
 //! keeps nobody waiting but itself.
 
 mod attempt;
@@ -15,32 +15,32 @@ mod sandbox_locks;
 mod summary;
 mod worker_pool;
 
-pub use worker_pool::{FILLERS, WORKERS};
+pub use worker_pool::{IN_MEMORY_WORKERS, WORKERS};
 
 use crate::backend::Backend;
-use crate::cluster_info::Surroundings;
+use crate::cluster_info::ClusterInfo;
 use crate::container_runtime::SandboxSource;
-use crate::debug_state::{Condition, Questions, ServiceNotServed, State};
+use crate::debug_state::{Condition, ServiceNotServed, State, StateRequests};
 use crate::index::{Index, default_legacy_namespaces};
 use crate::metrics::Metrics;
-use crate::netlink::monitor::{Listener, Names, Notification};
+use crate::netlink::monitor::{Monitor, NamespaceIds, Notification};
 use crate::netns::memory::Memory;
-use crate::report::node_condition::{Reporter, Verdict};
-use crate::report::pod_events::{self, Notices};
+use crate::report::node_condition::{NodeCondition, Reporter};
+use crate::report::pod_events::{self, EventSender};
 use crate::watch::{Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pod_state::Pods;
 use process::Health;
 use rules::Settings;
-use sandbox_locks::Sandboxes;
+use sandbox_locks::SandboxLocks;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use worker_pool::Workers;
+use worker_pool::WorkerPool;
 
 /// How often the loop shows that it is alive though nothing happens.
 const BEAT: Duration = Duration::from_secs(10);
@@ -49,9 +49,9 @@ const BEAT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Who is told how things stand.
-pub struct Telling {
+pub struct Reporters {
     /// Pods, what they lack.
-    pub notices: Notices,
+    pub event_sender: EventSender,
     /// The own Pod, how the node stands.
     pub reporter: Reporter,
     /// What is counted.
@@ -65,19 +65,19 @@ pub struct Context {
     /// Writes rules.
     pub backend: Arc<dyn Backend>,
     /// Who is told how things stand.
-    pub telling: Telling,
+    pub reporters: Reporters,
     /// What the command line says about node and cluster.
     pub settings: Settings,
     /// Where the archived multus-proxy is believed to run.
     pub legacy_namespaces: BTreeSet<String>,
     /// Where somebody may have written already.
-    entered: Sandboxes,
+    sandbox_locks: SandboxLocks,
     /// Pods, by UID, in whose namespaces the work does not end.
-    hangs: mpsc::UnboundedSender<String>,
-    hung: Option<mpsc::UnboundedReceiver<String>>,
-    workers: Workers,
-    /// Names namespaces to the listener, if there is one.
-    names: Option<Names>,
+    stuck: mpsc::UnboundedSender<String>,
+    stuck_pods: Option<mpsc::UnboundedReceiver<String>>,
+    worker_pool: WorkerPool,
+    /// NamespaceIds namespaces to the monitor, if there is one.
+    namespace_ids: Option<NamespaceIds>,
     memory: Memory,
 }
 
@@ -87,21 +87,21 @@ impl Context {
         sandboxes: Arc<dyn SandboxSource>,
         backend: Arc<dyn Backend>,
         earlier: BTreeSet<String>,
-        telling: Telling,
+        reporters: Reporters,
         settings: Settings,
     ) -> Self {
-        let (hangs, hung) = mpsc::unbounded_channel();
+        let (stuck, stuck_pods) = mpsc::unbounded_channel();
         Self {
             sandboxes,
             backend,
-            telling,
+            reporters,
             settings,
             legacy_namespaces: default_legacy_namespaces(),
-            entered: Sandboxes::new(earlier),
-            hangs,
-            hung: Some(hung),
-            workers: Workers::default(),
-            names: None,
+            sandbox_locks: SandboxLocks::new(earlier),
+            stuck,
+            stuck_pods: Some(stuck_pods),
+            worker_pool: WorkerPool::default(),
+            namespace_ids: None,
             memory: Memory::default(),
         }
     }
@@ -111,26 +111,26 @@ impl Context {
 pub async fn run(
     mut context: Context,
     updates: impl Stream<Item = Update>,
-    mut questions: Questions,
+    mut requests: StateRequests,
     health: Health,
     shutdown: CancellationToken,
 ) {
-    let opened = Listener::open().inspect_err(|error| {
+    let opened = Monitor::open().inspect_err(|error| {
         warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 25 s");
     });
-    let (mut listener, names) = opened.ok().unzip();
-    context.names = names;
+    let (mut monitor, namespace_ids) = opened.ok().unzip();
+    context.namespace_ids = namespace_ids;
     let mut sync = Sync {
         index: Index::new(context.settings.clone()).with_legacy_namespaces(context.legacy_namespaces.clone()),
-        surroundings: Surroundings::new(context.settings.clone()),
+        cluster_info: ClusterInfo::new(context.settings.clone()),
         lists: Lists(BTreeSet::from(Kind::ALL)),
-        acted: false,
+        has_synced: false,
         pods: Pods::new(context),
-        said: BTreeSet::new(),
+        reported: BTreeSet::new(),
         impostors: BTreeSet::new(),
     };
-    if listener.is_some() {
-        sync.pods.listens();
+    if monitor.is_some() {
+        sync.pods.monitor_started();
     }
     let mut beat = tokio::time::interval(BEAT);
     tokio::pin!(updates);
@@ -138,10 +138,10 @@ pub async fn run(
         tokio::select! {
             Some(update) = updates.next() => sync.update(update),
             () = sync.pods.progress(&mut sync.index) => {}
-            notification = heard(listener.as_mut()) => sync.pods.heard(notification),
-            Some(question) = questions.recv() => {
+            notification = next_notification(monitor.as_mut()) => sync.pods.notified(notification),
+            Some(request) = requests.recv() => {
                 // Whoever asked may have gone.
-                let _ = question.send(sync.state(health.is_ready()));
+                let _ = request.send(sync.state(health.is_ready()));
             }
             _ = beat.tick() => {}
             () = shutdown.cancelled() => break,
@@ -161,22 +161,22 @@ pub async fn run(
     }
 }
 
-async fn heard(listener: Option<&mut Listener>) -> Notification {
-    match listener {
-        Some(listener) => listener.next().await,
+async fn next_notification(monitor: Option<&mut Monitor>) -> Notification {
+    match monitor {
+        Some(monitor) => monitor.next().await,
         None => std::future::pending().await,
     }
 }
 
 struct Sync {
     index: Index,
-    surroundings: Surroundings,
+    cluster_info: ClusterInfo,
     lists: Lists,
     /// Whether anything was done since the lists are complete.
-    acted: bool,
+    has_synced: bool,
     pods: Pods,
     /// What was said about Services last.
-    said: BTreeSet<String>,
+    reported: BTreeSet<String>,
     /// Pods, by UID, that were reported for looking like the archived multus-proxy.
     impostors: BTreeSet<String>,
 }
@@ -195,31 +195,31 @@ impl Sync {
         if let Some(kind) = update.lists() {
             self.lists.0.remove(&kind);
         }
-        self.index.update(update, &mut self.surroundings);
+        self.index.update(update, &mut self.cluster_info);
     }
 
     /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and
     /// again, what the other did.
     fn act(&mut self) {
         self.report_impostors();
-        if self.index.original_proxy().is_some() {
-            self.pods.hold();
+        if self.index.legacy_proxy().is_some() {
+            self.pods.pause();
             return;
         }
-        self.pods.go_on(&self.index);
+        self.pods.resume(&self.index);
         let stale = self.index.take_stale();
-        if stale.is_empty() && self.acted {
+        if stale.is_empty() && self.has_synced {
             return;
         }
-        if !self.acted {
-            self.acted = true;
+        if !self.has_synced {
+            self.has_synced = true;
             self.pods.adopt(&stale);
             info!(pods = stale.len(), "Read the cluster");
         }
         for uid in &stale {
             self.pods.start(uid, &self.index);
         }
-        self.say_what_is_not_served();
+        self.log_unserved();
     }
 
     /// Once each: the condition says it as long as they are there, even if the queue of Events has no room.
@@ -228,22 +228,22 @@ impl Sync {
         if now.keys().eq(&self.impostors) {
             return;
         }
-        let notices = &self.pods.context().telling.notices;
+        let event_sender = &self.pods.context().reporters.event_sender;
         for (uid, name) in now.iter().filter(|(uid, _)| !self.impostors.contains(*uid)) {
-            notices.send_to(name, uid, pod_events::impostor(name));
+            event_sender.send_to(name, uid, pod_events::impostor(name));
         }
         self.impostors = now.keys().cloned().collect();
-        self.pods.changed = true;
+        self.pods.has_changed = true;
     }
 
     fn is_ready(&self) -> bool {
-        self.acted && self.pods.tried_all() && self.index.original_proxy().is_none()
+        self.has_synced && self.pods.tried_all() && self.index.legacy_proxy().is_none()
     }
 
     /// Says how the node stands, when anything happened to a pod.
     fn report(&mut self) {
-        let verdict = match self.index.original_proxy() {
-            Some(name) => Verdict::of_the_node(
+        let verdict = match self.index.legacy_proxy() {
+            Some(name) => NodeCondition::not_applied(
                 Reason::LegacyProxyRunning,
                 &format!(
                     "pod {name} runs the archived multus-proxy on this node and serves the same Services: nothing is written until its DaemonSet is deleted"
@@ -255,15 +255,15 @@ impl Sync {
                 None => return,
             },
         };
-        self.pods.context().telling.reporter.report(verdict);
+        self.pods.context().reporters.reporter.report(verdict);
     }
 
     fn state(&self, ready: bool) -> State {
-        let Verdict {
+        let NodeCondition {
             holds,
             reason,
             message,
-        } = self.pods.context().telling.reporter.current();
+        } = self.pods.context().reporters.reporter.current();
         let not_served = self.index.unserved().into_iter();
         let not_served = not_served.map(|(service, why)| (service, why.to_string()));
         let not_served = not_served.chain(self.index.without_affinity());
@@ -292,7 +292,7 @@ impl Sync {
         }
     }
 
-    fn say_what_is_not_served(&mut self) {
+    fn log_unserved(&mut self) {
         let services = self
             .index
             .unserved()
@@ -304,9 +304,9 @@ impl Sync {
             .map(|rejected| rejected.to_string());
         let affinity = self.index.without_affinity().map(|(_, why)| why);
         let now: BTreeSet<String> = services.chain(addresses).chain(affinity).collect();
-        for new in now.difference(&self.said) {
+        for new in now.difference(&self.reported) {
             warn!("{new}");
         }
-        self.said = now;
+        self.reported = now;
     }
 }

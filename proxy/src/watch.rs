@@ -8,7 +8,7 @@ mod narrow;
 mod scope;
 mod slices;
 
-use crate::cluster_info::KnownNode;
+use crate::cluster_info::NodeInfo;
 use crate::index::NodePod;
 use api::NetworkRef;
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL};
@@ -49,7 +49,7 @@ pub enum Update {
     /// A pod by UID; `None` when it does not matter.
     Pod(Change<(String, Option<NodePod>)>),
     /// This node's Node.
-    Node(Change<(String, Option<KnownNode>)>),
+    Node(Change<(String, Option<NodeInfo>)>),
     /// A range of ClusterIPs; `None` when it cannot be read.
     ServiceCidr(Change<(String, Option<Vec<IpNet>>)>),
 }
@@ -246,8 +246,8 @@ fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
     (uid, read)
 }
 
-fn node(object: &PartialObjectMeta<Node>) -> (String, Option<KnownNode>) {
-    (object.name_any(), Some(KnownNode::parse(&object.metadata)))
+fn node(object: &PartialObjectMeta<Node>) -> (String, Option<NodeInfo>) {
+    (object.name_any(), Some(NodeInfo::parse(&object.metadata)))
 }
 
 fn service_cidr(object: &Guarded<ServiceCIDR>) -> (String, Option<Vec<IpNet>>) {

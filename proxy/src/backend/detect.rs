@@ -18,7 +18,7 @@ use tracing::{info, warn};
 struct Chosen {
     backend: Arc<dyn Backend>,
     others: Vec<Arc<dyn Backend>>,
-    keeps_affinity: bool,
+    supports_affinity: bool,
 }
 
 impl Backend for Chosen {
@@ -26,16 +26,16 @@ impl Backend for Chosen {
         self.backend.name()
     }
 
-    fn keeps_affinity(&self) -> bool {
-        self.keeps_affinity
+    fn supports_affinity(&self) -> bool {
+        self.supports_affinity
     }
 
-    fn works_on_the_node(&self) -> bool {
-        self.backend.works_on_the_node()
+    fn supports_host_netns(&self) -> bool {
+        self.backend.supports_host_netns()
     }
 
-    fn fills_in_memory(&self) -> bool {
-        self.backend.fills_in_memory()
+    fn buffers_whole_ruleset(&self) -> bool {
+        self.backend.buffers_whole_ruleset()
     }
 
     fn memory_per_item(&self) -> PerItem {
@@ -50,8 +50,8 @@ impl Backend for Chosen {
         self.backend.dump()
     }
 
-    fn is_told_of_changes(&self) -> bool {
-        self.backend.is_told_of_changes()
+    fn reports_ruleset_changes(&self) -> bool {
+        self.backend.reports_ruleset_changes()
     }
 
     fn fingerprint(&self) -> Option<u64> {
@@ -83,7 +83,7 @@ impl Backend for Chosen {
         for other in self
             .others
             .iter()
-            .filter(|other| !is_home || other.works_on_the_node())
+            .filter(|other| !is_home || other.supports_host_netns())
         {
             if other.is_present()? {
                 info!(
@@ -172,12 +172,12 @@ pub fn taking_over(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
     chosen(backend, true)
 }
 
-fn chosen(backend: Arc<dyn Backend>, keeps_affinity: bool) -> Arc<dyn Backend> {
+fn chosen(backend: Arc<dyn Backend>, supports_affinity: bool) -> Arc<dyn Backend> {
     let others = all().into_iter().filter(|other| other.name() != backend.name());
     Arc::new(Chosen {
         others: others.collect(),
         backend,
-        keeps_affinity,
+        supports_affinity,
     })
 }
 
@@ -264,7 +264,7 @@ mod tests {
         let fakes = fakes.map(|(name, works, keeps)| Arc::new(Fake { name, works, keeps }) as Arc<dyn Trial>);
         let attempt = |trial: &(dyn Fn() -> Result<(), Error> + Sync)| trial().map_err(|error| chain(&error));
         let backend = pick(fakes.into(), attempt).map_err(|error| error.to_string())?;
-        Ok((backend.name(), backend.keeps_affinity()))
+        Ok((backend.name(), backend.supports_affinity()))
     }
 
     #[test]

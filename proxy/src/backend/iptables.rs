@@ -333,11 +333,11 @@ impl Backend for Iptables {
     }
 
     /// The programs of the node have a lock that is not in reach: two writers of one legacy table lose each other's rules.
-    fn works_on_the_node(&self) -> bool {
+    fn supports_host_netns(&self) -> bool {
         self.variant == Variant::Nft
     }
 
-    fn fills_in_memory(&self) -> bool {
+    fn buffers_whole_ruleset(&self) -> bool {
         false
     }
 
@@ -350,7 +350,7 @@ impl Backend for Iptables {
         }
     }
 
-    fn is_told_of_changes(&self) -> bool {
+    fn reports_ruleset_changes(&self) -> bool {
         self.variant == Variant::Nft
     }
 

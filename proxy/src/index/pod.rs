@@ -3,7 +3,7 @@
 //! Pure. Multus writes network-status while the sandbox is being made, before any container runs: that, not phase Running, is what
 //! makes a pod ours, so init containers are served too.
 
-use super::unsupported::{self, Bypass};
+use super::unsupported::{self, UnsupportedClient};
 use api::NetworkRef;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, Fault, NetworkStatus, Parsed};
@@ -30,7 +30,7 @@ pub enum NodePod {
         uid: String,
     },
     /// It looks like the proxy of the archived Go project, which writes into the same namespaces for the same Services.
-    OriginalProxy {
+    LegacyProxy {
         /// Its UID.
         uid: String,
         /// Its name.
@@ -43,8 +43,8 @@ pub enum NodePod {
 impl NodePod {
     /// Reads a pod as a watch delivers it. `None`: it does not matter.
     pub fn parse(pod: &Pod) -> Option<Self> {
-        if is_original_proxy(pod) {
-            return Some(Self::OriginalProxy {
+        if is_legacy_proxy(pod) {
+            return Some(Self::LegacyProxy {
                 uid: pod.metadata.uid.clone()?,
                 name: name_of(pod),
                 of_a_daemon_set: is_of_a_daemon_set(pod),
@@ -57,14 +57,14 @@ impl NodePod {
     pub fn uid(&self) -> &str {
         match self {
             Self::Attached(pod) => &pod.uid,
-            Self::OriginalProxy { uid, .. } | Self::Unreadable { uid } => uid,
+            Self::LegacyProxy { uid, .. } | Self::Unreadable { uid } => uid,
         }
     }
 }
 
 /// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs. A tenant who may create pods with hostNetwork can write
 /// both: the [index](super::Index) believes it only of a namespace that tenants cannot write into.
-fn is_original_proxy(pod: &Pod) -> bool {
+fn is_legacy_proxy(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network == Some(true)) else {
         return false;
     };
@@ -109,7 +109,7 @@ pub struct LocalPod {
     /// All its addresses on all networks.
     pub addresses: BTreeSet<IpAddr>,
     /// Who of it uses an interface past its network namespace.
-    bypasses: Vec<Bypass>,
+    bypasses: Vec<UnsupportedClient>,
     /// Whether it is the node itself.
     pub is_host: bool,
     /// Changes when the sandbox may be another one although nothing else did.
@@ -188,7 +188,7 @@ impl LocalPod {
         for network in rules.networks.keys() {
             let attached = self.attachments.iter().flatten();
             for status in attached.filter(|status| network.is_named(&status.network)) {
-                let uses = |bypass: &&Bypass| {
+                let uses = |bypass: &&UnsupportedClient| {
                     bypass
                         .interface
                         .as_ref()
@@ -312,11 +312,11 @@ mod tests {
     #[case::its_label_on_another(json!({"app": "multus-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["/bin/sh"]}]}), false)]
     #[case::not_on_the_host(json!({"app": "multus-proxy"}), json!({"containers": [{"name": "p", "command": ["/usr/bin/multus-proxy"]}]}), false)]
     #[case::ours(json!({"app.kubernetes.io/name": "multus-service-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p"}]}), false)]
-    fn the_original_proxy_is_known(#[case] labels: Value, #[case] spec: Value, #[case] want: bool) {
+    fn the_legacy_proxy_is_recognized(#[case] labels: Value, #[case] spec: Value, #[case] want: bool) {
         let mut pod = pod("[]", &spec, &json!({}));
         pod.metadata.labels = serde_json::from_value(labels).unwrap();
         assert_eq!(
-            matches!(NodePod::parse(&pod), Some(NodePod::OriginalProxy { .. })),
+            matches!(NodePod::parse(&pod), Some(NodePod::LegacyProxy { .. })),
             want
         );
     }
@@ -332,7 +332,7 @@ mod tests {
         let mut pod = pod("[]", &spec, &json!({}));
         pod.metadata.labels = Some([("app".to_owned(), "multus-proxy".to_owned())].into());
         pod.metadata.owner_references = serde_json::from_value(owners).unwrap();
-        let Some(NodePod::OriginalProxy { of_a_daemon_set, .. }) = NodePod::parse(&pod) else {
+        let Some(NodePod::LegacyProxy { of_a_daemon_set, .. }) = NodePod::parse(&pod) else {
             panic!("it looks like it");
         };
         assert_eq!(of_a_daemon_set, want);

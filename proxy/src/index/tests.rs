@@ -155,8 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn the_original_proxy_is_believed_in_trusted_namespaces_only() {
-    let original = |namespace: &str, of_a_daemon_set| NodePod::OriginalProxy {
+fn the_legacy_proxy_is_recognized_in_trusted_namespaces_only() {
+    let legacy_pod = |namespace: &str, of_a_daemon_set| NodePod::LegacyProxy {
         uid: format!("uid-{namespace}"),
         name: ObjectName {
             namespace: namespace.to_owned(),
@@ -167,10 +167,10 @@ fn the_original_proxy_is_believed_in_trusted_namespaces_only() {
     let apply = |legacy: &[&str], namespace: &str, of_a_daemon_set| {
         let legacy = legacy.iter().map(ToString::to_string).collect();
         let mut index = Index::new(Settings::default()).with_legacy_namespaces(legacy);
-        index.apply_pod(original(namespace, of_a_daemon_set));
-        let seen = (index.original_proxy().is_some(), index.impostors().len());
+        index.apply_pod(legacy_pod(namespace, of_a_daemon_set));
+        let seen = (index.legacy_proxy().is_some(), index.impostors().len());
         index.reset_pods(Vec::new());
-        assert!(index.original_proxy().is_none() && index.impostors().is_empty());
+        assert!(index.legacy_proxy().is_none() && index.impostors().is_empty());
         seen
     };
     assert_eq!(apply(&["kube-system"], "kube-system", true), (true, 0));

@@ -10,7 +10,7 @@ const VIRTUAL_MACHINE: (&str, &str) = ("kubevirt.io", "virt-launcher");
 
 /// Who uses an interface past the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bypass {
+pub(super) struct UnsupportedClient {
     /// `None`: any.
     pub(super) interface: Option<String>,
     /// In words.
@@ -41,17 +41,17 @@ struct Vdpa {
 }
 
 /// Reads a pod and its network-status. What is malformed is reported elsewhere.
-pub(super) fn of(pod: &Pod, network_status: &str) -> Vec<Bypass> {
+pub(super) fn of(pod: &Pod, network_status: &str) -> Vec<UnsupportedClient> {
     let labels = pod.metadata.labels.iter().flatten();
     let is_machine = |(key, value): (&String, &String)| (key.as_str(), value.as_str()) == VIRTUAL_MACHINE;
-    let machine = labels.into_iter().any(is_machine).then(|| Bypass {
+    let machine = labels.into_iter().any(is_machine).then(|| UnsupportedClient {
         interface: None,
         by: "a virtual machine of KubeVirt, if not bound by masquerade,".to_owned(),
     });
     let entries: Vec<Entry> = serde_json::from_str(network_status).unwrap_or_default();
     let userspace = entries.into_iter().filter_map(|entry| {
         let driver = userspace_driver(&entry.device?)?;
-        Some(Bypass {
+        Some(UnsupportedClient {
             interface: Some(entry.interface.unwrap_or_default()),
             by: format!("a userspace driver ({driver})"),
         })

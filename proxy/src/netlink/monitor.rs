@@ -51,7 +51,7 @@ pub(crate) enum Notification {
 
 /// A socket that receives events of all namespaces that have an id.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct Monitor {
     socket: Readable,
     room: Vec<u8>,
     /// The kernel dropped messages: received since then. It reports further losses only once the queue was empty (`netlink_overrun`,
@@ -62,20 +62,20 @@ pub(crate) struct Listener {
 /// So many messages after an overrun it is reported though the queue was never empty: several buffers.
 const STORM: u32 = 100_000;
 
-/// Names namespaces to the [`Listener`].
-pub(crate) struct Names(Mutex<Netlink<RouteNetlinkMessage>>);
+/// NamespaceIds namespaces to the [`Monitor`].
+pub(crate) struct NamespaceIds(Mutex<Netlink<RouteNetlinkMessage>>);
 
-impl Listener {
+impl Monitor {
     /// Starts to listen.
-    pub(crate) fn open() -> io::Result<(Self, Names)> {
-        let opened = Netns::scratch(|| Ok((listen()?, Netlink::open(NETLINK_ROUTE)?)));
+    pub(crate) fn open() -> io::Result<(Self, NamespaceIds)> {
+        let opened = Netns::scratch(|| Ok((subscribe()?, Netlink::open(NETLINK_ROUTE)?)));
         let (socket, names): (StdDatagram, _) = opened.map_err(io::Error::other).flatten()?;
-        let listener = Self {
+        let monitor = Self {
             socket: UnixDatagram::from_std(socket)?,
             room: vec![0; ROOM],
             since_overrun: None,
         };
-        Ok((listener, Names(Mutex::new(names))))
+        Ok((monitor, NamespaceIds(Mutex::new(names))))
     }
 
     /// Waits for what comes next. Nothing is lost when this is dropped while it waits.
@@ -85,17 +85,17 @@ impl Listener {
             let (socket, room) = (&self.socket, &mut self.room);
             let received = readable.and_then(|()| {
                 socket.try_io(Interest::READABLE, || {
-                    receive_now(socket, room).map(|heard| heard.as_ref().and_then(of_routes))
+                    receive_now(socket, room).map(|received| received.as_ref().and_then(of_routes))
                 })
             });
             match received {
                 // What a notification is about is looked at then, too.
-                Ok(notification) if !self.is_overrun_over(false) => {
+                Ok(notification) if !self.ends_overrun(false) => {
                     if let Some(notification) = notification {
                         return notification;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_overrun_over(true) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.ends_overrun(true) => {}
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     self.since_overrun.get_or_insert(0);
                 }
@@ -106,7 +106,7 @@ impl Listener {
     }
 
     /// Counts what was received after an overrun. Says once when everything has to be looked at because of it.
-    fn is_overrun_over(&mut self, is_empty: bool) -> bool {
+    fn ends_overrun(&mut self, is_empty: bool) -> bool {
         let Some(received) = &mut self.since_overrun else {
             return false;
         };
@@ -123,7 +123,7 @@ impl Listener {
 /// descriptor. Only its readiness is used.
 type Readable = UnixDatagram;
 
-fn listen() -> io::Result<StdDatagram> {
+fn subscribe() -> io::Result<StdDatagram> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
@@ -137,12 +137,12 @@ fn listen() -> io::Result<StdDatagram> {
 }
 
 /// A message and where it is from.
-struct Heard<'a> {
+struct Received<'a> {
     bytes: &'a [u8],
     from: NamespaceId,
 }
 
-fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<Heard<'a>>> {
+fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<Received<'a>>> {
     let mut control = [0; 64];
     let mut parts = [IoSliceMut::new(room)];
     let flags = MsgFlags::MSG_DONTWAIT;
@@ -160,14 +160,14 @@ fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<H
         }
     }
     let bytes = &room[..length.min(room.len())];
-    Ok(from.map(|from| Heard { bytes, from }))
+    Ok(from.map(|from| Received { bytes, from }))
 }
 
 /// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes, and
 /// what we did ourselves is known.
-fn of_routes(heard: &Heard<'_>) -> Option<Notification> {
+fn of_routes(received: &Received<'_>) -> Option<Notification> {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
-    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(heard.bytes).ok()?;
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(received.bytes).ok()?;
     if routes::is_ours(message.header.port_number) {
         return None;
     }
@@ -179,7 +179,7 @@ fn of_routes(heard: &Heard<'_>) -> Option<Notification> {
         NewAddress(_) | DelAddress(_) | NewLink(_) | DelLink(_) => true,
         _ => false,
     };
-    matters.then_some(Notification::Routes(heard.from))
+    matters.then_some(Notification::Routes(received.from))
 }
 
 fn may_lead_to_endpoints(route: &RouteMessage) -> bool {
@@ -192,7 +192,7 @@ fn may_lead_to_endpoints(route: &RouteMessage) -> bool {
     protocol != RouteProtocol::Ra && table == RouteHeader::RT_TABLE_MAIN && kind == RouteType::Unicast
 }
 
-impl Names {
+impl NamespaceIds {
     /// The name of `netns`; it gets one if it has none. A namespace does not live longer for it.
     pub(crate) fn id_of(&self, netns: &Netns) -> io::Result<NamespaceId> {
         let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).map_err(io::Error::other)?;

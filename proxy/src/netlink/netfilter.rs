@@ -87,23 +87,23 @@ impl Drop for Socket {
     }
 }
 
-/// A pod's claim to sockets of its namespace: without it they are closed at once.
+/// A pod's lease to sockets of its namespace: without it they are closed at once.
 #[derive(Debug)]
-pub(crate) struct Claim(Identity);
+pub(crate) struct SocketLease(Identity);
 
-impl Claim {
-    /// Makes it `claim`; says whether it was already. While somebody holds it open it is the same namespace.
-    pub(crate) fn stake(claim: &mut Option<Self>, netns: &Netns) -> bool {
+impl SocketLease {
+    /// Makes it `lease`; says whether it was already. While somebody holds it open it is the same namespace.
+    pub(crate) fn acquire(lease: &mut Option<Self>, netns: &Netns) -> bool {
         let now = netns.identity();
-        let is_known = now.is_some() && claim.as_ref().map(|claim| claim.0) == now;
+        let is_known = now.is_some() && lease.as_ref().map(|lease| lease.0) == now;
         if !is_known {
-            *claim = now.map(Self);
+            *lease = now.map(Self);
         }
         is_known
     }
 }
 
-impl Drop for Claim {
+impl Drop for SocketLease {
     fn drop(&mut self) {
         lock().let_go(self.0);
         CHANGED.notify_one();

@@ -17,7 +17,7 @@
 mod parts;
 mod work;
 
-use crate::backend::{self, Backend, Held};
+use crate::backend::{self, Backend, KnownRules};
 pub use crate::netns::addresses::Absence;
 pub(crate) use crate::netns::addresses::Addresses;
 pub use crate::netns::conntrack::Pending;
@@ -97,7 +97,7 @@ pub enum Error {
 }
 
 /// Does it, in the namespace of the calling thread. The driver takes the two steps apart: rules of all pods come first.
-pub fn apply(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
+pub fn apply(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
     let mut applied = write(backend, held, wanted)?;
     let ended = end_flows(&applied.pending, &applied.rules);
     applied.conntrack = ended.err().map(|error| error.to_string());
@@ -110,7 +110,7 @@ pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
 }
 
 /// Writes rules and routes, and ends no flows.
-pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
+pub fn write(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
     write_knowing(None, backend, held, wanted).map(|(applied, _)| applied)
 }
 
@@ -118,7 +118,7 @@ pub fn write(backend: &dyn Backend, held: &Held<PodRules>, wanted: &Wanted) -> R
 pub(crate) fn write_knowing(
     addresses: Option<Arc<Addresses>>,
     backend: &dyn Backend,
-    held: &Held<PodRules>,
+    held: &KnownRules<PodRules>,
     wanted: &Wanted,
 ) -> Result<(Applied, Arc<Addresses>), Error> {
     let mut netlink = routes::socket().map_err(Error::Addresses)?;
@@ -131,7 +131,7 @@ pub(crate) fn write_knowing(
     }
     let named = wanted.rules.with_interfaces(|address| addresses.holder(address));
     let (with_sources, absent) = without_absent(&named, &addresses);
-    let is_unknown = matches!(held, Held::Unknown);
+    let is_unknown = matches!(held, KnownRules::Unknown);
     let mut known = Known::read(backend, held)?;
     let unread = known.unread();
     let mut routes = None;
@@ -186,7 +186,7 @@ pub(crate) fn write_knowing(
         work.clear_others();
     }
     // A pod younger than this process has had no time for connections to what its VIPs were before.
-    let is_young = matches!(held, Held::Nothing);
+    let is_young = matches!(held, KnownRules::Nothing);
     let pending = work.pending(is_young);
     let parents = named.networks.iter().filter_map(|(network, attached)| {
         let source = attached.ipv4.as_ref().or(attached.ipv6.as_ref())?;

@@ -163,7 +163,7 @@ impl Parents {
             let interface = interface.map(|status| status.interface.clone()).unwrap_or_default();
             let index = own.indices.get(&interface).copied();
             let shown = self.0.get(network).into_iter().flat_map(BTreeMap::values);
-            let why = if !backend.works_on_the_node() {
+            let why = if !backend.supports_host_netns() {
                 format!("backend {} cannot share its lock with the programs of the node: use NFTables", backend.name())
             } else if index.is_none() {
                 "the node has no such interface".to_owned()

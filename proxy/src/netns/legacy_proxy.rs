@@ -27,7 +27,7 @@ pub(crate) fn remove() -> Result<(), Error> {
         if let Some(listing) = found {
             let mut netlink: Netlink<RouteNetlinkMessage> =
                 Netlink::open(NETLINK_ROUTE).map_err(routes::Error::Read)?;
-            Routes::read(&mut netlink)?.remove_originals(&mut netlink, vips(&listing))?;
+            Routes::read(&mut netlink)?.remove_legacy(&mut netlink, vips(&listing))?;
             info!("Replaced what the archived multus-proxy had left");
         }
     }

@@ -50,7 +50,7 @@ pub(crate) struct Routes {
     is_read: bool,
     held: BTreeMap<IpAddr, Via>,
     /// Those of the proxy of the archived Go project, which marked them as the kernel's.
-    originals: BTreeMap<IpAddr, RouteMessage>,
+    legacy: BTreeMap<IpAddr, RouteMessage>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +91,12 @@ impl Routes {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             held.extend(list(netlink, family, ours, |message| own(&message))?);
         }
-        let originals = list(netlink, AddressFamily::Inet, RouteProtocol::Kernel, original)?;
-        let originals = originals.into_iter().collect();
+        let legacy = list(netlink, AddressFamily::Inet, RouteProtocol::Kernel, legacy_route)?;
+        let legacy = legacy.into_iter().collect();
         Ok(Self {
             is_read: true,
             held,
-            originals,
+            legacy,
         })
     }
 
@@ -106,7 +106,7 @@ impl Routes {
         Self {
             is_read: false,
             held: BTreeMap::new(),
-            originals: BTreeMap::new(),
+            legacy: BTreeMap::new(),
         }
     }
 
@@ -175,10 +175,10 @@ impl Routes {
 
     fn add_one(&mut self, netlink: &mut Socket, vip: IpAddr, via: Via) -> io::Result<()> {
         // What the original left is taken over in place: there is a way to the VIP all the time.
-        let replaces = self.held.contains_key(&vip) || self.originals.contains_key(&vip);
+        let replaces = self.held.contains_key(&vip) || self.legacy.contains_key(&vip);
         let flags = NLM_F_CREATE | if replaces { NLM_F_REPLACE } else { NLM_F_EXCL };
         netlink.change(&RouteNetlinkMessage::NewRoute(message(vip, via)), flags)?;
-        self.originals.remove(&vip);
+        self.legacy.remove(&vip);
         self.held.insert(vip, via);
         Ok(())
     }
@@ -230,13 +230,13 @@ impl Routes {
     }
 
     /// Removes what the proxy of the archived Go project left to these VIPs.
-    pub(crate) fn remove_originals(
+    pub(crate) fn remove_legacy(
         &mut self,
         netlink: &mut Socket,
         vips: impl Iterator<Item = IpAddr>,
     ) -> Result<(), Error> {
         for vip in vips {
-            let Some(route) = self.originals.remove(&vip) else {
+            let Some(route) = self.legacy.remove(&vip) else {
                 continue;
             };
             match netlink.change(&RouteNetlinkMessage::DelRoute(route), 0) {
@@ -324,7 +324,7 @@ pub(crate) fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
 }
 
 /// A host route "proto kernel" that the kernel never makes by itself: its own are on-link in scope.
-pub(crate) fn original(message: RouteNetlinkMessage) -> Option<(IpAddr, RouteMessage)> {
+pub(crate) fn legacy_route(message: RouteNetlinkMessage) -> Option<(IpAddr, RouteMessage)> {
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return None;
     };

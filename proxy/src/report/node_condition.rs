@@ -1,4 +1,4 @@
-//! The condition `multusservice.cni.cncf.io/RulesApplied` on the proxy's own Pod: how this node stands, in one line.
+//! The condition `multusservice.cni.cncf.io/RulesApplied` on the proxy's own Pod: how this node published, in one line.
 //!
 //! Writes: that condition, by one task, when it says something new and at most every ten seconds. It goes with the Pod; the kubelet
 //! keeps conditions that are not its own.
@@ -21,11 +21,11 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// What is named in the message, and how long each may be.
 const NAMED: usize = 3;
-const NAME_LIMIT: usize = 250;
+const MAX_NAME: usize = 250;
 
 /// What the condition says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct NodeCondition {
     /// Its status.
     pub holds: bool,
     /// Its reason.
@@ -34,23 +34,23 @@ pub struct Verdict {
     pub message: String,
 }
 
-impl Verdict {
+impl NodeCondition {
     /// The node as a whole cannot be served.
-    pub fn of_the_node(reason: Reason, why: &str) -> Self {
+    pub fn not_applied(reason: Reason, why: &str) -> Self {
         Self {
             holds: false,
             reason,
-            message: cut(why),
+            message: truncate(why),
         }
     }
 
     /// Rules are written; `wrong` is what is not served, or not fully, and why. Pure.
-    pub fn of_the_pods(backend: &str, served: usize, wrong: &[String]) -> Self {
+    pub fn applied(backend: &str, served: usize, wrong: &[String]) -> Self {
         let mut message = format!("{backend}: pods with rules: {served}");
         if !wrong.is_empty() {
             // Writing into a String cannot fail.
             let _ = write!(message, "; not served, or not fully: {}: ", wrong.len());
-            let named: Vec<_> = wrong.iter().take(NAMED).map(|wrong| cut(wrong)).collect();
+            let named: Vec<_> = wrong.iter().take(NAMED).map(|wrong| truncate(wrong)).collect();
             message.push_str(&named.join("; "));
             if wrong.len() > NAMED {
                 let _ = write!(message, "; and {} more", wrong.len() - NAMED);
@@ -68,8 +68,8 @@ impl Verdict {
     }
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(NAME_LIMIT).collect()
+fn truncate(text: &str) -> String {
+    text.chars().take(MAX_NAME).collect()
 }
 
 /// The Pod this process runs in.
@@ -83,31 +83,31 @@ pub struct OwnPod {
 
 /// The deciding end. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reporter(watch::Sender<Verdict>);
+pub struct Reporter(watch::Sender<NodeCondition>);
 
 /// The writing end.
 #[derive(Debug)]
-pub struct Writer(watch::Receiver<Verdict>);
+pub struct Writer(watch::Receiver<NodeCondition>);
 
 /// Makes both ends.
 pub fn channel() -> (Reporter, Writer) {
-    let starting = Verdict::of_the_node(Reason::Starting, "reading the cluster");
+    let starting = NodeCondition::not_applied(Reason::Starting, "reading the cluster");
     let (sender, receiver) = watch::channel(starting);
     (Reporter(sender), Writer(receiver))
 }
 
 impl Reporter {
-    /// Says how the node stands from now on.
-    pub fn report(&self, verdict: Verdict) {
-        self.0.send_if_modified(|said| {
-            let differs = *said != verdict;
-            *said = verdict;
+    /// Says how the node published from now on.
+    pub fn report(&self, wanted: NodeCondition) {
+        self.0.send_if_modified(|current| {
+            let differs = *current != wanted;
+            *current = wanted;
             differs
         });
     }
 
-    /// What was said last.
-    pub fn current(&self) -> Verdict {
+    /// What was current last.
+    pub fn current(&self) -> NodeCondition {
         self.0.borrow().clone()
     }
 }
@@ -115,23 +115,23 @@ impl Reporter {
 impl Writer {
     /// Keeps the condition of `own` until every reporter is gone. Without a Pod, as when run by hand, it is only logged.
     pub async fn run(mut self, client: Client, own: Option<OwnPod>) {
-        let mut stands = None;
+        let mut published = None;
         loop {
-            let verdict = self.0.borrow_and_update().clone();
-            log(&verdict);
+            let wanted = self.0.borrow_and_update().clone();
+            log(&wanted);
             if let Some(own) = &own {
-                match write(&client, own, &verdict, stands.as_ref()).await {
-                    Ok(written) => stands = Some(written),
+                match write(&client, own, &wanted, published.as_ref()).await {
+                    Ok(written) => published = Some(written),
                     // Written again with the next change, or after the pause.
                     Err(error) => {
                         warn!(pod = own.name, %error, "Could not write the condition of the own Pod");
-                        stands = None;
+                        published = None;
                         self.0.mark_changed();
                     }
                 }
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
-                    // Nothing will be said any more.
+                    // Nothing will be current any more.
                     () = gone(&self.0) => return,
                 }
             }
@@ -142,39 +142,39 @@ impl Writer {
     }
 }
 
-async fn gone(verdicts: &watch::Receiver<Verdict>) {
-    let mut verdicts = verdicts.clone();
-    while verdicts.changed().await.is_ok() {}
+async fn gone(conditions: &watch::Receiver<NodeCondition>) {
+    let mut conditions = conditions.clone();
+    while conditions.changed().await.is_ok() {}
 }
 
-fn log(verdict: &Verdict) {
-    let Verdict {
+fn log(wanted: &NodeCondition) {
+    let NodeCondition {
         holds,
         reason,
         message,
-    } = verdict;
-    info!(status = holds, %reason, detail = message, "How the node stands");
+    } = wanted;
+    info!(status = holds, %reason, detail = message, "How the node published");
 }
 
-/// Writes the condition unless it stands there already, and returns it.
+/// Writes the condition unless it published there already, and returns it.
 async fn write(
     client: &Client,
     own: &OwnPod,
-    verdict: &Verdict,
-    stands: Option<&PodCondition>,
+    wanted: &NodeCondition,
+    published: Option<&PodCondition>,
 ) -> kube::Result<PodCondition> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &own.namespace);
     let read;
-    let before = if stands.is_some() {
-        stands
+    let before = if published.is_some() {
+        published
     } else {
         // A list of one, which needs no right beyond that to watch pods. After a crash an earlier process of this Pod has written.
         let only = ListParams::default().fields(&format!("metadata.name={}", own.name));
         let listed = pods.list(&only).await?.items.into_iter().next();
-        read = listed.and_then(|pod| standing(&pod));
+        read = listed.and_then(|pod| published_condition(&pod));
         read.as_ref()
     };
-    let condition = condition(verdict, before, Timestamp::now());
+    let condition = condition(wanted, before, Timestamp::now());
     if before != Some(&condition) {
         // Strategic merge: conditions are merged by type, so those of the kubelet stay.
         let patch = json!({ "status": { "conditions": [condition] } });
@@ -184,15 +184,15 @@ async fn write(
     Ok(condition)
 }
 
-fn standing(pod: &Pod) -> Option<PodCondition> {
+fn published_condition(pod: &Pod) -> Option<PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let ours = |condition: &&PodCondition| condition.type_ == RULES_APPLIED_CONDITION;
     conditions.iter().find(ours).cloned()
 }
 
 /// The time changes only with the status. Pure.
-fn condition(verdict: &Verdict, before: Option<&PodCondition>, now: Timestamp) -> PodCondition {
-    let status = if verdict.holds { "True" } else { "False" };
+fn condition(wanted: &NodeCondition, before: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    let status = if wanted.holds { "True" } else { "False" };
     let since = before
         .filter(|before| before.status == status)
         .and_then(|before| before.last_transition_time.clone());
@@ -201,8 +201,8 @@ fn condition(verdict: &Verdict, before: Option<&PodCondition>, now: Timestamp) -
     PodCondition {
         type_: RULES_APPLIED_CONDITION.to_owned(),
         status: status.to_owned(),
-        reason: Some(verdict.reason.to_string()),
-        message: Some(verdict.message.clone()),
+        reason: Some(wanted.reason.to_string()),
+        message: Some(wanted.message.clone()),
         last_transition_time: Some(since.unwrap_or(Time(now))),
         ..PodCondition::default()
     }
@@ -214,13 +214,13 @@ mod tests {
 
     #[test]
     fn the_message_counts_all_and_names_the_first() {
-        let all_well = Verdict::of_the_pods("nftables", 12, &[]);
+        let all_well = NodeCondition::applied("nftables", 12, &[]);
         assert_eq!(
             (all_well.holds, all_well.reason, all_well.message.as_str()),
             (true, Reason::Applied, "nftables: pods with rules: 12")
         );
         let wrong = ["a: x", "b: y", "c: z", "d: z"].map(str::to_owned);
-        let some = Verdict::of_the_pods("iptables-nft", 1, &wrong);
+        let some = NodeCondition::applied("iptables-nft", 1, &wrong);
         assert_eq!(
             (some.holds, some.reason, some.message.as_str()),
             (
@@ -234,9 +234,9 @@ mod tests {
     #[test]
     fn a_message_is_bounded_whatever_is_wrong() {
         let wrong = vec!["x".repeat(100_000); 1000];
-        assert!(Verdict::of_the_pods("nftables", 1, &wrong).message.len() < 1000);
+        assert!(NodeCondition::applied("nftables", 1, &wrong).message.len() < 1000);
         assert!(
-            Verdict::of_the_node(Reason::ContainerRuntimeUnavailable, &wrong[0])
+            NodeCondition::not_applied(Reason::ContainerRuntimeUnavailable, &wrong[0])
                 .message
                 .len()
                 < 1000
@@ -246,11 +246,11 @@ mod tests {
     #[test]
     fn the_time_changes_only_with_the_status() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let well = Verdict::of_the_pods("nftables", 1, &[]);
+        let well = NodeCondition::applied("nftables", 1, &[]);
         let first = condition(&well, None, at(100));
-        let more = condition(&Verdict::of_the_pods("nftables", 2, &[]), Some(&first), at(200));
+        let more = condition(&NodeCondition::applied("nftables", 2, &[]), Some(&first), at(200));
         let worse = condition(
-            &Verdict::of_the_node(Reason::ContainerRuntimeUnavailable, "gone"),
+            &NodeCondition::not_applied(Reason::ContainerRuntimeUnavailable, "gone"),
             Some(&more),
             at(300),
         );
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_changes_no_status() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let well = Verdict::of_the_pods("nftables", 1, &[]);
+        let well = NodeCondition::applied("nftables", 1, &[]);
         let first = condition(&well, None, at(1_000_000));
         for now in [0, 1, 999_999, 1_000_001, 253_402_207_200] {
             assert_eq!(condition(&well, Some(&first), at(now)), first);

@@ -1,6 +1,6 @@
 //! Events on pods that cannot be served, or not fully: where a Kubernetes user looks.
 //!
-//! Writes: Events, by one task. A pod is told once until something else is to be said; a full queue puts a notice off rather than
+//! Writes: Events, by one task. A pod is malformed once until something else is to be said; a full queue puts a event off rather than
 //! make rules wait for the API server.
 
 use crate::index::LocalPod;
@@ -15,28 +15,28 @@ use std::net::IpAddr;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-/// Notices waiting for the API server.
+/// EventSender waiting for the API server.
 const QUEUE: usize = 256;
 
 /// Endpoints that are named where there are many.
 const NAMED: usize = 3;
 
 /// Longest text of an Event.
-const NOTE_LIMIT: usize = 1000;
+const MAX_NOTE: usize = 1000;
 
 /// Reason of an Event that is no fault of the pod's: all that it is attached to is served.
 const HINT: &str = "ServicesOnOtherNetwork";
 
-/// What a pod is told.
+/// What a pod is malformed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct PodEvent {
     /// CamelCase word for programs.
     pub reason: &'static str,
     /// Sentence for people.
     pub note: String,
 }
 
-impl Notice {
+impl PodEvent {
     /// Whether nothing is wrong with the pod: a hint is an Event on it and no fault of the node.
     pub fn is_hint(&self) -> bool {
         self.reason == HINT
@@ -44,22 +44,22 @@ impl Notice {
 }
 
 /// What there is to tell about a pod whatever becomes of it. Pure.
-pub fn malformed(pod: &LocalPod) -> Option<Notice> {
+pub fn malformed_status(pod: &LocalPod) -> Option<PodEvent> {
     let why = pod.attachments.as_ref().err()?;
-    said("MalformedNetworkStatus", std::slice::from_ref(why))
+    event("MalformedNetworkStatus", std::slice::from_ref(why))
 }
 
 /// What there is to tell about a pod into which nothing was ever written. Pure.
-pub fn nothing_written(pod: &LocalPod, shortcomings: &BTreeSet<Shortcoming>) -> Option<Notice> {
-    malformed(pod).or_else(|| lacking(shortcomings, Vec::new(), &BTreeSet::new()))
+pub fn nothing_written(pod: &LocalPod, shortcomings: &BTreeSet<Shortcoming>) -> Option<PodEvent> {
+    malformed_status(pod).or_else(|| incomplete_rules(shortcomings, Vec::new(), &BTreeSet::new()))
 }
 
 /// What a pod lacks, what was found besides, and what was replaced without being read.
-fn lacking(
+fn incomplete_rules(
     shortcomings: &BTreeSet<Shortcoming>,
     found: Vec<String>,
     unread: &BTreeSet<String>,
-) -> Option<Notice> {
+) -> Option<PodEvent> {
     let is_hint = |shortcoming: &&Shortcoming| matches!(shortcoming, Shortcoming::OtherNamespace { .. });
     let (hints, faults): (Vec<_>, Vec<_>) = shortcomings.iter().partition(is_hint);
     let reason = if !faults.is_empty() || !found.is_empty() {
@@ -71,7 +71,7 @@ fn lacking(
     };
     let [faults, hints] = [faults, hints].map(|of| of.into_iter().map(ToString::to_string));
     let notes: Vec<String> = faults.chain(found).chain(rebuilt(unread)).chain(hints).collect();
-    said(reason, &notes)
+    event(reason, &notes)
 }
 
 /// Why a pod does not have all that is wanted, however long it lasts. Pure.
@@ -91,36 +91,32 @@ fn broken(applied: &Applied) -> Vec<String> {
     absent.chain(failures).chain(stuck).collect()
 }
 
-/// What there is to tell about an attempt. Pure. `patience_is_over`: it failed for so long that it is not how pods start.
-pub fn notice(
+/// What there is to tell about an attempt. Pure. `is_lasting`: it failed for so long that it is not how pods start.
+pub fn of_attempt(
     pod: &LocalPod,
     shortcomings: &BTreeSet<Shortcoming>,
     result: Result<&Applied, String>,
-    patience_is_over: bool,
-) -> Option<Notice> {
-    let told = malformed(pod);
+    is_lasting: bool,
+) -> Option<PodEvent> {
+    let malformed = malformed_status(pod);
     let applied = match result {
-        _ if told.is_some() => return told,
+        _ if malformed.is_some() => return malformed,
         Ok(applied) => applied,
         Err(why) => {
-            return patience_is_over
-                .then(|| said("ServiceRulesNotApplied", &[why]))
+            return is_lasting
+                .then(|| event("ServiceRulesNotApplied", &[why]))
                 .flatten();
         }
     };
-    let mut notes = if patience_is_over {
-        broken(applied)
-    } else {
-        Vec::new()
-    };
+    let mut notes = if is_lasting { broken(applied) } else { Vec::new() };
     let foreign = |vip: &IpAddr| {
         format!(
             "the pod has a route to ClusterIP {vip} of its own, which is left alone: flows may leave by another interface"
         )
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
-    notes.extend(no_way(&applied.unreachable));
-    lacking(shortcomings, notes, &applied.unread)
+    notes.extend(missing_routes(&applied.unreachable));
+    incomplete_rules(shortcomings, notes, &applied.unread)
 }
 
 /// That the table or the chains of our rules held what is not ours.
@@ -134,7 +130,7 @@ fn rebuilt(unread: &BTreeSet<String>) -> Option<String> {
 }
 
 /// The first few endpoints without a way, and how many there are.
-fn no_way(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
+fn missing_routes(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
     let first = unreachable.first()?;
     let named: Vec<String> = unreachable
         .iter()
@@ -153,14 +149,14 @@ fn no_way(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
 }
 
 /// What there is to tell when the work in a pod's namespace does not end. Pure.
-pub fn hangs() -> Option<Notice> {
+pub fn stuck() -> Option<PodEvent> {
     let why = "the work in the pod's network namespace does not end; who holds it up there?";
-    said("ServiceRulesNotApplied", &[why.to_owned()])
+    event("ServiceRulesNotApplied", &[why.to_owned()])
 }
 
 /// What there is to tell about a pod that looks like the archived multus-proxy and is not believed to be one. Pure.
-pub fn impostor(name: &ObjectName) -> Notice {
-    Notice {
+pub fn impostor(name: &ObjectName) -> PodEvent {
+    PodEvent {
         reason: "NotTheArchivedProxy",
         note: format!(
             "the pod looks like the archived multus-proxy but is not of a DaemonSet in one of spec.proxy.legacyProxyNamespaces: it is ignored and Services are served; if it really is that proxy, delete it or add namespace {:?} to that list",
@@ -169,39 +165,39 @@ pub fn impostor(name: &ObjectName) -> Notice {
     }
 }
 
-fn said(reason: &'static str, notes: &[String]) -> Option<Notice> {
-    let note: String = notes.join("; ").chars().take(NOTE_LIMIT).collect();
-    (!note.is_empty()).then_some(Notice { reason, note })
+fn event(reason: &'static str, notes: &[String]) -> Option<PodEvent> {
+    let note: String = notes.join("; ").chars().take(MAX_NOTE).collect();
+    (!note.is_empty()).then_some(PodEvent { reason, note })
 }
 
 /// The sending end.
 #[derive(Clone, Debug)]
-pub struct Notices(mpsc::Sender<(ObjectReference, Notice)>);
+pub struct EventSender(mpsc::Sender<(ObjectReference, PodEvent)>);
 
 /// The end that writes Events.
 #[derive(Debug)]
-pub struct Writer(mpsc::Receiver<(ObjectReference, Notice)>);
+pub struct Writer(mpsc::Receiver<(ObjectReference, PodEvent)>);
 
 /// Makes both ends.
-pub fn channel() -> (Notices, Writer) {
+pub fn channel() -> (EventSender, Writer) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Notices(sender), Writer(receiver))
+    (EventSender(sender), Writer(receiver))
 }
 
-impl Notices {
-    /// Queues a notice for a pod; says whether there was room.
-    pub fn send(&self, pod: &LocalPod, notice: Notice) -> bool {
+impl EventSender {
+    /// Queues a event for a pod; says whether there was room.
+    pub fn send(&self, pod: &LocalPod, event: PodEvent) -> bool {
         if pod.is_host {
-            warn!(pod = %pod.name, reason = notice.reason, "{}", notice.note);
+            warn!(pod = %pod.name, reason = event.reason, "{}", event.note);
             // Nothing to hang it on; the condition of the own Pod says it.
             return true;
         }
-        self.send_to(&pod.name, &pod.uid, notice)
+        self.send_to(&pod.name, &pod.uid, event)
     }
 
     /// The same for any pod.
-    pub fn send_to(&self, pod: &ObjectName, uid: &str, notice: Notice) -> bool {
-        warn!(%pod, reason = notice.reason, "{}", notice.note);
+    pub fn send_to(&self, pod: &ObjectName, uid: &str, event: PodEvent) -> bool {
+        warn!(%pod, reason = event.reason, "{}", event.note);
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -210,7 +206,7 @@ impl Notices {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        let is_queued = self.0.try_send((reference, notice)).is_ok();
+        let is_queued = self.0.try_send((reference, event)).is_ok();
         if !is_queued {
             debug!(%pod, "Put off an event: the API server does not keep up");
         }
@@ -226,13 +222,13 @@ impl Writer {
             instance: Some(node_name.to_owned()),
         };
         let recorder = Recorder::new(client, reporter);
-        while let Some((reference, notice)) = self.0.recv().await {
-            let type_ = if notice.is_hint() {
+        while let Some((reference, event)) = self.0.recv().await {
+            let type_ = if event.is_hint() {
                 EventType::Normal
             } else {
                 EventType::Warning
             };
-            let Notice { reason, note } = notice;
+            let PodEvent { reason, note } = event;
             let event = Event {
                 type_,
                 reason: reason.to_owned(),

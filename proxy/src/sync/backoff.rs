@@ -22,7 +22,7 @@ const START: Duration = Duration::from_secs(8);
 
 /// How long to wait after the given number of failures in a row (1 after the first): 5 ms, then 10 ms for about a second,
 /// 200 ms for about ten, then doubling to 30 s.
-pub(super) fn delay(failures: u32) -> Duration {
+pub(super) fn startup_delay(failures: u32) -> Duration {
     let doubled = |base: Duration, times: u32| base.saturating_mul(2_u32.saturating_pow(times.min(16)));
     match failures {
         0..EAGER => doubled(Duration::from_millis(5), failures.saturating_sub(1)).min(EAGER_CAP),
@@ -32,19 +32,19 @@ pub(super) fn delay(failures: u32) -> Duration {
 }
 
 /// The same in a sandbox that was served in full before: it is not starting, and what is broken may stay so. 5 ms, doubling to 30 s.
-pub(super) fn backoff(failures: u32) -> Duration {
+pub(super) fn repair_delay(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
     Duration::from_millis(5).saturating_mul(doubled).min(CAP)
 }
 
 /// The same after an attempt that took long in the pod's own namespace, where its owner can hold locks: he may have a quarter of a
 /// worker's time and no more.
-pub(super) fn after(delay: Duration, took: Duration) -> Duration {
+pub(super) fn after_slow_attempt(delay: Duration, took: Duration) -> Duration {
     delay.max(took.saturating_mul(3)).min(CAP)
 }
 
-/// Whether so many failures in a row, for so long, are worth telling somebody: the first are how a pod starts.
-pub(super) fn is_worth_telling(failures: u32, lasting: Duration) -> bool {
+/// Whether so many failures in a row, for so long, are worth reporters somebody: the first are how a pod starts.
+pub(super) fn is_reportable(failures: u32, lasting: Duration) -> bool {
     failures >= QUICK || failures > 0 && lasting >= START
 }
 
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn pauses_begin_short_and_are_bounded() {
-        let millis = |failures| delay(failures).as_millis();
+        let millis = |failures| startup_delay(failures).as_millis();
         assert_eq!(
             [1, 2, 3, 4, 99, 100, 144].map(millis),
             [5, 10, 10, 10, 10, 200, 200]
@@ -67,19 +67,20 @@ mod tests {
 
     #[test]
     fn what_breaks_later_is_tried_a_few_times_and_then_seldom() {
-        let millis = |failures| backoff(failures).as_millis();
+        let millis = |failures| repair_delay(failures).as_millis();
         assert_eq!(
             [1, 2, 3, 12, 13, 14, u32::MAX].map(millis),
             [5, 10, 20, 10_240, 20_480, 30_000, 30_000]
         );
-        let tries = (1..).take_while(|failures| (1..=*failures).map(backoff).sum::<Duration>() < START);
+        let tries = (1..).take_while(|failures| (1..=*failures).map(repair_delay).sum::<Duration>() < START);
         assert!(tries.count() < 12);
     }
 
     #[test]
     fn who_makes_us_wait_waits_longer() {
-        let millis =
-            |delay, took| after(Duration::from_millis(delay), Duration::from_millis(took)).as_millis();
+        let millis = |delay, took| {
+            after_slow_attempt(Duration::from_millis(delay), Duration::from_millis(took)).as_millis()
+        };
         assert_eq!(
             [
                 millis(25, 5),
@@ -93,14 +94,14 @@ mod tests {
 
     #[test]
     fn a_pod_that_starts_slowly_is_told_only_after_seconds() {
-        let before: Duration = (1..QUICK).map(delay).sum();
+        let before: Duration = (1..QUICK).map(startup_delay).sum();
         assert!(before > START && before < Duration::from_secs(15), "{before:?}");
-        assert!(!is_worth_telling(QUICK - 1, Duration::ZERO) && is_worth_telling(QUICK, Duration::ZERO));
+        assert!(!is_reportable(QUICK - 1, Duration::ZERO) && is_reportable(QUICK, Duration::ZERO));
     }
 
     #[test]
     fn few_attempts_that_each_take_long_are_told_of_too() {
-        assert!(!is_worth_telling(1, Duration::from_secs(5)) && is_worth_telling(2, Duration::from_secs(10)));
-        assert!(!is_worth_telling(0, Duration::from_hours(1)));
+        assert!(!is_reportable(1, Duration::from_secs(5)) && is_reportable(2, Duration::from_secs(10)));
+        assert!(!is_reportable(0, Duration::from_hours(1)));
     }
 }

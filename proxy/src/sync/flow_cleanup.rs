@@ -4,7 +4,7 @@
 //! looked for in a pod is collected meanwhile; a cleanup uses the rules that the pod has by then.
 
 use super::Context;
-use super::attempt::{Error, Place};
+use super::attempt::{Error, NetnsState};
 use super::pod_state::{Done, Outcome, Pods};
 use crate::index::{Index, LocalPod};
 use crate::netns::apply::{Pending, end_flows};
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// So many at once. Each may hold some thousand entries in memory.
-const MOST: usize = 8;
+const MAX_RUNNING: usize = 8;
 
 /// A cleanup that takes longer keeps the other pods waiting no more: the owner of a pod begins as many flows as he likes.
 const SLOW: Duration = Duration::from_millis(200);
@@ -83,19 +83,19 @@ impl Deferred {
 /// Which pods wait for a cleanup, and which have one.
 #[derive(Default)]
 pub(super) struct Cleanups {
-    waiting: BTreeMap<String, Turn>,
+    waiting: BTreeMap<String, QueueEntry>,
     /// Since when.
     running: BTreeMap<String, Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Turn {
+struct QueueEntry {
     since: Instant,
     /// When the last one in this namespace ended.
     last: Option<Instant>,
 }
 
-impl Turn {
+impl QueueEntry {
     fn due(self, rules_are_written: bool) -> Instant {
         let since = if rules_are_written {
             self.since + PATIENCE
@@ -112,25 +112,25 @@ impl Cleanups {
         self.running.len()
     }
 
-    fn next(&self, rules_are_written: bool, now: Instant) -> Option<(&String, Instant)> {
-        if self.running.len() >= MOST {
+    fn first_due(&self, rules_are_written: bool, now: Instant) -> Option<(&String, Instant)> {
+        if self.running.len() >= MAX_RUNNING {
             return None;
         }
         let free = self.running.values().map(|began| *began + SLOW).max();
-        let turns = self
+        let entries = self
             .waiting
             .iter()
-            .map(|(uid, turn)| (uid, turn.due(rules_are_written)));
-        let (uid, due) = turns.min_by_key(|(_, due)| *due)?;
+            .map(|(uid, entry)| (uid, entry.due(rules_are_written)));
+        let (uid, due) = entries.min_by_key(|(_, due)| *due)?;
         Some((
             uid,
             free.filter(|free| *free > now).map_or(due, |free| free.max(due)),
         ))
     }
 
-    /// Waits until it is a pod's turn, and takes it out.
-    pub(super) async fn turn(&mut self, rules_are_written: bool) -> String {
-        let Some((uid, due)) = self.next(rules_are_written, Instant::now()) else {
+    /// Waits until it is a pod's entry, and takes it out.
+    pub(super) async fn next_due(&mut self, rules_are_written: bool) -> String {
+        let Some((uid, due)) = self.first_due(rules_are_written, Instant::now()) else {
             return std::future::pending().await;
         };
         let uid = uid.clone();
@@ -143,24 +143,24 @@ impl Cleanups {
 /// What a cleanup came to.
 pub(super) struct Cleaned {
     pub(super) pod: LocalPod,
-    pub(super) place: Place,
+    pub(super) netns_state: NetnsState,
     outcome: Outcome,
 }
 
 impl Pods {
     /// Queues a pod that was written into.
     pub(super) fn queue_cleanup(&mut self, uid: &str) {
-        if let Some(turn) = self.turn_of(uid) {
-            self.cleanups.waiting.insert(uid.to_owned(), turn);
+        if let Some(entry) = self.queue_entry(uid) {
+            self.cleanups.waiting.insert(uid.to_owned(), entry);
         }
     }
 
-    /// When it is a pod's turn, if what its namespace has is known.
-    fn turn_of(&self, uid: &str) -> Option<Turn> {
+    /// When it is a pod's entry, if what its namespace has is known.
+    fn queue_entry(&self, uid: &str) -> Option<QueueEntry> {
         let pod = self.by_uid.get(uid)?;
         let deferred = pod.deferred.as_ref()?;
         deferred.outcome.as_ref()?;
-        Some(Turn {
+        Some(QueueEntry {
             since: deferred.since,
             last: pod.cleaned,
         })
@@ -173,7 +173,7 @@ impl Pods {
 
     /// Those that wait are cleaned up now, as many as may be at once.
     pub(super) fn hurry_cleanups(&mut self, index: &Index) {
-        while self.cleanups.running.len() < MOST
+        while self.cleanups.running.len() < MAX_RUNNING
             && let Some((uid, _)) = self.cleanups.waiting.pop_first()
         {
             self.start_cleanup(&uid, index);
@@ -182,8 +182,8 @@ impl Pods {
 
     /// Whether flows of a pod have waited for as long as they may, whatever else is to be done there.
     pub(super) fn has_overdue_cleanup(&self, uid: &str) -> bool {
-        let turn = self.turn_of(uid);
-        turn.is_some_and(|turn| turn.due(true) <= Instant::now())
+        let entry = self.queue_entry(uid);
+        entry.is_some_and(|entry| entry.due(true) <= Instant::now())
     }
 
     pub(super) fn start_cleanup(&mut self, uid: &str, index: &Index) {
@@ -196,13 +196,13 @@ impl Pods {
             return;
         };
         // While it is at work the end of that queues it again.
-        let Some(deferred) = pod.deferred.as_mut().filter(|_| pod.place.is_some()) else {
+        let Some(deferred) = pod.deferred.as_mut().filter(|_| pod.netns_state.is_some()) else {
             return;
         };
         let Some(mut outcome) = deferred.outcome.take() else {
             return;
         };
-        let Some(mut place) = pod.place.take() else {
+        let Some(mut netns_state) = pod.netns_state.take() else {
             return;
         };
         let pending = deferred.pending.clone();
@@ -211,14 +211,14 @@ impl Pods {
         self.jobs.spawn(async move {
             if let Ok(applied) = &mut outcome.result {
                 let rules = applied.rules.clone();
-                let cleaned =
-                    AssertUnwindSafe(clean(&context, &local, pending, rules, &mut place)).catch_unwind();
+                let cleaned = AssertUnwindSafe(clean(&context, &local, pending, rules, &mut netns_state))
+                    .catch_unwind();
                 let cleaned = cleaned.await.unwrap_or(Err(Error::Lost));
                 applied.conntrack = cleaned.err().map(|error| chain(&error));
             }
             Done::Cleaned(Cleaned {
                 pod: local,
-                place,
+                netns_state,
                 outcome,
             })
         });
@@ -228,14 +228,14 @@ impl Pods {
     pub(super) fn cleaned(&mut self, cleaned: Cleaned, index: &Index) {
         let Cleaned {
             pod: local,
-            place,
+            netns_state,
             outcome,
         } = cleaned;
         self.cleanups.running.remove(&local.uid);
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
-        pod.place = Some(place);
+        pod.netns_state = Some(netns_state);
         pod.cleaned = Some(Instant::now());
         let is_clean = outcome
             .result
@@ -255,13 +255,13 @@ async fn clean(
     pod: &LocalPod,
     pending: Pending,
     rules: PodRules,
-    place: &mut Place,
+    netns_state: &mut NetnsState,
 ) -> Result<(), Error> {
-    let Some(sandbox) = &place.sandbox else {
+    let Some(sandbox) = &netns_state.sandbox else {
         return Ok(());
     };
-    let (_turn, _) = context.entered.turn(sandbox).await;
-    if place.is_abandoned.load(Ordering::Acquire) {
+    let (_sandbox_lock, _) = context.sandbox_locks.lock(sandbox).await;
+    if netns_state.is_abandoned.load(Ordering::Acquire) {
         return Ok(());
     }
     let opened = if pod.is_host {

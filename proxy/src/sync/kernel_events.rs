@@ -40,14 +40,14 @@ impl Overrun {
 
 impl Pods {
     /// From now on the kernel tells of changes by others.
-    pub(super) fn listens(&mut self) {
-        self.is_told = true;
+    pub(super) fn monitor_started(&mut self) {
+        self.has_monitor = true;
     }
 
     /// Somebody, perhaps we, changed something: a pod that it concerns is looked at soon.
-    pub(super) fn heard(&mut self, notification: Notification) {
+    pub(super) fn notified(&mut self, notification: Notification) {
         match notification {
-            Notification::Routes(id) => self.look_soon(id),
+            Notification::Routes(id) => self.check_soon(id),
             Notification::Overrun => {
                 self.overrun.happened(Instant::now());
             }
@@ -55,7 +55,7 @@ impl Pods {
     }
 
     /// Looks at everything, for what happened to whom could not be told.
-    pub(super) fn catch_up(&mut self) {
+    pub(super) fn resync_all(&mut self) {
         self.overrun = Overrun {
             due: None,
             last: Some(Instant::now()),
@@ -63,23 +63,23 @@ impl Pods {
         warn!("Missed what others changed in network namespaces: looking at all of them");
         let ids: Vec<_> = self.by_nsid.keys().copied().collect();
         for id in ids {
-            self.suspect(id);
+            self.invalidate(id);
         }
     }
 
-    fn suspect(&mut self, id: NamespaceId) {
+    fn invalidate(&mut self, id: NamespaceId) {
         let Some(pod) = self.by_nsid.get(&id).and_then(|uid| self.by_uid.get_mut(uid)) else {
             return;
         };
-        if let Some(place) = &mut pod.place {
-            place.suspect();
+        if let Some(netns_state) = &mut pod.netns_state {
+            netns_state.invalidate();
         } else {
-            pod.look_after_this();
+            pod.check_after_attempt();
         }
-        self.look_soon(id);
+        self.check_soon(id);
     }
 
-    fn look_soon(&mut self, id: NamespaceId) {
+    fn check_soon(&mut self, id: NamespaceId) {
         let Some(uid) = self.by_nsid.get(&id).cloned() else {
             return;
         };
@@ -88,24 +88,24 @@ impl Pods {
         };
         if !pod.has_rules {
             // Nothing is wrong there now. The next attempt reads addresses and routes again.
-            pod.routes_suspect.get_or_insert_with(Instant::now);
-        } else if pod.place.is_some() {
-            self.look_within(&uid, SETTLE);
+            pod.routes_dirty_since.get_or_insert_with(Instant::now);
+        } else if pod.netns_state.is_some() {
+            self.check_within(&uid, SETTLE);
         } else {
-            pod.look_after_this();
+            pod.check_after_attempt();
         }
     }
 
     /// A pod is looked at, routes included, after this time, unless it will be sooner.
-    pub(super) fn look_within(&mut self, uid: &str, wait: Duration) {
+    pub(super) fn check_within(&mut self, uid: &str, wait: Duration) {
         let at = Instant::now() + wait;
         let Some(pod) = self.by_uid.get_mut(uid) else {
             return;
         };
-        if pod.looks_at.is_some_and(|planned| planned <= at) {
+        if pod.check_at.is_some_and(|planned| planned <= at) {
             return;
         }
-        pod.looks_at = Some(at);
+        pod.check_at = Some(at);
         if let Some(key) = &pod.due {
             if self.due.deadline(key).into_std() <= at {
                 return;

@@ -3,20 +3,20 @@
 //! Writes: nothing itself. One attempt per pod at a time; a change during it leads to one more afterwards.
 
 use super::Context;
-use super::attempt::{Error, Place, attempt};
+use super::attempt::{Error, NetnsState, attempt};
 use super::backoff;
 use super::flow_cleanup::{Cleaned, Cleanups, Deferred};
 use super::kernel_events::{Overrun, SETTLE};
-use super::poll_interval::Backoff;
-use super::ruleset_poll::Rounds;
-use crate::backend::Held;
+use super::poll_interval::CheckBackoff;
+use super::ruleset_poll::RulesetPoll;
+use crate::backend::KnownRules;
 use crate::index::{HOST_UID, Index, LocalPod};
 use crate::netlink::monitor::NamespaceId;
 use crate::netns::apply::Applied;
 use crate::netns::failure::chain;
 use crate::netns::host_network::Parents;
-use crate::report::event_throttle::{self, Told};
-use crate::report::pod_events::{self, Notice, Notices};
+use crate::report::event_throttle::{self, EventThrottle};
+use crate::report::pod_events::{self, EventSender, PodEvent};
 use futures::{FutureExt, StreamExt};
 use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +32,10 @@ use tracing::{debug, info, warn};
 
 /// How often a pod that has rules is looked at though nothing changed: routes go when a link goes down.
 /// What nobody tells of is mended within 30 s by that.
-const LOOK_AGAIN: Duration = Duration::from_secs(25);
+const RESYNC: Duration = Duration::from_secs(25);
 
 /// The same when the kernel tells of changes: against what could not be told.
-const LOOK_AGAIN_THOUGH_TOLD: Duration = Duration::from_mins(5);
+const MONITORED_RESYNC: Duration = Duration::from_mins(5);
 
 /// When a pod whose rules were rebuilt unread is looked at again: if the rules hold, the report ends.
 const REBUILT: Duration = Duration::from_secs(5);
@@ -52,14 +52,14 @@ pub(super) struct Pods {
     /// While nothing may be written: the pods to start afterwards.
     pub(super) held_back: Option<BTreeSet<String>>,
     /// Whether anything happened since the last verdict.
-    pub(super) changed: bool,
+    pub(super) has_changed: bool,
     pub(super) by_nsid: BTreeMap<NamespaceId, String>,
     /// Whether the kernel tells of changes by others.
-    pub(super) is_told: bool,
+    pub(super) has_monitor: bool,
     pub(super) overrun: Overrun,
-    pub(super) rounds: Rounds,
+    pub(super) ruleset_poll: RulesetPoll,
     /// Pods in whose namespaces the work does not end.
-    hung: mpsc::UnboundedReceiver<String>,
+    stuck_pods: mpsc::UnboundedReceiver<String>,
     /// What is known of interfaces of the node that pods' are on.
     parents: Parents,
 }
@@ -68,28 +68,28 @@ pub(super) struct Pods {
 pub(super) struct Pod {
     pub(super) name: String,
     /// `None` while at work.
-    pub(super) place: Option<Place>,
-    pub(super) again: bool,
+    pub(super) netns_state: Option<NetnsState>,
+    pub(super) needs_rerun: bool,
     /// Since when others may have changed routes without our having looked.
-    pub(super) routes_suspect: Option<Instant>,
+    pub(super) routes_dirty_since: Option<Instant>,
     /// Whether others changed rules, ours perhaps, since they were looked at.
-    pub(super) rules_suspect: bool,
+    pub(super) are_rules_dirty: bool,
     /// When to look at them.
-    pub(super) backoff: Backoff,
+    pub(super) check_backoff: CheckBackoff,
     /// Shared with the thread that asks for the generation of its rules.
-    pub(super) asking: Arc<()>,
+    pub(super) polling: Arc<()>,
     pub(super) failures: u32,
     /// When the first of these failures began.
     failing_since: Option<Instant>,
     pub(super) due: Option<Key>,
     /// If `due` is about a change by others: when that is.
-    pub(super) looks_at: Option<Instant>,
+    pub(super) check_at: Option<Instant>,
     sandbox_mark: String,
     /// The sandbox in which it was served in full.
-    settled_in: Option<String>,
+    synced_sandbox: Option<String>,
     pub(super) has_rules: bool,
     /// What it was told, so that it is not repeated.
-    pub(super) told_owner: Told,
+    pub(super) event_throttle: EventThrottle,
     /// Flows that are still to be ended.
     pub(super) deferred: Option<Deferred>,
     /// When that was done last.
@@ -111,7 +111,7 @@ pub(super) enum Done {
 /// An attempt that ended. Flows may still have to be ended.
 pub(super) struct Finished {
     pod: LocalPod,
-    place: Place,
+    netns_state: NetnsState,
     outcome: Outcome,
 }
 
@@ -123,14 +123,14 @@ pub(super) struct Outcome {
     was_unknown: bool,
     began: Instant,
     took: Duration,
-    /// See [`Place::is_disturbed`].
+    /// See [`NetnsState::is_disturbed`].
     is_disturbed: bool,
     pub(super) result: Result<Applied, Error>,
 }
 
 impl Pods {
     pub(super) fn new(mut context: Context) -> Self {
-        let hung = context.hung.take().expect("a context is used once");
+        let stuck_pods = context.stuck_pods.take().expect("a context is used once");
         Self {
             context: Arc::new(context),
             by_uid: BTreeMap::new(),
@@ -139,12 +139,12 @@ impl Pods {
             due: DelayQueue::new(),
             untried: BTreeSet::new(),
             held_back: None,
-            changed: true,
+            has_changed: true,
             by_nsid: BTreeMap::new(),
-            is_told: false,
+            has_monitor: false,
             overrun: Overrun::default(),
-            rounds: Rounds::new(),
-            hung,
+            ruleset_poll: RulesetPoll::new(),
+            stuck_pods,
             parents: Parents::default(),
         }
     }
@@ -153,14 +153,14 @@ impl Pods {
         &self.context
     }
 
-    /// Another proxy writes: starts nothing until [`Self::go_on`].
-    pub(super) fn hold(&mut self) {
-        self.context.entered.share();
+    /// Another proxy writes: starts nothing until [`Self::resume`].
+    pub(super) fn pause(&mut self) {
+        self.context.sandbox_locks.share();
         self.held_back.get_or_insert_default();
     }
 
     /// Starts what was held back.
-    pub(super) fn go_on(&mut self, index: &Index) {
+    pub(super) fn resume(&mut self, index: &Index) {
         for uid in self.held_back.take().into_iter().flatten() {
             self.start(&uid, index);
         }
@@ -189,14 +189,14 @@ impl Pods {
                 let uid = due.into_inner();
                 if let Some(pod) = self.by_uid.get_mut(&uid) {
                     pod.due = None;
-                    pod.routes_suspect = Some(Instant::now());
+                    pod.routes_dirty_since = Some(Instant::now());
                 }
                 self.start(&uid, index);
             }
-            uid = self.cleanups.turn(rules_are_written) => self.start_cleanup(&uid, index),
-            Some(uid) = self.hung.recv() => self.hangs(&uid, index),
-            () = self.overrun.wait() => self.catch_up(),
-            answer = self.rounds.next() => self.answered(answer),
+            uid = self.cleanups.next_due(rules_are_written) => self.start_cleanup(&uid, index),
+            Some(uid) = self.stuck_pods.recv() => self.stuck(&uid, index),
+            () = self.overrun.wait() => self.resync_all(),
+            answer = self.ruleset_poll.next() => self.polled(answer),
         }
     }
 
@@ -219,7 +219,7 @@ impl Pods {
             held_back.insert(uid.to_owned());
             return;
         }
-        self.changed = true;
+        self.has_changed = true;
         let Some(local) = index.pod(uid) else {
             return self.forget(uid);
         };
@@ -230,26 +230,26 @@ impl Pods {
         if let Some(key) = pod.due.take() {
             self.due.remove(&key);
         }
-        let Some(mut place) = pod.place.take() else {
-            pod.again = true;
+        let Some(mut netns_state) = pod.netns_state.take() else {
+            pod.needs_rerun = true;
             return;
         };
-        let is_told = pod.looks_at.take().is_some() | pod.routes_suspect.take().is_some();
-        if pod.rules_suspect {
-            place.held = Held::Unknown;
+        let is_told = pod.check_at.take().is_some() | pod.routes_dirty_since.take().is_some();
+        if pod.are_rules_dirty {
+            netns_state.held = KnownRules::Unknown;
         }
         // However often endpoints change meanwhile.
-        let look_again = if self.is_told && place.nsid.is_some() {
-            LOOK_AGAIN_THOUGH_TOLD
+        let resync_in = if self.has_monitor && netns_state.nsid.is_some() {
+            MONITORED_RESYNC
         } else {
-            LOOK_AGAIN
+            RESYNC
         };
         if is_told
-            || place
-                .last_look()
-                .is_none_or(|looked| looked.elapsed() > look_again)
+            || netns_state
+                .routes_checked_at()
+                .is_none_or(|looked| looked.elapsed() > resync_in)
         {
-            place.look_at_routes();
+            netns_state.forget_routes();
         }
         let (mut rules, mut shortcomings) = index.plan(local);
         if local.is_host {
@@ -257,27 +257,27 @@ impl Pods {
             rules = allowed;
             shortcomings.extend(rejected);
         }
-        if rules.is_empty() && place.is_untouched() && !self.untried.contains(uid) {
-            pod.place = Some(place);
+        if rules.is_empty() && netns_state.is_untouched() && !self.untried.contains(uid) {
+            pod.netns_state = Some(netns_state);
             let told = pod_events::nothing_written(local, &shortcomings);
-            if !pod.tell(told, local, &self.context.telling.notices) {
+            if !pod.publish(told, local, &self.context.reporters.event_sender) {
                 pod.due = Some(self.due.insert(local.uid.clone(), event_throttle::PAUSE));
             }
             return;
         }
         if pod.sandbox_mark != local.sandbox_mark {
             pod.sandbox_mark.clone_from(&local.sandbox_mark);
-            place.sandbox = None;
+            netns_state.sandbox = None;
         }
         let (context, local) = (Arc::clone(&self.context), local.clone());
         self.unqueue_cleanup(uid);
         self.jobs.spawn(async move {
-            let was_unknown = !matches!(place.held, Held::Exactly(_));
+            let was_unknown = !matches!(netns_state.held, KnownRules::Exactly(_));
             let (wants_rules, began) = (!rules.is_empty(), Instant::now());
             // A pod whose attempt panicked is tried again like any other; nothing is known about it then.
-            let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut place)).catch_unwind();
+            let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut netns_state)).catch_unwind();
             let result = attempt.await.unwrap_or(Err(Error::Lost));
-            let is_disturbed = place.is_disturbed;
+            let is_disturbed = netns_state.is_disturbed;
             let outcome = Outcome {
                 shortcomings,
                 wants_rules,
@@ -289,20 +289,20 @@ impl Pods {
             };
             Done::Wrote(Finished {
                 pod: local,
-                place,
+                netns_state,
                 outcome,
             })
         });
     }
 
     /// The work in its namespace does not end: it counts as tried, for nobody knows when it will.
-    fn hangs(&mut self, uid: &str, index: &Index) {
+    fn stuck(&mut self, uid: &str, index: &Index) {
         self.untried.remove(uid);
-        let pod = self.by_uid.get_mut(uid).filter(|pod| pod.place.is_none());
+        let pod = self.by_uid.get_mut(uid).filter(|pod| pod.netns_state.is_none());
         if let (Some(pod), Some(local)) = (pod, index.pod(uid)) {
-            pod.tell(pod_events::hangs(), local, &self.context.telling.notices);
+            pod.publish(pod_events::stuck(), local, &self.context.reporters.event_sender);
         }
-        self.changed = true;
+        self.has_changed = true;
     }
 
     /// The namespace of a pod that is gone goes by itself.
@@ -317,7 +317,7 @@ impl Pods {
         self.unqueue_cleanup(uid);
         self.by_nsid.retain(|_, of| of != uid);
         if self.parents.forget(uid) {
-            self.look_at_the_node();
+            self.check_host();
         }
         self.count();
     }
@@ -325,34 +325,35 @@ impl Pods {
     fn finish(&mut self, finished: Finished, index: &mut Index) {
         let Finished {
             pod: local,
-            mut place,
+            mut netns_state,
             outcome,
         } = finished;
         self.untried.remove(&local.uid);
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
-        if let Some(id) = place.nsid {
+        if let Some(id) = netns_state.nsid {
             // Ids are reused: the latest claim is the right one.
             let before = self.by_nsid.insert(id, local.uid.clone());
             if before.as_ref() != Some(&local.uid) {
                 // What the kernel reported of this namespace until now was dropped: what was read of it may have changed.
-                pod.routes_suspect.get_or_insert_with(Instant::now);
+                pod.routes_dirty_since.get_or_insert_with(Instant::now);
             }
         }
-        if let (Held::Exactly(held), true) = (&mut place.held, outcome.was_unknown) {
+        if let (KnownRules::Exactly(held), true) = (&mut netns_state.held, outcome.was_unknown) {
             index.adopt(held);
         }
-        let sandbox = place.sandbox_id().map(str::to_owned);
-        pod.settled_in
+        let sandbox = netns_state.sandbox_id().map(str::to_owned);
+        pod.synced_sandbox
             .take_if(|settled| sandbox.as_ref() != Some(settled));
-        if std::mem::take(&mut pod.rules_suspect) | outcome.is_disturbed {
+        if std::mem::take(&mut pod.are_rules_dirty) | outcome.is_disturbed {
             let is_repaired = outcome.result.as_ref().is_ok_and(|applied| applied.written);
-            pod.backoff.looked(is_repaired, place.took, Instant::now());
+            pod.check_backoff
+                .checked(is_repaired, netns_state.took, Instant::now());
         }
-        pod.place = Some(place);
+        pod.netns_state = Some(netns_state);
         let shown = outcome.result.as_ref().map(|applied| &applied.parents);
-        let is_news = shown.is_ok_and(|shown| self.parents.note(&local.uid, shown));
+        let has_new_parents = shown.is_ok_and(|shown| self.parents.note(&local.uid, shown));
         if let Ok(applied) = &outcome.result {
             pod.has_rules = !applied.rules.is_empty();
             log_written(&local, applied);
@@ -370,8 +371,8 @@ impl Pods {
         if let Some(outcome) = concluded {
             self.conclude(&local, outcome, index);
         }
-        if is_news {
-            self.look_at_the_node();
+        if has_new_parents {
+            self.check_host();
         }
         self.count();
     }
@@ -379,7 +380,7 @@ impl Pods {
     /// Whether something changed while it was at work.
     fn takes_another_attempt(&mut self, uid: &str) -> bool {
         let pod = self.by_uid.get_mut(uid);
-        pod.is_some_and(|pod| std::mem::take(&mut pod.again))
+        pod.is_some_and(|pod| std::mem::take(&mut pod.needs_rerun))
     }
 
     /// A pod has its rules, and its flows are where they may be, or not: says so, and when to come back.
@@ -396,27 +397,38 @@ impl Pods {
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
-        let sandbox = pod.place.as_ref().and_then(Place::sandbox_id).map(str::to_owned);
+        let sandbox = pod
+            .netns_state
+            .as_ref()
+            .and_then(NetnsState::sandbox_id)
+            .map(str::to_owned);
         pod.failure = match &result {
             Ok(applied) => pod_events::incomplete(applied),
             Err(error) => Some(chain(error)),
         };
-        pod.runtime_failure = result.as_ref().err().and_then(Error::of_the_runtime);
-        let look_again = if self.is_told && !local.is_host && self.context.backend.is_told_of_changes() {
-            LOOK_AGAIN_THOUGH_TOLD
-        } else {
-            LOOK_AGAIN
-        };
-        let next = pod.judge(local, wants_rules, &result, look_again);
+        pod.runtime_failure = result.as_ref().err().and_then(Error::runtime_error);
+        let resync_in =
+            if self.has_monitor && !local.is_host && self.context.backend.reports_ruleset_changes() {
+                MONITORED_RESYNC
+            } else {
+                RESYNC
+            };
+        let next = pod.evaluate(local, wants_rules, &result, resync_in);
         if pod.failures == 0 && pod.has_rules {
-            pod.settled_in = sandbox;
+            pod.synced_sandbox = sandbox;
         }
         // Whoever makes us wait in his namespace waits longer himself.
         let is_slow = match &result {
             Ok(applied) => !applied.failures.is_empty(),
-            Err(error) => error.is_of_the_namespace(),
+            Err(error) => error.is_netns_fault(),
         };
-        let next = next.map(|next| if is_slow { backoff::after(next, took) } else { next });
+        let next = next.map(|next| {
+            if is_slow {
+                backoff::after_slow_attempt(next, took)
+            } else {
+                next
+            }
+        });
         pod.failing_since = (pod.failures > 0).then(|| pod.failing_since.unwrap_or(began));
         log(local, pod.failures, &result);
         let is_rebuilt = result.as_ref().is_ok_and(|applied| !applied.unread.is_empty());
@@ -426,34 +438,38 @@ impl Pods {
             Err(_) => !is_final,
         };
         if fails {
-            self.context.telling.metrics.failed();
+            self.context.reporters.metrics.failed();
         }
-        let notice = pod_events::notice(
+        let notice = pod_events::of_attempt(
             local,
             &shortcomings,
             result.as_ref().map_err(|error| chain(error)),
-            pod.fails_lastingly() || is_final && wants_rules,
+            pod.is_failing() || is_final && wants_rules,
         );
-        let is_told = pod.tell(notice, local, &self.context.telling.notices);
+        let is_told = pod.publish(notice, local, &self.context.reporters.event_sender);
         let next = if is_told {
             next
         } else {
             Some(next.unwrap_or(event_throttle::PAUSE))
         };
-        if std::mem::take(&mut pod.again) {
+        if std::mem::take(&mut pod.needs_rerun) {
             self.start(&local.uid, index);
         } else if let Some(next) = next {
-            let soon = SETTLE.max(pod.backoff.wait(Instant::now()));
-            let soon = if is_slow { backoff::after(soon, took) } else { soon };
+            let soon = SETTLE.max(pod.check_backoff.wait(Instant::now()));
+            let soon = if is_slow {
+                backoff::after_slow_attempt(soon, took)
+            } else {
+                soon
+            };
             let next = if is_disturbed { next.min(soon) } else { next };
             let next = if is_rebuilt { next.min(REBUILT) } else { next };
-            self.come_back(&local.uid, next);
+            self.retry_in(&local.uid, next);
         }
         self.count();
     }
 
     /// Starts an attempt after this time, unless one comes sooner.
-    fn come_back(&mut self, uid: &str, wait: Duration) {
+    fn retry_in(&mut self, uid: &str, wait: Duration) {
         let Some(pod) = self.by_uid.get_mut(uid) else {
             return;
         };
@@ -468,79 +484,79 @@ impl Pods {
     }
 
     /// Whether rules may be written there may be different now.
-    fn look_at_the_node(&mut self) {
+    fn check_host(&mut self) {
         let Some(node) = self.by_uid.get_mut(HOST_UID) else {
             return;
         };
-        if node.place.is_none() {
-            node.again = true;
+        if node.netns_state.is_none() {
+            node.needs_rerun = true;
         } else {
-            self.look_within(HOST_UID, SETTLE);
+            self.check_within(HOST_UID, SETTLE);
         }
     }
 
     fn count(&mut self) {
-        self.changed = true;
+        self.has_changed = true;
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules).count();
-        let failing = self.by_uid.values().filter(|pod| pod.fails_lastingly()).count();
-        self.context.telling.metrics.pods(programmed, failing);
+        let failing = self.by_uid.values().filter(|pod| pod.is_failing()).count();
+        self.context.reporters.metrics.pods(programmed, failing);
     }
 }
 
 impl Pod {
     fn new(name: String) -> Self {
-        let place = Place::default();
+        let netns_state = NetnsState::default();
         Self {
             name,
-            is_abandoned: Arc::clone(&place.is_abandoned),
-            place: Some(place),
+            is_abandoned: Arc::clone(&netns_state.is_abandoned),
+            netns_state: Some(netns_state),
             ..Self::default()
         }
     }
 
     /// Whether it fails for longer than a pod takes to start.
-    pub(super) fn fails_lastingly(&self) -> bool {
+    pub(super) fn is_failing(&self) -> bool {
         let lasting = self.failing_since.map(|since| since.elapsed());
-        backoff::is_worth_telling(self.failures, lasting.unwrap_or_default())
+        backoff::is_reportable(self.failures, lasting.unwrap_or_default())
     }
 
     /// Once more after the attempt under way, routes included.
-    pub(super) fn look_after_this(&mut self) {
-        self.again = true;
-        self.routes_suspect = Some(Instant::now());
+    pub(super) fn check_after_attempt(&mut self) {
+        self.needs_rerun = true;
+        self.routes_dirty_since = Some(Instant::now());
     }
 
     /// Says it unless it was the last thing said; returns whether all is said.
-    fn tell(&mut self, notice: Option<Notice>, local: &LocalPod, notices: &Notices) -> bool {
-        let send = |notice: &Notice| notices.send(local, notice.clone());
-        self.told_owner.say(notice, Instant::now(), send);
-        self.told_owner.is_said()
+    fn publish(&mut self, notice: Option<PodEvent>, local: &LocalPod, event_sender: &EventSender) -> bool {
+        let send = |notice: &PodEvent| event_sender.send(local, notice.clone());
+        self.event_throttle.publish(notice, Instant::now(), send);
+        self.event_throttle.is_published()
     }
 
     /// When to come back, if at all.
-    fn judge(
+    fn evaluate(
         &mut self,
         local: &LocalPod,
         wants_rules: bool,
         result: &Result<Applied, Error>,
-        look_again: Duration,
+        resync_in: Duration,
     ) -> Option<Duration> {
         match result {
             Ok(applied) => {
                 self.has_rules = !applied.rules.is_empty();
                 if applied.is_complete() {
                     self.failures = 0;
-                    return self.has_rules.then_some(look_again);
+                    return self.has_rules.then_some(resync_in);
                 }
                 Some(self.fail(true))
             }
             // Nothing is wanted of a namespace that is not there, or not known to be the pod's before it has an address.
             Err(error) if error.is_absence() && !wants_rules => None,
-            Err(error) if error.is_about_identity() && !wants_rules && local.addresses.is_empty() => None,
+            Err(error) if error.is_unidentified() && !wants_rules && local.addresses.is_empty() => None,
             // A new sandbox, or another thing that is wanted, is an event.
             Err(error) if error.is_final() => None,
             Err(error) => {
-                let next = self.fail(error.is_of_the_namespace());
+                let next = self.fail(error.is_netns_fault());
                 debug!(pod = %local.name, failures = self.failures, "Trying again");
                 Some(next)
             }
@@ -548,12 +564,12 @@ impl Pod {
     }
 
     /// One more failure; says when to try again. Without its namespace the pod is starting again.
-    fn fail(&mut self, is_of_the_namespace: bool) -> Duration {
+    fn fail(&mut self, is_netns_fault: bool) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        if is_of_the_namespace && self.settled_in.is_some() {
-            backoff::backoff(self.failures)
+        if is_netns_fault && self.synced_sandbox.is_some() {
+            backoff::repair_delay(self.failures)
         } else {
-            backoff::delay(self.failures)
+            backoff::startup_delay(self.failures)
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Rounds through the pods that have rules: has anybody changed nftables rules there since we wrote?
+//! RulesetPoll through the pods that have rules: has anybody changed nftables rules there since we wrote?
 //!
 //! Reads only. Nothing is kept open in a pod between two rounds. To ask takes some ten microseconds, unless somebody makes a long transaction in the
 //! pod's namespace: that keeps one thread waiting, and the next one asks the other pods.
 
-use super::attempt::Place;
+use super::attempt::NetnsState;
 use super::kernel_events::SETTLE;
 use super::pod_state::Pods;
 use super::poll_interval;
@@ -25,13 +25,13 @@ pub(super) struct Target {
     pub(super) netns: PathBuf,
     /// The generation that we left.
     pub(super) known: u32,
-    /// Held as long as it is being asked.
-    pub(super) _asking: Arc<()>,
+    /// KnownRules as long as it is being asked.
+    pub(super) _polling: Arc<()>,
 }
 
 /// What is to be done.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum PollEvent {
     /// Rules of this pod have another generation than this.
     Changed { uid: String, known: u32 },
     /// A thread found the queue empty, and began so long ago.
@@ -41,32 +41,32 @@ pub(super) enum Answer {
 }
 
 /// The round under way, and when the next one is due.
-pub(super) struct Rounds {
+pub(super) struct RulesetPoll {
     /// Who has not been asked yet.
     waiting: Arc<Mutex<VecDeque<Target>>>,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    sender: mpsc::UnboundedSender<Answer>,
+    events: mpsc::UnboundedReceiver<PollEvent>,
+    sender: mpsc::UnboundedSender<PollEvent>,
     tick: Instant,
     due: Instant,
 }
 
-impl Rounds {
+impl RulesetPoll {
     pub(super) fn new() -> Self {
-        let (sender, answers) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::unbounded_channel();
         Self {
             waiting: Arc::default(),
-            answers,
+            events,
             sender,
             tick: Instant::now() + TICK,
             due: Instant::now(),
         }
     }
 
-    /// Waits for an answer.
-    pub(super) async fn next(&mut self) -> Answer {
+    /// Waits for an event.
+    pub(super) async fn next(&mut self) -> PollEvent {
         tokio::select! {
-            Some(answer) = self.answers.recv() => answer,
-            () = tokio::time::sleep_until(self.tick.into()) => Answer::Tick,
+            Some(event) = self.events.recv() => event,
+            () = tokio::time::sleep_until(self.tick.into()) => PollEvent::Tick,
         }
     }
 
@@ -78,7 +78,7 @@ impl Rounds {
     fn begin(&mut self, targets: impl IntoIterator<Item = Target>, now: Instant) {
         lock(&self.waiting).extend(targets);
         self.due = now + poll_interval::LONGEST;
-        self.go_on();
+        self.poll_next();
     }
 
     /// Threads of earlier rounds may end late: they put nothing off.
@@ -87,7 +87,7 @@ impl Rounds {
     }
 
     /// Has one more thread ask those that wait, if there are any.
-    fn go_on(&self) {
+    fn poll_next(&self) {
         if lock(&self.waiting).is_empty() {
             return;
         }
@@ -104,7 +104,7 @@ impl Rounds {
             {
                 let Target { uid, known, .. } = target;
                 // The process may stop meanwhile.
-                let _ = sender.send(Answer::Changed { uid, known });
+                let _ = sender.send(PollEvent::Changed { uid, known });
             }
         };
         // Without a thread there is one more attempt at the next tick.
@@ -115,12 +115,12 @@ impl Rounds {
 }
 
 /// Says that a thread ended, however it did.
-struct Ended(mpsc::UnboundedSender<Answer>, Instant);
+struct Ended(mpsc::UnboundedSender<PollEvent>, Instant);
 
 impl Drop for Ended {
     fn drop(&mut self) {
         // The process may stop meanwhile.
-        let _ = self.0.send(Answer::Ended(self.1.elapsed()));
+        let _ = self.0.send(PollEvent::Ended(self.1.elapsed()));
     }
 }
 
@@ -130,18 +130,18 @@ fn lock(waiting: &Mutex<VecDeque<Target>>) -> MutexGuard<'_, VecDeque<Target>> {
 
 impl Pods {
     /// Acts on what a round says.
-    pub(super) fn answered(&mut self, answer: Answer) {
+    pub(super) fn polled(&mut self, event: PollEvent) {
         let now = Instant::now();
-        match answer {
-            Answer::Changed { uid, known } => self.rules_changed(&uid, known),
-            Answer::Ended(took) => self.rounds.ended(took, now),
-            Answer::Tick => {
-                self.rounds.tick = now + TICK;
-                if self.rounds.is_due(now) {
+        match event {
+            PollEvent::Changed { uid, known } => self.rules_changed(&uid, known),
+            PollEvent::Ended(took) => self.ruleset_poll.ended(took, now),
+            PollEvent::Tick => {
+                self.ruleset_poll.tick = now + TICK;
+                if self.ruleset_poll.is_due(now) {
                     let targets: Vec<_> = self.targets().collect();
-                    self.rounds.begin(targets, now);
+                    self.ruleset_poll.begin(targets, now);
                 } else {
-                    self.rounds.go_on();
+                    self.ruleset_poll.poll_next();
                 }
             }
         }
@@ -150,28 +150,28 @@ impl Pods {
     /// Pods that have rules, and are neither at work nor still being asked.
     fn targets(&self) -> impl Iterator<Item = Target> {
         let pods = self.by_uid.iter().filter(|(_, pod)| pod.has_rules);
-        let pods = pods.filter(|_| self.context.backend.is_told_of_changes());
+        let pods = pods.filter(|_| self.context.backend.reports_ruleset_changes());
         pods.filter_map(|(uid, pod)| {
-            let (netns, known) = pod.place.as_ref()?.generation()?;
-            (Arc::strong_count(&pod.asking) == 1).then(|| Target {
+            let (netns, known) = pod.netns_state.as_ref()?.generation()?;
+            (Arc::strong_count(&pod.polling) == 1).then(|| Target {
                 uid: uid.clone(),
                 netns,
                 known,
-                _asking: Arc::clone(&pod.asking),
+                _polling: Arc::clone(&pod.polling),
             })
         })
     }
 
-    /// A pod that is at work, or was since it was asked, knows more than the answer.
+    /// A pod that is at work, or was since it was asked, knows more than the event.
     fn rules_changed(&mut self, uid: &str, known: u32) {
         let Some(pod) = self.by_uid.get_mut(uid).filter(|pod| pod.has_rules) else {
             return;
         };
-        let place = pod.place.as_ref().and_then(Place::generation);
-        if place.is_some_and(|(_, generation)| generation == known) {
-            pod.rules_suspect = true;
-            let wait = pod.backoff.wait(Instant::now());
-            self.look_within(uid, SETTLE.max(wait));
+        let netns_state = pod.netns_state.as_ref().and_then(NetnsState::generation);
+        if netns_state.is_some_and(|(_, generation)| generation == known) {
+            pod.are_rules_dirty = true;
+            let wait = pod.check_backoff.wait(Instant::now());
+            self.check_within(uid, SETTLE.max(wait));
         }
     }
 }

@@ -2,28 +2,31 @@
 //!
 //! Pure.
 
-use super::attempt::Place;
+use super::attempt::NetnsState;
 use super::pod_state::{Pod, Pods};
-use crate::backend::Held;
+use crate::backend::KnownRules;
 use crate::debug_state::{self, PodState, Progress};
 use crate::index::{Index, LocalPod};
-use crate::report::node_condition::Verdict;
+use crate::report::node_condition::NodeCondition;
 use crate::report::pod_events;
 use api::rules_applied::Reason;
 
 impl Pods {
     /// The verdict on this node; `None`: nothing happened since the last one.
-    pub(super) fn verdict(&mut self, index: &Index) -> Option<Verdict> {
-        if !std::mem::take(&mut self.changed) {
+    pub(super) fn verdict(&mut self, index: &Index) -> Option<NodeCondition> {
+        if !std::mem::take(&mut self.has_changed) {
             return None;
         }
-        let mut failing = self.by_uid.values().filter(|pod| pod.fails_lastingly());
+        let mut failing = self.by_uid.values().filter(|pod| pod.is_failing());
         if let Some(why) = failing.find_map(|pod| pod.runtime_failure.as_deref()) {
-            return Some(Verdict::of_the_node(Reason::ContainerRuntimeUnavailable, why));
+            return Some(NodeCondition::not_applied(
+                Reason::ContainerRuntimeUnavailable,
+                why,
+            ));
         }
         let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
         let said = |pod: &Pod| {
-            let fault = pod.told_owner.now().filter(|notice| !notice.is_hint())?;
+            let fault = pod.event_throttle.current().filter(|notice| !notice.is_hint())?;
             Some(format!("pod {}: {}", pod.name, fault.note))
         };
         let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
@@ -31,7 +34,11 @@ impl Pods {
         wrong.extend(impostors.map(|name| format!("pod {name}: {}", pod_events::impostor(name).note)));
         wrong.sort_unstable();
         wrong.extend(index.without_affinity().map(|(_, why)| why));
-        Some(Verdict::of_the_pods(self.context.backend.name(), served, &wrong))
+        Some(NodeCondition::applied(
+            self.context.backend.name(),
+            served,
+            &wrong,
+        ))
     }
 
     /// Each pod, in full.
@@ -41,24 +48,31 @@ impl Pods {
 
     fn state_of(&self, local: &LocalPod, index: &Index) -> PodState {
         let pod = self.by_uid.get(&local.uid);
-        let place = pod.and_then(|pod| pod.place.as_ref());
-        let held = place.and_then(|place| match &place.held {
-            Held::Exactly(rules) => Some(rules),
-            Held::Nothing | Held::Unknown => None,
+        let netns_state = pod.and_then(|pod| pod.netns_state.as_ref());
+        let held = netns_state.and_then(|netns_state| match &netns_state.held {
+            KnownRules::Exactly(rules) => Some(rules),
+            KnownRules::Nothing | KnownRules::Unknown => None,
         });
         let (services, left_over) = debug_state::services(&index.plan(local).0, held);
         let progress = match pod {
             None => Progress::Working,
-            Some(pod) if pod.place.is_none() => Progress::Working,
+            Some(pod) if pod.netns_state.is_none() => Progress::Working,
             Some(pod) if pod.failures > 0 => Progress::Failing,
-            Some(pod) if pod.told_owner.now().is_some_and(|notice| !notice.is_hint()) => Progress::Incomplete,
+            Some(pod)
+                if pod
+                    .event_throttle
+                    .current()
+                    .is_some_and(|notice| !notice.is_hint()) =>
+            {
+                Progress::Incomplete
+            }
             Some(_) if services.is_empty() => Progress::Idle,
             Some(_) => Progress::Applied,
         };
         PodState {
             pod: local.name.to_string(),
             uid: local.uid.clone(),
-            sandbox: place.and_then(Place::sandbox_id).map(str::to_owned),
+            sandbox: netns_state.and_then(NetnsState::sandbox_id).map(str::to_owned),
             progress,
             failures: pod.map_or(0, |pod| pod.failures),
             why: pod.and_then(why),
@@ -70,6 +84,6 @@ impl Pods {
 
 /// What it was told, or what there is to tell if it lasts.
 fn why(pod: &Pod) -> Option<String> {
-    let told = pod.told_owner.now().map(|told| told.note.clone());
+    let told = pod.event_throttle.current().map(|told| told.note.clone());
     told.or_else(|| pod.failure.clone())
 }

@@ -3,34 +3,34 @@
 //! Three kinds of work have workers of their own, so that none waits for another: a pod that starts does not wait until an endpoint is
 //! known to all others, and a container runtime that hangs keeps only those waiting who have to ask it.
 
-use crate::backend::Held;
+use crate::backend::KnownRules;
 use rules::PodRules;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Workers of each kind.
+/// WorkerPool of each kind.
 pub const WORKERS: usize = 8;
 
 /// Of those who fill or read a pod, so many hold everything that is in it in this process's memory.
-pub const FILLERS: usize = 1;
+pub const IN_MEMORY_WORKERS: usize = 1;
 
 /// A change of more VIPs than this is held in memory like a pod.
 const FEW: usize = 64;
 
-/// How long to wait for one's turn to do so. It keeps memory small and nothing else: a namespace can take long, as its owner pleases.
-const TURN: Duration = Duration::from_secs(1);
+/// How long to wait for one's memory_permit to do so. It keeps memory small and nothing else: a namespace can take long, as its owner pleases.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who works, and waits for work.
 #[derive(Debug)]
-pub(super) struct Workers {
+pub(super) struct WorkerPool {
     /// Where it is known what is there.
     changing: Arc<Semaphore>,
     /// Where nothing is, or what is there has to be read.
     filling: Arc<Semaphore>,
-    /// See [`FILLERS`].
-    turns: Arc<Semaphore>,
+    /// See [`IN_MEMORY_WORKERS`].
+    memory_permits: Arc<Semaphore>,
     /// Of the container runtime.
     asking: Arc<Semaphore>,
 }
@@ -39,38 +39,43 @@ pub(super) struct Workers {
 #[derive(Debug)]
 pub(super) struct Worker {
     _worker: OwnedSemaphorePermit,
-    _turn: Option<OwnedSemaphorePermit>,
+    _memory_permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Default for Workers {
+impl Default for WorkerPool {
     fn default() -> Self {
         let some = |workers| Arc::new(Semaphore::new(workers));
         Self {
             changing: some(WORKERS),
             filling: some(WORKERS),
-            turns: some(FILLERS),
+            memory_permits: some(IN_MEMORY_WORKERS),
             asking: some(WORKERS),
         }
     }
 }
 
-impl Workers {
-    /// One for a namespace of which this is known, and shall hold `wanted`. `in_memory`: see
-    /// [`Backend::fills_in_memory`](crate::backend::Backend::fills_in_memory).
-    pub(super) async fn write(&self, held: &Held<PodRules>, wanted: &PodRules, in_memory: bool) -> Worker {
+impl WorkerPool {
+    /// One for a namespace of which this is known, and shall hold `wanted`. `is_buffered`: see
+    /// [`Backend::buffers_whole_ruleset`](crate::backend::Backend::buffers_whole_ruleset).
+    pub(super) async fn write(
+        &self,
+        held: &KnownRules<PodRules>,
+        wanted: &PodRules,
+        is_buffered: bool,
+    ) -> Worker {
         let workers = match held {
-            Held::Exactly(_) => &self.changing,
-            Held::Nothing | Held::Unknown => &self.filling,
+            KnownRules::Exactly(_) => &self.changing,
+            KnownRules::Nothing | KnownRules::Unknown => &self.filling,
         };
         let worker = permit(workers).await;
-        let turn = if in_memory && !is_small(held, wanted) {
-            timeout(TURN, permit(&self.turns)).await.ok()
+        let memory_permit = if is_buffered && !is_small(held, wanted) {
+            timeout(PERMIT_TIMEOUT, permit(&self.memory_permits)).await.ok()
         } else {
             None
         };
         Worker {
             _worker: worker,
-            _turn: turn,
+            _memory_permit: memory_permit,
         }
     }
 
@@ -81,8 +86,8 @@ impl Workers {
 }
 
 /// Whether little has to be held in memory to come from what is `held` to what is `wanted`.
-pub(super) fn is_small(held: &Held<PodRules>, wanted: &PodRules) -> bool {
-    matches!(held, Held::Exactly(held) if held.vip_count().abs_diff(wanted.vip_count()) <= FEW)
+pub(super) fn is_small(held: &KnownRules<PodRules>, wanted: &PodRules) -> bool {
+    matches!(held, KnownRules::Exactly(held) if held.vip_count().abs_diff(wanted.vip_count()) <= FEW)
 }
 
 async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -99,7 +104,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
 
-    const NOTHING: Held<PodRules> = Held::Nothing;
+    const NOTHING: KnownRules<PodRules> = KnownRules::Nothing;
 
     fn none() -> PodRules {
         some(0)
@@ -126,10 +131,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_after_the_other_is_filled_in_memory() {
-        let workers = Workers::default();
+        let workers = WorkerPool::default();
         let first = workers.write(&NOTHING, &none(), true).await;
         let none = none();
-        let mut second = Box::pin(workers.write(&Held::Unknown, &none, true));
+        let mut second = Box::pin(workers.write(&KnownRules::Unknown, &none, true));
         assert!((&mut second).now_or_never().is_none());
         drop(first);
         assert!(second.now_or_never().is_some());
@@ -137,9 +142,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_long_keeps_nobody_waiting_for_long() {
-        let workers = Workers::default();
+        let workers = WorkerPool::default();
         let none = none();
-        let slow = (0..WORKERS).map(|_| timeout(2 * TURN, workers.write(&NOTHING, &none, true)));
+        let slow = (0..WORKERS).map(|_| timeout(2 * PERMIT_TIMEOUT, workers.write(&NOTHING, &none, true)));
         let slow = futures::future::join_all(slow).await;
         assert!(slow.iter().all(Result::is_ok));
         assert!(
@@ -148,7 +153,7 @@ mod tests {
         );
         assert!(
             workers
-                .write(&Held::Exactly(none.clone()), &none, true)
+                .write(&KnownRules::Exactly(none.clone()), &none, true)
                 .now_or_never()
                 .is_some()
         );
@@ -157,10 +162,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_waits_for_no_turn_unless_it_is_large() {
-        let workers = Workers::default();
+        let workers = WorkerPool::default();
         let _first = workers.write(&NOTHING, &none(), true).await;
         let change = async |from, to| {
-            let held = Held::Exactly(some(from));
+            let held = KnownRules::Exactly(some(from));
             workers.write(&held, &some(to), true).now_or_never().is_some()
         };
         assert!(change(1000, 1000).await && change(1000, 1064).await);
@@ -169,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_fills_in_programs_waits_for_no_turn() {
-        let workers = Workers::default();
+        let workers = WorkerPool::default();
         let _first = workers.write(&NOTHING, &none(), true).await;
         assert!(workers.write(&NOTHING, &none(), false).now_or_never().is_some());
     }

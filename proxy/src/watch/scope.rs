@@ -117,7 +117,7 @@ pub(super) fn networks_of(pod: Option<&NodePod>) -> Option<BTreeSet<Network>> {
             )
         }
         Some(NodePod::Unreadable { .. }) => None,
-        Some(NodePod::OriginalProxy { .. }) | None => Some(BTreeSet::new()),
+        Some(NodePod::LegacyProxy { .. }) | None => Some(BTreeSet::new()),
     }
 }
 

@@ -21,7 +21,7 @@ use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::metrics::Metrics;
 use proxy::report::node_condition::{self, OwnPod};
 use proxy::report::pod_events;
-use proxy::sync::{self, Context, Telling};
+use proxy::sync::{self, Context, Reporters};
 use proxy::watch::ServiceCidrs;
 use proxy::{debug_state, watch};
 use rules::{Node, ObjectName, Settings};
@@ -137,13 +137,13 @@ impl Cluster {
     pub(crate) async fn proxy(&self) -> Result<Proxy> {
         let own = self.proxy_pod("proxy").await?;
         let client = self.server.pod_client(&own).await?;
-        let (notices, events) = pod_events::channel();
+        let (event_sender, events) = pod_events::channel();
         let (reporter, condition) = node_condition::channel();
         let earlier = self.sandboxes.ready().await?;
         let metrics = Metrics::new(&mut Registry::default());
         let backend = choose(BackendChoice::IpTables)?;
-        let telling = Telling {
-            notices,
+        let reporters = Reporters {
+            event_sender,
             reporter,
             metrics,
         };
@@ -151,7 +151,7 @@ impl Cluster {
             Arc::new(self.sandboxes.clone()),
             backend,
             earlier,
-            telling,
+            reporters,
             Settings {
                 node: Node {
                     name: NODE.to_owned(),

@@ -15,9 +15,9 @@ use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::debug_state;
 use proxy::index::NodePod;
 use proxy::metrics::Metrics;
-use proxy::report::node_condition::{self, Reporter, Verdict};
+use proxy::report::node_condition::{self, NodeCondition, Reporter};
 use proxy::report::pod_events;
-use proxy::sync::{self, Context, Telling};
+use proxy::sync::{self, Context, Reporters};
 use proxy::watch::{Change, Update};
 use rules::{ObjectName, ServedService, Settings, Slice};
 use serde_json::{Value, json};
@@ -144,8 +144,8 @@ impl Driver {
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
         let (state, questions) = debug_state::endpoint();
         let mut registry = Registry::default();
-        let telling = Telling {
-            notices: pod_events::channel().0,
+        let reporters = Reporters {
+            event_sender: pod_events::channel().0,
             reporter: reporter.clone(),
             metrics: Metrics::new(&mut registry),
         };
@@ -153,7 +153,7 @@ impl Driver {
             let (runtime, health, shutdown) = (Arc::clone(runtime), health.clone(), shutdown.clone());
             async move {
                 let earlier = runtime.ready().await.unwrap();
-                let context = Context::new(runtime, backend, earlier, telling, Settings::default());
+                let context = Context::new(runtime, backend, earlier, reporters, Settings::default());
                 let updates = stream::unfold(receiver, next_update);
                 // A driver outlives its watches, which never end.
                 let updates = futures::StreamExt::chain(updates, stream::pending());
@@ -253,7 +253,7 @@ impl Driver {
         self.health.is_alive()
     }
 
-    pub(crate) fn condition(&self) -> Verdict {
+    pub(crate) fn condition(&self) -> NodeCondition {
         self.reporter.current()
     }
 

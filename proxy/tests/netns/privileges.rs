@@ -9,7 +9,7 @@ use api::network_status::NetworkStatus;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use proxy::args::BackendChoice;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use proxy::backend::detect::choose;
 use proxy::netns::Netns;
 use proxy::netns::apply::{Applied, Error};
@@ -54,8 +54,9 @@ fn worker() {
     let entered = Netns::open(Path::new(&path)).unwrap().run(|| ());
     println!("enter: {}", said(entered));
     for kind in Kind::ALL {
-        let written =
-            std::panic::catch_unwind(|| client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()])));
+        let written = std::panic::catch_unwind(|| {
+            client.try_apply(kind, &KnownRules::Unknown, &rules(&client, &[web()]))
+        });
         println!(
             "{kind:?}: {}",
             written.map_or_else(|_| "cannot be entered".to_owned(), outcome)

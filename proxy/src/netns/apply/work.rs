@@ -4,7 +4,7 @@
 
 use super::Error;
 use super::parts::{Failed, Parts, Step, read_again};
-use crate::backend::{self, Backend, Held};
+use crate::backend::{self, Backend, KnownRules};
 use crate::netlink::Netlink;
 use crate::netns::addresses::Addresses;
 use crate::netns::conntrack::{self, Pending};
@@ -29,11 +29,14 @@ pub(super) enum Known<'a> {
 
 impl<'a> Known<'a> {
     /// Reads it where that is needed.
-    pub(super) fn read(backend: &dyn Backend, held: &'a Held<PodRules>) -> Result<Self, backend::Error> {
+    pub(super) fn read(
+        backend: &dyn Backend,
+        held: &'a KnownRules<PodRules>,
+    ) -> Result<Self, backend::Error> {
         Ok(match held {
-            Held::Nothing => Self::Nothing,
-            Held::Exactly(rules) => Self::Rules(rules),
-            Held::Unknown => Self::Read(Rc::new(backend.dump()?)),
+            KnownRules::Nothing => Self::Nothing,
+            KnownRules::Exactly(rules) => Self::Rules(rules),
+            KnownRules::Unknown => Self::Read(Rc::new(backend.dump()?)),
         })
     }
 
@@ -228,14 +231,17 @@ impl<'a> Work<'a> {
             self.is_exact = false;
             return;
         }
-        let by_others = self.backend.replace_others().map_err(Error::from);
+        let by_backends = self.backend.replace_others().map_err(Error::from);
         // The original wrote into pods only.
-        let by_the_original = if netns::is_home() {
+        let by_the_legacy_proxy = if netns::is_home() {
             Ok(())
         } else {
             legacy_proxy::remove()
         };
-        for error in [by_others, by_the_original].into_iter().filter_map(Result::err) {
+        for error in [by_backends, by_the_legacy_proxy]
+            .into_iter()
+            .filter_map(Result::err)
+        {
             self.is_exact = false;
             self.failures
                 .note(Effect::LeftOver, None, chain(&error), self.first.wanted());

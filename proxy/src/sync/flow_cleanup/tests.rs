@@ -7,20 +7,20 @@ fn ago(now: Instant, millis: u64) -> Instant {
 }
 
 /// Pods that wait since so many milliseconds, and had a cleanup so many milliseconds ago.
-fn cleanups(now: Instant, turns: &[(&str, u64, Option<u64>)]) -> Cleanups {
-    let turn = |(uid, since, last): &(&str, u64, Option<u64>)| {
+fn cleanups(now: Instant, entries: &[(&str, u64, Option<u64>)]) -> Cleanups {
+    let entry = |(uid, since, last): &(&str, u64, Option<u64>)| {
         let (since, last) = (ago(now, *since), last.map(|last| ago(now, last)));
-        ((*uid).to_owned(), Turn { since, last })
+        ((*uid).to_owned(), QueueEntry { since, last })
     };
     Cleanups {
-        waiting: turns.iter().map(turn).collect(),
+        waiting: entries.iter().map(entry).collect(),
         running: BTreeMap::new(),
     }
 }
 
-/// Whose turn is next, and in how many milliseconds.
+/// Whose entry is next, and in how many milliseconds.
 fn next(cleanups: &Cleanups, rules_are_written: bool, now: Instant) -> Option<(&str, u128)> {
-    let (uid, due) = cleanups.next(rules_are_written, now)?;
+    let (uid, due) = cleanups.first_due(rules_are_written, now)?;
     Some((uid, due.saturating_duration_since(now).as_millis()))
 }
 

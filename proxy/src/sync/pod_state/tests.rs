@@ -48,18 +48,24 @@ fn flows_that_could_not_be_ended_are_tried_again_soon_until_they_are() {
     let mut pod = Pod::default();
     let stuck = Ok(applied(Some("no buffer space")));
     for failures in 1..=3 {
-        let next = pod.judge(&local(), true, &stuck, LATER);
-        assert_eq!((pod.failures, next), (failures, Some(backoff::delay(failures))));
+        let next = pod.evaluate(&local(), true, &stuck, LATER);
+        assert_eq!(
+            (pod.failures, next),
+            (failures, Some(backoff::startup_delay(failures)))
+        );
     }
     assert!(pod.has_rules, "rules are written all the same");
-    assert_eq!(pod.judge(&local(), true, &Ok(applied(None)), LATER), Some(LATER));
+    assert_eq!(
+        pod.evaluate(&local(), true, &Ok(applied(None)), LATER),
+        Some(LATER)
+    );
     assert_eq!(pod.failures, 0);
 }
 
 #[test]
 fn flows_that_cannot_be_ended_for_long_are_told_of() {
     let stuck = applied(Some("no buffer space"));
-    let notice = |is_over| pod_events::notice(&local(), &BTreeSet::new(), Ok(&stuck), is_over);
+    let notice = |is_over| pod_events::of_attempt(&local(), &BTreeSet::new(), Ok(&stuck), is_over);
     assert_eq!(notice(false), None);
     let told = notice(true).unwrap();
     assert_eq!(told.reason, "ServiceRulesIncomplete");
@@ -70,16 +76,16 @@ fn flows_that_cannot_be_ended_for_long_are_told_of() {
 #[test]
 fn what_breaks_in_a_sandbox_that_was_served_in_full_is_tried_less_often() {
     let mut pod = Pod {
-        settled_in: Some("sandbox".to_owned()),
+        synced_sandbox: Some("sandbox".to_owned()),
         ..Pod::default()
     };
     let stuck = Ok(applied(Some("no buffer space")));
     for failures in 1..=20 {
-        let next = pod.judge(&local(), true, &stuck, LATER);
-        assert_eq!(next, Some(backoff::backoff(failures)));
+        let next = pod.evaluate(&local(), true, &stuck, LATER);
+        assert_eq!(next, Some(backoff::repair_delay(failures)));
     }
     // Its sandbox is made again: it is starting.
     let gone = Err(Error::Sandbox(crate::container_runtime::Error::NotReady));
-    let next = pod.judge(&local(), true, &gone, LATER);
-    assert_eq!(next, Some(backoff::delay(pod.failures)));
+    let next = pod.evaluate(&local(), true, &gone, LATER);
+    assert_eq!(next, Some(backoff::startup_delay(pod.failures)));
 }
