@@ -1,8 +1,8 @@
-//! The driver: what the watches say becomes what the namespaces of this node's pods hold.
+//! Driver: syncs the network namespaces of this node's pods with the API server.
 //!
 //! Writes: through `apply`, one piece of work per pod at a time, in the pod's own namespace on a thread of its own. A change is
-//! has_synced on at once; what arrives for a pod meanwhile is taken together afterwards. A pod that fails, or whose namespace stuck,
-//! keeps nobody waiting but itself.
+//! handled at once; changes to a pod during its attempt are handled together afterwards. A pod that fails, or whose namespace hangs,
+//! does not block others.
 
 mod attempt;
 mod backoff;
@@ -42,47 +42,47 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use worker_pool::WorkerPool;
 
-/// How often the loop shows that it is alive though nothing happens.
-const BEAT: Duration = Duration::from_secs(10);
+/// Interval of liveness heartbeats while nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How long work under way may take when the process is asked to stop.
+/// Grace period for running attempts at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Who is told how things stand.
+/// Outputs that report the status of the node and its pods.
 pub struct Reporters {
-    /// Pods, what they lack.
+    /// Events on pods.
     pub event_sender: EventSender,
-    /// The own Pod, how the node stands.
+    /// Condition on the own Pod.
     pub reporter: Reporter,
-    /// What is counted.
+    /// Metrics.
     pub metrics: Metrics,
 }
 
-/// What the driver works with.
+/// Dependencies of the driver.
 pub struct Context {
-    /// Finds sandboxes.
+    /// Container runtime.
     pub sandboxes: Arc<dyn SandboxSource>,
-    /// Writes rules.
+    /// Backend that writes rules.
     pub backend: Arc<dyn Backend>,
-    /// Who is told how things stand.
+    /// Reporters.
     pub reporters: Reporters,
-    /// What the command line says about node and cluster.
+    /// Settings of the command line.
     pub settings: Settings,
-    /// Where the archived multus-proxy is believed to run.
+    /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
-    /// Where somebody may have written already.
+    /// Locks and origin of sandboxes.
     sandbox_locks: SandboxLocks,
-    /// Pods, by UID, in whose namespaces the work does not end.
+    /// Reports the UIDs of pods whose attempt is stuck.
     stuck: mpsc::UnboundedSender<String>,
     stuck_pods: Option<mpsc::UnboundedReceiver<String>>,
     worker_pool: WorkerPool,
-    /// NamespaceIds namespaces to the monitor, if there is one.
+    /// Assigns namespace ids for the netlink monitor, if it runs.
     namespace_ids: Option<NamespaceIds>,
     memory: Memory,
 }
 
 impl Context {
-    /// Puts it together. `earlier` are the sandboxes that were there before this process: an earlier one may have written into them.
+    /// Creates a context. `earlier` lists the sandboxes that existed before this process: an earlier proxy may have written into them.
     pub fn new(
         sandboxes: Arc<dyn SandboxSource>,
         backend: Arc<dyn Backend>,
@@ -116,7 +116,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let opened = Monitor::open().inspect_err(|error| {
-        warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 25 s");
+        warn!(%error, "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
     });
     let (mut monitor, namespace_ids) = opened.ok().unzip();
     context.namespace_ids = namespace_ids;
@@ -132,7 +132,7 @@ pub async fn run(
     if monitor.is_some() {
         sync.pods.monitor_started();
     }
-    let mut beat = tokio::time::interval(BEAT);
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
     tokio::pin!(updates);
     loop {
         tokio::select! {
@@ -140,15 +140,15 @@ pub async fn run(
             () = sync.pods.progress(&mut sync.index) => {}
             notification = next_notification(monitor.as_mut()) => sync.pods.notified(notification),
             Some(request) = requests.recv() => {
-                // Whoever asked may have gone.
+                // The client may have closed the connection.
                 let _ = request.send(sync.state(health.is_ready()));
             }
-            _ = beat.tick() => {}
+            _ = heartbeat.tick() => {}
             () = shutdown.cancelled() => break,
         }
         health.beat();
         if sync.lists.are_complete() {
-            sync.act();
+            sync.sync_stale_pods();
             health.set_ready(sync.is_ready());
             sync.report();
         }
@@ -157,7 +157,7 @@ pub async fn run(
         .await
         .is_err()
     {
-        warn!("Stopping although work in a network namespace is unfinished");
+        warn!("Shutdown timed out waiting for work in a network namespace");
     }
 }
 
@@ -172,16 +172,16 @@ struct Sync {
     index: Index,
     cluster_info: ClusterInfo,
     lists: Lists,
-    /// Whether anything was done since the lists are complete.
+    /// The first sync has started: the lists were complete.
     has_synced: bool,
     pods: Pods,
-    /// What was said about Services last.
+    /// Messages about Services that were logged last.
     reported: BTreeSet<String>,
-    /// Pods, by UID, that were reported for looking like the archived multus-proxy.
+    /// UIDs of the pods that were reported as untrusted legacy proxies.
     impostors: BTreeSet<String>,
 }
 
-/// Which first lists have not come yet. Acting on a part of them would remove what only seems to be gone.
+/// First lists that are still missing. A sync before all are complete would remove rules that are still needed.
 struct Lists(BTreeSet<Kind>);
 
 impl Lists {
@@ -198,9 +198,9 @@ impl Sync {
         self.index.update(update, &mut self.cluster_info);
     }
 
-    /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and
-    /// again, what the other did.
-    fn act(&mut self) {
+    /// Starts an attempt for every pod that changed. While the legacy proxy runs on this node nothing is written: the two would undo
+    /// each other's changes.
+    fn sync_stale_pods(&mut self) {
         self.report_impostors();
         if self.index.legacy_proxy().is_some() {
             self.pods.pause();
@@ -214,7 +214,10 @@ impl Sync {
         if !self.has_synced {
             self.has_synced = true;
             self.pods.adopt(&stale);
-            info!(pods = stale.len(), "Read the cluster");
+            info!(
+                pods = stale.len(),
+                "Received the first lists, starting the initial sync"
+            );
         }
         for uid in &stale {
             self.pods.start(uid, &self.index);
@@ -222,7 +225,7 @@ impl Sync {
         self.log_unserved();
     }
 
-    /// Once each: the condition says it as long as they are there, even if the queue of Events has no room.
+    /// Sends one Event per impostor. The condition names them for as long as they exist, even if the queue of Events is full.
     fn report_impostors(&mut self) {
         let now = self.index.impostors();
         if now.keys().eq(&self.impostors) {
@@ -240,22 +243,22 @@ impl Sync {
         self.has_synced && self.pods.tried_all() && self.index.legacy_proxy().is_none()
     }
 
-    /// Says how the node stands, when anything happened to a pod.
+    /// Updates the condition after a pod has changed.
     fn report(&mut self) {
-        let verdict = match self.index.legacy_proxy() {
+        let condition = match self.index.legacy_proxy() {
             Some(name) => NodeCondition::not_applied(
                 Reason::LegacyProxyRunning,
                 &format!(
-                    "pod {name} runs the archived multus-proxy on this node and serves the same Services: nothing is written until its DaemonSet is deleted"
+                    "Pod {name} runs the archived multus-service proxy on this node and serves the same Services; no rules are written until its DaemonSet is deleted"
                 ),
             ),
             None if !self.pods.tried_all() => return,
-            None => match self.pods.verdict(&self.index) {
-                Some(verdict) => verdict,
+            None => match self.pods.condition(&self.index) {
+                Some(condition) => condition,
                 None => return,
             },
         };
-        self.pods.context().reporters.reporter.report(verdict);
+        self.pods.context().reporters.reporter.report(condition);
     }
 
     fn state(&self, ready: bool) -> State {

@@ -1,4 +1,4 @@
-//! What of an apply failed, whom it harms, and why: one broken thing stops none of its neighbours.
+//! Failures of an apply: the effect, the affected addresses and the cause. One failure does not affect other addresses.
 //!
 //! Pure.
 
@@ -9,34 +9,34 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Addresses that are named where there are many.
+/// Addresses that a text names before it counts the rest.
 const NAMED: usize = 3;
 
-/// What a failure leaves.
+/// Effect of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// Flows to these ClusterIPs are rejected.
     Rejected,
-    /// These ClusterIPs could not even be rejected: the pod is as if their Services were not ours.
+    /// These ClusterIPs could not be rejected either: the pod behaves as without multus-service.
     Unknown,
     /// These ClusterIPs have the rules that they had before.
     Unchanged,
-    /// These ClusterIPs are nobody's any more and are rejected still.
+    /// These ClusterIPs belong to no Service any more and are still rejected.
     Kept,
     /// These endpoints get no flows.
     Endpoints,
-    /// Something that an earlier proxy or another backend left is still there.
+    /// Rules or routes of an earlier proxy or another backend remain.
     LeftOver,
 }
 
-/// Some addresses that one cause harms in one way.
+/// Addresses that one cause affects in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What it leaves.
+    /// Effect.
     pub effect: Effect,
-    /// Whom it harms, each with the name of its Service where it has one.
+    /// Affected addresses, each with the name of its Service if it has one.
     pub addresses: BTreeMap<IpAddr, String>,
-    /// Why, with all causes.
+    /// Cause, with its own causes.
     pub cause: String,
 }
 
@@ -48,24 +48,24 @@ impl fmt::Display for Failure {
             Effect::Unknown => write!(f, "ClusterIPs {named} are neither served nor rejected")?,
             Effect::Unchanged => write!(
                 f,
-                "rules of ClusterIPs {named} are as they were and may name endpoints that are gone"
+                "rules of ClusterIPs {named} are unchanged and may refer to removed endpoints"
             )?,
             Effect::Kept => write!(
                 f,
-                "ClusterIPs {named} are still rejected although no Service has them"
+                "ClusterIPs {named} are still rejected, but belong to no Service"
             )?,
             Effect::Endpoints => write!(f, "endpoints {named} get no flows from this pod")?,
             Effect::LeftOver => write!(
                 f,
-                "rules or routes of another backend, or of the archived multus-proxy, are still there"
+                "rules or routes of another backend or of the archived multus-service proxy remain"
             )?,
         }
-        write!(f, ": {}; it is tried again", self.cause)
+        write!(f, ": {}; retrying", self.cause)
     }
 }
 
 impl Failure {
-    /// The first few addresses, and how many more there are.
+    /// Names the first addresses and counts the rest.
     fn named(&self) -> String {
         let first = self.addresses.iter().take(NAMED);
         let first = first.map(|(address, service)| {
@@ -83,22 +83,22 @@ impl Failure {
     }
 }
 
-/// All that failed in one apply, alike things together.
+/// Failures of one apply, grouped by effect and cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures(Vec<Failure>);
 
 impl Failures {
-    /// Whether nothing failed.
+    /// Returns true when nothing failed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each.
+    /// Iterates over the failures.
     pub fn iter(&self) -> impl Iterator<Item = &Failure> {
         self.0.iter()
     }
 
-    /// One more. `rules` name the Service of an address.
+    /// Adds a failure. `rules` name the Service of an address.
     pub(crate) fn note(&mut self, effect: Effect, address: Option<IpAddr>, cause: String, rules: &PodRules) {
         let is_alike = |failure: &&mut Failure| failure.effect == effect && failure.cause == cause;
         let addressed = address.map(|address| {
@@ -117,14 +117,14 @@ impl Failures {
     }
 }
 
-/// A source that a network has in the pod and that cannot be used: the network's ClusterIPs of that family are rejected.
+/// A source address that cannot be used: ClusterIPs of its network and family are rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
-    /// The network.
+    /// Network.
     pub network: NetworkRef,
-    /// Its address in the pod.
+    /// Source address in the pod.
     pub address: IpAddr,
-    /// Why it cannot be used.
+    /// Cause.
     pub why: Absence,
 }
 
@@ -149,7 +149,7 @@ impl fmt::Display for Absent {
     }
 }
 
-/// An error with its causes, each once: some errors print their cause themselves.
+/// Formats an error with its causes, each once: some errors print their cause themselves.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let causes = std::iter::successors(error.source(), |error| error.source());
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn alike_failures_are_one_and_the_first_addresses_are_named() {
+    fn failures_with_one_cause_are_grouped_and_the_first_addresses_are_named() {
         let (mut failures, rules) = (Failures::default(), PodRules::default());
         for last in 1..=5 {
             failures.note(
@@ -187,8 +187,8 @@ mod tests {
         assert_eq!(
             texts,
             [
-                "ClusterIPs 172.30.0.1, 172.30.0.2, 172.30.0.3 and 2 more are rejected: no memory; it is tried again",
-                "ClusterIPs 172.30.0.9 are still rejected although no Service has them: no memory; it is tried again",
+                "ClusterIPs 172.30.0.1, 172.30.0.2, 172.30.0.3 and 2 more are rejected: no memory; retrying",
+                "ClusterIPs 172.30.0.9 are still rejected, but belong to no Service: no memory; retrying",
             ]
         );
     }

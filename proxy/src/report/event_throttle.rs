@@ -1,50 +1,50 @@
-//! What a pod is throttle: once, until something else is to be events, and not more often than anybody reads.
+//! Deduplicates the Events of a pod and limits their rate.
 //!
 //! Pure.
 
 use crate::report::pod_events::PodEvent;
 use std::time::{Duration, Instant};
 
-/// Time between two Events on one pod, on average: what flaps would fill the API server.
+/// Time between two Events on one pod, on average: a condition that flaps would fill the API server.
 pub(crate) const PAUSE: Duration = Duration::from_secs(30);
 
-/// Events that may follow each other at once.
+/// Events that may follow each other without a pause.
 const BURST: u32 = 3;
 
-/// What there is to say to one pod, and what was.
+/// State of the Events of one pod.
 #[derive(Debug, Default)]
 pub(crate) struct EventThrottle {
-    now: Option<PodEvent>,
+    current: Option<PodEvent>,
     last: Option<Sent>,
-    /// When all that was sent is paid for, at one for each pause.
+    /// When the rate of one Event per pause allows for all that were sent (GCRA).
     paid_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Sent {
     event: PodEvent,
-    /// Whether there was this to say ever since.
+    /// The event has applied ever since it was sent.
     is_current: bool,
 }
 
 impl EventThrottle {
-    /// What there is to say.
+    /// Returns the event that applies now.
     pub(crate) fn current(&self) -> Option<&PodEvent> {
-        self.now.as_ref()
+        self.current.as_ref()
     }
 
-    /// From now on there is this to say. `send` sends it, or says that it could not.
+    /// Sets the event that applies now and sends it when it is due. `send` returns false when the queue is full.
     pub(crate) fn publish(
         &mut self,
         event: Option<PodEvent>,
         at: Instant,
         send: impl FnOnce(&PodEvent) -> bool,
     ) {
-        self.now = event;
+        self.current = event;
         if let Some(last) = &mut self.last {
-            last.is_current &= self.now.as_ref() == Some(&last.event);
+            last.is_current &= self.current.as_ref() == Some(&last.event);
         }
-        let Some(now) = self.now.as_ref().filter(|_| !self.is_published()) else {
+        let Some(now) = self.current.as_ref().filter(|_| !self.is_published()) else {
             return;
         };
         let paid_until = self.paid_until.unwrap_or(at).max(at);
@@ -57,9 +57,9 @@ impl EventThrottle {
         }
     }
 
-    /// Whether all that there is to say has been events. If not it is to be tried again after [`PAUSE`].
+    /// Returns true when the current event was sent. Otherwise retry after [`PAUSE`].
     pub(crate) fn is_published(&self) -> bool {
-        self.now.is_none() || self.last.as_ref().is_some_and(|last| last.is_current)
+        self.current.is_none() || self.last.as_ref().is_some_and(|last| last.is_current)
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
         }
     }
 
-    /// How many are sent of those events a second apart.
+    /// Counts the events sent when one is published per second.
     fn sent(events: impl IntoIterator<Item = Option<PodEvent>>) -> usize {
         let (mut throttle, mut sent, began) = (EventThrottle::default(), 0, Instant::now());
         for (second, event) in (0..).zip(events) {

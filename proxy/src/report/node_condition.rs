@@ -1,7 +1,7 @@
-//! The condition `multusservice.cni.cncf.io/RulesApplied` on the proxy's own Pod: how this node published, in one line.
+//! The condition `multusservice.cni.cncf.io/RulesApplied` on the proxy's own Pod: the status of this node in one line.
 //!
-//! Writes: that condition, by one task, when it says something new and at most every ten seconds. It goes with the Pod; the kubelet
-//! keeps conditions that are not its own.
+//! Writes: that condition, by one task, when it changes and at most every ten seconds. It is deleted with the Pod; the kubelet keeps
+//! conditions that are not its own.
 
 use api::names::RULES_APPLIED_CONDITION;
 use api::rules_applied::Reason;
@@ -19,23 +19,23 @@ use tracing::{info, warn};
 /// Shortest time between two writes. The first change after a pause is written at once.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What is named in the message, and how long each may be.
+/// Faults that the message names before it counts the rest, and the longest text of each.
 const NAMED: usize = 3;
 const MAX_NAME: usize = 250;
 
-/// What the condition says.
+/// Content of the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeCondition {
-    /// Its status.
+    /// Status.
     pub holds: bool,
-    /// Its reason.
+    /// Reason.
     pub reason: Reason,
-    /// Its message.
+    /// Message.
     pub message: String,
 }
 
 impl NodeCondition {
-    /// The node as a whole cannot be served.
+    /// Returns status False for the node as a whole.
     pub fn not_applied(reason: Reason, why: &str) -> Self {
         Self {
             holds: false,
@@ -44,12 +44,13 @@ impl NodeCondition {
         }
     }
 
-    /// Rules are written; `wrong` is what is not served, or not fully, and why. Pure.
+    /// Returns the status of a node whose pods have rules; `wrong` lists pods and Services that are not served, or not completely. Pure.
     pub fn applied(backend: &str, served: usize, wrong: &[String]) -> Self {
-        let mut message = format!("{backend}: pods with rules: {served}");
+        let pods = if served == 1 { "pod" } else { "pods" };
+        let mut message = format!("Rules are applied in {served} {pods} (backend {backend})");
         if !wrong.is_empty() {
             // Writing into a String cannot fail.
-            let _ = write!(message, "; not served, or not fully: {}: ", wrong.len());
+            let _ = write!(message, "; {} degraded: ", wrong.len());
             let named: Vec<_> = wrong.iter().take(NAMED).map(|wrong| truncate(wrong)).collect();
             message.push_str(&named.join("; "));
             if wrong.len() > NAMED {
@@ -72,32 +73,33 @@ fn truncate(text: &str) -> String {
     text.chars().take(MAX_NAME).collect()
 }
 
-/// The Pod this process runs in.
+/// The Pod of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPod {
-    /// Its namespace.
+    /// Namespace.
     pub namespace: String,
-    /// Its name.
+    /// Name.
     pub name: String,
 }
 
-/// The deciding end. Cheap to clone.
+/// Sets the condition. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reporter(watch::Sender<NodeCondition>);
 
-/// The writing end.
+/// Writes the condition to the API server.
 #[derive(Debug)]
 pub struct Writer(watch::Receiver<NodeCondition>);
 
-/// Makes both ends.
+/// Creates a reporter and its writer.
 pub fn channel() -> (Reporter, Writer) {
-    let starting = NodeCondition::not_applied(Reason::Starting, "reading the cluster");
+    let starting =
+        NodeCondition::not_applied(Reason::Starting, "Waiting for the first lists of the API server");
     let (sender, receiver) = watch::channel(starting);
     (Reporter(sender), Writer(receiver))
 }
 
 impl Reporter {
-    /// Says how the node published from now on.
+    /// Sets the condition.
     pub fn report(&self, wanted: NodeCondition) {
         self.0.send_if_modified(|current| {
             let differs = *current != wanted;
@@ -106,14 +108,14 @@ impl Reporter {
         });
     }
 
-    /// What was current last.
+    /// Returns the condition that was set last.
     pub fn current(&self) -> NodeCondition {
         self.0.borrow().clone()
     }
 }
 
 impl Writer {
-    /// Keeps the condition of `own` until every reporter is gone. Without a Pod, as when run by hand, it is only logged.
+    /// Keeps the condition of `own` up to date until every reporter is dropped. Without a Pod, as in a manual run, it is only logged.
     pub async fn run(mut self, client: Client, own: Option<OwnPod>) {
         let mut published = None;
         loop {
@@ -122,17 +124,17 @@ impl Writer {
             if let Some(own) = &own {
                 match write(&client, own, &wanted, published.as_ref()).await {
                     Ok(written) => published = Some(written),
-                    // Written again with the next change, or after the pause.
+                    // Retried with the next change, or after the pause.
                     Err(error) => {
-                        warn!(pod = own.name, %error, "Could not write the condition of the own Pod");
+                        warn!(pod = own.name, %error, "Failed to update the condition of the own Pod");
                         published = None;
                         self.0.mark_changed();
                     }
                 }
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
-                    // Nothing will be current any more.
-                    () = gone(&self.0) => return,
+                    // No further change can follow.
+                    () = all_dropped(&self.0) => return,
                 }
             }
             if self.0.changed().await.is_err() {
@@ -142,7 +144,7 @@ impl Writer {
     }
 }
 
-async fn gone(conditions: &watch::Receiver<NodeCondition>) {
+async fn all_dropped(conditions: &watch::Receiver<NodeCondition>) {
     let mut conditions = conditions.clone();
     while conditions.changed().await.is_ok() {}
 }
@@ -153,10 +155,10 @@ fn log(wanted: &NodeCondition) {
         reason,
         message,
     } = wanted;
-    info!(status = holds, %reason, detail = message, "How the node published");
+    info!(status = holds, %reason, detail = message, "Node condition changed");
 }
 
-/// Writes the condition unless it published there already, and returns it.
+/// Writes the condition unless the Pod has it already, and returns it.
 async fn write(
     client: &Client,
     own: &OwnPod,
@@ -168,7 +170,7 @@ async fn write(
     let before = if published.is_some() {
         published
     } else {
-        // A list of one, which needs no right beyond that to watch pods. After a crash an earlier process of this Pod has written.
+        // A list of one object needs no permission beyond watching pods. After a crash, an earlier process of this Pod may have written.
         let only = ListParams::default().fields(&format!("metadata.name={}", own.name));
         let listed = pods.list(&only).await?.items.into_iter().next();
         read = listed.and_then(|pod| published_condition(&pod));
@@ -190,7 +192,7 @@ fn published_condition(pod: &Pod) -> Option<PodCondition> {
     conditions.iter().find(ours).cloned()
 }
 
-/// The time changes only with the status. Pure.
+/// Builds the condition; lastTransitionTime changes only with the status. Pure.
 fn condition(wanted: &NodeCondition, before: Option<&PodCondition>, now: Timestamp) -> PodCondition {
     let status = if wanted.holds { "True" } else { "False" };
     let since = before
@@ -217,7 +219,11 @@ mod tests {
         let all_well = NodeCondition::applied("nftables", 12, &[]);
         assert_eq!(
             (all_well.holds, all_well.reason, all_well.message.as_str()),
-            (true, Reason::Applied, "nftables: pods with rules: 12")
+            (
+                true,
+                Reason::Applied,
+                "Rules are applied in 12 pods (backend nftables)"
+            )
         );
         let wrong = ["a: x", "b: y", "c: z", "d: z"].map(str::to_owned);
         let some = NodeCondition::applied("iptables-nft", 1, &wrong);
@@ -226,7 +232,7 @@ mod tests {
             (
                 false,
                 Reason::PartiallyApplied,
-                "iptables-nft: pods with rules: 1; not served, or not fully: 4: a: x; b: y; c: z; and 1 more"
+                "Rules are applied in 1 pod (backend iptables-nft); 4 degraded: a: x; b: y; c: z; and 1 more"
             )
         );
     }
@@ -259,7 +265,7 @@ mod tests {
         assert_eq!(condition(&well, Some(&first), at(400)), first);
     }
 
-    /// The only place where the proxy reads the clock of the wall; all that it waits for is measured by the monotonic one.
+    /// The only use of the wall clock in the proxy; all waits use the monotonic clock.
     #[test]
     fn a_clock_that_jumps_changes_no_status() {
         let at = |second| Timestamp::from_second(second).unwrap();

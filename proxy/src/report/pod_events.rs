@@ -1,7 +1,7 @@
-//! Events on pods that cannot be served, or not fully: where a Kubernetes user looks.
+//! Events on pods that are not served, or not completely.
 //!
-//! Writes: Events, by one task. A pod is malformed once until something else is to be said; a full queue puts a event off rather than
-//! make rules wait for the API server.
+//! Writes: Events, by one task. An Event is sent once until it changes; a full queue delays an Event rather than rules, which do not wait
+//! for the API server.
 
 use crate::index::LocalPod;
 use crate::netns::apply::Applied;
@@ -15,46 +15,46 @@ use std::net::IpAddr;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-/// EventSender waiting for the API server.
+/// Events that wait for the API server.
 const QUEUE: usize = 256;
 
-/// Endpoints that are named where there are many.
+/// Endpoints that a note names before it counts the rest.
 const NAMED: usize = 3;
 
-/// Longest text of an Event.
+/// Longest note of an Event; the API server allows 1024 bytes.
 const MAX_NOTE: usize = 1000;
 
-/// Reason of an Event that is no fault of the pod's: all that it is attached to is served.
+/// Reason of an Event that reports no fault: every network of the pod is served.
 const HINT: &str = "ServicesOnOtherNetwork";
 
-/// What a pod is malformed.
+/// An Event on a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodEvent {
-    /// CamelCase word for programs.
+    /// CamelCase reason.
     pub reason: &'static str,
-    /// Sentence for people.
+    /// Human-readable note.
     pub note: String,
 }
 
 impl PodEvent {
-    /// Whether nothing is wrong with the pod: a hint is an Event on it and no fault of the node.
+    /// Returns true for an Event of type Normal, which does not degrade the node.
     pub fn is_hint(&self) -> bool {
         self.reason == HINT
     }
 }
 
-/// What there is to tell about a pod whatever becomes of it. Pure.
+/// Returns the event for a network-status that cannot be parsed; it takes precedence over all others. Pure.
 pub fn malformed_status(pod: &LocalPod) -> Option<PodEvent> {
     let why = pod.attachments.as_ref().err()?;
-    event("MalformedNetworkStatus", std::slice::from_ref(why))
+    event("InvalidNetworkStatus", std::slice::from_ref(why))
 }
 
-/// What there is to tell about a pod into which nothing was ever written. Pure.
+/// Returns the event for a pod in which no rules were ever written. Pure.
 pub fn nothing_written(pod: &LocalPod, shortcomings: &BTreeSet<Shortcoming>) -> Option<PodEvent> {
     malformed_status(pod).or_else(|| incomplete_rules(shortcomings, Vec::new(), &BTreeSet::new()))
 }
 
-/// What a pod lacks, what was found besides, and what was replaced without being read.
+/// Combines what a plan lacks, what the attempt found, and what was replaced unread.
 fn incomplete_rules(
     shortcomings: &BTreeSet<Shortcoming>,
     found: Vec<String>,
@@ -74,7 +74,7 @@ fn incomplete_rules(
     event(reason, &notes)
 }
 
-/// Why a pod does not have all that is wanted, however long it lasts. Pure.
+/// Describes what an attempt could not apply, no matter for how long. Pure.
 pub fn incomplete(applied: &Applied) -> Option<String> {
     let found = broken(applied);
     (!found.is_empty()).then(|| found.join("; "))
@@ -85,13 +85,13 @@ fn broken(applied: &Applied) -> Vec<String> {
     let failures = applied.failures.iter().map(ToString::to_string);
     let stuck = applied.conntrack.iter().map(|why| {
         format!(
-            "connection tracking entries cannot be deleted: {why}; UDP and SCTP flows may go on to endpoints that are gone"
+            "failed to delete conntrack entries: {why}; UDP and SCTP flows may continue to removed endpoints"
         )
     });
     absent.chain(failures).chain(stuck).collect()
 }
 
-/// What there is to tell about an attempt. Pure. `is_lasting`: it failed for so long that it is not how pods start.
+/// Returns the event for the result of an attempt. Pure. `is_lasting`: the failure outlasts the startup of a pod.
 pub fn of_attempt(
     pod: &LocalPod,
     shortcomings: &BTreeSet<Shortcoming>,
@@ -111,7 +111,7 @@ pub fn of_attempt(
     let mut notes = if is_lasting { broken(applied) } else { Vec::new() };
     let foreign = |vip: &IpAddr| {
         format!(
-            "the pod has a route to ClusterIP {vip} of its own, which is left alone: flows may leave by another interface"
+            "the pod has a route to ClusterIP {vip} of its own, which is not changed: flows may leave by another interface"
         )
     };
     notes.extend(applied.foreign_routes.iter().map(foreign));
@@ -119,17 +119,17 @@ pub fn of_attempt(
     incomplete_rules(shortcomings, notes, &applied.unread)
 }
 
-/// That the table or the chains of our rules held what is not ours.
+/// Reports that another process changed the table or chains of our rules.
 fn rebuilt(unread: &BTreeSet<String>) -> Option<String> {
     let what = unread.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     (!what.is_empty()).then(|| {
         format!(
-            "what holds this proxy's rules in the pod had been changed; it was not read but replaced: {what}"
+            "another process changed the tables or chains of this proxy in the pod; their content was replaced without being read: {what}"
         )
     })
 }
 
-/// The first few endpoints without a way, and how many there are.
+/// Names the first endpoints without a route, and counts the rest.
 fn missing_routes(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
     let first = unreachable.first()?;
     let named: Vec<String> = unreachable
@@ -142,24 +142,24 @@ fn missing_routes(unreachable: &BTreeSet<Unreachable>) -> Option<String> {
         more => format!(" and {more} more"),
     };
     Some(format!(
-        "no route by interface {:?} to endpoints {}{more}: they get no flows from this pod; give the pod routes in the IPAM of the network-attachment-definition",
+        "no route through interface {:?} to endpoints {}{more}, which get no flows from this pod; add routes to the IPAM of the network-attachment-definition",
         first.source.interface,
         named.join(", ")
     ))
 }
 
-/// What there is to tell when the work in a pod's namespace does not end. Pure.
+/// Returns the event for work in a pod's network namespace that does not end. Pure.
 pub fn stuck() -> Option<PodEvent> {
-    let why = "the work in the pod's network namespace does not end; who holds it up there?";
+    let why = "the operation in the pod's network namespace is stuck; check the pod for processes that hold its xtables or RTNL lock";
     event("ServiceRulesNotApplied", &[why.to_owned()])
 }
 
-/// What there is to tell about a pod that looks like the archived multus-proxy and is not believed to be one. Pure.
+/// Returns the event for a pod that looks like the legacy proxy outside of the trusted namespaces. Pure.
 pub fn impostor(name: &ObjectName) -> PodEvent {
     PodEvent {
-        reason: "NotTheArchivedProxy",
+        reason: "UntrustedLegacyProxy",
         note: format!(
-            "the pod looks like the archived multus-proxy but is not of a DaemonSet in one of spec.proxy.legacyProxyNamespaces: it is ignored and Services are served; if it really is that proxy, delete it or add namespace {:?} to that list",
+            "the pod looks like the archived multus-service proxy, but does not belong to a DaemonSet in one of spec.proxy.legacyProxyNamespaces; it is ignored and Services are served; if it is that proxy, delete it or add namespace {:?} to the list",
             name.namespace
         ),
     }
@@ -170,32 +170,32 @@ fn event(reason: &'static str, notes: &[String]) -> Option<PodEvent> {
     (!note.is_empty()).then_some(PodEvent { reason, note })
 }
 
-/// The sending end.
+/// Queues Events. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventSender(mpsc::Sender<(ObjectReference, PodEvent)>);
 
-/// The end that writes Events.
+/// Writes queued Events to the API server.
 #[derive(Debug)]
 pub struct Writer(mpsc::Receiver<(ObjectReference, PodEvent)>);
 
-/// Makes both ends.
+/// Creates the queue.
 pub fn channel() -> (EventSender, Writer) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     (EventSender(sender), Writer(receiver))
 }
 
 impl EventSender {
-    /// Queues a event for a pod; says whether there was room.
+    /// Queues an Event on a pod; returns false when the queue is full.
     pub fn send(&self, pod: &LocalPod, event: PodEvent) -> bool {
         if pod.is_host {
             warn!(pod = %pod.name, reason = event.reason, "{}", event.note);
-            // Nothing to hang it on; the condition of the own Pod says it.
+            // The node has no Pod for an Event; the condition of the own Pod reports it.
             return true;
         }
         self.send_to(&pod.name, &pod.uid, event)
     }
 
-    /// The same for any pod.
+    /// Queues an Event on a pod by name and UID.
     pub fn send_to(&self, pod: &ObjectName, uid: &str, event: PodEvent) -> bool {
         warn!(%pod, reason = event.reason, "{}", event.note);
         let reference = ObjectReference {
@@ -208,7 +208,7 @@ impl EventSender {
         };
         let is_queued = self.0.try_send((reference, event)).is_ok();
         if !is_queued {
-            debug!(%pod, "Put off an event: the API server does not keep up");
+            debug!(%pod, "Delayed an Event: the queue is full");
         }
         is_queued
     }
@@ -237,7 +237,7 @@ impl Writer {
                 secondary: None,
             };
             if let Err(error) = recorder.publish(&event, &reference).await {
-                warn!(pod = ?reference.name, %error, "Could not write an event");
+                warn!(pod = ?reference.name, %error, "Failed to publish an Event");
             }
         }
     }

@@ -1,35 +1,35 @@
-//! What becomes of the kernel's news: a pod whose routes, links or addresses somebody changed is looked at soon.
+//! Handles netlink notifications: a pod whose routes, links or addresses another process changed is checked soon.
 //!
-//! Writes: nothing itself. What we did ourselves is no news.
+//! Writes: nothing itself. The monitor drops notifications about our own changes.
 
 use super::pod_state::Pods;
 use crate::netlink::monitor::{NamespaceId, Notification};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// How long after a change by others a pod is looked at: one change seldom comes alone.
+/// Delay between a change by another process and the check of the pod: changes come in bursts.
 pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
-/// Shortest time between two looks at everything because more happened than could be told.
+/// Shortest time between two full resyncs after an overrun of the receive buffer.
 const OVERRUN_PAUSE: Duration = Duration::from_secs(10);
 
-/// More happened than could be told.
+/// Overrun of the receive buffer: notifications were lost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Overrun {
-    /// When to look at everything.
+    /// Time of the next full resync.
     due: Option<Instant>,
-    /// When that was done last.
+    /// Time of the last full resync.
     last: Option<Instant>,
 }
 
 impl Overrun {
-    /// It did: everything is to be looked at, but not before the pause after the last look is over.
-    fn happened(&mut self, now: Instant) {
+    /// Schedules a full resync, after the pause since the last one.
+    fn schedule(&mut self, now: Instant) {
         let at = self.last.map_or(now, |last| now.max(last + OVERRUN_PAUSE));
         self.due.get_or_insert(at);
     }
 
-    /// Ends when everything is to be looked at.
+    /// Waits until a full resync is due.
     pub(super) async fn wait(self) {
         match self.due {
             Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -39,28 +39,28 @@ impl Overrun {
 }
 
 impl Pods {
-    /// From now on the kernel tells of changes by others.
+    /// The netlink monitor runs: pods are polled less often.
     pub(super) fn monitor_started(&mut self) {
         self.has_monitor = true;
     }
 
-    /// Somebody, perhaps we, changed something: a pod that it concerns is looked at soon.
+    /// Handles a notification: schedules a check of the affected pod.
     pub(super) fn notified(&mut self, notification: Notification) {
         match notification {
             Notification::Routes(id) => self.check_soon(id),
             Notification::Overrun => {
-                self.overrun.happened(Instant::now());
+                self.overrun.schedule(Instant::now());
             }
         }
     }
 
-    /// Looks at everything, for what happened to whom could not be told.
+    /// Checks every pod, because notifications were lost.
     pub(super) fn resync_all(&mut self) {
         self.overrun = Overrun {
             due: None,
             last: Some(Instant::now()),
         };
-        warn!("Missed what others changed in network namespaces: looking at all of them");
+        warn!("Netlink receive buffer overrun, resyncing all pods");
         let ids: Vec<_> = self.by_nsid.keys().copied().collect();
         for id in ids {
             self.invalidate(id);
@@ -87,7 +87,7 @@ impl Pods {
             return;
         };
         if !pod.has_rules {
-            // Nothing is wrong there now. The next attempt reads addresses and routes again.
+            // Nothing to repair. The next attempt reads addresses and routes again.
             pod.routes_dirty_since.get_or_insert_with(Instant::now);
         } else if pod.netns_state.is_some() {
             self.check_within(&uid, SETTLE);
@@ -96,7 +96,7 @@ impl Pods {
         }
     }
 
-    /// A pod is looked at, routes included, after this time, unless it will be sooner.
+    /// Schedules a check of a pod, routes included, after `wait` unless an earlier one is scheduled.
     pub(super) fn check_within(&mut self, uid: &str, wait: Duration) {
         let at = Instant::now() + wait;
         let Some(pod) = self.by_uid.get_mut(uid) else {
@@ -121,16 +121,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happens_soon_after_a_look_is_looked_for_when_the_pause_is_over() {
+    fn an_overrun_soon_after_a_resync_is_handled_after_the_pause() {
         let (mut overrun, now) = (Overrun::default(), Instant::now());
-        overrun.happened(now);
+        overrun.schedule(now);
         assert_eq!(overrun.due, Some(now));
         overrun = Overrun {
             due: None,
             last: Some(now),
         };
         for second in [1, 2, 8] {
-            overrun.happened(now + Duration::from_secs(second));
+            overrun.schedule(now + Duration::from_secs(second));
             assert_eq!(overrun.due, Some(now + OVERRUN_PAUSE));
         }
     }

@@ -1,4 +1,4 @@
-//! Where each pod of this node stands: at work, waiting for its next attempt, or done.
+//! State of each pod of this node: syncing, scheduled for its next attempt, or idle.
 //!
 //! Writes: nothing itself. One attempt per pod at a time; a change during it leads to one more afterwards.
 
@@ -30,96 +30,97 @@ use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 use tracing::{debug, info, warn};
 
-/// How often a pod that has rules is looked at though nothing changed: routes go when a link goes down.
-/// What nobody tells of is mended within 30 s by that.
+/// Resync interval of a pod that has rules: routes disappear when a link goes down.
+/// Drift without a notification is repaired within 30 s.
 const RESYNC: Duration = Duration::from_secs(25);
 
-/// The same when the kernel tells of changes: against what could not be told.
+/// Resync interval while the netlink monitor runs: repairs drift that causes no notification.
 const MONITORED_RESYNC: Duration = Duration::from_mins(5);
 
-/// When a pod whose rules were rebuilt unread is looked at again: if the rules hold, the report ends.
+/// Delay until a pod whose rules were rebuilt unread is checked again: if the rules are intact, the Event ends.
 const REBUILT: Duration = Duration::from_secs(5);
 
-/// All pods the driver knows.
+/// Pods of this node.
 pub(super) struct Pods {
     pub(super) context: Arc<Context>,
     pub(super) by_uid: BTreeMap<String, Pod>,
     pub(super) jobs: JoinSet<Done>,
     pub(super) cleanups: Cleanups,
     pub(super) due: DelayQueue<String>,
-    /// Pods of the first list that nothing was tried for yet.
+    /// UIDs of the pods of the first list that had no attempt yet.
     untried: BTreeSet<String>,
-    /// While nothing may be written: the pods to start afterwards.
+    /// Set while nothing may be written: the pods to start afterwards.
     pub(super) held_back: Option<BTreeSet<String>>,
-    /// Whether anything happened since the last verdict.
+    /// The status of a pod changed since the last report.
     pub(super) has_changed: bool,
     pub(super) by_nsid: BTreeMap<NamespaceId, String>,
-    /// Whether the kernel tells of changes by others.
+    /// The netlink monitor runs.
     pub(super) has_monitor: bool,
     pub(super) overrun: Overrun,
     pub(super) ruleset_poll: RulesetPoll,
-    /// Pods in whose namespaces the work does not end.
+    /// Receives the UIDs of pods whose attempt is stuck.
     stuck_pods: mpsc::UnboundedReceiver<String>,
-    /// What is known of interfaces of the node that pods' are on.
+    /// Interfaces of the node that are parents of interfaces of pods.
     parents: Parents,
 }
 
 #[derive(Default)]
 pub(super) struct Pod {
     pub(super) name: String,
-    /// `None` while at work.
+    /// `None` during an attempt.
     pub(super) netns_state: Option<NetnsState>,
+    /// The pod changed during the attempt: another one follows.
     pub(super) needs_rerun: bool,
-    /// Since when others may have changed routes without our having looked.
+    /// Time since which another process may have changed routes.
     pub(super) routes_dirty_since: Option<Instant>,
-    /// Whether others changed rules, ours perhaps, since they were looked at.
+    /// Another process changed nftables rules, perhaps ours, since the last check.
     pub(super) are_rules_dirty: bool,
-    /// When to look at them.
+    /// Backoff of checks of these rules.
     pub(super) check_backoff: CheckBackoff,
-    /// Shared with the thread that asks for the generation of its rules.
+    /// Shared with the thread that reads the generation of its rules.
     pub(super) polling: Arc<()>,
     pub(super) failures: u32,
-    /// When the first of these failures began.
+    /// Start of the first of these failures.
     failing_since: Option<Instant>,
     pub(super) due: Option<Key>,
-    /// If `due` is about a change by others: when that is.
+    /// Set if `due` is a check after a change by another process: its time.
     pub(super) check_at: Option<Instant>,
     sandbox_mark: String,
-    /// The sandbox in which it was served in full.
+    /// Sandbox in which the rules were complete.
     synced_sandbox: Option<String>,
     pub(super) has_rules: bool,
-    /// What it was told, so that it is not repeated.
+    /// Events on the pod.
     pub(super) event_throttle: EventThrottle,
-    /// Flows that are still to be ended.
+    /// Flows that are still to be deleted.
     pub(super) deferred: Option<Deferred>,
-    /// When that was done last.
+    /// Time of the last cleanup of flows.
     pub(super) cleaned: Option<Instant>,
-    /// Set when the pod is gone, for the attempt under way.
+    /// Set when the pod is deleted, for the running attempt.
     is_abandoned: Arc<AtomicBool>,
-    /// Why the last attempt failed.
+    /// Error of the last attempt.
     pub(super) failure: Option<String>,
-    /// What the runtime did not do at the last attempt.
+    /// Error of the container runtime in the last attempt.
     pub(super) runtime_failure: Option<String>,
 }
 
-/// Work in a pod's namespace that ended.
+/// Finished work in a pod's namespace.
 pub(super) enum Done {
     Wrote(Finished),
     Cleaned(Cleaned),
 }
 
-/// An attempt that ended. Flows may still have to be ended.
+/// Finished attempt. Flows may still have to be deleted.
 pub(super) struct Finished {
     pod: LocalPod,
     netns_state: NetnsState,
     outcome: Outcome,
 }
 
-/// What an attempt came to.
+/// Result of an attempt.
 pub(super) struct Outcome {
     shortcomings: BTreeSet<Shortcoming>,
     wants_rules: bool,
-    /// Whether its namespace may have been read.
+    /// The rules of the namespace were not known before.
     was_unknown: bool,
     began: Instant,
     took: Duration,
@@ -153,37 +154,37 @@ impl Pods {
         &self.context
     }
 
-    /// Another proxy writes: starts nothing until [`Self::resume`].
+    /// Starts no attempt until [`Self::resume`]: another proxy writes.
     pub(super) fn pause(&mut self) {
         self.context.sandbox_locks.share();
         self.held_back.get_or_insert_default();
     }
 
-    /// Starts what was held back.
+    /// Starts the attempts that were held back.
     pub(super) fn resume(&mut self, index: &Index) {
         for uid in self.held_back.take().into_iter().flatten() {
             self.start(&uid, index);
         }
     }
 
-    /// Pods that were there before us: looked at even if they need nothing, for an earlier proxy may have left something.
+    /// Registers pods that existed before this process: each gets an attempt, because an earlier proxy may have left rules.
     pub(super) fn adopt(&mut self, uids: &BTreeSet<String>) {
         self.untried.clone_from(uids);
     }
 
-    /// Whether each pod of the first list has been tried once.
+    /// Returns true when each pod of the first list had an attempt.
     pub(super) fn tried_all(&self) -> bool {
         self.untried.is_empty()
     }
 
-    /// Waits until an attempt ends or one is due, and acts on it.
+    /// Waits for the next event: finished work, a due attempt or cleanup, or a result of a poll.
     pub(super) async fn progress(&mut self, index: &mut Index) {
         let rules_are_written = self.jobs.len() > self.cleanups.running();
         tokio::select! {
             Some(finished) = self.jobs.join_next() => match finished {
                 Ok(Done::Wrote(finished)) => self.finish(finished, index),
                 Ok(Done::Cleaned(cleaned)) => self.cleaned(cleaned, index),
-                Err(error) => warn!(%error, "An attempt ended without a result"),
+                Err(error) => warn!(%error, "Attempt ended without a result"),
             },
             Some(due) = self.due.next() => {
                 let uid = due.into_inner();
@@ -213,7 +214,7 @@ impl Pods {
         }
     }
 
-    /// Starts an attempt for a pod, now; or after the one under way.
+    /// Starts an attempt for a pod, after the running one if there is one.
     pub(super) fn start(&mut self, uid: &str, index: &Index) {
         if let Some(held_back) = &mut self.held_back {
             held_back.insert(uid.to_owned());
@@ -234,17 +235,17 @@ impl Pods {
             pod.needs_rerun = true;
             return;
         };
-        let is_told = pod.check_at.take().is_some() | pod.routes_dirty_since.take().is_some();
+        let are_routes_dirty = pod.check_at.take().is_some() | pod.routes_dirty_since.take().is_some();
         if pod.are_rules_dirty {
             netns_state.held = KnownRules::Unknown;
         }
-        // However often endpoints change meanwhile.
+        // Routes are checked at this interval no matter how often endpoints change.
         let resync_in = if self.has_monitor && netns_state.nsid.is_some() {
             MONITORED_RESYNC
         } else {
             RESYNC
         };
-        if is_told
+        if are_routes_dirty
             || netns_state
                 .routes_checked_at()
                 .is_none_or(|looked| looked.elapsed() > resync_in)
@@ -259,8 +260,8 @@ impl Pods {
         }
         if rules.is_empty() && netns_state.is_untouched() && !self.untried.contains(uid) {
             pod.netns_state = Some(netns_state);
-            let told = pod_events::nothing_written(local, &shortcomings);
-            if !pod.publish(told, local, &self.context.reporters.event_sender) {
+            let event = pod_events::nothing_written(local, &shortcomings);
+            if !pod.publish(event, local, &self.context.reporters.event_sender) {
                 pod.due = Some(self.due.insert(local.uid.clone(), event_throttle::PAUSE));
             }
             return;
@@ -274,7 +275,7 @@ impl Pods {
         self.jobs.spawn(async move {
             let was_unknown = !matches!(netns_state.held, KnownRules::Exactly(_));
             let (wants_rules, began) = (!rules.is_empty(), Instant::now());
-            // A pod whose attempt panicked is tried again like any other; nothing is known about it then.
+            // An attempt that panicked is retried like any other; the state of the namespace is unknown.
             let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut netns_state)).catch_unwind();
             let result = attempt.await.unwrap_or(Err(Error::Lost));
             let is_disturbed = netns_state.is_disturbed;
@@ -295,7 +296,7 @@ impl Pods {
         });
     }
 
-    /// The work in its namespace does not end: it counts as tried, for nobody knows when it will.
+    /// The attempt is stuck: the pod counts as tried, so that readiness does not wait for it.
     fn stuck(&mut self, uid: &str, index: &Index) {
         self.untried.remove(uid);
         let pod = self.by_uid.get_mut(uid).filter(|pod| pod.netns_state.is_none());
@@ -305,7 +306,7 @@ impl Pods {
         self.has_changed = true;
     }
 
-    /// The namespace of a pod that is gone goes by itself.
+    /// Forgets a deleted pod. The kernel removes its namespace.
     fn forget(&mut self, uid: &str) {
         self.untried.remove(uid);
         if let Some(pod) = self.by_uid.remove(uid) {
@@ -319,7 +320,7 @@ impl Pods {
         if self.parents.forget(uid) {
             self.check_host();
         }
-        self.count();
+        self.update_metrics();
     }
 
     fn finish(&mut self, finished: Finished, index: &mut Index) {
@@ -333,10 +334,10 @@ impl Pods {
             return;
         };
         if let Some(id) = netns_state.nsid {
-            // Ids are reused: the latest claim is the right one.
+            // Ids are reused: the latest owner is the right one.
             let before = self.by_nsid.insert(id, local.uid.clone());
             if before.as_ref() != Some(&local.uid) {
-                // What the kernel reported of this namespace until now was dropped: what was read of it may have changed.
+                // Notifications about this namespace were dropped until now: what was read of it may have changed.
                 pod.routes_dirty_since.get_or_insert_with(Instant::now);
             }
         }
@@ -361,7 +362,7 @@ impl Pods {
         let concluded = Deferred::after(&mut pod.deferred, outcome, sandbox.as_deref(), Instant::now());
         let is_deferred = concluded.is_none();
         if is_deferred && self.has_overdue_cleanup(&local.uid) {
-            // Changes may follow each other without an end: the next attempt comes after it.
+            // Changes may follow each other without end: the next attempt starts after the cleanup.
             self.start_cleanup(&local.uid, index);
         } else if is_deferred && self.takes_another_attempt(&local.uid) {
             self.start(&local.uid, index);
@@ -374,16 +375,16 @@ impl Pods {
         if has_new_parents {
             self.check_host();
         }
-        self.count();
+        self.update_metrics();
     }
 
-    /// Whether something changed while it was at work.
+    /// Returns true when the pod changed during its attempt.
     fn takes_another_attempt(&mut self, uid: &str) -> bool {
         let pod = self.by_uid.get_mut(uid);
         pod.is_some_and(|pod| std::mem::take(&mut pod.needs_rerun))
     }
 
-    /// A pod has its rules, and its flows are where they may be, or not: says so, and when to come back.
+    /// Reports the result of an attempt and its cleanup, and schedules the next attempt.
     pub(super) fn conclude(&mut self, local: &LocalPod, outcome: Outcome, index: &Index) {
         let Outcome {
             shortcomings,
@@ -417,7 +418,7 @@ impl Pods {
         if pod.failures == 0 && pod.has_rules {
             pod.synced_sandbox = sandbox;
         }
-        // Whoever makes us wait in his namespace waits longer himself.
+        // A namespace whose owner delays us is retried later.
         let is_slow = match &result {
             Ok(applied) => !applied.failures.is_empty(),
             Err(error) => error.is_netns_fault(),
@@ -440,14 +441,14 @@ impl Pods {
         if fails {
             self.context.reporters.metrics.failed();
         }
-        let notice = pod_events::of_attempt(
+        let event = pod_events::of_attempt(
             local,
             &shortcomings,
             result.as_ref().map_err(|error| chain(error)),
             pod.is_failing() || is_final && wants_rules,
         );
-        let is_told = pod.publish(notice, local, &self.context.reporters.event_sender);
-        let next = if is_told {
+        let is_published = pod.publish(event, local, &self.context.reporters.event_sender);
+        let next = if is_published {
             next
         } else {
             Some(next.unwrap_or(event_throttle::PAUSE))
@@ -465,10 +466,10 @@ impl Pods {
             let next = if is_rebuilt { next.min(REBUILT) } else { next };
             self.retry_in(&local.uid, next);
         }
-        self.count();
+        self.update_metrics();
     }
 
-    /// Starts an attempt after this time, unless one comes sooner.
+    /// Schedules an attempt after `wait` unless an earlier one is scheduled.
     fn retry_in(&mut self, uid: &str, wait: Duration) {
         let Some(pod) = self.by_uid.get_mut(uid) else {
             return;
@@ -483,7 +484,7 @@ impl Pods {
         pod.due = Some(self.due.insert(uid.to_owned(), wait));
     }
 
-    /// Whether rules may be written there may be different now.
+    /// Checks the namespace of the node: the networks that may be written there may have changed.
     fn check_host(&mut self) {
         let Some(node) = self.by_uid.get_mut(HOST_UID) else {
             return;
@@ -495,7 +496,7 @@ impl Pods {
         }
     }
 
-    fn count(&mut self) {
+    fn update_metrics(&mut self) {
         self.has_changed = true;
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules).count();
         let failing = self.by_uid.values().filter(|pod| pod.is_failing()).count();
@@ -514,26 +515,26 @@ impl Pod {
         }
     }
 
-    /// Whether it fails for longer than a pod takes to start.
+    /// Returns true when the pod has failed for longer than a pod takes to start.
     pub(super) fn is_failing(&self) -> bool {
         let lasting = self.failing_since.map(|since| since.elapsed());
         backoff::is_reportable(self.failures, lasting.unwrap_or_default())
     }
 
-    /// Once more after the attempt under way, routes included.
+    /// Schedules another attempt after the running one, routes included.
     pub(super) fn check_after_attempt(&mut self) {
         self.needs_rerun = true;
         self.routes_dirty_since = Some(Instant::now());
     }
 
-    /// Says it unless it was the last thing said; returns whether all is said.
-    fn publish(&mut self, notice: Option<PodEvent>, local: &LocalPod, event_sender: &EventSender) -> bool {
+    /// Publishes an Event unless it is unchanged; returns false when the Event has to be retried.
+    fn publish(&mut self, event: Option<PodEvent>, local: &LocalPod, event_sender: &EventSender) -> bool {
         let send = |notice: &PodEvent| event_sender.send(local, notice.clone());
-        self.event_throttle.publish(notice, Instant::now(), send);
+        self.event_throttle.publish(event, Instant::now(), send);
         self.event_throttle.is_published()
     }
 
-    /// When to come back, if at all.
+    /// Evaluates the result of an attempt; returns the delay of the next attempt, if there is one.
     fn evaluate(
         &mut self,
         local: &LocalPod,
@@ -550,20 +551,20 @@ impl Pod {
                 }
                 Some(self.fail(true))
             }
-            // Nothing is wanted of a namespace that is not there, or not known to be the pod's before it has an address.
+            // Without wanted rules, a namespace that does not exist or cannot be identified yet is no failure.
             Err(error) if error.is_absence() && !wants_rules => None,
             Err(error) if error.is_unidentified() && !wants_rules && local.addresses.is_empty() => None,
-            // A new sandbox, or another thing that is wanted, is an event.
+            // Only a new sandbox or a change of the rules starts another attempt.
             Err(error) if error.is_final() => None,
             Err(error) => {
                 let next = self.fail(error.is_netns_fault());
-                debug!(pod = %local.name, failures = self.failures, "Trying again");
+                debug!(pod = %local.name, failures = self.failures, "Scheduled a retry");
                 Some(next)
             }
         }
     }
 
-    /// One more failure; says when to try again. Without its namespace the pod is starting again.
+    /// Counts a failure; returns the delay of the retry. A pod without its namespace counts as starting.
     fn fail(&mut self, is_netns_fault: bool) -> Duration {
         self.failures = self.failures.saturating_add(1);
         if is_netns_fault && self.synced_sandbox.is_some() {
@@ -581,7 +582,7 @@ fn log_written(pod: &LocalPod, applied: &Applied) {
     if applied.written {
         info!(pod = %pod.name, vips = applied.rules.vip_count(), "Synced rules");
     } else {
-        debug!(pod = %pod.name, "Rules are as wanted");
+        debug!(pod = %pod.name, "Rules are up to date");
     }
 }
 
@@ -589,19 +590,21 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
     match result {
         Ok(Applied {
             conntrack: Some(why), ..
-        }) => warn!(pod = %pod.name, failures, why, "Could not end flows to endpoints that are gone"),
+        }) => {
+            warn!(pod = %pod.name, failures, why, "Failed to delete conntrack entries for removed endpoints")
+        }
         Ok(applied) if !applied.failures.is_empty() => {
             if failures == 1 || failures.is_multiple_of(50) {
                 let why = applied.failures.iter().map(ToString::to_string);
                 let why = why.collect::<Vec<_>>().join("; ");
-                warn!(pod = %pod.name, failures, why, "Synced rules, but not all");
+                warn!(pod = %pod.name, failures, why, "Synced rules partially");
             }
         }
         Ok(_) => {}
         Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(50) => {
-            warn!(pod = %pod.name, failures, error = error as &dyn std::error::Error, "Could not sync rules");
+            warn!(pod = %pod.name, failures, error = error as &dyn std::error::Error, "Failed to sync rules");
         }
-        Err(error) => debug!(pod = %pod.name, failures, %error, "Could not sync rules"),
+        Err(error) => debug!(pod = %pod.name, failures, %error, "Failed to sync rules"),
     }
 }
 

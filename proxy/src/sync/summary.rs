@@ -1,4 +1,4 @@
-//! How the pods of this node stand: in one line for the condition, and in full.
+//! Status of the pods of this node: one line for the condition, and in full for `/state`.
 //!
 //! Pure.
 
@@ -12,8 +12,8 @@ use crate::report::pod_events;
 use api::rules_applied::Reason;
 
 impl Pods {
-    /// The verdict on this node; `None`: nothing happened since the last one.
-    pub(super) fn verdict(&mut self, index: &Index) -> Option<NodeCondition> {
+    /// Returns the condition of this node; `None`: nothing changed since the last call.
+    pub(super) fn condition(&mut self, index: &Index) -> Option<NodeCondition> {
         if !std::mem::take(&mut self.has_changed) {
             return None;
         }
@@ -25,11 +25,11 @@ impl Pods {
             ));
         }
         let served = self.by_uid.values().filter(|pod| pod.has_rules).count();
-        let said = |pod: &Pod| {
+        let degraded = |pod: &Pod| {
             let fault = pod.event_throttle.current().filter(|notice| !notice.is_hint())?;
             Some(format!("pod {}: {}", pod.name, fault.note))
         };
-        let mut wrong: Vec<_> = self.by_uid.values().filter_map(said).collect();
+        let mut wrong: Vec<_> = self.by_uid.values().filter_map(degraded).collect();
         let impostors = index.impostors().values();
         wrong.extend(impostors.map(|name| format!("pod {name}: {}", pod_events::impostor(name).note)));
         wrong.sort_unstable();
@@ -41,7 +41,7 @@ impl Pods {
         ))
     }
 
-    /// Each pod, in full.
+    /// Returns the status of every pod.
     pub(super) fn state(&self, index: &Index) -> Vec<PodState> {
         index.pods().map(|local| self.state_of(local, index)).collect()
     }
@@ -82,8 +82,8 @@ impl Pods {
     }
 }
 
-/// What it was told, or what there is to tell if it lasts.
+/// Returns the current event of a pod, or else the error of its last attempt.
 fn why(pod: &Pod) -> Option<String> {
-    let told = pod.event_throttle.current().map(|told| told.note.clone());
-    told.or_else(|| pod.failure.clone())
+    let event = pod.event_throttle.current().map(|event| event.note.clone());
+    event.or_else(|| pod.failure.clone())
 }

@@ -214,7 +214,7 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind
             .to_owned()
     };
     until("the reason is reported", || {
-        why().contains("it was not read but replaced")
+        why().contains("replaced without being read")
             && why().contains("more memory than the attempt may use")
     });
     let at = web.at(Family::V4, 80);

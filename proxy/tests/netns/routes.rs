@@ -157,7 +157,7 @@ fn a_route_of_ours_in_the_way_is_replaced_and_one_that_is_gone_is_not_missed(
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn our_own_routes_are_no_news_and_those_of_others_are() {
-    const APPLIED: &str = "multus_proxy_netns_apply_duration_seconds_count{backend=\"nftables\"}";
+    const APPLIED: &str = "multus_service_proxy_sync_duration_seconds_count{backend=\"nftables\"}";
     let (mut bed, runtime) = (Bed::new(), Runtime::new());
     let client = bed.pod(7);
     let object = object(&client);
