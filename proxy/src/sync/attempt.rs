@@ -1,4 +1,4 @@
-//! One attempt to bring one pod's namespace to what is wanted: find the sandbox, enter, apply.
+//! One attempt to sync the network namespace of a pod: find the sandbox, enter the namespace, apply the rules.
 //!
 //! Writes: through `apply`.
 
@@ -23,47 +23,47 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// A namespace that hangs gives its worker back after this.
+/// Time after which an attempt that hangs releases its worker.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where a pod's rules are, and what is there.
+/// Network namespace of a pod, and what it is known to contain.
 #[derive(Debug, Default)]
 pub(super) struct NetnsState {
-    /// `None`: the runtime has to be asked.
+    /// `None`: to be requested from the container runtime.
     pub(super) sandbox: Option<Sandbox>,
-    /// The sandbox that `held` is about.
+    /// Id of the sandbox that `held` describes.
     id: Option<String>,
     pub(super) held: KnownRules<PodRules>,
-    /// Of the last attempt, unless routes have to be looked at.
+    /// Foreign routes of the last attempt; `None`: routes have to be read.
     foreign_routes: Option<BTreeSet<IpAddr>>,
-    /// Links and addresses of the last attempt, unless they have to be looked at.
+    /// Links and addresses of the last attempt; `None`: they have to be read.
     addresses: Option<Arc<Addresses>>,
-    /// When routes were looked at last.
+    /// Time of the last check of routes.
     routes_checked_at: Option<Instant>,
-    /// Its id for the monitor, if there is one.
+    /// Namespace id for the netlink monitor, if it runs.
     pub(super) nsid: Option<NamespaceId>,
-    /// What the rules looked like after the last write.
+    /// Version of the rules after the last write.
     ruleset: RulesetVersion,
-    /// Whether somebody else wrote at the same time: his transactions cannot be told from ours afterwards.
+    /// Another process wrote at the same time: its transactions cannot be distinguished from ours afterwards.
     pub(super) is_disturbed: bool,
-    /// How long the last attempt took in the namespace.
+    /// Duration of the last attempt in the namespace.
     pub(super) took: Duration,
-    /// To the sockets that are kept open there.
+    /// Lease of the sockets that are kept open in the namespace.
     lease: Option<SocketLease>,
-    /// Whether the pod is gone: its sandbox may be another's by now.
+    /// The pod is deleted: its sandbox may belong to another pod by now.
     pub(super) is_abandoned: Arc<AtomicBool>,
 }
 
-/// How to know rules again without reading them.
+/// Version of the rules, by which a change is noticed without reading them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct RulesetVersion {
-    /// Of nftables.
+    /// Generation of the nftables ruleset.
     generation: Option<u32>,
     /// See [`Backend::fingerprint`].
     fingerprint: Option<u64>,
 }
 
-/// What the work in a namespace came to.
+/// Result of the work in a namespace.
 struct WorkResult {
     applied: Applied,
     addresses: Arc<Addresses>,
@@ -72,42 +72,42 @@ struct WorkResult {
 }
 
 impl NetnsState {
-    /// The sandbox it was last.
+    /// Returns the id of the sandbox of the last attempt.
     pub(super) fn sandbox_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Whether this process never wrote here.
+    /// Returns true when this process never wrote into the namespace.
     pub(super) fn is_untouched(&self) -> bool {
         self.id.is_none()
     }
 
-    /// When routes were compared with the kernel last.
+    /// Returns the time of the last comparison of routes with the kernel.
     pub(super) fn routes_checked_at(&self) -> Option<Instant> {
         self.routes_checked_at
     }
 
-    /// Has the next attempt compare routes, links and addresses with the kernel, too.
+    /// Makes the next attempt read routes, links and addresses from the kernel.
     pub(super) fn forget_routes(&mut self) {
         self.foreign_routes = None;
         self.addresses = None;
     }
 
-    /// Takes note that somebody may have changed anything. Rules that have their generation still are known all the same: to read those
-    /// of each pod because one changed more than could be told would take seconds.
+    /// Records that anything in the namespace may have changed. Rules with a generation stay known, since the generation shows a change:
+    /// reading the rules of every pod after an overrun would take seconds.
     pub(super) fn invalidate(&mut self) {
         if self.ruleset.generation.is_none() {
             self.held = KnownRules::Unknown;
         }
     }
 
-    /// Where rules are, and the generation that they had when this process looked at them last; `None`: not known.
+    /// Returns the path of the namespace and the generation of its rules at the last attempt; `None`: unknown.
     pub(super) fn generation(&self) -> Option<(PathBuf, u32)> {
         let sandbox = self.sandbox.as_ref()?;
         Some((sandbox.netns.clone(), self.ruleset.generation?))
     }
 
-    /// A recreated sandbox has another namespace, with nothing of ours unless somebody wrote into it before.
+    /// Switches to a recreated sandbox: its namespace contains no rules unless another process wrote into it before.
     fn enter_sandbox(&mut self, sandbox: &Sandbox, may_hold: bool) {
         if self.id.as_ref() != Some(&sandbox.id) {
             self.id = Some(sandbox.id.clone());
@@ -122,7 +122,7 @@ impl NetnsState {
     }
 }
 
-/// Why an attempt failed.
+/// Reason for a failed attempt.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
@@ -133,24 +133,24 @@ pub(super) enum Error {
     Apply(#[from] apply::Error),
     #[error(transparent)]
     Memory(#[from] NoMemory),
-    /// Of connection tracking.
+    /// Connection tracking.
     #[error(transparent)]
     Flows(std::io::Error),
-    /// Rules would not reach its packets.
+    /// Rules would not apply to packets of the pod.
     #[error(
-        "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata): its flows to ClusterIPs are not served"
+        "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata), to which rules do not apply: its flows to ClusterIPs are not served"
     )]
     OwnStack(String),
     /// The thread panicked; the namespace may hold anything.
     #[error("the work in the network namespace ended without a result")]
     Lost,
-    /// What comes after it has another UID.
-    #[error("the pod is gone")]
+    /// The pod is deleted; a recreated one has another UID.
+    #[error("the pod is deleted")]
     Abandoned,
 }
 
 impl Error {
-    /// What the container runtime did not do, if it is at fault.
+    /// Returns the error of the container runtime, if that is the cause.
     pub(super) fn runtime_error(&self) -> Option<String> {
         match self {
             Self::Sandbox(
@@ -160,22 +160,22 @@ impl Error {
         }
     }
 
-    /// Whether the namespace itself made trouble, as its owner can.
+    /// Returns true when the cause is in the namespace, which the owner of the pod can influence.
     pub(super) fn is_netns_fault(&self) -> bool {
         matches!(self, Self::Apply(_))
     }
 
-    /// Whether there is nothing yet by which the namespace could be known.
+    /// Returns true when the namespace has no address of the pod yet.
     pub(super) fn is_unidentified(&self) -> bool {
         matches!(self, Self::Apply(apply::Error::NotThePod))
     }
 
-    /// Whether it stays so as long as the sandbox is there.
+    /// Returns true when a retry in the same sandbox cannot succeed.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::OwnStack(_))
     }
 
-    /// Whether it only says that the pod has no namespace, now.
+    /// Returns true when the pod has no network namespace at present.
     pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -184,7 +184,7 @@ impl Error {
     }
 }
 
-/// Makes the attempt. `netns_state` says what is known afterwards, also after a failure.
+/// Makes the attempt. `netns_state` is valid afterwards, also after a failure.
 pub(super) async fn attempt(
     context: &Context,
     pod: &LocalPod,
@@ -193,15 +193,15 @@ pub(super) async fn attempt(
 ) -> Result<Applied, Error> {
     let sandbox = match netns_state.sandbox.take() {
         Some(sandbox) => sandbox,
-        None if pod.is_host => the_node(),
-        None => ask_the_runtime(context, pod).await?,
+        None if pod.is_host => host_sandbox(),
+        None => find_sandbox(context, pod).await?,
     };
     if sandbox.has_own_stack() {
         let handler = sandbox.runtime_handler.clone();
         netns_state.sandbox = Some(sandbox);
         return Err(Error::OwnStack(handler));
     }
-    // Before a worker is taken: whoever waits for another's turn keeps nobody waiting.
+    // Before a worker is taken: an attempt that waits for the lock of a sandbox does not block others.
     let (_sandbox_lock, may_hold) = context.sandbox_locks.lock(&sandbox).await;
     if netns_state.is_abandoned.load(Ordering::Acquire) {
         return Err(Error::Abandoned);
@@ -221,7 +221,7 @@ pub(super) async fn attempt(
         Netns::open(&sandbox.netns)?
     };
     let is_the_same = SocketLease::acquire(&mut netns_state.lease, &netns);
-    // Until it succeeds nothing is known.
+    // The rules are unknown until the attempt succeeds.
     let held = std::mem::take(&mut netns_state.held);
     let wanted = Wanted {
         rules,
@@ -232,12 +232,12 @@ pub(super) async fn attempt(
     if wanted.foreign_routes.is_none() {
         netns_state.routes_checked_at = Some(began);
     }
-    // The node has too many events of its own to listen to: its routes are compared every 25 s instead.
+    // The node has too many events of its own for the monitor: its routes are compared every 25 s instead.
     let namespace_ids = context.namespace_ids.as_ref().filter(|_| !pod.is_host);
     let nsid = netns_state.nsid.filter(|_| is_the_same);
     let nsid = namespace_ids.and_then(|namespace_ids| nsid.or_else(|| namespace_ids.id_of(&netns).ok()));
     (netns_state.is_disturbed, netns_state.nsid) = (false, nsid);
-    // Of which the kernel tells no changes are read each time.
+    // Links and addresses without notifications are read each time.
     let is_monitored = nsid.is_some() && is_the_same && wanted.foreign_routes.is_some();
     let addresses = netns_state.addresses.take().filter(|_| is_monitored);
     let known = std::mem::take(&mut netns_state.ruleset);
@@ -270,8 +270,8 @@ pub(super) async fn attempt(
     Ok(applied)
 }
 
-/// The sandbox of those that have none.
-fn the_node() -> Sandbox {
+/// Sandbox of the node itself.
+fn host_sandbox() -> Sandbox {
     Sandbox {
         id: HOST_UID.to_owned(),
         netns: PathBuf::from(netns::OWN),
@@ -279,8 +279,8 @@ fn the_node() -> Sandbox {
     }
 }
 
-/// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.
-async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, container_runtime::Error> {
+/// Uses a worker of its own kind: a runtime that hangs does not block attempts that do not need it.
+async fn find_sandbox(context: &Context, pod: &LocalPod) -> Result<Sandbox, container_runtime::Error> {
     let _worker = context.worker_pool.ask().await;
     context.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await
 }
@@ -293,15 +293,15 @@ async fn enter(
     work: Work,
 ) -> Result<WorkResult, Error> {
     let backend = Arc::clone(&context.backend);
-    // The share goes with the thread: it is given back when the thread ends, even if the wait for it has timed out.
+    // The thread owns the share of memory and returns it when it ends, even if the wait for it has timed out.
     let work = move || work.write(backend.as_ref());
     let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;
     let result = if let Ok(result) = in_time {
         result
     } else {
-        // The thread cannot be ended from outside. The pod waits for it; the other pods do not.
-        warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Work in the network namespace hangs");
+        // The thread cannot be cancelled. The pod waits for it; other pods do not.
+        warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Operation in the network namespace is stuck");
         drop(worker);
         // Nobody monitor_started any more when the process stops.
         let _ = context.stuck.send(pod.uid.clone());
@@ -310,13 +310,13 @@ async fn enter(
     result.map_err(|_| Error::Lost)??
 }
 
-/// What a thread does in a namespace.
+/// Work of a thread in a namespace.
 struct Work {
     held: KnownRules<PodRules>,
-    /// What `held` is about: rules that look otherwise are not believed to be those.
+    /// Version that `held` describes; with another version the rules are unknown.
     known: RulesetVersion,
     wanted: Wanted,
-    /// If they are known.
+    /// Links and addresses, if known.
     addresses: Option<Arc<Addresses>>,
     share: Share,
 }

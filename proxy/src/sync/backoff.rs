@@ -1,4 +1,4 @@
-//! When to try a pod again.
+//! Delays of retries of a pod.
 //!
 //! Pure.
 
@@ -14,13 +14,13 @@ const EAGER_CAP: Duration = Duration::from_millis(10);
 const QUICK: u32 = EAGER + 45;
 const QUICK_CAP: Duration = Duration::from_millis(200);
 
-/// Longest pause of all.
+/// Longest delay.
 const CAP: Duration = Duration::from_secs(30);
 
-/// How long a pod may fail because it is only starting. An attempt can take long, too: a runtime that hangs is waited for.
+/// Time for which failures count as the startup of a pod. A single attempt can be slow: a runtime that hangs is waited for.
 const START: Duration = Duration::from_secs(8);
 
-/// How long to wait after the given number of failures in a row (1 after the first): 5 ms, then 10 ms for about a second,
+/// Returns the delay after `failures` consecutive failures (1 after the first): 5 ms, then 10 ms for about a second,
 /// 200 ms for about ten, then doubling to 30 s.
 pub(super) fn startup_delay(failures: u32) -> Duration {
     let doubled = |base: Duration, times: u32| base.saturating_mul(2_u32.saturating_pow(times.min(16)));
@@ -31,14 +31,14 @@ pub(super) fn startup_delay(failures: u32) -> Duration {
     }
 }
 
-/// The same in a sandbox that was served in full before: it is not starting, and what is broken may stay so. 5 ms, doubling to 30 s.
+/// Returns the delay in a sandbox whose rules were complete before: the pod is not starting, and the fault may last. 5 ms, doubling to 30 s.
 pub(super) fn repair_delay(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
     Duration::from_millis(5).saturating_mul(doubled).min(CAP)
 }
 
-/// The same after an attempt that took long in the pod's own namespace, where its owner can hold locks: he may have a quarter of a
-/// worker's time and no more.
+/// Returns the delay after an attempt that was slow in the pod's namespace, where its owner can hold locks: a pod may occupy at most a
+/// quarter of a worker's time.
 pub(super) fn after_slow_attempt(delay: Duration, took: Duration) -> Duration {
     delay.max(took.saturating_mul(3)).min(CAP)
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_begin_short_and_are_bounded() {
+    fn startup_delays_begin_short_and_are_bounded() {
         let millis = |failures| startup_delay(failures).as_millis();
         assert_eq!(
             [1, 2, 3, 4, 99, 100, 144].map(millis),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_later_is_tried_a_few_times_and_then_seldom() {
+    fn a_fault_after_startup_is_retried_with_growing_delays() {
         let millis = |failures| repair_delay(failures).as_millis();
         assert_eq!(
             [1, 2, 3, 12, 13, 14, u32::MAX].map(millis),
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn who_makes_us_wait_waits_longer() {
+    fn a_slow_namespace_is_retried_later() {
         let millis = |delay, took| {
             after_slow_attempt(Duration::from_millis(delay), Duration::from_millis(took)).as_millis()
         };
@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_starts_slowly_is_told_only_after_seconds() {
+    fn failures_of_a_starting_pod_are_reported_only_after_seconds() {
         let before: Duration = (1..QUICK).map(startup_delay).sum();
         assert!(before > START && before < Duration::from_secs(15), "{before:?}");
         assert!(!is_reportable(QUICK - 1, Duration::ZERO) && is_reportable(QUICK, Duration::ZERO));
     }
 
     #[test]
-    fn few_attempts_that_each_take_long_are_told_of_too() {
+    fn a_few_slow_failures_are_reported_too() {
         assert!(!is_reportable(1, Duration::from_secs(5)) && is_reportable(2, Duration::from_secs(10)));
         assert!(!is_reportable(0, Duration::from_hours(1)));
     }

@@ -1,7 +1,8 @@
-//! Ends flows that are wrong under new rules: after the rules of all pods, one namespace after the other, and seldom in the same one.
+//! Deletes flows that are stale under new rules: after the rules of all pods are written, with a pause between two cleanups of one
+//! namespace.
 //!
-//! Writes: through `apply`. To look for flows takes up to milliseconds of CPU per namespace, which rules must not wait for. What is to be
-//! looked for in a pod is collected meanwhile; a cleanup uses the rules that the pod has by then.
+//! Writes: through `apply`. A search for flows takes up to milliseconds of CPU per namespace, and rules must not wait for it. The changes of a
+//! pod are collected meanwhile; a cleanup uses the rules that the pod has by then.
 
 use super::Context;
 use super::attempt::{Error, NetnsState};
@@ -17,32 +18,32 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Time between the end of a cleanup and the next one in the same namespace: flows heal within a second of the rules, however fast those
-/// change. A process that is killed within that second leaves the flows of UDP ports that are gone.
+/// Pause between two cleanups of one namespace: stale flows are deleted within a second of the rules, however often those change. A
+/// process that is killed within that second leaves flows of removed UDP ports.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a cleanup waits for rules that are being written into any pod. A pod that starts is tried all the time.
+/// Longest wait of a cleanup for rules that are being written into any pod. A pod that starts is retried all the time.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// So many at once. Each may hold some thousand entries in memory.
+/// Concurrent cleanups. Each may keep some thousand entries in memory.
 const MAX_RUNNING: usize = 8;
 
-/// A cleanup that takes longer keeps the other pods waiting no more: the owner of a pod begins as many flows as he likes.
+/// A cleanup that takes longer does not delay other pods any further: the owner of a pod may open any number of flows.
 const SLOW: Duration = Duration::from_millis(200);
 
-/// What a pod still has to have cleaned up, and what to say of it afterwards.
+/// Deferred cleanup of a pod, and the result of the attempt, which is reported afterwards.
 pub(super) struct Deferred {
     pub(super) pending: Pending,
-    /// The sandbox that it is about.
+    /// Sandbox of the flows.
     sandbox: Option<String>,
-    /// Since when the first of it waits.
+    /// Time of the oldest pending change.
     since: Instant,
-    /// Of the last attempt. `None`: that failed, so what the namespace has is not known.
+    /// Result of the last attempt. `None`: it failed, so the rules of the namespace are unknown.
     outcome: Option<Outcome>,
 }
 
 impl Deferred {
-    /// What is to be done and said after an attempt that wrote rules. Hands the outcome back if there is nothing to do.
+    /// Defers the cleanup after an attempt that wrote rules. Returns the outcome if there is nothing to clean up.
     pub(super) fn after(
         deferred: &mut Option<Self>,
         mut outcome: Outcome,
@@ -80,18 +81,18 @@ impl Deferred {
     }
 }
 
-/// Which pods wait for a cleanup, and which have one.
+/// Queue of cleanups.
 #[derive(Default)]
 pub(super) struct Cleanups {
     waiting: BTreeMap<String, QueueEntry>,
-    /// Since when.
+    /// Start times.
     running: BTreeMap<String, Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct QueueEntry {
     since: Instant,
-    /// When the last one in this namespace ended.
+    /// End of the last cleanup in this namespace.
     last: Option<Instant>,
 }
 
@@ -107,7 +108,7 @@ impl QueueEntry {
 }
 
 impl Cleanups {
-    /// How many run.
+    /// Returns the number of running cleanups.
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }
@@ -128,7 +129,7 @@ impl Cleanups {
         ))
     }
 
-    /// Waits until it is a pod's entry, and takes it out.
+    /// Waits until the cleanup of a pod is due, and removes it from the queue.
     pub(super) async fn next_due(&mut self, rules_are_written: bool) -> String {
         let Some((uid, due)) = self.first_due(rules_are_written, Instant::now()) else {
             return std::future::pending().await;
@@ -140,7 +141,7 @@ impl Cleanups {
     }
 }
 
-/// What a cleanup came to.
+/// Finished cleanup.
 pub(super) struct Cleaned {
     pub(super) pod: LocalPod,
     pub(super) netns_state: NetnsState,
@@ -148,14 +149,14 @@ pub(super) struct Cleaned {
 }
 
 impl Pods {
-    /// Queues a pod that was written into.
+    /// Queues the cleanup of a pod.
     pub(super) fn queue_cleanup(&mut self, uid: &str) {
         if let Some(entry) = self.queue_entry(uid) {
             self.cleanups.waiting.insert(uid.to_owned(), entry);
         }
     }
 
-    /// When it is a pod's entry, if what its namespace has is known.
+    /// Returns the queue entry of a pod, if the rules of its namespace are known.
     fn queue_entry(&self, uid: &str) -> Option<QueueEntry> {
         let pod = self.by_uid.get(uid)?;
         let deferred = pod.deferred.as_ref()?;
@@ -166,12 +167,12 @@ impl Pods {
         })
     }
 
-    /// An attempt comes first, or the pod is gone.
+    /// Removes the cleanup of a pod: an attempt comes first, or the pod is deleted.
     pub(super) fn unqueue_cleanup(&mut self, uid: &str) {
         self.cleanups.waiting.remove(uid);
     }
 
-    /// Those that wait are cleaned up now, as many as may be at once.
+    /// Starts queued cleanups now, up to the limit.
     pub(super) fn hurry_cleanups(&mut self, index: &Index) {
         while self.cleanups.running.len() < MAX_RUNNING
             && let Some((uid, _)) = self.cleanups.waiting.pop_first()
@@ -180,7 +181,7 @@ impl Pods {
         }
     }
 
-    /// Whether flows of a pod have waited for as long as they may, whatever else is to be done there.
+    /// Returns true when the cleanup of a pod has to start before its next attempt.
     pub(super) fn has_overdue_cleanup(&self, uid: &str) -> bool {
         let entry = self.queue_entry(uid);
         entry.is_some_and(|entry| entry.due(true) <= Instant::now())
@@ -188,14 +189,14 @@ impl Pods {
 
     pub(super) fn start_cleanup(&mut self, uid: &str, index: &Index) {
         if let Some(held_back) = &mut self.held_back {
-            // Another proxy's flows are none of ours. The attempt that follows queues it again.
+            // Flows of another proxy are not ours. The next attempt queues the cleanup again.
             held_back.insert(uid.to_owned());
             return;
         }
         let Some((pod, local)) = self.by_uid.get_mut(uid).zip(index.pod(uid)) else {
             return;
         };
-        // While it is at work the end of that queues it again.
+        // The end of a running attempt queues the cleanup again.
         let Some(deferred) = pod.deferred.as_mut().filter(|_| pod.netns_state.is_some()) else {
             return;
         };
@@ -224,7 +225,7 @@ impl Pods {
         });
     }
 
-    /// A cleanup ended: only now it is known how the change went.
+    /// Handles the end of a cleanup, which concludes the change.
     pub(super) fn cleaned(&mut self, cleaned: Cleaned, index: &Index) {
         let Cleaned {
             pod: local,
@@ -249,7 +250,7 @@ impl Pods {
     }
 }
 
-/// In the namespace that the rules are in. One that is gone has no flows.
+/// Deletes stale flows in the namespace of the rules. A deleted namespace has no flows.
 async fn clean(
     context: &Context,
     pod: &LocalPod,

@@ -11,18 +11,18 @@ pub(super) const LONGEST: Duration = Duration::from_secs(3);
 /// A round may take this part of a core: 0.1 %.
 const SHARE: u32 = 1000;
 
-/// To look at one pod's rules, time and again, may take this part of a core: 5 %, or what is needed to repair them in time.
+/// Repeated checks of one pod's rules may take this part of a core: 5 %, or what is needed to repair them in time.
 const SHARE_OF_A_POD: u32 = 20;
 
 /// Longest pause between two checks at a pod whose rules change and are right each time: as often as rules without a generation are checked at.
 const IDLE_CHECKS: Duration = Duration::from_secs(25);
 
-/// The pause after a round that took so long.
+/// Returns the pause after a round that took `took`.
 pub(super) fn pause(took: Duration) -> Duration {
     took.saturating_mul(SHARE).clamp(SHORTEST, LONGEST)
 }
 
-/// When to look at rules because others changed something: at once after a quiet time, and the more seldom the longer nothing of ours was concerned.
+/// Backoff of checks after changes by other processes: at once after a quiet period, then at growing intervals while our rules are not affected.
 /// On a node whose kube-proxy writes nftables, or beside a program that does so in the pod, the generation grows all the time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CheckBackoff {
@@ -31,15 +31,15 @@ pub(super) struct CheckBackoff {
 }
 
 impl CheckBackoff {
-    /// How long to wait now.
+    /// Returns the delay of the next check.
     pub(super) fn wait(self, now: Instant) -> Duration {
         self.until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Rules were checked at because others changed something, and perhaps had to be repaired.
+    /// Records a check of the rules, and whether they had to be repaired.
     pub(super) fn checked(&mut self, are_repaired: bool, took: Duration, now: Instant) {
-        // The next round sees what changed meanwhile, so one pause between rounds is no quiet time.
+        // The next round sees what changed meanwhile, so one pause between rounds is no quiet period.
         let is_quiet = self.until.is_none_or(|until| now > until + self.pause + LONGEST);
         let affordable = took.saturating_mul(SHARE_OF_A_POD);
         self.pause = if are_repaired {
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(pauses, [1, 1, 2, 3]);
     }
 
-    /// The waits after checks that follow each other as soon as they may, and each take so long.
+    /// Returns the waits after consecutive checks that each take `took`.
     fn waits(are_repaired: bool, took: Duration) -> Vec<u64> {
         let (mut backoff, mut now) = (CheckBackoff::default(), Instant::now());
         let mut checks = Vec::new();
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(waits(false, 100 * MILLISECOND), [2, 4, 8, 16, 25, 25, 25, 25]);
     }
 
-    /// Changes are seen in rounds: however short the pause that a cheap look asks for, the next look is a round later.
+    /// Changes are seen in rounds: however short the pause after a cheap check is, the next check is a round later.
     #[test]
     fn changes_seen_in_every_round_are_checked_at_growing_intervals() {
         for round in [SHORTEST, LONGEST] {

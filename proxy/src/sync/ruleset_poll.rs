@@ -1,7 +1,7 @@
 //! RulesetPoll through the pods that have rules: has anybody changed nftables rules there since we wrote?
 //!
-//! Reads only. Nothing is kept open in a pod between two rounds. To ask takes some ten microseconds, unless somebody makes a long transaction in the
-//! pod's namespace: that keeps one thread waiting, and the next one asks the other pods.
+//! Reads only. Nothing is kept open in a pod between two rounds. A poll takes some ten microseconds, unless another process runs a long
+//! transaction in the pod's namespace: that blocks one thread, and the next one polls the other pods.
 
 use super::attempt::NetnsState;
 use super::kernel_events::SETTLE;
@@ -16,33 +16,33 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-/// How often it is seen whether a round is due, or one that is under way does not get on.
+/// Interval of checks whether a round is due or the running one is blocked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A namespace to be asked.
+/// Namespace to poll.
 pub(super) struct Target {
     pub(super) uid: String,
     pub(super) netns: PathBuf,
-    /// The generation that we left.
+    /// Generation after our last write.
     pub(super) known: u32,
     /// KnownRules as long as it is being asked.
     pub(super) _polling: Arc<()>,
 }
 
-/// What is to be done.
+/// Event of a poll.
 #[derive(Debug)]
 pub(super) enum PollEvent {
-    /// Rules of this pod have another generation than this.
+    /// The rules of this pod have another generation than `known`.
     Changed { uid: String, known: u32 },
-    /// A thread found the queue empty, and began so long ago.
+    /// A thread found the queue empty; the time since its start.
     Ended(Duration),
-    /// Time to begin a round, or to help one that does not get on.
+    /// Time to begin a round, or to start another thread if the running one is blocked.
     Tick,
 }
 
-/// The round under way, and when the next one is due.
+/// Running round, and the time of the next one.
 pub(super) struct RulesetPoll {
-    /// Who has not been asked yet.
+    /// Namespaces that are not polled yet.
     waiting: Arc<Mutex<VecDeque<Target>>>,
     events: mpsc::UnboundedReceiver<PollEvent>,
     sender: mpsc::UnboundedSender<PollEvent>,
@@ -62,7 +62,7 @@ impl RulesetPoll {
         }
     }
 
-    /// Waits for an event.
+    /// Waits for the next event.
     pub(super) async fn next(&mut self) -> PollEvent {
         tokio::select! {
             Some(event) = self.events.recv() => event,
@@ -70,7 +70,7 @@ impl RulesetPoll {
         }
     }
 
-    /// Whether all have been asked and it is time to do so again.
+    /// Returns true when the round is complete and the next one is due.
     fn is_due(&self, now: Instant) -> bool {
         now >= self.due && lock(&self.waiting).is_empty()
     }
@@ -81,12 +81,12 @@ impl RulesetPoll {
         self.poll_next();
     }
 
-    /// Threads of earlier rounds may end late: they put nothing off.
+    /// Threads of earlier rounds may end late; they do not delay the next round.
     fn ended(&mut self, took: Duration, now: Instant) {
         self.due = self.due.min(now + poll_interval::pause(took));
     }
 
-    /// Has one more thread ask those that wait, if there are any.
+    /// Starts another thread for the namespaces that are not polled yet, if there are any.
     fn poll_next(&self) {
         if lock(&self.waiting).is_empty() {
             return;
@@ -97,29 +97,29 @@ impl RulesetPoll {
             let target = lock(&waiting).pop_front()?;
             Some((target.netns.clone(), target))
         };
-        let ask = move |target: Target| {
+        let poll = move |target: Target| {
             let _ = &ended;
             if let Ok(Some(now)) = generation::poll()
                 && now != target.known
             {
                 let Target { uid, known, .. } = target;
-                // The process may stop meanwhile.
+                // The receiver is dropped at shutdown.
                 let _ = sender.send(PollEvent::Changed { uid, known });
             }
         };
-        // Without a thread there is one more attempt at the next tick.
-        if let Err(error) = spawn_tour(next, ask) {
-            debug!(%error, "Cannot look for changes of rules");
+        // Retried at the next tick.
+        if let Err(error) = spawn_tour(next, poll) {
+            debug!(%error, "Failed to poll for changes of rules");
         }
     }
 }
 
-/// Says that a thread ended, however it did.
+/// Reports the end of a thread, also after a panic.
 struct Ended(mpsc::UnboundedSender<PollEvent>, Instant);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // The process may stop meanwhile.
+        // The receiver is dropped at shutdown.
         let _ = self.0.send(PollEvent::Ended(self.1.elapsed()));
     }
 }
@@ -129,7 +129,7 @@ fn lock(waiting: &Mutex<VecDeque<Target>>) -> MutexGuard<'_, VecDeque<Target>> {
 }
 
 impl Pods {
-    /// Acts on what a round says.
+    /// Handles an event of the poll.
     pub(super) fn polled(&mut self, event: PollEvent) {
         let now = Instant::now();
         match event {
@@ -147,7 +147,7 @@ impl Pods {
         }
     }
 
-    /// Pods that have rules, and are neither at work nor still being asked.
+    /// Returns the pods that have rules, run no attempt and are not being polled.
     fn targets(&self) -> impl Iterator<Item = Target> {
         let pods = self.by_uid.iter().filter(|(_, pod)| pod.has_rules);
         let pods = pods.filter(|_| self.context.backend.reports_ruleset_changes());
@@ -162,7 +162,7 @@ impl Pods {
         })
     }
 
-    /// A pod that is at work, or was since it was asked, knows more than the event.
+    /// Schedules a check, unless an attempt runs or ended since the poll: its result is newer.
     fn rules_changed(&mut self, uid: &str, known: u32) {
         let Some(pod) = self.by_uid.get_mut(uid).filter(|pod| pod.has_rules) else {
             return;

@@ -1,7 +1,7 @@
 //! Which sandboxes may hold what somebody wrote, and whose lock it is in each.
 //!
-//! Reads only. A sandbox outlives what the API server says of its pod: the mirror of a static pod is deleted and made again, under
-//! another UID, around one that stays.
+//! Reads only. A sandbox outlives what the API server says of its pod: the mirror of a static pod is deleted and recreated under
+//! another UID while its sandbox stays.
 
 use crate::container_runtime::Sandbox;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,21 +12,21 @@ use tokio::sync::OwnedMutexGuard;
 /// SandboxLocks that are remembered before it is looked which of them are gone.
 const FEW: usize = 128;
 
-/// The sandboxes of this node, as far as somebody wrote into them.
+/// Sandboxes of this node into which a proxy may have written.
 #[derive(Debug)]
 pub(super) struct SandboxLocks {
-    /// Those that were there before this process: an earlier one may have written.
+    /// Sandboxes that existed before this process: an earlier proxy may have written into them.
     earlier: BTreeSet<String>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those this process entered, by id.
+    /// Sandboxes that this process entered, by id.
     entered: BTreeMap<String, EnteredSandbox>,
-    /// How many were left when it was looked last.
+    /// Number of sandboxes after the last removal of deleted ones.
     left: usize,
-    /// Whether another proxy writes, or wrote, beside this process.
+    /// Another proxy writes, or wrote, beside this process.
     is_shared: bool,
 }
 
@@ -36,7 +36,7 @@ struct EnteredSandbox {
     lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// One piece of work at a time.
+/// Exclusive access of this process to a sandbox.
 pub(super) type SandboxLock = OwnedMutexGuard<()>;
 
 impl SandboxLocks {
@@ -47,12 +47,12 @@ impl SandboxLocks {
         }
     }
 
-    /// Another proxy runs on this node. Whatever it wrote into, and when: from now on nothing is taken for untouched.
+    /// Another proxy runs on this node: no sandbox counts as untouched from now on.
     pub(super) fn share(&self) {
         self.state().is_shared = true;
     }
 
-    /// Waits until nobody else of this process works in it. Says whether anything may have been written into it before.
+    /// Waits for exclusive access. Returns true with it when the sandbox may contain rules.
     pub(super) async fn lock(&self, sandbox: &Sandbox) -> (SandboxLock, bool) {
         let (lock, may_hold) = self.enter(sandbox);
         (lock.lock_owned().await, may_hold)
@@ -78,7 +78,7 @@ impl SandboxLocks {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nobody panics while he holds it.
+        // No code panics while it holds this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_sandbox_that_nobody_can_have_written_into_is_taken_for_untouched() {
+    async fn only_a_sandbox_that_no_proxy_can_have_written_into_counts_as_untouched() {
         let sandboxes = SandboxLocks::new(BTreeSet::from(["old".to_owned()]));
         let may_hold = async |id| sandboxes.lock(&sandbox(id, "/")).await.1;
         assert!(may_hold("old").await && !may_hold("new").await && may_hold("new").await);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_works_in_a_sandbox_at_a_time() {
+    async fn a_sandbox_has_one_writer_at_a_time() {
         let sandboxes = SandboxLocks::new(BTreeSet::new());
         let (first, _) = sandboxes.lock(&sandbox("a", "/")).await;
         let other = sandbox("a", "/");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sandboxes_that_are_gone_are_forgotten() {
+    async fn deleted_sandboxes_are_forgotten() {
         let sandboxes = SandboxLocks::new(BTreeSet::new());
         sandboxes.lock(&sandbox("stays", "/")).await;
         for n in 0..10_000 {

@@ -1,7 +1,7 @@
-//! How much is done at the same time.
+//! Limits of concurrent work.
 //!
 //! Three kinds of work have workers of their own, so that none waits for another: a pod that starts does not wait until an endpoint is
-//! known to all others, and a container runtime that hangs keeps only those waiting who have to ask it.
+//! programmed in all others, and a container runtime that hangs blocks only attempts that need it.
 
 use crate::backend::KnownRules;
 use rules::PodRules;
@@ -13,29 +13,29 @@ use tokio::time::timeout;
 /// WorkerPool of each kind.
 pub const WORKERS: usize = 8;
 
-/// Of those who fill or read a pod, so many hold everything that is in it in this process's memory.
+/// Workers that may keep a whole ruleset in the memory of this process at the same time.
 pub const IN_MEMORY_WORKERS: usize = 1;
 
-/// A change of more VIPs than this is held in memory like a pod.
+/// Largest change, in VIPs, that needs no permit for memory.
 const FEW: usize = 64;
 
 /// How long to wait for one's memory_permit to do so. It keeps memory small and nothing else: a namespace can take long, as its owner pleases.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Who works, and waits for work.
+/// Semaphores of the kinds of work.
 #[derive(Debug)]
 pub(super) struct WorkerPool {
-    /// Where it is known what is there.
+    /// Changes of known rules.
     changing: Arc<Semaphore>,
-    /// Where nothing is, or what is there has to be read.
+    /// First writes, and writes that have to read the rules first.
     filling: Arc<Semaphore>,
     /// See [`IN_MEMORY_WORKERS`].
     memory_permits: Arc<Semaphore>,
-    /// Of the container runtime.
+    /// Requests to the container runtime.
     asking: Arc<Semaphore>,
 }
 
-/// A worker that writes until this is dropped.
+/// Permit to write, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
     _worker: OwnedSemaphorePermit,
@@ -55,7 +55,7 @@ impl Default for WorkerPool {
 }
 
 impl WorkerPool {
-    /// One for a namespace of which this is known, and shall hold `wanted`. `is_buffered`: see
+    /// Waits for a worker that changes a namespace from `held` to `wanted`. `is_buffered`: see
     /// [`Backend::buffers_whole_ruleset`](crate::backend::Backend::buffers_whole_ruleset).
     pub(super) async fn write(
         &self,
@@ -79,13 +79,13 @@ impl WorkerPool {
         }
     }
 
-    /// One that asks the container runtime.
+    /// Waits for a worker that sends a request to the container runtime.
     pub(super) async fn ask(&self) -> OwnedSemaphorePermit {
         permit(&self.asking).await
     }
 }
 
-/// Whether little has to be held in memory to come from what is `held` to what is `wanted`.
+/// Returns true when the change from `held` to `wanted` needs little memory.
 pub(super) fn is_small(held: &KnownRules<PodRules>, wanted: &PodRules) -> bool {
     matches!(held, KnownRules::Exactly(held) if held.vip_count().abs_diff(wanted.vip_count()) <= FEW)
 }
@@ -110,7 +110,7 @@ mod tests {
         some(0)
     }
 
-    /// Rules of so many VIPs.
+    /// Returns rules of `vips` VIPs.
     fn some(vips: u32) -> PodRules {
         let service = ObjectName {
             namespace: "web".to_owned(),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_after_the_other_is_filled_in_memory() {
+    async fn whole_rulesets_are_buffered_one_at_a_time() {
         let workers = WorkerPool::default();
         let first = workers.write(&NOTHING, &none(), true).await;
         let none = none();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_long_keeps_nobody_waiting_for_long() {
+    async fn a_slow_worker_delays_others_only_for_a_bounded_time() {
         let workers = WorkerPool::default();
         let none = none();
         let slow = (0..WORKERS).map(|_| timeout(2 * PERMIT_TIMEOUT, workers.write(&NOTHING, &none, true)));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_waits_for_no_turn_unless_it_is_large() {
+    async fn a_change_needs_no_permit_unless_it_is_large() {
         let workers = WorkerPool::default();
         let _first = workers.write(&NOTHING, &none(), true).await;
         let change = async |from, to| {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_fills_in_programs_waits_for_no_turn() {
+    async fn a_backend_that_runs_programs_needs_no_permit() {
         let workers = WorkerPool::default();
         let _first = workers.write(&NOTHING, &none(), true).await;
         assert!(workers.write(&NOTHING, &none(), false).now_or_never().is_some());
