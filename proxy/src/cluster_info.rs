@@ -1,6 +1,6 @@
-//! What is known of the own node and of the cluster's Service ranges, and the [`Settings`] that follow.
+//! Own node and Service ranges of the cluster, and the [`Settings`] that follow from them.
 //!
-//! Pure: fed by watches. An object that cannot be read stays what it was.
+//! Pure: updated by watches. An object that cannot be decoded keeps its last state.
 
 use crate::watch::Change;
 use ipnet::IpNet;
@@ -18,7 +18,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// Reads the metadata of a Node as a watch delivers it.
+    /// Parses the metadata of a Node.
     pub fn parse(metadata: &ObjectMeta) -> Self {
         let labels = metadata.labels.iter().flatten();
         let mut zones = labels.filter(|(label, zone)| *label == ZONE_LABEL && !zone.is_empty());
@@ -28,12 +28,12 @@ impl NodeInfo {
     }
 }
 
-/// All of it.
+/// Cluster state that settings depend on.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterInfo {
     given: Settings,
-    nodes: Known<NodeInfo>,
-    service_cidrs: Known<Vec<IpNet>>,
+    nodes: ObjectsByName<NodeInfo>,
+    service_cidrs: ObjectsByName<Vec<IpNet>>,
 }
 
 impl ClusterInfo {
@@ -45,17 +45,17 @@ impl ClusterInfo {
         }
     }
 
-    /// A Node changed; says whether any setting did.
+    /// Applies a change of a Node; returns true when it may change settings.
     pub fn node(&mut self, change: Change<(String, Option<NodeInfo>)>) -> bool {
-        self.nodes.take(change)
+        self.nodes.apply(change)
     }
 
-    /// A `ServiceCIDR` changed; says whether any setting did.
+    /// Applies a change of a `ServiceCIDR`; returns true when it may change settings.
     pub fn service_cidr(&mut self, change: Change<(String, Option<Vec<IpNet>>)>) -> bool {
-        self.service_cidrs.take(change)
+        self.service_cidrs.apply(change)
     }
 
-    /// What planning needs to know.
+    /// Returns the settings.
     pub fn settings(&self) -> Settings {
         let mut settings = self.given.clone();
         let own = self.nodes.0.get(&settings.node.name);
@@ -68,17 +68,17 @@ impl ClusterInfo {
 
 /// Objects by name.
 #[derive(Clone, Debug)]
-struct Known<T>(BTreeMap<String, T>);
+struct ObjectsByName<T>(BTreeMap<String, T>);
 
-impl<T> Default for Known<T> {
+impl<T> Default for ObjectsByName<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<T: Clone + PartialEq> Known<T> {
-    /// Says whether anything is different afterwards.
-    fn take(&mut self, change: Change<(String, Option<T>)>) -> bool {
+impl<T: Clone + PartialEq> ObjectsByName<T> {
+    /// Applies a change; returns true when it changed an object.
+    fn apply(&mut self, change: Change<(String, Option<T>)>) -> bool {
         match change {
             Change::Apply((name, Some(object))) => {
                 let differs = self.0.get(&name) != Some(&object);

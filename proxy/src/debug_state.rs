@@ -1,6 +1,6 @@
-//! The full state of this node: per pod and Service what is wanted, what is applied, and why not. Served as JSON at `/state`.
+//! Debug state of this node: wanted and applied rules per pod and Service, and errors. Served as JSON at `/state`.
 //!
-//! Pure, but for the channel on which the driver is asked: nothing is kept up to date for nobody.
+//! Pure, except for the channel to the driver, which computes the state on request.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -19,31 +19,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 /// Longest wait for the driver.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many answers are in memory at a time: each can have megabytes, and the reader may be slow.
+/// Responses in memory at the same time: each can have megabytes, and the client may be slow.
 const MAX_RESPONSES: usize = 2;
 
-/// Pieces in which an answer is sent. It counts as in memory until the last is taken.
-const PIECE: usize = 64 * 1024;
+/// Size of the chunks of a response. A response counts as in memory until its last chunk is sent.
+const CHUNK: usize = 64 * 1024;
 
-/// Everything.
+/// State of the node.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// The backend in use.
+    /// Backend in use.
     pub backend: &'static str,
-    /// Whether each pod of the first list has been tried.
+    /// Each pod of the first list had an attempt.
     pub ready: bool,
-    /// The zone of this node; without one no zone hint fits.
+    /// Zone of this node; without one no zone hint matches.
     pub zone: Option<String>,
-    /// Where ClusterIPs come from, and endpoints cannot be; empty: not known and not checked.
+    /// ClusterIP ranges, which cannot contain endpoints; empty: unknown, not checked.
     pub service_cidrs: Vec<IpNet>,
-    /// The condition, as on the Pod.
+    /// Condition of the own Pod.
     pub condition: Condition,
     /// Pods of this node with a network namespace of their own.
     pub pods: Vec<PodState>,
-    /// Services that nobody on this node is sent to, or not as they say.
+    /// Services that are not served on this node, or not as specified.
     pub services_not_served: Vec<ServiceNotServed>,
-    /// Addresses of slices that nobody is sent to, and why.
+    /// Ignored addresses of slices, with the reason.
     pub invalid_addresses: Vec<String>,
 }
 
@@ -51,78 +51,78 @@ pub struct State {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `true`, `false`.
+    /// Status.
     pub status: bool,
-    /// CamelCase.
+    /// CamelCase reason.
     pub reason: &'static str,
-    /// For people.
+    /// Human-readable message.
     pub message: String,
 }
 
-/// How far a pod is.
+/// Progress of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Progress {
-    /// Its namespace is being written into.
+    /// An attempt is running.
     Working,
-    /// It needs nothing.
+    /// No rules are wanted.
     Idle,
-    /// It holds what is wanted.
+    /// All wanted rules are applied.
     Applied,
-    /// It holds what is possible.
+    /// Some wanted rules cannot be applied.
     Incomplete,
-    /// The last attempt failed; another follows.
+    /// The last attempt failed and is retried.
     Failing,
 }
 
-/// A pod.
+/// State of a pod.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodState {
     /// `namespace/name`.
     pub pod: String,
-    /// UID at the API server.
+    /// UID of the Pod object.
     pub uid: String,
-    /// The sandbox that the rest is about.
+    /// Id of the sandbox.
     pub sandbox: Option<String>,
-    /// How far it is.
+    /// Progress.
     pub progress: Progress,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub failures: u32,
-    /// Why it is not served, or not fully: what it was told last, or why the last attempt failed.
+    /// Note of the current Event, or else the error of the last attempt.
     pub why: Option<String>,
-    /// What is wanted and what of it is applied.
+    /// Wanted Services, and whether they are applied.
     pub services: Vec<ServiceState>,
-    /// ClusterIPs it still holds rules of, although nothing wants them.
+    /// ClusterIPs with rules that are not wanted any more.
     pub left_over: Vec<IpAddr>,
 }
 
-/// A ClusterIP of a Service in a pod.
+/// State of a ClusterIP in a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceState {
     /// `namespace/name`.
     pub service: String,
-    /// The ClusterIP.
+    /// ClusterIP.
     pub cluster_ip: IpAddr,
-    /// Interface and source address by which flows leave; absent: they are rejected.
+    /// Interface and source address of flows; absent: flows are rejected.
     pub via: Option<String>,
-    /// Ports, and how many endpoints each has.
+    /// Ports, each with its number of endpoints.
     pub ports: Vec<String>,
-    /// Whether the namespace holds exactly this.
+    /// The namespace has exactly these rules.
     pub applied: bool,
 }
 
-/// A Service that is not served.
+/// Service that is not served, or not as specified.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceNotServed {
     /// `namespace/name`.
     pub service: String,
-    /// Why.
+    /// Reason.
     pub why: String,
 }
 
-/// What is wanted, compared with what is held; and the VIPs held for nothing.
+/// Compares wanted with held rules; returns the Services, and VIPs with rules that are not wanted.
 pub(crate) fn services(wanted: &PodRules, held: Option<&PodRules>) -> (Vec<ServiceState>, Vec<IpAddr>) {
     let (mut services, mut left_over) = (Vec::new(), Vec::new());
     for family in Family::ALL {
@@ -161,7 +161,7 @@ pub(crate) fn services(wanted: &PodRules, held: Option<&PodRules>) -> (Vec<Servi
     (services, left_over)
 }
 
-/// Whether the source in use is the one that is wanted.
+/// Returns true when the source in use is the wanted one.
 fn is_same(wanted: Option<&Source>, used: Option<&Source>) -> bool {
     match (wanted, used) {
         (Some(wanted), Some(used)) if wanted.interface.is_empty() => wanted.address == used.address,
@@ -169,22 +169,22 @@ fn is_same(wanted: Option<&Source>, used: Option<&Source>) -> bool {
     }
 }
 
-/// A request to the driver.
+/// Request to the driver.
 pub(crate) type StateRequest = oneshot::Sender<State>;
 
-/// Where requests arrive.
+/// Receiver of requests.
 pub type StateRequests = mpsc::Receiver<StateRequest>;
 
-/// The endpoint, and where its requests arrive.
+/// Creates the HTTP endpoint and the receiver of its requests.
 pub fn endpoint() -> (Router, StateRequests) {
     let (sender, requests) = mpsc::channel(4);
     let free = Arc::new(Semaphore::new(MAX_RESPONSES));
     let answer = move || {
         let (sender, free) = (sender.clone(), Arc::clone(&free));
         async move {
-            let place = free.try_acquire_owned().map_err(|_| BUSY)?;
+            let permit = free.try_acquire_owned().map_err(|_| BUSY)?;
             let state = request_state(&sender).await?;
-            Ok::<_, (StatusCode, &str)>((JSON, in_pieces(state, place)))
+            Ok::<_, (StatusCode, &str)>((JSON, in_chunks(state, permit)))
         }
     };
     (Router::new().route("/state", get(answer)), requests)
@@ -194,18 +194,18 @@ const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json"
 
 const BUSY: (StatusCode, &str) = (
     StatusCode::SERVICE_UNAVAILABLE,
-    "others read the state now; try again\n",
+    "too many requests for the state; try again\n",
 );
 
-/// The body keeps its place until it is sent.
-fn in_pieces(text: String, place: OwnedSemaphorePermit) -> Body {
+/// The body keeps its permit until it is sent.
+fn in_chunks(text: String, permit: OwnedSemaphorePermit) -> Body {
     let text = Bytes::from(text);
-    let pieces = (0..text.len())
-        .step_by(PIECE)
-        .map(move |start| text.slice(start..text.len().min(start + PIECE)));
-    Body::from_stream(stream::iter(pieces).map(move |piece| {
-        let _kept = &place;
-        Ok::<_, Infallible>(piece)
+    let chunks = (0..text.len())
+        .step_by(CHUNK)
+        .map(move |start| text.slice(start..text.len().min(start + CHUNK)));
+    Body::from_stream(stream::iter(chunks).map(move |chunk| {
+        let _kept = &permit;
+        Ok::<_, Infallible>(chunk)
     }))
 }
 
@@ -244,7 +244,7 @@ mod tests {
             condition: Condition {
                 status: true,
                 reason: "",
-                message: "x".repeat(3 * PIECE),
+                message: "x".repeat(3 * CHUNK),
             },
             pods: Vec::new(),
             services_not_served: Vec::new(),

@@ -1,4 +1,4 @@
-//! The proxy's command line; everything else is in the library.
+//! Binary of the proxy; the code is in the library.
 
 use anyhow::Context;
 use clap::Parser;
@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
         }
         None => {
             let node_name = args.node_name.clone().context(
-                "--node-name (or $NODE_NAME) is missing: name the Node object whose pods to serve",
+                "--node-name (or $NODE_NAME) is required: set it to the name of the Node whose pods are served",
             )?;
             let mut registry = Registry::default();
             let metrics = Metrics::new(&mut registry);
@@ -57,7 +57,7 @@ async fn clean_once(args: &Args, runtime: Option<&str>) -> anyhow::Result<()> {
     let outcome = cleanup(&Cri::connect(runtime).await?).await?;
     anyhow::ensure!(
         outcome.failed == 0,
-        "{} of {} network namespaces could not be cleaned; the log says why",
+        "failed to clean up {} of {} network namespaces; see the log",
         outcome.failed,
         outcome.failed + outcome.clean
     );

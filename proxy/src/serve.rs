@@ -1,4 +1,4 @@
-//! What `main` runs: options, or cleaning up.
+//! The two modes of `main`: serving, and cleanup.
 //!
 //! Writes: nothing itself.
 
@@ -25,35 +25,35 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Pause before the runtime, or a clean-up that failed, is tried again.
+/// Delay before a failed connection to the runtime or a failed cleanup is retried.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Why options ended.
+/// Reason why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A writer stopped although the driver has not.
-    #[error("events and the condition are not written any more")]
+    /// A writer stopped before the driver.
+    #[error("the writer of Events or of the node condition stopped")]
     Writers,
 }
 
-/// How to serve.
+/// Options of [`serve`].
 #[derive(Clone, Debug)]
 pub struct Serving<'a> {
-    /// The Node whose pods are served, and what the command line says of the cluster.
+    /// Settings of node and cluster.
     pub settings: Settings,
-    /// Where the condition is kept.
+    /// Pod of this process, which carries the condition.
     pub own_pod: Option<OwnPod>,
     /// Socket of the container runtime.
     pub runtime: Option<&'a str>,
-    /// The backend asked for.
+    /// Requested backend.
     pub backend: BackendChoice,
     /// Networks served to the node itself.
     pub host_networks: Vec<HostNetwork>,
-    /// Where the archived multus-proxy is believed to run.
+    /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
 }
 
-/// Serves the pods of a node until asked to stop.
+/// Serves the pods of a node until shutdown.
 pub async fn serve(
     process: Process,
     options: Serving<'_>,
@@ -76,7 +76,7 @@ pub async fn serve(
     }
 }
 
-/// Ends only when asked to: what is missing on the node is waited for and said in the condition.
+/// Runs until shutdown. Waits for what the node lacks, and reports it in the condition.
 async fn serve_pods(process: Process, options: &Serving<'_>, reporters: Reporters, requests: StateRequests) {
     let Process {
         client,
@@ -85,27 +85,36 @@ async fn serve_pods(process: Process, options: &Serving<'_>, reporters: Reporter
         ..
     } = process;
     let reporter = reporters.reporter.clone();
-    let missing = |reason| {
+    let report_missing = |reason| {
         let reporter = reporter.clone();
         move |why: &str| reporter.report(NodeCondition::not_applied(reason, why))
     };
     let probe = || async { choose(options.backend) };
-    let Some(backend) = retry_until_ok(&health, &shutdown, missing(Reason::NoSupportedBackend), probe).await
+    let Some(backend) = retry_until_ok(
+        &health,
+        &shutdown,
+        report_missing(Reason::NoSupportedBackend),
+        probe,
+    )
+    .await
     else {
         return;
     };
-    let no_runtime = missing(Reason::ContainerRuntimeUnavailable);
-    let Some(sandboxes) =
-        retry_until_ok(&health, &shutdown, &no_runtime, || Cri::connect(options.runtime)).await
+    let report_no_runtime = report_missing(Reason::ContainerRuntimeUnavailable);
+    let Some(sandboxes) = retry_until_ok(&health, &shutdown, &report_no_runtime, || {
+        Cri::connect(options.runtime)
+    })
+    .await
     else {
         return;
     };
-    let Some(earlier) = retry_until_ok(&health, &shutdown, &no_runtime, || sandboxes.ready()).await else {
+    let Some(earlier) = retry_until_ok(&health, &shutdown, &report_no_runtime, || sandboxes.ready()).await
+    else {
         return;
     };
     reporter.report(NodeCondition::not_applied(
         Reason::Starting,
-        "reading the cluster",
+        "Waiting for the first lists of the API server",
     ));
     let service_cidrs = if options.settings.reserved.service_cidrs.is_empty() {
         ServiceCidrs::Watched
@@ -128,7 +137,7 @@ async fn serve_pods(process: Process, options: &Serving<'_>, reporters: Reporter
     sync::run(context, updates, requests, health, shutdown).await;
 }
 
-/// Cleans the node, then stays Ready until asked to stop.
+/// Cleans up the node, then stays Ready until shutdown.
 pub async fn cleanup_and_wait(process: Process, runtime: Option<&str>) -> Result<(), Error> {
     let Process { health, shutdown, .. } = process;
     let connect = || Cri::connect(runtime);
@@ -148,26 +157,26 @@ pub async fn cleanup_and_wait(process: Process, runtime: Option<&str>) -> Result
     Ok(())
 }
 
-/// Asks until there is an answer; what is missing may come after us. `None`: asked to stop meanwhile.
+/// Retries until success: what is missing may start after this process. `None`: shutdown.
 async fn retry_until_ok<T, E, F>(
     health: &Health,
     shutdown: &CancellationToken,
     report: impl Fn(&str),
-    mut ask: impl FnMut() -> F,
+    mut request: impl FnMut() -> F,
 ) -> Option<T>
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
-    let mut said = String::new();
+    let mut reported = String::new();
     while !shutdown.is_cancelled() {
         health.beat();
-        match ask().await {
-            Ok(answer) => return Some(answer),
-            Err(error) if error.to_string() != said => {
-                said = error.to_string();
-                warn!("{said}");
-                report(&said);
+        match request().await {
+            Ok(result) => return Some(result),
+            Err(error) if error.to_string() != reported => {
+                reported = error.to_string();
+                warn!("{reported}");
+                report(&reported);
             }
             Err(_) => {}
         }
@@ -177,6 +186,6 @@ where
 }
 
 async fn pause(shutdown: &CancellationToken) {
-    // Either way the caller looks again.
+    // The caller checks for shutdown.
     let _ = tokio::time::timeout(PAUSE, shutdown.cancelled()).await;
 }

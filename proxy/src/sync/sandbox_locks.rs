@@ -1,4 +1,4 @@
-//! Which sandboxes may hold what somebody wrote, and whose lock it is in each.
+//! Locks of sandboxes, and whether a sandbox may contain rules of an earlier or another proxy.
 //!
 //! Reads only. A sandbox outlives what the API server says of its pod: the mirror of a static pod is deleted and recreated under
 //! another UID while its sandbox stays.
