@@ -1,7 +1,7 @@
-//! Where a pod's network namespace is.
+//! Lookup of the network namespaces of pods at the container runtime.
 //!
-//! Reads only. The sandbox, not a container, is asked for: it exists before the first container and outlives every restart of
-//! one, and it names the namespace by a path that no reused process id can make another's.
+//! Reads only. The lookup uses the sandbox, not a container: it exists before the first container and outlives every restart of one,
+//! and its path of the namespace does not depend on process ids, which are reused.
 
 pub mod cri;
 
@@ -10,20 +10,20 @@ use rules::ObjectName;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// A ready pod sandbox.
+/// Ready pod sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// The runtime's name for it; another one after the sandbox was recreated.
+    /// Id; a recreated sandbox has another one.
     pub id: String,
-    /// Its network namespace.
+    /// Path of the network namespace.
     pub netns: PathBuf,
-    /// How the runtime runs it, as its RuntimeClass names it; empty: the usual way.
+    /// Handler of the RuntimeClass; empty: the default.
     pub runtime_handler: String,
 }
 
 impl Sandbox {
-    /// Whether its packets pass another network stack than the node's kernel, where rules in the namespace say nothing to them:
-    /// gVisor (`runsc`) and Kata, by the names that their documentation gives to handlers.
+    /// Returns true when packets of the pod pass another network stack than the node's kernel, so that rules in the namespace do not apply:
+    /// gVisor (`runsc`) and Kata, by the handler names of their documentation.
     pub fn has_own_stack(&self) -> bool {
         let handler = self.runtime_handler.to_ascii_lowercase();
         ["kata", "runsc", "gvisor"]
@@ -32,39 +32,39 @@ impl Sandbox {
     }
 }
 
-/// Why a sandbox was not found.
+/// Error of a lookup.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No runtime answers.
-    #[error("no container runtime answers: {0}; name its socket by --container-runtime-endpoint")]
+    /// No container runtime responds.
+    #[error("no container runtime responds: {0}; set its socket with --container-runtime-endpoint")]
     NoRuntime(String),
-    /// The runtime is gone, or did not answer in time.
+    /// The runtime stopped, or did not respond in time.
     #[error("the container runtime failed: {0}")]
     Runtime(String),
-    /// The runtime answered, with an error: that is about one pod.
-    #[error("the container runtime rejected: {0}")]
+    /// The runtime returned an error, which concerns one pod.
+    #[error("the container runtime returned an error: {0}")]
     Rejected(String),
-    /// The sandbox is not there yet, or not any more. Runtimes list one only when it is complete.
+    /// The sandbox does not exist yet, or no longer. Runtimes list a sandbox only when it is complete.
     #[error("the pod has no ready sandbox")]
     NotReady,
-    /// The runtime does not say where the namespace is.
-    #[error("the container runtime names no network namespace of sandbox {id:?}")]
+    /// The runtime does not report the network namespace.
+    #[error("the container runtime reports no network namespace for sandbox {id:?}")]
     NoNetns {
-        /// The sandbox.
+        /// Id of the sandbox.
         id: String,
     },
 }
 
-/// Something that knows the sandboxes of this node.
+/// Source of the sandboxes of this node.
 #[async_trait]
 pub trait SandboxSource: Send + Sync {
-    /// The ids of all ready sandboxes.
+    /// Returns the ids of all ready sandboxes.
     async fn ready(&self) -> Result<BTreeSet<String>, Error>;
 
-    /// The ready sandbox of the pod with this UID and this name; of several, the latest. The UID alone is not enough: that of a
-    /// static pod is read from an annotation, where anybody could name another's.
+    /// Returns the ready sandbox of the pod with this UID and name; of several, the latest. The UID alone is not enough: that of a static
+    /// pod is an annotation, in which any user could write the UID of another pod.
     async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, Error>;
 
-    /// Where the network namespace of a sandbox is.
+    /// Returns the path of the network namespace of a sandbox.
     async fn netns(&self, id: &str) -> Result<PathBuf, Error>;
 }

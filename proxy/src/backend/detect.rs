@@ -1,8 +1,8 @@
-//! Which backend a node gets.
+//! Detection of the backend of a node.
 //!
-//! What works can only be told by doing it where pods do: in a network namespace, with the rules of a full Service. The trial has a
-//! namespace of its own, which ends with it. nftables comes first, for a change costs microseconds there and a new flow the same
-//! with any number of Services; then the programs of iptables, the nft variant before the legacy one.
+//! A backend is supported when it can write the rules of a full Service in a network namespace. The probe uses a namespace of its own,
+//! which is deleted with it. nftables is first: a change takes microseconds, and the cost of a new flow does not depend on the number of
+//! Services. The iptables programs follow, the nft variant before the legacy one.
 
 use super::iptables::{Iptables, Variant};
 use super::nftables::Nftables;
@@ -14,7 +14,7 @@ use rules::{Delta, KernelState};
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// The backend of this node. It also takes away what the others left in a pod, once its own rules are there.
+/// Backend of this node. It also removes the rules of other backends in a pod once its own rules are complete.
 struct Chosen {
     backend: Arc<dyn Backend>,
     others: Vec<Arc<dyn Backend>>,
@@ -89,7 +89,7 @@ impl Backend for Chosen {
                 info!(
                     backend = self.name(),
                     other = other.name(),
-                    "Takes over from another backend"
+                    "Replacing rules of another backend"
                 );
                 other.remove_translation()?;
                 other.remove_rejection()?;
@@ -99,60 +99,60 @@ impl Backend for Chosen {
     }
 }
 
-/// A backend that can be tried.
-trait Trial: Backend {
-    /// Writes what a Service needs, in a namespace that is thrown away.
-    fn try_out(&self) -> Result<(), Error>;
+/// Backend that can be probed.
+trait Probe: Backend {
+    /// Writes the rules of a Service, in a scratch namespace.
+    fn probe(&self) -> Result<(), Error>;
 
-    /// Writes what session affinity needs beyond that, in another such namespace.
-    fn try_affinity(&self) -> Result<(), Error> {
+    /// Writes the rules of session affinity, in another scratch namespace.
+    fn probe_affinity(&self) -> Result<(), Error> {
         Ok(())
     }
 }
 
-impl Trial for Nftables {
-    fn try_out(&self) -> Result<(), Error> {
-        Self::try_out()
+impl Probe for Nftables {
+    fn probe(&self) -> Result<(), Error> {
+        Self::probe()
     }
 }
 
-impl Trial for Iptables {
-    fn try_out(&self) -> Result<(), Error> {
-        Self::try_out(*self)
+impl Probe for Iptables {
+    fn probe(&self) -> Result<(), Error> {
+        Self::probe(*self)
     }
 
-    fn try_affinity(&self) -> Result<(), Error> {
-        Self::try_affinity(*self)
+    fn probe_affinity(&self) -> Result<(), Error> {
+        Self::probe_affinity(*self)
     }
 }
 
-/// The first that works of what `choice` allows.
+/// Returns the first supported backend that `choice` allows.
 pub fn choose(choice: BackendChoice) -> Result<Arc<dyn Backend>, Error> {
-    let nftables: [Arc<dyn Trial>; 1] = [Arc::new(Nftables)];
-    let iptables = Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Trial>);
-    let allowed: Vec<Arc<dyn Trial>> = match choice {
+    let nftables: [Arc<dyn Probe>; 1] = [Arc::new(Nftables)];
+    let iptables = Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Probe>);
+    let allowed: Vec<Arc<dyn Probe>> = match choice {
         BackendChoice::Auto => nftables.into_iter().chain(iptables).collect(),
         BackendChoice::NfTables => nftables.into_iter().collect(),
         BackendChoice::IpTables => iptables.into_iter().collect(),
     };
-    pick(allowed, |trial| in_a_trial_namespace(trial))
+    pick(allowed, |probe| in_scratch_namespace(probe))
 }
 
-/// The first of `allowed` that works where `attempt` tries it.
+/// Returns the first of `allowed` whose probe succeeds.
 fn pick(
-    allowed: Vec<Arc<dyn Trial>>,
+    allowed: Vec<Arc<dyn Probe>>,
     attempt: impl Fn(&(dyn Fn() -> Result<(), Error> + Sync)) -> Result<(), String>,
 ) -> Result<Arc<dyn Backend>, Error> {
     let mut failures = Vec::new();
     for backend in allowed {
-        match attempt(&|| backend.try_out()) {
+        match attempt(&|| backend.probe()) {
             Ok(()) => {
                 let why = match failures.as_slice() {
-                    [] => "the best of those allowed works".to_owned(),
-                    failures => format!("better ones do not work: {}", failures.join("; ")),
+                    [] => "first supported".to_owned(),
+                    failures => format!("preferred backends are not supported: {}", failures.join("; ")),
                 };
-                info!(backend = backend.name(), why, "Chose the backend");
-                let affinity = attempt(&|| backend.try_affinity());
+                info!(backend = backend.name(), why, "Selected backend");
+                let affinity = attempt(&|| backend.probe_affinity());
                 if let Err(why) = &affinity {
                     warn!(
                         backend = backend.name(),
@@ -167,7 +167,7 @@ fn pick(
     Err(Error::None(failures.join("; ")))
 }
 
-/// The same backend; it takes over where others have been.
+/// Wraps a backend so that it replaces the rules of others.
 pub fn taking_over(backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
     chosen(backend, true)
 }
@@ -181,18 +181,18 @@ fn chosen(backend: Arc<dyn Backend>, supports_affinity: bool) -> Arc<dyn Backend
     })
 }
 
-/// Every backend there is, whether or not it works.
+/// Returns every backend, supported or not.
 pub fn all() -> Vec<Arc<dyn Backend>> {
     let mut all: Vec<Arc<dyn Backend>> = vec![Arc::new(Nftables)];
     all.extend(Variant::ALL.map(|variant| Arc::new(Iptables::new(variant)) as Arc<dyn Backend>));
     all
 }
 
-fn in_a_trial_namespace(trial: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), String> {
-    match Netns::scratch(trial) {
+fn in_scratch_namespace(probe: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), String> {
+    match Netns::scratch(probe) {
         Ok(result) => result.map_err(|error| chain(&error)),
         Err(error @ netns::Error::Enter(_)) => Err(format!(
-            "{}; are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
+            "{}; the proxy needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
             chain(&error)
         )),
         Err(error) => Err(chain(&error)),
@@ -216,12 +216,12 @@ mod tests {
             .ok_or_else(|| Error::None("it lacks".to_owned()))
     }
 
-    impl Trial for Fake {
-        fn try_out(&self) -> Result<(), Error> {
+    impl Probe for Fake {
+        fn probe(&self) -> Result<(), Error> {
             said(self.works)
         }
 
-        fn try_affinity(&self) -> Result<(), Error> {
+        fn probe_affinity(&self) -> Result<(), Error> {
             said(self.keeps)
         }
     }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn picked(fakes: [(&'static str, bool, bool); 3]) -> Result<(&'static str, bool), String> {
-        let fakes = fakes.map(|(name, works, keeps)| Arc::new(Fake { name, works, keeps }) as Arc<dyn Trial>);
+        let fakes = fakes.map(|(name, works, keeps)| Arc::new(Fake { name, works, keeps }) as Arc<dyn Probe>);
         let attempt = |trial: &(dyn Fn() -> Result<(), Error> + Sync)| trial().map_err(|error| chain(&error));
         let backend = pick(fakes.into(), attempt).map_err(|error| error.to_string())?;
         Ok((backend.name(), backend.supports_affinity()))

@@ -80,7 +80,7 @@ impl Iptables {
     }
 
     /// Writes what a Service needs, into a namespace that is thrown away.
-    pub(super) fn try_out(self) -> Result<(), Error> {
+    pub(super) fn probe(self) -> Result<(), Error> {
         for family in families() {
             let (endpoint, vip): (_, IpAddr) = match family {
                 Family::V4 => ("10.1.0.2", Ipv4Addr::LOCALHOST.into()),
@@ -116,7 +116,7 @@ impl Iptables {
     }
 
     /// Writes what session affinity needs, in the same way. A kernel without that match would reject the whole table of a pod.
-    pub(super) fn try_affinity(self) -> Result<(), Error> {
+    pub(super) fn probe_affinity(self) -> Result<(), Error> {
         for family in families() {
             let (mask, endpoint) = match family {
                 Family::V4 => ("255.255.255.255", "10.1.0.2"),

@@ -44,7 +44,7 @@ struct Content<'a> {
 
 impl Nftables {
     /// Writes what a Service with session affinity needs, into a namespace that is thrown away.
-    pub(super) fn try_out() -> Result<(), Error> {
+    pub(super) fn probe() -> Result<(), Error> {
         let trial = BTreeSet::from([Class::Count(1), Class::Count(2), Class::Affinity(60)]);
         let mut kernel = Kernel::open()?;
         for family in families() {

@@ -1,4 +1,4 @@
-//! The Container Runtime Interface, version 1: CRI-O and containerd alike.
+//! Client of the Container Runtime Interface, version 1, for CRI-O and containerd.
 //!
 //! Reads only.
 
@@ -26,7 +26,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tracing::info;
 
-/// Sockets tried, in order, when none is named.
+/// Sockets that are tried in order when none is configured.
 pub const SOCKETS: [&str; 4] = [
     "/run/crio/crio.sock",
     "/run/containerd/containerd.sock",
@@ -34,27 +34,27 @@ pub const SOCKETS: [&str; 4] = [
     "/var/run/containerd/containerd.sock",
 ];
 
-/// Longest answer about all pods of the node, once at the start, and about one: a pod's annotations, 256 KiB at most, are in it up to
-/// three times, as text in a text.
+/// Largest response about all pods of the node, requested once at startup, and about one pod: a pod's annotations, at most 256 KiB, are
+/// part of it up to three times, as a string within a string.
 const OF_ALL: usize = 64 << 20;
 const OF_ONE: usize = 8 << 20;
 
-/// A runtime that hangs must not hang us.
+/// Timeout of a call: a runtime that hangs must not block the proxy.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Labels that the kubelet puts on a sandbox.
+/// Labels that the kubelet sets on a sandbox.
 const POD_UID: &str = "io.kubernetes.pod.uid";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const POD_NAME: &str = "io.kubernetes.pod.name";
 
-/// A connection to the runtime. It is made anew when the runtime restarts.
+/// Connection to the runtime. It is re-established after a restart of the runtime.
 #[derive(Clone, Debug)]
 pub struct Cri {
     channel: Channel,
 }
 
 impl Cri {
-    /// Connects to `endpoint` (a path, or `unix://` and a path), else to the first of [`SOCKETS`] on which a runtime answers.
+    /// Connects to `endpoint` (a path, or `unix://` and a path), else to the first of [`SOCKETS`] on which a runtime responds.
     pub async fn connect(endpoint: Option<&str>) -> Result<Self, Error> {
         let named = endpoint.map(|endpoint| endpoint.strip_prefix("unix://").unwrap_or(endpoint));
         let candidates = named.map_or_else(|| SOCKETS.to_vec(), |socket| vec![socket]);
@@ -69,7 +69,7 @@ impl Cri {
     }
 
     async fn try_socket(socket: &Path) -> Result<Self, String> {
-        // Without this look a missing socket would be reported as a transport error.
+        // Without this check a missing socket would be reported as a transport error.
         std::fs::metadata(socket).map_err(|error| error.to_string())?;
         let cri = Self {
             channel: channel(socket.to_owned()),
@@ -96,7 +96,7 @@ impl Cri {
         Ok(response.items)
     }
 
-    /// `limit`: longest answer, in bytes.
+    /// `limit`: largest response, in bytes.
     async fn call<Q, R>(&self, method: &'static str, request: Q, limit: usize) -> Result<R, Error>
     where
         Q: prost::Message + 'static,
@@ -121,7 +121,7 @@ impl Cri {
     }
 }
 
-/// An answer without a cause is the runtime's own; one with a cause was made here, because there was none.
+/// A status without a source is from the runtime; one with a source was created by the client, because no response arrived.
 fn rejected(method: &str, status: &tonic::Status) -> Error {
     let text = format!("{method}: {}", status.message());
     let is_away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
@@ -129,7 +129,7 @@ fn rejected(method: &str, status: &tonic::Status) -> Error {
         return Error::Runtime(text);
     }
     match status.code() {
-        // It went after it was listed.
+        // The sandbox was deleted after the list.
         Code::NotFound => Error::NotReady,
         _ => Error::Rejected(text),
     }
@@ -151,7 +151,7 @@ fn channel(socket: PathBuf) -> Channel {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    // The address is not used: the connector knows the socket.
+    // The address is not used: the connector has the socket.
     Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector)
 }
 
@@ -199,8 +199,8 @@ impl SandboxSource for Cri {
     }
 }
 
-/// Reads the path from the verbose part of a status. CRI-O and containerd both give the OCI runtime's configuration; containerd has
-/// the path in its own metadata before that is complete.
+/// Parses the path from the verbose part of a status. CRI-O and containerd both report the OCI runtime configuration; containerd has the
+/// path in its own metadata before that is complete.
 fn netns_path(info: &str) -> Option<PathBuf> {
     let info: Info = serde_json::from_str(info).ok()?;
     let linux = info.runtime_spec.and_then(|spec| spec.linux).unwrap_or_default();
@@ -215,7 +215,7 @@ fn netns_path(info: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// Of the verbose part of a status no more than is asked for: the rest holds the pod's annotations.
+/// Fields of the verbose part of a status that are needed; the rest contains the pod's annotations.
 #[derive(Deserialize)]
 struct Info {
     #[serde(default, rename = "runtimeSpec")]

@@ -1,7 +1,7 @@
-//! Which endpoints a namespace has a way to by the interface that the Service's network says.
+//! Reachability of endpoints from a namespace through the interface of the Service's network.
 //!
-//! Reads only. A packet to an endpoint in another subnet would leave by whatever route fits, often eth0's default route: to somebody
-//! else's pod, or to nobody. Such an endpoint is reported and gets no flows.
+//! Reads only. A packet to an endpoint in another subnet would leave through any route that matches, often eth0's default route: to another
+//! pod, or to no host. Such an endpoint is reported and gets no flows.
 
 use crate::netlink::Netlink;
 use crate::netns::addresses::Addresses;
@@ -15,8 +15,8 @@ use std::net::IpAddr;
 
 type Socket = Netlink<RouteNetlinkMessage>;
 
-/// The endpoints that cannot be reached, of those that are new in `delta`; of all that are wanted with `look_at_all`, for then routes
-/// may have changed. An endpoint that was left out before is new each time.
+/// Returns the unreachable endpoints among those that are new in `delta`; among all wanted ones with `look_at_all`, when routes may have
+/// changed. An endpoint that was left out before is new each time.
 pub(crate) fn lost(
     netlink: &mut Socket,
     addresses: &Addresses,
@@ -25,9 +25,9 @@ pub(crate) fn lost(
 ) -> Lost {
     let mut lost = Lost::default();
     let far = if look_at_all {
-        far_ones(netlink, addresses, all(delta.wanted()), &mut lost)
+        off_subnet_endpoints(netlink, addresses, all(delta.wanted()), &mut lost)
     } else {
-        far_ones(netlink, addresses, new(delta), &mut lost)
+        off_subnet_endpoints(netlink, addresses, new(delta), &mut lost)
     };
     for (source, endpoint) in far {
         if !lost.is_reached(netlink, addresses, source, endpoint) {
@@ -43,14 +43,14 @@ pub(crate) fn lost(
 /// Endpoints that get no flows.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
-    /// All of them.
+    /// All unreachable endpoints.
     pub(crate) endpoints: BTreeSet<Unreachable>,
-    /// Those among them of which the kernel did not say whether there is a way, and why.
+    /// Endpoints for which the route lookup failed, with the error.
     pub(crate) unknown: BTreeMap<IpAddr, io::Error>,
 }
 
 impl Lost {
-    /// An endpoint of which that is not known is taken for one without: a flow must not leave by another interface.
+    /// An endpoint whose route lookup failed counts as unreachable: a flow must not leave through another interface.
     fn is_reached(
         &mut self,
         netlink: &mut Socket,
@@ -103,9 +103,9 @@ fn new<'a>(delta: &Delta<'a>) -> impl Iterator<Item = (&'a Source, IpAddr)> {
     })
 }
 
-/// Those that are not neighbours by an address of the interface: nearly always none. Of neighbours the kernel is asked for one of each
-/// subnet, whose route may have been taken away.
-fn far_ones<'a>(
+/// Returns the endpoints outside of the subnets of the interface: nearly always none. In each subnet one neighbour is looked up, because
+/// another process may have removed its route.
+fn off_subnet_endpoints<'a>(
     netlink: &mut Socket,
     addresses: &Addresses,
     endpoints: impl Iterator<Item = (&'a Source, IpAddr)>,
@@ -115,7 +115,7 @@ fn far_ones<'a>(
     for (source, endpoint) in endpoints {
         let is_near = match addresses.neighbourhood(&source.interface, endpoint) {
             None => false,
-            // The pod itself says nothing about the route to others.
+            // The pod's own address does not show the route to others.
             Some(_) if endpoint == source.address => true,
             Some(subnet) => {
                 if let Some(known) = routed.get(&(source, subnet)) {
@@ -134,7 +134,8 @@ fn far_ones<'a>(
     far
 }
 
-/// Whether the kernel would send a packet of ours there by the right interface, or keep it: the pod is its own endpoint.
+/// Returns true when the kernel routes a packet to the endpoint through the right interface, or delivers it locally: the pod is its own
+/// endpoint.
 fn is_reached(
     netlink: &mut Socket,
     addresses: &Addresses,
@@ -152,13 +153,13 @@ fn is_reached(
     request.header.source_prefix_length = request.header.destination_prefix_length;
     request.attributes = vec![
         RouteAttribute::Destination(endpoint.into()),
-        // Policy routing may look at it.
+        // Policy routing may match it.
         RouteAttribute::Source(source.address.into()),
     ];
     let found = match netlink.ask(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(RouteNetlinkMessage::NewRoute(route)) => route,
         Ok(_) => return Ok(false),
-        Err(error) if says_no_way(&error) => return Ok(false),
+        Err(error) if is_unreachable(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
     let out_by = found.attributes.iter().find_map(|attribute| match attribute {
@@ -169,8 +170,8 @@ fn is_reached(
     Ok(is_right(&source.interface) || is_right("lo"))
 }
 
-/// What the kernel says where there is no route, or one that forbids.
-fn says_no_way(error: &io::Error) -> bool {
+/// Errors of the kernel for a missing or prohibiting route.
+fn is_unreachable(error: &io::Error) -> bool {
     use io::ErrorKind::{HostUnreachable, InvalidInput, NetworkUnreachable, PermissionDenied};
     matches!(
         error.kind(),

@@ -1,7 +1,7 @@
-//! Host routes to VIPs: which way, and with which source address, a pod's own flows leave.
+//! Host routes to VIPs, which set the interface and the source address of a pod's own flows.
 //!
-//! Writes: routes with our own protocol number in the calling thread's namespace, and no others; so what is ours can always be
-//! told, and a route somebody else made to the same address is reported, not replaced.
+//! Writes: routes with our own protocol number in the calling thread's namespace, and no others; so our routes can
+//! always be identified, and a foreign route to the same address is reported, not replaced.
 
 use crate::netlink::Netlink;
 use crate::netns::addresses::Addresses;
@@ -19,37 +19,37 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-/// Why a route is not as it should be.
+/// Error of a route.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Our routes cannot be read.
+    /// Our routes could not be read.
     #[error("failed to read the routes")]
     Read(#[source] io::Error),
-    /// One cannot be added.
-    #[error("failed to add a route by interface {interface:?} with source {source_address}")]
+    /// A route could not be added.
+    #[error("failed to add a route through interface {interface:?} with source {source_address}")]
     Add {
-        /// The interface.
+        /// Interface.
         interface: String,
-        /// The source address.
+        /// Source address.
         source_address: IpAddr,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
-    /// One cannot be removed.
+    /// A route could not be removed.
     #[error("failed to remove the route")]
     Remove(#[source] io::Error),
-    /// It was not tried, for the socket may be out of step with the kernel.
+    /// The request was not sent, because the socket may be out of step with the kernel.
     #[error("the kernel did not answer to an earlier request for a route")]
     Silent,
 }
 
-/// Our routes in one namespace, as read once, or as they were written.
+/// Our routes in one namespace, as read or as written.
 pub(crate) struct Routes {
-    /// Whether they were read. Otherwise `held` has what was added since, and the kernel says what is in the way of a route.
+    /// Set when the routes were read. Otherwise `held` has the routes that were added since, and the kernel reports conflicts.
     is_read: bool,
     held: BTreeMap<IpAddr, Via>,
-    /// Those of the proxy of the archived Go project, which marked them as the kernel's.
+    /// Routes of the archived multus-service proxy, which have the protocol of the kernel.
     legacy: BTreeMap<IpAddr, RouteMessage>,
 }
 
@@ -66,14 +66,14 @@ pub(crate) fn socket() -> io::Result<Socket> {
     Netlink::open_at(NETLINK_ROUTE, port())
 }
 
-/// Whether it was us who made the change that a notification with this port is about. Sockets of others in a pod can have the port by
-/// intent only; then a change is noticed later, in that pod.
+/// Returns true when a notification with this port is about our own change. Another socket in a pod can have the port only on purpose;
+/// then a change is noticed later, in that pod.
 pub(crate) fn is_ours(port_of_sender: u32) -> bool {
     port_of_sender == port()
 }
 
-/// Above those that the kernel gives for ids of processes, and below those that it gives when these are taken (`netlink_autobind`). Drawn
-/// once for this process.
+/// Above the ports that the kernel assigns by process id, and below those that it assigns when these are in use (`netlink_autobind`).
+/// Chosen once per process.
 fn port() -> u32 {
     static PORT: OnceLock<u32> = OnceLock::new();
     let draw = || {
@@ -84,7 +84,7 @@ fn port() -> u32 {
 }
 
 impl Routes {
-    /// Reads ours from the calling thread's namespace.
+    /// Reads our routes from the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Socket) -> Result<Self, Error> {
         let ours = RouteProtocol::Other(ROUTE_PROTOCOL);
         let mut held = BTreeMap::new();
@@ -100,8 +100,8 @@ impl Routes {
         })
     }
 
-    /// Those of a namespace that has a route to each VIP that it should have one to, and to no other, but for what is changed now. To list
-    /// thousands for that takes as many times as long.
+    /// Assumes that the namespace has exactly the wanted routes, except for the current change. A listing of thousands of routes would take
+    /// thousands of times as long.
     pub(crate) fn as_written() -> Self {
         Self {
             is_read: false,
@@ -110,17 +110,17 @@ impl Routes {
         }
     }
 
-    /// Whether they were read.
+    /// Returns true when the routes were read.
     pub(crate) fn are_read(&self) -> bool {
         self.is_read
     }
 
-    /// The VIPs to which there is one.
+    /// Returns the VIPs that have a route.
     pub(crate) fn vips(&self) -> impl Iterator<Item = IpAddr> {
         self.held.keys().copied()
     }
 
-    /// Adds what is missing and replaces what differs, each whatever becomes of the others.
+    /// Adds missing routes and replaces different ones, each independently of failures of others.
     pub(crate) fn add(
         &mut self,
         netlink: &mut Socket,
@@ -129,7 +129,7 @@ impl Routes {
     ) -> Added {
         let mut added = Added::default();
         for (vip, source) in wanted {
-            // The caller wants only sources that the namespace holds; an interface can vanish meanwhile all the same.
+            // The caller wants only sources that the namespace has; an interface can still be removed meanwhile.
             let via = Via {
                 interface: addresses.index(&source.interface).unwrap_or_default(),
                 source: Some(source.address),
@@ -159,7 +159,7 @@ impl Routes {
         added
     }
 
-    /// Where a route is in the way it is looked whose it is.
+    /// Adds a route; on a conflict, reads the existing route to find its owner.
     fn add_or_look(&mut self, netlink: &mut Socket, vip: IpAddr, via: Via) -> io::Result<()> {
         match self.add_one(netlink, vip, via) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.is_read => {
@@ -174,7 +174,7 @@ impl Routes {
     }
 
     fn add_one(&mut self, netlink: &mut Socket, vip: IpAddr, via: Via) -> io::Result<()> {
-        // What the original left is taken over in place: there is a way to the VIP all the time.
+        // A route of the legacy proxy is replaced in place: the VIP has a route at any time.
         let replaces = self.held.contains_key(&vip) || self.legacy.contains_key(&vip);
         let flags = NLM_F_CREATE | if replaces { NLM_F_REPLACE } else { NLM_F_EXCL };
         netlink.change(&RouteNetlinkMessage::NewRoute(message(vip, via)), flags)?;
@@ -183,7 +183,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Removes every route of ours to a VIP for which `is_kept` does not hold. Returns those that are still there, and why.
+    /// Removes every route of ours to a VIP for which `is_kept` is false. Returns the routes that could not be removed, with the error.
     pub(crate) fn remove_others(
         &mut self,
         netlink: &mut Socket,
@@ -207,7 +207,7 @@ impl Routes {
         failed
     }
 
-    /// Removes our route to each of these VIPs, whichever way it leads. Returns those that are still there, and why.
+    /// Removes our route to each of these VIPs, through any interface. Returns the routes that could not be removed, with the error.
     pub(crate) fn remove(
         netlink: &mut Socket,
         vips: impl IntoIterator<Item = IpAddr>,
@@ -218,7 +218,7 @@ impl Routes {
                 failed.insert(vip, Error::Silent);
                 continue;
             }
-            // The kernel compares what is said: protocol, table, scope. So it removes none of somebody else (`fib_table_delete`, `ip6_route_del`).
+            // The kernel compares protocol, table and scope. So it removes no foreign route (`fib_table_delete`, `ip6_route_del`).
             match netlink.change(&RouteNetlinkMessage::DelRoute(to(vip)), 0) {
                 Err(error) if !went_with_its_interface(&error) => {
                     failed.insert(vip, Error::Remove(error));
@@ -229,7 +229,7 @@ impl Routes {
         failed
     }
 
-    /// Removes what the proxy of the archived Go project left to these VIPs.
+    /// Removes routes of the archived multus-service proxy to these VIPs.
     pub(crate) fn remove_legacy(
         &mut self,
         netlink: &mut Socket,
@@ -248,22 +248,22 @@ impl Routes {
     }
 }
 
-/// What became of routes that were to be added.
+/// Result of adding routes.
 #[derive(Debug, Default)]
 pub(crate) struct Added {
-    /// VIPs to which somebody else has a route, which was left alone.
+    /// VIPs with a foreign route, which was not changed.
     pub(crate) foreign: BTreeSet<IpAddr>,
-    /// VIPs without a route, and why.
+    /// VIPs without a route, with the error.
     pub(crate) failed: BTreeMap<IpAddr, Error>,
 }
 
-/// ESRCH: there is no such route any more. ENODEV: nor its interface.
+/// ESRCH: the route no longer exists. ENODEV: its interface no longer exists.
 fn went_with_its_interface(error: &io::Error) -> bool {
     use nix::libc::{ENODEV, ESRCH};
     matches!(error.raw_os_error(), Some(ESRCH | ENODEV))
 }
 
-/// What `keep` makes of the routes with this protocol, and of others where the kernel does not tell them apart.
+/// Collects what `keep` returns for the routes with this protocol, and for others where the kernel does not filter.
 fn list<T>(
     netlink: &mut Socket,
     family: AddressFamily,
@@ -286,7 +286,7 @@ fn message(vip: IpAddr, via: Via) -> RouteMessage {
     message
 }
 
-/// A route of ours, whichever way it leads.
+/// Returns the VIP and the route, if it is ours.
 fn to(vip: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     let (family, length) = match vip {
@@ -298,7 +298,7 @@ fn to(vip: IpAddr) -> RouteMessage {
         destination_prefix_length: length,
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Other(ROUTE_PROTOCOL),
-        // On-link: the packet is translated before anybody would be asked for the VIP's link-layer address.
+        // On-link: the packet is translated before the kernel would resolve the VIP's link-layer address.
         scope: if vip.is_ipv4() {
             RouteScope::Link
         } else {
@@ -323,7 +323,7 @@ pub(crate) fn own(message: &RouteNetlinkMessage) -> Option<(IpAddr, Via)> {
     destination(route)
 }
 
-/// A host route "proto kernel" that the kernel never makes by itself: its own are on-link in scope.
+/// Returns a host route "proto kernel" that the kernel never creates itself: its own have scope link.
 pub(crate) fn legacy_route(message: RouteNetlinkMessage) -> Option<(IpAddr, RouteMessage)> {
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return None;

@@ -81,7 +81,7 @@ fn a_backend_whose_programs_are_missing_is_named() {
     };
     let none = tried("IPTables");
     for words in [
-        "no backend works on this node",
+        "no supported backend on this node",
         "iptables-nft: failed to run \"iptables-nft-restore\"; is it in the image?",
         "iptables-legacy: failed to run",
     ] {
@@ -169,7 +169,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
         (
             "sys_admin",
             &[
-                "choice: no backend works on this node",
+                "choice: no supported backend on this node",
                 "are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
                 "enter: failed to enter the network namespace: Operation not permitted",
             ][..],
@@ -177,7 +177,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
         (
             "net_admin",
             &[
-                "choice: no backend works on this node",
+                "choice: no supported backend on this node",
                 "Nftables: the kernel rejected to",
                 "Operation not permitted",
             ],
