@@ -1,7 +1,7 @@
-//! The watches that feed the driver: labelled Services, the pods of this node and the slices of their networks, the own Node, ServiceCIDRs.
+//! Watches of the driver: labelled Services, the pods of this node, the slices of their networks, the own Node, ServiceCIDRs.
 //!
-//! Reads only. An object that cannot be read is a value and stops no watch; a new list replaces the old one only when it is
-//! complete, so that a watch that begins anew takes nothing away meanwhile.
+//! Reads only. An object that cannot be decoded is a value and stops no watch; a new list replaces the old one only when it is complete,
+//! so that a restarted watch removes nothing meanwhile.
 
 mod follow;
 mod narrow;
@@ -28,49 +28,49 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tracing::warn;
 
-/// A change of a watched set.
+/// Change of a watched set.
 #[derive(Debug)]
 pub enum Change<T> {
     /// Added or changed.
     Apply(T),
-    /// Gone.
+    /// Deleted.
     Delete(T),
-    /// The set is this and nothing else.
+    /// Complete list: replaces the set.
     Reset(Vec<T>),
 }
 
-/// A change of one of the watched sets.
+/// Change of one of the watched sets.
 #[derive(Debug)]
 pub enum Update {
-    /// A Service, or why it is not served.
+    /// Service, or the reason why it is not served.
     Service(Change<(ObjectName, Result<ServedService, NotServed>)>),
-    /// A slice; `None` when it does not count.
+    /// Slice; `None` when it is ignored.
     Slice(Change<(ObjectName, Option<Slice>)>),
-    /// A pod by UID; `None` when it does not matter.
+    /// Pod by UID; `None` when it is ignored.
     Pod(Change<(String, Option<NodePod>)>),
-    /// This node's Node.
+    /// Own Node.
     Node(Change<(String, Option<NodeInfo>)>),
-    /// A range of ClusterIPs; `None` when it cannot be read.
+    /// ServiceCIDR; `None` when it cannot be decoded.
     ServiceCidr(Change<(String, Option<Vec<IpNet>>)>),
 }
 
-/// A watched set.
+/// Watched set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Services with our label.
     Services,
-    /// EndpointSlices of ours.
+    /// Managed EndpointSlices.
     Slices,
     /// Pods of this node.
     Pods,
-    /// The own Node.
+    /// Own Node.
     Nodes,
-    /// Ranges of ClusterIPs.
+    /// ServiceCIDRs.
     ServiceCidrs,
 }
 
 impl Kind {
-    /// Every set.
+    /// All sets.
     pub const ALL: [Self; 5] = [
         Self::Services,
         Self::Slices,
@@ -81,7 +81,7 @@ impl Kind {
 }
 
 impl Update {
-    /// The set of which this is a complete list.
+    /// Returns the set that this update lists completely.
     pub fn lists(&self) -> Option<Kind> {
         match self {
             Self::Service(Change::Reset(_)) => Some(Kind::Services),
@@ -94,21 +94,21 @@ impl Update {
     }
 }
 
-/// Where ClusterIPs come from.
+/// Source of the ClusterIP ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceCidrs {
-    /// From the command line: nothing is asked.
+    /// The command line: not watched.
     Given,
-    /// From the cluster.
+    /// The ServiceCIDR objects of the cluster.
     Watched,
 }
 
-/// All changes, for ever, for a node that is on no network itself.
+/// Returns an endless stream of changes for a node without host networks.
 pub fn updates(client: &Client, node_name: &str, service_cidrs: ServiceCidrs) -> BoxStream<'static, Update> {
     updates_beside(client, node_name, service_cidrs, std::iter::empty())
 }
 
-/// All changes, for ever. Slices are those of the networks that pods of this node are attached to, and of `host_networks`.
+/// Returns an endless stream of changes. Slices are those of the networks that pods of this node are attached to, and of `host_networks`.
 pub fn updates_beside<'a>(
     client: &Client,
     node_name: &str,
@@ -117,8 +117,8 @@ pub fn updates_beside<'a>(
 ) -> BoxStream<'static, Update> {
     let all = watcher::Config::default;
     let services = all().labels(&format!("{PROXY_NAME_LABEL}={PROXY_NAME}"));
-    let here = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
-    let pods = changes(Api::all(client.clone()), all().fields(&here), pod).boxed();
+    let on_node = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
+    let pods = changes(Api::all(client.clone()), all().fields(&on_node), pod).boxed();
     let fixed = host_networks.map(scope::Network::from).collect();
     let own = all().fields(&format!("metadata.name={node_name}"));
     let watches: Vec<BoxStream<'static, Update>> = vec![
@@ -126,7 +126,7 @@ pub fn updates_beside<'a>(
             .map(Update::Service)
             .boxed(),
         follow::pods_and_slices(client.clone(), pods, fixed).boxed(),
-        optional(Api::all(client.clone()), own, node, "no zone hint counts")
+        optional(Api::all(client.clone()), own, node, "zone hints are ignored")
             .map(Update::Node)
             .boxed(),
         match service_cidrs {
@@ -135,7 +135,7 @@ pub fn updates_beside<'a>(
                 Api::all(client.clone()),
                 all(),
                 service_cidr,
-                "endpoints in the range of ClusterIPs are not rejected",
+                "endpoints in ClusterIP ranges are not rejected",
             )
             .boxed(),
         }
@@ -158,9 +158,9 @@ where
     watch_whole(api, config, Freshness::Cached, Presence::Required).filter_map(move |event| {
         let change = match event {
             Ok(event) => relist.feed(event, read),
-            // The watch goes on by itself, with pauses.
+            // The watch retries with a backoff.
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
                 None
             }
         };
@@ -168,7 +168,7 @@ where
     })
 }
 
-/// The same for a kind that can be served without.
+/// Watches a kind that the proxy can run without.
 fn optional<K, T>(
     api: Api<K>,
     config: watcher::Config,
@@ -183,7 +183,7 @@ where
     watch_optional(api, config, without).filter_map(move |event| std::future::ready(relist.feed(event, read)))
 }
 
-/// A list under way.
+/// Incomplete list.
 struct Relist<T>(Vec<T>);
 
 impl<T> Default for Relist<T> {
@@ -229,7 +229,7 @@ fn slice(object: &Guarded<EndpointSlice>) -> Option<Slice> {
     let read = object.0.as_ref().map_err(|unreadable| unreadable.error.clone());
     let read = read.and_then(|slice| Slice::parse(slice).map_err(|error| error.to_string()));
     if let Err(why) = &read {
-        warn!(slice = %name_of(object), %why, "EndpointSlice does not count");
+        warn!(slice = %name_of(object), %why, "Ignoring invalid EndpointSlice");
     }
     read.ok()
 }
@@ -239,7 +239,7 @@ fn pod(object: &Guarded<Pod>) -> (String, Option<NodePod>) {
     let read = match &object.0 {
         Ok(pod) => NodePod::parse(pod),
         Err(unreadable) => {
-            warn!(pod = %name_of(object), error = %unreadable.error, "Pod cannot be read and is left as it was");
+            warn!(pod = %name_of(object), error = %unreadable.error, "Ignoring undecodable Pod, keeping its last state");
             Some(NodePod::Unreadable { uid: uid.clone() })
         }
     };
@@ -256,7 +256,7 @@ fn service_cidr(object: &Guarded<ServiceCIDR>) -> (String, Option<Vec<IpNet>>) {
 
 fn readable<K: Resource<DynamicType = ()>>(object: &Guarded<K>) -> Option<&K> {
     if let Err(unreadable) = &object.0 {
-        warn!(kind = %K::kind(&()), object = object.name_any(), error = %unreadable.error, "Object cannot be read and is left as it was");
+        warn!(kind = %K::kind(&()), object = object.name_any(), error = %unreadable.error, "Ignoring undecodable object, keeping its last state");
     }
     object.0.as_ref().ok()
 }

@@ -1,4 +1,4 @@
-//! Which addresses a network namespace holds: the proof that it is the pod's, and that a source address can be used.
+//! Addresses of a network namespace. They prove that it is the pod's, and that a source address can be used.
 //!
 //! Reads only. An IPv6 address whose duplicate detection still runs counts as absent: the kernel rejects it as a route's source.
 
@@ -14,84 +14,84 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-/// The addresses and interfaces of a namespace.
+/// Addresses and interfaces of a namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     held: BTreeSet<(u32, IpAddr)>,
-    /// Addresses that the kernel does not take as a source: their duplicate detection runs, or found somebody else.
+    /// Addresses that the kernel rejects as a source: duplicate detection is running, or has failed.
     unusable: BTreeMap<(u32, IpAddr), Duplicate>,
     interfaces: BTreeMap<String, u32>,
-    /// Interfaces that are administratively down: the kernel takes no route by them.
+    /// Interfaces that are administratively down: the kernel accepts no route through them.
     down: BTreeSet<u32>,
     /// Interfaces on which IPv6 is disabled.
     without_ipv6: BTreeSet<u32>,
-    /// Subnets that an interface's addresses put on its link.
+    /// On-link subnets of an interface's addresses.
     on_link: BTreeSet<(u32, IpNet)>,
-    /// Interfaces on another one, and which.
+    /// Interfaces with a parent, and the parent.
     parents: BTreeMap<u32, Parent>,
 }
 
-/// Why the kernel does not take an IPv6 address as a source.
+/// Reason why the kernel rejects an IPv6 address as a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duplicate {
-    /// It asks whether anybody else has it.
+    /// Duplicate detection is running.
     Tentative,
-    /// Somebody else has it.
+    /// Another host has the address.
     Found,
 }
 
-/// Why a source cannot be used.
+/// Reason why a source cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Absence {
-    /// network-status names no interface, and none holds the address.
+    /// network-status names no interface, and no interface has the address.
     #[error(
-        "no interface of the pod has {0}, and network-status names none for it: restart the pod if the address is gone for good"
+        "no interface of the pod has address {0}, and network-status names no interface for it; restart the pod if the address is lost"
     )]
     Nowhere(IpAddr),
-    /// There is no such interface.
-    #[error("the pod has no interface {interface:?}, which network-status names for {address}{}: it was removed or renamed", held_by(holder.as_deref()))]
+    /// The interface does not exist.
+    #[error("the pod has no interface {interface:?}, which network-status reports for {address}{}; it was removed or renamed", held_by(holder.as_deref()))]
     NoInterface {
-        /// The interface.
+        /// Interface.
         interface: String,
-        /// The address.
+        /// Address.
         address: IpAddr,
-        /// The interface that has the address instead.
+        /// Interface that has the address instead.
         holder: Option<String>,
     },
-    /// It is administratively down.
-    #[error("interface {0:?} is down: set it up again")]
+    /// The interface is administratively down.
+    #[error("interface {0:?} is down; set it up")]
     Down(String),
-    /// IPv6 is switched off.
+    /// IPv6 is disabled.
     #[error(
-        "IPv6 is disabled on interface {0:?}: set net.ipv6.conf.{0}.disable_ipv6=0 and give it its address again"
+        "IPv6 is disabled on interface {0:?}; set net.ipv6.conf.{0}.disable_ipv6=0 and add its address again"
     )]
     Ipv6Disabled(String),
-    /// Duplicate address detection has not ended.
-    #[error("duplicate address detection of {address} on interface {interface:?} has not ended")]
+    /// Duplicate address detection is running.
+    #[error("duplicate address detection of {address} on interface {interface:?} is still running")]
     Tentative {
-        /// The interface.
+        /// Interface.
         interface: String,
-        /// The address.
+        /// Address.
         address: IpAddr,
     },
     /// Duplicate address detection found another host.
     #[error(
-        "another host on the network has {address} of interface {interface:?} (duplicate address detection failed): correct the IPAM"
+        "another host on the network has address {address} of interface {interface:?} (duplicate address detection failed); correct the IPAM"
     )]
     Duplicate {
-        /// The interface.
+        /// Interface.
         interface: String,
-        /// The address.
+        /// Address.
         address: IpAddr,
     },
-    /// The interface is up and has not this address.
-    #[error("interface {interface:?} does not have {address}, which network-status says it has{}: it was removed, or a userspace driver, as with DPDK, has taken the device", held_by(holder.as_deref()))]
+    /// The interface is up and lacks the address.
+    #[error("interface {interface:?} lacks address {address}, which network-status reports{}; it was removed, or a userspace driver, as with DPDK, has taken the device", held_by(holder.as_deref()))]
     NoAddress {
-        /// The interface.
+        /// Interface.
         interface: String,
-        /// The address.
+        /// Address.
         address: IpAddr,
-        /// The interface that has the address instead.
+        /// Interface that has the address instead.
         holder: Option<String>,
     },
 }
@@ -102,14 +102,14 @@ fn held_by(holder: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// What a macvlan or ipvlan interface is on.
+/// Parent of a macvlan or ipvlan interface.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parent {
     index: u32,
     is_in_another_namespace: bool,
 }
 
-/// What is kept of an interface.
+/// Properties of an interface.
 struct Interface {
     index: u32,
     name: Option<String>,
@@ -131,7 +131,7 @@ impl Interface {
 }
 
 impl Addresses {
-    /// Reads those of the calling thread's namespace.
+    /// Reads the addresses of the calling thread's namespace.
     pub(crate) fn read(netlink: &mut Netlink<RouteNetlinkMessage>) -> io::Result<Self> {
         let mut read = Self::default();
         let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
@@ -167,19 +167,19 @@ impl Addresses {
         Ok(read)
     }
 
-    /// Whether there are so few that they may be kept: the owner of a pod makes as many as he likes.
+    /// Returns true when there are few enough to keep: the owner of a pod may add any number.
     pub(crate) fn are_few(&self) -> bool {
         const FEW: usize = 64;
         let addresses = self.held.len() + self.unusable.len() + self.on_link.len();
         self.interfaces.len() <= FEW && addresses <= FEW
     }
 
-    /// Whether any interface holds one of `addresses`.
+    /// Returns true when an interface has one of `addresses`.
     pub(crate) fn hold_any(&self, addresses: &BTreeSet<IpAddr>) -> bool {
         self.held.iter().any(|(_, address)| addresses.contains(address))
     }
 
-    /// Why a source cannot be used; `None`: it can.
+    /// Returns the reason why a source cannot be used, if any.
     pub(crate) fn absence(&self, source: &Source) -> Option<Absence> {
         let Source { interface, address } = source.clone();
         if interface.is_empty() {
@@ -213,7 +213,7 @@ impl Addresses {
         })
     }
 
-    /// The interface that has an address; of several the one made first, and loopback last: it may repeat an address of another.
+    /// Returns the interface that has an address; of several the oldest one, and loopback last, which may repeat an address of another.
     pub(crate) fn holder(&self, address: IpAddr) -> Option<String> {
         let held = self.held.iter().chain(self.unusable.keys());
         let holders = held.filter(|(_, other)| *other == address);
@@ -224,12 +224,12 @@ impl Addresses {
         named.min().map(|(_, _, name)| name)
     }
 
-    /// Whether any interface holds it.
+    /// Returns true when an interface has the address.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.held.iter().any(|(_, held)| *held == address)
     }
 
-    /// The subnet by which `address` is on the link of an interface, if it is on no other's.
+    /// Returns the on-link subnet of an interface that contains `address`, if no other interface has one.
     pub(crate) fn neighbourhood(&self, interface: &str, address: IpAddr) -> Option<IpNet> {
         let index = self.index(interface)?;
         let mut on_link = self
@@ -240,13 +240,13 @@ impl Addresses {
         on_link.all(|(other, _)| *other == index).then_some(*found)
     }
 
-    /// The interface of another namespace, the node's, that an interface is on.
+    /// Returns the parent of an interface in another namespace, that of the node.
     pub(crate) fn parent_elsewhere(&self, interface: &str) -> Option<u32> {
         let parent = self.parents.get(&self.index(interface)?)?;
         parent.is_in_another_namespace.then_some(parent.index)
     }
 
-    /// The interfaces of this namespace that others of it are on.
+    /// Returns the interfaces that are parents of others in this namespace.
     pub(crate) fn parents_here(&self) -> BTreeSet<u32> {
         let here = self
             .parents
@@ -255,19 +255,19 @@ impl Addresses {
         here.map(|parent| parent.index).collect()
     }
 
-    /// The addresses of an interface that can be used.
+    /// Returns the usable addresses of an interface.
     pub(crate) fn of(&self, interface: &str) -> Vec<IpAddr> {
         let index = self.index(interface);
         let held = self.held.iter().filter(|(of, _)| Some(*of) == index);
         held.map(|(_, address)| *address).collect()
     }
 
-    /// Every interface.
+    /// Returns all interfaces.
     pub(crate) fn interfaces(&self) -> BTreeMap<String, u32> {
         self.interfaces.clone()
     }
 
-    /// The index of an interface.
+    /// Returns the index of an interface.
     pub(crate) fn index(&self, interface: &str) -> Option<u32> {
         self.interfaces.get(interface).copied()
     }
@@ -301,7 +301,7 @@ pub(crate) fn parent(link: &LinkMessage) -> Option<Parent> {
     })
 }
 
-/// The subnet for which the kernel made a route when it got the address.
+/// Returns the subnet for which the kernel added a route with the address.
 pub(crate) fn on_link(message: &AddressMessage) -> Option<IpNet> {
     let is_without_route = message.attributes.iter().any(|attribute| {
         matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Noprefixroute))
@@ -314,7 +314,7 @@ pub(crate) fn on_link(message: &AddressMessage) -> Option<IpNet> {
     subnet.filter(|_| !is_without_route)
 }
 
-/// On a point-to-point link `Address` is the peer's and `Local` ours; elsewhere IPv4 has both alike and IPv6 only the first.
+/// On a point-to-point link `Address` is that of the peer and `Local` the own one; elsewhere IPv4 has both equal and IPv6 only the first.
 pub(crate) fn local(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

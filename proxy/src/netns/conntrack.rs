@@ -1,10 +1,10 @@
-//! Connection tracking entries that would keep a flow on an endpoint that may not have it any more.
+//! Deletion of stale connection tracking entries, which would keep a flow on a removed endpoint.
 //!
 //! Writes: deletes such entries in the calling thread's namespace. NAT is decided once per flow, and a UDP socket that keeps
-//! sending keeps its flow alive for ever: without this it would be sent to a removed endpoint for good, or, when it began before
-//! the rules, to nobody, or with a source address to which no answer comes. A rejected UDP flow has an entry, too, which has to go when its
-//! VIP is ours no more. Of TCP only flows to a VIP that was somebody else's
-//! address until now are: translated ones live on as with kube-proxy.
+//! sending keeps its flow alive forever: without a deletion it would be sent to a removed endpoint, or, when it began before the rules, to
+//! no endpoint, or with a source address that replies do not reach. A rejected UDP flow has an entry, too, which has to be deleted when its
+//! VIP is no longer served. TCP entries are deleted only for a VIP that was a foreign address before: translated TCP flows continue, as with
+//! kube-proxy.
 
 mod pending;
 mod table;
@@ -24,36 +24,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-/// For each VIP port: the endpoints its flows may be translated to. See [`Delta::flows`](rules::Delta::flows).
+/// Endpoints to which flows of each VIP port may be translated. See [`Delta::flows`](rules::Delta::flows).
 pub(crate) type Allowed = BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>;
 
-/// Entries that are held in memory at a time, and how often so many are looked for: the owner of a pod begins as many flows as he likes.
+/// Entries in memory at a time, and the number of rounds: the owner of a pod may open any number of flows.
 const ROUND: usize = 4096;
 const ROUNDS: usize = 64;
 
-/// What tells the pod's own flows from those that it forwards, and the source address that they should have.
+/// Identifies the pod's own flows among those that it forwards, and their expected source address.
 pub(crate) struct Own<'a> {
-    /// The pod's.
+    /// Addresses of the pod.
     pub(crate) addresses: &'a Addresses,
-    /// With the source of each VIP.
+    /// Source of each VIP.
     pub(crate) rules: &'a PodRules,
 }
 
 impl Own<'_> {
-    /// Whether a flow to `vip` that began at `source` should get its answers elsewhere than at `answered_to`.
+    /// Returns true when a flow to `vip` from `source` should receive replies at another address than `answered_to`.
     fn is_misdirected(&self, vip: IpAddr, source: IpAddr, answered_to: IpAddr) -> bool {
         let right = self.rules.vip(vip).and_then(|(_, source)| source);
         right.is_some_and(|right| right.address != answered_to) && self.addresses.has(source)
     }
 }
 
-/// Whether the calling thread's namespace has no entry: then no flow began before its rules.
+/// Returns true when the calling thread's namespace has no entry: then no flow began before its rules.
 pub(crate) fn is_idle() -> bool {
     let counted = Socket::open().and_then(|mut netlink| table::count(&mut netlink));
     counted.is_ok_and(|count| count == 0)
 }
 
-/// Ends the flows that are wrong under `rules`, which the calling thread's namespace has.
+/// Deletes the flows that are stale under `rules`, the current rules of the calling thread's namespace.
 pub(crate) fn clean(pending: &Pending, rules: &PodRules) -> io::Result<()> {
     if !pending.is_due() || is_idle() {
         return Ok(());
@@ -67,7 +67,7 @@ pub(crate) fn clean(pending: &Pending, rules: &PodRules) -> io::Result<()> {
     forget(&changed, &new, &own)
 }
 
-/// Deletes the entries of all rejected flows, once no VIP is ours.
+/// Deletes the entries of all rejected flows, once no VIP is served.
 pub(crate) fn forget_rejected() -> io::Result<()> {
     if is_idle() {
         return Ok(());
@@ -79,9 +79,9 @@ pub(crate) fn forget_rejected() -> io::Result<()> {
     forget(&Allowed::new(), &BTreeSet::new(), &own)
 }
 
-/// Deletes the entries of flows to these VIP ports that are translated elsewhere, or not at all, or leave with another source address
-/// than they should, of all flows that reached one of the `new` VIPs themselves, to any earlier owner of its address, and of rejected ones to
-/// what is no VIP any more. Goes on past what fails, and returns the first of it.
+/// Deletes the entries of flows to these VIP ports that are translated to other endpoints, or not at all, or have a wrong source address;
+/// of all flows to the address of a `new` VIP before it was one; and of rejected flows to former VIPs. Continues after a failure, and returns
+/// the first error.
 fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
     let mut netlink = Socket::open()?;
     for _ in 0..ROUNDS {
@@ -90,11 +90,11 @@ fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Resul
         }
     }
     Err(io::Error::other(
-        "there are more of them than can be deleted at once",
+        "too many connection tracking entries to delete at once",
     ))
 }
 
-/// One round: how many entries were found. Goes on past what fails, and returns the first of it.
+/// Runs one round and returns the number of entries found. Continues after a failure, and returns the first error.
 fn forget_some(
     netlink: &mut Socket,
     changed: &Allowed,
@@ -115,9 +115,9 @@ fn forget_some(
     let mut result = Ok(stale.len());
     for (family, original) in stale {
         match netlink.change(&deletion(family, original), 0) {
-            // It timed out meanwhile.
+            // The entry timed out meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // The kernel did not answer: each further request would wait as long.
+            // The kernel did not respond: each further request would wait as long.
             Err(error) if !netlink.is_sound() => return Err(error),
             Err(error) => result = result.and(Err(error)),
             Ok(()) => {}
@@ -131,7 +131,7 @@ fn deletion(family: NetfilterProtoFamily, original: ConntrackAttribute) -> Netfi
     NetfilterMessage::new(header, ConntrackMessage::Delete(vec![original]))
 }
 
-/// The original tuple of an entry that has to go; it is what names an entry.
+/// Returns the original tuple, which identifies an entry, of a stale entry.
 pub(crate) fn stale(
     entry: &NetfilterMessage,
     changed: &Allowed,
@@ -161,7 +161,7 @@ pub(crate) fn stale(
     (!is_allowed).then(|| attribute.clone())
 }
 
-/// Source and destination of a tuple.
+/// Returns source and destination of a tuple.
 fn ends(tuple: &[Tuple]) -> Option<((IpAddr, Port), (IpAddr, Port))> {
     let (mut source, mut destination, mut protocol, mut source_port, mut destination_port) =
         (None, None, None, None, None);

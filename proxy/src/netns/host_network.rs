@@ -1,5 +1,5 @@
-//! The node's own network as a client of networks that are mapped to one of its interfaces: for pods with `hostNetwork` and for programs
-//! on the node. To the driver it is one more pod, whose namespace is the node's and whose addresses are read from the interface.
+//! Host networks: networks that are mapped to an interface of the node, for pods with `hostNetwork` and for programs on the node. The
+//! driver treats the node as one more pod, whose namespace is the node's and whose addresses are read from the interface.
 //!
 //! Reads only.
 
@@ -22,24 +22,24 @@ use std::str::FromStr;
 use std::time::Duration;
 use tracing::warn;
 
-/// How often the interfaces are looked at. The kernel's news of the node's own namespace are those of every veth there: not listened to.
+/// Interval of checks of the interfaces. Notifications of the node's namespace include those of every veth: the monitor does not subscribe.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Longest name of an interface.
 const NAME_LIMIT: usize = 15;
 
-/// A network that the node reaches by an interface of its own.
+/// Network that the node reaches through one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostNetwork {
-    /// The network.
+    /// Network.
     pub network: NetworkRef,
-    /// The interface.
+    /// Interface.
     pub interface: String,
 }
 
-/// Why a mapping cannot be read.
+/// Error of parsing a mapping.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} maps no network to an interface; write NAMESPACE/NAME=INTERFACE")]
+#[error("{0:?} maps no network to an interface; use NAMESPACE/NAME=INTERFACE")]
 pub struct ParseHostNetwork(String);
 
 impl FromStr for HostNetwork {
@@ -60,7 +60,7 @@ impl FromStr for HostNetwork {
     }
 }
 
-/// The node as a pod, whenever it differs. Without a mapping only if something of ours is there that an earlier proxy wrote.
+/// Returns the node as a pod, at first and after each change. Without a mapping only if the node has rules of an earlier proxy.
 pub fn updates(mapped: Vec<HostNetwork>) -> impl Stream<Item = Update> {
     let first = !mapped.is_empty() || holds_something();
     let looks = stream::unfold(None::<LocalPod>, move |before| {
@@ -80,7 +80,7 @@ pub fn updates(mapped: Vec<HostNetwork>) -> impl Stream<Item = Update> {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        warn!(%error, "Cannot read the addresses of the node");
+                        warn!(%error, "Failed to read the addresses of the node");
                         tokio::time::sleep(LOOK).await;
                     }
                 }
@@ -91,7 +91,7 @@ pub fn updates(mapped: Vec<HostNetwork>) -> impl Stream<Item = Update> {
 }
 
 fn holds_something() -> bool {
-    // Legacy iptables never writes here.
+    // The iptables-legacy backend never writes on the node.
     let backends: [&dyn Backend; 2] = [&Nftables, &Iptables::new(Variant::Nft)];
     let found = Netns::home().and_then(|home| {
         home.run(|| {
@@ -116,13 +116,13 @@ fn look(mapped: &[HostNetwork]) -> io::Result<LocalPod> {
     Ok(LocalPod::host(mapped.iter().map(attachment).collect()))
 }
 
-/// Interfaces of the node that pods have macvlan or ipvlan interfaces on, by network, as pods show it; and why a mapping to one of them is
-/// rejected: the node and those pods do not reach each other.
+/// Interfaces of the node that are parents of pods' macvlan or ipvlan interfaces, by network. A mapping to one of them is rejected: the node
+/// and those pods cannot reach each other.
 #[derive(Debug, Default)]
 pub(crate) struct Parents(BTreeMap<NetworkRef, BTreeMap<String, u32>>);
 
 impl Parents {
-    /// Takes note of what a pod shows; says whether that is news.
+    /// Records the parents of a pod; returns true when they changed.
     pub(crate) fn note(&mut self, pod: &str, shown: &BTreeMap<NetworkRef, u32>) -> bool {
         let before = self.0.clone();
         self.forget(pod);
@@ -135,7 +135,7 @@ impl Parents {
         before != self.0
     }
 
-    /// A pod is gone; says whether that is news.
+    /// Forgets a deleted pod; returns true when the parents changed.
     pub(crate) fn forget(&mut self, pod: &str) -> bool {
         let before = self.0.len();
         let mut lost = false;
@@ -146,7 +146,7 @@ impl Parents {
         lost || before != self.0.len()
     }
 
-    /// What of `rules` may be written on the node, and what is missing of it.
+    /// Returns the part of `rules` that may be written on the node, and the reasons for what is left out.
     pub(crate) fn allowed(
         &self,
         backend: &dyn Backend,
@@ -164,11 +164,11 @@ impl Parents {
             let index = own.indices.get(&interface).copied();
             let shown = self.0.get(network).into_iter().flat_map(BTreeMap::values);
             let why = if !backend.supports_host_netns() {
-                format!("backend {} cannot share its lock with the programs of the node: use NFTables", backend.name())
+                format!("backend {} cannot share its lock with the programs of the node; use NFTables", backend.name())
             } else if index.is_none() {
                 "the node has no such interface".to_owned()
             } else if shown.chain(&own.parents).any(|parent| Some(*parent) == index) {
-                "it is the parent of macvlan or ipvlan interfaces, which it does not reach: map the network to an interface beside theirs".to_owned()
+                "it is the parent of macvlan or ipvlan interfaces, which it cannot reach; map the network to a macvlan or ipvlan interface of the node".to_owned()
             } else {
                 return true;
             };

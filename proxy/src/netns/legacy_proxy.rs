@@ -1,4 +1,4 @@
-//! What the proxy of the archived Go project left in running pods: recognised, and replaced without a gap.
+//! Replaces the rules and routes of the archived multus-service proxy in running pods, without a gap.
 //!
 //! Writes: in the calling thread's namespace, once our rules and routes are in place (routes to our VIPs are taken over in place, by
 //! `routes`), removes its chains, its jump, and its routes to the VIPs that its chains name. It only ever wrote IPv4.
@@ -14,13 +14,13 @@ use rules::Family;
 use std::net::IpAddr;
 use tracing::info;
 
-/// Begins the names of its chains: `MULTUS-SERVICES`, `MULTUS-SVC-…`, `MULTUS-SEP-…`.
+/// Prefix of the names of its chains: `MULTUS-SERVICES`, `MULTUS-SVC-…`, `MULTUS-SEP-…`.
 const CHAIN_PREFIX: &str = "MULTUS-S";
 
-/// Begins a rule for one of its VIPs.
+/// Prefix of a rule for one of its VIPs.
 const VIP_RULE: &str = "-A MULTUS-SERVICES -d ";
 
-/// Removes it, if there is anything.
+/// Removes its rules and routes, if there are any.
 pub(crate) fn remove() -> Result<(), Error> {
     for variant in Variant::ALL {
         let found = Iptables::new(variant).remove_chains(Family::V4, Table::Nat, CHAIN_PREFIX)?;
@@ -28,7 +28,7 @@ pub(crate) fn remove() -> Result<(), Error> {
             let mut netlink: Netlink<RouteNetlinkMessage> =
                 Netlink::open(NETLINK_ROUTE).map_err(routes::Error::Read)?;
             Routes::read(&mut netlink)?.remove_legacy(&mut netlink, vips(&listing))?;
-            info!("Replaced what the archived multus-proxy had left");
+            info!("Replaced rules of the archived multus-service proxy");
         }
     }
     Ok(())

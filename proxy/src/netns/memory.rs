@@ -1,8 +1,8 @@
-//! Memory for what the kernel, and the programs of iptables, list: a budget for each attempt, and one for all of them together.
+//! Memory budgets for listings of the kernel and of the iptables programs: one per attempt, and one for all attempts together.
 //!
 //! The owner of a pod decides how long the lists of its network namespace are, and how long a call there takes. So an attempt gets a
-//! [`Share`] before it starts: its size follows from what is wanted there, whatever is found. The thread that does the work keeps the
-//! share until it ends, also after the wait for the thread has timed out. What does not fit is not read.
+//! [`Share`] before it starts: its size follows from the wanted rules, not from the listing. The thread that does the work keeps the
+//! share until it ends, also after the wait for the thread has timed out. A listing that does not fit is not read.
 
 use crate::backend::PerItem;
 use rules::PodRules;
@@ -14,68 +14,67 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Most memory, in bytes, of all attempts together that read or fill namespaces. An attempt that needs more, for more is wanted, runs
-/// alone.
+/// Memory, in bytes, of all attempts together that read or write all rules. An attempt that needs more for its wanted rules runs alone.
 pub const FILLING: usize = 128 << 20;
 
-/// The same of attempts that change what is known to be there.
+/// Memory of all attempts together that change known rules.
 pub const CHANGING: usize = 64 << 20;
 
-/// What an attempt that reads or fills may use whatever is wanted: a table may be from before its Services were deleted.
+/// Minimum for an attempt that reads or writes all rules: a table may contain rules of deleted Services.
 const FLOOR: usize = 12 << 20;
 
-/// What any attempt may use: for links and addresses.
+/// Minimum for any attempt, for links and addresses.
 const LEAST: usize = 3 << 20;
 
-/// What a set of nftables of ours costs with its rules, when what is read is compared with what was written.
+/// Memory for one nftables set with its rules when the read state is compared with the written one.
 pub(crate) const PER_SET: usize = 16 << 10;
 
-/// What one number of endpoints, or one affinity, may cost: two sets, and as many of others that are not used any more.
+/// Memory for one number of endpoints, or one affinity: two sets, and as many that are no longer used.
 const PER_CLASS: usize = 4 * PER_SET;
 
-/// A route to each VIP.
+/// Memory for a route to a VIP.
 const PER_ROUTE: usize = 512;
 
-/// How many bytes of memory a byte of a kept message becomes once it is read: measured are 4 to 6.
+/// Bytes of memory per byte of a parsed message: measured are 4 to 6.
 pub(crate) const WEIGHT: usize = 6;
 
-/// Outside of attempts: clean-up, probes.
+/// Budget outside of attempts: cleanup, probes.
 const UNSHARED: usize = 64 << 20;
 
-/// The semaphores count in units of this, as they have 32 bits.
+/// Unit of the semaphores, which count in 32 bits.
 const UNIT: usize = 1 << 10;
 
-/// What a program needs beside what it reads.
+/// Memory of a program in addition to its listing.
 const PROGRAM: usize = 24 << 20;
 
-/// How long to wait for others to give back theirs.
+/// Longest wait for memory of other attempts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Attempts of other pods have it all, and do not end.
+/// Other attempts use the whole budget and do not end.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no memory within {} s: attempts on other pods use the {} MiB that all may use together",
+    "no memory within {} s: attempts on other pods use the shared budget of {} MiB",
     PATIENCE.as_secs(),
     .0 >> 20
 )]
 pub struct NoMemory(usize);
 
-/// Why a list was not read to its end.
+/// Error of a listing that exceeds its budget.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct TooLong(String);
 
-/// A list that is not read to its end.
+/// Returns the error of a listing that exceeds its budget.
 pub(crate) fn too_long(why: impl Into<String>) -> io::Error {
     io::Error::other(TooLong(why.into()))
 }
 
-/// Whether a list was not read to its end because it is too long.
+/// Returns true when a listing exceeded its budget.
 pub(crate) fn is_too_long(error: &io::Error) -> bool {
     matches!(error.get_ref(), Some(source) if source.is::<TooLong>())
 }
 
-/// What all attempts have.
+/// Budgets of all attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     filling: Pool,
@@ -88,11 +87,11 @@ struct Pool {
     size: usize,
 }
 
-/// Memory of one attempt, given back when dropped.
+/// Memory of one attempt, released on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     limit: usize,
-    /// What [`Self::grow`] makes of it.
+    /// Size after [`Self::grow`].
     whole: usize,
     units: Vec<OwnedSemaphorePermit>,
     filling: Pool,
@@ -109,7 +108,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// For an attempt that makes a small change, or else one that reads and writes everything, where `wanted` shall be.
+    /// Acquires the share of an attempt with the rules `wanted`: one that makes a small change, or one that reads and writes everything.
     ///
     /// `per_item`: see [`Backend::memory_per_item`](crate::backend::Backend::memory_per_item).
     pub(crate) async fn share(
@@ -146,7 +145,7 @@ impl Pool {
         }
     }
 
-    /// Waits for its turn; an attempt that needs more than there is gets all of it.
+    /// Waits for memory; an attempt that needs more than the budget gets all of it.
     async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, NoMemory> {
         let units = u32::try_from(bytes.min(self.size) / UNIT).unwrap_or(u32::MAX);
         let permit = timeout(PATIENCE, Arc::clone(&self.units).acquire_many_owned(units)).await;
@@ -156,13 +155,13 @@ impl Pool {
 }
 
 impl Share {
-    /// Lets the calling thread, which does nothing else, use it.
+    /// Assigns the share to the calling thread, which runs nothing else.
     pub(crate) fn spend(&self) {
         LEFT.set(self.limit);
         FOR_A_PROGRAM.set(Some(PROGRAM + self.whole));
     }
 
-    /// A small change turned out to need everything read. Not to be called on a thread of the runtime: it blocks.
+    /// Grows the share of a small change that needs to read everything. Blocks: not for threads of the async runtime.
     pub(crate) fn grow(&mut self) -> Result<(), NoMemory> {
         let more = self.whole - self.limit;
         if more > 0 {
@@ -175,14 +174,14 @@ impl Share {
     }
 }
 
-/// Another piece of work begins on this thread, which has no share yet.
+/// Resets the share of this thread before its next job.
 pub(crate) fn begin() {
     LEFT.set(UNSHARED);
     FOR_A_PROGRAM.set(None);
 }
 
 thread_local! {
-    /// What the work of this thread may still take.
+    /// Remaining budget of the job of this thread.
     static LEFT: Cell<usize> = const { Cell::new(UNSHARED) };
 }
 
@@ -190,23 +189,22 @@ thread_local! {
     static FOR_A_PROGRAM: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// What a program may use that the calling thread starts: its memory is this container's, and the table that it reads is as long as its
-/// owner likes. `None`: it is not limited.
+/// Returns the memory limit of a program that the calling thread starts: its memory counts for this container, and the owner of a pod
+/// decides on the length of the table that it reads. `None`: no limit.
 pub(crate) fn for_a_program() -> Option<u64> {
     FOR_A_PROGRAM.get().and_then(|bytes| bytes.try_into().ok())
 }
 
-/// Memory of a list that is being read, by the work of the calling thread. A list that is dropped because it has to be read again gives
-/// its own back.
+/// Memory of a listing that the calling thread reads. A listing that is dropped, because it has to be read again, releases its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Taken(usize);
 
 impl Taken {
-    /// Takes so much more.
+    /// Charges more bytes.
     pub(crate) fn add(&mut self, bytes: usize) -> io::Result<()> {
         let Some(left) = LEFT.get().checked_sub(bytes) else {
             return Err(too_long(
-                "there is more than what is wanted explains: it takes more memory than the attempt may use",
+                "the listing is longer than the wanted rules explain and exceeds the memory budget of the attempt",
             ));
         };
         LEFT.set(left);
@@ -214,13 +212,13 @@ impl Taken {
         Ok(())
     }
 
-    /// The list is not kept.
+    /// Releases the memory of the listing.
     pub(crate) fn give_back(self) {
         LEFT.set(LEFT.get() + self.0);
     }
 }
 
-/// Reads something that replaces what was read before: it may use what is left now, and gives it back.
+/// Runs a read that replaces an earlier one: it may use the remaining budget, and releases it.
 pub(crate) fn uncharged<T>(read: impl FnOnce() -> T) -> T {
     let left = LEFT.get();
     let result = read();

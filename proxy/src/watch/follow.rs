@@ -1,4 +1,4 @@
-//! Runs the watches of slices that [`Narrow`] wants.
+//! Runs the watches of slices that [`Narrow`] requires.
 //!
 //! Reads only.
 
@@ -22,13 +22,13 @@ struct Follower {
     client: Client,
     narrow: Narrow,
     pods: BoxStream<'static, PodChange>,
-    /// The watches that run, the one that feeds the driver first.
+    /// Running watches; the first one feeds the driver.
     watches: Vec<(u64, BoxStream<'static, Event>)>,
     probe: Option<BoxStream<'static, bool>>,
     ready: VecDeque<Update>,
 }
 
-/// The pods, and the slices that those need and the networks `fixed` of the node itself.
+/// Returns changes of the pods, and of the slices of their networks and of the networks `fixed` of the node itself.
 pub(super) fn pods_and_slices(
     client: Client,
     pods: BoxStream<'static, PodChange>,
@@ -86,7 +86,7 @@ impl Follower {
             && !self.watches.iter().any(|(running, _)| *running == id)
         {
             let freshness = match wanted.current {
-                // Not older than what the watch before has reported.
+                // Not older than the events of the previous watch.
                 Some(_) => Freshness::Latest,
                 None => Freshness::Cached,
             };
@@ -130,9 +130,9 @@ fn slices(client: &Client, scope: &Scope, freshness: Freshness) -> BoxStream<'st
             Ok(watcher::Event::InitDone) => Some(Event::Listed(std::mem::take(&mut listed), version.get())),
             Ok(watcher::Event::Apply(object)) => Some(Event::Applied(item(&object))),
             Ok(watcher::Event::Delete(object)) => Some(Event::Left(item(&object))),
-            // The watch goes on by itself, with pauses.
+            // The watch retries with a backoff.
             Err(error) => {
-                warn!(kind = "EndpointSlice", %error, "Watch failed, trying again");
+                warn!(kind = "EndpointSlice", %error, "Watch failed, retrying");
                 None
             }
         };
@@ -151,7 +151,7 @@ fn item(object: &Guarded<EndpointSlice>) -> Item {
     }
 }
 
-/// Whether there are slices without a label, first and whenever one appears.
+/// Reports whether slices without a network label exist, at first and whenever one appears.
 fn probe(client: &Client) -> BoxStream<'static, bool> {
     let api: Api<PartialObjectMeta<EndpointSlice>> = Api::all(client.clone());
     let config = Config::default().labels(&unlabelled());
@@ -161,7 +161,7 @@ fn probe(client: &Client) -> BoxStream<'static, bool> {
             Ok(watcher::Event::InitDone) => Some(false),
             Ok(watcher::Event::Init | watcher::Event::Delete(_)) => None,
             Err(error) => {
-                warn!(kind = "EndpointSlice", %error, "Watch failed, trying again");
+                warn!(kind = "EndpointSlice", %error, "Watch failed, retrying");
                 None
             }
         })

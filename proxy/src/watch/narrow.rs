@@ -1,7 +1,8 @@
-//! Pods in, slices in; to the driver: pods and the slices they need, and to the watches: which to run.
+//! Narrows the watches of slices to the networks of the pods of this node.
 //!
-//! Pure. A pod on a network whose slices are not known yet is kept back until they are, for its rules would reject what they are about to
-//! serve; so long as an API server that does not answer may take, and no longer.
+//! Pure: takes changes of pods and slices, returns updates for the driver and the watches to run. A pod on a network whose slices are not
+//! listed yet is held back until they are, because its rules would reject flows that are about to be served; at most for as long as an API
+//! server may take to respond.
 
 use super::scope::{Demand, Network, Scope, networks_of};
 use super::slices::{Event, Output, Slices};
@@ -10,34 +11,34 @@ use crate::index::NodePod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long a pod is kept back at most.
+/// Longest time for which a pod is held back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A change of the pods of this node.
+/// Change of the pods of this node.
 pub(super) type PodChange = Change<(String, Option<NodePod>)>;
 
-/// Whether there is a slice without a label.
+/// Existence of slices without a network label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
-    /// It need not be known: all slices are watched, or none.
+    /// Not needed: all slices are watched, or none.
     Off,
     Asking,
-    /// None; another would be reported.
+    /// None exist; a new one would be reported.
     None,
 }
 
-/// The watches to run.
+/// Watches to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// The one that feeds the driver, by a number of its own.
+    /// Id of the watch that feeds the driver.
     pub(super) current: Option<u64>,
-    /// The one that is to take over.
+    /// Watch that replaces it after its list.
     pub(super) next: Option<(u64, Scope)>,
-    /// Whether to watch for slices without a label.
+    /// Watch for slices without a network label.
     pub(super) probe: bool,
 }
 
-/// All of it.
+/// State of the watches.
 #[derive(Debug)]
 pub(super) struct Narrow {
     demand: Demand,
@@ -47,14 +48,14 @@ pub(super) struct Narrow {
     current: Option<u64>,
     next: Option<(u64, Scope)>,
     last_id: u64,
-    /// Pods that are kept back, and until when.
+    /// Pods that are held back, with the deadline.
     waiting: BTreeMap<String, (Instant, NodePod)>,
-    /// Pods that the driver knows.
+    /// Pods that were passed to the driver.
     passed: BTreeSet<String>,
 }
 
 impl Narrow {
-    /// For a node that is itself on `fixed`.
+    /// Creates the state of a node with the host networks `fixed`.
     pub(super) fn new(fixed: BTreeSet<Network>) -> Self {
         Self {
             demand: Demand::new(fixed),
@@ -69,7 +70,7 @@ impl Narrow {
         }
     }
 
-    /// The watches to run.
+    /// Watches to run.
     pub(super) fn wanted(&self) -> Wanted {
         Wanted {
             current: self.current,
@@ -78,7 +79,7 @@ impl Narrow {
         }
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// Returns the time of the next [`Self::tick`].
     pub(super) fn due(&self) -> Option<Instant> {
         let waiting = self.waiting.values().map(|(until, _)| *until);
         let times = waiting
@@ -87,7 +88,7 @@ impl Narrow {
         times.min()
     }
 
-    /// A pod came, changed or went.
+    /// Handles a change of a pod.
     pub(super) fn pod(&mut self, change: PodChange, now: Instant) -> Vec<Update> {
         let mut updates = Vec::new();
         match change {
@@ -117,7 +118,7 @@ impl Narrow {
                 for (uid, pod) in &pods {
                     self.note(uid, pod.as_ref(), now);
                 }
-                // The driver would take one that is missing for gone.
+                // The driver would treat a missing pod as deleted.
                 let pass = |(uid, pod): (String, Option<NodePod>)| {
                     if self.passed.contains(&uid) {
                         self.waiting.remove(&uid);
@@ -133,7 +134,7 @@ impl Narrow {
         self.plan(now, updates)
     }
 
-    /// What a watch of slices reports.
+    /// Handles an event of a watch of slices.
     pub(super) fn slices(&mut self, id: u64, event: Event, now: Instant) -> Vec<Update> {
         let outputs = match event {
             Event::Listed(items, version) if self.next.as_ref().is_some_and(|(next, _)| *next == id) => {
@@ -150,7 +151,7 @@ impl Narrow {
         self.plan(now, outputs.into_iter().map(update).collect())
     }
 
-    /// Whether there is a slice without a label.
+    /// Existence of slices without a network label.
     pub(super) fn probed(&mut self, is_any: bool, now: Instant) -> Vec<Update> {
         if is_any {
             self.demand.saw_unlabelled(now);
@@ -161,7 +162,7 @@ impl Narrow {
         self.plan(now, Vec::new())
     }
 
-    /// Time has passed.
+    /// Handles deadlines.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<Update> {
         if self.slices.has_unlabelled() {
             self.demand.saw_unlabelled(now);
@@ -186,7 +187,7 @@ impl Narrow {
         self.passed.remove(uid);
     }
 
-    /// The pod, if the driver may have it now. Before the first list of slices it does nothing with it.
+    /// Returns the pod if the driver may have it now. Before the first list of slices the driver does not use it.
     fn pass_or_keep(
         &mut self,
         uid: String,
@@ -208,7 +209,7 @@ impl Narrow {
         }
     }
 
-    /// Decides which watches run, and lets pods pass whose slices are there.
+    /// Decides which watches run, and passes on pods whose slices are listed.
     fn plan(&mut self, now: Instant, mut updates: Vec<Update>) -> Vec<Update> {
         if !self.are_pods_listed {
             return updates;
@@ -231,7 +232,7 @@ impl Narrow {
         updates
     }
 
-    /// A list under way is read to its end as long as it has all that is needed: pods that come and go must not begin it anew for ever.
+    /// An incomplete list continues as long as it covers all needed networks: churn of pods must not restart it forever.
     fn begin(&mut self, wanted: Scope) {
         let is_watched = self.current.is_some() && *self.slices.scope() == wanted;
         if is_watched {

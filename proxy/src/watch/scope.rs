@@ -1,6 +1,6 @@
-//! Which slices this node needs: those of the networks that its pods are attached to, and all where some do not name their network.
+//! Scope of the watch of slices: the networks that pods of this node are attached to, or all while slices without a network label exist.
 //!
-//! Pure. It grows at once and shrinks after minutes, so that pods that come and go leave the watch as it is.
+//! Pure. The scope grows at once and shrinks after minutes, so that churn of pods does not change the watch.
 
 use crate::index::NodePod;
 use api::NetworkRef;
@@ -9,23 +9,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// More networks than that make a selector longer than it saves: all slices are watched.
+/// Largest number of networks in a selector; above it the selector costs more than it saves, and all slices are watched.
 pub(super) const MAX_NETWORKS: usize = 50;
 
-/// How long a network that nobody is on any more is watched, and how long all slices are after the last one without a label.
+/// Time for which a network without pods stays watched, and for which all slices stay watched after the last one without a label.
 pub(super) const LINGER: Duration = Duration::from_mins(5);
 
-/// A network: what the label on its slices says, as a number.
+/// Network: the value of the label on its slices, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Network(u64);
 
 impl Network {
-    /// Of a label. A value that we do not write is no network that a pod can be on.
+    /// Parses the value of a label. A value that the controller does not write is no network of a pod.
     pub(super) fn of_label(value: &str) -> Self {
         Self(u64::from_str_radix(value, 16).unwrap_or(0))
     }
 
-    /// Of what Multus calls a network attachment.
+    /// Converts the network name of network-status.
     fn of_status(name: &str) -> Option<Self> {
         NetworkRef::label_value_of(name).map(|value| Self::of_label(&value))
     }
@@ -43,31 +43,31 @@ impl fmt::Display for Network {
     }
 }
 
-/// A set of slices.
+/// Set of slices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// No pod is attached to any network.
     Nothing,
-    /// Those of these networks.
+    /// Slices of these networks.
     Networks(BTreeSet<Network>),
-    /// All of ours.
+    /// All managed slices.
     Everything,
 }
 
 impl Scope {
-    /// What the API server is to select by; `None`: it is not asked.
+    /// Returns the label selector; `None`: nothing to watch.
     pub(super) fn selector(&self) -> Option<String> {
         match self {
             Self::Nothing => None,
             Self::Networks(networks) => {
                 let values: Vec<_> = networks.iter().map(ToString::to_string).collect();
-                Some(format!("{},{NETWORK_LABEL} in ({})", ours(), values.join(",")))
+                Some(format!("{},{NETWORK_LABEL} in ({})", managed(), values.join(",")))
             }
-            Self::Everything => Some(ours()),
+            Self::Everything => Some(managed()),
         }
     }
 
-    /// Whether all of `other` is in it.
+    /// Returns true when all of `other` is in the set.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match other {
             Self::Nothing => true,
@@ -76,7 +76,7 @@ impl Scope {
         }
     }
 
-    /// Whether the slices of these networks are in it.
+    /// Returns true when the slices of these networks are in the set.
     pub(super) fn covers_networks(&self, networks: &BTreeSet<Network>) -> bool {
         match self {
             Self::Nothing => networks.is_empty(),
@@ -85,7 +85,7 @@ impl Scope {
         }
     }
 
-    /// Whether a slice with this label is in it.
+    /// Returns true when a slice with this label is in the set.
     pub(super) fn has(&self, network: Option<Network>) -> bool {
         match self {
             Self::Nothing => false,
@@ -95,17 +95,17 @@ impl Scope {
     }
 }
 
-/// Our slices.
-fn ours() -> String {
+/// Selector of managed slices.
+fn managed() -> String {
     format!("{PROXY_NAME_LABEL}={PROXY_NAME},{MANAGED_BY_LABEL}={MANAGED_BY}")
 }
 
-/// Our slices that do not name their network: of the Go original, or of a controller of an earlier release.
+/// Selector of managed slices without a network label: those of the archived multus-service controller, or of an earlier release.
 pub(super) fn unlabelled() -> String {
-    format!("{},!{NETWORK_LABEL}", ours())
+    format!("{},!{NETWORK_LABEL}", managed())
 }
 
-/// The networks a pod is attached to; `None`: what was known of it holds.
+/// Returns the networks of a pod; `None`: its last state is kept.
 pub(super) fn networks_of(pod: Option<&NodePod>) -> Option<BTreeSet<Network>> {
     match pod {
         Some(NodePod::Attached(pod)) => {
@@ -121,16 +121,16 @@ pub(super) fn networks_of(pod: Option<&NodePod>) -> Option<BTreeSet<Network>> {
     }
 }
 
-/// Who needs what.
+/// Networks that pods and the node need.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     /// Networks of the node itself.
     fixed: BTreeSet<Network>,
     /// Networks of pods, by UID.
     pods: BTreeMap<String, BTreeSet<Network>>,
-    /// Networks that nobody is on any more, and since when.
+    /// Networks without pods, with the time since then.
     left: BTreeMap<Network, Instant>,
-    /// When a slice without a label was seen last.
+    /// Time at which a slice without a label was last observed.
     unlabelled: Option<Instant>,
 }
 
@@ -142,7 +142,7 @@ impl Demand {
         }
     }
 
-    /// A pod is on these networks; on none: it is gone, or attached to nothing.
+    /// Sets the networks of a pod; none when it is deleted or not attached.
     pub(super) fn set(&mut self, uid: &str, networks: BTreeSet<Network>, now: Instant) {
         let before = if networks.is_empty() {
             self.pods.remove(uid)
@@ -151,24 +151,24 @@ impl Demand {
         };
         for network in before.unwrap_or_default() {
             let is_used = self.fixed.contains(&network) || self.pods.values().any(|on| on.contains(&network));
-            // Whoever may annotate a pod can name any number of networks.
+            // Any client that may annotate a pod can name any number of networks.
             if !is_used && self.left.len() < MAX_NETWORKS {
                 self.left.insert(network, now);
             }
         }
     }
 
-    /// The UIDs of pods on a network.
+    /// Returns the UIDs of the pods on a network.
     pub(super) fn uids(&self) -> Vec<String> {
         self.pods.keys().cloned().collect()
     }
 
-    /// There is a slice without a label.
+    /// Records a slice without a label.
     pub(super) fn saw_unlabelled(&mut self, now: Instant) {
         self.unlabelled = Some(now);
     }
 
-    /// What is to be watched.
+    /// Returns the scope to watch.
     pub(super) fn wanted(&mut self, now: Instant) -> Scope {
         self.left.retain(|_, since| now < *since + LINGER);
         self.unlabelled = self.unlabelled.filter(|seen| now < *seen + LINGER);
@@ -188,7 +188,7 @@ impl Demand {
         }
     }
 
-    /// When [`Self::wanted`] changes by itself.
+    /// Returns the time at which [`Self::wanted`] changes without a further event.
     pub(super) fn due(&self) -> Option<Instant> {
         let since = self.left.values().chain(&self.unlabelled);
         since.map(|since| *since + LINGER).min()

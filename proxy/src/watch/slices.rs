@@ -1,50 +1,51 @@
-//! From one watch of slices to the next: what the driver is to know while the set that is watched changes.
+//! Handover from one watch of slices to the next while the scope changes.
 //!
-//! Pure. The watch that runs goes on until the next one has listed. That list may be older than what the first watch has reported since,
-//! and the next watch repeats what is newer than its list: an object's version decides, so nothing is lost, doubled or undone.
+//! Pure. The running watch continues until the next one has listed. That list may be older than the events of the first watch since then,
+//! and the next watch repeats what is newer than its list: the resourceVersion of an object decides, so that no event is lost, repeated or
+//! reverted.
 
 use super::scope::{Network, Scope};
 use rules::{ObjectName, Slice};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A slice that leaves a narrow watch is gone, or has lost its label and is in the wide watch that follows: so long it counts.
+/// Time for which a slice that left a narrow watch is kept: it is deleted, or has lost its label and is in the wide watch that follows.
 pub(super) const HOLD: Duration = Duration::from_millis(200);
 
-/// So long it counts at most while the wide watch does not list.
+/// Longest time for which it is kept while the wide watch does not list.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
-/// A slice as a watch reports it.
+/// Slice of a watch event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) name: ObjectName,
-    /// Its resourceVersion; 0: it cannot be compared.
+    /// resourceVersion; 0: it cannot be compared.
     pub(super) version: u64,
-    /// Its label.
+    /// Network label.
     pub(super) network: Option<Network>,
-    /// `None`: it does not count.
+    /// `None`: the slice is ignored.
     pub(super) slice: Option<Slice>,
 }
 
-/// What a watch reports.
+/// Event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// All that is in its scope, as of this version.
+    /// List of all slices in scope, with its resourceVersion.
     Listed(Vec<Item>, u64),
     /// Added or changed.
     Applied(Item),
-    /// Gone, or out of its scope.
+    /// Deleted, or out of scope.
     Left(Item),
 }
 
-/// What the driver is to be given.
+/// Output for the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Output {
     /// Added or changed.
     Apply(ObjectName, Option<Slice>),
-    /// Gone.
+    /// Deleted.
     Delete(ObjectName),
-    /// These and no others.
+    /// Complete list.
     Reset(Vec<(ObjectName, Option<Slice>)>),
 }
 
@@ -54,24 +55,24 @@ struct Known {
     network: Option<Network>,
 }
 
-/// What the driver was given last.
+/// Slice as the driver knows it.
 #[derive(Debug)]
 pub(super) struct Slices {
-    /// What the watch that feeds the driver is to see.
+    /// Scope of the watch that feeds the driver.
     scope: Scope,
-    /// Whether the driver was given a first list.
+    /// The driver has received the first list.
     is_begun: bool,
     known: BTreeMap<ObjectName, Known>,
-    /// How many of them have no label.
+    /// Number of slices without a label.
     unlabelled: usize,
-    /// The newest version that was reported, and what it was when another watch began to list.
+    /// Newest resourceVersion, now and when the next watch began to list.
     newest: u64,
     newest_then: u64,
-    /// Whether another watch lists.
+    /// The next watch is listing.
     is_switching: bool,
-    /// The versions at which slices left while it did.
+    /// resourceVersions of slices that left during that list.
     left: BTreeMap<ObjectName, u64>,
-    /// Slices that left a narrow watch, and when.
+    /// Slices that left a narrow watch, with the time.
     held: BTreeMap<ObjectName, Instant>,
 }
 
@@ -92,28 +93,28 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// What is watched.
+    /// Returns the scope.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// Whether the driver has had a first list.
+    /// Returns true when the driver has received the first list.
     pub(super) fn is_begun(&self) -> bool {
         self.is_begun
     }
 
-    /// Whether a slice without a label is known.
+    /// Returns true when a slice without a label is known.
     pub(super) fn has_unlabelled(&self) -> bool {
         self.unlabelled > 0
     }
 
-    /// Another watch begins to list.
+    /// The next watch begins to list.
     pub(super) fn another_begins(&mut self) {
         self.is_switching = true;
         self.newest_then = self.newest;
     }
 
-    /// No other watch lists any more.
+    /// The next watch is cancelled.
     pub(super) fn none_begins(&mut self) {
         self.is_switching = false;
     }
@@ -128,29 +129,29 @@ impl Slices {
         is_news.then(|| Output::Reset(Vec::new())).into_iter().collect()
     }
 
-    /// What the watch that feeds the driver reports.
+    /// Handles an event of the watch that feeds the driver.
     pub(super) fn take(&mut self, event: Event, now: Instant) -> Vec<Output> {
         match event {
-            // A watch lists anew nothing older than what it reported, unless etcd was restored from a backup.
+            // A watch that lists again lists nothing older than its events, unless etcd was restored from a backup.
             Event::Listed(items, version) => self.listed(items, version, true),
             Event::Applied(item) => self.applied(item).into_iter().collect(),
             Event::Left(item) => self.left(&item, now).into_iter().collect(),
         }
     }
 
-    /// The next watch has listed and takes over.
+    /// The next watch has listed and replaces the running one.
     pub(super) fn switch(&mut self, scope: Scope, items: Vec<Item>, version: u64) -> Vec<Output> {
         self.scope = scope;
-        // It was asked as of then: an older one is of an etcd that was restored.
+        // The list was requested at that version: an older one is of a restored etcd.
         let is_restored = version < self.newest_then;
         let outputs = self.listed(items, version, is_restored);
         self.is_switching = false;
-        // Those will be repeated.
+        // The next watch repeats those events.
         self.left.retain(|_, left| *left > version);
         outputs
     }
 
-    /// `is_all`: the list is how things are; otherwise it may be older than what was reported since.
+    /// `is_all`: the list is current; otherwise it may be older than events since.
     fn listed(&mut self, items: Vec<Item>, version: u64, is_all: bool) -> Vec<Output> {
         if is_all {
             self.left.clear();
@@ -162,7 +163,7 @@ impl Slices {
         for item in items {
             let had = before.remove(&item.name);
             let seen = had.as_ref().map_or(0, |known| known.version);
-            // Gone since; or it has lost its label, and this watch will show that.
+            // Deleted since, or without its label; then this watch will report it.
             let has_left = self.left.get(&item.name).is_some_and(|left| *left > item.version);
             if !has_left {
                 self.held.remove(&item.name);
@@ -171,7 +172,7 @@ impl Slices {
             if item.version == 0 || !(has_left || is_known) {
                 outputs.push(self.keep(item));
             } else if let Some(known) = had {
-                // What was reported since may have taken it out of the new scope.
+                // An event since then may have moved it out of the new scope.
                 if self.scope.has(known.network) {
                     self.insert(item.name, known);
                 } else {
@@ -197,10 +198,10 @@ impl Slices {
         vec![Output::Reset(all.collect())]
     }
 
-    /// It is not in a list of this version.
+    /// Handles a slice that is missing in a list of this version.
     fn drop(&mut self, name: ObjectName, version: u64) -> Output {
         self.held.remove(&name);
-        // It is gone; of a narrow list it may also have lost its label.
+        // It is deleted; in a narrow list it may also have lost its label.
         if self.is_switching && self.scope == Scope::Everything {
             self.left.insert(name.clone(), version);
         }
@@ -210,7 +211,7 @@ impl Slices {
     fn applied(&mut self, item: Item) -> Option<Output> {
         let seen = self.known.get(&item.name).map_or(0, |known| known.version);
         let left = self.left.get(&item.name).copied().unwrap_or(0);
-        // What the watch before has reported already, and what came after it.
+        // Events of the previous watch, and later ones.
         if item.version > 0 && (seen >= item.version || left > item.version) {
             return None;
         }
@@ -258,7 +259,7 @@ impl Slices {
         Output::Apply(name, slice)
     }
 
-    /// What left and did not come back. `is_widening`: a wide watch lists.
+    /// Returns slices that left and did not return. `is_widening`: a wide watch lists.
     pub(super) fn release(&mut self, is_widening: bool, now: Instant) -> Vec<Output> {
         let hold = if is_widening { LONGEST_HOLD } else { HOLD };
         let due = self.held.extract_if(.., |_, since| now >= *since + hold);
@@ -269,7 +270,7 @@ impl Slices {
         names.into_iter().map(Output::Delete).collect()
     }
 
-    /// When [`Self::release`] has something.
+    /// Returns the time of the next [`Self::release`].
     pub(super) fn due(&self, is_widening: bool) -> Option<Instant> {
         let hold = if is_widening { LONGEST_HOLD } else { HOLD };
         self.held.values().min().map(|since| *since + hold)

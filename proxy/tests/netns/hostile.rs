@@ -182,7 +182,7 @@ fn an_interface_renamed_by_its_owner_harms_only_its_pod() {
         scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
     });
     scene.assert_nobody_else_is_harmed();
-    scene.assert_told("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
+    scene.assert_told("the pod has no interface \"net1\", which network-status reports for 10.1.0.7 (interface \"other\" has it)");
     scene
         .hostile
         .sh("ip link set other down; ip link set other name net1; ip link set net1 up");

@@ -1,31 +1,31 @@
-//! Flows that are still to be ended in one namespace, while its rules go on changing.
+//! Pending deletions of flows in one namespace while its rules continue to change.
 //!
-//! Pure. What is kept is where to look, not what to end: that follows from the rules that the namespace has when it is done. A flow that
-//! began since is translated by them, and stays.
+//! Pure. It records the ports to search, not the entries to delete: those follow from the rules at the time of the cleanup. A flow that
+//! began since is translated by these rules, and stays.
 
 use super::Allowed;
 use rules::{Delta, PodRules, Port};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// Ports that are gone and still to be looked at. Those that are there are bounded by the rules.
+/// Largest number of removed ports that are pending. Existing ports are bounded by the rules.
 const GONE: usize = 1 << 14;
 
-/// Where flows may be that may not be there.
+/// VIPs and ports that may have stale flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// UDP and SCTP ports whose flows may be translated to endpoints that may not have them.
+    /// UDP and SCTP ports whose flows may be translated to removed endpoints.
     ports: BTreeSet<(IpAddr, Port)>,
-    /// VIPs that were somebody else's addresses until now.
+    /// VIPs that were foreign addresses before.
     new: BTreeSet<IpAddr>,
-    /// A VIP is gone whose rejected UDP flows have entries.
+    /// A VIP with entries of rejected UDP flows was removed.
     has_rejected: bool,
-    /// VIPs of which it is not known how they are translated now: they have to wait.
+    /// VIPs whose current translation is unknown: they have to wait.
     unknown: BTreeSet<IpAddr>,
 }
 
 impl Pending {
-    /// After `delta` was written, but for the VIPs in `unknown`. `is_young`: no flow can be older than the rules.
+    /// Returns what is pending after `delta` was written, except for the VIPs in `unknown`. `is_young`: no flow can be older than the rules.
     pub(crate) fn of(delta: &Delta<'_>, unknown: &BTreeSet<IpAddr>, is_young: bool) -> Self {
         let is_known = |vip: &IpAddr| !unknown.contains(vip);
         let ports = delta.flows.keys().filter(|(vip, _)| is_known(vip));
@@ -33,13 +33,13 @@ impl Pending {
         Self {
             ports: ports.copied().collect(),
             new: new.copied().collect(),
-            // An earlier process may have been killed before it ended them.
+            // An earlier process may have been killed before it deleted them.
             has_rejected: delta.is_from_kernel_state() || delta.unreject_udp.iter().any(is_known),
             unknown: unknown.clone(),
         }
     }
 
-    /// There are no flows; but of these VIPs it is not known how they are translated.
+    /// Returns what is pending without any flows: only VIPs whose translation is unknown.
     pub(crate) fn none_but(unknown: &BTreeSet<IpAddr>) -> Self {
         Self {
             unknown: unknown.clone(),
@@ -47,18 +47,18 @@ impl Pending {
         }
     }
 
-    /// Whether there is nothing to look for.
+    /// Returns true when nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.new.is_empty() && !self.has_rejected
     }
 
-    /// Whether there is something that can be looked for now.
+    /// Returns true when something can be cleaned up now.
     pub fn is_due(&self) -> bool {
         let vips = self.ports.iter().map(|(vip, _)| vip).chain(&self.new);
         self.has_rejected || vips.into_iter().any(|vip| !self.unknown.contains(vip))
     }
 
-    /// Adds what a later change left, after which the namespace has `rules`.
+    /// Adds what a later change left; afterwards the namespace has `rules`.
     pub fn add(&mut self, later: Self, rules: &PodRules) {
         self.ports.extend(later.ports);
         self.new.extend(later.new);
@@ -67,7 +67,7 @@ impl Pending {
         self.bound(rules);
     }
 
-    /// It is done: only what has to wait is left.
+    /// Records a cleanup: only VIPs that have to wait remain.
     pub fn done(&mut self) {
         let unknown = &self.unknown;
         self.ports.retain(|(vip, _)| unknown.contains(vip));
@@ -75,7 +75,7 @@ impl Pending {
         self.has_rejected = false;
     }
 
-    /// What [`forget`](super::forget) has to look for in a namespace that has `rules`.
+    /// Returns the arguments of [`forget`](super::forget) for a namespace that has `rules`.
     pub(crate) fn under(&self, rules: &PodRules) -> (Allowed, BTreeSet<IpAddr>) {
         let is_known = |vip: &IpAddr| !self.unknown.contains(vip);
         let ports = self.ports.iter().filter(|(vip, _)| is_known(vip));
@@ -87,7 +87,7 @@ impl Pending {
         (allowed.collect(), new.copied().collect())
     }
 
-    /// Ports come and go while nothing can be ended: of those that are gone not all are kept.
+    /// Bounds the number of removed ports, which can grow while no cleanup is possible.
     fn bound(&mut self, rules: &PodRules) {
         self.new
             .retain(|vip| rules.vip(*vip).is_some() || self.unknown.contains(vip));
@@ -108,7 +108,7 @@ fn has_port(rules: &PodRules, vip: IpAddr, port: Port) -> bool {
         .is_some_and(|(of_vip, _)| of_vip.ports.contains_key(&port))
 }
 
-/// Where flows to a port of a VIP may be. A VIP that is gone is an address as any other: flows to it that are not translated are right.
+/// Endpoints of flows to a port of a VIP. A removed VIP is an ordinary address: untranslated flows to it are correct.
 fn keepers(rules: &PodRules, vip: IpAddr, port: Port) -> BTreeSet<SocketAddr> {
     let Some((of_vip, source)) = rules.vip(vip) else {
         return BTreeSet::from([SocketAddr::new(vip, port.number)]);

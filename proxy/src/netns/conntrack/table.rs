@@ -1,7 +1,7 @@
-//! The entries of a namespace, read in the cheapest way that is complete.
+//! Reads the entries of a namespace in the cheapest complete way.
 //!
 //! Reads only. The kernel keeps the entries of all namespaces in one table. A dump by netlink locks each of its buckets, those of other
-//! namespaces too (`ctnetlink_dump_table`): 5 ms for 262,144 buckets, whatever the namespace has. `/proc` walks the same buckets without
+//! namespaces too (`ctnetlink_dump_table`): 5 ms for 262,144 buckets, for any number of entries. `/proc` walks the same buckets without
 //! locks (`ct_get_first`): 0.2 ms. Kernels may be built without it (`CONFIG_NF_CONNTRACK_PROCFS`), and a list of several pages may lack an
 //! entry. So it is used for few entries, and only if there are as many as the namespace counts. The count itself is a number that the
 //! kernel keeps for each namespace: 3 µs, and where it is 0 nothing is read.
@@ -22,22 +22,23 @@ const GET_STATS: u8 = 5;
 /// `CTA_STATS_GLOBAL_ENTRIES`.
 const ENTRIES: u16 = 1;
 
-/// So many entries are read from `/proc`: some pages of text.
+/// Largest number of entries that is read from `/proc`: some pages of text.
 const FEW: u32 = 64;
 
-/// A line has at most some 300 bytes.
+/// Size of the text: a line has at most some 300 bytes.
 const TEXT: u64 = 1 << 16;
 
 const PROC: &str = "/proc/thread-self/net/nf_conntrack";
 
-/// How many entries the namespace has, those included whose packet is still on its way through the rules (`__nf_conntrack_alloc` counts).
+/// Returns the number of entries of the namespace, including unconfirmed ones (`__nf_conntrack_alloc` counts).
 pub(super) fn count(netlink: &mut Socket) -> io::Result<u32> {
     let question = about_any(ConntrackMessage::Other {
         message_type: GET_STATS,
         attributes: Vec::new(),
     });
     let answer = netlink.ask(&question)?;
-    number_in(&answer).ok_or_else(|| io::Error::other("the kernel counts no connection tracking entries"))
+    number_in(&answer)
+        .ok_or_else(|| io::Error::other("the kernel reports no number of connection tracking entries"))
 }
 
 fn number_in(answer: &NetfilterMessage) -> Option<u32> {
@@ -50,7 +51,7 @@ fn number_in(answer: &NetfilterMessage) -> Option<u32> {
     Some(u32::from_be_bytes(bytes))
 }
 
-/// The request for all entries of both families: one walk.
+/// Request for all entries of both families: one walk of the table.
 pub(super) fn all() -> NetfilterMessage {
     about_any(ConntrackMessage::Get(Vec::new()))
 }
@@ -59,7 +60,7 @@ fn about_any(message: ConntrackMessage) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0), message)
 }
 
-/// All entries with ports, as a dump by netlink has them. `None`: they are too many, or not known to be all.
+/// Returns all entries with ports, as a netlink dump has them. `None`: they are too many, or may be incomplete.
 pub(super) fn few(netlink: &mut Socket, count_before: u32) -> Option<Vec<NetfilterMessage>> {
     if count_before > FEW {
         return None;
@@ -71,7 +72,7 @@ pub(super) fn few(netlink: &mut Socket, count_before: u32) -> Option<Vec<Netfilt
     (listed == count(netlink).ok()?).then(|| text.lines().filter_map(entry).collect())
 }
 
-/// An entry as `ct_seq_show` prints it:
+/// Parses an entry as `ct_seq_show` prints it:
 /// `ipv4     2 udp      17 28 src=A dst=B sport=1 dport=2 [UNREPLIED] src=B dst=C sport=2 dport=1 mark=0 use=2`.
 fn entry(line: &str) -> Option<NetfilterMessage> {
     let mut words = line.split_ascii_whitespace();
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_as_netlink_tells_entries() {
+    fn lines_are_parsed_like_netlink_entries() {
         let udp = shown(UDP).unwrap();
         for part in ["IPv4", "172.30.0.10", "39685", "10.1.0.7", "5353", "Udp"] {
             assert!(udp.contains(part), "{part}: {udp}");
