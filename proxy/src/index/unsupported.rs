@@ -1,19 +1,19 @@
-//! Clients whose packets do not pass the network namespace of their pod, so that rules there say nothing to them.
+//! Unsupported clients: their packets bypass the network namespace of the pod, so that rules do not apply.
 //!
-//! Pure. What is known only on the node (a sandbox with a network stack of its own, as gVisor's and Kata's) is told by the runtime.
+//! Pure. What is known only on the node (a sandbox with a network stack of its own, as gVisor's and Kata's) is reported by the container runtime.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
-/// On the pod that runs a virtual machine of KubeVirt.
+/// Label of a pod that runs a KubeVirt virtual machine.
 const VIRTUAL_MACHINE: (&str, &str) = ("kubevirt.io", "virt-launcher");
 
-/// Who uses an interface past the namespace.
+/// Client that uses an interface past the network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnsupportedClient {
-    /// `None`: any.
+    /// Interface; `None`: all of them.
     pub(super) interface: Option<String>,
-    /// In words.
+    /// Description.
     pub(super) by: String,
 }
 
@@ -40,7 +40,7 @@ struct Vdpa {
     driver: String,
 }
 
-/// Reads a pod and its network-status. What is malformed is reported elsewhere.
+/// Finds the unsupported clients of a pod. Malformed network-status is reported elsewhere.
 pub(super) fn of(pod: &Pod, network_status: &str) -> Vec<UnsupportedClient> {
     let labels = pod.metadata.labels.iter().flatten();
     let is_machine = |(key, value): (&String, &String)| (key.as_str(), value.as_str()) == VIRTUAL_MACHINE;
@@ -74,10 +74,10 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    fn said(labels: &serde_json::Value, status: &str) -> Vec<(Option<String>, String)> {
+    fn clients(labels: &serde_json::Value, status: &str) -> Vec<(Option<String>, String)> {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": labels}})).unwrap();
         let all = of(&pod, status).into_iter();
-        all.map(|bypass| (bypass.interface, bypass.by)).collect()
+        all.map(|client| (client.interface, client.by)).collect()
     }
 
     #[rstest]
@@ -89,19 +89,19 @@ mod tests {
     #[case::memif(r#"{"type": "memif", "memif": {"role": "slave"}}"#, Some("memif"))]
     #[case::vdpa_kernel(r#"{"type": "vdpa", "vdpa": {"driver": "virtio"}}"#, None)]
     #[case::vdpa_userspace(r#"{"type": "vdpa", "vdpa": {"driver": "vhost"}}"#, Some("vhost-vdpa"))]
-    fn userspace_drivers_are_told_by_device_info(#[case] device: &str, #[case] driver: Option<&str>) {
+    fn userspace_drivers_are_detected_by_device_info(#[case] device: &str, #[case] driver: Option<&str>) {
         let status = format!(r#"[{{"name": "web/fast", "interface": "net1", "device-info": {device}}}]"#);
         let want: Vec<_> = driver
             .map(|driver| (Some("net1".to_owned()), format!("a userspace driver ({driver})")))
             .into_iter()
             .collect();
-        assert_eq!(said(&json!({}), &status), want);
+        assert_eq!(clients(&json!({}), &status), want);
     }
 
     #[test]
-    fn a_virtual_machine_is_told_by_kubevirts_label_and_garbage_by_nobody() {
-        assert_eq!(said(&json!({"kubevirt.io": "virt-launcher"}), "[]").len(), 1);
-        assert_eq!(said(&json!({"kubevirt.io": "virt-handler"}), "{{{"), []);
-        assert_eq!(said(&json!({}), r#"[{"device-info": 7}]"#), []);
+    fn a_virtual_machine_is_detected_by_its_kubevirt_label() {
+        assert_eq!(clients(&json!({"kubevirt.io": "virt-launcher"}), "[]").len(), 1);
+        assert_eq!(clients(&json!({"kubevirt.io": "virt-handler"}), "{{{"), []);
+        assert_eq!(clients(&json!({}), r#"[{"device-info": 7}]"#), []);
     }
 }

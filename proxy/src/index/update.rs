@@ -1,4 +1,4 @@
-//! What a watch brings, taken into the index.
+//! Application of watch updates to the index.
 //!
 //! Pure.
 
@@ -7,7 +7,7 @@ use crate::cluster_info::ClusterInfo;
 use crate::watch::{Change, Update};
 
 impl Index {
-    /// Takes one update. Those of the own Node and of the Service ranges count as far as they change the settings in `cluster_info`.
+    /// Applies an update. Those of the own Node and of Service ranges update the settings in `cluster_info`.
     pub fn update(&mut self, update: Update, cluster_info: &mut ClusterInfo) {
         let changes_settings = match update {
             Update::Service(change) => {

@@ -1,17 +1,17 @@
-//! Decoders of other crates, whose panics are errors here.
+//! Guard of decoders of other crates: their panics become errors.
 //!
-//! netlink-packet-netfilter 0.4 takes the attribute within `NFTA_*_DATA` for well formed (`NlaBuffer::new` rather than `new_checked`)
-//! and panics where it is not. A kernel does not list such a message; if one did, only what was listed must suffer.
+//! netlink-packet-netfilter 0.4 assumes that the attribute within `NFTA_*_DATA` is well formed (`NlaBuffer::new` rather than `new_checked`)
+//! and panics otherwise. A kernel does not list such a message; if one did, only that listing must fail.
 
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What `decode` makes of a message of the kernel. It may leave nothing half done that outlives it.
+/// Runs `decode` on a message of the kernel. It must not leave inconsistent state behind.
 pub(crate) fn guarded<T, E: Display>(decode: impl FnOnce() -> Result<T, E>) -> io::Result<T> {
     match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(decoded) => decoded.map_err(|error| io::Error::other(error.to_string())),
-        Err(_) => Err(io::Error::other("the kernel lists a malformed message")),
+        Err(_) => Err(io::Error::other("the kernel listed a malformed message")),
     }
 }
 
@@ -28,6 +28,6 @@ mod tests {
     fn a_malformed_message_of_the_kernel_is_an_error() {
         let message = e2e::fuzz::from_hex(MALFORMED).remove(0);
         let error = guarded(|| NetlinkMessage::<NetfilterMessage>::deserialize(&message)).unwrap_err();
-        assert_eq!(error.to_string(), "the kernel lists a malformed message");
+        assert_eq!(error.to_string(), "the kernel listed a malformed message");
     }
 }

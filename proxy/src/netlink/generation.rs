@@ -1,7 +1,7 @@
-//! The generation of a namespace's nftables rules: a number that grows with every transaction of any process.
+//! Generation of the nftables ruleset of a namespace: a number that grows with every transaction of any process.
 //!
-//! Reads only. It is asked for (`NFT_MSG_GETGEN`) and not listened to: while anybody on the machine is a member of `NFNLGRP_NFTABLES` the kernel
-//! builds a message of 8 KiB for each object of every transaction in every namespace (`nf_tables_setelem_notify` and its likes).
+//! Reads only. It is polled (`NFT_MSG_GETGEN`), not subscribed to: while any process on the machine is a member of `NFNLGRP_NFTABLES`, the
+//! kernel builds a message of 8 KiB for each object of every transaction in every namespace (`nf_tables_setelem_notify` and others).
 
 use crate::netlink::Netlink;
 use crate::netlink::netfilter;
@@ -13,14 +13,14 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use std::cell::Cell;
 use std::io;
 
-/// That of the calling thread's namespace. `None`: no nftables here.
+/// Returns the generation of the calling thread's namespace. `None`: the kernel has no nftables.
 pub fn generation() -> Option<u32> {
     let mut netlink = netfilter::Socket::open().ok()?;
     generation_in(&netlink.ask(&question()).ok()?)
 }
 
-/// The same by a socket that is closed at once, so that no namespace is kept alive. To close it takes the lock of nftables' transactions: it waits
-/// for one that is being made in that namespace.
+/// Reads the generation with a socket that is closed at once, so that no namespace is kept alive. The close takes the lock of nftables
+/// transactions: it waits for a running one in that namespace.
 pub(crate) fn poll() -> io::Result<Option<u32>> {
     let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
     netlink.ask(&question()).map(|answer| generation_in(&answer))
@@ -45,21 +45,21 @@ fn generation_in(message: &NetfilterMessage) -> Option<u32> {
 }
 
 thread_local! {
-    /// Transactions that the work of this thread has made.
+    /// Transactions of the job of this thread.
     static COMMITS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Another piece of work begins on this thread.
+/// Resets the count before the next job of this thread.
 pub(crate) fn begin() {
     COMMITS.set(0);
 }
 
-/// A writer of nftables rules made a transaction, itself or by a program.
+/// Records a transaction that wrote nftables rules, directly or through a program.
 pub(crate) fn committed() {
     COMMITS.set(COMMITS.get().wrapping_add(1));
 }
 
-/// What the generation is after the transactions of this thread's work, if no other process made one meanwhile.
+/// Returns the generation after the transactions of this thread's job, if no other process made one meanwhile.
 pub(crate) fn own_generation(before: Option<u32>) -> Option<u32> {
     before.map(|before| before.wrapping_add(COMMITS.get()))
 }

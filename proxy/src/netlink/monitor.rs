@@ -1,9 +1,9 @@
-//! Notices what others change in the namespaces of pods, beside nftables rules: routes gone with their link, addresses that move. Rules: see
-//! `generation`.
+//! Monitor of routes, links and addresses that other processes change in the namespaces of pods, through netlink notifications. For nftables
+//! rules see `generation`.
 //!
-//! Reads only, and names namespaces. A socket of one namespace receives the events of every other that has an id there, so no socket has to be
-//! kept open in a pod, which would keep a dead pod's namespace alive. That one namespace is ours alone, with nothing in it, and only pods get
-//! an id there: what happens on the node and in other pods never reaches us, however much it is. Needs CAP_NET_BROADCAST.
+//! Reads only, and assigns namespace ids. A socket of one namespace receives the events of every other that has an id there, so no socket has to be
+//! kept open in a pod, which would keep a dead pod's namespace alive. That namespace is empty and private, and only served pods
+//! get an id there: events of the node and of other pods are never received, no matter how many. Needs CAP_NET_BROADCAST.
 
 use crate::netlink::Netlink;
 use crate::netns::Netns;
@@ -23,50 +23,50 @@ use std::sync::{Mutex, PoisonError};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
-/// Multicast groups: links, addresses and routes of both families. The kernel builds these messages whether or not anybody listens.
+/// Multicast groups: links, addresses and routes of both families. The kernel builds these messages with or without subscribers.
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// `NETLINK_LISTEN_ALL_NSID` as the type of a control message.
 const SOL_NETLINK: i32 = 270;
 const NSID: i32 = 8;
 
-/// Room for a burst, in bytes, of which the kernel makes twice as many: the most kernel memory that listening can take. Our own writes into a
-/// hundred pods are events, too.
+/// Receive buffer for a burst, in bytes, which the kernel doubles: the most kernel memory of the subscription. Our own writes into a hundred
+/// pods are events, too.
 const BUFFER: usize = 4 << 20;
 
-/// How much of a message is read: a link is a few KiB.
+/// Bytes of a message that are read: a link is a few KiB.
 const ROOM: usize = 32 << 10;
 
-/// A name for another network namespace. Reused after that is gone.
+/// Id of another network namespace. Reused after its deletion.
 pub(crate) type NamespaceId = i32;
 
-/// What somebody, perhaps we, did.
+/// Change by another process, or by this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
     /// Links, addresses or routes changed.
     Routes(NamespaceId),
-    /// More happened than could be told: anything may have changed anywhere.
+    /// Notifications were lost: anything may have changed in any namespace.
     Overrun,
 }
 
-/// A socket that receives events of all namespaces that have an id.
+/// Socket that receives events of all namespaces that have an id.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     socket: Readable,
     room: Vec<u8>,
-    /// The kernel dropped messages: received since then. It reports further losses only once the queue was empty (`netlink_overrun`,
+    /// Messages received since the kernel dropped some. It reports further losses only once the queue was empty (`netlink_overrun`,
     /// `NETLINK_S_CONGESTED`), so an overrun is not over before.
     since_overrun: Option<u32>,
 }
 
-/// So many messages after an overrun it is reported though the queue was never empty: several buffers.
+/// Messages after which an overrun is reported although the queue was never empty: several buffers.
 const STORM: u32 = 100_000;
 
-/// NamespaceIds namespaces to the [`Monitor`].
+/// Assigns ids of namespaces for the [`Monitor`].
 pub(crate) struct NamespaceIds(Mutex<Netlink<RouteNetlinkMessage>>);
 
 impl Monitor {
-    /// Starts to listen.
+    /// Subscribes to the events.
     pub(crate) fn open() -> io::Result<(Self, NamespaceIds)> {
         let opened = Netns::scratch(|| Ok((subscribe()?, Netlink::open(NETLINK_ROUTE)?)));
         let (socket, names): (StdDatagram, _) = opened.map_err(io::Error::other).flatten()?;
@@ -78,7 +78,7 @@ impl Monitor {
         Ok((monitor, NamespaceIds(Mutex::new(names))))
     }
 
-    /// Waits for what comes next. Nothing is lost when this is dropped while it waits.
+    /// Waits for the next notification. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Notification {
         loop {
             let readable = self.socket.readable().await;
@@ -89,7 +89,7 @@ impl Monitor {
                 })
             });
             match received {
-                // What a notification is about is looked at then, too.
+                // The resync after an overrun covers this notification.
                 Ok(notification) if !self.ends_overrun(false) => {
                     if let Some(notification) = notification {
                         return notification;
@@ -99,13 +99,13 @@ impl Monitor {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     self.since_overrun.get_or_insert(0);
                 }
-                // The queue is empty after an overrun. Nothing else is known to happen, and looking everywhere is right in any case.
+                // The queue is empty after an overrun. For any other error, a resync of everything is correct, too.
                 Ok(_) | Err(_) => return Notification::Overrun,
             }
         }
     }
 
-    /// Counts what was received after an overrun. Says once when everything has to be looked at because of it.
+    /// Counts messages after an overrun. Returns true once, when everything has to be resynced.
     fn ends_overrun(&mut self, is_empty: bool) -> bool {
         let Some(received) = &mut self.since_overrun else {
             return false;
@@ -119,8 +119,8 @@ impl Monitor {
     }
 }
 
-/// A netlink socket as the runtime can wait for it: of all types that do so without unsafe code, this one asks nothing of the
-/// descriptor. Only its readiness is used.
+/// Netlink socket that the async runtime can wait for: the only type for this without unsafe code that makes no demands on the descriptor.
+/// Only its readiness is used.
 type Readable = UnixDatagram;
 
 fn subscribe() -> io::Result<StdDatagram> {
@@ -128,7 +128,7 @@ fn subscribe() -> io::Result<StdDatagram> {
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
     socket.set_listen_all_namespaces(true)?;
-    // With CAP_NET_ADMIN, whatever `net.core.rmem_max` says. A smaller buffer only overruns earlier.
+    // With CAP_NET_ADMIN, independent of `net.core.rmem_max`. A smaller buffer only overruns earlier.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
     for group in GROUPS {
         socket.add_membership(group)?;
@@ -136,7 +136,7 @@ fn subscribe() -> io::Result<StdDatagram> {
     socket.as_fd().try_clone_to_owned().map(StdDatagram::from)
 }
 
-/// A message and where it is from.
+/// Message and its namespace.
 struct Received<'a> {
     bytes: &'a [u8],
     from: NamespaceId,
@@ -163,8 +163,8 @@ fn receive_now<'a>(socket: &Readable, room: &'a mut [u8]) -> io::Result<Option<R
     Ok(from.map(|from| Received { bytes, from }))
 }
 
-/// Only what can touch our routes, or the ways to endpoints: routes, links, addresses. What router advertisements bring comes and goes, and
-/// what we did ourselves is known.
+/// Filters events that can affect our routes or routes to endpoints: routes, links, addresses. Routes of router advertisements come and go
+/// and are ignored, as are our own changes.
 fn of_routes(received: &Received<'_>) -> Option<Notification> {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(received.bytes).ok()?;
@@ -193,7 +193,7 @@ fn may_lead_to_endpoints(route: &RouteMessage) -> bool {
 }
 
 impl NamespaceIds {
-    /// The name of `netns`; it gets one if it has none. A namespace does not live longer for it.
+    /// Returns the id of `netns`, and assigns one if it has none. The id does not keep a namespace alive.
     pub(crate) fn id_of(&self, netns: &Netns) -> io::Result<NamespaceId> {
         let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).map_err(io::Error::other)?;
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,14 +212,14 @@ impl NamespaceIds {
             {
                 return Ok(id);
             }
-            // Any free one.
+            // -1: any free id.
             let assign = message(vec![NsidAttribute::Fd(descriptor), NsidAttribute::Id(-1)]);
             match netlink.change(&RouteNetlinkMessage::NewNsId(assign), 0) {
-                // Two pods may be in one namespace.
+                // Two pods may share one namespace.
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
         }
-        Err(io::Error::other("the kernel assigns no namespace id"))
+        Err(io::Error::other("the kernel assigned no namespace id"))
     }
 }

@@ -1,8 +1,8 @@
-//! Sockets to a namespace's netfilter: opened once, kept open for a moment, closed where nobody waits.
+//! Netfilter sockets of namespaces: opened once, kept open for a moment, closed by a thread that nothing waits for.
 //!
-//! Writes: nothing itself. When such a socket is closed the kernel first frees what the last transactions took away, 8 to 16 ms in which
-//! nobody changes rules in that namespace; a moment later there is nothing left to free. A socket keeps its namespace alive: it is
-//! closed at once when the pod is gone, and soon in any case.
+//! Writes: nothing itself. When such a socket is closed, the kernel first frees the objects that the last transactions removed, which blocks
+//! changes of rules in that namespace for 8 to 16 ms; a moment later nothing is left to free. A socket keeps its namespace alive: it is
+//! closed at once when the pod is deleted, and soon in any case.
 
 use crate::netlink::Netlink;
 use crate::netns::{Identity, Netns, spawn_at_home};
@@ -17,15 +17,15 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a socket that nobody uses is kept: longer than the kernel takes to free, and than changes in a burst are apart.
+/// Time for which an unused socket is kept: longer than the kernel takes to free, and than the distance of changes in a burst.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// So many are kept, and so many wait to be closed: more than a node has pods.
+/// Largest number of kept sockets, and of sockets that wait to be closed: more than a node has pods.
 const LIMIT: usize = 512;
 
 type Messages = Netlink<NetfilterMessage>;
 
-/// A message about what is there of `family`.
+/// Creates a message for `family`.
 pub(crate) fn about(family: Family, inner: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
     let family = match family {
         Family::V4 => NetfilterProtoFamily::IPv4,
@@ -34,19 +34,19 @@ pub(crate) fn about(family: Family, inner: impl Into<NetfilterMessageInner>) -> 
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 
-/// A socket in use. Nobody else has it.
+/// Socket in exclusive use.
 pub(crate) struct Socket {
     /// `Some` until dropped.
     netlink: Option<Messages>,
-    /// Where it was opened; unknown: not kept.
+    /// Namespace of the socket; if unknown, the socket is not kept.
     of: Option<Identity>,
 }
 
 impl Socket {
-    /// In the network namespace of the calling thread.
+    /// Opens or reuses a socket in the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
         let of = Identity::of_this_thread();
-        // An identity means this namespace and no other, for the socket keeps it alive.
+        // The identity is unique, because the socket keeps the namespace alive.
         let kept = of.and_then(|of| Some(lock().kept.remove(&of)?.0));
         let netlink = match kept {
             Some(netlink) => netlink,
@@ -63,13 +63,13 @@ impl Deref for Socket {
     type Target = Messages;
 
     fn deref(&self) -> &Messages {
-        self.netlink.as_ref().expect("it is there until the end")
+        self.netlink.as_ref().expect("the socket is present until drop")
     }
 }
 
 impl DerefMut for Socket {
     fn deref_mut(&mut self) -> &mut Messages {
-        self.netlink.as_mut().expect("it is there until the end")
+        self.netlink.as_mut().expect("the socket is present until drop")
     }
 }
 
@@ -78,7 +78,7 @@ impl Drop for Socket {
         let Some(netlink) = self.netlink.take() else {
             return;
         };
-        // Without the thread that closes it is closed here: slower, but bounded.
+        // Without the closing thread it is closed here: slower, but bounded.
         if is_closing() {
             let surplus = lock().put(self.of, netlink);
             CHANGED.notify_one();
@@ -87,12 +87,12 @@ impl Drop for Socket {
     }
 }
 
-/// A pod's lease to sockets of its namespace: without it they are closed at once.
+/// Lease of a pod for sockets of its namespace: without it they are closed at once.
 #[derive(Debug)]
 pub(crate) struct SocketLease(Identity);
 
 impl SocketLease {
-    /// Makes it `lease`; says whether it was already. While somebody holds it open it is the same namespace.
+    /// Acquires the lease of `netns`; returns true when `lease` was for the same namespace, which an open socket keeps alive.
     pub(crate) fn acquire(lease: &mut Option<Self>, netns: &Netns) -> bool {
         let now = netns.identity();
         let is_known = now.is_some() && lease.as_ref().map(|lease| lease.0) == now;
@@ -105,12 +105,12 @@ impl SocketLease {
 
 impl Drop for SocketLease {
     fn drop(&mut self) {
-        lock().let_go(self.0);
+        lock().release(self.0);
         CHANGED.notify_one();
     }
 }
 
-/// Sockets that nobody uses.
+/// Unused sockets.
 #[derive(Default)]
 struct Unused {
     kept: BTreeMap<Identity, (Messages, Instant)>,
@@ -128,7 +128,7 @@ fn lock() -> MutexGuard<'static, Unused> {
 }
 
 impl Unused {
-    /// Returns what has to be closed by the caller.
+    /// Returns a socket that the caller has to close.
     fn put(&mut self, of: Option<Identity>, netlink: Messages) -> Option<Messages> {
         let key =
             of.filter(|of| netlink.is_sound() && self.kept.len() < LIMIT && !self.kept.contains_key(of));
@@ -143,12 +143,12 @@ impl Unused {
         None
     }
 
-    fn let_go(&mut self, of: Identity) {
+    fn release(&mut self, of: Identity) {
         self.closing
             .extend(self.kept.remove(&of).map(|(netlink, _)| netlink));
     }
 
-    /// What is to be closed now.
+    /// Returns the sockets to close now.
     fn take(&mut self, now: Instant) -> Vec<Messages> {
         let idle = self
             .kept
@@ -158,7 +158,7 @@ impl Unused {
     }
 }
 
-/// Starts the thread that closes, the first time; says whether there is one.
+/// Starts the closing thread on the first call; returns true when it runs.
 fn is_closing() -> bool {
     static STARTED: OnceLock<bool> = OnceLock::new();
     *STARTED.get_or_init(|| spawn_at_home("netlink-close", close).is_ok())
@@ -210,7 +210,7 @@ mod tests {
         let mut unused = Unused::default();
         let (of, netlink) = one();
         unused.put(of, netlink);
-        unused.let_go(of.unwrap());
+        unused.release(of.unwrap());
         assert_eq!(unused.take(Instant::now()).len(), 1);
     }
 

@@ -1,18 +1,18 @@
-//! Brings one pod's network namespace to what is wanted: the only writer of this program besides events.
+//! Applies the wanted rules to the network namespace of one pod: the only writer of this program besides its reports.
 //!
 //! Writes: rules, routes and conntrack deletions in the calling thread's namespace. The order keeps a client from ever seeing a
-//! packet to a ClusterIP leave untranslated: reject, route, translate; and the other way round for what goes; conntrack last.
-//! Doing it twice writes nothing. What fails harms its own VIP, attachment or endpoint: the rest is brought to what is wanted.
+//! packet to a ClusterIP leave untranslated: reject, route, translate; and in reverse order for removals; conntrack last.
+//! A second apply writes nothing. A failure affects its own VIP, attachment or endpoint: everything else is applied.
 //!
-//! | what fails | what it harms |
+//! | failure | effect |
 //! |---|---|
 //! | an attachment's interface or address cannot be used | VIPs of that network and family: rejected |
-//! | the kernel does not say whether an endpoint is reached | that endpoint: no flows |
+//! | the route lookup of an endpoint fails | that endpoint: no flows |
 //! | a VIP cannot be rejected | that VIP: neither routed nor translated |
 //! | a route cannot be added | that VIP: rejected |
-//! | a VIP cannot be translated | that VIP: rejected, or unchanged if it cannot even be translated no more |
-//! | a route cannot be removed | that VIP: rejected although nobody has it |
-//! | addresses or routes cannot be read, nor rules | the pod: nothing can be decided, nothing is written |
+//! | a VIP cannot be translated | that VIP: rejected, or unchanged if its translation cannot be removed either |
+//! | a route cannot be removed | that VIP: still rejected, although no Service has it |
+//! | addresses, routes or rules cannot be read | the pod: nothing is written |
 
 mod parts;
 mod work;
@@ -33,62 +33,62 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use work::{Done, Known, Work};
 
-/// What a namespace should hold, and how to know that it is the right one.
+/// Wanted state of a namespace, and the addresses that identify it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The rules.
+    /// Rules.
     pub rules: PodRules,
-    /// Addresses of the pod, one of which the namespace must hold before anything is written into it.
+    /// Addresses of the pod; the namespace must have one of them before anything is written.
     pub addresses: BTreeSet<IpAddr>,
-    /// [`Applied::foreign_routes`] of the last time, if nobody is known to have changed a route since: then routes are read only when
-    /// one of ours changes. `None`: they are looked at.
+    /// [`Applied::foreign_routes`] of the last apply, if no other process changed a route since: then routes are read only when one of ours
+    /// changes. `None`: routes are read.
     pub foreign_routes: Option<BTreeSet<IpAddr>>,
 }
 
-/// What was done.
+/// Result of an apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// What the namespace holds now.
+    /// Rules of the namespace now.
     pub rules: PodRules,
-    /// Whether rules were written.
+    /// Rules were written.
     pub written: bool,
-    /// Sources that cannot be used, or not yet: their VIPs are rejected.
+    /// Sources that cannot be used at present: their VIPs are rejected.
     pub absent: Vec<Absent>,
-    /// What could not be written.
+    /// Failures.
     pub failures: Failures,
-    /// Whether the namespace holds exactly `rules`. Otherwise it has to be read before anything is written again.
+    /// The namespace has exactly `rules`. Otherwise its rules have to be read before the next write.
     pub is_exact: bool,
-    /// VIPs to which the pod has a route of its own, which was left alone.
+    /// VIPs to which the pod has a route of its own, which was not changed.
     pub foreign_routes: BTreeSet<IpAddr>,
-    /// Interfaces of the node that those on a network are on, if they are macvlan or ipvlan interfaces.
+    /// Parents on the node of macvlan or ipvlan interfaces, by network.
     pub parents: BTreeMap<NetworkRef, u32>,
-    /// Endpoints that the namespace has no way to by the interface of their network: they get no flows.
+    /// Endpoints without a route through the interface of their network: they get no flows.
     pub unreachable: BTreeSet<Unreachable>,
-    /// What was found where our rules are and not read, because it is not ours or more than is wanted: it is gone.
+    /// Foreign or excess content of our tables and chains, which was replaced without being read.
     pub unread: BTreeSet<String>,
-    /// Where flows may be that have to be ended: see [`end_flows`].
+    /// Pending deletions of flows: see [`end_flows`].
     pub pending: Pending,
-    /// Why conntrack entries could not be deleted, or not all; flows may go on to removed endpoints.
+    /// Error of the deletion of conntrack entries; flows may continue to removed endpoints.
     pub conntrack: Option<String>,
 }
 
 impl Applied {
-    /// Whether all that was wanted is there, and nothing else.
+    /// Returns true when the namespace has exactly the wanted rules.
     pub fn is_complete(&self) -> bool {
         self.absent.is_empty() && self.failures.is_empty() && self.conntrack.is_none()
     }
 }
 
-/// Why nothing could be decided. The namespace may hold a part of what is wanted: nothing is known any more.
+/// Error of an apply. The namespace may have a part of the wanted rules: its rules are unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The namespace cannot be read.
+    /// The addresses could not be read.
     #[error("failed to read the addresses of the network namespace")]
     Addresses(#[source] io::Error),
-    /// The namespace is another one than the pod says.
-    #[error("the network namespace holds none of the pod's addresses: it is not written into")]
+    /// The namespace does not belong to the pod.
+    #[error("the network namespace has none of the pod's addresses; nothing is written")]
     NotThePod,
-    /// Rules.
+    /// Backend.
     #[error(transparent)]
     Backend(#[from] backend::Error),
     /// Routes.
@@ -96,7 +96,7 @@ pub enum Error {
     Routes(#[from] routes::Error),
 }
 
-/// Does it, in the namespace of the calling thread. The driver takes the two steps apart: rules of all pods come first.
+/// Applies `wanted` in the namespace of the calling thread. The driver runs the two steps separately: rules of all pods come first.
 pub fn apply(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
     let mut applied = write(backend, held, wanted)?;
     let ended = end_flows(&applied.pending, &applied.rules);
@@ -104,17 +104,18 @@ pub fn apply(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted
     Ok(applied)
 }
 
-/// Ends flows that are wrong under `rules`, which the namespace of the calling thread has. Costs milliseconds on a node with many flows.
+/// Deletes flows that are stale under `rules`, the current rules of the calling thread's namespace. Takes milliseconds on a node with many
+/// flows.
 pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
     conntrack::clean(pending, rules)
 }
 
-/// Writes rules and routes, and ends no flows.
+/// Writes rules and routes, and deletes no flows.
 pub fn write(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
     write_knowing(None, backend, held, wanted).map(|(applied, _)| applied)
 }
 
-/// The same where the links and addresses may be known: those of an earlier attempt, if none changed since. Returns them, too.
+/// Writes rules and routes with the links and addresses of an earlier attempt, if none changed since. Returns them, too.
 pub(crate) fn write_knowing(
     addresses: Option<Arc<Addresses>>,
     backend: &dyn Backend,
@@ -167,7 +168,7 @@ pub(crate) fn write_knowing(
 
     let mut work = Work::new(backend, &known, &delta);
     for (endpoint, error) in &lost.unknown {
-        let cause = format!("failed to ask for the route to them: {error}");
+        let cause = format!("failed to look up the route: {error}");
         work.failures
             .note(Effect::Endpoints, Some(*endpoint), cause, rules);
     }
@@ -185,7 +186,7 @@ pub(crate) fn write_knowing(
     if is_unknown {
         work.clear_others();
     }
-    // A pod younger than this process has had no time for connections to what its VIPs were before.
+    // A pod younger than this process has no flows that are older than its rules.
     let is_young = matches!(held, KnownRules::Nothing);
     let pending = work.pending(is_young);
     let parents = named.networks.iter().filter_map(|(network, attached)| {
@@ -214,7 +215,7 @@ pub(crate) fn write_knowing(
     Ok((applied, addresses))
 }
 
-/// The same rules where flows by sources that cannot be used are rejected, and those sources.
+/// Returns the rules with flows of unusable sources rejected, and those sources.
 fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Absent>) {
     let (mut absent, mut sources) = (Vec::new(), Vec::new());
     for (network, source) in rules.sources() {
@@ -226,8 +227,8 @@ fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Abs
     (rules.without_sources(&sources), absent)
 }
 
-/// Removes everything of ours from the namespace of the calling thread, whichever of `backends` wrote it. Of each of the three stages as
-/// much as can be is done; a stage is begun when nothing is left of the one before, for the order keeps flows from leaving untranslated.
+/// Removes all rules and routes of `backends` from the namespace of the calling thread, in three stages. Each stage removes as much as
+/// possible; the next one begins only when nothing of it is left, because the order keeps flows from leaving untranslated.
 pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     let may_be_there = |backend: &&dyn Backend| backend.is_present().unwrap_or(true);
     let may_have_flows = backends.iter().any(may_be_there);
@@ -237,12 +238,12 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_rejection())?;
     if may_have_flows && let Err(error) = conntrack::forget_rejected() {
-        tracing::warn!(%error, "cannot end rejected UDP flows: a socket that goes on sending stays rejected");
+        tracing::warn!(%error, "Failed to delete rejected UDP flows; a socket that continues to send stays rejected");
     }
     Ok(())
 }
 
-/// Does it with each, and returns the first error.
+/// Runs `work` with each backend and returns the first error.
 fn all(
     backends: &[&dyn Backend],
     work: impl Fn(&dyn Backend) -> Result<(), backend::Error>,

@@ -1,8 +1,7 @@
-//! A step that the kernel rejects as a whole is made in parts: for most VIPs it is made all the same, and those are found for which it
-//! is not.
+//! Bisection of a step that the kernel rejects: applies it for as many VIPs as possible, and finds those for which it fails.
 //!
-//! Writes: through the backend. A transaction is taken or rejected as a whole, and of a rejected one the kernel names a message at most; so
-//! the VIPs are halved until each part is taken or has one VIP. A step that fails may have made some of its transactions: what is there is
+//! Writes: through the backend. A transaction is accepted or rejected as a whole, and the kernel names at most one message of a rejected one;
+//! so the VIPs are halved until each part is accepted or has one VIP. A failed step may have made some of its transactions: the rules are
 //! read before each part.
 
 use crate::backend::{Backend, Error};
@@ -14,16 +13,16 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Most tries for one step: finds two VIPs among thousands. What is not tried by then counts as failed.
+/// Largest number of tries per step: finds two VIPs among thousands. VIPs that are not tried by then count as failed.
 const TRIES: u32 = 48;
 
-/// After a try that takes so long no other is made: it waited for a lock that the pod's owner holds, as the next one would.
+/// Duration of a try after which no other is made: it waited for a lock that the pod's owner holds, as the next one would.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// No try is begun later than this.
+/// Time after which no further try begins.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A step of [`Backend`].
+/// Step of [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Reject,
@@ -32,7 +31,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// Whether there is anything to do.
+    /// Returns true when the delta has changes for this step.
     pub(super) fn is_due(self, delta: &Delta<'_>) -> bool {
         match self {
             Self::Reject => delta.rejects(),
@@ -49,7 +48,7 @@ impl Step {
         }
     }
 
-    /// The VIPs that it changes something for.
+    /// Returns the VIPs that this step changes.
     fn vips(self, delta: &Delta<'_>) -> BTreeSet<IpAddr> {
         let (mut vips, is_of_the_step): (_, fn(&SourceChange) -> bool) = match self {
             Self::Reject => (delta.reject.clone(), |change| change.new.is_some()),
@@ -65,8 +64,8 @@ impl Step {
     }
 }
 
-/// What is there after something was rejected. Where it cannot be read as a whole nothing is written from a part of it: the attempt fails, and
-/// the next one has the memory to read everything.
+/// Reads the rules after a rejected change. If they cannot be read completely, nothing is written: the attempt fails, and the next one has
+/// the memory to read everything.
 pub(super) fn read_again(backend: &dyn Backend) -> Result<KernelState, Error> {
     let dump = memory::uncharged(|| backend.dump())?;
     if dump.unread.is_empty() {
@@ -74,21 +73,21 @@ pub(super) fn read_again(backend: &dyn Backend) -> Result<KernelState, Error> {
     }
     let unread = dump.unread.into_iter().collect::<Vec<_>>().join(", ");
     Err(Error::Kernel {
-        action: "list what is there after a change was rejected".to_owned(),
+        action: "list the rules after a rejected change".to_owned(),
         source: io::Error::other(unread),
     })
 }
 
-/// VIPs for which a step was not made, and why.
+/// VIPs for which a step failed, with the error.
 pub(super) type Failed = BTreeMap<IpAddr, String>;
 
-/// One step, after it failed as a whole with `error` at the first try.
+/// Bisection of one step, which failed as a whole with `error`.
 pub(super) struct Parts<'a> {
     pub(super) backend: &'a dyn Backend,
     pub(super) step: Step,
-    /// What must be there afterwards.
+    /// Target rules.
     pub(super) target: &'a PodRules,
-    /// VIPs that are left as they are.
+    /// VIPs that stay unchanged.
     pub(super) frozen: &'a BTreeSet<IpAddr>,
     began: Instant,
     slowest: Duration,
@@ -97,7 +96,7 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// `took`: the first try.
+    /// Creates a bisection. `took`: duration of the first try.
     pub(super) fn new(
         backend: &'a dyn Backend,
         step: Step,
@@ -118,7 +117,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Makes it as far as it can be made.
+    /// Applies the step for as many VIPs as possible.
     pub(super) fn make(mut self) -> Result<Failed, Error> {
         let mut failed = Failed::new();
         for family in Family::ALL {
@@ -176,7 +175,7 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Tries once, and keeps the error.
+    /// Tries once, and records the error.
     fn attempt(&mut self, delta: &Delta<'_>) -> bool {
         if self.is_over() {
             return false;
@@ -196,7 +195,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The first VIP of the second half; `None`: there is one VIP.
+/// Returns the first VIP of the second half; `None`: there is only one VIP.
 fn half(group: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     group
         .iter()

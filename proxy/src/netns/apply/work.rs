@@ -1,4 +1,4 @@
-//! One apply under way: the steps, and what becomes of those that follow when one of them fails.
+//! Running apply: its steps, and how a failed step changes the following ones.
 //!
 //! Writes: rules through the backend, routes.
 
@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// What a namespace is known to hold.
+/// Known rules of a namespace.
 #[derive(Clone)]
 pub(super) enum Known<'a> {
     Nothing,
@@ -28,7 +28,7 @@ pub(super) enum Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    /// Reads it where that is needed.
+    /// Reads the rules if they are unknown.
     pub(super) fn read(
         backend: &dyn Backend,
         held: &'a KnownRules<PodRules>,
@@ -40,7 +40,7 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// What was found and not read: see [`KernelState::unread`].
+    /// Returns unread content: see [`KernelState::unread`].
     pub(super) fn unread(&self) -> BTreeSet<String> {
         match self {
             Self::Read(dump) => dump.unread.clone(),
@@ -48,14 +48,14 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Counts these VIPs among those that are rejected in the namespace.
+    /// Adds VIPs to those that are rejected in the namespace.
     pub(super) fn add_rejected(&mut self, vips: impl Iterator<Item = IpAddr>) {
         if let Self::Read(dump) = self {
             Rc::make_mut(dump).rejected.extend(vips);
         }
     }
 
-    /// Whether no route of ours to this VIP is there, as far as that is known.
+    /// Returns true when no route of ours to this VIP is known.
     pub(super) fn has_no_route(&self, vip: IpAddr) -> bool {
         match self {
             Self::Nothing => true,
@@ -76,20 +76,20 @@ impl<'a> Known<'a> {
 pub(super) struct Work<'a> {
     backend: &'a dyn Backend,
     known: &'a Known<'a>,
-    /// As planned before anything failed.
+    /// Delta before any failure.
     first: &'a Delta<'a>,
-    /// Since something failed: what is there, and what is to be there.
+    /// Known and target rules after a failure.
     changed: Option<(Known<'a>, PodRules)>,
-    /// VIPs that are rejected because something about them failed.
+    /// VIPs that are rejected because of a failure.
     rejected: BTreeSet<IpAddr>,
-    /// VIPs that are left as they are because not even that could be had.
+    /// VIPs that stay unchanged because rejecting them failed, too.
     frozen: BTreeSet<IpAddr>,
     pub(super) failures: Failures,
     written: bool,
     is_exact: bool,
 }
 
-/// How it ended.
+/// Result of the steps.
 pub(super) struct Done {
     pub(super) rules: PodRules,
     pub(super) written: bool,
@@ -97,7 +97,7 @@ pub(super) struct Done {
     pub(super) is_exact: bool,
 }
 
-/// What is to be written now.
+/// Returns the delta to write now.
 fn now<'d>(first: &'d Delta<'d>, changed: Option<&'d (Known<'_>, PodRules)>) -> Cow<'d, Delta<'d>> {
     match changed {
         None => Cow::Borrowed(first),
@@ -120,7 +120,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Makes a step for all VIPs for which it can be made.
+    /// Runs a step for as many VIPs as possible.
     pub(super) fn step(&mut self, step: Step) -> Result<(), backend::Error> {
         let Some(failed) = self.make(step)? else {
             return Ok(());
@@ -137,7 +137,7 @@ impl<'a> Work<'a> {
         self.look()
     }
 
-    /// The VIPs for which it could not be made; `None`: all is well.
+    /// Returns the VIPs for which the step failed; `None`: success.
     fn make(&mut self, step: Step) -> Result<Option<Failed>, backend::Error> {
         let now = now(self.first, self.changed.as_ref());
         if !step.is_due(&now) {
@@ -154,7 +154,7 @@ impl<'a> Work<'a> {
         parts.make().map(Some)
     }
 
-    /// A VIP that cannot be translated as it is wanted is not to be translated as it was wanted earlier.
+    /// Rejects VIPs whose new translation failed, rather than keep their former translation.
     fn reject_untranslated(&mut self, failed: Failed) -> Result<(), backend::Error> {
         let is_wanted = |vip: &IpAddr| self.first.wanted().vip(*vip).is_some();
         let (wanted, gone): (Failed, Failed) = failed.into_iter().partition(|(vip, _)| is_wanted(vip));
@@ -169,7 +169,7 @@ impl<'a> Work<'a> {
         self.look()
     }
 
-    /// Adds the routes of all VIPs that may lack one. Those that get none are rejected. Returns the VIPs to which somebody else has a route.
+    /// Adds the routes of all VIPs that may lack one. VIPs without a route are rejected. Returns the VIPs with a foreign route.
     pub(super) fn add_routes(
         &mut self,
         routes: &mut Routes,
@@ -195,7 +195,7 @@ impl<'a> Work<'a> {
         foreign
     }
 
-    /// Removes all others. A VIP that keeps its route stays rejected: its packets would leave untranslated.
+    /// Removes all other routes. A VIP that keeps its route stays rejected: its packets would leave untranslated.
     pub(super) fn remove_routes(
         &mut self,
         routes: &mut Routes,
@@ -224,15 +224,15 @@ impl<'a> Work<'a> {
         self.look()
     }
 
-    /// Removes what other backends and the archived Go project left, once ours is complete.
+    /// Removes rules of other backends and of the legacy proxy, once ours are complete.
     pub(super) fn clear_others(&mut self) {
         if !self.failures.is_empty() {
-            // What is there may serve what ours do not. The next attempt reads everything, and comes here again.
+            // Those rules may serve VIPs that ours do not. The next attempt reads everything and retries.
             self.is_exact = false;
             return;
         }
         let by_backends = self.backend.replace_others().map_err(Error::from);
-        // The original wrote into pods only.
+        // The legacy proxy wrote into pods only.
         let by_the_legacy_proxy = if netns::is_home() {
             Ok(())
         } else {
@@ -248,7 +248,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Where flows may not be where they are. Nowhere if there are none: asked after the rules, so that a later flow is translated by them.
+    /// Returns the pending deletions of flows; none if the namespace has no flows: checked after the rules are written, so that later flows are
+    /// translated by them.
     pub(super) fn pending(&self, is_young: bool) -> Pending {
         let pending = match &self.changed {
             None => Pending::of(self.first, &self.frozen, is_young),
@@ -277,7 +278,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// These VIPs are left as they are.
+    /// Leaves VIPs unchanged.
     fn freeze(&mut self, effect: Effect, failed: Failed) {
         self.frozen.extend(failed.keys());
         self.note(effect, failed);
@@ -289,7 +290,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// After a failure nothing is known of what is there.
+    /// Reads the rules after a failure.
     fn look(&mut self) -> Result<(), backend::Error> {
         let known = Known::Read(Rc::new(read_again(self.backend)?));
         self.changed = Some((known, PodRules::default()));
@@ -297,7 +298,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// After a failure less is wanted.
+    /// Reduces the target after a failure.
     fn retarget(&mut self) {
         let known = match self.changed.take() {
             Some((known, _)) => known,
