@@ -1,20 +1,20 @@
-//! PodRules in the words of `iptables-restore`.
+//! Renders PodRules for `iptables-restore`.
 //!
 //! Pure. Two tables of each family hold chains of ours:
 //!
 //! ```text
 //! filter  OUTPUT, FORWARD    ─► MSP-VIPS ─► MSP-VIPS-D ─► MSP-VIPS-3D             one rule per VIP: what still has one as
 //!                               MSP-REJECT    TCP reset, else port unreachable    destination here was not translated;
-//!                                                                               then resets that belong to no flow go
+//!                                                                               then drops resets of no flow
 //! nat     OUTPUT, PREROUTING ─► MSP-SERVICES ─► MSP-SERVICES-D ─► MSP-SERVICES-3D   one rule per VIP, protocol and port
 //!                                            ─► MSP-REJECT-UDP ─► …-D ─► …-3D       one rule per VIP: what is left of the pod's own UDP
 //!                               MSP-SVC-…     one rule per endpoint, each as likely as the other
-//!                               MSP-SEP-…     one endpoint of a port with affinity, and who was there
+//!                               MSP-SEP-…     one endpoint of a port with affinity, and its clients
 //!         POSTROUTING        ─► MSP-SOURCES ─► MSP-SOURCES-3D    one rule per VIP: its flows leave with the pod's address there
 //! ```
 //!
-//! The rejection is in filter because nat chains do not run at all while no rule of the namespace uses connection tracking. Everything is
-//! spelled exactly as `iptables -S` prints it, so that what is read can be compared with what is wanted.
+//! The rejection is in filter because nat chains do not run at all while no rule of the namespace uses connection tracking. Rules
+//! are rendered exactly as `iptables -S` prints them, so that a listing can be compared with the wanted rules.
 
 mod buckets;
 mod edits;
@@ -34,26 +34,26 @@ use rules::{Delta, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// A built-in chain, and the rule in it that leads to ours.
+/// Built-in chain, and the rule in it that jumps to ours.
 pub type Jump = (&'static str, String);
 
-/// Rules of each chain, in order, without the `-A CHAIN`.
+/// Rules of each chain, in order, without `-A CHAIN`.
 pub type Chains = BTreeMap<String, Vec<String>>;
 
-/// A table that has chains of ours.
+/// Table with our chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// Where flows are rejected.
+    /// Table of rejections.
     Filter,
-    /// Where flows are translated.
+    /// Table of translations.
     Nat,
 }
 
 impl Table {
-    /// Both, in the order they are written.
+    /// Both tables, in the order of writes.
     pub const ALL: [Self; 2] = [Self::Filter, Self::Nat];
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Filter => "filter",
@@ -61,7 +61,7 @@ impl Table {
         }
     }
 
-    /// The chain of ours that decides about a packet's destination.
+    /// Returns our chain that matches the destination of a packet.
     pub fn root(self) -> String {
         let name = match self {
             Self::Filter => rejection::ROOT,
@@ -70,7 +70,7 @@ impl Table {
         format!("{CHAIN_PREFIX}{name}")
     }
 
-    /// The chains of ours that are there before any VIP is.
+    /// Returns our chains that exist without any VIP.
     pub fn roots(self, family: Family, is_pod: bool) -> Chains {
         let none = BTreeSet::new();
         match self {
@@ -83,12 +83,12 @@ impl Table {
         }
     }
 
-    /// Where the kernel enters it: the built-in chain, and the rule in it.
-    /// What is forwarded is translated only in a pod: those of a node would come onto networks that they are not on.
+    /// Returns the jumps from built-in chains. Forwarded packets are translated only in a pod: on a node, pods would reach networks that they
+    /// are not attached to.
     pub fn jumps(self, is_pod: bool) -> Vec<Jump> {
         let root = self.root();
         let jumps = match self {
-            // Not for established flows: every packet of the pod would look for its VIP.
+            // Not for established flows: every packet of the pod would search for its VIP.
             Self::Filter => Vec::from(["OUTPUT", "FORWARD"].map(|hook| {
                 let rule = format!("-m conntrack ! --ctstate RELATED,ESTABLISHED -j {root}");
                 (hook, rule)
@@ -105,28 +105,28 @@ impl Table {
     }
 }
 
-/// What is to be done to one table.
+/// Change of one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Chains to create or replace.
     pub set: Chains,
-    /// Rules to change in chains that are there, in this order.
+    /// Rules to change in existing chains, in this order.
     pub edits: Vec<Edit>,
     /// Chains to delete; none need exist.
     pub delete: BTreeSet<String>,
-    /// Rules to put first in built-in chains.
+    /// Rules to insert first in built-in chains.
     pub jumps: Vec<Jump>,
-    /// Those that are there and not first, to be taken away before.
+    /// Rules that exist and are not first, to be deleted before.
     pub late_jumps: Vec<Jump>,
 }
 
 impl Change {
-    /// Whether there is nothing to do.
+    /// Returns true when there is nothing to do.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Replaces whatever chains of ours are there by `wanted`.
+    /// Returns the change that replaces all our chains by `wanted`.
     pub fn replace(present: impl IntoIterator<Item = String>, wanted: Chains) -> Self {
         let delete = present
             .into_iter()
@@ -139,9 +139,9 @@ impl Change {
         }
     }
 
-    /// The input of `iptables-restore --noflush` that does it, in one transaction.
+    /// Returns the input of `iptables-restore --noflush`, which is one transaction.
     ///
-    /// A `:CHAIN` line creates the chain or empties it; nobody sees it empty.
+    /// A `:CHAIN` line creates or flushes the chain; no packet sees it empty.
     pub fn text(&self, table: Table) -> String {
         let Self {
             set,
@@ -176,7 +176,7 @@ impl Change {
     }
 }
 
-/// Every chain of ours that a table of `family` has once `delta` is written.
+/// Returns all our chains of a table of `family` after `delta` is written.
 pub fn whole(delta: &Delta<'_>, table: Table, family: Family, is_pod: bool) -> Chains {
     match table {
         Table::Filter => rejection::whole(&delta.rejected_meanwhile(family), family, is_pod),

@@ -1,7 +1,7 @@
-//! Chains that lead a packet to the few rules about its destination.
+//! Dispatch chains that lead a packet to the few rules of its destination.
 //!
 //! Pure. By the low byte of the address, four bits at a time: a new flow meets at most 16 + 16 rules and then 1/256 of all VIPs.
-//! ClusterIPs are handed out from all over their range, so the low byte spreads them evenly. Only chains that lead somewhere exist.
+//! ClusterIPs are allocated from their whole range, so the low byte spreads them evenly. Only chains that lead somewhere exist.
 
 use super::{Chains, host};
 use api::names::CHAIN_PREFIX;
@@ -9,7 +9,7 @@ use rules::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// The bucket of an address.
+/// Returns the bucket of an address.
 pub(super) fn bucket(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(address) => address.octets()[3],
@@ -17,7 +17,7 @@ pub(super) fn bucket(address: IpAddr) -> u8 {
     }
 }
 
-/// By bucket: a rule for each of `vips`, which says `what` becomes of packets to it.
+/// Returns a rule for each of `vips`, with the target `what`, by bucket.
 pub(super) fn per_vip(vips: &BTreeSet<IpAddr>, what: &str) -> BTreeMap<u8, Vec<String>> {
     let mut buckets: BTreeMap<u8, Vec<String>> = BTreeMap::new();
     for vip in vips {
@@ -27,14 +27,14 @@ pub(super) fn per_vip(vips: &BTreeSet<IpAddr>, what: &str) -> BTreeMap<u8, Vec<S
     buckets
 }
 
-/// The VIP that such a rule is about.
+/// Returns the VIP of such a rule.
 pub(super) fn vip_of(rule: &str, what: &str) -> Option<IpAddr> {
     let destination = rule.strip_prefix("-d ")?.strip_suffix(what)?.strip_suffix(' ')?;
     let (address, _) = destination.split_once('/')?;
     address.parse().ok()
 }
 
-/// All chains: `buckets` below a root chain of that name.
+/// Returns all chains: `buckets` below a root chain of that name.
 pub(super) fn whole(root: &str, family: Family, buckets: BTreeMap<u8, Vec<String>>) -> Chains {
     let root = format!("{CHAIN_PREFIX}{root}");
     let mut chains = Chains::from([(root.clone(), Vec::new())]);
@@ -51,8 +51,8 @@ pub(super) fn whole(root: &str, family: Family, buckets: BTreeMap<u8, Vec<String
     chains
 }
 
-/// The chains on the way to `touched` buckets, those to be there and those to be there no more. Of `buckets` the rules of touched
-/// ones count, and which others there are.
+/// Returns the chains on the path to `touched` buckets: those to create and those to delete. Of `buckets`, the rules of touched ones and the
+/// existence of the others are used.
 pub(super) fn along(
     root: &str,
     family: Family,

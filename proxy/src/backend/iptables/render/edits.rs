@@ -1,27 +1,27 @@
-//! Few rules of a long chain change: one by one, the others stay as they are.
+//! Edits of a few rules of a long chain, one by one; the others stay unchanged.
 //!
-//! Pure. Rules are known by their numbers, as `iptables -S` would list them. That is safe for what is known to be there; where somebody else
-//! may have written the namespace is read first, and what is damaged is rebuilt.
+//! Pure. Rules are known by their numbers, as `iptables -S` would list them. That is safe for known rules; where another process
+//! may have written, the namespace is read first, and drift is rebuilt.
 
-/// A change of one rule.
+/// Change of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// Of which chain.
+    /// Chain.
     pub chain: String,
-    /// Counted from 1, when the edits before are made.
+    /// Number of the rule, from 1, after the preceding edits.
     pub number: usize,
-    /// What is done.
+    /// Action.
     pub action: Action,
 }
 
-/// What is done with a rule.
+/// Action on a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It becomes this one.
+    /// Replace by this rule.
     Replace(String),
-    /// This one is put before it.
+    /// Insert this rule before it.
     Insert(String),
-    /// It goes.
+    /// Delete.
     Delete,
 }
 
@@ -42,16 +42,16 @@ impl Edit {
     }
 }
 
-/// To look for a rule costs the program more than to add one.
+/// Limit of edits: finding a rule costs the program more than adding one.
 const FEWER: usize = 4;
 
-/// What leads from the parts of a chain to others, whose last rules belong together: from part to part of each. `None`: it is less to
-/// write the chain again.
+/// Returns the edits that change the parts of a chain to other parts, aligned at their last rules. `None`: writing the chain again is
+/// cheaper.
 pub(super) fn edits(chain: &str, held: &[&[String]], wanted: &[&[String]]) -> Option<Vec<Edit>> {
     let most = wanted.iter().map(|part| part.len()).sum::<usize>() / FEWER;
     let mut edits = Vec::new();
     let mut above: usize = held.iter().map(|part| part.len()).sum();
-    // From the end, so that the numbers of the rules before stay what they are.
+    // From the end, so that the numbers of preceding rules do not change.
     for (held, wanted) in held.iter().zip(wanted).rev() {
         above -= held.len();
         edits.extend(of_part(chain, above, held, wanted).take(most + 1));
@@ -86,7 +86,7 @@ fn of_part<'a>(
     replaced.chain(deleted).chain(inserted)
 }
 
-/// What a chain is after these edits.
+/// Applies the edits to a chain.
 #[cfg(test)]
 pub(super) fn made(mut rules: Vec<String>, edits: &[&Edit]) -> Vec<String> {
     for Edit { number, action, .. } in edits {

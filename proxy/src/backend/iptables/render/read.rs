@@ -1,7 +1,7 @@
-//! What `iptables -S` lists of ours, as a value.
+//! Parser of the listing of our chains by `iptables -S`.
 //!
-//! Pure. The listing is understood only as far as it says what is translated and rejected; that value is spelled again, and every
-//! difference between the two texts is damage. So nothing that somebody changed can hide.
+//! Pure. Only translations and rejections are parsed; the result is rendered again, and every difference between the two texts is
+//! drift. So no change of another process remains undetected.
 
 use super::buckets::vip_of;
 use super::translation::{Entry, whole_of};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Chains that differ are named up to this many.
+/// Largest number of different chains that are named.
 const MOST_NAMED: usize = 8;
 
 /// Our part of one table.
@@ -20,16 +20,16 @@ const MOST_NAMED: usize = 8;
 pub(crate) struct Listing {
     /// Our chains.
     pub(crate) chains: Chains,
-    /// The jumps to them that are not there.
+    /// Missing jumps to them.
     pub(crate) missing_jumps: Vec<Jump>,
-    /// Those that others have put their own rules before, which may translate a flow first.
+    /// Jumps after foreign rules, which may translate a flow first.
     pub(crate) late_jumps: Vec<Jump>,
-    /// Why the rules of our chains were not read.
+    /// Reason why the rules of our chains were not read.
     pub(crate) unread: Option<String>,
 }
 
 impl Listing {
-    /// Of a table in which nothing of ours is.
+    /// Returns the listing of a table without our chains.
     pub(crate) fn empty(table: Table, is_pod: bool) -> Self {
         Self {
             chains: Chains::new(),
@@ -39,7 +39,7 @@ impl Listing {
         }
     }
 
-    /// Picks out what is ours.
+    /// Parses our chains and jumps.
     pub(crate) fn parse(table: Table, is_pod: bool, text: &str) -> Self {
         let mut listing = Self::default();
         for jump in table.jumps(is_pod) {
@@ -64,18 +64,18 @@ impl Listing {
     }
 }
 
-/// How many rules are before this one.
+/// Returns the number of rules before this one.
 fn position((hook, rule): &Jump, text: &str) -> Option<usize> {
     let before = format!("-A {hook} ");
     let mut rules = text.lines().filter_map(|line| line.strip_prefix(&before));
     rules.position(|found| found == rule)
 }
 
-/// The tables of one family, added to `dump`.
+/// Adds the tables of one family to `dump`.
 pub(crate) fn read(filter: &Listing, nat: &Listing, family: Family, is_pod: bool, dump: &mut KernelState) {
     for (table, listing) in [(Table::Filter, filter), (Table::Nat, nat)] {
         let why = listing.unread.iter();
-        let why = why.map(|why| format!("{family} {}: cannot list rules: {why}", table.name()));
+        let why = why.map(|why| format!("{family} {}: failed to list rules: {why}", table.name()));
         dump.unread.extend(why);
     }
     let to_reject_chain = rejection::to_reject_chain();
@@ -123,7 +123,7 @@ fn compare(table: Table, family: Family, held: &Listing, again: &Chains, damage:
     let hooks = held.missing_jumps.iter();
     damage.extend(hooks.map(|(hook, rule)| format!("{table}: {hook} lacks the rule {rule:?}")));
     let late = held.late_jumps.iter();
-    damage.extend(late.map(|(hook, rule)| format!("{table}: in {hook} others are before {rule:?}")));
+    damage.extend(late.map(|(hook, rule)| format!("{table}: {hook} has foreign rules before {rule:?}")));
     let names: BTreeSet<&String> = held.chains.keys().chain(again.keys()).collect();
     let differing = names
         .into_iter()
@@ -131,7 +131,7 @@ fn compare(table: Table, family: Family, held: &Listing, again: &Chains, damage:
     damage.extend(
         differing
             .take(MOST_NAMED)
-            .map(|chain| format!("{table}: chain {chain} is not as it was written")),
+            .map(|chain| format!("{table}: chain {chain} was changed")),
     );
 }
 
@@ -151,7 +151,7 @@ fn translated(chains: &Chains) -> Read {
     ports.collect()
 }
 
-/// What a port's chain, and the chains of its endpoints, send flows to.
+/// Returns the endpoints of the chain of a port.
 fn endpoints(chains: &Chains, chain: &str) -> Translated {
     let rules = || chains.get(chain).into_iter().flatten();
     let below = rules()
@@ -160,7 +160,7 @@ fn endpoints(chains: &Chains, chain: &str) -> Translated {
     let targets = rules()
         .chain(below)
         .filter_map(|rule| after(rule, "--to-destination ")?.parse().ok());
-    // The rule of the last place comes first. With affinity there are two for each.
+    // The rule of the last place comes first. With affinity each place has two.
     let mut seen = BTreeSet::<SocketAddr>::new();
     let mut by_place: Vec<SocketAddr> = targets.filter(|target| seen.insert(*target)).collect();
     by_place.reverse();
@@ -171,7 +171,7 @@ fn endpoints(chains: &Chains, chain: &str) -> Translated {
     }
 }
 
-/// The word behind an option.
+/// Returns the word after an option.
 fn after<'a>(rule: &'a str, option: &str) -> Option<&'a str> {
     let (_, rest) = rule.split_once(option)?;
     rest.split(' ').next()

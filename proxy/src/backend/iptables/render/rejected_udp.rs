@@ -1,8 +1,8 @@
-//! The nat table, behind every translation: a rejected UDP flow of the pod's own goes to a port that no socket can have.
+//! Rejection of UDP in the nat table, after every translation: a rejected flow of the pod's own goes to a port that no socket can have.
 //!
-//! Pure. The kernel answers there with "port unreachable", as the node does to clients of kube-proxy. Rejected on its way out, `send()`
-//! would fail with EPERM, which programs take for a firewall. What is forwarded is rejected: from there it cannot come to the loopback
-//! address.
+//! Pure. The kernel answers there with "port unreachable", as the node does to clients of kube-proxy. A rejection in the output hook would
+//! make `send()` fail with EPERM, which programs report as a firewall. Forwarded flows are rejected in the filter table: they cannot reach
+//! the loopback address.
 
 use super::buckets::{along, bucket, per_vip, vip_of};
 use super::{Chains, Change, buckets};
@@ -13,12 +13,12 @@ use std::net::IpAddr;
 
 const ROOT: &str = "REJECT-UDP";
 
-/// The rule that leads here, last in the chain that translates.
+/// Returns the jump to these chains, the last rule of the translation chain.
 pub(super) fn jump() -> String {
     format!("-p udp -m addrtype --src-type LOCAL -j {CHAIN_PREFIX}{ROOT}")
 }
 
-/// The rule of a family that sends a flow to the closed port.
+/// Returns the rule that sends a flow to the closed port.
 pub(crate) fn to_closed_port(family: Family) -> String {
     let target = match family {
         Family::V4 => "127.0.0.1:0",
@@ -27,12 +27,12 @@ pub(crate) fn to_closed_port(family: Family) -> String {
     format!("-p udp -j DNAT --to-destination {target}")
 }
 
-/// All chains for these VIPs, which are of `family`.
+/// Returns all chains for these VIPs of `family`.
 pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family) -> Chains {
     buckets::whole(ROOT, family, per_vip(vips, &to_closed_port(family)))
 }
 
-/// What `delta` changes in `family`.
+/// Returns the change of `delta` in `family`.
 pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
     let changed = delta.reject_udp.iter().chain(&delta.unreject_udp);
     let of_family = changed.filter(|vip| Family::of(**vip) == family);
@@ -49,7 +49,7 @@ pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
     }
 }
 
-/// What `whole` was made of.
+/// Parses the chains of `whole`.
 pub(super) fn read(chains: &Chains, family: Family) -> BTreeSet<IpAddr> {
     let what = to_closed_port(family);
     let vips = chains.values().flatten();

@@ -1,4 +1,4 @@
-//! The filter table: what was not translated is rejected.
+//! Rejection in the filter table of packets that were not translated.
 //!
 //! Pure.
 
@@ -12,20 +12,21 @@ use std::net::IpAddr;
 pub(super) const ROOT: &str = "VIPS";
 const REJECT: &str = "REJECT";
 
-/// In pods. An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from the VIP.
-/// Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The cluster network is
-/// left as it was.
-const UNBELIEVED: &str = "! -o eth0 -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID -j DROP";
+/// Rule in pods. A reply outside of the window is invalid to connection tracking: it comes from the endpoint and not from the VIP. No socket
+/// waits for it, and the kernel's reset, which belongs to no flow either, would end the real connection. Packets on the cluster network are
+/// not changed.
+const INVALID_RESET: &str =
+    "! -o eth0 -p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate INVALID -j DROP";
 
-/// All chains that reject these VIPs, which are of `family`.
+/// Returns all chains that reject these VIPs of `family`.
 pub(super) fn whole(vips: &BTreeSet<IpAddr>, family: Family, is_pod: bool) -> Chains {
     let mut chains = buckets::whole(ROOT, family, per_vip(vips, &to_reject_chain()));
-    chains.entry(root()).or_default().extend(unbelieved(is_pod));
+    chains.entry(root()).or_default().extend(invalid_reset(is_pod));
     chains.insert(reject_chain(), reject(family));
     chains
 }
 
-/// From what is rejected to `vips`, where only `changed` ones differ.
+/// Returns the change to rejected `vips`, of which only `changed` ones differ.
 pub fn rejection(
     vips: &BTreeSet<IpAddr>,
     changed: &BTreeSet<IpAddr>,
@@ -36,9 +37,9 @@ pub fn rejection(
     let touched: BTreeSet<u8> = of_family.map(|vip| bucket(*vip)).collect();
     let (mut set, delete) = along(ROOT, family, per_vip(vips, &to_reject_chain()), &touched);
     if !touched.is_empty() {
-        // Two rules: cheaper written again than looked for.
+        // Two rules: writing them again is cheaper than a search.
         set.insert(reject_chain(), reject(family));
-        set.entry(root()).or_default().extend(unbelieved(is_pod));
+        set.entry(root()).or_default().extend(invalid_reset(is_pod));
     }
     Change {
         set,
@@ -47,9 +48,9 @@ pub fn rejection(
     }
 }
 
-/// On a node what is no flow of ours is left as it was.
-fn unbelieved(is_pod: bool) -> Option<String> {
-    is_pod.then(|| UNBELIEVED.to_owned())
+/// Not on a node, where foreign flows are not changed.
+fn invalid_reset(is_pod: bool) -> Option<String> {
+    is_pod.then(|| INVALID_RESET.to_owned())
 }
 
 fn root() -> String {
@@ -60,7 +61,7 @@ fn reject_chain() -> String {
     format!("{CHAIN_PREFIX}{REJECT}")
 }
 
-/// What becomes of packets to a VIP.
+/// Returns the target of packets to a VIP.
 pub(super) fn to_reject_chain() -> String {
     format!("-j {}", reject_chain())
 }

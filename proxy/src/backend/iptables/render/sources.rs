@@ -1,9 +1,9 @@
-//! The nat table after routing: what the pod itself sends to a VIP leaves with the pod's address on the VIP's network.
+//! Source translation in the nat table after routing: the pod's own flows to a VIP get the pod's address on the VIP's network.
 //!
 //! Pure. The kernel enters these chains once per translated flow. Nearly every flow has the right source from its route and ends at the
-//! first rule; those of a socket that is bound to another address, or that was connected before there was a route, look for their VIP.
-//! Chains by the low byte of the VIP keep a change small; they are not ways to it, as `iptables -S` (1.8.9) omits the mask of
-//! `--ctorigdst` and a rule that cannot be read back cannot be checked.
+//! first rule; those of a socket that is bound to another address, or that was connected before the route existed, search for their VIP.
+//! Chains by the low byte of the VIP keep a change small; they do not dispatch, because `iptables -S` (1.8.9) omits the mask of
+//! `--ctorigdst`, and a rule that is listed differently cannot be verified.
 
 use super::buckets::bucket;
 use super::{Chains, Change, host};
@@ -14,10 +14,10 @@ use std::net::IpAddr;
 
 const ROOT: &str = "SOURCES";
 
-/// By VIP.
+/// Sources by VIP.
 type Sources = BTreeMap<IpAddr, IpAddr>;
 
-/// All chains for VIPs of one family.
+/// Returns all chains for VIPs of one family.
 pub(super) fn whole(sources: &Sources) -> Chains {
     let mut leaves = Chains::new();
     for (vip, source) in sources {
@@ -38,7 +38,7 @@ pub(super) fn whole(sources: &Sources) -> Chains {
     leaves
 }
 
-/// What `delta` changes in `family`.
+/// Returns the change of `delta` in `family`.
 pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
     let touched: BTreeSet<String> = delta.sources(family).map(|(vip, _)| leaf(vip)).collect();
     let mut change = Change::default();
@@ -55,7 +55,7 @@ pub(super) fn change(delta: &Delta<'_>, family: Family) -> Change {
     change
 }
 
-/// The same, if a VIP that has a source address gets another one: that is written before the route to it changes.
+/// Returns the change if an existing source address changes: it is written before the route changes.
 pub fn moved_sources(delta: &Delta<'_>, family: Family) -> Change {
     let is_moved = delta
         .sources(family)
@@ -67,7 +67,7 @@ pub fn moved_sources(delta: &Delta<'_>, family: Family) -> Change {
     }
 }
 
-/// What `whole` was made of.
+/// Parses the chains of `whole`.
 pub(super) fn read(chains: &Chains) -> Sources {
     let leaves = chains
         .iter()

@@ -1,4 +1,4 @@
-//! The nat table: new flows to a port go to one of its endpoints.
+//! Translation in the nat table: new flows to a port go to one of its endpoints.
 //!
 //! Pure.
 
@@ -15,16 +15,16 @@ use std::time::Duration;
 
 pub(super) const ROOT: &str = "SERVICES";
 
-/// A port that is translated.
+/// Translated port.
 pub(super) struct Entry<'a> {
     pub(super) vip: IpAddr,
     pub(super) port: Port,
-    /// Whose port it is, for whoever reads the rules.
+    /// Comment of the rules: Service and port name.
     pub(super) comment: String,
     pub(super) translation: Translation<'a>,
 }
 
-/// All chains that translate what `rules` say in `family`, and reject UDP flows to `rejected_udp`.
+/// Returns all chains that translate flows by `rules` in `family`, and reject UDP flows to `rejected_udp`.
 pub(super) fn whole(rules: &PodRules, rejected_udp: &BTreeSet<IpAddr>, family: Family) -> Chains {
     whole_of(&entries(rules, family), rejected_udp, family)
 }
@@ -44,7 +44,7 @@ pub(super) fn whole_of(entries: &[Entry<'_>], rejected_udp: &BTreeSet<IpAddr>, f
     chains
 }
 
-/// What `delta` changes in `family`.
+/// Returns the change of `delta` in `family`.
 pub fn translation(delta: &Delta<'_>, family: Family) -> Change {
     let mut change = sources::change(delta, family);
     let mut touched: BTreeSet<u8> = BTreeSet::new();
@@ -74,13 +74,13 @@ pub fn translation(delta: &Delta<'_>, family: Family) -> Change {
     change
 }
 
-/// Behind the ways to what is translated.
+/// Adds the jump to the rejection of UDP, after all translations.
 fn add_to_root(chains: &mut Chains) {
     let root = format!("{CHAIN_PREFIX}{ROOT}");
     chains.entry(root).or_default().push(rejected_udp::jump());
 }
 
-/// What differs of the chains of one port.
+/// Returns the change of the chains of one port.
 fn change_port(vip: IpAddr, port: Port, PortChange { old, new }: PortChange<'_>, change: &mut Change) {
     let service = service_chain(vip, port);
     match (old, new) {
@@ -95,7 +95,7 @@ fn change_port(vip: IpAddr, port: Port, PortChange { old, new }: PortChange<'_>,
         (Some(_), None) => _ = change.delete.insert(service),
         (None, None) => {}
     }
-    // With affinity each endpoint has a chain of its own. The list of its clients lives as long as that is not written again.
+    // With affinity each endpoint has a chain of its own. The list of its clients exists until that chain is written again.
     let (old, new) = [old, new].map(remembering).into();
     for came in new.into_iter().flat_map(|new| new.not_in(old)) {
         let (chain, rules) = endpoint_rules(vip, port, came);
@@ -124,7 +124,7 @@ fn entries(rules: &PodRules, family: Family) -> Vec<Entry<'_>> {
     entries
 }
 
-/// The rules of touched buckets; of the others only that they are there.
+/// Returns the rules of touched buckets, and the existence of the others.
 fn leaves(rules: &PodRules, family: Family, touched: &BTreeSet<u8>) -> BTreeMap<u8, Vec<String>> {
     let mut leaves: BTreeMap<u8, Vec<String>> = BTreeMap::new();
     for entry in entries(rules, family) {
@@ -148,13 +148,13 @@ fn dispatch(entry: &Entry<'_>) -> String {
     )
 }
 
-/// The endpoints that have a chain.
+/// Returns the endpoints that have a chain.
 fn remembering(translation: Option<Translation<'_>>) -> Option<&Places> {
     let translation = translation?;
     translation.affinity.map(|_| translation.endpoints)
 }
 
-/// The chains of one port. With affinity each endpoint has a chain of its own, where the client is put down.
+/// Returns the chains of one port. With affinity each endpoint has a chain of its own, which records the client.
 fn port_chains(vip: IpAddr, port: Port, translation: Translation<'_>) -> Chains {
     let mut chains = Chains::from([(service_chain(vip, port), Walk::of(vip, port, translation).rules())]);
     if translation.affinity.is_some() {
@@ -164,7 +164,7 @@ fn port_chains(vip: IpAddr, port: Port, translation: Translation<'_>) -> Chains 
     chains
 }
 
-/// An endpoint's chain, where there is affinity.
+/// Returns the chain of an endpoint with affinity.
 fn endpoint_rules(vip: IpAddr, port: Port, endpoint: SocketAddr) -> (String, Vec<String>) {
     let chain = endpoint_chain(vip, port, endpoint);
     let recent = recent("--set", &chain, Family::of(vip));
@@ -176,12 +176,12 @@ fn dnat(endpoint: SocketAddr) -> String {
     format!("-j DNAT --to-destination {endpoint}")
 }
 
-/// The chain of a port, as a flow walks it. In each part the rule of place 0 is the last, so that what an endpoint's rule says does not
-/// depend on how many others there are: one more is a rule before all others.
+/// Chain of a port in the order of evaluation. In each part the rule of place 0 is the last, so that the rule of an endpoint does not depend
+/// on the number of others: a further endpoint is a rule before all others.
 struct Walk {
-    /// Clients that are known at an endpoint.
+    /// Rules of clients that affinity remembers.
     known: Vec<String>,
-    /// All others.
+    /// Rules of all other clients.
     choice: Vec<String>,
 }
 
@@ -216,7 +216,7 @@ impl Walk {
     }
 }
 
-/// Each gets what the ones before it left: the last place 1/n, the one before 1/(n-1) of the rest, ..., the first all that is left.
+/// Each rule takes its share of the remaining flows: the last place 1/n, the one before 1/(n-1) of the rest, ..., the first the remainder.
 fn choice(condition: &str, endpoints: &Places, target: impl Fn(SocketAddr) -> String) -> Vec<String> {
     let rule = |(place, endpoint): (usize, &SocketAddr)| match place {
         0 => format!("{condition}{}", target(*endpoint)),
@@ -231,7 +231,7 @@ fn choice(condition: &str, endpoints: &Places, target: impl Fn(SocketAddr) -> St
     rules
 }
 
-/// `1/n` as the kernel holds it, in 31 bits, and as iptables prints that.
+/// Returns `1/n` as the kernel stores it, in 31 bits, and as iptables prints it.
 fn one_in(n: usize) -> String {
     let whole = 1_u128 << 31;
     let n = u128::try_from(n).unwrap_or(whole).max(2);
@@ -240,13 +240,13 @@ fn one_in(n: usize) -> String {
     format!("0.{:011}", rounded(rounded(whole, n) * digits, whole))
 }
 
-/// A client that is still known at an endpoint goes there.
+/// Returns the rule for a client that an endpoint remembers.
 fn stay(chain: &str, time: Duration, family: Family) -> String {
     let check = format!("--rcheck --seconds {} --reap", time.as_secs());
     format!("-m recent {} -j {chain}", recent(&check, chain, family))
 }
 
-/// The list of an endpoint's clients has the name of its chain. It goes with the last rule that names it.
+/// The list of an endpoint's clients has the name of its chain. The kernel deletes it with the last rule that refers to it.
 fn recent(action: &str, list: &str, family: Family) -> String {
     let mask = match family {
         Family::V4 => "255.255.255.255",
@@ -266,7 +266,7 @@ fn endpoint_chain(vip: IpAddr, port: Port, endpoint: SocketAddr) -> String {
     )
 }
 
-/// A chain name has at most 28 characters, so what it is about is told by 80 bits of a hash.
+/// Returns the name of a chain. It has at most 28 characters, so it contains 80 bits of a hash.
 fn chain(kind: &str, about: &str) -> String {
     let hash = Sha256::digest(about);
     let mut name = format!("{CHAIN_PREFIX}{kind}-");
