@@ -37,7 +37,7 @@ pub struct ClusterInfo {
 }
 
 impl ClusterInfo {
-    /// With what the command line says: the node's name, isolation, and the Service ranges if they need not be asked for.
+    /// Creates it with the settings of the command line: name of the node, namespace isolation, and Service ranges if given.
     pub fn new(given: Settings) -> Self {
         Self {
             given,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_given_and_ranges_found_are_reserved() {
+    fn configured_and_watched_ranges_are_reserved() {
         let mut known = here();
         known.given.reserved.service_cidrs = vec!["172.30.0.0/16".parse().unwrap()];
         let object: ServiceCIDR =

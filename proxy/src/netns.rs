@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_gone_is_told_from_one_that_cannot_be_opened() {
+    fn a_deleted_namespace_is_distinguished_from_an_unreadable_one() {
         assert!(matches!(
             Netns::open(Path::new("/run/netns/no-such")),
             Err(Error::Gone { .. })
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_is_at_home_before_it_does_more_and_one_that_panics_does_no_more() {
+    async fn a_thread_returns_home_before_its_next_job_and_ends_after_a_panic() {
         let spawn = |work: fn() -> bool| Netns::home().unwrap().spawn(work).unwrap();
         for _ in 0..100 {
             assert!(spawn(is_home).await.unwrap().unwrap());
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_hangs_holds_up_no_other() {
+    async fn a_job_that_hangs_does_not_block_others() {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let hanging = Netns::home().unwrap().spawn(move || ended.recv().is_err());
         for _ in 0..20 {

@@ -298,7 +298,7 @@ mod tests {
 
     /// An API server without the kind; the real one cannot be made to lack Nodes.
     #[tokio::test]
-    async fn a_kind_that_is_not_there_is_reported_as_empty_once() {
+    async fn a_missing_kind_is_reported_as_empty_once() {
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&requests);
         let absent = tower::service_fn(move |_: Request<Body>| {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_cannot_be_read_keeps_its_name() {
+    fn an_undecodable_object_keeps_its_name() {
         let malformed =
             serde_json::json!({"metadata": {"name": "bad", "namespace": "web"}, "spec": {"ports": "none"}});
         let object: Guarded<Service> = serde_json::from_value(malformed).unwrap();

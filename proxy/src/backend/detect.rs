@@ -203,14 +203,14 @@ fn in_scratch_namespace(probe: impl FnOnce() -> Result<(), Error> + Send) -> Res
 mod tests {
     use super::*;
 
-    /// Neither writes anything: what works is given.
+    /// Backend that writes nothing; its support is given.
     struct Fake {
         name: &'static str,
         works: bool,
         keeps: bool,
     }
 
-    fn said(works: bool) -> Result<(), Error> {
+    fn result(works: bool) -> Result<(), Error> {
         works
             .then_some(())
             .ok_or_else(|| Error::None("it lacks".to_owned()))
@@ -218,11 +218,11 @@ mod tests {
 
     impl Probe for Fake {
         fn probe(&self) -> Result<(), Error> {
-            said(self.works)
+            result(self.works)
         }
 
         fn probe_affinity(&self) -> Result<(), Error> {
-            said(self.keeps)
+            result(self.keeps)
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_works_is_chosen() {
+    fn the_first_supported_backend_is_selected() {
         assert_eq!(
             picked([("a", true, true), ("b", true, true), ("c", true, true)]),
             Ok(("a", true))
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn one_without_affinity_is_better_than_a_later_one_with_it() {
+    fn an_earlier_backend_without_affinity_is_preferred_to_a_later_one() {
         assert_eq!(
             picked([("a", true, false), ("b", true, true), ("c", true, true)]),
             Ok(("a", false))
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn when_none_works_each_says_why() {
+    fn an_unsupported_node_reports_the_error_of_each_backend() {
         let why = picked([("a", false, true), ("b", false, true), ("c", false, true)]).unwrap_err();
         for name in ["a", "b", "c"] {
             assert!(

@@ -454,7 +454,7 @@ mod tests {
     const LISTING: &str = "-P OUTPUT ACCEPT\n-N MSP-SERVICES\n-N MSP-SVC-1\n-N OWNERS\n-A OUTPUT -j MSP-SERVICES\n-A OUTPUT -m comment --comment \"see MSP-SERVICES\" -j OWNERS\n-A MSP-SERVICES -d 172.30.0.10/32 -p tcp -j MSP-SVC-1\n-A OWNERS -p tcp -g MSP-SVC-1\n";
 
     #[test]
-    fn removal_takes_chains_and_what_leads_to_them_and_nothing_else() {
+    fn removal_deletes_our_chains_and_jumps_to_them_only() {
         let want = "*nat\n:MSP-SERVICES - [0:0]\n:MSP-SVC-1 - [0:0]\n-D OUTPUT -j MSP-SERVICES\n-D OWNERS -p tcp -g MSP-SVC-1\n-X MSP-SERVICES\n-X MSP-SVC-1\nCOMMIT\n";
         assert_eq!(removal(LISTING, Table::Nat, CHAIN_PREFIX).as_deref(), Some(want));
         assert_eq!(removal("-P OUTPUT ACCEPT\n", Table::Nat, CHAIN_PREFIX), None);

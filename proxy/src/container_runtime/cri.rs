@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_is_asked_for_by_its_pods_name_and_not_by_the_uid_alone() {
+    fn a_sandbox_is_looked_up_by_name_and_uid() {
         let name = ObjectName {
             namespace: "web".to_owned(),
             name: "client".to_owned(),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_about_one_pod_says_nothing_about_the_runtime() {
+    fn an_error_about_one_pod_is_no_error_of_the_runtime() {
         let answered = rejected("PodSandboxStatus", &tonic::Status::unknown("no metadata"));
         assert!(matches!(answered, Error::Rejected(why) if why == "PodSandboxStatus: no metadata"));
         let gone = rejected("PodSandboxStatus", &tonic::Status::not_found("no such sandbox"));

@@ -61,7 +61,7 @@ pub(crate) fn corpus() -> [Value; 4] {
     ]
 }
 
-/// What the pod gets; `None` where an object cannot be read.
+/// Returns the rules of the pod; `None` when an object cannot be decoded.
 pub(crate) fn planned(objects: &[Value]) -> Option<Plan> {
     let service: Service = serde_json::from_value(objects[0].clone()).ok()?;
     let slice = |object: &Value| serde_json::from_value::<EndpointSlice>(object.clone()).ok();

@@ -159,7 +159,7 @@ impl LocalPod {
         })
     }
 
-    /// Creates the pod that stands for the node, which always has its loopback address.
+    /// Creates the pod that represents the node, which always has its loopback address.
     pub(crate) fn host(attachments: Vec<NetworkStatus>) -> Self {
         let mut addresses: BTreeSet<IpAddr> = attachments
             .iter()
@@ -290,7 +290,7 @@ mod tests {
     const ATTACHED: &str = r#"[{"name":"cbr0","interface":"eth0","ips":["10.128.0.7"]},{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.7","fe80::7"]}]"#;
 
     #[test]
-    fn a_pod_is_ours_before_it_runs() {
+    fn a_pod_is_served_before_it_runs() {
         let pod = LocalPod::parse(&pod(
             ATTACHED,
             &json!({"containers": []}),
@@ -324,7 +324,7 @@ mod tests {
     #[case::a_replica_sets(json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "d", "uid": "u", "controller": true}]), false)]
     #[case::not_controlled_by_it(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u"}]), false)]
     #[case::of_another_group(json!([{"apiVersion": "example.org/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), false)]
-    fn the_daemon_set_of_the_original_proxy_controls_it(#[case] owners: Value, #[case] want: bool) {
+    fn the_legacy_proxy_is_controlled_by_its_daemon_set(#[case] owners: Value, #[case] want: bool) {
         let spec = json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["multus-proxy"]}]});
         let mut pod = pod("[]", &spec, &json!({}));
         pod.metadata.labels = Some([("app".to_owned(), "multus-proxy".to_owned())].into());
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_lost_its_annotation_is_a_pod_without_attachments() {
+    fn a_pod_without_its_annotation_has_no_attachments() {
         let mut without = pod(
             ATTACHED,
             &json!({"containers": []}),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_static_pod_is_known_to_the_runtime_by_its_own_uid() {
+    fn a_static_pod_has_its_own_uid_at_the_runtime() {
         let mut mirror = pod(ATTACHED, &json!({"containers": []}), &json!({}));
         mirror
             .metadata

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_kept_for_a_while_and_one_of_a_namespace() {
+    fn one_socket_per_namespace_is_kept_for_a_while() {
         let (mut unused, now) = (Unused::default(), Instant::now());
         for _ in 0..2 {
             let (of, netlink) = one();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_goes_takes_its_socket_along() {
+    fn a_deleted_pod_closes_its_socket() {
         let mut unused = Unused::default();
         let (of, netlink) = one();
         unused.put(of, netlink);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_to_be_closed_is_bounded() {
+    fn the_queue_of_sockets_to_close_is_bounded() {
         let mut unused = Unused::default();
         for n in 0..=LIMIT {
             assert_eq!(unused.put(None, one().1).is_some(), n == LIMIT);

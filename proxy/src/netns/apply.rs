@@ -40,8 +40,8 @@ pub struct Wanted {
     pub rules: PodRules,
     /// Addresses of the pod; the namespace must have one of them before anything is written.
     pub addresses: BTreeSet<IpAddr>,
-    /// [`Applied::foreign_routes`] of the last apply, if no other process changed a route since: then routes are read only when one of ours
-    /// changes. `None`: routes are read.
+    /// [`Applied::foreign_routes`] of the last apply, if no other process changed a route since: then routes are read only when a managed
+    /// route changes. `None`: routes are read.
     pub foreign_routes: Option<BTreeSet<IpAddr>>,
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn write_knowing(
     let unread = known.unread();
     let mut routes = None;
     if !unread.is_empty() {
-        // The VIPs that it rejected are unknown. Those that still have a route of ours stay rejected during the rebuild.
+        // The VIPs that it rejected are unknown. Those that still have a managed route stay rejected during the rebuild.
         let held = Routes::read(&mut netlink)?;
         known.add_rejected(held.vips());
         routes = Some(held);

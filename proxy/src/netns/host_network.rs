@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pods_show_counts_until_they_are_gone() {
+    fn parents_of_a_pod_apply_until_it_is_deleted() {
         let network = NetworkRef::parse("macvlan1", "web").unwrap();
         let shown = BTreeMap::from([(network, 3)]);
         let mut parents = Parents::default();

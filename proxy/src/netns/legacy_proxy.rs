@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_vips_are_read_from_its_rules() {
+    fn vips_are_parsed_from_legacy_rules() {
         let listing = "-N MULTUS-SERVICES\n-A OUTPUT -m comment --comment \"multus service portals\" -j MULTUS-SERVICES\n-A MULTUS-SERVICES -d 172.30.10.5/32 -p tcp -m comment --comment \"default/multus-nginx-macvlan cluster IP\" -m tcp --dport 80 -j MULTUS-SVC-HEXNTD6JIC42P6W2\n-A MULTUS-SERVICES -d not-an-address -j RETURN\n";
         assert_eq!(
             vips(listing).map(|vip| vip.to_string()).collect::<Vec<_>>(),

@@ -204,7 +204,7 @@ impl Taken {
     pub(crate) fn add(&mut self, bytes: usize) -> io::Result<()> {
         let Some(left) = LEFT.get().checked_sub(bytes) else {
             return Err(too_long(
-                "the listing is longer than the wanted rules explain and exceeds the memory budget of the attempt",
+                "the listing is longer than the wanted rules explain: it takes more memory than the attempt may use",
             ));
         };
         LEFT.set(left);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_that_was_given_up_holds_its_share_until_it_ends() {
+    async fn an_abandoned_thread_keeps_its_share_until_it_ends() {
         let (memory, nothing) = (Memory::default(), PodRules::default());
         let mut shares = Vec::new();
         for _ in 0..FILLING / FLOOR {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_counts_across_lists_and_what_is_dropped_comes_back() {
+    fn memory_is_charged_across_lists_and_released_on_drop() {
         alone(|| {
             let (mut first, mut second) = (Taken::default(), Taken::default());
             first.add(UNSHARED - 10).unwrap();

@@ -183,7 +183,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Removes every route of ours to a VIP for which `is_kept` is false. Returns the routes that could not be removed, with the error.
+    /// Removes every managed route to a VIP for which `is_kept` is false. Returns the routes that could not be removed, with the error.
     pub(crate) fn remove_others(
         &mut self,
         netlink: &mut Socket,

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_counts_all_and_names_the_first() {
+    fn the_message_counts_all_faults_and_names_the_first() {
         let all_well = NodeCondition::applied("nftables", 12, &[]);
         assert_eq!(
             (all_well.holds, all_well.reason, all_well.message.as_str()),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_bounded_whatever_is_wrong() {
+    fn the_length_of_a_message_is_bounded() {
         let wrong = vec!["x".repeat(100_000); 1000];
         assert!(NodeCondition::applied("nftables", 1, &wrong).message.len() < 1000);
         assert!(

@@ -303,7 +303,7 @@ async fn enter(
         // The thread cannot be cancelled. The pod waits for it; other pods do not.
         warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Operation in the network namespace is stuck");
         drop(worker);
-        // Nobody monitor_started any more when the process stops.
+        // The receiver is dropped at shutdown.
         let _ = context.stuck.send(pod.uid.clone());
         receiver.await
     };

@@ -43,7 +43,7 @@ pub(super) fn after_slow_attempt(delay: Duration, took: Duration) -> Duration {
     delay.max(took.saturating_mul(3)).min(CAP)
 }
 
-/// Whether so many failures in a row, for so long, are worth reporters somebody: the first are how a pod starts.
+/// Returns true when failures outlast the startup of a pod and have to be reported.
 pub(super) fn is_reportable(failures: u32, lasting: Duration) -> bool {
     failures >= QUICK || failures > 0 && lasting >= START
 }

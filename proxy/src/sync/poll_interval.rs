@@ -1,4 +1,4 @@
-//! How often rules of others' making are checked for.
+//! Intervals of the polls for rules that other processes changed.
 //!
 //! Pure.
 
@@ -14,7 +14,7 @@ const SHARE: u32 = 1000;
 /// Repeated checks of one pod's rules may take this part of a core: 5 %, or what is needed to repair them in time.
 const SHARE_OF_A_POD: u32 = 20;
 
-/// Longest pause between two checks at a pod whose rules change and are right each time: as often as rules without a generation are checked at.
+/// Longest pause between checks of a pod whose ruleset changes while our rules stay intact: the resync interval of rules without a generation.
 const IDLE_CHECKS: Duration = Duration::from_secs(25);
 
 /// Returns the pause after a round that took `took`.
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_repaired_as_often_as_its_cost_allows() {
+    fn drift_is_repaired_as_often_as_its_cost_allows() {
         assert_eq!(waits(true, MILLISECOND), [0; 8]);
         assert_eq!(waits(true, 100 * MILLISECOND), [2; 8]);
         assert_eq!(waits(true, Duration::from_mins(1)), [3; 8]);

@@ -1,4 +1,4 @@
-//! RulesetPoll through the pods that have rules: has anybody changed nftables rules there since we wrote?
+//! Polls the nftables generation of every pod that has rules, to detect changes by other processes.
 //!
 //! Reads only. Nothing is kept open in a pod between two rounds. A poll takes some ten microseconds, unless another process runs a long
 //! transaction in the pod's namespace: that blocks one thread, and the next one polls the other pods.
@@ -25,7 +25,7 @@ pub(super) struct Target {
     pub(super) netns: PathBuf,
     /// Generation after our last write.
     pub(super) known: u32,
-    /// KnownRules as long as it is being asked.
+    /// Kept during the poll.
     pub(super) _polling: Arc<()>,
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
-/// SandboxLocks that are remembered before it is looked which of them are gone.
+/// Number of remembered sandboxes above which deleted ones are removed.
 const FEW: usize = 128;
 
 /// Sandboxes of this node into which a proxy may have written.

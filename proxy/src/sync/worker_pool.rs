@@ -19,7 +19,7 @@ pub const IN_MEMORY_WORKERS: usize = 1;
 /// Largest change, in VIPs, that needs no permit for memory.
 const FEW: usize = 64;
 
-/// How long to wait for one's memory_permit to do so. It keeps memory small and nothing else: a namespace can take long, as its owner pleases.
+/// Longest wait for a permit for memory. The permit only keeps memory small: the owner of a namespace decides how long work in it takes.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Semaphores of the kinds of work.

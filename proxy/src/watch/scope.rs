@@ -237,7 +237,7 @@ mod tests {
 
     /// A pod whose annotation names other networks all the time.
     #[test]
-    fn networks_that_were_left_are_bounded() {
+    fn the_number_of_lingering_networks_is_bounded() {
         let (mut demand, now) = (Demand::default(), Instant::now());
         for n in 0..1000 {
             demand.set("a", set(&[n]), now);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_what_the_controller_writes_on_its_slices() {
+    fn a_network_is_the_label_value_of_the_controller() {
         let network = NetworkRef::parse("macvlan1", "shop").unwrap();
         assert_eq!(Network::from(&network).to_string(), network.label_value());
         assert_eq!(Network::of_status("shop/macvlan1"), Some(Network::from(&network)));

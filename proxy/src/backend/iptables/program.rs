@@ -178,7 +178,7 @@ mod tests {
     use std::error::Error as _;
 
     #[test]
-    fn an_endless_answer_is_an_error() {
+    fn endless_output_of_a_program_is_an_error() {
         let asking = std::thread::spawn(|| ask("yes", &[], |_| true));
         let error = asking.join().unwrap().unwrap_err();
         assert!(matches!(error, Error::Lists { program: "yes", .. }), "{error}");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_end_are_not_held() {
+    fn endless_lines_are_not_buffered() {
         let lengths = |text: &str| {
             let mut passed = Vec::new();
             let each = |line: &str| {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_looked_for_is_not_taken_for_missing() {
+    fn a_failed_check_does_not_count_as_a_missing_rule() {
         let found = |code: &str| finds("sh", &["-c", code]).map_err(|error| error.to_string());
         assert_eq!(
             (found("exit 0"), found("exit 1"), found("exit 2")),

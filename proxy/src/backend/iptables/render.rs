@@ -1,6 +1,6 @@
 //! Renders PodRules for `iptables-restore`.
 //!
-//! Pure. Two tables of each family hold chains of ours:
+//! Pure. Two tables of each family have our chains:
 //!
 //! ```text
 //! filter  OUTPUT, FORWARD    ─► MSP-VIPS ─► MSP-VIPS-D ─► MSP-VIPS-3D             one rule per VIP: what still has one as

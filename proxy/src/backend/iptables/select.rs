@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_not_ours_only_the_first_rule_of_a_hook_is_kept() {
+    fn only_the_first_foreign_rule_of_a_hook_is_kept() {
         let jumps = Table::Nat.jumps(true);
         let mut want: Vec<_> = [
             "-N MSP-SERVICES",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_to_a_chain_concerns_it() {
+    fn a_jump_concerns_its_target_chain() {
         let concerning = kept(|line| concerns(line, CHAIN_PREFIX));
         assert!(
             concerning.iter().all(|line| line.contains(CHAIN_PREFIX)),

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_sets_are_read_back() {
+    fn names_of_sets_are_parsed() {
         for class in [Class::Count(1), Class::Count(1000), Class::Affinity(10_800)] {
             assert_eq!(Class::of_set(&class.set()), Some(class));
         }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_classes_are_told_from_others() {
+    fn names_of_classes_are_distinguished_from_others() {
         for set in ["svc-3", "sticky-60s", "aff-60s"] {
             assert!(is_set_of_a_class(set), "{set}");
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_as_long_as_its_shape_says() {
+    fn a_key_has_the_length_of_its_shape() {
         for (family, address) in [(Family::V4, "10.96.0.1"), (Family::V6, "fd00:96::1")] {
             let address = address.parse().unwrap();
             let key = Bytes::default()

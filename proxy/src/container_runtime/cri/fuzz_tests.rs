@@ -34,7 +34,7 @@ fn corpus() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What can be read is the same once it was written and read again.
+/// A decoded message is the same after it is encoded and decoded again.
 fn decode<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<M> {
     let message = M::decode(bytes).ok()?;
     assert_eq!(
@@ -45,7 +45,7 @@ fn decode<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> O
 }
 
 #[test]
-fn fuzz_answers_of_the_runtime() {
+fn fuzz_responses_of_the_runtime() {
     fuzz::bytes(&corpus(), |bytes| {
         decode::<VersionResponse>(bytes);
         decode::<ListPodSandboxResponse>(bytes);

@@ -1,4 +1,4 @@
-//! The few messages of `runtime.v1` that are needed, by hand: generating them takes protoc and brings a thousand more.
+//! Messages of `runtime.v1` that are needed, written manually: code generation needs protoc and adds a thousand more.
 //!
 //! Field numbers: kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`. A field not listed is skipped when decoding.
 

@@ -55,7 +55,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Returns true when no route of ours to this VIP is known.
+    /// Returns true when no managed route to this VIP is known.
     pub(super) fn has_no_route(&self, vip: IpAddr) -> bool {
         match self {
             Self::Nothing => true,

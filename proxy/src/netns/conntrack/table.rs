@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_passed_over() {
+    fn lines_without_an_entry_are_skipped() {
         for line in [
             "",
             "ipv4",

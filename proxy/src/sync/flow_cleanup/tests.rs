@@ -1,4 +1,4 @@
-//! When a pod's flows are ended.
+//! Order and delays of cleanups.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn cleanups(now: Instant, entries: &[(&str, u64, Option<u64>)]) -> Cleanups {
     }
 }
 
-/// Whose entry is next, and in how many milliseconds.
+/// Returns the next pod, and its delay in milliseconds.
 fn next(cleanups: &Cleanups, rules_are_written: bool, now: Instant) -> Option<(&str, u128)> {
     let (uid, due) = cleanups.first_due(rules_are_written, now)?;
     Some((uid, due.saturating_duration_since(now).as_millis()))
@@ -30,7 +30,7 @@ fn now() -> Instant {
 }
 
 #[test]
-fn rules_of_all_pods_come_first_but_not_for_ever() {
+fn cleanups_wait_for_rules_for_a_bounded_time() {
     let now = now();
     for (waits, written, due) in [(0, false, 0), (0, true, 250), (100, true, 150), (300, true, 0)] {
         let cleanups = cleanups(now, &[("a", waits, None)]);
@@ -56,7 +56,7 @@ fn a_namespace_is_cleaned_up_twice_a_second_at_most() {
 }
 
 #[test]
-fn one_that_takes_long_keeps_no_other_waiting() {
+fn a_slow_cleanup_does_not_block_others() {
     let now = now();
     let mut cleanups = cleanups(now, &[("a", 10, None)]);
     for (runs, due) in [(0, 200), (150, 50), (200, 0), (10_000, 0)] {

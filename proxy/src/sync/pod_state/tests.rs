@@ -1,4 +1,4 @@
-//! When to come back to a pod.
+//! Delays of the next attempt of a pod.
 
 use super::*;
 use crate::netns::apply::Pending;
@@ -44,7 +44,7 @@ fn applied(conntrack: Option<&str>) -> Applied {
 }
 
 #[test]
-fn flows_that_could_not_be_ended_are_tried_again_soon_until_they_are() {
+fn a_failed_deletion_of_flows_is_retried_soon() {
     let mut pod = Pod::default();
     let stuck = Ok(applied(Some("no buffer space")));
     for failures in 1..=3 {
@@ -63,18 +63,18 @@ fn flows_that_could_not_be_ended_are_tried_again_soon_until_they_are() {
 }
 
 #[test]
-fn flows_that_cannot_be_ended_for_long_are_told_of() {
+fn a_lasting_failure_to_delete_flows_is_reported() {
     let stuck = applied(Some("no buffer space"));
-    let notice = |is_over| pod_events::of_attempt(&local(), &BTreeSet::new(), Ok(&stuck), is_over);
-    assert_eq!(notice(false), None);
-    let told = notice(true).unwrap();
-    assert_eq!(told.reason, "ServiceRulesIncomplete");
-    assert!(told.note.contains("no buffer space"), "{}", told.note);
+    let event = |is_lasting| pod_events::of_attempt(&local(), &BTreeSet::new(), Ok(&stuck), is_lasting);
+    assert_eq!(event(false), None);
+    let event = event(true).unwrap();
+    assert_eq!(event.reason, "ServiceRulesIncomplete");
+    assert!(event.note.contains("no buffer space"), "{}", event.note);
 }
 
 /// A pod that starts is tried often, for its sandbox is complete any moment. One that was served in full is not starting.
 #[test]
-fn what_breaks_in_a_sandbox_that_was_served_in_full_is_tried_less_often() {
+fn a_fault_in_a_synced_sandbox_is_retried_less_often() {
     let mut pod = Pod {
         synced_sandbox: Some("sandbox".to_owned()),
         ..Pod::default()

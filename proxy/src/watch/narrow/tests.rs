@@ -39,7 +39,7 @@ fn slice(n: usize, version: u64, on: Option<usize>) -> Item {
     }
 }
 
-/// What the driver was given, in short.
+/// Abbreviates the updates for the driver.
 fn short(updates: &[Update]) -> Vec<String> {
     let name = |name: &ObjectName| name.name.clone();
     let each = updates.iter().map(|update| match update {
@@ -67,7 +67,7 @@ fn short(updates: &[Update]) -> Vec<String> {
     each.collect()
 }
 
-/// With one pod on n1 and its slice, narrowly watched.
+/// Returns the state with one pod on n1 and its slice, narrowly watched.
 fn narrow(now: Instant) -> Narrow {
     let mut narrow = Narrow::new(BTreeSet::new());
     assert_eq!(
@@ -134,7 +134,7 @@ fn without_an_attached_pod_no_slice_is_watched() {
 }
 
 #[test]
-fn a_pod_of_a_new_network_grows_the_watch_at_once_and_comes_after_its_slices() {
+fn a_pod_on_a_new_network_widens_the_watch_and_follows_its_slices() {
     let now = Instant::now();
     let mut narrow = narrow(now);
     assert!(
@@ -166,7 +166,7 @@ fn a_pod_of_a_new_network_grows_the_watch_at_once_and_comes_after_its_slices() {
 }
 
 #[test]
-fn a_pod_is_kept_back_no_longer_than_its_patience() {
+fn a_pod_is_held_back_for_a_bounded_time() {
     let now = Instant::now();
     let mut narrow = narrow(now);
     narrow.pod(Change::Apply(pod("b", &[2])), now);
@@ -176,7 +176,7 @@ fn a_pod_is_kept_back_no_longer_than_its_patience() {
 }
 
 #[test]
-fn a_new_list_of_pods_keeps_back_new_ones_and_loses_no_known_one() {
+fn a_new_list_holds_back_new_pods_and_keeps_known_ones() {
     let now = Instant::now();
     let mut narrow = narrow(now);
     let list = vec![pod("a", &[1, 2]), pod("b", &[3]), pod("c", &[1])];
@@ -266,7 +266,7 @@ fn a_slice_without_a_label_widens_the_watch_until_minutes_after_the_last_one() {
 }
 
 #[test]
-fn where_slices_without_a_label_stay_the_wide_watch_stays_and_rests() {
+fn the_wide_watch_stays_while_slices_without_a_label_exist() {
     let now = Instant::now();
     let mut narrow = Narrow::new(BTreeSet::new());
     narrow.pod(Change::Reset(vec![pod("a", &[1])]), now);
@@ -298,7 +298,7 @@ fn where_slices_without_a_label_stay_the_wide_watch_stays_and_rests() {
 }
 
 #[test]
-fn beyond_so_many_networks_all_slices_are_watched() {
+fn above_the_limit_of_networks_all_slices_are_watched() {
     let now = Instant::now();
     let mut narrow = narrow(now);
     for n in 2..=MAX_NETWORKS {
@@ -310,7 +310,7 @@ fn beyond_so_many_networks_all_slices_are_watched() {
 }
 
 #[test]
-fn what_a_watch_reports_that_runs_no_more_is_dropped() {
+fn events_of_a_stopped_watch_are_dropped() {
     let now = Instant::now();
     let mut narrow = narrow(now);
     assert!(

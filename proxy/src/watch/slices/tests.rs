@@ -38,7 +38,7 @@ fn begun(scope: Scope, items: Vec<Item>, version: u64) -> Slices {
 }
 
 #[test]
-fn the_first_list_is_a_reset_and_the_next_ones_say_what_differs() {
+fn the_first_list_is_a_reset_and_later_ones_are_differences() {
     let mut slices = Slices::default();
     slices.another_begins();
     let outputs = slices.switch(on(&[1]), vec![item(1, 5, Some(1)), item(2, 6, Some(1))], 7);
@@ -55,7 +55,7 @@ fn the_first_list_is_a_reset_and_the_next_ones_say_what_differs() {
 
 /// The list of the next watch was made before what the watch that runs reported last.
 #[test]
-fn a_list_that_is_older_than_what_was_reported_undoes_nothing() {
+fn a_list_older_than_reported_events_reverts_nothing() {
     let now = Instant::now();
     let mut slices = begun(
         Scope::Everything,
@@ -71,7 +71,7 @@ fn a_list_that_is_older_than_what_was_reported_undoes_nothing() {
     assert_eq!(slices.take(Event::Applied(item(3, 13, Some(1))), now), [apply(3)]);
     let list = vec![item(1, 5, Some(1)), item(2, 6, Some(1))];
     assert_eq!(slices.switch(on(&[1]), list, 10), []);
-    // And what the next watch repeats is no news.
+    // Repeated events of the next watch change nothing.
     for event in [
         Event::Applied(item(1, 11, Some(1))),
         Event::Applied(item(2, 9, Some(1))),
@@ -85,7 +85,7 @@ fn a_list_that_is_older_than_what_was_reported_undoes_nothing() {
 
 /// A controller of an earlier release takes the label away: the slice leaves the narrow watch, and the wide one, which follows, has it.
 #[test]
-fn a_slice_that_loses_its_label_stays_until_the_wide_watch_shows_it() {
+fn a_slice_that_loses_its_label_stays_until_the_wide_watch_lists_it() {
     let now = Instant::now();
     let mut slices = begun(on(&[1]), vec![item(1, 5, Some(1))], 5);
     assert_eq!(slices.take(Event::Left(item(1, 8, Some(1))), now), []);
@@ -100,7 +100,7 @@ fn a_slice_that_loses_its_label_stays_until_the_wide_watch_shows_it() {
 }
 
 #[test]
-fn a_slice_that_leaves_a_narrow_watch_and_does_not_come_back_is_gone() {
+fn a_slice_that_left_a_narrow_watch_is_deleted_unless_it_returns() {
     let now = Instant::now();
     let mut slices = begun(on(&[1]), vec![item(1, 5, Some(1)), item(2, 5, Some(1))], 5);
     slices.take(Event::Left(item(1, 8, Some(1))), now);
@@ -113,7 +113,7 @@ fn a_slice_that_leaves_a_narrow_watch_and_does_not_come_back_is_gone() {
 
 /// Then versions are lower than before: what is listed counts, and what follows, too.
 #[test]
-fn after_a_restore_of_etcd_the_list_counts_whatever_its_version() {
+fn after_a_restore_of_etcd_any_version_of_the_list_is_accepted() {
     let now = Instant::now();
     let before = || begun(on(&[1]), vec![item(1, 50, Some(1)), item(2, 60, Some(1))], 70);
     let restored = || vec![item(1, 20, Some(1))];
@@ -138,7 +138,7 @@ fn versions_that_left_are_kept_only_while_another_watch_lists() {
     assert!(slices.left.is_empty() && slices.known.is_empty());
 }
 
-/// What a slice is after a write.
+/// Returns a slice after a write.
 #[derive(Clone, Copy, Debug)]
 enum State {
     Deleted,
@@ -152,7 +152,7 @@ enum Step {
     Write(u8, State),
     /// The watch that feeds the driver reports its next event.
     Report,
-    /// The watch that feeds the driver lists anew.
+    /// The watch that feeds the driver lists again.
     Relist,
     /// Another watch begins to list, of these networks or of everything.
     Begin(Option<BTreeSet<u8>>),
@@ -336,10 +336,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    /// Whatever is written, reported and switched in whatever order: no slice goes back to an older version, none that stays is missing
+    /// For any order of writes, events and switches: no slice goes back to an older version, none that stays is missing
     /// for a moment, and in the end the driver knows what the API server has.
     #[test]
-    fn while_the_watched_set_changes_nothing_is_lost_undone_or_missing(steps in proptest::collection::vec(any_step(), 0..60)) {
+    fn a_change_of_scope_loses_and_reverts_nothing(steps in proptest::collection::vec(any_step(), 0..60)) {
         run(steps)?;
     }
 }

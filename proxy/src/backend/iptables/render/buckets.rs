@@ -107,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changing_along_the_way_gives_the_whole(before in prop::collection::btree_set(0u8..40, 0..9), after in prop::collection::btree_set(0u8..40, 0..9)) {
+        fn incremental_changes_equal_a_full_rendering(before in prop::collection::btree_set(0u8..40, 0..9), after in prop::collection::btree_set(0u8..40, 0..9)) {
             let touched = before.symmetric_difference(&after).copied().collect();
             let mut chains = whole("X", Family::V4, rules(&before));
             let (set, delete) = along("X", Family::V4, rules(&after), &touched);
@@ -117,7 +117,7 @@ mod tests {
         }
 
         #[test]
-        fn a_packet_meets_few_rules(buckets in prop::collection::btree_set(any::<u8>(), 0..=256)) {
+        fn a_packet_traverses_few_rules(buckets in prop::collection::btree_set(any::<u8>(), 0..=256)) {
             prop_assert!(whole("X", Family::V6, rules(&buckets)).values().all(|rules| rules.len() <= 16));
         }
     }

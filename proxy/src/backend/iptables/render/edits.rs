@@ -112,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn edits_lead_from_one_chain_to_the_other(held in [part(), part()], wanted in [part(), part()]) {
+        fn edits_transform_one_chain_into_the_other(held in [part(), part()], wanted in [part(), part()]) {
             let (old, new) = (held.each_ref().map(Vec::as_slice), wanted.each_ref().map(Vec::as_slice));
             if let Some(edits) = edits("C", &old, &new) {
                 let edits: Vec<&Edit> = edits.iter().collect();

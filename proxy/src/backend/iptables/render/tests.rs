@@ -70,7 +70,7 @@ fn rules(hosts: &[u8]) -> PodRules {
     ::rules::plan(&Settings::default(), &services, &slices, "web", &[net1]).rules
 }
 
-/// What a table holds after `change`.
+/// Returns the content of a table after `change`.
 fn written(mut chains: Chains, change: Change) -> Chains {
     chains.retain(|chain, _| !change.delete.contains(chain));
     chains.extend(change.set);
@@ -104,7 +104,7 @@ fn listing(table: Table, chains: &Chains) -> String {
     text
 }
 
-/// In a pod.
+/// Renders the chains of a pod.
 fn whole(delta: &Delta<'_>, table: Table, family: Family) -> Chains {
     super::whole(delta, table, family, true)
 }
@@ -130,27 +130,27 @@ fn first(rules: &PodRules, table: Table, family: Family) -> String {
 }
 
 #[test]
-fn translation_reads_like_this() {
+fn translation_is_rendered() {
     insta::assert_snapshot!(first(&rules(&[2, 3, 4]), Table::Nat, Family::V4));
 }
 
 #[test]
-fn translation_reads_like_this_in_ipv6() {
+fn translation_is_rendered_for_ipv6() {
     insta::assert_snapshot!(first(&rules(&[2]), Table::Nat, Family::V6));
 }
 
 #[test]
-fn affinity_reads_like_this() {
+fn affinity_is_rendered() {
     insta::assert_snapshot!(first(&with_affinity(&rules(&[2, 3])), Table::Nat, Family::V4));
 }
 
 #[test]
-fn rejection_reads_like_this() {
+fn rejection_is_rendered() {
     insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V4));
 }
 
 #[test]
-fn what_is_no_flow_of_ours_is_left_alone_on_a_node() {
+fn foreign_flows_on_a_node_are_not_changed() {
     let vips = vips(&rules(&[2]), Family::V4);
     let [pod, node] = [true, false].map(|is_pod| {
         let written = rejection(&vips, &vips, Family::V4, is_pod).set;
@@ -164,11 +164,11 @@ fn what_is_no_flow_of_ours_is_left_alone_on_a_node() {
 }
 
 #[test]
-fn rejection_reads_like_this_in_ipv6() {
+fn rejection_is_rendered_for_ipv6() {
     insta::assert_snapshot!(first(&rules(&[2]), Table::Filter, Family::V6));
 }
 
-/// The same with affinity for 60 s on every port.
+/// Returns the rules with an affinity of 60 s on every port.
 fn with_affinity(rules: &PodRules) -> PodRules {
     let mut rules = rules.clone();
     for attached in rules.networks.values_mut() {
@@ -193,7 +193,7 @@ fn an_endpoint_change_sends_only_the_chains_of_its_service() {
 }
 
 #[test]
-fn an_endpoint_that_stays_keeps_its_list_of_clients() {
+fn a_remaining_endpoint_keeps_its_list_of_clients() {
     let (held, wanted) = (with_affinity(&rules(&[2, 3])), with_affinity(&rules(&[2, 4])));
     let change = translation(&Delta::between(&held, &wanted), Family::V4);
     let of_endpoints = change
@@ -209,7 +209,7 @@ fn an_endpoint_that_stays_keeps_its_list_of_clients() {
 }
 
 #[test]
-fn the_last_endpoint_takes_its_chain_along() {
+fn the_chain_of_the_last_endpoint_is_deleted_with_it() {
     let (held, wanted) = (rules(&[2]), rules(&[]));
     let change = translation(&Delta::between(&held, &wanted), Family::V4);
     assert_eq!(
@@ -237,7 +237,7 @@ fn a_family_without_a_source_is_not_translated() {
 }
 
 #[test]
-fn a_port_with_another_name_changes_the_comment_alone() {
+fn a_renamed_port_changes_only_the_comment() {
     let (held, mut wanted) = (rules(&[2]), rules(&[2]));
     for attached in wanted.networks.values_mut() {
         for (_, vip) in Arc::make_mut(&mut attached.rules).vips.iter_mut_cow() {
@@ -263,13 +263,13 @@ fn a_port_with_another_name_changes_the_comment_alone() {
 }
 
 #[rstest]
-#[case::rule_added("-A MSP-SERVICES -j RETURN", "chain MSP-SERVICES is")]
-#[case::chain_added("-N MSP-EXTRA", "chain MSP-EXTRA is")]
+#[case::rule_added("-A MSP-SERVICES -j RETURN", "chain MSP-SERVICES was changed")]
+#[case::chain_added("-N MSP-EXTRA", "chain MSP-EXTRA was changed")]
 #[case::to_somewhere_else(
     "-A MSP-SVC-X -p tcp -j DNAT --to-destination 10.9.9.9:1",
-    "chain MSP-SVC-X is"
+    "chain MSP-SVC-X was changed"
 )]
-fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
+fn an_added_rule_or_chain_is_drift(#[case] line: &str, #[case] want: &str) {
     let rules = rules(&[2]);
     let delta = Delta::from_nothing(&rules);
     let mut text = listing(Table::Nat, &whole(&delta, Table::Nat, Family::V4));
@@ -285,14 +285,14 @@ fn what_somebody_added_is_damage(#[case] line: &str, #[case] says: &str) {
         &mut dump,
     );
     assert!(
-        dump.damage.iter().any(|damage| damage.contains(says)),
+        dump.damage.iter().any(|damage| damage.contains(want)),
         "{:?}",
         dump.damage
     );
 }
 
 #[test]
-fn a_rule_before_our_jump_is_damage_where_flows_are_translated() {
+fn a_foreign_rule_before_a_translation_jump_is_drift() {
     for (table, is_damage) in [(Table::Nat, true), (Table::Filter, false)] {
         let (hook, rule) = table.jumps(true).swap_remove(0);
         let text = format!("-A {hook} -j OTHERS\n-A {hook} {rule}\n");
@@ -303,7 +303,7 @@ fn a_rule_before_our_jump_is_damage_where_flows_are_translated() {
 }
 
 #[test]
-fn a_late_jump_is_taken_away_before_it_is_put_first() {
+fn a_late_jump_is_deleted_before_it_is_inserted_first() {
     let change = Change {
         late_jumps: Table::Nat.jumps(false),
         ..Change::default()
@@ -316,7 +316,7 @@ fn a_late_jump_is_taken_away_before_it_is_put_first() {
 }
 
 #[test]
-fn what_somebody_removed_is_damage() {
+fn a_removed_rule_is_drift() {
     let rules = with_affinity(&rules(&[2, 3]));
     let delta = Delta::from_nothing(&rules);
     for table in Table::ALL {
@@ -352,7 +352,7 @@ fn what_somebody_removed_is_damage() {
 
 proptest! {
     #[test]
-    fn a_change_leads_to_what_writing_anew_gives(before in prop::collection::vec(1u8..=250, 0..9), after in prop::collection::vec(1u8..=250, 0..9), sticky in any::<(bool, bool)>()) {
+    fn a_change_equals_a_full_write(before in prop::collection::vec(1u8..=250, 0..9), after in prop::collection::vec(1u8..=250, 0..9), sticky in any::<(bool, bool)>()) {
         let maybe = |rules: PodRules, sticky: bool| if sticky { with_affinity(&rules) } else { rules };
         let (held, wanted) = (maybe(rules(&before), sticky.0), maybe(rules(&after), sticky.1));
         let delta = Delta::between(&held, &wanted);
@@ -363,7 +363,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_reads_back(hosts in prop::collection::vec(1u8..=250, 0..9), sticky in any::<bool>()) {
+    fn rendered_rules_parse_to_the_same_state(hosts in prop::collection::vec(1u8..=250, 0..9), sticky in any::<bool>()) {
         let rules = if sticky { with_affinity(&rules(&hosts)) } else { rules(&hosts) };
         prop_assert_eq!(read_back(&rules), rules.kernel_state());
     }

@@ -299,7 +299,7 @@ mod tests {
         );
     }
 
-    /// What each place gets, by the probabilities that the rules have.
+    /// Returns the share of each place by the probabilities of the rules.
     fn shares(n: u16) -> Vec<f64> {
         let endpoint = |n: u16| SocketAddr::from(([10, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]], 8080));
         let endpoints: Places = (0..n).map(endpoint).collect();
@@ -318,7 +318,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_endpoint_is_as_likely_as_the_other(n in 1u16..1200) {
+        fn endpoints_have_equal_probabilities(n in 1u16..1200) {
             let shares = shares(n);
             prop_assert_eq!(shares.len(), usize::from(n));
             for (i, share) in shares.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Whatever changes while a cleanup waits, it ends the flows that are wrong by then, and no others.
+//! A cleanup deletes exactly the flows that are stale by then, after any changes while it waits.
 
 use super::*;
 use api::NetworkRef;
@@ -66,7 +66,7 @@ fn rules(hosts: Option<&[u8]>) -> PodRules {
     })
 }
 
-/// What is pending after these changes, one after the other, none of them cleaned up after.
+/// Returns what is pending after these changes without a cleanup in between.
 fn after<'a>(changes: impl IntoIterator<Item = &'a PodRules>) -> Pending {
     let (mut pending, mut held) = (Pending::default(), PodRules::default());
     for wanted in changes {
@@ -77,7 +77,7 @@ fn after<'a>(changes: impl IntoIterator<Item = &'a PodRules>) -> Pending {
     pending
 }
 
-/// Whether a flow to `port` of `vip`, answered by `by`, is ended.
+/// Returns true when a flow to `port` of `vip`, answered by `by`, is deleted.
 fn ends(pending: &Pending, rules: &PodRules, vip: IpAddr, port: Port, by: SocketAddr) -> bool {
     let (changed, new) = pending.under(rules);
     by.ip() == vip && new.contains(&vip)
@@ -95,7 +95,7 @@ fn ends(pending: &Pending, rules: &PodRules, vip: IpAddr, port: Port, by: Socket
 #[case::the_vip_went(&[Some(&[2][..]), None], &[2], &[10])]
 #[case::it_came_and_went(&[None, Some(&[2][..]), None], &[2], &[10])]
 #[case::it_went_and_came(&[Some(&[2][..]), None, Some(&[3])], &[2, 10], &[3])]
-fn flows_are_judged_by_the_last_rules(
+fn flows_are_evaluated_against_the_latest_rules(
     #[case] changes: &[Option<&[u8]>],
     #[case] ended: &[u8],
     #[case] kept: &[u8],
@@ -117,7 +117,7 @@ fn flows_are_judged_by_the_last_rules(
 }
 
 #[test]
-fn vips_that_are_not_known_wait_and_the_others_do_not() {
+fn only_vips_with_unknown_translation_wait() {
     let (one, other) = (IpAddr::from(VIP), IpAddr::from([172, 30, 0, 11]));
     let before = rules_of(&[(10, 53, vec![2], vec![]), (11, 53, vec![2], vec![])]);
     let wanted = rules_of(&[(10, 53, vec![3], vec![]), (11, 53, vec![3], vec![])]);
@@ -141,7 +141,7 @@ fn vips_that_are_not_known_wait_and_the_others_do_not() {
 }
 
 #[test]
-fn a_young_pod_has_no_flows_to_who_had_the_address_before() {
+fn a_young_pod_has_no_flows_to_former_owners_of_a_vip() {
     let wanted = rules(Some(&[2]));
     let young = Pending::of(&Delta::from_nothing(&wanted), &BTreeSet::new(), true);
     let old = Pending::of(&Delta::from_nothing(&wanted), &BTreeSet::new(), false);
@@ -149,7 +149,7 @@ fn a_young_pod_has_no_flows_to_who_had_the_address_before() {
 }
 
 #[test]
-fn a_vip_that_goes_leaves_rejected_flows_behind() {
+fn rejected_flows_of_a_removed_vip_are_pending() {
     let pending = after([&rules(Some(&[])), &rules(None)]);
     assert!(pending.is_due());
     assert!(
@@ -161,7 +161,7 @@ fn a_vip_that_goes_leaves_rejected_flows_behind() {
 }
 
 #[test]
-fn vips_that_come_and_go_take_bounded_memory() {
+fn churn_of_vips_takes_bounded_memory() {
     let vip = IpAddr::from([172, 30, 0, 11]);
     let mut pending = Pending::default();
     let later = Pending {
@@ -183,7 +183,7 @@ fn any_rules() -> impl Strategy<Value = PodRules> {
 proptest! {
     /// A flow that rules translated, in whichever order they changed, stays if the last ones allow it, and ends if they do not.
     #[test]
-    fn merged_changes_end_what_is_wrong_at_last(changes in prop::collection::vec(any_rules(), 1..6)) {
+    fn merged_changes_delete_exactly_the_stale_flows(changes in prop::collection::vec(any_rules(), 1..6)) {
         let (pending, last) = (after(&changes), changes.last().unwrap());
         for begun_under in &changes {
             for (vip, (of_vip, source)) in begun_under.vips(rules::Family::V4) {
