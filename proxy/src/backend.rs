@@ -52,7 +52,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The kernel rejected a request.
-    #[error("the kernel rejected to {action}")]
+    #[error("the kernel rejected the request to {action}")]
     Kernel {
         /// Requested action.
         action: String,

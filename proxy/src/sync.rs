@@ -107,7 +107,7 @@ impl Context {
     }
 }
 
-/// Runs until `shutdown`. Rules stay in the kernel: traffic goes on, and the next proxy adopts them.
+/// Runs until `shutdown`. Rules stay in the kernel: traffic continues, and the next proxy adopts them.
 pub async fn run(
     mut context: Context,
     updates: impl Stream<Item = Update>,

@@ -259,7 +259,7 @@ fn places_that_a_namespace_has_become_those_of_all_pods() {
             .collect::<Vec<_>>()
     };
     assert_eq!(is_shared(&first), [true], "a copy less");
-    // Another namespace, with other places, changes nothing: the first one that was found counts.
+    // Another namespace, with other places, changes nothing: the first one is adopted.
     index.adopt(&mut second);
     assert_eq!(
         (index.plan(index.pod("on-red").unwrap()).0, is_shared(&second)),
@@ -308,7 +308,7 @@ proptest! {
     }
 }
 
-/// A definition of the same name in another namespace is another network. Who is attached to that one has no way to the ClusterIPs.
+/// A definition of the same name in another namespace is another network. A pod that is attached to it cannot reach the ClusterIPs.
 #[test]
 fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     let mut index = on_two_networks();

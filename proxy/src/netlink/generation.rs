@@ -1,7 +1,7 @@
 //! Generation of the nftables ruleset of a namespace: a number that grows with every transaction of any process.
 //!
 //! Reads only. It is polled (`NFT_MSG_GETGEN`), not subscribed to: while any process on the machine is a member of `NFNLGRP_NFTABLES`, the
-//! kernel builds a message of 8 KiB for each object of every transaction in every namespace (`nf_tables_setelem_notify` and others).
+//! kernel builds a message of 8 KiB for each object of every transaction in every namespace (`nf_tables_setelem_notify` and similar).
 
 use crate::netlink::Netlink;
 use crate::netlink::netfilter;

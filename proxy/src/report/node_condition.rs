@@ -198,7 +198,7 @@ fn condition(wanted: &NodeCondition, before: Option<&PodCondition>, now: Timesta
     let since = before
         .filter(|before| before.status == status)
         .and_then(|before| before.last_transition_time.clone());
-    // Whole seconds, as Kubernetes stores times: what is read back must equal what was written.
+    // Whole seconds, as Kubernetes stores times: a condition that is read must equal the written one.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     PodCondition {
         type_: RULES_APPLIED_CONDITION.to_owned(),

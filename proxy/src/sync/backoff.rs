@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Attempts while a sandbox is expected any moment: runtimes list one only when it is complete, some time after network-status was
 /// written, and rules shall be there soon after. They span about a second. Some 20 ms after it is listed the kubelet starts the first
-/// container, and from then on, for as long as runc takes, containerd says nothing more about it: its shim answers one at a time.
+/// container, and from then on, for as long as runc takes, containerd reports nothing more about it: its shim handles one request at a time.
 const EAGER: u32 = 100;
 const EAGER_CAP: Duration = Duration::from_millis(10);
 

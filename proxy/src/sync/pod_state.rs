@@ -59,7 +59,7 @@ pub(super) struct Pods {
     pub(super) overrun: Overrun,
     pub(super) ruleset_poll: RulesetPoll,
     /// Receives the UIDs of pods whose attempt is stuck.
-    stuck_pods: mpsc::UnboundedReceiver<String>,
+    stuck_uids: mpsc::UnboundedReceiver<String>,
     /// Interfaces of the node that are parents of interfaces of pods.
     parents: Parents,
 }
@@ -131,7 +131,7 @@ pub(super) struct Outcome {
 
 impl Pods {
     pub(super) fn new(mut context: Context) -> Self {
-        let stuck_pods = context.stuck_pods.take().expect("a context is used once");
+        let stuck_uids = context.stuck_pods.take().expect("a context is used once");
         Self {
             context: Arc::new(context),
             by_uid: BTreeMap::new(),
@@ -145,7 +145,7 @@ impl Pods {
             has_monitor: false,
             overrun: Overrun::default(),
             ruleset_poll: RulesetPoll::new(),
-            stuck_pods,
+            stuck_uids,
             parents: Parents::default(),
         }
     }
@@ -195,7 +195,7 @@ impl Pods {
                 self.start(&uid, index);
             }
             uid = self.cleanups.next_due(rules_are_written) => self.start_cleanup(&uid, index),
-            Some(uid) = self.stuck_pods.recv() => self.stuck(&uid, index),
+            Some(uid) = self.stuck_uids.recv() => self.stuck(&uid, index),
             () = self.overrun.wait() => self.resync_all(),
             answer = self.ruleset_poll.next() => self.polled(answer),
         }
@@ -591,7 +591,7 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
         Ok(Applied {
             conntrack: Some(why), ..
         }) => {
-            warn!(pod = %pod.name, failures, why, "Failed to delete conntrack entries for removed endpoints")
+            warn!(pod = %pod.name, failures, why, "Failed to delete conntrack entries for removed endpoints");
         }
         Ok(applied) if !applied.failures.is_empty() => {
             if failures == 1 || failures.is_multiple_of(50) {

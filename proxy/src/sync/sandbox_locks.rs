@@ -1,6 +1,6 @@
 //! Locks of sandboxes, and whether a sandbox may contain rules of an earlier or another proxy.
 //!
-//! Reads only. A sandbox outlives what the API server says of its pod: the mirror of a static pod is deleted and recreated under
+//! Reads only. A sandbox can outlive its Pod object: the mirror of a static pod is deleted and recreated under
 //! another UID while its sandbox stays.
 
 use crate::container_runtime::Sandbox;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// WorkerPool of each kind.
+/// Workers of each kind.
 pub const WORKERS: usize = 8;
 
 /// Workers that may keep a whole ruleset in the memory of this process at the same time.

@@ -178,7 +178,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
             "net_admin",
             &[
                 "choice: no supported backend on this node",
-                "Nftables: the kernel rejected to",
+                "Nftables: the kernel rejected the request to",
                 "Operation not permitted",
             ],
         ),

@@ -7,7 +7,7 @@
 //!                               MSP-REJECT    TCP reset, else port unreachable    destination here was not translated;
 //!                                                                               then drops resets of no flow
 //! nat     OUTPUT, PREROUTING ─► MSP-SERVICES ─► MSP-SERVICES-D ─► MSP-SERVICES-3D   one rule per VIP, protocol and port
-//!                                            ─► MSP-REJECT-UDP ─► …-D ─► …-3D       one rule per VIP: what is left of the pod's own UDP
+//!                                            ─► MSP-REJECT-UDP ─► …-D ─► …-3D       one rule per VIP: the pod's own untranslated UDP
 //!                               MSP-SVC-…     one rule per endpoint, each as likely as the other
 //!                               MSP-SEP-…     one endpoint of a port with affinity, and its clients
 //!         POSTROUTING        ─► MSP-SOURCES ─► MSP-SOURCES-3D    one rule per VIP: its flows leave with the pod's address there

@@ -147,7 +147,7 @@ fn a_pod_on_a_new_network_widens_the_watch_and_follows_its_slices() {
         probe: true,
     };
     assert_eq!(narrow.wanted(), growing);
-    // The watch before goes on, and another pod of its network is not kept back.
+    // The previous watch continues, and another pod of its network is not held back.
     assert_eq!(
         short(&narrow.slices(1, Event::Applied(slice(1, 7, Some(1))), now)),
         ["+s1"]

@@ -111,7 +111,7 @@ fn a_slice_that_left_a_narrow_watch_is_deleted_unless_it_returns() {
     assert_eq!(slices.due(false), None);
 }
 
-/// Then versions are lower than before: what is listed counts, and what follows, too.
+/// Then versions are lower than before: listed and later versions are accepted.
 #[test]
 fn after_a_restore_of_etcd_any_version_of_the_list_is_accepted() {
     let now = Instant::now();

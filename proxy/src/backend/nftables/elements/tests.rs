@@ -50,7 +50,7 @@ fn make(tables: &mut BTreeMap<String, BTreeMap<Vec<u8>, Option<Vec<u8>>>>, edit:
     tables.retain(|_, elements| !elements.is_empty());
 }
 
-/// Every state of a port to every other: the elements fit what is there, and the result is what a fresh table has.
+/// Each transition between states of a port: the elements match the table, and the result equals a fresh table.
 #[test]
 fn every_change_transforms_one_table_into_the_other() {
     let states: [State<'_>; 8] = [
