@@ -1,4 +1,4 @@
-//! docs/proxy-tests.md names tests; each must be one.
+//! Checks docs/proxy-tests.md: every test that it names exists.
 
 use std::collections::BTreeSet;
 use std::path::Path;

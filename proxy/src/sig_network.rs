@@ -1,4 +1,4 @@
-//! Keeps docs/sig-network.md honest: every test it names exists.
+//! Checks docs/sig-network.md: every test that it names exists.
 
 use std::path::Path;
 

@@ -6,11 +6,11 @@ use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
 use k8s_openapi::api::core::v1;
-use proxy::apply::{Applied, Wanted, write};
-use proxy::backend::{Backend, Held};
+use proxy::backend::{Backend, KnownRules};
 use proxy::index::{Index, LocalPod, NodePod};
 use proxy::netns::Netns;
-use proxy::sync::{FILLERS, WORKERS};
+use proxy::netns::apply::{Applied, Wanted, write};
+use proxy::sync::{IN_MEMORY_WORKERS, WORKERS};
 use rules::{ObjectName, PodRules, ServedService, Slice};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ pub(crate) struct World {
 struct Place {
     local: LocalPod,
     netns: Netns,
-    held: Held<PodRules>,
+    held: KnownRules<PodRules>,
     foreign_routes: Option<BTreeSet<IpAddr>>,
 }
 
@@ -130,9 +130,9 @@ impl World {
             .filter(|place| stale.contains(&place.lock().unwrap().local.uid))
             .collect();
         assert_eq!(concerned.len(), self.pods.len(), "the change concerns every pod");
-        let is_empty = |place: &&Mutex<Place>| matches!(place.lock().unwrap().held, Held::Nothing);
+        let is_empty = |place: &&Mutex<Place>| matches!(place.lock().unwrap().held, KnownRules::Nothing);
         let workers = if concerned.iter().any(is_empty) {
-            FILLERS
+            IN_MEMORY_WORKERS
         } else {
             WORKERS
         };
@@ -169,7 +169,7 @@ impl Place {
         let held = &self.held;
         let applied: Applied = self.netns.run(|| write(backend, held, &wanted)).unwrap().unwrap();
         assert!(applied.written, "there was something to write");
-        self.held = Held::Exactly(applied.rules);
+        self.held = KnownRules::Exactly(applied.rules);
         self.foreign_routes = Some(applied.foreign_routes);
     }
 }
@@ -191,7 +191,7 @@ fn place(pod: &Pod) -> Place {
     Place {
         local: LocalPod::parse(&object).unwrap(),
         netns: pod.open(),
-        held: Held::Nothing,
+        held: KnownRules::Nothing,
         foreign_routes: None,
     }
 }

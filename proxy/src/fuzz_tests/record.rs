@@ -5,8 +5,8 @@
 use super::objects;
 use crate::backend::Backend;
 use crate::backend::nftables::Nftables;
-use crate::netfilter::about;
 use crate::netlink::Netlink;
+use crate::netlink::netfilter::about;
 use crate::netns::Netns;
 use e2e::{command, fuzz};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkSerializable};

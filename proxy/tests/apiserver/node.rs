@@ -16,13 +16,14 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use prometheus_client::registry::Registry;
 use proxy::args::BackendChoice;
-use proxy::backend::choice::choose;
-use proxy::condition::{self, OwnPod};
+use proxy::backend::detect::choose;
+use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::metrics::Metrics;
-use proxy::sandbox::{self, Sandbox, SandboxSource};
-use proxy::sync::{self, Context, Telling};
-use proxy::watches::ServiceCidrs;
-use proxy::{events, state, watches};
+use proxy::report::node_condition::{self, OwnPod};
+use proxy::report::pod_events;
+use proxy::sync::{self, Context, Reporters};
+use proxy::watch::ServiceCidrs;
+use proxy::{debug_state, watch};
 use rules::{Node, ObjectName, Settings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,18 +47,18 @@ pub(crate) struct Sandboxes {
 
 #[async_trait]
 impl SandboxSource for Sandboxes {
-    async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
+    async fn ready(&self) -> Result<BTreeSet<String>, container_runtime::Error> {
         Ok(self.by_uid.lock().unwrap().values().cloned().collect())
     }
 
-    async fn of_pod(&self, uid: &str, _: &ObjectName) -> Result<Sandbox, sandbox::Error> {
+    async fn of_pod(&self, uid: &str, _: &ObjectName) -> Result<Sandbox, container_runtime::Error> {
         let id = self
             .by_uid
             .lock()
             .unwrap()
             .get(uid)
             .cloned()
-            .ok_or(sandbox::Error::NotReady)?;
+            .ok_or(container_runtime::Error::NotReady)?;
         Ok(Sandbox {
             netns: self.netns(&id).await?,
             runtime_handler: self
@@ -71,7 +72,7 @@ impl SandboxSource for Sandboxes {
         })
     }
 
-    async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
+    async fn netns(&self, id: &str) -> Result<PathBuf, container_runtime::Error> {
         Ok(PathBuf::from(format!("/run/netns/{id}")))
     }
 }
@@ -136,13 +137,13 @@ impl Cluster {
     pub(crate) async fn proxy(&self) -> Result<Proxy> {
         let own = self.proxy_pod("proxy").await?;
         let client = self.server.pod_client(&own).await?;
-        let (notices, events) = events::channel();
-        let (reporter, condition) = condition::channel();
+        let (event_sender, events) = pod_events::channel();
+        let (reporter, condition) = node_condition::channel();
         let earlier = self.sandboxes.ready().await?;
         let metrics = Metrics::new(&mut Registry::default());
         let backend = choose(BackendChoice::IpTables)?;
-        let telling = Telling {
-            notices,
+        let reporters = Reporters {
+            event_sender,
             reporter,
             metrics,
         };
@@ -150,7 +151,7 @@ impl Cluster {
             Arc::new(self.sandboxes.clone()),
             backend,
             earlier,
-            telling,
+            reporters,
             Settings {
                 node: Node {
                     name: NODE.to_owned(),
@@ -160,11 +161,11 @@ impl Cluster {
             },
         );
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
-        let (_, questions) = state::endpoint();
+        let (_, questions) = debug_state::endpoint();
         let driver = {
             let (health, shutdown) = (health.clone(), shutdown.clone());
             tokio::spawn(async move {
-                let updates = watches::updates(&client, NODE, ServiceCidrs::Watched);
+                let updates = watch::updates(&client, NODE, ServiceCidrs::Watched);
                 let own = OwnPod {
                     namespace: own.namespace().unwrap_or_default(),
                     name: own.name_any(),

@@ -192,7 +192,7 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
         told = listed.iter().filter_map(of_pod).collect();
     }
     let want = [
-        ("client-8", "MalformedNetworkStatus"),
+        ("client-8", "InvalidNetworkStatus"),
         ("client-9", "ServiceRulesNotApplied"),
         ("client-10", "ServiceRulesNotApplied"),
         ("client-11", "ServiceRulesIncomplete"),

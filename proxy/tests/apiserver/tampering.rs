@@ -153,7 +153,7 @@ async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Res
     until_async("the pod gets an event", async || {
         let listed = events.list(&ListParams::default()).await?;
         Ok(listed.items.iter().any(|event| {
-            event.reason.as_deref() == Some("NotTheArchivedProxy")
+            event.reason.as_deref() == Some("UntrustedLegacyProxy")
                 && event.regarding.as_ref().and_then(|pod| pod.name.as_deref())
                     == Some("multus-proxy-ds-amd64-x")
         }))

@@ -6,7 +6,7 @@ use super::driver::until;
 use super::probe::begin_to_connect;
 use super::scene::Scene;
 use proxy::args::BackendChoice;
-use proxy::backend::choice::choose;
+use proxy::backend::detect::choose;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;
@@ -161,12 +161,12 @@ fn the_lack_of_one_match_costs_affinity_and_not_the_backend() {
     if std::env::var_os(WITHOUT_RECENT.1).is_some() {
         let backend = choose(BackendChoice::IpTables).unwrap();
         assert_eq!(
-            (backend.name(), backend.keeps_affinity()),
+            (backend.name(), backend.supports_affinity()),
             ("iptables-nft", false)
         );
         return;
     }
-    assert!(choose(BackendChoice::IpTables).unwrap().keeps_affinity());
+    assert!(choose(BackendChoice::IpTables).unwrap().supports_affinity());
     let found = Command::new("find")
         .args(["/usr/lib", "-name", "libxt_recent.so"])
         .output()

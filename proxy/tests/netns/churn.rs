@@ -8,7 +8,7 @@ use super::case::Kind;
 use super::cluster::{Service, rules};
 use super::crowd::{self, Crowd};
 use super::driver::{Driver, Runtime, uid, until, until_gone};
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
@@ -185,12 +185,14 @@ fn keeping() {
     let before = sockets();
     let opened = || -> Vec<PathBuf> { sockets().difference(&before).cloned().collect() };
     let wanted = |host| rules(&client, &[Service::new("web", 10).ready(&[host])]);
-    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &wanted(2)).rules;
+    let mut held = client
+        .apply(Kind::Nftables, &KnownRules::Nothing, &wanted(2))
+        .rules;
     let kept = opened();
     assert_eq!(kept.len(), 1, "{kept:?}");
     for host in [3, 4, 3] {
         held = client
-            .apply(Kind::Nftables, &Held::Exactly(held), &wanted(host))
+            .apply(Kind::Nftables, &KnownRules::Exactly(held), &wanted(host))
             .rules;
         assert_eq!(opened(), kept);
     }

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use proxy::cleanup::{Outcome, cleanup};
+use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::netns::Netns;
-use proxy::sandbox::{self, Sandbox, SandboxSource};
 use rules::ObjectName;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -76,16 +76,16 @@ for p in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do $p -t n
 
 #[async_trait]
 impl SandboxSource for Node {
-    async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
+    async fn ready(&self) -> Result<BTreeSet<String>, container_runtime::Error> {
         let others = ["gone-before".to_owned(), "host-network".to_owned()];
         Ok(self.names.iter().cloned().chain(others).collect())
     }
 
-    async fn of_pod(&self, _: &str, _: &ObjectName) -> Result<Sandbox, sandbox::Error> {
-        Err(sandbox::Error::NotReady)
+    async fn of_pod(&self, _: &str, _: &ObjectName) -> Result<Sandbox, container_runtime::Error> {
+        Err(container_runtime::Error::NotReady)
     }
 
-    async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
+    async fn netns(&self, id: &str) -> Result<PathBuf, container_runtime::Error> {
         match id {
             "host-network" => Ok(PathBuf::from("/proc/self/ns/net")),
             _ => Ok(PathBuf::from(format!("/run/netns/{id}"))),

@@ -5,7 +5,7 @@ use super::case::{Kind, for_every_backend};
 use super::cluster::{Service, rules};
 use super::probe::{Flow, Outcome, Server, ask};
 use api::network_status::NetworkStatus;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use rules::{Family, PodRules, Protocol};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,10 +45,10 @@ fn writer() {
         host: 7,
         status: vec![status("web/macvlan1", "net1", 1)],
     };
-    let mut held = Held::Unknown;
+    let mut held = KnownRules::Unknown;
     for round in 0..1000 {
         let hosts: &[u8] = if round % 2 == 0 { &[2, 3] } else { &[3] };
-        held = Held::Exactly(client.apply(kind, &held, &wanted(&client, hosts)).rules);
+        held = KnownRules::Exactly(client.apply(kind, &held, &wanted(&client, hosts)).rules);
     }
 }
 
@@ -57,7 +57,7 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
     let final_rules = wanted(&client, &[3]);
-    client.apply(kind, &Held::Nothing, &final_rules);
+    client.apply(kind, &KnownRules::Nothing, &final_rules);
     let fresh = client.state();
 
     let vip = web().at(Family::V4, 80);
@@ -99,13 +99,13 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     assert_eq!(lost, []);
     // The last one killed may have left a program running.
     std::thread::sleep(Duration::from_millis(500));
-    client.apply(kind, &Held::Unknown, &final_rules);
+    client.apply(kind, &KnownRules::Unknown, &final_rules);
     assert_eq!(
         decisive(kind, &client.state()),
         decisive(kind, &fresh),
         "what is left of the killed writers is corrected"
     );
-    let again = client.apply(kind, &Held::Unknown, &final_rules);
+    let again = client.apply(kind, &KnownRules::Unknown, &final_rules);
     assert!(!again.written, "the next proxy finds nothing to mend");
 }
 

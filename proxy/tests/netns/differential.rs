@@ -12,7 +12,7 @@ use super::sctp;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use rules::Protocol::{Sctp, Tcp, Udp};
 use rules::{Family, Node, Origin, Packet, PodRules, Port, PreviousFlow, Protocol, Settings, Verdict};
 use serde_json::json;
@@ -195,7 +195,7 @@ impl ServiceShape {
 struct Judge {
     client: Pod,
     kind: Kind,
-    held: Held<PodRules>,
+    held: KnownRules<PodRules>,
     /// Where each port with affinity sent a client last. A client is the address of a socket before translation.
     earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
     judged: BTreeMap<&'static str, usize>,
@@ -213,7 +213,7 @@ fn the_kernel_does_what_trace_says(kind: Kind) {
     let mut judge = Judge {
         client,
         kind,
-        held: Held::Nothing,
+        held: KnownRules::Nothing,
         earlier: BTreeMap::new(),
         judged: BTreeMap::new(),
     };
@@ -249,10 +249,10 @@ impl Judge {
         let rules = self.plan(world);
         let held = match world.way {
             Way::Difference => std::mem::take(&mut self.held),
-            Way::Adoption => Held::Unknown,
+            Way::Adoption => KnownRules::Unknown,
             Way::Rebuild => {
                 self.damage();
-                Held::Unknown
+                KnownRules::Unknown
             }
         };
         let applied = self.client.apply(self.kind, &held, &rules);
@@ -279,7 +279,7 @@ impl Judge {
                 }
             }
         }
-        self.held = Held::Exactly(applied.rules);
+        self.held = KnownRules::Exactly(applied.rules);
     }
 
     /// As somebody would who flushes what he does not know.

@@ -10,14 +10,15 @@ use futures::stream;
 use k8s_openapi::api::core::v1;
 use prometheus_client::registry::Registry;
 use proxy::backend::Backend;
-use proxy::backend::choice::taking_over;
-use proxy::condition::{self, Reporter, Verdict};
+use proxy::backend::detect::taking_over;
+use proxy::container_runtime::{self, Sandbox, SandboxSource};
+use proxy::debug_state;
 use proxy::index::NodePod;
 use proxy::metrics::Metrics;
-use proxy::sandbox::{self, Sandbox, SandboxSource};
-use proxy::sync::{self, Context, Telling};
-use proxy::watches::{Change, Update};
-use proxy::{events, state};
+use proxy::report::node_condition::{self, NodeCondition, Reporter};
+use proxy::report::pod_events;
+use proxy::sync::{self, Context, Reporters};
+use proxy::watch::{Change, Update};
 use rules::{ObjectName, ServedService, Settings, Slice};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,38 +68,39 @@ impl Runtime {
         self.hangs.send_replace(hangs);
     }
 
-    async fn answer(&self) -> Result<(), sandbox::Error> {
+    async fn answer(&self) -> Result<(), container_runtime::Error> {
         let mut hangs = self.hangs.subscribe();
         let answered = tokio::time::timeout(CALL_TIMEOUT, hangs.wait_for(|hangs| !hangs)).await;
         let in_time = answered.map(|_| ());
-        in_time.map_err(|_| sandbox::Error::Runtime("ListPodSandbox: no answer within 5 s".to_owned()))
+        in_time
+            .map_err(|_| container_runtime::Error::Runtime("ListPodSandbox: no answer within 5 s".to_owned()))
     }
 }
 
 #[async_trait]
 impl SandboxSource for Runtime {
-    async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
+    async fn ready(&self) -> Result<BTreeSet<String>, container_runtime::Error> {
         self.answer().await?;
         let sandboxes = self.sandboxes.lock().unwrap();
         Ok(sandboxes.values().map(|sandbox| sandbox.id.clone()).collect())
     }
 
     /// By the name of its pod, too, which is what follows "uid-" in these tests.
-    async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, sandbox::Error> {
+    async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, container_runtime::Error> {
         self.answer().await?;
         let is_its_own = uid.strip_prefix("uid-") == Some(&name.name);
         let found = self.sandboxes.lock().unwrap().get(uid).cloned();
         let found = found.filter(|_| is_its_own);
-        found.ok_or(sandbox::Error::NotReady)
+        found.ok_or(container_runtime::Error::NotReady)
     }
 
-    async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
+    async fn netns(&self, id: &str) -> Result<PathBuf, container_runtime::Error> {
         self.answer().await?;
         let sandboxes = self.sandboxes.lock().unwrap();
         let found = sandboxes.values().find(|sandbox| sandbox.id == id);
         found
             .map(|sandbox| sandbox.netns.clone())
-            .ok_or(sandbox::Error::NotReady)
+            .ok_or(container_runtime::Error::NotReady)
     }
 }
 
@@ -138,12 +140,12 @@ impl Driver {
         pods: &[&v1::Pod],
     ) -> Self {
         let (updates, receiver) = mpsc::unbounded_channel();
-        let (reporter, _) = condition::channel();
+        let (reporter, _) = node_condition::channel();
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
-        let (state, questions) = state::endpoint();
+        let (state, questions) = debug_state::endpoint();
         let mut registry = Registry::default();
-        let telling = Telling {
-            notices: events::channel().0,
+        let reporters = Reporters {
+            event_sender: pod_events::channel().0,
             reporter: reporter.clone(),
             metrics: Metrics::new(&mut registry),
         };
@@ -151,7 +153,7 @@ impl Driver {
             let (runtime, health, shutdown) = (Arc::clone(runtime), health.clone(), shutdown.clone());
             async move {
                 let earlier = runtime.ready().await.unwrap();
-                let context = Context::new(runtime, backend, earlier, telling, Settings::default());
+                let context = Context::new(runtime, backend, earlier, reporters, Settings::default());
                 let updates = stream::unfold(receiver, next_update);
                 // A driver outlives its watches, which never end.
                 let updates = futures::StreamExt::chain(updates, stream::pending());
@@ -230,7 +232,7 @@ impl Driver {
 
     /// A network is mapped to an interface of the node that the tests run on.
     pub(crate) fn map(&self, mapped: &str) {
-        let updates = proxy::host::updates(vec![mapped.parse().unwrap()]);
+        let updates = proxy::netns::host_network::updates(vec![mapped.parse().unwrap()]);
         let first = self.asking.block_on(async {
             let mut updates = std::pin::pin!(updates);
             futures::StreamExt::next(&mut updates).await
@@ -251,7 +253,7 @@ impl Driver {
         self.health.is_alive()
     }
 
-    pub(crate) fn condition(&self) -> Verdict {
+    pub(crate) fn condition(&self) -> NodeCondition {
         self.reporter.current()
     }
 

@@ -60,7 +60,7 @@ fn an_endpoint_without_a_route_by_its_network_is_left_out_until_there_is_one(cas
     let (mut scene, far, subnet, ip) = scene_with_a_far_server(case);
     let mut web = Service::new("web", 10).ready(&[2]);
     web.endpoints.extend(beyond());
-    let lost = |applied: &proxy::apply::Applied| -> Vec<String> {
+    let lost = |applied: &proxy::netns::apply::Applied| -> Vec<String> {
         let lost = applied
             .unreachable
             .iter()

@@ -182,7 +182,7 @@ fn an_interface_renamed_by_its_owner_harms_only_its_pod() {
         scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
     });
     scene.assert_nobody_else_is_harmed();
-    scene.assert_told("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
+    scene.assert_told("the pod has no interface \"net1\", which network-status reports for 10.1.0.7 (interface \"other\" has it)");
     scene
         .hostile
         .sh("ip link set other down; ip link set other name net1; ip link set net1 up");
@@ -236,8 +236,8 @@ fn a_batch_the_kernel_rejects_harms_only_its_pod_and_is_made_later() {
     std::io::Write::write_all(owner.stdin.as_mut().unwrap(), commands.as_bytes()).unwrap();
     scene.assert_told("the kernel rejected");
     until("it is counted", || {
-        scene.driver.metric("multus_proxy_netns_apply_failures_total") > 0
-            && scene.driver.metric("multus_proxy_netns_failing") == 1
+        scene.driver.metric("multus_service_proxy_sync_failures_total") > 0
+            && scene.driver.metric("multus_service_proxy_pods_failing") == 1
     });
     until("the condition says it", || {
         let condition = scene.driver.condition();

@@ -1,7 +1,7 @@
 //! Each write of an apply fails, once or for one VIP for ever, with each errno that it can fail with: every other VIP is as wanted
 //! afterwards, and all are after the next apply.
 //!
-//! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault` does. All else is
+//! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault_injection` does. All else is
 //! real, above all what the kernel holds afterwards.
 
 use super::bed::{Bed, Pod, address};
@@ -11,10 +11,10 @@ use nix::libc::{
     EAGAIN, EBUSY, EEXIST, EINVAL, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM,
     EOPNOTSUPP, EPERM,
 };
-use proxy::apply::Applied;
-use proxy::backend::Held;
-use proxy::failure::Effect;
-use proxy::fault;
+use proxy::backend::KnownRules;
+use proxy::fault_injection;
+use proxy::netns::apply::Applied;
+use proxy::netns::failure::Effect;
 use rules::{Family, KernelState, PodRules};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,8 +135,8 @@ impl Scene {
     }
 
     /// Brings the pod to what is there before, with a flow that is to be ended, and says what is known of it.
-    fn reset(&self, way: Way) -> Held<PodRules> {
-        let applied = self.client.apply(self.kind, &Held::Unknown, &self.before);
+    fn reset(&self, way: Way) -> KnownRules<PodRules> {
+        let applied = self.client.apply(self.kind, &KnownRules::Unknown, &self.before);
         assert!(applied.is_complete() && applied.is_exact, "{applied:?}");
         let changes = service("changes", 11, 1, &[]);
         self.client.run(|| {
@@ -144,7 +144,7 @@ impl Scene {
             socket.send_to(b"x", changes.at(Family::V4, 53)).unwrap();
         });
         match way {
-            Way::Difference => return Held::Exactly(applied.rules),
+            Way::Difference => return KnownRules::Exactly(applied.rules),
             Way::Adoption => {}
             Way::Rebuild => {
                 self.client.sh(match self.kind {
@@ -156,17 +156,17 @@ impl Scene {
                 });
             }
         }
-        Held::Unknown
+        KnownRules::Unknown
     }
 
     /// Applies what is wanted with this hook.
     fn apply(
         &self,
-        held: &Held<PodRules>,
+        held: &KnownRules<PodRules>,
         hook: impl FnMut(&[u8]) -> Option<i32> + Send + 'static,
     ) -> Applied {
         let addresses = self.client.status.iter().flat_map(|status| &status.addresses);
-        let wanted = proxy::apply::Wanted {
+        let wanted = proxy::netns::apply::Wanted {
             rules: self.after.clone(),
             addresses: addresses.copied().collect(),
             foreign_routes: None,
@@ -174,8 +174,8 @@ impl Scene {
         let kind = self.kind;
         self.client
             .run(move || {
-                fault::with(hook, || {
-                    proxy::apply::apply(kind.backend().as_ref(), held, &wanted)
+                fault_injection::with(hook, || {
+                    proxy::netns::apply::apply(kind.backend().as_ref(), held, &wanted)
                 })
             })
             .unwrap()
@@ -249,9 +249,9 @@ impl Scene {
     /// The next apply makes up for it.
     fn assert_healed(&self, applied: Applied, what: &str) {
         let held = if applied.is_exact {
-            Held::Exactly(applied.rules)
+            KnownRules::Exactly(applied.rules)
         } else {
-            Held::Unknown
+            KnownRules::Unknown
         };
         let healed = self.apply(&held, |_| None);
         assert!(

@@ -5,9 +5,9 @@ use super::case::{Kind, for_every_backend};
 use super::cluster::{Service, rules};
 use super::driver::until_gone;
 use super::probe::{Flow, Outcome, Server, ask, ask_often};
-use proxy::apply::Error;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use proxy::netns::Netns;
+use proxy::netns::apply::Error;
 use rules::{Family, PodRules, Protocol};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ fn cleanup_leaves_the_owners_rules_and_nothing_of_ours(kind: Kind) {
     install_the_owners_rules(&client);
     let before = client.state();
     let with = wanted(&client, &[2, 3]);
-    let held = Held::Exactly(client.apply(kind, &Held::Nothing, &with).rules);
+    let held = KnownRules::Exactly(client.apply(kind, &KnownRules::Nothing, &with).rules);
     let owners: Vec<&str> = before.lines().filter(|line| line.starts_with("-A")).collect();
     let during = client.state();
     assert!(
@@ -76,7 +76,11 @@ fn cleaning_an_untouched_pod_creates_nothing(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let before = client.state();
-    assert!(!client.apply(kind, &Held::Unknown, &PodRules::default()).written);
+    assert!(
+        !client
+            .apply(kind, &KnownRules::Unknown, &PodRules::default())
+            .written
+    );
     client.clean();
     let tables =
         client.sh("nft list tables; cat /proc/self/net/ip_tables_names /proc/self/net/ip6_tables_names");
@@ -87,7 +91,7 @@ fn applying_twice_writes_nothing(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let rules = wanted(&client, &[2]);
-    let first = client.apply(kind, &Held::Nothing, &rules);
+    let first = client.apply(kind, &KnownRules::Nothing, &rules);
     assert!(first.written);
     // The kernel tells of every change of a route or of nftables; a restore of the same legacy table resets its counters.
     let seed = "iptables-legacy -t nat -S >/dev/null; iptables-legacy -t nat -A POSTROUTING -c 7 7 -m comment --comment seed";
@@ -100,7 +104,7 @@ fn applying_twice_writes_nothing(kind: Kind) {
     for _ in 0..3 {
         assert!(
             !client
-                .apply(kind, &Held::Exactly(first.rules.clone()), &rules)
+                .apply(kind, &KnownRules::Exactly(first.rules.clone()), &rules)
                 .written
         );
     }
@@ -123,9 +127,9 @@ fn a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow(kind: Kin
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _server = Server::start(&bed.pod(2));
-    let applied = client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));
+    let applied = client.apply(kind, &KnownRules::Nothing, &wanted(&client, &[2]));
     let mut flow = client.run(|| Flow::open(web())).unwrap();
-    client.apply(kind, &Held::Exactly(applied.rules), &PodRules::default());
+    client.apply(kind, &KnownRules::Exactly(applied.rules), &PodRules::default());
     let state = client.state();
     assert!(
         !state.contains("MSP-SVC-") && !state.contains("proto 77") && !state.contains(VIP),
@@ -140,12 +144,12 @@ fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
-    client.apply(kind, &Held::Nothing, &wanted(&client, &[2, 3]));
+    client.apply(kind, &KnownRules::Nothing, &wanted(&client, &[2, 3]));
     // Meanwhile, without a proxy: one endpoint went.
     let goal = wanted(&client, &[3]);
     let fresh = {
         let other = bed.pod(9);
-        other.apply(kind, &Held::Nothing, &wanted(&other, &[3]));
+        other.apply(kind, &KnownRules::Nothing, &wanted(&other, &[3]));
         // Which differ in the pod's own address alone.
         let other_chains = chains(&other).replace("10.1.0.9", "10.1.0.7");
         other_chains.replace("fd00:1::9", "fd00:1::7")
@@ -165,7 +169,7 @@ fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(kind: Kind) {
             })
         });
         for _ in 0..20 {
-            client.apply(kind, &Held::Unknown, &goal);
+            client.apply(kind, &KnownRules::Unknown, &goal);
         }
         stop.store(true, Ordering::Relaxed);
         asking.join().unwrap()
@@ -204,7 +208,7 @@ fn routes_that_went_with_their_link_come_back() {
     let _server = Server::start(&bed.pod(2));
     let kind = Kind::IptablesNft;
     let rules = wanted(&client, &[2]);
-    let held = Held::Exactly(client.apply(kind, &Held::Nothing, &rules).rules);
+    let held = KnownRules::Exactly(client.apply(kind, &KnownRules::Nothing, &rules).rules);
     client.sh("ip link set net1 down; ip link set net1 up; ip addr replace fd00:1::7/64 dev net1 nodad");
     assert!(!client.sh("ip route show proto 77").contains(VIP));
     assert!(
@@ -230,7 +234,7 @@ fn a_route_of_the_pods_owner_is_left_alone_and_reported() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     client.sh("ip route add 172.30.0.10/32 dev eth0");
-    let applied = client.apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
+    let applied = client.apply(Kind::IptablesNft, &KnownRules::Nothing, &wanted(&client, &[2]));
     assert_eq!(
         applied
             .foreign_routes
@@ -252,7 +256,7 @@ fn an_address_that_is_not_there_yet_is_rejected_until_it_is() {
     let kind = Kind::IptablesNft;
     client.sh("ip addr del 10.1.0.7/16 dev net1");
     let rules = wanted(&client, &[2]);
-    let applied = client.apply(kind, &Held::Nothing, &rules);
+    let applied = client.apply(kind, &KnownRules::Nothing, &rules);
     assert_eq!(
         applied
             .absent
@@ -268,7 +272,9 @@ fn an_address_that_is_not_there_yet_is_rejected_until_it_is() {
     );
     client.sh("ip addr add 10.1.0.7/16 dev net1");
     assert_eq!(
-        client.apply(kind, &Held::Exactly(applied.rules), &rules).absent,
+        client
+            .apply(kind, &KnownRules::Exactly(applied.rules), &rules)
+            .absent,
         []
     );
     assert_eq!(answering(&client), [2]);
@@ -284,7 +290,7 @@ fn the_namespace_of_another_pod_is_not_written_into() {
         netns: other.netns.clone(),
         ..client.clone()
     };
-    let rejected = mistaken.try_apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
+    let rejected = mistaken.try_apply(Kind::IptablesNft, &KnownRules::Nothing, &wanted(&client, &[2]));
     assert!(matches!(rejected, Err(Error::NotThePod)), "{rejected:?}");
     assert_eq!(other.state(), before);
 }
@@ -292,7 +298,7 @@ fn the_namespace_of_another_pod_is_not_written_into() {
 fn no_namespace_of_a_dead_pod_is_kept_alive(kind: Kind) {
     let mut bed = Bed::new();
     let client = bed.pod(7);
-    client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));
+    client.apply(kind, &KnownRules::Nothing, &wanted(&client, &[2]));
     let node = bed.node();
     let peer = || {
         Netns::open(format!("/run/netns/{node}").as_ref())

@@ -8,7 +8,7 @@ use super::cluster::{Service, rules};
 use super::driver::{Driver, Runtime, object, uid, until};
 use super::probe::{Outcome, ask};
 use super::server::Server;
-use proxy::backend::{Backend, Error, Held};
+use proxy::backend::{Backend, Error, KnownRules};
 use rules::{Delta, Family, KernelState, Protocol};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ const PODS: u8 = 8;
 /// Elements of one transaction: the kernel tells those who listen of each of them in 8 KiB.
 const BATCH: u32 = 4000;
 
-/// What the budget lets all attempts together have, see `proxy::memory`.
+/// What the budget lets all attempts together have, see `proxy::netns::memory`.
 const MORE_MEMORY_KIB: usize = 128 << 10;
 
 const ALONE: &str = "MSP_MEMORY_ALONE";
@@ -196,7 +196,7 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind
     // A Service that was there once: of its ClusterIP nothing but the route is known.
     let [web, gone] =
         [("web", 10), ("gone", 11)].map(|(name, number)| Service::new(name, number).ready(&[2]));
-    pod.apply(kind, &Held::Nothing, &rules(&pod, &[web.clone(), gone]));
+    pod.apply(kind, &KnownRules::Nothing, &rules(&pod, &[web.clone(), gone]));
     overfill(&pod, kind);
     let object = object(&pod);
     runtime.ready_in(uid(&object), &pod.netns);
@@ -214,7 +214,7 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind
             .to_owned()
     };
     until("the reason is reported", || {
-        why().contains("it was not read but replaced")
+        why().contains("replaced without being read")
             && why().contains("more memory than the attempt may use")
     });
     let at = web.at(Family::V4, 80);
@@ -279,8 +279,8 @@ impl Backend for Watching {
         self.backend.is_present()
     }
 
-    fn is_told_of_changes(&self) -> bool {
-        self.backend.is_told_of_changes()
+    fn reports_ruleset_changes(&self) -> bool {
+        self.backend.reports_ruleset_changes()
     }
 
     fn fingerprint(&self) -> Option<u64> {

@@ -6,7 +6,7 @@ use super::cluster::{Service, rules};
 use super::probe::{Flow, Outcome, ask_often};
 use super::server::Server;
 use proxy::backend::nftables::{Nftables, generation};
-use proxy::backend::{Backend, Held};
+use proxy::backend::{Backend, KnownRules};
 use rules::{Family, PodRules, Protocol};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ const LISTED: &str = include_str!("nftables.listed");
 fn nft_lists_the_table_and_it_reads_like_this() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
-    client.apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2, 3]));
+    client.apply(Kind::Nftables, &KnownRules::Nothing, &wanted(&client, &[2, 3]));
     assert_eq!(client.sh("nft -t list table ip multus-proxy"), LISTED);
     let ipv6 = LISTED
         .replace("ipv4_addr", "ipv6_addr")
@@ -81,12 +81,12 @@ fn a_restart_writes_nothing_where_nothing_changed() {
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let rules = wanted(&client, &[2, 3]);
-    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    client.apply(Kind::Nftables, &KnownRules::Nothing, &rules);
     let dump = client.run(|| Nftables.dump()).unwrap();
     assert_eq!(dump, rules.kernel_state());
     let before = client.run(generation).unwrap();
     for _ in 0..2 {
-        assert!(!client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
+        assert!(!client.apply(Kind::Nftables, &KnownRules::Unknown, &rules).written);
     }
     assert_eq!(client.run(generation).unwrap(), before);
     client.sh("nft add element ip multus-proxy vips { 192.0.2.1 }");
@@ -104,7 +104,7 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
     let rules = wanted(&client, &[2, 3]);
-    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    client.apply(Kind::Nftables, &KnownRules::Nothing, &rules);
     let whole = tables(&client);
     for damage in [
         "nft flush ruleset",
@@ -134,7 +134,7 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
         client.sh(damage);
         assert_ne!(tables_if_any(&client), whole, "{damage}");
         assert!(
-            client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            client.apply(Kind::Nftables, &KnownRules::Unknown, &rules).written,
             "{damage}"
         );
         let dump = client.run(|| Nftables.dump()).unwrap();
@@ -161,7 +161,7 @@ fn a_table_of_another_version_is_replaced() {
     let client = bed.pod(7);
     let _server = Server::start(&bed.pod(2));
     let rules = wanted(&client, &[2]);
-    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    client.apply(Kind::Nftables, &KnownRules::Nothing, &rules);
     let whole = tables(&client);
     client.sh(
         "nft -f - <<'E'
@@ -169,7 +169,7 @@ delete table ip multus-proxy
 table ip multus-proxy { comment \"multus-service layout 99\"; chain x { type nat hook output priority -101; dnat to 10.1.0.99; }; }
 E",
     );
-    assert!(client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
+    assert!(client.apply(Kind::Nftables, &KnownRules::Unknown, &rules).written);
     assert_eq!(tables(&client), whole);
     assert_eq!(answering(&client, Family::V4), [2]);
 }
@@ -181,7 +181,7 @@ fn a_change_that_the_kernel_rejects_is_made_from_what_is_there() {
     let client = bed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
     let mut held = client
-        .apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
+        .apply(Kind::Nftables, &KnownRules::Nothing, &wanted(&client, &[2]))
         .rules;
     // Behind the proxy's back: its next changes find something else than it believes.
     for (damage, hosts) in [
@@ -199,16 +199,16 @@ fn a_change_that_the_kernel_rejects_is_made_from_what_is_there() {
         let mut services = vec![web().ready(hosts), sticky(), Service::new("empty", 12)];
         services.extend((hosts.len() != 1).then(|| Service::new("more", 13).ready(&[2])));
         let rules = rules(&client, &services);
-        let repaired = client.apply(Kind::Nftables, &Held::Exactly(held), &rules);
+        let repaired = client.apply(Kind::Nftables, &KnownRules::Exactly(held), &rules);
         // What could not be made from what was found is named, and made by the next attempt, which reads everything.
         assert!(!repaired.is_exact, "{damage}: {repaired:?}");
         assert!(
             repaired.is_complete() || damage.contains("ip6"),
             "{damage}: {repaired:?}"
         );
-        held = client.apply(Kind::Nftables, &Held::Unknown, &rules).rules;
+        held = client.apply(Kind::Nftables, &KnownRules::Unknown, &rules).rules;
         assert!(
-            !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            !client.apply(Kind::Nftables, &KnownRules::Unknown, &rules).written,
             "{damage}"
         );
         if hosts.is_empty() {
@@ -232,10 +232,10 @@ fn a_neighbours_tables_are_left_alone() {
     let theirs = || client.sh("nft -s list table ip multus-proxy-too; nft -s list table inet mine");
     let before = theirs();
     let held = client
-        .apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
+        .apply(Kind::Nftables, &KnownRules::Nothing, &wanted(&client, &[2]))
         .rules;
-    client.apply(Kind::Nftables, &Held::Unknown, &wanted(&client, &[3]));
-    client.apply(Kind::Nftables, &Held::Exactly(held), &PodRules::default());
+    client.apply(Kind::Nftables, &KnownRules::Unknown, &wanted(&client, &[3]));
+    client.apply(Kind::Nftables, &KnownRules::Exactly(held), &PodRules::default());
     assert_eq!(theirs(), before);
     client.clean();
     assert_eq!(theirs(), before);
@@ -253,14 +253,16 @@ fn numbers_of_endpoints_come_and_go_without_a_failed_connection() {
     let states: Vec<PodRules> = [&[2][..], &[2, 3, 4], &[4], &[2, 3], &[3, 4], &[2, 3, 4], &[3]]
         .map(|hosts| wanted(&client, hosts))
         .into();
-    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &states[0]).rules;
+    let mut held = client
+        .apply(Kind::Nftables, &KnownRules::Nothing, &states[0])
+        .rules;
     let outcomes = std::thread::scope(|scope| {
         let asking = scope.spawn(|| ask_often(&client, Protocol::Tcp, at, 3000));
         let mut changes = 0;
         while !asking.is_finished() {
             for state in &states {
                 held = client
-                    .apply(Kind::Nftables, &Held::Exactly(held.clone()), state)
+                    .apply(Kind::Nftables, &KnownRules::Exactly(held.clone()), state)
                     .rules;
                 changes += 1;
             }
@@ -299,7 +301,9 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
             ],
         )
     };
-    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &cycling(1)).rules;
+    let mut held = client
+        .apply(Kind::Nftables, &KnownRules::Nothing, &cycling(1))
+        .rules;
     let at = web().at(Family::V4, 80);
     let mut flow = client.run(|| Flow::open(at)).unwrap();
     client.run(|| Flow::open(sticky().at(Family::V4, 80))).unwrap();
@@ -321,7 +325,7 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
         for seconds in 2..=500 {
             let rules = cycling(seconds);
             held = client
-                .apply(Kind::Nftables, &Held::Exactly(held.clone()), &rules)
+                .apply(Kind::Nftables, &KnownRules::Exactly(held.clone()), &rules)
                 .rules;
         }
         stop.store(true, Ordering::Relaxed);
@@ -343,7 +347,7 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
     assert!(sets < 60 && chains < 60, "{sets} sets and {chains} chains");
     assert!(
         !client
-            .apply(Kind::Nftables, &Held::Unknown, &cycling(500))
+            .apply(Kind::Nftables, &KnownRules::Unknown, &cycling(500))
             .written
     );
     // The last one with an affinity goes, and so does what all of them share.
@@ -353,7 +357,9 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
             &client,
             &[web().ready(&[2, 3]), Service::new("crowd", 14).ready(&crowd)],
         );
-        held = client.apply(Kind::Nftables, &Held::Exactly(held), &rules).rules;
+        held = client
+            .apply(Kind::Nftables, &KnownRules::Exactly(held), &rules)
+            .rules;
     }
     let listed = client.sh("nft -t list table ip multus-proxy");
     assert!(

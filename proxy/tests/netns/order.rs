@@ -2,9 +2,9 @@
 
 use super::bed::{Bed, Pod};
 use super::cluster::{Service, rules};
-use proxy::apply::{Applied, Wanted, apply};
 use proxy::backend::nftables::Nftables;
-use proxy::backend::{Backend, Error, Held};
+use proxy::backend::{Backend, Error, KnownRules};
+use proxy::netns::apply::{Applied, Wanted, apply};
 use rules::{Delta, KernelState, PodRules};
 use std::process::Command;
 use std::sync::Mutex;
@@ -67,7 +67,7 @@ impl Backend for Recording {
     }
 }
 
-fn write(pod: &Pod, backend: &Recording, held: &Held<PodRules>, rules: &PodRules) -> Applied {
+fn write(pod: &Pod, backend: &Recording, held: &KnownRules<PodRules>, rules: &PodRules) -> Applied {
     let addresses = pod.status.iter().flat_map(|status| &status.addresses);
     let wanted = Wanted {
         rules: rules.clone(),
@@ -84,17 +84,17 @@ fn what_comes_is_rejected_before_it_is_routed_and_what_goes_is_rejected_until_it
     let pod = bed.pod(7);
     let backend = Recording::default();
     let wanted = rules(&pod, &[Service::new("web", 10).ready(&[2])]);
-    let held = Held::Exactly(write(&pod, &backend, &Held::Nothing, &wanted).rules);
+    let held = KnownRules::Exactly(write(&pod, &backend, &KnownRules::Nothing, &wanted).rules);
     assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
     write(&pod, &backend, &held, &PodRules::default());
     assert_eq!(backend.steps(), [("translate", true), ("unreject", false)]);
     // As after a restart, over what somebody damaged.
-    write(&pod, &backend, &Held::Unknown, &wanted);
+    write(&pod, &backend, &KnownRules::Unknown, &wanted);
     pod.sh("nft flush chain ip multus-proxy dispatch; ip route flush proto 77");
     backend.steps();
-    write(&pod, &backend, &Held::Unknown, &wanted);
+    write(&pod, &backend, &KnownRules::Unknown, &wanted);
     assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
-    pod.run(|| proxy::apply::remove(&[&backend])).unwrap();
+    pod.run(|| proxy::netns::apply::remove(&[&backend])).unwrap();
     assert_eq!(
         backend.steps(),
         [("remove translation", true), ("remove rejection", false)]

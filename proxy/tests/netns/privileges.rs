@@ -8,11 +8,11 @@ use super::cluster::{Service, rules};
 use api::network_status::NetworkStatus;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use proxy::apply::{Applied, Error};
 use proxy::args::BackendChoice;
-use proxy::backend::Held;
-use proxy::backend::choice::choose;
+use proxy::backend::KnownRules;
+use proxy::backend::detect::choose;
 use proxy::netns::Netns;
+use proxy::netns::apply::{Applied, Error};
 use rules::Family;
 use std::path::Path;
 use std::process::Command;
@@ -54,8 +54,9 @@ fn worker() {
     let entered = Netns::open(Path::new(&path)).unwrap().run(|| ());
     println!("enter: {}", said(entered));
     for kind in Kind::ALL {
-        let written =
-            std::panic::catch_unwind(|| client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()])));
+        let written = std::panic::catch_unwind(|| {
+            client.try_apply(kind, &KnownRules::Unknown, &rules(&client, &[web()]))
+        });
         println!(
             "{kind:?}: {}",
             written.map_or_else(|_| "cannot be entered".to_owned(), outcome)
@@ -80,7 +81,7 @@ fn a_backend_whose_programs_are_missing_is_named() {
     };
     let none = tried("IPTables");
     for words in [
-        "no backend works on this node",
+        "no supported backend on this node",
         "iptables-nft: failed to run \"iptables-nft-restore\"; is it in the image?",
         "iptables-legacy: failed to run",
     ] {
@@ -168,7 +169,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
         (
             "sys_admin",
             &[
-                "choice: no backend works on this node",
+                "choice: no supported backend on this node",
                 "are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
                 "enter: failed to enter the network namespace: Operation not permitted",
             ][..],
@@ -176,8 +177,8 @@ fn each_capability_is_needed_and_its_lack_is_named() {
         (
             "net_admin",
             &[
-                "choice: no backend works on this node",
-                "Nftables: the kernel rejected to",
+                "choice: no supported backend on this node",
+                "Nftables: the kernel rejected the request to",
                 "Operation not permitted",
             ],
         ),

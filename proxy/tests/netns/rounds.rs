@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What docs/services.md promises.
 const PROMISED: Duration = Duration::from_secs(5);
 
-const ATTEMPTS: &str = r#"multus_proxy_netns_apply_duration_seconds_count{backend="nftables"}"#;
+const ATTEMPTS: &str = r#"multus_service_proxy_sync_duration_seconds_count{backend="nftables"}"#;
 
 fn web() -> Service {
     Service::new("web", 10).ready(&[2])

@@ -4,8 +4,8 @@ use super::bed::{Bed, Pod};
 use super::case::Kind;
 use super::cluster::{Service, plan};
 use super::driver::{Driver, Runtime, object, uid, until};
-use proxy::apply::{Applied, Wanted, apply};
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
+use proxy::netns::apply::{Applied, Wanted, apply};
 use rstest::rstest;
 use rules::{Family, PodRules};
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ impl Scene {
     fn new(numbers: &[u8]) -> Self {
         let mut bed = Bed::new();
         let client = bed.pod(7);
-        let applied = write(&client, &Held::Nothing, None, numbers);
+        let applied = write(&client, &KnownRules::Nothing, None, numbers);
         Self {
             client,
             applied,
@@ -42,7 +42,7 @@ impl Scene {
 
     /// As the driver does when it knows what is there.
     fn change(&mut self, numbers: &[u8]) -> &Applied {
-        let held = Held::Exactly(self.applied.rules.clone());
+        let held = KnownRules::Exactly(self.applied.rules.clone());
         let foreign = self.applied.foreign_routes.clone();
         self.applied = write(&self.client, &held, Some(foreign), numbers);
         assert!(self.applied.failures.is_empty(), "{:?}", self.applied.failures);
@@ -51,7 +51,7 @@ impl Scene {
 
     /// The same after somebody changed routes.
     fn look(&mut self, numbers: &[u8]) -> &Applied {
-        let held = Held::Exactly(self.applied.rules.clone());
+        let held = KnownRules::Exactly(self.applied.rules.clone());
         self.applied = write(&self.client, &held, None, numbers);
         &self.applied
     }
@@ -73,7 +73,7 @@ impl Scene {
 
 fn write(
     client: &Pod,
-    held: &Held<PodRules>,
+    held: &KnownRules<PodRules>,
     foreign_routes: Option<BTreeSet<IpAddr>>,
     numbers: &[u8],
 ) -> Applied {
@@ -157,7 +157,7 @@ fn a_route_of_ours_in_the_way_is_replaced_and_one_that_is_gone_is_not_missed(
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn our_own_routes_are_no_news_and_those_of_others_are() {
-    const APPLIED: &str = "multus_proxy_netns_apply_duration_seconds_count{backend=\"nftables\"}";
+    const APPLIED: &str = "multus_service_proxy_sync_duration_seconds_count{backend=\"nftables\"}";
     let (mut bed, runtime) = (Bed::new(), Runtime::new());
     let client = bed.pod(7);
     let object = object(&client);

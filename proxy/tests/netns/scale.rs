@@ -5,7 +5,7 @@ use super::case::{Kind, for_every_backend};
 use super::probe::{Outcome, ask_often};
 use super::server::Server;
 use api::NetworkRef;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use rules::{
     AttachedNetwork, NetworkRules, ObjectName, PodRules, Port, PortRules, Protocol, Source, VipRules,
 };
@@ -67,7 +67,7 @@ fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one(kind: Kind
     let mut bed = Bed::new();
     let client = bed.pod(7);
     let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
-    let timed = |what: &str, held: Held<PodRules>, rules: &PodRules| {
+    let timed = |what: &str, held: KnownRules<PodRules>, rules: &PodRules| {
         let began = Instant::now();
         let applied = client.apply(kind, &held, rules);
         println!("{kind:?}, {what}: {:?}", began.elapsed());
@@ -79,15 +79,19 @@ fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one(kind: Kind
     };
     let mut endpoints = vec![on(&[2, 3, 4]); 10_000];
     let rules = services(&client, &endpoints);
-    let held = timed("fill", Held::Nothing, &rules).rules;
+    let held = timed("fill", KnownRules::Nothing, &rules).rules;
     assert_eq!((answer(0), answer(9_999)), (vec![2, 3, 4], vec![2, 3, 4]));
     endpoints[9_999] = on(&[3]);
     let changed = services(&client, &endpoints);
-    let held = timed("one change", Held::Exactly(held), &changed).rules;
+    let held = timed("one change", KnownRules::Exactly(held), &changed).rules;
     assert_eq!((answer(0), answer(9_999)), (vec![2, 3, 4], vec![3]));
-    assert!(!timed("adoption", Held::Unknown, &changed).written);
+    assert!(!timed("adoption", KnownRules::Unknown, &changed).written);
     endpoints.truncate(1);
-    timed("removal", Held::Exactly(held), &services(&client, &endpoints));
+    timed(
+        "removal",
+        KnownRules::Exactly(held),
+        &services(&client, &endpoints),
+    );
     assert_eq!(answer(0), [2, 3, 4]);
 }
 
@@ -133,10 +137,10 @@ fn a_thousand_endpoints_are_balanced_and_shrink_to_a_few() {
             counts
         })
     };
-    let mut held = Held::Nothing;
+    let mut held = KnownRules::Nothing;
     for (count, times) in [(1000, 4000), (999, 500), (65, 1300), (2, 40), (1000, 500)] {
         let rules = services(&client, &[first(count)]);
-        held = Held::Exactly(client.apply(Kind::Nftables, &held, &rules).rules);
+        held = KnownRules::Exactly(client.apply(Kind::Nftables, &held, &rules).rules);
         let counts = ask(times);
         let (each, met) = (
             f64::from(times) / f64::from(count),
@@ -156,7 +160,7 @@ fn a_thousand_endpoints_are_balanced_and_shrink_to_a_few() {
             "{count}: one was met {most} times of {times}"
         );
         assert!(
-            !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            !client.apply(Kind::Nftables, &KnownRules::Unknown, &rules).written,
             "{count}"
         );
     }

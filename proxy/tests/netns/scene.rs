@@ -4,8 +4,8 @@ use super::bed::{Bed, Pod, address};
 use super::case::{Case, Kind};
 use super::cluster::{Service, plan_with};
 use super::probe::{Answer, Outcome, Server, ask_often, hosts, question};
-use proxy::apply::Applied;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
+use proxy::netns::apply::Applied;
 use rules::{Family, PodRules, Protocol, Settings};
 use std::collections::BTreeSet;
 use std::io;
@@ -24,7 +24,7 @@ pub(crate) struct Scene {
     pub(crate) services: Vec<Service>,
     /// Of the client's node.
     pub(crate) settings: Settings,
-    held: Held<PodRules>,
+    held: KnownRules<PodRules>,
 }
 
 impl Scene {
@@ -40,7 +40,7 @@ impl Scene {
             family: case.family,
             services: Vec::new(),
             settings: Settings::default(),
-            held: Held::Nothing,
+            held: KnownRules::Nothing,
         };
         for host in servers {
             let pod = scene.bed.pod(*host);
@@ -59,17 +59,17 @@ impl Scene {
         let plan = plan_with(&self.settings, &self.client, &self.services);
         let applied = self.client.apply(self.kind, &self.held, &plan.rules);
         assert_eq!(applied.conntrack, None);
-        self.held = Held::Exactly(applied.rules.clone());
+        self.held = KnownRules::Exactly(applied.rules.clone());
         applied
     }
 
     /// As a proxy that has just started.
     pub(crate) fn forget_what_is_held(&mut self) {
-        self.held = Held::Unknown;
+        self.held = KnownRules::Unknown;
     }
 
     /// What the client is known to hold.
-    pub(crate) fn held(&self) -> &Held<PodRules> {
+    pub(crate) fn held(&self) -> &KnownRules<PodRules> {
         &self.held
     }
 

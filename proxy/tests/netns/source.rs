@@ -7,7 +7,7 @@ use super::probe::{Answer, Flow, ask_connected, ask_connected_within, question_f
 use super::scene::{CLIENT, Scene};
 use super::sctp;
 use super::stale::track_connections;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use rules::Family;
 use rules::Protocol::{self, Sctp, Tcp, Udp};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -225,7 +225,7 @@ fn flows_follow_an_attachment_that_gets_another_address(case: Case) {
             assert_eq!(answer.seen, new, "{protocol} from {source:?}");
         }
     }
-    let Held::Exactly(held) = scene.held() else {
+    let KnownRules::Exactly(held) = scene.held() else {
         panic!("nothing is held");
     };
     let read = scene.client.run(|| case.kind.backend().dump()).unwrap();

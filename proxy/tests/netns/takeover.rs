@@ -7,12 +7,12 @@ use super::cluster::{Service, rules};
 use super::driver::{Driver, Runtime, object, uid, until};
 use super::probe::{Flow, Outcome, ask};
 use super::server::Server;
-use proxy::apply::{Wanted, apply};
 use proxy::args::BackendChoice;
-use proxy::backend::choice::{choose, taking_over};
+use proxy::backend::detect::{choose, taking_over};
 use proxy::backend::iptables::{Iptables, Variant};
 use proxy::backend::nftables::Nftables;
-use proxy::backend::{Backend, Held};
+use proxy::backend::{Backend, KnownRules};
+use proxy::netns::apply::{Wanted, apply};
 use rules::{Family, PodRules, Protocol};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -53,7 +53,7 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
             .run(|| apply(backend.as_ref(), &held, &everything(&client, &rules)))
             .unwrap();
     };
-    write(&backends[0], Held::Nothing);
+    write(&backends[0], KnownRules::Nothing);
     let mut long_lived = client.run(|| Flow::open(at)).unwrap();
     let stop = AtomicBool::new(false);
     let outcomes = std::thread::scope(|scope| {
@@ -68,7 +68,7 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
         });
         // From each to each other.
         for next in [1, 0, 2, 1, 2, 0] {
-            write(&backends[next], Held::Unknown);
+            write(&backends[next], KnownRules::Unknown);
             long_lived.echo(b"still there?");
             let left: Vec<_> = backends
                 .iter()
@@ -137,7 +137,13 @@ fn what_the_original_left_is_replaced_without_a_gap(kind: Kind) {
             let backend = taking_over(kind.backend().into());
             for _ in 0..2 {
                 client
-                    .run(|| apply(backend.as_ref(), &Held::Unknown, &everything(&client, &rules)))
+                    .run(|| {
+                        apply(
+                            backend.as_ref(),
+                            &KnownRules::Unknown,
+                            &everything(&client, &rules),
+                        )
+                    })
                     .unwrap();
                 long_lived.echo(b"still there?");
             }

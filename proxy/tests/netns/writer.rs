@@ -2,19 +2,19 @@
 
 use super::bed::Pod;
 use super::case::Kind;
-use proxy::apply::{Applied, Error, Wanted, apply, remove};
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
+use proxy::netns::apply::{Applied, Error, Wanted, apply, remove};
 use rules::PodRules;
 
 impl Pod {
-    pub(crate) fn apply(&self, kind: Kind, held: &Held<PodRules>, rules: &PodRules) -> Applied {
+    pub(crate) fn apply(&self, kind: Kind, held: &KnownRules<PodRules>, rules: &PodRules) -> Applied {
         self.try_apply(kind, held, rules).unwrap()
     }
 
     pub(crate) fn try_apply(
         &self,
         kind: Kind,
-        held: &Held<PodRules>,
+        held: &KnownRules<PodRules>,
         rules: &PodRules,
     ) -> Result<Applied, Error> {
         let addresses = self.status.iter().flat_map(|status| &status.addresses);

@@ -1,11 +1,11 @@
-//! See [`crate::fuzz_tests`]. Whoever owns a pod can make a table of our name with anything in it.
+//! See [`crate::fuzz_tests`]. The owner of a pod can create a table of our name with any content.
 
 use super::kernel::nftables;
 use super::read::{self, Found, FoundChain, FoundSet};
 use super::{Content, before, translations, whole_table};
-use crate::decode::guarded;
 use crate::fuzz_tests::{NFTABLES, decode_netfilter, objects};
-use crate::netfilter::about;
+use crate::netlink::decode::guarded;
+use crate::netlink::netfilter::about;
 use crate::netlink::{parts, write};
 use e2e::fuzz;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, SetElementList, TableAttribute};
@@ -81,7 +81,7 @@ fn fuzz_tables_of_nftables() {
 
 /// Every table that objects can lead to is written and read back.
 #[test]
-fn fuzz_what_is_written_for_objects_of_tenants() {
+fn fuzz_rules_of_objects_of_tenants() {
     fuzz::objects(&objects::corpus(), |objects| {
         let Some(plan) = objects::planned(objects) else {
             return;
