@@ -9,37 +9,37 @@
     reason = "a measurement that cannot go on ends"
 )]
 
-mod bare;
-#[path = "../../tests/netns/bed.rs"]
+mod connect_latency;
+#[path = "../../tests/netns/fake_node.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
-mod bed;
-#[path = "../../tests/netns/case.rs"]
+mod fake_node;
+mod fixture;
+mod kernel_memory;
+mod large_change;
+mod legacy_proxy;
+#[path = "../../tests/netns/matrix.rs"]
 #[expect(
     dead_code,
     unused_imports,
     unused_macros,
     reason = "shared with the tests, which use more of it"
 )]
-mod case;
-mod change;
-#[path = "../../tests/netns/cluster.rs"]
+mod matrix;
+#[path = "../../tests/netns/objects.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
-mod cluster;
-mod connect;
-#[path = "../../tests/netns/driver.rs"]
-#[expect(dead_code, reason = "shared with the tests, which use more of it")]
-mod driver;
-mod limit;
-mod load;
-mod memory;
-mod original;
+mod objects;
+mod process_memory;
+mod raw_netlink;
 mod report;
-mod rss;
-mod start;
-mod world;
+mod rule_change;
+mod startup;
+#[path = "../../tests/netns/testbed.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+mod testbed;
+mod throughput;
 
-use case::Kind;
 use clap::Parser;
+use matrix::Kind;
 use report::Report;
 use std::path::PathBuf;
 use std::process::Command;
@@ -81,7 +81,7 @@ struct Options {
 
     /// Only print what this process weighs with many pods
     #[arg(long, hide = true, value_name = "WAY")]
-    weigh: Option<rss::Way>,
+    weigh: Option<process_memory::Way>,
 
     /// Only these tables: change, limit, start, connect, load, memory, rss
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
@@ -124,23 +124,23 @@ fn main() -> anyhow::Result<()> {
         std::process::exit(status.code().unwrap_or(1));
     }
     if let Some(way) = options.weigh {
-        rss::weigh(way);
+        process_memory::weigh(way);
         return Ok(());
     }
     if let Some(what) = &options.start {
-        start::serve(what);
+        startup::serve(what);
         return Ok(());
     }
     let began = Instant::now();
     let mut report = Report::default();
     let tables: [(&str, Measure); 7] = [
-        ("change", change::measure),
-        ("limit", limit::measure),
-        ("start", start::measure),
-        ("connect", connect::measure),
-        ("load", |_, report| load::measure(report)),
-        ("memory", memory::measure),
-        ("rss", |_, report| rss::measure(report)),
+        ("change", rule_change::measure),
+        ("limit", large_change::measure),
+        ("start", startup::measure),
+        ("connect", connect_latency::measure),
+        ("load", |_, report| throughput::measure(report)),
+        ("memory", kernel_memory::measure),
+        ("rss", |_, report| process_memory::measure(report)),
     ];
     for (_, measure) in tables.into_iter().filter(|(table, _)| options.wants(table)) {
         measure(&options, &mut report);

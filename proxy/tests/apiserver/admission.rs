@@ -1,6 +1,6 @@
 //! What the admission policies leave of the rights to write status, asked with real tokens.
 
-use crate::node::{Cluster, apply_policy, create, object};
+use crate::cluster::{Cluster, apply_policy, create, object};
 use anyhow::Result;
 use api::names::{ACCEPTED_CONDITION, RULES_APPLIED_CONDITION};
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};

@@ -1,8 +1,8 @@
 //! From objects to packets, and nothing beyond.
 
-use crate::bed::Pod;
-use crate::node::{Cluster, NODE};
-use crate::probe::{Outcome, Server, ask_often};
+use crate::cluster::{Cluster, NODE};
+use crate::testbed::Pod;
+use crate::traffic::{Outcome, Server, ask_often};
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{self, Service};
 use k8s_openapi::api::events::v1::Event;

@@ -1,10 +1,10 @@
 //! Session affinity: a client stays with its endpoint.
 
-use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
-use super::cluster::Service;
-use super::driver::until;
-use super::probe::begin_to_connect;
-use super::scene::Scene;
+use super::fake_node::until;
+use super::fixture::Scene;
+use super::matrix::{Case, Kind, for_every_backend, for_every_backend_and_family};
+use super::objects::Service;
+use super::traffic::begin_to_connect;
 use proxy::args::BackendChoice;
 use proxy::backend::choice::choose;
 use rules::Family;

@@ -1,9 +1,9 @@
 //! A writer that is killed at any instant, also between two writes.
 
-use super::bed::{Bed, Pod, address};
-use super::case::{Kind, for_every_backend};
-use super::cluster::{Service, rules};
-use super::probe::{Flow, Outcome, Server, ask};
+use super::matrix::{Kind, for_every_backend};
+use super::objects::{Service, rules};
+use super::testbed::{Bed, Pod, address};
+use super::traffic::{Flow, Outcome, Server, ask};
 use api::network_status::NetworkStatus;
 use proxy::backend::Held;
 use rules::{Family, PodRules, Protocol};

@@ -3,12 +3,12 @@
 //!
 //! The worlds are the same in every run, unless `DIFFERENTIAL_SEED` (a number) says otherwise; `DIFFERENTIAL_WORLDS` says how many.
 
-use super::bed::{Bed, Pod, address};
-use super::case::{Kind, for_every_backend};
-use super::cluster::{Endpoint, Service};
-use super::probe::{Outcome, Server, ask, question_from};
-use super::scene::CLIENT;
+use super::fixture::CLIENT;
+use super::matrix::{Kind, for_every_backend};
+use super::objects::{Endpoint, Service};
 use super::sctp;
+use super::testbed::{Bed, Pod, address};
+use super::traffic::{Outcome, Server, ask, question_from};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};

@@ -2,13 +2,13 @@
 //!
 //! The runtime is scripted, for a hundred pods on one node; the same on three real runtimes is in e2e/tests/discovery.
 
-use super::bed::{Bed, Pod};
-use super::case::{Kind, for_every_backend};
-use super::cluster::Service;
 use super::crash::decisive;
-use super::crowd::Crowd;
-use super::driver::{Driver, Runtime, object, object_with, uid, until, until_gone};
-use super::probe::{Outcome, Server, ask};
+use super::fake_node::{Driver, Runtime, object, object_with, uid, until, until_gone};
+use super::many_pods::Crowd;
+use super::matrix::{Kind, for_every_backend};
+use super::objects::Service;
+use super::testbed::{Bed, Pod};
+use super::traffic::{Outcome, Server, ask};
 use proxy::backend::{Backend, Error};
 use rules::{Delta, Dump, Family, Protocol};
 use serde_json::json;
@@ -68,7 +68,7 @@ fn a_recreated_sandbox_gets_its_rules_and_a_restarted_container_causes_no_write(
 
     // The same pod in another sandbox, with other addresses; the old namespace goes.
     let again = bed.pod(9);
-    object.metadata.annotations = super::driver::object(&again).metadata.annotations;
+    object.metadata.annotations = super::fake_node::object(&again).metadata.annotations;
     object.status.as_mut().unwrap().container_statuses = None;
     let deleted = std::process::Command::new("ip")
         .args(["netns", "del", &client.netns])

@@ -3,10 +3,10 @@
 //! As soon as one process on the machine listens to `NFNLGRP_NFTABLES` the kernel builds a message of 8 KiB for each object of every
 //! nftables transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
 
-use super::bed::Bed;
-use super::case::{Kind, for_every_backend};
-use super::cluster::Service;
-use super::driver::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::matrix::{Kind, for_every_backend};
+use super::objects::Service;
+use super::testbed::Bed;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,10 +1,10 @@
 //! What is written, what is left alone, what is left behind.
 
-use super::bed::{Bed, Pod};
-use super::case::{Kind, for_every_backend};
-use super::cluster::{Service, rules};
-use super::driver::until_gone;
-use super::probe::{Flow, Outcome, Server, ask, ask_often};
+use super::fake_node::until_gone;
+use super::matrix::{Kind, for_every_backend};
+use super::objects::{Service, rules};
+use super::testbed::{Bed, Pod};
+use super::traffic::{Flow, Outcome, Server, ask, ask_often};
 use proxy::apply::Error;
 use proxy::backend::Held;
 use proxy::netns::Netns;

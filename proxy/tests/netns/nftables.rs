@@ -1,10 +1,10 @@
 //! What only the nftables backend promises: its table, what happens to a damaged one, and that nothing is written twice.
 
-use super::bed::{Bed, Pod};
-use super::case::Kind;
-use super::cluster::{Service, rules};
-use super::probe::{Flow, Outcome, ask_often};
-use super::server::Server;
+use super::echo_server::Server;
+use super::matrix::Kind;
+use super::objects::{Service, rules};
+use super::testbed::{Bed, Pod};
+use super::traffic::{Flow, Outcome, ask_often};
 use proxy::backend::nftables::{Nftables, generation};
 use proxy::backend::{Backend, Held};
 use rules::{Family, PodRules, Protocol};

@@ -1,10 +1,10 @@
 //! One endpoint of many is replaced, comes or goes: the rules of the others stay as they are.
 
-use super::bed::{Bed, Pod};
-use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
-use super::cluster::{Service, ready};
-use super::driver::{Driver, Runtime, object, uid, until};
-use super::scene::Scene;
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fixture::Scene;
+use super::matrix::{Case, Kind, for_every_backend, for_every_backend_and_family};
+use super::objects::{Service, ready};
+use super::testbed::{Bed, Pod};
 use rules::Family;
 use rules::Protocol::Tcp;
 use serde_json::json;

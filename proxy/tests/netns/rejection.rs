@@ -1,10 +1,10 @@
 //! What is not served is rejected at once, and no packet to a VIP, nor a question for it, ever leaves the pod.
 
-use super::case::{Case, for_every_backend_and_family};
-use super::cluster::{Service, ready, unready};
-use super::probe::{Outcome, ask_connected, udp};
-use super::scene::Scene;
-use super::wire::{Capture, ping};
+use super::fixture::Scene;
+use super::matrix::{Case, for_every_backend_and_family};
+use super::objects::{Service, ready, unready};
+use super::packet_capture::{Capture, ping};
+use super::traffic::{Outcome, ask_connected, udp};
 use nix::errno::Errno;
 use rules::Protocol::{self, Sctp, Tcp, Udp};
 use std::io::ErrorKind;
@@ -184,7 +184,7 @@ fn nobody_asks_for_a_vip_on_the_wire(case: Case) {
         let ports = [(Tcp, 80), (Tcp, 81), (Udp, 53), (Udp, 9), (Sctp, 9)];
         scene.client.run(|| {
             for (protocol, port) in ports {
-                super::probe::ask(protocol, scene.at(service, port));
+                super::traffic::ask(protocol, scene.at(service, port));
             }
             // Of a protocol without ports, too.
             ping(service.vip(scene.family))

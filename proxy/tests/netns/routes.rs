@@ -1,9 +1,9 @@
 //! A change touches the routes of the VIPs that it is about, and what is in their way is left alone.
 
-use super::bed::{Bed, Pod};
-use super::case::Kind;
-use super::cluster::{Service, plan};
-use super::driver::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::matrix::Kind;
+use super::objects::{Service, plan};
+use super::testbed::{Bed, Pod};
 use proxy::apply::{Applied, Wanted, apply};
 use proxy::backend::Held;
 use rstest::rstest;

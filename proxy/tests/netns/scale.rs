@@ -1,9 +1,9 @@
 //! Many Services, and Services with many endpoints, in one namespace.
 
-use super::bed::{Bed, Pod};
-use super::case::{Kind, for_every_backend};
-use super::probe::{Outcome, ask_often};
-use super::server::Server;
+use super::echo_server::Server;
+use super::matrix::{Kind, for_every_backend};
+use super::testbed::{Bed, Pod};
+use super::traffic::{Outcome, ask_often};
 use api::NetworkRef;
 use proxy::backend::Held;
 use rules::{

@@ -1,8 +1,8 @@
 //! SCTP by hand: kernels without SCTP sockets still track and translate it. A client sends INIT, a server answers INIT ACK.
 
-use super::bed::Pod;
-use super::probe::PATIENCE;
-use super::wire::send_raw;
+use super::packet_capture::send_raw;
+use super::testbed::Pod;
+use super::traffic::PATIENCE;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{

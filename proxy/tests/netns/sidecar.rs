@@ -3,10 +3,10 @@
 //! The order, as docs/services.md has it: flows to a ClusterIP of ours are translated before a sidecar sees them, when its rules were
 //! there first; what a sidecar sends itself is translated in any case.
 
-use super::bed::Pod;
-use super::case::{Case, Kind, for_every_backend_and_family};
-use super::cluster::Service;
-use super::scene::Scene;
+use super::fixture::Scene;
+use super::matrix::{Case, Kind, for_every_backend_and_family};
+use super::objects::Service;
+use super::testbed::Pod;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
@@ -54,7 +54,7 @@ fn a_sidecar_that_was_there_first_gets_everything_but_our_services(case: Case) {
         }
         assert_eq!(scene.ask(Udp, scene.at(&web, 53)).host(), 2);
         assert!(envoy.accept().is_err(), "nothing of ours went to the sidecar");
-        let elsewhere = SocketAddr::new(super::bed::address(1, case.family, 99), 443);
+        let elsewhere = SocketAddr::new(super::testbed::address(1, case.family, 99), 443);
         let flow = scene
             .client
             .run(|| std::net::TcpStream::connect_timeout(&elsewhere, Duration::from_secs(3)));

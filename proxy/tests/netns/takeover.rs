@@ -1,12 +1,12 @@
 //! One backend takes over from another without a gap, and the choice between them.
 
-use super::bed::{Bed, Pod};
-use super::case::{Kind, for_every_backend};
-use super::churn::{run_alone, used};
-use super::cluster::{Service, rules};
-use super::driver::{Driver, Runtime, object, uid, until};
-use super::probe::{Flow, Outcome, ask};
-use super::server::Server;
+use super::echo_server::Server;
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::matrix::{Kind, for_every_backend};
+use super::objects::{Service, rules};
+use super::pod_churn::{run_alone, used};
+use super::testbed::{Bed, Pod};
+use super::traffic::{Flow, Outcome, ask};
 use proxy::apply::{Wanted, apply};
 use proxy::args::BackendChoice;
 use proxy::backend::choice::{choose, taking_over};

@@ -1,9 +1,9 @@
 //! Which of the ready endpoints a client gets by where both are.
 
-use super::case::{Case, for_every_backend_and_family};
-use super::cluster::{Endpoint, Service, endpoint};
-use super::probe::Outcome;
-use super::scene::Scene;
+use super::fixture::Scene;
+use super::matrix::{Case, for_every_backend_and_family};
+use super::objects::{Endpoint, Service, endpoint};
+use super::traffic::Outcome;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::{Value, json};
 

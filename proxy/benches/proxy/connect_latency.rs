@@ -1,0 +1,84 @@
+//! What a client pays for a connection through a VIP.
+
+use crate::Options;
+use crate::fixture::{ENDPOINTS, World, vip};
+use crate::matrix::Kind;
+use crate::report::{Report, Times, ratio, show};
+use nix::libc;
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::Linger};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// A server pod with all endpoint addresses that accepts and closes.
+pub(crate) fn with_server<T>(world: &mut World, work: impl FnOnce(&mut World) -> T) -> T {
+    let server = world.bed.pod(ENDPOINTS[0]);
+    for host in &ENDPOINTS[1..] {
+        server.sh(&format!("ip addr add 10.1.0.{host}/32 dev net1"));
+    }
+    let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap());
+    let accepting = listener.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || while accepting.accept().is_ok() {});
+        let done = work(world);
+        // Wakes accept().
+        let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+        done
+    })
+}
+
+/// Times `connect()`, `n` times, from inside the namespace the caller is in.
+fn connects(to: SocketAddr, n: usize) -> Times {
+    let one = |_| {
+        let began = Instant::now();
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+        let took = began.elapsed();
+        // Closes by RST: no port waits for a minute.
+        setsockopt(
+            &stream,
+            Linger,
+            &libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            },
+        )
+        .unwrap();
+        took
+    };
+    Times::of((0..n).map(one).collect())
+}
+
+pub(crate) fn measure(options: &Options, report: &mut Report) {
+    report.table(
+        "**connect()** from a pod to the first and the last Service, and directly to an endpoint before the pod had rules (minimum / median); ratios to direct by minima.",
+        &["backend", "Services", "direct", "first", "last", "first ×", "last ×"],
+    );
+    for kind in Kind::ALL {
+        for services in options.services.clone() {
+            if !options.affords(kind, 1, services) {
+                continue;
+            }
+            let mut world = World::new(kind, 1, services);
+            let n = options.connections;
+            let (direct, first, last) = with_server(&mut world, |world| {
+                let to = |world: &World, ip: Ipv4Addr, port: u16| {
+                    world.run(0, || connects(SocketAddr::from((ip, port)), n))
+                };
+                // Before the rules: connection tracking is part of what they cost.
+                let direct = to(world, Ipv4Addr::new(10, 1, 0, ENDPOINTS[0]), 8080);
+                world.sync();
+                (direct, to(world, vip(0), 80), to(world, vip(services - 1), 80))
+            });
+            let both = |times: &Times| format!("{} / {}", show(times.min()), show(times.median()));
+            report.row([
+                kind.backend().name().to_owned(),
+                services.to_string(),
+                both(&direct),
+                both(&first),
+                both(&last),
+                ratio(first.min(), direct.min()),
+                ratio(last.min(), direct.min()),
+            ]);
+        }
+    }
+}

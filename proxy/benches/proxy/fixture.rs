@@ -1,0 +1,230 @@
+//! A node's view of a cluster with many Services, and its pods, through the same index and `apply` that the proxy runs.
+
+use crate::matrix::Kind;
+use crate::testbed::{Bed, Pod};
+use api::names::{
+    MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
+};
+use k8s_openapi::api::core::v1;
+use proxy::apply::{Applied, Wanted, write};
+use proxy::backend::{Backend, Held};
+use proxy::index::{Index, LocalPod, NodePod};
+use proxy::netns::Netns;
+use proxy::sync::{FILLERS, WORKERS};
+use rules::{ObjectName, PodRules, ServedService, Slice};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+
+/// VIP of Service number `n`.
+pub(crate) fn vip(n: usize) -> Ipv4Addr {
+    let base = u32::from(Ipv4Addr::new(172, 30, 0, 10));
+    Ipv4Addr::from(base + u32::try_from(n).unwrap())
+}
+
+/// Last parts of the addresses of every Service's endpoints.
+pub(crate) const ENDPOINTS: [u8; 3] = [201, 202, 203];
+
+/// Address number `n` of many, on the same network.
+pub(crate) fn far(n: u16) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 16, 0)) + u32::from(n))
+}
+
+/// The client pods of a node.
+pub(crate) struct World {
+    pub(crate) index: Index,
+    backend: Box<dyn Backend>,
+    pods: Vec<Mutex<Place>>,
+    /// Of every Service's port.
+    protocol: &'static str,
+    // After the namespaces' open files.
+    pub(crate) bed: Bed,
+}
+
+struct Place {
+    local: LocalPod,
+    netns: Netns,
+    held: Held<PodRules>,
+    foreign_routes: Option<BTreeSet<IpAddr>>,
+}
+
+impl World {
+    /// `pods` pods that hold nothing yet, and `services` Services of three endpoints each.
+    pub(crate) fn new(kind: Kind, pods: u8, services: usize) -> Self {
+        Self::with_endpoints(kind, pods, services, &ENDPOINTS)
+    }
+
+    /// The same with these endpoints.
+    pub(crate) fn with_endpoints(kind: Kind, pods: u8, services: usize, hosts: &[u8]) -> Self {
+        Self::of(kind, pods, services, hosts, "TCP")
+    }
+
+    /// The same with ports of this protocol.
+    pub(crate) fn of_protocol(kind: Kind, pods: u8, services: usize, protocol: &'static str) -> Self {
+        Self::of(kind, pods, services, &ENDPOINTS, protocol)
+    }
+
+    fn of(kind: Kind, pods: u8, services: usize, hosts: &[u8], protocol: &'static str) -> Self {
+        let mut bed = Bed::new();
+        let places: Vec<_> = (2..=pods + 1).map(|host| place(&bed.pod(host))).collect();
+        let mut world = Self {
+            index: Index::default(),
+            backend: kind.backend(),
+            pods: places.into_iter().map(Mutex::new).collect(),
+            protocol,
+            bed,
+        };
+        for n in 0..services {
+            world.create_service(n, hosts);
+        }
+        for place in &world.pods {
+            let local = place.lock().unwrap().local.clone();
+            world.index.apply_pod(NodePod::Attached(local));
+        }
+        world
+    }
+
+    /// Service `n` came, and its slice.
+    pub(crate) fn create_service(&mut self, n: usize, hosts: &[u8]) {
+        let service = ServedService::parse(&serde_json::from_value(service(n, self.protocol)).unwrap());
+        self.index.apply_service(&name(n), service);
+        self.set_endpoints(n, hosts);
+    }
+
+    /// What the proxy does when changes come faster than they can be written: one pod gets what is known by now.
+    pub(crate) fn sync_one(&mut self, pod: usize) {
+        self.index.take_stale();
+        self.pods[pod]
+            .lock()
+            .unwrap()
+            .sync(&self.index, self.backend.as_ref());
+    }
+
+    /// The controller changed the slice of Service `n`.
+    pub(crate) fn set_endpoints(&mut self, n: usize, hosts: &[u8]) {
+        let addresses = hosts.iter().map(|host| Ipv4Addr::new(10, 1, 0, *host));
+        self.set_addresses(n, &addresses.collect::<Vec<_>>());
+    }
+
+    /// The same with these addresses.
+    pub(crate) fn set_addresses(&mut self, n: usize, addresses: &[Ipv4Addr]) {
+        let slice = serde_json::from_value(slice(n, addresses, self.protocol)).unwrap();
+        self.index.apply_slice(Slice::parse(&slice).unwrap());
+    }
+
+    /// Service `n` went, and its slice.
+    pub(crate) fn delete_service(&mut self, n: usize) {
+        self.index.delete_service(&name(n));
+        let slice = serde_json::from_value(slice(n, &[], self.protocol)).unwrap();
+        self.index.delete_slice(&Slice::parse(&slice).unwrap().name);
+    }
+
+    /// What the proxy does after an event: plan, and apply in every pod concerned.
+    pub(crate) fn sync(&mut self) {
+        let stale = self.index.take_stale();
+        let (index, backend) = (&self.index, self.backend.as_ref());
+        let concerned: Vec<&Mutex<Place>> = self
+            .pods
+            .iter()
+            .filter(|place| stale.contains(&place.lock().unwrap().local.uid))
+            .collect();
+        assert_eq!(concerned.len(), self.pods.len(), "the change concerns every pod");
+        let is_empty = |place: &&Mutex<Place>| matches!(place.lock().unwrap().held, Held::Nothing);
+        let workers = if concerned.iter().any(is_empty) {
+            FILLERS
+        } else {
+            WORKERS
+        };
+        let share = concerned.len().div_ceil(workers);
+        std::thread::scope(|scope| {
+            for places in concerned.chunks(share) {
+                scope.spawn(move || {
+                    for place in places {
+                        place.lock().unwrap().sync(index, backend);
+                    }
+                });
+            }
+        });
+    }
+
+    /// A pod's namespace.
+    pub(crate) fn run<T: Send>(&self, pod: usize, work: impl FnOnce() -> T + Send) -> T {
+        self.pods[pod].lock().unwrap().netns.run(work).unwrap()
+    }
+
+    pub(crate) fn pods(&self) -> usize {
+        self.pods.len()
+    }
+}
+
+impl Place {
+    fn sync(&mut self, index: &Index, backend: &dyn Backend) {
+        let (rules, _) = index.plan(&self.local);
+        let wanted = Wanted {
+            rules,
+            addresses: self.local.addresses.clone(),
+            foreign_routes: self.foreign_routes.take(),
+        };
+        let held = &self.held;
+        let applied: Applied = self.netns.run(|| write(backend, held, &wanted)).unwrap().unwrap();
+        assert!(applied.written, "there was something to write");
+        self.held = Held::Exactly(applied.rules);
+        self.foreign_routes = Some(applied.foreign_routes);
+    }
+}
+
+fn place(pod: &Pod) -> Place {
+    let status: Vec<Value> = pod
+        .status
+        .iter()
+        .map(|status| json!({"name": status.network, "interface": status.interface, "ips": status.addresses}))
+        .collect();
+    let object: v1::Pod = serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("client-{}", pod.host), "namespace": "web", "uid": format!("uid-{}", pod.host),
+            "annotations": {NETWORK_STATUS_ANNOTATION: Value::from(status).to_string()},
+        },
+        "spec": {"containers": []},
+    }))
+    .unwrap();
+    Place {
+        local: LocalPod::parse(&object).unwrap(),
+        netns: pod.open(),
+        held: Held::Nothing,
+        foreign_routes: None,
+    }
+}
+
+fn name(n: usize) -> ObjectName {
+    ObjectName {
+        namespace: "web".to_owned(),
+        name: format!("svc-{n}"),
+    }
+}
+
+fn service(n: usize, protocol: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("svc-{n}"), "namespace": "web", "uid": format!("uid-{n}"),
+            "labels": {PROXY_NAME_LABEL: PROXY_NAME},
+            "annotations": {"k8s.v1.cni.cncf.io/service-network": "macvlan1"},
+        },
+        "spec": {"clusterIPs": [vip(n)], "ports": [{"name": "http", "port": 80, "protocol": protocol}]},
+    })
+}
+
+fn slice(n: usize, addresses: &[Ipv4Addr], protocol: &str) -> Value {
+    let endpoints: Vec<Value> = addresses
+        .iter()
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "metadata": {
+            "name": format!("svc-{n}-multus-x"), "namespace": "web",
+            "labels": {MANAGED_BY_LABEL: MANAGED_BY, SERVICE_NAME_LABEL: format!("svc-{n}")},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": format!("svc-{n}"), "uid": format!("uid-{n}")}],
+        },
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080, "protocol": protocol}],
+    })
+}

@@ -1,0 +1,39 @@
+//! What the rules of a pod weigh in the kernel.
+
+use crate::Options;
+use crate::fixture::World;
+use crate::matrix::Kind;
+use crate::report::Report;
+use std::time::Duration;
+
+const SERVICES: usize = 1000;
+const PODS: u8 = 8;
+
+pub(crate) fn measure(options: &Options, report: &mut Report) {
+    report.table(
+        &format!("**Kernel memory** of a pod's namespace, {SERVICES} Services of 3 endpoints, routes included (slab, vmalloc and per-CPU memory of the machine before and after, over {PODS} pods; other work on the machine shows in it)."),
+        &["backend", "per pod"],
+    );
+    for kind in Kind::ALL {
+        if !options.affords(kind, usize::from(PODS), SERVICES) {
+            continue;
+        }
+        let mut world = World::new(kind, PODS, SERVICES);
+        let before = settled();
+        world.sync();
+        let grown = settled().saturating_sub(before) / world.pods();
+        report.row([kind.backend().name().to_owned(), format!("{grown} KiB")]);
+    }
+}
+
+/// KiB, once what was freed before has been given back.
+fn settled() -> usize {
+    std::thread::sleep(Duration::from_secs(2));
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let value = |key: &str| -> usize {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
+            .unwrap_or_default()
+    };
+    ["Slab", "VmallocUsed", "Percpu"].map(value).iter().sum()
+}

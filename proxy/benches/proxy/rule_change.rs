@@ -1,0 +1,181 @@
+//! An endpoint comes or goes: from the event to the rules of every pod.
+
+use crate::Options;
+use crate::fixture::{ENDPOINTS, World};
+use crate::legacy_proxy::Original;
+use crate::matrix::Kind;
+use crate::report::{Report, Times, ratio, show};
+use crate::testbed::Bed;
+use proxy::netns::Netns;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// By variant, pods and Services: the original's model.
+type Yardstick = BTreeMap<(&'static str, usize, usize), Modelled>;
+
+/// What the model takes.
+#[derive(Clone, Copy)]
+struct Modelled {
+    fill: Duration,
+    median: Duration,
+    /// Not measured but multiplied: the original goes from pod to pod.
+    is_extrapolated: bool,
+}
+
+impl Modelled {
+    fn times(self, pods: usize, than: usize) -> Self {
+        let of = |time: Duration| {
+            time.mul_f64(f64::from(u32::try_from(pods).unwrap()) / f64::from(u32::try_from(than).unwrap()))
+        };
+        Self {
+            fill: of(self.fill),
+            median: of(self.median),
+            is_extrapolated: true,
+        }
+    }
+
+    fn ratio(self, of: impl Fn(Self) -> Duration, one: Duration) -> String {
+        let mark = if self.is_extrapolated { "~" } else { "" };
+        format!("{mark}{}", ratio(of(self), one))
+    }
+}
+
+/// Of the same run; for more pods than were afforded, extrapolated from the most that were.
+fn modelled(yardstick: &Yardstick, variant: &'static str, pods: usize, services: usize) -> Option<Modelled> {
+    let measured = yardstick.range((variant, 0, 0)..=(variant, pods, usize::MAX));
+    let same = measured.rev().find(|((_, _, of), _)| *of == services);
+    let ((_, most, _), found) = same?;
+    Some(if *most == pods {
+        *found
+    } else {
+        found.times(pods, *most)
+    })
+}
+
+pub(crate) fn measure(options: &Options, report: &mut Report) {
+    let yardstick = originals(options, report);
+    report.table(
+        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the original takes, by medians; `~`: measured in fewer pods and multiplied, for it goes from pod to pod.",
+        &["backend", "pods", "Services", "min", "median", "p99", "× legacy", "× nft"],
+    );
+    let mut fills = Vec::new();
+    for kind in Kind::ALL {
+        for (pods, services) in sizes(options) {
+            if options.affords(kind, usize::from(pods), services) {
+                let (times, fill) = changes(options, kind, pods, services);
+                let than = |variant| {
+                    let original = modelled(&yardstick, variant, usize::from(pods), services);
+                    original.map_or_else(String::new, |original| {
+                        original.ratio(|of| of.median, times.median())
+                    })
+                };
+                report.row([
+                    kind.backend().name().to_owned(),
+                    pods.to_string(),
+                    services.to_string(),
+                    show(times.min()),
+                    show(times.median()),
+                    show(times.p99()),
+                    than("legacy"),
+                    than("nft"),
+                ]);
+                fills.push((kind, pods, services, fill));
+            }
+        }
+    }
+    report.table(
+        "**Cold fill**: everything of empty pods, routes included, once. `×` as above; the model has no routes.",
+        &["backend", "pods", "Services", "took", "× legacy", "× nft"],
+    );
+    for (kind, pods, services, fill) in fills {
+        let than = |variant| {
+            let original = modelled(&yardstick, variant, usize::from(pods), services);
+            original.map_or_else(String::new, |original| original.ratio(|of| of.fill, fill))
+        };
+        report.row([
+            kind.backend().name().to_owned(),
+            pods.to_string(),
+            services.to_string(),
+            show(fill),
+            than("legacy"),
+            than("nft"),
+        ]);
+    }
+}
+
+fn sizes(options: &Options) -> impl Iterator<Item = (u8, usize)> {
+    let of = |services: &usize| {
+        options
+            .pods
+            .iter()
+            .map(|pods| (*pods, *services))
+            .collect::<Vec<_>>()
+    };
+    options.services.iter().flat_map(of)
+}
+
+fn changes(options: &Options, kind: Kind, pods: u8, services: usize) -> (Times, Duration) {
+    let mut world = World::new(kind, pods, services);
+    let began = Instant::now();
+    world.sync();
+    let fill = began.elapsed();
+    let last = services - 1;
+    let mut change = |n: usize| {
+        std::thread::sleep(Duration::from_millis(options.pause));
+        let began = Instant::now();
+        world.set_endpoints(last, &ENDPOINTS[..2 + n % 2]);
+        world.sync();
+        began.elapsed()
+    };
+    let first = change(0);
+    let times = (1..=rounds(options, first)).map(change).collect();
+    (Times::of(times), fill)
+}
+
+/// Fewer where one takes long.
+fn rounds(options: &Options, one: Duration) -> usize {
+    if one * u32::try_from(options.changes).unwrap_or(u32::MAX) < Duration::from_secs(3) {
+        options.changes
+    } else {
+        (options.changes / 10).clamp(3, 10)
+    }
+}
+
+fn originals(options: &Options, report: &mut Report) -> Yardstick {
+    report.table(
+        "**Model of the original**: ensure chain, check jump, save, restore everything, for each pod in turn, on every event.",
+        &["variant", "pods", "Services", "min", "median"],
+    );
+    let mut yardstick = Yardstick::new();
+    for variant in ["legacy", "nft"] {
+        for (pods, services) in sizes(options) {
+            // Saving 10,000 Services by iptables-nft alone takes a quarter of a minute.
+            let limit = if variant == "nft" {
+                options.iptables_up_to / 2
+            } else {
+                options.iptables_up_to
+            };
+            if usize::from(pods) * services > limit {
+                continue;
+            }
+            let mut bed = Bed::new();
+            let pods: Vec<Netns> = (2..=pods + 1).map(|host| bed.pod(host).open()).collect();
+            let (fill, events) = Original { variant }.events(&pods, services, 3);
+            let times = Times::of(events);
+            report.row([
+                variant.to_owned(),
+                pods.len().to_string(),
+                services.to_string(),
+                show(times.min()),
+                show(times.median()),
+            ]);
+            let modelled = Modelled {
+                fill,
+                median: times.median(),
+                is_extrapolated: false,
+            };
+            yardstick.insert((variant, pods.len(), services), modelled);
+        }
+    }
+    yardstick
+}

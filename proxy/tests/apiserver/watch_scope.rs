@@ -1,0 +1,198 @@
+//! Which slices and nodes the proxy asks for: those that its pods need, and no moment without them while that changes.
+
+use crate::cluster::{Cluster, NODE, create, object};
+use crate::serving::{answering, until};
+use crate::testbed::Pod;
+use crate::traffic::{Outcome, Server};
+use anyhow::Result;
+use api::NetworkRef;
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The URIs of all requests for a resource so far.
+fn asked(cluster: &Cluster, resource: &str) -> Vec<String> {
+    let requests = cluster.requests().unwrap();
+    let about = requests
+        .iter()
+        .filter(|request| request["objectRef"]["resource"] == resource);
+    about
+        .filter_map(|request| request["requestURI"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn label(cluster: &Cluster, network: &str) -> String {
+    NetworkRef::parse(network, &cluster.namespace)
+        .unwrap()
+        .label_value()
+}
+
+/// Whether the proxy watches the slices of exactly these networks now.
+fn watches_networks(cluster: &Cluster, networks: &[&str]) -> bool {
+    let mut labels: Vec<_> = networks.iter().map(|network| label(cluster, network)).collect();
+    labels.sort_unstable();
+    let selector = format!("network+in+%28{}%29", labels.join("%2C"));
+    let requests = cluster.requests().unwrap();
+    // A watch is logged again when it ends.
+    let begun = requests.iter().filter(|request| {
+        request["objectRef"]["resource"] == "endpointslices" && request["stage"] == "ResponseStarted"
+    });
+    let uris: Vec<_> = begun
+        .filter_map(|request| request["requestURI"].as_str())
+        .collect();
+    let last = uris.iter().rfind(|uri| !uri.contains("%21multusservice"));
+    last.is_some_and(|uri| uri.contains(&selector))
+}
+
+/// Asks again and again until it is dropped; whether any answer was another than the expected one.
+struct Asking {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<Vec<Vec<Outcome>>>>,
+}
+
+impl Asking {
+    fn start(client: &Arc<Pod>, service: &Service, want: Outcome) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, client, service) = (Arc::clone(&stop), Arc::clone(client), service.clone());
+        let thread = std::thread::spawn(move || {
+            let mut others = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let answer = answering(&client, &service);
+                if answer != [want.clone()] {
+                    others.push(answer);
+                }
+            }
+            others
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn stop(mut self) -> Vec<Vec<Outcome>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn slices_are_watched_of_the_networks_of_the_nodes_pods_alone() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let (web, other) = (
+        cluster.service("web", "macvlan1").await?,
+        cluster.service("other", "macvlan2").await?,
+    );
+    cluster.labelled_slice(&web, "macvlan1", &[2]).await?;
+    cluster.labelled_slice(&other, "macvlan2", &[2]).await?;
+    let proxy = cluster.proxy().await?;
+    until("ready without a pod", || proxy.is_ready()).await;
+    assert_eq!(
+        asked(&cluster, "endpointslices"),
+        [] as [String; 0],
+        "no pod is attached"
+    );
+
+    let status = cluster.status(7);
+    let client = cluster.attached_pod(7, &status).await?;
+    let _server = Server::start(&cluster.bed.pod(2));
+    let served = Outcome::Answered(2, client.address());
+    until("served", || answering(&client, &web) == [served.clone()]).await;
+    assert!(
+        watches_networks(&cluster, &["macvlan1"]),
+        "{:?}",
+        asked(&cluster, "endpointslices")
+    );
+
+    // The first pod of another network.
+    let client = Arc::new(client);
+    let asking = Asking::start(&client, &web, served.clone());
+    let status = json!([{"name": format!("{}/macvlan2", cluster.namespace), "interface": "net1", "ips": ["10.1.0.8"]}]);
+    let second = cluster.attached_pod(8, &status.to_string()).await?;
+    let from_second = Outcome::Answered(2, second.address());
+    until("the other network is served", || {
+        answering(&second, &other) == [from_second.clone()]
+    })
+    .await;
+    assert!(
+        watches_networks(&cluster, &["macvlan1", "macvlan2"]),
+        "{:?}",
+        asked(&cluster, "endpointslices")
+    );
+    assert_eq!(
+        asking.stop(),
+        [] as [Vec<Outcome>; 0],
+        "no moment without endpoints"
+    );
+    proxy.stop().await
+}
+
+/// The Go original and a controller of an earlier release do not label their slices, and take a label that is there away.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn slices_that_get_or_lose_their_label_are_never_missing() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let status = cluster.status(7);
+    let client = Arc::new(cluster.attached_pod(7, &status).await?);
+    let _server = Server::start(&cluster.bed.pod(2));
+    let web = cluster.service("web", "macvlan1").await?;
+    cluster.slice(&web, &[2]).await?;
+    let served = Outcome::Answered(2, client.address());
+
+    let proxy = cluster.proxy().await?;
+    until("served without a label", || {
+        answering(&client, &web) == [served.clone()]
+    })
+    .await;
+    let asking = Asking::start(&client, &web, served.clone());
+    cluster.labelled_slice(&web, "macvlan1", &[2]).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(asking.stop(), [] as [Vec<Outcome>; 0], "labelled in place");
+    proxy.stop().await?;
+
+    let proxy = cluster.proxy().await?;
+    until("served by a narrow watch", || {
+        watches_networks(&cluster, &["macvlan1"])
+    })
+    .await;
+    until("adopted", || proxy.is_ready()).await;
+    let asking = Asking::start(&client, &web, served.clone());
+    cluster.slice(&web, &[2]).await?;
+    until("all slices are watched", || {
+        !watches_networks(&cluster, &["macvlan1"])
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(asking.stop(), [] as [Vec<Outcome>; 0], "the label is gone");
+    proxy.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn of_the_nodes_the_own_ones_metadata_is_read_alone() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let nodes: Api<Node> = Api::all(cluster.admin.clone());
+    for name in [NODE, "node-b"] {
+        create(nodes.clone(), &object(json!({"metadata": {"name": name}}))).await?;
+    }
+    let proxy = cluster.proxy().await?;
+    until("ready", || proxy.is_ready()).await;
+    for name in [NODE, "node-b"] {
+        let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.1.0.3"}]}});
+        nodes
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+            .await?;
+    }
+    until("list and watch are in the audit log", || {
+        asked(&cluster, "nodes").len() >= 2
+    })
+    .await;
+    let requests = asked(&cluster, "nodes");
+    let own = format!("metadata.name%3D{NODE}");
+    assert!(requests.iter().all(|uri| uri.contains(&own)), "{requests:?}");
+    proxy.stop().await
+}

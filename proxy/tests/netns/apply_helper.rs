@@ -1,0 +1,35 @@
+//! What the driver does in a pod: apply, and clean up.
+
+use super::matrix::Kind;
+use super::testbed::Pod;
+use proxy::apply::{Applied, Error, Wanted, apply, remove};
+use proxy::backend::Held;
+use rules::PodRules;
+
+impl Pod {
+    pub(crate) fn apply(&self, kind: Kind, held: &Held<PodRules>, rules: &PodRules) -> Applied {
+        self.try_apply(kind, held, rules).unwrap()
+    }
+
+    pub(crate) fn try_apply(
+        &self,
+        kind: Kind,
+        held: &Held<PodRules>,
+        rules: &PodRules,
+    ) -> Result<Applied, Error> {
+        let addresses = self.status.iter().flat_map(|status| &status.addresses);
+        let wanted = Wanted {
+            rules: rules.clone(),
+            addresses: addresses.copied().collect(),
+            foreign_routes: None,
+        };
+        self.run(|| apply(kind.backend().as_ref(), held, &wanted))
+    }
+
+    /// What the `cleanup` subcommand does in each pod.
+    pub(crate) fn clean(&self) {
+        let backends = Kind::ALL.map(Kind::backend);
+        self.run(|| remove(&backends.each_ref().map(AsRef::as_ref)))
+            .unwrap();
+    }
+}

@@ -1,0 +1,159 @@
+//! Whoever else has rules in a pod's namespace, and whatever is wrong with one object, nobody else is harmed.
+
+use super::fixture::Scene;
+use super::matrix::{Case, Kind, for_every_backend, for_every_backend_and_family};
+use super::objects::{Service, ready};
+use super::testbed::Pod;
+use rules::Family;
+use rules::Protocol::{Tcp, Udp};
+use serde_json::json;
+
+for_every_backend_and_family![one_malformed_object_changes_nothing_for_the_others];
+for_every_backend![
+    rules_of_others_survive_every_operation,
+    ten_thousand_services_in_one_namespace_work,
+];
+
+/// A firewall of the pod's owner, a sidecar, multi-networkpolicy, and plain nft tables; in both iptables variants.
+fn install_rules_of_others(pod: &Pod) {
+    for variant in ["nft", "legacy"] {
+        for (family, host) in [("", "192.0.2.1"), ("6", "fd00:5::1")] {
+            let iptables = format!("ip{family}tables-{variant}");
+            pod.sh(&format!(
+                "{iptables} -t nat -N ISTIO_OUTPUT; {iptables} -t nat -A OUTPUT -p tcp -j ISTIO_OUTPUT
+                 {iptables} -t nat -A ISTIO_OUTPUT -d {host} -p tcp -j REDIRECT --to-ports 15001
+                 {iptables} -t nat -A PREROUTING -d {host} -p tcp --dport 15002 -j RETURN
+                 {iptables} -N MULTI-EGRESS; {iptables} -A OUTPUT -o net1 -j MULTI-EGRESS
+                 {iptables} -A MULTI-EGRESS -d {host} -j DROP
+                 {iptables} -t mangle -A OUTPUT -d {host} -j MARK --set-mark 7"
+            ));
+        }
+    }
+    pod.sh(
+        "nft 'table inet multi_networkpolicy { chain egress { type filter hook output priority 0; ip daddr 192.0.2.1 drop; }; }
+              table ip owner { set s { type ipv4_addr; elements = { 192.0.2.1 }; }; chain nat { type nat hook output priority -100; tcp dport 80 ip daddr @s redirect to :9; }; }'",
+    );
+    pod.sh("ip route add 192.0.2.0/24 dev net1; ip -6 route add fd00:5::/64 dev net1");
+}
+
+/// Their rules, in order, and what they are in.
+fn rules_of_others(pod: &Pod) -> Vec<String> {
+    let nft = pod.sh("nft list table inet multi_networkpolicy; nft list table ip owner");
+    let all = format!("{}{nft}", pod.state());
+    let is_ours = |line: &str| {
+        ["MSP-", "proto 77", "172.30.", "fd00:96:"]
+            .iter()
+            .any(|mark| line.contains(mark))
+    };
+    let mut in_our_table = false;
+    all.lines()
+        .filter(|line| {
+            let starts = ["table ip multus-proxy {", "table ip6 multus-proxy {"].contains(line);
+            let ours = in_our_table || starts;
+            in_our_table = ours && *line != "}";
+            !ours && !is_ours(line)
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+fn rules_of_others_survive_every_operation(kind: Kind) {
+    let case = Case {
+        kind,
+        family: Family::V4,
+    };
+    let mut scene = Scene::new(case, &[2]);
+    install_rules_of_others(&scene.client);
+    let before = rules_of_others(&scene.client);
+    assert!(before.len() > 30, "{before:?}");
+    let (web, other) = (Service::new("web", 10).ready(&[2]), Service::new("other", 11));
+    for services in [
+        &[&web][..],
+        &[&web, &other],
+        &[&web.clone().ready(&[2, 3]), &other],
+        &[&web.clone().ready(&[]), &other],
+        &[&other],
+        &[],
+        &[&web],
+    ] {
+        scene.sync_to(services);
+        assert_eq!(rules_of_others(&scene.client), before);
+    }
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    // A new proxy adopts what it finds; the last one cleans up.
+    scene.forget_what_is_held();
+    scene.sync_to(&[&other]);
+    assert_eq!(rules_of_others(&scene.client), before);
+    scene.client.clean();
+    assert_eq!(rules_of_others(&scene.client), before);
+}
+
+fn one_malformed_object_changes_nothing_for_the_others(case: Case) {
+    let mut scene = Scene::new(case, &[2]);
+    let web = Service::new("web", 10).ready(&[2]);
+    let alone = super::objects::rules(&scene.client, std::slice::from_ref(&web));
+    let spoilt = |name: &str, spec| Service {
+        spec,
+        ..Service::new(name, 20).ready(&[2])
+    };
+    let mut garbage = Service::new("garbage", 21).ready(&[2]);
+    garbage.endpoints[0].object["conditions"] = json!({"ready": false});
+    let malformed = [
+        spoilt("vip", json!({"clusterIPs": ["172.30.0"]})),
+        spoilt("port", json!({"ports": [{"port": 70000}]})),
+        spoilt("protocol", json!({"ports": [{"port": 80, "protocol": "QUIC"}]})),
+        spoilt(
+            "name",
+            json!({"ports": [{"port": 80, "name": "a\" -j DROP\nCOMMIT"}]}),
+        ),
+        spoilt(
+            "external",
+            json!({"type": "ExternalName", "externalName": "example.org"}),
+        ),
+        // The ClusterIP of another one.
+        Service::new("zzz-thief", 10).ready(&[3]),
+    ];
+    scene.services = [vec![web.clone()], malformed.to_vec()].concat();
+    let plan = super::objects::plan(&scene.client, &scene.services);
+    assert_eq!(plan.rules, alone);
+    assert!(plan.unserved.len() >= malformed.len(), "{:?}", plan.unserved);
+    scene.sync();
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    assert_eq!(scene.ask(Udp, scene.at(&web, 53)).host(), 2);
+    scene.sync_to(&[&web, &garbage]);
+    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    assert!(scene.ask(Tcp, scene.at(&garbage, 80)).is_rejected());
+}
+
+fn ten_thousand_services_in_one_namespace_work(kind: Kind) {
+    let case = Case {
+        kind,
+        family: Family::V4,
+    };
+    // iptables-nft takes half a minute to take in 10,000; the benchmark has the figures.
+    let count = if kind == Kind::IptablesNft { 1_000 } else { 10_000 };
+    let mut scene = Scene::new(case, &[2, 3]);
+    let service = |n: u16| {
+        let mut service = Service {
+            address: Some((n / 250 + 1, n % 250)),
+            ports: vec![(Tcp, 80, 8080)],
+            ..Service::new(&format!("svc-{n:05}"), 0).ready(&[2])
+        };
+        service.spec = json!({"clusterIPs": [service.vip(Family::V4)]});
+        service
+    };
+    scene.services = (0..count).map(service).collect();
+    scene.sync();
+    let of = |scene: &Scene, n: usize| scene.ask(Tcp, scene.at(&scene.services[n], 80));
+    let last = scene.services.len() - 1;
+    for n in [0, 1, last / 2, last - 1, last] {
+        assert_eq!(of(&scene, n).host(), 2);
+    }
+    scene.services[last].endpoints = ready(&[3]);
+    scene.services[0].endpoints.clear();
+    scene.services.remove(1);
+    scene.sync();
+    assert_eq!(of(&scene, last - 1).host(), 3);
+    assert!(of(&scene, 0).is_rejected());
+    assert_eq!(of(&scene, 1).host(), 2);
+}

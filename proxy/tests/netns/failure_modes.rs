@@ -1,0 +1,347 @@
+//! What a node does to its proxy: a runtime that hangs, locks held, messages lost, namespaces that go while they are written into.
+
+use super::fake_node::{Driver, Runtime, object, until, until_gone};
+use super::matrix::Kind;
+use super::objects::Service;
+use super::testbed::{Bed, Pod};
+use super::traffic::{self, Server, ask, hosts};
+use api::rules_applied::Reason;
+use k8s_openapi::api::core::v1;
+use proxy::cleanup::{Outcome, cleanup};
+use rules::{Family, Protocol};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn web() -> Service {
+    Service::new("web", 10).ready(&[2])
+}
+
+fn answer(pod: &Pod) -> traffic::Outcome {
+    pod.run(|| ask(Protocol::Tcp, web().at(Family::V4, 80)))
+}
+
+fn is_served(pod: &Pod) -> bool {
+    matches!(answer(pod), traffic::Outcome::Answered(..))
+}
+
+const MAKE_LEGACY_TABLES: &str =
+    "for t in nat filter; do iptables-legacy -t $t -S; ip6tables-legacy -t $t -S; done";
+
+/// Pods whose sandboxes are ready, and their objects.
+fn pods<const N: usize>(bed: &mut Bed, runtime: &Arc<Runtime>, numbers: [u8; N]) -> [(Pod, v1::Pod); N] {
+    numbers.map(|host| {
+        let pod = bed.pod(host);
+        let object = object(&pod);
+        runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &pod.netns);
+        (pod, object)
+    })
+}
+
+/// Somebody who holds the lock of iptables-legacy in a pod: with our setting, the namespace's own file.
+struct Lock(Child);
+
+impl Lock {
+    fn of(pod: &Pod) -> Self {
+        let hold = ["flock", "/proc/self/ns/net", "cat"];
+        let holder = pod.command().args(hold).stdin(Stdio::piped()).spawn();
+        until("the lock is held", || {
+            pod.sh("flock -n /proc/self/ns/net true || echo held")
+                .contains("held")
+        });
+        Self(holder.unwrap())
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_runtime_that_hangs_holds_up_nobody_who_does_not_need_it() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+    let [(served, object)] = pods(&mut bed, &runtime, [7]);
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&object]);
+    until("ready", || driver.is_ready() && is_served(&served));
+
+    runtime.hang(true);
+    // More than there are workers.
+    let waiting = pods(&mut bed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    for (_, object) in &waiting {
+        driver.pod(object);
+    }
+    for host in [3, 2, 3] {
+        driver.service(&Service::new("web", 10).ready(&[host]));
+        let began = Instant::now();
+        until("who has rules follows", || {
+            let at = web().at(Family::V4, 80);
+            hosts(&served, Protocol::Tcp, at).into_iter().eq([host])
+        });
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    until("it is said", || {
+        driver.condition().reason == Reason::NoRuntimeSocket
+    });
+    let condition = driver.condition();
+    assert!(
+        !condition.holds && condition.message.contains("no answer within 5 s"),
+        "{condition:?}"
+    );
+    assert!(driver.is_alive());
+
+    runtime.hang(false);
+    until("whoever waited is served", || {
+        waiting.iter().all(|(pod, _)| is_served(pod))
+    });
+    until("all is well", || driver.condition().holds);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn whoever_holds_the_lock_of_iptables_holds_up_his_own_pod_alone() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let [(locked, first), (other, second)] = pods(&mut bed, &runtime, [7, 8]);
+    // Tables that are there are listed, and that needs the lock, too.
+    locked.sh(MAKE_LEGACY_TABLES);
+    let lock = Lock::of(&locked);
+    let driver = Driver::start(&runtime, Kind::IptablesLegacy, &[&web()], &[&first, &second]);
+    until("the other one is served", || is_served(&other));
+    // Longer than the other took by far.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!is_served(&locked), "the lock was not held");
+    until("ready although it is held", || driver.is_ready());
+    assert!(!is_served(&locked), "the lock was not held to the end");
+    lock.release();
+    until("it is served, too", || is_served(&locked) && driver.is_ready());
+}
+
+/// Whoever cleans up by hand is not kept waiting, and who tries again leaves no program behind.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and network namespaces: make test-netns"]
+async fn whoever_holds_the_lock_of_iptables_holds_up_no_clean_up_for_long() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let [(locked, _), (other, _)] = pods(&mut bed, &runtime, [7, 8]);
+    for pod in [&locked, &other] {
+        pod.sh(MAKE_LEGACY_TABLES);
+        pod.sh("iptables-legacy -t nat -N MSP-SERVICES");
+    }
+    let lock = Lock::of(&locked);
+    let began = Instant::now();
+    for _ in 0..2 {
+        let Outcome { clean, failed } = cleanup(runtime.as_ref()).await.unwrap();
+        // The other pod and the node.
+        assert_eq!((clean, failed), (2, 1));
+    }
+    // Five seconds each if nothing else is to be done.
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
+    let left = locked.sh(&format!(
+        "for pid in $(ip netns pids {}); do cat /proc/$pid/comm 2>/dev/null || true; done",
+        locked.netns
+    ));
+    assert!(!left.contains("tables"), "{left}");
+    lock.release();
+    let Outcome { clean, failed } = cleanup(runtime.as_ref()).await.unwrap();
+    assert_eq!((clean, failed), (3, 0));
+    assert!(!locked.state().contains("MSP-"));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn what_the_kernel_could_not_tell_is_looked_for() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let [(noisy, first), (quiet, second)] = pods(&mut bed, &runtime, [7, 8]);
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&first, &second]);
+    until("ready", || driver.is_ready() && is_served(&quiet));
+    // Again at once: it is not looked at everything time and again, but in the end.
+    for _ in 0..2 {
+        // While it cannot listen more happens than the kernel keeps for it (ENOBUFS); the last of it is lost.
+        driver.held(|| {
+            noisy.sh(
+                "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
+            );
+            quiet.sh("ip route flush proto 77");
+        });
+        let began = Instant::now();
+        until("it is mended", || {
+            quiet
+                .sh("ip route show table all")
+                .contains("172.30.0.10 dev net1")
+        });
+        println!("mended after {:?}", began.elapsed());
+        until("and served", || is_served(&quiet));
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_namespace_that_goes_while_it_is_written_into_is_let_go() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let [(stays, object)] = pods(&mut bed, &runtime, [7]);
+    // Its programs take long enough to be met amid them.
+    let driver = Driver::start(&runtime, Kind::IptablesNft, &[&web()], &[&object]);
+    until("ready", || driver.is_ready());
+    let going = pods(&mut bed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18]);
+    for (delay, (pod, object)) in (0..).step_by(9).zip(&going) {
+        driver.pod(object);
+        std::thread::sleep(Duration::from_millis(delay));
+        let delete = Command::new("ip").args(["netns", "del", &pod.netns]).status();
+        assert!(delete.unwrap().success());
+    }
+    driver.service(&Service::new("web", 10).ready(&[2, 2]));
+    until("the other one is served", || is_served(&stays));
+    let node = bed.open_node();
+    let peers = || node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+    // The kernel still sees them as pods, and the driver tries them again and again.
+    until_gone(|| {
+        let peers = peers().unwrap();
+        going
+            .iter()
+            .all(|(pod, _)| !peers.contains(&format!("v{}:", pod.host)))
+    });
+    for (_, object) in &going {
+        runtime.remove(object.metadata.uid.as_ref().unwrap());
+        driver.delete_pod(object);
+    }
+    until("all is well", || driver.condition().holds && driver.is_ready());
+}
+
+/// A ClusterIP that was freed is given to the next Service, which may be an ordinary one.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_vip_that_became_an_ordinary_service_is_let_go_before_ready() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let [(client, object)] = pods(&mut bed, &runtime, [7]);
+    for kind in Kind::ALL {
+        let driver = Driver::start(&runtime, kind, &[&web()], &[&object]);
+        until("ready", || driver.is_ready() && is_served(&client));
+        driver.stop();
+        // As kube-proxy on the node serves an ordinary Service: behind the default route.
+        let node = Pod {
+            netns: bed.node(),
+            host: 99,
+            status: Vec::new(),
+        };
+        node.sh("ip addr add 172.30.0.10/32 dev lo");
+        let ordinary = node.run(|| std::net::TcpListener::bind("172.30.0.10:80").unwrap());
+        let driver = Driver::start(&runtime, kind, &[], &[&object]);
+        until("ready again", || driver.is_ready());
+        let reached = client.run(|| {
+            std::net::TcpStream::connect_timeout(&web().at(Family::V4, 80), Duration::from_secs(3))
+                .and_then(|stream| stream.local_addr())
+        });
+        assert_eq!(
+            reached.unwrap().ip().to_string(),
+            "10.128.0.7",
+            "{kind:?}: by eth0, as eth0"
+        );
+        drop(ordinary);
+        node.sh("ip addr del 172.30.0.10/32 dev lo");
+        driver.stop();
+    }
+}
+
+/// SIGTERM amid a change: the work under way is ended, and the process soon.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_stop_waits_for_the_work_under_way_and_no_longer() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let [(pod, object), (hung, hung_object)] = pods(&mut bed, &runtime, [7, 8]);
+    let lock = Lock::of(&hung);
+    let driver = Driver::start(
+        &runtime,
+        Kind::IptablesLegacy,
+        &[&web()],
+        &[&object, &hung_object],
+    );
+    until("one is written", || pod.state().contains("proto 77"));
+    let began = Instant::now();
+    driver.stop();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    lock.release();
+    let driver = Driver::start(
+        &runtime,
+        Kind::IptablesLegacy,
+        &[&Service::new("web", 10).ready(&[])],
+        &[&object, &hung_object],
+    );
+    until("the next one does what is left", || {
+        driver.is_ready() && answer(&hung).is_rejected()
+    });
+}
+
+/// The kernel tells nobody of changes to legacy tables: they are looked for every half minute.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn legacy_rules_that_others_change_are_mended_at_the_next_look() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let pods = pods(&mut bed, &runtime, [7, 8, 9]);
+    let objects = pods.each_ref().map(|(_, object)| object);
+    let driver = Driver::start(&runtime, Kind::IptablesLegacy, &[&web()], &objects);
+    let all_served = || pods.iter().all(|(pod, _)| is_served(pod));
+    until("all are served", || driver.is_ready() && all_served());
+    let harms = [
+        "iptables-legacy -t nat -F MSP-SERVICES",
+        "iptables-legacy -t nat -D OUTPUT -j MSP-SERVICES",
+        "for t in nat filter; do iptables-legacy -t $t -F; done",
+    ];
+    for ((pod, _), harm) in pods.iter().zip(harms) {
+        pod.sh(harm);
+        assert!(!is_served(pod), "{harm:?} harms nobody");
+    }
+    let began = Instant::now();
+    until("all is mended", all_served);
+    println!("mended after {:?}", began.elapsed());
+    // Half a minute is promised; this machine does much else.
+    assert!(began.elapsed() < Duration::from_secs(35), "{:?}", began.elapsed());
+}
+
+/// Endpoints come and go while one proxy after the other does the work: whoever connects finds one that is there.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn endpoints_that_flip_across_restarts_lose_no_connection() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
+    let [(client, object)] = pods(&mut bed, &runtime, [7]);
+    for kind in Kind::ALL {
+        let service = |hosts: &[u8]| Service::new("web", 10).ready(hosts);
+        let mut driver = Driver::start(&runtime, kind, &[&service(&[2])], &[&object]);
+        until("ready", || driver.is_ready() && is_served(&client));
+        let stop = AtomicBool::new(false);
+        let (answered, lost) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let (mut answered, mut lost) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match answer(&client) {
+                        traffic::Outcome::Answered(..) => answered += 1,
+                        other => lost.push(other),
+                    }
+                }
+                (answered, lost)
+            });
+            for hosts in [&[2, 3][..], &[3], &[3, 4], &[2, 3, 4], &[4], &[2, 4]] {
+                driver.service(&service(hosts));
+                std::thread::sleep(Duration::from_millis(30));
+                driver.service(&service(&[2]));
+                // Amid the change, as like as not; the next one finds another cluster than the last one left.
+                driver.stop();
+                driver = Driver::start(&runtime, kind, &[&service(hosts)], &[&object]);
+                until("ready again", || driver.is_ready());
+            }
+            driver.stop();
+            stop.store(true, Ordering::Relaxed);
+            asking.join().unwrap()
+        });
+        println!("{kind:?}: {answered} answered");
+        assert!(answered > 20, "{answered} only");
+        assert_eq!(lost, []);
+    }
+}

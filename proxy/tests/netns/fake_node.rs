@@ -1,0 +1,382 @@
+//! The driver of a node, with a scripted cluster and a scripted container runtime; all else, the kernel above all, is real.
+//!
+//! For what a real cluster is too slow or too well-behaved for: hundreds of pods, a runtime that hangs, hostile neighbours.
+
+use super::matrix::Kind;
+use super::objects::Service;
+use super::testbed::Pod;
+use async_trait::async_trait;
+use futures::stream;
+use k8s_openapi::api::core::v1;
+use prometheus_client::registry::Registry;
+use proxy::backend::Backend;
+use proxy::backend::choice::taking_over;
+use proxy::condition::{self, Reporter, Verdict};
+use proxy::index::NodePod;
+use proxy::metrics::Metrics;
+use proxy::sandbox::{self, Sandbox, SandboxSource};
+use proxy::sync::{self, Context, Telling};
+use proxy::watches::{Change, Update};
+use proxy::{events, state};
+use rules::{ObjectName, ServedService, Settings, Slice};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// As the CRI client waits.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For conditions that hold within milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A container runtime that knows what it was told, and hangs when it is told to.
+pub(crate) struct Runtime {
+    sandboxes: Mutex<BTreeMap<String, Sandbox>>,
+    hangs: watch::Sender<bool>,
+}
+
+impl Runtime {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            sandboxes: Mutex::default(),
+            hangs: watch::channel(false).0,
+        })
+    }
+
+    /// A pod's sandbox is ready, or is another one now.
+    pub(crate) fn ready_in(&self, uid: &str, netns: &str) {
+        let sandbox = Sandbox {
+            id: format!("sandbox-{netns}"),
+            netns: PathBuf::from(format!("/run/netns/{netns}")),
+            runtime_handler: String::new(),
+        };
+        self.sandboxes.lock().unwrap().insert(uid.to_owned(), sandbox);
+    }
+
+    pub(crate) fn remove(&self, uid: &str) {
+        self.sandboxes.lock().unwrap().remove(uid);
+    }
+
+    /// As SIGSTOP does, and SIGCONT.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    async fn answer(&self) -> Result<(), sandbox::Error> {
+        let mut hangs = self.hangs.subscribe();
+        let answered = tokio::time::timeout(CALL_TIMEOUT, hangs.wait_for(|hangs| !hangs)).await;
+        let in_time = answered.map(|_| ());
+        in_time.map_err(|_| sandbox::Error::Runtime("ListPodSandbox: no answer within 5 s".to_owned()))
+    }
+}
+
+#[async_trait]
+impl SandboxSource for Runtime {
+    async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
+        self.answer().await?;
+        let sandboxes = self.sandboxes.lock().unwrap();
+        Ok(sandboxes.values().map(|sandbox| sandbox.id.clone()).collect())
+    }
+
+    /// By the name of its pod, too, which is what follows "uid-" in these tests.
+    async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, sandbox::Error> {
+        self.answer().await?;
+        let is_its_own = uid.strip_prefix("uid-") == Some(&name.name);
+        let found = self.sandboxes.lock().unwrap().get(uid).cloned();
+        let found = found.filter(|_| is_its_own);
+        found.ok_or(sandbox::Error::NotReady)
+    }
+
+    async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
+        self.answer().await?;
+        let sandboxes = self.sandboxes.lock().unwrap();
+        let found = sandboxes.values().find(|sandbox| sandbox.id == id);
+        found
+            .map(|sandbox| sandbox.netns.clone())
+            .ok_or(sandbox::Error::NotReady)
+    }
+}
+
+/// What a watch brings, or a loop that turns no more until the sender is gone.
+enum Message {
+    Update(Box<Update>),
+    Hold(std::sync::mpsc::Receiver<()>),
+}
+
+/// A running driver.
+pub(crate) struct Driver {
+    updates: mpsc::UnboundedSender<Message>,
+    health: process::Health,
+    reporter: Reporter,
+    registry: Registry,
+    state: axum::Router,
+    asking: tokio::runtime::Runtime,
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    /// Starts one on what a cluster lists.
+    pub(crate) fn start(
+        runtime: &Arc<Runtime>,
+        kind: Kind,
+        services: &[&Service],
+        pods: &[&v1::Pod],
+    ) -> Self {
+        Self::with_backend(runtime, taking_over(kind.backend().into()), services, pods)
+    }
+
+    pub(crate) fn with_backend(
+        runtime: &Arc<Runtime>,
+        backend: Arc<dyn Backend>,
+        services: &[&Service],
+        pods: &[&v1::Pod],
+    ) -> Self {
+        let (updates, receiver) = mpsc::unbounded_channel();
+        let (reporter, _) = condition::channel();
+        let (health, shutdown) = (process::Health::new(), CancellationToken::new());
+        let (state, questions) = state::endpoint();
+        let mut registry = Registry::default();
+        let telling = Telling {
+            notices: events::channel().0,
+            reporter: reporter.clone(),
+            metrics: Metrics::new(&mut registry),
+        };
+        let run = {
+            let (runtime, health, shutdown) = (Arc::clone(runtime), health.clone(), shutdown.clone());
+            async move {
+                let earlier = runtime.ready().await.unwrap();
+                let context = Context::new(runtime, backend, earlier, telling, Settings::default());
+                let updates = stream::unfold(receiver, next_update);
+                // A driver outlives its watches, which never end.
+                let updates = futures::StreamExt::chain(updates, stream::pending());
+                sync::run(context, updates, questions, health, shutdown).await;
+            }
+        };
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(run);
+        });
+        let driver = Self {
+            updates,
+            health,
+            reporter,
+            registry,
+            state,
+            asking: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
+            shutdown,
+            thread: Some(thread),
+        };
+        let parsed = services.iter().map(|service| parsed(service)).collect();
+        let slices = services.iter().flat_map(|service| slices(service)).collect();
+        driver.send(Update::Service(Change::Reset(parsed)));
+        driver.send(Update::Slice(Change::Reset(slices)));
+        driver.send(Update::Node(Change::Reset(Vec::new())));
+        driver.send(Update::ServiceCidr(Change::Reset(Vec::new())));
+        driver.send(Update::Pod(Change::Reset(
+            pods.iter().map(|pod| read(pod)).collect(),
+        )));
+        driver
+    }
+
+    fn send(&self, update: Update) {
+        let sent = self.updates.send(Message::Update(Box::new(update)));
+        sent.unwrap_or_else(|_| panic!("the driver ended"));
+    }
+
+    /// Does `work` while the driver's loop stands still, as when the node has no time for it.
+    pub(crate) fn held<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (_release, held) = std::sync::mpsc::channel();
+        let sent = self.updates.send(Message::Hold(held));
+        sent.unwrap_or_else(|_| panic!("the driver ended"));
+        work()
+    }
+
+    /// A Service was added or changed, with its slices.
+    pub(crate) fn service(&self, service: &Service) {
+        self.send(Update::Service(Change::Apply(parsed(service))));
+        for slice in slices(service) {
+            self.send(Update::Slice(Change::Apply(slice)));
+        }
+    }
+
+    /// A Service is gone.
+    pub(crate) fn delete_service(&self, service: &Service) {
+        self.send(Update::Service(Change::Delete(parsed(service))));
+    }
+
+    /// A pod changed, and what the API server sends of it is no Pod.
+    pub(crate) fn unreadable_pod(&self, pod: &v1::Pod) {
+        let uid = uid(pod).to_owned();
+        let unreadable = NodePod::Unreadable { uid: uid.clone() };
+        self.send(Update::Pod(Change::Apply((uid, Some(unreadable)))));
+    }
+
+    /// A pod was added or changed.
+    pub(crate) fn pod(&self, pod: &v1::Pod) {
+        self.send(Update::Pod(Change::Apply(read(pod))));
+    }
+
+    /// A network is mapped to an interface of the node that the tests run on.
+    pub(crate) fn map(&self, mapped: &str) {
+        let updates = proxy::host::updates(vec![mapped.parse().unwrap()]);
+        let first = self.asking.block_on(async {
+            let mut updates = std::pin::pin!(updates);
+            futures::StreamExt::next(&mut updates).await
+        });
+        self.send(first.unwrap());
+    }
+
+    /// A pod is gone.
+    pub(crate) fn delete_pod(&self, pod: &v1::Pod) {
+        self.send(Update::Pod(Change::Delete(read(pod))));
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.health.is_ready()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.health.is_alive()
+    }
+
+    pub(crate) fn condition(&self) -> Verdict {
+        self.reporter.current()
+    }
+
+    /// What `/metrics` says of one without labels.
+    pub(crate) fn metric(&self, name: &str) -> u32 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    /// What `/state` says.
+    pub(crate) fn state(&self) -> Value {
+        let mut router = self.state.clone();
+        self.asking.block_on(async {
+            let request = axum::http::Request::get("/state")
+                .body(axum::body::Body::empty())
+                .unwrap();
+            let response = tower::Service::call(&mut router, request).await.unwrap();
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+            serde_json::from_slice(&body.unwrap()).unwrap()
+        })
+    }
+
+    /// What `/state` says of a pod.
+    pub(crate) fn state_of(&self, pod: &v1::Pod) -> Value {
+        let state = self.state();
+        let uid = pod.metadata.uid.as_deref();
+        let mut pods = state["pods"].as_array().into_iter().flatten();
+        pods.find(|pod| pod["uid"].as_str() == uid)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// As SIGTERM does.
+    pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn next_update(
+    mut receiver: mpsc::UnboundedReceiver<Message>,
+) -> Option<(Update, mpsc::UnboundedReceiver<Message>)> {
+    loop {
+        match receiver.recv().await? {
+            Message::Update(update) => return Some((*update, receiver)),
+            // Ends with an error when the sender is dropped.
+            Message::Hold(held) => drop(held.recv()),
+        }
+    }
+}
+
+fn parsed(service: &Service) -> (ObjectName, Result<ServedService, rules::NotServed>) {
+    let name = ObjectName {
+        namespace: "web".to_owned(),
+        name: service.name.clone(),
+    };
+    (name, ServedService::parse(&service.object()))
+}
+
+fn slices(service: &Service) -> Vec<(ObjectName, Option<Slice>)> {
+    let read = |slice| {
+        let slice = Slice::parse(slice).unwrap();
+        (slice.name.clone(), Some(slice))
+    };
+    service.slice_objects().iter().map(read).collect()
+}
+
+fn read(pod: &v1::Pod) -> (String, Option<NodePod>) {
+    (pod.metadata.uid.clone().unwrap(), NodePod::parse(pod))
+}
+
+/// The Pod object of a pod, with what Multus writes.
+pub(crate) fn object(pod: &Pod) -> v1::Pod {
+    let interfaces = pod.status.iter().map(
+        |status| json!({"name": status.network, "interface": status.interface, "ips": status.addresses}),
+    );
+    object_with(pod, &interfaces.collect::<Value>().to_string())
+}
+
+/// The same with any other text in the annotation.
+pub(crate) fn object_with(pod: &Pod, network_status: &str) -> v1::Pod {
+    let object = json!({
+        "metadata": {
+            "name": pod.netns, "namespace": "web", "uid": format!("uid-{}", pod.netns),
+            "annotations": {"k8s.v1.cni.cncf.io/network-status": network_status},
+        },
+        "spec": {"containers": []},
+        "status": {"podIP": format!("10.128.0.{}", pod.host)},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+/// The UID of a Pod object.
+pub(crate) fn uid(pod: &v1::Pod) -> &str {
+    pod.metadata.uid.as_ref().unwrap()
+}
+
+/// Waits for a condition.
+pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
+    within(PATIENCE, what, holds);
+}
+
+/// Waits until what was in a dead pod's namespace is gone. The kernel takes namespaces down one by one, those of other tests too.
+pub(crate) fn until_gone(is_gone: impl FnMut() -> bool) {
+    within(3 * PATIENCE, "no dead namespace is kept alive", is_gone);
+}
+
+fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

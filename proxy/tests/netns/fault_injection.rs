@@ -1,0 +1,377 @@
+//! Each write of an apply fails, once or for one VIP for ever, with each errno that it can fail with: every other VIP is as wanted
+//! afterwards, and all are after the next apply.
+//!
+//! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault` does. All else is
+//! real, above all what the kernel holds afterwards.
+
+use super::matrix::{Kind, for_every_backend};
+use super::objects::{Service, rules};
+use super::testbed::{Bed, Pod, address};
+use nix::libc::{
+    EAGAIN, EBUSY, EEXIST, EINVAL, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM,
+    EOPNOTSUPP, EPERM,
+};
+use proxy::apply::Applied;
+use proxy::backend::Held;
+use proxy::failure::Effect;
+use proxy::fault;
+use rules::{Dump, Family, PodRules};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+for_every_backend![
+    a_write_that_fails_once_harms_its_own_vip_at_most,
+    a_vip_that_cannot_be_written_harms_no_other,
+];
+
+/// How a proxy comes to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It knows what is there.
+    Difference,
+    /// It reads it.
+    Adoption,
+    /// It finds it damaged and writes all of it.
+    Rebuild,
+}
+
+const WAYS: [Way; 3] = [Way::Difference, Way::Adoption, Way::Rebuild];
+
+/// What a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Write {
+    NewRoute,
+    DelRoute,
+    Conntrack,
+    Nftables,
+    Program,
+}
+
+impl Write {
+    fn of(bytes: &[u8]) -> Self {
+        if bytes[0] == b'*' {
+            return Self::Program;
+        }
+        match u16::from_ne_bytes([bytes[4], bytes[5]]) {
+            // RTM_NEWROUTE, RTM_DELROUTE, NFNL_MSG_BATCH_BEGIN.
+            24 => Self::NewRoute,
+            25 => Self::DelRoute,
+            16 => Self::Nftables,
+            // NFNL_SUBSYS_CTNETLINK.
+            kind if kind >> 8 == 1 => Self::Conntrack,
+            kind => panic!("what is a message of type {kind}?"),
+        }
+    }
+
+    /// What it can fail with. ESRCH and ENODEV of a removal say that the route is gone, which an injected one cannot.
+    fn errnos(self) -> &'static [i32] {
+        match self {
+            Self::NewRoute => &[
+                ENETDOWN,
+                ENODEV,
+                ENETUNREACH,
+                EINVAL,
+                ENOMEM,
+                ENOBUFS,
+                EPERM,
+                EAGAIN,
+                EEXIST,
+            ],
+            Self::DelRoute => &[EPERM, ENOMEM, EINVAL, ENOBUFS],
+            Self::Conntrack => &[ENOMEM, EPERM, ENOENT],
+            Self::Nftables => &[
+                ENOMEM, EPERM, EBUSY, EEXIST, ENOENT, EINVAL, EOPNOTSUPP, ENFILE, EAGAIN,
+            ],
+            // A program that cannot be started; what it then says of the kernel is all one.
+            Self::Program => &[ENOMEM],
+        }
+    }
+}
+
+struct Scene {
+    client: Pod,
+    kind: Kind,
+    before: PodRules,
+    after: PodRules,
+    _bed: Bed,
+}
+
+/// A Service with this VIP, on network 1 or 2.
+fn service(name: &str, number: u8, network: u8, hosts: &[u8]) -> Service {
+    let mut service = Service::new(name, number).ready(hosts);
+    service.network = network;
+    service
+}
+
+impl Scene {
+    fn new(kind: Kind) -> Self {
+        let mut bed = Bed::new();
+        let mut client = bed.pod(7);
+        bed.attach(&mut client, 2, "net2", 57);
+        let stays = [service("stays", 10, 1, &[2]), service("stays2", 20, 2, &[52])];
+        // Of one bucket of the iptables backend with one that stays.
+        let mut beside = service("beside", 12, 2, &[52]);
+        beside.address = Some((1, 10));
+        let mut sticky = service("sticky", 14, 1, &[2, 3]);
+        sticky.spec = json!({"sessionAffinity": "ClientIP"});
+        let of = |more: &[Service]| rules(&client, &[&stays[..], more].concat());
+        let before = of(&[service("changes", 11, 1, &[2, 4]), service("goes", 13, 1, &[2])]);
+        let after = of(&[
+            service("changes", 11, 1, &[6]),
+            service("comes", 15, 2, &[53]),
+            beside,
+            sticky,
+        ]);
+        Self {
+            client,
+            kind,
+            before,
+            after,
+            _bed: bed,
+        }
+    }
+
+    /// Brings the pod to what is there before, with a flow that is to be ended, and says what is known of it.
+    fn reset(&self, way: Way) -> Held<PodRules> {
+        let applied = self.client.apply(self.kind, &Held::Unknown, &self.before);
+        assert!(applied.is_complete() && applied.is_exact, "{applied:?}");
+        let changes = service("changes", 11, 1, &[]);
+        self.client.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"x", changes.at(Family::V4, 53)).unwrap();
+        });
+        match way {
+            Way::Difference => return Held::Exactly(applied.rules),
+            Way::Adoption => {}
+            Way::Rebuild => {
+                self.client.sh(match self.kind {
+                    Kind::Nftables => {
+                        "nft flush chain ip multus-proxy dispatch; nft flush chain ip6 multus-proxy dispatch"
+                    }
+                    Kind::IptablesNft => "iptables-nft -t nat -D OUTPUT -j MSP-SERVICES; ip6tables-nft -t nat -D OUTPUT -j MSP-SERVICES",
+                    Kind::IptablesLegacy => "iptables-legacy -t nat -D OUTPUT -j MSP-SERVICES; ip6tables-legacy -t nat -D OUTPUT -j MSP-SERVICES",
+                });
+            }
+        }
+        Held::Unknown
+    }
+
+    /// Applies what is wanted with this hook.
+    fn apply(
+        &self,
+        held: &Held<PodRules>,
+        hook: impl FnMut(&[u8]) -> Option<i32> + Send + 'static,
+    ) -> Applied {
+        let addresses = self.client.status.iter().flat_map(|status| &status.addresses);
+        let wanted = proxy::apply::Wanted {
+            rules: self.after.clone(),
+            addresses: addresses.copied().collect(),
+            foreign_routes: None,
+        };
+        let kind = self.kind;
+        self.client
+            .run(move || {
+                fault::with(hook, || {
+                    proxy::apply::apply(kind.backend().as_ref(), held, &wanted)
+                })
+            })
+            .unwrap()
+    }
+
+    fn dump(&self) -> Dump {
+        self.client.run(|| self.kind.backend().dump()).unwrap()
+    }
+
+    /// Interface and source by VIP.
+    fn routes(&self) -> BTreeMap<IpAddr, (String, IpAddr)> {
+        let listed = self
+            .client
+            .sh("ip route show proto 77; ip -6 route show proto 77");
+        let read = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let after = |word: &str| words[words.iter().position(|other| *other == word).unwrap() + 1];
+            let route = (after("dev").to_owned(), after("src").parse().unwrap());
+            (words[0].parse().unwrap(), route)
+        };
+        listed.lines().map(read).collect()
+    }
+
+    /// Every VIP but those that failed is as wanted.
+    fn assert_right(&self, failed: &BTreeSet<IpAddr>, what: &str) {
+        let (held, wanted) = (self.dump().regardless_of_places(), self.after.dump());
+        let is_other = |vip: &IpAddr| !failed.contains(vip);
+        let rejected = |dump: &Dump| {
+            dump.rejected
+                .iter()
+                .copied()
+                .filter(is_other)
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(rejected(&held), rejected(&wanted), "{what}");
+        let translated = |dump: &Dump| {
+            let mut translated = dump.translated.clone();
+            translated.retain(|(vip, _), _| is_other(vip));
+            translated
+        };
+        assert_eq!(translated(&held), translated(&wanted), "{what}");
+        assert_eq!(held.damage, BTreeSet::new(), "{what}");
+        let wanted = self.after.routes();
+        let wanted = wanted
+            .iter()
+            .map(|(vip, source)| (*vip, (source.interface.clone(), source.address)));
+        let wanted: BTreeMap<_, _> = wanted.filter(|(vip, _)| is_other(vip)).collect();
+        let mut held = self.routes();
+        held.retain(|vip, _| is_other(vip));
+        assert_eq!(held, wanted, "{what}");
+    }
+
+    /// What the failures claim of their VIPs is so.
+    fn assert_told(&self, applied: &Applied, what: &str) {
+        let held = self.dump();
+        for failure in applied.failures.iter() {
+            for vip in failure.addresses.keys() {
+                let is_translated = held.translated.keys().any(|(other, _)| other == vip);
+                match failure.effect {
+                    Effect::Rejected | Effect::Kept => {
+                        assert!(held.rejected.contains(vip) && !is_translated, "{what}: {failure}");
+                    }
+                    Effect::Unknown => assert!(!is_translated, "{what}: {failure}"),
+                    Effect::Unchanged => assert!(held.rejected.contains(vip), "{what}: {failure}"),
+                    Effect::Endpoints | Effect::LeftOver => {}
+                }
+            }
+        }
+    }
+
+    /// The next apply makes up for it.
+    fn assert_healed(&self, applied: Applied, what: &str) {
+        let held = if applied.is_exact {
+            Held::Exactly(applied.rules)
+        } else {
+            Held::Unknown
+        };
+        let healed = self.apply(&held, |_| None);
+        assert!(
+            healed.is_complete() && healed.foreign_routes.is_empty(),
+            "{what}: {healed:?}"
+        );
+        self.assert_right(&BTreeSet::new(), what);
+    }
+}
+
+fn failed(applied: &Applied) -> BTreeSet<IpAddr> {
+    let failed = applied
+        .failures
+        .iter()
+        .flat_map(|failure| failure.addresses.keys());
+    failed.chain(&applied.foreign_routes).copied().collect()
+}
+
+fn a_write_that_fails_once_harms_its_own_vip_at_most(kind: Kind) {
+    let scene = Scene::new(kind);
+    for way in WAYS {
+        // Of what is to be written, in order.
+        let writes = Arc::new(Mutex::new(Vec::new()));
+        let held = scene.reset(way);
+        let seen = Arc::clone(&writes);
+        let applied = scene.apply(&held, move |bytes| {
+            seen.lock().unwrap().push(Write::of(bytes));
+            None
+        });
+        assert!(applied.is_complete(), "{applied:?}");
+        scene.assert_right(&BTreeSet::new(), "without a fault");
+        let writes = writes.lock().unwrap().clone();
+        println!("{kind:?} {way:?}: {writes:?}");
+        let kinds: BTreeSet<Write> = writes.iter().copied().collect();
+        assert!(kinds.len() == 4, "one of them is never met: {kinds:?}");
+        for (number, write) in writes.iter().enumerate() {
+            // How the proxy came to the pod does not depend on the errno.
+            let few = if way == Way::Difference { usize::MAX } else { 1 };
+            for errno in write.errnos().iter().take(few) {
+                let what = format!("{way:?}: write {number}, {write:?}, fails with {errno}");
+                let held = scene.reset(way);
+                let count = AtomicUsize::new(0);
+                let applied = scene.apply(&held, move |_| {
+                    (count.fetch_add(1, Ordering::Relaxed) == number).then_some(*errno)
+                });
+                let failed = failed(&applied);
+                // A route is tried once; of all else another try comes at once.
+                let is_route = matches!(write, Write::NewRoute | Write::DelRoute);
+                assert_eq!(
+                    failed.len(),
+                    usize::from(is_route),
+                    "{what}: {:?}",
+                    applied.failures
+                );
+                assert_eq!(
+                    applied.conntrack.is_some(),
+                    *write == Write::Conntrack && *errno != ENOENT,
+                    "{what}"
+                );
+                scene.assert_right(&failed, &what);
+                scene.assert_told(&applied, &what);
+                scene.assert_healed(applied, &what);
+            }
+        }
+    }
+}
+
+/// Each write that has this address in it fails, each time.
+fn naming(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send + 'static {
+    let bytes = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let texts = [
+        format!(" {address}/"),
+        format!(" {address}:"),
+        format!("[{address}]:"),
+    ];
+    move |written| {
+        let has = |part: &[u8]| written.windows(part.len()).any(|window| window == part);
+        let is_named = has(&bytes) || texts.iter().any(|text| has(text.as_bytes()));
+        is_named.then_some(EINVAL)
+    }
+}
+
+impl Scene {
+    /// Only `vip` fails, and is named with the cause.
+    fn assert_alone(&self, way: Way, vip: IpAddr, culprit: IpAddr) {
+        let what = format!("{way:?}: {vip} for {culprit}");
+        let held = self.reset(way);
+        let applied = self.apply(&held, naming(culprit));
+        let failed = failed(&applied);
+        assert_eq!(failed, BTreeSet::from([vip]), "{what}");
+        self.assert_right(&failed, &what);
+        self.assert_told(&applied, &what);
+        let told: String = applied.failures.iter().map(ToString::to_string).collect();
+        assert!(
+            told.contains("Invalid argument") && told.contains(" (Service web/"),
+            "{told}"
+        );
+        self.assert_healed(applied, &what);
+    }
+}
+
+fn a_vip_that_cannot_be_written_harms_no_other(kind: Kind) {
+    let scene = Scene::new(kind);
+    for family in Family::ALL {
+        // It cannot even be rejected.
+        for (name, number, network) in [("comes", 15, 2), ("sticky", 14, 1)] {
+            let vip = service(name, number, network, &[]).vip(family);
+            for way in [Way::Difference, Way::Adoption] {
+                scene.assert_alone(way, vip, vip);
+            }
+        }
+        // The culprit is an endpoint that no other has: it can be rejected and not translated, whatever else has to be written.
+        for (name, number, network, host) in [("changes", 11, 1, 6), ("comes", 15, 2, 53)] {
+            let vip = service(name, number, network, &[]).vip(family);
+            for way in WAYS {
+                scene.assert_alone(way, vip, address(network, family, host));
+            }
+        }
+    }
+}

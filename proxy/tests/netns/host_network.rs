@@ -1,0 +1,174 @@
+//! The node itself as a client. Its part is played by the node of the bed: a process of its own runs there.
+
+use super::fake_node::{Driver, Runtime, object, until};
+use super::matrix::{Kind, for_every_backend};
+use super::objects::Service;
+use super::packet_capture::send_raw;
+use super::testbed::{Bed, Pod, address};
+use super::traffic::{Outcome, Server, ask, question_from};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use proxy::cleanup::{Outcome as Cleaned, cleanup};
+use rules::Family;
+use rules::Protocol::{Tcp, Udp};
+use std::net::SocketAddr;
+use std::process::Command;
+
+for_every_backend![the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other];
+
+/// Set in that process: the namespace of a pod.
+const ON_THE_NODE: &str = "MSP_TEST_ON_THE_NODE";
+
+fn the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other(kind: Kind) {
+    if let Some(netns) = std::env::var_os(ON_THE_NODE) {
+        return on_the_node(kind, &netns.into_string().unwrap());
+    }
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let _server = Server::start(&bed.pod(2));
+    let name = std::thread::current().name().unwrap().to_owned();
+    let output = Command::new("ip")
+        .args(["netns", "exec", &bed.node()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", &name])
+        .env(ON_THE_NODE, &client.netns)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn on_the_node(kind: Kind, netns: &str) {
+    // The far end of what pods are on, as a second port of the node would be.
+    sh("ip addr add 10.1.0.77/16 dev peer1; ip addr add fd00:1::77/64 dev peer1 nodad");
+    let pod = Pod::found(netns, 7);
+    let (web, uid) = (Service::new("web", 10).ready(&[2]), object(&pod));
+    let runtime = Runtime::new();
+    runtime.ready_in(uid.metadata.uid.as_ref().unwrap(), netns);
+    let driver = Driver::start(&runtime, kind, &[&web], &[&uid]);
+    let pod_is_served =
+        || pod.run(|| ask(Tcp, web.at(Family::V4, 80))) == Outcome::Answered(2, pod.address());
+    until("the pod is served", pod_is_served);
+    driver.map("web/macvlan1=peer1");
+    if kind == Kind::IptablesLegacy {
+        until("the backend is rejected", || {
+            driver.condition().message.contains("share its lock")
+        });
+        assert!(!sh("iptables-legacy-save").contains("MSP-"));
+    } else {
+        for family in Family::ALL {
+            for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+                let served = Outcome::Answered(2, address(1, family, 77));
+                until("the node is served", || {
+                    ask(protocol, web.at(family, port)) == served
+                });
+            }
+            assert_eq!(ask(Tcp, web.at(family, 81)), Outcome::Rejected);
+            its_sockets_get_the_address_of_the_network(&web, family);
+        }
+        until("all is well", || driver.condition().holds);
+        // What pods send through the node would come onto a network that they are not on.
+        let rules = sh("nft list ruleset");
+        assert!(
+            rules.contains("172.30.0.10") && !rules.contains("hook prerouting"),
+            "{rules}"
+        );
+        assert!(its_own_resets_leave(&pod), "{rules}");
+        // The kernel tells nobody of changes in the node's own namespace.
+        sh("ip route flush proto 77; ip -6 route flush proto 77; nft flush ruleset");
+        assert!(is_clean(&sh(LEFT)));
+        until("it is mended", || {
+            let served = |family| ask(Tcp, web.at(family, 80)).host_if_any() == Some(2);
+            Family::ALL.into_iter().all(served)
+        });
+    }
+    driver.map("web/macvlan1=data1");
+    until("a parent is rejected", || {
+        let condition = driver.condition();
+        !condition.holds && (condition.message.contains("parent") || kind == Kind::IptablesLegacy)
+    });
+    until("nothing is left", || is_clean(&sh(LEFT)));
+    assert!(pod_is_served());
+    if kind != Kind::IptablesLegacy {
+        driver.map("web/macvlan1=peer1");
+        until("the node is served again", || {
+            ask(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
+        });
+    }
+    driver.map("web/macvlan1=no-such");
+    until("a missing interface is said", || !driver.condition().holds);
+    assert!(pod_is_served());
+    if kind != Kind::IptablesLegacy {
+        driver.map("web/macvlan1=peer1");
+        until("the node is served again", || {
+            ask(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
+        });
+    }
+    driver.stop();
+    let cleaning = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cleaned = cleaning.block_on(cleanup(runtime.as_ref())).unwrap();
+    assert_eq!(cleaned, Cleaned { clean: 2, failed: 0 });
+    assert!(is_clean(&sh(LEFT)), "{}", sh(LEFT));
+}
+
+/// Whichever address of the node they are bound to; flows that others translate, as kube-proxy does, keep theirs.
+fn its_sockets_get_the_address_of_the_network(web: &Service, family: Family) {
+    let bound = match family {
+        Family::V4 => "10.128.0.1",
+        Family::V6 => "fd00:128::1",
+    };
+    let bound = bound.parse().unwrap();
+    for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
+        let answer = question_from(Some(bound), protocol, web.at(family, port)).unwrap();
+        assert_eq!(answer.seen, address(1, family, 77), "{protocol} {family}");
+    }
+    if family == Family::V4 {
+        sh("nft add table ip others
+            nft add chain ip others output '{ type nat hook output priority -100; }'
+            nft add rule ip others output ip daddr 172.31.0.1 tcp dport 80 dnat to 10.1.0.2:8080
+            ip route add 172.31.0.1 dev cluster");
+        let to = SocketAddr::from(([172, 31, 0, 1], 80));
+        assert_eq!(question_from(Some(bound), Tcp, to).unwrap().seen, bound);
+        sh("nft delete table ip others; ip route del 172.31.0.1 dev cluster");
+    }
+}
+
+/// Whether a reset that belongs to no flow leaves the node: what other programs of the node do is nothing of ours.
+fn its_own_resets_leave(pod: &Pod) -> bool {
+    pod.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority -300; }'; nft add rule inet seen input ip saddr 10.1.0.77 tcp sport 4444 counter");
+    let mut reset = [0; 20];
+    reset[..2].copy_from_slice(&4444_u16.to_be_bytes());
+    // Five words of header; RST.
+    (reset[12], reset[13]) = (5 << 4, 4);
+    let raw = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::empty(),
+        SockProtocol::Tcp,
+    )
+    .unwrap();
+    // What a rule drops is told to the sender.
+    let sent = send_raw(&raw, &reset, address(1, Family::V4, 7));
+    let seen = pod.sh("nft list table inet seen");
+    sent.is_ok() && seen.contains("packets 1 ")
+}
+
+const LEFT: &str = "nft list ruleset; ip route show proto 77; ip -6 route show proto 77";
+
+fn is_clean(left: &str) -> bool {
+    !["172.30.0.10", "fd00:96::", "proto 77"]
+        .iter()
+        .any(|ours| left.contains(ours))
+}
+
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}

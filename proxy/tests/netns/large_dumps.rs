@@ -1,0 +1,78 @@
+//! Namespaces that their owners fill with routes and flows: lists as long as they like, which cost this process no memory.
+
+use super::echo_server::Server;
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::matrix::Kind;
+use super::objects::Service;
+use super::pod_churn::{Resources, run_alone};
+use super::testbed::Bed;
+use super::traffic::hosts;
+use rules::{Family, Protocol};
+use std::net::UdpSocket;
+
+const ROUTES: u32 = 100_000;
+const FLOWS: u32 = 100_000;
+
+/// Each route and each flow takes several hundred bytes once it is read.
+const MORE_MEMORY_KIB: usize = 32 << 10;
+
+const ALONE: &str = "MSP_FLOOD_ALONE";
+
+/// Does nothing unless the other test starts it.
+#[test]
+#[ignore = "started by lists_without_end_cost_no_memory"]
+fn alone() {
+    if std::env::var_os(ALONE).is_none() {
+        return;
+    }
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+    let client = bed.pod(7);
+    let object = object(&client);
+    runtime.ready_in(uid(&object), &client.netns);
+    let web = |host| Service::new("web", 10).ready(&[host]);
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web(2)], &[&object]);
+    until("ready", || driver.is_ready());
+
+    client.sh(&format!(
+        "ip link add sink type veth peer name sunk; ip link set sink arp off up; ip link set sunk up; ip route add 100.64.0.0/10 dev sink; \
+         seq {ROUTES} | awk '{{n = $1; printf \"route add 10.%d.%d.%d dev sink table 77\\n\", 200 + n / 65536, n / 256 % 256, n % 256}}' | ip -batch -"
+    ));
+    client.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for n in 0..FLOWS {
+            let [_, a, b, c] = n.to_be_bytes();
+            // A full queue of the interface is no matter: there are many.
+            let _ = socket.send_to(b"x", (format!("100.{}.{b}.{c}", 64 + a), 9));
+        }
+    });
+    let flows: u32 = client.sh("conntrack -C 2>/dev/null").trim().parse().unwrap();
+    assert!(flows > FLOWS / 2, "{flows} flows only");
+    let before = Resources::now();
+    Resources::forget_the_peak();
+    let at = web(2).at(Family::V4, 80);
+    for host in [3, 2, 3] {
+        // Flows to the other endpoint are looked for among all of them, and our routes among all of those.
+        driver.service(&web(host));
+        driver.pod(&object);
+        client.sh("ip route flush proto 77");
+        until("it follows", || {
+            hosts(&client, Protocol::Tcp, at).into_iter().eq([host])
+        });
+        until("its routes are back", || {
+            client.sh("ip route show 172.30.0.10").contains("net1")
+        });
+    }
+    let after = Resources::now();
+    println!("{flows} flows, {ROUTES} routes: before {before:?}, after {after:?}");
+    assert!(
+        after.peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        "{before:?} {after:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn lists_without_end_cost_no_memory() {
+    run_alone("large_dumps::alone", ALONE);
+}

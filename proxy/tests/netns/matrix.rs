@@ -1,0 +1,77 @@
+//! Which backend and which family a test runs with: every test is one function, run for every combination.
+
+use proxy::backend::Backend;
+use proxy::backend::iptables::{Iptables, Variant};
+use proxy::backend::nftables::Nftables;
+use rules::Family;
+
+/// A backend under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    IptablesNft,
+    IptablesLegacy,
+    Nftables,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
+
+    pub(crate) fn backend(self) -> Box<dyn Backend> {
+        match self {
+            Self::IptablesNft => Box::new(Iptables::new(Variant::Nft)),
+            Self::IptablesLegacy => Box::new(Iptables::new(Variant::Legacy)),
+            Self::Nftables => Box::new(Nftables),
+        }
+    }
+}
+
+/// One combination.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) kind: Kind,
+    pub(crate) family: Family,
+}
+
+/// Makes tests of functions that take a [`Case`]: one for each backend and family.
+macro_rules! for_every_backend_and_family {
+    ($($check:ident),* $(,)?) => { $(
+        mod $check {
+            use $crate::matrix::{Case, Kind};
+            use rules::Family;
+            $crate::matrix::tests!(super::$check:
+                iptables_nft_ipv4 => Case { kind: Kind::IptablesNft, family: Family::V4 },
+                iptables_nft_ipv6 => Case { kind: Kind::IptablesNft, family: Family::V6 },
+                iptables_legacy_ipv4 => Case { kind: Kind::IptablesLegacy, family: Family::V4 },
+                iptables_legacy_ipv6 => Case { kind: Kind::IptablesLegacy, family: Family::V6 },
+                nftables_ipv4 => Case { kind: Kind::Nftables, family: Family::V4 },
+                nftables_ipv6 => Case { kind: Kind::Nftables, family: Family::V6 },
+            );
+        }
+    )* };
+}
+
+/// Makes tests of functions that take a [`Kind`]: one for each backend.
+macro_rules! for_every_backend {
+    ($($check:ident),* $(,)?) => { $(
+        mod $check {
+            use $crate::matrix::Kind;
+            $crate::matrix::tests!(super::$check:
+                iptables_nft => Kind::IptablesNft,
+                iptables_legacy => Kind::IptablesLegacy,
+                nftables => Kind::Nftables,
+            );
+        }
+    )* };
+}
+
+macro_rules! tests {
+    ($check:path: $($name:ident => $case:expr),* $(,)?) => { $(
+        #[test]
+        #[ignore = "needs root and network namespaces: make test-netns"]
+        fn $name() {
+            $check($case);
+        }
+    )* };
+}
+
+pub(crate) use {for_every_backend, for_every_backend_and_family, tests};

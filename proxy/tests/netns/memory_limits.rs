@@ -1,0 +1,433 @@
+//! Pods whose owners put more into our table than we ever would, all at once: the proxy's memory stays within its budget, every pod is
+//! served again, and the reason is reported.
+
+use super::echo_server::Server;
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::matrix::{Kind, for_every_backend};
+use super::objects::{Service, rules};
+use super::pod_churn::{Resources, run_alone_with};
+use super::testbed::{Bed, Pod};
+use super::traffic::{Outcome, ask};
+use proxy::backend::{Backend, Error, Held};
+use rules::{Delta, Dump, Family, Protocol};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+const PODS: u8 = 8;
+
+/// Elements of one transaction: the kernel tells those who listen of each of them in 8 KiB.
+const BATCH: u32 = 4000;
+
+/// What the budget lets all attempts together have, see `proxy::memory`.
+const MORE_MEMORY_KIB: usize = 128 << 10;
+
+const ALONE: &str = "MSP_MEMORY_ALONE";
+
+/// What an owner fills our table with.
+#[derive(Clone, Copy, Debug)]
+enum Filling {
+    ForeignSets,
+    Endpoints,
+    Rules,
+}
+
+impl Filling {
+    /// Transactions of nft, small ones.
+    fn transactions(self) -> Vec<String> {
+        let mut all = vec!["add table ip multus-proxy\n".to_owned()];
+        match self {
+            Self::ForeignSets => {
+                for set in 0..4 {
+                    all.push(format!(
+                        "add set ip multus-proxy owners{set} {{ type ipv4_addr; }}\n"
+                    ));
+                    let elements = |n: u32| format!("{}.{}.{}.{}", 1 + (n >> 16), n >> 8 & 255, n & 255, set);
+                    all.extend(adding(&format!("owners{set}"), 50_000, elements));
+                }
+            }
+            Self::Endpoints => {
+                all.push(
+                    "add map ip multus-proxy eps { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n"
+                        .to_owned(),
+                );
+                let elements = |n: u32| {
+                    format!(
+                        "172.30.0.200 . tcp . {} . {} : 10.1.0.2 . 80",
+                        1 + n % 60_000,
+                        n / 60_000
+                    )
+                };
+                all.extend(adding("eps", 120_000, elements));
+            }
+            Self::Rules => {
+                all.push("add chain ip multus-proxy dispatch\n".to_owned());
+                for batch in 0..3 {
+                    let rule = |n| {
+                        let address = format!("10.{batch}.{}.{}", n >> 8, n & 255);
+                        format!("add rule ip multus-proxy dispatch ip daddr {address} accept\n")
+                    };
+                    all.push((0..BATCH).map(rule).collect());
+                }
+            }
+        }
+        all
+    }
+}
+
+fn adding(set: &str, count: u32, element: impl Fn(u32) -> String) -> Vec<String> {
+    let batches = (0..count).step_by(BATCH as usize);
+    let batch = |from: u32| {
+        let mut text = format!("add element ip multus-proxy {set} {{ ");
+        for n in from..(from + BATCH).min(count) {
+            write!(text, "{}, ", element(n)).unwrap();
+        }
+        text + "}\n"
+    };
+    batches.map(batch).collect()
+}
+
+fn fill(pod: &Pod, filling: Filling) {
+    for transaction in filling.transactions() {
+        feed(pod, &["nft", "-f", "-"], &transaction);
+    }
+}
+
+/// Runs a program in a pod with this input.
+fn feed(pod: &Pod, program: &[&str], input: &str) {
+    let mut command = pod.command();
+    let mut child = command.args(program).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{program:?}");
+}
+
+/// In a process of its own, so that what it holds is the driver's. Does nothing unless another test starts it.
+#[test]
+#[ignore = "started by tables_without_end_cost_bounded_memory"]
+fn alone() {
+    let filling = match std::env::var(ALONE).as_deref() {
+        Ok("foreign sets") => Filling::ForeignSets,
+        Ok("endpoints") => Filling::Endpoints,
+        Ok("rules") => Filling::Rules,
+        _ => return,
+    };
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let pods: Vec<_> = (0..PODS).map(|n| bed.pod(10 + n)).collect();
+    std::thread::scope(|scope| {
+        for pod in &pods {
+            scope.spawn(|| fill(pod, filling));
+        }
+    });
+    let objects: Vec<_> = pods.iter().map(object).collect();
+    for (pod, object) in pods.iter().zip(&objects) {
+        runtime.ready_in(uid(object), &pod.netns);
+    }
+    let web = Service::new("web", 10).ready(&[2]);
+    let before = Resources::now();
+    Resources::forget_the_peak();
+    let driver = Driver::start(
+        &runtime,
+        Kind::Nftables,
+        &[&web],
+        &objects.iter().collect::<Vec<_>>(),
+    );
+    let at = web.at(Family::V4, 80);
+    for pod in &pods {
+        until("it is served all the same", || {
+            pod.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+        });
+    }
+    until("ready", || driver.is_ready());
+    let after = Resources::now();
+    println!("{filling:?}: before {before:?}, after {after:?}");
+    assert!(
+        after.peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        "{filling:?}: {before:?} {after:?}"
+    );
+    for pod in &pods {
+        let table = pod.sh("nft list tables; nft list sets; nft list chain ip multus-proxy dispatch");
+        assert!(!table.contains("owners") && !table.contains("10.0.0."), "{table}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn tables_without_end_cost_bounded_memory() {
+    for filling in ["foreign sets", "endpoints", "rules"] {
+        run_alone_with("memory_limits::alone", ALONE, filling);
+    }
+}
+
+for_every_backend![a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported];
+
+/// Chains or elements under our names, more than an attempt reads; with nftables also what has no name of ours.
+fn overfill(pod: &Pod, kind: Kind) {
+    let program = match kind {
+        Kind::Nftables => {
+            fill(pod, Filling::Endpoints);
+            let foreign = "add set ip multus-proxy owners { type ipv4_addr; }\n";
+            return feed(pod, &["nft", "-f", "-"], foreign);
+        }
+        Kind::IptablesNft => "iptables-nft-restore",
+        Kind::IptablesLegacy => "iptables-legacy-restore",
+    };
+    let mut text = "*nat\n:MSP-SVC-OWNERS - [0:0]\n".to_owned();
+    for n in 0..40_000_u32 {
+        writeln!(
+            text,
+            "-A MSP-SVC-OWNERS -d 10.{}.{}.{}/32 -p tcp -j RETURN",
+            n >> 16,
+            n >> 8 & 255,
+            n & 255
+        )
+        .unwrap();
+    }
+    feed(pod, &[program, "--noflush"], &(text + "COMMIT\n"));
+}
+
+fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind) {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let pod = bed.pod(7);
+    // A Service that was there once: of its ClusterIP nothing but the route is known.
+    let [web, gone] =
+        [("web", 10), ("gone", 11)].map(|(name, number)| Service::new(name, number).ready(&[2]));
+    pod.apply(kind, &Held::Nothing, &rules(&pod, &[web.clone(), gone]));
+    overfill(&pod, kind);
+    let object = object(&pod);
+    runtime.ready_in(uid(&object), &pod.netns);
+    let watching = Arc::new(Watching::new(kind));
+    let driver = Driver::with_backend(
+        &runtime,
+        Arc::clone(&watching) as Arc<dyn Backend>,
+        &[&web],
+        &[&object],
+    );
+    let why = || {
+        driver.state_of(&object)["why"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    until("the reason is reported", || {
+        why().contains("it was not read but replaced")
+            && why().contains("more memory than the attempt may use")
+    });
+    let at = web.at(Family::V4, 80);
+    until("it is served", || {
+        pod.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+    });
+    let state = pod.state();
+    assert!(
+        !state.to_lowercase().contains("owners") && !state.contains("172.30.0.11"),
+        "{state}"
+    );
+    // During the rebuild both are rejected: one is not translated yet, the other still has a route.
+    let rejected = watching.rejected_before_translation.lock().unwrap().clone();
+    assert!(
+        rejected.contains("172.30.0.10") && rejected.contains("172.30.0.11"),
+        "{rejected}"
+    );
+    until("all is well again", || {
+        driver.condition().holds && why().is_empty()
+    });
+}
+
+/// A backend, and what it rejected when it began to translate first.
+struct Watching {
+    backend: Box<dyn Backend>,
+    rejected_before_translation: Mutex<String>,
+    list: &'static [&'static str],
+}
+
+impl Watching {
+    fn new(kind: Kind) -> Self {
+        Self {
+            backend: kind.backend(),
+            rejected_before_translation: Mutex::default(),
+            list: match kind {
+                Kind::Nftables => &["nft", "list", "set", "ip", "multus-proxy", "vips"],
+                Kind::IptablesNft => &["iptables-nft", "-t", "filter", "-S"],
+                Kind::IptablesLegacy => &["iptables-legacy", "-t", "filter", "-S"],
+            },
+        }
+    }
+
+    /// In the namespace of the calling thread.
+    fn note(&self) {
+        let mut rejected = self.rejected_before_translation.lock().unwrap();
+        if rejected.is_empty() {
+            let listed = Command::new(self.list[0])
+                .args(&self.list[1..])
+                .env("XTABLES_LOCKFILE", "/proc/self/ns/net")
+                .output();
+            *rejected = String::from_utf8(listed.unwrap().stdout).unwrap();
+        }
+    }
+}
+
+impl Backend for Watching {
+    fn name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    fn is_present(&self) -> Result<bool, Error> {
+        self.backend.is_present()
+    }
+
+    fn is_told_of_changes(&self) -> bool {
+        self.backend.is_told_of_changes()
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        self.backend.fingerprint()
+    }
+
+    fn dump(&self) -> Result<Dump, Error> {
+        self.backend.dump()
+    }
+
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.reject(delta)
+    }
+
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.note();
+        self.backend.translate(delta)
+    }
+
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.backend.unreject(delta)
+    }
+
+    fn remove_translation(&self) -> Result<(), Error> {
+        self.backend.remove_translation()
+    }
+
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.backend.remove_rejection()
+    }
+}
+
+const LARGE: &str = "MSP_LARGE_ALONE";
+
+/// Ten by `make nightly`: they take minutes.
+fn large_pods() -> u8 {
+    if std::env::var_os("MULTUS_SERVICE_LONG").is_some() {
+        10
+    } else {
+        2
+    }
+}
+const SERVICES: u16 = 10_000;
+
+/// As [`alone`].
+#[test]
+#[ignore = "started by ten_thousand_services_are_read_and_not_taken_for_hostile"]
+fn large() {
+    if std::env::var_os(LARGE).is_none() {
+        return;
+    }
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let pods: Vec<_> = (0..large_pods()).map(|n| bed.pod(10 + n)).collect();
+    let objects: Vec<_> = pods.iter().map(object).collect();
+    for (pod, object) in pods.iter().zip(&objects) {
+        runtime.ready_in(uid(object), &pod.netns);
+    }
+    let services: Vec<_> = (0..SERVICES).map(large_service).collect();
+    let start = || {
+        Driver::start(
+            &runtime,
+            Kind::Nftables,
+            &services.iter().collect::<Vec<_>>(),
+            &objects.iter().collect::<Vec<_>>(),
+        )
+    };
+    let applied = |driver: &Driver| {
+        let state = driver.state();
+        let pods = state["pods"].as_array().unwrap();
+        (
+            pods.iter().filter(|pod| pod["progress"] == "Applied").count(),
+            pods.clone(),
+        )
+    };
+    let began = Instant::now();
+    let driver = start();
+    for n in 1..=pods.len() {
+        until("filled", || applied(&driver).0 >= n);
+    }
+    println!("filled after {:?}: {:?}", began.elapsed(), Resources::now());
+    driver.stop();
+    let handles = || {
+        pods.iter()
+            .map(|pod| pod.sh("nft -a list tables"))
+            .collect::<Vec<_>>()
+    };
+    let (before, tables, began) = (Resources::now(), handles(), Instant::now());
+    Resources::forget_the_peak();
+    let driver = start();
+    for n in 1..=pods.len() {
+        until("adopted", || applied(&driver).0 >= n);
+    }
+    println!(
+        "adopted after {:?}: before {before:?}, after {:?}",
+        began.elapsed(),
+        Resources::now()
+    );
+    // A table that was rebuilt has another handle.
+    assert_eq!(handles(), tables);
+    assert!(
+        Resources::now().peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        "{before:?}"
+    );
+}
+
+/// One of IPv4, with a TCP port and ten endpoints.
+fn large_service(number: u16) -> Service {
+    let address = (1 + number / 250, 1 + number % 250);
+    Service {
+        address: Some(address),
+        spec: json!({"clusterIPs": [format!("172.30.{}.{}", address.0, address.1)]}),
+        ports: vec![(Protocol::Tcp, 80, 8080)],
+        ..Service::new(&format!("s{number}"), 0).ready(&[2, 3, 4, 5, 6, 7, 8, 9, 30, 31])
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn ten_thousand_services_are_read_and_not_taken_for_hostile() {
+    run_alone_with("memory_limits::large", LARGE, "1");
+}
+
+/// What a pod's own rules need in a program of iptables is memory of our container.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_program_that_needs_more_memory_than_the_attempt_has_fails_for_its_pod_alone() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let _server = Server::start(&bed.pod(2));
+    let (hostile, healthy) = (bed.pod(7), bed.pod(8));
+    let mut text = "*nat\n:OWNERS - [0:0]\n".to_owned();
+    for n in 0..100_000_u32 {
+        let address = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
+        writeln!(text, "-A OWNERS -d {address}/32 -p tcp -j RETURN").unwrap();
+    }
+    feed(&hostile, &["iptables-nft-restore"], &(text + "COMMIT\n"));
+    let objects = [&hostile, &healthy].map(object);
+    for (pod, object) in [&hostile, &healthy].into_iter().zip(&objects) {
+        runtime.ready_in(uid(object), &pod.netns);
+    }
+    let web = Service::new("web", 10).ready(&[2]);
+    let driver = Driver::start(&runtime, Kind::IptablesNft, &[&web], &objects.each_ref());
+    let at = web.at(Family::V4, 80);
+    until("the other pod is served", || {
+        healthy.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+    });
+    until("the reason is reported", || {
+        let state = driver.state_of(&objects[0]);
+        state["progress"] == "Failing" && state["why"].as_str().unwrap_or_default().contains("iptables-nft")
+    });
+}

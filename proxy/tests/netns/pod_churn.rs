@@ -1,0 +1,230 @@
+//! A thousand pods that come and go: afterwards the proxy holds what it held before, and no dead pod's namespace.
+//!
+//! The driver is real and so are the namespaces; cluster and container runtime are scripted, since no cluster on one machine starts a
+//! thousand pods in seconds. The same on a real cluster, with fewer pods, is in e2e/tests/soak.rs.
+
+use super::fake_node::{Driver, Runtime, uid, until, until_gone};
+use super::many_pods::{self, Crowd};
+use super::matrix::Kind;
+use super::objects::{Service, rules};
+use super::testbed::Bed;
+use proxy::backend::Held;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 10;
+const PODS: usize = 100;
+
+/// What a process may keep more than after its first round, when caches and pools have filled up.
+const MORE_DESCRIPTORS: usize = 2;
+const MORE_THREADS: usize = 2;
+const MORE_MEMORY_KIB: usize = 8 << 10;
+
+/// What this process holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resources {
+    descriptors: usize,
+    /// Those of the descriptors that are sockets.
+    sockets: usize,
+    pub(crate) threads: usize,
+    pub(crate) memory_kib: usize,
+    /// The most it held since [`Self::forget_the_peak`].
+    pub(crate) peak_kib: usize,
+}
+
+impl Resources {
+    pub(crate) fn now() -> Self {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links: Vec<_> = links
+            .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+            .collect();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Self {
+            descriptors: links.len(),
+            sockets: links
+                .iter()
+                .filter(|link| link.to_string_lossy().starts_with("socket:"))
+                .count(),
+            threads: number("Threads:"),
+            memory_kib: number("VmRSS:"),
+            peak_kib: number("VmHWM:"),
+        }
+    }
+
+    /// See proc(5), `clear_refs`.
+    pub(crate) fn forget_the_peak() {
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    }
+}
+
+/// CPU time of this process, and page faults of its children: there are some as soon as a program is run.
+pub(crate) fn used() -> (Duration, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let columns: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // See proc(5); the first is the third there. Its times are in ticks of 10 ms, too coarse for what is idle.
+    let faults = columns[11 - 3].parse().unwrap();
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    (time.try_into().unwrap(), faults)
+}
+
+/// A round: pods come while Services change, and go in every order that a node knows.
+fn round(bed: &Bed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
+    let crowd = Crowd::new(&bed.node(), number, PODS);
+    // Some are gone before they can be served.
+    let early: Vec<_> = crowd.pods().step_by(7).collect();
+    many_pods::delete(&early);
+    for (n, (pod, object)) in crowd.pods().enumerate() {
+        driver.pod(object);
+        runtime.ready_in(uid(object), &pod.netns);
+        if n % 10 == 0 {
+            let host = u8::try_from(n / 10).unwrap() + 2;
+            driver.service(&Service::new("s10", 10).ready(&[2, host]));
+        }
+    }
+    until("all that are left are served", || {
+        let state = driver.state();
+        let pods = state["pods"].as_array().into_iter().flatten();
+        pods.filter(|pod| pod["progress"] == "Applied").count() == PODS - early.len()
+    });
+    // The API server may know before the runtime, or long after it.
+    let left: Vec<_> = crowd
+        .pods()
+        .enumerate()
+        .filter(|(n, _)| n % 7 != 0)
+        .map(|(_, pod)| pod)
+        .collect();
+    let (first, second) = left.split_at(left.len() / 2);
+    many_pods::delete(first);
+    driver.service(&Service::new("s10", 10).ready(&[3]));
+    for (_, object) in crowd.pods() {
+        runtime.remove(uid(object));
+        driver.delete_pod(object);
+    }
+    many_pods::delete(second);
+    until_gone(|| crowd.is_gone(bed));
+    until("nothing is known of them", || {
+        driver.state()["pods"].as_array().is_some_and(Vec::is_empty)
+    });
+}
+
+/// In a process of its own, so that what it holds is the driver's. Does nothing unless the other test starts it.
+#[test]
+#[ignore = "started by a_thousand_pods_leave_nothing_behind"]
+fn alone() {
+    if std::env::var_os(ALONE).is_none() {
+        return;
+    }
+    let (bed, runtime) = (Bed::new(), Runtime::new());
+    let services: Vec<_> = (10..30)
+        .map(|n| Service::new(&format!("s{n}"), n).ready(&[2, 3]))
+        .collect();
+    let driver = Driver::start(
+        &runtime,
+        Kind::Nftables,
+        &services.iter().collect::<Vec<_>>(),
+        &[],
+    );
+    until("ready", || driver.is_ready());
+    round(&bed, 0, &runtime, &driver);
+    let before = Resources::now();
+    for number in 1..ROUNDS {
+        let began = Instant::now();
+        round(&bed, number, &runtime, &driver);
+        println!("round {number}: {:?}, {:?}", began.elapsed(), Resources::now());
+    }
+    let mut after = Resources::now();
+    let settled = || {
+        after = Resources::now();
+        after.descriptors <= before.descriptors + MORE_DESCRIPTORS
+            && after.sockets <= before.sockets
+            && after.threads <= before.threads + MORE_THREADS
+    };
+    until("descriptors, sockets and threads are as few as before", settled);
+    println!("before {before:?}, after {after:?}");
+    assert!(
+        after.memory_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        "{before:?} {after:?}"
+    );
+}
+
+const ALONE: &str = "MSP_CHURN_ALONE";
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_thousand_pods_leave_nothing_behind() {
+    run_alone("pod_churn::alone", ALONE);
+}
+
+const KEEPING: &str = "MSP_KEEPING_ALONE";
+
+/// Sockets of this process.
+fn sockets() -> BTreeSet<PathBuf> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = links.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    links
+        .filter(|link| link.to_string_lossy().starts_with("socket:"))
+        .collect()
+}
+
+/// As [`alone`].
+#[test]
+#[ignore = "started by a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last"]
+fn keeping() {
+    if std::env::var_os(KEEPING).is_none() {
+        return;
+    }
+    let mut bed = Bed::new();
+    let client = bed.pod(7);
+    let before = sockets();
+    let opened = || -> Vec<PathBuf> { sockets().difference(&before).cloned().collect() };
+    let wanted = |host| rules(&client, &[Service::new("web", 10).ready(&[host])]);
+    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &wanted(2)).rules;
+    let kept = opened();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    for host in [3, 4, 3] {
+        held = client
+            .apply(Kind::Nftables, &Held::Exactly(held), &wanted(host))
+            .rules;
+        assert_eq!(opened(), kept);
+    }
+    until("it is closed", || opened().is_empty());
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last() {
+    run_alone("pod_churn::keeping", KEEPING);
+}
+
+/// Runs a test that does nothing without this variable in a process of its own.
+pub(crate) fn run_alone(test: &str, variable: &str) {
+    run_alone_with(test, variable, "1");
+}
+
+/// The same with a certain value.
+pub(crate) fn run_alone_with(test: &str, variable: &str, value: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(variable, value)
+        // As the DaemonSet has it.
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MALLOC_TRIM_THRESHOLD_", "65536")
+        .output()
+        .unwrap();
+    let (said, cried) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("{said}");
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{cried}"
+    );
+}

@@ -1,0 +1,219 @@
+//! How changes of nftables rules by others are noticed: each served namespace is asked for its generation, in rounds.
+
+use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::many_pods::Crowd;
+use super::matrix::Kind;
+use super::objects::Service;
+use super::pod_churn::{Resources, run_alone, used};
+use super::testbed::{Bed, Pod};
+use proxy::backend::nftables::generation;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What docs/services.md promises.
+const PROMISED: Duration = Duration::from_secs(5);
+
+const ATTEMPTS: &str = r#"multus_proxy_netns_apply_duration_seconds_count{backend="nftables"}"#;
+
+fn web() -> Service {
+    Service::new("web", 10).ready(&[2])
+}
+
+fn start(runtime: &Arc<Runtime>, pods: &[&Pod]) -> Driver {
+    let objects: Vec<_> = pods.iter().map(|pod| object(pod)).collect();
+    for (pod, object) in pods.iter().zip(&objects) {
+        runtime.ready_in(uid(object), &pod.netns);
+    }
+    let all: Vec<_> = objects.iter().collect();
+    let driver = Driver::start(runtime, Kind::Nftables, &[&web()], &all);
+    until("ready", || driver.is_ready());
+    assert!(pods.iter().all(|pod| has_rules(pod)));
+    driver
+}
+
+fn has_rules(pod: &Pod) -> bool {
+    pod.sh("nft list ruleset").contains("172.30.0.10")
+}
+
+/// Takes its rules away, again and again, and waits until they are back: as often as not in time, for this machine does much else.
+fn assert_repaired(pod: &Pod, times: usize) {
+    let mut took: Vec<_> = (0..times).map(|_| repaired(pod)).collect();
+    took.sort_unstable();
+    println!("repaired after {took:?}");
+    assert!(took[times / 2] < PROMISED, "{took:?}");
+}
+
+fn repaired(pod: &Pod) -> Duration {
+    pod.sh("nft flush ruleset");
+    let began = Instant::now();
+    until("the rules are back", || has_rules(pod));
+    began.elapsed()
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn rules_are_back_in_time_however_often_they_go() {
+    let mut bed = Bed::new();
+    let (client, runtime) = (bed.pod(7), Runtime::new());
+    let _driver = start(&runtime, &[&client]);
+    assert_repaired(&client, 5);
+}
+
+/// As on a node whose kube-proxy writes nftables, or beside a program in the pod that does.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn changes_that_leave_our_rules_alone_are_looked_at_ever_more_seldom() {
+    let mut bed = Bed::new();
+    let (client, runtime) = (bed.pod(7), Runtime::new());
+    let driver = start(&runtime, &[&client]);
+    let before = (driver.metric(ATTEMPTS), client.run(generation).unwrap());
+    client.sh("for i in $(seq 120); do nft 'add table ip other; delete table ip other'; sleep 0.1; done");
+    let looks = driver.metric(ATTEMPTS) - before.0;
+    let changes = client.run(generation).unwrap() - before.1;
+    println!("{changes} changes in 12 s, {looks} looks");
+    assert!(changes >= 120, "{changes}");
+    assert!((1..=8).contains(&looks), "{looks}");
+    repaired(&client);
+}
+
+/// To enter a namespace, or to close a socket there, can take as long as its owner likes. Here the path leads to a pipe without a writer.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_namespace_that_answers_nothing_delays_no_other() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let (stuck, healthy) = (bed.pod(7), bed.pod(8));
+    let link = Link::to(&stuck);
+    let shown = Pod {
+        netns: link.name(),
+        ..stuck.clone()
+    };
+    let driver = start(&runtime, &[&shown, &healthy]);
+    link.replace_by_a_pipe();
+    let threads = Resources::now().threads;
+    assert_repaired(&healthy, 3);
+    assert!(
+        Resources::now().threads <= threads + 4,
+        "one thread waits there, and no more"
+    );
+    assert!(driver.is_alive());
+    link.restore();
+    // Once it answers it is looked after again.
+    repaired(&stuck);
+}
+
+/// A second name of a pod's namespace.
+struct Link(PathBuf, String);
+
+impl Link {
+    fn to(pod: &Pod) -> Self {
+        let link = Self(
+            Path::new("/run/netns").join(format!("{}l", pod.netns)),
+            pod.netns.clone(),
+        );
+        link.make();
+        link
+    }
+
+    fn name(&self) -> String {
+        self.0.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    fn make(&self) {
+        std::os::unix::fs::symlink(&self.1, &self.0).unwrap();
+    }
+
+    fn replace_by_a_pipe(&self) {
+        std::fs::remove_file(&self.0).unwrap();
+        assert!(Command::new("mkfifo").arg(&self.0).status().unwrap().success());
+    }
+
+    /// Whoever waits for a writer goes on.
+    fn restore(&self) {
+        let writer = std::fs::OpenOptions::new().read(true).write(true).open(&self.0);
+        std::fs::remove_file(&self.0).unwrap();
+        self.make();
+        // A reader that has just been woken finds the pipe open.
+        std::thread::sleep(Duration::from_millis(100));
+        drop(writer);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Routes by the ten thousand, as a BGP daemon loads them, in a namespace that has a name on the node and is not served.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_storm_of_routes_where_nothing_is_served_is_not_received() {
+    let (mut bed, runtime) = (Bed::new(), Runtime::new());
+    let (client, stranger) = (bed.pod(7), bed.pod(9));
+    let driver = start(&runtime, &[&client]);
+    let named = Command::new("ip")
+        .args(["netns", "set", &stranger.netns, "auto"])
+        .status();
+    assert!(named.unwrap().success());
+    let before = driver.metric(ATTEMPTS);
+    // More than a socket has room for, while the driver cannot read.
+    driver.held(|| {
+        stranger.sh(
+            "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
+        );
+    });
+    until("the driver goes on", || driver.state()["pods"].is_array());
+    // Had it been too much for the socket every pod would be looked at, some 300 ms later.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(driver.metric(ATTEMPTS), before);
+}
+
+const IDLE: &str = "MSP_IDLE_ALONE";
+const PODS: usize = 100;
+const SECONDS: u32 = 20;
+
+/// In a process of its own, so that what it uses is the driver's. Does nothing unless the other test starts it.
+#[test]
+#[ignore = "started by a_hundred_pods_cost_next_to_nothing_while_nothing_happens"]
+fn idle() {
+    if std::env::var_os(IDLE).is_none() {
+        return;
+    }
+    let (bed, runtime) = (Bed::new(), Runtime::new());
+    let crowd = Crowd::new(&bed.node(), 0, PODS);
+    let objects: Vec<_> = crowd.pods().map(|(_, object)| object).collect();
+    for (pod, object) in crowd.pods() {
+        runtime.ready_in(uid(object), &pod.netns);
+    }
+    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &objects);
+    until("ready", || driver.is_ready());
+    let applied = |state: &serde_json::Value| {
+        let pods = state["pods"].as_array().into_iter().flatten();
+        pods.filter(|pod| pod["progress"] == "Applied").count()
+    };
+    until("all are served", || applied(&driver.state()) == PODS);
+    // Sockets are kept for a second.
+    std::thread::sleep(Duration::from_secs(3));
+    let generations = || -> Vec<_> { crowd.pods().map(|(pod, _)| pod.run(generation)).collect() };
+    let before = generations();
+    std::thread::sleep(Duration::from_secs(3));
+
+    let (held, (cpu, children)) = (Resources::now(), used());
+    std::thread::sleep(Duration::from_secs(SECONDS.into()));
+    let (after, (cpu_after, children_after)) = (Resources::now(), used());
+    let cpu = cpu_after.saturating_sub(cpu);
+    println!("{PODS} pods: {cpu:?} of CPU in {SECONDS} s; {held:?}, {after:?}");
+    assert_eq!(children_after, children, "a program was run");
+    // The budget, 0.2 % of a core, is that of the program as it is shipped.
+    let per_second = Duration::from_millis(if cfg!(debug_assertions) { 3 } else { 2 });
+    assert!(cpu <= per_second * SECONDS, "{cpu:?}");
+    assert_eq!(generations(), before, "nothing is written");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_hundred_pods_cost_next_to_nothing_while_nothing_happens() {
+    run_alone("resync::idle", IDLE);
+}

@@ -1,0 +1,276 @@
+//! What becomes of real packets: clients that ask, and how it ended.
+
+pub(crate) use super::echo_server::Server;
+use super::testbed::Pod;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, bind, connect,
+    setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use rules::Protocol;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Rejection is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+/// How long an answer may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    /// The host that answered, and the address it saw.
+    Answered(u8, IpAddr),
+    /// Rejected at once.
+    Rejected,
+    /// Anything else: a leak or a timeout.
+    Lost(String),
+}
+
+impl Outcome {
+    /// Who answered.
+    pub(crate) fn host(&self) -> u8 {
+        let Self::Answered(host, _) = self else {
+            panic!("{self:?}");
+        };
+        *host
+    }
+
+    /// The same of an attempt that may have failed.
+    pub(crate) fn host_if_any(&self) -> Option<u8> {
+        match self {
+            Self::Answered(host, _) => Some(*host),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_rejected(&self) -> bool {
+        *self == Self::Rejected
+    }
+}
+
+/// Asks a VIP once, from inside the pod the caller is in.
+pub(crate) fn ask(protocol: Protocol, destination: SocketAddr) -> Outcome {
+    let began = Instant::now();
+    match question(protocol, destination) {
+        Ok(answer) => Outcome::Answered(answer.host, answer.seen),
+        Err(error) if is_rejection(&error) && began.elapsed() < AT_ONCE => Outcome::Rejected,
+        Err(error) => Outcome::Lost(format!("{error} after {:?}", began.elapsed())),
+    }
+}
+
+/// EPERM: how the kernel tells a sender that the packet was rejected on its way out.
+fn is_rejection(error: &io::Error) -> bool {
+    [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied].contains(&error.kind())
+}
+
+/// What a server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) host: u8,
+    /// The port it listens on.
+    pub(crate) port: u16,
+    /// The address it sees.
+    pub(crate) seen: IpAddr,
+}
+
+impl Answer {
+    /// Reads `HOST PORT SEEN`.
+    pub(crate) fn parse(text: &str) -> Self {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        Self {
+            host: words[0].parse().unwrap(),
+            port: words[1].parse().unwrap(),
+            seen: words[2].parse().unwrap(),
+        }
+    }
+}
+
+/// Asks a VIP once, from inside the pod the caller is in.
+pub(crate) fn question(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+    question_from(None, protocol, destination)
+}
+
+/// The same from a socket that is bound to an address.
+pub(crate) fn question_from(
+    bound: Option<IpAddr>,
+    protocol: Protocol,
+    destination: SocketAddr,
+) -> io::Result<Answer> {
+    let answer = match protocol {
+        Protocol::Tcp => ask_tcp(bound, destination),
+        Protocol::Udp => ask_udp(bound, destination),
+        Protocol::Sctp => super::sctp::ask(bound, destination),
+    };
+    answer.map(|text| Answer::parse(&text))
+}
+
+fn ask_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    let mut flow = match bound {
+        None => Flow::open(destination)?,
+        Some(source) => Flow::open_from(source, destination)?,
+    };
+    Ok(std::mem::take(&mut flow.greeting))
+}
+
+fn ask_udp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    let socket = match bound {
+        None => udp(destination)?,
+        Some(source) => UdpSocket::bind((source, 0))?,
+    };
+    // Only a connected socket is told of an ICMP error.
+    socket.connect(destination)?;
+    ask_again(&socket, destination)
+}
+
+/// A UDP socket of the family of `destination`, from inside the pod the caller is in.
+pub(crate) fn udp(destination: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = if destination.is_ipv4() {
+        IpAddr::from([0; 4])
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    UdpSocket::bind((any, 0))
+}
+
+/// One more question on an open UDP socket.
+pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> io::Result<String> {
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.send_to(b"who", destination)?;
+    let mut buffer = [0; 128];
+    let (n, from) = socket.recv_from(&mut buffer)?;
+    assert_eq!(from, destination, "an answer comes from whom was asked");
+    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+}
+
+/// One more question on a connected UDP socket, whose kernel route and source are those of its `connect()` as long as they hold.
+pub(crate) fn ask_connected(socket: &UdpSocket) -> io::Result<Answer> {
+    ask_connected_within(socket, Duration::from_secs(1))
+}
+
+/// The same, with less patience.
+pub(crate) fn ask_connected_within(socket: &UdpSocket, patience: Duration) -> io::Result<Answer> {
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(b"who")?;
+    let mut buffer = [0; 128];
+    let n = socket.recv(&mut buffer)?;
+    Ok(Answer::parse(&String::from_utf8_lossy(&buffer[..n])))
+}
+
+/// The host that answers on an open UDP socket now; `None` when nobody does.
+pub(crate) fn host_behind(socket: &UdpSocket, destination: SocketAddr) -> Option<u8> {
+    // An ICMP error of a time when there was no endpoint is told to whoever sends next.
+    let answer = ask_again(socket, destination).or_else(|_| ask_again(socket, destination));
+    answer.ok().map(|answer| Answer::parse(&answer).host)
+}
+
+/// A TCP socket that sends its first segment and waits, from inside the pod the caller is in.
+pub(crate) fn begin_to_connect(destination: SocketAddr) -> OwnedFd {
+    let (family, address): (_, Box<dyn SockaddrLike>) = match destination {
+        SocketAddr::V4(to) => (AddressFamily::Inet, Box::new(SockaddrIn::from(to))),
+        SocketAddr::V6(to) => (AddressFamily::Inet6, Box::new(SockaddrIn6::from(to))),
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    assert_eq!(
+        connect(socket.as_raw_fd(), address.as_ref()),
+        Err(Errno::EINPROGRESS)
+    );
+    socket
+}
+
+/// A TCP flow to a server that says who it is and sends back what it gets.
+pub(crate) struct Flow {
+    stream: TcpStream,
+    greeting: String,
+}
+
+impl Flow {
+    /// Opens one, from inside the pod the caller is in.
+    pub(crate) fn open(destination: SocketAddr) -> io::Result<Self> {
+        Self::greeted(TcpStream::connect_timeout(&destination, PATIENCE)?)
+    }
+
+    /// The same from a socket that is bound to an address.
+    pub(crate) fn open_from(source: IpAddr, destination: SocketAddr) -> io::Result<Self> {
+        let family = match destination {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+        // connect() waits no longer than that.
+        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).map_err(io::Error::other)?);
+        setsockopt(&socket, SendTimeout, &patience)?;
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(source, 0)),
+        )?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(destination))?;
+        Self::greeted(TcpStream::from(socket))
+    }
+
+    fn greeted(mut stream: TcpStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut greeting = [0; 128];
+        let n = stream.read(&mut greeting)?;
+        if n == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let greeting = String::from_utf8_lossy(&greeting[..n]).into_owned();
+        Ok(Self { stream, greeting })
+    }
+
+    pub(crate) fn host(&self) -> u8 {
+        Answer::parse(&self.greeting).host
+    }
+
+    /// The client's end.
+    pub(crate) fn source(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// Sends something and says whether that ended the flow, rather than that nobody answers.
+    pub(crate) fn is_reset(&mut self) -> bool {
+        let sent = self.stream.write_all(b"still there?");
+        let answered = sent.and_then(|()| self.stream.read(&mut [0; 16]));
+        answered.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    }
+
+    /// Sends `bytes` and demands them back.
+    pub(crate) fn echo(&mut self, bytes: &[u8]) {
+        let mut sending = self.stream.try_clone().unwrap();
+        let mut back = vec![0; bytes.len()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| sending.write_all(bytes).unwrap());
+            self.stream.read_exact(&mut back).unwrap();
+        });
+        assert!(back == bytes, "the answer is not what was sent");
+    }
+}
+
+/// Asks `times` times and counts how it ended.
+pub(crate) fn ask_often(
+    client: &Pod,
+    protocol: Protocol,
+    destination: SocketAddr,
+    times: u32,
+) -> BTreeMap<Outcome, u32> {
+    client.run(|| {
+        let mut outcomes = BTreeMap::new();
+        for _ in 0..times {
+            *outcomes.entry(ask(protocol, destination)).or_default() += 1;
+        }
+        outcomes
+    })
+}
+
+/// Which hosts answer, asked so often that a host that should answer and is not among them would be a wonder.
+pub(crate) fn hosts(client: &Pod, protocol: Protocol, destination: SocketAddr) -> BTreeSet<u8> {
+    let outcomes = ask_often(client, protocol, destination, 40);
+    outcomes.keys().map(Outcome::host).collect()
+}

@@ -1,0 +1,299 @@
+//! A pod whose owner does what he likes harms only itself: the pod beside it is served, and follows every change.
+
+use super::fake_node::{Driver, Runtime, object, object_with, until};
+use super::matrix::Kind;
+use super::objects::{Service, ready};
+use super::testbed::{Bed, Pod};
+use super::traffic::{Outcome, Server, ask, hosts};
+use k8s_openapi::api::core::v1;
+use rules::{Family, Protocol};
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// A hostile and a healthy pod on one node, and two servers for both.
+struct Scene {
+    _bed: Bed,
+    _servers: [Server; 2],
+    hostile: Pod,
+    healthy: Pod,
+    driver: Driver,
+    web: Service,
+}
+
+impl Scene {
+    fn new(kind: Kind) -> Self {
+        let mut bed = Bed::new();
+        let (hostile, healthy) = (bed.pod(7), bed.pod(8));
+        let servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+        let runtime = Runtime::new();
+        let pods = [&hostile, &healthy].map(|pod| {
+            let object = object(pod);
+            runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &pod.netns);
+            object
+        });
+        let web = Service::new("web", 10).ready(&[2, 3]);
+        let driver = Driver::start(&runtime, kind, &[&web], &pods.each_ref());
+        until("ready", || driver.is_ready());
+        let scene = Self {
+            _bed: bed,
+            _servers: servers,
+            hostile,
+            healthy,
+            driver,
+            web,
+        };
+        assert!(scene.answers(&scene.hostile) && scene.answers(&scene.healthy));
+        scene
+    }
+
+    fn at(&self) -> SocketAddr {
+        self.web.at(Family::V4, 80)
+    }
+
+    fn answers(&self, pod: &Pod) -> bool {
+        pod.run(|| matches!(ask(Protocol::Tcp, self.at()), Outcome::Answered(..)))
+    }
+
+    fn object(&self) -> v1::Pod {
+        object(&self.hostile)
+    }
+
+    /// The healthy pod follows three changes, each at once.
+    fn assert_nobody_else_is_harmed(&mut self) {
+        for only in [&[2][..], &[3], &[2, 3]] {
+            self.web.endpoints = ready(only);
+            let began = Instant::now();
+            self.driver.service(&self.web);
+            until("the healthy pod follows", || {
+                let on = hosts(&self.healthy, Protocol::Tcp, self.at());
+                on.into_iter().eq(only.iter().copied())
+            });
+            // Not a benchmark: a second is what nobody beside it may be made to wait.
+            println!("the healthy pod followed within {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        }
+        let condition = self.driver.condition();
+        assert!(condition.message.len() < 1100, "{}", condition.message);
+        assert!(self.driver.is_ready() && self.driver.is_alive());
+        until("the healthy pod holds all that is wanted", || {
+            self.driver.state_of(&object(&self.healthy))["progress"] == "Applied"
+        });
+    }
+
+    /// What the hostile pod is told contains these words.
+    fn assert_told(&self, words: &str) {
+        until(&format!("the hostile pod is told: {words}"), || {
+            let state = self.driver.state_of(&self.object());
+            state["why"].as_str().is_some_and(|why| why.contains(words))
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn garbage_and_huge_annotations_harm_only_their_pod() {
+    let mut scene = Scene::new(Kind::Nftables);
+    let mebibyte = 1 << 20;
+    let one = r#"{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.9"]}"#;
+    let addresses = vec![r#""10.1.0.9""#; mebibyte / 11].join(",");
+    for (status, words) in [
+        ("{{{".to_owned(), "is not the JSON list"),
+        ("[".repeat(mebibyte), "is not the JSON list"),
+        ("x".repeat(mebibyte), "is not the JSON list"),
+        (
+            format!("[{}]", vec![one; mebibyte / one.len()].join(",")),
+            "more than 64 interfaces",
+        ),
+        (
+            format!(r#"[{{"name":"web/macvlan1","interface":"net1","ips":[{addresses}]}}]"#),
+            "more than 64",
+        ),
+        (
+            format!(
+                r#"[{{"name":"web/macvlan1","interface":"{}","ips":["10.1.0.7"]}}]"#,
+                "i".repeat(mebibyte)
+            ),
+            "interface",
+        ),
+    ] {
+        scene.driver.pod(&object_with(&scene.hostile, &status));
+        scene.assert_told(words);
+        scene.assert_nobody_else_is_harmed();
+    }
+    scene.driver.pod(&scene.object());
+    until("mended, it is served again", || scene.answers(&scene.hostile));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn an_address_of_somebody_else_is_not_used() {
+    let mut scene = Scene::new(Kind::Nftables);
+    let before = scene.healthy.state();
+    let claimed = r#"[{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.8","10.1.0.2","172.30.0.10","127.0.0.1"]}]"#;
+    scene.driver.pod(&object_with(&scene.hostile, claimed));
+    until("its own flows are rejected", || {
+        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
+    });
+    assert_eq!(scene.healthy.state(), before);
+    scene.assert_nobody_else_is_harmed();
+}
+
+/// The mirror of a static pod names the UID that the runtime knows; anybody can say to be one.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_pod_that_says_to_be_another_one_gets_nothing_written_into_that() {
+    let mut scene = Scene::new(Kind::Nftables);
+    let elsewhere = Service {
+        network: 2,
+        ..Service::new("elsewhere", 11).ready(&[2])
+    };
+    scene.driver.service(&elsewhere);
+    let before = scene.healthy.state();
+    let claimed = r#"[{"name":"web/macvlan2","interface":"net1","ips":["10.1.0.8"]}]"#;
+    let mut mirror = object_with(&scene.hostile, claimed);
+    let victim = object(&scene.healthy).metadata.uid.unwrap();
+    let annotations = mirror.metadata.annotations.as_mut().unwrap();
+    annotations.insert("kubernetes.io/config.mirror".to_owned(), victim);
+    // Another pod to the driver: nothing is known of its sandbox.
+    mirror.metadata.uid = Some("uid-mirror".to_owned());
+    scene.driver.pod(&mirror);
+    until("it is told", || {
+        let state = scene.driver.state_of(&mirror);
+        state["why"]
+            .as_str()
+            .is_some_and(|why| why.contains("no ready sandbox"))
+    });
+    assert_eq!(scene.healthy.state(), before);
+    scene.driver.delete_pod(&mirror);
+    until("all is well", || scene.driver.condition().holds);
+    scene.assert_nobody_else_is_harmed();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn an_interface_renamed_by_its_owner_harms_only_its_pod() {
+    let mut scene = Scene::new(Kind::Nftables);
+    scene
+        .hostile
+        .sh("ip link set net1 down; ip link set net1 name other; ip link set other up");
+    // Not by another interface, and not untranslated: rejected.
+    until("its own flows are rejected", || {
+        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
+    });
+    scene.assert_nobody_else_is_harmed();
+    scene.assert_told("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
+    scene
+        .hostile
+        .sh("ip link set other down; ip link set other name net1; ip link set net1 up");
+    until("named back, it is served again", || scene.answers(&scene.hostile));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn routes_of_its_own_harm_only_their_pod() {
+    let mut scene = Scene::new(Kind::Nftables);
+    // Ours is removed and another put in its place, before we can look.
+    scene.hostile.sh(
+        "ip route replace 172.30.0.10/32 dev eth0 proto static; ip route del 172.30.0.10/32 proto 77 || true",
+    );
+    scene.assert_told("has a route to ClusterIP 172.30.0.10 of its own");
+    scene.assert_nobody_else_is_harmed();
+    assert!(scene.hostile.sh("ip route show 172.30.0.10").contains("dev eth0"));
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn rules_flushed_in_a_loop_harm_only_their_pod() {
+    let mut scene = Scene::new(Kind::Nftables);
+    let mut flushing = scene.hostile.command();
+    flushing.args([
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 3000 ]; do nft flush ruleset; ip route flush proto 77; i=$((i+1)); done",
+    ]);
+    let mut flushing = flushing.spawn().unwrap();
+    for _ in 0..3 {
+        scene.assert_nobody_else_is_harmed();
+    }
+    assert_eq!(flushing.try_wait().unwrap(), None, "it flushed all the time");
+    flushing.kill().unwrap();
+    flushing.wait().unwrap();
+    until("left in peace, it is served again", || {
+        scene.answers(&scene.hostile)
+    });
+}
+
+/// A table that is somebody's own is a batch that the kernel rejects: nobody else may change it while he lives.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_batch_the_kernel_rejects_harms_only_its_pod_and_is_made_later() {
+    let mut scene = Scene::new(Kind::Nftables);
+    let mut owner = scene.hostile.command();
+    owner.args(["nft", "-i"]).stdin(Stdio::piped());
+    let mut owner = owner.stdout(Stdio::null()).spawn().unwrap();
+    let commands = "flush ruleset\nadd table ip multus-proxy { flags owner; }\n";
+    std::io::Write::write_all(owner.stdin.as_mut().unwrap(), commands.as_bytes()).unwrap();
+    scene.assert_told("the kernel rejected");
+    until("it is counted", || {
+        scene.driver.metric("multus_proxy_netns_apply_failures_total") > 0
+            && scene.driver.metric("multus_proxy_netns_failing") == 1
+    });
+    until("the condition says it", || {
+        let condition = scene.driver.condition();
+        !condition.holds && condition.message.contains("the kernel rejected")
+    });
+    scene.assert_nobody_else_is_harmed();
+    // The table goes with its owner.
+    drop(owner.stdin.take());
+    owner.wait().unwrap();
+    until("it is served again", || scene.answers(&scene.hostile));
+    until("and all is well", || scene.driver.condition().holds);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod() {
+    reject_a_deletion(Kind::IptablesNft, "iptables-nft");
+    reject_a_deletion(Kind::IptablesLegacy, "iptables-legacy");
+}
+
+fn reject_a_deletion(kind: Kind, iptables: &str) {
+    let mut scene = Scene::new(kind);
+    let gone = Service::new("gone", 11).ready(&[2]);
+    scene.driver.service(&gone);
+    let chain = || {
+        let rules = scene.hostile.sh(&format!("{iptables} -t nat -S"));
+        let rule = rules
+            .lines()
+            .find(|line| line.contains("172.30.0.11/32 -p tcp"))?;
+        Some(rule.rsplit(' ').next()?.to_owned())
+    };
+    until("the Service has a chain", || chain().is_some());
+    let own = format!("OUTPUT -d 192.0.2.9/32 -p tcp -j {}", chain().unwrap());
+    scene.hostile.sh(&format!("{iptables} -t nat -A {own}"));
+    scene.driver.delete_service(&gone);
+    scene.assert_told("rejected");
+    scene.assert_nobody_else_is_harmed();
+    until("the condition says it", || {
+        let condition = scene.driver.condition();
+        !condition.holds && condition.message.contains("rejected")
+    });
+    assert!(
+        scene
+            .hostile
+            .sh(&format!("{iptables} -t nat -S"))
+            .contains("192.0.2.9")
+    );
+    // What it had goes on.
+    assert!(scene.answers(&scene.hostile));
+    scene.hostile.sh(&format!("{iptables} -t nat -D {own}"));
+    until("all is well", || scene.driver.condition().holds);
+    assert!(
+        !scene
+            .hostile
+            .sh(&format!("{iptables} -t nat -S"))
+            .contains("172.30.0.11")
+    );
+    assert!(scene.answers(&scene.hostile));
+}

@@ -1,0 +1,102 @@
+//! In which order rules and routes come and go: no packet to a ClusterIP may leave untranslated meanwhile.
+
+use super::objects::{Service, rules};
+use super::testbed::{Bed, Pod};
+use proxy::apply::{Applied, Wanted, apply};
+use proxy::backend::nftables::Nftables;
+use proxy::backend::{Backend, Error, Held};
+use rules::{Delta, Dump, PodRules};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// nftables, and whether there was a route to the ClusterIP when each step began.
+#[derive(Default)]
+struct Recording(Mutex<Vec<(&'static str, bool)>>);
+
+impl Recording {
+    fn note(&self, step: &'static str) {
+        let listed = Command::new("ip")
+            .args(["route", "show", "proto", "77"])
+            .output()
+            .unwrap();
+        let routed = String::from_utf8(listed.stdout).unwrap().contains("172.30.0.10");
+        self.0.lock().unwrap().push((step, routed));
+    }
+
+    fn steps(&self) -> Vec<(&'static str, bool)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Backend for Recording {
+    fn name(&self) -> &'static str {
+        Nftables.name()
+    }
+
+    fn is_present(&self) -> Result<bool, Error> {
+        Nftables.is_present()
+    }
+
+    fn dump(&self) -> Result<Dump, Error> {
+        Nftables.dump()
+    }
+
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.note("reject");
+        Nftables.reject(delta)
+    }
+
+    fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.note("translate");
+        Nftables.translate(delta)
+    }
+
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
+        self.note("unreject");
+        Nftables.unreject(delta)
+    }
+
+    fn remove_translation(&self) -> Result<(), Error> {
+        self.note("remove translation");
+        Nftables.remove_translation()
+    }
+
+    fn remove_rejection(&self) -> Result<(), Error> {
+        self.note("remove rejection");
+        Nftables.remove_rejection()
+    }
+}
+
+fn write(pod: &Pod, backend: &Recording, held: &Held<PodRules>, rules: &PodRules) -> Applied {
+    let addresses = pod.status.iter().flat_map(|status| &status.addresses);
+    let wanted = Wanted {
+        rules: rules.clone(),
+        addresses: addresses.copied().collect(),
+        foreign_routes: None,
+    };
+    pod.run(|| apply(backend, held, &wanted)).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn what_comes_is_rejected_before_it_is_routed_and_what_goes_is_rejected_until_it_is_not() {
+    let mut bed = Bed::new();
+    let pod = bed.pod(7);
+    let backend = Recording::default();
+    let wanted = rules(&pod, &[Service::new("web", 10).ready(&[2])]);
+    let held = Held::Exactly(write(&pod, &backend, &Held::Nothing, &wanted).rules);
+    assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
+    write(&pod, &backend, &held, &PodRules::default());
+    assert_eq!(backend.steps(), [("translate", true), ("unreject", false)]);
+    // As after a restart, over what somebody damaged.
+    write(&pod, &backend, &Held::Unknown, &wanted);
+    pod.sh("nft flush chain ip multus-proxy dispatch; ip route flush proto 77");
+    backend.steps();
+    write(&pod, &backend, &Held::Unknown, &wanted);
+    assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
+    pod.run(|| proxy::apply::remove(&[&backend])).unwrap();
+    assert_eq!(
+        backend.steps(),
+        [("remove translation", true), ("remove rejection", false)]
+    );
+}
