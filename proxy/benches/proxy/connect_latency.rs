@@ -2,7 +2,7 @@
 
 use crate::Options;
 use crate::fixture::{ENDPOINTS, World, vip};
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::report::{Report, Times, ratio, show};
 use nix::libc;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::Linger};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// A server pod with all endpoint addresses that accepts and closes.
 pub(crate) fn with_server<T>(world: &mut World, work: impl FnOnce(&mut World) -> T) -> T {
-    let server = world.bed.pod(ENDPOINTS[0]);
+    let server = world.testbed.pod(ENDPOINTS[0]);
     for host in &ENDPOINTS[1..] {
         server.sh(&format!("ip addr add 10.1.0.{host}/32 dev net1"));
     }
@@ -53,7 +53,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         "**connect()** from a pod to the first and the last Service, and directly to an endpoint before the pod had rules (minimum / median); ratios to direct by minima.",
         &["backend", "Services", "direct", "first", "last", "first ×", "last ×"],
     );
-    for kind in Kind::ALL {
+    for kind in BackendKind::ALL {
         for services in options.services.clone() {
             if !options.affords(kind, 1, services) {
                 continue;

@@ -1,7 +1,7 @@
 //! A node's view of a cluster with many Services, and its pods, through the same index and `apply` that the proxy runs.
 
-use crate::matrix::Kind;
-use crate::testbed::{Bed, Pod};
+use crate::matrix::BackendKind;
+use crate::testbed::{Pod, Testbed};
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
@@ -39,7 +39,7 @@ pub(crate) struct World {
     /// Of every Service's port.
     protocol: &'static str,
     // After the namespaces' open files.
-    pub(crate) bed: Bed,
+    pub(crate) testbed: Testbed,
 }
 
 struct Place {
@@ -51,29 +51,29 @@ struct Place {
 
 impl World {
     /// `pods` pods that hold nothing yet, and `services` Services of three endpoints each.
-    pub(crate) fn new(kind: Kind, pods: u8, services: usize) -> Self {
+    pub(crate) fn new(kind: BackendKind, pods: u8, services: usize) -> Self {
         Self::with_endpoints(kind, pods, services, &ENDPOINTS)
     }
 
     /// The same with these endpoints.
-    pub(crate) fn with_endpoints(kind: Kind, pods: u8, services: usize, hosts: &[u8]) -> Self {
+    pub(crate) fn with_endpoints(kind: BackendKind, pods: u8, services: usize, hosts: &[u8]) -> Self {
         Self::of(kind, pods, services, hosts, "TCP")
     }
 
     /// The same with ports of this protocol.
-    pub(crate) fn of_protocol(kind: Kind, pods: u8, services: usize, protocol: &'static str) -> Self {
+    pub(crate) fn of_protocol(kind: BackendKind, pods: u8, services: usize, protocol: &'static str) -> Self {
         Self::of(kind, pods, services, &ENDPOINTS, protocol)
     }
 
-    fn of(kind: Kind, pods: u8, services: usize, hosts: &[u8], protocol: &'static str) -> Self {
-        let mut bed = Bed::new();
-        let places: Vec<_> = (2..=pods + 1).map(|host| place(&bed.pod(host))).collect();
+    fn of(kind: BackendKind, pods: u8, services: usize, hosts: &[u8], protocol: &'static str) -> Self {
+        let mut testbed = Testbed::new();
+        let places: Vec<_> = (2..=pods + 1).map(|host| place(&testbed.pod(host))).collect();
         let mut world = Self {
             index: Index::default(),
             backend: kind.backend(),
             pods: places.into_iter().map(Mutex::new).collect(),
             protocol,
-            bed,
+            testbed,
         };
         for n in 0..services {
             world.create_service(n, hosts);

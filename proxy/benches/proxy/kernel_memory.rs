@@ -2,7 +2,7 @@
 
 use crate::Options;
 use crate::fixture::World;
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::report::Report;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         &format!("**Kernel memory** of a pod's namespace, {SERVICES} Services of 3 endpoints, routes included (slab, vmalloc and per-CPU memory of the machine before and after, over {PODS} pods; other work on the machine shows in it)."),
         &["backend", "per pod"],
     );
-    for kind in Kind::ALL {
+    for kind in BackendKind::ALL {
         if !options.affords(kind, usize::from(PODS), SERVICES) {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use crate::Options;
 use crate::fixture::{ENDPOINTS, World, far};
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::raw_netlink::Bare;
 use crate::report::{Report, Times, ratio, show};
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
             let mut bare = Bare::new(*pods, change.elements());
             bare.fill();
             let bare = Cost::of(options, || bare.change(), || {});
-            for kind in Kind::ALL {
+            for kind in BackendKind::ALL {
                 // A few changes by programs in a hundred pods take half a minute.
                 if !options.affords(kind, usize::from(*pods) * 10, services) {
                     continue;
@@ -90,7 +90,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
     }
 }
 
-fn changes(options: &Options, kind: Kind, change: Change, pods: u8, services: usize) -> Cost {
+fn changes(options: &Options, kind: BackendKind, change: Change, pods: u8, services: usize) -> Cost {
     let mut world = World::of_protocol(kind, pods, services, change.protocol());
     let last = services - 1;
     if let Change::OneOf(count) = change {

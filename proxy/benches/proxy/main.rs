@@ -39,7 +39,7 @@ mod testbed;
 mod throughput;
 
 use clap::Parser;
-use matrix::Kind;
+use matrix::BackendKind;
 use report::Report;
 use std::path::PathBuf;
 use std::process::Command;
@@ -81,7 +81,7 @@ struct Options {
 
     /// Only print what this process weighs with many pods
     #[arg(long, hide = true, value_name = "WAY")]
-    weigh: Option<process_memory::Way>,
+    weigh: Option<process_memory::Arrival>,
 
     /// Only these tables: change, limit, start, connect, load, memory, rss
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
@@ -103,10 +103,10 @@ impl Options {
     }
 
     /// Whether a case is small enough to be measured.
-    fn affords(&self, kind: Kind, pods: usize, services: usize) -> bool {
+    fn affords(&self, kind: BackendKind, pods: usize, services: usize) -> bool {
         let limit = match kind {
-            Kind::IptablesNft | Kind::IptablesLegacy => self.iptables_up_to,
-            Kind::Nftables => usize::MAX,
+            BackendKind::IptablesNft | BackendKind::IptablesLegacy => self.iptables_up_to,
+            BackendKind::Nftables => usize::MAX,
         };
         pods * services <= limit
     }
@@ -123,8 +123,8 @@ fn main() -> anyhow::Result<()> {
         let status = again.args(std::env::args_os().skip(1)).envs(ALLOCATOR).status()?;
         std::process::exit(status.code().unwrap_or(1));
     }
-    if let Some(way) = options.weigh {
-        process_memory::weigh(way);
+    if let Some(arrival) = options.weigh {
+        process_memory::weigh(arrival);
         return Ok(());
     }
     if let Some(what) = &options.start {

@@ -1,7 +1,7 @@
 //! What the proxy weighs itself: its view of the cluster, and what it knows of each pod.
 
 use crate::fixture::World;
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::report::Report;
 use clap::ValueEnum;
 use std::process::Command;
@@ -16,9 +16,9 @@ const CHANGES: usize = 50;
 
 const BUDGET: usize = 25_000_000;
 
-/// Which way the Services came.
+/// Which arrival the Services came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Way {
+pub(crate) enum Arrival {
     /// They were there.
     Start,
     /// Faster than they could be written: every pod holds another version of them, until the last.
@@ -31,14 +31,14 @@ pub(crate) fn measure(report: &mut Report) {
         &format!("**Memory** (RSS) of a process that serves {PODS} pods and {SERVICES} Services of {} endpoints with nftables, after {CHANGES} changes; clients of API server and container runtime, and its logs, are not in it.", HOSTS.len()),
         &["the Services", "now", "at most", "budget"],
     );
-    report.row(row("were there", Way::Start));
-    report.row(row("came in a burst", Way::Burst));
+    report.row(row("were there", Arrival::Start));
+    report.row(row("came in a burst", Arrival::Burst));
 }
 
-fn row(came: &str, way: Way) -> [String; 4] {
-    let way = way.to_possible_value().unwrap();
+fn row(came: &str, arrival: Arrival) -> [String; 4] {
+    let arrival = arrival.to_possible_value().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--weigh", way.get_name()])
+        .args(["--weigh", arrival.get_name()])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -63,7 +63,7 @@ fn megabytes(bytes: usize) -> String {
 
 /// Each pod is written into once while the Services come.
 fn burst() -> World {
-    let mut world = World::with_endpoints(Kind::Nftables, PODS, 0, &HOSTS);
+    let mut world = World::with_endpoints(BackendKind::Nftables, PODS, 0, &HOSTS);
     let each = SERVICES / usize::from(PODS);
     for n in 0..SERVICES {
         world.create_service(n, &HOSTS);
@@ -75,10 +75,10 @@ fn burst() -> World {
 }
 
 /// What that process does: prints its weights in KiB.
-pub(crate) fn weigh(way: Way) {
-    let mut world = match way {
-        Way::Start => World::with_endpoints(Kind::Nftables, PODS, SERVICES, &HOSTS),
-        Way::Burst => burst(),
+pub(crate) fn weigh(arrival: Arrival) {
+    let mut world = match arrival {
+        Arrival::Start => World::with_endpoints(BackendKind::Nftables, PODS, SERVICES, &HOSTS),
+        Arrival::Burst => burst(),
     };
     world.sync();
     for n in 0..CHANGES {

@@ -1,6 +1,6 @@
 //! The limit: one batch of netlink messages to each pod's namespace, by sockets that are open already. No plan, no look, no thread.
 
-use crate::testbed::Bed;
+use crate::testbed::Testbed;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -29,15 +29,15 @@ pub(crate) struct Bare {
     sockets: Vec<Mutex<Socket>>,
     elements: u32,
     round: u8,
-    _bed: Bed,
+    _testbed: Testbed,
 }
 
 impl Bare {
     /// Of `pods` namespaces, whose map is to have so many elements.
     pub(crate) fn new(pods: u8, elements: u32) -> Self {
-        let mut bed = Bed::new();
+        let mut testbed = Testbed::new();
         let sockets = (2..=pods + 1).map(|host| {
-            let pod = bed.pod(host);
+            let pod = testbed.pod(host);
             pod.sh(&format!("nft '{MAP}'"));
             Mutex::new(pod.run(|| Socket::new(NETLINK_NETFILTER).unwrap()))
         });
@@ -45,7 +45,7 @@ impl Bare {
             sockets: sockets.collect(),
             elements,
             round: 0,
-            _bed: bed,
+            _testbed: testbed,
         }
     }
 

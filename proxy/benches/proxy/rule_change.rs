@@ -3,9 +3,9 @@
 use crate::Options;
 use crate::fixture::{ENDPOINTS, World};
 use crate::legacy_proxy::Original;
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::report::{Report, Times, ratio, show};
-use crate::testbed::Bed;
+use crate::testbed::Testbed;
 use proxy::netns::Netns;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         &["backend", "pods", "Services", "min", "median", "p99", "× legacy", "× nft"],
     );
     let mut fills = Vec::new();
-    for kind in Kind::ALL {
+    for kind in BackendKind::ALL {
         for (pods, services) in sizes(options) {
             if options.affords(kind, usize::from(pods), services) {
                 let (times, fill) = changes(options, kind, pods, services);
@@ -114,7 +114,7 @@ fn sizes(options: &Options) -> impl Iterator<Item = (u8, usize)> {
     options.services.iter().flat_map(of)
 }
 
-fn changes(options: &Options, kind: Kind, pods: u8, services: usize) -> (Times, Duration) {
+fn changes(options: &Options, kind: BackendKind, pods: u8, services: usize) -> (Times, Duration) {
     let mut world = World::new(kind, pods, services);
     let began = Instant::now();
     world.sync();
@@ -158,8 +158,8 @@ fn originals(options: &Options, report: &mut Report) -> Yardstick {
             if usize::from(pods) * services > limit {
                 continue;
             }
-            let mut bed = Bed::new();
-            let pods: Vec<Netns> = (2..=pods + 1).map(|host| bed.pod(host).open()).collect();
+            let mut testbed = Testbed::new();
+            let pods: Vec<Netns> = (2..=pods + 1).map(|host| testbed.pod(host).open()).collect();
             let (fill, events) = Original { variant }.events(&pods, services, 3);
             let times = Times::of(events);
             report.row([

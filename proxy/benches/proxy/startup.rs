@@ -6,11 +6,11 @@
 use crate::Options;
 use crate::fake_node::{Driver, Runtime, object};
 use crate::fixture::ENDPOINTS;
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::objects::Service;
 use crate::raw_netlink::Bare;
 use crate::report::{Report, ratio, show};
-use crate::testbed::{Bed, Pod, address};
+use crate::testbed::{Pod, Testbed, address};
 use api::network_status::NetworkStatus;
 use rules::{Family, Protocol};
 use serde_json::json;
@@ -30,8 +30,10 @@ pub(crate) fn measure(_options: &Options, report: &mut Report) {
         &["Services", "pods", "took", "again, nothing to write", "bare", "×"],
     );
     for (services, pods) in SIZES {
-        let mut bed = Bed::new();
-        let netns: Vec<String> = (2..=pods + 1).map(|host| bed.pod(host).netns.clone()).collect();
+        let mut testbed = Testbed::new();
+        let netns: Vec<String> = (2..=pods + 1)
+            .map(|host| testbed.pod(host).netns.clone())
+            .collect();
         let [first, again] = [(); 2].map(|()| start(services, &netns));
         let bare = Bare::new(pods, u32::try_from(services * ELEMENTS).unwrap());
         let began = Instant::now();
@@ -74,7 +76,7 @@ pub(crate) fn serve(what: &str) {
     let pods: Vec<_> = words
         .zip(2..)
         .map(|(netns, host)| {
-            runtime.ready_in(&format!("uid-{netns}"), netns);
+            runtime.set_sandbox(&format!("uid-{netns}"), netns);
             let status = NetworkStatus {
                 network: "web/macvlan1".to_owned(),
                 interface: "net1".to_owned(),
@@ -89,7 +91,7 @@ pub(crate) fn serve(what: &str) {
         .collect();
     let driver = Driver::start(
         &runtime,
-        Kind::Nftables,
+        BackendKind::Nftables,
         &services.iter().collect::<Vec<_>>(),
         &pods.iter().collect::<Vec<_>>(),
     );

@@ -1,9 +1,9 @@
 //! An established flow: throughput, and requests while several clients ask at once.
 
 use crate::fixture::{ENDPOINTS, World, vip};
-use crate::matrix::Kind;
+use crate::matrix::BackendKind;
 use crate::report::{Report, Times, ratio, show};
-use crate::testbed::{Bed, Pod};
+use crate::testbed::{Pod, Testbed};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,12 +16,12 @@ const SERVICES: usize = 1000;
 
 pub(crate) fn measure(report: &mut Report) {
     report.table(
-        &format!("**Under load**, {SERVICES} Services: one flow as fast as it goes for {SECONDS} s, and {CLIENTS} clients that ask and wait for 1-byte answers; through the last Service, and directly before the pod had rules."),
+        &format!("**Under load**, {SERVICES} Services: one flow as fast as it goes for {SECONDS} s, and {CLIENTS} clients that send a request and wait for 1-byte answers; through the last Service, and directly before the pod had rules."),
         &["backend", "throughput", "direct", "throughput ×", "request median", "p99", "direct median", "p99", "median ×"],
     );
-    for kind in Kind::ALL {
+    for kind in BackendKind::ALL {
         let mut world = World::new(kind, 1, SERVICES);
-        let server = server(&mut world.bed);
+        let server = server(&mut world.testbed);
         let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap());
         let accepting = listener.try_clone().unwrap();
         let through = SocketAddr::from((vip(SERVICES - 1), 80));
@@ -56,8 +56,8 @@ pub(crate) fn measure(report: &mut Report) {
     }
 }
 
-fn server(bed: &mut Bed) -> Pod {
-    let server = bed.pod(ENDPOINTS[0]);
+fn server(testbed: &mut Testbed) -> Pod {
+    let server = testbed.pod(ENDPOINTS[0]);
     for host in &ENDPOINTS[1..] {
         server.sh(&format!("ip addr add 10.1.0.{host}/32 dev net1"));
     }

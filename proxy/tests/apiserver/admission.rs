@@ -46,7 +46,7 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Result<()> {
+async fn proxy_may_change_only_its_condition_on_its_own_pod() -> Result<()> {
     let cluster = Cluster::start().await?;
     let (own, _other) = (
         cluster.proxy_pod("proxy").await?,
@@ -113,7 +113,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ours() -> Result<()> {
+async fn controller_may_change_only_its_condition_on_managed_services() -> Result<()> {
     let cluster = Cluster::start().await?;
     let admin = &cluster.admin;
     let account: ServiceAccount = object(json!({"metadata": {"name": "multus-service-controller"}}));

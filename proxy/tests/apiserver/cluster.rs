@@ -1,6 +1,6 @@
 //! A node whose pods are namespaces of the bed, on a real apiserver.
 
-use crate::testbed::{Bed, Pod};
+use crate::testbed::{Pod, Testbed};
 use anyhow::{Context as _, Result};
 use api::NetworkRef;
 use api::names::RULES_APPLIED_CONDITION;
@@ -82,7 +82,7 @@ pub(crate) struct Cluster {
     pub(crate) admin: Client,
     pub(crate) namespace: String,
     pub(crate) sandboxes: Sandboxes,
-    pub(crate) bed: Bed,
+    pub(crate) testbed: Testbed,
 }
 
 /// A proxy under its shipped role.
@@ -128,7 +128,7 @@ impl Cluster {
             admin,
             namespace,
             sandboxes: Sandboxes::default(),
-            bed: Bed::new(),
+            testbed: Testbed::new(),
         })
     }
 
@@ -233,7 +233,7 @@ impl Cluster {
         labels: Value,
         handler: &str,
     ) -> Result<Pod> {
-        let pod = self.bed.pod(host);
+        let pod = self.testbed.pod(host);
         let handlers = &self.sandboxes.handlers;
         handlers
             .lock()

@@ -14,13 +14,13 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_nodes_zone_and_service_ranges_decide_who_answers() -> Result<()> {
+async fn zone_and_service_cidrs_select_the_endpoints() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let nodes: Api<Node> = Api::all(cluster.admin.clone());
     create(nodes.clone(), &object(json!({"metadata": {"name": NODE}}))).await?;
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let servers = [cluster.bed.pod(2), cluster.bed.pod(3)];
+    let servers = [cluster.testbed.pod(2), cluster.testbed.pod(3)];
     let _servers = servers.each_ref().map(Server::start);
     let from = |host| Outcome::Answered(host, client.address());
 

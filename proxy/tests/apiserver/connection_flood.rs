@@ -21,7 +21,7 @@ impl Drop for Killed {
 /// The binary itself. It has no container runtime, so it touches no pod and is not ready.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_attack_on_the_http_port_keeps_no_probe_out() -> Result<()> {
+async fn connection_flood_does_not_block_probes() -> Result<()> {
     let server = Apiserver::start(Options::default()).await?;
     let http: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let proxy = Command::new(env!("CARGO_BIN_EXE_multus-service-proxy"))

@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, NODE, create, object};
 use crate::serving::{answering, until, until_async, vip};
 use crate::testbed::Pod;
-use crate::traffic::{Outcome, Server, ask};
+use crate::traffic::{Outcome, Server, probe};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{self, Service};
 use k8s_openapi::api::events::v1::Event;
@@ -18,19 +18,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Asks a VIP from inside a pod until told to stop, and keeps what was not answered.
-struct Asking {
+struct Probing {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u32, Vec<Outcome>)>,
 }
 
-impl Asking {
+impl Probing {
     fn start(client: &Pod, vip: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (client, stopped) = (client.clone(), Arc::clone(&stop));
-        let ask_on = move || {
+        let probe_until_stopped = move || {
             let (mut answered, mut lost) = (0, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
-                match ask(Protocol::Tcp, vip) {
+                match probe(Protocol::Tcp, vip) {
                     Outcome::Answered(..) => answered += 1,
                     other => lost.push(other),
                 }
@@ -38,7 +38,7 @@ impl Asking {
             }
             (answered, lost)
         };
-        let thread = std::thread::spawn(move || client.run(ask_on));
+        let thread = std::thread::spawn(move || client.run(probe_until_stopped));
         Self { stop, thread }
     }
 
@@ -50,11 +50,11 @@ impl Asking {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_others_break_is_mended_without_being_asked() -> Result<()> {
+async fn rules_and_routes_changed_by_another_process_are_repaired() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let server = cluster.bed.pod(2);
+    let server = cluster.testbed.pod(2);
     let _server = Server::start(&server);
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
@@ -95,7 +95,7 @@ async fn what_others_break_is_mended_without_being_asked() -> Result<()> {
 }
 
 /// As the Go original writes it (its formula names the chains; any name of that form will do here).
-fn install_the_originals(client: &Pod, service: &Service) {
+fn install_legacy_proxy_rules(client: &Pod, service: &Service) {
     let source = client.address();
     let vip = vip(service).ip();
     let rules = [
@@ -132,11 +132,11 @@ fn original() -> v1::Pod {
 /// The right to create pods with hostNetwork allows all of it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Result<()> {
+async fn tenant_pod_that_imitates_the_legacy_proxy_does_not_block_the_proxy() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let server = cluster.bed.pod(2);
+    let server = cluster.testbed.pod(2);
     let _server = Server::start(&server);
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
@@ -175,23 +175,23 @@ async fn a_tenants_pod_that_looks_like_the_archived_proxy_stops_nothing() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> Result<()> {
+async fn proxy_waits_for_the_legacy_proxy_and_replaces_it_without_a_gap() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let server = cluster.bed.pod(2);
+    let server = cluster.testbed.pod(2);
     let _server = Server::start(&server);
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
     // A route of the pod's owner that only looks alike, and one the kernel made.
     client.sh("ip route add 192.0.2.7 dev net1 proto kernel scope global src 10.1.0.7; ip route add 192.0.2.8 dev net1");
-    install_the_originals(&client, &nginx);
+    install_legacy_proxy_rules(&client, &nginx);
     let account: v1::ServiceAccount = object(json!({"metadata": {"name": "default"}}));
     create(Api::namespaced(cluster.admin.clone(), "kube-system"), &account).await?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), "kube-system");
     create(pods.clone(), &original()).await?;
     let before = client.state();
-    let asking = Asking::start(&client, vip(&nginx));
+    let probing = Probing::start(&client, vip(&nginx));
 
     let proxy = cluster.proxy().await?;
     until_async("the condition says why nothing is written", async || {
@@ -206,7 +206,7 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
     // The original goes on to write, also into pods that are younger than the proxy that waits.
     let status = cluster.status(8);
     let younger = cluster.attached_pod(8, &status).await?;
-    install_the_originals(&younger, &nginx);
+    install_legacy_proxy_rules(&younger, &nginx);
 
     let at_once = DeleteParams::default().grace_period(0);
     pods.delete("multus-proxy-ds-amd64-x", &at_once).await?;
@@ -218,7 +218,7 @@ async fn the_archived_proxy_is_waited_for_and_then_replaced_without_a_gap() -> R
         })
         .await;
     }
-    let (answered, lost) = asking.stop();
+    let (answered, lost) = probing.stop();
     assert!(answered > 50, "{answered} only");
     assert_eq!(lost, []);
     let state = client.state();

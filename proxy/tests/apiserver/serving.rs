@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, NODE};
 use crate::testbed::Pod;
-use crate::traffic::{Outcome, Server, ask_often};
+use crate::traffic::{Outcome, Server, probe_repeatedly};
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{self, Service};
 use k8s_openapi::api::events::v1::Event;
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn vip(service: &Service) -> SocketAddr {
     let vip = service.spec.as_ref().unwrap().cluster_ip.as_ref().unwrap();
@@ -22,7 +22,7 @@ pub(crate) fn vip(service: &Service) -> SocketAddr {
 }
 
 pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
-    ask_often(client, Protocol::Tcp, vip(service), 12)
+    probe_repeatedly(client, Protocol::Tcp, vip(service), 12)
         .into_keys()
         .collect()
 }
@@ -30,7 +30,7 @@ pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < PATIENCE, "not within 10 s: {what}");
+        assert!(began.elapsed() < TIMEOUT, "not within 10 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -39,7 +39,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !holds().await? {
-        anyhow::ensure!(began.elapsed() < 3 * PATIENCE, "not within 30 s: {what}");
+        anyhow::ensure!(began.elapsed() < 3 * TIMEOUT, "not within 30 s: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -51,7 +51,7 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let servers = [cluster.bed.pod(2), cluster.bed.pod(3)];
+    let servers = [cluster.testbed.pod(2), cluster.testbed.pod(3)];
     let _servers = servers.each_ref().map(Server::start);
     let from = |host| Outcome::Answered(host, client.address());
 
@@ -114,12 +114,12 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
 /// The right to patch a pod allows any network in its network-status; rules disclose the endpoints of a network.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() -> Result<()> {
+async fn pod_that_claims_a_network_of_another_namespace_gets_no_rules() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let victims = cluster.namespace.clone();
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let _server = Server::start(&cluster.bed.pod(2));
+    let _server = Server::start(&cluster.testbed.pod(2));
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
     // It has the addresses that it claims.
@@ -154,7 +154,7 @@ async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
+async fn failing_pod_blocks_no_other_and_gets_an_event() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let _garbage = cluster.attached_pod(8, "{{{").await?;
@@ -171,7 +171,7 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
         .attached_pod_with(11, &machine_status, machine, "")
         .await?;
     let client = cluster.attached_pod(7, &status).await?;
-    let server = cluster.bed.pod(2);
+    let server = cluster.testbed.pod(2);
     let _server = Server::start(&server);
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
@@ -185,7 +185,7 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
     let mut told = BTreeSet::new();
     let began = Instant::now();
-    while told.len() < 4 && began.elapsed() < 3 * PATIENCE {
+    while told.len() < 4 && began.elapsed() < 3 * TIMEOUT {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let listed = events.list(&ListParams::default()).await?;
         let of_pod = |event: &Event| Some((event.regarding.as_ref()?.name.clone()?, event.reason.clone()?));
@@ -211,7 +211,7 @@ async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()> {
+async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let proxy = cluster.proxy().await?;
     let client = cluster.attached_pod(8, "{{{").await?;
@@ -264,7 +264,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
             .count(),
         0
     );
-    let used: BTreeSet<[String; 3]> = all.iter().map(used).collect();
+    let used: BTreeSet<[String; 3]> = all.iter().map(used_permission).collect();
     let granted = granted()?;
     assert_eq!(
         granted.difference(&used).collect::<Vec<_>>(),
@@ -287,7 +287,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
 }
 
 /// Group, resource, verb.
-fn used(request: &Value) -> [String; 3] {
+fn used_permission(request: &Value) -> [String; 3] {
     let object = &request["objectRef"];
     let [group, resource, subresource, verb] = [
         &object["apiGroup"],

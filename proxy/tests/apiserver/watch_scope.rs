@@ -48,12 +48,12 @@ fn watches_networks(cluster: &Cluster, networks: &[&str]) -> bool {
 }
 
 /// Asks again and again until it is dropped; whether any answer was another than the expected one.
-struct Asking {
+struct Probing {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<Vec<Outcome>>>>,
 }
 
-impl Asking {
+impl Probing {
     fn start(client: &Arc<Pod>, service: &Service, want: Outcome) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, client, service) = (Arc::clone(&stop), Arc::clone(client), service.clone());
@@ -81,7 +81,7 @@ impl Asking {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_are_watched_of_the_networks_of_the_nodes_pods_alone() -> Result<()> {
+async fn only_slices_of_networks_of_local_pods_are_watched() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let (web, other) = (
         cluster.service("web", "macvlan1").await?,
@@ -99,7 +99,7 @@ async fn slices_are_watched_of_the_networks_of_the_nodes_pods_alone() -> Result<
 
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let _server = Server::start(&cluster.bed.pod(2));
+    let _server = Server::start(&cluster.testbed.pod(2));
     let served = Outcome::Answered(2, client.address());
     until("served", || answering(&client, &web) == [served.clone()]).await;
     assert!(
@@ -110,7 +110,7 @@ async fn slices_are_watched_of_the_networks_of_the_nodes_pods_alone() -> Result<
 
     // The first pod of another network.
     let client = Arc::new(client);
-    let asking = Asking::start(&client, &web, served.clone());
+    let probing = Probing::start(&client, &web, served.clone());
     let status = json!([{"name": format!("{}/macvlan2", cluster.namespace), "interface": "net1", "ips": ["10.1.0.8"]}]);
     let second = cluster.attached_pod(8, &status.to_string()).await?;
     let from_second = Outcome::Answered(2, second.address());
@@ -124,7 +124,7 @@ async fn slices_are_watched_of_the_networks_of_the_nodes_pods_alone() -> Result<
         asked(&cluster, "endpointslices")
     );
     assert_eq!(
-        asking.stop(),
+        probing.stop(),
         [] as [Vec<Outcome>; 0],
         "no moment without endpoints"
     );
@@ -134,11 +134,11 @@ async fn slices_are_watched_of_the_networks_of_the_nodes_pods_alone() -> Result<
 /// The Go original and a controller of an earlier release do not label their slices, and take a label that is there away.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_that_get_or_lose_their_label_are_never_missing() -> Result<()> {
+async fn slices_that_gain_or_lose_their_label_are_never_missing() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let client = Arc::new(cluster.attached_pod(7, &status).await?);
-    let _server = Server::start(&cluster.bed.pod(2));
+    let _server = Server::start(&cluster.testbed.pod(2));
     let web = cluster.service("web", "macvlan1").await?;
     cluster.slice(&web, &[2]).await?;
     let served = Outcome::Answered(2, client.address());
@@ -148,10 +148,10 @@ async fn slices_that_get_or_lose_their_label_are_never_missing() -> Result<()> {
         answering(&client, &web) == [served.clone()]
     })
     .await;
-    let asking = Asking::start(&client, &web, served.clone());
+    let probing = Probing::start(&client, &web, served.clone());
     cluster.labelled_slice(&web, "macvlan1", &[2]).await?;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    assert_eq!(asking.stop(), [] as [Vec<Outcome>; 0], "labelled in place");
+    assert_eq!(probing.stop(), [] as [Vec<Outcome>; 0], "labelled in place");
     proxy.stop().await?;
 
     let proxy = cluster.proxy().await?;
@@ -160,20 +160,20 @@ async fn slices_that_get_or_lose_their_label_are_never_missing() -> Result<()> {
     })
     .await;
     until("adopted", || proxy.is_ready()).await;
-    let asking = Asking::start(&client, &web, served.clone());
+    let probing = Probing::start(&client, &web, served.clone());
     cluster.slice(&web, &[2]).await?;
     until("all slices are watched", || {
         !watches_networks(&cluster, &["macvlan1"])
     })
     .await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    assert_eq!(asking.stop(), [] as [Vec<Outcome>; 0], "the label is gone");
+    assert_eq!(probing.stop(), [] as [Vec<Outcome>; 0], "the label is gone");
     proxy.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn of_the_nodes_the_own_ones_metadata_is_read_alone() -> Result<()> {
+async fn only_metadata_of_the_own_node_is_read() -> Result<()> {
     let cluster = Cluster::start().await?;
     let nodes: Api<Node> = Api::all(cluster.admin.clone());
     for name in [NODE, "node-b"] {

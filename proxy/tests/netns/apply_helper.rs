@@ -1,19 +1,19 @@
 //! What the driver does in a pod: apply, and clean up.
 
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::testbed::Pod;
 use proxy::apply::{Applied, Error, Wanted, apply, remove};
 use proxy::backend::Held;
 use rules::PodRules;
 
 impl Pod {
-    pub(crate) fn apply(&self, kind: Kind, held: &Held<PodRules>, rules: &PodRules) -> Applied {
+    pub(crate) fn apply(&self, kind: BackendKind, held: &Held<PodRules>, rules: &PodRules) -> Applied {
         self.try_apply(kind, held, rules).unwrap()
     }
 
     pub(crate) fn try_apply(
         &self,
-        kind: Kind,
+        kind: BackendKind,
         held: &Held<PodRules>,
         rules: &PodRules,
     ) -> Result<Applied, Error> {
@@ -27,8 +27,8 @@ impl Pod {
     }
 
     /// What the `cleanup` subcommand does in each pod.
-    pub(crate) fn clean(&self) {
-        let backends = Kind::ALL.map(Kind::backend);
+    pub(crate) fn cleanup(&self) {
+        let backends = BackendKind::ALL.map(BackendKind::backend);
         self.run(|| remove(&backends.each_ref().map(AsRef::as_ref)))
             .unwrap();
     }

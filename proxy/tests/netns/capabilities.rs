@@ -2,9 +2,9 @@
 //!
 //! The worker is this test's own program, started again without one capability.
 
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::{Service, rules};
-use super::testbed::{Bed, Pod, address};
+use super::testbed::{Pod, Testbed, address};
 use api::network_status::NetworkStatus;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -32,7 +32,7 @@ fn web() -> Service {
 
 /// Writes with each backend and says how it went. Does nothing unless the other test starts it.
 #[test]
-#[ignore = "started by each_capability_is_needed_and_its_lack_is_named"]
+#[ignore = "started by each_capability_is_required_and_its_absence_is_reported"]
 fn worker() {
     let Ok(netns) = std::env::var(NETNS) else { return };
     let host = netns.rsplit_once('p').unwrap().1.parse().unwrap();
@@ -53,7 +53,7 @@ fn worker() {
     let path = format!("/run/netns/{}", client.netns);
     let entered = Netns::open(Path::new(&path)).unwrap().run(|| ());
     println!("enter: {}", said(entered));
-    for kind in Kind::ALL {
+    for kind in BackendKind::ALL {
         let written =
             std::panic::catch_unwind(|| client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()])));
         println!(
@@ -69,7 +69,7 @@ fn worker() {
 /// A kernel module that is missing fails the same trial; this kernel has them built in, so programs are taken away instead.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_backend_whose_programs_are_missing_is_named() {
+fn backend_with_missing_programs_is_named() {
     let tried = |backend: &str| {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "capabilities::chooser", "--ignored", "--nocapture"])
@@ -91,7 +91,7 @@ fn a_backend_whose_programs_are_missing_is_named() {
 
 /// Chooses and says what. Does nothing unless the other test starts it.
 #[test]
-#[ignore = "started by a_backend_whose_programs_are_missing_is_named"]
+#[ignore = "started by backend_with_missing_programs_is_named"]
 fn chooser() {
     let Ok(backend) = std::env::var(CHOICE) else {
         return;
@@ -150,9 +150,9 @@ fn without(capability: Option<&str>, netns: &str) -> String {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn each_capability_is_needed_and_its_lack_is_named() {
-    let mut bed = Bed::new();
-    let all = without(None, &bed.pod(7).netns);
+fn each_capability_is_required_and_its_absence_is_reported() {
+    let mut testbed = Testbed::new();
+    let all = without(None, &testbed.pod(7).netns);
     for line in [
         "choice: nftables",
         "enter: ok",
@@ -198,7 +198,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
             ],
         ),
     ]) {
-        let said = without(Some(capability), &bed.pod(host).netns);
+        let said = without(Some(capability), &testbed.pod(host).netns);
         for line in lines {
             assert!(
                 said.contains(line),

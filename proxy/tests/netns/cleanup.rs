@@ -95,7 +95,7 @@ impl SandboxSource for Node {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and network namespaces: make test-netns"]
-async fn a_hundred_pods_are_clean_in_time_though_some_go_meanwhile() {
+async fn cleanup_of_a_hundred_pods_finishes_in_time_while_some_are_deleted() {
     let node = Node::new();
     let vanishing: Vec<String> = node.names.iter().step_by(10).cloned().collect();
     let began = Instant::now();

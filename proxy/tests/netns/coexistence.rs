@@ -1,21 +1,21 @@
 //! Whoever else has rules in a pod's namespace, and whatever is wrong with one object, nobody else is harmed.
 
-use super::fixture::Scene;
-use super::matrix::{Case, Kind, for_every_backend, for_every_backend_and_family};
+use super::fixture::Fixture;
+use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::testbed::Pod;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;
 
-for_every_backend_and_family![one_malformed_object_changes_nothing_for_the_others];
+for_every_backend_and_family![malformed_object_does_not_affect_others];
 for_every_backend![
-    rules_of_others_survive_every_operation,
+    unmanaged_rules_survive_every_operation,
     ten_thousand_services_in_one_namespace_work,
 ];
 
 /// A firewall of the pod's owner, a sidecar, multi-networkpolicy, and plain nft tables; in both iptables variants.
-fn install_rules_of_others(pod: &Pod) {
+fn install_unmanaged_rules(pod: &Pod) {
     for variant in ["nft", "legacy"] {
         for (family, host) in [("", "192.0.2.1"), ("6", "fd00:5::1")] {
             let iptables = format!("ip{family}tables-{variant}");
@@ -37,7 +37,7 @@ fn install_rules_of_others(pod: &Pod) {
 }
 
 /// Their rules, in order, and what they are in.
-fn rules_of_others(pod: &Pod) -> Vec<String> {
+fn unmanaged_rules(pod: &Pod) -> Vec<String> {
     let nft = pod.sh("nft list table inet multi_networkpolicy; nft list table ip owner");
     let all = format!("{}{nft}", pod.state());
     let is_ours = |line: &str| {
@@ -57,14 +57,14 @@ fn rules_of_others(pod: &Pod) -> Vec<String> {
         .collect()
 }
 
-fn rules_of_others_survive_every_operation(kind: Kind) {
+fn unmanaged_rules_survive_every_operation(kind: BackendKind) {
     let case = Case {
         kind,
         family: Family::V4,
     };
-    let mut scene = Scene::new(case, &[2]);
-    install_rules_of_others(&scene.client);
-    let before = rules_of_others(&scene.client);
+    let mut fixture = Fixture::new(case, &[2]);
+    install_unmanaged_rules(&fixture.client);
+    let before = unmanaged_rules(&fixture.client);
     assert!(before.len() > 30, "{before:?}");
     let (web, other) = (Service::new("web", 10).ready(&[2]), Service::new("other", 11));
     for services in [
@@ -76,22 +76,22 @@ fn rules_of_others_survive_every_operation(kind: Kind) {
         &[],
         &[&web],
     ] {
-        scene.sync_to(services);
-        assert_eq!(rules_of_others(&scene.client), before);
+        fixture.sync_to(services);
+        assert_eq!(unmanaged_rules(&fixture.client), before);
     }
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
     // A new proxy adopts what it finds; the last one cleans up.
-    scene.forget_what_is_held();
-    scene.sync_to(&[&other]);
-    assert_eq!(rules_of_others(&scene.client), before);
-    scene.client.clean();
-    assert_eq!(rules_of_others(&scene.client), before);
+    fixture.forget_known_rules();
+    fixture.sync_to(&[&other]);
+    assert_eq!(unmanaged_rules(&fixture.client), before);
+    fixture.client.cleanup();
+    assert_eq!(unmanaged_rules(&fixture.client), before);
 }
 
-fn one_malformed_object_changes_nothing_for_the_others(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn malformed_object_does_not_affect_others(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let web = Service::new("web", 10).ready(&[2]);
-    let alone = super::objects::rules(&scene.client, std::slice::from_ref(&web));
+    let alone = super::objects::rules(&fixture.client, std::slice::from_ref(&web));
     let spoilt = |name: &str, spec| Service {
         spec,
         ..Service::new(name, 20).ready(&[2])
@@ -113,26 +113,30 @@ fn one_malformed_object_changes_nothing_for_the_others(case: Case) {
         // The ClusterIP of another one.
         Service::new("zzz-thief", 10).ready(&[3]),
     ];
-    scene.services = [vec![web.clone()], malformed.to_vec()].concat();
-    let plan = super::objects::plan(&scene.client, &scene.services);
+    fixture.services = [vec![web.clone()], malformed.to_vec()].concat();
+    let plan = super::objects::plan(&fixture.client, &fixture.services);
     assert_eq!(plan.rules, alone);
     assert!(plan.unserved.len() >= malformed.len(), "{:?}", plan.unserved);
-    scene.sync();
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
-    assert_eq!(scene.ask(Udp, scene.at(&web, 53)).host(), 2);
-    scene.sync_to(&[&web, &garbage]);
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
-    assert!(scene.ask(Tcp, scene.at(&garbage, 80)).is_rejected());
+    fixture.sync();
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
+    assert_eq!(fixture.probe(Udp, fixture.at(&web, 53)).host(), 2);
+    fixture.sync_to(&[&web, &garbage]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
+    assert!(fixture.probe(Tcp, fixture.at(&garbage, 80)).is_rejected());
 }
 
-fn ten_thousand_services_in_one_namespace_work(kind: Kind) {
+fn ten_thousand_services_in_one_namespace_work(kind: BackendKind) {
     let case = Case {
         kind,
         family: Family::V4,
     };
     // iptables-nft takes half a minute to take in 10,000; the benchmark has the figures.
-    let count = if kind == Kind::IptablesNft { 1_000 } else { 10_000 };
-    let mut scene = Scene::new(case, &[2, 3]);
+    let count = if kind == BackendKind::IptablesNft {
+        1_000
+    } else {
+        10_000
+    };
+    let mut fixture = Fixture::new(case, &[2, 3]);
     let service = |n: u16| {
         let mut service = Service {
             address: Some((n / 250 + 1, n % 250)),
@@ -142,18 +146,18 @@ fn ten_thousand_services_in_one_namespace_work(kind: Kind) {
         service.spec = json!({"clusterIPs": [service.vip(Family::V4)]});
         service
     };
-    scene.services = (0..count).map(service).collect();
-    scene.sync();
-    let of = |scene: &Scene, n: usize| scene.ask(Tcp, scene.at(&scene.services[n], 80));
-    let last = scene.services.len() - 1;
+    fixture.services = (0..count).map(service).collect();
+    fixture.sync();
+    let of = |fixture: &Fixture, n: usize| fixture.probe(Tcp, fixture.at(&fixture.services[n], 80));
+    let last = fixture.services.len() - 1;
     for n in [0, 1, last / 2, last - 1, last] {
-        assert_eq!(of(&scene, n).host(), 2);
+        assert_eq!(of(&fixture, n).host(), 2);
     }
-    scene.services[last].endpoints = ready(&[3]);
-    scene.services[0].endpoints.clear();
-    scene.services.remove(1);
-    scene.sync();
-    assert_eq!(of(&scene, last - 1).host(), 3);
-    assert!(of(&scene, 0).is_rejected());
-    assert_eq!(of(&scene, 1).host(), 2);
+    fixture.services[last].endpoints = ready(&[3]);
+    fixture.services[0].endpoints.clear();
+    fixture.services.remove(1);
+    fixture.sync();
+    assert_eq!(of(&fixture, last - 1).host(), 3);
+    assert!(of(&fixture, 0).is_rejected());
+    assert_eq!(of(&fixture, 1).host(), 2);
 }

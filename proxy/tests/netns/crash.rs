@@ -1,9 +1,9 @@
 //! A writer that is killed at any instant, also between two writes.
 
-use super::matrix::{Kind, for_every_backend};
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Service, rules};
-use super::testbed::{Bed, Pod, address};
-use super::traffic::{Flow, Outcome, Server, ask};
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Flow, Outcome, Server, probe};
 use api::network_status::NetworkStatus;
 use proxy::backend::Held;
 use rules::{Family, PodRules, Protocol};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-for_every_backend![a_writer_killed_at_any_instant_loses_no_connection];
+for_every_backend![writer_killed_at_any_instant_loses_no_connection];
 
 /// Tell the child which namespace to write into, and how.
 const NETNS: &str = "MSP_CRASH_NETNS";
@@ -27,11 +27,11 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
 
 /// The process that is killed: adopts, then writes one change after the other. Does nothing unless the other test starts it.
 #[test]
-#[ignore = "started by a_writer_killed_at_any_instant_loses_no_connection"]
+#[ignore = "started by writer_killed_at_any_instant_loses_no_connection"]
 fn writer() {
     let Ok(netns) = std::env::var(NETNS) else { return };
     let name = std::env::var(KIND).unwrap();
-    let kind = Kind::ALL
+    let kind = BackendKind::ALL
         .into_iter()
         .find(|kind| format!("{kind:?}") == name)
         .unwrap();
@@ -52,10 +52,10 @@ fn writer() {
     }
 }
 
-fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let final_rules = wanted(&client, &[3]);
     client.apply(kind, &Held::Nothing, &final_rules);
     let fresh = client.state();
@@ -64,11 +64,11 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
     let mut long_lived = client.run(|| Flow::open(vip)).unwrap();
     let stop = AtomicBool::new(false);
     let (answered, lost) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let probing = scope.spawn(|| {
             client.run(|| {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
-                    match ask(Protocol::Tcp, vip) {
+                    match probe(Protocol::Tcp, vip) {
                         Outcome::Answered(..) => answered += 1,
                         other => lost.push(other),
                     }
@@ -93,7 +93,7 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
             long_lived.echo(b"still there?");
         }
         stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
     assert!(answered > 100, "{answered} only");
     assert_eq!(lost, []);
@@ -111,8 +111,8 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
 
 /// What says where flows go. nftables keeps the empty sets and the chains of every number of endpoints it has met, so of its tables
 /// only the elements count.
-pub(crate) fn decisive(kind: Kind, state: &str) -> Vec<String> {
-    if kind != Kind::Nftables {
+pub(crate) fn decisive(kind: BackendKind, state: &str) -> Vec<String> {
+    if kind != BackendKind::Nftables {
         return state.lines().map(str::to_owned).collect();
     }
     let of_a_vip = |line: &&str| line.contains("172.30.") || line.contains("fd00:96:");

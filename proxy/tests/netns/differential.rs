@@ -4,11 +4,11 @@
 //! The worlds are the same in every run, unless `DIFFERENTIAL_SEED` (a number) says otherwise; `DIFFERENTIAL_WORLDS` says how many.
 
 use super::fixture::CLIENT;
-use super::matrix::{Kind, for_every_backend};
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Endpoint, Service};
 use super::sctp;
-use super::testbed::{Bed, Pod, address};
-use super::traffic::{Outcome, Server, ask, question_from};
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Outcome, Server, probe, request_from};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-for_every_backend![the_kernel_does_what_trace_says];
+for_every_backend![kernel_agrees_with_trace];
 
 /// Worlds in a row: so many that every verdict is met.
 const WORLDS: u64 = 10;
@@ -68,7 +68,7 @@ const UNUSED: [(Protocol, u16); 3] = [(Tcp, 8080), (Udp, 81), (Sctp, 81)];
 
 /// How the rules get there.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum ApplyMode {
     /// By difference from what is known to be there.
     Difference,
     /// Read back first.
@@ -80,7 +80,7 @@ enum Way {
 #[derive(Clone, Debug)]
 struct World {
     services: Vec<Option<ServiceShape>>,
-    way: Way,
+    mode: ApplyMode,
 }
 
 /// A Service without its name and VIP.
@@ -110,8 +110,8 @@ struct Shape {
 
 fn world() -> impl Strategy<Value = World> {
     let service = prop::option::weighted(0.85, service());
-    let way = prop_oneof![3 => Just(Way::Difference), 1 => Just(Way::Adoption), 1 => Just(Way::Rebuild)];
-    (prop::collection::vec(service, 4), way).prop_map(|(services, way)| World { services, way })
+    let mode = prop_oneof![3 => Just(ApplyMode::Difference), 1 => Just(ApplyMode::Adoption), 1 => Just(ApplyMode::Rebuild)];
+    (prop::collection::vec(service, 4), mode).prop_map(|(services, mode)| World { services, mode })
 }
 
 fn service() -> impl Strategy<Value = ServiceShape> {
@@ -194,20 +194,20 @@ impl ServiceShape {
 /// The pod with its client, and what is known of it.
 struct Judge {
     client: Pod,
-    kind: Kind,
+    kind: BackendKind,
     held: Held<PodRules>,
     /// Where each port with affinity sent a client last. A client is the address of a socket before translation.
     earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
     judged: BTreeMap<&'static str, usize>,
 }
 
-fn the_kernel_does_what_trace_says(kind: Kind) {
-    let mut bed = Bed::new();
-    let mut client = bed.pod(CLIENT);
-    bed.attach(&mut client, 2, "net2", CLIENT + ON_NETWORK_2);
+fn kernel_agrees_with_trace(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let mut client = testbed.pod(CLIENT);
+    testbed.attach(&mut client, 2, "net2", CLIENT + ON_NETWORK_2);
     let servers = HOSTS.map(|host| {
-        let mut pod = bed.pod(host);
-        bed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);
+        let mut pod = testbed.pod(host);
+        testbed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);
         (Server::start(&pod), sctp::Server::start(&pod))
     });
     let mut judge = Judge {
@@ -247,10 +247,10 @@ fn the_kernel_does_what_trace_says(kind: Kind) {
 impl Judge {
     fn enter(&mut self, world: &World, number: u64) {
         let rules = self.plan(world);
-        let held = match world.way {
-            Way::Difference => std::mem::take(&mut self.held),
-            Way::Adoption => Held::Unknown,
-            Way::Rebuild => {
+        let held = match world.mode {
+            ApplyMode::Difference => std::mem::take(&mut self.held),
+            ApplyMode::Adoption => Held::Unknown,
+            ApplyMode::Rebuild => {
                 self.damage();
                 Held::Unknown
             }
@@ -269,8 +269,8 @@ impl Judge {
             "world {number}: what was written is not what was wanted"
         );
         self.forget(&rules);
-        let used = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));
-        for (protocol, number) in used.chain(UNUSED) {
+        let service_ports = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));
+        for (protocol, number) in service_ports.chain(UNUSED) {
             let port = Port { protocol, number };
             for index in 0..4 {
                 for family in Family::ALL {
@@ -285,9 +285,9 @@ impl Judge {
     /// As somebody would who flushes what he does not know.
     fn damage(&self) {
         let chain = match self.kind {
-            Kind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
-            Kind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
-            Kind::Nftables => "nft flush chain ip multus-proxy dispatch",
+            BackendKind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
+            BackendKind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
+            BackendKind::Nftables => "nft flush chain ip multus-proxy dispatch",
         };
         // Nothing is there before the first Service.
         self.client.sh(&format!("{chain} 2>/dev/null || true"));
@@ -337,7 +337,7 @@ impl Judge {
             };
             let client = bound.unwrap_or(by_route);
             let may = verdict.given(self.earlier_at(vip, port, client));
-            let Some(endpoint) = self.ask(&verdict, &may, bound, vip, port) else {
+            let Some(endpoint) = self.probe(&verdict, &may, bound, vip, port) else {
                 return;
             };
             seen.insert(endpoint);
@@ -374,7 +374,7 @@ impl Judge {
     }
 
     /// Asks once. Who answered, if it is translated.
-    fn ask(
+    fn probe(
         &mut self,
         verdict: &Verdict<'_>,
         may: &BTreeSet<SocketAddr>,
@@ -383,11 +383,11 @@ impl Judge {
         port: Port,
     ) -> Option<SocketAddr> {
         let Verdict::Translate { source, seen, .. } = verdict else {
-            return self.ask_for_nothing(verdict, vip, port);
+            return self.expect_no_response(verdict, vip, port);
         };
         let asked = self
             .client
-            .run(|| question_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
+            .run(|| request_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
         let answer = asked.unwrap_or_else(|error| {
             panic!("{vip} {port:?} from {bound:?}: trace says {verdict:?}, the kernel {error}")
         });
@@ -409,7 +409,7 @@ impl Judge {
         Some(answered)
     }
 
-    fn ask_for_nothing(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {
+    fn expect_no_response(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {
         if *verdict == Verdict::Pass {
             // It would leave by the default route and be lost there: the route says so without waiting for that.
             let route = self.client.sh(&format!("ip route get {vip}"));
@@ -419,7 +419,7 @@ impl Judge {
         }
         let outcome = self
             .client
-            .run(|| ask(port.protocol, SocketAddr::new(vip, port.number)));
+            .run(|| probe(port.protocol, SocketAddr::new(vip, port.number)));
         assert_eq!(
             outcome,
             Outcome::Rejected,

@@ -4,11 +4,11 @@
 
 use super::crash::decisive;
 use super::fake_node::{Driver, Runtime, object, object_with, uid, until, until_gone};
-use super::many_pods::Crowd;
-use super::matrix::{Kind, for_every_backend};
+use super::many_pods::ManyPods;
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
-use super::testbed::{Bed, Pod};
-use super::traffic::{Outcome, Server, ask};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Outcome, Server, probe};
 use proxy::backend::{Backend, Error};
 use rules::{Delta, Dump, Family, Protocol};
 use serde_json::json;
@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 for_every_backend![
-    a_pod_that_loses_its_annotation_loses_its_rules_until_it_is_back,
-    a_pod_made_again_around_its_sandbox_notices_nothing,
+    pod_without_its_annotation_has_no_rules_until_the_annotation_returns,
+    recreated_static_pod_mirror_does_not_disturb_its_sandbox,
 ];
 
 fn web() -> Service {
@@ -28,7 +28,7 @@ fn web() -> Service {
 }
 
 fn answer(pod: &Pod) -> Outcome {
-    pod.run(|| ask(Protocol::Tcp, web().at(Family::V4, 80)))
+    pod.run(|| probe(Protocol::Tcp, web().at(Family::V4, 80)))
 }
 
 fn is_served(pod: &Pod) -> bool {
@@ -42,13 +42,13 @@ fn generation(pod: &Pod) -> Option<u32> {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_recreated_sandbox_gets_its_rules_and_a_restarted_container_causes_no_write() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let client = bed.pod(7);
+fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let client = testbed.pod(7);
     let mut object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&object]);
+    runtime.set_sandbox(uid(&object), &client.netns);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&object]);
     until("served", || is_served(&client));
     until("settled", || driver.state_of(&object)["progress"] == "Applied");
 
@@ -67,7 +67,7 @@ fn a_recreated_sandbox_gets_its_rules_and_a_restarted_container_causes_no_write(
     assert_eq!(generation(&client), written, "nothing was written");
 
     // The same pod in another sandbox, with other addresses; the old namespace goes.
-    let again = bed.pod(9);
+    let again = testbed.pod(9);
     object.metadata.annotations = super::fake_node::object(&again).metadata.annotations;
     object.status.as_mut().unwrap().container_statuses = None;
     let deleted = std::process::Command::new("ip")
@@ -76,9 +76,9 @@ fn a_recreated_sandbox_gets_its_rules_and_a_restarted_container_causes_no_write(
     assert!(deleted.unwrap().success());
     driver.pod(&object);
     std::thread::sleep(Duration::from_millis(300));
-    runtime.ready_in(uid(&object), &again.netns);
+    runtime.set_sandbox(uid(&object), &again.netns);
     until("served in the new sandbox", || is_served(&again));
-    let node = bed.open_node();
+    let node = testbed.open_node();
     until_gone(|| {
         let peers = node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
         !peers.unwrap().contains("v7:")
@@ -86,12 +86,12 @@ fn a_recreated_sandbox_gets_its_rules_and_a_restarted_container_causes_no_write(
 }
 
 /// How many connections of `client` were answered while `work` was done, and what became of the others.
-fn asked_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
+fn probe_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
     let stop = AtomicBool::new(false);
-    let ask_on = || {
+    let probe_until_stopped = || {
         let (mut answered, mut lost) = (0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
-            match ask(Protocol::Tcp, web().at(Family::V4, 80)) {
+            match probe(Protocol::Tcp, web().at(Family::V4, 80)) {
                 Outcome::Answered(..) => answered += 1,
                 other => lost.push(other),
             }
@@ -99,25 +99,25 @@ fn asked_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
         (answered, lost)
     };
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| client.run(ask_on));
+        let probing = scope.spawn(|| client.run(probe_until_stopped));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
-        let asked = asking.join().unwrap();
+        let asked = probing.join().unwrap();
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         asked
     })
 }
 
-fn a_pod_that_loses_its_annotation_loses_its_rules_until_it_is_back(kind: Kind) {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let client = bed.pod(7);
+fn pod_without_its_annotation_has_no_rules_until_the_annotation_returns(kind: BackendKind) {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let client = testbed.pod(7);
     let object = object(&client);
     let mut without = object.clone();
     without.metadata.annotations = None;
     let driver = Driver::start(&runtime, kind, &[&web()], &[&object]);
     // Younger than the driver: nobody can have written into it.
-    runtime.ready_in(uid(&object), &client.netns);
+    runtime.set_sandbox(uid(&object), &client.netns);
     until("served", || is_served(&client));
     until("settled", || driver.state_of(&object)["progress"] == "Applied");
     let whole = decisive(kind, &client.state());
@@ -134,10 +134,10 @@ fn a_pod_that_loses_its_annotation_loses_its_rules_until_it_is_back(kind: Kind) 
 }
 
 /// As the kubelet does with the mirror of a static pod: another UID at the API server, the same sandbox.
-fn a_pod_made_again_around_its_sandbox_notices_nothing(kind: Kind) {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let client = bed.pod(7);
+fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let client = testbed.pod(7);
     let mirror = |n: u32| {
         let mut mirror = object(&client);
         let annotations = mirror.metadata.annotations.as_mut().unwrap();
@@ -148,11 +148,11 @@ fn a_pod_made_again_around_its_sandbox_notices_nothing(kind: Kind) {
         mirror
     };
     let driver = Driver::start(&runtime, kind, &[&web()], &[&mirror(0)]);
-    runtime.ready_in(uid(&object(&client)), &client.netns);
+    runtime.set_sandbox(uid(&object(&client)), &client.netns);
     until("served", || is_served(&client));
     until("settled", || driver.state_of(&mirror(0))["progress"] == "Applied");
     let whole = decisive(kind, &client.state());
-    let (answered, lost) = asked_while(&client, || {
+    let (answered, lost) = probe_while(&client, || {
         for n in 0..6 {
             // Amid a change, as like as not.
             driver.service(&Service::new("other", 11).ready(if n % 2 == 0 { &[2] } else { &[] }));
@@ -172,15 +172,15 @@ fn a_pod_made_again_around_its_sandbox_notices_nothing(kind: Kind) {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_pod_that_cannot_be_read_keeps_its_rules() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let client = bed.pod(7);
+fn undecodable_pod_keeps_its_rules() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let client = testbed.pod(7);
     let object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&object]);
+    runtime.set_sandbox(uid(&object), &client.netns);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&object]);
     until("served", || is_served(&client));
-    driver.unreadable_pod(&object);
+    driver.undecodable_pod(&object);
     driver.service(&Service::new("other", 11).ready(&[2]));
     until("it goes on to be served", || {
         client.state().contains("172.30.0.11")
@@ -190,17 +190,17 @@ fn a_pod_that_cannot_be_read_keeps_its_rules() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn an_interface_plugged_into_a_running_pod_is_served_and_one_unplugged_is_not() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let client = bed.pod(7);
+fn hot_plugged_interface_is_served_until_it_is_unplugged() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let client = testbed.pod(7);
     let both = object(&client);
     let eth0_alone = object_with(
         &client,
         r#"[{"name":"cbr0","interface":"eth0","ips":["10.128.0.7"]}]"#,
     );
-    runtime.ready_in(uid(&both), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&eth0_alone]);
+    runtime.set_sandbox(uid(&both), &client.netns);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&eth0_alone]);
     until("ready", || driver.is_ready());
     let before = client.state();
     assert!(!before.contains("multus-proxy"), "{before}");
@@ -217,19 +217,19 @@ fn an_interface_plugged_into_a_running_pod_is_served_and_one_unplugged_is_not() 
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_host_network_pod_is_ignored_whatever_its_annotation_says() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let client = bed.pod(7);
+fn host_network_pod_is_ignored_regardless_of_its_annotation() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let client = testbed.pod(7);
     let mut host_network = object(&client);
     host_network.spec.as_mut().unwrap().host_network = Some(true);
-    runtime.ready_in(uid(&host_network), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&host_network]);
+    runtime.set_sandbox(uid(&host_network), &client.netns);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&host_network]);
     until("ready", || driver.is_ready());
     assert_eq!(driver.state()["pods"], json!([]));
     // Nor may a runtime that names the node's own namespace lead there.
     host_network.spec.as_mut().unwrap().host_network = None;
     std::os::unix::fs::symlink("/proc/self/ns/net", format!("/run/netns/{}-link", client.netns)).unwrap();
-    runtime.ready_in(uid(&host_network), &format!("{}-link", client.netns));
+    runtime.set_sandbox(uid(&host_network), &format!("{}-link", client.netns));
     driver.pod(&host_network);
     let rejected = || {
         driver.state_of(&host_network)["why"]
@@ -291,12 +291,12 @@ fn lateness(n: usize) -> Duration {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
-    let (bed, runtime) = (Bed::new(), Runtime::new());
-    let crowd = Crowd::new(&bed.node(), 0, 100);
+fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
+    let (testbed, runtime) = (Testbed::new(), Runtime::new());
+    let many_pods = ManyPods::new(&testbed.node(), 0, 100);
     let done = Arc::new(Mutex::new(BTreeMap::new()));
     let timed = Timed {
-        inner: Kind::Nftables.backend(),
+        inner: BackendKind::Nftables.backend(),
         done: Arc::clone(&done),
     };
     let services: Vec<_> = (10..60)
@@ -311,7 +311,7 @@ fn a_hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
     until("ready", || driver.is_ready());
     let mut took = Vec::new();
     // Some start at the same time, as on a node that was drained.
-    for group in crowd.pods().enumerate().collect::<Vec<_>>().chunks(5) {
+    for group in many_pods.pods().enumerate().collect::<Vec<_>>().chunks(5) {
         for (_, (_, object)) in group {
             driver.pod(object);
         }
@@ -322,7 +322,7 @@ fn a_hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
         for (n, (pod, object)) in order {
             std::thread::sleep(lateness(n).saturating_sub(began.elapsed()));
             ready.push((pod, Instant::now()));
-            runtime.ready_in(uid(object), &pod.netns);
+            runtime.set_sandbox(uid(object), &pod.netns);
         }
         for (pod, ready) in ready {
             let inode = std::fs::metadata(format!("/run/netns/{}", pod.netns))

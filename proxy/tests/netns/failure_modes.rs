@@ -1,10 +1,10 @@
 //! What a node does to its proxy: a runtime that hangs, locks held, messages lost, namespaces that go while they are written into.
 
 use super::fake_node::{Driver, Runtime, object, until, until_gone};
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::Service;
-use super::testbed::{Bed, Pod};
-use super::traffic::{self, Server, ask, hosts};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{self, Server, hosts, probe};
 use api::rules_applied::Reason;
 use k8s_openapi::api::core::v1;
 use proxy::cleanup::{Outcome, cleanup};
@@ -19,7 +19,7 @@ fn web() -> Service {
 }
 
 fn answer(pod: &Pod) -> traffic::Outcome {
-    pod.run(|| ask(Protocol::Tcp, web().at(Family::V4, 80)))
+    pod.run(|| probe(Protocol::Tcp, web().at(Family::V4, 80)))
 }
 
 fn is_served(pod: &Pod) -> bool {
@@ -30,11 +30,15 @@ const MAKE_LEGACY_TABLES: &str =
     "for t in nat filter; do iptables-legacy -t $t -S; ip6tables-legacy -t $t -S; done";
 
 /// Pods whose sandboxes are ready, and their objects.
-fn pods<const N: usize>(bed: &mut Bed, runtime: &Arc<Runtime>, numbers: [u8; N]) -> [(Pod, v1::Pod); N] {
+fn pods<const N: usize>(
+    testbed: &mut Testbed,
+    runtime: &Arc<Runtime>,
+    numbers: [u8; N],
+) -> [(Pod, v1::Pod); N] {
     numbers.map(|host| {
-        let pod = bed.pod(host);
+        let pod = testbed.pod(host);
         let object = object(&pod);
-        runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &pod.netns);
+        runtime.set_sandbox(object.metadata.uid.as_ref().unwrap(), &pod.netns);
         (pod, object)
     })
 }
@@ -61,16 +65,16 @@ impl Lock {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_runtime_that_hangs_holds_up_nobody_who_does_not_need_it() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
-    let [(served, object)] = pods(&mut bed, &runtime, [7]);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&object]);
+fn hanging_runtime_blocks_only_pods_that_need_it() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
+    let [(served, object)] = pods(&mut testbed, &runtime, [7]);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&object]);
     until("ready", || driver.is_ready() && is_served(&served));
 
     runtime.hang(true);
     // More than there are workers.
-    let waiting = pods(&mut bed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    let waiting = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
     for (_, object) in &waiting {
         driver.pod(object);
     }
@@ -102,14 +106,19 @@ fn a_runtime_that_hangs_holds_up_nobody_who_does_not_need_it() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn whoever_holds_the_lock_of_iptables_holds_up_his_own_pod_alone() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let [(locked, first), (other, second)] = pods(&mut bed, &runtime, [7, 8]);
+fn xtables_lock_holder_blocks_only_its_own_pod() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let [(locked, first), (other, second)] = pods(&mut testbed, &runtime, [7, 8]);
     // Tables that are there are listed, and that needs the lock, too.
     locked.sh(MAKE_LEGACY_TABLES);
     let lock = Lock::of(&locked);
-    let driver = Driver::start(&runtime, Kind::IptablesLegacy, &[&web()], &[&first, &second]);
+    let driver = Driver::start(
+        &runtime,
+        BackendKind::IptablesLegacy,
+        &[&web()],
+        &[&first, &second],
+    );
     until("the other one is served", || is_served(&other));
     // Longer than the other took by far.
     std::thread::sleep(Duration::from_secs(1));
@@ -123,9 +132,9 @@ fn whoever_holds_the_lock_of_iptables_holds_up_his_own_pod_alone() {
 /// Whoever cleans up by hand is not kept waiting, and who tries again leaves no program behind.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and network namespaces: make test-netns"]
-async fn whoever_holds_the_lock_of_iptables_holds_up_no_clean_up_for_long() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let [(locked, _), (other, _)] = pods(&mut bed, &runtime, [7, 8]);
+async fn xtables_lock_holder_delays_cleanup_for_a_bounded_time() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let [(locked, _), (other, _)] = pods(&mut testbed, &runtime, [7, 8]);
     for pod in [&locked, &other] {
         pod.sh(MAKE_LEGACY_TABLES);
         pod.sh("iptables-legacy -t nat -N MSP-SERVICES");
@@ -152,11 +161,11 @@ async fn whoever_holds_the_lock_of_iptables_holds_up_no_clean_up_for_long() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn what_the_kernel_could_not_tell_is_looked_for() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let [(noisy, first), (quiet, second)] = pods(&mut bed, &runtime, [7, 8]);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &[&first, &second]);
+fn netlink_overrun_triggers_a_resync() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let [(noisy, first), (quiet, second)] = pods(&mut testbed, &runtime, [7, 8]);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&first, &second]);
     until("ready", || driver.is_ready() && is_served(&quiet));
     // Again at once: it is not looked at everything time and again, but in the end.
     for _ in 0..2 {
@@ -180,14 +189,14 @@ fn what_the_kernel_could_not_tell_is_looked_for() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_namespace_that_goes_while_it_is_written_into_is_let_go() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let [(stays, object)] = pods(&mut bed, &runtime, [7]);
+fn namespace_deleted_during_a_write_is_released() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let [(stays, object)] = pods(&mut testbed, &runtime, [7]);
     // Its programs take long enough to be met amid them.
-    let driver = Driver::start(&runtime, Kind::IptablesNft, &[&web()], &[&object]);
+    let driver = Driver::start(&runtime, BackendKind::IptablesNft, &[&web()], &[&object]);
     until("ready", || driver.is_ready());
-    let going = pods(&mut bed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18]);
+    let going = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18]);
     for (delay, (pod, object)) in (0..).step_by(9).zip(&going) {
         driver.pod(object);
         std::thread::sleep(Duration::from_millis(delay));
@@ -196,7 +205,7 @@ fn a_namespace_that_goes_while_it_is_written_into_is_let_go() {
     }
     driver.service(&Service::new("web", 10).ready(&[2, 2]));
     until("the other one is served", || is_served(&stays));
-    let node = bed.open_node();
+    let node = testbed.open_node();
     let peers = || node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
     // The kernel still sees them as pods, and the driver tries them again and again.
     until_gone(|| {
@@ -215,17 +224,17 @@ fn a_namespace_that_goes_while_it_is_written_into_is_let_go() {
 /// A ClusterIP that was freed is given to the next Service, which may be an ordinary one.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_vip_that_became_an_ordinary_service_is_let_go_before_ready() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let [(client, object)] = pods(&mut bed, &runtime, [7]);
-    for kind in Kind::ALL {
+fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let [(client, object)] = pods(&mut testbed, &runtime, [7]);
+    for kind in BackendKind::ALL {
         let driver = Driver::start(&runtime, kind, &[&web()], &[&object]);
         until("ready", || driver.is_ready() && is_served(&client));
         driver.stop();
         // As kube-proxy on the node serves an ordinary Service: behind the default route.
         let node = Pod {
-            netns: bed.node(),
+            netns: testbed.node(),
             host: 99,
             status: Vec::new(),
         };
@@ -251,13 +260,13 @@ fn a_vip_that_became_an_ordinary_service_is_let_go_before_ready() {
 /// SIGTERM amid a change: the work under way is ended, and the process soon.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_stop_waits_for_the_work_under_way_and_no_longer() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let [(pod, object), (hung, hung_object)] = pods(&mut bed, &runtime, [7, 8]);
+fn shutdown_waits_only_for_work_in_progress() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let [(pod, object), (hung, hung_object)] = pods(&mut testbed, &runtime, [7, 8]);
     let lock = Lock::of(&hung);
     let driver = Driver::start(
         &runtime,
-        Kind::IptablesLegacy,
+        BackendKind::IptablesLegacy,
         &[&web()],
         &[&object, &hung_object],
     );
@@ -268,7 +277,7 @@ fn a_stop_waits_for_the_work_under_way_and_no_longer() {
     lock.release();
     let driver = Driver::start(
         &runtime,
-        Kind::IptablesLegacy,
+        BackendKind::IptablesLegacy,
         &[&Service::new("web", 10).ready(&[])],
         &[&object, &hung_object],
     );
@@ -280,12 +289,12 @@ fn a_stop_waits_for_the_work_under_way_and_no_longer() {
 /// The kernel tells nobody of changes to legacy tables: they are looked for every half minute.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn legacy_rules_that_others_change_are_mended_at_the_next_look() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let pods = pods(&mut bed, &runtime, [7, 8, 9]);
+fn legacy_rules_changed_by_another_process_are_repaired_by_the_next_resync() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let pods = pods(&mut testbed, &runtime, [7, 8, 9]);
     let objects = pods.each_ref().map(|(_, object)| object);
-    let driver = Driver::start(&runtime, Kind::IptablesLegacy, &[&web()], &objects);
+    let driver = Driver::start(&runtime, BackendKind::IptablesLegacy, &[&web()], &objects);
     let all_served = || pods.iter().all(|(pod, _)| is_served(pod));
     until("all are served", || driver.is_ready() && all_served());
     let harms = [
@@ -308,16 +317,16 @@ fn legacy_rules_that_others_change_are_mended_at_the_next_look() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn endpoints_that_flip_across_restarts_lose_no_connection() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
-    let [(client, object)] = pods(&mut bed, &runtime, [7]);
-    for kind in Kind::ALL {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _servers = [2, 3, 4].map(|host| Server::start(&testbed.pod(host)));
+    let [(client, object)] = pods(&mut testbed, &runtime, [7]);
+    for kind in BackendKind::ALL {
         let service = |hosts: &[u8]| Service::new("web", 10).ready(hosts);
         let mut driver = Driver::start(&runtime, kind, &[&service(&[2])], &[&object]);
         until("ready", || driver.is_ready() && is_served(&client));
         let stop = AtomicBool::new(false);
         let (answered, lost) = std::thread::scope(|scope| {
-            let asking = scope.spawn(|| {
+            let probing = scope.spawn(|| {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
                     match answer(&client) {
@@ -338,7 +347,7 @@ fn endpoints_that_flip_across_restarts_lose_no_connection() {
             }
             driver.stop();
             stop.store(true, Ordering::Relaxed);
-            asking.join().unwrap()
+            probing.join().unwrap()
         });
         println!("{kind:?}: {answered} answered");
         assert!(answered > 20, "{answered} only");

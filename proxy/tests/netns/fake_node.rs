@@ -2,7 +2,7 @@
 //!
 //! For what a real cluster is too slow or too well-behaved for: hundreds of pods, a runtime that hangs, hostile neighbours.
 
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::Service;
 use super::testbed::Pod;
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For conditions that hold within milliseconds on an idle machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A container runtime that knows what it was told, and hangs when it is told to.
 pub(crate) struct Runtime {
@@ -49,7 +49,7 @@ impl Runtime {
     }
 
     /// A pod's sandbox is ready, or is another one now.
-    pub(crate) fn ready_in(&self, uid: &str, netns: &str) {
+    pub(crate) fn set_sandbox(&self, uid: &str, netns: &str) {
         let sandbox = Sandbox {
             id: format!("sandbox-{netns}"),
             netns: PathBuf::from(format!("/run/netns/{netns}")),
@@ -115,7 +115,7 @@ pub(crate) struct Driver {
     reporter: Reporter,
     registry: Registry,
     state: axum::Router,
-    asking: tokio::runtime::Runtime,
+    probing: tokio::runtime::Runtime,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -124,7 +124,7 @@ impl Driver {
     /// Starts one on what a cluster lists.
     pub(crate) fn start(
         runtime: &Arc<Runtime>,
-        kind: Kind,
+        kind: BackendKind,
         services: &[&Service],
         pods: &[&v1::Pod],
     ) -> Self {
@@ -171,7 +171,7 @@ impl Driver {
             reporter,
             registry,
             state,
-            asking: tokio::runtime::Builder::new_current_thread()
+            probing: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap(),
@@ -217,7 +217,7 @@ impl Driver {
     }
 
     /// A pod changed, and what the API server sends of it is no Pod.
-    pub(crate) fn unreadable_pod(&self, pod: &v1::Pod) {
+    pub(crate) fn undecodable_pod(&self, pod: &v1::Pod) {
         let uid = uid(pod).to_owned();
         let unreadable = NodePod::Unreadable { uid: uid.clone() };
         self.send(Update::Pod(Change::Apply((uid, Some(unreadable)))));
@@ -231,7 +231,7 @@ impl Driver {
     /// A network is mapped to an interface of the node that the tests run on.
     pub(crate) fn map(&self, mapped: &str) {
         let updates = proxy::host::updates(vec![mapped.parse().unwrap()]);
-        let first = self.asking.block_on(async {
+        let first = self.probing.block_on(async {
             let mut updates = std::pin::pin!(updates);
             futures::StreamExt::next(&mut updates).await
         });
@@ -266,7 +266,7 @@ impl Driver {
     /// What `/state` says.
     pub(crate) fn state(&self) -> Value {
         let mut router = self.state.clone();
-        self.asking.block_on(async {
+        self.probing.block_on(async {
             let request = axum::http::Request::get("/state")
                 .body(axum::body::Body::empty())
                 .unwrap();
@@ -365,12 +365,12 @@ pub(crate) fn uid(pod: &v1::Pod) -> &str {
 
 /// Waits for a condition.
 pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
-    within(PATIENCE, what, holds);
+    within(TIMEOUT, what, holds);
 }
 
 /// Waits until what was in a dead pod's namespace is gone. The kernel takes namespaces down one by one, those of other tests too.
 pub(crate) fn until_gone(is_gone: impl FnMut() -> bool) {
-    within(3 * PATIENCE, "no dead namespace is kept alive", is_gone);
+    within(3 * TIMEOUT, "no dead namespace is kept alive", is_gone);
 }
 
 fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {

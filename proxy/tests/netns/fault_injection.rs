@@ -4,9 +4,9 @@
 //! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault` does. All else is
 //! real, above all what the kernel holds afterwards.
 
-use super::matrix::{Kind, for_every_backend};
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Service, rules};
-use super::testbed::{Bed, Pod, address};
+use super::testbed::{Pod, Testbed, address};
 use nix::libc::{
     EAGAIN, EBUSY, EEXIST, EINVAL, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM,
     EOPNOTSUPP, EPERM,
@@ -23,13 +23,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 for_every_backend![
-    a_write_that_fails_once_harms_its_own_vip_at_most,
-    a_vip_that_cannot_be_written_harms_no_other,
+    single_failed_write_affects_at_most_its_own_vip,
+    vip_that_cannot_be_written_affects_no_other_vip,
 ];
 
 /// How a proxy comes to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum ApplyMode {
     /// It knows what is there.
     Difference,
     /// It reads it.
@@ -38,7 +38,7 @@ enum Way {
     Rebuild,
 }
 
-const WAYS: [Way; 3] = [Way::Difference, Way::Adoption, Way::Rebuild];
+const APPLY_MODES: [ApplyMode; 3] = [ApplyMode::Difference, ApplyMode::Adoption, ApplyMode::Rebuild];
 
 /// What a write is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,12 +91,12 @@ impl Write {
     }
 }
 
-struct Scene {
+struct Fixture {
     client: Pod,
-    kind: Kind,
+    kind: BackendKind,
     before: PodRules,
     after: PodRules,
-    _bed: Bed,
+    _testbed: Testbed,
 }
 
 /// A Service with this VIP, on network 1 or 2.
@@ -106,11 +106,11 @@ fn service(name: &str, number: u8, network: u8, hosts: &[u8]) -> Service {
     service
 }
 
-impl Scene {
-    fn new(kind: Kind) -> Self {
-        let mut bed = Bed::new();
-        let mut client = bed.pod(7);
-        bed.attach(&mut client, 2, "net2", 57);
+impl Fixture {
+    fn new(kind: BackendKind) -> Self {
+        let mut testbed = Testbed::new();
+        let mut client = testbed.pod(7);
+        testbed.attach(&mut client, 2, "net2", 57);
         let stays = [service("stays", 10, 1, &[2]), service("stays2", 20, 2, &[52])];
         // Of one bucket of the iptables backend with one that stays.
         let mut beside = service("beside", 12, 2, &[52]);
@@ -130,12 +130,12 @@ impl Scene {
             kind,
             before,
             after,
-            _bed: bed,
+            _testbed: testbed,
         }
     }
 
     /// Brings the pod to what is there before, with a flow that is to be ended, and says what is known of it.
-    fn reset(&self, way: Way) -> Held<PodRules> {
+    fn reset(&self, mode: ApplyMode) -> Held<PodRules> {
         let applied = self.client.apply(self.kind, &Held::Unknown, &self.before);
         assert!(applied.is_complete() && applied.is_exact, "{applied:?}");
         let changes = service("changes", 11, 1, &[]);
@@ -143,16 +143,16 @@ impl Scene {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.send_to(b"x", changes.at(Family::V4, 53)).unwrap();
         });
-        match way {
-            Way::Difference => return Held::Exactly(applied.rules),
-            Way::Adoption => {}
-            Way::Rebuild => {
+        match mode {
+            ApplyMode::Difference => return Held::Exactly(applied.rules),
+            ApplyMode::Adoption => {}
+            ApplyMode::Rebuild => {
                 self.client.sh(match self.kind {
-                    Kind::Nftables => {
+                    BackendKind::Nftables => {
                         "nft flush chain ip multus-proxy dispatch; nft flush chain ip6 multus-proxy dispatch"
                     }
-                    Kind::IptablesNft => "iptables-nft -t nat -D OUTPUT -j MSP-SERVICES; ip6tables-nft -t nat -D OUTPUT -j MSP-SERVICES",
-                    Kind::IptablesLegacy => "iptables-legacy -t nat -D OUTPUT -j MSP-SERVICES; ip6tables-legacy -t nat -D OUTPUT -j MSP-SERVICES",
+                    BackendKind::IptablesNft => "iptables-nft -t nat -D OUTPUT -j MSP-SERVICES; ip6tables-nft -t nat -D OUTPUT -j MSP-SERVICES",
+                    BackendKind::IptablesLegacy => "iptables-legacy -t nat -D OUTPUT -j MSP-SERVICES; ip6tables-legacy -t nat -D OUTPUT -j MSP-SERVICES",
                 });
             }
         }
@@ -200,7 +200,7 @@ impl Scene {
     }
 
     /// Every VIP but those that failed is as wanted.
-    fn assert_right(&self, failed: &BTreeSet<IpAddr>, what: &str) {
+    fn assert_programmed(&self, failed: &BTreeSet<IpAddr>, what: &str) {
         let (held, wanted) = (self.dump().regardless_of_places(), self.after.dump());
         let is_other = |vip: &IpAddr| !failed.contains(vip);
         let rejected = |dump: &Dump| {
@@ -229,7 +229,7 @@ impl Scene {
     }
 
     /// What the failures claim of their VIPs is so.
-    fn assert_told(&self, applied: &Applied, what: &str) {
+    fn assert_reported(&self, applied: &Applied, what: &str) {
         let held = self.dump();
         for failure in applied.failures.iter() {
             for vip in failure.addresses.keys() {
@@ -247,7 +247,7 @@ impl Scene {
     }
 
     /// The next apply makes up for it.
-    fn assert_healed(&self, applied: Applied, what: &str) {
+    fn assert_recovers(&self, applied: Applied, what: &str) {
         let held = if applied.is_exact {
             Held::Exactly(applied.rules)
         } else {
@@ -258,7 +258,7 @@ impl Scene {
             healed.is_complete() && healed.foreign_routes.is_empty(),
             "{what}: {healed:?}"
         );
-        self.assert_right(&BTreeSet::new(), what);
+        self.assert_programmed(&BTreeSet::new(), what);
     }
 }
 
@@ -270,31 +270,35 @@ fn failed(applied: &Applied) -> BTreeSet<IpAddr> {
     failed.chain(&applied.foreign_routes).copied().collect()
 }
 
-fn a_write_that_fails_once_harms_its_own_vip_at_most(kind: Kind) {
-    let scene = Scene::new(kind);
-    for way in WAYS {
+fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
+    let fixture = Fixture::new(kind);
+    for mode in APPLY_MODES {
         // Of what is to be written, in order.
         let writes = Arc::new(Mutex::new(Vec::new()));
-        let held = scene.reset(way);
+        let held = fixture.reset(mode);
         let seen = Arc::clone(&writes);
-        let applied = scene.apply(&held, move |bytes| {
+        let applied = fixture.apply(&held, move |bytes| {
             seen.lock().unwrap().push(Write::of(bytes));
             None
         });
         assert!(applied.is_complete(), "{applied:?}");
-        scene.assert_right(&BTreeSet::new(), "without a fault");
+        fixture.assert_programmed(&BTreeSet::new(), "without a fault");
         let writes = writes.lock().unwrap().clone();
-        println!("{kind:?} {way:?}: {writes:?}");
+        println!("{kind:?} {mode:?}: {writes:?}");
         let kinds: BTreeSet<Write> = writes.iter().copied().collect();
         assert!(kinds.len() == 4, "one of them is never met: {kinds:?}");
         for (number, write) in writes.iter().enumerate() {
             // How the proxy came to the pod does not depend on the errno.
-            let few = if way == Way::Difference { usize::MAX } else { 1 };
+            let few = if mode == ApplyMode::Difference {
+                usize::MAX
+            } else {
+                1
+            };
             for errno in write.errnos().iter().take(few) {
-                let what = format!("{way:?}: write {number}, {write:?}, fails with {errno}");
-                let held = scene.reset(way);
+                let what = format!("{mode:?}: write {number}, {write:?}, fails with {errno}");
+                let held = fixture.reset(mode);
                 let count = AtomicUsize::new(0);
-                let applied = scene.apply(&held, move |_| {
+                let applied = fixture.apply(&held, move |_| {
                     (count.fetch_add(1, Ordering::Relaxed) == number).then_some(*errno)
                 });
                 let failed = failed(&applied);
@@ -311,9 +315,9 @@ fn a_write_that_fails_once_harms_its_own_vip_at_most(kind: Kind) {
                     *write == Write::Conntrack && *errno != ENOENT,
                     "{what}"
                 );
-                scene.assert_right(&failed, &what);
-                scene.assert_told(&applied, &what);
-                scene.assert_healed(applied, &what);
+                fixture.assert_programmed(&failed, &what);
+                fixture.assert_reported(&applied, &what);
+                fixture.assert_recovers(applied, &what);
             }
         }
     }
@@ -337,40 +341,40 @@ fn naming(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send + 'static 
     }
 }
 
-impl Scene {
+impl Fixture {
     /// Only `vip` fails, and is named with the cause.
-    fn assert_alone(&self, way: Way, vip: IpAddr, culprit: IpAddr) {
-        let what = format!("{way:?}: {vip} for {culprit}");
-        let held = self.reset(way);
+    fn assert_only_vip_fails(&self, mode: ApplyMode, vip: IpAddr, culprit: IpAddr) {
+        let what = format!("{mode:?}: {vip} for {culprit}");
+        let held = self.reset(mode);
         let applied = self.apply(&held, naming(culprit));
         let failed = failed(&applied);
         assert_eq!(failed, BTreeSet::from([vip]), "{what}");
-        self.assert_right(&failed, &what);
-        self.assert_told(&applied, &what);
+        self.assert_programmed(&failed, &what);
+        self.assert_reported(&applied, &what);
         let told: String = applied.failures.iter().map(ToString::to_string).collect();
         assert!(
             told.contains("Invalid argument") && told.contains(" (Service web/"),
             "{told}"
         );
-        self.assert_healed(applied, &what);
+        self.assert_recovers(applied, &what);
     }
 }
 
-fn a_vip_that_cannot_be_written_harms_no_other(kind: Kind) {
-    let scene = Scene::new(kind);
+fn vip_that_cannot_be_written_affects_no_other_vip(kind: BackendKind) {
+    let fixture = Fixture::new(kind);
     for family in Family::ALL {
         // It cannot even be rejected.
         for (name, number, network) in [("comes", 15, 2), ("sticky", 14, 1)] {
             let vip = service(name, number, network, &[]).vip(family);
-            for way in [Way::Difference, Way::Adoption] {
-                scene.assert_alone(way, vip, vip);
+            for mode in [ApplyMode::Difference, ApplyMode::Adoption] {
+                fixture.assert_only_vip_fails(mode, vip, vip);
             }
         }
         // The culprit is an endpoint that no other has: it can be rejected and not translated, whatever else has to be written.
         for (name, number, network, host) in [("changes", 11, 1, 6), ("comes", 15, 2, 53)] {
             let vip = service(name, number, network, &[]).vip(family);
-            for way in WAYS {
-                scene.assert_alone(way, vip, address(network, family, host));
+            for mode in APPLY_MODES {
+                fixture.assert_only_vip_fails(mode, vip, address(network, family, host));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The usual test: a client with the Services of a cluster, servers, and what the client holds so far.
 
-use super::matrix::{Case, Kind};
+use super::matrix::{BackendKind, Case};
 use super::objects::{Service, plan_with};
-use super::testbed::{Bed, Pod, address};
-use super::traffic::{Answer, Outcome, Server, ask_often, hosts, question};
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Answer, Outcome, Server, hosts, probe_repeatedly, request};
 use proxy::apply::Applied;
 use proxy::backend::Held;
 use rules::{Family, PodRules, Protocol, Settings};
@@ -14,12 +14,12 @@ use std::net::{IpAddr, SocketAddr};
 /// Host number of the client.
 pub(crate) const CLIENT: u8 = 7;
 
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     // Dropped before the bed: sockets keep a namespace alive.
     servers: Vec<Server>,
     pub(crate) client: Pod,
-    pub(crate) bed: Bed,
-    pub(crate) kind: Kind,
+    pub(crate) testbed: Testbed,
+    pub(crate) kind: BackendKind,
     pub(crate) family: Family,
     pub(crate) services: Vec<Service>,
     /// Of the client's node.
@@ -27,15 +27,15 @@ pub(crate) struct Scene {
     held: Held<PodRules>,
 }
 
-impl Scene {
+impl Fixture {
     /// A client, and a server on each of these hosts.
     pub(crate) fn new(case: Case, servers: &[u8]) -> Self {
-        let mut bed = Bed::new();
-        let client = bed.pod(CLIENT);
-        let mut scene = Self {
+        let mut testbed = Testbed::new();
+        let client = testbed.pod(CLIENT);
+        let mut fixture = Self {
             servers: Vec::new(),
             client,
-            bed,
+            testbed,
             kind: case.kind,
             family: case.family,
             services: Vec::new(),
@@ -43,10 +43,10 @@ impl Scene {
             held: Held::Nothing,
         };
         for host in servers {
-            let pod = scene.bed.pod(*host);
-            scene.serve(&pod);
+            let pod = fixture.testbed.pod(*host);
+            fixture.serve(&pod);
         }
-        scene
+        fixture
     }
 
     /// Starts a server in a pod.
@@ -64,7 +64,7 @@ impl Scene {
     }
 
     /// As a proxy that has just started.
-    pub(crate) fn forget_what_is_held(&mut self) {
+    pub(crate) fn forget_known_rules(&mut self) {
         self.held = Held::Unknown;
     }
 
@@ -74,8 +74,8 @@ impl Scene {
     }
 
     /// Whether a proxy that has just started finds something to write.
-    pub(crate) fn sync_again_writes(&mut self) -> bool {
-        self.forget_what_is_held();
+    pub(crate) fn resync_writes(&mut self) -> bool {
+        self.forget_known_rules();
         self.sync().written
     }
 
@@ -104,14 +104,14 @@ impl Scene {
     }
 
     /// Asks once.
-    pub(crate) fn ask(&self, protocol: Protocol, destination: SocketAddr) -> Outcome {
-        let outcomes = ask_often(&self.client, protocol, destination, 1);
+    pub(crate) fn probe(&self, protocol: Protocol, destination: SocketAddr) -> Outcome {
+        let outcomes = probe_repeatedly(&self.client, protocol, destination, 1);
         outcomes.into_keys().next().unwrap()
     }
 
     /// Asks once, for the whole answer.
-    pub(crate) fn question(&self, protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
-        self.client.run(|| question(protocol, destination))
+    pub(crate) fn request(&self, protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+        self.client.run(|| request(protocol, destination))
     }
 
     /// Which hosts answer.

@@ -1,11 +1,11 @@
 //! Traffic that a pod forwards: a router pod that masquerades what is nested in it, as for KubeVirt's masquerade binding.
 
-use super::fixture::Scene;
+use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
 use super::objects::Service;
 use super::packet_capture::Capture;
 use super::testbed::Pod;
-use super::traffic::{Outcome, ask_often};
+use super::traffic::{Outcome, probe_repeatedly};
 use rules::Family;
 use rules::Protocol::{self, Tcp, Udp};
 use serde_json::json;
@@ -13,21 +13,21 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 for_every_backend_and_family![
-    traffic_forwarded_through_a_pod_is_served,
-    traffic_that_a_pod_forwards_keeps_its_source,
-    traffic_forwarded_through_a_pod_is_rejected_at_once_and_leaks_nothing,
-    each_client_behind_a_pod_stays_with_an_endpoint_of_its_own,
+    forwarded_traffic_is_served,
+    forwarded_traffic_keeps_its_source,
+    forwarded_traffic_is_rejected_at_once_and_leaks_nothing,
+    each_client_behind_a_router_pod_has_its_own_affinity,
 ];
 
 /// A namespace that has nothing but a link to the client, which masquerades it.
-fn nest(scene: &mut Scene) -> Pod {
-    let nested = scene.bed.pod(8);
+fn nest(fixture: &mut Fixture) -> Pod {
+    let nested = fixture.testbed.pod(8);
     nested.sh("ip link del net1; ip link del eth0; ip route flush table main");
     // The kernel sends a host six ICMP errors, then one a second; here each is to be seen.
-    scene
+    fixture
         .client
         .sh("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
-    let (iptables, gateway, inside, subnet, forwarding) = match scene.family {
+    let (iptables, gateway, inside, subnet, forwarding) = match fixture.family {
         Family::V4 => (
             "iptables-nft",
             "192.168.50.1/24",
@@ -43,9 +43,13 @@ fn nest(scene: &mut Scene) -> Pod {
             "net.ipv6.conf.all.forwarding",
         ),
     };
-    let nodad = if scene.family == Family::V6 { " nodad" } else { "" };
+    let nodad = if fixture.family == Family::V6 {
+        " nodad"
+    } else {
+        ""
+    };
     let netns = &nested.netns;
-    scene.client.sh(&format!(
+    fixture.client.sh(&format!(
         "ip link add in0 type veth peer name up0 netns {netns}
          ip addr add {gateway} dev in0{nodad}; ip link set in0 up; sysctl -qw {forwarding}=1
          {iptables} -t nat -A POSTROUTING -s {subnet} -o net1 -j MASQUERADE"
@@ -58,18 +62,20 @@ fn nest(scene: &mut Scene) -> Pod {
 }
 
 fn outcomes(nested: &Pod, protocol: Protocol, destination: SocketAddr) -> Vec<Outcome> {
-    ask_often(nested, protocol, destination, 5).into_keys().collect()
+    probe_repeatedly(nested, protocol, destination, 5)
+        .into_keys()
+        .collect()
 }
 
-fn traffic_forwarded_through_a_pod_is_served(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
-    let nested = nest(&mut scene);
+fn forwarded_traffic_is_served(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
+    let nested = nest(&mut fixture);
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        for outcome in outcomes(&nested, protocol, scene.at(&web, port)) {
+        for outcome in outcomes(&nested, protocol, fixture.at(&web, port)) {
             assert!(
-                matches!(outcome, Outcome::Answered(2, seen) if seen == scene.source()),
+                matches!(outcome, Outcome::Answered(2, seen) if seen == fixture.source()),
                 "{outcome:?}"
             );
         }
@@ -77,32 +83,32 @@ fn traffic_forwarded_through_a_pod_is_served(case: Case) {
 }
 
 /// A router pod that masquerades nothing: servers know the way back.
-fn traffic_that_a_pod_forwards_keeps_its_source(case: Case) {
-    let mut scene = Scene::new(case, &[]);
-    let nested = nest(&mut scene);
-    let server = scene.bed.pod(2);
-    scene.serve(&server);
-    scene.client.link_local("net1");
+fn forwarded_traffic_keeps_its_source(case: Case) {
+    let mut fixture = Fixture::new(case, &[]);
+    let nested = nest(&mut fixture);
+    let server = fixture.testbed.pod(2);
+    fixture.serve(&server);
+    fixture.client.link_local("net1");
     let (iptables, inside, subnet) = match case.family {
         Family::V4 => ("iptables-nft", "192.168.50.2", "192.168.50.0/24"),
         Family::V6 => ("ip6tables-nft", "fd00:50::2", "fd00:50::/64"),
     };
-    scene.client.sh(&format!("{iptables} -t nat -F POSTROUTING"));
-    server.sh(&format!("ip route add {subnet} via {}", scene.source()));
+    fixture.client.sh(&format!("{iptables} -t nat -F POSTROUTING"));
+    server.sh(&format!("ip route add {subnet} via {}", fixture.source()));
     let inside: IpAddr = inside.parse().unwrap();
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        let outcomes = outcomes(&nested, protocol, scene.at(&web, port));
+        let outcomes = outcomes(&nested, protocol, fixture.at(&web, port));
         assert_eq!(outcomes, [Outcome::Answered(2, inside)], "{protocol}");
     }
 }
 
-fn traffic_forwarded_through_a_pod_is_rejected_at_once_and_leaks_nothing(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
-    let nested = nest(&mut scene);
+fn forwarded_traffic_is_rejected_at_once_and_leaks_nothing(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
+    let nested = nest(&mut fixture);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
-    scene.sync_to(&[&web, &empty]);
+    fixture.sync_to(&[&web, &empty]);
     for (service, protocol, port) in [
         (&web, Tcp, 81),
         (&web, Udp, 9),
@@ -110,21 +116,21 @@ fn traffic_forwarded_through_a_pod_is_rejected_at_once_and_leaks_nothing(case: C
         (&empty, Udp, 53),
     ] {
         // On the far side of the client, where only what leaves it is seen.
-        let capture = Capture::on(&scene.client, "net1");
-        let rejected = outcomes(&nested, protocol, scene.at(service, port));
+        let capture = Capture::on(&fixture.client, "net1");
+        let rejected = outcomes(&nested, protocol, fixture.at(service, port));
         assert!(rejected.iter().all(Outcome::is_rejected), "{rejected:?}");
         assert_eq!(capture.naming(service.vip(case.family)), Vec::<Vec<u8>>::new());
     }
 }
 
 /// With session affinity a client is a source address, not the pod it comes through.
-fn each_client_behind_a_pod_stays_with_an_endpoint_of_its_own(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
-    let nested = nest(&mut scene);
+fn each_client_behind_a_router_pod_has_its_own_affinity(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
+    let nested = nest(&mut fixture);
     let mut sticky = Service::new("sticky", 10).ready(&[2, 3, 4]);
     sticky.spec = json!({"sessionAffinity": "ClientIP"});
-    scene.sync_to(&[&sticky]);
-    let at = scene.at(&sticky, 80);
+    fixture.sync_to(&[&sticky]);
+    let at = fixture.at(&sticky, 80);
     let mut met = BTreeSet::new();
     // Twelve clients of one endpoint are a matter of 1 in 100,000.
     for n in 10..22 {

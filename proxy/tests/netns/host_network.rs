@@ -1,11 +1,11 @@
 //! The node itself as a client. Its part is played by the node of the bed: a process of its own runs there.
 
 use super::fake_node::{Driver, Runtime, object, until};
-use super::matrix::{Kind, for_every_backend};
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
 use super::packet_capture::send_raw;
-use super::testbed::{Bed, Pod, address};
-use super::traffic::{Outcome, Server, ask, question_from};
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Outcome, Server, probe, request_from};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use proxy::cleanup::{Outcome as Cleaned, cleanup};
 use rules::Family;
@@ -13,21 +13,21 @@ use rules::Protocol::{Tcp, Udp};
 use std::net::SocketAddr;
 use std::process::Command;
 
-for_every_backend![the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other];
+for_every_backend![node_is_served_only_on_an_interface_that_reaches_pods];
 
 /// Set in that process: the namespace of a pod.
 const ON_THE_NODE: &str = "MSP_TEST_ON_THE_NODE";
 
-fn the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other(kind: Kind) {
+fn node_is_served_only_on_an_interface_that_reaches_pods(kind: BackendKind) {
     if let Some(netns) = std::env::var_os(ON_THE_NODE) {
         return on_the_node(kind, &netns.into_string().unwrap());
     }
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _server = Server::start(&bed.pod(2));
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _server = Server::start(&testbed.pod(2));
     let name = std::thread::current().name().unwrap().to_owned();
     let output = Command::new("ip")
-        .args(["netns", "exec", &bed.node()])
+        .args(["netns", "exec", &testbed.node()])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", &name])
         .env(ON_THE_NODE, &client.netns)
@@ -37,19 +37,19 @@ fn the_node_is_served_by_an_interface_that_reaches_pods_and_by_no_other(kind: Ki
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
-fn on_the_node(kind: Kind, netns: &str) {
+fn on_the_node(kind: BackendKind, netns: &str) {
     // The far end of what pods are on, as a second port of the node would be.
     sh("ip addr add 10.1.0.77/16 dev peer1; ip addr add fd00:1::77/64 dev peer1 nodad");
     let pod = Pod::found(netns, 7);
     let (web, uid) = (Service::new("web", 10).ready(&[2]), object(&pod));
     let runtime = Runtime::new();
-    runtime.ready_in(uid.metadata.uid.as_ref().unwrap(), netns);
+    runtime.set_sandbox(uid.metadata.uid.as_ref().unwrap(), netns);
     let driver = Driver::start(&runtime, kind, &[&web], &[&uid]);
     let pod_is_served =
-        || pod.run(|| ask(Tcp, web.at(Family::V4, 80))) == Outcome::Answered(2, pod.address());
+        || pod.run(|| probe(Tcp, web.at(Family::V4, 80))) == Outcome::Answered(2, pod.address());
     until("the pod is served", pod_is_served);
     driver.map("web/macvlan1=peer1");
-    if kind == Kind::IptablesLegacy {
+    if kind == BackendKind::IptablesLegacy {
         until("the backend is rejected", || {
             driver.condition().message.contains("share its lock")
         });
@@ -59,10 +59,10 @@ fn on_the_node(kind: Kind, netns: &str) {
             for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
                 let served = Outcome::Answered(2, address(1, family, 77));
                 until("the node is served", || {
-                    ask(protocol, web.at(family, port)) == served
+                    probe(protocol, web.at(family, port)) == served
                 });
             }
-            assert_eq!(ask(Tcp, web.at(family, 81)), Outcome::Rejected);
+            assert_eq!(probe(Tcp, web.at(family, 81)), Outcome::Rejected);
             its_sockets_get_the_address_of_the_network(&web, family);
         }
         until("all is well", || driver.condition().holds);
@@ -77,30 +77,30 @@ fn on_the_node(kind: Kind, netns: &str) {
         sh("ip route flush proto 77; ip -6 route flush proto 77; nft flush ruleset");
         assert!(is_clean(&sh(LEFT)));
         until("it is mended", || {
-            let served = |family| ask(Tcp, web.at(family, 80)).host_if_any() == Some(2);
+            let served = |family| probe(Tcp, web.at(family, 80)).host_if_any() == Some(2);
             Family::ALL.into_iter().all(served)
         });
     }
     driver.map("web/macvlan1=data1");
     until("a parent is rejected", || {
         let condition = driver.condition();
-        !condition.holds && (condition.message.contains("parent") || kind == Kind::IptablesLegacy)
+        !condition.holds && (condition.message.contains("parent") || kind == BackendKind::IptablesLegacy)
     });
     until("nothing is left", || is_clean(&sh(LEFT)));
     assert!(pod_is_served());
-    if kind != Kind::IptablesLegacy {
+    if kind != BackendKind::IptablesLegacy {
         driver.map("web/macvlan1=peer1");
         until("the node is served again", || {
-            ask(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
+            probe(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
         });
     }
     driver.map("web/macvlan1=no-such");
     until("a missing interface is said", || !driver.condition().holds);
     assert!(pod_is_served());
-    if kind != Kind::IptablesLegacy {
+    if kind != BackendKind::IptablesLegacy {
         driver.map("web/macvlan1=peer1");
         until("the node is served again", || {
-            ask(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
+            probe(Tcp, web.at(Family::V4, 80)).host_if_any() == Some(2)
         });
     }
     driver.stop();
@@ -121,7 +121,7 @@ fn its_sockets_get_the_address_of_the_network(web: &Service, family: Family) {
     };
     let bound = bound.parse().unwrap();
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        let answer = question_from(Some(bound), protocol, web.at(family, port)).unwrap();
+        let answer = request_from(Some(bound), protocol, web.at(family, port)).unwrap();
         assert_eq!(answer.seen, address(1, family, 77), "{protocol} {family}");
     }
     if family == Family::V4 {
@@ -130,7 +130,7 @@ fn its_sockets_get_the_address_of_the_network(web: &Service, family: Family) {
             nft add rule ip others output ip daddr 172.31.0.1 tcp dport 80 dnat to 10.1.0.2:8080
             ip route add 172.31.0.1 dev cluster");
         let to = SocketAddr::from(([172, 31, 0, 1], 80));
-        assert_eq!(question_from(Some(bound), Tcp, to).unwrap().seen, bound);
+        assert_eq!(request_from(Some(bound), Tcp, to).unwrap().seen, bound);
         sh("nft delete table ip others; ip route del 172.31.0.1 dev cluster");
     }
 }

@@ -1,6 +1,6 @@
 //! Segments that connection tracking does not believe.
 
-use super::fixture::Scene;
+use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
 use super::objects::Service;
 use super::packet_capture::send_raw;
@@ -9,22 +9,22 @@ use super::traffic::Flow;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::net::{IpAddr, SocketAddr};
 
-for_every_backend_and_family![an_answer_outside_of_the_window_does_not_end_the_connection];
+for_every_backend_and_family![out_of_window_segment_does_not_reset_the_connection];
 
 /// Such an answer is not translated back. The kernel, which knows no flow from the endpoint, would reset it.
-fn an_answer_outside_of_the_window_does_not_end_the_connection(case: Case) {
-    let mut scene = Scene::new(case, &[]);
-    let server = scene.bed.pod(2);
-    scene.serve(&server);
+fn out_of_window_segment_does_not_reset_the_connection(case: Case) {
+    let mut fixture = Fixture::new(case, &[]);
+    let server = fixture.testbed.pod(2);
+    fixture.serve(&server);
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
-    let at = scene.at(&web, 80);
-    let mut flow = scene.client.run(|| Flow::open(at)).unwrap();
+    fixture.sync_to(&[&web]);
+    let at = fixture.at(&web, 80);
+    let mut flow = fixture.client.run(|| Flow::open(at)).unwrap();
     flow.echo(b"first");
     let endpoint = SocketAddr::new(address(1, case.family, 2), 8080);
-    let client = SocketAddr::new(scene.source(), flow.source().port());
-    let arrived = || scene.client.sh("nft list table inet seen");
-    scene.client.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority 10; }'; nft add rule inet seen input ct state invalid tcp sport 8080 counter");
+    let client = SocketAddr::new(fixture.source(), flow.source().port());
+    let arrived = || fixture.client.sh("nft list table inet seen");
+    fixture.client.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority 10; }'; nft add rule inet seen input ct state invalid tcp sport 8080 counter");
     // Of all windows at least one is missed by far, wherever the real one is.
     for quarter in 0..8 {
         send_segment(&server, endpoint, client, quarter << 29);

@@ -1,8 +1,8 @@
 //! An IPv6 address whose duplicate detection runs: the kernel takes it for no source yet.
 
 use super::fake_node::until;
-use super::fixture::Scene;
-use super::matrix::{Case, Kind, for_every_backend};
+use super::fixture::Fixture;
+use super::matrix::{BackendKind, Case, for_every_backend};
 use super::objects::Service;
 use super::packet_capture::Capture;
 use super::testbed::address;
@@ -10,25 +10,30 @@ use super::traffic::Outcome;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 
-for_every_backend![an_address_is_used_once_nobody_else_has_it];
+for_every_backend![address_is_used_only_after_duplicate_address_detection];
 
-fn an_address_is_used_once_nobody_else_has_it(kind: Kind) {
+fn address_is_used_only_after_duplicate_address_detection(kind: BackendKind) {
     let family = Family::V6;
-    let mut scene = Scene::new(Case { kind, family }, &[2]);
+    let mut fixture = Fixture::new(Case { kind, family }, &[2]);
     let source = address(1, family, 7);
     // One question a second, and then many seconds: long enough to look at it.
-    scene.client.sh(&format!(
+    fixture.client.sh(&format!(
         "sysctl -qw net.ipv6.conf.net1.dad_transmits=8
          ip addr del {source}/64 dev net1; ip addr add {source}/64 dev net1"
     ));
     let web = Service::new("web", 10).ready(&[2]);
-    let capture = Capture::start(&scene.client);
-    let applied = scene.sync_to(&[&web]);
+    let capture = Capture::start(&fixture.client);
+    let applied = fixture.sync_to(&[&web]);
     let (absent, rejected) = (
         applied.absent,
-        [(Tcp, 80), (Udp, 53)].map(|(protocol, port)| scene.ask(protocol, scene.at(&web, port))),
+        [(Tcp, 80), (Udp, 53)].map(|(protocol, port)| fixture.probe(protocol, fixture.at(&web, port))),
     );
-    let is_tentative = || scene.client.sh("ip -6 addr show dev net1").contains("tentative");
+    let is_tentative = || {
+        fixture
+            .client
+            .sh("ip -6 addr show dev net1")
+            .contains("tentative")
+    };
     assert!(is_tentative(), "or there is nothing to see");
     assert_eq!(
         absent.iter().map(|source| source.address).collect::<Vec<_>>(),
@@ -37,9 +42,9 @@ fn an_address_is_used_once_nobody_else_has_it(kind: Kind) {
     assert_eq!(rejected, [Outcome::Rejected, Outcome::Rejected]);
     assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
     until("nobody else has the address", || !is_tentative());
-    assert_eq!(scene.sync().absent, []);
+    assert_eq!(fixture.sync().absent, []);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        let outcome = scene.ask(protocol, scene.at(&web, port));
+        let outcome = fixture.probe(protocol, fixture.at(&web, port));
         assert!(
             matches!(outcome, Outcome::Answered(2, seen) if seen == source),
             "{outcome:?}"

@@ -4,27 +4,27 @@
 //! nftables transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::matrix::{Kind, for_every_backend};
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
-use super::testbed::Bed;
+use super::testbed::Testbed;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-for_every_backend![a_large_set_of_somebody_else_costs_no_more_kernel_memory];
+for_every_backend![nft_set_of_another_process_costs_no_additional_kernel_memory];
 
 const ELEMENTS: usize = 60_000;
 
 /// Others may listen on this machine, if only for a while: `nft monitor`, for example.
 const ATTEMPTS: usize = 5;
-const PATIENCE: Duration = Duration::from_mins(4);
+const TIMEOUT: Duration = Duration::from_mins(4);
 
-fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let (client, stranger) = (bed.pod(7), bed.pod(9));
+fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKind) {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (client, unserved) = (testbed.pod(7), testbed.pod(9));
     let object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
+    runtime.set_sandbox(uid(&object), &client.netns);
     let web = Service::new("web", 10).ready(&[2]);
     let driver = Driver::start(&runtime, kind, &[&web], &[&object]);
     until("ready", || driver.is_ready());
@@ -43,7 +43,7 @@ fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
     let load = format!("nft -f {}", file.path().display());
     for attempt in 1..=ATTEMPTS {
         let others = wait_for_silence();
-        let grown = grown_while(|| stranger.sh(&load));
+        let grown = grown_while(|| unserved.sh(&load));
         let own: Vec<_> = listeners().into_iter().filter(is_own).collect();
         println!("{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, others {others:?}");
         assert!(
@@ -67,7 +67,7 @@ fn wait_for_silence() -> Vec<String> {
     loop {
         let mut others = listeners();
         others.retain(|inode| !is_own(inode));
-        if others.is_empty() || began.elapsed() > PATIENCE {
+        if others.is_empty() || began.elapsed() > TIMEOUT {
             return others;
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -2,10 +2,10 @@
 
 use super::echo_server::Server;
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::Service;
-use super::pod_churn::{Resources, run_alone};
-use super::testbed::Bed;
+use super::pod_churn::{Resources, run_in_subprocess};
+use super::testbed::Testbed;
 use super::traffic::hosts;
 use rules::{Family, Protocol};
 use std::net::UdpSocket;
@@ -16,22 +16,22 @@ const FLOWS: u32 = 100_000;
 /// Each route and each flow takes several hundred bytes once it is read.
 const MORE_MEMORY_KIB: usize = 32 << 10;
 
-const ALONE: &str = "MSP_FLOOD_ALONE";
+const SUBPROCESS: &str = "MSP_FLOOD_SUBPROCESS";
 
 /// Does nothing unless the other test starts it.
 #[test]
-#[ignore = "started by lists_without_end_cost_no_memory"]
-fn alone() {
-    if std::env::var_os(ALONE).is_none() {
+#[ignore = "started by unbounded_route_and_flow_lists_cost_no_memory"]
+fn subprocess() {
+    if std::env::var_os(SUBPROCESS).is_none() {
         return;
     }
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
-    let client = bed.pod(7);
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
+    let client = testbed.pod(7);
     let object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
+    runtime.set_sandbox(uid(&object), &client.netns);
     let web = |host| Service::new("web", 10).ready(&[host]);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web(2)], &[&object]);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web(2)], &[&object]);
     until("ready", || driver.is_ready());
 
     client.sh(&format!(
@@ -49,7 +49,7 @@ fn alone() {
     let flows: u32 = client.sh("conntrack -C 2>/dev/null").trim().parse().unwrap();
     assert!(flows > FLOWS / 2, "{flows} flows only");
     let before = Resources::now();
-    Resources::forget_the_peak();
+    Resources::reset_peak();
     let at = web(2).at(Family::V4, 80);
     for host in [3, 2, 3] {
         // Flows to the other endpoint are looked for among all of them, and our routes among all of those.
@@ -73,6 +73,6 @@ fn alone() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn lists_without_end_cost_no_memory() {
-    run_alone("large_dumps::alone", ALONE);
+fn unbounded_route_and_flow_lists_cost_no_memory() {
+    run_in_subprocess("large_dumps::subprocess", SUBPROCESS);
 }

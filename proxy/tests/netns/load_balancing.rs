@@ -1,23 +1,23 @@
 //! Who gets the flows to a Service, and what they see of the client.
 
-use super::fixture::{CLIENT, Scene};
+use super::fixture::{CLIENT, Fixture};
 use super::matrix::{Case, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::sctp;
 use super::testbed::address;
-use super::traffic::{Outcome, ask_often};
+use super::traffic::{Outcome, probe_repeatedly};
 use rules::Protocol::{Sctp, Tcp, Udp};
 use std::net::IpAddr;
 
 for_every_backend_and_family![
-    tcp_flows_are_balanced_and_leave_with_the_attachments_address,
-    udp_flows_are_balanced_and_leave_with_the_attachments_address,
-    sctp_associations_are_translated_both_ways_and_balanced,
-    each_port_of_a_service_goes_to_its_own_target,
-    one_port_number_of_several_protocols_goes_to_each_ones_target,
-    endpoints_of_several_slices_all_count,
-    more_endpoints_than_a_slice_may_hold_all_count,
-    a_pod_reaches_itself_through_a_service,
+    tcp_flows_are_balanced_and_use_the_attachment_address,
+    udp_flows_are_balanced_and_use_the_attachment_address,
+    sctp_associations_are_balanced_and_translated_in_both_directions,
+    each_port_is_translated_to_its_own_target_port,
+    same_port_of_several_protocols_is_translated_per_protocol,
+    endpoints_of_all_slices_are_used,
+    endpoints_beyond_one_slice_are_used,
+    pod_reaches_itself_through_a_service,
 ];
 
 /// `total` flows over `hosts` equal endpoints: each count within five standard deviations, every source the client's.
@@ -45,81 +45,81 @@ fn assert_balanced(
     assert_eq!(answered, hosts, "each endpoint has its share");
 }
 
-fn tcp_flows_are_balanced_and_leave_with_the_attachments_address(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn tcp_flows_are_balanced_and_use_the_attachment_address(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let web = Service::new("web", 10).ready(&[2, 3, 4]);
-    scene.sync_to(&[&web]);
-    let outcomes = ask_often(&scene.client, Tcp, scene.at(&web, 80), 300);
-    assert_balanced(outcomes, 300, 3, scene.source());
+    fixture.sync_to(&[&web]);
+    let outcomes = probe_repeatedly(&fixture.client, Tcp, fixture.at(&web, 80), 300);
+    assert_balanced(outcomes, 300, 3, fixture.source());
 }
 
-fn udp_flows_are_balanced_and_leave_with_the_attachments_address(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn udp_flows_are_balanced_and_use_the_attachment_address(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let web = Service::new("web", 10).ready(&[2, 3, 4]);
-    scene.sync_to(&[&web]);
-    let outcomes = ask_often(&scene.client, Udp, scene.at(&web, 53), 300);
-    assert_balanced(outcomes, 300, 3, scene.source());
+    fixture.sync_to(&[&web]);
+    let outcomes = probe_repeatedly(&fixture.client, Udp, fixture.at(&web, 53), 300);
+    assert_balanced(outcomes, 300, 3, fixture.source());
 }
 
-fn sctp_associations_are_translated_both_ways_and_balanced(case: Case) {
-    let mut scene = Scene::new(case, &[]);
-    let (one, other) = (scene.bed.pod(2), scene.bed.pod(3));
+fn sctp_associations_are_balanced_and_translated_in_both_directions(case: Case) {
+    let mut fixture = Fixture::new(case, &[]);
+    let (one, other) = (fixture.testbed.pod(2), fixture.testbed.pod(3));
     let _servers = [&one, &other].map(sctp::Server::start);
     let diameter = Service::new("diameter", 10)
         .ports(&[(Sctp, 3869, sctp::PORT)])
         .ready(&[2, 3]);
-    scene.sync_to(&[&diameter]);
-    let outcomes = ask_often(&scene.client, Sctp, scene.at(&diameter, 3869), 100);
-    assert_balanced(outcomes, 100, 2, scene.source());
+    fixture.sync_to(&[&diameter]);
+    let outcomes = probe_repeatedly(&fixture.client, Sctp, fixture.at(&diameter, 3869), 100);
+    assert_balanced(outcomes, 100, 2, fixture.source());
 }
 
-fn each_port_of_a_service_goes_to_its_own_target(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn each_port_is_translated_to_its_own_target_port(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let web = Service::new("web", 10)
         .ports(&[(Tcp, 80, 8080), (Tcp, 81, 8081), (Udp, 53, 5353)])
         .ready(&[2]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for (protocol, port, target) in web.ports.clone() {
-        let answer = scene.question(protocol, scene.at(&web, port)).unwrap();
+        let answer = fixture.request(protocol, fixture.at(&web, port)).unwrap();
         assert_eq!((answer.host, answer.port), (2, target));
     }
 }
 
-fn one_port_number_of_several_protocols_goes_to_each_ones_target(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3]);
-    let _sctp = sctp::Server::start(&scene.bed.pod(4));
+fn same_port_of_several_protocols_is_translated_per_protocol(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3]);
+    let _sctp = sctp::Server::start(&fixture.testbed.pod(4));
     let tcp_and_udp = Service::new("dns", 10)
         .ports(&[(Tcp, 53, 8081), (Udp, 53, 8080), (Sctp, 53, sctp::PORT)])
         .ready(&[2, 3]);
-    scene.sync_to(&[&tcp_and_udp]);
-    let at = scene.at(&tcp_and_udp, 53);
+    fixture.sync_to(&[&tcp_and_udp]);
+    let at = fixture.at(&tcp_and_udp, 53);
     for (protocol, target) in [(Tcp, 8081), (Udp, 8080)] {
-        assert_eq!(scene.question(protocol, at).unwrap().port, target);
+        assert_eq!(fixture.request(protocol, at).unwrap().port, target);
     }
     let with_sctp = Service {
         endpoints: ready(&[4]),
         ..tcp_and_udp
     };
-    scene.sync_to(&[&with_sctp]);
-    assert_eq!(scene.ask(Sctp, at).host(), 4);
+    fixture.sync_to(&[&with_sctp]);
+    assert_eq!(fixture.probe(Sctp, at).host(), 4);
 }
 
-fn endpoints_of_several_slices_all_count(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn endpoints_of_all_slices_are_used(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let mut web = Service::new("web", 10)
         .ports(&[(Tcp, 80, 8080), (Tcp, 81, 8081)])
         .ready(&[2, 3, 4]);
     web.slices = 3;
     assert_eq!(web.slice_objects().len(), 6);
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), [2, 3, 4]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&web, 81)), [2, 3, 4]);
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [2, 3, 4]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 81)), [2, 3, 4]);
 }
 
-fn more_endpoints_than_a_slice_may_hold_all_count(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn endpoints_beyond_one_slice_are_used(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     // Of 120 endpoints one pod answers, which has all their addresses.
-    let server = scene.bed.pod(3);
+    let server = fixture.testbed.pod(3);
     let hosts: Vec<u8> = (100..220).collect();
     let add = |host: &u8| {
         let address = address(1, case.family, *host);
@@ -127,14 +127,14 @@ fn more_endpoints_than_a_slice_may_hold_all_count(case: Case) {
         format!("ip addr add {address}/{length} dev net1 nodad")
     };
     server.sh(&hosts.iter().map(add).collect::<Vec<_>>().join("\n"));
-    scene.serve(&server);
+    fixture.serve(&server);
     let mut web = Service::new("web", 10).ready(&hosts);
     web.slices = 2;
-    scene.sync_to(&[&web]);
-    let outcomes = ask_often(&scene.client, Tcp, scene.at(&web, 80), 1200);
+    fixture.sync_to(&[&web]);
+    let outcomes = probe_repeatedly(&fixture.client, Tcp, fixture.at(&web, 80), 1200);
     assert_eq!(outcomes.keys().map(Outcome::host).collect::<Vec<_>>(), [3]);
     // The neighbours the client had to ask for are the endpoints it was sent to.
-    let known = scene.client.sh("ip neigh show dev net1");
+    let known = fixture.client.sh("ip neigh show dev net1");
     let met = hosts
         .iter()
         .filter(|host| known.contains(&format!("{} ", address(1, case.family, **host))))
@@ -143,15 +143,15 @@ fn more_endpoints_than_a_slice_may_hold_all_count(case: Case) {
     assert!(met >= 118, "{met} of 120 endpoints were used");
 }
 
-fn a_pod_reaches_itself_through_a_service(case: Case) {
-    let mut scene = Scene::new(case, &[]);
-    let client = scene.client.clone();
-    scene.serve(&client);
+fn pod_reaches_itself_through_a_service(case: Case) {
+    let mut fixture = Fixture::new(case, &[]);
+    let client = fixture.client.clone();
+    fixture.serve(&client);
     let web = Service::new("web", 10).ready(&[CLIENT]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        let outcome = scene.ask(protocol, scene.at(&web, port));
-        let seen = scene.source();
+        let outcome = fixture.probe(protocol, fixture.at(&web, port));
+        let seen = fixture.source();
         assert!(
             matches!(outcome, Outcome::Answered(CLIENT, s) if s == seen),
             "{outcome:?}"

@@ -1,7 +1,7 @@
 //! Many pods at once, for tests of numbers: one interface each, made by few programs.
 
 use super::fake_node::object;
-use super::testbed::{Bed, Pod};
+use super::testbed::{Pod, Testbed};
 use api::network_status::NetworkStatus;
 use k8s_openapi::api::core::v1;
 use std::io::Write;
@@ -10,12 +10,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A namespace and the Pod object of it.
-pub(crate) type Member = (Pod, v1::Pod);
+pub(crate) type PodWithObject = (Pod, v1::Pod);
 
 /// Pods with one interface each, made by few programs.
-pub(crate) struct Crowd(Vec<Member>);
+pub(crate) struct ManyPods(Vec<PodWithObject>);
 
-impl Crowd {
+impl ManyPods {
     /// `round` makes names and addresses differ from those of other crowds on the node.
     pub(crate) fn new(node: &str, round: usize, count: usize) -> Self {
         let pods: Vec<_> = (0..count).map(|n| pod(node, round, n)).collect();
@@ -45,13 +45,13 @@ impl Crowd {
         Self(pods)
     }
 
-    pub(crate) fn pods(&self) -> impl Iterator<Item = &Member> {
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &PodWithObject> {
         self.0.iter()
     }
 
     /// Whether none of them still has its end of the link in the node: what a namespace that is kept alive keeps.
-    pub(crate) fn is_gone(&self, bed: &Bed) -> bool {
-        let links = bed
+    pub(crate) fn is_gone(&self, testbed: &Testbed) -> bool {
+        let links = testbed
             .open_node()
             .run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
         let links = links.unwrap();
@@ -61,14 +61,14 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
+impl Drop for ManyPods {
     fn drop(&mut self) {
         delete(&self.0.iter().collect::<Vec<_>>());
     }
 }
 
 /// Those that are gone are no error.
-pub(crate) fn delete(pods: &[&Member]) {
+pub(crate) fn delete(pods: &[&PodWithObject]) {
     let there = pods
         .iter()
         .filter(|(pod, _)| Path::new("/run/netns").join(&pod.netns).exists());
@@ -80,7 +80,7 @@ fn suffix(netns: &str) -> &str {
     netns.rsplit_once('c').map_or(netns, |(_, suffix)| suffix)
 }
 
-fn pod(node: &str, round: usize, n: usize) -> Member {
+fn pod(node: &str, round: usize, n: usize) -> PodWithObject {
     let address = |text: String| text.parse::<IpAddr>().unwrap();
     let pod = Pod {
         netns: format!("{node}c{round}-{n}"),

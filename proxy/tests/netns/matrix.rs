@@ -7,13 +7,13 @@ use rules::Family;
 
 /// A backend under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BackendKind {
     IptablesNft,
     IptablesLegacy,
     Nftables,
 }
 
-impl Kind {
+impl BackendKind {
     pub(crate) const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
 
     pub(crate) fn backend(self) -> Box<dyn Backend> {
@@ -28,7 +28,7 @@ impl Kind {
 /// One combination.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
-    pub(crate) kind: Kind,
+    pub(crate) kind: BackendKind,
     pub(crate) family: Family,
 }
 
@@ -36,15 +36,15 @@ pub(crate) struct Case {
 macro_rules! for_every_backend_and_family {
     ($($check:ident),* $(,)?) => { $(
         mod $check {
-            use $crate::matrix::{Case, Kind};
+            use $crate::matrix::{Case, BackendKind};
             use rules::Family;
             $crate::matrix::tests!(super::$check:
-                iptables_nft_ipv4 => Case { kind: Kind::IptablesNft, family: Family::V4 },
-                iptables_nft_ipv6 => Case { kind: Kind::IptablesNft, family: Family::V6 },
-                iptables_legacy_ipv4 => Case { kind: Kind::IptablesLegacy, family: Family::V4 },
-                iptables_legacy_ipv6 => Case { kind: Kind::IptablesLegacy, family: Family::V6 },
-                nftables_ipv4 => Case { kind: Kind::Nftables, family: Family::V4 },
-                nftables_ipv6 => Case { kind: Kind::Nftables, family: Family::V6 },
+                iptables_nft_ipv4 => Case { kind: BackendKind::IptablesNft, family: Family::V4 },
+                iptables_nft_ipv6 => Case { kind: BackendKind::IptablesNft, family: Family::V6 },
+                iptables_legacy_ipv4 => Case { kind: BackendKind::IptablesLegacy, family: Family::V4 },
+                iptables_legacy_ipv6 => Case { kind: BackendKind::IptablesLegacy, family: Family::V6 },
+                nftables_ipv4 => Case { kind: BackendKind::Nftables, family: Family::V4 },
+                nftables_ipv6 => Case { kind: BackendKind::Nftables, family: Family::V6 },
             );
         }
     )* };
@@ -54,11 +54,11 @@ macro_rules! for_every_backend_and_family {
 macro_rules! for_every_backend {
     ($($check:ident),* $(,)?) => { $(
         mod $check {
-            use $crate::matrix::Kind;
+            use $crate::matrix::BackendKind;
             $crate::matrix::tests!(super::$check:
-                iptables_nft => Kind::IptablesNft,
-                iptables_legacy => Kind::IptablesLegacy,
-                nftables => Kind::Nftables,
+                iptables_nft => BackendKind::IptablesNft,
+                iptables_legacy => BackendKind::IptablesLegacy,
+                nftables => BackendKind::Nftables,
             );
         }
     )* };

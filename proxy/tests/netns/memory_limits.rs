@@ -3,11 +3,11 @@
 
 use super::echo_server::Server;
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::matrix::{Kind, for_every_backend};
+use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Service, rules};
-use super::pod_churn::{Resources, run_alone_with};
-use super::testbed::{Bed, Pod};
-use super::traffic::{Outcome, ask};
+use super::pod_churn::{Resources, run_in_subprocess_with};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Outcome, probe};
 use proxy::backend::{Backend, Error, Held};
 use rules::{Delta, Dump, Family, Protocol};
 use serde_json::json;
@@ -25,7 +25,7 @@ const BATCH: u32 = 4000;
 /// What the budget lets all attempts together have, see `proxy::memory`.
 const MORE_MEMORY_KIB: usize = 128 << 10;
 
-const ALONE: &str = "MSP_MEMORY_ALONE";
+const SUBPROCESS: &str = "MSP_MEMORY_SUBPROCESS";
 
 /// What an owner fills our table with.
 #[derive(Clone, Copy, Debug)]
@@ -106,17 +106,17 @@ fn feed(pod: &Pod, program: &[&str], input: &str) {
 
 /// In a process of its own, so that what it holds is the driver's. Does nothing unless another test starts it.
 #[test]
-#[ignore = "started by tables_without_end_cost_bounded_memory"]
-fn alone() {
-    let filling = match std::env::var(ALONE).as_deref() {
+#[ignore = "started by oversized_tables_use_bounded_memory"]
+fn subprocess() {
+    let filling = match std::env::var(SUBPROCESS).as_deref() {
         Ok("foreign sets") => Filling::ForeignSets,
         Ok("endpoints") => Filling::Endpoints,
         Ok("rules") => Filling::Rules,
         _ => return,
     };
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let pods: Vec<_> = (0..PODS).map(|n| bed.pod(10 + n)).collect();
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let pods: Vec<_> = (0..PODS).map(|n| testbed.pod(10 + n)).collect();
     std::thread::scope(|scope| {
         for pod in &pods {
             scope.spawn(|| fill(pod, filling));
@@ -124,21 +124,21 @@ fn alone() {
     });
     let objects: Vec<_> = pods.iter().map(object).collect();
     for (pod, object) in pods.iter().zip(&objects) {
-        runtime.ready_in(uid(object), &pod.netns);
+        runtime.set_sandbox(uid(object), &pod.netns);
     }
     let web = Service::new("web", 10).ready(&[2]);
     let before = Resources::now();
-    Resources::forget_the_peak();
+    Resources::reset_peak();
     let driver = Driver::start(
         &runtime,
-        Kind::Nftables,
+        BackendKind::Nftables,
         &[&web],
         &objects.iter().collect::<Vec<_>>(),
     );
     let at = web.at(Family::V4, 80);
     for pod in &pods {
         until("it is served all the same", || {
-            pod.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+            pod.run(|| matches!(probe(Protocol::Tcp, at), Outcome::Answered(..)))
         });
     }
     until("ready", || driver.is_ready());
@@ -156,24 +156,24 @@ fn alone() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn tables_without_end_cost_bounded_memory() {
+fn oversized_tables_use_bounded_memory() {
     for filling in ["foreign sets", "endpoints", "rules"] {
-        run_alone_with("memory_limits::alone", ALONE, filling);
+        run_in_subprocess_with("memory_limits::subprocess", SUBPROCESS, filling);
     }
 }
 
-for_every_backend![a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported];
+for_every_backend![pod_that_exceeds_the_read_limit_is_rebuilt_and_reported];
 
 /// Chains or elements under our names, more than an attempt reads; with nftables also what has no name of ours.
-fn overfill(pod: &Pod, kind: Kind) {
+fn overfill(pod: &Pod, kind: BackendKind) {
     let program = match kind {
-        Kind::Nftables => {
+        BackendKind::Nftables => {
             fill(pod, Filling::Endpoints);
             let foreign = "add set ip multus-proxy owners { type ipv4_addr; }\n";
             return feed(pod, &["nft", "-f", "-"], foreign);
         }
-        Kind::IptablesNft => "iptables-nft-restore",
-        Kind::IptablesLegacy => "iptables-legacy-restore",
+        BackendKind::IptablesNft => "iptables-nft-restore",
+        BackendKind::IptablesLegacy => "iptables-legacy-restore",
     };
     let mut text = "*nat\n:MSP-SVC-OWNERS - [0:0]\n".to_owned();
     for n in 0..40_000_u32 {
@@ -189,17 +189,17 @@ fn overfill(pod: &Pod, kind: Kind) {
     feed(pod, &[program, "--noflush"], &(text + "COMMIT\n"));
 }
 
-fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind) {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let pod = bed.pod(7);
+fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let pod = testbed.pod(7);
     // A Service that was there once: of its ClusterIP nothing but the route is known.
     let [web, gone] =
         [("web", 10), ("gone", 11)].map(|(name, number)| Service::new(name, number).ready(&[2]));
     pod.apply(kind, &Held::Nothing, &rules(&pod, &[web.clone(), gone]));
     overfill(&pod, kind);
     let object = object(&pod);
-    runtime.ready_in(uid(&object), &pod.netns);
+    runtime.set_sandbox(uid(&object), &pod.netns);
     let watching = Arc::new(Watching::new(kind));
     let driver = Driver::with_backend(
         &runtime,
@@ -219,7 +219,7 @@ fn a_pod_with_more_than_is_read_is_rebuilt_and_the_reason_is_reported(kind: Kind
     });
     let at = web.at(Family::V4, 80);
     until("it is served", || {
-        pod.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+        pod.run(|| matches!(probe(Protocol::Tcp, at), Outcome::Answered(..)))
     });
     let state = pod.state();
     assert!(
@@ -245,14 +245,14 @@ struct Watching {
 }
 
 impl Watching {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: BackendKind) -> Self {
         Self {
             backend: kind.backend(),
             rejected_before_translation: Mutex::default(),
             list: match kind {
-                Kind::Nftables => &["nft", "list", "set", "ip", "multus-proxy", "vips"],
-                Kind::IptablesNft => &["iptables-nft", "-t", "filter", "-S"],
-                Kind::IptablesLegacy => &["iptables-legacy", "-t", "filter", "-S"],
+                BackendKind::Nftables => &["nft", "list", "set", "ip", "multus-proxy", "vips"],
+                BackendKind::IptablesNft => &["iptables-nft", "-t", "filter", "-S"],
+                BackendKind::IptablesLegacy => &["iptables-legacy", "-t", "filter", "-S"],
             },
         }
     }
@@ -313,7 +313,7 @@ impl Backend for Watching {
     }
 }
 
-const LARGE: &str = "MSP_LARGE_ALONE";
+const LARGE_SUBPROCESS: &str = "MSP_LARGE_SUBPROCESS";
 
 /// Ten by `make nightly`: they take minutes.
 fn large_pods() -> u8 {
@@ -325,24 +325,24 @@ fn large_pods() -> u8 {
 }
 const SERVICES: u16 = 10_000;
 
-/// As [`alone`].
+/// As [`subprocess`].
 #[test]
-#[ignore = "started by ten_thousand_services_are_read_and_not_taken_for_hostile"]
-fn large() {
-    if std::env::var_os(LARGE).is_none() {
+#[ignore = "started by ten_thousand_services_are_adopted_within_the_memory_budget"]
+fn large_subprocess() {
+    if std::env::var_os(LARGE_SUBPROCESS).is_none() {
         return;
     }
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let pods: Vec<_> = (0..large_pods()).map(|n| bed.pod(10 + n)).collect();
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let pods: Vec<_> = (0..large_pods()).map(|n| testbed.pod(10 + n)).collect();
     let objects: Vec<_> = pods.iter().map(object).collect();
     for (pod, object) in pods.iter().zip(&objects) {
-        runtime.ready_in(uid(object), &pod.netns);
+        runtime.set_sandbox(uid(object), &pod.netns);
     }
     let services: Vec<_> = (0..SERVICES).map(large_service).collect();
     let start = || {
         Driver::start(
             &runtime,
-            Kind::Nftables,
+            BackendKind::Nftables,
             &services.iter().collect::<Vec<_>>(),
             &objects.iter().collect::<Vec<_>>(),
         )
@@ -368,7 +368,7 @@ fn large() {
             .collect::<Vec<_>>()
     };
     let (before, tables, began) = (Resources::now(), handles(), Instant::now());
-    Resources::forget_the_peak();
+    Resources::reset_peak();
     let driver = start();
     for n in 1..=pods.len() {
         until("adopted", || applied(&driver).0 >= n);
@@ -399,17 +399,17 @@ fn large_service(number: u16) -> Service {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn ten_thousand_services_are_read_and_not_taken_for_hostile() {
-    run_alone_with("memory_limits::large", LARGE, "1");
+fn ten_thousand_services_are_adopted_within_the_memory_budget() {
+    run_in_subprocess_with("memory_limits::large_subprocess", LARGE_SUBPROCESS, "1");
 }
 
 /// What a pod's own rules need in a program of iptables is memory of our container.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_program_that_needs_more_memory_than_the_attempt_has_fails_for_its_pod_alone() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let _server = Server::start(&bed.pod(2));
-    let (hostile, healthy) = (bed.pod(7), bed.pod(8));
+fn iptables_that_exceeds_the_memory_budget_fails_only_its_own_pod() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let _server = Server::start(&testbed.pod(2));
+    let (hostile, healthy) = (testbed.pod(7), testbed.pod(8));
     let mut text = "*nat\n:OWNERS - [0:0]\n".to_owned();
     for n in 0..100_000_u32 {
         let address = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
@@ -418,13 +418,13 @@ fn a_program_that_needs_more_memory_than_the_attempt_has_fails_for_its_pod_alone
     feed(&hostile, &["iptables-nft-restore"], &(text + "COMMIT\n"));
     let objects = [&hostile, &healthy].map(object);
     for (pod, object) in [&hostile, &healthy].into_iter().zip(&objects) {
-        runtime.ready_in(uid(object), &pod.netns);
+        runtime.set_sandbox(uid(object), &pod.netns);
     }
     let web = Service::new("web", 10).ready(&[2]);
-    let driver = Driver::start(&runtime, Kind::IptablesNft, &[&web], &objects.each_ref());
+    let driver = Driver::start(&runtime, BackendKind::IptablesNft, &[&web], &objects.each_ref());
     let at = web.at(Family::V4, 80);
     until("the other pod is served", || {
-        healthy.run(|| matches!(ask(Protocol::Tcp, at), Outcome::Answered(..)))
+        healthy.run(|| matches!(probe(Protocol::Tcp, at), Outcome::Answered(..)))
     });
     until("the reason is reported", || {
         let state = driver.state_of(&objects[0]);

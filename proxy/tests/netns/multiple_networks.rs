@@ -1,6 +1,6 @@
 //! Several Services on several networks, and pods with more than one way to them.
 
-use super::fixture::Scene;
+use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
 use super::objects::{Service, plan};
 use super::packet_capture::Capture;
@@ -12,23 +12,23 @@ use rules::Protocol::{Tcp, Udp};
 
 for_every_backend_and_family![
     many_services_on_one_network_each_reach_their_own_endpoints,
-    services_with_one_port_on_two_networks_each_go_by_their_own_network,
-    a_service_on_a_network_the_pod_is_not_on_is_not_touched,
-    of_two_attachments_to_one_network_the_first_is_used_and_that_is_said,
-    an_interface_with_addresses_of_one_family_serves_that_and_rejects_the_other,
-    after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network,
+    services_with_the_same_port_on_two_networks_use_their_own_network,
+    service_on_an_unattached_network_is_not_programmed,
+    first_of_two_attachments_to_one_network_is_used_and_reported,
+    single_family_interface_serves_that_family_and_rejects_the_other,
+    link_flap_does_not_move_traffic_to_another_attachment,
 ];
 
 fn many_services_on_one_network_each_reach_their_own_endpoints(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3]);
+    let mut fixture = Fixture::new(case, &[2, 3]);
     let services: Vec<Service> = (0..20_u8)
         .map(|n| Service::new(&format!("web-{n}"), 100 + n).ready(&[2 + n % 2]))
         .collect();
-    scene.sync_to(&services.iter().collect::<Vec<_>>());
+    fixture.sync_to(&services.iter().collect::<Vec<_>>());
     for service in &services {
         let host = service.endpoints[0].host;
         assert_eq!(
-            scene.ask(Tcp, scene.at(service, 80)).host(),
+            fixture.probe(Tcp, fixture.at(service, 80)).host(),
             host,
             "{}",
             service.name
@@ -36,28 +36,28 @@ fn many_services_on_one_network_each_reach_their_own_endpoints(case: Case) {
     }
 }
 
-fn services_with_one_port_on_two_networks_each_go_by_their_own_network(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
-    let mut far = scene.bed.pod(3);
+fn services_with_the_same_port_on_two_networks_use_their_own_network(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
+    let mut far = fixture.testbed.pod(3);
     // Reached by the second network only.
-    scene.bed.attach(&mut far, 2, "net2", 13);
+    fixture.testbed.attach(&mut far, 2, "net2", 13);
     far.sh("ip link set net1 down");
-    scene.serve(&far);
-    let mut client = scene.client.clone();
-    scene.bed.attach(&mut client, 2, "net2", 17);
-    scene.client = client;
+    fixture.serve(&far);
+    let mut client = fixture.client.clone();
+    fixture.testbed.attach(&mut client, 2, "net2", 17);
+    fixture.client = client;
     let near = Service::new("near", 10).ready(&[2]);
     let beyond = Service {
         network: 2,
         ..Service::new("beyond", 11).ready(&[13])
     };
-    scene.sync_to(&[&near, &beyond]);
+    fixture.sync_to(&[&near, &beyond]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         for (service, host, source) in [
             (&near, 2, address(1, case.family, 7)),
             (&beyond, 3, address(2, case.family, 17)),
         ] {
-            let outcome = scene.ask(protocol, scene.at(service, port));
+            let outcome = fixture.probe(protocol, fixture.at(service, port));
             assert!(
                 matches!(outcome, Outcome::Answered(h, seen) if h == host && seen == source),
                 "{}: {outcome:?}",
@@ -66,36 +66,36 @@ fn services_with_one_port_on_two_networks_each_go_by_their_own_network(case: Cas
         }
     }
     // One of them goes; the other stays.
-    scene.sync_to(&[&beyond]);
-    assert_eq!(scene.ask(Tcp, scene.at(&beyond, 80)).host(), 3);
+    fixture.sync_to(&[&beyond]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&beyond, 80)).host(), 3);
 }
 
-fn a_service_on_a_network_the_pod_is_not_on_is_not_touched(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn service_on_an_unattached_network_is_not_programmed(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let elsewhere = Service {
         network: 2,
         ..Service::new("elsewhere", 11).ready(&[13])
     };
-    let before = scene.client.state();
-    assert!(!scene.sync_to(&[&elsewhere]).written);
-    assert_eq!(scene.client.state(), before);
+    let before = fixture.client.state();
+    assert!(!fixture.sync_to(&[&elsewhere]).written);
+    assert_eq!(fixture.client.state(), before);
 }
 
-fn of_two_attachments_to_one_network_the_first_is_used_and_that_is_said(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
-    let mut client = scene.client.clone();
-    scene.bed.attach(&mut client, 1, "net2", 107);
-    scene.client = client;
+fn first_of_two_attachments_to_one_network_is_used_and_reported(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
+    let mut client = fixture.client.clone();
+    fixture.testbed.attach(&mut client, 1, "net2", 107);
+    fixture.client = client;
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for _ in 0..5 {
-        let outcome = scene.ask(Tcp, scene.at(&web, 80));
+        let outcome = fixture.probe(Tcp, fixture.at(&web, 80));
         assert!(
-            matches!(outcome, Outcome::Answered(2, seen) if seen == scene.source()),
+            matches!(outcome, Outcome::Answered(2, seen) if seen == fixture.source()),
             "{outcome:?}"
         );
     }
-    let said = plan(&scene.client, &scene.services).shortcomings;
+    let said = plan(&fixture.client, &fixture.services).shortcomings;
     let said = said
         .iter()
         .map(ToString::to_string)
@@ -107,50 +107,50 @@ fn of_two_attachments_to_one_network_the_first_is_used_and_that_is_said(case: Ca
     );
 }
 
-fn an_interface_with_addresses_of_one_family_serves_that_and_rejects_the_other(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn single_family_interface_serves_that_family_and_rejects_the_other(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let (other, flush) = match case.family {
         Family::V4 => (Family::V6, "ip -6 addr flush dev net1"),
         Family::V6 => (Family::V4, "ip -4 addr flush dev net1"),
     };
-    scene.client.sh(flush);
+    fixture.client.sh(flush);
     let is_on_net1 = |status: &&mut NetworkStatus| status.interface == "net1";
-    let net1 = scene.client.status.iter_mut().find(is_on_net1).unwrap();
+    let net1 = fixture.client.status.iter_mut().find(is_on_net1).unwrap();
     net1.addresses
         .retain(|address| Family::of(*address) == case.family);
     let web = Service::new("web", 10).ready(&[2]);
-    let capture = Capture::start(&scene.client);
-    scene.sync_to(&[&web]);
+    let capture = Capture::start(&fixture.client);
+    fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        assert_eq!(scene.ask(protocol, scene.at(&web, port)).host(), 2);
-        assert_eq!(scene.ask(protocol, web.at(other, port)), Outcome::Rejected);
+        assert_eq!(fixture.probe(protocol, fixture.at(&web, port)).host(), 2);
+        assert_eq!(fixture.probe(protocol, web.at(other, port)), Outcome::Rejected);
     }
-    let said = plan(&scene.client, &scene.services).shortcomings;
+    let said = plan(&fixture.client, &fixture.services).shortcomings;
     let said: Vec<String> = said.iter().map(ToString::to_string).collect();
     assert!(
         said.len() == 1 && said[0].contains(&format!("has an {other} address")),
         "{said:?}"
     );
     // A layer-2 attachment has no address at all.
-    scene.client.sh("ip addr flush dev net1");
-    let net1 = scene.client.status.iter_mut().find(is_on_net1).unwrap();
+    fixture.client.sh("ip addr flush dev net1");
+    let net1 = fixture.client.status.iter_mut().find(is_on_net1).unwrap();
     net1.addresses.clear();
-    scene.sync();
+    fixture.sync();
     for family in Family::ALL {
-        assert_eq!(scene.ask(Tcp, web.at(family, 80)), Outcome::Rejected);
+        assert_eq!(fixture.probe(Tcp, web.at(family, 80)), Outcome::Rejected);
         assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
     }
 }
 
 /// The kernel then prefers the route of the interface that stayed up.
-fn after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
-    let mut client = scene.client.clone();
-    scene.bed.attach(&mut client, 1, "net2", 107);
-    scene.client = client;
+fn link_flap_does_not_move_traffic_to_another_attachment(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
+    let mut client = fixture.client.clone();
+    fixture.testbed.attach(&mut client, 1, "net2", 107);
+    fixture.client = client;
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
     // The kernel drops IPv6 addresses of an interface that goes down.
     let (again, family) = match case.family {
         Family::V4 => (String::new(), "-4"),
@@ -159,33 +159,33 @@ fn after_a_flap_nothing_leaves_by_the_other_attachment_to_the_network(case: Case
             (format!("ip addr add {address}/64 dev net1 nodad"), "-6")
         }
     };
-    scene
+    fixture
         .client
         .sh(&format!("ip link set net1 down; ip link set net1 up; {again}"));
     let endpoint = address(1, case.family, 2);
-    let leaves_by = scene.client.sh(&format!(
+    let leaves_by = fixture.client.sh(&format!(
         "ip {family} route get {endpoint} from {}",
-        scene.source()
+        fixture.source()
     ));
     assert!(
         leaves_by.contains("dev net2"),
         "or there is nothing to see: {leaves_by}"
     );
-    let is_lost = |scene: &mut Scene| {
-        let unreachable = scene.sync().unreachable;
+    let is_lost = |fixture: &mut Fixture| {
+        let unreachable = fixture.sync().unreachable;
         unreachable.iter().any(|lost| lost.endpoint == endpoint)
     };
-    assert!(is_lost(&mut scene));
-    let capture = Capture::on(&scene.client, "net2");
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)), Outcome::Rejected);
-    assert_eq!(capture.naming(scene.source()), Vec::<Vec<u8>>::new());
+    assert!(is_lost(&mut fixture));
+    let capture = Capture::on(&fixture.client, "net2");
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)), Outcome::Rejected);
+    assert_eq!(capture.naming(fixture.source()), Vec::<Vec<u8>>::new());
     // Whoever says which interface it is has it back.
     let subnet = if case.family == Family::V4 {
         "10.1.0.0/24"
     } else {
         "fd00:1::/72"
     };
-    scene.client.sh(&format!("ip route add {subnet} dev net1"));
-    assert!(!is_lost(&mut scene));
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    fixture.client.sh(&format!("ip route add {subnet} dev net1"));
+    assert!(!is_lost(&mut fixture));
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
 }

@@ -1,35 +1,35 @@
 //! One endpoint of many is replaced, comes or goes: the rules of the others stay as they are.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::fixture::Scene;
-use super::matrix::{Case, Kind, for_every_backend, for_every_backend_and_family};
+use super::fixture::Fixture;
+use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
 use super::objects::{Service, ready};
-use super::testbed::{Bed, Pod};
+use super::testbed::{Pod, Testbed};
 use rules::Family;
 use rules::Protocol::Tcp;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 for_every_backend_and_family![
-    one_endpoint_of_many_changes_few_rules,
-    one_endpoint_of_many_with_affinity_changes_few_rules,
+    replacing_one_of_many_endpoints_changes_few_rules,
+    replacing_one_of_many_endpoints_with_affinity_changes_few_rules,
 ];
 
-for_every_backend![places_outlive_the_proxy_in_every_pod];
+for_every_backend![endpoint_places_survive_a_restart_in_every_pod];
 
 /// How often each rule, or element, is there.
 type Lines = BTreeMap<String, usize>;
 
 /// Everything that translates, line by line, with the handles of rules where the kernel has some: a rule that is written again has another.
-fn listed(client: &Pod, kind: Kind, family: Family) -> Lines {
+fn listed(client: &Pod, kind: BackendKind, family: Family) -> Lines {
     let number = match family {
         Family::V4 => "",
         Family::V6 => "6",
     };
     let command = match kind {
-        Kind::Nftables => format!("nft -s -a list table ip{number} multus-proxy"),
-        Kind::IptablesNft => format!("nft -s -a list table ip{number} nat"),
-        Kind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
+        BackendKind::Nftables => format!("nft -s -a list table ip{number} multus-proxy"),
+        BackendKind::IptablesNft => format!("nft -s -a list table ip{number} nat"),
+        BackendKind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
     };
     let mut lines = Lines::new();
     // Before the first write there is no table.
@@ -74,12 +74,12 @@ fn steps() -> [(&'static str, Vec<u8>); 5] {
 
 /// `most` lines may differ for each endpoint that came or went.
 fn check(case: Case, web: &mut Service, most: usize) {
-    let mut scene = Scene::new(case, &[]);
+    let mut fixture = Fixture::new(case, &[]);
     let (mut before, mut held) = (Lines::new(), Vec::new());
     for (what, hosts) in steps() {
         web.endpoints = ready(&hosts);
-        scene.sync_to(&[web]);
-        let after = listed(&scene.client, case.kind, case.family);
+        fixture.sync_to(&[web]);
+        let after = listed(&fixture.client, case.kind, case.family);
         if !held.is_empty() {
             let changed = hosts.iter().filter(|host| !held.contains(*host)).count()
                 + held.iter().filter(|host| !hosts.contains(*host)).count();
@@ -91,34 +91,34 @@ fn check(case: Case, web: &mut Service, most: usize) {
             );
         }
         // A proxy that starts reads where endpoints are, and leaves them there.
-        assert!(!scene.sync_again_writes(), "{what}");
-        let again = listed(&scene.client, case.kind, case.family);
+        assert!(!fixture.resync_writes(), "{what}");
+        let again = listed(&fixture.client, case.kind, case.family);
         assert_eq!(again, after, "{what}");
         (before, held) = (after, hosts);
     }
 }
 
-fn one_endpoint_of_many_changes_few_rules(case: Case) {
+fn replacing_one_of_many_endpoints_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
     check(case, &mut web, 4);
 }
 
 /// Where a client is remembered an endpoint has a chain, or an element, more.
-fn one_endpoint_of_many_with_affinity_changes_few_rules(case: Case) {
+fn replacing_one_of_many_endpoints_with_affinity_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
     web.spec = json!({"sessionAffinity": "ClientIP"});
     check(case, &mut web, 10);
 }
 
 /// Places that follow from what was before, and not from the addresses: the next proxy has to take them over.
-fn places_outlive_the_proxy_in_every_pod(kind: Kind) {
-    let mut bed = Bed::new();
-    let clients = [7, 8].map(|host| bed.pod(host));
+fn endpoint_places_survive_a_restart_in_every_pod(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let clients = [7, 8].map(|host| testbed.pod(host));
     let objects = clients.each_ref().map(object);
     let pods: Vec<_> = objects.iter().collect();
     let runtime = Runtime::new();
     for (client, object) in clients.iter().zip(&objects) {
-        runtime.ready_in(uid(object), &client.netns);
+        runtime.set_sandbox(uid(object), &client.netns);
     }
     let list = || clients.each_ref().map(|client| listed(client, kind, Family::V4));
     let arrives = |host: u8| {

@@ -4,10 +4,10 @@
 //! thousand pods in seconds. The same on a real cluster, with fewer pods, is in e2e/tests/soak.rs.
 
 use super::fake_node::{Driver, Runtime, uid, until, until_gone};
-use super::many_pods::{self, Crowd};
-use super::matrix::Kind;
+use super::many_pods::{self, ManyPods};
+use super::matrix::BackendKind;
 use super::objects::{Service, rules};
-use super::testbed::Bed;
+use super::testbed::Testbed;
 use proxy::backend::Held;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -59,13 +59,13 @@ impl Resources {
     }
 
     /// See proc(5), `clear_refs`.
-    pub(crate) fn forget_the_peak() {
+    pub(crate) fn reset_peak() {
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
     }
 }
 
 /// CPU time of this process, and page faults of its children: there are some as soon as a program is run.
-pub(crate) fn used() -> (Duration, u64) {
+pub(crate) fn cpu_time_and_child_faults() -> (Duration, u64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let columns: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     // See proc(5); the first is the third there. Its times are in ticks of 10 ms, too coarse for what is idle.
@@ -75,14 +75,14 @@ pub(crate) fn used() -> (Duration, u64) {
 }
 
 /// A round: pods come while Services change, and go in every order that a node knows.
-fn round(bed: &Bed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
-    let crowd = Crowd::new(&bed.node(), number, PODS);
+fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
+    let many_pods = ManyPods::new(&testbed.node(), number, PODS);
     // Some are gone before they can be served.
-    let early: Vec<_> = crowd.pods().step_by(7).collect();
+    let early: Vec<_> = many_pods.pods().step_by(7).collect();
     many_pods::delete(&early);
-    for (n, (pod, object)) in crowd.pods().enumerate() {
+    for (n, (pod, object)) in many_pods.pods().enumerate() {
         driver.pod(object);
-        runtime.ready_in(uid(object), &pod.netns);
+        runtime.set_sandbox(uid(object), &pod.netns);
         if n % 10 == 0 {
             let host = u8::try_from(n / 10).unwrap() + 2;
             driver.service(&Service::new("s10", 10).ready(&[2, host]));
@@ -94,7 +94,7 @@ fn round(bed: &Bed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
         pods.filter(|pod| pod["progress"] == "Applied").count() == PODS - early.len()
     });
     // The API server may know before the runtime, or long after it.
-    let left: Vec<_> = crowd
+    let left: Vec<_> = many_pods
         .pods()
         .enumerate()
         .filter(|(n, _)| n % 7 != 0)
@@ -103,12 +103,12 @@ fn round(bed: &Bed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
     let (first, second) = left.split_at(left.len() / 2);
     many_pods::delete(first);
     driver.service(&Service::new("s10", 10).ready(&[3]));
-    for (_, object) in crowd.pods() {
+    for (_, object) in many_pods.pods() {
         runtime.remove(uid(object));
         driver.delete_pod(object);
     }
     many_pods::delete(second);
-    until_gone(|| crowd.is_gone(bed));
+    until_gone(|| many_pods.is_gone(testbed));
     until("nothing is known of them", || {
         driver.state()["pods"].as_array().is_some_and(Vec::is_empty)
     });
@@ -116,27 +116,27 @@ fn round(bed: &Bed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
 
 /// In a process of its own, so that what it holds is the driver's. Does nothing unless the other test starts it.
 #[test]
-#[ignore = "started by a_thousand_pods_leave_nothing_behind"]
-fn alone() {
-    if std::env::var_os(ALONE).is_none() {
+#[ignore = "started by thousand_short_lived_pods_leak_no_resources"]
+fn subprocess() {
+    if std::env::var_os(SUBPROCESS).is_none() {
         return;
     }
-    let (bed, runtime) = (Bed::new(), Runtime::new());
+    let (testbed, runtime) = (Testbed::new(), Runtime::new());
     let services: Vec<_> = (10..30)
         .map(|n| Service::new(&format!("s{n}"), n).ready(&[2, 3]))
         .collect();
     let driver = Driver::start(
         &runtime,
-        Kind::Nftables,
+        BackendKind::Nftables,
         &services.iter().collect::<Vec<_>>(),
         &[],
     );
     until("ready", || driver.is_ready());
-    round(&bed, 0, &runtime, &driver);
+    round(&testbed, 0, &runtime, &driver);
     let before = Resources::now();
     for number in 1..ROUNDS {
         let began = Instant::now();
-        round(&bed, number, &runtime, &driver);
+        round(&testbed, number, &runtime, &driver);
         println!("round {number}: {:?}, {:?}", began.elapsed(), Resources::now());
     }
     let mut after = Resources::now();
@@ -154,15 +154,15 @@ fn alone() {
     );
 }
 
-const ALONE: &str = "MSP_CHURN_ALONE";
+const SUBPROCESS: &str = "MSP_CHURN_SUBPROCESS";
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_thousand_pods_leave_nothing_behind() {
-    run_alone("pod_churn::alone", ALONE);
+fn thousand_short_lived_pods_leak_no_resources() {
+    run_in_subprocess("pod_churn::subprocess", SUBPROCESS);
 }
 
-const KEEPING: &str = "MSP_KEEPING_ALONE";
+const REUSE_SUBPROCESS: &str = "MSP_REUSE_SUBPROCESS";
 
 /// Sockets of this process.
 fn sockets() -> BTreeSet<PathBuf> {
@@ -173,24 +173,26 @@ fn sockets() -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// As [`alone`].
+/// As [`subprocess`].
 #[test]
-#[ignore = "started by a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last"]
-fn keeping() {
-    if std::env::var_os(KEEPING).is_none() {
+#[ignore = "started by netfilter_socket_is_reused_and_closed_soon_after_the_last_change"]
+fn reuse_subprocess() {
+    if std::env::var_os(REUSE_SUBPROCESS).is_none() {
         return;
     }
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
     let before = sockets();
     let opened = || -> Vec<PathBuf> { sockets().difference(&before).cloned().collect() };
     let wanted = |host| rules(&client, &[Service::new("web", 10).ready(&[host])]);
-    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &wanted(2)).rules;
+    let mut held = client
+        .apply(BackendKind::Nftables, &Held::Nothing, &wanted(2))
+        .rules;
     let kept = opened();
     assert_eq!(kept.len(), 1, "{kept:?}");
     for host in [3, 4, 3] {
         held = client
-            .apply(Kind::Nftables, &Held::Exactly(held), &wanted(host))
+            .apply(BackendKind::Nftables, &Held::Exactly(held), &wanted(host))
             .rules;
         assert_eq!(opened(), kept);
     }
@@ -199,17 +201,17 @@ fn keeping() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_socket_is_kept_for_the_next_change_and_closed_soon_after_the_last() {
-    run_alone("pod_churn::keeping", KEEPING);
+fn netfilter_socket_is_reused_and_closed_soon_after_the_last_change() {
+    run_in_subprocess("pod_churn::reuse_subprocess", REUSE_SUBPROCESS);
 }
 
 /// Runs a test that does nothing without this variable in a process of its own.
-pub(crate) fn run_alone(test: &str, variable: &str) {
-    run_alone_with(test, variable, "1");
+pub(crate) fn run_in_subprocess(test: &str, variable: &str) {
+    run_in_subprocess_with(test, variable, "1");
 }
 
 /// The same with a certain value.
-pub(crate) fn run_alone_with(test: &str, variable: &str, value: &str) {
+pub(crate) fn run_in_subprocess_with(test: &str, variable: &str, value: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
         .env(variable, value)

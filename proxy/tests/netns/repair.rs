@@ -3,10 +3,10 @@
 //! The driver listens to routes, links and addresses; for rules it asks in rounds.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::{Service, ready};
-use super::testbed::{Bed, Pod, address};
-use super::traffic::{Outcome, Server, ask};
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Outcome, Server, probe};
 use rules::{Family, Protocol};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(12);
 
 fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
     client
-        .run(|| ask(Protocol::Tcp, web.at(family, 80)))
+        .run(|| probe(Protocol::Tcp, web.at(family, 80)))
         .host_if_any()
 }
 
@@ -25,23 +25,23 @@ struct Served {
     _server: Server,
     client: Pod,
     web: Service,
-    _bed: Bed,
+    _testbed: Testbed,
 }
 
 impl Served {
-    fn with(kind: Kind) -> Self {
-        let (mut bed, runtime) = (Bed::new(), Runtime::new());
-        let client = bed.pod(7);
-        let server = Server::start(&bed.pod(2));
+    fn with(kind: BackendKind) -> Self {
+        let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+        let client = testbed.pod(7);
+        let server = Server::start(&testbed.pod(2));
         let web = Service::new("web", 10).ready(&[2]);
         let object = object(&client);
-        runtime.ready_in(uid(&object), &client.netns);
+        runtime.set_sandbox(uid(&object), &client.netns);
         let this = Self {
             driver: Driver::start(&runtime, kind, &[&web], &[&object]),
             _server: server,
             client,
             web,
-            _bed: bed,
+            _testbed: testbed,
         };
         until("served", || this.driver.is_ready() && this.is_complete());
         this
@@ -65,12 +65,12 @@ fn soon(what: &str, holds: impl FnMut() -> bool) {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn rules_and_routes_of_either_family_are_mended() {
-    for kind in [Kind::Nftables, Kind::IptablesNft] {
+fn rules_and_routes_of_either_family_are_repaired() {
+    for kind in [BackendKind::Nftables, BackendKind::IptablesNft] {
         let served = Served::with(kind);
         let (client, is_served) = (&served.client, || served.is_complete());
         let ours = match kind {
-            Kind::Nftables => "nft delete table ip6 multus-proxy",
+            BackendKind::Nftables => "nft delete table ip6 multus-proxy",
             _ => "ip6tables-nft -t nat -F; ip6tables-nft -F",
         };
         // Each with what lists what it must have taken away.
@@ -98,8 +98,8 @@ fn rules_and_routes_of_either_family_are_mended() {
 /// One transaction among whose objects ours are a few, while the driver has no time: it is noticed all the same.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn what_is_more_than_the_kernel_can_tell_is_mended() {
-    let served = Served::with(Kind::Nftables);
+fn transaction_too_large_for_notifications_is_repaired() {
+    let served = Served::with(BackendKind::Nftables);
     let much = "seq 300000 | awk '{printf \"%d, \", $1}'";
     let delete = "delete table ip multus-proxy; add table ip much; add set ip much s { type mark; }";
     served.driver.held(|| {
@@ -114,18 +114,18 @@ fn what_is_more_than_the_kernel_can_tell_is_mended() {
 /// Endpoints in another subnet are served while the pod has a route to them by the interface of the network.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn routes_to_other_subnets_come_and_go() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let client = bed.pod(7);
-    let far = bed.pod(3);
+fn endpoints_in_other_subnets_follow_route_changes() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let client = testbed.pod(7);
+    let far = testbed.pod(3);
     far.sh("ip addr add 10.2.0.3/16 dev net1; ip addr add fd00:2::3/64 dev net1 nodad");
     let _server = Server::start(&far);
     let mut web = Service::new("web", 10);
     web.endpoints = ready(&[3]);
     web.endpoints[0].network = Some(2);
     let object = object(&client);
-    runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web], &[&object]);
+    runtime.set_sandbox(object.metadata.uid.as_ref().unwrap(), &client.netns);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web], &[&object]);
     until("ready", || driver.is_ready());
     let why = || {
         driver.state_of(&object)["why"]
@@ -138,14 +138,14 @@ fn routes_to_other_subnets_come_and_go() {
         (Family::V6, "ip -6", "fd00:2::/64"),
     ] {
         let endpoint = address(2, family, 3).to_string();
-        let ask = || client.run(|| ask(Protocol::Tcp, web.at(family, 80)));
-        assert_eq!(ask(), Outcome::Rejected);
+        let probe = || client.run(|| probe(Protocol::Tcp, web.at(family, 80)));
+        assert_eq!(probe(), Outcome::Rejected);
         until("it is said", || why().contains(&endpoint));
         client.sh(&format!("{ip} route add {subnet} dev net1"));
-        soon("the route came", || ask().host_if_any() == Some(3));
+        soon("the route came", || probe().host_if_any() == Some(3));
         until("nothing is said", || !why().contains(&endpoint));
         client.sh(&format!("{ip} route del {subnet} dev net1"));
-        soon("the route went", || ask() == Outcome::Rejected);
+        soon("the route went", || probe() == Outcome::Rejected);
         until("it is said again", || why().contains(&endpoint));
     }
 }

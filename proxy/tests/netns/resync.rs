@@ -1,11 +1,11 @@
 //! How changes of nftables rules by others are noticed: each served namespace is asked for its generation, in rounds.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::many_pods::Crowd;
-use super::matrix::Kind;
+use super::many_pods::ManyPods;
+use super::matrix::BackendKind;
 use super::objects::Service;
-use super::pod_churn::{Resources, run_alone, used};
-use super::testbed::{Bed, Pod};
+use super::pod_churn::{Resources, cpu_time_and_child_faults, run_in_subprocess};
+use super::testbed::{Pod, Testbed};
 use proxy::backend::nftables::generation;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,10 +24,10 @@ fn web() -> Service {
 fn start(runtime: &Arc<Runtime>, pods: &[&Pod]) -> Driver {
     let objects: Vec<_> = pods.iter().map(|pod| object(pod)).collect();
     for (pod, object) in pods.iter().zip(&objects) {
-        runtime.ready_in(uid(object), &pod.netns);
+        runtime.set_sandbox(uid(object), &pod.netns);
     }
     let all: Vec<_> = objects.iter().collect();
-    let driver = Driver::start(runtime, Kind::Nftables, &[&web()], &all);
+    let driver = Driver::start(runtime, BackendKind::Nftables, &[&web()], &all);
     until("ready", || driver.is_ready());
     assert!(pods.iter().all(|pod| has_rules(pod)));
     driver
@@ -54,9 +54,9 @@ fn repaired(pod: &Pod) -> Duration {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn rules_are_back_in_time_however_often_they_go() {
-    let mut bed = Bed::new();
-    let (client, runtime) = (bed.pod(7), Runtime::new());
+fn flushed_rules_are_restored_within_the_documented_time() {
+    let mut testbed = Testbed::new();
+    let (client, runtime) = (testbed.pod(7), Runtime::new());
     let _driver = start(&runtime, &[&client]);
     assert_repaired(&client, 5);
 }
@@ -64,9 +64,9 @@ fn rules_are_back_in_time_however_often_they_go() {
 /// As on a node whose kube-proxy writes nftables, or beside a program in the pod that does.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn changes_that_leave_our_rules_alone_are_looked_at_ever_more_seldom() {
-    let mut bed = Bed::new();
-    let (client, runtime) = (bed.pod(7), Runtime::new());
+fn unrelated_rule_changes_are_checked_at_growing_intervals() {
+    let mut testbed = Testbed::new();
+    let (client, runtime) = (testbed.pod(7), Runtime::new());
     let driver = start(&runtime, &[&client]);
     let before = (driver.metric(ATTEMPTS), client.run(generation).unwrap());
     client.sh("for i in $(seq 120); do nft 'add table ip other; delete table ip other'; sleep 0.1; done");
@@ -81,9 +81,9 @@ fn changes_that_leave_our_rules_alone_are_looked_at_ever_more_seldom() {
 /// To enter a namespace, or to close a socket there, can take as long as its owner likes. Here the path leads to a pipe without a writer.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_namespace_that_answers_nothing_delays_no_other() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let (stuck, healthy) = (bed.pod(7), bed.pod(8));
+fn blocking_namespace_delays_no_other() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (stuck, healthy) = (testbed.pod(7), testbed.pod(8));
     let link = Link::to(&stuck);
     let shown = Pod {
         netns: link.name(),
@@ -149,18 +149,18 @@ impl Drop for Link {
 /// Routes by the ten thousand, as a BGP daemon loads them, in a namespace that has a name on the node and is not served.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_storm_of_routes_where_nothing_is_served_is_not_received() {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let (client, stranger) = (bed.pod(7), bed.pod(9));
+fn route_storm_in_an_unserved_namespace_is_not_received() {
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (client, unserved) = (testbed.pod(7), testbed.pod(9));
     let driver = start(&runtime, &[&client]);
     let named = Command::new("ip")
-        .args(["netns", "set", &stranger.netns, "auto"])
+        .args(["netns", "set", &unserved.netns, "auto"])
         .status();
     assert!(named.unwrap().success());
     let before = driver.metric(ATTEMPTS);
     // More than a socket has room for, while the driver cannot read.
     driver.held(|| {
-        stranger.sh(
+        unserved.sh(
             "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
         );
     });
@@ -170,24 +170,24 @@ fn a_storm_of_routes_where_nothing_is_served_is_not_received() {
     assert_eq!(driver.metric(ATTEMPTS), before);
 }
 
-const IDLE: &str = "MSP_IDLE_ALONE";
+const IDLE_SUBPROCESS: &str = "MSP_IDLE_SUBPROCESS";
 const PODS: usize = 100;
 const SECONDS: u32 = 20;
 
 /// In a process of its own, so that what it uses is the driver's. Does nothing unless the other test starts it.
 #[test]
-#[ignore = "started by a_hundred_pods_cost_next_to_nothing_while_nothing_happens"]
-fn idle() {
-    if std::env::var_os(IDLE).is_none() {
+#[ignore = "started by hundred_idle_pods_use_almost_no_cpu"]
+fn idle_subprocess() {
+    if std::env::var_os(IDLE_SUBPROCESS).is_none() {
         return;
     }
-    let (bed, runtime) = (Bed::new(), Runtime::new());
-    let crowd = Crowd::new(&bed.node(), 0, PODS);
-    let objects: Vec<_> = crowd.pods().map(|(_, object)| object).collect();
-    for (pod, object) in crowd.pods() {
-        runtime.ready_in(uid(object), &pod.netns);
+    let (testbed, runtime) = (Testbed::new(), Runtime::new());
+    let many_pods = ManyPods::new(&testbed.node(), 0, PODS);
+    let objects: Vec<_> = many_pods.pods().map(|(_, object)| object).collect();
+    for (pod, object) in many_pods.pods() {
+        runtime.set_sandbox(uid(object), &pod.netns);
     }
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web()], &objects);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &objects);
     until("ready", || driver.is_ready());
     let applied = |state: &serde_json::Value| {
         let pods = state["pods"].as_array().into_iter().flatten();
@@ -196,13 +196,13 @@ fn idle() {
     until("all are served", || applied(&driver.state()) == PODS);
     // Sockets are kept for a second.
     std::thread::sleep(Duration::from_secs(3));
-    let generations = || -> Vec<_> { crowd.pods().map(|(pod, _)| pod.run(generation)).collect() };
+    let generations = || -> Vec<_> { many_pods.pods().map(|(pod, _)| pod.run(generation)).collect() };
     let before = generations();
     std::thread::sleep(Duration::from_secs(3));
 
-    let (held, (cpu, children)) = (Resources::now(), used());
+    let (held, (cpu, children)) = (Resources::now(), cpu_time_and_child_faults());
     std::thread::sleep(Duration::from_secs(SECONDS.into()));
-    let (after, (cpu_after, children_after)) = (Resources::now(), used());
+    let (after, (cpu_after, children_after)) = (Resources::now(), cpu_time_and_child_faults());
     let cpu = cpu_after.saturating_sub(cpu);
     println!("{PODS} pods: {cpu:?} of CPU in {SECONDS} s; {held:?}, {after:?}");
     assert_eq!(children_after, children, "a program was run");
@@ -214,6 +214,6 @@ fn idle() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_hundred_pods_cost_next_to_nothing_while_nothing_happens() {
-    run_alone("resync::idle", IDLE);
+fn hundred_idle_pods_use_almost_no_cpu() {
+    run_in_subprocess("resync::idle_subprocess", IDLE_SUBPROCESS);
 }

@@ -1,9 +1,9 @@
 //! A change touches the routes of the VIPs that it is about, and what is in their way is left alone.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::{Service, plan};
-use super::testbed::{Bed, Pod};
+use super::testbed::{Pod, Testbed};
 use proxy::apply::{Applied, Wanted, apply};
 use proxy::backend::Held;
 use rstest::rstest;
@@ -13,10 +13,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// A pod, and what its last attempt came to.
-struct Scene {
+struct Fixture {
     client: Pod,
     applied: Applied,
-    _bed: Bed,
+    _testbed: Testbed,
 }
 
 fn services(numbers: &[u8]) -> Vec<Service> {
@@ -28,15 +28,15 @@ fn vip(family: Family, number: u8) -> IpAddr {
     services(&[number])[0].vip(family)
 }
 
-impl Scene {
+impl Fixture {
     fn new(numbers: &[u8]) -> Self {
-        let mut bed = Bed::new();
-        let client = bed.pod(7);
+        let mut testbed = Testbed::new();
+        let client = testbed.pod(7);
         let applied = write(&client, &Held::Nothing, None, numbers);
         Self {
             client,
             applied,
-            _bed: bed,
+            _testbed: testbed,
         }
     }
 
@@ -87,26 +87,24 @@ fn write(
         foreign_routes,
     };
     client
-        .run(|| apply(Kind::Nftables.backend().as_ref(), held, &wanted))
+        .run(|| apply(BackendKind::Nftables.backend().as_ref(), held, &wanted))
         .unwrap()
 }
 
 /// A route that only a list of all could find is not found.
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_service_that_comes_or_goes_touches_its_own_route_alone(
-    #[values(Family::V4, Family::V6)] family: Family,
-) {
-    let mut scene = Scene::new(&[10, 11]);
-    scene.route(family, &format!("add {} dev net1 proto 77", vip(family, 99)));
-    scene.change(&[10, 11, 12]);
-    assert!(scene.to(family, 12).contains("dev net1 proto 77"));
-    scene.change(&[10, 12]);
-    assert_eq!(scene.to(family, 11), "");
-    assert!(!scene.to(family, 10).is_empty() && !scene.to(family, 99).is_empty());
-    scene.look(&[10, 12]);
+fn adding_or_deleting_a_service_touches_only_its_own_route(#[values(Family::V4, Family::V6)] family: Family) {
+    let mut fixture = Fixture::new(&[10, 11]);
+    fixture.route(family, &format!("add {} dev net1 proto 77", vip(family, 99)));
+    fixture.change(&[10, 11, 12]);
+    assert!(fixture.to(family, 12).contains("dev net1 proto 77"));
+    fixture.change(&[10, 12]);
+    assert_eq!(fixture.to(family, 11), "");
+    assert!(!fixture.to(family, 10).is_empty() && !fixture.to(family, 99).is_empty());
+    fixture.look(&[10, 12]);
     assert_eq!(
-        scene.to(family, 99),
+        fixture.to(family, 99),
         "",
         "when routes are looked at it is removed"
     );
@@ -114,55 +112,58 @@ fn a_service_that_comes_or_goes_touches_its_own_route_alone(
 
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_route_of_somebody_else_in_the_way_of_a_new_service_is_left_alone(
-    #[values(Family::V4, Family::V6)] family: Family,
-) {
-    let mut scene = Scene::new(&[10]);
-    let theirs = format!("{} dev eth0 proto 123", vip(family, 11));
-    scene.route(family, &format!("add {theirs}"));
+fn conflicting_route_of_another_owner_is_kept(#[values(Family::V4, Family::V6)] family: Family) {
+    let mut fixture = Fixture::new(&[10]);
+    let unmanaged = format!("{} dev eth0 proto 123", vip(family, 11));
+    fixture.route(family, &format!("add {unmanaged}"));
     let foreign = BTreeSet::from([vip(family, 11)]);
-    assert_eq!(scene.change(&[10, 11]).foreign_routes, foreign);
+    assert_eq!(fixture.change(&[10, 11]).foreign_routes, foreign);
     assert_eq!(
-        scene.change(&[10, 11, 12]).foreign_routes,
+        fixture.change(&[10, 11, 12]).foreign_routes,
         foreign,
         "it is remembered"
     );
-    assert!(scene.to(family, 11).contains("dev eth0 proto 123"));
-    assert_eq!(scene.change(&[10, 12]).foreign_routes, BTreeSet::new());
+    assert!(fixture.to(family, 11).contains("dev eth0 proto 123"));
+    assert_eq!(fixture.change(&[10, 12]).foreign_routes, BTreeSet::new());
     assert!(
-        scene.to(family, 11).contains("dev eth0 proto 123"),
+        fixture.to(family, 11).contains("dev eth0 proto 123"),
         "it stays when the Service goes"
     );
-    assert_eq!(scene.change(&[10, 11, 12]).foreign_routes, foreign);
-    scene.route(family, &format!("del {theirs}"));
-    assert_eq!(scene.look(&[10, 11, 12]).foreign_routes, BTreeSet::new());
-    assert!(scene.to(family, 11).contains("dev net1 proto 77"));
+    assert_eq!(fixture.change(&[10, 11, 12]).foreign_routes, foreign);
+    fixture.route(family, &format!("del {unmanaged}"));
+    assert_eq!(fixture.look(&[10, 11, 12]).foreign_routes, BTreeSet::new());
+    assert!(fixture.to(family, 11).contains("dev net1 proto 77"));
 }
 
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_route_of_ours_in_the_way_is_replaced_and_one_that_is_gone_is_not_missed(
+fn conflicting_managed_route_is_replaced_and_a_missing_one_is_no_error(
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
-    let mut scene = Scene::new(&[10, 11]);
-    scene.route(family, &format!("add {} dev eth0 proto 77", vip(family, 12)));
-    assert_eq!(scene.change(&[10, 11, 12]).foreign_routes, BTreeSet::new());
-    assert!(scene.to(family, 12).contains("dev net1 proto 77") && !scene.to(family, 12).contains("eth0"));
-    scene.route(family, &format!("del {}", vip(family, 10)));
-    scene.change(&[11, 12]);
-    assert!(scene.applied.is_complete());
+    let mut fixture = Fixture::new(&[10, 11]);
+    fixture.route(family, &format!("add {} dev eth0 proto 77", vip(family, 12)));
+    assert_eq!(fixture.change(&[10, 11, 12]).foreign_routes, BTreeSet::new());
+    assert!(fixture.to(family, 12).contains("dev net1 proto 77") && !fixture.to(family, 12).contains("eth0"));
+    fixture.route(family, &format!("del {}", vip(family, 10)));
+    fixture.change(&[11, 12]);
+    assert!(fixture.applied.is_complete());
 }
 
 /// Each change is one attempt: it is not looked at once more because the kernel tells of routes that it made for us.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn our_own_routes_are_no_news_and_those_of_others_are() {
+fn managed_routes_trigger_no_resync_and_others_do() {
     const APPLIED: &str = "multus_proxy_netns_apply_duration_seconds_count{backend=\"nftables\"}";
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let client = bed.pod(7);
+    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let client = testbed.pod(7);
     let object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&services(&[10])[0]], &[&object]);
+    runtime.set_sandbox(uid(&object), &client.netns);
+    let driver = Driver::start(
+        &runtime,
+        BackendKind::Nftables,
+        &[&services(&[10])[0]],
+        &[&object],
+    );
     until("ready", || driver.is_ready());
     // What the bed made is told of, too.
     std::thread::sleep(Duration::from_secs(2));

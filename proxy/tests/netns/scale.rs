@@ -1,9 +1,9 @@
 //! Many Services, and Services with many endpoints, in one namespace.
 
 use super::echo_server::Server;
-use super::matrix::{Kind, for_every_backend};
-use super::testbed::{Bed, Pod};
-use super::traffic::{Outcome, ask_often};
+use super::matrix::{BackendKind, for_every_backend};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Outcome, probe_repeatedly};
 use api::NetworkRef;
 use proxy::backend::Held;
 use rules::{
@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-for_every_backend![ten_thousand_services_fit_into_one_namespace_and_change_one_by_one];
+for_every_backend![ten_thousand_services_fit_into_one_namespace_and_change_individually];
 
 const PORT: Port = Port {
     protocol: Protocol::Tcp,
@@ -63,10 +63,10 @@ fn on(hosts: &[u8]) -> BTreeSet<SocketAddr> {
     hosts.iter().map(of).collect()
 }
 
-fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
+fn ten_thousand_services_fit_into_one_namespace_and_change_individually(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3, 4].map(|host| Server::start(&testbed.pod(host)));
     let timed = |what: &str, held: Held<PodRules>, rules: &PodRules| {
         let began = Instant::now();
         let applied = client.apply(kind, &held, rules);
@@ -74,7 +74,7 @@ fn ten_thousand_services_fit_into_one_namespace_and_change_one_by_one(kind: Kind
         applied
     };
     let answer = |number| -> Vec<u8> {
-        let outcomes = ask_often(&client, Protocol::Tcp, at(number), 30);
+        let outcomes = probe_repeatedly(&client, Protocol::Tcp, at(number), 30);
         outcomes.keys().map(Outcome::host).collect()
     };
     let mut endpoints = vec![on(&[2, 3, 4]); 10_000];
@@ -109,17 +109,17 @@ fn serve_many(pod: &Pod) -> TcpListener {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_thousand_endpoints_are_balanced_and_shrink_to_a_few() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let server = bed.pod(2);
+fn thousand_endpoints_are_balanced_and_can_shrink_to_two() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let server = testbed.pod(2);
     let listener = serve_many(&server);
     let first = |count: u16| -> BTreeSet<SocketAddr> {
         (0..count)
             .map(|n| SocketAddr::from(([10, 1, 16 + n.to_be_bytes()[0], n.to_be_bytes()[1]], 8080)))
             .collect()
     };
-    let ask = |times: u32| {
+    let probe = |times: u32| {
         client.run(|| {
             let mut counts = BTreeMap::<IpAddr, u32>::new();
             for _ in 0..times {
@@ -136,8 +136,8 @@ fn a_thousand_endpoints_are_balanced_and_shrink_to_a_few() {
     let mut held = Held::Nothing;
     for (count, times) in [(1000, 4000), (999, 500), (65, 1300), (2, 40), (1000, 500)] {
         let rules = services(&client, &[first(count)]);
-        held = Held::Exactly(client.apply(Kind::Nftables, &held, &rules).rules);
-        let counts = ask(times);
+        held = Held::Exactly(client.apply(BackendKind::Nftables, &held, &rules).rules);
+        let counts = probe(times);
         let (each, met) = (
             f64::from(times) / f64::from(count),
             f64::from(u16::try_from(counts.len()).unwrap()),
@@ -156,7 +156,9 @@ fn a_thousand_endpoints_are_balanced_and_shrink_to_a_few() {
             "{count}: one was met {most} times of {times}"
         );
         assert!(
-            !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            !client
+                .apply(BackendKind::Nftables, &Held::Unknown, &rules)
+                .written,
             "{count}"
         );
     }

@@ -2,7 +2,7 @@
 
 use super::packet_capture::send_raw;
 use super::testbed::Pod;
-use super::traffic::PATIENCE;
+use super::traffic::TIMEOUT;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
@@ -107,12 +107,16 @@ fn receive(socket: &OwnedFd) -> nix::Result<Option<(Packet, IpAddr)>> {
 }
 
 /// Begins an association from a fresh port, from inside the pod the caller is in, by a socket that may be bound to an address.
-pub(crate) fn ask(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
-    ask_from(bound, SOURCE_PORTS.fetch_add(1, Ordering::Relaxed), destination)
+pub(crate) fn request(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    request_from_port(bound, SOURCE_PORTS.fetch_add(1, Ordering::Relaxed), destination)
 }
 
 /// The same from this port.
-pub(crate) fn ask_from(bound: Option<IpAddr>, port: u16, destination: SocketAddr) -> io::Result<String> {
+pub(crate) fn request_from_port(
+    bound: Option<IpAddr>,
+    port: u16,
+    destination: SocketAddr,
+) -> io::Result<String> {
     let family = if destination.is_ipv4() {
         AddressFamily::Inet
     } else {
@@ -133,7 +137,7 @@ pub(crate) fn ask_from(bound: Option<IpAddr>, port: u16, destination: SocketAddr
     };
     send_raw(&socket, &init.bytes(), destination.ip())?;
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIMEOUT {
         // A client that is its own server sees its INIT as well.
         if let Some((answer, from)) = receive(&socket)?
             && (answer.chunk, answer.to) == (INIT_ACK, port)

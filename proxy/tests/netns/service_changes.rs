@@ -1,25 +1,25 @@
 //! Services, ports and endpoints come and go.
 
-use super::fixture::Scene;
+use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
 use super::objects::{Service, ready};
-use super::traffic::{Flow, Outcome, ask};
+use super::traffic::{Flow, Outcome, probe};
 use rules::Protocol::{Tcp, Udp};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 for_every_backend_and_family![
-    endpoints_come_and_go,
-    no_connection_fails_while_endpoints_are_exchanged,
-    services_come_and_go_without_touching_each_other,
-    a_recreated_service_is_reached_at_its_new_address_only,
-    ports_come_and_go_without_touching_each_other,
-    a_service_that_is_ours_no_longer_is_left_alone,
+    endpoints_can_be_added_and_removed,
+    no_connection_fails_while_endpoints_are_replaced,
+    services_can_be_added_and_removed_independently,
+    recreated_service_is_reached_at_its_new_address_only,
+    ports_can_be_added_and_removed_independently,
+    service_that_is_no_longer_managed_is_not_programmed,
     established_flows_survive_every_change,
 ];
 
-fn endpoints_come_and_go(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn endpoints_can_be_added_and_removed(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let mut web = Service::new("web", 10);
     // The first, the middle and the last one go; one comes back; all are exchanged.
     for hosts in [
@@ -33,33 +33,33 @@ fn endpoints_come_and_go(case: Case) {
         &[2],
     ] {
         web.endpoints = ready(hosts);
-        scene.sync_to(&[&web]);
-        assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), hosts);
+        fixture.sync_to(&[&web]);
+        assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), hosts);
     }
 }
 
-fn no_connection_fails_while_endpoints_are_exchanged(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn no_connection_fails_while_endpoints_are_replaced(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let mut web = Service::new("web", 10).ready(&[2, 3]);
-    scene.sync_to(&[&web]);
-    let (client, at) = (scene.client.clone(), scene.at(&web, 80));
+    fixture.sync_to(&[&web]);
+    let (client, at) = (fixture.client.clone(), fixture.at(&web, 80));
     let stop = AtomicBool::new(false);
     let outcomes: BTreeSet<Outcome> = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let probing = scope.spawn(|| {
             client.run(|| {
                 let mut outcomes = BTreeSet::new();
                 while !stop.load(Ordering::Relaxed) {
-                    outcomes.insert(ask(Tcp, at));
+                    outcomes.insert(probe(Tcp, at));
                 }
                 outcomes
             })
         });
         for hosts in [&[2, 3, 4][..], &[3, 4], &[4, 2], &[2], &[2, 3, 4], &[3]].repeat(5) {
             web.endpoints = ready(hosts);
-            scene.sync_to(&[&web]);
+            fixture.sync_to(&[&web]);
         }
         stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
     let lost: Vec<_> = outcomes
         .iter()
@@ -68,32 +68,32 @@ fn no_connection_fails_while_endpoints_are_exchanged(case: Case) {
     assert!(lost.is_empty() && !outcomes.is_empty(), "{lost:?}");
 }
 
-fn services_come_and_go_without_touching_each_other(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn services_can_be_added_and_removed_independently(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let services = [(10, 2), (11, 3), (12, 4)]
         .map(|(number, host)| Service::new(&format!("web-{number}"), number).ready(&[host]));
     for up in [&[0, 1][..], &[0, 1, 2], &[1, 2], &[2], &[0, 2], &[], &[0, 1, 2]] {
         let wanted: Vec<&Service> = up.iter().map(|n| &services[*n]).collect();
-        scene.sync_to(&wanted);
+        fixture.sync_to(&wanted);
         for service in wanted {
             let host = service.endpoints[0].host;
-            assert_eq!(scene.ask(Tcp, scene.at(service, 80)).host(), host);
-            assert_eq!(scene.ask(Udp, scene.at(service, 53)).host(), host);
+            assert_eq!(fixture.probe(Tcp, fixture.at(service, 80)).host(), host);
+            assert_eq!(fixture.probe(Udp, fixture.at(service, 53)).host(), host);
         }
     }
-    scene.sync_to(&[]);
-    let state = scene.client.state();
+    fixture.sync_to(&[]);
+    let state = fixture.client.state();
     assert!(
         !state.contains("172.30.0.1") && !state.contains("fd00:96::"),
         "{state}"
     );
 }
 
-fn a_recreated_service_is_reached_at_its_new_address_only(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn recreated_service_is_reached_at_its_new_address_only(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let old = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&old]);
-    assert_eq!(scene.ask(Tcp, scene.at(&old, 80)).host(), 2);
+    fixture.sync_to(&[&old]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&old, 80)).host(), 2);
     let mut new = Service {
         number: 20,
         uid: "uid-second".to_owned(),
@@ -109,7 +109,7 @@ fn a_recreated_service_is_reached_at_its_new_address_only(case: Case) {
         &[new.object()],
         &orphans,
         "web",
-        &scene.client.status,
+        &fixture.client.status,
     );
     assert!(
         plan.rules
@@ -117,18 +117,21 @@ fn a_recreated_service_is_reached_at_its_new_address_only(case: Case) {
             .values()
             .all(|(vip, _)| vip.ports.values().all(|port| port.endpoints.is_empty()))
     );
-    scene.sync_to(&[&new]);
-    assert_eq!(scene.ask(Tcp, scene.at(&new, 80)).host(), 2);
+    fixture.sync_to(&[&new]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&new, 80)).host(), 2);
     // Nobody's address now: routed by the default route, on which nobody answers.
-    assert!(matches!(scene.ask(Udp, scene.at(&old, 53)), Outcome::Lost(_)));
+    assert!(matches!(
+        fixture.probe(Udp, fixture.at(&old, 53)),
+        Outcome::Lost(_)
+    ));
     // With the address of the first one.
     new.number = 10;
-    scene.sync_to(&[&new]);
-    assert_eq!(scene.ask(Tcp, scene.at(&new, 80)).host(), 2);
+    fixture.sync_to(&[&new]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&new, 80)).host(), 2);
 }
 
-fn ports_come_and_go_without_touching_each_other(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn ports_can_be_added_and_removed_independently(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let all = [(Tcp, 80, 8080), (Tcp, 81, 8081), (Udp, 53, 5353), (Udp, 54, 8080)];
     let web = Service::new("web", 10).ready(&[2]);
     for ports in [&all[..1], &all[..], &all[1..], &all[..2], &all[2..]] {
@@ -136,24 +139,24 @@ fn ports_come_and_go_without_touching_each_other(case: Case) {
             ports: ports.to_vec(),
             ..web.clone()
         };
-        scene.sync_to(&[&web]);
+        fixture.sync_to(&[&web]);
         for port in all {
             let (protocol, number, target) = port;
-            let at = scene.at(&web, number);
+            let at = fixture.at(&web, number);
             if ports.contains(&port) {
-                assert_eq!(scene.question(protocol, at).unwrap().port, target);
+                assert_eq!(fixture.request(protocol, at).unwrap().port, target);
             } else {
-                assert_eq!(scene.ask(protocol, at), Outcome::Rejected);
+                assert_eq!(fixture.probe(protocol, at), Outcome::Rejected);
             }
         }
     }
 }
 
 /// `service.kubernetes.io/service-proxy-name` was taken away, `service.kubernetes.io/headless` came, or the type became ExternalName.
-fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+fn service_that_is_no_longer_managed_is_not_programmed(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let mut web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     let before = web.object();
     let mut foreign = before.clone();
     foreign.metadata.labels = None;
@@ -163,7 +166,7 @@ fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
             &[foreign],
             &web.slice_objects(),
             "web",
-            &scene.client.status
+            &fixture.client.status
         )
         .rules
         .is_empty()
@@ -177,29 +180,29 @@ fn a_service_that_is_ours_no_longer_is_left_alone(case: Case) {
             &[headless],
             &web.slice_objects(),
             "web",
-            &scene.client.status
+            &fixture.client.status
         )
         .rules
         .is_empty()
     );
     web.spec = serde_json::json!({"type": "ExternalName", "externalName": "example.org", "clusterIPs": null});
-    scene.sync_to(&[&web]);
-    let state = scene.client.state();
+    fixture.sync_to(&[&web]);
+    let state = fixture.client.state();
     assert!(
         !state.contains("172.30.0.10") && !state.contains("fd00:96::a"),
         "{state}"
     );
     web.spec = serde_json::json!({"type": "ClusterIP"});
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
 }
 
 fn established_flows_survive_every_change(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3]);
+    let mut fixture = Fixture::new(case, &[2, 3]);
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
-    let at = scene.at(&web, 80);
-    let mut flow = scene.client.run(|| Flow::open(at)).unwrap();
+    fixture.sync_to(&[&web]);
+    let at = fixture.at(&web, 80);
+    let mut flow = fixture.client.run(|| Flow::open(at)).unwrap();
     let others = Service::new("other", 11).ready(&[3]);
     let changes: [&[&Service]; 6] = [
         &[&web, &others],
@@ -210,7 +213,7 @@ fn established_flows_survive_every_change(case: Case) {
         &[&others],
     ];
     for services in changes {
-        scene.sync_to(services);
+        fixture.sync_to(services);
         flow.echo(b"still there?");
     }
     assert_eq!(flow.host(), 2);

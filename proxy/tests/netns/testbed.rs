@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Begins the name of every namespace of these tests; the process id follows.
 const PREFIX: &str = "mspnet";
 
-static BEDS: AtomicU32 = AtomicU32::new(0);
+static TESTBEDS: AtomicU32 = AtomicU32::new(0);
 
 /// The namespaces of one test.
-pub(crate) struct Bed {
+pub(crate) struct Testbed {
     name: String,
     hosts: Vec<u8>,
 }
@@ -44,15 +44,15 @@ pub(crate) fn address(network: u8, family: Family, host: u8) -> IpAddr {
     text.parse().unwrap()
 }
 
-impl Bed {
+impl Testbed {
     pub(crate) fn new() -> Self {
         remove_leftovers();
-        let number = BEDS.fetch_add(1, Ordering::Relaxed);
-        let bed = Self {
+        let number = TESTBEDS.fetch_add(1, Ordering::Relaxed);
+        let testbed = Self {
             name: format!("{PREFIX}{}x{number}", std::process::id()),
             hosts: Vec::new(),
         };
-        let node = bed.node();
+        let node = testbed.node();
         run(Command::new("ip").args(["netns", "add", &node]));
         ip_batch(
             &node,
@@ -68,7 +68,7 @@ impl Bed {
              link set data2 up
              link set peer2 up",
         );
-        bed
+        testbed
     }
 
     pub(crate) fn node(&self) -> String {
@@ -151,7 +151,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Testbed {
     fn drop(&mut self) {
         let pods = self.hosts.iter().map(|host| format!("{}p{host}", self.name));
         for netns in pods.chain([self.node()]) {

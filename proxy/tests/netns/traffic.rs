@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
 /// How long an answer may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How one attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,9 +56,9 @@ impl Outcome {
 }
 
 /// Asks a VIP once, from inside the pod the caller is in.
-pub(crate) fn ask(protocol: Protocol, destination: SocketAddr) -> Outcome {
+pub(crate) fn probe(protocol: Protocol, destination: SocketAddr) -> Outcome {
     let began = Instant::now();
-    match question(protocol, destination) {
+    match request(protocol, destination) {
         Ok(answer) => Outcome::Answered(answer.host, answer.seen),
         Err(error) if is_rejection(&error) && began.elapsed() < AT_ONCE => Outcome::Rejected,
         Err(error) => Outcome::Lost(format!("{error} after {:?}", began.elapsed())),
@@ -93,25 +93,25 @@ impl Answer {
 }
 
 /// Asks a VIP once, from inside the pod the caller is in.
-pub(crate) fn question(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
-    question_from(None, protocol, destination)
+pub(crate) fn request(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+    request_from(None, protocol, destination)
 }
 
 /// The same from a socket that is bound to an address.
-pub(crate) fn question_from(
+pub(crate) fn request_from(
     bound: Option<IpAddr>,
     protocol: Protocol,
     destination: SocketAddr,
 ) -> io::Result<Answer> {
     let answer = match protocol {
-        Protocol::Tcp => ask_tcp(bound, destination),
-        Protocol::Udp => ask_udp(bound, destination),
-        Protocol::Sctp => super::sctp::ask(bound, destination),
+        Protocol::Tcp => request_tcp(bound, destination),
+        Protocol::Udp => request_udp(bound, destination),
+        Protocol::Sctp => super::sctp::request(bound, destination),
     };
     answer.map(|text| Answer::parse(&text))
 }
 
-fn ask_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+fn request_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
     let mut flow = match bound {
         None => Flow::open(destination)?,
         Some(source) => Flow::open_from(source, destination)?,
@@ -119,14 +119,14 @@ fn ask_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String>
     Ok(std::mem::take(&mut flow.greeting))
 }
 
-fn ask_udp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+fn request_udp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
     let socket = match bound {
         None => udp(destination)?,
         Some(source) => UdpSocket::bind((source, 0))?,
     };
     // Only a connected socket is told of an ICMP error.
     socket.connect(destination)?;
-    ask_again(&socket, destination)
+    request_on(&socket, destination)
 }
 
 /// A UDP socket of the family of `destination`, from inside the pod the caller is in.
@@ -140,7 +140,7 @@ pub(crate) fn udp(destination: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// One more question on an open UDP socket.
-pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> io::Result<String> {
+pub(crate) fn request_on(socket: &UdpSocket, destination: SocketAddr) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     socket.send_to(b"who", destination)?;
     let mut buffer = [0; 128];
@@ -150,13 +150,13 @@ pub(crate) fn ask_again(socket: &UdpSocket, destination: SocketAddr) -> io::Resu
 }
 
 /// One more question on a connected UDP socket, whose kernel route and source are those of its `connect()` as long as they hold.
-pub(crate) fn ask_connected(socket: &UdpSocket) -> io::Result<Answer> {
-    ask_connected_within(socket, Duration::from_secs(1))
+pub(crate) fn request_connected(socket: &UdpSocket) -> io::Result<Answer> {
+    request_connected_within(socket, Duration::from_secs(1))
 }
 
 /// The same, with less patience.
-pub(crate) fn ask_connected_within(socket: &UdpSocket, patience: Duration) -> io::Result<Answer> {
-    socket.set_read_timeout(Some(patience))?;
+pub(crate) fn request_connected_within(socket: &UdpSocket, timeout: Duration) -> io::Result<Answer> {
+    socket.set_read_timeout(Some(timeout))?;
     socket.send(b"who")?;
     let mut buffer = [0; 128];
     let n = socket.recv(&mut buffer)?;
@@ -164,14 +164,14 @@ pub(crate) fn ask_connected_within(socket: &UdpSocket, patience: Duration) -> io
 }
 
 /// The host that answers on an open UDP socket now; `None` when nobody does.
-pub(crate) fn host_behind(socket: &UdpSocket, destination: SocketAddr) -> Option<u8> {
+pub(crate) fn responding_host(socket: &UdpSocket, destination: SocketAddr) -> Option<u8> {
     // An ICMP error of a time when there was no endpoint is told to whoever sends next.
-    let answer = ask_again(socket, destination).or_else(|_| ask_again(socket, destination));
+    let answer = request_on(socket, destination).or_else(|_| request_on(socket, destination));
     answer.ok().map(|answer| Answer::parse(&answer).host)
 }
 
 /// A TCP socket that sends its first segment and waits, from inside the pod the caller is in.
-pub(crate) fn begin_to_connect(destination: SocketAddr) -> OwnedFd {
+pub(crate) fn start_connect(destination: SocketAddr) -> OwnedFd {
     let (family, address): (_, Box<dyn SockaddrLike>) = match destination {
         SocketAddr::V4(to) => (AddressFamily::Inet, Box::new(SockaddrIn::from(to))),
         SocketAddr::V6(to) => (AddressFamily::Inet6, Box::new(SockaddrIn6::from(to))),
@@ -193,7 +193,7 @@ pub(crate) struct Flow {
 impl Flow {
     /// Opens one, from inside the pod the caller is in.
     pub(crate) fn open(destination: SocketAddr) -> io::Result<Self> {
-        Self::greeted(TcpStream::connect_timeout(&destination, PATIENCE)?)
+        Self::greeted(TcpStream::connect_timeout(&destination, TIMEOUT)?)
     }
 
     /// The same from a socket that is bound to an address.
@@ -204,8 +204,8 @@ impl Flow {
         };
         let socket = socket(family, SockType::Stream, SockFlag::empty(), None)?;
         // connect() waits no longer than that.
-        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).map_err(io::Error::other)?);
-        setsockopt(&socket, SendTimeout, &patience)?;
+        let timeout = TimeVal::milliseconds(i64::try_from(TIMEOUT.as_millis()).map_err(io::Error::other)?);
+        setsockopt(&socket, SendTimeout, &timeout)?;
         bind(
             socket.as_raw_fd(),
             &SockaddrStorage::from(SocketAddr::new(source, 0)),
@@ -215,7 +215,7 @@ impl Flow {
     }
 
     fn greeted(mut stream: TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let mut greeting = [0; 128];
         let n = stream.read(&mut greeting)?;
         if n == 0 {
@@ -254,7 +254,7 @@ impl Flow {
 }
 
 /// Asks `times` times and counts how it ended.
-pub(crate) fn ask_often(
+pub(crate) fn probe_repeatedly(
     client: &Pod,
     protocol: Protocol,
     destination: SocketAddr,
@@ -263,7 +263,7 @@ pub(crate) fn ask_often(
     client.run(|| {
         let mut outcomes = BTreeMap::new();
         for _ in 0..times {
-            *outcomes.entry(ask(protocol, destination)).or_default() += 1;
+            *outcomes.entry(probe(protocol, destination)).or_default() += 1;
         }
         outcomes
     })
@@ -271,6 +271,6 @@ pub(crate) fn ask_often(
 
 /// Which hosts answer, asked so often that a host that should answer and is not among them would be a wonder.
 pub(crate) fn hosts(client: &Pod, protocol: Protocol, destination: SocketAddr) -> BTreeSet<u8> {
-    let outcomes = ask_often(client, protocol, destination, 40);
+    let outcomes = probe_repeatedly(client, protocol, destination, 40);
     outcomes.keys().map(Outcome::host).collect()
 }

@@ -1,10 +1,10 @@
 //! A pod whose owner does what he likes harms only itself: the pod beside it is served, and follows every change.
 
 use super::fake_node::{Driver, Runtime, object, object_with, until};
-use super::matrix::Kind;
+use super::matrix::BackendKind;
 use super::objects::{Service, ready};
-use super::testbed::{Bed, Pod};
-use super::traffic::{Outcome, Server, ask, hosts};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Outcome, Server, hosts, probe};
 use k8s_openapi::api::core::v1;
 use rules::{Family, Protocol};
 use std::net::SocketAddr;
@@ -12,8 +12,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A hostile and a healthy pod on one node, and two servers for both.
-struct Scene {
-    _bed: Bed,
+struct Fixture {
+    _testbed: Testbed,
     _servers: [Server; 2],
     hostile: Pod,
     healthy: Pod,
@@ -21,30 +21,30 @@ struct Scene {
     web: Service,
 }
 
-impl Scene {
-    fn new(kind: Kind) -> Self {
-        let mut bed = Bed::new();
-        let (hostile, healthy) = (bed.pod(7), bed.pod(8));
-        let servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+impl Fixture {
+    fn new(kind: BackendKind) -> Self {
+        let mut testbed = Testbed::new();
+        let (hostile, healthy) = (testbed.pod(7), testbed.pod(8));
+        let servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
         let runtime = Runtime::new();
         let pods = [&hostile, &healthy].map(|pod| {
             let object = object(pod);
-            runtime.ready_in(object.metadata.uid.as_ref().unwrap(), &pod.netns);
+            runtime.set_sandbox(object.metadata.uid.as_ref().unwrap(), &pod.netns);
             object
         });
         let web = Service::new("web", 10).ready(&[2, 3]);
         let driver = Driver::start(&runtime, kind, &[&web], &pods.each_ref());
         until("ready", || driver.is_ready());
-        let scene = Self {
-            _bed: bed,
+        let fixture = Self {
+            _testbed: testbed,
             _servers: servers,
             hostile,
             healthy,
             driver,
             web,
         };
-        assert!(scene.answers(&scene.hostile) && scene.answers(&scene.healthy));
-        scene
+        assert!(fixture.answers(&fixture.hostile) && fixture.answers(&fixture.healthy));
+        fixture
     }
 
     fn at(&self) -> SocketAddr {
@@ -52,7 +52,7 @@ impl Scene {
     }
 
     fn answers(&self, pod: &Pod) -> bool {
-        pod.run(|| matches!(ask(Protocol::Tcp, self.at()), Outcome::Answered(..)))
+        pod.run(|| matches!(probe(Protocol::Tcp, self.at()), Outcome::Answered(..)))
     }
 
     fn object(&self) -> v1::Pod {
@@ -60,7 +60,7 @@ impl Scene {
     }
 
     /// The healthy pod follows three changes, each at once.
-    fn assert_nobody_else_is_harmed(&mut self) {
+    fn assert_neighbour_unaffected(&mut self) {
         for only in [&[2][..], &[3], &[2, 3]] {
             self.web.endpoints = ready(only);
             let began = Instant::now();
@@ -82,7 +82,7 @@ impl Scene {
     }
 
     /// What the hostile pod is told contains these words.
-    fn assert_told(&self, words: &str) {
+    fn assert_reported(&self, words: &str) {
         until(&format!("the hostile pod is told: {words}"), || {
             let state = self.driver.state_of(&self.object());
             state["why"].as_str().is_some_and(|why| why.contains(words))
@@ -92,8 +92,8 @@ impl Scene {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn garbage_and_huge_annotations_harm_only_their_pod() {
-    let mut scene = Scene::new(Kind::Nftables);
+fn malformed_and_huge_annotations_affect_only_their_pod() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
     let mebibyte = 1 << 20;
     let one = r#"{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.9"]}"#;
     let addresses = vec![r#""10.1.0.9""#; mebibyte / 11].join(",");
@@ -117,96 +117,109 @@ fn garbage_and_huge_annotations_harm_only_their_pod() {
             "interface",
         ),
     ] {
-        scene.driver.pod(&object_with(&scene.hostile, &status));
-        scene.assert_told(words);
-        scene.assert_nobody_else_is_harmed();
+        fixture.driver.pod(&object_with(&fixture.hostile, &status));
+        fixture.assert_reported(words);
+        fixture.assert_neighbour_unaffected();
     }
-    scene.driver.pod(&scene.object());
-    until("mended, it is served again", || scene.answers(&scene.hostile));
+    fixture.driver.pod(&fixture.object());
+    until("mended, it is served again", || fixture.answers(&fixture.hostile));
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn an_address_of_somebody_else_is_not_used() {
-    let mut scene = Scene::new(Kind::Nftables);
-    let before = scene.healthy.state();
+fn address_of_another_pod_is_not_used() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
+    let before = fixture.healthy.state();
     let claimed = r#"[{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.8","10.1.0.2","172.30.0.10","127.0.0.1"]}]"#;
-    scene.driver.pod(&object_with(&scene.hostile, claimed));
+    fixture.driver.pod(&object_with(&fixture.hostile, claimed));
     until("its own flows are rejected", || {
-        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
+        fixture
+            .hostile
+            .run(|| probe(Protocol::Tcp, fixture.at()))
+            .is_rejected()
     });
-    assert_eq!(scene.healthy.state(), before);
-    scene.assert_nobody_else_is_harmed();
+    assert_eq!(fixture.healthy.state(), before);
+    fixture.assert_neighbour_unaffected();
 }
 
 /// The mirror of a static pod names the UID that the runtime knows; anybody can say to be one.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_pod_that_says_to_be_another_one_gets_nothing_written_into_that() {
-    let mut scene = Scene::new(Kind::Nftables);
+fn pod_that_impersonates_another_gets_nothing_written_into_its_sandbox() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
     let elsewhere = Service {
         network: 2,
         ..Service::new("elsewhere", 11).ready(&[2])
     };
-    scene.driver.service(&elsewhere);
-    let before = scene.healthy.state();
+    fixture.driver.service(&elsewhere);
+    let before = fixture.healthy.state();
     let claimed = r#"[{"name":"web/macvlan2","interface":"net1","ips":["10.1.0.8"]}]"#;
-    let mut mirror = object_with(&scene.hostile, claimed);
-    let victim = object(&scene.healthy).metadata.uid.unwrap();
+    let mut mirror = object_with(&fixture.hostile, claimed);
+    let victim = object(&fixture.healthy).metadata.uid.unwrap();
     let annotations = mirror.metadata.annotations.as_mut().unwrap();
     annotations.insert("kubernetes.io/config.mirror".to_owned(), victim);
     // Another pod to the driver: nothing is known of its sandbox.
     mirror.metadata.uid = Some("uid-mirror".to_owned());
-    scene.driver.pod(&mirror);
+    fixture.driver.pod(&mirror);
     until("it is told", || {
-        let state = scene.driver.state_of(&mirror);
+        let state = fixture.driver.state_of(&mirror);
         state["why"]
             .as_str()
             .is_some_and(|why| why.contains("no ready sandbox"))
     });
-    assert_eq!(scene.healthy.state(), before);
-    scene.driver.delete_pod(&mirror);
-    until("all is well", || scene.driver.condition().holds);
-    scene.assert_nobody_else_is_harmed();
+    assert_eq!(fixture.healthy.state(), before);
+    fixture.driver.delete_pod(&mirror);
+    until("all is well", || fixture.driver.condition().holds);
+    fixture.assert_neighbour_unaffected();
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn an_interface_renamed_by_its_owner_harms_only_its_pod() {
-    let mut scene = Scene::new(Kind::Nftables);
-    scene
+fn interface_renamed_by_its_owner_affects_only_its_pod() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
+    fixture
         .hostile
         .sh("ip link set net1 down; ip link set net1 name other; ip link set other up");
     // Not by another interface, and not untranslated: rejected.
     until("its own flows are rejected", || {
-        scene.hostile.run(|| ask(Protocol::Tcp, scene.at())).is_rejected()
+        fixture
+            .hostile
+            .run(|| probe(Protocol::Tcp, fixture.at()))
+            .is_rejected()
     });
-    scene.assert_nobody_else_is_harmed();
-    scene.assert_told("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
-    scene
+    fixture.assert_neighbour_unaffected();
+    fixture.assert_reported("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
+    fixture
         .hostile
         .sh("ip link set other down; ip link set other name net1; ip link set net1 up");
-    until("named back, it is served again", || scene.answers(&scene.hostile));
+    until("named back, it is served again", || {
+        fixture.answers(&fixture.hostile)
+    });
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn routes_of_its_own_harm_only_their_pod() {
-    let mut scene = Scene::new(Kind::Nftables);
+fn conflicting_routes_of_a_pod_affect_only_that_pod() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
     // Ours is removed and another put in its place, before we can look.
-    scene.hostile.sh(
+    fixture.hostile.sh(
         "ip route replace 172.30.0.10/32 dev eth0 proto static; ip route del 172.30.0.10/32 proto 77 || true",
     );
-    scene.assert_told("has a route to ClusterIP 172.30.0.10 of its own");
-    scene.assert_nobody_else_is_harmed();
-    assert!(scene.hostile.sh("ip route show 172.30.0.10").contains("dev eth0"));
+    fixture.assert_reported("has a route to ClusterIP 172.30.0.10 of its own");
+    fixture.assert_neighbour_unaffected();
+    assert!(
+        fixture
+            .hostile
+            .sh("ip route show 172.30.0.10")
+            .contains("dev eth0")
+    );
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn rules_flushed_in_a_loop_harm_only_their_pod() {
-    let mut scene = Scene::new(Kind::Nftables);
-    let mut flushing = scene.hostile.command();
+fn rules_flushed_in_a_loop_affect_only_their_pod() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
+    let mut flushing = fixture.hostile.command();
     flushing.args([
         "sh",
         "-c",
@@ -214,56 +227,56 @@ fn rules_flushed_in_a_loop_harm_only_their_pod() {
     ]);
     let mut flushing = flushing.spawn().unwrap();
     for _ in 0..3 {
-        scene.assert_nobody_else_is_harmed();
+        fixture.assert_neighbour_unaffected();
     }
     assert_eq!(flushing.try_wait().unwrap(), None, "it flushed all the time");
     flushing.kill().unwrap();
     flushing.wait().unwrap();
     until("left in peace, it is served again", || {
-        scene.answers(&scene.hostile)
+        fixture.answers(&fixture.hostile)
     });
 }
 
 /// A table that is somebody's own is a batch that the kernel rejects: nobody else may change it while he lives.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_batch_the_kernel_rejects_harms_only_its_pod_and_is_made_later() {
-    let mut scene = Scene::new(Kind::Nftables);
-    let mut owner = scene.hostile.command();
+fn batch_rejected_by_the_kernel_affects_only_its_pod_and_is_retried() {
+    let mut fixture = Fixture::new(BackendKind::Nftables);
+    let mut owner = fixture.hostile.command();
     owner.args(["nft", "-i"]).stdin(Stdio::piped());
     let mut owner = owner.stdout(Stdio::null()).spawn().unwrap();
     let commands = "flush ruleset\nadd table ip multus-proxy { flags owner; }\n";
     std::io::Write::write_all(owner.stdin.as_mut().unwrap(), commands.as_bytes()).unwrap();
-    scene.assert_told("the kernel rejected");
+    fixture.assert_reported("the kernel rejected");
     until("it is counted", || {
-        scene.driver.metric("multus_proxy_netns_apply_failures_total") > 0
-            && scene.driver.metric("multus_proxy_netns_failing") == 1
+        fixture.driver.metric("multus_proxy_netns_apply_failures_total") > 0
+            && fixture.driver.metric("multus_proxy_netns_failing") == 1
     });
     until("the condition says it", || {
-        let condition = scene.driver.condition();
+        let condition = fixture.driver.condition();
         !condition.holds && condition.message.contains("the kernel rejected")
     });
-    scene.assert_nobody_else_is_harmed();
+    fixture.assert_neighbour_unaffected();
     // The table goes with its owner.
     drop(owner.stdin.take());
     owner.wait().unwrap();
-    until("it is served again", || scene.answers(&scene.hostile));
-    until("and all is well", || scene.driver.condition().holds);
+    until("it is served again", || fixture.answers(&fixture.hostile));
+    until("and all is well", || fixture.driver.condition().holds);
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_chain_that_somebody_jumps_to_cannot_be_deleted_and_harms_only_its_pod() {
-    reject_a_deletion(Kind::IptablesNft, "iptables-nft");
-    reject_a_deletion(Kind::IptablesLegacy, "iptables-legacy");
+fn chain_referenced_by_another_rule_affects_only_its_pod() {
+    reject_a_deletion(BackendKind::IptablesNft, "iptables-nft");
+    reject_a_deletion(BackendKind::IptablesLegacy, "iptables-legacy");
 }
 
-fn reject_a_deletion(kind: Kind, iptables: &str) {
-    let mut scene = Scene::new(kind);
+fn reject_a_deletion(kind: BackendKind, iptables: &str) {
+    let mut fixture = Fixture::new(kind);
     let gone = Service::new("gone", 11).ready(&[2]);
-    scene.driver.service(&gone);
+    fixture.driver.service(&gone);
     let chain = || {
-        let rules = scene.hostile.sh(&format!("{iptables} -t nat -S"));
+        let rules = fixture.hostile.sh(&format!("{iptables} -t nat -S"));
         let rule = rules
             .lines()
             .find(|line| line.contains("172.30.0.11/32 -p tcp"))?;
@@ -271,29 +284,29 @@ fn reject_a_deletion(kind: Kind, iptables: &str) {
     };
     until("the Service has a chain", || chain().is_some());
     let own = format!("OUTPUT -d 192.0.2.9/32 -p tcp -j {}", chain().unwrap());
-    scene.hostile.sh(&format!("{iptables} -t nat -A {own}"));
-    scene.driver.delete_service(&gone);
-    scene.assert_told("rejected");
-    scene.assert_nobody_else_is_harmed();
+    fixture.hostile.sh(&format!("{iptables} -t nat -A {own}"));
+    fixture.driver.delete_service(&gone);
+    fixture.assert_reported("rejected");
+    fixture.assert_neighbour_unaffected();
     until("the condition says it", || {
-        let condition = scene.driver.condition();
+        let condition = fixture.driver.condition();
         !condition.holds && condition.message.contains("rejected")
     });
     assert!(
-        scene
+        fixture
             .hostile
             .sh(&format!("{iptables} -t nat -S"))
             .contains("192.0.2.9")
     );
     // What it had goes on.
-    assert!(scene.answers(&scene.hostile));
-    scene.hostile.sh(&format!("{iptables} -t nat -D {own}"));
-    until("all is well", || scene.driver.condition().holds);
+    assert!(fixture.answers(&fixture.hostile));
+    fixture.hostile.sh(&format!("{iptables} -t nat -D {own}"));
+    until("all is well", || fixture.driver.condition().holds);
     assert!(
-        !scene
+        !fixture
             .hostile
             .sh(&format!("{iptables} -t nat -S"))
             .contains("172.30.0.11")
     );
-    assert!(scene.answers(&scene.hostile));
+    assert!(fixture.answers(&fixture.hostile));
 }

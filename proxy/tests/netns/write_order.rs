@@ -1,7 +1,7 @@
 //! In which order rules and routes come and go: no packet to a ClusterIP may leave untranslated meanwhile.
 
 use super::objects::{Service, rules};
-use super::testbed::{Bed, Pod};
+use super::testbed::{Pod, Testbed};
 use proxy::apply::{Applied, Wanted, apply};
 use proxy::backend::nftables::Nftables;
 use proxy::backend::{Backend, Error, Held};
@@ -79,9 +79,9 @@ fn write(pod: &Pod, backend: &Recording, held: &Held<PodRules>, rules: &PodRules
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn what_comes_is_rejected_before_it_is_routed_and_what_goes_is_rejected_until_it_is_not() {
-    let mut bed = Bed::new();
-    let pod = bed.pod(7);
+fn vip_is_rejected_before_it_is_routed_and_until_its_route_is_removed() {
+    let mut testbed = Testbed::new();
+    let pod = testbed.pod(7);
     let backend = Recording::default();
     let wanted = rules(&pod, &[Service::new("web", 10).ready(&[2])]);
     let held = Held::Exactly(write(&pod, &backend, &Held::Nothing, &wanted).rules);
