@@ -1,7 +1,7 @@
 //! What a client pays for a connection through a VIP.
 
 use crate::Options;
-use crate::fixture::{ENDPOINTS, World, vip};
+use crate::fixture::{ENDPOINTS, Fixture, vip};
 use crate::matrix::BackendKind;
 use crate::report::{Report, Times, ratio, show};
 use nix::libc;
@@ -11,8 +11,8 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// A server pod with all endpoint addresses that accepts and closes.
-pub(crate) fn with_server<T>(world: &mut World, work: impl FnOnce(&mut World) -> T) -> T {
-    let server = world.testbed.pod(ENDPOINTS[0]);
+pub(crate) fn with_server<T>(fixture: &mut Fixture, work: impl FnOnce(&mut Fixture) -> T) -> T {
+    let server = fixture.testbed.pod(ENDPOINTS[0]);
     for host in &ENDPOINTS[1..] {
         server.sh(&format!("ip addr add 10.1.0.{host}/32 dev net1"));
     }
@@ -20,7 +20,7 @@ pub(crate) fn with_server<T>(world: &mut World, work: impl FnOnce(&mut World) ->
     let accepting = listener.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || while accepting.accept().is_ok() {});
-        let done = work(world);
+        let done = work(fixture);
         // Wakes accept().
         let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
         done
@@ -55,19 +55,23 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
     );
     for kind in BackendKind::ALL {
         for services in options.services.clone() {
-            if !options.affords(kind, 1, services) {
+            if !options.is_affordable(kind, 1, services) {
                 continue;
             }
-            let mut world = World::new(kind, 1, services);
+            let mut fixture = Fixture::new(kind, 1, services);
             let n = options.connections;
-            let (direct, first, last) = with_server(&mut world, |world| {
-                let to = |world: &World, ip: Ipv4Addr, port: u16| {
-                    world.run(0, || connects(SocketAddr::from((ip, port)), n))
+            let (direct, first, last) = with_server(&mut fixture, |fixture| {
+                let to = |fixture: &Fixture, ip: Ipv4Addr, port: u16| {
+                    fixture.run(0, || connects(SocketAddr::from((ip, port)), n))
                 };
                 // Before the rules: connection tracking is part of what they cost.
-                let direct = to(world, Ipv4Addr::new(10, 1, 0, ENDPOINTS[0]), 8080);
-                world.sync();
-                (direct, to(world, vip(0), 80), to(world, vip(services - 1), 80))
+                let direct = to(fixture, Ipv4Addr::new(10, 1, 0, ENDPOINTS[0]), 8080);
+                fixture.sync();
+                (
+                    direct,
+                    to(fixture, vip(0), 80),
+                    to(fixture, vip(services - 1), 80),
+                )
             });
             let both = |times: &Times| format!("{} / {}", show(times.min()), show(times.median()));
             report.row([

@@ -32,24 +32,24 @@ pub(crate) fn far(n: u16) -> Ipv4Addr {
 }
 
 /// The client pods of a node.
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) index: Index,
     backend: Box<dyn Backend>,
-    pods: Vec<Mutex<Place>>,
+    pods: Vec<Mutex<PodState>>,
     /// Of every Service's port.
     protocol: &'static str,
     // After the namespaces' open files.
     pub(crate) testbed: Testbed,
 }
 
-struct Place {
+struct PodState {
     local: LocalPod,
     netns: Netns,
     held: Held<PodRules>,
     foreign_routes: Option<BTreeSet<IpAddr>>,
 }
 
-impl World {
+impl Fixture {
     /// `pods` pods that hold nothing yet, and `services` Services of three endpoints each.
     pub(crate) fn new(kind: BackendKind, pods: u8, services: usize) -> Self {
         Self::with_endpoints(kind, pods, services, &ENDPOINTS)
@@ -67,22 +67,22 @@ impl World {
 
     fn of(kind: BackendKind, pods: u8, services: usize, hosts: &[u8], protocol: &'static str) -> Self {
         let mut testbed = Testbed::new();
-        let places: Vec<_> = (2..=pods + 1).map(|host| place(&testbed.pod(host))).collect();
-        let mut world = Self {
+        let pods: Vec<_> = (2..=pods + 1).map(|host| pod_state(&testbed.pod(host))).collect();
+        let mut fixture = Self {
             index: Index::default(),
             backend: kind.backend(),
-            pods: places.into_iter().map(Mutex::new).collect(),
+            pods: pods.into_iter().map(Mutex::new).collect(),
             protocol,
             testbed,
         };
         for n in 0..services {
-            world.create_service(n, hosts);
+            fixture.create_service(n, hosts);
         }
-        for place in &world.pods {
-            let local = place.lock().unwrap().local.clone();
-            world.index.apply_pod(NodePod::Attached(local));
+        for pod in &fixture.pods {
+            let local = pod.lock().unwrap().local.clone();
+            fixture.index.apply_pod(NodePod::Attached(local));
         }
-        world
+        fixture
     }
 
     /// Service `n` came, and its slice.
@@ -124,13 +124,13 @@ impl World {
     pub(crate) fn sync(&mut self) {
         let stale = self.index.take_stale();
         let (index, backend) = (&self.index, self.backend.as_ref());
-        let concerned: Vec<&Mutex<Place>> = self
+        let concerned: Vec<&Mutex<PodState>> = self
             .pods
             .iter()
-            .filter(|place| stale.contains(&place.lock().unwrap().local.uid))
+            .filter(|pod| stale.contains(&pod.lock().unwrap().local.uid))
             .collect();
         assert_eq!(concerned.len(), self.pods.len(), "the change concerns every pod");
-        let is_empty = |place: &&Mutex<Place>| matches!(place.lock().unwrap().held, Held::Nothing);
+        let is_empty = |pod: &&Mutex<PodState>| matches!(pod.lock().unwrap().held, Held::Nothing);
         let workers = if concerned.iter().any(is_empty) {
             FILLERS
         } else {
@@ -138,10 +138,10 @@ impl World {
         };
         let share = concerned.len().div_ceil(workers);
         std::thread::scope(|scope| {
-            for places in concerned.chunks(share) {
+            for pods in concerned.chunks(share) {
                 scope.spawn(move || {
-                    for place in places {
-                        place.lock().unwrap().sync(index, backend);
+                    for pod in pods {
+                        pod.lock().unwrap().sync(index, backend);
                     }
                 });
             }
@@ -158,7 +158,7 @@ impl World {
     }
 }
 
-impl Place {
+impl PodState {
     fn sync(&mut self, index: &Index, backend: &dyn Backend) {
         let (rules, _) = index.plan(&self.local);
         let wanted = Wanted {
@@ -174,7 +174,7 @@ impl Place {
     }
 }
 
-fn place(pod: &Pod) -> Place {
+fn pod_state(pod: &Pod) -> PodState {
     let status: Vec<Value> = pod
         .status
         .iter()
@@ -188,7 +188,7 @@ fn place(pod: &Pod) -> Place {
         "spec": {"containers": []},
     }))
     .unwrap();
-    Place {
+    PodState {
         local: LocalPod::parse(&object).unwrap(),
         netns: pod.open(),
         held: Held::Nothing,

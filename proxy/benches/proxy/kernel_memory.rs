@@ -1,7 +1,7 @@
 //! What the rules of a pod weigh in the kernel.
 
 use crate::Options;
-use crate::fixture::World;
+use crate::fixture::Fixture;
 use crate::matrix::BackendKind;
 use crate::report::Report;
 use std::time::Duration;
@@ -15,13 +15,13 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         &["backend", "per pod"],
     );
     for kind in BackendKind::ALL {
-        if !options.affords(kind, usize::from(PODS), SERVICES) {
+        if !options.is_affordable(kind, usize::from(PODS), SERVICES) {
             continue;
         }
-        let mut world = World::new(kind, PODS, SERVICES);
+        let mut fixture = Fixture::new(kind, PODS, SERVICES);
         let before = settled();
-        world.sync();
-        let grown = settled().saturating_sub(before) / world.pods();
+        fixture.sync();
+        let grown = settled().saturating_sub(before) / fixture.pods();
         report.row([kind.backend().name().to_owned(), format!("{grown} KiB")]);
     }
 }

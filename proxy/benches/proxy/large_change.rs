@@ -1,9 +1,9 @@
 //! Changes that cost more than one endpoint of a few: beside a bare netlink batch that writes as many elements.
 
 use crate::Options;
-use crate::fixture::{ENDPOINTS, World, far};
+use crate::fixture::{ENDPOINTS, Fixture, far};
 use crate::matrix::BackendKind;
-use crate::raw_netlink::Bare;
+use crate::raw_netlink::RawNetlink;
 use crate::report::{Report, Times, ratio, show};
 use std::time::{Duration, Instant};
 
@@ -59,16 +59,16 @@ const ROWS: [(Change, usize, &[u8]); 6] = [
 pub(crate) fn measure(options: &Options, report: &mut Report) {
     report.table(
         "**Beside the limit**: one change until it is in force in every pod (index, plan, apply), and a bare netlink batch of as many elements to each namespace in the same run; CPU of the process and of the programs it runs, of all pods together. Flows to endpoints that are gone are ended afterwards, which is not in it.",
-        &["backend", "change", "pods", "Services", "min", "median", "CPU", "bare median", "CPU", "median ×", "CPU ×"],
+        &["backend", "change", "pods", "Services", "min", "median", "CPU", "raw netlink median", "CPU", "median ×", "CPU ×"],
     );
     for (change, services, all_pods) in ROWS {
         for pods in all_pods {
-            let mut bare = Bare::new(*pods, change.elements());
-            bare.fill();
-            let bare = Cost::of(options, || bare.change(), || {});
+            let mut raw_netlink = RawNetlink::new(*pods, change.elements());
+            raw_netlink.fill();
+            let raw_netlink = Cost::of(options, || raw_netlink.change(), || {});
             for kind in BackendKind::ALL {
                 // A few changes by programs in a hundred pods take half a minute.
-                if !options.affords(kind, usize::from(*pods) * 10, services) {
+                if !options.is_affordable(kind, usize::from(*pods) * 10, services) {
                     continue;
                 }
                 let cost = changes(options, kind, change, *pods, services);
@@ -80,10 +80,10 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
                     show(cost.times.min()),
                     show(cost.times.median()),
                     show(cost.cpu),
-                    show(bare.times.median()),
-                    show(bare.cpu),
-                    ratio(cost.times.median(), bare.times.median()),
-                    ratio(cost.cpu, bare.cpu),
+                    show(raw_netlink.times.median()),
+                    show(raw_netlink.cpu),
+                    ratio(cost.times.median(), raw_netlink.times.median()),
+                    ratio(cost.cpu, raw_netlink.cpu),
                 ]);
             }
         }
@@ -91,34 +91,34 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
 }
 
 fn changes(options: &Options, kind: BackendKind, change: Change, pods: u8, services: usize) -> Cost {
-    let mut world = World::of_protocol(kind, pods, services, change.protocol());
+    let mut fixture = Fixture::of_protocol(kind, pods, services, change.protocol());
     let last = services - 1;
     if let Change::OneOf(count) = change {
-        world.set_addresses(last, &(0..count).map(far).collect::<Vec<_>>());
+        fixture.set_addresses(last, &(0..count).map(far).collect::<Vec<_>>());
     }
-    world.sync();
-    let world = std::cell::RefCell::new(world);
+    fixture.sync();
+    let fixture = std::cell::RefCell::new(fixture);
     let round = std::cell::Cell::new(0_u16);
     let act = || {
-        let (mut world, n) = (world.borrow_mut(), round.get());
+        let (mut fixture, n) = (fixture.borrow_mut(), round.get());
         round.set(n + 1);
         match change {
-            Change::Service => world.create_service(services, &ENDPOINTS),
-            Change::Endpoint(_) => world.set_endpoints(last, &ENDPOINTS[..2 + usize::from(n % 2)]),
+            Change::Service => fixture.create_service(services, &ENDPOINTS),
+            Change::Endpoint(_) => fixture.set_endpoints(last, &ENDPOINTS[..2 + usize::from(n % 2)]),
             Change::OneOf(count) => {
                 // The one in the middle is, in turn, one that sorts last and itself.
                 let one = if n.is_multiple_of(2) { count + n } else { count / 2 };
                 let all = (0..count).map(|i| far(if i == count / 2 { one } else { i }));
-                world.set_addresses(last, &all.collect::<Vec<_>>());
+                fixture.set_addresses(last, &all.collect::<Vec<_>>());
             }
         }
-        world.sync();
+        fixture.sync();
     };
     let undo = || {
         if let Change::Service = change {
-            let mut world = world.borrow_mut();
-            world.delete_service(services);
-            world.sync();
+            let mut fixture = fixture.borrow_mut();
+            fixture.delete_service(services);
+            fixture.sync();
         }
     };
     // Until what is made once, such as the set for another number of endpoints, is there.

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 /// The programs it uses: it comes as two images.
 #[derive(Clone, Copy)]
-pub(crate) struct Original {
+pub(crate) struct LegacyProxy {
     pub(crate) variant: &'static str,
 }
 
-impl Original {
+impl LegacyProxy {
     /// One event in one pod with `services` Services; the last one's endpoints are the first `endpoints`.
     fn sync(self, netns: &Netns, services: usize, endpoints: usize) {
         let text = restore_text(services, endpoints);

@@ -81,7 +81,7 @@ struct Options {
 
     /// Only print what this process weighs with many pods
     #[arg(long, hide = true, value_name = "WAY")]
-    weigh: Option<process_memory::Arrival>,
+    measure_memory: Option<process_memory::Arrival>,
 
     /// Only these tables: change, limit, start, connect, load, memory, rss
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
@@ -98,12 +98,12 @@ struct Options {
 
 impl Options {
     /// Whether a table is wanted.
-    fn wants(&self, table: &str) -> bool {
+    fn is_selected(&self, table: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| wanted == table)
     }
 
     /// Whether a case is small enough to be measured.
-    fn affords(&self, kind: BackendKind, pods: usize, services: usize) -> bool {
+    fn is_affordable(&self, kind: BackendKind, pods: usize, services: usize) -> bool {
         let limit = match kind {
             BackendKind::IptablesNft | BackendKind::IptablesLegacy => self.iptables_up_to,
             BackendKind::Nftables => usize::MAX,
@@ -123,8 +123,8 @@ fn main() -> anyhow::Result<()> {
         let status = again.args(std::env::args_os().skip(1)).envs(ALLOCATOR).status()?;
         std::process::exit(status.code().unwrap_or(1));
     }
-    if let Some(arrival) = options.weigh {
-        process_memory::weigh(arrival);
+    if let Some(arrival) = options.measure_memory {
+        process_memory::measure_this_process(arrival);
         return Ok(());
     }
     if let Some(what) = &options.start {
@@ -142,7 +142,7 @@ fn main() -> anyhow::Result<()> {
         ("memory", kernel_memory::measure),
         ("rss", |_, report| process_memory::measure(report)),
     ];
-    for (_, measure) in tables.into_iter().filter(|(table, _)| options.wants(table)) {
+    for (_, measure) in tables.into_iter().filter(|(table, _)| options.is_selected(table)) {
         measure(&options, &mut report);
     }
     report.close(began.elapsed());

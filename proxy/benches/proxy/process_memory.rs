@@ -1,6 +1,6 @@
 //! What the proxy weighs itself: its view of the cluster, and what it knows of each pod.
 
-use crate::fixture::World;
+use crate::fixture::Fixture;
 use crate::matrix::BackendKind;
 use crate::report::Report;
 use clap::ValueEnum;
@@ -35,25 +35,25 @@ pub(crate) fn measure(report: &mut Report) {
     report.row(row("came in a burst", Arrival::Burst));
 }
 
-fn row(came: &str, arrival: Arrival) -> [String; 4] {
+fn row(label: &str, arrival: Arrival) -> [String; 4] {
     let arrival = arrival.to_possible_value().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--weigh", arrival.get_name()])
+        .args(["--measure-memory", arrival.get_name()])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{stdout}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let mut weights = said
+    let mut sizes = stdout
         .split_whitespace()
-        .map(|weight| weight.parse::<usize>().unwrap() << 10);
-    let (now, most) = (weights.next().unwrap(), weights.next().unwrap());
+        .map(|size| size.parse::<usize>().unwrap() << 10);
+    let (now, most) = (sizes.next().unwrap(), sizes.next().unwrap());
     let verdict = if now <= BUDGET { "" } else { ", **missed**" };
     let budget = megabytes(BUDGET) + verdict;
-    [came.to_owned(), megabytes(now), megabytes(most), budget]
+    [label.to_owned(), megabytes(now), megabytes(most), budget]
 }
 
 fn megabytes(bytes: usize) -> String {
@@ -62,34 +62,34 @@ fn megabytes(bytes: usize) -> String {
 }
 
 /// Each pod is written into once while the Services come.
-fn burst() -> World {
-    let mut world = World::with_endpoints(BackendKind::Nftables, PODS, 0, &HOSTS);
+fn burst() -> Fixture {
+    let mut fixture = Fixture::with_endpoints(BackendKind::Nftables, PODS, 0, &HOSTS);
     let each = SERVICES / usize::from(PODS);
     for n in 0..SERVICES {
-        world.create_service(n, &HOSTS);
+        fixture.create_service(n, &HOSTS);
         if n.is_multiple_of(each) {
-            world.sync_one(n / each);
+            fixture.sync_one(n / each);
         }
     }
-    world
+    fixture
 }
 
 /// What that process does: prints its weights in KiB.
-pub(crate) fn weigh(arrival: Arrival) {
-    let mut world = match arrival {
-        Arrival::Start => World::with_endpoints(BackendKind::Nftables, PODS, SERVICES, &HOSTS),
+pub(crate) fn measure_this_process(arrival: Arrival) {
+    let mut fixture = match arrival {
+        Arrival::Start => Fixture::with_endpoints(BackendKind::Nftables, PODS, SERVICES, &HOSTS),
         Arrival::Burst => burst(),
     };
-    world.sync();
+    fixture.sync();
     for n in 0..CHANGES {
-        world.set_endpoints(n, &HOSTS[1..]);
-        world.sync();
+        fixture.set_endpoints(n, &HOSTS[1..]);
+        fixture.sync();
     }
     std::thread::sleep(Duration::from_secs(2));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let weight = |key: &str| {
+    let size = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.split_whitespace().next().unwrap().to_owned()
     };
-    println!("{} {}", weight("VmRSS:"), weight("VmHWM:"));
+    println!("{} {}", size("VmRSS:"), size("VmHWM:"));
 }

@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 /// A map of the shape of ours, in a table of its own.
-const MAP: &str = "add table ip bare; add map ip bare m { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }";
+const MAP: &str = "add table ip raw_netlink; add map ip raw_netlink m { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }";
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u16 = 10;
@@ -25,14 +25,14 @@ const SUBSYSTEM: u16 = 10;
 /// Most elements of a message: an attribute is at most 64 KiB long.
 const PER_MESSAGE: u32 = 500;
 
-pub(crate) struct Bare {
+pub(crate) struct RawNetlink {
     sockets: Vec<Mutex<Socket>>,
     elements: u32,
     round: u8,
     _testbed: Testbed,
 }
 
-impl Bare {
+impl RawNetlink {
     /// Of `pods` namespaces, whose map is to have so many elements.
     pub(crate) fn new(pods: u8, elements: u32) -> Self {
         let mut testbed = Testbed::new();
@@ -134,7 +134,7 @@ fn list(indices: Range<u32>, value: u8) -> SetElementMessage {
     };
     SetElementMessage {
         attributes: vec![
-            SetElementList::Table("bare".to_owned()),
+            SetElementList::Table("raw_netlink".to_owned()),
             SetElementList::Set("m".to_owned()),
             SetElementList::Elements(indices.map(of).collect()),
         ],

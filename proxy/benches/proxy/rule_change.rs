@@ -1,8 +1,8 @@
 //! An endpoint comes or goes: from the event to the rules of every pod.
 
 use crate::Options;
-use crate::fixture::{ENDPOINTS, World};
-use crate::legacy_proxy::Original;
+use crate::fixture::{ENDPOINTS, Fixture};
+use crate::legacy_proxy::LegacyProxy;
 use crate::matrix::BackendKind;
 use crate::report::{Report, Times, ratio, show};
 use crate::testbed::Testbed;
@@ -53,20 +53,20 @@ fn modelled(yardstick: &Yardstick, variant: &'static str, pods: usize, services:
 }
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
-    let yardstick = originals(options, report);
+    let yardstick = measure_legacy_proxy(options, report);
     report.table(
-        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the original takes, by medians; `~`: measured in fewer pods and multiplied, for it goes from pod to pod.",
+        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the legacy proxy takes, by medians; `~`: measured in fewer pods and multiplied, for it goes from pod to pod.",
         &["backend", "pods", "Services", "min", "median", "p99", "× legacy", "× nft"],
     );
     let mut fills = Vec::new();
     for kind in BackendKind::ALL {
         for (pods, services) in sizes(options) {
-            if options.affords(kind, usize::from(pods), services) {
+            if options.is_affordable(kind, usize::from(pods), services) {
                 let (times, fill) = changes(options, kind, pods, services);
                 let than = |variant| {
-                    let original = modelled(&yardstick, variant, usize::from(pods), services);
-                    original.map_or_else(String::new, |original| {
-                        original.ratio(|of| of.median, times.median())
+                    let legacy_proxy = modelled(&yardstick, variant, usize::from(pods), services);
+                    legacy_proxy.map_or_else(String::new, |legacy_proxy| {
+                        legacy_proxy.ratio(|of| of.median, times.median())
                     })
                 };
                 report.row([
@@ -89,8 +89,8 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
     );
     for (kind, pods, services, fill) in fills {
         let than = |variant| {
-            let original = modelled(&yardstick, variant, usize::from(pods), services);
-            original.map_or_else(String::new, |original| original.ratio(|of| of.fill, fill))
+            let legacy_proxy = modelled(&yardstick, variant, usize::from(pods), services);
+            legacy_proxy.map_or_else(String::new, |legacy_proxy| legacy_proxy.ratio(|of| of.fill, fill))
         };
         report.row([
             kind.backend().name().to_owned(),
@@ -115,16 +115,16 @@ fn sizes(options: &Options) -> impl Iterator<Item = (u8, usize)> {
 }
 
 fn changes(options: &Options, kind: BackendKind, pods: u8, services: usize) -> (Times, Duration) {
-    let mut world = World::new(kind, pods, services);
+    let mut fixture = Fixture::new(kind, pods, services);
     let began = Instant::now();
-    world.sync();
+    fixture.sync();
     let fill = began.elapsed();
     let last = services - 1;
     let mut change = |n: usize| {
         std::thread::sleep(Duration::from_millis(options.pause));
         let began = Instant::now();
-        world.set_endpoints(last, &ENDPOINTS[..2 + n % 2]);
-        world.sync();
+        fixture.set_endpoints(last, &ENDPOINTS[..2 + n % 2]);
+        fixture.sync();
         began.elapsed()
     };
     let first = change(0);
@@ -141,9 +141,9 @@ fn rounds(options: &Options, one: Duration) -> usize {
     }
 }
 
-fn originals(options: &Options, report: &mut Report) -> Yardstick {
+fn measure_legacy_proxy(options: &Options, report: &mut Report) -> Yardstick {
     report.table(
-        "**Model of the original**: ensure chain, check jump, save, restore everything, for each pod in turn, on every event.",
+        "**Model of the legacy proxy**: ensure chain, check jump, save, restore everything, for each pod in turn, on every event.",
         &["variant", "pods", "Services", "min", "median"],
     );
     let mut yardstick = Yardstick::new();
@@ -160,7 +160,7 @@ fn originals(options: &Options, report: &mut Report) -> Yardstick {
             }
             let mut testbed = Testbed::new();
             let pods: Vec<Netns> = (2..=pods + 1).map(|host| testbed.pod(host).open()).collect();
-            let (fill, events) = Original { variant }.events(&pods, services, 3);
+            let (fill, events) = LegacyProxy { variant }.events(&pods, services, 3);
             let times = Times::of(events);
             report.row([
                 variant.to_owned(),

@@ -8,7 +8,7 @@ use crate::fake_node::{Driver, Runtime, object};
 use crate::fixture::ENDPOINTS;
 use crate::matrix::BackendKind;
 use crate::objects::Service;
-use crate::raw_netlink::Bare;
+use crate::raw_netlink::RawNetlink;
 use crate::report::{Report, ratio, show};
 use crate::testbed::{Pod, Testbed, address};
 use api::network_status::NetworkStatus;
@@ -27,7 +27,7 @@ const ELEMENTS: usize = 3 + ENDPOINTS.len();
 pub(crate) fn measure(_options: &Options, report: &mut Report) {
     report.table(
         "**Cold start**: from the start of a process to the last pod written, nftables; pods that were there before and hold nothing, so that each is looked at. Lists and sandboxes come from memory: what API server and container runtime take is not in it. The limit is one bare netlink batch of all elements to each namespace.",
-        &["Services", "pods", "took", "again, nothing to write", "bare", "×"],
+        &["Services", "pods", "took", "again, nothing to write", "raw netlink", "×"],
     );
     for (services, pods) in SIZES {
         let mut testbed = Testbed::new();
@@ -35,9 +35,9 @@ pub(crate) fn measure(_options: &Options, report: &mut Report) {
             .map(|host| testbed.pod(host).netns.clone())
             .collect();
         let [first, again] = [(); 2].map(|()| start(services, &netns));
-        let bare = Bare::new(pods, u32::try_from(services * ELEMENTS).unwrap());
+        let raw_netlink = RawNetlink::new(pods, u32::try_from(services * ELEMENTS).unwrap());
         let began = Instant::now();
-        bare.fill();
+        raw_netlink.fill();
         let limit = began.elapsed();
         report.row([
             services.to_string(),

@@ -1,6 +1,6 @@
 //! An established flow: throughput, and requests while several clients ask at once.
 
-use crate::fixture::{ENDPOINTS, World, vip};
+use crate::fixture::{ENDPOINTS, Fixture, vip};
 use crate::matrix::BackendKind;
 use crate::report::{Report, Times, ratio, show};
 use crate::testbed::{Pod, Testbed};
@@ -20,8 +20,8 @@ pub(crate) fn measure(report: &mut Report) {
         &["backend", "throughput", "direct", "throughput ×", "request median", "p99", "direct median", "p99", "median ×"],
     );
     for kind in BackendKind::ALL {
-        let mut world = World::new(kind, 1, SERVICES);
-        let server = server(&mut world.testbed);
+        let mut fixture = Fixture::new(kind, 1, SERVICES);
+        let server = server(&mut fixture.testbed);
         let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap());
         let accepting = listener.try_clone().unwrap();
         let through = SocketAddr::from((vip(SERVICES - 1), 80));
@@ -32,11 +32,11 @@ pub(crate) fn measure(report: &mut Report) {
                     std::thread::spawn(move || answer(stream));
                 }
             });
-            let of = |world: &World, to| world.run(0, || (throughput(to), requests(to)));
+            let of = |fixture: &Fixture, to| fixture.run(0, || (throughput(to), requests(to)));
             // Before the rules: connection tracking is part of what they cost.
-            let directly = of(&world, direct);
-            world.sync();
-            let figures = (of(&world, through), directly);
+            let directly = of(&fixture, direct);
+            fixture.sync();
+            let figures = (of(&fixture, through), directly);
             let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
             figures
         });

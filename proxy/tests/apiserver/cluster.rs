@@ -138,7 +138,7 @@ impl Cluster {
         let client = self.server.pod_client(&own).await?;
         let (notices, events) = events::channel();
         let (reporter, condition) = condition::channel();
-        let earlier = self.sandboxes.ready().await?;
+        let existing_sandboxes = self.sandboxes.ready().await?;
         let metrics = Metrics::new(&mut Registry::default());
         let backend = choose(BackendChoice::IpTables)?;
         let telling = Telling {
@@ -149,7 +149,7 @@ impl Cluster {
         let context = Context::new(
             Arc::new(self.sandboxes.clone()),
             backend,
-            earlier,
+            existing_sandboxes,
             telling,
             Settings {
                 node: Node {
@@ -160,7 +160,7 @@ impl Cluster {
             },
         );
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
-        let (_, questions) = state::endpoint();
+        let (_, state_requests) = state::endpoint();
         let driver = {
             let (health, shutdown) = (health.clone(), shutdown.clone());
             tokio::spawn(async move {
@@ -170,7 +170,7 @@ impl Cluster {
                     name: own.name_any(),
                 };
                 tokio::join!(
-                    sync::run(context, updates, questions, health, shutdown),
+                    sync::run(context, updates, state_requests, health, shutdown),
                     events.run(client.clone(), NODE),
                     condition.run(client.clone(), Some(own))
                 );

@@ -1,7 +1,7 @@
 //! What the proxy knows of its node and of Service ranges decides who answers.
 
 use crate::cluster::{Cluster, NODE, create, object};
-use crate::serving::{answering, until};
+use crate::serving::{outcomes, until};
 use crate::traffic::Outcome;
 use crate::traffic::Server;
 use anyhow::Result;
@@ -34,7 +34,7 @@ async fn zone_and_service_cidrs_select_the_endpoints() -> Result<()> {
         .patch("nginx-multus-a", &PatchParams::default(), &Patch::Merge(&hints))
         .await?;
     until("without a zone no hint counts", || {
-        answering(&client, &nginx) == [from(2), from(3)]
+        outcomes(&client, &nginx) == [from(2), from(3)]
     })
     .await;
 
@@ -44,7 +44,7 @@ async fn zone_and_service_cidrs_select_the_endpoints() -> Result<()> {
             .patch(NODE, &PatchParams::default(), &Patch::Merge(&label))
             .await?;
         until("the node's zone counts", || {
-            answering(&client, &nginx) == [from(host)]
+            outcomes(&client, &nginx) == [from(host)]
         })
         .await;
     }
@@ -54,12 +54,12 @@ async fn zone_and_service_cidrs_select_the_endpoints() -> Result<()> {
     nodes
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(&address))
         .await?;
-    assert_eq!(answering(&client, &nginx), [from(3)]);
+    assert_eq!(outcomes(&client, &nginx), [from(3)]);
 
     let range = json!({"metadata": {"name": "wide"}, "spec": {"cidrs": ["10.1.0.0/24"]}});
     create(Api::all(cluster.admin.clone()), &object::<ServiceCIDR>(range)).await?;
     until("no endpoint is in a Service range", || {
-        answering(&client, &nginx) == [Outcome::Rejected]
+        outcomes(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
     proxy.stop().await

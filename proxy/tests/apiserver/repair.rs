@@ -1,7 +1,7 @@
 //! What others do to a served pod, and what an earlier proxy of another kind left in it.
 
 use crate::cluster::{Cluster, NODE, create, object};
-use crate::serving::{answering, until, until_async, vip};
+use crate::serving::{outcomes, until, until_async, vip};
 use crate::testbed::Pod;
 use crate::traffic::{Outcome, Server, probe};
 use anyhow::Result;
@@ -59,18 +59,18 @@ async fn rules_and_routes_changed_by_another_process_are_repaired() -> Result<()
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
     let proxy = cluster.proxy().await?;
-    let answers = || answering(&client, &nginx) == [Outcome::Answered(2, client.address())];
-    until("served", answers).await;
-    let written = || {
+    let is_served = || outcomes(&client, &nginx) == [Outcome::Answered(2, client.address())];
+    until("served", is_served).await;
+    let managed_lines = || {
         client
             .state()
             .lines()
             .filter(|line| line.contains("MSP-") || line.contains("proto 77"))
             .count()
     };
-    let whole = written();
+    let intact = managed_lines();
 
-    for harm in [
+    for damage in [
         "nft flush ruleset",
         "iptables-nft -t nat -F MSP-SERVICES",
         "iptables-nft -t nat -D OUTPUT -j MSP-SERVICES",
@@ -80,14 +80,14 @@ async fn rules_and_routes_changed_by_another_process_are_repaired() -> Result<()
         "ip link set net1 down; ip link set net1 up",
         "ip addr del 10.1.0.7/16 dev net1; sleep 0.2; ip addr add 10.1.0.7/16 dev net1",
     ] {
-        client.sh(harm);
+        client.sh(damage);
         let began = Instant::now();
-        until(harm, || written() == whole && answers()).await;
-        println!("{harm}: mended after {:?}", began.elapsed());
+        until(damage, || managed_lines() == intact && is_served()).await;
+        println!("{damage}: repaired after {:?}", began.elapsed());
         // Five are promised; this machine does much else.
         assert!(
             began.elapsed() < Duration::from_secs(12),
-            "{harm}: {:?}",
+            "{damage}: {:?}",
             began.elapsed()
         );
     }
@@ -119,7 +119,7 @@ fn install_legacy_proxy_rules(client: &Pod, service: &Service) {
 }
 
 /// A pod as the DaemonSet of the archived project makes it.
-fn original() -> v1::Pod {
+fn legacy_proxy_pod() -> v1::Pod {
     object(json!({
         "metadata": {
             "name": "multus-proxy-ds-amd64-x", "labels": {"tier": "node", "app": "multus-proxy", "name": "multus-proxy"},
@@ -141,12 +141,12 @@ async fn tenant_pod_that_imitates_the_legacy_proxy_does_not_block_the_proxy() ->
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
-    create(pods.clone(), &original()).await?;
+    create(pods.clone(), &legacy_proxy_pod()).await?;
 
     let proxy = cluster.proxy().await?;
     until("ready", || proxy.is_ready()).await;
     until("served", || {
-        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+        outcomes(&client, &nginx) == [Outcome::Answered(2, client.address())]
     })
     .await;
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
@@ -159,14 +159,14 @@ async fn tenant_pod_that_imitates_the_legacy_proxy_does_not_block_the_proxy() ->
         }))
     })
     .await?;
-    until_async("the condition says it", async || {
+    until_async("the condition reports it", async || {
         let [reason, status, message] = cluster.condition().await?;
         Ok(reason == "IPTables" && status == "False" && message.contains("legacyProxyNamespaces"))
     })
     .await?;
     let at_once = DeleteParams::default().grace_period(0);
     pods.delete("multus-proxy-ds-amd64-x", &at_once).await?;
-    until_async("all is well again", async || {
+    until_async("the condition is True again", async || {
         Ok(cluster.condition().await?[1] == "True")
     })
     .await?;
@@ -189,12 +189,12 @@ async fn proxy_waits_for_the_legacy_proxy_and_replaces_it_without_a_gap() -> Res
     let account: v1::ServiceAccount = object(json!({"metadata": {"name": "default"}}));
     create(Api::namespaced(cluster.admin.clone(), "kube-system"), &account).await?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), "kube-system");
-    create(pods.clone(), &original()).await?;
+    create(pods.clone(), &legacy_proxy_pod()).await?;
     let before = client.state();
     let probing = Probing::start(&client, vip(&nginx));
 
     let proxy = cluster.proxy().await?;
-    until_async("the condition says why nothing is written", async || {
+    until_async("the condition reports the running legacy proxy", async || {
         let [reason, status, message] = cluster.condition().await?;
         Ok(reason == "OriginalProxyRuns"
             && status == "False"
@@ -219,7 +219,7 @@ async fn proxy_waits_for_the_legacy_proxy_and_replaces_it_without_a_gap() -> Res
         .await;
     }
     let (answered, lost) = probing.stop();
-    assert!(answered > 50, "{answered} only");
+    assert!(answered > 50, "only {answered}");
     assert_eq!(lost, []);
     let state = client.state();
     let routes: Vec<_> = state.lines().filter(|line| line.contains("172.30.")).collect();

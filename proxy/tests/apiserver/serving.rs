@@ -21,7 +21,7 @@ pub(crate) fn vip(service: &Service) -> SocketAddr {
     SocketAddr::new(vip.parse().unwrap(), 80)
 }
 
-pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
+pub(crate) fn outcomes(client: &Pod, service: &Service) -> Vec<Outcome> {
     probe_repeatedly(client, Protocol::Tcp, vip(service), 12)
         .into_keys()
         .collect()
@@ -30,7 +30,7 @@ pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < TIMEOUT, "not within 10 s: {what}");
+        assert!(began.elapsed() < TIMEOUT, "timed out after 10 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -39,7 +39,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !holds().await? {
-        anyhow::ensure!(began.elapsed() < 3 * TIMEOUT, "not within 30 s: {what}");
+        anyhow::ensure!(began.elapsed() < 3 * TIMEOUT, "timed out after 30 s: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -59,12 +59,12 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     until("ready without any Service", || proxy.is_ready()).await;
     let nginx = cluster.service("nginx", "macvlan1").await?;
     until("rejected without endpoints", || {
-        answering(&client, &nginx) == [Outcome::Rejected]
+        outcomes(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
     cluster.slice(&nginx, &[2, 3]).await?;
-    until("both endpoints answer", || {
-        answering(&client, &nginx) == [from(2), from(3)]
+    until("both endpoints respond", || {
+        outcomes(&client, &nginx) == [from(2), from(3)]
     })
     .await;
 
@@ -81,11 +81,11 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
         )
         .await?;
     cluster.slice(&nginx, &[3]).await?;
-    until("one endpoint is left", || answering(&client, &nginx) == [from(3)]).await;
+    until("one endpoint is left", || outcomes(&client, &nginx) == [from(3)]).await;
 
     proxy.stop().await?;
     assert_eq!(
-        answering(&client, &nginx),
+        outcomes(&client, &nginx),
         [from(3)],
         "rules stay when the proxy stops"
     );
@@ -94,16 +94,16 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     let proxy = cluster.proxy().await?;
     until("adopted", || proxy.is_ready()).await;
     assert_eq!(
-        answering(&client, &nginx),
+        outcomes(&client, &nginx),
         [from(2)],
-        "ready means that what changed meanwhile is applied"
+        "changes made while the proxy was down are applied before Ready"
     );
 
     let unlabelled = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
     services
         .patch("nginx", &PatchParams::default(), &Patch::Merge(&unlabelled))
         .await?;
-    until("a Service that is ours no more is gone", || {
+    until("rules of an unlabelled Service are removed", || {
         let state = client.state();
         !state.contains("MSP-SVC-") && !state.contains("proto 77")
     })
@@ -116,7 +116,7 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn pod_that_claims_a_network_of_another_namespace_gets_no_rules() -> Result<()> {
     let mut cluster = Cluster::start().await?;
-    let victims = cluster.namespace.clone();
+    let owner_namespace = cluster.namespace.clone();
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
     let _server = Server::start(&cluster.testbed.pod(2));
@@ -126,19 +126,19 @@ async fn pod_that_claims_a_network_of_another_namespace_gets_no_rules() -> Resul
     let status = cluster.status(8);
     cluster.namespace = cluster.server.namespace("tenant").await?;
     let claimant = cluster.attached_pod(8, &status).await?;
-    let tenants = cluster.namespace.clone();
+    let tenant_namespace = cluster.namespace.clone();
     let proxy = cluster.proxy().await?;
     until("the network's own pod is served", || {
-        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+        outcomes(&client, &nginx) == [Outcome::Answered(2, client.address())]
     })
     .await;
-    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &tenants);
+    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &tenant_namespace);
     until_async("the claimant gets an event", async || {
         let listed = events.list(&ListParams::default()).await?;
         Ok(listed.items.iter().any(|event| {
             event.note.as_deref().is_some_and(|note| {
                 note.contains(&format!(
-                    "names network \"{victims}/macvlan1\" of another namespace"
+                    "names network \"{owner_namespace}/macvlan1\" of another namespace"
                 ))
             })
         }))
@@ -158,17 +158,17 @@ async fn failing_pod_blocks_no_other_and_gets_an_event() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let _garbage = cluster.attached_pod(8, "{{{").await?;
-    let liar_status = cluster.status(99);
-    let _liar = cluster.attached_pod(9, &liar_status).await?;
+    let wrong_address_status = cluster.status(99);
+    let _wrong_address = cluster.attached_pod(9, &wrong_address_status).await?;
     // Rules would not reach their packets.
     let sandboxed_status = cluster.status(10);
     let sandboxed = cluster
         .attached_pod_with(10, &sandboxed_status, json!({}), "kata-qemu")
         .await?;
-    let machine_status = cluster.status(11);
-    let machine = json!({"kubevirt.io": "virt-launcher"});
-    let _machine = cluster
-        .attached_pod_with(11, &machine_status, machine, "")
+    let virt_launcher_status = cluster.status(11);
+    let virt_launcher = json!({"kubevirt.io": "virt-launcher"});
+    let _virt_launcher = cluster
+        .attached_pod_with(11, &virt_launcher_status, virt_launcher, "")
         .await?;
     let client = cluster.attached_pod(7, &status).await?;
     let server = cluster.testbed.pod(2);
@@ -177,19 +177,19 @@ async fn failing_pod_blocks_no_other_and_gets_an_event() -> Result<()> {
     cluster.slice(&nginx, &[2]).await?;
     let proxy = cluster.proxy().await?;
     until("served", || {
-        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+        outcomes(&client, &nginx) == [Outcome::Answered(2, client.address())]
     })
     .await;
     until("ready", || proxy.is_ready()).await;
 
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let began = Instant::now();
-    while told.len() < 4 && began.elapsed() < 3 * TIMEOUT {
+    while reported.len() < 4 && began.elapsed() < 3 * TIMEOUT {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let listed = events.list(&ListParams::default()).await?;
         let of_pod = |event: &Event| Some((event.regarding.as_ref()?.name.clone()?, event.reason.clone()?));
-        told = listed.iter().filter_map(of_pod).collect();
+        reported = listed.iter().filter_map(of_pod).collect();
     }
     let want = [
         ("client-8", "MalformedNetworkStatus"),
@@ -198,13 +198,13 @@ async fn failing_pod_blocks_no_other_and_gets_an_event() -> Result<()> {
         ("client-11", "ServiceRulesIncomplete"),
     ];
     assert_eq!(
-        told,
+        reported,
         want.map(|(pod, reason)| (pod.to_owned(), reason.to_owned()))
             .into()
     );
     assert!(
         !sandboxed.state().contains("proto 77"),
-        "nothing is written there"
+        "nothing is written into a sandboxed pod"
     );
     proxy.stop().await
 }
@@ -237,16 +237,16 @@ async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> 
     let status = cluster.status(8);
     annotate(&status).await?;
     let nginx = cluster.service("nginx", "macvlan1").await?;
-    until("served", || answering(&client, &nginx) == [Outcome::Rejected]).await;
+    until("served", || outcomes(&client, &nginx) == [Outcome::Rejected]).await;
     annotate("[").await?;
-    until("a series", || written("patch")).await;
+    until("an event series", || written("patch")).await;
     annotate(&status).await?;
     until("served again", || {
-        answering(&client, &nginx) == [Outcome::Rejected]
+        outcomes(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
 
-    until_async("the condition says that all is well", async || {
+    until_async("the condition is True", async || {
         let [reason, status, message] = cluster.condition().await?;
         Ok(reason == "IPTables" && status == "True" && message.ends_with("pods with rules: 1"))
     })
@@ -269,7 +269,7 @@ async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> 
     assert_eq!(
         granted.difference(&used).collect::<Vec<_>>(),
         [] as [&[String; 3]; 0],
-        "granted but never used"
+        "granted but unused"
     );
     let pods = all.iter().filter(|request| {
         request["objectRef"]["resource"] == "pods" && request["objectRef"]["subresource"].is_null()

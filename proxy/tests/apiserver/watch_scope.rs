@@ -1,7 +1,7 @@
 //! Which slices and nodes the proxy asks for: those that its pods need, and no moment without them while that changes.
 
 use crate::cluster::{Cluster, NODE, create, object};
-use crate::serving::{answering, until};
+use crate::serving::{outcomes, until};
 use crate::testbed::Pod;
 use crate::traffic::{Outcome, Server};
 use anyhow::Result;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The URIs of all requests for a resource so far.
-fn asked(cluster: &Cluster, resource: &str) -> Vec<String> {
+fn request_uris(cluster: &Cluster, resource: &str) -> Vec<String> {
     let requests = cluster.requests().unwrap();
     let about = requests
         .iter()
@@ -60,7 +60,7 @@ impl Probing {
         let thread = std::thread::spawn(move || {
             let mut others = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let answer = answering(&client, &service);
+                let answer = outcomes(&client, &service);
                 if answer != [want.clone()] {
                     others.push(answer);
                 }
@@ -92,7 +92,7 @@ async fn only_slices_of_networks_of_local_pods_are_watched() -> Result<()> {
     let proxy = cluster.proxy().await?;
     until("ready without a pod", || proxy.is_ready()).await;
     assert_eq!(
-        asked(&cluster, "endpointslices"),
+        request_uris(&cluster, "endpointslices"),
         [] as [String; 0],
         "no pod is attached"
     );
@@ -101,11 +101,11 @@ async fn only_slices_of_networks_of_local_pods_are_watched() -> Result<()> {
     let client = cluster.attached_pod(7, &status).await?;
     let _server = Server::start(&cluster.testbed.pod(2));
     let served = Outcome::Answered(2, client.address());
-    until("served", || answering(&client, &web) == [served.clone()]).await;
+    until("served", || outcomes(&client, &web) == [served.clone()]).await;
     assert!(
         watches_networks(&cluster, &["macvlan1"]),
         "{:?}",
-        asked(&cluster, "endpointslices")
+        request_uris(&cluster, "endpointslices")
     );
 
     // The first pod of another network.
@@ -115,18 +115,18 @@ async fn only_slices_of_networks_of_local_pods_are_watched() -> Result<()> {
     let second = cluster.attached_pod(8, &status.to_string()).await?;
     let from_second = Outcome::Answered(2, second.address());
     until("the other network is served", || {
-        answering(&second, &other) == [from_second.clone()]
+        outcomes(&second, &other) == [from_second.clone()]
     })
     .await;
     assert!(
         watches_networks(&cluster, &["macvlan1", "macvlan2"]),
         "{:?}",
-        asked(&cluster, "endpointslices")
+        request_uris(&cluster, "endpointslices")
     );
     assert_eq!(
         probing.stop(),
         [] as [Vec<Outcome>; 0],
-        "no moment without endpoints"
+        "endpoints are always present"
     );
     proxy.stop().await
 }
@@ -145,7 +145,7 @@ async fn slices_that_gain_or_lose_their_label_are_never_missing() -> Result<()> 
 
     let proxy = cluster.proxy().await?;
     until("served without a label", || {
-        answering(&client, &web) == [served.clone()]
+        outcomes(&client, &web) == [served.clone()]
     })
     .await;
     let probing = Probing::start(&client, &web, served.clone());
@@ -188,10 +188,10 @@ async fn only_metadata_of_the_own_node_is_read() -> Result<()> {
             .await?;
     }
     until("list and watch are in the audit log", || {
-        asked(&cluster, "nodes").len() >= 2
+        request_uris(&cluster, "nodes").len() >= 2
     })
     .await;
-    let requests = asked(&cluster, "nodes");
+    let requests = request_uris(&cluster, "nodes");
     let own = format!("metadata.name%3D{NODE}");
     assert!(requests.iter().all(|uri| uri.contains(&own)), "{requests:?}");
     proxy.stop().await

@@ -44,17 +44,17 @@ fn client_stays_with_its_endpoint_until_the_affinity_timeout(case: Case) {
         assert_eq!(fixture.hosts(protocol, at).len(), 1, "{protocol}");
     }
     // Balanced anew each time: ten times the same of three is a matter of 1 in 20,000.
-    let mut met = fixture.hosts(Tcp, tcp);
+    let mut hosts_used = fixture.hosts(Tcp, tcp);
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(2200));
-        met.push(fixture.probe(Tcp, tcp).host());
-        met.sort_unstable();
-        met.dedup();
-        if met.len() > 1 {
+        hosts_used.push(fixture.probe(Tcp, tcp).host());
+        hosts_used.sort_unstable();
+        hosts_used.dedup();
+        if hosts_used.len() > 1 {
             return;
         }
     }
-    panic!("after ten timeouts still with {met:?}");
+    panic!("the same hosts after ten timeouts: {hosts_used:?}");
 }
 
 fn client_of_a_removed_endpoint_moves_to_another_and_stays_there(case: Case) {
@@ -65,7 +65,7 @@ fn client_of_a_removed_endpoint_moves_to_another_and_stays_there(case: Case) {
     let at = fixture.at(&service, 80);
     while left.len() > 1 {
         let [host] = fixture.hosts(Tcp, at)[..] else {
-            panic!("several hosts answer one client");
+            panic!("several hosts respond to one client");
         };
         // One that the client is not with makes no difference to it.
         let mut fewer = left.clone();
@@ -87,7 +87,7 @@ fn retransmitted_syn_does_not_renew_affinity_to_a_removed_endpoint(case: Case) {
     let mut fixture = Fixture::new(case, &[3]);
     let silent = fixture.testbed.pod(2);
     silent.sh("nft add table inet silent; nft add chain inet silent input '{ type filter hook input priority 0; }'; nft add rule inet silent input tcp dport 8080 counter drop");
-    let asked = || {
+    let received_syns = || {
         let listed = silent.sh("nft list chain inet silent input");
         let words: Vec<&str> = listed.split_whitespace().collect();
         let at = words.iter().position(|word| *word == "packets").unwrap();
@@ -96,11 +96,11 @@ fn retransmitted_syn_does_not_renew_affinity_to_a_removed_endpoint(case: Case) {
     fixture.sync_to(&[&sticky(&[2], 600)]);
     let at = fixture.at(&sticky(&[2], 600), 80);
     let hanging = fixture.client.run(|| start_connect(at));
-    until("the removed endpoint is asked", || asked() > 0);
+    until("the removed endpoint received a SYN", || received_syns() > 0);
     fixture.sync_to(&[&sticky(&[3], 600)]);
-    let before = asked();
+    let before = received_syns();
     // The kernel sends the question again after a second, and then less and less often.
-    until("it is asked again", || asked() > before);
+    until("the SYN was retransmitted", || received_syns() > before);
     assert_eq!(fixture.hosts(Tcp, at), [3]);
     drop(hanging);
 }
@@ -173,21 +173,21 @@ fn missing_recent_match_disables_affinity_but_not_the_backend() {
         .unwrap();
     let found = String::from_utf8(found.stdout).unwrap();
     let libraries = Path::new(found.lines().next().unwrap()).parent().unwrap();
-    let others = tempfile::tempdir().unwrap();
+    let without_recent = tempfile::tempdir().unwrap();
     for library in std::fs::read_dir(libraries).unwrap() {
         let library = library.unwrap();
         if library.file_name() != "libxt_recent.so" {
-            symlink(library.path(), others.path().join(library.file_name())).unwrap();
+            symlink(library.path(), without_recent.path().join(library.file_name())).unwrap();
         }
     }
     // Another process, for the environment is everybody's.
     let name = "affinity::missing_recent_match_disables_affinity_but_not_the_backend";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])
-        .env(WITHOUT_RECENT.0, others.path())
+        .env(WITHOUT_RECENT.0, without_recent.path())
         .env(WITHOUT_RECENT.1, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
 }

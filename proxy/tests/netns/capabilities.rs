@@ -21,10 +21,10 @@ use std::process::Command;
 const GRANTED: [&str; 4] = ["net_admin", "net_broadcast", "net_raw", "sys_admin"];
 
 /// Tells the worker which namespace to write into.
-const NETNS: &str = "MSP_PRIVILEGES_NETNS";
+const NETNS: &str = "MSP_CAPABILITIES_NETNS";
 
 /// Tells the chooser what to choose from.
-const CHOICE: &str = "MSP_PRIVILEGES_CHOICE";
+const CHOICE: &str = "MSP_CAPABILITIES_CHOICE";
 
 fn web() -> Service {
     Service::new("web", 10).ready(&[2])
@@ -52,7 +52,7 @@ fn worker() {
     );
     let path = format!("/run/netns/{}", client.netns);
     let entered = Netns::open(Path::new(&path)).unwrap().run(|| ());
-    println!("enter: {}", said(entered));
+    println!("enter: {}", describe(entered));
     for kind in BackendKind::ALL {
         let written =
             std::panic::catch_unwind(|| client.try_apply(kind, &Held::Unknown, &rules(&client, &[web()])));
@@ -63,7 +63,7 @@ fn worker() {
     }
     // As the driver does to be told of changes in all namespaces.
     let socket = Socket::new(NETLINK_ROUTE).unwrap();
-    println!("listen: {}", said(socket.set_listen_all_namespaces(true)));
+    println!("listen: {}", describe(socket.set_listen_all_namespaces(true)));
 }
 
 /// A kernel module that is missing fails the same trial; this kernel has them built in, so programs are taken away instead.
@@ -111,12 +111,12 @@ fn outcome(applied: Result<Applied, Error>) -> String {
             let failures = applied.failures.iter().map(ToString::to_string);
             failures.collect::<Vec<_>>().join("; ")
         }
-        other => said(other.map(drop)),
+        other => describe(other.map(drop)),
     }
 }
 
 /// An error with its causes.
-fn said<E: std::error::Error>(result: Result<(), E>) -> String {
+fn describe<E: std::error::Error>(result: Result<(), E>) -> String {
     let Err(error) = result else {
         return "ok".to_owned();
     };
@@ -125,7 +125,7 @@ fn said<E: std::error::Error>(result: Result<(), E>) -> String {
 }
 
 /// How the worker went with the granted capabilities but for one.
-fn without(capability: Option<&str>, netns: &str) -> String {
+fn run_without(capability: Option<&str>, netns: &str) -> String {
     let left = GRANTED.into_iter().filter(|granted| Some(*granted) != capability);
     let set = std::iter::once("-all").chain(left).collect::<Vec<_>>().join(",+");
     let output = Command::new("setpriv")
@@ -139,20 +139,20 @@ fn without(capability: Option<&str>, netns: &str) -> String {
         .env(NETNS, netns)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{stdout}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    said
+    stdout
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn each_capability_is_required_and_its_absence_is_reported() {
     let mut testbed = Testbed::new();
-    let all = without(None, &testbed.pod(7).netns);
+    let all = run_without(None, &testbed.pod(7).netns);
     for line in [
         "choice: nftables",
         "enter: ok",
@@ -198,11 +198,11 @@ fn each_capability_is_required_and_its_absence_is_reported() {
             ],
         ),
     ]) {
-        let said = without(Some(capability), &testbed.pod(host).netns);
+        let stdout = run_without(Some(capability), &testbed.pod(host).netns);
         for line in lines {
             assert!(
-                said.contains(line),
-                "without {capability}: {line:?} is not in {said}"
+                stdout.contains(line),
+                "without {capability}: {line:?} is not in {stdout}"
             );
         }
     }

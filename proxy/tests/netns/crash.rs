@@ -87,7 +87,11 @@ fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
                 .unwrap();
             // From before it wrote anything to well after, in steps that no run of a program divides.
             std::thread::sleep(Duration::from_millis(7 + 13 * round % 97));
-            assert_eq!(child.try_wait().unwrap(), None, "it wrote until it was killed");
+            assert_eq!(
+                child.try_wait().unwrap(),
+                None,
+                "the writer ran until it was killed"
+            );
             child.kill().unwrap();
             child.wait().unwrap();
             long_lived.echo(b"still there?");
@@ -95,23 +99,23 @@ fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
         stop.store(true, Ordering::Relaxed);
         probing.join().unwrap()
     });
-    assert!(answered > 100, "{answered} only");
+    assert!(answered > 100, "only {answered} connections");
     assert_eq!(lost, []);
     // The last one killed may have left a program running.
     std::thread::sleep(Duration::from_millis(500));
     client.apply(kind, &Held::Unknown, &final_rules);
     assert_eq!(
-        decisive(kind, &client.state()),
-        decisive(kind, &fresh),
-        "what is left of the killed writers is corrected"
+        effective_rules(kind, &client.state()),
+        effective_rules(kind, &fresh),
+        "leftovers of the killed writers are repaired"
     );
     let again = client.apply(kind, &Held::Unknown, &final_rules);
-    assert!(!again.written, "the next proxy finds nothing to mend");
+    assert!(!again.written, "the next proxy finds nothing to repair");
 }
 
 /// What says where flows go. nftables keeps the empty sets and the chains of every number of endpoints it has met, so of its tables
 /// only the elements count.
-pub(crate) fn decisive(kind: BackendKind, state: &str) -> Vec<String> {
+pub(crate) fn effective_rules(kind: BackendKind, state: &str) -> Vec<String> {
     if kind != BackendKind::Nftables {
         return state.lines().map(str::to_owned).collect();
     }

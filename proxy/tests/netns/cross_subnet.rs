@@ -19,22 +19,22 @@ for_every_backend_and_family![
 /// that address, the subnet, and `ip` of the family.
 fn fixture_with_remote_subnet(case: Case) -> (Fixture, IpAddr, &'static str, &'static str) {
     let mut fixture = Fixture::new(case, &[2]);
-    let far = address(2, case.family, 3);
+    let remote = address(2, case.family, 3);
     let server = fixture.testbed.pod(3);
     let (ip, subnet, options) = match case.family {
         Family::V4 => ("ip", "10.2.0.0/16", "/16 dev net1"),
         Family::V6 => ("ip -6", "fd00:2::/64", "/64 dev net1 nodad"),
     };
-    server.sh(&format!("ip addr add {far}{options}"));
+    server.sh(&format!("ip addr add {remote}{options}"));
     fixture.serve(&server);
-    (fixture, far, subnet, ip)
+    (fixture, remote, subnet, ip)
 }
 
 /// Only host 3, by its address of network 2.
-fn beyond() -> Vec<Endpoint> {
-    let mut beyond = ready(&[3]);
-    beyond[0].network = Some(2);
-    beyond
+fn remote_endpoints() -> Vec<Endpoint> {
+    let mut remote_endpoints = ready(&[3]);
+    remote_endpoints[0].network = Some(2);
+    remote_endpoints
 }
 
 /// As the IPAM plugins and OVN-Kubernetes do for further interfaces: a table for what comes from the interface's address.
@@ -45,13 +45,13 @@ fn route_found_by_source_policy_routing_counts_as_a_route(case: Case) {
         "{ip} rule add from {source} lookup 100; {ip} route add {subnet} dev net1 table 100"
     ));
     let mut web = Service::new("web", 10);
-    web.endpoints = beyond();
+    web.endpoints = remote_endpoints();
     let applied = fixture.sync_to(&[&web]);
     assert!(
         !applied
             .unreachable
             .iter()
-            .any(|lost| Family::of(lost.endpoint) == case.family)
+            .any(|unreachable| Family::of(unreachable.endpoint) == case.family)
     );
     assert_eq!(
         fixture.probe(Tcp, fixture.at(&web, 80)),
@@ -60,38 +60,39 @@ fn route_found_by_source_policy_routing_counts_as_a_route(case: Case) {
 }
 
 fn endpoint_without_a_route_on_its_network_is_excluded_until_a_route_exists(case: Case) {
-    let (mut fixture, far, subnet, ip) = fixture_with_remote_subnet(case);
+    let (mut fixture, remote, subnet, ip) = fixture_with_remote_subnet(case);
     let mut web = Service::new("web", 10).ready(&[2]);
-    web.endpoints.extend(beyond());
-    let lost = |applied: &proxy::apply::Applied| -> Vec<String> {
-        let lost = applied
+    web.endpoints.extend(remote_endpoints());
+    let unreachable = |applied: &proxy::apply::Applied| -> Vec<String> {
+        let unreachable = applied
             .unreachable
             .iter()
-            .filter(|lost| Family::of(lost.endpoint) == case.family);
-        lost.map(|lost| format!("{} {}", lost.source.interface, lost.endpoint))
+            .filter(|unreachable| Family::of(unreachable.endpoint) == case.family);
+        unreachable
+            .map(|unreachable| format!("{} {}", unreachable.source.interface, unreachable.endpoint))
             .collect()
     };
     let eth0 = Capture::on(&fixture.client, "eth0");
     let applied = fixture.sync_to(&[&web]);
-    assert_eq!(lost(&applied), [format!("net1 {far}")]);
+    assert_eq!(unreachable(&applied), [format!("net1 {remote}")]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         assert_eq!(fixture.hosts(protocol, fixture.at(&web, port)), [2]);
     }
     // The only one there is: rejected, not sent out by the default route.
-    web.endpoints = beyond();
+    web.endpoints = remote_endpoints();
     let applied = fixture.sync_to(&[&web]);
-    assert_eq!(lost(&applied), [format!("net1 {far}")]);
+    assert_eq!(unreachable(&applied), [format!("net1 {remote}")]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)), Outcome::Rejected);
-    assert_eq!(eth0.naming(far), Vec::<Vec<u8>>::new());
+    assert_eq!(eth0.frames_with(remote), Vec::<Vec<u8>>::new());
     // Nothing but a route changes.
     fixture.client.sh(&format!("{ip} route add {subnet} dev net1"));
-    assert_eq!(lost(&fixture.sync()), Vec::<String>::new());
+    assert_eq!(unreachable(&fixture.sync()), Vec::<String>::new());
     assert_eq!(
         fixture.probe(Tcp, fixture.at(&web, 80)),
         Outcome::Answered(3, fixture.source())
     );
     fixture.client.sh(&format!("{ip} route del {subnet} dev net1"));
-    assert_eq!(lost(&fixture.sync()), [format!("net1 {far}")]);
+    assert_eq!(unreachable(&fixture.sync()), [format!("net1 {remote}")]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)), Outcome::Rejected);
-    assert_eq!(eth0.naming(far), Vec::<Vec<u8>>::new());
+    assert_eq!(eth0.frames_with(remote), Vec::<Vec<u8>>::new());
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 for_every_backend![kernel_agrees_with_trace];
 
 /// Worlds in a row: so many that every verdict is met.
-const WORLDS: u64 = 10;
+const SCENARIOS: u64 = 10;
 
 /// What the environment says, or the default.
 fn setting(name: &str, default: u64) -> u64 {
@@ -35,10 +35,10 @@ const HOSTS: [u8; 3] = [2, 3, 4];
 const ON_NETWORK_2: u8 = 50;
 
 /// Times to ask until everybody who may answer has answered. With three endpoints one is missed in 1 of 10^10 runs.
-const TIMES: usize = 60;
+const MAX_REQUESTS: usize = 60;
 
 /// Times at least: twice with each address that a socket may be bound to.
-const AT_LEAST: usize = 8;
+const MIN_REQUESTS: usize = 8;
 
 /// What a socket of the client is bound to: nothing, or one of the client's addresses.
 fn bound(family: Family, times: usize) -> Option<IpAddr> {
@@ -78,7 +78,7 @@ enum ApplyMode {
 }
 
 #[derive(Clone, Debug)]
-struct World {
+struct Scenario {
     services: Vec<Option<ServiceShape>>,
     mode: ApplyMode,
 }
@@ -104,14 +104,14 @@ struct Shape {
     ready: bool,
     serving: bool,
     terminating: bool,
-    here: bool,
+    is_local: bool,
     zone: Option<&'static str>,
 }
 
-fn world() -> impl Strategy<Value = World> {
+fn scenario() -> impl Strategy<Value = Scenario> {
     let service = prop::option::weighted(0.85, service());
     let mode = prop_oneof![3 => Just(ApplyMode::Difference), 1 => Just(ApplyMode::Adoption), 1 => Just(ApplyMode::Rebuild)];
-    (prop::collection::vec(service, 4), mode).prop_map(|(services, mode)| World { services, mode })
+    (prop::collection::vec(service, 4), mode).prop_map(|(services, mode)| Scenario { services, mode })
 }
 
 fn service() -> impl Strategy<Value = ServiceShape> {
@@ -123,12 +123,12 @@ fn service() -> impl Strategy<Value = ServiceShape> {
         any::<bool>(),
         prop::option::weighted(0.8, prop::sample::select(vec!["a", "b"])),
     );
-    let endpoint = endpoint.prop_map(|(host, ready, serving, terminating, here, zone)| {
+    let endpoint = endpoint.prop_map(|(host, ready, serving, terminating, is_local, zone)| {
         let shape = Shape {
             ready,
             serving,
             terminating,
-            here,
+            is_local,
             zone,
         };
         (host, shape)
@@ -178,7 +178,7 @@ impl ServiceShape {
         };
         let mut object = json!({
             "conditions": {"ready": shape.ready, "serving": shape.serving, "terminating": shape.terminating},
-            "nodeName": if shape.here { "here" } else { "elsewhere" },
+            "nodeName": if shape.is_local { "here" } else { "elsewhere" },
         });
         if let Some(zone) = shape.zone {
             object["hints"] = json!({"forZones": [{"name": zone}]});
@@ -192,13 +192,13 @@ impl ServiceShape {
 }
 
 /// The pod with its client, and what is known of it.
-struct Judge {
+struct Checker {
     client: Pod,
     kind: BackendKind,
     held: Held<PodRules>,
     /// Where each port with affinity sent a client last. A client is the address of a socket before translation.
     earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
-    judged: BTreeMap<&'static str, usize>,
+    checked: BTreeMap<&'static str, usize>,
 }
 
 fn kernel_agrees_with_trace(kind: BackendKind) {
@@ -210,48 +210,48 @@ fn kernel_agrees_with_trace(kind: BackendKind) {
         testbed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);
         (Server::start(&pod), sctp::Server::start(&pod))
     });
-    let mut judge = Judge {
+    let mut checker = Checker {
         client,
         kind,
         held: Held::Nothing,
         earlier: BTreeMap::new(),
-        judged: BTreeMap::new(),
+        checked: BTreeMap::new(),
     };
-    let (worlds, seed) = (
-        setting("DIFFERENTIAL_WORLDS", WORLDS),
+    let (scenarios, seed) = (
+        setting("DIFFERENTIAL_SCENARIOS", SCENARIOS),
         setting("DIFFERENTIAL_SEED", 0),
     );
     // Shown when the test fails.
-    println!("{kind:?}: again with DIFFERENTIAL_SEED={seed} DIFFERENTIAL_WORLDS={worlds}");
+    println!("{kind:?}: repeat with DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SCENARIOS={scenarios}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    for number in 0..worlds {
-        let world = world().new_tree(&mut runner).unwrap().current();
-        judge.enter(&world, number);
+    for number in 0..scenarios {
+        let scenario = scenario().new_tree(&mut runner).unwrap().current();
+        checker.run_scenario(&scenario, number);
     }
     drop(servers);
-    let judged = &judge.judged;
+    let checked = &checker.checked;
     let all = ["pass", "rejected", "translated", "kept"];
     assert!(
-        worlds < WORLDS
+        scenarios < SCENARIOS
             || all
                 .iter()
-                .all(|verdict| judged.get(verdict).is_some_and(|n| *n > 0)),
-        "{judged:?}"
+                .all(|verdict| checked.get(verdict).is_some_and(|n| *n > 0)),
+        "{checked:?}"
     );
-    println!("{kind:?}: {judged:?}");
+    println!("{kind:?}: {checked:?}");
 }
 
-impl Judge {
-    fn enter(&mut self, world: &World, number: u64) {
-        let rules = self.plan(world);
-        let held = match world.mode {
+impl Checker {
+    fn run_scenario(&mut self, scenario: &Scenario, number: u64) {
+        let rules = self.plan(scenario);
+        let held = match scenario.mode {
             ApplyMode::Difference => std::mem::take(&mut self.held),
             ApplyMode::Adoption => Held::Unknown,
             ApplyMode::Rebuild => {
-                self.damage();
+                self.flush_rules();
                 Held::Unknown
             }
         };
@@ -261,12 +261,12 @@ impl Judge {
         assert_eq!(
             read,
             applied.rules.dump(),
-            "world {number}: what is read back is not what was written"
+            "scenario {number}: the rules read back differ from the rules written"
         );
         assert_eq!(
             read.regardless_of_places(),
             rules.dump(),
-            "world {number}: what was written is not what was wanted"
+            "scenario {number}: the rules written differ from the desired rules"
         );
         self.forget(&rules);
         let service_ports = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));
@@ -275,7 +275,7 @@ impl Judge {
             for index in 0..4 {
                 for family in Family::ALL {
                     let vip = Service::new("", 10 + index).vip(family);
-                    self.judge(&rules, vip, port);
+                    self.check(&rules, vip, port);
                 }
             }
         }
@@ -283,7 +283,7 @@ impl Judge {
     }
 
     /// As somebody would who flushes what he does not know.
-    fn damage(&self) {
+    fn flush_rules(&self) {
         let chain = match self.kind {
             BackendKind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
             BackendKind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
@@ -293,9 +293,9 @@ impl Judge {
         self.client.sh(&format!("{chain} 2>/dev/null || true"));
     }
 
-    fn plan(&self, world: &World) -> PodRules {
+    fn plan(&self, scenario: &Scenario) -> PodRules {
         let services = (0..)
-            .zip(&world.services)
+            .zip(&scenario.services)
             .filter_map(|(index, shape)| Some(shape.as_ref()?.service(index)));
         let services: Vec<Service> = services.collect();
         let settings = Settings {
@@ -321,7 +321,7 @@ impl Judge {
     }
 
     /// Asks until all who may answer have, and lets nobody else answer.
-    fn judge(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
+    fn check(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
         let packet = Packet {
             origin: Origin::Pod,
             destination: vip,
@@ -329,15 +329,15 @@ impl Judge {
         };
         let verdict = rules.trace(packet);
         let mut seen = BTreeSet::new();
-        for times in 1..=TIMES {
+        for times in 1..=MAX_REQUESTS {
             let bound = bound(Family::of(vip), times);
             let by_route = match verdict {
                 Verdict::Translate { source, .. } => source.address,
                 _ => vip,
             };
             let client = bound.unwrap_or(by_route);
-            let may = verdict.given(self.earlier_at(vip, port, client));
-            let Some(endpoint) = self.probe(&verdict, &may, bound, vip, port) else {
+            let allowed = verdict.given(self.previous_flow(vip, port, client));
+            let Some(endpoint) = self.probe(&verdict, &allowed, bound, vip, port) else {
                 return;
             };
             seen.insert(endpoint);
@@ -351,21 +351,23 @@ impl Judge {
             if is_sticky {
                 self.earlier.insert((vip, port, client), endpoint);
             }
-            let may = verdict.given(self.earlier_at(vip, port, client));
-            if times >= AT_LEAST && may.is_subset(&seen) {
+            let allowed = verdict.given(self.previous_flow(vip, port, client));
+            if times >= MIN_REQUESTS && allowed.is_subset(&seen) {
                 let kind = if is_sticky && verdict.given(None).len() > 1 {
                     "kept"
                 } else {
                     "translated"
                 };
-                *self.judged.entry(kind).or_default() += 1;
+                *self.checked.entry(kind).or_default() += 1;
                 return;
             }
         }
-        panic!("{vip} {port:?}: trace says {verdict:?}, but only {seen:?} answered in {TIMES} attempts");
+        panic!(
+            "{vip} {port:?}: trace expects {verdict:?}, but only {seen:?} answered in {MAX_REQUESTS} attempts"
+        );
     }
 
-    fn earlier_at(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<Earlier> {
+    fn previous_flow(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<Earlier> {
         let endpoint = *self.earlier.get(&(vip, port, client))?;
         Some(Earlier {
             endpoint,
@@ -377,7 +379,7 @@ impl Judge {
     fn probe(
         &mut self,
         verdict: &Verdict<'_>,
-        may: &BTreeSet<SocketAddr>,
+        allowed: &BTreeSet<SocketAddr>,
         bound: Option<IpAddr>,
         vip: IpAddr,
         port: Port,
@@ -389,7 +391,7 @@ impl Judge {
             .client
             .run(|| request_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
         let answer = asked.unwrap_or_else(|error| {
-            panic!("{vip} {port:?} from {bound:?}: trace says {verdict:?}, the kernel {error}")
+            panic!("{vip} {port:?} from {bound:?}: trace expects {verdict:?}, the kernel returned {error}")
         });
         let network = if source.interface == "net2" { 2 } else { 1 };
         let host = if network == 2 {
@@ -400,11 +402,11 @@ impl Judge {
         let answered = SocketAddr::new(address(network, Family::of(vip), host), answer.port);
         assert_eq!(
             answer.seen, *seen,
-            "{vip} {port:?} from {bound:?}: the source is another one than trace says"
+            "{vip} {port:?} from {bound:?}: trace expects another source"
         );
         assert!(
-            may.contains(&answered),
-            "{vip} {port:?}: {answered} answered, trace says {may:?}"
+            allowed.contains(&answered),
+            "{vip} {port:?}: {answered} answered, trace expects {allowed:?}"
         );
         Some(answered)
     }
@@ -414,7 +416,7 @@ impl Judge {
             // It would leave by the default route and be lost there: the route says so without waiting for that.
             let route = self.client.sh(&format!("ip route get {vip}"));
             assert!(route.contains("dev eth0"), "{vip}: {route}");
-            *self.judged.entry("pass").or_default() += 1;
+            *self.checked.entry("pass").or_default() += 1;
             return None;
         }
         let outcome = self
@@ -423,9 +425,9 @@ impl Judge {
         assert_eq!(
             outcome,
             Outcome::Rejected,
-            "{vip} {port:?}: trace says {verdict:?}"
+            "{vip} {port:?}: trace expects {verdict:?}"
         );
-        *self.judged.entry("rejected").or_default() += 1;
+        *self.checked.entry("rejected").or_default() += 1;
         None
     }
 }

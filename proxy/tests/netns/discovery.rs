@@ -2,7 +2,7 @@
 //!
 //! The runtime is scripted, for a hundred pods on one node; the same on three real runtimes is in e2e/tests/discovery.
 
-use super::crash::decisive;
+use super::crash::effective_rules;
 use super::fake_node::{Driver, Runtime, object, object_with, uid, until, until_gone};
 use super::many_pods::ManyPods;
 use super::matrix::{BackendKind, for_every_backend};
@@ -27,12 +27,12 @@ fn web() -> Service {
     Service::new("web", 10).ready(&[2])
 }
 
-fn answer(pod: &Pod) -> Outcome {
+fn probe_web(pod: &Pod) -> Outcome {
     pod.run(|| probe(Protocol::Tcp, web().at(Family::V4, 80)))
 }
 
 fn is_served(pod: &Pod) -> bool {
-    matches!(answer(pod), Outcome::Answered(..))
+    matches!(probe_web(pod), Outcome::Answered(..))
 }
 
 /// The generation of the nftables rules: it grows with every write.
@@ -50,7 +50,7 @@ fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
     runtime.set_sandbox(uid(&object), &client.netns);
     let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&object]);
     until("served", || is_served(&client));
-    until("settled", || driver.state_of(&object)["progress"] == "Applied");
+    until("applied", || driver.state_of(&object)["progress"] == "Applied");
 
     // Containers come and go, crash-looping ones among them; the sandbox stays.
     let written = generation(&client);
@@ -62,7 +62,9 @@ fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
         let status = object.status.as_mut().unwrap();
         status.container_statuses = serde_json::from_value(container).unwrap();
         driver.pod(&object);
-        until("looked at", || driver.state_of(&object)["progress"] == "Applied");
+        until("the update was applied", || {
+            driver.state_of(&object)["progress"] == "Applied"
+        });
     }
     assert_eq!(generation(&client), written, "nothing was written");
 
@@ -119,18 +121,20 @@ fn pod_without_its_annotation_has_no_rules_until_the_annotation_returns(kind: Ba
     // Younger than the driver: nobody can have written into it.
     runtime.set_sandbox(uid(&object), &client.netns);
     until("served", || is_served(&client));
-    until("settled", || driver.state_of(&object)["progress"] == "Applied");
-    let whole = decisive(kind, &client.state());
+    until("applied", || driver.state_of(&object)["progress"] == "Applied");
+    let intact = effective_rules(kind, &client.state());
     for _ in 0..3 {
         driver.pod(&without);
-        until("nothing is left", || {
+        until("rules and routes are removed", || {
             let state = client.state();
             !state.contains("172.30.0.10") && !state.contains("proto 77")
         });
         driver.pod(&object);
         until("served again", || is_served(&client));
     }
-    until("as before", || decisive(kind, &client.state()) == whole);
+    until("the rules are as before", || {
+        effective_rules(kind, &client.state()) == intact
+    });
 }
 
 /// As the kubelet does with the mirror of a static pod: another UID at the API server, the same sandbox.
@@ -150,8 +154,8 @@ fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
     let driver = Driver::start(&runtime, kind, &[&web()], &[&mirror(0)]);
     runtime.set_sandbox(uid(&object(&client)), &client.netns);
     until("served", || is_served(&client));
-    until("settled", || driver.state_of(&mirror(0))["progress"] == "Applied");
-    let whole = decisive(kind, &client.state());
+    until("applied", || driver.state_of(&mirror(0))["progress"] == "Applied");
+    let intact = effective_rules(kind, &client.state());
     let (answered, lost) = probe_while(&client, || {
         for n in 0..6 {
             // Amid a change, as like as not.
@@ -165,9 +169,11 @@ fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
     });
     println!("{kind:?}: {answered} answered");
     assert_eq!(lost, []);
-    assert!(answered > 20, "{answered} only");
+    assert!(answered > 20, "only {answered}");
     driver.delete_service(&Service::new("other", 11));
-    until("as before", || decisive(kind, &client.state()) == whole);
+    until("the rules are as before", || {
+        effective_rules(kind, &client.state()) == intact
+    });
 }
 
 #[test]
@@ -182,7 +188,7 @@ fn undecodable_pod_keeps_its_rules() {
     until("served", || is_served(&client));
     driver.undecodable_pod(&object);
     driver.service(&Service::new("other", 11).ready(&[2]));
-    until("it goes on to be served", || {
+    until("the pod is still programmed", || {
         client.state().contains("172.30.0.11")
     });
     assert!(is_served(&client));
@@ -207,7 +213,7 @@ fn hot_plugged_interface_is_served_until_it_is_unplugged() {
     driver.pod(&both);
     until("served", || is_served(&client));
     driver.pod(&eth0_alone);
-    until("nothing is left", || {
+    until("rules and routes are removed", || {
         let state = client.state();
         !state.contains("172.30.0.10") && !state.contains("proto 77")
     });
@@ -237,25 +243,25 @@ fn host_network_pod_is_ignored_regardless_of_its_annotation() {
             .unwrap_or_default()
             .contains("of the node, not of a pod")
     };
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until("it is rejected", rejected)));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until("it is rejected", rejected)));
     std::fs::remove_file(format!("/run/netns/{}-link", client.netns)).unwrap();
-    told.unwrap();
+    result.unwrap();
 }
 
 /// nftables, and when it had translated last in each namespace.
-struct Timed {
+struct TimingBackend {
     inner: Box<dyn Backend>,
     done: Arc<Mutex<BTreeMap<u64, Instant>>>,
 }
 
-impl Timed {
-    fn note(&self) {
+impl TimingBackend {
+    fn record(&self) {
         let inode = std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
         self.done.lock().unwrap().insert(inode, Instant::now());
     }
 }
 
-impl Backend for Timed {
+impl Backend for TimingBackend {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -270,7 +276,7 @@ impl Backend for Timed {
     }
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let translated = self.inner.translate(delta);
-        self.note();
+        self.record();
         translated
     }
     fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
@@ -285,7 +291,7 @@ impl Backend for Timed {
 }
 
 /// How long a pod takes from its annotation to a ready sandbox: of all lengths that were seen on three runtimes.
-fn lateness(n: usize) -> Duration {
+fn sandbox_delay(n: usize) -> Duration {
     Duration::from_millis(u64::try_from(n * 37 % 400).unwrap())
 }
 
@@ -295,7 +301,7 @@ fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
     let (testbed, runtime) = (Testbed::new(), Runtime::new());
     let many_pods = ManyPods::new(&testbed.node(), 0, 100);
     let done = Arc::new(Mutex::new(BTreeMap::new()));
-    let timed = Timed {
+    let backend = TimingBackend {
         inner: BackendKind::Nftables.backend(),
         done: Arc::clone(&done),
     };
@@ -304,7 +310,7 @@ fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
         .collect();
     let driver = Driver::with_backend(
         &runtime,
-        Arc::new(timed),
+        Arc::new(backend),
         &services.iter().collect::<Vec<_>>(),
         &[],
     );
@@ -317,10 +323,10 @@ fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
         }
         let began = Instant::now();
         let mut order = group.to_vec();
-        order.sort_by_key(|(n, _)| lateness(*n));
+        order.sort_by_key(|(n, _)| sandbox_delay(*n));
         let mut ready = Vec::new();
         for (n, (pod, object)) in order {
-            std::thread::sleep(lateness(n).saturating_sub(began.elapsed()));
+            std::thread::sleep(sandbox_delay(n).saturating_sub(began.elapsed()));
             ready.push((pod, Instant::now()));
             runtime.set_sandbox(uid(object), &pod.netns);
         }

@@ -17,15 +17,15 @@ for_every_backend_and_family![
 fn unready_endpoint_gets_no_flows_until_it_is_ready_again(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3]);
     let mut web = Service::new("web", 10);
-    for (endpoints, answering) in [
+    for (endpoints, expected) in [
         (ready(&[2, 3]), &[2, 3][..]),
         ([unready(&[2]), ready(&[3])].concat(), &[3]),
         (ready(&[2, 3]), &[2, 3]),
     ] {
         web.endpoints = endpoints;
         fixture.sync_to(&[&web]);
-        assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), answering);
-        assert_eq!(fixture.hosts(Udp, fixture.at(&web, 53)), answering);
+        assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), expected);
+        assert_eq!(fixture.hosts(Udp, fixture.at(&web, 53)), expected);
     }
 }
 

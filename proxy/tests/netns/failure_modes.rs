@@ -18,12 +18,12 @@ fn web() -> Service {
     Service::new("web", 10).ready(&[2])
 }
 
-fn answer(pod: &Pod) -> traffic::Outcome {
+fn probe_web(pod: &Pod) -> traffic::Outcome {
     pod.run(|| probe(Protocol::Tcp, web().at(Family::V4, 80)))
 }
 
 fn is_served(pod: &Pod) -> bool {
-    matches!(answer(pod), traffic::Outcome::Answered(..))
+    matches!(probe_web(pod), traffic::Outcome::Answered(..))
 }
 
 const MAKE_LEGACY_TABLES: &str =
@@ -44,10 +44,10 @@ fn pods<const N: usize>(
 }
 
 /// Somebody who holds the lock of iptables-legacy in a pod: with our setting, the namespace's own file.
-struct Lock(Child);
+struct XtablesLock(Child);
 
-impl Lock {
-    fn of(pod: &Pod) -> Self {
+impl XtablesLock {
+    fn hold(pod: &Pod) -> Self {
         let hold = ["flock", "/proc/self/ns/net", "cat"];
         let holder = pod.command().args(hold).stdin(Stdio::piped()).spawn();
         until("the lock is held", || {
@@ -72,7 +72,7 @@ fn hanging_runtime_blocks_only_pods_that_need_it() {
     let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&object]);
     until("ready", || driver.is_ready() && is_served(&served));
 
-    runtime.hang(true);
+    runtime.set_hanging(true);
     // More than there are workers.
     let waiting = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
     for (_, object) in &waiting {
@@ -81,13 +81,13 @@ fn hanging_runtime_blocks_only_pods_that_need_it() {
     for host in [3, 2, 3] {
         driver.service(&Service::new("web", 10).ready(&[host]));
         let began = Instant::now();
-        until("who has rules follows", || {
+        until("a pod with rules follows", || {
             let at = web().at(Family::V4, 80);
             hosts(&served, Protocol::Tcp, at).into_iter().eq([host])
         });
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
-    until("it is said", || {
+    until("the condition reports the runtime", || {
         driver.condition().reason == Reason::NoRuntimeSocket
     });
     let condition = driver.condition();
@@ -97,11 +97,11 @@ fn hanging_runtime_blocks_only_pods_that_need_it() {
     );
     assert!(driver.is_alive());
 
-    runtime.hang(false);
-    until("whoever waited is served", || {
+    runtime.set_hanging(false);
+    until("the waiting pods are served", || {
         waiting.iter().all(|(pod, _)| is_served(pod))
     });
-    until("all is well", || driver.condition().holds);
+    until("the condition is True", || driver.condition().holds);
 }
 
 #[test]
@@ -112,21 +112,23 @@ fn xtables_lock_holder_blocks_only_its_own_pod() {
     let [(locked, first), (other, second)] = pods(&mut testbed, &runtime, [7, 8]);
     // Tables that are there are listed, and that needs the lock, too.
     locked.sh(MAKE_LEGACY_TABLES);
-    let lock = Lock::of(&locked);
+    let lock = XtablesLock::hold(&locked);
     let driver = Driver::start(
         &runtime,
         BackendKind::IptablesLegacy,
         &[&web()],
         &[&first, &second],
     );
-    until("the other one is served", || is_served(&other));
+    until("the other pod is served", || is_served(&other));
     // Longer than the other took by far.
     std::thread::sleep(Duration::from_secs(1));
     assert!(!is_served(&locked), "the lock was not held");
-    until("ready although it is held", || driver.is_ready());
-    assert!(!is_served(&locked), "the lock was not held to the end");
+    until("ready while the lock is held", || driver.is_ready());
+    assert!(!is_served(&locked), "the lock was released early");
     lock.release();
-    until("it is served, too", || is_served(&locked) && driver.is_ready());
+    until("the locked pod is served", || {
+        is_served(&locked) && driver.is_ready()
+    });
 }
 
 /// Whoever cleans up by hand is not kept waiting, and who tries again leaves no program behind.
@@ -139,7 +141,7 @@ async fn xtables_lock_holder_delays_cleanup_for_a_bounded_time() {
         pod.sh(MAKE_LEGACY_TABLES);
         pod.sh("iptables-legacy -t nat -N MSP-SERVICES");
     }
-    let lock = Lock::of(&locked);
+    let lock = XtablesLock::hold(&locked);
     let began = Instant::now();
     for _ in 0..2 {
         let Outcome { clean, failed } = cleanup(runtime.as_ref()).await.unwrap();
@@ -170,20 +172,20 @@ fn netlink_overrun_triggers_a_resync() {
     // Again at once: it is not looked at everything time and again, but in the end.
     for _ in 0..2 {
         // While it cannot listen more happens than the kernel keeps for it (ENOBUFS); the last of it is lost.
-        driver.held(|| {
+        driver.while_paused(|| {
             noisy.sh(
                 "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
             );
             quiet.sh("ip route flush proto 77");
         });
         let began = Instant::now();
-        until("it is mended", || {
+        until("the routes are repaired", || {
             quiet
                 .sh("ip route show table all")
                 .contains("172.30.0.10 dev net1")
         });
-        println!("mended after {:?}", began.elapsed());
-        until("and served", || is_served(&quiet));
+        println!("repaired after {:?}", began.elapsed());
+        until("the pod is served", || is_served(&quiet));
     }
 }
 
@@ -192,33 +194,35 @@ fn netlink_overrun_triggers_a_resync() {
 fn namespace_deleted_during_a_write_is_released() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let _server = Server::start(&testbed.pod(2));
-    let [(stays, object)] = pods(&mut testbed, &runtime, [7]);
+    let [(remaining, object)] = pods(&mut testbed, &runtime, [7]);
     // Its programs take long enough to be met amid them.
     let driver = Driver::start(&runtime, BackendKind::IptablesNft, &[&web()], &[&object]);
     until("ready", || driver.is_ready());
-    let going = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18]);
-    for (delay, (pod, object)) in (0..).step_by(9).zip(&going) {
+    let deleted = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18]);
+    for (delay, (pod, object)) in (0..).step_by(9).zip(&deleted) {
         driver.pod(object);
         std::thread::sleep(Duration::from_millis(delay));
         let delete = Command::new("ip").args(["netns", "del", &pod.netns]).status();
         assert!(delete.unwrap().success());
     }
     driver.service(&Service::new("web", 10).ready(&[2, 2]));
-    until("the other one is served", || is_served(&stays));
+    until("the other pod is served", || is_served(&remaining));
     let node = testbed.open_node();
     let peers = || node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
     // The kernel still sees them as pods, and the driver tries them again and again.
     until_gone(|| {
         let peers = peers().unwrap();
-        going
+        deleted
             .iter()
             .all(|(pod, _)| !peers.contains(&format!("v{}:", pod.host)))
     });
-    for (_, object) in &going {
+    for (_, object) in &deleted {
         runtime.remove(object.metadata.uid.as_ref().unwrap());
         driver.delete_pod(object);
     }
-    until("all is well", || driver.condition().holds && driver.is_ready());
+    until("the condition is True", || {
+        driver.condition().holds && driver.is_ready()
+    });
 }
 
 /// A ClusterIP that was freed is given to the next Service, which may be an ordinary one.
@@ -249,7 +253,7 @@ fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
         assert_eq!(
             reached.unwrap().ip().to_string(),
             "10.128.0.7",
-            "{kind:?}: by eth0, as eth0"
+            "{kind:?}: through eth0, with the address of eth0"
         );
         drop(ordinary);
         node.sh("ip addr del 172.30.0.10/32 dev lo");
@@ -263,14 +267,14 @@ fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
 fn shutdown_waits_only_for_work_in_progress() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let [(pod, object), (hung, hung_object)] = pods(&mut testbed, &runtime, [7, 8]);
-    let lock = Lock::of(&hung);
+    let lock = XtablesLock::hold(&hung);
     let driver = Driver::start(
         &runtime,
         BackendKind::IptablesLegacy,
         &[&web()],
         &[&object, &hung_object],
     );
-    until("one is written", || pod.state().contains("proto 77"));
+    until("one pod is programmed", || pod.state().contains("proto 77"));
     let began = Instant::now();
     driver.stop();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
@@ -281,8 +285,8 @@ fn shutdown_waits_only_for_work_in_progress() {
         &[&Service::new("web", 10).ready(&[])],
         &[&object, &hung_object],
     );
-    until("the next one does what is left", || {
-        driver.is_ready() && answer(&hung).is_rejected()
+    until("the next driver completes the work", || {
+        driver.is_ready() && probe_web(&hung).is_rejected()
     });
 }
 
@@ -297,18 +301,18 @@ fn legacy_rules_changed_by_another_process_are_repaired_by_the_next_resync() {
     let driver = Driver::start(&runtime, BackendKind::IptablesLegacy, &[&web()], &objects);
     let all_served = || pods.iter().all(|(pod, _)| is_served(pod));
     until("all are served", || driver.is_ready() && all_served());
-    let harms = [
+    let damages = [
         "iptables-legacy -t nat -F MSP-SERVICES",
         "iptables-legacy -t nat -D OUTPUT -j MSP-SERVICES",
         "for t in nat filter; do iptables-legacy -t $t -F; done",
     ];
-    for ((pod, _), harm) in pods.iter().zip(harms) {
-        pod.sh(harm);
-        assert!(!is_served(pod), "{harm:?} harms nobody");
+    for ((pod, _), damage) in pods.iter().zip(damages) {
+        pod.sh(damage);
+        assert!(!is_served(pod), "{damage:?} has no effect");
     }
     let began = Instant::now();
-    until("all is mended", all_served);
-    println!("mended after {:?}", began.elapsed());
+    until("all pods are repaired", all_served);
+    println!("repaired after {:?}", began.elapsed());
     // Half a minute is promised; this machine does much else.
     assert!(began.elapsed() < Duration::from_secs(35), "{:?}", began.elapsed());
 }
@@ -329,7 +333,7 @@ fn endpoints_that_flip_across_restarts_lose_no_connection() {
             let probing = scope.spawn(|| {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
-                    match answer(&client) {
+                    match probe_web(&client) {
                         traffic::Outcome::Answered(..) => answered += 1,
                         other => lost.push(other),
                     }

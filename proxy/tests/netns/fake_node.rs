@@ -37,14 +37,14 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// A container runtime that knows what it was told, and hangs when it is told to.
 pub(crate) struct Runtime {
     sandboxes: Mutex<BTreeMap<String, Sandbox>>,
-    hangs: watch::Sender<bool>,
+    is_hanging: watch::Sender<bool>,
 }
 
 impl Runtime {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             sandboxes: Mutex::default(),
-            hangs: watch::channel(false).0,
+            is_hanging: watch::channel(false).0,
         })
     }
 
@@ -63,13 +63,14 @@ impl Runtime {
     }
 
     /// As SIGSTOP does, and SIGCONT.
-    pub(crate) fn hang(&self, hangs: bool) {
-        self.hangs.send_replace(hangs);
+    pub(crate) fn set_hanging(&self, is_hanging: bool) {
+        self.is_hanging.send_replace(is_hanging);
     }
 
-    async fn answer(&self) -> Result<(), sandbox::Error> {
-        let mut hangs = self.hangs.subscribe();
-        let answered = tokio::time::timeout(CALL_TIMEOUT, hangs.wait_for(|hangs| !hangs)).await;
+    async fn wait_while_hanging(&self) -> Result<(), sandbox::Error> {
+        let mut is_hanging = self.is_hanging.subscribe();
+        let answered =
+            tokio::time::timeout(CALL_TIMEOUT, is_hanging.wait_for(|is_hanging| !is_hanging)).await;
         let in_time = answered.map(|_| ());
         in_time.map_err(|_| sandbox::Error::Runtime("ListPodSandbox: no answer within 5 s".to_owned()))
     }
@@ -78,22 +79,22 @@ impl Runtime {
 #[async_trait]
 impl SandboxSource for Runtime {
     async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
-        self.answer().await?;
+        self.wait_while_hanging().await?;
         let sandboxes = self.sandboxes.lock().unwrap();
         Ok(sandboxes.values().map(|sandbox| sandbox.id.clone()).collect())
     }
 
     /// By the name of its pod, too, which is what follows "uid-" in these tests.
     async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, sandbox::Error> {
-        self.answer().await?;
-        let is_its_own = uid.strip_prefix("uid-") == Some(&name.name);
+        self.wait_while_hanging().await?;
+        let matches_name = uid.strip_prefix("uid-") == Some(&name.name);
         let found = self.sandboxes.lock().unwrap().get(uid).cloned();
-        let found = found.filter(|_| is_its_own);
+        let found = found.filter(|_| matches_name);
         found.ok_or(sandbox::Error::NotReady)
     }
 
     async fn netns(&self, id: &str) -> Result<PathBuf, sandbox::Error> {
-        self.answer().await?;
+        self.wait_while_hanging().await?;
         let sandboxes = self.sandboxes.lock().unwrap();
         let found = sandboxes.values().find(|sandbox| sandbox.id == id);
         found
@@ -105,7 +106,7 @@ impl SandboxSource for Runtime {
 /// What a watch brings, or a loop that turns no more until the sender is gone.
 enum Message {
     Update(Box<Update>),
-    Hold(std::sync::mpsc::Receiver<()>),
+    Pause(std::sync::mpsc::Receiver<()>),
 }
 
 /// A running driver.
@@ -115,7 +116,7 @@ pub(crate) struct Driver {
     reporter: Reporter,
     registry: Registry,
     state: axum::Router,
-    probing: tokio::runtime::Runtime,
+    client_runtime: tokio::runtime::Runtime,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -140,7 +141,7 @@ impl Driver {
         let (updates, receiver) = mpsc::unbounded_channel();
         let (reporter, _) = condition::channel();
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
-        let (state, questions) = state::endpoint();
+        let (state, state_requests) = state::endpoint();
         let mut registry = Registry::default();
         let telling = Telling {
             notices: events::channel().0,
@@ -150,12 +151,13 @@ impl Driver {
         let run = {
             let (runtime, health, shutdown) = (Arc::clone(runtime), health.clone(), shutdown.clone());
             async move {
-                let earlier = runtime.ready().await.unwrap();
-                let context = Context::new(runtime, backend, earlier, telling, Settings::default());
+                let existing_sandboxes = runtime.ready().await.unwrap();
+                let context =
+                    Context::new(runtime, backend, existing_sandboxes, telling, Settings::default());
                 let updates = stream::unfold(receiver, next_update);
                 // A driver outlives its watches, which never end.
                 let updates = futures::StreamExt::chain(updates, stream::pending());
-                sync::run(context, updates, questions, health, shutdown).await;
+                sync::run(context, updates, state_requests, health, shutdown).await;
             }
         };
         let thread = std::thread::spawn(move || {
@@ -171,7 +173,7 @@ impl Driver {
             reporter,
             registry,
             state,
-            probing: tokio::runtime::Builder::new_current_thread()
+            client_runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap(),
@@ -196,9 +198,9 @@ impl Driver {
     }
 
     /// Does `work` while the driver's loop stands still, as when the node has no time for it.
-    pub(crate) fn held<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn while_paused<T>(&self, work: impl FnOnce() -> T) -> T {
         let (_release, held) = std::sync::mpsc::channel();
-        let sent = self.updates.send(Message::Hold(held));
+        let sent = self.updates.send(Message::Pause(held));
         sent.unwrap_or_else(|_| panic!("the driver ended"));
         work()
     }
@@ -231,7 +233,7 @@ impl Driver {
     /// A network is mapped to an interface of the node that the tests run on.
     pub(crate) fn map(&self, mapped: &str) {
         let updates = proxy::host::updates(vec![mapped.parse().unwrap()]);
-        let first = self.probing.block_on(async {
+        let first = self.client_runtime.block_on(async {
             let mut updates = std::pin::pin!(updates);
             futures::StreamExt::next(&mut updates).await
         });
@@ -266,7 +268,7 @@ impl Driver {
     /// What `/state` says.
     pub(crate) fn state(&self) -> Value {
         let mut router = self.state.clone();
-        self.probing.block_on(async {
+        self.client_runtime.block_on(async {
             let request = axum::http::Request::get("/state")
                 .body(axum::body::Body::empty())
                 .unwrap();
@@ -312,7 +314,7 @@ async fn next_update(
         match receiver.recv().await? {
             Message::Update(update) => return Some((*update, receiver)),
             // Ends with an error when the sender is dropped.
-            Message::Hold(held) => drop(held.recv()),
+            Message::Pause(held) => drop(held.recv()),
         }
     }
 }
@@ -370,13 +372,13 @@ pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
 
 /// Waits until what was in a dead pod's namespace is gone. The kernel takes namespaces down one by one, those of other tests too.
 pub(crate) fn until_gone(is_gone: impl FnMut() -> bool) {
-    within(3 * TIMEOUT, "no dead namespace is kept alive", is_gone);
+    within(3 * TIMEOUT, "deleted namespaces are released", is_gone);
 }
 
 fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(began.elapsed() < limit, "timed out after {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -62,7 +62,7 @@ impl Write {
             16 => Self::Nftables,
             // NFNL_SUBSYS_CTNETLINK.
             kind if kind >> 8 == 1 => Self::Conntrack,
-            kind => panic!("what is a message of type {kind}?"),
+            kind => panic!("unexpected message of type {kind}"),
         }
     }
 
@@ -253,10 +253,10 @@ impl Fixture {
         } else {
             Held::Unknown
         };
-        let healed = self.apply(&held, |_| None);
+        let recovered = self.apply(&held, |_| None);
         assert!(
-            healed.is_complete() && healed.foreign_routes.is_empty(),
-            "{what}: {healed:?}"
+            recovered.is_complete() && recovered.foreign_routes.is_empty(),
+            "{what}: {recovered:?}"
         );
         self.assert_programmed(&BTreeSet::new(), what);
     }
@@ -286,7 +286,7 @@ fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
         let writes = writes.lock().unwrap().clone();
         println!("{kind:?} {mode:?}: {writes:?}");
         let kinds: BTreeSet<Write> = writes.iter().copied().collect();
-        assert!(kinds.len() == 4, "one of them is never met: {kinds:?}");
+        assert!(kinds.len() == 4, "one kind of write is never made: {kinds:?}");
         for (number, write) in writes.iter().enumerate() {
             // How the proxy came to the pod does not depend on the errno.
             let few = if mode == ApplyMode::Difference {
@@ -324,7 +324,7 @@ fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
 }
 
 /// Each write that has this address in it fails, each time.
-fn naming(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send + 'static {
+fn fail_writes_with(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send + 'static {
     let bytes = match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -336,8 +336,8 @@ fn naming(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send + 'static 
     ];
     move |written| {
         let has = |part: &[u8]| written.windows(part.len()).any(|window| window == part);
-        let is_named = has(&bytes) || texts.iter().any(|text| has(text.as_bytes()));
-        is_named.then_some(EINVAL)
+        let matches = has(&bytes) || texts.iter().any(|text| has(text.as_bytes()));
+        matches.then_some(EINVAL)
     }
 }
 
@@ -346,15 +346,15 @@ impl Fixture {
     fn assert_only_vip_fails(&self, mode: ApplyMode, vip: IpAddr, culprit: IpAddr) {
         let what = format!("{mode:?}: {vip} for {culprit}");
         let held = self.reset(mode);
-        let applied = self.apply(&held, naming(culprit));
+        let applied = self.apply(&held, fail_writes_with(culprit));
         let failed = failed(&applied);
         assert_eq!(failed, BTreeSet::from([vip]), "{what}");
         self.assert_programmed(&failed, &what);
         self.assert_reported(&applied, &what);
-        let told: String = applied.failures.iter().map(ToString::to_string).collect();
+        let messages: String = applied.failures.iter().map(ToString::to_string).collect();
         assert!(
-            told.contains("Invalid argument") && told.contains(" (Service web/"),
-            "{told}"
+            messages.contains("Invalid argument") && messages.contains(" (Service web/"),
+            "{messages}"
         );
         self.assert_recovers(applied, &what);
     }

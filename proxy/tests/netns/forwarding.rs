@@ -20,7 +20,7 @@ for_every_backend_and_family![
 ];
 
 /// A namespace that has nothing but a link to the client, which masquerades it.
-fn nest(fixture: &mut Fixture) -> Pod {
+fn nested_client(fixture: &mut Fixture) -> Pod {
     let nested = fixture.testbed.pod(8);
     nested.sh("ip link del net1; ip link del eth0; ip route flush table main");
     // The kernel sends a host six ICMP errors, then one a second; here each is to be seen.
@@ -69,7 +69,7 @@ fn outcomes(nested: &Pod, protocol: Protocol, destination: SocketAddr) -> Vec<Ou
 
 fn forwarded_traffic_is_served(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
-    let nested = nest(&mut fixture);
+    let nested = nested_client(&mut fixture);
     let web = Service::new("web", 10).ready(&[2]);
     fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
@@ -85,7 +85,7 @@ fn forwarded_traffic_is_served(case: Case) {
 /// A router pod that masquerades nothing: servers know the way back.
 fn forwarded_traffic_keeps_its_source(case: Case) {
     let mut fixture = Fixture::new(case, &[]);
-    let nested = nest(&mut fixture);
+    let nested = nested_client(&mut fixture);
     let server = fixture.testbed.pod(2);
     fixture.serve(&server);
     fixture.client.link_local("net1");
@@ -106,7 +106,7 @@ fn forwarded_traffic_keeps_its_source(case: Case) {
 
 fn forwarded_traffic_is_rejected_at_once_and_leaks_nothing(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
-    let nested = nest(&mut fixture);
+    let nested = nested_client(&mut fixture);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
     fixture.sync_to(&[&web, &empty]);
     for (service, protocol, port) in [
@@ -119,19 +119,22 @@ fn forwarded_traffic_is_rejected_at_once_and_leaks_nothing(case: Case) {
         let capture = Capture::on(&fixture.client, "net1");
         let rejected = outcomes(&nested, protocol, fixture.at(service, port));
         assert!(rejected.iter().all(Outcome::is_rejected), "{rejected:?}");
-        assert_eq!(capture.naming(service.vip(case.family)), Vec::<Vec<u8>>::new());
+        assert_eq!(
+            capture.frames_with(service.vip(case.family)),
+            Vec::<Vec<u8>>::new()
+        );
     }
 }
 
 /// With session affinity a client is a source address, not the pod it comes through.
 fn each_client_behind_a_router_pod_has_its_own_affinity(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3, 4]);
-    let nested = nest(&mut fixture);
+    let nested = nested_client(&mut fixture);
     let mut sticky = Service::new("sticky", 10).ready(&[2, 3, 4]);
     sticky.spec = json!({"sessionAffinity": "ClientIP"});
     fixture.sync_to(&[&sticky]);
     let at = fixture.at(&sticky, 80);
-    let mut met = BTreeSet::new();
+    let mut hosts_used = BTreeSet::new();
     // Twelve clients of one endpoint are a matter of 1 in 100,000.
     for n in 10..22 {
         let (address, length) = match case.family {
@@ -150,7 +153,7 @@ fn each_client_behind_a_router_pod_has_its_own_affinity(case: Case) {
         nested.sh(&format!("ip route replace default via {via}"));
         let outcomes = outcomes(&nested, Tcp, at);
         assert_eq!(outcomes.len(), 1, "{address}: {outcomes:?}");
-        met.insert(outcomes[0].host());
+        hosts_used.insert(outcomes[0].host());
     }
-    assert!(met.len() > 1, "{met:?}");
+    assert!(hosts_used.len() > 1, "{hosts_used:?}");
 }

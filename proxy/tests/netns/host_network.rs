@@ -7,7 +7,7 @@ use super::packet_capture::send_raw;
 use super::testbed::{Pod, Testbed, address};
 use super::traffic::{Outcome, Server, probe, request_from};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use proxy::cleanup::{Outcome as Cleaned, cleanup};
+use proxy::cleanup::{Outcome as CleanupOutcome, cleanup};
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use std::net::SocketAddr;
@@ -33,14 +33,17 @@ fn node_is_served_only_on_an_interface_that_reaches_pods(kind: BackendKind) {
         .env(ON_THE_NODE, &client.netns)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && output_text.contains("1 passed"),
+        "{output_text}"
+    );
 }
 
 fn on_the_node(kind: BackendKind, netns: &str) {
     // The far end of what pods are on, as a second port of the node would be.
     sh("ip addr add 10.1.0.77/16 dev peer1; ip addr add fd00:1::77/64 dev peer1 nodad");
-    let pod = Pod::found(netns, 7);
+    let pod = Pod::existing(netns, 7);
     let (web, uid) = (Service::new("web", 10).ready(&[2]), object(&pod));
     let runtime = Runtime::new();
     runtime.set_sandbox(uid.metadata.uid.as_ref().unwrap(), netns);
@@ -63,26 +66,26 @@ fn on_the_node(kind: BackendKind, netns: &str) {
                 });
             }
             assert_eq!(probe(Tcp, web.at(family, 81)), Outcome::Rejected);
-            its_sockets_get_the_address_of_the_network(&web, family);
+            assert_sockets_use_the_network_address(&web, family);
         }
-        until("all is well", || driver.condition().holds);
+        until("the condition is True", || driver.condition().holds);
         // What pods send through the node would come onto a network that they are not on.
         let rules = sh("nft list ruleset");
         assert!(
             rules.contains("172.30.0.10") && !rules.contains("hook prerouting"),
             "{rules}"
         );
-        assert!(its_own_resets_leave(&pod), "{rules}");
+        assert!(resets_leave_the_node(&pod), "{rules}");
         // The kernel tells nobody of changes in the node's own namespace.
         sh("ip route flush proto 77; ip -6 route flush proto 77; nft flush ruleset");
         assert!(is_clean(&sh(LEFT)));
-        until("it is mended", || {
+        until("the node is repaired", || {
             let served = |family| probe(Tcp, web.at(family, 80)).host_if_any() == Some(2);
             Family::ALL.into_iter().all(served)
         });
     }
     driver.map("web/macvlan1=data1");
-    until("a parent is rejected", || {
+    until("a macvlan parent is rejected", || {
         let condition = driver.condition();
         !condition.holds && (condition.message.contains("parent") || kind == BackendKind::IptablesLegacy)
     });
@@ -95,7 +98,7 @@ fn on_the_node(kind: BackendKind, netns: &str) {
         });
     }
     driver.map("web/macvlan1=no-such");
-    until("a missing interface is said", || !driver.condition().holds);
+    until("a missing interface is reported", || !driver.condition().holds);
     assert!(pod_is_served());
     if kind != BackendKind::IptablesLegacy {
         driver.map("web/macvlan1=peer1");
@@ -104,17 +107,17 @@ fn on_the_node(kind: BackendKind, netns: &str) {
         });
     }
     driver.stop();
-    let cleaning = tokio::runtime::Builder::new_current_thread()
+    let runtime_for_cleanup = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let cleaned = cleaning.block_on(cleanup(runtime.as_ref())).unwrap();
-    assert_eq!(cleaned, Cleaned { clean: 2, failed: 0 });
+    let cleaned = runtime_for_cleanup.block_on(cleanup(runtime.as_ref())).unwrap();
+    assert_eq!(cleaned, CleanupOutcome { clean: 2, failed: 0 });
     assert!(is_clean(&sh(LEFT)), "{}", sh(LEFT));
 }
 
 /// Whichever address of the node they are bound to; flows that others translate, as kube-proxy does, keep theirs.
-fn its_sockets_get_the_address_of_the_network(web: &Service, family: Family) {
+fn assert_sockets_use_the_network_address(web: &Service, family: Family) {
     let bound = match family {
         Family::V4 => "10.128.0.1",
         Family::V6 => "fd00:128::1",
@@ -125,18 +128,18 @@ fn its_sockets_get_the_address_of_the_network(web: &Service, family: Family) {
         assert_eq!(answer.seen, address(1, family, 77), "{protocol} {family}");
     }
     if family == Family::V4 {
-        sh("nft add table ip others
-            nft add chain ip others output '{ type nat hook output priority -100; }'
-            nft add rule ip others output ip daddr 172.31.0.1 tcp dport 80 dnat to 10.1.0.2:8080
+        sh("nft add table ip unmanaged
+            nft add chain ip unmanaged output '{ type nat hook output priority -100; }'
+            nft add rule ip unmanaged output ip daddr 172.31.0.1 tcp dport 80 dnat to 10.1.0.2:8080
             ip route add 172.31.0.1 dev cluster");
         let to = SocketAddr::from(([172, 31, 0, 1], 80));
         assert_eq!(request_from(Some(bound), Tcp, to).unwrap().seen, bound);
-        sh("nft delete table ip others; ip route del 172.31.0.1 dev cluster");
+        sh("nft delete table ip unmanaged; ip route del 172.31.0.1 dev cluster");
     }
 }
 
 /// Whether a reset that belongs to no flow leaves the node: what other programs of the node do is nothing of ours.
-fn its_own_resets_leave(pod: &Pod) -> bool {
+fn resets_leave_the_node(pod: &Pod) -> bool {
     pod.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority -300; }'; nft add rule inet seen input ip saddr 10.1.0.77 tcp sport 4444 counter");
     let mut reset = [0; 20];
     reset[..2].copy_from_slice(&4444_u16.to_be_bytes());
@@ -160,7 +163,7 @@ const LEFT: &str = "nft list ruleset; ip route show proto 77; ip -6 route show p
 fn is_clean(left: &str) -> bool {
     !["172.30.0.10", "fd00:96::", "proto 77"]
         .iter()
-        .any(|ours| left.contains(ours))
+        .any(|managed| left.contains(managed))
 }
 
 fn sh(line: &str) -> String {

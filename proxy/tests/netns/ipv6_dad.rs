@@ -34,14 +34,14 @@ fn address_is_used_only_after_duplicate_address_detection(kind: BackendKind) {
             .sh("ip -6 addr show dev net1")
             .contains("tentative")
     };
-    assert!(is_tentative(), "or there is nothing to see");
+    assert!(is_tentative(), "duplicate address detection is still running");
     assert_eq!(
         absent.iter().map(|source| source.address).collect::<Vec<_>>(),
         [source]
     );
     assert_eq!(rejected, [Outcome::Rejected, Outcome::Rejected]);
-    assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
-    until("nobody else has the address", || !is_tentative());
+    assert_eq!(capture.frames_with(web.vip(family)), Vec::<Vec<u8>>::new());
+    until("duplicate address detection finished", || !is_tentative());
     assert_eq!(fixture.sync().absent, []);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         let outcome = fixture.probe(protocol, fixture.at(&web, port));

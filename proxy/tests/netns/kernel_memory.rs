@@ -42,8 +42,8 @@ fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKin
     fs::write(file.path(), set).unwrap();
     let load = format!("nft -f {}", file.path().display());
     for attempt in 1..=ATTEMPTS {
-        let others = wait_for_silence();
-        let grown = grown_while(|| unserved.sh(&load));
+        let others = wait_for_no_other_listener();
+        let grown = slab_growth_during(|| unserved.sh(&load));
         let own: Vec<_> = listeners().into_iter().filter(is_own).collect();
         println!("{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, others {others:?}");
         assert!(
@@ -62,7 +62,7 @@ fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKin
 }
 
 /// Waits until no other process listens; returns who does all the same.
-fn wait_for_silence() -> Vec<String> {
+fn wait_for_no_other_listener() -> Vec<String> {
     let began = Instant::now();
     loop {
         let mut others = listeners();
@@ -75,7 +75,7 @@ fn wait_for_silence() -> Vec<String> {
 }
 
 /// By how many objects the kernel's slabs of 8 KiB grew at the peak.
-fn grown_while<T>(work: impl FnOnce() -> T) -> usize {
+fn slab_growth_during<T>(work: impl FnOnce() -> T) -> usize {
     let is_done = AtomicBool::new(false);
     let before = objects_of_8k();
     std::thread::scope(|scope| {

@@ -14,7 +14,7 @@ const ROUTES: u32 = 100_000;
 const FLOWS: u32 = 100_000;
 
 /// Each route and each flow takes several hundred bytes once it is read.
-const MORE_MEMORY_KIB: usize = 32 << 10;
+const MAX_MORE_MEMORY_KIB: usize = 32 << 10;
 
 const SUBPROCESS: &str = "MSP_FLOOD_SUBPROCESS";
 
@@ -47,7 +47,7 @@ fn subprocess() {
         }
     });
     let flows: u32 = client.sh("conntrack -C 2>/dev/null").trim().parse().unwrap();
-    assert!(flows > FLOWS / 2, "{flows} flows only");
+    assert!(flows > FLOWS / 2, "only {flows} flows");
     let before = Resources::now();
     Resources::reset_peak();
     let at = web(2).at(Family::V4, 80);
@@ -56,17 +56,17 @@ fn subprocess() {
         driver.service(&web(host));
         driver.pod(&object);
         client.sh("ip route flush proto 77");
-        until("it follows", || {
+        until("the client uses the new endpoint", || {
             hosts(&client, Protocol::Tcp, at).into_iter().eq([host])
         });
-        until("its routes are back", || {
+        until("the routes are restored", || {
             client.sh("ip route show 172.30.0.10").contains("net1")
         });
     }
     let after = Resources::now();
     println!("{flows} flows, {ROUTES} routes: before {before:?}, after {after:?}");
     assert!(
-        after.peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        after.peak_kib <= before.memory_kib + MAX_MORE_MEMORY_KIB,
         "{before:?} {after:?}"
     );
 }

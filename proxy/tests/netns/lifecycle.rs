@@ -58,13 +58,13 @@ fn cleanup_removes_managed_rules_and_keeps_those_of_the_owner(kind: BackendKind)
     let before = client.state();
     let with = wanted(&client, &[2, 3]);
     let held = Held::Exactly(client.apply(kind, &Held::Nothing, &with).rules);
-    let owners: Vec<&str> = before.lines().filter(|line| line.starts_with("-A")).collect();
+    let owner_rules: Vec<&str> = before.lines().filter(|line| line.starts_with("-A")).collect();
     let during = client.state();
     assert!(
         (during.contains("MSP-") || during.contains("multus-proxy {")) && during.contains("proto 77"),
         "{during}"
     );
-    assert!(owners.iter().all(|rule| during.contains(rule)), "{during}");
+    assert!(owner_rules.iter().all(|rule| during.contains(rule)), "{during}");
     client.apply(kind, &held, &wanted(&client, &[3]));
     client.cleanup();
     assert_eq!(client.state(), before);
@@ -107,10 +107,15 @@ fn applying_twice_writes_nothing(kind: BackendKind) {
     std::thread::sleep(Duration::from_millis(300));
     for mut monitor in monitors {
         monitor.kill().unwrap();
-        let mut said = String::new();
-        monitor.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let mut events = String::new();
+        monitor
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut events)
+            .unwrap();
         monitor.wait().unwrap();
-        assert_eq!(said, "");
+        assert_eq!(events, "");
     }
     assert!(
         client
@@ -142,7 +147,7 @@ fn new_proxy_adopts_existing_rules_without_a_gap(kind: BackendKind) {
     let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     client.apply(kind, &Held::Nothing, &wanted(&client, &[2, 3]));
     // Meanwhile, without a proxy: one endpoint went.
-    let goal = wanted(&client, &[3]);
+    let desired = wanted(&client, &[3]);
     let fresh = {
         let other = testbed.pod(9);
         other.apply(kind, &Held::Nothing, &wanted(&other, &[3]));
@@ -165,18 +170,18 @@ fn new_proxy_adopts_existing_rules_without_a_gap(kind: BackendKind) {
             })
         });
         for _ in 0..20 {
-            client.apply(kind, &Held::Unknown, &goal);
+            client.apply(kind, &Held::Unknown, &desired);
         }
         stop.store(true, Ordering::Relaxed);
         probing.join().unwrap()
     });
     assert_eq!(lost, []);
     assert_eq!(chains(&client), fresh, "adopted rules differ from fresh ones");
-    assert_eq!(answering(&client), [3]);
+    assert_eq!(responding_hosts(&client), [3]);
 }
 
 /// Which hosts answer, all of which see the client's address on the network.
-fn answering(client: &Pod) -> Vec<u8> {
+fn responding_hosts(client: &Pod) -> Vec<u8> {
     let outcomes = probe_repeatedly(client, Protocol::Tcp, web(), 20).into_keys();
     let host = |outcome: Outcome| {
         assert!(
@@ -209,7 +214,7 @@ fn routes_lost_with_their_link_are_restored() {
     assert!(!client.sh("ip route show proto 77").contains(VIP));
     assert!(
         !client.apply(kind, &held, &rules).written,
-        "only routes were missing"
+        "only routes are written"
     );
     assert!(
         client
@@ -221,7 +226,7 @@ fn routes_lost_with_their_link_are_restored() {
             .sh("ip -6 route show proto 77")
             .contains("fd00:96::10 dev net1 src fd00:1::7")
     );
-    assert_eq!(answering(&client), [2]);
+    assert_eq!(responding_hosts(&client), [2]);
 }
 
 #[test]
@@ -271,7 +276,7 @@ fn vip_is_rejected_until_the_source_address_exists() {
         client.apply(kind, &Held::Exactly(applied.rules), &rules).absent,
         []
     );
-    assert_eq!(answering(&client), [2]);
+    assert_eq!(responding_hosts(&client), [2]);
 }
 
 #[test]

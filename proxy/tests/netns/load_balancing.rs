@@ -42,7 +42,7 @@ fn assert_balanced(
         );
         answered += 1;
     }
-    assert_eq!(answered, hosts, "each endpoint has its share");
+    assert_eq!(answered, hosts, "each endpoint is used");
 }
 
 fn tcp_flows_are_balanced_and_use_the_attachment_address(case: Case) {
@@ -135,12 +135,12 @@ fn endpoints_beyond_one_slice_are_used(case: Case) {
     assert_eq!(outcomes.keys().map(Outcome::host).collect::<Vec<_>>(), [3]);
     // The neighbours the client had to ask for are the endpoints it was sent to.
     let known = fixture.client.sh("ip neigh show dev net1");
-    let met = hosts
+    let used = hosts
         .iter()
         .filter(|host| known.contains(&format!("{} ", address(1, case.family, **host))))
         .count();
     // 1,200 flows miss one of 120 endpoints with a probability of e^-10.
-    assert!(met >= 118, "{met} of 120 endpoints were used");
+    assert!(used >= 118, "{used} of 120 endpoints were used");
 }
 
 fn pod_reaches_itself_through_a_service(case: Case) {

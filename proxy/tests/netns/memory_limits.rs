@@ -23,19 +23,19 @@ const PODS: u8 = 8;
 const BATCH: u32 = 4000;
 
 /// What the budget lets all attempts together have, see `proxy::memory`.
-const MORE_MEMORY_KIB: usize = 128 << 10;
+const MAX_MORE_MEMORY_KIB: usize = 128 << 10;
 
 const SUBPROCESS: &str = "MSP_MEMORY_SUBPROCESS";
 
 /// What an owner fills our table with.
 #[derive(Clone, Copy, Debug)]
-enum Filling {
+enum TableContent {
     ForeignSets,
     Endpoints,
     Rules,
 }
 
-impl Filling {
+impl TableContent {
     /// Transactions of nft, small ones.
     fn transactions(self) -> Vec<String> {
         let mut all = vec!["add table ip multus-proxy\n".to_owned()];
@@ -90,14 +90,14 @@ fn adding(set: &str, count: u32, element: impl Fn(u32) -> String) -> Vec<String>
     batches.map(batch).collect()
 }
 
-fn fill(pod: &Pod, filling: Filling) {
-    for transaction in filling.transactions() {
-        feed(pod, &["nft", "-f", "-"], &transaction);
+fn fill(pod: &Pod, content: TableContent) {
+    for transaction in content.transactions() {
+        run_with_input(pod, &["nft", "-f", "-"], &transaction);
     }
 }
 
 /// Runs a program in a pod with this input.
-fn feed(pod: &Pod, program: &[&str], input: &str) {
+fn run_with_input(pod: &Pod, program: &[&str], input: &str) {
     let mut command = pod.command();
     let mut child = command.args(program).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -108,10 +108,10 @@ fn feed(pod: &Pod, program: &[&str], input: &str) {
 #[test]
 #[ignore = "started by oversized_tables_use_bounded_memory"]
 fn subprocess() {
-    let filling = match std::env::var(SUBPROCESS).as_deref() {
-        Ok("foreign sets") => Filling::ForeignSets,
-        Ok("endpoints") => Filling::Endpoints,
-        Ok("rules") => Filling::Rules,
+    let content = match std::env::var(SUBPROCESS).as_deref() {
+        Ok("foreign sets") => TableContent::ForeignSets,
+        Ok("endpoints") => TableContent::Endpoints,
+        Ok("rules") => TableContent::Rules,
         _ => return,
     };
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
@@ -119,7 +119,7 @@ fn subprocess() {
     let pods: Vec<_> = (0..PODS).map(|n| testbed.pod(10 + n)).collect();
     std::thread::scope(|scope| {
         for pod in &pods {
-            scope.spawn(|| fill(pod, filling));
+            scope.spawn(|| fill(pod, content));
         }
     });
     let objects: Vec<_> = pods.iter().map(object).collect();
@@ -137,16 +137,16 @@ fn subprocess() {
     );
     let at = web.at(Family::V4, 80);
     for pod in &pods {
-        until("it is served all the same", || {
+        until("the pod is served", || {
             pod.run(|| matches!(probe(Protocol::Tcp, at), Outcome::Answered(..)))
         });
     }
     until("ready", || driver.is_ready());
     let after = Resources::now();
-    println!("{filling:?}: before {before:?}, after {after:?}");
+    println!("{content:?}: before {before:?}, after {after:?}");
     assert!(
-        after.peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
-        "{filling:?}: {before:?} {after:?}"
+        after.peak_kib <= before.memory_kib + MAX_MORE_MEMORY_KIB,
+        "{content:?}: {before:?} {after:?}"
     );
     for pod in &pods {
         let table = pod.sh("nft list tables; nft list sets; nft list chain ip multus-proxy dispatch");
@@ -157,20 +157,20 @@ fn subprocess() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn oversized_tables_use_bounded_memory() {
-    for filling in ["foreign sets", "endpoints", "rules"] {
-        run_in_subprocess_with("memory_limits::subprocess", SUBPROCESS, filling);
+    for content in ["foreign sets", "endpoints", "rules"] {
+        run_in_subprocess_with("memory_limits::subprocess", SUBPROCESS, content);
     }
 }
 
 for_every_backend![pod_that_exceeds_the_read_limit_is_rebuilt_and_reported];
 
 /// Chains or elements under our names, more than an attempt reads; with nftables also what has no name of ours.
-fn overfill(pod: &Pod, kind: BackendKind) {
+fn exceed_read_limit(pod: &Pod, kind: BackendKind) {
     let program = match kind {
         BackendKind::Nftables => {
-            fill(pod, Filling::Endpoints);
+            fill(pod, TableContent::Endpoints);
             let foreign = "add set ip multus-proxy owners { type ipv4_addr; }\n";
-            return feed(pod, &["nft", "-f", "-"], foreign);
+            return run_with_input(pod, &["nft", "-f", "-"], foreign);
         }
         BackendKind::IptablesNft => "iptables-nft-restore",
         BackendKind::IptablesLegacy => "iptables-legacy-restore",
@@ -186,7 +186,7 @@ fn overfill(pod: &Pod, kind: BackendKind) {
         )
         .unwrap();
     }
-    feed(pod, &[program, "--noflush"], &(text + "COMMIT\n"));
+    run_with_input(pod, &[program, "--noflush"], &(text + "COMMIT\n"));
 }
 
 fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
@@ -197,13 +197,13 @@ fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
     let [web, gone] =
         [("web", 10), ("gone", 11)].map(|(name, number)| Service::new(name, number).ready(&[2]));
     pod.apply(kind, &Held::Nothing, &rules(&pod, &[web.clone(), gone]));
-    overfill(&pod, kind);
+    exceed_read_limit(&pod, kind);
     let object = object(&pod);
     runtime.set_sandbox(uid(&object), &pod.netns);
-    let watching = Arc::new(Watching::new(kind));
+    let recording = Arc::new(RecordingBackend::new(kind));
     let driver = Driver::with_backend(
         &runtime,
-        Arc::clone(&watching) as Arc<dyn Backend>,
+        Arc::clone(&recording) as Arc<dyn Backend>,
         &[&web],
         &[&object],
     );
@@ -227,24 +227,24 @@ fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
         "{state}"
     );
     // During the rebuild both are rejected: one is not translated yet, the other still has a route.
-    let rejected = watching.rejected_before_translation.lock().unwrap().clone();
+    let rejected = recording.rejected_before_translation.lock().unwrap().clone();
     assert!(
         rejected.contains("172.30.0.10") && rejected.contains("172.30.0.11"),
         "{rejected}"
     );
-    until("all is well again", || {
+    until("the condition is True again", || {
         driver.condition().holds && why().is_empty()
     });
 }
 
 /// A backend, and what it rejected when it began to translate first.
-struct Watching {
+struct RecordingBackend {
     backend: Box<dyn Backend>,
     rejected_before_translation: Mutex<String>,
     list: &'static [&'static str],
 }
 
-impl Watching {
+impl RecordingBackend {
     fn new(kind: BackendKind) -> Self {
         Self {
             backend: kind.backend(),
@@ -258,7 +258,7 @@ impl Watching {
     }
 
     /// In the namespace of the calling thread.
-    fn note(&self) {
+    fn record(&self) {
         let mut rejected = self.rejected_before_translation.lock().unwrap();
         if rejected.is_empty() {
             let listed = Command::new(self.list[0])
@@ -270,7 +270,7 @@ impl Watching {
     }
 }
 
-impl Backend for Watching {
+impl Backend for RecordingBackend {
     fn name(&self) -> &'static str {
         self.backend.name()
     }
@@ -296,7 +296,7 @@ impl Backend for Watching {
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.note();
+        self.record();
         self.backend.translate(delta)
     }
 
@@ -358,9 +358,9 @@ fn large_subprocess() {
     let began = Instant::now();
     let driver = start();
     for n in 1..=pods.len() {
-        until("filled", || applied(&driver).0 >= n);
+        until("the pods are programmed", || applied(&driver).0 >= n);
     }
-    println!("filled after {:?}: {:?}", began.elapsed(), Resources::now());
+    println!("programmed after {:?}: {:?}", began.elapsed(), Resources::now());
     driver.stop();
     let handles = || {
         pods.iter()
@@ -371,7 +371,7 @@ fn large_subprocess() {
     Resources::reset_peak();
     let driver = start();
     for n in 1..=pods.len() {
-        until("adopted", || applied(&driver).0 >= n);
+        until("the pods are adopted", || applied(&driver).0 >= n);
     }
     println!(
         "adopted after {:?}: before {before:?}, after {:?}",
@@ -381,7 +381,7 @@ fn large_subprocess() {
     // A table that was rebuilt has another handle.
     assert_eq!(handles(), tables);
     assert!(
-        Resources::now().peak_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        Resources::now().peak_kib <= before.memory_kib + MAX_MORE_MEMORY_KIB,
         "{before:?}"
     );
 }
@@ -409,22 +409,22 @@ fn ten_thousand_services_are_adopted_within_the_memory_budget() {
 fn iptables_that_exceeds_the_memory_budget_fails_only_its_own_pod() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let _server = Server::start(&testbed.pod(2));
-    let (hostile, healthy) = (testbed.pod(7), testbed.pod(8));
+    let (untrusted, neighbour) = (testbed.pod(7), testbed.pod(8));
     let mut text = "*nat\n:OWNERS - [0:0]\n".to_owned();
     for n in 0..100_000_u32 {
         let address = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
         writeln!(text, "-A OWNERS -d {address}/32 -p tcp -j RETURN").unwrap();
     }
-    feed(&hostile, &["iptables-nft-restore"], &(text + "COMMIT\n"));
-    let objects = [&hostile, &healthy].map(object);
-    for (pod, object) in [&hostile, &healthy].into_iter().zip(&objects) {
+    run_with_input(&untrusted, &["iptables-nft-restore"], &(text + "COMMIT\n"));
+    let objects = [&untrusted, &neighbour].map(object);
+    for (pod, object) in [&untrusted, &neighbour].into_iter().zip(&objects) {
         runtime.set_sandbox(uid(object), &pod.netns);
     }
     let web = Service::new("web", 10).ready(&[2]);
     let driver = Driver::start(&runtime, BackendKind::IptablesNft, &[&web], &objects.each_ref());
     let at = web.at(Family::V4, 80);
     until("the other pod is served", || {
-        healthy.run(|| matches!(probe(Protocol::Tcp, at), Outcome::Answered(..)))
+        neighbour.run(|| matches!(probe(Protocol::Tcp, at), Outcome::Answered(..)))
     });
     until("the reason is reported", || {
         let state = driver.state_of(&objects[0]);

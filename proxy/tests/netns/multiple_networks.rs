@@ -47,15 +47,15 @@ fn services_with_the_same_port_on_two_networks_use_their_own_network(case: Case)
     fixture.testbed.attach(&mut client, 2, "net2", 17);
     fixture.client = client;
     let near = Service::new("near", 10).ready(&[2]);
-    let beyond = Service {
+    let second = Service {
         network: 2,
-        ..Service::new("beyond", 11).ready(&[13])
+        ..Service::new("second", 11).ready(&[13])
     };
-    fixture.sync_to(&[&near, &beyond]);
+    fixture.sync_to(&[&near, &second]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         for (service, host, source) in [
             (&near, 2, address(1, case.family, 7)),
-            (&beyond, 3, address(2, case.family, 17)),
+            (&second, 3, address(2, case.family, 17)),
         ] {
             let outcome = fixture.probe(protocol, fixture.at(service, port));
             assert!(
@@ -66,8 +66,8 @@ fn services_with_the_same_port_on_two_networks_use_their_own_network(case: Case)
         }
     }
     // One of them goes; the other stays.
-    fixture.sync_to(&[&beyond]);
-    assert_eq!(fixture.probe(Tcp, fixture.at(&beyond, 80)).host(), 3);
+    fixture.sync_to(&[&second]);
+    assert_eq!(fixture.probe(Tcp, fixture.at(&second, 80)).host(), 3);
 }
 
 fn service_on_an_unattached_network_is_not_programmed(case: Case) {
@@ -95,15 +95,15 @@ fn first_of_two_attachments_to_one_network_is_used_and_reported(case: Case) {
             "{outcome:?}"
         );
     }
-    let said = plan(&fixture.client, &fixture.services).shortcomings;
-    let said = said
+    let shortcomings = plan(&fixture.client, &fixture.services).shortcomings;
+    let shortcomings = shortcomings
         .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join("\n");
     assert!(
-        said.contains("2 interfaces") && said.contains("\"net1\""),
-        "{said}"
+        shortcomings.contains("2 interfaces") && shortcomings.contains("\"net1\""),
+        "{shortcomings}"
     );
 }
 
@@ -125,11 +125,11 @@ fn single_family_interface_serves_that_family_and_rejects_the_other(case: Case) 
         assert_eq!(fixture.probe(protocol, fixture.at(&web, port)).host(), 2);
         assert_eq!(fixture.probe(protocol, web.at(other, port)), Outcome::Rejected);
     }
-    let said = plan(&fixture.client, &fixture.services).shortcomings;
-    let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+    let shortcomings = plan(&fixture.client, &fixture.services).shortcomings;
+    let shortcomings: Vec<String> = shortcomings.iter().map(ToString::to_string).collect();
     assert!(
-        said.len() == 1 && said[0].contains(&format!("has an {other} address")),
-        "{said:?}"
+        shortcomings.len() == 1 && shortcomings[0].contains(&format!("has an {other} address")),
+        "{shortcomings:?}"
     );
     // A layer-2 attachment has no address at all.
     fixture.client.sh("ip addr flush dev net1");
@@ -138,7 +138,7 @@ fn single_family_interface_serves_that_family_and_rejects_the_other(case: Case) 
     fixture.sync();
     for family in Family::ALL {
         assert_eq!(fixture.probe(Tcp, web.at(family, 80)), Outcome::Rejected);
-        assert_eq!(capture.naming(web.vip(family)), Vec::<Vec<u8>>::new());
+        assert_eq!(capture.frames_with(web.vip(family)), Vec::<Vec<u8>>::new());
     }
 }
 
@@ -169,7 +169,7 @@ fn link_flap_does_not_move_traffic_to_another_attachment(case: Case) {
     ));
     assert!(
         leaves_by.contains("dev net2"),
-        "or there is nothing to see: {leaves_by}"
+        "the test needs a route through net2: {leaves_by}"
     );
     let is_lost = |fixture: &mut Fixture| {
         let unreachable = fixture.sync().unreachable;
@@ -178,7 +178,7 @@ fn link_flap_does_not_move_traffic_to_another_attachment(case: Case) {
     assert!(is_lost(&mut fixture));
     let capture = Capture::on(&fixture.client, "net2");
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)), Outcome::Rejected);
-    assert_eq!(capture.naming(fixture.source()), Vec::<Vec<u8>>::new());
+    assert_eq!(capture.frames_with(fixture.source()), Vec::<Vec<u8>>::new());
     // Whoever says which interface it is has it back.
     let subnet = if case.family == Family::V4 {
         "10.1.0.0/24"

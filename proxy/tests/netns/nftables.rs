@@ -43,7 +43,7 @@ fn tables(pod: &Pod) -> String {
     lines.join("\n")
 }
 
-fn answering(client: &Pod, family: Family) -> Vec<u8> {
+fn responding_hosts(client: &Pod, family: Family) -> Vec<u8> {
     let outcomes = probe_repeatedly(client, Protocol::Tcp, web().at(family, 80), 30);
     outcomes.keys().map(Outcome::host).collect()
 }
@@ -97,7 +97,7 @@ fn restart_without_changes_writes_nothing() {
     assert_ne!(
         client.run(generation).unwrap(),
         before,
-        "or the generation says nothing"
+        "otherwise the generation proves nothing"
     );
 }
 
@@ -109,7 +109,7 @@ fn damaged_table_is_repaired_by_the_next_resync() {
     let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let rules = wanted(&client, &[2, 3]);
     client.apply(BackendKind::Nftables, &Held::Nothing, &rules);
-    let whole = tables(&client);
+    let intact = tables(&client);
     for damage in [
         "nft flush ruleset",
         "nft delete table ip multus-proxy",
@@ -136,7 +136,7 @@ fn damaged_table_is_repaired_by_the_next_resync() {
         "nft delete element ip multus-proxy vips '{ 172.30.0.12 }'",
     ] {
         client.sh(damage);
-        assert_ne!(tables_if_any(&client), whole, "{damage}");
+        assert_ne!(tables_if_present(&client), intact, "{damage}");
         assert!(
             client
                 .apply(BackendKind::Nftables, &Held::Unknown, &rules)
@@ -146,14 +146,14 @@ fn damaged_table_is_repaired_by_the_next_resync() {
         let dump = client.run(|| Nftables.dump()).unwrap();
         assert_eq!(dump, rules.dump(), "{damage}");
         for family in Family::ALL {
-            assert_eq!(answering(&client, family), [2, 3], "{damage}");
+            assert_eq!(responding_hosts(&client, family), [2, 3], "{damage}");
         }
     }
 }
 
-fn tables_if_any(pod: &Pod) -> String {
-    let there = pod.sh("nft list tables | grep -c multus-proxy || true");
-    if there.trim() == "2" {
+fn tables_if_present(pod: &Pod) -> String {
+    let count = pod.sh("nft list tables | grep -c multus-proxy || true");
+    if count.trim() == "2" {
         tables(pod)
     } else {
         String::new()
@@ -168,7 +168,7 @@ fn table_of_another_layout_version_is_replaced() {
     let _server = Server::start(&testbed.pod(2));
     let rules = wanted(&client, &[2]);
     client.apply(BackendKind::Nftables, &Held::Nothing, &rules);
-    let whole = tables(&client);
+    let intact = tables(&client);
     client.sh(
         "nft -f - <<'E'
 delete table ip multus-proxy
@@ -180,8 +180,8 @@ E",
             .apply(BackendKind::Nftables, &Held::Unknown, &rules)
             .written
     );
-    assert_eq!(tables(&client), whole);
-    assert_eq!(answering(&client, Family::V4), [2]);
+    assert_eq!(tables(&client), intact);
+    assert_eq!(responding_hosts(&client, Family::V4), [2]);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn change_rejected_by_the_kernel_is_retried_from_the_actual_state() {
                 "{damage}: {outcomes:?}"
             );
         } else {
-            assert_eq!(answering(&client, Family::V4), hosts, "{damage}");
+            assert_eq!(responding_hosts(&client, Family::V4), hosts, "{damage}");
         }
     }
 }
@@ -319,12 +319,12 @@ fn unused_sets_and_chains_are_removed_without_disturbing_others() {
     let at = web().at(Family::V4, 80);
     let mut flow = client.run(|| Flow::open(at)).unwrap();
     client.run(|| Flow::open(sticky().at(Family::V4, 80))).unwrap();
-    let remembered = || {
+    let has_affinity = || {
         client
             .sh("nft list map ip multus-proxy aff-60s")
             .contains("10.1.0.7")
     };
-    assert!(remembered());
+    assert!(has_affinity());
     let stop = AtomicBool::new(false);
     let outcomes = std::thread::scope(|scope| {
         let probing = scope.spawn(|| {
@@ -350,7 +350,7 @@ fn unused_sets_and_chains_are_removed_without_disturbing_others() {
         "{outcomes:?}"
     );
     flow.echo(b"still there?");
-    assert!(remembered(), "who is not concerned keeps its clients");
+    assert!(has_affinity(), "Services that did not change keep their clients");
     let listed = client.sh("nft -t list table ip multus-proxy");
     let (sets, chains) = (
         listed.matches("set ").count(),

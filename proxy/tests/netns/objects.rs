@@ -109,7 +109,7 @@ impl Service {
 
     /// What a user writes.
     pub(crate) fn object(&self) -> v1::Service {
-        let ports: Vec<_> = self.ports.iter().map(|(protocol, port, _)| json!({"name": port_name(*protocol, *port), "port": port, "protocol": word(*protocol)})).collect();
+        let ports: Vec<_> = self.ports.iter().map(|(protocol, port, _)| json!({"name": port_name(*protocol, *port), "port": port, "protocol": protocol_name(*protocol)})).collect();
         let mut object = json!({
             "metadata": {
                 "name": self.name, "namespace": "web", "uid": self.uid,
@@ -150,7 +150,7 @@ impl Service {
                 object
             })
             .collect();
-        let ports: Vec<_> = self.ports.iter().map(|(protocol, port, target)| json!({"name": port_name(*protocol, *port), "port": target, "protocol": word(*protocol)})).collect();
+        let ports: Vec<_> = self.ports.iter().map(|(protocol, port, target)| json!({"name": port_name(*protocol, *port), "port": target, "protocol": protocol_name(*protocol)})).collect();
         serde_json::from_value(json!({
             "metadata": {
                 "name": format!("{}-multus-{}-{n}", self.name, family.to_string().to_lowercase()), "namespace": "web",
@@ -170,7 +170,7 @@ fn port_name(protocol: Protocol, port: u16) -> String {
     format!("{protocol}-{port}")
 }
 
-fn word(protocol: Protocol) -> String {
+fn protocol_name(protocol: Protocol) -> String {
     protocol.to_string().to_uppercase()
 }
 

@@ -51,15 +51,15 @@ impl Capture {
     /// By any that leads out; on loopback the kernel's own rejections travel.
     pub(crate) fn start(pod: &Pod) -> Self {
         let interfaces = pod.status.iter().map(|status| status.interface.clone());
-        Self::by(pod, interfaces)
+        Self::on_interfaces(pod, interfaces)
     }
 
     /// By one.
     pub(crate) fn on(pod: &Pod, interface: &str) -> Self {
-        Self::by(pod, std::iter::once(interface.to_owned()))
+        Self::on_interfaces(pod, std::iter::once(interface.to_owned()))
     }
 
-    fn by(pod: &Pod, interfaces: impl Iterator<Item = String> + Send) -> Self {
+    fn on_interfaces(pod: &Pod, interfaces: impl Iterator<Item = String> + Send) -> Self {
         let index = |name: String| nix::net::if_::if_nametoindex(name.as_str()).unwrap() as usize;
         let (kind, flags) = (SockType::Raw, SockFlag::SOCK_NONBLOCK);
         pod.run(|| Self {
@@ -70,20 +70,20 @@ impl Capture {
 
     /// The frames so far that hold this address anywhere: as destination, in an ARP question, in a neighbour solicitation. Sent
     /// frames are there once the sender's system call has returned.
-    pub(crate) fn naming(&self, address: IpAddr) -> Vec<Vec<u8>> {
+    pub(crate) fn frames_with(&self, address: IpAddr) -> Vec<Vec<u8>> {
         let octets = match address {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
         let mut buffer = vec![0; 65_536];
-        let mut naming = Vec::new();
+        let mut frames = Vec::new();
         while let Ok((n, from)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
             let frame = &buffer[..n];
             let is_captured = from.is_some_and(|from| self.interfaces.contains(&from.ifindex()));
             if is_captured && frame.windows(octets.len()).any(|window| window == octets) {
-                naming.push(frame.to_vec());
+                frames.push(frame.to_vec());
             }
         }
-        naming
+        frames
     }
 }

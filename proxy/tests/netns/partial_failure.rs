@@ -79,7 +79,7 @@ impl Fixture {
 fn interface_that_is_down_affects_only_its_own_network(Case { kind, family }: Case) {
     // The kernel takes IPv6 addresses along with the link.
     let again = format!("ip addr replace {}/64 dev net1 nodad", address(1, Family::V6, 7));
-    harm(
+    check_isolation(
         Case { kind, family },
         "ip link set net1 down",
         &format!("ip link set net1 up; {again}"),
@@ -88,7 +88,7 @@ fn interface_that_is_down_affects_only_its_own_network(Case { kind, family }: Ca
 }
 
 fn missing_interface_affects_only_its_own_network(Case { kind, family }: Case) {
-    harm(
+    check_isolation(
         Case { kind, family },
         "ip link set net1 down; ip link set net1 name other",
         &format!(
@@ -99,13 +99,13 @@ fn missing_interface_affects_only_its_own_network(Case { kind, family }: Case) {
     );
 }
 
-fn harm(Case { kind, family }: Case, break_it: &str, mend_it: &str, cause: &str) {
+fn check_isolation(Case { kind, family }: Case, break_command: &str, repair_command: &str, cause: &str) {
     let (first, second) = (service("first", 10, 1, 2), service("second", 20, 2, 2));
     let fixture = Fixture::new(kind, &[&first, &second]);
     for service in [&first, &second] {
         until("served", || fixture.is_served(service, family, 2));
     }
-    fixture.client.sh(break_it);
+    fixture.client.sh(break_command);
     // Its endpoint is replaced, and another Service of the healthy network is new.
     let (second, third) = (service("second", 20, 2, 3), service("third", 21, 2, 2));
     let late = service("late", 11, 1, 2);
@@ -117,22 +117,22 @@ fn harm(Case { kind, family }: Case, break_it: &str, mend_it: &str, cause: &str)
     });
     until("the new one is served", || fixture.is_served(&third, family, 2));
     for service in [&first, &late] {
-        until("those of the broken network are rejected at once", || {
+        until("Services of the broken network are rejected", || {
             fixture.probe(service, family) == Outcome::Rejected
         });
     }
     until("the cause is reported", || fixture.why().contains(cause));
     let condition = fixture.driver.condition();
-    until("the condition has it, too", || {
+    until("the condition reports the cause", || {
         let condition = fixture.driver.condition();
         !condition.holds && condition.message.contains(cause)
     });
     assert!(!fixture.why().contains("net2"), "{condition:?}");
-    fixture.client.sh(mend_it);
+    fixture.client.sh(repair_command);
     for service in [&first, &late, &third] {
         until("served again", || fixture.is_served(service, family, 2));
     }
-    until("all is well", || {
+    until("the condition is True", || {
         fixture.driver.condition().holds && fixture.why().is_empty()
     });
 }
@@ -151,7 +151,7 @@ fn status_without_an_interface_uses_the_interface_that_has_the_address() {
     fixture
         .driver
         .pod(&object_with(&fixture.client, &status("10.1.0.7")));
-    until("all is well", || {
+    until("the condition is True", || {
         fixture.driver.condition().holds && fixture.why().is_empty()
     });
     for family in Family::ALL {
@@ -190,7 +190,7 @@ fn invalid_address_of_one_network_affects_no_other() {
     until("the address without a family is rejected", || {
         fixture.probe(&first, Family::V4) == Outcome::Rejected
     });
-    until("the bad address is named", || {
+    until("the invalid address is reported", || {
         fixture
             .why()
             .contains("\"<nil>\" of network \"web/macvlan1\" is not an IP address")
@@ -235,6 +235,6 @@ fn disabled_ipv6_affects_only_ipv6() {
             .client
             .sh("sysctl -qw net.ipv6.conf.net1.disable_ipv6=0; ip addr replace fd00:1::7/64 dev net1 nodad");
         until("served again", || fixture.is_served(&late, Family::V6, 3));
-        until("all is well", || fixture.driver.condition().holds);
+        until("the condition is True", || fixture.driver.condition().holds);
     }
 }

@@ -21,7 +21,7 @@ for_every_backend![endpoint_places_survive_a_restart_in_every_pod];
 type Lines = BTreeMap<String, usize>;
 
 /// Everything that translates, line by line, with the handles of rules where the kernel has some: a rule that is written again has another.
-fn listed(client: &Pod, kind: BackendKind, family: Family) -> Lines {
+fn list_rules(client: &Pod, kind: BackendKind, family: Family) -> Lines {
     let number = match family {
         Family::V4 => "",
         Family::V6 => "6",
@@ -48,12 +48,12 @@ fn listed(client: &Pod, kind: BackendKind, family: Family) -> Lines {
 
 /// How many lines only one of them has.
 fn differing(before: &Lines, after: &Lines) -> usize {
-    let less = |these: &Lines, those: &Lines| -> usize {
+    let missing = |these: &Lines, those: &Lines| -> usize {
         let of =
             |(line, count): (&String, &usize)| count.saturating_sub(those.get(line).copied().unwrap_or(0));
         these.iter().map(of).sum()
     };
-    less(before, after) + less(after, before)
+    missing(before, after) + missing(after, before)
 }
 
 /// Hosts of 60 endpoints. The change is in the middle, where most of them follow.
@@ -66,20 +66,20 @@ fn steps() -> [(&'static str, Vec<u8>); 5] {
     [
         ("filled", all.clone()),
         ("replaced by one that sorts first", but(130, &[20])),
-        ("one gone", but(131, &[])),
-        ("two come back", all.clone()),
+        ("one removed", but(131, &[])),
+        ("two added back", all.clone()),
         ("replaced by one that sorts last", but(101, &[200])),
     ]
 }
 
 /// `most` lines may differ for each endpoint that came or went.
-fn check(case: Case, web: &mut Service, most: usize) {
+fn assert_few_lines_differ(case: Case, web: &mut Service, most: usize) {
     let mut fixture = Fixture::new(case, &[]);
     let (mut before, mut held) = (Lines::new(), Vec::new());
     for (what, hosts) in steps() {
         web.endpoints = ready(&hosts);
         fixture.sync_to(&[web]);
-        let after = listed(&fixture.client, case.kind, case.family);
+        let after = list_rules(&fixture.client, case.kind, case.family);
         if !held.is_empty() {
             let changed = hosts.iter().filter(|host| !held.contains(*host)).count()
                 + held.iter().filter(|host| !hosts.contains(*host)).count();
@@ -92,7 +92,7 @@ fn check(case: Case, web: &mut Service, most: usize) {
         }
         // A proxy that starts reads where endpoints are, and leaves them there.
         assert!(!fixture.resync_writes(), "{what}");
-        let again = listed(&fixture.client, case.kind, case.family);
+        let again = list_rules(&fixture.client, case.kind, case.family);
         assert_eq!(again, after, "{what}");
         (before, held) = (after, hosts);
     }
@@ -100,14 +100,14 @@ fn check(case: Case, web: &mut Service, most: usize) {
 
 fn replacing_one_of_many_endpoints_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
-    check(case, &mut web, 4);
+    assert_few_lines_differ(case, &mut web, 4);
 }
 
 /// Where a client is remembered an endpoint has a chain, or an element, more.
 fn replacing_one_of_many_endpoints_with_affinity_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
     web.spec = json!({"sessionAffinity": "ClientIP"});
-    check(case, &mut web, 10);
+    assert_few_lines_differ(case, &mut web, 10);
 }
 
 /// Places that follow from what was before, and not from the addresses: the next proxy has to take them over.
@@ -120,7 +120,11 @@ fn endpoint_places_survive_a_restart_in_every_pod(kind: BackendKind) {
     for (client, object) in clients.iter().zip(&objects) {
         runtime.set_sandbox(uid(object), &client.netns);
     }
-    let list = || clients.each_ref().map(|client| listed(client, kind, Family::V4));
+    let list = || {
+        clients
+            .each_ref()
+            .map(|client| list_rules(client, kind, Family::V4))
+    };
     let arrives = |host: u8| {
         let address = format!("10.1.0.{host}");
         let has_it = |lines: &Lines| lines.keys().any(|line| line.contains(&address));
@@ -140,7 +144,7 @@ fn endpoint_places_survive_a_restart_in_every_pod(kind: BackendKind) {
     let before = arrives(20);
     driver.stop();
     let driver = Driver::start(&runtime, kind, &[&web], &pods);
-    until("it is ready", || driver.is_ready());
+    until("ready", || driver.is_ready());
     assert_eq!(list(), before, "nothing is written at a start");
     web.endpoints = ready(&with(&[130, 131], &[20, 21]));
     driver.service(&web);

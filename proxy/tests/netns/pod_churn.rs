@@ -19,9 +19,9 @@ const ROUNDS: usize = 10;
 const PODS: usize = 100;
 
 /// What a process may keep more than after its first round, when caches and pools have filled up.
-const MORE_DESCRIPTORS: usize = 2;
-const MORE_THREADS: usize = 2;
-const MORE_MEMORY_KIB: usize = 8 << 10;
+const MAX_MORE_DESCRIPTORS: usize = 2;
+const MAX_MORE_THREADS: usize = 2;
+const MAX_MORE_MEMORY_KIB: usize = 8 << 10;
 
 /// What this process holds.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +78,8 @@ pub(crate) fn cpu_time_and_child_faults() -> (Duration, u64) {
 fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
     let many_pods = ManyPods::new(&testbed.node(), number, PODS);
     // Some are gone before they can be served.
-    let early: Vec<_> = many_pods.pods().step_by(7).collect();
-    many_pods::delete(&early);
+    let deleted_early: Vec<_> = many_pods.pods().step_by(7).collect();
+    many_pods::delete(&deleted_early);
     for (n, (pod, object)) in many_pods.pods().enumerate() {
         driver.pod(object);
         runtime.set_sandbox(uid(object), &pod.netns);
@@ -88,10 +88,10 @@ fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driv
             driver.service(&Service::new("s10", 10).ready(&[2, host]));
         }
     }
-    until("all that are left are served", || {
+    until("the remaining pods are served", || {
         let state = driver.state();
         let pods = state["pods"].as_array().into_iter().flatten();
-        pods.filter(|pod| pod["progress"] == "Applied").count() == PODS - early.len()
+        pods.filter(|pod| pod["progress"] == "Applied").count() == PODS - deleted_early.len()
     });
     // The API server may know before the runtime, or long after it.
     let left: Vec<_> = many_pods
@@ -109,7 +109,7 @@ fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driv
     }
     many_pods::delete(second);
     until_gone(|| many_pods.is_gone(testbed));
-    until("nothing is known of them", || {
+    until("the driver has forgotten them", || {
         driver.state()["pods"].as_array().is_some_and(Vec::is_empty)
     });
 }
@@ -142,14 +142,14 @@ fn subprocess() {
     let mut after = Resources::now();
     let settled = || {
         after = Resources::now();
-        after.descriptors <= before.descriptors + MORE_DESCRIPTORS
+        after.descriptors <= before.descriptors + MAX_MORE_DESCRIPTORS
             && after.sockets <= before.sockets
-            && after.threads <= before.threads + MORE_THREADS
+            && after.threads <= before.threads + MAX_MORE_THREADS
     };
     until("descriptors, sockets and threads are as few as before", settled);
     println!("before {before:?}, after {after:?}");
     assert!(
-        after.memory_kib <= before.memory_kib + MORE_MEMORY_KIB,
+        after.memory_kib <= before.memory_kib + MAX_MORE_MEMORY_KIB,
         "{before:?} {after:?}"
     );
 }
@@ -196,7 +196,7 @@ fn reuse_subprocess() {
             .rules;
         assert_eq!(opened(), kept);
     }
-    until("it is closed", || opened().is_empty());
+    until("the socket is closed", || opened().is_empty());
 }
 
 #[test]
@@ -220,13 +220,13 @@ pub(crate) fn run_in_subprocess_with(test: &str, variable: &str, value: &str) {
         .env("MALLOC_TRIM_THRESHOLD_", "65536")
         .output()
         .unwrap();
-    let (said, cried) = (
+    let (stdout, stderr) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    println!("{said}");
+    println!("{stdout}");
     assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}\n{cried}"
+        output.status.success() && stdout.contains("1 passed"),
+        "{stdout}\n{stderr}"
     );
 }

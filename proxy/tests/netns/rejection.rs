@@ -94,8 +94,8 @@ fn any(at: SocketAddr) -> IpAddr {
 fn rejected_udp_socket_follows_its_service(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let (empty, web) = (Service::new("web", 10), Service::new("web", 10).ready(&[2]));
-    let few = web.clone().ports(&[(Tcp, 80, 8080)]);
-    for before in [&empty, &few] {
+    let without_udp = web.clone().ports(&[(Tcp, 80, 8080)]);
+    for before in [&empty, &without_udp] {
         fixture.sync_to(&[before]);
         let socket = rejected(&fixture, fixture.at(&web, 53));
         fixture.sync_to(&[&web]);
@@ -127,7 +127,7 @@ fn rejected_udp_socket_is_released_with_its_service(case: Case) {
         for socket in &sockets {
             let capture = Capture::start(&fixture.client);
             assert_eq!(errors(socket), [None, Some(ErrorKind::WouldBlock)]);
-            assert!(!capture.naming(web.vip(case.family)).is_empty());
+            assert!(!capture.frames_with(web.vip(case.family)).is_empty());
         }
     }
 }
@@ -193,13 +193,16 @@ fn vip_never_appears_on_the_wire(case: Case) {
     let capture = Capture::start(&fixture.client);
     fixture.client.run(|| ping(web.vip(case.family))).unwrap();
     assert!(
-        !capture.naming(web.vip(case.family)).is_empty(),
-        "without rules the capture must see the VIP, or it proves nothing"
+        !capture.frames_with(web.vip(case.family)).is_empty(),
+        "without rules the capture must see the VIP"
     );
     fixture.sync_to(&[&web, &empty]);
     for service in [&web, &empty] {
         let capture = Capture::start(&fixture.client);
         assert_eq!(probe_all_ports(&fixture, service), Err(Errno::EPERM));
-        assert_eq!(capture.naming(service.vip(case.family)), Vec::<Vec<u8>>::new());
+        assert_eq!(
+            capture.frames_with(service.vip(case.family)),
+            Vec::<Vec<u8>>::new()
+        );
     }
 }

@@ -11,7 +11,7 @@ use rules::{Family, Protocol};
 use std::time::{Duration, Instant};
 
 /// Five seconds are promised; this machine does much else.
-const SOON: Duration = Duration::from_secs(12);
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(12);
 
 fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
     client
@@ -20,7 +20,7 @@ fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
 }
 
 /// A pod that reaches a Service by either family. In the order in which its parts may end.
-struct Served {
+struct ServedPod {
     driver: Driver,
     _server: Server,
     client: Pod,
@@ -28,8 +28,8 @@ struct Served {
     _testbed: Testbed,
 }
 
-impl Served {
-    fn with(kind: BackendKind) -> Self {
+impl ServedPod {
+    fn new(kind: BackendKind) -> Self {
         let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
         let client = testbed.pod(7);
         let server = Server::start(&testbed.pod(2));
@@ -47,48 +47,48 @@ impl Served {
         this
     }
 
-    fn by(&self, family: Family) -> Option<u8> {
+    fn responding_host(&self, family: Family) -> Option<u8> {
         served_by(&self.client, &self.web, family)
     }
 
     fn is_complete(&self) -> bool {
-        Family::ALL.map(|family| self.by(family)) == [Some(2); 2]
+        Family::ALL.map(|family| self.responding_host(family)) == [Some(2); 2]
     }
 }
 
-fn soon(what: &str, holds: impl FnMut() -> bool) {
+fn assert_repaired_in_time(what: &str, holds: impl FnMut() -> bool) {
     let began = Instant::now();
     until(what, holds);
-    println!("{what}: mended after {:?}", began.elapsed());
-    assert!(began.elapsed() < SOON, "{what}: {:?}", began.elapsed());
+    println!("{what}: repaired after {:?}", began.elapsed());
+    assert!(began.elapsed() < REPAIR_TIMEOUT, "{what}: {:?}", began.elapsed());
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn rules_and_routes_of_either_family_are_repaired() {
     for kind in [BackendKind::Nftables, BackendKind::IptablesNft] {
-        let served = Served::with(kind);
+        let served = ServedPod::new(kind);
         let (client, is_served) = (&served.client, || served.is_complete());
-        let ours = match kind {
+        let delete_rules = match kind {
             BackendKind::Nftables => "nft delete table ip6 multus-proxy",
             _ => "ip6tables-nft -t nat -F; ip6tables-nft -F",
         };
         // Each with what lists what it must have taken away.
-        for (harm, left) in [
+        for (damage, left) in [
             ("ip -6 route flush proto 77", "ip -6 route show proto 77"),
             ("ip route flush proto 77", "ip route show proto 77"),
             ("nft flush ruleset", "nft list ruleset"),
-            (ours, "nft list ruleset | grep fd00:96::10 || true"),
+            (delete_rules, "nft list ruleset | grep fd00:96::10 || true"),
             ("ip link set net1 down", "ip route show dev net1"),
             (
                 "ip link set net1 up; ip addr replace fd00:1::7/64 dev net1 nodad",
                 "true",
             ),
         ] {
-            let left = client.sh(&format!("{harm}; {left}"));
-            assert_eq!(left, "", "{harm}");
-            if !harm.ends_with("down") {
-                soon(harm, is_served);
+            let left = client.sh(&format!("{damage}; {left}"));
+            assert_eq!(left, "", "{damage}");
+            if !damage.ends_with("down") {
+                assert_repaired_in_time(damage, is_served);
             }
         }
         served.driver.stop();
@@ -99,15 +99,17 @@ fn rules_and_routes_of_either_family_are_repaired() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn transaction_too_large_for_notifications_is_repaired() {
-    let served = Served::with(BackendKind::Nftables);
-    let much = "seq 300000 | awk '{printf \"%d, \", $1}'";
-    let delete = "delete table ip multus-proxy; add table ip much; add set ip much s { type mark; }";
-    served.driver.held(|| {
+    let served = ServedPod::new(BackendKind::Nftables);
+    let elements = "seq 300000 | awk '{printf \"%d, \", $1}'";
+    let delete = "delete table ip multus-proxy; add table ip large; add set ip large s { type mark; }";
+    served.driver.while_paused(|| {
         served.client.sh(&format!(
-            "(echo '{delete}'; echo \"add element ip much s {{ $({much}) }}\") | nft -f -"
+            "(echo '{delete}'; echo \"add element ip large s {{ $({elements}) }}\") | nft -f -"
         ))
     });
-    soon("more than can be told", || served.by(Family::V4) == Some(2));
+    assert_repaired_in_time("a transaction too large for notifications", || {
+        served.responding_host(Family::V4) == Some(2)
+    });
     served.driver.stop();
 }
 
@@ -117,9 +119,9 @@ fn transaction_too_large_for_notifications_is_repaired() {
 fn endpoints_in_other_subnets_follow_route_changes() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let client = testbed.pod(7);
-    let far = testbed.pod(3);
-    far.sh("ip addr add 10.2.0.3/16 dev net1; ip addr add fd00:2::3/64 dev net1 nodad");
-    let _server = Server::start(&far);
+    let server = testbed.pod(3);
+    server.sh("ip addr add 10.2.0.3/16 dev net1; ip addr add fd00:2::3/64 dev net1 nodad");
+    let _server = Server::start(&server);
     let mut web = Service::new("web", 10);
     web.endpoints = ready(&[3]);
     web.endpoints[0].network = Some(2);
@@ -140,12 +142,14 @@ fn endpoints_in_other_subnets_follow_route_changes() {
         let endpoint = address(2, family, 3).to_string();
         let probe = || client.run(|| probe(Protocol::Tcp, web.at(family, 80)));
         assert_eq!(probe(), Outcome::Rejected);
-        until("it is said", || why().contains(&endpoint));
+        until("the missing route is reported", || why().contains(&endpoint));
         client.sh(&format!("{ip} route add {subnet} dev net1"));
-        soon("the route came", || probe().host_if_any() == Some(3));
-        until("nothing is said", || !why().contains(&endpoint));
+        assert_repaired_in_time("the route was added", || probe().host_if_any() == Some(3));
+        until("nothing is reported", || !why().contains(&endpoint));
         client.sh(&format!("{ip} route del {subnet} dev net1"));
-        soon("the route went", || probe() == Outcome::Rejected);
-        until("it is said again", || why().contains(&endpoint));
+        assert_repaired_in_time("the route was deleted", || probe() == Outcome::Rejected);
+        until("the missing route is reported again", || {
+            why().contains(&endpoint)
+        });
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What docs/services.md promises.
-const PROMISED: Duration = Duration::from_secs(5);
+const DOCUMENTED_REPAIR_TIME: Duration = Duration::from_secs(5);
 
 const ATTEMPTS: &str = r#"multus_proxy_netns_apply_duration_seconds_count{backend="nftables"}"#;
 
@@ -42,7 +42,7 @@ fn assert_repaired(pod: &Pod, times: usize) {
     let mut took: Vec<_> = (0..times).map(|_| repaired(pod)).collect();
     took.sort_unstable();
     println!("repaired after {took:?}");
-    assert!(took[times / 2] < PROMISED, "{took:?}");
+    assert!(took[times / 2] < DOCUMENTED_REPAIR_TIME, "{took:?}");
 }
 
 fn repaired(pod: &Pod) -> Duration {
@@ -70,11 +70,11 @@ fn unrelated_rule_changes_are_checked_at_growing_intervals() {
     let driver = start(&runtime, &[&client]);
     let before = (driver.metric(ATTEMPTS), client.run(generation).unwrap());
     client.sh("for i in $(seq 120); do nft 'add table ip other; delete table ip other'; sleep 0.1; done");
-    let looks = driver.metric(ATTEMPTS) - before.0;
+    let resyncs = driver.metric(ATTEMPTS) - before.0;
     let changes = client.run(generation).unwrap() - before.1;
-    println!("{changes} changes in 12 s, {looks} looks");
+    println!("{changes} changes in 12 s, {resyncs} resyncs");
     assert!(changes >= 120, "{changes}");
-    assert!((1..=8).contains(&looks), "{looks}");
+    assert!((1..=8).contains(&resyncs), "{resyncs}");
     repaired(&client);
 }
 
@@ -84,18 +84,18 @@ fn unrelated_rule_changes_are_checked_at_growing_intervals() {
 fn blocking_namespace_delays_no_other() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let (stuck, healthy) = (testbed.pod(7), testbed.pod(8));
-    let link = Link::to(&stuck);
-    let shown = Pod {
+    let link = NetnsLink::to(&stuck);
+    let linked = Pod {
         netns: link.name(),
         ..stuck.clone()
     };
-    let driver = start(&runtime, &[&shown, &healthy]);
-    link.replace_by_a_pipe();
+    let driver = start(&runtime, &[&linked, &healthy]);
+    link.replace_with_fifo();
     let threads = Resources::now().threads;
     assert_repaired(&healthy, 3);
     assert!(
         Resources::now().threads <= threads + 4,
-        "one thread waits there, and no more"
+        "only one thread blocks there"
     );
     assert!(driver.is_alive());
     link.restore();
@@ -104,9 +104,9 @@ fn blocking_namespace_delays_no_other() {
 }
 
 /// A second name of a pod's namespace.
-struct Link(PathBuf, String);
+struct NetnsLink(PathBuf, String);
 
-impl Link {
+impl NetnsLink {
     fn to(pod: &Pod) -> Self {
         let link = Self(
             Path::new("/run/netns").join(format!("{}l", pod.netns)),
@@ -124,7 +124,7 @@ impl Link {
         std::os::unix::fs::symlink(&self.1, &self.0).unwrap();
     }
 
-    fn replace_by_a_pipe(&self) {
+    fn replace_with_fifo(&self) {
         std::fs::remove_file(&self.0).unwrap();
         assert!(Command::new("mkfifo").arg(&self.0).status().unwrap().success());
     }
@@ -140,7 +140,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for NetnsLink {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -159,12 +159,14 @@ fn route_storm_in_an_unserved_namespace_is_not_received() {
     assert!(named.unwrap().success());
     let before = driver.metric(ATTEMPTS);
     // More than a socket has room for, while the driver cannot read.
-    driver.held(|| {
+    driver.while_paused(|| {
         unserved.sh(
             "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
         );
     });
-    until("the driver goes on", || driver.state()["pods"].is_array());
+    until("the driver is running again", || {
+        driver.state()["pods"].is_array()
+    });
     // Had it been too much for the socket every pod would be looked at, some 300 ms later.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(driver.metric(ATTEMPTS), before);
@@ -193,7 +195,7 @@ fn idle_subprocess() {
         let pods = state["pods"].as_array().into_iter().flatten();
         pods.filter(|pod| pod["progress"] == "Applied").count()
     };
-    until("all are served", || applied(&driver.state()) == PODS);
+    until("all pods are served", || applied(&driver.state()) == PODS);
     // Sockets are kept for a second.
     std::thread::sleep(Duration::from_secs(3));
     let generations = || -> Vec<_> { many_pods.pods().map(|(pod, _)| pod.run(generation)).collect() };
@@ -209,7 +211,7 @@ fn idle_subprocess() {
     // The budget, 0.2 % of a core, is that of the program as it is shipped.
     let per_second = Duration::from_millis(if cfg!(debug_assertions) { 3 } else { 2 });
     assert!(cpu <= per_second * SECONDS, "{cpu:?}");
-    assert_eq!(generations(), before, "nothing is written");
+    assert_eq!(generations(), before, "nothing was written");
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Fixture {
     }
 
     /// The same after somebody changed routes.
-    fn look(&mut self, numbers: &[u8]) -> &Applied {
+    fn resync(&mut self, numbers: &[u8]) -> &Applied {
         let held = Held::Exactly(self.applied.rules.clone());
         self.applied = write(&self.client, &held, None, numbers);
         &self.applied
@@ -62,7 +62,7 @@ impl Fixture {
     }
 
     /// The routes to a VIP.
-    fn to(&self, family: Family, number: u8) -> String {
+    fn routes_to(&self, family: Family, number: u8) -> String {
         let (ip, vip) = (
             if family == Family::V4 { "ip" } else { "ip -6" },
             vip(family, number),
@@ -98,16 +98,12 @@ fn adding_or_deleting_a_service_touches_only_its_own_route(#[values(Family::V4, 
     let mut fixture = Fixture::new(&[10, 11]);
     fixture.route(family, &format!("add {} dev net1 proto 77", vip(family, 99)));
     fixture.change(&[10, 11, 12]);
-    assert!(fixture.to(family, 12).contains("dev net1 proto 77"));
+    assert!(fixture.routes_to(family, 12).contains("dev net1 proto 77"));
     fixture.change(&[10, 12]);
-    assert_eq!(fixture.to(family, 11), "");
-    assert!(!fixture.to(family, 10).is_empty() && !fixture.to(family, 99).is_empty());
-    fixture.look(&[10, 12]);
-    assert_eq!(
-        fixture.to(family, 99),
-        "",
-        "when routes are looked at it is removed"
-    );
+    assert_eq!(fixture.routes_to(family, 11), "");
+    assert!(!fixture.routes_to(family, 10).is_empty() && !fixture.routes_to(family, 99).is_empty());
+    fixture.resync(&[10, 12]);
+    assert_eq!(fixture.routes_to(family, 99), "", "a full resync removes it");
 }
 
 #[rstest]
@@ -121,18 +117,18 @@ fn conflicting_route_of_another_owner_is_kept(#[values(Family::V4, Family::V6)] 
     assert_eq!(
         fixture.change(&[10, 11, 12]).foreign_routes,
         foreign,
-        "it is remembered"
+        "the conflict is remembered"
     );
-    assert!(fixture.to(family, 11).contains("dev eth0 proto 123"));
+    assert!(fixture.routes_to(family, 11).contains("dev eth0 proto 123"));
     assert_eq!(fixture.change(&[10, 12]).foreign_routes, BTreeSet::new());
     assert!(
-        fixture.to(family, 11).contains("dev eth0 proto 123"),
-        "it stays when the Service goes"
+        fixture.routes_to(family, 11).contains("dev eth0 proto 123"),
+        "it is kept when the Service is deleted"
     );
     assert_eq!(fixture.change(&[10, 11, 12]).foreign_routes, foreign);
     fixture.route(family, &format!("del {unmanaged}"));
-    assert_eq!(fixture.look(&[10, 11, 12]).foreign_routes, BTreeSet::new());
-    assert!(fixture.to(family, 11).contains("dev net1 proto 77"));
+    assert_eq!(fixture.resync(&[10, 11, 12]).foreign_routes, BTreeSet::new());
+    assert!(fixture.routes_to(family, 11).contains("dev net1 proto 77"));
 }
 
 #[rstest]
@@ -143,7 +139,10 @@ fn conflicting_managed_route_is_replaced_and_a_missing_one_is_no_error(
     let mut fixture = Fixture::new(&[10, 11]);
     fixture.route(family, &format!("add {} dev eth0 proto 77", vip(family, 12)));
     assert_eq!(fixture.change(&[10, 11, 12]).foreign_routes, BTreeSet::new());
-    assert!(fixture.to(family, 12).contains("dev net1 proto 77") && !fixture.to(family, 12).contains("eth0"));
+    assert!(
+        fixture.routes_to(family, 12).contains("dev net1 proto 77")
+            && !fixture.routes_to(family, 12).contains("eth0")
+    );
     fixture.route(family, &format!("del {}", vip(family, 10)));
     fixture.change(&[11, 12]);
     assert!(fixture.applied.is_complete());
@@ -169,7 +168,7 @@ fn managed_routes_trigger_no_resync_and_others_do() {
     std::thread::sleep(Duration::from_secs(2));
     let before = driver.metric(APPLIED);
     driver.service(&services(&[11])[0]);
-    until("it is served", || {
+    until("the Service is served", || {
         client.sh("ip route show 172.30.0.11").contains("net1")
     });
     std::thread::sleep(Duration::from_secs(2));
@@ -178,8 +177,8 @@ fn managed_routes_trigger_no_resync_and_others_do() {
     assert!(attempts <= 3, "{attempts} attempts");
     let before = driver.metric(APPLIED);
     client.sh("ip route del 172.30.0.11");
-    until("it is back", || {
+    until("the route is restored", || {
         client.sh("ip route show 172.30.0.11").contains("net1")
     });
-    until("by one more attempt", || driver.metric(APPLIED) > before);
+    until("another attempt was made", || driver.metric(APPLIED) > before);
 }

@@ -58,7 +58,7 @@ fn at(number: usize) -> SocketAddr {
     SocketAddr::new(vip(number), PORT.number)
 }
 
-fn on(hosts: &[u8]) -> BTreeSet<SocketAddr> {
+fn endpoints_on(hosts: &[u8]) -> BTreeSet<SocketAddr> {
     let of = |host: &u8| SocketAddr::from(([10, 1, 0, *host], 8080));
     hosts.iter().map(of).collect()
 }
@@ -73,22 +73,28 @@ fn ten_thousand_services_fit_into_one_namespace_and_change_individually(kind: Ba
         println!("{kind:?}, {what}: {:?}", began.elapsed());
         applied
     };
-    let answer = |number| -> Vec<u8> {
+    let responding_hosts = |number| -> Vec<u8> {
         let outcomes = probe_repeatedly(&client, Protocol::Tcp, at(number), 30);
         outcomes.keys().map(Outcome::host).collect()
     };
-    let mut endpoints = vec![on(&[2, 3, 4]); 10_000];
+    let mut endpoints = vec![endpoints_on(&[2, 3, 4]); 10_000];
     let rules = services(&client, &endpoints);
     let held = timed("fill", Held::Nothing, &rules).rules;
-    assert_eq!((answer(0), answer(9_999)), (vec![2, 3, 4], vec![2, 3, 4]));
-    endpoints[9_999] = on(&[3]);
+    assert_eq!(
+        (responding_hosts(0), responding_hosts(9_999)),
+        (vec![2, 3, 4], vec![2, 3, 4])
+    );
+    endpoints[9_999] = endpoints_on(&[3]);
     let changed = services(&client, &endpoints);
     let held = timed("one change", Held::Exactly(held), &changed).rules;
-    assert_eq!((answer(0), answer(9_999)), (vec![2, 3, 4], vec![3]));
+    assert_eq!(
+        (responding_hosts(0), responding_hosts(9_999)),
+        (vec![2, 3, 4], vec![3])
+    );
     assert!(!timed("adoption", Held::Unknown, &changed).written);
     endpoints.truncate(1);
     timed("removal", Held::Exactly(held), &services(&client, &endpoints));
-    assert_eq!(answer(0), [2, 3, 4]);
+    assert_eq!(responding_hosts(0), [2, 3, 4]);
 }
 
 /// Every address of 10.1.16.0/20 is this pod's; it answers with the one that was asked.
@@ -138,7 +144,7 @@ fn thousand_endpoints_are_balanced_and_can_shrink_to_two() {
         let rules = services(&client, &[first(count)]);
         held = Held::Exactly(client.apply(BackendKind::Nftables, &held, &rules).rules);
         let counts = probe(times);
-        let (each, met) = (
+        let (each, used) = (
             f64::from(times) / f64::from(count),
             f64::from(u16::try_from(counts.len()).unwrap()),
         );
@@ -148,12 +154,12 @@ fn thousand_endpoints_are_balanced_and_can_shrink_to_two() {
         let expected = f64::from(count) * (1.0 - (-each).exp());
         let most = f64::from(*counts.values().max().unwrap());
         assert!(
-            (met - expected).abs() <= 0.06 * expected + 1.0,
-            "{count}: {met} met, not {expected:.0}"
+            (used - expected).abs() <= 0.06 * expected + 1.0,
+            "{count}: {used} endpoints used, expected {expected:.0}"
         );
         assert!(
             most <= each + 6.0 * each.sqrt() + 3.0,
-            "{count}: one was met {most} times of {times}"
+            "{count}: one endpoint was used {most} times of {times}"
         );
         assert!(
             !client

@@ -158,12 +158,12 @@ fn service_that_is_no_longer_managed_is_not_programmed(case: Case) {
     let mut web = Service::new("web", 10).ready(&[2]);
     fixture.sync_to(&[&web]);
     let before = web.object();
-    let mut foreign = before.clone();
-    foreign.metadata.labels = None;
+    let mut unlabelled = before.clone();
+    unlabelled.metadata.labels = None;
     assert!(
         rules::plan(
             &rules::Settings::default(),
-            &[foreign],
+            &[unlabelled],
             &web.slice_objects(),
             "web",
             &fixture.client.status

@@ -53,12 +53,15 @@ fn existing_sidecar_intercepts_everything_but_cluster_ips(case: Case) {
             );
         }
         assert_eq!(fixture.probe(Udp, fixture.at(&web, 53)).host(), 2);
-        assert!(envoy.accept().is_err(), "nothing of ours went to the sidecar");
+        assert!(envoy.accept().is_err(), "no ClusterIP flow reached the sidecar");
         let elsewhere = SocketAddr::new(super::testbed::address(1, case.family, 99), 443);
         let flow = fixture
             .client
             .run(|| std::net::TcpStream::connect_timeout(&elsewhere, Duration::from_secs(3)));
-        assert!(flow.is_ok() && envoy.accept().is_ok(), "all else does");
+        assert!(
+            flow.is_ok() && envoy.accept().is_ok(),
+            "other flows reach the sidecar"
+        );
     }
 }
 
@@ -79,7 +82,7 @@ fn sidecar_traffic_is_served_in_either_start_order(case: Case) {
             at.ip(),
             at.port()
         ));
-        assert_eq!(answer, "2 ", "sidecar in {variant}, there first: {first}");
+        assert_eq!(answer, "2 ", "sidecar in {variant}, installed first: {first}");
     }
 }
 
@@ -112,5 +115,5 @@ fn sidecar_that_inserts_itself_first_is_reordered(case: Case) {
         lines.map(str::to_owned).collect()
     };
     assert_eq!(others(&rules()), others(&before));
-    assert!(!fixture.resync_writes(), "once is enough");
+    assert!(!fixture.resync_writes(), "the repaired order is stable");
 }

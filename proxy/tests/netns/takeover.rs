@@ -50,7 +50,7 @@ fn backend_switch_fails_no_connection() {
     let write = |backend: &Arc<dyn Backend>, held| {
         let backend = taking_over(Arc::clone(backend));
         client
-            .run(|| apply(backend.as_ref(), &held, &everything(&client, &rules)))
+            .run(|| apply(backend.as_ref(), &held, &desired_state(&client, &rules)))
             .unwrap();
     };
     write(&backends[0], Held::Nothing);
@@ -77,8 +77,8 @@ fn backend_switch_fails_no_connection() {
             assert!(left[next], "{next}");
             // Legacy tables cannot be removed, only emptied.
             let rules = client.state();
-            let (unmanaged, ours) = (rules.contains("MSP-"), rules.contains("table ip multus-proxy"));
-            assert_eq!((unmanaged, ours), (next != 0, next == 0), "{next}: {rules}");
+            let (iptables, nftables) = (rules.contains("MSP-"), rules.contains("table ip multus-proxy"));
+            assert_eq!((iptables, nftables), (next != 0, next == 0), "{next}: {rules}");
         }
         stop.store(true, Ordering::Relaxed);
         probing.join().unwrap()
@@ -137,7 +137,7 @@ fn legacy_proxy_rules_are_replaced_without_a_gap(kind: BackendKind) {
             let backend = taking_over(kind.backend().into());
             for _ in 0..2 {
                 client
-                    .run(|| apply(backend.as_ref(), &Held::Unknown, &everything(&client, &rules)))
+                    .run(|| apply(backend.as_ref(), &Held::Unknown, &desired_state(&client, &rules)))
                     .unwrap();
                 long_lived.echo(b"still there?");
             }
@@ -162,7 +162,7 @@ fn legacy_proxy_rules_are_replaced_without_a_gap(kind: BackendKind) {
     }
 }
 
-fn everything(client: &Pod, rules: &PodRules) -> Wanted {
+fn desired_state(client: &Pod, rules: &PodRules) -> Wanted {
     let addresses = client.status.iter().flat_map(|status| &status.addresses);
     Wanted {
         rules: rules.clone(),
@@ -196,7 +196,7 @@ fn start_subprocess() {
     until("ready", || driver.is_ready());
     let (_, after) = cpu_time_and_child_faults();
     assert!(pods.iter().all(|pod| pod.state().contains("172.30.0.10")));
-    assert_eq!(after, before, "programs were run");
+    assert_eq!(after, before, "no program was run");
 }
 
 #[test]

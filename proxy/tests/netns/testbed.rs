@@ -174,7 +174,7 @@ fn remove_leftovers() {
 
 impl Pod {
     /// One that another process made, on network 1 only as far as anybody is told.
-    pub(crate) fn found(netns: &str, host: u8) -> Self {
+    pub(crate) fn existing(netns: &str, host: u8) -> Self {
         let status = NetworkStatus {
             network: "web/macvlan1".to_owned(),
             interface: "net1".to_owned(),
@@ -253,8 +253,8 @@ fn ip_batch(netns: &str, lines: &str) {
         .unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said} in\n{lines}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr} in\n{lines}");
 }
 
 fn run(command: &mut Command) -> String {

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Rejection is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
-const AT_ONCE: Duration = Duration::from_millis(1500);
+const REJECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// How long an answer may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -60,7 +60,7 @@ pub(crate) fn probe(protocol: Protocol, destination: SocketAddr) -> Outcome {
     let began = Instant::now();
     match request(protocol, destination) {
         Ok(answer) => Outcome::Answered(answer.host, answer.seen),
-        Err(error) if is_rejection(&error) && began.elapsed() < AT_ONCE => Outcome::Rejected,
+        Err(error) if is_rejection(&error) && began.elapsed() < REJECT_TIMEOUT => Outcome::Rejected,
         Err(error) => Outcome::Lost(format!("{error} after {:?}", began.elapsed())),
     }
 }
@@ -145,7 +145,7 @@ pub(crate) fn request_on(socket: &UdpSocket, destination: SocketAddr) -> io::Res
     socket.send_to(b"who", destination)?;
     let mut buffer = [0; 128];
     let (n, from) = socket.recv_from(&mut buffer)?;
-    assert_eq!(from, destination, "an answer comes from whom was asked");
+    assert_eq!(from, destination, "the response comes from the requested address");
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
 }
 
@@ -249,7 +249,7 @@ impl Flow {
             scope.spawn(|| sending.write_all(bytes).unwrap());
             self.stream.read_exact(&mut back).unwrap();
         });
-        assert!(back == bytes, "the answer is not what was sent");
+        assert!(back == bytes, "the echo differs from the request");
     }
 }
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 struct Fixture {
     _testbed: Testbed,
     _servers: [Server; 2],
-    hostile: Pod,
-    healthy: Pod,
+    untrusted: Pod,
+    neighbour: Pod,
     driver: Driver,
     web: Service,
 }
@@ -24,10 +24,10 @@ struct Fixture {
 impl Fixture {
     fn new(kind: BackendKind) -> Self {
         let mut testbed = Testbed::new();
-        let (hostile, healthy) = (testbed.pod(7), testbed.pod(8));
+        let (untrusted, neighbour) = (testbed.pod(7), testbed.pod(8));
         let servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
         let runtime = Runtime::new();
-        let pods = [&hostile, &healthy].map(|pod| {
+        let pods = [&untrusted, &neighbour].map(|pod| {
             let object = object(pod);
             runtime.set_sandbox(object.metadata.uid.as_ref().unwrap(), &pod.netns);
             object
@@ -38,12 +38,12 @@ impl Fixture {
         let fixture = Self {
             _testbed: testbed,
             _servers: servers,
-            hostile,
-            healthy,
+            untrusted,
+            neighbour,
             driver,
             web,
         };
-        assert!(fixture.answers(&fixture.hostile) && fixture.answers(&fixture.healthy));
+        assert!(fixture.is_served(&fixture.untrusted) && fixture.is_served(&fixture.neighbour));
         fixture
     }
 
@@ -51,12 +51,12 @@ impl Fixture {
         self.web.at(Family::V4, 80)
     }
 
-    fn answers(&self, pod: &Pod) -> bool {
+    fn is_served(&self, pod: &Pod) -> bool {
         pod.run(|| matches!(probe(Protocol::Tcp, self.at()), Outcome::Answered(..)))
     }
 
     fn object(&self) -> v1::Pod {
-        object(&self.hostile)
+        object(&self.untrusted)
     }
 
     /// The healthy pod follows three changes, each at once.
@@ -65,25 +65,25 @@ impl Fixture {
             self.web.endpoints = ready(only);
             let began = Instant::now();
             self.driver.service(&self.web);
-            until("the healthy pod follows", || {
-                let on = hosts(&self.healthy, Protocol::Tcp, self.at());
+            until("the neighbour follows", || {
+                let on = hosts(&self.neighbour, Protocol::Tcp, self.at());
                 on.into_iter().eq(only.iter().copied())
             });
             // Not a benchmark: a second is what nobody beside it may be made to wait.
-            println!("the healthy pod followed within {:?}", began.elapsed());
+            println!("the neighbour followed within {:?}", began.elapsed());
             assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         }
         let condition = self.driver.condition();
         assert!(condition.message.len() < 1100, "{}", condition.message);
         assert!(self.driver.is_ready() && self.driver.is_alive());
-        until("the healthy pod holds all that is wanted", || {
-            self.driver.state_of(&object(&self.healthy))["progress"] == "Applied"
+        until("the neighbour is fully programmed", || {
+            self.driver.state_of(&object(&self.neighbour))["progress"] == "Applied"
         });
     }
 
     /// What the hostile pod is told contains these words.
     fn assert_reported(&self, words: &str) {
-        until(&format!("the hostile pod is told: {words}"), || {
+        until(&format!("the untrusted pod reports: {words}"), || {
             let state = self.driver.state_of(&self.object());
             state["why"].as_str().is_some_and(|why| why.contains(words))
         });
@@ -117,28 +117,30 @@ fn malformed_and_huge_annotations_affect_only_their_pod() {
             "interface",
         ),
     ] {
-        fixture.driver.pod(&object_with(&fixture.hostile, &status));
+        fixture.driver.pod(&object_with(&fixture.untrusted, &status));
         fixture.assert_reported(words);
         fixture.assert_neighbour_unaffected();
     }
     fixture.driver.pod(&fixture.object());
-    until("mended, it is served again", || fixture.answers(&fixture.hostile));
+    until("with a valid annotation it is served again", || {
+        fixture.is_served(&fixture.untrusted)
+    });
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn address_of_another_pod_is_not_used() {
     let mut fixture = Fixture::new(BackendKind::Nftables);
-    let before = fixture.healthy.state();
+    let before = fixture.neighbour.state();
     let claimed = r#"[{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.8","10.1.0.2","172.30.0.10","127.0.0.1"]}]"#;
-    fixture.driver.pod(&object_with(&fixture.hostile, claimed));
+    fixture.driver.pod(&object_with(&fixture.untrusted, claimed));
     until("its own flows are rejected", || {
         fixture
-            .hostile
+            .untrusted
             .run(|| probe(Protocol::Tcp, fixture.at()))
             .is_rejected()
     });
-    assert_eq!(fixture.healthy.state(), before);
+    assert_eq!(fixture.neighbour.state(), before);
     fixture.assert_neighbour_unaffected();
 }
 
@@ -152,24 +154,24 @@ fn pod_that_impersonates_another_gets_nothing_written_into_its_sandbox() {
         ..Service::new("elsewhere", 11).ready(&[2])
     };
     fixture.driver.service(&elsewhere);
-    let before = fixture.healthy.state();
+    let before = fixture.neighbour.state();
     let claimed = r#"[{"name":"web/macvlan2","interface":"net1","ips":["10.1.0.8"]}]"#;
-    let mut mirror = object_with(&fixture.hostile, claimed);
-    let victim = object(&fixture.healthy).metadata.uid.unwrap();
+    let mut mirror = object_with(&fixture.untrusted, claimed);
+    let victim = object(&fixture.neighbour).metadata.uid.unwrap();
     let annotations = mirror.metadata.annotations.as_mut().unwrap();
     annotations.insert("kubernetes.io/config.mirror".to_owned(), victim);
     // Another pod to the driver: nothing is known of its sandbox.
     mirror.metadata.uid = Some("uid-mirror".to_owned());
     fixture.driver.pod(&mirror);
-    until("it is told", || {
+    until("the missing sandbox is reported", || {
         let state = fixture.driver.state_of(&mirror);
         state["why"]
             .as_str()
             .is_some_and(|why| why.contains("no ready sandbox"))
     });
-    assert_eq!(fixture.healthy.state(), before);
+    assert_eq!(fixture.neighbour.state(), before);
     fixture.driver.delete_pod(&mirror);
-    until("all is well", || fixture.driver.condition().holds);
+    until("the condition is True", || fixture.driver.condition().holds);
     fixture.assert_neighbour_unaffected();
 }
 
@@ -178,22 +180,22 @@ fn pod_that_impersonates_another_gets_nothing_written_into_its_sandbox() {
 fn interface_renamed_by_its_owner_affects_only_its_pod() {
     let mut fixture = Fixture::new(BackendKind::Nftables);
     fixture
-        .hostile
+        .untrusted
         .sh("ip link set net1 down; ip link set net1 name other; ip link set other up");
     // Not by another interface, and not untranslated: rejected.
     until("its own flows are rejected", || {
         fixture
-            .hostile
+            .untrusted
             .run(|| probe(Protocol::Tcp, fixture.at()))
             .is_rejected()
     });
     fixture.assert_neighbour_unaffected();
     fixture.assert_reported("the pod has no interface \"net1\", which network-status names for 10.1.0.7 (interface \"other\" has it)");
     fixture
-        .hostile
+        .untrusted
         .sh("ip link set other down; ip link set other name net1; ip link set net1 up");
-    until("named back, it is served again", || {
-        fixture.answers(&fixture.hostile)
+    until("with its name restored it is served again", || {
+        fixture.is_served(&fixture.untrusted)
     });
 }
 
@@ -202,14 +204,14 @@ fn interface_renamed_by_its_owner_affects_only_its_pod() {
 fn conflicting_routes_of_a_pod_affect_only_that_pod() {
     let mut fixture = Fixture::new(BackendKind::Nftables);
     // Ours is removed and another put in its place, before we can look.
-    fixture.hostile.sh(
+    fixture.untrusted.sh(
         "ip route replace 172.30.0.10/32 dev eth0 proto static; ip route del 172.30.0.10/32 proto 77 || true",
     );
     fixture.assert_reported("has a route to ClusterIP 172.30.0.10 of its own");
     fixture.assert_neighbour_unaffected();
     assert!(
         fixture
-            .hostile
+            .untrusted
             .sh("ip route show 172.30.0.10")
             .contains("dev eth0")
     );
@@ -219,7 +221,7 @@ fn conflicting_routes_of_a_pod_affect_only_that_pod() {
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn rules_flushed_in_a_loop_affect_only_their_pod() {
     let mut fixture = Fixture::new(BackendKind::Nftables);
-    let mut flushing = fixture.hostile.command();
+    let mut flushing = fixture.untrusted.command();
     flushing.args([
         "sh",
         "-c",
@@ -229,11 +231,15 @@ fn rules_flushed_in_a_loop_affect_only_their_pod() {
     for _ in 0..3 {
         fixture.assert_neighbour_unaffected();
     }
-    assert_eq!(flushing.try_wait().unwrap(), None, "it flushed all the time");
+    assert_eq!(
+        flushing.try_wait().unwrap(),
+        None,
+        "the loop ran during the whole check"
+    );
     flushing.kill().unwrap();
     flushing.wait().unwrap();
-    until("left in peace, it is served again", || {
-        fixture.answers(&fixture.hostile)
+    until("after the loop it is served again", || {
+        fixture.is_served(&fixture.untrusted)
     });
 }
 
@@ -242,17 +248,17 @@ fn rules_flushed_in_a_loop_affect_only_their_pod() {
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn batch_rejected_by_the_kernel_affects_only_its_pod_and_is_retried() {
     let mut fixture = Fixture::new(BackendKind::Nftables);
-    let mut owner = fixture.hostile.command();
+    let mut owner = fixture.untrusted.command();
     owner.args(["nft", "-i"]).stdin(Stdio::piped());
     let mut owner = owner.stdout(Stdio::null()).spawn().unwrap();
     let commands = "flush ruleset\nadd table ip multus-proxy { flags owner; }\n";
     std::io::Write::write_all(owner.stdin.as_mut().unwrap(), commands.as_bytes()).unwrap();
     fixture.assert_reported("the kernel rejected");
-    until("it is counted", || {
+    until("the failure is counted", || {
         fixture.driver.metric("multus_proxy_netns_apply_failures_total") > 0
             && fixture.driver.metric("multus_proxy_netns_failing") == 1
     });
-    until("the condition says it", || {
+    until("the condition reports it", || {
         let condition = fixture.driver.condition();
         !condition.holds && condition.message.contains("the kernel rejected")
     });
@@ -260,8 +266,8 @@ fn batch_rejected_by_the_kernel_affects_only_its_pod_and_is_retried() {
     // The table goes with its owner.
     drop(owner.stdin.take());
     owner.wait().unwrap();
-    until("it is served again", || fixture.answers(&fixture.hostile));
-    until("and all is well", || fixture.driver.condition().holds);
+    until("it is served again", || fixture.is_served(&fixture.untrusted));
+    until("the condition is True", || fixture.driver.condition().holds);
 }
 
 #[test]
@@ -273,10 +279,10 @@ fn chain_referenced_by_another_rule_affects_only_its_pod() {
 
 fn reject_a_deletion(kind: BackendKind, iptables: &str) {
     let mut fixture = Fixture::new(kind);
-    let gone = Service::new("gone", 11).ready(&[2]);
-    fixture.driver.service(&gone);
+    let deleted = Service::new("deleted", 11).ready(&[2]);
+    fixture.driver.service(&deleted);
     let chain = || {
-        let rules = fixture.hostile.sh(&format!("{iptables} -t nat -S"));
+        let rules = fixture.untrusted.sh(&format!("{iptables} -t nat -S"));
         let rule = rules
             .lines()
             .find(|line| line.contains("172.30.0.11/32 -p tcp"))?;
@@ -284,29 +290,29 @@ fn reject_a_deletion(kind: BackendKind, iptables: &str) {
     };
     until("the Service has a chain", || chain().is_some());
     let own = format!("OUTPUT -d 192.0.2.9/32 -p tcp -j {}", chain().unwrap());
-    fixture.hostile.sh(&format!("{iptables} -t nat -A {own}"));
-    fixture.driver.delete_service(&gone);
+    fixture.untrusted.sh(&format!("{iptables} -t nat -A {own}"));
+    fixture.driver.delete_service(&deleted);
     fixture.assert_reported("rejected");
     fixture.assert_neighbour_unaffected();
-    until("the condition says it", || {
+    until("the condition reports it", || {
         let condition = fixture.driver.condition();
         !condition.holds && condition.message.contains("rejected")
     });
     assert!(
         fixture
-            .hostile
+            .untrusted
             .sh(&format!("{iptables} -t nat -S"))
             .contains("192.0.2.9")
     );
     // What it had goes on.
-    assert!(fixture.answers(&fixture.hostile));
-    fixture.hostile.sh(&format!("{iptables} -t nat -D {own}"));
-    until("all is well", || fixture.driver.condition().holds);
+    assert!(fixture.is_served(&fixture.untrusted));
+    fixture.untrusted.sh(&format!("{iptables} -t nat -D {own}"));
+    until("the condition is True", || fixture.driver.condition().holds);
     assert!(
         !fixture
-            .hostile
+            .untrusted
             .sh(&format!("{iptables} -t nat -S"))
             .contains("172.30.0.11")
     );
-    assert!(fixture.answers(&fixture.hostile));
+    assert!(fixture.is_served(&fixture.untrusted));
 }
