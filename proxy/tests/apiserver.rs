@@ -1,6 +1,6 @@
-//! The driver against a real apiserver, under the shipped role, with pods that are network namespaces: from objects to packets.
+//! The driver against a real API server, under the shipped role, with network namespaces as pods: from objects to packets.
 //!
-//! Needs etcd, kube-apiserver and root. Only the container runtime is absent: the bed knows its own namespaces.
+//! Needs etcd, kube-apiserver and root. Only the container runtime is replaced: the test bed knows its own namespaces.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 

@@ -1,6 +1,6 @@
-//! Rules and routes on real packets: pods as network namespaces, joined by macvlan and by a cluster network, as on a node.
+//! Rules and routes with real packets: pods are network namespaces, connected by macvlan and by a cluster network, as on a node.
 //!
-//! Needs root. Each test has a bed of its own and takes it away, also when it fails.
+//! Needs root. Each test has its own test bed and removes it, also on failure.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! What a client pays for a connection through a VIP.
+//! Latency of a TCP connection through a VIP.
 
 use crate::Options;
 use crate::fixture::{ENDPOINTS, Fixture, vip};
@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// A server pod with all endpoint addresses that accepts and closes.
+/// Runs a server pod that has all endpoint addresses, accepts connections and closes them.
 pub(crate) fn with_server<T>(fixture: &mut Fixture, work: impl FnOnce(&mut Fixture) -> T) -> T {
     let server = fixture.testbed.pod(ENDPOINTS[0]);
     for host in &ENDPOINTS[1..] {
@@ -21,19 +21,19 @@ pub(crate) fn with_server<T>(fixture: &mut Fixture, work: impl FnOnce(&mut Fixtu
     std::thread::scope(|scope| {
         scope.spawn(move || while accepting.accept().is_ok() {});
         let done = work(fixture);
-        // Wakes accept().
+        // Unblocks accept().
         let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
         done
     })
 }
 
-/// Times `connect()`, `n` times, from inside the namespace the caller is in.
+/// Times `n` calls of `connect()` from the namespace of the calling thread.
 fn connects(to: SocketAddr, n: usize) -> Times {
     let one = |_| {
         let began = Instant::now();
         let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
         let took = began.elapsed();
-        // Closes by RST: no port waits for a minute.
+        // Closes by RST, so that no port stays in TIME_WAIT.
         setsockopt(
             &stream,
             Linger,
@@ -64,7 +64,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
                 let to = |fixture: &Fixture, ip: Ipv4Addr, port: u16| {
                     fixture.run(0, || connects(SocketAddr::from((ip, port)), n))
                 };
-                // Before the rules: connection tracking is part of what they cost.
+                // Measured without rules, because connection tracking is part of their cost.
                 let direct = to(fixture, Ipv4Addr::new(10, 1, 0, ENDPOINTS[0]), 8080);
                 fixture.sync();
                 (

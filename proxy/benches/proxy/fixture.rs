@@ -1,4 +1,4 @@
-//! A node's view of a cluster with many Services, and its pods, through the same index and `apply` that the proxy runs.
+//! The proxy's view of a cluster with many Services, and the pods of one node, driven through the same index and `apply` as in production.
 
 use crate::matrix::BackendKind;
 use crate::testbed::{Pod, Testbed};
@@ -23,10 +23,10 @@ pub(crate) fn vip(n: usize) -> Ipv4Addr {
     Ipv4Addr::from(base + u32::try_from(n).unwrap())
 }
 
-/// Last parts of the addresses of every Service's endpoints.
+/// Host numbers of the endpoints of every Service.
 pub(crate) const ENDPOINTS: [u8; 3] = [201, 202, 203];
 
-/// Address number `n` of many, on the same network.
+/// Endpoint address number `n` out of a large range on the same network.
 pub(crate) fn far(n: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 16, 0)) + u32::from(n))
 }
@@ -36,9 +36,9 @@ pub(crate) struct Fixture {
     pub(crate) index: Index,
     backend: Box<dyn Backend>,
     pods: Vec<Mutex<PodState>>,
-    /// Of every Service's port.
+    /// Protocol of every Service port.
     protocol: &'static str,
-    // After the namespaces' open files.
+    // Dropped after the open namespace files.
     pub(crate) testbed: Testbed,
 }
 
@@ -50,17 +50,17 @@ struct PodState {
 }
 
 impl Fixture {
-    /// `pods` pods that hold nothing yet, and `services` Services of three endpoints each.
+    /// Creates `pods` pods without rules, and `services` Services with three endpoints each.
     pub(crate) fn new(kind: BackendKind, pods: u8, services: usize) -> Self {
         Self::with_endpoints(kind, pods, services, &ENDPOINTS)
     }
 
-    /// The same with these endpoints.
+    /// Like [`Self::new`], with these endpoints.
     pub(crate) fn with_endpoints(kind: BackendKind, pods: u8, services: usize, hosts: &[u8]) -> Self {
         Self::of(kind, pods, services, hosts, "TCP")
     }
 
-    /// The same with ports of this protocol.
+    /// Like [`Self::new`], with ports of this protocol.
     pub(crate) fn of_protocol(kind: BackendKind, pods: u8, services: usize, protocol: &'static str) -> Self {
         Self::of(kind, pods, services, &ENDPOINTS, protocol)
     }
@@ -85,14 +85,14 @@ impl Fixture {
         fixture
     }
 
-    /// Service `n` came, and its slice.
+    /// Adds Service `n` and its slice.
     pub(crate) fn create_service(&mut self, n: usize, hosts: &[u8]) {
         let service = ServedService::parse(&serde_json::from_value(service(n, self.protocol)).unwrap());
         self.index.apply_service(&name(n), service);
         self.set_endpoints(n, hosts);
     }
 
-    /// What the proxy does when changes come faster than they can be written: one pod gets what is known by now.
+    /// Programs one pod with the current state, as the proxy does when changes arrive faster than it can write them.
     pub(crate) fn sync_one(&mut self, pod: usize) {
         self.index.take_stale();
         self.pods[pod]
@@ -101,26 +101,26 @@ impl Fixture {
             .sync(&self.index, self.backend.as_ref());
     }
 
-    /// The controller changed the slice of Service `n`.
+    /// Updates the slice of Service `n`.
     pub(crate) fn set_endpoints(&mut self, n: usize, hosts: &[u8]) {
         let addresses = hosts.iter().map(|host| Ipv4Addr::new(10, 1, 0, *host));
         self.set_addresses(n, &addresses.collect::<Vec<_>>());
     }
 
-    /// The same with these addresses.
+    /// Like [`Self::set_endpoints`], with full addresses.
     pub(crate) fn set_addresses(&mut self, n: usize, addresses: &[Ipv4Addr]) {
         let slice = serde_json::from_value(slice(n, addresses, self.protocol)).unwrap();
         self.index.apply_slice(Slice::parse(&slice).unwrap());
     }
 
-    /// Service `n` went, and its slice.
+    /// Deletes Service `n` and its slice.
     pub(crate) fn delete_service(&mut self, n: usize) {
         self.index.delete_service(&name(n));
         let slice = serde_json::from_value(slice(n, &[], self.protocol)).unwrap();
         self.index.delete_slice(&Slice::parse(&slice).unwrap().name);
     }
 
-    /// What the proxy does after an event: plan, and apply in every pod concerned.
+    /// Handles an event as the proxy does: plans, and applies in every affected pod.
     pub(crate) fn sync(&mut self) {
         let stale = self.index.take_stale();
         let (index, backend) = (&self.index, self.backend.as_ref());
@@ -148,7 +148,7 @@ impl Fixture {
         });
     }
 
-    /// A pod's namespace.
+    /// Runs `work` in a pod's namespace.
     pub(crate) fn run<T: Send>(&self, pod: usize, work: impl FnOnce() -> T + Send) -> T {
         self.pods[pod].lock().unwrap().netns.run(work).unwrap()
     }

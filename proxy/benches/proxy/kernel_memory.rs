@@ -1,4 +1,4 @@
-//! What the rules of a pod weigh in the kernel.
+//! Kernel memory used by the rules of a pod.
 
 use crate::Options;
 use crate::fixture::Fixture;
@@ -26,7 +26,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
     }
 }
 
-/// KiB, once what was freed before has been given back.
+/// Returns used KiB, after freed memory has been reclaimed.
 fn settled() -> usize {
     std::thread::sleep(Duration::from_secs(2));
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();

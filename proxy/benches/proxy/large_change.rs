@@ -1,4 +1,4 @@
-//! Changes that cost more than one endpoint of a few: beside a bare netlink batch that writes as many elements.
+//! Changes larger than one endpoint out of a few, compared with a bare netlink batch that writes the same number of elements.
 
 use crate::Options;
 use crate::fixture::{ENDPOINTS, Fixture, far};
@@ -7,14 +7,14 @@ use crate::raw_netlink::RawNetlink;
 use crate::report::{Report, Times, ratio, show};
 use std::time::{Duration, Instant};
 
-/// What changes.
+/// The measured change.
 #[derive(Clone, Copy)]
 enum Change {
-    /// A Service comes, with its slice and route. That it goes again is not measured.
+    /// A Service is added, with its slice and route. Its deletion is not measured.
     Service,
-    /// An endpoint of a port of this protocol comes or goes.
+    /// An endpoint of a port of this protocol is added or removed.
     Endpoint(&'static str),
-    /// One of this many endpoints is replaced by another.
+    /// One of this many endpoints is replaced.
     OneOf(u16),
 }
 
@@ -34,19 +34,19 @@ impl Change {
         }
     }
 
-    /// Elements written, of which the bare batch writes as many.
+    /// Number of nftables elements written; the bare batch writes the same number.
     fn elements(self) -> u32 {
         match self {
-            // VIP, source address, three endpoints, and their number.
+            // VIP, source address, three endpoints, and the endpoint count.
             Self::Service => 6,
-            // It, and from one number to the other.
+            // The endpoint, and the old and the new endpoint count.
             Self::Endpoint(_) => 3,
             Self::OneOf(_) => 1,
         }
     }
 }
 
-/// What changes, and beside how many Services.
+/// Measured changes, each with the number of Services and of pods.
 const ROWS: [(Change, usize, &[u8]); 6] = [
     (Change::Service, 10, &[10, 100]),
     (Change::Service, 10_000, &[1]),
@@ -67,7 +67,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
             raw_netlink.fill();
             let raw_netlink = Cost::of(options, || raw_netlink.change(), || {});
             for kind in BackendKind::ALL {
-                // A few changes by programs in a hundred pods take half a minute.
+                // A few changes by iptables programs in a hundred pods take half a minute.
                 if !options.is_affordable(kind, usize::from(*pods) * 10, services) {
                     continue;
                 }
@@ -106,7 +106,7 @@ fn changes(options: &Options, kind: BackendKind, change: Change, pods: u8, servi
             Change::Service => fixture.create_service(services, &ENDPOINTS),
             Change::Endpoint(_) => fixture.set_endpoints(last, &ENDPOINTS[..2 + usize::from(n % 2)]),
             Change::OneOf(count) => {
-                // The one in the middle is, in turn, one that sorts last and itself.
+                // The endpoint in the middle alternates between its own address and one that sorts last.
                 let one = if n.is_multiple_of(2) { count + n } else { count / 2 };
                 let all = (0..count).map(|i| far(if i == count / 2 { one } else { i }));
                 fixture.set_addresses(last, &all.collect::<Vec<_>>());
@@ -121,7 +121,7 @@ fn changes(options: &Options, kind: BackendKind, change: Change, pods: u8, servi
             fixture.sync();
         }
     };
-    // Until what is made once, such as the set for another number of endpoints, is there.
+    // Warms up: objects that are created once, such as the set for another number of endpoints, exist afterwards.
     for _ in 0..2 {
         act();
         undo();
@@ -129,10 +129,10 @@ fn changes(options: &Options, kind: BackendKind, change: Change, pods: u8, servi
     Cost::of(options, act, undo)
 }
 
-/// What a change takes.
+/// Cost of a change.
 struct Cost {
     times: Times,
-    /// Of one.
+    /// CPU time per change.
     cpu: Duration,
 }
 
@@ -154,14 +154,14 @@ impl Cost {
     }
 }
 
-/// Of this process and of those it has waited for.
+/// CPU time of this process and of the children it has waited for.
 fn cpu_time() -> Duration {
     let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let own = Duration::new(
         u64::try_from(own.tv_sec).unwrap(),
         u32::try_from(own.tv_nsec).unwrap(),
     );
-    // Behind the name, which may have spaces: fields 16 and 17 of proc(5), in ticks of 10 ms.
+    // The process name may contain spaces, so parsing starts after it: fields 16 and 17 of proc(5), in ticks of 10 ms.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let (_, rest) = stat.rsplit_once(") ").unwrap();
     let ticks = rest

@@ -1,6 +1,6 @@
-//! A model of what the archived Go original does on every event, for every pod, one after the other: ensure the chain, check the
-//! jump, save the nat table, restore all of it. Written from its behaviour (`iptables` arguments and their order), not from its code;
-//! its routes, and its Go, are left out, so it is a lower bound.
+//! Model of the archived multus-service proxy. On every event it visits all pods in turn, ensures the chain, checks the jump, saves the nat
+//! table and restores all of it. The model follows its observed behaviour (`iptables` arguments and their order), not its code. Its routes
+//! and its Go runtime are left out, so the figures are a lower bound.
 
 use crate::fixture::{ENDPOINTS, vip};
 use proxy::netns::Netns;
@@ -9,19 +9,19 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The programs it uses: it comes as two images.
+/// The legacy proxy with one variant of iptables; it is published as two images.
 #[derive(Clone, Copy)]
 pub(crate) struct LegacyProxy {
     pub(crate) variant: &'static str,
 }
 
 impl LegacyProxy {
-    /// One event in one pod with `services` Services; the last one's endpoints are the first `endpoints`.
+    /// Handles one event in one pod with `services` Services; the last Service has the first `endpoints` endpoints.
     fn sync(self, netns: &Netns, services: usize, endpoints: usize) {
         let text = restore_text(services, endpoints);
         netns
             .run(|| {
-                // Both fail or succeed by what is there; either way the original goes on.
+                // Both calls may fail, depending on the current rules; the legacy proxy continues in either case.
                 self.run("", &["-t", "nat", "-N", "MULTUS-SERVICES"]);
                 let jump = [
                     "OUTPUT",
@@ -41,7 +41,7 @@ impl LegacyProxy {
             .unwrap();
     }
 
-    /// How long an event takes in all of `pods`: the first, which fills them, and others.
+    /// Time of an event in all of `pods`: of the first event, which fills them, and of later events.
     pub(crate) fn events(self, pods: &[Netns], services: usize, events: usize) -> (Duration, Vec<Duration>) {
         let event = |n: usize| {
             let began = Instant::now();
@@ -75,7 +75,7 @@ impl LegacyProxy {
     }
 }
 
-/// Chains `MULTUS-SVC-` and `MULTUS-SEP-`, as many as Services and endpoints, and one rule per Service in `MULTUS-SERVICES`.
+/// Chains `MULTUS-SVC-` and `MULTUS-SEP-` for all Services and endpoints, and one rule per Service in `MULTUS-SERVICES`.
 fn restore_text(services: usize, endpoints: usize) -> String {
     let (mut chains, mut rules) = (String::from("*nat\n:MULTUS-SERVICES - [0:0]\n"), String::new());
     for n in 0..services {

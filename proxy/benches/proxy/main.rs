@@ -1,7 +1,8 @@
-//! What the data plane costs: a rule change, a connection, load, memory, a cold fill; each beside a yardstick of the same run.
+//! Cost of the data plane: rule changes, connections, throughput, memory and a cold fill, each compared with a baseline of the same run.
 //!
-//! Yardsticks: a direct connection, and a model of what the archived Go original does for every pod and event. Sizes are options, so
-//! that the whole takes minutes: `cargo bench -p proxy --bench proxy -- --help`. Needs root; makes its own network namespaces.
+//! Baselines are a direct connection, and a model of what the archived multus-service proxy does for every pod and event. Sizes are
+//! options, so that a full run takes minutes: `cargo bench -p proxy --bench proxy -- --help`. Needs root; creates its own network
+//! namespaces.
 
 #![expect(
     clippy::unwrap_used,
@@ -45,21 +46,21 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-/// How glibc keeps memory, as `operator/manifests/proxy-daemonset.yaml` has it for the proxy.
+/// Settings of glibc's allocator, as in `operator/manifests/proxy-daemonset.yaml`.
 const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
 
-/// Measures the data plane. Prints Markdown.
+/// Measures the data plane and prints Markdown.
 #[derive(Parser, Debug)]
 struct Options {
     /// Numbers of Services
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1000, 10_000])]
     services: Vec<usize>,
 
-    /// Numbers of pods of the node, at most 190: their addresses end before those of the endpoints
+    /// Numbers of pods on the node, at most 190: their addresses end before those of the endpoints
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100])]
     pods: Vec<u8>,
 
-    /// Leave out what has more pods times Services than this, with iptables and in the model of the original
+    /// Skip cases with more pods times Services than this, for iptables and for the model of the legacy proxy
     #[arg(long, default_value_t = 10_000)]
     iptables_up_to: usize,
 
@@ -79,7 +80,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
 
-    /// Only print what this process weighs with many pods
+    /// Only print the memory of this process with many pods
     #[arg(long, hide = true, value_name = "WAY")]
     measure_memory: Option<process_memory::Arrival>,
 
@@ -87,22 +88,22 @@ struct Options {
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     only: Vec<String>,
 
-    /// Only serve these namespaces until they are written
+    /// Only serve these namespaces until they are programmed
     #[arg(long, hide = true, value_name = "SERVICES,NETNS...")]
     start: Option<String>,
 
-    /// What cargo adds
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Options {
-    /// Whether a table is wanted.
+    /// Returns true if a table was selected.
     fn is_selected(&self, table: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| wanted == table)
     }
 
-    /// Whether a case is small enough to be measured.
+    /// Returns true if a case is small enough to be measured.
     fn is_affordable(&self, kind: BackendKind, pods: usize, services: usize) -> bool {
         let limit = match kind {
             BackendKind::IptablesNft | BackendKind::IptablesLegacy => self.iptables_up_to,
@@ -112,13 +113,13 @@ impl Options {
     }
 }
 
-/// Adds a table, or several.
+/// Adds one or more tables to the report.
 type Measure = fn(&Options, &mut Report);
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     if ALLOCATOR.iter().any(|(name, _)| std::env::var_os(name).is_none()) {
-        // It is asked at the start of a process only.
+        // glibc reads these variables at process start only.
         let mut again = Command::new(std::env::current_exe()?);
         let status = again.args(std::env::args_os().skip(1)).envs(ALLOCATOR).status()?;
         std::process::exit(status.code().unwrap_or(1));

@@ -1,4 +1,4 @@
-//! What the proxy weighs itself: its view of the cluster, and what it knows of each pod.
+//! Memory of the proxy process: its view of the cluster and its state of each pod.
 
 use crate::fixture::Fixture;
 use crate::matrix::BackendKind;
@@ -11,21 +11,21 @@ const SERVICES: usize = 1000;
 const PODS: u8 = 100;
 const HOSTS: [u8; 10] = [201, 202, 203, 204, 205, 206, 207, 208, 209, 210];
 
-/// Changes after the cold fill, of one Service after the other.
+/// Changes after the cold fill, each of another Service.
 const CHANGES: usize = 50;
 
 const BUDGET: usize = 25_000_000;
 
-/// Which arrival the Services came.
+/// Order in which Services and pods appear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arrival {
-    /// They were there.
+    /// All Services exist at the start.
     Start,
-    /// Faster than they could be written: every pod holds another version of them, until the last.
+    /// Services appear faster than they are written, so every pod holds a different set until the last sync.
     Burst,
 }
 
-/// In a process of its own, that holds nothing but this.
+/// Measures in a child process that holds nothing else.
 pub(crate) fn measure(report: &mut Report) {
     report.table(
         &format!("**Memory** (RSS) of a process that serves {PODS} pods and {SERVICES} Services of {} endpoints with nftables, after {CHANGES} changes; clients of API server and container runtime, and its logs, are not in it.", HOSTS.len()),
@@ -61,7 +61,7 @@ fn megabytes(bytes: usize) -> String {
     format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
-/// Each pod is written into once while the Services come.
+/// Creates all Services and writes each pod once meanwhile.
 fn burst() -> Fixture {
     let mut fixture = Fixture::with_endpoints(BackendKind::Nftables, PODS, 0, &HOSTS);
     let each = SERVICES / usize::from(PODS);
@@ -74,7 +74,7 @@ fn burst() -> Fixture {
     fixture
 }
 
-/// What that process does: prints its weights in KiB.
+/// Body of the child process: prints its memory in KiB.
 pub(crate) fn measure_this_process(arrival: Arrival) {
     let mut fixture = match arrival {
         Arrival::Start => Fixture::with_endpoints(BackendKind::Nftables, PODS, SERVICES, &HOSTS),

@@ -1,4 +1,5 @@
-//! The limit: one batch of netlink messages to each pod's namespace, by sockets that are open already. No plan, no look, no thread.
+//! Lower bound: one batch of netlink messages to each pod's namespace through sockets that are already open, without planning, reading or
+//! thread hand-over.
 
 use crate::testbed::Testbed;
 use netlink_packet_core::{
@@ -16,13 +17,13 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
-/// A map of the shape of ours, in a table of its own.
+/// A map with the key and value types of the proxy's endpoint map, in a table of its own.
 const MAP: &str = "add table ip raw_netlink; add map ip raw_netlink m { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }";
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u16 = 10;
 
-/// Most elements of a message: an attribute is at most 64 KiB long.
+/// Maximum elements per message: an attribute is at most 64 KiB long.
 const PER_MESSAGE: u32 = 500;
 
 pub(crate) struct RawNetlink {
@@ -33,7 +34,7 @@ pub(crate) struct RawNetlink {
 }
 
 impl RawNetlink {
-    /// Of `pods` namespaces, whose map is to have so many elements.
+    /// Creates `pods` namespaces for maps of this many elements.
     pub(crate) fn new(pods: u8, elements: u32) -> Self {
         let mut testbed = Testbed::new();
         let sockets = (2..=pods + 1).map(|host| {
@@ -49,12 +50,12 @@ impl RawNetlink {
         }
     }
 
-    /// Writes all elements where none is.
+    /// Adds all elements to the empty map.
     pub(crate) fn fill(&self) {
         self.send(&whole(add(self.elements, 0)));
     }
 
-    /// Gives all elements another value.
+    /// Replaces the value of all elements.
     pub(crate) fn change(&mut self) {
         let (old, new) = (self.round % 2, (self.round + 1) % 2);
         self.round = new;
@@ -62,7 +63,7 @@ impl RawNetlink {
         self.send(&whole(replace));
     }
 
-    /// To every namespace, on as many threads as there are CPUs.
+    /// Sends the batch to every namespace, on one thread per CPU.
     fn send(&self, batch: &[u8]) {
         let cpus = available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
@@ -141,7 +142,7 @@ fn list(indices: Range<u32>, value: u8) -> SetElementMessage {
     }
 }
 
-/// Sends it and waits for the answer.
+/// Sends the batch and waits for the acknowledgement.
 fn transact(socket: &Socket, batch: &[u8]) {
     setsockopt(socket, sockopt::SndBufForce, &(batch.len() + (1 << 16))).unwrap();
     socket.send(batch, 0).unwrap();

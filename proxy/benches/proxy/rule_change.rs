@@ -1,4 +1,4 @@
-//! An endpoint comes or goes: from the event to the rules of every pod.
+//! Time from an endpoint event until the rules of every pod are updated.
 
 use crate::Options;
 use crate::fixture::{ENDPOINTS, Fixture};
@@ -10,15 +10,15 @@ use proxy::netns::Netns;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// By variant, pods and Services: the original's model.
+/// Results of the legacy proxy's model by variant, pods and Services.
 type Yardstick = BTreeMap<(&'static str, usize, usize), Modelled>;
 
-/// What the model takes.
+/// Result of the model.
 #[derive(Clone, Copy)]
 struct Modelled {
     fill: Duration,
     median: Duration,
-    /// Not measured but multiplied: the original goes from pod to pod.
+    /// Scaled from fewer pods, because the legacy proxy visits pods one by one.
     is_extrapolated: bool,
 }
 
@@ -40,7 +40,7 @@ impl Modelled {
     }
 }
 
-/// Of the same run; for more pods than were afforded, extrapolated from the most that were.
+/// Returns the result of the same run; for more pods than were measured, extrapolates from the largest measurement.
 fn modelled(yardstick: &Yardstick, variant: &'static str, pods: usize, services: usize) -> Option<Modelled> {
     let measured = yardstick.range((variant, 0, 0)..=(variant, pods, usize::MAX));
     let same = measured.rev().find(|((_, _, of), _)| *of == services);
@@ -132,7 +132,7 @@ fn changes(options: &Options, kind: BackendKind, pods: u8, services: usize) -> (
     (Times::of(times), fill)
 }
 
-/// Fewer where one takes long.
+/// Number of changes to measure, smaller when one change takes long.
 fn rounds(options: &Options, one: Duration) -> usize {
     if one * u32::try_from(options.changes).unwrap_or(u32::MAX) < Duration::from_secs(3) {
         options.changes
@@ -149,7 +149,7 @@ fn measure_legacy_proxy(options: &Options, report: &mut Report) -> Yardstick {
     let mut yardstick = Yardstick::new();
     for variant in ["legacy", "nft"] {
         for (pods, services) in sizes(options) {
-            // Saving 10,000 Services by iptables-nft alone takes a quarter of a minute.
+            // Saving 10,000 Services by iptables-nft alone takes 15 seconds.
             let limit = if variant == "nft" {
                 options.iptables_up_to / 2
             } else {

@@ -1,7 +1,7 @@
-//! A process starts on a node whose pods are there: until the last pod has its rules.
+//! Time from the start of a process on a node with existing pods until the last pod is programmed.
 //!
-//! The driver, as the proxy runs it, in a process of its own. What it lists comes from memory, and so do sandboxes: neither API server nor
-//! container runtime is measured.
+//! The driver runs as in the proxy, in a process of its own. Lists and sandboxes come from memory: neither the API server nor the container
+//! runtime is measured.
 
 use crate::Options;
 use crate::fake_node::{Driver, Runtime, object};
@@ -18,10 +18,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Services, and pods.
+/// Numbers of Services and pods.
 const SIZES: [(usize, u8); 4] = [(1, 10), (1, 100), (100, 100), (1000, 100)];
 
-/// Of each Service: VIP, source address, endpoints, and their number.
+/// Elements per Service: VIP, source address, endpoints, and the endpoint count.
 const ELEMENTS: usize = 3 + ENDPOINTS.len();
 
 pub(crate) fn measure(_options: &Options, report: &mut Report) {
@@ -67,7 +67,7 @@ fn start(services: usize, netns: &[String]) -> Duration {
     took
 }
 
-/// What the child does: serves these namespaces until all are written.
+/// Body of the child process: serves these namespaces until all are programmed.
 pub(crate) fn serve(what: &str) {
     let mut words = what.split(',');
     let services: usize = words.next().unwrap().parse().unwrap();

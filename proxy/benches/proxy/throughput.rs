@@ -1,4 +1,4 @@
-//! An established flow: throughput, and requests while several clients ask at once.
+//! Throughput of an established flow, and request latency with several concurrent clients.
 
 use crate::fixture::{ENDPOINTS, Fixture, vip};
 use crate::matrix::BackendKind;
@@ -33,7 +33,7 @@ pub(crate) fn measure(report: &mut Report) {
                 }
             });
             let of = |fixture: &Fixture, to| fixture.run(0, || (throughput(to), requests(to)));
-            // Before the rules: connection tracking is part of what they cost.
+            // Measured without rules, because connection tracking is part of their cost.
             let directly = of(&fixture, direct);
             fixture.sync();
             let figures = (of(&fixture, through), directly);
@@ -64,7 +64,7 @@ fn server(testbed: &mut Testbed) -> Pod {
     server
 }
 
-/// One byte comes back for each byte `?`; anything else is swallowed.
+/// Returns one byte for each byte `?` and discards everything else.
 fn answer(mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let mut buffer = vec![0; 256 * 1024];
@@ -75,7 +75,7 @@ fn answer(mut stream: TcpStream) {
     }
 }
 
-/// Gigabits a second.
+/// Throughput in Gbit/s.
 fn throughput(to: SocketAddr) -> f64 {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
     let (block, began) = (vec![0; 256 * 1024], Instant::now());
@@ -100,7 +100,7 @@ fn requests(to: SocketAddr) -> Times {
         }
         times
     };
-    // Opened here: threads of this one are in its namespace.
+    // Sockets are opened here, because threads spawned by this thread share its namespace.
     let times = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
         clients

@@ -1,4 +1,4 @@
-//! What the admission policies leave of the rights to write status, asked with real tokens.
+//! Admission policies for status writes, exercised with real tokens.
 
 use crate::cluster::{Cluster, apply_policy, create, object};
 use anyhow::Result;
@@ -14,7 +14,7 @@ fn condition(type_: &str, status: &str) -> Value {
     json!({"type": type_, "status": status, "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
 }
 
-/// What the API server says to a patch: `Ok`, or the words with which it rejects.
+/// Patches the status; returns the API server's error message.
 async fn patch_status<K>(api: &Api<K>, name: &str, patch: Value) -> Result<(), String>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
@@ -25,7 +25,7 @@ where
     patched.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// A policy takes effect a moment after it was created.
+/// Waits until the patch is rejected with these words: a policy takes effect shortly after its creation.
 async fn assert_rejected<K>(api: &Api<K>, name: &str, patch: &Value, words: &str)
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
@@ -100,14 +100,14 @@ async fn proxy_may_change_only_its_condition_on_its_own_pod() -> Result<()> {
         Ok(())
     );
 
-    // A token that is bound to no pod speaks for none.
+    // A token that is not bound to a pod is rejected.
     let unbound = cluster
         .server
         .service_account_client("multus-service", "multus-service-proxy")
         .await?;
     let unbound: Api<Pod> = Api::namespaced(unbound, "multus-service");
     assert_rejected(&unbound, "proxy", &condition_patch, "its own pod only").await;
-    // Nor may it touch pods of others, of the same name in another namespace too.
+    // Pods in other namespaces are rejected, even with the same name.
     let manifest =
         json!({"metadata": {"name": "proxy"}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
     create(
@@ -177,7 +177,7 @@ async fn controller_may_change_only_its_condition_on_managed_services() -> Resul
     assert_rejected(&services, "ours", &annotated, "labels, annotations").await;
     assert_eq!(patch_status(&services, "ours", accepted).await, Ok(()));
 
-    // Ours no longer: the condition may go.
+    // On a Service that is no longer managed the condition may be deleted.
     let unlabel = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
     as_admin
         .patch(

@@ -1,4 +1,4 @@
-//! A node whose pods are namespaces of the bed, on a real apiserver.
+//! A node on a real API server, whose pods are namespaces of the test bed.
 
 use crate::testbed::{Pod, Testbed};
 use anyhow::{Context as _, Result};
@@ -36,11 +36,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NODE: &str = "node-a";
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:multus-service:multus-service-proxy";
 
-/// The namespaces the kubelet would have made.
+/// Sandboxes that the kubelet would have created.
 #[derive(Clone, Default)]
 pub(crate) struct Sandboxes {
     by_uid: Arc<Mutex<BTreeMap<String, String>>>,
-    /// Runtime handlers by sandbox, where it is not the usual one.
+    /// Runtime handlers by sandbox, if not the default.
     pub(crate) handlers: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
@@ -76,7 +76,7 @@ impl SandboxSource for Sandboxes {
     }
 }
 
-/// An apiserver of the test's own, so that its audit log speaks of this proxy alone.
+/// An API server for one test, so that its audit log contains this proxy only.
 pub(crate) struct Cluster {
     pub(crate) server: Apiserver,
     pub(crate) admin: Client,
@@ -85,7 +85,7 @@ pub(crate) struct Cluster {
     pub(crate) testbed: Testbed,
 }
 
-/// A proxy under its shipped role.
+/// A proxy running under its shipped role.
 pub(crate) struct Proxy {
     health: process::Health,
     shutdown: CancellationToken,
@@ -132,7 +132,7 @@ impl Cluster {
         })
     }
 
-    /// Starts a proxy in its Pod `proxy`, which is created when missing.
+    /// Starts a proxy in its Pod `proxy`, which is created if missing.
     pub(crate) async fn proxy(&self) -> Result<Proxy> {
         let own = self.proxy_pod("proxy").await?;
         let client = self.server.pod_client(&own).await?;
@@ -199,7 +199,7 @@ impl Cluster {
         create(api, &object(manifest)).await
     }
 
-    /// Reason, status and message of the condition on the Pod `proxy`.
+    /// Returns reason, status and message of the condition on the Pod `proxy`.
     pub(crate) async fn condition(&self) -> Result<[String; 3]> {
         let api: Api<v1::Pod> = Api::namespaced(self.admin.clone(), "multus-service");
         let conditions = api
@@ -220,12 +220,12 @@ impl Cluster {
         }))
     }
 
-    /// A pod of this node that Multus attached, as its Pod object and its namespace.
+    /// Creates an attached pod on this node: its Pod object and its namespace.
     pub(crate) async fn attached_pod(&mut self, host: u8, status: &str) -> Result<Pod> {
         self.attached_pod_with(host, status, json!({}), "").await
     }
 
-    /// The same with labels, run by a certain handler of the runtime.
+    /// Like [`Self::attached_pod`], with labels and a runtime handler.
     pub(crate) async fn attached_pod_with(
         &mut self,
         host: u8,
@@ -253,7 +253,7 @@ impl Cluster {
         Ok(pod)
     }
 
-    /// What Multus writes for a pod on macvlan1.
+    /// network-status as Multus writes it for a pod on macvlan1.
     pub(crate) fn status(&self, host: u8) -> String {
         json!([
             {"name": "cbr0", "interface": "eth0", "ips": [format!("10.128.0.{host}")], "default": true},
@@ -277,7 +277,7 @@ impl Cluster {
         .await
     }
 
-    /// What the controller writes.
+    /// Applies a slice as the controller writes it.
     pub(crate) async fn labelled_slice(&self, service: &Service, network: &str, hosts: &[u8]) -> Result<()> {
         let network = NetworkRef::parse(network, &self.namespace)?.label_value();
         self.slice_with(
@@ -288,7 +288,7 @@ impl Cluster {
         .await
     }
 
-    /// What the Go original's controller writes, and ours of earlier releases.
+    /// Applies a slice without the network label, as the archived multus-service controller and earlier releases write it.
     pub(crate) async fn slice(&self, service: &Service, hosts: &[u8]) -> Result<()> {
         self.slice_with(service, hosts, json!({})).await
     }
@@ -324,10 +324,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// What the proxy asked of the apiserver so far.
+    /// Requests of the proxy to the API server so far.
     pub(crate) fn requests(&self) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.server.audit_log())?;
-        // The last line may be half written.
+        // The last line may be incomplete.
         let requests = log
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -348,7 +348,7 @@ impl Proxy {
     }
 }
 
-/// Applies a policy and its binding, as `kubectl apply` would.
+/// Creates a policy and its binding.
 pub(crate) async fn apply_policy(admin: &Client, manifest: &str) -> Result<()> {
     let (policy, binding) = manifest.split_once("\n---\n").context("two documents")?;
     let policy: ValidatingAdmissionPolicy = serde_saphyr::from_str(policy)?;

@@ -1,4 +1,4 @@
-//! What the proxy knows of its node and of Service ranges decides who answers.
+//! The node's zone and the Service CIDRs select the endpoints that receive flows.
 
 use crate::cluster::{Cluster, NODE, create, object};
 use crate::serving::{outcomes, until};
@@ -49,7 +49,7 @@ async fn zone_and_service_cidrs_select_the_endpoints() -> Result<()> {
         .await;
     }
 
-    // Which addresses nodes have is the controller's to know: what it writes counts.
+    // Node addresses are checked by the controller; the proxy serves what it writes.
     let address = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.1.0.3"}]}});
     nodes
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(&address))

@@ -1,4 +1,4 @@
-//! Whatever runs on the node may connect to the port for probes and metrics.
+//! The port for probes and metrics is reachable from every process on the node.
 
 use anyhow::Result;
 use e2e::apiserver::{Apiserver, Options};
@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Ends with this value.
+/// Kills the child on drop.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -18,7 +18,7 @@ impl Drop for Killed {
     }
 }
 
-/// The binary itself. It has no container runtime, so it touches no pod and is not ready.
+/// Runs the binary itself. Without a container runtime it touches no pod and is not ready.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn connection_flood_does_not_block_probes() -> Result<()> {

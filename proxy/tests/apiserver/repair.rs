@@ -1,4 +1,4 @@
-//! What others do to a served pod, and what an earlier proxy of another kind left in it.
+//! Repair of a served pod, and replacement of the rules of the archived multus-service proxy.
 
 use crate::cluster::{Cluster, NODE, create, object};
 use crate::serving::{outcomes, until, until_async, vip};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Asks a VIP from inside a pod until told to stop, and keeps what was not answered.
+/// Probes a VIP from inside a pod until it is stopped, and collects the failures.
 struct Probing {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u32, Vec<Outcome>)>,
@@ -84,7 +84,7 @@ async fn rules_and_routes_changed_by_another_process_are_repaired() -> Result<()
         let began = Instant::now();
         until(damage, || managed_lines() == intact && is_served()).await;
         println!("{damage}: repaired after {:?}", began.elapsed());
-        // Five are promised; this machine does much else.
+        // The documented bound is 5 s; the test machine is shared.
         assert!(
             began.elapsed() < Duration::from_secs(12),
             "{damage}: {:?}",
@@ -94,7 +94,7 @@ async fn rules_and_routes_changed_by_another_process_are_repaired() -> Result<()
     proxy.stop().await
 }
 
-/// As the Go original writes it (its formula names the chains; any name of that form will do here).
+/// Rules as the legacy proxy writes them. Its formula names the chains; any name of that form works here.
 fn install_legacy_proxy_rules(client: &Pod, service: &Service) {
     let source = client.address();
     let vip = vip(service).ip();
@@ -118,7 +118,7 @@ fn install_legacy_proxy_rules(client: &Pod, service: &Service) {
     }
 }
 
-/// A pod as the DaemonSet of the archived project makes it.
+/// A pod as created by the legacy proxy's DaemonSet.
 fn legacy_proxy_pod() -> v1::Pod {
     object(json!({
         "metadata": {
@@ -129,7 +129,7 @@ fn legacy_proxy_pod() -> v1::Pod {
     }))
 }
 
-/// The right to create pods with hostNetwork allows all of it.
+/// Any user who may create pods with hostNetwork can create such a pod.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn tenant_pod_that_imitates_the_legacy_proxy_does_not_block_the_proxy() -> Result<()> {
@@ -183,7 +183,7 @@ async fn proxy_waits_for_the_legacy_proxy_and_replaces_it_without_a_gap() -> Res
     let _server = Server::start(&server);
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
-    // A route of the pod's owner that only looks alike, and one the kernel made.
+    // A route of the pod's owner that looks similar, and one created by the kernel.
     client.sh("ip route add 192.0.2.7 dev net1 proto kernel scope global src 10.1.0.7; ip route add 192.0.2.8 dev net1");
     install_legacy_proxy_rules(&client, &nginx);
     let account: v1::ServiceAccount = object(json!({"metadata": {"name": "default"}}));
@@ -203,7 +203,7 @@ async fn proxy_waits_for_the_legacy_proxy_and_replaces_it_without_a_gap() -> Res
     .await?;
     assert!(!proxy.is_ready());
     assert_eq!(client.state(), before);
-    // The original goes on to write, also into pods that are younger than the proxy that waits.
+    // The legacy proxy keeps writing, also into pods created after the waiting proxy started.
     let status = cluster.status(8);
     let younger = cluster.attached_pod(8, &status).await?;
     install_legacy_proxy_rules(&younger, &nginx);

@@ -1,4 +1,4 @@
-//! From objects to packets, and nothing beyond.
+//! The path from API objects to packets, and the permissions it uses.
 
 use crate::cluster::{Cluster, NODE};
 use crate::testbed::Pod;
@@ -35,7 +35,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Conditions are written at most every ten seconds.
+/// Waits for a condition; conditions are written at most every ten seconds.
 pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !holds().await? {
@@ -68,7 +68,7 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     })
     .await;
 
-    // Whatever these are, they harm nobody.
+    // Invalid Services do not affect valid ones.
     let broken = cluster.service("broken", "a,b").await?;
     cluster.slice(&broken, &[2]).await?;
     let services: Api<Service> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
@@ -111,7 +111,7 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     proxy.stop().await
 }
 
-/// The right to patch a pod allows any network in its network-status; rules disclose the endpoints of a network.
+/// Any user who may patch a pod can claim any network in its network-status, and rules disclose the endpoints of a network.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn pod_that_claims_a_network_of_another_namespace_gets_no_rules() -> Result<()> {
@@ -122,7 +122,7 @@ async fn pod_that_claims_a_network_of_another_namespace_gets_no_rules() -> Resul
     let _server = Server::start(&cluster.testbed.pod(2));
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
-    // It has the addresses that it claims.
+    // The pod has the addresses that it claims.
     let status = cluster.status(8);
     cluster.namespace = cluster.server.namespace("tenant").await?;
     let claimant = cluster.attached_pod(8, &status).await?;
@@ -160,7 +160,7 @@ async fn failing_pod_blocks_no_other_and_gets_an_event() -> Result<()> {
     let _garbage = cluster.attached_pod(8, "{{{").await?;
     let wrong_address_status = cluster.status(99);
     let _wrong_address = cluster.attached_pod(9, &wrong_address_status).await?;
-    // Rules would not reach their packets.
+    // Rules in this namespace would not match the packets of a sandboxed pod.
     let sandboxed_status = cluster.status(10);
     let sandboxed = cluster
         .attached_pod_with(10, &sandboxed_status, json!({}), "kata-qemu")
@@ -233,7 +233,7 @@ async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> 
         Ok(reason == "IPTables" && status == "False" && message.contains("client-8: "))
     })
     .await?;
-    // Mended and broken again: the event is counted on.
+    // Repaired and broken again: the event's count increases.
     let status = cluster.status(8);
     annotate(&status).await?;
     let nginx = cluster.service("nginx", "macvlan1").await?;
@@ -286,7 +286,7 @@ async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> 
     proxy.stop().await
 }
 
-/// Group, resource, verb.
+/// Returns group, resource and verb.
 fn used_permission(request: &Value) -> [String; 3] {
     let object = &request["objectRef"];
     let [group, resource, subresource, verb] = [

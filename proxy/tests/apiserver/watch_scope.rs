@@ -1,4 +1,4 @@
-//! Which slices and nodes the proxy asks for: those that its pods need, and no moment without them while that changes.
+//! Scope of the watches for slices and nodes: as narrow as the pods of the node allow, without a gap when the scope changes.
 
 use crate::cluster::{Cluster, NODE, create, object};
 use crate::serving::{outcomes, until};
@@ -13,7 +13,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The URIs of all requests for a resource so far.
+/// URIs of all requests for a resource so far.
 fn request_uris(cluster: &Cluster, resource: &str) -> Vec<String> {
     let requests = cluster.requests().unwrap();
     let about = requests
@@ -30,7 +30,7 @@ fn label(cluster: &Cluster, network: &str) -> String {
         .label_value()
 }
 
-/// Whether the proxy watches the slices of exactly these networks now.
+/// Returns true if the proxy currently watches the slices of exactly these networks.
 fn watches_networks(cluster: &Cluster, networks: &[&str]) -> bool {
     let mut labels: Vec<_> = networks.iter().map(|network| label(cluster, network)).collect();
     labels.sort_unstable();
@@ -47,7 +47,7 @@ fn watches_networks(cluster: &Cluster, networks: &[&str]) -> bool {
     last.is_some_and(|uri| uri.contains(&selector))
 }
 
-/// Asks again and again until it is dropped; whether any answer was another than the expected one.
+/// Probes a Service until it is stopped, and collects unexpected outcomes.
 struct Probing {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<Vec<Outcome>>>>,
@@ -131,7 +131,7 @@ async fn only_slices_of_networks_of_local_pods_are_watched() -> Result<()> {
     proxy.stop().await
 }
 
-/// The Go original and a controller of an earlier release do not label their slices, and take a label that is there away.
+/// The archived multus-service controller and earlier releases do not label their slices, and remove an existing label.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn slices_that_gain_or_lose_their_label_are_never_missing() -> Result<()> {

@@ -43,7 +43,7 @@ fn client_stays_with_its_endpoint_until_the_affinity_timeout(case: Case) {
     for (protocol, at) in [(Tcp, tcp), (Udp, udp)] {
         assert_eq!(fixture.hosts(protocol, at).len(), 1, "{protocol}");
     }
-    // Balanced anew each time: ten times the same of three is a matter of 1 in 20,000.
+    // The endpoint is selected again each time: ten equal selections out of three have a probability of 1 in 20,000.
     let mut hosts_used = fixture.hosts(Tcp, tcp);
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(2200));
@@ -67,7 +67,7 @@ fn client_of_a_removed_endpoint_moves_to_another_and_stays_there(case: Case) {
         let [host] = fixture.hosts(Tcp, at)[..] else {
             panic!("several hosts respond to one client");
         };
-        // One that the client is not with makes no difference to it.
+        // Removing an endpoint that the client does not use does not affect the client.
         let mut fewer = left.clone();
         fewer.remove(usize::from(left[0] == host));
         fixture.sync_to(&[&sticky(&fewer, 600)]);
@@ -76,7 +76,7 @@ fn client_of_a_removed_endpoint_moves_to_another_and_stays_there(case: Case) {
         fixture.sync_to(&[&sticky(&left, 600)]);
         let now = fixture.hosts(Tcp, at);
         assert!(now.len() == 1 && now[0] != host, "{now:?} after {host} went");
-        // What comes back does not take it along.
+        // An endpoint that returns does not take its former client back.
         fixture.sync_to(&[&sticky(&[&left[..], &[host][..]].concat(), 600)]);
         assert_eq!(fixture.hosts(Tcp, at), now);
         fixture.sync_to(&[&sticky(&left, 600)]);
@@ -99,13 +99,13 @@ fn retransmitted_syn_does_not_renew_affinity_to_a_removed_endpoint(case: Case) {
     until("the removed endpoint received a SYN", || received_syns() > 0);
     fixture.sync_to(&[&sticky(&[3], 600)]);
     let before = received_syns();
-    // The kernel sends the question again after a second, and then less and less often.
+    // The kernel retransmits the SYN after a second, then at growing intervals.
     until("the SYN was retransmitted", || received_syns() > before);
     assert_eq!(fixture.hosts(Tcp, at), [3]);
     drop(hanging);
 }
 
-/// Renewed, or three timeouts pass and the client stays by chance.
+/// If flows did not renew the timeout, the client would stay over three timeouts only by chance.
 fn each_new_flow_renews_the_affinity_timeout(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let service = sticky(&[2, 3, 4], 2);
@@ -115,7 +115,7 @@ fn each_new_flow_renews_the_affinity_timeout(case: Case) {
     let mut began = last;
     while began.elapsed() < Duration::from_secs(6) {
         let host = fixture.probe(Tcp, at).host();
-        // A machine that was too slow proves nothing.
+        // A slow machine invalidates the measurement, so it starts again.
         if last.elapsed() > Duration::from_millis(1500) {
             (hosts, began) = (BTreeSet::new(), Instant::now());
         }
@@ -136,7 +136,7 @@ fn affinity_can_be_enabled_and_disabled_while_flows_run(case: Case) {
         fixture.sync_to(&[&sticky(&[2, 3, 4], 600)]);
         let with = fixture.hosts(Tcp, at);
         assert_eq!(with.len(), 1);
-        // Another timeout is no reason to forget; neither is it one to mix.
+        // Changing the timeout may reset affinity, but may not spread the client over several endpoints.
         fixture.sync_to(&[&sticky(&[2, 3, 4], 60)]);
         assert_eq!(fixture.hosts(Tcp, at).len(), 1);
     }
@@ -152,7 +152,7 @@ fn node_without_affinity_support_balances_clients(kind: BackendKind) {
     assert!(!fixture.client.state().contains("recent"));
 }
 
-/// Set where the programs of iptables cannot find the match, as where the kernel does not have it.
+/// Set where the iptables programs cannot find the match, as on a kernel without it.
 const WITHOUT_RECENT: (&str, &str) = ("XTABLES_LIBDIR", "MSP_TEST_WITHOUT_RECENT");
 
 #[test]
@@ -180,7 +180,7 @@ fn missing_recent_match_disables_affinity_but_not_the_backend() {
             symlink(library.path(), without_recent.path().join(library.file_name())).unwrap();
         }
     }
-    // Another process, for the environment is everybody's.
+    // Runs in a child process, because the environment is shared by all threads.
     let name = "affinity::missing_recent_match_disables_affinity_but_not_the_backend";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])

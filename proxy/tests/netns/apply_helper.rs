@@ -1,4 +1,4 @@
-//! What the driver does in a pod: apply, and clean up.
+//! Applies and removes rules in a pod as the driver does.
 
 use super::matrix::BackendKind;
 use super::testbed::Pod;
@@ -26,7 +26,7 @@ impl Pod {
         self.run(|| apply(kind.backend().as_ref(), held, &wanted))
     }
 
-    /// What the `cleanup` subcommand does in each pod.
+    /// Cleans up as the `cleanup` subcommand does in each pod.
     pub(crate) fn cleanup(&self) {
         let backends = BackendKind::ALL.map(BackendKind::backend);
         self.run(|| remove(&backends.each_ref().map(AsRef::as_ref)))

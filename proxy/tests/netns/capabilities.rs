@@ -1,6 +1,6 @@
-//! What each capability of the DaemonSet is for: without it the work fails, and says so.
+//! Capabilities of the DaemonSet: without any one of them an operation fails with an error that names it.
 //!
-//! The worker is this test's own program, started again without one capability.
+//! The worker is this test binary, started without one capability.
 
 use super::matrix::BackendKind;
 use super::objects::{Service, rules};
@@ -17,20 +17,20 @@ use rules::Family;
 use std::path::Path;
 use std::process::Command;
 
-/// What the DaemonSet grants.
+/// Capabilities granted by the DaemonSet.
 const GRANTED: [&str; 4] = ["net_admin", "net_broadcast", "net_raw", "sys_admin"];
 
-/// Tells the worker which namespace to write into.
+/// Namespace that the worker writes into.
 const NETNS: &str = "MSP_CAPABILITIES_NETNS";
 
-/// Tells the chooser what to choose from.
+/// Backend choice of the chooser.
 const CHOICE: &str = "MSP_CAPABILITIES_CHOICE";
 
 fn web() -> Service {
     Service::new("web", 10).ready(&[2])
 }
 
-/// Writes with each backend and says how it went. Does nothing unless the other test starts it.
+/// Applies with each backend and prints the result. Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by each_capability_is_required_and_its_absence_is_reported"]
 fn worker() {
@@ -61,12 +61,12 @@ fn worker() {
             written.map_or_else(|_| "cannot be entered".to_owned(), outcome)
         );
     }
-    // As the driver does to be told of changes in all namespaces.
+    // As the driver does to receive notifications from all namespaces.
     let socket = Socket::new(NETLINK_ROUTE).unwrap();
     println!("listen: {}", describe(socket.set_listen_all_namespaces(true)));
 }
 
-/// A kernel module that is missing fails the same trial; this kernel has them built in, so programs are taken away instead.
+/// A missing kernel module fails the same trial. This kernel has the modules built in, so the programs are removed instead.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn backend_with_missing_programs_is_named() {
@@ -89,7 +89,7 @@ fn backend_with_missing_programs_is_named() {
     assert!(tried("Auto").contains("choice: nftables"));
 }
 
-/// Chooses and says what. Does nothing unless the other test starts it.
+/// Selects a backend and prints it. Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by backend_with_missing_programs_is_named"]
 fn chooser() {
@@ -104,7 +104,7 @@ fn chooser() {
     );
 }
 
-/// What an apply could not do.
+/// Formats the failures of an apply.
 fn outcome(applied: Result<Applied, Error>) -> String {
     match applied {
         Ok(applied) if !applied.is_complete() => {
@@ -115,7 +115,7 @@ fn outcome(applied: Result<Applied, Error>) -> String {
     }
 }
 
-/// An error with its causes.
+/// Formats an error with its causes.
 fn describe<E: std::error::Error>(result: Result<(), E>) -> String {
     let Err(error) = result else {
         return "ok".to_owned();
@@ -124,7 +124,7 @@ fn describe<E: std::error::Error>(result: Result<(), E>) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// How the worker went with the granted capabilities but for one.
+/// Returns the worker's output with all granted capabilities except one.
 fn run_without(capability: Option<&str>, netns: &str) -> String {
     let left = GRANTED.into_iter().filter(|granted| Some(*granted) != capability);
     let set = std::iter::once("-all").chain(left).collect::<Vec<_>>().join(",+");
@@ -163,7 +163,7 @@ fn each_capability_is_required_and_its_absence_is_reported() {
     ] {
         assert!(all.contains(line), "{line:?} is not in {all}");
     }
-    // Each in a pod of its own: where iptables-legacy has been, its tables have to be read with any backend.
+    // Each case uses a new pod: once iptables-legacy has created its tables, every backend has to read them.
     for (host, (capability, lines)) in (8..).zip([
         (
             "sys_admin",

@@ -1,4 +1,4 @@
-//! The `cleanup` subcommand on a node with many pods, some of which go meanwhile.
+//! The `cleanup` subcommand on a node with many pods, some of which are deleted meanwhile.
 
 use async_trait::async_trait;
 use proxy::cleanup::{Outcome, cleanup};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const PODS: usize = 100;
 
-/// Namespaces with rules and routes of ours in both variants, as sandboxes of a runtime.
+/// Namespaces with managed rules and routes in both iptables variants, as sandboxes of a runtime.
 struct Node {
     names: Vec<String>,
 }
@@ -70,7 +70,7 @@ fill iptables-$v 172.30.0.10 10.1.0.2:80
 fill ip6tables-$v fd00:96::10 [fd00:1::2]:80
 done";
 
-/// All that could be left.
+/// Lists everything that cleanup could leave behind.
 const LIST: &str = "export XTABLES_LOCKFILE=/proc/self/ns/net; ip route show table all; ip -6 route show table all; nft list tables
 for p in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do $p -t nat -S; $p -S; done";
 
@@ -111,13 +111,13 @@ async fn cleanup_of_a_hundred_pods_finishes_in_time_while_some_are_deleted() {
     assert_eq!(
         outcome,
         Outcome {
-            // With the node itself.
+            // Including the node itself.
             clean: PODS + 3,
             failed: 0
         }
     );
     println!("{PODS} namespaces cleaned in {took:?}");
-    // The operator waits ten minutes for a node; this is for a machine that does much else.
+    // The operator waits ten minutes for a node; this bound is for a shared test machine.
     assert!(took < Duration::from_mins(2), "{took:?}");
     for name in &node.names {
         let path = format!("/run/netns/{name}");

@@ -1,4 +1,4 @@
-//! Whoever else has rules in a pod's namespace, and whatever is wrong with one object, nobody else is harmed.
+//! Rules of other owners in a pod's namespace, and malformed objects, do not affect valid Services.
 
 use super::fixture::Fixture;
 use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
@@ -14,7 +14,7 @@ for_every_backend![
     ten_thousand_services_in_one_namespace_work,
 ];
 
-/// A firewall of the pod's owner, a sidecar, multi-networkpolicy, and plain nft tables; in both iptables variants.
+/// Installs rules of a pod's owner: a firewall, a sidecar, multi-networkpolicy, and plain nft tables; in both iptables variants.
 fn install_unmanaged_rules(pod: &Pod) {
     for variant in ["nft", "legacy"] {
         for (family, host) in [("", "192.0.2.1"), ("6", "fd00:5::1")] {
@@ -36,7 +36,7 @@ fn install_unmanaged_rules(pod: &Pod) {
     pod.sh("ip route add 192.0.2.0/24 dev net1; ip -6 route add fd00:5::/64 dev net1");
 }
 
-/// Their rules, in order, and what they are in.
+/// Unmanaged rules, in order, with their tables and chains.
 fn unmanaged_rules(pod: &Pod) -> Vec<String> {
     let nft = pod.sh("nft list table inet multi_networkpolicy; nft list table ip owner");
     let all = format!("{}{nft}", pod.state());
@@ -80,7 +80,7 @@ fn unmanaged_rules_survive_every_operation(kind: BackendKind) {
         assert_eq!(unmanaged_rules(&fixture.client), before);
     }
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
-    // A new proxy adopts what it finds; the last one cleans up.
+    // A new proxy adopts existing rules; the last one cleans up.
     fixture.forget_known_rules();
     fixture.sync_to(&[&other]);
     assert_eq!(unmanaged_rules(&fixture.client), before);
@@ -110,7 +110,7 @@ fn malformed_object_does_not_affect_others(case: Case) {
             "external",
             json!({"type": "ExternalName", "externalName": "example.org"}),
         ),
-        // The ClusterIP of another one.
+        // Uses the ClusterIP of another Service.
         Service::new("zzz-thief", 10).ready(&[3]),
     ];
     fixture.services = [vec![web.clone()], malformed.to_vec()].concat();
@@ -130,7 +130,7 @@ fn ten_thousand_services_in_one_namespace_work(kind: BackendKind) {
         kind,
         family: Family::V4,
     };
-    // iptables-nft takes half a minute to take in 10,000; the benchmark has the figures.
+    // iptables-nft needs half a minute to load 10,000 Services; see docs/benchmarks.md.
     let count = if kind == BackendKind::IptablesNft {
         1_000
     } else {

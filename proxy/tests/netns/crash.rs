@@ -13,7 +13,7 @@ use std::time::Duration;
 
 for_every_backend![writer_killed_at_any_instant_loses_no_connection];
 
-/// Tell the child which namespace to write into, and how.
+/// Namespace and backend of the child process.
 const NETNS: &str = "MSP_CRASH_NETNS";
 const KIND: &str = "MSP_CRASH_KIND";
 
@@ -25,7 +25,7 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     rules(client, &[web().ready(hosts), Service::new("empty", 11)])
 }
 
-/// The process that is killed: adopts, then writes one change after the other. Does nothing unless the other test starts it.
+/// Body of the killed process: adopts, then writes one change after another. Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by writer_killed_at_any_instant_loses_no_connection"]
 fn writer() {
@@ -85,7 +85,7 @@ fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            // From before it wrote anything to well after, in steps that no run of a program divides.
+            // Delays from before the first write to well after it, in steps that do not align with a program's run time.
             std::thread::sleep(Duration::from_millis(7 + 13 * round % 97));
             assert_eq!(
                 child.try_wait().unwrap(),
@@ -101,7 +101,7 @@ fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
     });
     assert!(answered > 100, "only {answered} connections");
     assert_eq!(lost, []);
-    // The last one killed may have left a program running.
+    // The last killed writer may have left a program running.
     std::thread::sleep(Duration::from_millis(500));
     client.apply(kind, &Held::Unknown, &final_rules);
     assert_eq!(
@@ -113,8 +113,8 @@ fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
     assert!(!again.written, "the next proxy finds nothing to repair");
 }
 
-/// What says where flows go. nftables keeps the empty sets and the chains of every number of endpoints it has met, so of its tables
-/// only the elements count.
+/// Returns the rules that decide where flows go. nftables keeps empty sets and the chains of every endpoint count seen so far, so only the
+/// elements of its tables count.
 pub(crate) fn effective_rules(kind: BackendKind, state: &str) -> Vec<String> {
     if kind != BackendKind::Nftables {
         return state.lines().map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! Endpoints in another subnet than the client's interface.
+//! Endpoints outside the subnet of the client's interface.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -15,8 +15,8 @@ for_every_backend_and_family![
     route_found_by_source_policy_routing_counts_as_a_route,
 ];
 
-/// A client and servers 2 and 3; host 3 answers at its address of network 2, a subnet of its own, on the wire of network 1. Returns
-/// that address, the subnet, and `ip` of the family.
+/// A client and servers 2 and 3. Host 3 responds at its address of network 2, a separate subnet on the wire of network 1. Returns that
+/// address, the subnet, and the `ip` command of the family.
 fn fixture_with_remote_subnet(case: Case) -> (Fixture, IpAddr, &'static str, &'static str) {
     let mut fixture = Fixture::new(case, &[2]);
     let remote = address(2, case.family, 3);
@@ -30,14 +30,14 @@ fn fixture_with_remote_subnet(case: Case) -> (Fixture, IpAddr, &'static str, &'s
     (fixture, remote, subnet, ip)
 }
 
-/// Only host 3, by its address of network 2.
+/// Host 3 only, by its address of network 2.
 fn remote_endpoints() -> Vec<Endpoint> {
     let mut remote_endpoints = ready(&[3]);
     remote_endpoints[0].network = Some(2);
     remote_endpoints
 }
 
-/// As the IPAM plugins and OVN-Kubernetes do for further interfaces: a table for what comes from the interface's address.
+/// IPAM plugins and OVN-Kubernetes add such a table for traffic from the address of a secondary interface.
 fn route_found_by_source_policy_routing_counts_as_a_route(case: Case) {
     let (mut fixture, _, subnet, ip) = fixture_with_remote_subnet(case);
     let source = fixture.source();
@@ -78,13 +78,13 @@ fn endpoint_without_a_route_on_its_network_is_excluded_until_a_route_exists(case
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         assert_eq!(fixture.hosts(protocol, fixture.at(&web, port)), [2]);
     }
-    // The only one there is: rejected, not sent out by the default route.
+    // Without another endpoint the VIP is rejected; the packet does not use the default route.
     web.endpoints = remote_endpoints();
     let applied = fixture.sync_to(&[&web]);
     assert_eq!(unreachable(&applied), [format!("net1 {remote}")]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)), Outcome::Rejected);
     assert_eq!(eth0.frames_with(remote), Vec::<Vec<u8>>::new());
-    // Nothing but a route changes.
+    // Only the route changes.
     fixture.client.sh(&format!("{ip} route add {subnet} dev net1"));
     assert_eq!(unreachable(&fixture.sync()), Vec::<String>::new());
     assert_eq!(

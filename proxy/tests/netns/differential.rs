@@ -1,7 +1,7 @@
-//! The kernel and `trace` judge the same packets, and must agree: random Services, one after the other in the same pod, each
-//! reached by difference from the one before, by adoption, or after somebody emptied a chain.
+//! Differential test of the kernel and `trace`. Random Services follow each other in the same pod; each state is reached as a difference
+//! from the previous one, by adoption, or after a chain was flushed.
 //!
-//! The worlds are the same in every run, unless `DIFFERENTIAL_SEED` (a number) says otherwise; `DIFFERENTIAL_WORLDS` says how many.
+//! Scenarios are the same in every run. `DIFFERENTIAL_SEED` (a number) selects others; `DIFFERENTIAL_SCENARIOS` sets their number.
 
 use super::fixture::CLIENT;
 use super::matrix::{BackendKind, for_every_backend};
@@ -22,25 +22,25 @@ use std::time::Duration;
 
 for_every_backend![kernel_agrees_with_trace];
 
-/// Worlds in a row: so many that every verdict is met.
+/// Number of scenarios, large enough that every verdict occurs.
 const SCENARIOS: u64 = 10;
 
-/// What the environment says, or the default.
+/// Returns an environment variable, or the default.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Servers, on both networks. On network 2 a host has a number that is higher by this.
+/// Servers, on both networks. On network 2 the host number is higher by this offset.
 const HOSTS: [u8; 3] = [2, 3, 4];
 const ON_NETWORK_2: u8 = 50;
 
-/// Times to ask until everybody who may answer has answered. With three endpoints one is missed in 1 of 10^10 runs.
+/// Maximum requests until every allowed endpoint has responded. With three endpoints one is missed in 1 of 10^10 runs.
 const MAX_REQUESTS: usize = 60;
 
-/// Times at least: twice with each address that a socket may be bound to.
+/// Minimum requests: two for each address that a socket may be bound to.
 const MIN_REQUESTS: usize = 8;
 
-/// What a socket of the client is bound to: nothing, or one of the client's addresses.
+/// Address that the client's socket is bound to: none, or one of the client's addresses.
 fn bound(family: Family, times: usize) -> Option<IpAddr> {
     let cluster = match family {
         Family::V4 => IpAddr::from([10, 128, 0, CLIENT]),
@@ -53,7 +53,7 @@ fn bound(family: Family, times: usize) -> Option<IpAddr> {
     [None, Some(cluster), Some(net1), Some(net2)][times % 4]
 }
 
-/// Ports of Services, and where endpoints listen.
+/// Service ports and target ports.
 const PORTS: [(Protocol, u16, u16); 6] = [
     (Tcp, 80, 8080),
     (Tcp, 81, 8081),
@@ -63,17 +63,17 @@ const PORTS: [(Protocol, u16, u16); 6] = [
     (Sctp, 3868, sctp::PORT),
 ];
 
-/// Ports asked: those, and some that no Service has.
+/// Requested ports that no Service has.
 const UNUSED: [(Protocol, u16); 3] = [(Tcp, 8080), (Udp, 81), (Sctp, 81)];
 
-/// How the rules get there.
+/// Initial knowledge of the writer.
 #[derive(Clone, Copy, Debug)]
 enum ApplyMode {
-    /// By difference from what is known to be there.
+    /// The current rules are known.
     Difference,
-    /// Read back first.
+    /// The current rules are read first.
     Adoption,
-    /// Read back after somebody removed rules of ours: everything is written anew.
+    /// The current rules are read after managed rules were removed, and everything is written again.
     Rebuild,
 }
 
@@ -191,12 +191,12 @@ impl ServiceShape {
     }
 }
 
-/// The pod with its client, and what is known of it.
+/// A client pod, and its known state.
 struct Checker {
     client: Pod,
     kind: BackendKind,
     held: Held<PodRules>,
-    /// Where each port with affinity sent a client last. A client is the address of a socket before translation.
+    /// Last endpoint of each client, by port with affinity. A client is the address of a socket before translation.
     earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
     checked: BTreeMap<&'static str, usize>,
 }
@@ -221,7 +221,7 @@ fn kernel_agrees_with_trace(kind: BackendKind) {
         setting("DIFFERENTIAL_SCENARIOS", SCENARIOS),
         setting("DIFFERENTIAL_SEED", 0),
     );
-    // Shown when the test fails.
+    // Printed when the test fails.
     println!("{kind:?}: repeat with DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SCENARIOS={scenarios}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -282,14 +282,14 @@ impl Checker {
         self.held = Held::Exactly(applied.rules);
     }
 
-    /// As somebody would who flushes what he does not know.
+    /// Flushes a chain, as an administrator might.
     fn flush_rules(&self) {
         let chain = match self.kind {
             BackendKind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
             BackendKind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
             BackendKind::Nftables => "nft flush chain ip multus-proxy dispatch",
         };
-        // Nothing is there before the first Service.
+        // No rules exist before the first Service.
         self.client.sh(&format!("{chain} 2>/dev/null || true"));
     }
 
@@ -312,7 +312,7 @@ impl Checker {
         plan.rules
     }
 
-    /// An endpoint that is no endpoint any more is forgotten, though it may come back.
+    /// Forgets endpoints that were removed, even if they return later.
     fn forget(&mut self, rules: &PodRules) {
         self.earlier.retain(|(vip, port, _), endpoint| {
             let translation = rules.translation(*vip, *port);
@@ -320,7 +320,7 @@ impl Checker {
         });
     }
 
-    /// Asks until all who may answer have, and lets nobody else answer.
+    /// Sends requests until all allowed endpoints have responded, and fails if another one does.
     fn check(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
         let packet = Packet {
             origin: Origin::Pod,
@@ -375,7 +375,7 @@ impl Checker {
         })
     }
 
-    /// Asks once. Who answered, if it is translated.
+    /// Sends one request. Returns the endpoint that responded, if the VIP is translated.
     fn probe(
         &mut self,
         verdict: &Verdict<'_>,
@@ -413,7 +413,7 @@ impl Checker {
 
     fn expect_no_response(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {
         if *verdict == Verdict::Pass {
-            // It would leave by the default route and be lost there: the route says so without waiting for that.
+            // The packet would leave by the default route and get lost there; the route lookup shows this without waiting.
             let route = self.client.sh(&format!("ip route get {vip}"));
             assert!(route.contains("dev eth0"), "{vip}: {route}");
             *self.checked.entry("pass").or_default() += 1;

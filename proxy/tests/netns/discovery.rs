@@ -1,6 +1,6 @@
-//! From a pod's annotation to its rules: sandboxes that come late, are recreated, or stay while all else is restarted.
+//! From a pod's annotation to its rules: sandboxes that become ready late, are recreated, or remain while everything else is restarted.
 //!
-//! The runtime is scripted, for a hundred pods on one node; the same on three real runtimes is in e2e/tests/discovery.
+//! The runtime is scripted, for a hundred pods on one node. e2e/tests/discovery covers the same with three real runtimes.
 
 use super::crash::effective_rules;
 use super::fake_node::{Driver, Runtime, object, object_with, uid, until, until_gone};
@@ -35,7 +35,7 @@ fn is_served(pod: &Pod) -> bool {
     matches!(probe_web(pod), Outcome::Answered(..))
 }
 
-/// The generation of the nftables rules: it grows with every write.
+/// The generation of the nftables ruleset, which increases with every write.
 fn generation(pod: &Pod) -> Option<u32> {
     pod.run(proxy::backend::nftables::generation)
 }
@@ -52,7 +52,7 @@ fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
     until("served", || is_served(&client));
     until("applied", || driver.state_of(&object)["progress"] == "Applied");
 
-    // Containers come and go, crash-looping ones among them; the sandbox stays.
+    // Containers are restarted, also crash-looping ones; the sandbox remains.
     let written = generation(&client);
     for restart in 0..5 {
         let container = json!([{
@@ -68,7 +68,7 @@ fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
     }
     assert_eq!(generation(&client), written, "nothing was written");
 
-    // The same pod in another sandbox, with other addresses; the old namespace goes.
+    // The same pod in another sandbox with other addresses; the old namespace is deleted.
     let again = testbed.pod(9);
     object.metadata.annotations = super::fake_node::object(&again).metadata.annotations;
     object.status.as_mut().unwrap().container_statuses = None;
@@ -87,7 +87,7 @@ fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
     });
 }
 
-/// How many connections of `client` were answered while `work` was done, and what became of the others.
+/// Number of connections of `client` that succeeded during `work`, and the outcomes of the others.
 fn probe_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
     let stop = AtomicBool::new(false);
     let probe_until_stopped = || {
@@ -118,7 +118,7 @@ fn pod_without_its_annotation_has_no_rules_until_the_annotation_returns(kind: Ba
     let mut without = object.clone();
     without.metadata.annotations = None;
     let driver = Driver::start(&runtime, kind, &[&web()], &[&object]);
-    // Younger than the driver: nobody can have written into it.
+    // Created after the driver started: no other process can have written into it.
     runtime.set_sandbox(uid(&object), &client.netns);
     until("served", || is_served(&client));
     until("applied", || driver.state_of(&object)["progress"] == "Applied");
@@ -137,7 +137,7 @@ fn pod_without_its_annotation_has_no_rules_until_the_annotation_returns(kind: Ba
     });
 }
 
-/// As the kubelet does with the mirror of a static pod: another UID at the API server, the same sandbox.
+/// The kubelet recreates the mirror of a static pod with another UID for the same sandbox.
 fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let _server = Server::start(&testbed.pod(2));
@@ -158,7 +158,7 @@ fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
     let intact = effective_rules(kind, &client.state());
     let (answered, lost) = probe_while(&client, || {
         for n in 0..6 {
-            // Amid a change, as like as not.
+            // Usually during a write.
             driver.service(&Service::new("other", 11).ready(if n % 2 == 0 { &[2] } else { &[] }));
             driver.delete_pod(&mirror(n));
             driver.pod(&mirror(n + 1));
@@ -232,7 +232,7 @@ fn host_network_pod_is_ignored_regardless_of_its_annotation() {
     let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&host_network]);
     until("ready", || driver.is_ready());
     assert_eq!(driver.state()["pods"], json!([]));
-    // Nor may a runtime that names the node's own namespace lead there.
+    // A runtime that returns the node's own namespace is rejected, too.
     host_network.spec.as_mut().unwrap().host_network = None;
     std::os::unix::fs::symlink("/proc/self/ns/net", format!("/run/netns/{}-link", client.netns)).unwrap();
     runtime.set_sandbox(uid(&host_network), &format!("{}-link", client.netns));
@@ -248,7 +248,7 @@ fn host_network_pod_is_ignored_regardless_of_its_annotation() {
     result.unwrap();
 }
 
-/// nftables, and when it had translated last in each namespace.
+/// nftables, with the time of the last translation in each namespace.
 struct TimingBackend {
     inner: Box<dyn Backend>,
     done: Arc<Mutex<BTreeMap<u64, Instant>>>,
@@ -290,7 +290,7 @@ impl Backend for TimingBackend {
     }
 }
 
-/// How long a pod takes from its annotation to a ready sandbox: of all lengths that were seen on three runtimes.
+/// Delay from a pod's annotation to its ready sandbox, spread over the values observed with three runtimes.
 fn sandbox_delay(n: usize) -> Duration {
     Duration::from_millis(u64::try_from(n * 37 % 400).unwrap())
 }
@@ -316,7 +316,7 @@ fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
     );
     until("ready", || driver.is_ready());
     let mut took = Vec::new();
-    // Some start at the same time, as on a node that was drained.
+    // Some pods start at the same time, as after a drain.
     for group in many_pods.pods().enumerate().collect::<Vec<_>>().chunks(5) {
         for (_, (_, object)) in group {
             driver.pod(object);
@@ -341,6 +341,6 @@ fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
     took.sort_unstable();
     let [median, p99] = [50, 98].map(|n| took[n]);
     println!("sandbox READY to rules, 100 pods, 50 Services: median {median:?}, p99 {p99:?}");
-    // The budget of 50 ms is for an idle machine; tests run beside others, on busy ones.
+    // The budget of 50 ms applies to an idle machine; tests share theirs.
     assert!(p99 < Duration::from_secs(10), "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! Servers that say who they are and whom they see.
+//! Servers that report their host number and the client's address.
 
 use super::testbed::Pod;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Ports listened on, both families.
+/// Listening ports, both families.
 pub(crate) const TCP: [u16; 2] = [8080, 8081];
 pub(crate) const UDP: [u16; 2] = [5353, 8080];
 
-/// Each answer is `HOST PORT PEER-ADDRESS`; TCP then sends back what it gets, UDP fills up to the length of the question.
+/// Responds with `HOST PORT PEER-ADDRESS`. TCP then echoes; UDP pads the response to the length of the request.
 pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     listeners: Vec<Arc<TcpListener>>,
@@ -47,12 +47,12 @@ impl Server {
     }
 }
 
-/// Sockets keep a namespace alive: they must be closed before the bed goes.
+/// Sockets keep a namespace alive: they must be closed before the test bed is removed.
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for listener in &self.listeners {
-            // Wakes accept().
+            // Unblocks accept().
             let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
@@ -72,10 +72,10 @@ fn serve_tcp(listener: &TcpListener, host: u8, stop: &AtomicBool) {
     }
 }
 
-/// Until the client closes.
+/// Echoes until the client closes the connection.
 fn echo(mut stream: TcpStream, greeting: &str) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
-    // In one write, hence one segment.
+    // One write, hence one segment.
     if stream.write_all(greeting.as_bytes()).is_err() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Which endpoints take new flows.
+//! Conditions that make an endpoint eligible for new flows.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -29,7 +29,7 @@ fn unready_endpoint_gets_no_flows_until_it_is_ready_again(case: Case) {
     }
 }
 
-/// The last pod of a roll-out is not cut off (KEP-1669).
+/// The last pod of a rollout keeps serving (KEP-1669).
 fn serving_terminating_endpoint_is_used_only_without_ready_endpoints(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3]);
     let leaving = endpoint(2, &json!({"ready": false, "serving": true, "terminating": true}));
@@ -53,7 +53,7 @@ fn terminating_endpoint_that_does_not_serve_is_never_used(case: Case) {
     assert!(fixture.probe(Tcp, fixture.at(&web, 80)).is_rejected());
 }
 
-/// `publishNotReadyAddresses`: the controller writes them as ready, whatever else they are.
+/// `publishNotReadyAddresses`: the controller writes endpoints as ready regardless of their state.
 fn published_not_ready_endpoints_are_reached(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3]);
     let mut web = Service::new("web", 10);
@@ -66,7 +66,7 @@ fn published_not_ready_endpoints_are_reached(case: Case) {
     assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [2, 3]);
 }
 
-/// "A nil value should be interpreted as true": so do slices of other controllers look.
+/// "A nil value should be interpreted as true": other controllers write such slices.
 fn missing_conditions_mean_ready(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let mut web = Service::new("web", 10);

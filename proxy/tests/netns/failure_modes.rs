@@ -1,4 +1,4 @@
-//! What a node does to its proxy: a runtime that hangs, locks held, messages lost, namespaces that go while they are written into.
+//! Failures of the node: a hanging runtime, held locks, lost notifications, and namespaces that are deleted during a write.
 
 use super::fake_node::{Driver, Runtime, object, until, until_gone};
 use super::matrix::BackendKind;
@@ -29,7 +29,7 @@ fn is_served(pod: &Pod) -> bool {
 const MAKE_LEGACY_TABLES: &str =
     "for t in nat filter; do iptables-legacy -t $t -S; ip6tables-legacy -t $t -S; done";
 
-/// Pods whose sandboxes are ready, and their objects.
+/// Creates pods with ready sandboxes, and their objects.
 fn pods<const N: usize>(
     testbed: &mut Testbed,
     runtime: &Arc<Runtime>,
@@ -43,7 +43,7 @@ fn pods<const N: usize>(
     })
 }
 
-/// Somebody who holds the lock of iptables-legacy in a pod: with our setting, the namespace's own file.
+/// A process that holds the lock of iptables-legacy in a pod: the namespace's own file, as the proxy sets it.
 struct XtablesLock(Child);
 
 impl XtablesLock {
@@ -73,7 +73,7 @@ fn hanging_runtime_blocks_only_pods_that_need_it() {
     until("ready", || driver.is_ready() && is_served(&served));
 
     runtime.set_hanging(true);
-    // More than there are workers.
+    // More pods than workers.
     let waiting = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
     for (_, object) in &waiting {
         driver.pod(object);
@@ -110,7 +110,7 @@ fn xtables_lock_holder_blocks_only_its_own_pod() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let _server = Server::start(&testbed.pod(2));
     let [(locked, first), (other, second)] = pods(&mut testbed, &runtime, [7, 8]);
-    // Tables that are there are listed, and that needs the lock, too.
+    // Listing existing tables needs the lock, too.
     locked.sh(MAKE_LEGACY_TABLES);
     let lock = XtablesLock::hold(&locked);
     let driver = Driver::start(
@@ -120,7 +120,7 @@ fn xtables_lock_holder_blocks_only_its_own_pod() {
         &[&first, &second],
     );
     until("the other pod is served", || is_served(&other));
-    // Longer than the other took by far.
+    // Much longer than the other pod needed.
     std::thread::sleep(Duration::from_secs(1));
     assert!(!is_served(&locked), "the lock was not held");
     until("ready while the lock is held", || driver.is_ready());
@@ -131,7 +131,7 @@ fn xtables_lock_holder_blocks_only_its_own_pod() {
     });
 }
 
-/// Whoever cleans up by hand is not kept waiting, and who tries again leaves no program behind.
+/// A manual cleanup is bounded, and a retry leaves no program behind.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and network namespaces: make test-netns"]
 async fn xtables_lock_holder_delays_cleanup_for_a_bounded_time() {
@@ -148,7 +148,7 @@ async fn xtables_lock_holder_delays_cleanup_for_a_bounded_time() {
         // The other pod and the node.
         assert_eq!((clean, failed), (2, 1));
     }
-    // Five seconds each if nothing else is to be done.
+    // Five seconds each on an idle machine.
     assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     let left = locked.sh(&format!(
         "for pid in $(ip netns pids {}); do cat /proc/$pid/comm 2>/dev/null || true; done",
@@ -169,9 +169,9 @@ fn netlink_overrun_triggers_a_resync() {
     let [(noisy, first), (quiet, second)] = pods(&mut testbed, &runtime, [7, 8]);
     let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&first, &second]);
     until("ready", || driver.is_ready() && is_served(&quiet));
-    // Again at once: it is not looked at everything time and again, but in the end.
+    // The second overrun is within the resync pause: the resync is delayed, not dropped.
     for _ in 0..2 {
-        // While it cannot listen more happens than the kernel keeps for it (ENOBUFS); the last of it is lost.
+        // While the driver is paused, more changes happen than the socket buffer holds (ENOBUFS); the last ones are lost.
         driver.while_paused(|| {
             noisy.sh(
                 "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
@@ -195,7 +195,7 @@ fn namespace_deleted_during_a_write_is_released() {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let _server = Server::start(&testbed.pod(2));
     let [(remaining, object)] = pods(&mut testbed, &runtime, [7]);
-    // Its programs take long enough to be met amid them.
+    // The iptables programs run long enough to be interrupted.
     let driver = Driver::start(&runtime, BackendKind::IptablesNft, &[&web()], &[&object]);
     until("ready", || driver.is_ready());
     let deleted = pods(&mut testbed, &runtime, [11, 12, 13, 14, 15, 16, 17, 18]);
@@ -209,7 +209,7 @@ fn namespace_deleted_during_a_write_is_released() {
     until("the other pod is served", || is_served(&remaining));
     let node = testbed.open_node();
     let peers = || node.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
-    // The kernel still sees them as pods, and the driver tries them again and again.
+    // For the API server the pods still exist, so the driver retries.
     until_gone(|| {
         let peers = peers().unwrap();
         deleted
@@ -225,7 +225,7 @@ fn namespace_deleted_during_a_write_is_released() {
     });
 }
 
-/// A ClusterIP that was freed is given to the next Service, which may be an ordinary one.
+/// A released ClusterIP may be assigned to an ordinary Service next.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
@@ -236,7 +236,7 @@ fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
         let driver = Driver::start(&runtime, kind, &[&web()], &[&object]);
         until("ready", || driver.is_ready() && is_served(&client));
         driver.stop();
-        // As kube-proxy on the node serves an ordinary Service: behind the default route.
+        // An ordinary Service, as kube-proxy on the node serves it: behind the default route.
         let node = Pod {
             netns: testbed.node(),
             host: 99,
@@ -261,7 +261,7 @@ fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
     }
 }
 
-/// SIGTERM amid a change: the work under way is ended, and the process soon.
+/// SIGTERM during a change: work in progress completes, and the process exits soon.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn shutdown_waits_only_for_work_in_progress() {
@@ -290,7 +290,7 @@ fn shutdown_waits_only_for_work_in_progress() {
     });
 }
 
-/// The kernel tells nobody of changes to legacy tables: they are looked for every half minute.
+/// The kernel sends no notifications for legacy tables, so the driver checks them every 25 s.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn legacy_rules_changed_by_another_process_are_repaired_by_the_next_resync() {
@@ -313,11 +313,11 @@ fn legacy_rules_changed_by_another_process_are_repaired_by_the_next_resync() {
     let began = Instant::now();
     until("all pods are repaired", all_served);
     println!("repaired after {:?}", began.elapsed());
-    // Half a minute is promised; this machine does much else.
+    // The documented bound is half a minute; the test machine is shared.
     assert!(began.elapsed() < Duration::from_secs(35), "{:?}", began.elapsed());
 }
 
-/// Endpoints come and go while one proxy after the other does the work: whoever connects finds one that is there.
+/// Endpoints change while one proxy replaces another; every connection reaches an endpoint that exists.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn endpoints_that_flip_across_restarts_lose_no_connection() {
@@ -344,7 +344,7 @@ fn endpoints_that_flip_across_restarts_lose_no_connection() {
                 driver.service(&service(hosts));
                 std::thread::sleep(Duration::from_millis(30));
                 driver.service(&service(&[2]));
-                // Amid the change, as like as not; the next one finds another cluster than the last one left.
+                // Usually during the change; the next driver starts with a different cluster state.
                 driver.stop();
                 driver = Driver::start(&runtime, kind, &[&service(hosts)], &[&object]);
                 until("ready again", || driver.is_ready());

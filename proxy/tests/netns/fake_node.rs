@@ -1,6 +1,6 @@
-//! The driver of a node, with a scripted cluster and a scripted container runtime; all else, the kernel above all, is real.
+//! The driver of a node with a scripted cluster and a scripted container runtime; everything else, above all the kernel, is real.
 //!
-//! For what a real cluster is too slow or too well-behaved for: hundreds of pods, a runtime that hangs, hostile neighbours.
+//! For conditions that a real cluster cannot provide quickly: hundreds of pods, a hanging runtime, untrusted neighbours.
 
 use super::matrix::BackendKind;
 use super::objects::Service;
@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// As the CRI client waits.
+/// Timeout of the CRI client.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For conditions that hold within milliseconds on an idle machine.
+/// Timeout for conditions that take milliseconds on an idle machine.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A container runtime that knows what it was told, and hangs when it is told to.
+/// A scripted container runtime.
 pub(crate) struct Runtime {
     sandboxes: Mutex<BTreeMap<String, Sandbox>>,
     is_hanging: watch::Sender<bool>,
@@ -48,7 +48,7 @@ impl Runtime {
         })
     }
 
-    /// A pod's sandbox is ready, or is another one now.
+    /// Sets or replaces the ready sandbox of a pod.
     pub(crate) fn set_sandbox(&self, uid: &str, netns: &str) {
         let sandbox = Sandbox {
             id: format!("sandbox-{netns}"),
@@ -62,7 +62,7 @@ impl Runtime {
         self.sandboxes.lock().unwrap().remove(uid);
     }
 
-    /// As SIGSTOP does, and SIGCONT.
+    /// Suspends or resumes the runtime, like SIGSTOP and SIGCONT.
     pub(crate) fn set_hanging(&self, is_hanging: bool) {
         self.is_hanging.send_replace(is_hanging);
     }
@@ -84,7 +84,7 @@ impl SandboxSource for Runtime {
         Ok(sandboxes.values().map(|sandbox| sandbox.id.clone()).collect())
     }
 
-    /// By the name of its pod, too, which is what follows "uid-" in these tests.
+    /// Also checks the pod's name, which follows "uid-" in these tests.
     async fn of_pod(&self, uid: &str, name: &ObjectName) -> Result<Sandbox, sandbox::Error> {
         self.wait_while_hanging().await?;
         let matches_name = uid.strip_prefix("uid-") == Some(&name.name);
@@ -103,7 +103,7 @@ impl SandboxSource for Runtime {
     }
 }
 
-/// What a watch brings, or a loop that turns no more until the sender is gone.
+/// An update of a watch, or a pause until the sender is dropped.
 enum Message {
     Update(Box<Update>),
     Pause(std::sync::mpsc::Receiver<()>),
@@ -122,7 +122,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Starts one on what a cluster lists.
+    /// Starts a driver with these objects as the initial lists.
     pub(crate) fn start(
         runtime: &Arc<Runtime>,
         kind: BackendKind,
@@ -155,7 +155,7 @@ impl Driver {
                 let context =
                     Context::new(runtime, backend, existing_sandboxes, telling, Settings::default());
                 let updates = stream::unfold(receiver, next_update);
-                // A driver outlives its watches, which never end.
+                // The driver outlives its watches, which never end.
                 let updates = futures::StreamExt::chain(updates, stream::pending());
                 sync::run(context, updates, state_requests, health, shutdown).await;
             }
@@ -197,7 +197,7 @@ impl Driver {
         sent.unwrap_or_else(|_| panic!("the driver ended"));
     }
 
-    /// Does `work` while the driver's loop stands still, as when the node has no time for it.
+    /// Runs `work` while the driver's loop is paused, as on an overloaded node.
     pub(crate) fn while_paused<T>(&self, work: impl FnOnce() -> T) -> T {
         let (_release, held) = std::sync::mpsc::channel();
         let sent = self.updates.send(Message::Pause(held));
@@ -205,7 +205,7 @@ impl Driver {
         work()
     }
 
-    /// A Service was added or changed, with its slices.
+    /// Adds or updates a Service and its slices.
     pub(crate) fn service(&self, service: &Service) {
         self.send(Update::Service(Change::Apply(parsed(service))));
         for slice in slices(service) {
@@ -213,24 +213,24 @@ impl Driver {
         }
     }
 
-    /// A Service is gone.
+    /// Deletes a Service.
     pub(crate) fn delete_service(&self, service: &Service) {
         self.send(Update::Service(Change::Delete(parsed(service))));
     }
 
-    /// A pod changed, and what the API server sends of it is no Pod.
+    /// Updates a pod with an object that cannot be decoded.
     pub(crate) fn undecodable_pod(&self, pod: &v1::Pod) {
         let uid = uid(pod).to_owned();
         let unreadable = NodePod::Unreadable { uid: uid.clone() };
         self.send(Update::Pod(Change::Apply((uid, Some(unreadable)))));
     }
 
-    /// A pod was added or changed.
+    /// Adds or updates a pod.
     pub(crate) fn pod(&self, pod: &v1::Pod) {
         self.send(Update::Pod(Change::Apply(read(pod))));
     }
 
-    /// A network is mapped to an interface of the node that the tests run on.
+    /// Maps a network to an interface of the node that runs the test.
     pub(crate) fn map(&self, mapped: &str) {
         let updates = proxy::host::updates(vec![mapped.parse().unwrap()]);
         let first = self.client_runtime.block_on(async {
@@ -240,7 +240,7 @@ impl Driver {
         self.send(first.unwrap());
     }
 
-    /// A pod is gone.
+    /// Deletes a pod.
     pub(crate) fn delete_pod(&self, pod: &v1::Pod) {
         self.send(Update::Pod(Change::Delete(read(pod))));
     }
@@ -257,7 +257,7 @@ impl Driver {
         self.reporter.current()
     }
 
-    /// What `/metrics` says of one without labels.
+    /// Value of a metric without labels at `/metrics`.
     pub(crate) fn metric(&self, name: &str) -> u32 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
@@ -265,7 +265,7 @@ impl Driver {
         line.trim().parse().unwrap()
     }
 
-    /// What `/state` says.
+    /// Content of `/state`.
     pub(crate) fn state(&self) -> Value {
         let mut router = self.state.clone();
         self.client_runtime.block_on(async {
@@ -278,7 +278,7 @@ impl Driver {
         })
     }
 
-    /// What `/state` says of a pod.
+    /// Content of `/state` for one pod.
     pub(crate) fn state_of(&self, pod: &v1::Pod) -> Value {
         let state = self.state();
         let uid = pod.metadata.uid.as_deref();
@@ -288,7 +288,7 @@ impl Driver {
             .unwrap_or_default()
     }
 
-    /// As SIGTERM does.
+    /// Shuts the driver down, as SIGTERM does.
     pub(crate) fn stop(mut self) {
         self.end();
     }
@@ -313,7 +313,7 @@ async fn next_update(
     loop {
         match receiver.recv().await? {
             Message::Update(update) => return Some((*update, receiver)),
-            // Ends with an error when the sender is dropped.
+            // Returns an error when the sender is dropped.
             Message::Pause(held) => drop(held.recv()),
         }
     }
@@ -339,7 +339,7 @@ fn read(pod: &v1::Pod) -> (String, Option<NodePod>) {
     (pod.metadata.uid.clone().unwrap(), NodePod::parse(pod))
 }
 
-/// The Pod object of a pod, with what Multus writes.
+/// The Pod object of a pod, with the annotation that Multus writes.
 pub(crate) fn object(pod: &Pod) -> v1::Pod {
     let interfaces = pod.status.iter().map(
         |status| json!({"name": status.network, "interface": status.interface, "ips": status.addresses}),
@@ -347,7 +347,7 @@ pub(crate) fn object(pod: &Pod) -> v1::Pod {
     object_with(pod, &interfaces.collect::<Value>().to_string())
 }
 
-/// The same with any other text in the annotation.
+/// Like [`object`], with this annotation.
 pub(crate) fn object_with(pod: &Pod, network_status: &str) -> v1::Pod {
     let object = json!({
         "metadata": {
@@ -370,7 +370,7 @@ pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
     within(TIMEOUT, what, holds);
 }
 
-/// Waits until what was in a dead pod's namespace is gone. The kernel takes namespaces down one by one, those of other tests too.
+/// Waits until the namespace of a deleted pod is released. The kernel removes namespaces one by one, including those of other tests.
 pub(crate) fn until_gone(is_gone: impl FnMut() -> bool) {
     within(3 * TIMEOUT, "deleted namespaces are released", is_gone);
 }

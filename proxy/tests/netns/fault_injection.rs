@@ -1,8 +1,8 @@
-//! Each write of an apply fails, once or for one VIP for ever, with each errno that it can fail with: every other VIP is as wanted
-//! afterwards, and all are after the next apply.
+//! Fault injection: each write of an apply fails, once or permanently for one VIP, with each errno that it can return. All other VIPs are
+//! programmed afterwards, and all of them after the next apply.
 //!
-//! The failing write is not the kernel's: nobody can make it return ENOMEM or ENODEV to one chosen write, so `proxy::fault` does. All else is
-//! real, above all what the kernel holds afterwards.
+//! `proxy::fault` injects the failure, because no test can make the kernel return ENOMEM or ENODEV for one chosen write. Everything else is
+//! real, above all the resulting kernel state.
 
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Service, rules};
@@ -27,20 +27,20 @@ for_every_backend![
     vip_that_cannot_be_written_affects_no_other_vip,
 ];
 
-/// How a proxy comes to a pod.
+/// Initial knowledge of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ApplyMode {
-    /// It knows what is there.
+    /// The current rules are known.
     Difference,
-    /// It reads it.
+    /// The current rules are read first.
     Adoption,
-    /// It finds it damaged and writes all of it.
+    /// The current rules are damaged, and everything is written again.
     Rebuild,
 }
 
 const APPLY_MODES: [ApplyMode; 3] = [ApplyMode::Difference, ApplyMode::Adoption, ApplyMode::Rebuild];
 
-/// What a write is about.
+/// Kind of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Write {
     NewRoute,
@@ -66,7 +66,7 @@ impl Write {
         }
     }
 
-    /// What it can fail with. ESRCH and ENODEV of a removal say that the route is gone, which an injected one cannot.
+    /// Errnos that the write can return. ESRCH and ENODEV of a removal mean that the route is gone, which an injected fault cannot provide.
     fn errnos(self) -> &'static [i32] {
         match self {
             Self::NewRoute => &[
@@ -85,7 +85,7 @@ impl Write {
             Self::Nftables => &[
                 ENOMEM, EPERM, EBUSY, EEXIST, ENOENT, EINVAL, EOPNOTSUPP, ENFILE, EAGAIN,
             ],
-            // A program that cannot be started; what it then says of the kernel is all one.
+            // The program cannot be started; other failures are reported in the same way.
             Self::Program => &[ENOMEM],
         }
     }
@@ -112,7 +112,7 @@ impl Fixture {
         let mut client = testbed.pod(7);
         testbed.attach(&mut client, 2, "net2", 57);
         let stays = [service("stays", 10, 1, &[2]), service("stays2", 20, 2, &[52])];
-        // Of one bucket of the iptables backend with one that stays.
+        // Shares a bucket of the iptables backend with a Service that stays.
         let mut beside = service("beside", 12, 2, &[52]);
         beside.address = Some((1, 10));
         let mut sticky = service("sticky", 14, 1, &[2, 3]);
@@ -134,7 +134,7 @@ impl Fixture {
         }
     }
 
-    /// Brings the pod to what is there before, with a flow that is to be ended, and says what is known of it.
+    /// Programs the initial rules, opens a flow that the change has to delete, and returns the known rules.
     fn reset(&self, mode: ApplyMode) -> Held<PodRules> {
         let applied = self.client.apply(self.kind, &Held::Unknown, &self.before);
         assert!(applied.is_complete() && applied.is_exact, "{applied:?}");
@@ -159,7 +159,7 @@ impl Fixture {
         Held::Unknown
     }
 
-    /// Applies what is wanted with this hook.
+    /// Applies the final rules with this hook.
     fn apply(
         &self,
         held: &Held<PodRules>,
@@ -185,7 +185,7 @@ impl Fixture {
         self.client.run(|| self.kind.backend().dump()).unwrap()
     }
 
-    /// Interface and source by VIP.
+    /// Interface and source address by VIP.
     fn routes(&self) -> BTreeMap<IpAddr, (String, IpAddr)> {
         let listed = self
             .client
@@ -199,7 +199,7 @@ impl Fixture {
         listed.lines().map(read).collect()
     }
 
-    /// Every VIP but those that failed is as wanted.
+    /// Asserts that every VIP except the failed ones is programmed.
     fn assert_programmed(&self, failed: &BTreeSet<IpAddr>, what: &str) {
         let (held, wanted) = (self.dump().regardless_of_places(), self.after.dump());
         let is_other = |vip: &IpAddr| !failed.contains(vip);
@@ -228,7 +228,7 @@ impl Fixture {
         assert_eq!(held, wanted, "{what}");
     }
 
-    /// What the failures claim of their VIPs is so.
+    /// Asserts that the reported effects of failures match the kernel state.
     fn assert_reported(&self, applied: &Applied, what: &str) {
         let held = self.dump();
         for failure in applied.failures.iter() {
@@ -246,7 +246,7 @@ impl Fixture {
         }
     }
 
-    /// The next apply makes up for it.
+    /// Asserts that the next apply programs all VIPs.
     fn assert_recovers(&self, applied: Applied, what: &str) {
         let held = if applied.is_exact {
             Held::Exactly(applied.rules)
@@ -273,7 +273,7 @@ fn failed(applied: &Applied) -> BTreeSet<IpAddr> {
 fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
     let fixture = Fixture::new(kind);
     for mode in APPLY_MODES {
-        // Of what is to be written, in order.
+        // All writes, in order.
         let writes = Arc::new(Mutex::new(Vec::new()));
         let held = fixture.reset(mode);
         let seen = Arc::clone(&writes);
@@ -288,7 +288,7 @@ fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
         let kinds: BTreeSet<Write> = writes.iter().copied().collect();
         assert!(kinds.len() == 4, "one kind of write is never made: {kinds:?}");
         for (number, write) in writes.iter().enumerate() {
-            // How the proxy came to the pod does not depend on the errno.
+            // The initial knowledge does not depend on the errno.
             let few = if mode == ApplyMode::Difference {
                 usize::MAX
             } else {
@@ -302,7 +302,7 @@ fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
                     (count.fetch_add(1, Ordering::Relaxed) == number).then_some(*errno)
                 });
                 let failed = failed(&applied);
-                // A route is tried once; of all else another try comes at once.
+                // Writes of routes are not retried; all others are retried at once.
                 let is_route = matches!(write, Write::NewRoute | Write::DelRoute);
                 assert_eq!(
                     failed.len(),
@@ -323,7 +323,7 @@ fn single_failed_write_affects_at_most_its_own_vip(kind: BackendKind) {
     }
 }
 
-/// Each write that has this address in it fails, each time.
+/// Fails each write that contains this address.
 fn fail_writes_with(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send + 'static {
     let bytes = match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -342,7 +342,7 @@ fn fail_writes_with(address: IpAddr) -> impl FnMut(&[u8]) -> Option<i32> + Send 
 }
 
 impl Fixture {
-    /// Only `vip` fails, and is named with the cause.
+    /// Asserts that only `vip` fails and that its cause is reported.
     fn assert_only_vip_fails(&self, mode: ApplyMode, vip: IpAddr, culprit: IpAddr) {
         let what = format!("{mode:?}: {vip} for {culprit}");
         let held = self.reset(mode);
@@ -363,14 +363,14 @@ impl Fixture {
 fn vip_that_cannot_be_written_affects_no_other_vip(kind: BackendKind) {
     let fixture = Fixture::new(kind);
     for family in Family::ALL {
-        // It cannot even be rejected.
+        // The VIP cannot even be rejected.
         for (name, number, network) in [("comes", 15, 2), ("sticky", 14, 1)] {
             let vip = service(name, number, network, &[]).vip(family);
             for mode in [ApplyMode::Difference, ApplyMode::Adoption] {
                 fixture.assert_only_vip_fails(mode, vip, vip);
             }
         }
-        // The culprit is an endpoint that no other has: it can be rejected and not translated, whatever else has to be written.
+        // The failing address is an endpoint of one VIP only: that VIP is rejected and not translated, and the others are not affected.
         for (name, number, network, host) in [("changes", 11, 1, 6), ("comes", 15, 2, 53)] {
             let vip = service(name, number, network, &[]).vip(family);
             for mode in APPLY_MODES {

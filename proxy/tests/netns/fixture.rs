@@ -1,4 +1,4 @@
-//! The usual test: a client with the Services of a cluster, servers, and what the client holds so far.
+//! Common fixture: a client with the Services of a cluster, servers, and the client's known rules.
 
 use super::matrix::{BackendKind, Case};
 use super::objects::{Service, plan_with};
@@ -15,20 +15,20 @@ use std::net::{IpAddr, SocketAddr};
 pub(crate) const CLIENT: u8 = 7;
 
 pub(crate) struct Fixture {
-    // Dropped before the bed: sockets keep a namespace alive.
+    // Dropped before the test bed: sockets keep a namespace alive.
     servers: Vec<Server>,
     pub(crate) client: Pod,
     pub(crate) testbed: Testbed,
     pub(crate) kind: BackendKind,
     pub(crate) family: Family,
     pub(crate) services: Vec<Service>,
-    /// Of the client's node.
+    /// Settings of the client's node.
     pub(crate) settings: Settings,
     held: Held<PodRules>,
 }
 
 impl Fixture {
-    /// A client, and a server on each of these hosts.
+    /// Creates a client, and a server on each of these hosts.
     pub(crate) fn new(case: Case, servers: &[u8]) -> Self {
         let mut testbed = Testbed::new();
         let client = testbed.pod(CLIENT);
@@ -54,7 +54,7 @@ impl Fixture {
         self.servers.push(Server::start(pod));
     }
 
-    /// Brings the client to what the Services say, as the proxy does after a change.
+    /// Programs the client for the current Services, as the proxy does after a change.
     pub(crate) fn sync(&mut self) -> Applied {
         let plan = plan_with(&self.settings, &self.client, &self.services);
         let applied = self.client.apply(self.kind, &self.held, &plan.rules);
@@ -63,23 +63,23 @@ impl Fixture {
         applied
     }
 
-    /// As a proxy that has just started.
+    /// Forgets the known rules, as a restart does.
     pub(crate) fn forget_known_rules(&mut self) {
         self.held = Held::Unknown;
     }
 
-    /// What the client is known to hold.
+    /// Known rules of the client.
     pub(crate) fn held(&self) -> &Held<PodRules> {
         &self.held
     }
 
-    /// Whether a proxy that has just started finds something to write.
+    /// Returns true if a restarted proxy writes something.
     pub(crate) fn resync_writes(&mut self) -> bool {
         self.forget_known_rules();
         self.sync().written
     }
 
-    /// The same with exactly these Services.
+    /// Like [`Self::sync`], with exactly these Services.
     pub(crate) fn sync_to(&mut self, services: &[&Service]) -> Applied {
         self.services = services.iter().copied().cloned().collect();
         self.sync()
@@ -98,23 +98,23 @@ impl Fixture {
         }
     }
 
-    /// A port of a Service, in the family of this test.
+    /// Address of a Service port, in the family of this test.
     pub(crate) fn at(&self, service: &Service, port: u16) -> SocketAddr {
         service.at(self.family, port)
     }
 
-    /// Asks once.
+    /// Sends one request and returns its outcome.
     pub(crate) fn probe(&self, protocol: Protocol, destination: SocketAddr) -> Outcome {
         let outcomes = probe_repeatedly(&self.client, protocol, destination, 1);
         outcomes.into_keys().next().unwrap()
     }
 
-    /// Asks once, for the whole answer.
+    /// Sends one request and returns the response.
     pub(crate) fn request(&self, protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
         self.client.run(|| request(protocol, destination))
     }
 
-    /// Which hosts answer.
+    /// Hosts that respond.
     pub(crate) fn hosts(&self, protocol: Protocol, destination: SocketAddr) -> Vec<u8> {
         let hosts: BTreeSet<u8> = hosts(&self.client, protocol, destination);
         hosts.into_iter().collect()

@@ -1,4 +1,4 @@
-//! Flows follow the rules under a running driver, which ends them after the rules of all pods are there.
+//! Deletion of stale flows by a running driver, which follows the rule updates of all pods.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
 use super::matrix::{BackendKind, for_every_backend};
@@ -15,7 +15,7 @@ for_every_backend![
     pending_flow_cleanup_runs_before_the_driver_stops,
 ];
 
-/// A cleanup begins within half a second of the one before; the rest is what a busy machine takes.
+/// Cleanups start at most half a second apart; the rest is margin for a shared machine.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn dns(host: u8) -> Service {
@@ -24,7 +24,7 @@ fn dns(host: u8) -> Service {
         .ready(&[host])
 }
 
-/// A client that is served by host 2, and a socket that was.
+/// A client served by host 2, and an open socket with a flow to it.
 struct Fixture {
     _servers: [Server; 2],
     socket: UdpSocket,
@@ -56,7 +56,7 @@ impl Fixture {
         }
     }
 
-    /// Who answers a new flow.
+    /// Host that a new flow reaches.
     fn new_flow_host(&self) -> Option<u8> {
         let at = dns(2).at(Family::V4, 53);
         responding_host(&self.client.run(|| udp(at)).unwrap(), at)
@@ -82,14 +82,14 @@ fn open_udp_socket_follows_consecutive_endpoint_changes(kind: BackendKind) {
     }
 }
 
-/// The next driver finds right rules, and does not know what they were before.
+/// The next driver finds correct rules and does not know the previous ones.
 fn pending_flow_cleanup_runs_before_the_driver_stops(kind: BackendKind) {
     let fixture = Fixture::new(kind);
     fixture.driver.service(&dns(3));
     until("the old flow is served by the new endpoint", || {
         fixture.host() == Some(3)
     });
-    // Soon after a cleanup the next one waits.
+    // This cleanup is delayed, because another one ran just before.
     fixture.driver.service(&dns(2));
     until("new flows are served by the new endpoint", || {
         fixture.new_flow_host() == Some(2)

@@ -1,4 +1,4 @@
-//! Traffic that a pod forwards: a router pod that masquerades what is nested in it, as for KubeVirt's masquerade binding.
+//! Traffic forwarded by a pod: a router pod that masquerades a nested client, as KubeVirt's masquerade binding does.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -19,11 +19,11 @@ for_every_backend_and_family![
     each_client_behind_a_router_pod_has_its_own_affinity,
 ];
 
-/// A namespace that has nothing but a link to the client, which masquerades it.
+/// A namespace whose only link leads to the client, which masquerades it.
 fn nested_client(fixture: &mut Fixture) -> Pod {
     let nested = fixture.testbed.pod(8);
     nested.sh("ip link del net1; ip link del eth0; ip route flush table main");
-    // The kernel sends a host six ICMP errors, then one a second; here each is to be seen.
+    // The kernel sends at most six ICMP errors to a host, then one per second; the test needs all of them.
     fixture
         .client
         .sh("sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0");
@@ -82,7 +82,7 @@ fn forwarded_traffic_is_served(case: Case) {
     }
 }
 
-/// A router pod that masquerades nothing: servers know the way back.
+/// A router pod without masquerading: servers have a route back.
 fn forwarded_traffic_keeps_its_source(case: Case) {
     let mut fixture = Fixture::new(case, &[]);
     let nested = nested_client(&mut fixture);
@@ -115,7 +115,7 @@ fn forwarded_traffic_is_rejected_at_once_and_leaks_nothing(case: Case) {
         (&empty, Tcp, 80),
         (&empty, Udp, 53),
     ] {
-        // On the far side of the client, where only what leaves it is seen.
+        // Captures on the far side of the client, where only outgoing packets are visible.
         let capture = Capture::on(&fixture.client, "net1");
         let rejected = outcomes(&nested, protocol, fixture.at(service, port));
         assert!(rejected.iter().all(Outcome::is_rejected), "{rejected:?}");
@@ -126,7 +126,7 @@ fn forwarded_traffic_is_rejected_at_once_and_leaks_nothing(case: Case) {
     }
 }
 
-/// With session affinity a client is a source address, not the pod it comes through.
+/// Session affinity applies to source addresses, not to the pod that forwards them.
 fn each_client_behind_a_router_pod_has_its_own_affinity(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let nested = nested_client(&mut fixture);
@@ -135,7 +135,7 @@ fn each_client_behind_a_router_pod_has_its_own_affinity(case: Case) {
     fixture.sync_to(&[&sticky]);
     let at = fixture.at(&sticky, 80);
     let mut hosts_used = BTreeSet::new();
-    // Twelve clients of one endpoint are a matter of 1 in 100,000.
+    // Twelve clients on one endpoint have a probability of 1 in 100,000.
     for n in 10..22 {
         let (address, length) = match case.family {
             Family::V4 => (format!("192.168.50.{n}"), 24),

@@ -1,4 +1,4 @@
-//! The node itself as a client. Its part is played by the node of the bed: a process of its own runs there.
+//! The node itself as a client. A child process in the node namespace of the test bed acts as the node.
 
 use super::fake_node::{Driver, Runtime, object, until};
 use super::matrix::{BackendKind, for_every_backend};
@@ -15,7 +15,7 @@ use std::process::Command;
 
 for_every_backend![node_is_served_only_on_an_interface_that_reaches_pods];
 
-/// Set in that process: the namespace of a pod.
+/// Set in the child process: the namespace of a pod.
 const ON_THE_NODE: &str = "MSP_TEST_ON_THE_NODE";
 
 fn node_is_served_only_on_an_interface_that_reaches_pods(kind: BackendKind) {
@@ -41,7 +41,7 @@ fn node_is_served_only_on_an_interface_that_reaches_pods(kind: BackendKind) {
 }
 
 fn on_the_node(kind: BackendKind, netns: &str) {
-    // The far end of what pods are on, as a second port of the node would be.
+    // The far end of the pods' network, like a second port of the node.
     sh("ip addr add 10.1.0.77/16 dev peer1; ip addr add fd00:1::77/64 dev peer1 nodad");
     let pod = Pod::existing(netns, 7);
     let (web, uid) = (Service::new("web", 10).ready(&[2]), object(&pod));
@@ -69,14 +69,14 @@ fn on_the_node(kind: BackendKind, netns: &str) {
             assert_sockets_use_the_network_address(&web, family);
         }
         until("the condition is True", || driver.condition().holds);
-        // What pods send through the node would come onto a network that they are not on.
+        // Otherwise traffic of pods through the node would reach a network that they are not attached to.
         let rules = sh("nft list ruleset");
         assert!(
             rules.contains("172.30.0.10") && !rules.contains("hook prerouting"),
             "{rules}"
         );
         assert!(resets_leave_the_node(&pod), "{rules}");
-        // The kernel tells nobody of changes in the node's own namespace.
+        // The kernel sends no notifications for the node's own namespace.
         sh("ip route flush proto 77; ip -6 route flush proto 77; nft flush ruleset");
         assert!(is_clean(&sh(LEFT)));
         until("the node is repaired", || {
@@ -116,7 +116,8 @@ fn on_the_node(kind: BackendKind, netns: &str) {
     assert!(is_clean(&sh(LEFT)), "{}", sh(LEFT));
 }
 
-/// Whichever address of the node they are bound to; flows that others translate, as kube-proxy does, keep theirs.
+/// Sockets use the address on the network regardless of the address they are bound to. Flows translated by other tables, such as
+/// kube-proxy's, keep their source.
 fn assert_sockets_use_the_network_address(web: &Service, family: Family) {
     let bound = match family {
         Family::V4 => "10.128.0.1",
@@ -138,7 +139,7 @@ fn assert_sockets_use_the_network_address(web: &Service, family: Family) {
     }
 }
 
-/// Whether a reset that belongs to no flow leaves the node: what other programs of the node do is nothing of ours.
+/// Returns true if a reset without a flow leaves the node: packets of other programs must not be affected.
 fn resets_leave_the_node(pod: &Pod) -> bool {
     pod.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority -300; }'; nft add rule inet seen input ip saddr 10.1.0.77 tcp sport 4444 counter");
     let mut reset = [0; 20];
@@ -152,7 +153,7 @@ fn resets_leave_the_node(pod: &Pod) -> bool {
         SockProtocol::Tcp,
     )
     .unwrap();
-    // What a rule drops is told to the sender.
+    // The sender gets an error if a rule drops the packet.
     let sent = send_raw(&raw, &reset, address(1, Family::V4, 7));
     let seen = pod.sh("nft list table inet seen");
     sent.is_ok() && seen.contains("packets 1 ")

@@ -1,4 +1,4 @@
-//! Segments that connection tracking does not believe.
+//! Segments that connection tracking considers invalid.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 for_every_backend_and_family![out_of_window_segment_does_not_reset_the_connection];
 
-/// Such an answer is not translated back. The kernel, which knows no flow from the endpoint, would reset it.
+/// Such a segment is not translated back; without a drop rule the kernel would answer it with a reset.
 fn out_of_window_segment_does_not_reset_the_connection(case: Case) {
     let mut fixture = Fixture::new(case, &[]);
     let server = fixture.testbed.pod(2);
@@ -25,7 +25,7 @@ fn out_of_window_segment_does_not_reset_the_connection(case: Case) {
     let client = SocketAddr::new(fixture.source(), flow.source().port());
     let arrived = || fixture.client.sh("nft list table inet seen");
     fixture.client.sh("nft add table inet seen; nft add chain inet seen input '{ type filter hook input priority 10; }'; nft add rule inet seen input ct state invalid tcp sport 8080 counter");
-    // Of all windows at least one is missed by far, wherever the real one is.
+    // At least one of these sequence numbers is outside the window.
     for quarter in 0..8 {
         send_segment(&server, endpoint, client, quarter << 29);
     }
@@ -37,7 +37,7 @@ fn out_of_window_segment_does_not_reset_the_connection(case: Case) {
     flow.echo(b"second");
 }
 
-/// Acknowledges nothing in particular, with this sequence number and one byte.
+/// Sends one byte with this sequence number.
 fn send_segment(from: &Pod, source: SocketAddr, destination: SocketAddr, sequence: u32) {
     let mut segment = Vec::new();
     segment.extend(source.port().to_be_bytes());

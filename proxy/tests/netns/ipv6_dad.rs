@@ -1,4 +1,4 @@
-//! An IPv6 address whose duplicate detection runs: the kernel takes it for no source yet.
+//! IPv6 duplicate address detection: the kernel does not use a tentative address as a source.
 
 use super::fake_node::until;
 use super::fixture::Fixture;
@@ -16,7 +16,7 @@ fn address_is_used_only_after_duplicate_address_detection(kind: BackendKind) {
     let family = Family::V6;
     let mut fixture = Fixture::new(Case { kind, family }, &[2]);
     let source = address(1, family, 7);
-    // One question a second, and then many seconds: long enough to look at it.
+    // One solicitation per second, for several seconds.
     fixture.client.sh(&format!(
         "sysctl -qw net.ipv6.conf.net1.dad_transmits=8
          ip addr del {source}/64 dev net1; ip addr add {source}/64 dev net1"

@@ -1,7 +1,7 @@
-//! What the proxy costs others in kernel memory while it waits for changes.
+//! Kernel memory that the proxy causes in other namespaces while it waits for changes.
 //!
-//! As soon as one process on the machine listens to `NFNLGRP_NFTABLES` the kernel builds a message of 8 KiB for each object of every
-//! nftables transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
+//! If any process on the machine subscribes to `NFNLGRP_NFTABLES`, the kernel builds an 8 KiB message for each object of every nftables
+//! transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
 use super::matrix::{BackendKind, for_every_backend};
@@ -16,7 +16,7 @@ for_every_backend![nft_set_of_another_process_costs_no_additional_kernel_memory]
 
 const ELEMENTS: usize = 60_000;
 
-/// Others may listen on this machine, if only for a while: `nft monitor`, for example.
+/// Other processes may subscribe for a while, such as `nft monitor`.
 const ATTEMPTS: usize = 5;
 const TIMEOUT: Duration = Duration::from_mins(4);
 
@@ -53,7 +53,7 @@ fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKin
         if grown < ELEMENTS / 4 {
             return;
         }
-        // Somebody may have come meanwhile.
+        // Another process may have subscribed meanwhile.
         assert!(
             attempt < ATTEMPTS,
             "{kind:?}: {ELEMENTS} elements cost {grown} objects of 8 KiB"
@@ -61,7 +61,7 @@ fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKin
     }
 }
 
-/// Waits until no other process listens; returns who does all the same.
+/// Waits until no other process subscribes; returns the remaining subscribers.
 fn wait_for_no_other_listener() -> Vec<String> {
     let began = Instant::now();
     loop {
@@ -74,7 +74,7 @@ fn wait_for_no_other_listener() -> Vec<String> {
     }
 }
 
-/// By how many objects the kernel's slabs of 8 KiB grew at the peak.
+/// Peak growth of the kernel's 8 KiB slabs, in objects.
 fn slab_growth_during<T>(work: impl FnOnce() -> T) -> usize {
     let is_done = AtomicBool::new(false);
     let before = objects_of_8k();
@@ -93,7 +93,7 @@ fn slab_growth_during<T>(work: impl FnOnce() -> T) -> usize {
     })
 }
 
-/// Of `kmalloc-8k` and its likes.
+/// Number of objects in `kmalloc-8k` and similar slabs.
 fn objects_of_8k() -> usize {
     let slabs = fs::read_to_string("/proc/slabinfo").unwrap();
     let of = |line: &str| {
@@ -105,7 +105,7 @@ fn objects_of_8k() -> usize {
     slabs.lines().filter_map(of).sum()
 }
 
-/// Inodes of sockets that listen to `NFNLGRP_NFTABLES`.
+/// Inodes of sockets subscribed to `NFNLGRP_NFTABLES`.
 fn listeners() -> Vec<String> {
     const NETLINK_NETFILTER: &str = "12";
     const MASK: u32 = 1 << (7 - 1);

@@ -1,4 +1,4 @@
-//! Namespaces that their owners fill with routes and flows: lists as long as they like, which cost this process no memory.
+//! Namespaces with very many routes and flows: reading them uses bounded memory.
 
 use super::echo_server::Server;
 use super::fake_node::{Driver, Runtime, object, uid, until};
@@ -13,12 +13,12 @@ use std::net::UdpSocket;
 const ROUTES: u32 = 100_000;
 const FLOWS: u32 = 100_000;
 
-/// Each route and each flow takes several hundred bytes once it is read.
+/// Each route and each flow takes several hundred bytes once decoded.
 const MAX_MORE_MEMORY_KIB: usize = 32 << 10;
 
 const SUBPROCESS: &str = "MSP_FLOOD_SUBPROCESS";
 
-/// Does nothing unless the other test starts it.
+/// Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by unbounded_route_and_flow_lists_cost_no_memory"]
 fn subprocess() {
@@ -42,7 +42,7 @@ fn subprocess() {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         for n in 0..FLOWS {
             let [_, a, b, c] = n.to_be_bytes();
-            // A full queue of the interface is no matter: there are many.
+            // Drops by a full interface queue do not matter: enough packets remain.
             let _ = socket.send_to(b"x", (format!("100.{}.{b}.{c}", 64 + a), 9));
         }
     });
@@ -52,7 +52,7 @@ fn subprocess() {
     Resources::reset_peak();
     let at = web(2).at(Family::V4, 80);
     for host in [3, 2, 3] {
-        // Flows to the other endpoint are looked for among all of them, and our routes among all of those.
+        // The driver searches all flows for those to the other endpoint, and all routes for its own.
         driver.service(&web(host));
         driver.pod(&object);
         client.sh("ip route flush proto 77");

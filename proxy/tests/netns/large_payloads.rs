@@ -1,4 +1,4 @@
-//! Requests that do not fit into a packet.
+//! Requests and responses larger than a packet.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -25,7 +25,7 @@ fn fragmented_datagrams_are_echoed(case: Case) {
     let web = Service::new("web", 10).ready(&[2, 3]);
     fixture.sync_to(&[&web]);
     let at = fixture.at(&web, 53);
-    // Just over one packet, several, and as large as UDP goes over both families.
+    // Just over one packet, several packets, and the maximum of UDP in both families.
     for size in [1473, 8000, 65_507] {
         fixture.client.run(|| {
             let socket = udp(at).unwrap();

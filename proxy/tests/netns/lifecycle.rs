@@ -1,4 +1,4 @@
-//! What is written, what is left alone, what is left behind.
+//! Life cycle of rules in a pod: what is written, kept and removed.
 
 use super::fake_node::until_gone;
 use super::matrix::{BackendKind, for_every_backend};
@@ -31,7 +31,7 @@ fn web() -> SocketAddr {
     Service::new("web", 10).at(Family::V4, 80)
 }
 
-/// A Service with these endpoints, and one without any.
+/// Rules for a Service with these endpoints and for one without endpoints.
 fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     rules(
         client,
@@ -39,7 +39,7 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     )
 }
 
-/// Rules and routes of the pod's owner, in both variants, our jumps' neighbours.
+/// Installs rules and routes of the pod's owner, in both variants, next to the managed jumps.
 fn install_owner_rules(pod: &Pod) {
     for variant in ["nft", "legacy"] {
         pod.sh(&format!(
@@ -89,7 +89,7 @@ fn applying_twice_writes_nothing(kind: BackendKind) {
     let rules = wanted(&client, &[2]);
     let first = client.apply(kind, &Held::Nothing, &rules);
     assert!(first.written);
-    // The kernel tells of every change of a route or of nftables; a restore of the same legacy table resets its counters.
+    // The kernel reports every change of a route or of nftables; restoring the same legacy table resets its counters.
     let seed = "iptables-legacy -t nat -S >/dev/null; iptables-legacy -t nat -A POSTROUTING -c 7 7 -m comment --comment seed";
     client.sh(seed);
     let monitors = [&["ip", "monitor", "route"][..], &["nft", "monitor"]].map(|monitor| {
@@ -146,12 +146,12 @@ fn new_proxy_adopts_existing_rules_without_a_gap(kind: BackendKind) {
     let client = testbed.pod(7);
     let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     client.apply(kind, &Held::Nothing, &wanted(&client, &[2, 3]));
-    // Meanwhile, without a proxy: one endpoint went.
+    // One endpoint was removed while no proxy was running.
     let desired = wanted(&client, &[3]);
     let fresh = {
         let other = testbed.pod(9);
         other.apply(kind, &Held::Nothing, &wanted(&other, &[3]));
-        // Which differ in the pod's own address alone.
+        // The chains differ only in the pod's own address.
         let other_chains = chains(&other).replace("10.1.0.9", "10.1.0.7");
         other_chains.replace("fd00:1::9", "fd00:1::7")
     };
@@ -180,7 +180,7 @@ fn new_proxy_adopts_existing_rules_without_a_gap(kind: BackendKind) {
     assert_eq!(responding_hosts(&client), [3]);
 }
 
-/// Which hosts answer, all of which see the client's address on the network.
+/// Hosts that respond; all of them see the client's address on the network.
 fn responding_hosts(client: &Pod) -> Vec<u8> {
     let outcomes = probe_repeatedly(client, Protocol::Tcp, web(), 20).into_keys();
     let host = |outcome: Outcome| {

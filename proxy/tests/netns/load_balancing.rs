@@ -1,4 +1,4 @@
-//! Who gets the flows to a Service, and what they see of the client.
+//! Distribution of flows over the endpoints of a Service, and the client's address as seen by servers.
 
 use super::fixture::{CLIENT, Fixture};
 use super::matrix::{Case, for_every_backend_and_family};
@@ -20,7 +20,7 @@ for_every_backend_and_family![
     pod_reaches_itself_through_a_service,
 ];
 
-/// `total` flows over `hosts` equal endpoints: each count within five standard deviations, every source the client's.
+/// `total` flows over `hosts` equal endpoints: each count is within five standard deviations, and every source is the client's address.
 fn assert_balanced(
     outcomes: impl IntoIterator<Item = (Outcome, u32)>,
     total: u32,
@@ -118,7 +118,7 @@ fn endpoints_of_all_slices_are_used(case: Case) {
 
 fn endpoints_beyond_one_slice_are_used(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
-    // Of 120 endpoints one pod answers, which has all their addresses.
+    // One pod has the addresses of all 120 endpoints.
     let server = fixture.testbed.pod(3);
     let hosts: Vec<u8> = (100..220).collect();
     let add = |host: &u8| {
@@ -133,7 +133,7 @@ fn endpoints_beyond_one_slice_are_used(case: Case) {
     fixture.sync_to(&[&web]);
     let outcomes = probe_repeatedly(&fixture.client, Tcp, fixture.at(&web, 80), 1200);
     assert_eq!(outcomes.keys().map(Outcome::host).collect::<Vec<_>>(), [3]);
-    // The neighbours the client had to ask for are the endpoints it was sent to.
+    // Neighbour entries of the client show the endpoints it used.
     let known = fixture.client.sh("ip neigh show dev net1");
     let used = hosts
         .iter()

@@ -1,4 +1,4 @@
-//! Many pods at once, for tests of numbers: one interface each, made by few programs.
+//! Many pods at once for scale tests: one interface each, created by few programs.
 
 use super::fake_node::object;
 use super::testbed::{Pod, Testbed};
@@ -9,14 +9,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A namespace and the Pod object of it.
+/// A namespace and its Pod object.
 pub(crate) type PodWithObject = (Pod, v1::Pod);
 
-/// Pods with one interface each, made by few programs.
+/// Pods with one interface each, created by few programs.
 pub(crate) struct ManyPods(Vec<PodWithObject>);
 
 impl ManyPods {
-    /// `round` makes names and addresses differ from those of other crowds on the node.
+    /// `round` distinguishes names and addresses from those of other sets on the node.
     pub(crate) fn new(node: &str, round: usize, count: usize) -> Self {
         let pods: Vec<_> = (0..count).map(|n| pod(node, round, n)).collect();
         let all = |line: &dyn Fn(&Pod) -> String| pods.iter().map(|(pod, _)| line(pod)).collect::<String>();
@@ -49,7 +49,7 @@ impl ManyPods {
         self.0.iter()
     }
 
-    /// Whether none of them still has its end of the link in the node: what a namespace that is kept alive keeps.
+    /// Returns true if no pod has its link end left on the node; a leaked namespace would keep it.
     pub(crate) fn is_gone(&self, testbed: &Testbed) -> bool {
         let links = testbed
             .open_node()
@@ -67,7 +67,7 @@ impl Drop for ManyPods {
     }
 }
 
-/// Those that are gone are no error.
+/// Deletes namespaces; missing ones are ignored.
 pub(crate) fn delete(pods: &[&PodWithObject]) {
     let there = pods
         .iter()

@@ -1,4 +1,4 @@
-//! Which backend and which family a test runs with: every test is one function, run for every combination.
+//! Test matrix: each check is one function, run for every backend and family.
 
 use proxy::backend::Backend;
 use proxy::backend::iptables::{Iptables, Variant};
@@ -25,14 +25,14 @@ impl BackendKind {
     }
 }
 
-/// One combination.
+/// One combination of backend and family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) kind: BackendKind,
     pub(crate) family: Family,
 }
 
-/// Makes tests of functions that take a [`Case`]: one for each backend and family.
+/// Generates tests for functions that take a [`Case`]: one for each backend and family.
 macro_rules! for_every_backend_and_family {
     ($($check:ident),* $(,)?) => { $(
         mod $check {
@@ -50,7 +50,7 @@ macro_rules! for_every_backend_and_family {
     )* };
 }
 
-/// Makes tests of functions that take a [`Kind`]: one for each backend.
+/// Generates tests for functions that take a [`BackendKind`]: one for each backend.
 macro_rules! for_every_backend {
     ($($check:ident),* $(,)?) => { $(
         mod $check {

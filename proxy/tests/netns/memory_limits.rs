@@ -1,5 +1,5 @@
-//! Pods whose owners put more into our table than we ever would, all at once: the proxy's memory stays within its budget, every pod is
-//! served again, and the reason is reported.
+//! Pods whose owners overfill the managed table, all at once: the proxy's memory stays within its budget, every pod is served again, and
+//! the reason is reported.
 
 use super::echo_server::Server;
 use super::fake_node::{Driver, Runtime, object, uid, until};
@@ -19,15 +19,15 @@ use std::time::Instant;
 
 const PODS: u8 = 8;
 
-/// Elements of one transaction: the kernel tells those who listen of each of them in 8 KiB.
+/// Elements per transaction: the kernel notifies subscribers of each element with an 8 KiB message.
 const BATCH: u32 = 4000;
 
-/// What the budget lets all attempts together have, see `proxy::memory`.
+/// Budget of all attempts together, see `proxy::memory`.
 const MAX_MORE_MEMORY_KIB: usize = 128 << 10;
 
 const SUBPROCESS: &str = "MSP_MEMORY_SUBPROCESS";
 
-/// What an owner fills our table with.
+/// Content that an owner adds to the managed table.
 #[derive(Clone, Copy, Debug)]
 enum TableContent {
     ForeignSets,
@@ -36,7 +36,7 @@ enum TableContent {
 }
 
 impl TableContent {
-    /// Transactions of nft, small ones.
+    /// nft scripts, each one small transaction.
     fn transactions(self) -> Vec<String> {
         let mut all = vec!["add table ip multus-proxy\n".to_owned()];
         match self {
@@ -104,7 +104,7 @@ fn run_with_input(pod: &Pod, program: &[&str], input: &str) {
     assert!(child.wait().unwrap().success(), "{program:?}");
 }
 
-/// In a process of its own, so that what it holds is the driver's. Does nothing unless another test starts it.
+/// Runs in a process of its own, so that its memory is the driver's. Does nothing unless started by another test.
 #[test]
 #[ignore = "started by oversized_tables_use_bounded_memory"]
 fn subprocess() {
@@ -164,7 +164,7 @@ fn oversized_tables_use_bounded_memory() {
 
 for_every_backend![pod_that_exceeds_the_read_limit_is_rebuilt_and_reported];
 
-/// Chains or elements under our names, more than an attempt reads; with nftables also what has no name of ours.
+/// Adds more chains or elements with managed names than an attempt reads; with nftables also an unmanaged set.
 fn exceed_read_limit(pod: &Pod, kind: BackendKind) {
     let program = match kind {
         BackendKind::Nftables => {
@@ -193,7 +193,7 @@ fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
     let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
     let _server = Server::start(&testbed.pod(2));
     let pod = testbed.pod(7);
-    // A Service that was there once: of its ClusterIP nothing but the route is known.
+    // A Service that was deleted: only its route is left.
     let [web, gone] =
         [("web", 10), ("gone", 11)].map(|(name, number)| Service::new(name, number).ready(&[2]));
     pod.apply(kind, &Held::Nothing, &rules(&pod, &[web.clone(), gone]));
@@ -226,7 +226,7 @@ fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
         !state.to_lowercase().contains("owners") && !state.contains("172.30.0.11"),
         "{state}"
     );
-    // During the rebuild both are rejected: one is not translated yet, the other still has a route.
+    // Both VIPs are rejected during the rebuild: one is not translated yet, the other still has a route.
     let rejected = recording.rejected_before_translation.lock().unwrap().clone();
     assert!(
         rejected.contains("172.30.0.10") && rejected.contains("172.30.0.11"),
@@ -237,7 +237,7 @@ fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
     });
 }
 
-/// A backend, and what it rejected when it began to translate first.
+/// A backend that records what was rejected when the first translation started.
 struct RecordingBackend {
     backend: Box<dyn Backend>,
     rejected_before_translation: Mutex<String>,
@@ -257,7 +257,7 @@ impl RecordingBackend {
         }
     }
 
-    /// In the namespace of the calling thread.
+    /// Lists the rejected VIPs in the namespace of the calling thread.
     fn record(&self) {
         let mut rejected = self.rejected_before_translation.lock().unwrap();
         if rejected.is_empty() {
@@ -315,7 +315,7 @@ impl Backend for RecordingBackend {
 
 const LARGE_SUBPROCESS: &str = "MSP_LARGE_SUBPROCESS";
 
-/// Ten by `make nightly`: they take minutes.
+/// Ten with `make nightly`, because they take minutes.
 fn large_pods() -> u8 {
     if std::env::var_os("MULTUS_SERVICE_LONG").is_some() {
         10
@@ -325,7 +325,7 @@ fn large_pods() -> u8 {
 }
 const SERVICES: u16 = 10_000;
 
-/// As [`subprocess`].
+/// Like [`subprocess`].
 #[test]
 #[ignore = "started by ten_thousand_services_are_adopted_within_the_memory_budget"]
 fn large_subprocess() {
@@ -378,7 +378,7 @@ fn large_subprocess() {
         began.elapsed(),
         Resources::now()
     );
-    // A table that was rebuilt has another handle.
+    // A rebuilt table has another handle.
     assert_eq!(handles(), tables);
     assert!(
         Resources::now().peak_kib <= before.memory_kib + MAX_MORE_MEMORY_KIB,
@@ -386,7 +386,7 @@ fn large_subprocess() {
     );
 }
 
-/// One of IPv4, with a TCP port and ten endpoints.
+/// An IPv4 Service with a TCP port and ten endpoints.
 fn large_service(number: u16) -> Service {
     let address = (1 + number / 250, 1 + number % 250);
     Service {
@@ -403,7 +403,7 @@ fn ten_thousand_services_are_adopted_within_the_memory_budget() {
     run_in_subprocess_with("memory_limits::large_subprocess", LARGE_SUBPROCESS, "1");
 }
 
-/// What a pod's own rules need in a program of iptables is memory of our container.
+/// The memory of an iptables program grows with the pod's own rules and is charged to the proxy's container.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn iptables_that_exceeds_the_memory_budget_fails_only_its_own_pod() {

@@ -1,4 +1,4 @@
-//! Several Services on several networks, and pods with more than one way to them.
+//! Several Services on several networks, and pods with several attachments.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -39,7 +39,7 @@ fn many_services_on_one_network_each_reach_their_own_endpoints(case: Case) {
 fn services_with_the_same_port_on_two_networks_use_their_own_network(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let mut far = fixture.testbed.pod(3);
-    // Reached by the second network only.
+    // Reachable through the second network only.
     fixture.testbed.attach(&mut far, 2, "net2", 13);
     far.sh("ip link set net1 down");
     fixture.serve(&far);
@@ -65,7 +65,7 @@ fn services_with_the_same_port_on_two_networks_use_their_own_network(case: Case)
             );
         }
     }
-    // One of them goes; the other stays.
+    // One Service is deleted; the other remains.
     fixture.sync_to(&[&second]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&second, 80)).host(), 3);
 }
@@ -142,7 +142,7 @@ fn single_family_interface_serves_that_family_and_rejects_the_other(case: Case) 
     }
 }
 
-/// The kernel then prefers the route of the interface that stayed up.
+/// After a flap the kernel prefers the route of the interface that stayed up.
 fn link_flap_does_not_move_traffic_to_another_attachment(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let mut client = fixture.client.clone();
@@ -151,7 +151,7 @@ fn link_flap_does_not_move_traffic_to_another_attachment(case: Case) {
     let web = Service::new("web", 10).ready(&[2]);
     fixture.sync_to(&[&web]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
-    // The kernel drops IPv6 addresses of an interface that goes down.
+    // The kernel removes the IPv6 addresses of an interface that goes down.
     let (again, family) = match case.family {
         Family::V4 => (String::new(), "-4"),
         Family::V6 => {
@@ -179,7 +179,7 @@ fn link_flap_does_not_move_traffic_to_another_attachment(case: Case) {
     let capture = Capture::on(&fixture.client, "net2");
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)), Outcome::Rejected);
     assert_eq!(capture.frames_with(fixture.source()), Vec::<Vec<u8>>::new());
-    // Whoever says which interface it is has it back.
+    // A more specific route through the interface restores it.
     let subnet = if case.family == Family::V4 {
         "10.1.0.0/24"
     } else {

@@ -1,4 +1,4 @@
-//! What only the nftables backend promises: its table, what happens to a damaged one, and that nothing is written twice.
+//! Properties of the nftables backend: its table, repair of a damaged table, and no redundant writes.
 
 use super::echo_server::Server;
 use super::matrix::BackendKind;
@@ -28,7 +28,7 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     rules(client, &[web().ready(hosts), sticky(), Service::new("empty", 12)])
 }
 
-/// Both tables, elements in order: the kernel lists them in any.
+/// Both tables with sorted lines, because the kernel lists elements in any order.
 fn tables(pod: &Pod) -> String {
     let listed = pod.sh("nft list table ip multus-proxy; nft list table ip6 multus-proxy");
     let mut lines: Vec<&str> = listed
@@ -193,7 +193,7 @@ fn change_rejected_by_the_kernel_is_retried_from_the_actual_state() {
     let mut held = client
         .apply(BackendKind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
         .rules;
-    // Behind the proxy's back: its next changes find something else than it believes.
+    // Changes by another process: the next apply starts from a wrong assumption.
     for (damage, hosts) in [
         (
             "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x0 }'",
@@ -205,12 +205,12 @@ fn change_rejected_by_the_kernel_is_retried_from_the_actual_state() {
         ("nft delete table ip6 multus-proxy", &[3]),
     ] {
         client.sh(damage);
-        // Another VIP as well, so that rejecting is a change too.
+        // A second VIP, so that the rejections change, too.
         let mut services = vec![web().ready(hosts), sticky(), Service::new("empty", 12)];
         services.extend((hosts.len() != 1).then(|| Service::new("more", 13).ready(&[2])));
         let rules = rules(&client, &services);
         let repaired = client.apply(BackendKind::Nftables, &Held::Exactly(held), &rules);
-        // What could not be made from what was found is named, and made by the next attempt, which reads everything.
+        // Parts that failed on the unexpected state are reported and written by the next attempt, which reads everything.
         assert!(!repaired.is_exact, "{damage}: {repaired:?}");
         assert!(
             repaired.is_complete() || damage.contains("ip6"),
@@ -254,7 +254,7 @@ fn tables_of_another_owner_are_kept() {
     assert!(!client.sh("nft list tables").contains("multus-proxy\n"));
 }
 
-/// A port that is there says whether the address is one of the table.
+/// The lookup of an existing port must succeed at every point of a change.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn endpoint_count_changes_without_a_failed_connection() {
@@ -290,7 +290,7 @@ fn endpoint_count_changes_without_a_failed_connection() {
     );
 }
 
-/// A tenant who cycles through values, and one who keeps to his.
+/// One tenant cycles through values; another one does not change.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn unused_sets_and_chains_are_removed_without_disturbing_others() {
@@ -362,7 +362,7 @@ fn unused_sets_and_chains_are_removed_without_disturbing_others() {
             .apply(BackendKind::Nftables, &Held::Unknown, &cycling(500))
             .written
     );
-    // The last one with an affinity goes, and so does what all of them share.
+    // The last Service with affinity is deleted, and the shared chains with it.
     for count in 1..=120 {
         let hosts: Vec<u8> = (0..count).map(|n| 100 + n).collect();
         let rules = rules(

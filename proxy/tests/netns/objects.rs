@@ -1,4 +1,4 @@
-//! Services and slices as users and the controller would write them, planned for a pod.
+//! Services and slices as users and the controller write them, and their plan for a pod.
 
 use super::testbed::{Pod, address};
 use k8s_openapi::api::core::v1;
@@ -7,32 +7,32 @@ use rules::{Family, Plan, PodRules, Protocol, Settings};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
-/// A Service, and what the controller writes for it.
+/// A Service, and the slices that the controller writes for it.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) uid: String,
     /// Number of the service network.
     pub(crate) network: u8,
-    /// Last part of its VIPs, one of each family.
+    /// Last part of its VIPs, one per family.
     pub(crate) number: u8,
-    /// The last two parts of its VIPs instead, where one does not suffice.
+    /// Last two parts of its VIPs instead, for more than 255 Services.
     pub(crate) address: Option<(u16, u16)>,
     /// Protocol, port, target port.
     pub(crate) ports: Vec<(Protocol, u16, u16)>,
     pub(crate) endpoints: Vec<Endpoint>,
     /// Merged into `spec`.
     pub(crate) spec: Value,
-    /// Slices that its endpoints are spread over, in each family.
+    /// Number of slices for its endpoints, per family.
     pub(crate) slices: usize,
 }
 
-/// An endpoint: an object of a slice but for its address, and whose address that is.
+/// An endpoint of a slice, without its address.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) host: u8,
     pub(crate) object: Value,
-    /// Number of the network of its address, if it is not the Service's.
+    /// Number of the network of its address, if not the Service's.
     pub(crate) network: Option<u8>,
 }
 
@@ -107,7 +107,7 @@ impl Service {
         SocketAddr::new(self.vip(family), port)
     }
 
-    /// What a user writes.
+    /// The Service object, as a user writes it.
     pub(crate) fn object(&self) -> v1::Service {
         let ports: Vec<_> = self.ports.iter().map(|(protocol, port, _)| json!({"name": port_name(*protocol, *port), "port": port, "protocol": protocol_name(*protocol)})).collect();
         let mut object = json!({
@@ -124,7 +124,7 @@ impl Service {
         serde_json::from_value(object).unwrap()
     }
 
-    /// What the controller writes.
+    /// The slices, as the controller writes them.
     pub(crate) fn slice_objects(&self) -> Vec<EndpointSlice> {
         let share = self.endpoints.len().div_ceil(self.slices).max(1);
         let shares: Vec<&[Endpoint]> = self.endpoints.chunks(share).collect();
@@ -174,19 +174,19 @@ fn protocol_name(protocol: Protocol) -> String {
     protocol.to_string().to_uppercase()
 }
 
-/// What `client` must hold for these Services, and what it does not get.
+/// Rules of `client` for these Services, and the unserved ones.
 pub(crate) fn plan(client: &Pod, services: &[Service]) -> Plan {
     plan_with(&Settings::default(), client, services)
 }
 
-/// The same on a certain node.
+/// Like [`plan`], on a node with these settings.
 pub(crate) fn plan_with(settings: &Settings, client: &Pod, services: &[Service]) -> Plan {
     let objects: Vec<_> = services.iter().map(Service::object).collect();
     let slices: Vec<_> = services.iter().flat_map(Service::slice_objects).collect();
     rules::plan(settings, &objects, &slices, "web", &client.status)
 }
 
-/// What `client` must hold for these Services, which are all served in full.
+/// Rules of `client` for these Services; asserts that all are served.
 pub(crate) fn rules(client: &Pod, services: &[Service]) -> PodRules {
     let plan = plan(client, services);
     assert_eq!((plan.unserved, plan.shortcomings.len()), (vec![], 0));

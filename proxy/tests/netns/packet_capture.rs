@@ -1,4 +1,4 @@
-//! What is on the wire, and what the kernel makes of packets without ports.
+//! Captured frames, and packets without ports.
 
 use super::testbed::Pod;
 use nix::sys::socket::{
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Sends an echo request, from inside the pod the caller is in. The kernel says EPERM when it is rejected on its way out.
+/// Sends an echo request from the namespace of the calling thread. The kernel returns EPERM if the packet is rejected on its way out.
 pub(crate) fn ping(destination: IpAddr) -> nix::Result<usize> {
     let (family, protocol, request) = match destination {
         IpAddr::V4(_) => (
@@ -27,7 +27,7 @@ pub(crate) fn ping(destination: IpAddr) -> nix::Result<usize> {
     send_raw(&socket, &request, destination)
 }
 
-/// Sends bytes over IP, on a raw socket.
+/// Sends bytes over IP through a raw socket.
 pub(crate) fn send_raw(socket: &OwnedFd, bytes: &[u8], destination: IpAddr) -> nix::Result<usize> {
     let (fd, none) = (socket.as_raw_fd(), MsgFlags::empty());
     match destination {
@@ -41,20 +41,20 @@ pub(crate) fn send_raw(socket: &OwnedFd, bytes: &[u8], destination: IpAddr) -> n
     }
 }
 
-/// A capture of everything that enters or leaves a pod by some of its interfaces.
+/// A capture of all frames on some of a pod's interfaces.
 pub(crate) struct Capture {
     socket: OwnedFd,
     interfaces: BTreeSet<usize>,
 }
 
 impl Capture {
-    /// By any that leads out; on loopback the kernel's own rejections travel.
+    /// Captures on all interfaces except loopback, where the kernel's own rejections travel.
     pub(crate) fn start(pod: &Pod) -> Self {
         let interfaces = pod.status.iter().map(|status| status.interface.clone());
         Self::on_interfaces(pod, interfaces)
     }
 
-    /// By one.
+    /// Captures on one interface.
     pub(crate) fn on(pod: &Pod, interface: &str) -> Self {
         Self::on_interfaces(pod, std::iter::once(interface.to_owned()))
     }
@@ -68,8 +68,8 @@ impl Capture {
         })
     }
 
-    /// The frames so far that hold this address anywhere: as destination, in an ARP question, in a neighbour solicitation. Sent
-    /// frames are there once the sender's system call has returned.
+    /// Frames so far that contain this address: as destination, in an ARP request, or in a neighbour solicitation. Sent frames are visible
+    /// once the sender's system call has returned.
     pub(crate) fn frames_with(&self, address: IpAddr) -> Vec<Vec<u8>> {
         let octets = match address {
             IpAddr::V4(address) => address.octets().to_vec(),

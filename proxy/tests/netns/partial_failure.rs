@@ -1,5 +1,5 @@
-//! One attachment of a pod is broken: its own ClusterIPs are rejected and reported with the cause, all others of the pod follow every
-//! change, and the broken ones are served again when the cause is gone.
+//! A broken attachment of a pod: its ClusterIPs are rejected and reported with the cause, all others follow every change, and the broken
+//! ones are served again once the cause is removed.
 
 use super::fake_node::{Driver, Runtime, object, object_with, until};
 use super::matrix::{BackendKind, Case, for_every_backend_and_family};
@@ -15,10 +15,10 @@ for_every_backend_and_family![
     missing_interface_affects_only_its_own_network,
 ];
 
-/// On network 2 a host has a number that is higher by this.
+/// Offset of host numbers on network 2.
 const ON_NETWORK_2: u8 = 50;
 
-/// A client on two networks, two servers on both, and the driver. In the order in which its parts may end.
+/// A client on two networks, two servers on both, and the driver. Fields are in drop order.
 struct Fixture {
     driver: Driver,
     _servers: [Server; 2],
@@ -62,7 +62,7 @@ impl Fixture {
         self.client.run(|| probe(Tcp, service.at(family, 80)))
     }
 
-    /// By TCP and UDP.
+    /// Returns true if TCP and UDP reach this host.
     fn is_served(&self, service: &Service, family: Family, host: u8) -> bool {
         [(Tcp, 80), (Udp, 53)].into_iter().all(|(protocol, port)| {
             let outcome = self.client.run(|| probe(protocol, service.at(family, port)));
@@ -77,7 +77,7 @@ impl Fixture {
 }
 
 fn interface_that_is_down_affects_only_its_own_network(Case { kind, family }: Case) {
-    // The kernel takes IPv6 addresses along with the link.
+    // The kernel removes IPv6 addresses when the link goes down.
     let again = format!("ip addr replace {}/64 dev net1 nodad", address(1, Family::V6, 7));
     check_isolation(
         Case { kind, family },
@@ -106,7 +106,7 @@ fn check_isolation(Case { kind, family }: Case, break_command: &str, repair_comm
         until("served", || fixture.is_served(service, family, 2));
     }
     fixture.client.sh(break_command);
-    // Its endpoint is replaced, and another Service of the healthy network is new.
+    // Its endpoint is replaced, and the healthy network gets another Service.
     let (second, third) = (service("second", 20, 2, 3), service("third", 21, 2, 2));
     let late = service("late", 11, 1, 2);
     for service in [&second, &third, &late] {
@@ -137,7 +137,7 @@ fn check_isolation(Case { kind, family }: Case, break_command: &str, repair_comm
     });
 }
 
-/// An entry of network-status without an interface, as some plugins leave it (network-attachment-definition-client#75, multus-cni#648).
+/// A network-status entry without an interface, as some plugins write it (network-attachment-definition-client#75, multus-cni#648).
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn status_without_an_interface_uses_the_interface_that_has_the_address() {
@@ -163,7 +163,7 @@ fn status_without_an_interface_uses_the_interface_that_has_the_address() {
         services.contains("net1 10.1.0.7") && !services.contains("\"applied\":false"),
         "{services}"
     );
-    // Of an address that no interface holds that is what is reported.
+    // An address that no interface has is reported as such.
     fixture
         .driver
         .pod(&object_with(&fixture.client, &status("10.1.0.99")));
@@ -177,7 +177,7 @@ fn status_without_an_interface_uses_the_interface_that_has_the_address() {
     assert!(!fixture.why().contains("IPAM"), "{}", fixture.why());
 }
 
-/// What cannot be read of network-status harms its own address or entry.
+/// An invalid entry or address of network-status affects only itself.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn invalid_address_of_one_network_affects_no_other() {
@@ -205,7 +205,7 @@ fn invalid_address_of_one_network_affects_no_other() {
     }
 }
 
-/// IPv6 that somebody switched off on the interface is that family's fault alone, and is named as what it is.
+/// IPv6 disabled on an interface affects only IPv6, and is reported as the cause.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn disabled_ipv6_affects_only_ipv6() {

@@ -1,4 +1,4 @@
-//! One endpoint of many is replaced, comes or goes: the rules of the others stay as they are.
+//! Replacing, adding or removing one of many endpoints leaves the rules of the others in place.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
 use super::fixture::Fixture;
@@ -17,10 +17,10 @@ for_every_backend_and_family![
 
 for_every_backend![endpoint_places_survive_a_restart_in_every_pod];
 
-/// How often each rule, or element, is there.
+/// Number of occurrences of each rule or element.
 type Lines = BTreeMap<String, usize>;
 
-/// Everything that translates, line by line, with the handles of rules where the kernel has some: a rule that is written again has another.
+/// All translation rules, line by line, with rule handles where the kernel has them: a rewritten rule has another handle.
 fn list_rules(client: &Pod, kind: BackendKind, family: Family) -> Lines {
     let number = match family {
         Family::V4 => "",
@@ -32,10 +32,10 @@ fn list_rules(client: &Pod, kind: BackendKind, family: Family) -> Lines {
         BackendKind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
     };
     let mut lines = Lines::new();
-    // Before the first write there is no table.
+    // No table exists before the first write.
     let listing = client.sh(&format!("{command} 2>/dev/null || true"));
     for line in listing.split(['\n', ',']) {
-        // Not the end of a list, nor how long a client has left.
+        // Strips list delimiters. `-s` omits the remaining timeouts.
         let line = line
             .trim()
             .trim_end_matches('}')
@@ -46,7 +46,7 @@ fn list_rules(client: &Pod, kind: BackendKind, family: Family) -> Lines {
     lines
 }
 
-/// How many lines only one of them has.
+/// Number of lines that occur in only one of them.
 fn differing(before: &Lines, after: &Lines) -> usize {
     let missing = |these: &Lines, those: &Lines| -> usize {
         let of =
@@ -56,7 +56,7 @@ fn differing(before: &Lines, after: &Lines) -> usize {
     missing(before, after) + missing(after, before)
 }
 
-/// Hosts of 60 endpoints. The change is in the middle, where most of them follow.
+/// Hosts of 60 endpoints. Changes are in the middle, so that most endpoints follow.
 fn steps() -> [(&'static str, Vec<u8>); 5] {
     let all: Vec<u8> = (101..=160).collect();
     let but = |host: u8, more: &[u8]| -> Vec<u8> {
@@ -72,7 +72,7 @@ fn steps() -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// `most` lines may differ for each endpoint that came or went.
+/// At most `most` lines may differ per added or removed endpoint.
 fn assert_few_lines_differ(case: Case, web: &mut Service, most: usize) {
     let mut fixture = Fixture::new(case, &[]);
     let (mut before, mut held) = (Lines::new(), Vec::new());
@@ -90,7 +90,7 @@ fn assert_few_lines_differ(case: Case, web: &mut Service, most: usize) {
                 "{what}: {differing} lines differ for {changed} endpoints"
             );
         }
-        // A proxy that starts reads where endpoints are, and leaves them there.
+        // A restarted proxy reads the places of endpoints and keeps them.
         assert!(!fixture.resync_writes(), "{what}");
         let again = list_rules(&fixture.client, case.kind, case.family);
         assert_eq!(again, after, "{what}");
@@ -103,14 +103,14 @@ fn replacing_one_of_many_endpoints_changes_few_rules(case: Case) {
     assert_few_lines_differ(case, &mut web, 4);
 }
 
-/// Where a client is remembered an endpoint has a chain, or an element, more.
+/// With affinity an endpoint needs one more chain or element.
 fn replacing_one_of_many_endpoints_with_affinity_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
     web.spec = json!({"sessionAffinity": "ClientIP"});
     assert_few_lines_differ(case, &mut web, 10);
 }
 
-/// Places that follow from what was before, and not from the addresses: the next proxy has to take them over.
+/// Places depend on previous changes, not on addresses alone: the next proxy has to adopt them.
 fn endpoint_places_survive_a_restart_in_every_pod(kind: BackendKind) {
     let mut testbed = Testbed::new();
     let clients = [7, 8].map(|host| testbed.pod(host));

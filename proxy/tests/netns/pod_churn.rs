@@ -1,7 +1,7 @@
-//! A thousand pods that come and go: afterwards the proxy holds what it held before, and no dead pod's namespace.
+//! Churn of a thousand pods: afterwards the proxy uses the same resources as before and holds no namespace of a deleted pod.
 //!
-//! The driver is real and so are the namespaces; cluster and container runtime are scripted, since no cluster on one machine starts a
-//! thousand pods in seconds. The same on a real cluster, with fewer pods, is in e2e/tests/soak.rs.
+//! The driver and the namespaces are real; the cluster and the container runtime are scripted, because no cluster on one machine starts a
+//! thousand pods in seconds. e2e/tests/soak.rs covers the same on a real cluster with fewer pods.
 
 use super::fake_node::{Driver, Runtime, uid, until, until_gone};
 use super::many_pods::{self, ManyPods};
@@ -18,20 +18,20 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 10;
 const PODS: usize = 100;
 
-/// What a process may keep more than after its first round, when caches and pools have filled up.
+/// Allowed growth after the first round, when caches and pools are filled.
 const MAX_MORE_DESCRIPTORS: usize = 2;
 const MAX_MORE_THREADS: usize = 2;
 const MAX_MORE_MEMORY_KIB: usize = 8 << 10;
 
-/// What this process holds.
+/// Resources of this process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resources {
     descriptors: usize,
-    /// Those of the descriptors that are sockets.
+    /// Descriptors that are sockets.
     sockets: usize,
     pub(crate) threads: usize,
     pub(crate) memory_kib: usize,
-    /// The most it held since [`Self::forget_the_peak`].
+    /// Peak memory since [`Self::reset_peak`].
     pub(crate) peak_kib: usize,
 }
 
@@ -64,20 +64,20 @@ impl Resources {
     }
 }
 
-/// CPU time of this process, and page faults of its children: there are some as soon as a program is run.
+/// CPU time of this process, and page faults of its children, which are nonzero as soon as a program is run.
 pub(crate) fn cpu_time_and_child_faults() -> (Duration, u64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let columns: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    // See proc(5); the first is the third there. Its times are in ticks of 10 ms, too coarse for what is idle.
+    // See proc(5); the first column here is field 3. Its times are in ticks of 10 ms, too coarse for an idle process.
     let faults = columns[11 - 3].parse().unwrap();
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     (time.try_into().unwrap(), faults)
 }
 
-/// A round: pods come while Services change, and go in every order that a node knows.
+/// One round: pods are created while Services change, and deleted in every order that occurs on a node.
 fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
     let many_pods = ManyPods::new(&testbed.node(), number, PODS);
-    // Some are gone before they can be served.
+    // Some pods are deleted before they are served.
     let deleted_early: Vec<_> = many_pods.pods().step_by(7).collect();
     many_pods::delete(&deleted_early);
     for (n, (pod, object)) in many_pods.pods().enumerate() {
@@ -93,7 +93,7 @@ fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driv
         let pods = state["pods"].as_array().into_iter().flatten();
         pods.filter(|pod| pod["progress"] == "Applied").count() == PODS - deleted_early.len()
     });
-    // The API server may know before the runtime, or long after it.
+    // The API server may report a deletion before or long after the runtime.
     let left: Vec<_> = many_pods
         .pods()
         .enumerate()
@@ -114,7 +114,7 @@ fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driv
     });
 }
 
-/// In a process of its own, so that what it holds is the driver's. Does nothing unless the other test starts it.
+/// Runs in a process of its own, so that its resources are the driver's. Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by thousand_short_lived_pods_leak_no_resources"]
 fn subprocess() {
@@ -173,7 +173,7 @@ fn sockets() -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// As [`subprocess`].
+/// Like [`subprocess`].
 #[test]
 #[ignore = "started by netfilter_socket_is_reused_and_closed_soon_after_the_last_change"]
 fn reuse_subprocess() {
@@ -205,17 +205,17 @@ fn netfilter_socket_is_reused_and_closed_soon_after_the_last_change() {
     run_in_subprocess("pod_churn::reuse_subprocess", REUSE_SUBPROCESS);
 }
 
-/// Runs a test that does nothing without this variable in a process of its own.
+/// Runs a test, which does nothing without this variable, in a child process.
 pub(crate) fn run_in_subprocess(test: &str, variable: &str) {
     run_in_subprocess_with(test, variable, "1");
 }
 
-/// The same with a certain value.
+/// Like [`run_in_subprocess`], with this value.
 pub(crate) fn run_in_subprocess_with(test: &str, variable: &str, value: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
         .env(variable, value)
-        // As the DaemonSet has it.
+        // Same values as in the DaemonSet.
         .env("MALLOC_ARENA_MAX", "1")
         .env("MALLOC_TRIM_THRESHOLD_", "65536")
         .output()

@@ -1,4 +1,4 @@
-//! What is not served is rejected at once, and no packet to a VIP, nor a question for it, ever leaves the pod.
+//! Unserved traffic is rejected at once, and no packet to a VIP, nor a neighbour request for it, leaves the pod.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -20,7 +20,7 @@ for_every_backend_and_family![
     rejected_udp_socket_is_released_with_its_service,
 ];
 
-/// By the errno that programs know, every time.
+/// Asserts the documented errno for repeated requests.
 fn assert_rejected(fixture: &Fixture, protocol: Protocol, destination: SocketAddr) {
     for _ in 0..5 {
         assert_eq!(fixture.probe(protocol, destination), Outcome::Rejected);
@@ -34,7 +34,7 @@ fn assert_rejected(fixture: &Fixture, protocol: Protocol, destination: SocketAdd
     }
 }
 
-/// A socket of the client's that is connected to a port that rejects, and an error is there when the call that causes it returns.
+/// A socket of the client, connected to a rejected port. Errors are reported once the call that causes them has returned.
 fn rejected(fixture: &Fixture, at: SocketAddr) -> UdpSocket {
     let socket = fixture.client.run(|| {
         let socket = udp(at).unwrap();
@@ -46,20 +46,20 @@ fn rejected(fixture: &Fixture, at: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// Of one `send()` and of one `recv()` after it.
+/// Errors of one `send()` and of the following `recv()`.
 fn errors(socket: &UdpSocket) -> [Option<ErrorKind>; 2] {
     let send = socket.send(b"who");
     let receive = socket.recv(&mut [0; 128]);
     [send, receive].map(|result| result.err().map(|error| error.kind()))
 }
 
-/// What docs/services.md says of each call.
+/// Errors of each call as documented in docs/services.md.
 fn rejected_udp_socket_gets_the_documented_errors(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));
     fixture.sync_to(&[&web, &empty]);
     for at in [fixture.at(&web, 9), fixture.at(&empty, 53)] {
-        // A program of the pod that has the port on all addresses gets nothing of it.
+        // A program of the pod that is bound to the port on all addresses receives nothing.
         let server = fixture.client.run(|| UdpSocket::bind((any(at), at.port())));
         let server = server.unwrap();
         server.set_nonblocking(true).unwrap();
@@ -67,7 +67,7 @@ fn rejected_udp_socket_gets_the_documented_errors(case: Case) {
         for _ in 0..2 {
             assert_eq!(errors(&connected), [None, Some(ErrorKind::ConnectionRefused)]);
         }
-        // The error of a send() is also that of the next one.
+        // The error of a send() is reported by the next call.
         connected.send(b"who").unwrap();
         let next = connected.send(b"who").unwrap_err().kind();
         assert_eq!(next, ErrorKind::ConnectionRefused);
@@ -90,7 +90,7 @@ fn any(at: SocketAddr) -> IpAddr {
     }
 }
 
-/// A socket that keeps sending keeps its flow alive: it has to end when the flow may go elsewhere.
+/// A socket that keeps sending keeps its flow alive: the flow has to be deleted when it may go elsewhere.
 fn rejected_udp_socket_follows_its_service(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let (empty, web) = (Service::new("web", 10), Service::new("web", 10).ready(&[2]));
@@ -107,16 +107,16 @@ fn rejected_udp_socket_follows_its_service(case: Case) {
     }
 }
 
-/// It is another proxy's then, or an address that does not exist.
+/// The address then belongs to another proxy, or to nothing.
 fn rejected_udp_socket_is_released_with_its_service(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let (web, other) = (Service::new("web", 10), Service::new("other", 11).ready(&[2]));
-    // So that packets leave without neighbour discovery.
+    // Lets packets leave without neighbour discovery.
     for gateway in ["10.128.0.1", "fd00:128::1"] {
         let neighbour = format!("ip neigh replace {gateway} lladdr 02:00:00:00:00:01 dev eth0 nud permanent");
         fixture.client.sh(&neighbour);
     }
-    // Other Services stay, none stays, and the proxy cleans up.
+    // Other Services remain, none remains, and the proxy cleans up.
     for after in [Some(vec![&other]), Some(vec![]), None] {
         fixture.sync_to(&[&web, &other]);
         let sockets = [53, 9].map(|port| rejected(&fixture, fixture.at(&web, port)));
@@ -139,7 +139,7 @@ fn service_without_endpoints_rejects_at_once(case: Case) {
     for (protocol, port, _) in web.ports.clone() {
         assert_rejected(&fixture, protocol, fixture.at(&web, port));
     }
-    // The last endpoint goes.
+    // The last endpoint is removed.
     web.endpoints = ready(&[2]);
     fixture.sync_to(&[&web]);
     web.endpoints.clear();
@@ -162,7 +162,7 @@ fn unknown_port_of_a_service_is_rejected_at_once(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let web = Service::new("web", 10).ready(&[2]);
     fixture.sync_to(&[&web]);
-    // The port of another protocol, the target port, and ports of nobody.
+    // The port of another protocol, the target port, and unknown ports.
     for (protocol, port) in [
         (Udp, 80),
         (Tcp, 53),
@@ -186,7 +186,7 @@ fn vip_never_appears_on_the_wire(case: Case) {
             for (protocol, port) in ports {
                 super::traffic::probe(protocol, fixture.at(service, port));
             }
-            // Of a protocol without ports, too.
+            // Also a protocol without ports.
             ping(service.vip(fixture.family))
         })
     };

@@ -1,6 +1,6 @@
-//! What others change in a served pod is mended without being asked, in either family.
+//! Changes by other processes in a served pod are repaired, in either family.
 //!
-//! The driver listens to routes, links and addresses; for rules it asks in rounds.
+//! The driver is notified of routes, links and addresses; rules are polled.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
 use super::matrix::BackendKind;
@@ -10,7 +10,7 @@ use super::traffic::{Outcome, Server, probe};
 use rules::{Family, Protocol};
 use std::time::{Duration, Instant};
 
-/// Five seconds are promised; this machine does much else.
+/// The documented bound is 5 s; the test machine is shared.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(12);
 
 fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
@@ -19,7 +19,7 @@ fn served_by(client: &Pod, web: &Service, family: Family) -> Option<u8> {
         .host_if_any()
 }
 
-/// A pod that reaches a Service by either family. In the order in which its parts may end.
+/// A pod that reaches a Service in both families. Fields are in drop order.
 struct ServedPod {
     driver: Driver,
     _server: Server,
@@ -73,7 +73,7 @@ fn rules_and_routes_of_either_family_are_repaired() {
             BackendKind::Nftables => "nft delete table ip6 multus-proxy",
             _ => "ip6tables-nft -t nat -F; ip6tables-nft -F",
         };
-        // Each with what lists what it must have taken away.
+        // Each command, with a listing that must be empty afterwards.
         for (damage, left) in [
             ("ip -6 route flush proto 77", "ip -6 route show proto 77"),
             ("ip route flush proto 77", "ip route show proto 77"),
@@ -95,7 +95,7 @@ fn rules_and_routes_of_either_family_are_repaired() {
     }
 }
 
-/// One transaction among whose objects ours are a few, while the driver has no time: it is noticed all the same.
+/// One large transaction that also deletes the managed table, while the driver is paused.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn transaction_too_large_for_notifications_is_repaired() {
@@ -113,7 +113,7 @@ fn transaction_too_large_for_notifications_is_repaired() {
     served.driver.stop();
 }
 
-/// Endpoints in another subnet are served while the pod has a route to them by the interface of the network.
+/// Endpoints in another subnet are served while the pod has a route to them through the network's interface.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn endpoints_in_other_subnets_follow_route_changes() {

@@ -1,4 +1,4 @@
-//! How changes of nftables rules by others are noticed: each served namespace is asked for its generation, in rounds.
+//! Detection of nftables changes by other processes: the driver polls the generation of each served namespace.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
 use super::many_pods::ManyPods;
@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What docs/services.md promises.
+/// Bound documented in docs/services.md.
 const DOCUMENTED_REPAIR_TIME: Duration = Duration::from_secs(5);
 
 const ATTEMPTS: &str = r#"multus_proxy_netns_apply_duration_seconds_count{backend="nftables"}"#;
@@ -37,7 +37,7 @@ fn has_rules(pod: &Pod) -> bool {
     pod.sh("nft list ruleset").contains("172.30.0.10")
 }
 
-/// Takes its rules away, again and again, and waits until they are back: as often as not in time, for this machine does much else.
+/// Repeatedly flushes the rules and waits for their repair. The median has to meet the bound, because the test machine is shared.
 fn assert_repaired(pod: &Pod, times: usize) {
     let mut took: Vec<_> = (0..times).map(|_| repaired(pod)).collect();
     took.sort_unstable();
@@ -78,7 +78,7 @@ fn unrelated_rule_changes_are_checked_at_growing_intervals() {
     repaired(&client);
 }
 
-/// To enter a namespace, or to close a socket there, can take as long as its owner likes. Here the path leads to a pipe without a writer.
+/// Entering a namespace, or closing a socket there, may block for as long as its owner likes. Here the path is a FIFO without a writer.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn blocking_namespace_delays_no_other() {
@@ -99,7 +99,7 @@ fn blocking_namespace_delays_no_other() {
     );
     assert!(driver.is_alive());
     link.restore();
-    // Once it answers it is looked after again.
+    // Once it is reachable, it is polled again.
     repaired(&stuck);
 }
 
@@ -129,12 +129,12 @@ impl NetnsLink {
         assert!(Command::new("mkfifo").arg(&self.0).status().unwrap().success());
     }
 
-    /// Whoever waits for a writer goes on.
+    /// Unblocks readers that wait for a writer.
     fn restore(&self) {
         let writer = std::fs::OpenOptions::new().read(true).write(true).open(&self.0);
         std::fs::remove_file(&self.0).unwrap();
         self.make();
-        // A reader that has just been woken finds the pipe open.
+        // A reader that was just woken finds the FIFO open.
         std::thread::sleep(Duration::from_millis(100));
         drop(writer);
     }
@@ -146,7 +146,7 @@ impl Drop for NetnsLink {
     }
 }
 
-/// Routes by the ten thousand, as a BGP daemon loads them, in a namespace that has a name on the node and is not served.
+/// Tens of thousands of routes, as a BGP daemon loads them, in a named namespace that is not served.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn route_storm_in_an_unserved_namespace_is_not_received() {
@@ -158,7 +158,7 @@ fn route_storm_in_an_unserved_namespace_is_not_received() {
         .status();
     assert!(named.unwrap().success());
     let before = driver.metric(ATTEMPTS);
-    // More than a socket has room for, while the driver cannot read.
+    // More notifications than the socket buffer holds, while the driver is paused.
     driver.while_paused(|| {
         unserved.sh(
             "for n in $(seq 40); do for m in $(seq 250); do echo route add 192.0.$n.$m dev net1; done; done | ip -batch -; ip route flush dev net1 root 192.0.0.0/16",
@@ -167,7 +167,7 @@ fn route_storm_in_an_unserved_namespace_is_not_received() {
     until("the driver is running again", || {
         driver.state()["pods"].is_array()
     });
-    // Had it been too much for the socket every pod would be looked at, some 300 ms later.
+    // An overrun would resync every pod about 300 ms later.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(driver.metric(ATTEMPTS), before);
 }
@@ -176,7 +176,7 @@ const IDLE_SUBPROCESS: &str = "MSP_IDLE_SUBPROCESS";
 const PODS: usize = 100;
 const SECONDS: u32 = 20;
 
-/// In a process of its own, so that what it uses is the driver's. Does nothing unless the other test starts it.
+/// Runs in a process of its own, so that its CPU time is the driver's. Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by hundred_idle_pods_use_almost_no_cpu"]
 fn idle_subprocess() {
@@ -196,7 +196,7 @@ fn idle_subprocess() {
         pods.filter(|pod| pod["progress"] == "Applied").count()
     };
     until("all pods are served", || applied(&driver.state()) == PODS);
-    // Sockets are kept for a second.
+    // Sockets are kept open for a second.
     std::thread::sleep(Duration::from_secs(3));
     let generations = || -> Vec<_> { many_pods.pods().map(|(pod, _)| pod.run(generation)).collect() };
     let before = generations();
@@ -208,7 +208,7 @@ fn idle_subprocess() {
     let cpu = cpu_after.saturating_sub(cpu);
     println!("{PODS} pods: {cpu:?} of CPU in {SECONDS} s; {held:?}, {after:?}");
     assert_eq!(children_after, children, "a program was run");
-    // The budget, 0.2 % of a core, is that of the program as it is shipped.
+    // The budget, 0.2 % of a core, applies to a release build.
     let per_second = Duration::from_millis(if cfg!(debug_assertions) { 3 } else { 2 });
     assert!(cpu <= per_second * SECONDS, "{cpu:?}");
     assert_eq!(generations(), before, "nothing was written");

@@ -1,4 +1,4 @@
-//! A change touches the routes of the VIPs that it is about, and what is in their way is left alone.
+//! A change touches only the routes of its VIPs, and keeps conflicting routes of other owners.
 
 use super::fake_node::{Driver, Runtime, object, uid, until};
 use super::matrix::BackendKind;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// A pod, and what its last attempt came to.
+/// A pod, and the result of its last attempt.
 struct Fixture {
     client: Pod,
     applied: Applied,
@@ -40,7 +40,7 @@ impl Fixture {
         }
     }
 
-    /// As the driver does when it knows what is there.
+    /// Applies with known rules and routes, as the driver does after a change.
     fn change(&mut self, numbers: &[u8]) -> &Applied {
         let held = Held::Exactly(self.applied.rules.clone());
         let foreign = self.applied.foreign_routes.clone();
@@ -49,7 +49,7 @@ impl Fixture {
         &self.applied
     }
 
-    /// The same after somebody changed routes.
+    /// Applies after routes were changed by another process, so that they are read again.
     fn resync(&mut self, numbers: &[u8]) -> &Applied {
         let held = Held::Exactly(self.applied.rules.clone());
         self.applied = write(&self.client, &held, None, numbers);
@@ -61,7 +61,7 @@ impl Fixture {
         self.client.sh(&format!("{ip} route {action}"));
     }
 
-    /// The routes to a VIP.
+    /// Routes to a VIP.
     fn routes_to(&self, family: Family, number: u8) -> String {
         let (ip, vip) = (
             if family == Family::V4 { "ip" } else { "ip -6" },
@@ -91,7 +91,7 @@ fn write(
         .unwrap()
 }
 
-/// A route that only a list of all could find is not found.
+/// A stale route that only a full listing finds is not removed by a change.
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn adding_or_deleting_a_service_touches_only_its_own_route(#[values(Family::V4, Family::V6)] family: Family) {
@@ -148,7 +148,7 @@ fn conflicting_managed_route_is_replaced_and_a_missing_one_is_no_error(
     assert!(fixture.applied.is_complete());
 }
 
-/// Each change is one attempt: it is not looked at once more because the kernel tells of routes that it made for us.
+/// Each change causes one attempt: notifications of the proxy's own routes cause no other.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn managed_routes_trigger_no_resync_and_others_do() {
@@ -164,7 +164,7 @@ fn managed_routes_trigger_no_resync_and_others_do() {
         &[&object],
     );
     until("ready", || driver.is_ready());
-    // What the bed made is told of, too.
+    // Notifications of the test bed's own routes arrive, too.
     std::thread::sleep(Duration::from_secs(2));
     let before = driver.metric(APPLIED);
     driver.service(&services(&[11])[0]);
@@ -173,7 +173,7 @@ fn managed_routes_trigger_no_resync_and_others_do() {
     });
     std::thread::sleep(Duration::from_secs(2));
     let attempts = driver.metric(APPLIED) - before;
-    // The Service and its slices come one after the other.
+    // The Service and its slices arrive separately.
     assert!(attempts <= 3, "{attempts} attempts");
     let before = driver.metric(APPLIED);
     client.sh("ip route del 172.30.0.11");

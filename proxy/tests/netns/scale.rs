@@ -22,7 +22,7 @@ const PORT: Port = Port {
     number: 80,
 };
 
-/// Services with VIPs from 172.31.0.0 on, each with these endpoints behind TCP port 80.
+/// Services with VIPs from 172.31.0.0 on, each with these endpoints on TCP port 80.
 fn services(client: &Pod, endpoints: &[BTreeSet<SocketAddr>]) -> PodRules {
     let vips = endpoints.iter().enumerate().map(|(number, endpoints)| {
         let service = ObjectName {
@@ -97,7 +97,7 @@ fn ten_thousand_services_fit_into_one_namespace_and_change_individually(kind: Ba
     assert_eq!(responding_hosts(0), [2, 3, 4]);
 }
 
-/// Every address of 10.1.16.0/20 is this pod's; it answers with the one that was asked.
+/// Serves every address of 10.1.16.0/20 in this pod; responds with the requested address.
 fn serve_many(pod: &Pod) -> TcpListener {
     pod.sh("ip route add local 10.1.16.0/20 dev lo");
     let listener = pod.run(|| TcpListener::bind("0.0.0.0:8080").unwrap());
@@ -150,7 +150,7 @@ fn thousand_endpoints_are_balanced_and_can_shrink_to_two() {
         );
         let allowed: BTreeSet<IpAddr> = first(count).iter().map(SocketAddr::ip).collect();
         assert!(counts.keys().all(|address| allowed.contains(address)), "{count}");
-        // How many are met at least once, on average, if each is as likely; and never one so often.
+        // Expected number of endpoints used at least once if all are equally likely, and a bound on the most used one.
         let expected = f64::from(count) * (1.0 - (-each).exp());
         let most = f64::from(*counts.values().max().unwrap());
         assert!(
@@ -168,7 +168,7 @@ fn thousand_endpoints_are_balanced_and_can_shrink_to_two() {
             "{count}"
         );
     }
-    // Ends the server.
+    // Stops the server.
     drop(server.run(|| TcpStream::connect("10.1.0.2:8080")));
     drop(listener);
 }

@@ -1,4 +1,4 @@
-//! Services, ports and endpoints come and go.
+//! Services, ports and endpoints are added, changed and removed.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -21,7 +21,7 @@ for_every_backend_and_family![
 fn endpoints_can_be_added_and_removed(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let mut web = Service::new("web", 10);
-    // The first, the middle and the last one go; one comes back; all are exchanged.
+    // The first, the middle and the last endpoint are removed; one is added back; all are replaced.
     for hosts in [
         &[2, 3, 4][..],
         &[3, 4],
@@ -99,7 +99,7 @@ fn recreated_service_is_reached_at_its_new_address_only(case: Case) {
         uid: "uid-second".to_owned(),
         ..old.clone()
     };
-    // The slices of the first one are still there: they are not the second one's.
+    // The slices of the deleted Service still exist; they do not belong to the new one.
     let mut orphans = old.slice_objects();
     for slice in &mut orphans {
         slice.metadata.name = Some("orphan".to_owned());
@@ -119,12 +119,12 @@ fn recreated_service_is_reached_at_its_new_address_only(case: Case) {
     );
     fixture.sync_to(&[&new]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&new, 80)).host(), 2);
-    // Nobody's address now: routed by the default route, on which nobody answers.
+    // The old address is unassigned: routed by the default route and lost.
     assert!(matches!(
         fixture.probe(Udp, fixture.at(&old, 53)),
         Outcome::Lost(_)
     ));
-    // With the address of the first one.
+    // The ClusterIP of the deleted Service is reused.
     new.number = 10;
     fixture.sync_to(&[&new]);
     assert_eq!(fixture.probe(Tcp, fixture.at(&new, 80)).host(), 2);
@@ -152,7 +152,7 @@ fn ports_can_be_added_and_removed_independently(case: Case) {
     }
 }
 
-/// `service.kubernetes.io/service-proxy-name` was taken away, `service.kubernetes.io/headless` came, or the type became ExternalName.
+/// `service.kubernetes.io/service-proxy-name` is removed, `service.kubernetes.io/headless` is added, or the type becomes ExternalName.
 fn service_that_is_no_longer_managed_is_not_programmed(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let mut web = Service::new("web", 10).ready(&[2]);

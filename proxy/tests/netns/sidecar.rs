@@ -1,7 +1,7 @@
-//! A pod whose sidecar redirects all that the pod sends, as Istio's does.
+//! A pod whose sidecar redirects all traffic of the pod, as Istio's does.
 //!
-//! The order, as docs/services.md has it: flows to a ClusterIP of ours are translated before a sidecar sees them, when its rules were
-//! there first; what a sidecar sends itself is translated in any case.
+//! The documented order (docs/services.md): flows to a managed ClusterIP are translated before an existing sidecar sees them, and traffic
+//! of the sidecar itself is translated in any case.
 
 use super::fixture::Fixture;
 use super::matrix::{BackendKind, Case, for_every_backend_and_family};
@@ -21,7 +21,7 @@ for_every_backend_and_family![
 /// User of the sidecar, whose own flows are not redirected.
 const SIDECAR: u32 = 1337;
 
-/// What istio-init writes, in one variant of iptables; and the port it redirects to.
+/// Rules of istio-init, in one variant of iptables, with its redirect port.
 fn redirect_everything(pod: &Pod, variant: &str, family: Family) {
     let iptables = match family {
         Family::V4 => format!("iptables-{variant}"),
@@ -86,7 +86,7 @@ fn sidecar_traffic_is_served_in_either_start_order(case: Case) {
     }
 }
 
-/// In the same kernel interface as the backend.
+/// The sidecar uses the same kernel interface as the backend.
 fn sidecar_that_inserts_itself_first_is_reordered(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let web = Service::new("web", 10).ready(&[2]);
@@ -109,7 +109,7 @@ fn sidecar_that_inserts_itself_first_is_reordered(case: Case) {
     fixture.forget_known_rules();
     fixture.sync();
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
-    // Everything of the sidecar's is where it was.
+    // Rules of the sidecar keep their order.
     let others = |rules: &str| -> Vec<String> {
         let lines = rules.lines().filter(|line| !line.contains("MSP-"));
         lines.map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! Servers see the client's address on the Service's network, whichever of its addresses the client's socket has.
+//! Servers see the client's address on the Service's network, regardless of the address that the socket is bound to.
 
 use super::fixture::{CLIENT, Fixture};
 use super::matrix::{BackendKind, Case, for_every_backend_and_family};
@@ -28,7 +28,7 @@ const OTHER: u8 = CLIENT + 50;
 
 const PORTS: [(Protocol, u16, u16); 3] = [(Tcp, 80, 8080), (Udp, 53, 5353), (Sctp, 3868, sctp::PORT)];
 
-/// Drops what comes by another interface than answers would leave by, as many distributions do (RFC 3704, strict mode).
+/// Drops packets that arrive on another interface than responses would use, as many distributions do (RFC 3704, strict mode).
 fn check_sources(server: &Pod) {
     server.sh("sysctl -qw net.ipv4.conf.all.rp_filter=1
          nft add table inet strict
@@ -36,7 +36,7 @@ fn check_sources(server: &Pod) {
          nft add rule inet strict check iifname net1 fib saddr . iif oif missing drop");
 }
 
-/// A server that checks sources, and a client that is on another network too.
+/// A server with strict source checks, and a client with a second network.
 fn fixture(case: Case) -> (Fixture, sctp::Server) {
     let mut fixture = Fixture::new(case, &[]);
     let mut client = fixture.client.clone();
@@ -52,7 +52,7 @@ fn web() -> Service {
     Service::new("web", 10).ready(&[2]).ports(&PORTS)
 }
 
-/// Asks from a socket that is bound to `source`, or not.
+/// Sends a request from a socket that may be bound to `source`.
 fn request(fixture: &Fixture, source: Option<IpAddr>, protocol: Protocol, to: SocketAddr) -> Answer {
     let asked = fixture.client.run(|| request_from(source, protocol, to));
     asked.unwrap_or_else(|error| panic!("{protocol} from {source:?}: {error}"))
@@ -60,7 +60,7 @@ fn request(fixture: &Fixture, source: Option<IpAddr>, protocol: Protocol, to: So
 
 fn bound_socket_uses_the_address_of_the_network(case: Case) {
     let (mut fixture, _sctp) = fixture(case);
-    // The same ports on the other network: the ClusterIP alone says which source is right.
+    // The same ports on the other network: only the ClusterIP selects the source address.
     let mut other = Service::new("other", 11).ready(&[OTHER]).ports(&PORTS);
     other.network = 2;
     fixture.sync_to(&[&web(), &other]);
@@ -83,7 +83,7 @@ fn bound_socket_uses_the_address_of_the_network(case: Case) {
     flow.echo(&vec![7; 100_000]);
 }
 
-/// A UDP socket that was connected when there was no rule.
+/// A UDP socket that was connected before any rule existed.
 fn connected(fixture: &Fixture, to: SocketAddr) -> UdpSocket {
     let socket = fixture.client.run(|| {
         let socket = udp(to).unwrap();
@@ -94,7 +94,7 @@ fn connected(fixture: &Fixture, to: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// One that is bound to the client's address on the cluster network.
+/// A UDP socket that is bound to the client's address on the cluster network.
 fn bound(fixture: &Fixture, to: SocketAddr) -> UdpSocket {
     let source = fixture.cluster_address();
     fixture.client.run(|| {
@@ -104,8 +104,8 @@ fn bound(fixture: &Fixture, to: SocketAddr) -> UdpSocket {
     })
 }
 
-/// The first answer, within a second of the rules. Errors of earlier datagrams are reported to the next call, and a busy machine loses
-/// one now and then.
+/// The first response, within a second of the rules. Errors of earlier datagrams are reported to the next call, and a loaded machine
+/// occasionally loses one.
 fn answer_soon(socket: &UdpSocket) -> Answer {
     let began = Instant::now();
     loop {
@@ -128,7 +128,7 @@ fn udp_socket_connected_before_the_rules_is_served(case: Case) {
         fixture.sync_to(&[&web()]);
         let answer = answer_soon(&socket);
         assert_eq!((answer.host, answer.seen), (2, fixture.source()), "{tracks}");
-        // Another Service, created while there are rules.
+        // Another Service, created while rules exist.
         let late = Service::new("late", 11).ready(&[2]).ports(&PORTS);
         let socket = connected(&fixture, fixture.at(&late, 53));
         request_connected(&socket).unwrap_err();
@@ -137,7 +137,7 @@ fn udp_socket_connected_before_the_rules_is_served(case: Case) {
     }
 }
 
-/// Until then it was served on the cluster network, by a node that translates as kube-proxy does.
+/// Before, a node that translates as kube-proxy does served it on the cluster network.
 fn udp_socket_in_use_follows_a_service_that_gets_the_label(case: Case) {
     let (mut fixture, _sctp) = fixture(case);
     let web = web().ports(&[(Udp, 5353, 5353)]);
@@ -154,7 +154,7 @@ fn udp_socket_in_use_follows_a_service_that_gets_the_label(case: Case) {
     ));
     fixture.serve(&node);
     fixture.client.sh(&format!("ip route add {range} via {gateway}"));
-    // There is a Service of ours, so connections are tracked.
+    // Another managed Service exists, so connections are tracked.
     let other = Service::new("other", 11);
     fixture.sync_to(&[&other]);
     let socket = connected(&fixture, fixture.at(&web, 5353));
@@ -179,7 +179,7 @@ fn pod_that_is_its_own_endpoint_reaches_itself_from_any_address(case: Case) {
     }
 }
 
-/// As a proxy without such rules leaves it, or somebody who removes them.
+/// As left by a proxy without these rules, or by a process that removes them.
 fn udp_flow_with_a_wrong_source_is_translated_after_the_next_resync(case: Case) {
     let (mut fixture, _sctp) = fixture(case);
     fixture.sync_to(&[&web()]);
@@ -233,7 +233,7 @@ fn flows_follow_an_attachment_whose_address_changes(case: Case) {
     assert!(!fixture.resync_writes());
 }
 
-/// A pod with rules of its own for an address that is none of ours.
+/// A pod with its own rules for an unmanaged address.
 fn flow_translated_by_another_table_keeps_its_source(case: Case) {
     let mut fixture = Fixture::new(case, &[]);
     let server = fixture.testbed.pod(2);

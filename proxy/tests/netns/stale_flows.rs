@@ -1,4 +1,4 @@
-//! Flows without connections must not stay with an endpoint that may not have them any more.
+//! UDP and SCTP flows are deleted when their endpoint is no longer eligible.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -17,17 +17,17 @@ for_every_backend_and_family![
     flow_to_the_previous_owner_of_a_cluster_ip_is_reset,
 ];
 
-/// Makes the pod track connections before any rule of ours, as a pod with a firewall of its own does.
+/// Makes the pod track connections before any managed rule exists, as a pod with its own firewall does.
 pub(crate) fn track_connections(fixture: &Fixture) {
     fixture.client.sh("iptables-nft -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT; ip6tables-nft -A OUTPUT -m conntrack --ctstate NEW -j ACCEPT");
 }
 
-/// A server pod cycles: removed, replaced, none for a while, back.
+/// The server pod is removed, replaced, absent for a while, and added back.
 fn open_udp_socket_follows_its_service(case: Case) {
     let mut fixture = Fixture::new(case, &[2, 3]);
     let mut web = Service::new("web", 10);
     let at = fixture.at(&web, 53);
-    // Connected before there are rules: its source address is that of the cluster network for the life of the socket.
+    // Connected before the rules: its source address stays that of the cluster network for the life of the socket.
     let socket = fixture.client.run(|| udp(at)).unwrap();
     fixture.client.run(|| socket.connect(at)).unwrap();
     for hosts in [&[][..], &[2], &[3], &[], &[2], &[2, 3], &[3]] {
@@ -49,7 +49,7 @@ fn udp_flow_older_than_the_rules_is_served(case: Case) {
     let web = Service::new("web", 10).ready(&[2]);
     let at = fixture.at(&web, 53);
     track_connections(&fixture);
-    // Bound to the address it would have without rules, so that it is the same flow afterwards.
+    // Bound to the address it would have without rules, so that it remains the same flow.
     let source = fixture.cluster_address();
     let socket = fixture.client.run(|| UdpSocket::bind((source, 0))).unwrap();
     assert_eq!(responding_host(&socket, at), None);
@@ -98,7 +98,7 @@ fn sctp_association_is_restarted_at_a_remaining_endpoint(case: Case) {
     }
 }
 
-/// Whoever had the address of a new ClusterIP until now, on the cluster network.
+/// The previous owner of the address is a host on the cluster network.
 fn flow_to_the_previous_owner_of_a_cluster_ip_is_reset(case: Case) {
     let mut fixture = Fixture::new(case, &[]);
     let (web, other) = (Service::new("web", 10), Service::new("other", 11));

@@ -1,4 +1,4 @@
-//! One backend takes over from another without a gap, and the choice between them.
+//! Takeover between backends and from the archived multus-service proxy without a gap, and backend selection.
 
 use super::echo_server::Server;
 use super::fake_node::{Driver, Runtime, object, uid, until};
@@ -66,7 +66,7 @@ fn backend_switch_fails_no_connection() {
                 outcomes
             })
         });
-        // From each to each other.
+        // Each backend replaces each other one.
         for next in [1, 0, 2, 1, 2, 0] {
             write(&backends[next], Held::Unknown);
             long_lived.echo(b"still there?");
@@ -91,7 +91,8 @@ fn backend_switch_fails_no_connection() {
     );
 }
 
-/// As the archived Go project writes it, in either variant of iptables, for this ClusterIP and one that is nobody's any more.
+/// Installs rules as the archived multus-service proxy writes them, in either variant of iptables, for this ClusterIP and for a deleted
+/// one.
 fn install_legacy_proxy_rules(client: &Pod, variant: &str, vip: IpAddr) {
     client.sh(&format!(
         "iptables-{variant}-restore --noflush <<EOR
@@ -145,7 +146,7 @@ fn legacy_proxy_rules_are_replaced_without_a_gap(kind: BackendKind) {
             probing.join().unwrap()
         });
         assert_eq!(lost, [], "{variant}");
-        // The original knew no IPv6.
+        // The legacy proxy has no IPv6 support.
         let outcome = client.run(|| probe(Protocol::Tcp, service.at(Family::V6, 80)));
         assert_eq!(outcome.host(), 2, "{variant}");
         let state = client.state();
@@ -173,7 +174,7 @@ fn desired_state(client: &Pod, rules: &PodRules) -> Wanted {
 
 const SUBPROCESS: &str = "MSP_START_SUBPROCESS";
 
-/// In a process of its own, so that the programs it runs are the driver's. Does nothing unless the other test starts it.
+/// Runs in a process of its own, so that the programs it runs are the driver's. Does nothing unless started by the other test.
 #[test]
 #[ignore = "started by start_without_legacy_proxy_rules_runs_no_program"]
 fn start_subprocess() {
@@ -184,11 +185,11 @@ fn start_subprocess() {
     let pods = [7, 8, 9].map(|host| testbed.pod(host));
     let objects = pods.each_ref().map(|pod| {
         let object = object(pod);
-        // Before the proxy: somebody may have written there.
+        // The sandbox exists before the proxy starts, so another process may have written into it.
         runtime.set_sandbox(uid(&object), &pod.netns);
         object
     });
-    // A pod's own rules are no reason either.
+    // The pod's own rules are no reason to run a program either.
     pods[0].sh("iptables-nft -t nat -A OUTPUT -d 192.0.2.1 -j ACCEPT");
     let (_, before) = cpu_time_and_child_faults();
     let web = Service::new("web", 10).ready(&[2]);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   pod: eth0 (veth) ── bridge "cluster", the default gateway 10.128.0.1 ┐
-//!        net1 (macvlan on "data1") ── network 1, 10.1.0.0/16             ├ all in the bed's "node" namespace
+//!        net1 (macvlan on "data1") ── network 1, 10.1.0.0/16             ├ all in the test bed's "node" namespace
 //!        further interfaces        ── network 1 or 2, 10.2.0.0/16        ┘
 //! ```
 
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Begins the name of every namespace of these tests; the process id follows.
+/// Prefix of the name of every test namespace; the process id follows.
 const PREFIX: &str = "mspnet";
 
 static TESTBEDS: AtomicU32 = AtomicU32::new(0);
@@ -26,16 +26,16 @@ pub(crate) struct Testbed {
     hosts: Vec<u8>,
 }
 
-/// One pod of it: host number `n` has 10.128.0.n and fd00:128::n on the cluster network, 10.1.0.n and fd00:1::n on network 1.
+/// A pod: host number `n` has 10.128.0.n and fd00:128::n on the cluster network, 10.1.0.n and fd00:1::n on network 1.
 #[derive(Clone)]
 pub(crate) struct Pod {
     pub(crate) netns: String,
     pub(crate) host: u8,
-    /// What Multus would write.
+    /// Content of network-status.
     pub(crate) status: Vec<NetworkStatus>,
 }
 
-/// The address of `host` on service network 1 or 2.
+/// Address of `host` on service network 1 or 2.
 pub(crate) fn address(network: u8, family: Family, host: u8) -> IpAddr {
     let text = match family {
         Family::V4 => format!("10.{network}.0.{host}"),
@@ -97,7 +97,7 @@ impl Testbed {
                  link set v{host} master cluster up"
             ),
         );
-        // No link-local addresses: their routes would come when they like, and tests compare routes.
+        // No link-local addresses: their routes would appear at any time, and tests compare routes.
         ip_batch(
             netns,
             &format!(
@@ -122,7 +122,7 @@ impl Testbed {
         pod
     }
 
-    /// Gives a pod one more interface, with the addresses of `host` on service network 1 or 2.
+    /// Adds an interface to a pod, with the addresses of `host` on service network 1 or 2.
     pub(crate) fn attach(&self, pod: &mut Pod, network: u8, interface: &str, host: u8) {
         let netns = &pod.netns;
         let addresses = Family::ALL.map(|family| address(network, family, host));
@@ -155,13 +155,13 @@ impl Drop for Testbed {
     fn drop(&mut self) {
         let pods = self.hosts.iter().map(|host| format!("{}p{host}", self.name));
         for netns in pods.chain([self.node()]) {
-            // The rest must go even if one is gone already.
+            // A missing namespace must not prevent the removal of the others.
             let _ = Command::new("ip").args(["netns", "del", &netns]).output();
         }
     }
 }
 
-/// Of a run that was killed.
+/// Removes the namespaces of killed runs.
 fn remove_leftovers() {
     let listed = run(Command::new("ip").args(["netns", "list"]));
     for netns in listed.lines().filter_map(|line| line.split(' ').next()) {
@@ -173,7 +173,7 @@ fn remove_leftovers() {
 }
 
 impl Pod {
-    /// One that another process made, on network 1 only as far as anybody is told.
+    /// A pod created by another process, with network 1 only in its status.
     pub(crate) fn existing(netns: &str, host: u8) -> Self {
         let status = NetworkStatus {
             network: "web/macvlan1".to_owned(),
@@ -187,8 +187,8 @@ impl Pod {
         }
     }
 
-    /// Gives an interface a link-local address, without which the kernel asks for no IPv6 neighbour on behalf of a source address
-    /// that the interface does not have.
+    /// Adds a link-local address to an interface. Without one the kernel sends no neighbour solicitation on behalf of a source address that
+    /// the interface does not have.
     pub(crate) fn link_local(&self, interface: &str) {
         self.sh(&format!(
             "ip addr add fe80::{}/64 dev {interface} nodad",
@@ -196,7 +196,7 @@ impl Pod {
         ));
     }
 
-    /// Its IPv4 address on network 1.
+    /// IPv4 address on network 1.
     pub(crate) fn address(&self) -> IpAddr {
         address(1, Family::V4, self.host)
     }
@@ -210,7 +210,7 @@ impl Pod {
         self.open().run(work).unwrap()
     }
 
-    /// Runs a command line in the pod and returns what it prints.
+    /// Runs a command line in the pod and returns its output.
     pub(crate) fn sh(&self, line: &str) -> String {
         run(self.command().args(["sh", "-ec", line]))
     }
@@ -223,7 +223,7 @@ impl Pod {
         command
     }
 
-    /// Every rule, user-defined chain and route, without counters. Empty built-in tables do not count: they cannot be removed.
+    /// All rules, user-defined chains and routes, without counters. Empty built-in tables do not count: they cannot be removed.
     pub(crate) fn state(&self) -> String {
         let rules = [
             "iptables-legacy",
@@ -242,7 +242,7 @@ impl Pod {
     }
 }
 
-/// Runs lines of `ip` in a namespace, by one process.
+/// Runs lines of `ip` in a namespace, in one process.
 fn ip_batch(netns: &str, lines: &str) {
     let mut child = Command::new("ip")
         .args(["-n", netns, "-batch", "-"])

@@ -1,4 +1,4 @@
-//! Which of the ready endpoints a client gets by where both are.
+//! Selection among ready endpoints by node and zone.
 
 use super::fixture::Fixture;
 use super::matrix::{Case, for_every_backend_and_family};
@@ -31,7 +31,7 @@ fn internal_traffic_policy_local_keeps_flows_on_the_node_and_rejects_without_a_l
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
         assert_eq!(fixture.hosts(protocol, fixture.at(&web, port)), [2]);
     }
-    // kube-proxy drops; here a client is told at once.
+    // kube-proxy drops here; this proxy rejects at once.
     web.endpoints = vec![far.clone()];
     fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
@@ -56,7 +56,7 @@ fn topology_hints_keep_flows_in_the_zone_and_on_the_node(case: Case) {
         fixture.sync_to(&[web]);
     };
     in_zone(&mut fixture, Some("east"), &web);
-    // Asked once only: an endpoint that serves still keeps its UDP flows, and a new socket may have the port of one of them.
+    // Requested only once: a serving endpoint keeps its UDP flows, and a new socket may reuse the port of one of them.
     assert_eq!(fixture.hosts(Udp, fixture.at(&web, 53)), [2]);
     for (zone, hosts) in [
         (Some("east"), &[2][..]),
@@ -67,7 +67,7 @@ fn topology_hints_keep_flows_in_the_zone_and_on_the_node(case: Case) {
         in_zone(&mut fixture, zone, &web);
         assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), hosts, "{zone:?}");
     }
-    // Node hints come first (trafficDistribution: PreferSameNode).
+    // Node hints take precedence (trafficDistribution: PreferSameNode).
     let both = |host, node| {
         placed(
             host,
@@ -79,7 +79,7 @@ fn topology_hints_keep_flows_in_the_zone_and_on_the_node(case: Case) {
     web.endpoints = vec![both(2, "there"), both(3, "here")];
     fixture.sync_to(&[&web]);
     assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [3]);
-    // One endpoint without a hint, and none counts.
+    // If one endpoint has no hint, hints are ignored.
     web.endpoints[0] = placed(2, "there", &Value::Null);
     fixture.sync_to(&[&web]);
     assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [2, 3]);

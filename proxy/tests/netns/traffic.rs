@@ -1,4 +1,4 @@
-//! What becomes of real packets: clients that ask, and how it ended.
+//! Test clients, and the outcomes of their requests.
 
 pub(crate) use super::echo_server::Server;
 use super::testbed::Pod;
@@ -16,16 +16,16 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Rejection is at once. Generous, for a loaded machine; a packet that leaks is lost for much longer.
+/// Bound for an immediate rejection. Generous for a loaded machine; a leaked packet takes much longer.
 const REJECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// How long an answer may take.
+/// Timeout of a response.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How one attempt ended.
+/// Outcome of one request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
-    /// The host that answered, and the address it saw.
+    /// The host that responded, and the client address it saw.
     Answered(u8, IpAddr),
     /// Rejected at once.
     Rejected,
@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Who answered.
+    /// Host that responded; panics otherwise.
     pub(crate) fn host(&self) -> u8 {
         let Self::Answered(host, _) = self else {
             panic!("{self:?}");
@@ -42,7 +42,7 @@ impl Outcome {
         *host
     }
 
-    /// The same of an attempt that may have failed.
+    /// Host that responded, if any.
     pub(crate) fn host_if_any(&self) -> Option<u8> {
         match self {
             Self::Answered(host, _) => Some(*host),
@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// Asks a VIP once, from inside the pod the caller is in.
+/// Sends one request to a VIP from the namespace of the calling thread and returns its outcome.
 pub(crate) fn probe(protocol: Protocol, destination: SocketAddr) -> Outcome {
     let began = Instant::now();
     match request(protocol, destination) {
@@ -65,23 +65,23 @@ pub(crate) fn probe(protocol: Protocol, destination: SocketAddr) -> Outcome {
     }
 }
 
-/// EPERM: how the kernel tells a sender that the packet was rejected on its way out.
+/// EPERM is the kernel's error for a packet that is rejected on its way out.
 fn is_rejection(error: &io::Error) -> bool {
     [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied].contains(&error.kind())
 }
 
-/// What a server says.
+/// Response of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) host: u8,
-    /// The port it listens on.
+    /// Listening port of the server.
     pub(crate) port: u16,
-    /// The address it sees.
+    /// Client address as seen by the server.
     pub(crate) seen: IpAddr,
 }
 
 impl Answer {
-    /// Reads `HOST PORT SEEN`.
+    /// Parses `HOST PORT SEEN`.
     pub(crate) fn parse(text: &str) -> Self {
         let words: Vec<&str> = text.split_whitespace().collect();
         Self {
@@ -92,12 +92,12 @@ impl Answer {
     }
 }
 
-/// Asks a VIP once, from inside the pod the caller is in.
+/// Sends one request to a VIP from the namespace of the calling thread.
 pub(crate) fn request(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
     request_from(None, protocol, destination)
 }
 
-/// The same from a socket that is bound to an address.
+/// Like [`request`], from a socket that is bound to an address.
 pub(crate) fn request_from(
     bound: Option<IpAddr>,
     protocol: Protocol,
@@ -124,12 +124,12 @@ fn request_udp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<Str
         None => udp(destination)?,
         Some(source) => UdpSocket::bind((source, 0))?,
     };
-    // Only a connected socket is told of an ICMP error.
+    // Only a connected socket receives ICMP errors.
     socket.connect(destination)?;
     request_on(&socket, destination)
 }
 
-/// A UDP socket of the family of `destination`, from inside the pod the caller is in.
+/// Opens a UDP socket of the family of `destination` in the namespace of the calling thread.
 pub(crate) fn udp(destination: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = if destination.is_ipv4() {
         IpAddr::from([0; 4])
@@ -139,7 +139,7 @@ pub(crate) fn udp(destination: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::bind((any, 0))
 }
 
-/// One more question on an open UDP socket.
+/// Sends another request on an open UDP socket.
 pub(crate) fn request_on(socket: &UdpSocket, destination: SocketAddr) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     socket.send_to(b"who", destination)?;
@@ -149,12 +149,12 @@ pub(crate) fn request_on(socket: &UdpSocket, destination: SocketAddr) -> io::Res
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
 }
 
-/// One more question on a connected UDP socket, whose kernel route and source are those of its `connect()` as long as they hold.
+/// Sends another request on a connected UDP socket, which keeps the route and source address of its `connect()` while they are valid.
 pub(crate) fn request_connected(socket: &UdpSocket) -> io::Result<Answer> {
     request_connected_within(socket, Duration::from_secs(1))
 }
 
-/// The same, with less patience.
+/// Like [`request_connected`], with this timeout.
 pub(crate) fn request_connected_within(socket: &UdpSocket, timeout: Duration) -> io::Result<Answer> {
     socket.set_read_timeout(Some(timeout))?;
     socket.send(b"who")?;
@@ -163,14 +163,14 @@ pub(crate) fn request_connected_within(socket: &UdpSocket, timeout: Duration) ->
     Ok(Answer::parse(&String::from_utf8_lossy(&buffer[..n])))
 }
 
-/// The host that answers on an open UDP socket now; `None` when nobody does.
+/// Host that responds on an open UDP socket now; `None` without a response.
 pub(crate) fn responding_host(socket: &UdpSocket, destination: SocketAddr) -> Option<u8> {
-    // An ICMP error of a time when there was no endpoint is told to whoever sends next.
+    // The first call may report an ICMP error from a time without endpoints.
     let answer = request_on(socket, destination).or_else(|_| request_on(socket, destination));
     answer.ok().map(|answer| Answer::parse(&answer).host)
 }
 
-/// A TCP socket that sends its first segment and waits, from inside the pod the caller is in.
+/// Sends the SYN of a TCP connection from the namespace of the calling thread, without waiting.
 pub(crate) fn start_connect(destination: SocketAddr) -> OwnedFd {
     let (family, address): (_, Box<dyn SockaddrLike>) = match destination {
         SocketAddr::V4(to) => (AddressFamily::Inet, Box::new(SockaddrIn::from(to))),
@@ -184,26 +184,26 @@ pub(crate) fn start_connect(destination: SocketAddr) -> OwnedFd {
     socket
 }
 
-/// A TCP flow to a server that says who it is and sends back what it gets.
+/// A TCP flow to an echo server.
 pub(crate) struct Flow {
     stream: TcpStream,
     greeting: String,
 }
 
 impl Flow {
-    /// Opens one, from inside the pod the caller is in.
+    /// Opens a flow from the namespace of the calling thread.
     pub(crate) fn open(destination: SocketAddr) -> io::Result<Self> {
         Self::greeted(TcpStream::connect_timeout(&destination, TIMEOUT)?)
     }
 
-    /// The same from a socket that is bound to an address.
+    /// Like [`Self::open`], from a socket that is bound to an address.
     pub(crate) fn open_from(source: IpAddr, destination: SocketAddr) -> io::Result<Self> {
         let family = match destination {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         let socket = socket(family, SockType::Stream, SockFlag::empty(), None)?;
-        // connect() waits no longer than that.
+        // Limits connect(), too.
         let timeout = TimeVal::milliseconds(i64::try_from(TIMEOUT.as_millis()).map_err(io::Error::other)?);
         setsockopt(&socket, SendTimeout, &timeout)?;
         bind(
@@ -229,19 +229,19 @@ impl Flow {
         Answer::parse(&self.greeting).host
     }
 
-    /// The client's end.
+    /// Address and port of the client.
     pub(crate) fn source(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
 
-    /// Sends something and says whether that ended the flow, rather than that nobody answers.
+    /// Sends data and returns true if the flow is reset.
     pub(crate) fn is_reset(&mut self) -> bool {
         let sent = self.stream.write_all(b"still there?");
         let answered = sent.and_then(|()| self.stream.read(&mut [0; 16]));
         answered.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
     }
 
-    /// Sends `bytes` and demands them back.
+    /// Sends `bytes` and asserts that they are echoed.
     pub(crate) fn echo(&mut self, bytes: &[u8]) {
         let mut sending = self.stream.try_clone().unwrap();
         let mut back = vec![0; bytes.len()];
@@ -253,7 +253,7 @@ impl Flow {
     }
 }
 
-/// Asks `times` times and counts how it ended.
+/// Sends `times` requests and counts the outcomes.
 pub(crate) fn probe_repeatedly(
     client: &Pod,
     protocol: Protocol,
@@ -269,7 +269,7 @@ pub(crate) fn probe_repeatedly(
     })
 }
 
-/// Which hosts answer, asked so often that a host that should answer and is not among them would be a wonder.
+/// Hosts that respond, with enough requests that an eligible host is practically never missed.
 pub(crate) fn hosts(client: &Pod, protocol: Protocol, destination: SocketAddr) -> BTreeSet<u8> {
     let outcomes = probe_repeatedly(client, protocol, destination, 40);
     outcomes.keys().map(Outcome::host).collect()

@@ -1,4 +1,4 @@
-//! A pod whose owner does what he likes harms only itself: the pod beside it is served, and follows every change.
+//! A pod with a malicious owner affects only itself: its neighbour is served and follows every change.
 
 use super::fake_node::{Driver, Runtime, object, object_with, until};
 use super::matrix::BackendKind;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// A hostile and a healthy pod on one node, and two servers for both.
+/// An untrusted pod and its neighbour on one node, and two servers for both.
 struct Fixture {
     _testbed: Testbed,
     _servers: [Server; 2],
@@ -59,7 +59,7 @@ impl Fixture {
         object(&self.untrusted)
     }
 
-    /// The healthy pod follows three changes, each at once.
+    /// Asserts that the neighbour follows three changes, each at once.
     fn assert_neighbour_unaffected(&mut self) {
         for only in [&[2][..], &[3], &[2, 3]] {
             self.web.endpoints = ready(only);
@@ -69,7 +69,7 @@ impl Fixture {
                 let on = hosts(&self.neighbour, Protocol::Tcp, self.at());
                 on.into_iter().eq(only.iter().copied())
             });
-            // Not a benchmark: a second is what nobody beside it may be made to wait.
+            // Not a benchmark: the intended bound is one second.
             println!("the neighbour followed within {:?}", began.elapsed());
             assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         }
@@ -81,7 +81,7 @@ impl Fixture {
         });
     }
 
-    /// What the hostile pod is told contains these words.
+    /// Asserts that the reported state of the untrusted pod contains these words.
     fn assert_reported(&self, words: &str) {
         until(&format!("the untrusted pod reports: {words}"), || {
             let state = self.driver.state_of(&self.object());
@@ -144,7 +144,7 @@ fn address_of_another_pod_is_not_used() {
     fixture.assert_neighbour_unaffected();
 }
 
-/// The mirror of a static pod names the UID that the runtime knows; anybody can say to be one.
+/// The mirror of a static pod names the UID known to the runtime; any user can create such a pod.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn pod_that_impersonates_another_gets_nothing_written_into_its_sandbox() {
@@ -160,7 +160,7 @@ fn pod_that_impersonates_another_gets_nothing_written_into_its_sandbox() {
     let victim = object(&fixture.neighbour).metadata.uid.unwrap();
     let annotations = mirror.metadata.annotations.as_mut().unwrap();
     annotations.insert("kubernetes.io/config.mirror".to_owned(), victim);
-    // Another pod to the driver: nothing is known of its sandbox.
+    // For the driver this is another pod, whose sandbox is unknown.
     mirror.metadata.uid = Some("uid-mirror".to_owned());
     fixture.driver.pod(&mirror);
     until("the missing sandbox is reported", || {
@@ -182,7 +182,7 @@ fn interface_renamed_by_its_owner_affects_only_its_pod() {
     fixture
         .untrusted
         .sh("ip link set net1 down; ip link set net1 name other; ip link set other up");
-    // Not by another interface, and not untranslated: rejected.
+    // The VIP is rejected: neither another interface nor an untranslated packet is used.
     until("its own flows are rejected", || {
         fixture
             .untrusted
@@ -203,7 +203,7 @@ fn interface_renamed_by_its_owner_affects_only_its_pod() {
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn conflicting_routes_of_a_pod_affect_only_that_pod() {
     let mut fixture = Fixture::new(BackendKind::Nftables);
-    // Ours is removed and another put in its place, before we can look.
+    // The managed route is removed and replaced before the driver can react.
     fixture.untrusted.sh(
         "ip route replace 172.30.0.10/32 dev eth0 proto static; ip route del 172.30.0.10/32 proto 77 || true",
     );
@@ -243,7 +243,7 @@ fn rules_flushed_in_a_loop_affect_only_their_pod() {
     });
 }
 
-/// A table that is somebody's own is a batch that the kernel rejects: nobody else may change it while he lives.
+/// A table with an owner process makes the kernel reject the batch: no other process may change it.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn batch_rejected_by_the_kernel_affects_only_its_pod_and_is_retried() {
@@ -263,7 +263,7 @@ fn batch_rejected_by_the_kernel_affects_only_its_pod_and_is_retried() {
         !condition.holds && condition.message.contains("the kernel rejected")
     });
     fixture.assert_neighbour_unaffected();
-    // The table goes with its owner.
+    // The kernel removes the table with its owner.
     drop(owner.stdin.take());
     owner.wait().unwrap();
     until("it is served again", || fixture.is_served(&fixture.untrusted));
@@ -304,7 +304,7 @@ fn reject_a_deletion(kind: BackendKind, iptables: &str) {
             .sh(&format!("{iptables} -t nat -S"))
             .contains("192.0.2.9")
     );
-    // What it had goes on.
+    // Existing rules stay in force.
     assert!(fixture.is_served(&fixture.untrusted));
     fixture.untrusted.sh(&format!("{iptables} -t nat -D {own}"));
     until("the condition is True", || fixture.driver.condition().holds);

@@ -1,4 +1,4 @@
-//! In which order rules and routes come and go: no packet to a ClusterIP may leave untranslated meanwhile.
+//! Order of writes of rules and routes: no packet to a ClusterIP may leave untranslated.
 
 use super::objects::{Service, rules};
 use super::testbed::{Pod, Testbed};
@@ -9,7 +9,7 @@ use rules::{Delta, Dump, PodRules};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// nftables, and whether there was a route to the ClusterIP when each step began.
+/// nftables, recording whether a route to the ClusterIP existed at the start of each step.
 #[derive(Default)]
 struct Recording(Mutex<Vec<(&'static str, bool)>>);
 
@@ -88,7 +88,7 @@ fn vip_is_rejected_before_it_is_routed_and_until_its_route_is_removed() {
     assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
     write(&pod, &backend, &held, &PodRules::default());
     assert_eq!(backend.steps(), [("translate", true), ("unreject", false)]);
-    // As after a restart, over what somebody damaged.
+    // As after a restart with damaged rules.
     write(&pod, &backend, &Held::Unknown, &wanted);
     pod.sh("nft flush chain ip multus-proxy dispatch; ip route flush proto 77");
     backend.steps();
