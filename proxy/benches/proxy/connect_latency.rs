@@ -3,7 +3,7 @@
 use crate::Options;
 use crate::fixture::{ENDPOINTS, Fixture, vip};
 use crate::matrix::BackendKind;
-use crate::report::{Report, Times, ratio, show};
+use crate::report::{Report, Times, format_duration, ratio};
 use nix::libc;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::Linger};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -50,7 +50,7 @@ fn connects(to: SocketAddr, n: usize) -> Times {
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
     report.table(
-        "**connect()** from a pod to the first and the last Service, and directly to an endpoint before the pod had rules (minimum / median); ratios to direct by minima.",
+        "**connect()** from a pod to the first and the last Service, and directly to an endpoint without rules (minimum / median). Ratios compare minima with the direct connection.",
         &["backend", "Services", "direct", "first", "last", "first ×", "last ×"],
     );
     for kind in BackendKind::ALL {
@@ -73,7 +73,13 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
                     to(fixture, vip(services - 1), 80),
                 )
             });
-            let both = |times: &Times| format!("{} / {}", show(times.min()), show(times.median()));
+            let both = |times: &Times| {
+                format!(
+                    "{} / {}",
+                    format_duration(times.min()),
+                    format_duration(times.median())
+                )
+            };
             report.row([
                 kind.backend().name().to_owned(),
                 services.to_string(),

@@ -11,7 +11,7 @@ const PODS: u8 = 8;
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
     report.table(
-        &format!("**Kernel memory** of a pod's namespace, {SERVICES} Services of 3 endpoints, routes included (slab, vmalloc and per-CPU memory of the machine before and after, over {PODS} pods; other work on the machine shows in it)."),
+        &format!("**Kernel memory** of a pod's namespace, {SERVICES} Services of 3 endpoints, routes included (slab, vmalloc and per-CPU memory of the machine before and after, over {PODS} pods; other work on the machine is included)."),
         &["backend", "per pod"],
     );
     for kind in BackendKind::ALL {
@@ -19,15 +19,15 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
             continue;
         }
         let mut fixture = Fixture::new(kind, PODS, SERVICES);
-        let before = settled();
+        let before = used_kib();
         fixture.sync();
-        let grown = settled().saturating_sub(before) / fixture.pods();
+        let grown = used_kib().saturating_sub(before) / fixture.pods();
         report.row([kind.backend().name().to_owned(), format!("{grown} KiB")]);
     }
 }
 
 /// Returns used KiB, after freed memory has been reclaimed.
-fn settled() -> usize {
+fn used_kib() -> usize {
     std::thread::sleep(Duration::from_secs(2));
     let text = std::fs::read_to_string("/proc/meminfo").unwrap();
     let value = |key: &str| -> usize {

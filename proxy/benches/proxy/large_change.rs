@@ -4,7 +4,7 @@ use crate::Options;
 use crate::fixture::{ENDPOINTS, Fixture, far};
 use crate::matrix::BackendKind;
 use crate::raw_netlink::RawNetlink;
-use crate::report::{Report, Times, ratio, show};
+use crate::report::{Report, Times, format_duration, ratio};
 use std::time::{Duration, Instant};
 
 /// The measured change.
@@ -21,8 +21,8 @@ enum Change {
 impl Change {
     fn name(self) -> String {
         match self {
-            Self::Service => "a Service comes".to_owned(),
-            Self::Endpoint(protocol) => format!("an endpoint of a {protocol} port comes or goes"),
+            Self::Service => "a Service is added".to_owned(),
+            Self::Endpoint(protocol) => format!("an endpoint of a {protocol} port is added or removed"),
             Self::OneOf(count) => format!("one of {count} endpoints is replaced"),
         }
     }
@@ -58,7 +58,7 @@ const ROWS: [(Change, usize, &[u8]); 6] = [
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
     report.table(
-        "**Beside the limit**: one change until it is in force in every pod (index, plan, apply), and a bare netlink batch of as many elements to each namespace in the same run; CPU of the process and of the programs it runs, of all pods together. Flows to endpoints that are gone are ended afterwards, which is not in it.",
+        "**Larger changes**: one change until the rules of every pod are updated (index, plan, apply), compared with a bare netlink batch of the same number of elements to each namespace in the same run. CPU is that of the process and its child programs, for all pods. Deletion of stale flows happens afterwards and is not included.",
         &["backend", "change", "pods", "Services", "min", "median", "CPU", "raw netlink median", "CPU", "median ×", "CPU ×"],
     );
     for (change, services, all_pods) in ROWS {
@@ -77,11 +77,11 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
                     change.name(),
                     pods.to_string(),
                     services.to_string(),
-                    show(cost.times.min()),
-                    show(cost.times.median()),
-                    show(cost.cpu),
-                    show(raw_netlink.times.median()),
-                    show(raw_netlink.cpu),
+                    format_duration(cost.times.min()),
+                    format_duration(cost.times.median()),
+                    format_duration(cost.cpu),
+                    format_duration(raw_netlink.times.median()),
+                    format_duration(raw_netlink.cpu),
                     ratio(cost.times.median(), raw_netlink.times.median()),
                     ratio(cost.cpu, raw_netlink.cpu),
                 ]);

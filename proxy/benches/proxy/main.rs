@@ -81,7 +81,7 @@ struct Options {
     into: Option<PathBuf>,
 
     /// Only print the memory of this process with many pods
-    #[arg(long, hide = true, value_name = "WAY")]
+    #[arg(long, hide = true, value_name = "ARRIVAL")]
     measure_memory: Option<process_memory::Arrival>,
 
     /// Only these tables: change, limit, start, connect, load, memory, rss

@@ -28,11 +28,11 @@ pub(crate) enum Arrival {
 /// Measures in a child process that holds nothing else.
 pub(crate) fn measure(report: &mut Report) {
     report.table(
-        &format!("**Memory** (RSS) of a process that serves {PODS} pods and {SERVICES} Services of {} endpoints with nftables, after {CHANGES} changes; clients of API server and container runtime, and its logs, are not in it.", HOSTS.len()),
-        &["the Services", "now", "at most", "budget"],
+        &format!("**Memory** (RSS) of a process that serves {PODS} pods and {SERVICES} Services of {} endpoints with nftables, after {CHANGES} changes; without the clients of API server and container runtime, and without logs.", HOSTS.len()),
+        &["Services created", "RSS", "peak", "budget"],
     );
-    report.row(row("were there", Arrival::Start));
-    report.row(row("came in a burst", Arrival::Burst));
+    report.row(row("before the start", Arrival::Start));
+    report.row(row("in a burst", Arrival::Burst));
 }
 
 fn row(label: &str, arrival: Arrival) -> [String; 4] {

@@ -78,11 +78,11 @@ impl RawNetlink {
     }
 }
 
-fn add(elements: u32, value: u8) -> impl Iterator<Item = Part> {
+fn add(elements: u32, value: u8) -> impl Iterator<Item = BatchMessage> {
     lists(elements, value).map(|list| batch(NfTablesMessage::NewSetElement(list), NLM_F_CREATE))
 }
 
-fn delete(elements: u32, value: u8) -> impl Iterator<Item = Part> {
+fn delete(elements: u32, value: u8) -> impl Iterator<Item = BatchMessage> {
     lists(elements, value).map(|list| batch(NfTablesMessage::DeleteSetElement(list), 0))
 }
 
@@ -91,12 +91,12 @@ fn lists(elements: u32, value: u8) -> impl Iterator<Item = SetElementMessage> {
     firsts.map(move |first| list(first..elements.min(first + PER_MESSAGE), value))
 }
 
-type Part = (NetfilterMessage, u16);
+type BatchMessage = (NetfilterMessage, u16);
 
-fn whole(parts: impl Iterator<Item = Part>) -> Vec<u8> {
+fn whole(parts: impl Iterator<Item = BatchMessage>) -> Vec<u8> {
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM);
     let control = |message| (NetfilterMessage::new(header.clone(), message), 0);
-    let mut parts: Vec<Part> = parts.collect();
+    let mut parts: Vec<BatchMessage> = parts.collect();
     if let Some((_, flags)) = parts.last_mut() {
         *flags |= NLM_F_ACK;
     }
@@ -115,7 +115,7 @@ fn whole(parts: impl Iterator<Item = Part>) -> Vec<u8> {
     bytes
 }
 
-fn batch(message: NfTablesMessage, flags: u16) -> Part {
+fn batch(message: NfTablesMessage, flags: u16) -> BatchMessage {
     let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
     (NetfilterMessage::new(header, message), flags)
 }

@@ -42,7 +42,7 @@ pub(crate) fn ratio(other: Duration, one: Duration) -> String {
 }
 
 /// Formats a duration with three digits.
-pub(crate) fn show(time: Duration) -> String {
+pub(crate) fn format_duration(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     match micros {
         ..1e3 => format!("{micros:.1} µs"),

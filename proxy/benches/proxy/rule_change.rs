@@ -4,25 +4,25 @@ use crate::Options;
 use crate::fixture::{ENDPOINTS, Fixture};
 use crate::legacy_proxy::LegacyProxy;
 use crate::matrix::BackendKind;
-use crate::report::{Report, Times, ratio, show};
+use crate::report::{Report, Times, format_duration, ratio};
 use crate::testbed::Testbed;
 use proxy::netns::Netns;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Results of the legacy proxy's model by variant, pods and Services.
-type Yardstick = BTreeMap<(&'static str, usize, usize), Modelled>;
+type Baseline = BTreeMap<(&'static str, usize, usize), ModelResult>;
 
 /// Result of the model.
 #[derive(Clone, Copy)]
-struct Modelled {
+struct ModelResult {
     fill: Duration,
     median: Duration,
     /// Scaled from fewer pods, because the legacy proxy visits pods one by one.
     is_extrapolated: bool,
 }
 
-impl Modelled {
+impl ModelResult {
     fn times(self, pods: usize, than: usize) -> Self {
         let of = |time: Duration| {
             time.mul_f64(f64::from(u32::try_from(pods).unwrap()) / f64::from(u32::try_from(than).unwrap()))
@@ -41,8 +41,13 @@ impl Modelled {
 }
 
 /// Returns the result of the same run; for more pods than were measured, extrapolates from the largest measurement.
-fn modelled(yardstick: &Yardstick, variant: &'static str, pods: usize, services: usize) -> Option<Modelled> {
-    let measured = yardstick.range((variant, 0, 0)..=(variant, pods, usize::MAX));
+fn model_result(
+    baseline: &Baseline,
+    variant: &'static str,
+    pods: usize,
+    services: usize,
+) -> Option<ModelResult> {
+    let measured = baseline.range((variant, 0, 0)..=(variant, pods, usize::MAX));
     let same = measured.rev().find(|((_, _, of), _)| *of == services);
     let ((_, most, _), found) = same?;
     Some(if *most == pods {
@@ -53,9 +58,9 @@ fn modelled(yardstick: &Yardstick, variant: &'static str, pods: usize, services:
 }
 
 pub(crate) fn measure(options: &Options, report: &mut Report) {
-    let yardstick = measure_legacy_proxy(options, report);
+    let baseline = measure_legacy_proxy(options, report);
     report.table(
-        "**Rule change**: one endpoint of the last Service comes or goes, until it is in force in every pod (index, plan, apply). `×` is how many times longer the model of the legacy proxy takes, by medians; `~`: measured in fewer pods and multiplied, for it goes from pod to pod.",
+        "**Rule change**: one endpoint of the last Service is added or removed, until the rules of every pod are updated (index, plan, apply). `×` is the ratio of the legacy proxy's model to this proxy, by medians; `~` marks values extrapolated from fewer pods, because the legacy proxy visits pods one by one.",
         &["backend", "pods", "Services", "min", "median", "p99", "× legacy", "× nft"],
     );
     let mut fills = Vec::new();
@@ -64,7 +69,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
             if options.is_affordable(kind, usize::from(pods), services) {
                 let (times, fill) = changes(options, kind, pods, services);
                 let than = |variant| {
-                    let legacy_proxy = modelled(&yardstick, variant, usize::from(pods), services);
+                    let legacy_proxy = model_result(&baseline, variant, usize::from(pods), services);
                     legacy_proxy.map_or_else(String::new, |legacy_proxy| {
                         legacy_proxy.ratio(|of| of.median, times.median())
                     })
@@ -73,9 +78,9 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
                     kind.backend().name().to_owned(),
                     pods.to_string(),
                     services.to_string(),
-                    show(times.min()),
-                    show(times.median()),
-                    show(times.p99()),
+                    format_duration(times.min()),
+                    format_duration(times.median()),
+                    format_duration(times.p99()),
                     than("legacy"),
                     than("nft"),
                 ]);
@@ -84,19 +89,19 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
         }
     }
     report.table(
-        "**Cold fill**: everything of empty pods, routes included, once. `×` as above; the model has no routes.",
-        &["backend", "pods", "Services", "took", "× legacy", "× nft"],
+        "**Cold fill**: all rules and routes of empty pods, once. `×` as above; the model has no routes.",
+        &["backend", "pods", "Services", "time", "× legacy", "× nft"],
     );
     for (kind, pods, services, fill) in fills {
         let than = |variant| {
-            let legacy_proxy = modelled(&yardstick, variant, usize::from(pods), services);
+            let legacy_proxy = model_result(&baseline, variant, usize::from(pods), services);
             legacy_proxy.map_or_else(String::new, |legacy_proxy| legacy_proxy.ratio(|of| of.fill, fill))
         };
         report.row([
             kind.backend().name().to_owned(),
             pods.to_string(),
             services.to_string(),
-            show(fill),
+            format_duration(fill),
             than("legacy"),
             than("nft"),
         ]);
@@ -141,12 +146,12 @@ fn rounds(options: &Options, one: Duration) -> usize {
     }
 }
 
-fn measure_legacy_proxy(options: &Options, report: &mut Report) -> Yardstick {
+fn measure_legacy_proxy(options: &Options, report: &mut Report) -> Baseline {
     report.table(
         "**Model of the legacy proxy**: ensure chain, check jump, save, restore everything, for each pod in turn, on every event.",
         &["variant", "pods", "Services", "min", "median"],
     );
-    let mut yardstick = Yardstick::new();
+    let mut baseline = Baseline::new();
     for variant in ["legacy", "nft"] {
         for (pods, services) in sizes(options) {
             // Saving 10,000 Services by iptables-nft alone takes 15 seconds.
@@ -166,16 +171,16 @@ fn measure_legacy_proxy(options: &Options, report: &mut Report) -> Yardstick {
                 variant.to_owned(),
                 pods.len().to_string(),
                 services.to_string(),
-                show(times.min()),
-                show(times.median()),
+                format_duration(times.min()),
+                format_duration(times.median()),
             ]);
-            let modelled = Modelled {
+            let modelled = ModelResult {
                 fill,
                 median: times.median(),
                 is_extrapolated: false,
             };
-            yardstick.insert((variant, pods.len(), services), modelled);
+            baseline.insert((variant, pods.len(), services), modelled);
         }
     }
-    yardstick
+    baseline
 }

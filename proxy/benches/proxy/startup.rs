@@ -4,12 +4,12 @@
 //! runtime is measured.
 
 use crate::Options;
-use crate::fake_node::{Driver, Runtime, object};
+use crate::fake_node::{Driver, FakeRuntime, object};
 use crate::fixture::ENDPOINTS;
 use crate::matrix::BackendKind;
 use crate::objects::Service;
 use crate::raw_netlink::RawNetlink;
-use crate::report::{Report, ratio, show};
+use crate::report::{Report, format_duration, ratio};
 use crate::testbed::{Pod, Testbed, address};
 use api::network_status::NetworkStatus;
 use rules::{Family, Protocol};
@@ -26,8 +26,8 @@ const ELEMENTS: usize = 3 + ENDPOINTS.len();
 
 pub(crate) fn measure(_options: &Options, report: &mut Report) {
     report.table(
-        "**Cold start**: from the start of a process to the last pod written, nftables; pods that were there before and hold nothing, so that each is looked at. Lists and sandboxes come from memory: what API server and container runtime take is not in it. The limit is one bare netlink batch of all elements to each namespace.",
-        &["Services", "pods", "took", "again, nothing to write", "raw netlink", "×"],
+        "**Cold start**: from process start to the last programmed pod, with nftables. The pods exist before the process and have no rules, so each of them is read. Lists and sandboxes come from memory, without API server and container runtime. The lower bound is one bare netlink batch of all elements to each namespace.",
+        &["Services", "pods", "first start", "restart without changes", "raw netlink", "×"],
     );
     for (services, pods) in SIZES {
         let mut testbed = Testbed::new();
@@ -42,9 +42,9 @@ pub(crate) fn measure(_options: &Options, report: &mut Report) {
         report.row([
             services.to_string(),
             pods.to_string(),
-            show(first),
-            show(again),
-            show(limit),
+            format_duration(first),
+            format_duration(again),
+            format_duration(limit),
             ratio(first, limit),
         ]);
     }
@@ -72,7 +72,7 @@ pub(crate) fn serve(what: &str) {
     let mut words = what.split(',');
     let services: usize = words.next().unwrap().parse().unwrap();
     let services: Vec<Service> = (0..services).map(service).collect();
-    let runtime = Runtime::new();
+    let runtime = FakeRuntime::new();
     let pods: Vec<_> = words
         .zip(2..)
         .map(|(netns, host)| {

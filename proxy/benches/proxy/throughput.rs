@@ -2,7 +2,7 @@
 
 use crate::fixture::{ENDPOINTS, Fixture, vip};
 use crate::matrix::BackendKind;
-use crate::report::{Report, Times, ratio, show};
+use crate::report::{Report, Times, format_duration, ratio};
 use crate::testbed::{Pod, Testbed};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ const SERVICES: usize = 1000;
 
 pub(crate) fn measure(report: &mut Report) {
     report.table(
-        &format!("**Under load**, {SERVICES} Services: one flow as fast as it goes for {SECONDS} s, and {CLIENTS} clients that send a request and wait for 1-byte answers; through the last Service, and directly before the pod had rules."),
+        &format!("**Under load**, {SERVICES} Services: throughput of one flow for {SECONDS} s, and {CLIENTS} clients that wait for 1-byte responses; through the last Service, and directly without rules."),
         &["backend", "throughput", "direct", "throughput ×", "request median", "p99", "direct median", "p99", "median ×"],
     );
     for kind in BackendKind::ALL {
@@ -29,7 +29,7 @@ pub(crate) fn measure(report: &mut Report) {
         let figures = std::thread::scope(|scope| {
             scope.spawn(move || {
                 while let Ok((stream, _)) = accepting.accept() {
-                    std::thread::spawn(move || answer(stream));
+                    std::thread::spawn(move || respond(stream));
                 }
             });
             let of = |fixture: &Fixture, to| fixture.run(0, || (throughput(to), requests(to)));
@@ -47,10 +47,10 @@ pub(crate) fn measure(report: &mut Report) {
             gigabits(vip_rate),
             gigabits(direct_rate),
             format!("{:.2}", vip_rate / direct_rate),
-            show(vip_times.median()),
-            show(vip_times.p99()),
-            show(direct_times.median()),
-            show(direct_times.p99()),
+            format_duration(vip_times.median()),
+            format_duration(vip_times.p99()),
+            format_duration(direct_times.median()),
+            format_duration(direct_times.p99()),
             ratio(vip_times.median(), direct_times.median()),
         ]);
     }
@@ -65,7 +65,7 @@ fn server(testbed: &mut Testbed) -> Pod {
 }
 
 /// Returns one byte for each byte `?` and discards everything else.
-fn answer(mut stream: TcpStream) {
+fn respond(mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let mut buffer = vec![0; 256 * 1024];
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -93,10 +93,10 @@ fn requests(to: SocketAddr) -> Times {
         stream.set_nodelay(true).unwrap();
         let (mut times, began, mut byte) = (Vec::new(), Instant::now(), [0]);
         while began.elapsed() < Duration::from_secs(SECONDS) {
-            let asked = Instant::now();
+            let sent = Instant::now();
             stream.write_all(b"?").unwrap();
             stream.read_exact(&mut byte).unwrap();
-            times.push(asked.elapsed());
+            times.push(sent.elapsed());
         }
         times
     };

@@ -146,7 +146,7 @@ async fn controller_may_change_only_its_condition_on_managed_services() -> Resul
     )
     .await?;
 
-    let managed = cluster.service("ours", "macvlan1").await?;
+    let managed = cluster.service("managed", "macvlan1").await?;
     let plain: Service = object(json!({"metadata": {"name": "plain"}, "spec": {"ports": [{"port": 80}]}}));
     create(Api::namespaced(admin.clone(), &cluster.namespace), &plain).await?;
     let client = cluster
@@ -160,7 +160,7 @@ async fn controller_may_change_only_its_condition_on_managed_services() -> Resul
     let other = json!({"status": {"conditions": [condition("LoadBalancerReady", "True")]}});
     assert_rejected(
         &services,
-        "ours",
+        "managed",
         &other,
         "multusservice.cni.cncf.io/Accepted only",
     )
@@ -169,13 +169,13 @@ async fn controller_may_change_only_its_condition_on_managed_services() -> Resul
     let as_admin: Api<Service> = Api::namespaced(admin.clone(), &cluster.namespace);
     let balanced = json!({"spec": {"type": "LoadBalancer"}});
     as_admin
-        .patch("ours", &PatchParams::default(), &Patch::Merge(&balanced))
+        .patch("managed", &PatchParams::default(), &Patch::Merge(&balanced))
         .await?;
     let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
-    assert_rejected(&services, "ours", &address, "nothing in the status").await;
+    assert_rejected(&services, "managed", &address, "nothing in the status").await;
     let annotated = json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "other"}}});
-    assert_rejected(&services, "ours", &annotated, "labels, annotations").await;
-    assert_eq!(patch_status(&services, "ours", accepted).await, Ok(()));
+    assert_rejected(&services, "managed", &annotated, "labels, annotations").await;
+    assert_eq!(patch_status(&services, "managed", accepted).await, Ok(()));
 
     // On a Service that is no longer managed the condition may be deleted.
     let unlabel = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
@@ -188,6 +188,6 @@ async fn controller_may_change_only_its_condition_on_managed_services() -> Resul
         .await?;
     let delete_condition =
         json!({"status": {"conditions": [{"$patch": "delete", "type": ACCEPTED_CONDITION}]}});
-    assert_eq!(patch_status(&services, "ours", delete_condition).await, Ok(()));
+    assert_eq!(patch_status(&services, "managed", delete_condition).await, Ok(()));
     Ok(())
 }

@@ -207,11 +207,11 @@ impl Cluster {
             .await?
             .status
             .and_then(|status| status.conditions);
-        let ours = conditions
+        let condition = conditions
             .into_iter()
             .flatten()
             .find(|condition| condition.type_ == RULES_APPLIED_CONDITION);
-        Ok(ours.map_or_else(Default::default, |condition| {
+        Ok(condition.map_or_else(Default::default, |condition| {
             [
                 condition.reason.unwrap_or_default(),
                 condition.status,

@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Kills the child on drop.
-struct Killed(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -33,7 +33,7 @@ async fn connection_flood_does_not_block_probes() -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let proxy = Killed(proxy);
+    let proxy = KillOnDrop(proxy);
     wait::until(Duration::from_secs(20), "the proxy to listen", || {
         Ok(TcpStream::connect(http).is_ok())
     })?;

@@ -18,12 +18,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Probes a VIP from inside a pod until it is stopped, and collects the failures.
-struct Probing {
+struct ContinuousProbe {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u32, Vec<Outcome>)>,
 }
 
-impl Probing {
+impl ContinuousProbe {
     fn start(client: &Pod, vip: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (client, stopped) = (client.clone(), Arc::clone(&stop));
@@ -191,7 +191,7 @@ async fn proxy_waits_for_the_legacy_proxy_and_replaces_it_without_a_gap() -> Res
     let pods: Api<v1::Pod> = Api::namespaced(cluster.admin.clone(), "kube-system");
     create(pods.clone(), &legacy_proxy_pod()).await?;
     let before = client.state();
-    let probing = Probing::start(&client, vip(&nginx));
+    let probing = ContinuousProbe::start(&client, vip(&nginx));
 
     let proxy = cluster.proxy().await?;
     until_async("the condition reports the running legacy proxy", async || {

@@ -48,24 +48,24 @@ fn watches_networks(cluster: &Cluster, networks: &[&str]) -> bool {
 }
 
 /// Probes a Service until it is stopped, and collects unexpected outcomes.
-struct Probing {
+struct ContinuousProbe {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Vec<Vec<Outcome>>>>,
 }
 
-impl Probing {
+impl ContinuousProbe {
     fn start(client: &Arc<Pod>, service: &Service, want: Outcome) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, client, service) = (Arc::clone(&stop), Arc::clone(client), service.clone());
         let thread = std::thread::spawn(move || {
-            let mut others = Vec::new();
+            let mut unexpected = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let answer = outcomes(&client, &service);
                 if answer != [want.clone()] {
-                    others.push(answer);
+                    unexpected.push(answer);
                 }
             }
-            others
+            unexpected
         });
         Self {
             stop,
@@ -110,7 +110,7 @@ async fn only_slices_of_networks_of_local_pods_are_watched() -> Result<()> {
 
     // The first pod of another network.
     let client = Arc::new(client);
-    let probing = Probing::start(&client, &web, served.clone());
+    let probing = ContinuousProbe::start(&client, &web, served.clone());
     let status = json!([{"name": format!("{}/macvlan2", cluster.namespace), "interface": "net1", "ips": ["10.1.0.8"]}]);
     let second = cluster.attached_pod(8, &status.to_string()).await?;
     let from_second = Outcome::Answered(2, second.address());
@@ -148,7 +148,7 @@ async fn slices_that_gain_or_lose_their_label_are_never_missing() -> Result<()> 
         outcomes(&client, &web) == [served.clone()]
     })
     .await;
-    let probing = Probing::start(&client, &web, served.clone());
+    let probing = ContinuousProbe::start(&client, &web, served.clone());
     cluster.labelled_slice(&web, "macvlan1", &[2]).await?;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(probing.stop(), [] as [Vec<Outcome>; 0], "labelled in place");
@@ -160,7 +160,7 @@ async fn slices_that_gain_or_lose_their_label_are_never_missing() -> Result<()> 
     })
     .await;
     until("adopted", || proxy.is_ready()).await;
-    let probing = Probing::start(&client, &web, served.clone());
+    let probing = ContinuousProbe::start(&client, &web, served.clone());
     cluster.slice(&web, &[2]).await?;
     until("all slices are watched", || {
         !watches_networks(&cluster, &["macvlan1"])

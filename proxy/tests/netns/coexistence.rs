@@ -40,18 +40,18 @@ fn install_unmanaged_rules(pod: &Pod) {
 fn unmanaged_rules(pod: &Pod) -> Vec<String> {
     let nft = pod.sh("nft list table inet multi_networkpolicy; nft list table ip owner");
     let all = format!("{}{nft}", pod.state());
-    let is_ours = |line: &str| {
+    let has_managed_mark = |line: &str| {
         ["MSP-", "proto 77", "172.30.", "fd00:96:"]
             .iter()
             .any(|mark| line.contains(mark))
     };
-    let mut in_our_table = false;
+    let mut in_managed_table = false;
     all.lines()
         .filter(|line| {
             let starts = ["table ip multus-proxy {", "table ip6 multus-proxy {"].contains(line);
-            let ours = in_our_table || starts;
-            in_our_table = ours && *line != "}";
-            !ours && !is_ours(line)
+            let is_managed_line = in_managed_table || starts;
+            in_managed_table = is_managed_line && *line != "}";
+            !is_managed_line && !has_managed_mark(line)
         })
         .map(str::to_owned)
         .collect()
@@ -92,21 +92,21 @@ fn malformed_object_does_not_affect_others(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let web = Service::new("web", 10).ready(&[2]);
     let alone = super::objects::rules(&fixture.client, std::slice::from_ref(&web));
-    let spoilt = |name: &str, spec| Service {
+    let invalid = |name: &str, spec| Service {
         spec,
         ..Service::new(name, 20).ready(&[2])
     };
     let mut garbage = Service::new("garbage", 21).ready(&[2]);
     garbage.endpoints[0].object["conditions"] = json!({"ready": false});
     let malformed = [
-        spoilt("vip", json!({"clusterIPs": ["172.30.0"]})),
-        spoilt("port", json!({"ports": [{"port": 70000}]})),
-        spoilt("protocol", json!({"ports": [{"port": 80, "protocol": "QUIC"}]})),
-        spoilt(
+        invalid("vip", json!({"clusterIPs": ["172.30.0"]})),
+        invalid("port", json!({"ports": [{"port": 70000}]})),
+        invalid("protocol", json!({"ports": [{"port": 80, "protocol": "QUIC"}]})),
+        invalid(
             "name",
             json!({"ports": [{"port": 80, "name": "a\" -j DROP\nCOMMIT"}]}),
         ),
-        spoilt(
+        invalid(
             "external",
             json!({"type": "ExternalName", "externalName": "example.org"}),
         ),

@@ -26,7 +26,7 @@ for_every_backend![kernel_agrees_with_trace];
 const SCENARIOS: u64 = 10;
 
 /// Returns an environment variable, or the default.
-fn setting(name: &str, default: u64) -> u64 {
+fn env_or(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
@@ -88,7 +88,7 @@ struct Scenario {
 struct ServiceShape {
     network: u8,
     ports: Vec<(Protocol, u16, u16)>,
-    endpoints: Vec<(u8, Shape)>,
+    endpoints: Vec<(u8, EndpointShape)>,
     sticky: bool,
     local: bool,
     slices: usize,
@@ -100,7 +100,7 @@ struct ServiceShape {
     reason = "an EndpointSlice has as many conditions"
 )]
 #[derive(Clone, Copy, Debug)]
-struct Shape {
+struct EndpointShape {
     ready: bool,
     serving: bool,
     terminating: bool,
@@ -124,7 +124,7 @@ fn service() -> impl Strategy<Value = ServiceShape> {
         prop::option::weighted(0.8, prop::sample::select(vec!["a", "b"])),
     );
     let endpoint = endpoint.prop_map(|(host, ready, serving, terminating, is_local, zone)| {
-        let shape = Shape {
+        let shape = EndpointShape {
             ready,
             serving,
             terminating,
@@ -170,7 +170,7 @@ impl ServiceShape {
         service
     }
 
-    fn endpoint(&self, host: u8, shape: Shape) -> Endpoint {
+    fn endpoint(&self, host: u8, shape: EndpointShape) -> Endpoint {
         let host = if self.network == 2 {
             host + ON_NETWORK_2
         } else {
@@ -218,8 +218,8 @@ fn kernel_agrees_with_trace(kind: BackendKind) {
         checked: BTreeMap::new(),
     };
     let (scenarios, seed) = (
-        setting("DIFFERENTIAL_SCENARIOS", SCENARIOS),
-        setting("DIFFERENTIAL_SEED", 0),
+        env_or("DIFFERENTIAL_SCENARIOS", SCENARIOS),
+        env_or("DIFFERENTIAL_SEED", 0),
     );
     // Printed when the test fails.
     println!("{kind:?}: repeat with DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SCENARIOS={scenarios}");

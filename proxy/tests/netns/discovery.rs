@@ -3,7 +3,7 @@
 //! The runtime is scripted, for a hundred pods on one node. e2e/tests/discovery covers the same with three real runtimes.
 
 use super::crash::effective_rules;
-use super::fake_node::{Driver, Runtime, object, object_with, uid, until, until_gone};
+use super::fake_node::{Driver, FakeRuntime, object, object_with, uid, until, until_gone};
 use super::many_pods::ManyPods;
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
@@ -43,7 +43,7 @@ fn generation(pod: &Pod) -> Option<u32> {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn recreated_sandbox_is_programmed_and_a_restarted_container_causes_no_write() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let client = testbed.pod(7);
     let mut object = object(&client);
@@ -111,7 +111,7 @@ fn probe_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
 }
 
 fn pod_without_its_annotation_has_no_rules_until_the_annotation_returns(kind: BackendKind) {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let client = testbed.pod(7);
     let object = object(&client);
@@ -139,7 +139,7 @@ fn pod_without_its_annotation_has_no_rules_until_the_annotation_returns(kind: Ba
 
 /// The kubelet recreates the mirror of a static pod with another UID for the same sandbox.
 fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let client = testbed.pod(7);
     let mirror = |n: u32| {
@@ -179,7 +179,7 @@ fn recreated_static_pod_mirror_does_not_disturb_its_sandbox(kind: BackendKind) {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn undecodable_pod_keeps_its_rules() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let client = testbed.pod(7);
     let object = object(&client);
@@ -197,7 +197,7 @@ fn undecodable_pod_keeps_its_rules() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn hot_plugged_interface_is_served_until_it_is_unplugged() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let client = testbed.pod(7);
     let both = object(&client);
@@ -224,7 +224,7 @@ fn hot_plugged_interface_is_served_until_it_is_unplugged() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn host_network_pod_is_ignored_regardless_of_its_annotation() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let client = testbed.pod(7);
     let mut host_network = object(&client);
     host_network.spec.as_mut().unwrap().host_network = Some(true);
@@ -298,7 +298,7 @@ fn sandbox_delay(n: usize) -> Duration {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn hundred_pods_have_rules_soon_after_their_sandboxes_are_ready() {
-    let (testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let many_pods = ManyPods::new(&testbed.node(), 0, 100);
     let done = Arc::new(Mutex::new(BTreeMap::new()));
     let backend = TimingBackend {

@@ -1,6 +1,6 @@
 //! Failures of the node: a hanging runtime, held locks, lost notifications, and namespaces that are deleted during a write.
 
-use super::fake_node::{Driver, Runtime, object, until, until_gone};
+use super::fake_node::{Driver, FakeRuntime, object, until, until_gone};
 use super::matrix::BackendKind;
 use super::objects::Service;
 use super::testbed::{Pod, Testbed};
@@ -32,7 +32,7 @@ const MAKE_LEGACY_TABLES: &str =
 /// Creates pods with ready sandboxes, and their objects.
 fn pods<const N: usize>(
     testbed: &mut Testbed,
-    runtime: &Arc<Runtime>,
+    runtime: &Arc<FakeRuntime>,
     numbers: [u8; N],
 ) -> [(Pod, v1::Pod); N] {
     numbers.map(|host| {
@@ -66,7 +66,7 @@ impl XtablesLock {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn hanging_runtime_blocks_only_pods_that_need_it() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let [(served, object)] = pods(&mut testbed, &runtime, [7]);
     let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&object]);
@@ -107,7 +107,7 @@ fn hanging_runtime_blocks_only_pods_that_need_it() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn xtables_lock_holder_blocks_only_its_own_pod() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let [(locked, first), (other, second)] = pods(&mut testbed, &runtime, [7, 8]);
     // Listing existing tables needs the lock, too.
@@ -135,7 +135,7 @@ fn xtables_lock_holder_blocks_only_its_own_pod() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and network namespaces: make test-netns"]
 async fn xtables_lock_holder_delays_cleanup_for_a_bounded_time() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let [(locked, _), (other, _)] = pods(&mut testbed, &runtime, [7, 8]);
     for pod in [&locked, &other] {
         pod.sh(MAKE_LEGACY_TABLES);
@@ -164,7 +164,7 @@ async fn xtables_lock_holder_delays_cleanup_for_a_bounded_time() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn netlink_overrun_triggers_a_resync() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let [(noisy, first), (quiet, second)] = pods(&mut testbed, &runtime, [7, 8]);
     let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[&first, &second]);
@@ -192,7 +192,7 @@ fn netlink_overrun_triggers_a_resync() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn namespace_deleted_during_a_write_is_released() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let [(remaining, object)] = pods(&mut testbed, &runtime, [7]);
     // The iptables programs run long enough to be interrupted.
@@ -229,7 +229,7 @@ fn namespace_deleted_during_a_write_is_released() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let [(client, object)] = pods(&mut testbed, &runtime, [7]);
     for kind in BackendKind::ALL {
@@ -265,7 +265,7 @@ fn vip_reused_by_an_ordinary_service_is_released_before_ready() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn shutdown_waits_only_for_work_in_progress() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let [(pod, object), (hung, hung_object)] = pods(&mut testbed, &runtime, [7, 8]);
     let lock = XtablesLock::hold(&hung);
     let driver = Driver::start(
@@ -294,7 +294,7 @@ fn shutdown_waits_only_for_work_in_progress() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn legacy_rules_changed_by_another_process_are_repaired_by_the_next_resync() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let pods = pods(&mut testbed, &runtime, [7, 8, 9]);
     let objects = pods.each_ref().map(|(_, object)| object);
@@ -321,7 +321,7 @@ fn legacy_rules_changed_by_another_process_are_repaired_by_the_next_resync() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn endpoints_that_flip_across_restarts_lose_no_connection() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _servers = [2, 3, 4].map(|host| Server::start(&testbed.pod(host)));
     let [(client, object)] = pods(&mut testbed, &runtime, [7]);
     for kind in BackendKind::ALL {

@@ -35,12 +35,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A scripted container runtime.
-pub(crate) struct Runtime {
+pub(crate) struct FakeRuntime {
     sandboxes: Mutex<BTreeMap<String, Sandbox>>,
     is_hanging: watch::Sender<bool>,
 }
 
-impl Runtime {
+impl FakeRuntime {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             sandboxes: Mutex::default(),
@@ -77,7 +77,7 @@ impl Runtime {
 }
 
 #[async_trait]
-impl SandboxSource for Runtime {
+impl SandboxSource for FakeRuntime {
     async fn ready(&self) -> Result<BTreeSet<String>, sandbox::Error> {
         self.wait_while_hanging().await?;
         let sandboxes = self.sandboxes.lock().unwrap();
@@ -124,7 +124,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// Starts a driver with these objects as the initial lists.
     pub(crate) fn start(
-        runtime: &Arc<Runtime>,
+        runtime: &Arc<FakeRuntime>,
         kind: BackendKind,
         services: &[&Service],
         pods: &[&v1::Pod],
@@ -133,7 +133,7 @@ impl Driver {
     }
 
     pub(crate) fn with_backend(
-        runtime: &Arc<Runtime>,
+        runtime: &Arc<FakeRuntime>,
         backend: Arc<dyn Backend>,
         services: &[&Service],
         pods: &[&v1::Pod],

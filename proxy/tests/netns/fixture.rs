@@ -3,7 +3,7 @@
 use super::matrix::{BackendKind, Case};
 use super::objects::{Service, plan_with};
 use super::testbed::{Pod, Testbed, address};
-use super::traffic::{Answer, Outcome, Server, hosts, probe_repeatedly, request};
+use super::traffic::{Outcome, Response, Server, hosts, probe_repeatedly, request};
 use proxy::apply::Applied;
 use proxy::backend::Held;
 use rules::{Family, PodRules, Protocol, Settings};
@@ -110,7 +110,7 @@ impl Fixture {
     }
 
     /// Sends one request and returns the response.
-    pub(crate) fn request(&self, protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+    pub(crate) fn request(&self, protocol: Protocol, destination: SocketAddr) -> io::Result<Response> {
         self.client.run(|| request(protocol, destination))
     }
 

@@ -1,6 +1,6 @@
 //! Deletion of stale flows by a running driver, which follows the rule updates of all pods.
 
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
 use super::testbed::{Pod, Testbed};
@@ -29,14 +29,14 @@ struct Fixture {
     _servers: [Server; 2],
     socket: UdpSocket,
     driver: Driver,
-    _runtime: Arc<Runtime>,
+    _runtime: Arc<FakeRuntime>,
     client: Pod,
     _testbed: Testbed,
 }
 
 impl Fixture {
     fn new(kind: BackendKind) -> Self {
-        let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+        let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
         let servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
         let client = testbed.pod(7);
         let object = object(&client);

@@ -1,6 +1,6 @@
 //! The node itself as a client. A child process in the node namespace of the test bed acts as the node.
 
-use super::fake_node::{Driver, Runtime, object, until};
+use super::fake_node::{Driver, FakeRuntime, object, until};
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
 use super::packet_capture::send_raw;
@@ -45,7 +45,7 @@ fn on_the_node(kind: BackendKind, netns: &str) {
     sh("ip addr add 10.1.0.77/16 dev peer1; ip addr add fd00:1::77/64 dev peer1 nodad");
     let pod = Pod::existing(netns, 7);
     let (web, uid) = (Service::new("web", 10).ready(&[2]), object(&pod));
-    let runtime = Runtime::new();
+    let runtime = FakeRuntime::new();
     runtime.set_sandbox(uid.metadata.uid.as_ref().unwrap(), netns);
     let driver = Driver::start(&runtime, kind, &[&web], &[&uid]);
     let pod_is_served =

@@ -34,7 +34,7 @@ fn address_is_used_only_after_duplicate_address_detection(kind: BackendKind) {
             .sh("ip -6 addr show dev net1")
             .contains("tentative")
     };
-    assert!(is_tentative(), "duplicate address detection is still running");
+    assert!(is_tentative(), "the test needs a tentative address");
     assert_eq!(
         absent.iter().map(|source| source.address).collect::<Vec<_>>(),
         [source]

@@ -3,7 +3,7 @@
 //! If any process on the machine subscribes to `NFNLGRP_NFTABLES`, the kernel builds an 8 KiB message for each object of every nftables
 //! transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
 
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::Service;
 use super::testbed::Testbed;
@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 5;
 const TIMEOUT: Duration = Duration::from_mins(4);
 
 fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKind) {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let (client, unserved) = (testbed.pod(7), testbed.pod(9));
     let object = object(&client);
     runtime.set_sandbox(uid(&object), &client.netns);
@@ -42,10 +42,12 @@ fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKin
     fs::write(file.path(), set).unwrap();
     let load = format!("nft -f {}", file.path().display());
     for attempt in 1..=ATTEMPTS {
-        let others = wait_for_no_other_listener();
+        let other_listeners = wait_for_no_other_listener();
         let grown = slab_growth_during(|| unserved.sh(&load));
         let own: Vec<_> = listeners().into_iter().filter(is_own).collect();
-        println!("{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, others {others:?}");
+        println!(
+            "{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, other_listeners {other_listeners:?}"
+        );
         assert!(
             own.is_empty(),
             "{kind:?}: this process listens to nftables: {grown} objects of 8 KiB"
@@ -65,10 +67,10 @@ fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKin
 fn wait_for_no_other_listener() -> Vec<String> {
     let began = Instant::now();
     loop {
-        let mut others = listeners();
-        others.retain(|inode| !is_own(inode));
-        if others.is_empty() || began.elapsed() > TIMEOUT {
-            return others;
+        let mut other_listeners = listeners();
+        other_listeners.retain(|inode| !is_own(inode));
+        if other_listeners.is_empty() || began.elapsed() > TIMEOUT {
+            return other_listeners;
         }
         std::thread::sleep(Duration::from_millis(100));
     }

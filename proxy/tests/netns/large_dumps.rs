@@ -1,7 +1,7 @@
 //! Namespaces with very many routes and flows: reading them uses bounded memory.
 
 use super::echo_server::Server;
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::matrix::BackendKind;
 use super::objects::Service;
 use super::pod_churn::{Resources, run_in_subprocess};
@@ -25,7 +25,7 @@ fn subprocess() {
     if std::env::var_os(SUBPROCESS).is_none() {
         return;
     }
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let client = testbed.pod(7);
     let object = object(&client);

@@ -21,7 +21,7 @@ for_every_backend![
     applying_twice_writes_nothing,
     deleted_service_loses_its_rules_and_routes_but_keeps_live_flows,
     new_proxy_adopts_existing_rules_without_a_gap,
-    no_namespace_of_a_dead_pod_is_kept_alive,
+    namespace_of_a_deleted_pod_is_released,
 ];
 
 /// IPv4 VIP of the Service `web`.
@@ -294,7 +294,7 @@ fn namespace_of_another_pod_is_not_written_into() {
     assert_eq!(other.state(), before);
 }
 
-fn no_namespace_of_a_dead_pod_is_kept_alive(kind: BackendKind) {
+fn namespace_of_a_deleted_pod_is_released(kind: BackendKind) {
     let mut testbed = Testbed::new();
     let client = testbed.pod(7);
     client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));

@@ -2,7 +2,7 @@
 //! the reason is reported.
 
 use super::echo_server::Server;
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Service, rules};
 use super::pod_churn::{Resources, run_in_subprocess_with};
@@ -114,7 +114,7 @@ fn subprocess() {
         Ok("rules") => TableContent::Rules,
         _ => return,
     };
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let pods: Vec<_> = (0..PODS).map(|n| testbed.pod(10 + n)).collect();
     std::thread::scope(|scope| {
@@ -190,7 +190,7 @@ fn exceed_read_limit(pod: &Pod, kind: BackendKind) {
 }
 
 fn pod_that_exceeds_the_read_limit_is_rebuilt_and_reported(kind: BackendKind) {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let pod = testbed.pod(7);
     // A Service that was deleted: only its route is left.
@@ -332,7 +332,7 @@ fn large_subprocess() {
     if std::env::var_os(LARGE_SUBPROCESS).is_none() {
         return;
     }
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let pods: Vec<_> = (0..large_pods()).map(|n| testbed.pod(10 + n)).collect();
     let objects: Vec<_> = pods.iter().map(object).collect();
     for (pod, object) in pods.iter().zip(&objects) {
@@ -407,7 +407,7 @@ fn ten_thousand_services_are_adopted_within_the_memory_budget() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn iptables_that_exceeds_the_memory_budget_fails_only_its_own_pod() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let _server = Server::start(&testbed.pod(2));
     let (untrusted, neighbour) = (testbed.pod(7), testbed.pod(8));
     let mut text = "*nat\n:OWNERS - [0:0]\n".to_owned();

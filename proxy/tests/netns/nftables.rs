@@ -48,7 +48,7 @@ fn responding_hosts(client: &Pod, family: Family) -> Vec<u8> {
     outcomes.keys().map(Outcome::host).collect()
 }
 
-const LISTED: &str = include_str!("nftables.listed");
+const EXPECTED_TABLE: &str = include_str!("nftables.expected");
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
@@ -56,8 +56,8 @@ fn nft_lists_the_documented_table() {
     let mut testbed = Testbed::new();
     let client = testbed.pod(7);
     client.apply(BackendKind::Nftables, &Held::Nothing, &wanted(&client, &[2, 3]));
-    assert_eq!(client.sh("nft -t list table ip multus-proxy"), LISTED);
-    let ipv6 = LISTED
+    assert_eq!(client.sh("nft -t list table ip multus-proxy"), EXPECTED_TABLE);
+    let ipv6 = EXPECTED_TABLE
         .replace("ipv4_addr", "ipv6_addr")
         .replace("ip daddr", "ip6 daddr")
         .replace("ip saddr", "ip6 saddr")

@@ -1,7 +1,7 @@
 //! A broken attachment of a pod: its ClusterIPs are rejected and reported with the cause, all others follow every change, and the broken
 //! ones are served again once the cause is removed.
 
-use super::fake_node::{Driver, Runtime, object, object_with, until};
+use super::fake_node::{Driver, FakeRuntime, object, object_with, until};
 use super::matrix::{BackendKind, Case, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::testbed::{Pod, Testbed, address};
@@ -37,7 +37,7 @@ fn service(name: &str, number: u8, network: u8, host: u8) -> Service {
 
 impl Fixture {
     fn new(kind: BackendKind, services: &[&Service]) -> Self {
-        let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+        let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
         let servers = [2, 3].map(|host| {
             let mut pod = testbed.pod(host);
             testbed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);

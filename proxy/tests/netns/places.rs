@@ -1,6 +1,6 @@
 //! Replacing, adding or removing one of many endpoints leaves the rules of the others in place.
 
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::fixture::Fixture;
 use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
 use super::objects::{Service, ready};
@@ -116,7 +116,7 @@ fn endpoint_places_survive_a_restart_in_every_pod(kind: BackendKind) {
     let clients = [7, 8].map(|host| testbed.pod(host));
     let objects = clients.each_ref().map(object);
     let pods: Vec<_> = objects.iter().collect();
-    let runtime = Runtime::new();
+    let runtime = FakeRuntime::new();
     for (client, object) in clients.iter().zip(&objects) {
         runtime.set_sandbox(uid(object), &client.netns);
     }

@@ -3,7 +3,7 @@
 //! The driver and the namespaces are real; the cluster and the container runtime are scripted, because no cluster on one machine starts a
 //! thousand pods in seconds. e2e/tests/soak.rs covers the same on a real cluster with fewer pods.
 
-use super::fake_node::{Driver, Runtime, uid, until, until_gone};
+use super::fake_node::{Driver, FakeRuntime, uid, until, until_gone};
 use super::many_pods::{self, ManyPods};
 use super::matrix::BackendKind;
 use super::objects::{Service, rules};
@@ -75,7 +75,7 @@ pub(crate) fn cpu_time_and_child_faults() -> (Duration, u64) {
 }
 
 /// One round: pods are created while Services change, and deleted in every order that occurs on a node.
-fn round(testbed: &Testbed, number: usize, runtime: &Arc<Runtime>, driver: &Driver) {
+fn round(testbed: &Testbed, number: usize, runtime: &Arc<FakeRuntime>, driver: &Driver) {
     let many_pods = ManyPods::new(&testbed.node(), number, PODS);
     // Some pods are deleted before they are served.
     let deleted_early: Vec<_> = many_pods.pods().step_by(7).collect();
@@ -121,7 +121,7 @@ fn subprocess() {
     if std::env::var_os(SUBPROCESS).is_none() {
         return;
     }
-    let (testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let services: Vec<_> = (10..30)
         .map(|n| Service::new(&format!("s{n}"), n).ready(&[2, 3]))
         .collect();

@@ -35,7 +35,7 @@ fn assert_rejected(fixture: &Fixture, protocol: Protocol, destination: SocketAdd
 }
 
 /// A socket of the client, connected to a rejected port. Errors are reported once the call that causes them has returned.
-fn rejected(fixture: &Fixture, at: SocketAddr) -> UdpSocket {
+fn rejected_socket(fixture: &Fixture, at: SocketAddr) -> UdpSocket {
     let socket = fixture.client.run(|| {
         let socket = udp(at).unwrap();
         socket.connect(at).unwrap();
@@ -48,7 +48,7 @@ fn rejected(fixture: &Fixture, at: SocketAddr) -> UdpSocket {
 
 /// Errors of one `send()` and of the following `recv()`.
 fn errors(socket: &UdpSocket) -> [Option<ErrorKind>; 2] {
-    let send = socket.send(b"who");
+    let send = socket.send(b"ping");
     let receive = socket.recv(&mut [0; 128]);
     [send, receive].map(|result| result.err().map(|error| error.kind()))
 }
@@ -60,21 +60,23 @@ fn rejected_udp_socket_gets_the_documented_errors(case: Case) {
     fixture.sync_to(&[&web, &empty]);
     for at in [fixture.at(&web, 9), fixture.at(&empty, 53)] {
         // A program of the pod that is bound to the port on all addresses receives nothing.
-        let server = fixture.client.run(|| UdpSocket::bind((any(at), at.port())));
+        let server = fixture
+            .client
+            .run(|| UdpSocket::bind((unspecified(at), at.port())));
         let server = server.unwrap();
         server.set_nonblocking(true).unwrap();
-        let connected = rejected(&fixture, at);
+        let connected = rejected_socket(&fixture, at);
         for _ in 0..2 {
             assert_eq!(errors(&connected), [None, Some(ErrorKind::ConnectionRefused)]);
         }
         // The error of a send() is reported by the next call.
-        connected.send(b"who").unwrap();
-        let next = connected.send(b"who").unwrap_err().kind();
+        connected.send(b"ping").unwrap();
+        let next = connected.send(b"ping").unwrap_err().kind();
         assert_eq!(next, ErrorKind::ConnectionRefused);
         let other = fixture.client.run(|| udp(at)).unwrap();
         other.set_nonblocking(true).unwrap();
         for _ in 0..2 {
-            other.send_to(b"who", at).unwrap();
+            other.send_to(b"ping", at).unwrap();
             let received = other.recv(&mut [0; 16]).unwrap_err().kind();
             assert_eq!(received, ErrorKind::WouldBlock);
         }
@@ -83,7 +85,7 @@ fn rejected_udp_socket_gets_the_documented_errors(case: Case) {
     }
 }
 
-fn any(at: SocketAddr) -> IpAddr {
+fn unspecified(at: SocketAddr) -> IpAddr {
     match at {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -97,7 +99,7 @@ fn rejected_udp_socket_follows_its_service(case: Case) {
     let without_udp = web.clone().ports(&[(Tcp, 80, 8080)]);
     for before in [&empty, &without_udp] {
         fixture.sync_to(&[before]);
-        let socket = rejected(&fixture, fixture.at(&web, 53));
+        let socket = rejected_socket(&fixture, fixture.at(&web, 53));
         fixture.sync_to(&[&web]);
         socket.set_nonblocking(false).unwrap();
         assert_eq!(request_connected(&socket).unwrap().host, 2);
@@ -119,7 +121,7 @@ fn rejected_udp_socket_is_released_with_its_service(case: Case) {
     // Other Services remain, none remains, and the proxy cleans up.
     for after in [Some(vec![&other]), Some(vec![]), None] {
         fixture.sync_to(&[&web, &other]);
-        let sockets = [53, 9].map(|port| rejected(&fixture, fixture.at(&web, port)));
+        let sockets = [53, 9].map(|port| rejected_socket(&fixture, fixture.at(&web, port)));
         match after {
             Some(services) => _ = fixture.sync_to(&services),
             None => fixture.client.cleanup(),

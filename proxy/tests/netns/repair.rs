@@ -2,7 +2,7 @@
 //!
 //! The driver is notified of routes, links and addresses; rules are polled.
 
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::matrix::BackendKind;
 use super::objects::{Service, ready};
 use super::testbed::{Pod, Testbed, address};
@@ -30,7 +30,7 @@ struct ServedPod {
 
 impl ServedPod {
     fn new(kind: BackendKind) -> Self {
-        let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+        let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
         let client = testbed.pod(7);
         let server = Server::start(&testbed.pod(2));
         let web = Service::new("web", 10).ready(&[2]);
@@ -117,7 +117,7 @@ fn transaction_too_large_for_notifications_is_repaired() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn endpoints_in_other_subnets_follow_route_changes() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let client = testbed.pod(7);
     let server = testbed.pod(3);
     server.sh("ip addr add 10.2.0.3/16 dev net1; ip addr add fd00:2::3/64 dev net1 nodad");

@@ -1,6 +1,6 @@
 //! Detection of nftables changes by other processes: the driver polls the generation of each served namespace.
 
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::many_pods::ManyPods;
 use super::matrix::BackendKind;
 use super::objects::Service;
@@ -21,7 +21,7 @@ fn web() -> Service {
     Service::new("web", 10).ready(&[2])
 }
 
-fn start(runtime: &Arc<Runtime>, pods: &[&Pod]) -> Driver {
+fn start(runtime: &Arc<FakeRuntime>, pods: &[&Pod]) -> Driver {
     let objects: Vec<_> = pods.iter().map(|pod| object(pod)).collect();
     for (pod, object) in pods.iter().zip(&objects) {
         runtime.set_sandbox(uid(object), &pod.netns);
@@ -39,13 +39,13 @@ fn has_rules(pod: &Pod) -> bool {
 
 /// Repeatedly flushes the rules and waits for their repair. The median has to meet the bound, because the test machine is shared.
 fn assert_repaired(pod: &Pod, times: usize) {
-    let mut took: Vec<_> = (0..times).map(|_| repaired(pod)).collect();
+    let mut took: Vec<_> = (0..times).map(|_| flush_and_wait(pod)).collect();
     took.sort_unstable();
     println!("repaired after {took:?}");
     assert!(took[times / 2] < DOCUMENTED_REPAIR_TIME, "{took:?}");
 }
 
-fn repaired(pod: &Pod) -> Duration {
+fn flush_and_wait(pod: &Pod) -> Duration {
     pod.sh("nft flush ruleset");
     let began = Instant::now();
     until("the rules are back", || has_rules(pod));
@@ -56,7 +56,7 @@ fn repaired(pod: &Pod) -> Duration {
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn flushed_rules_are_restored_within_the_documented_time() {
     let mut testbed = Testbed::new();
-    let (client, runtime) = (testbed.pod(7), Runtime::new());
+    let (client, runtime) = (testbed.pod(7), FakeRuntime::new());
     let _driver = start(&runtime, &[&client]);
     assert_repaired(&client, 5);
 }
@@ -66,7 +66,7 @@ fn flushed_rules_are_restored_within_the_documented_time() {
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn unrelated_rule_changes_are_checked_at_growing_intervals() {
     let mut testbed = Testbed::new();
-    let (client, runtime) = (testbed.pod(7), Runtime::new());
+    let (client, runtime) = (testbed.pod(7), FakeRuntime::new());
     let driver = start(&runtime, &[&client]);
     let before = (driver.metric(ATTEMPTS), client.run(generation).unwrap());
     client.sh("for i in $(seq 120); do nft 'add table ip other; delete table ip other'; sleep 0.1; done");
@@ -75,16 +75,16 @@ fn unrelated_rule_changes_are_checked_at_growing_intervals() {
     println!("{changes} changes in 12 s, {resyncs} resyncs");
     assert!(changes >= 120, "{changes}");
     assert!((1..=8).contains(&resyncs), "{resyncs}");
-    repaired(&client);
+    flush_and_wait(&client);
 }
 
 /// Entering a namespace, or closing a socket there, may block for as long as its owner likes. Here the path is a FIFO without a writer.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn blocking_namespace_delays_no_other() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let (stuck, healthy) = (testbed.pod(7), testbed.pod(8));
-    let link = NetnsLink::to(&stuck);
+    let link = NetnsLink::new(&stuck);
     let linked = Pod {
         netns: link.name(),
         ..stuck.clone()
@@ -100,19 +100,19 @@ fn blocking_namespace_delays_no_other() {
     assert!(driver.is_alive());
     link.restore();
     // Once it is reachable, it is polled again.
-    repaired(&stuck);
+    flush_and_wait(&stuck);
 }
 
 /// A second name of a pod's namespace.
 struct NetnsLink(PathBuf, String);
 
 impl NetnsLink {
-    fn to(pod: &Pod) -> Self {
+    fn new(pod: &Pod) -> Self {
         let link = Self(
             Path::new("/run/netns").join(format!("{}l", pod.netns)),
             pod.netns.clone(),
         );
-        link.make();
+        link.create();
         link
     }
 
@@ -120,7 +120,7 @@ impl NetnsLink {
         self.0.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
-    fn make(&self) {
+    fn create(&self) {
         std::os::unix::fs::symlink(&self.1, &self.0).unwrap();
     }
 
@@ -133,7 +133,7 @@ impl NetnsLink {
     fn restore(&self) {
         let writer = std::fs::OpenOptions::new().read(true).write(true).open(&self.0);
         std::fs::remove_file(&self.0).unwrap();
-        self.make();
+        self.create();
         // A reader that was just woken finds the FIFO open.
         std::thread::sleep(Duration::from_millis(100));
         drop(writer);
@@ -150,7 +150,7 @@ impl Drop for NetnsLink {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn route_storm_in_an_unserved_namespace_is_not_received() {
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let (client, unserved) = (testbed.pod(7), testbed.pod(9));
     let driver = start(&runtime, &[&client]);
     let named = Command::new("ip")
@@ -183,7 +183,7 @@ fn idle_subprocess() {
     if std::env::var_os(IDLE_SUBPROCESS).is_none() {
         return;
     }
-    let (testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let many_pods = ManyPods::new(&testbed.node(), 0, PODS);
     let objects: Vec<_> = many_pods.pods().map(|(_, object)| object).collect();
     for (pod, object) in many_pods.pods() {

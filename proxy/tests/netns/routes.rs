@@ -1,6 +1,6 @@
 //! A change touches only the routes of its VIPs, and keeps conflicting routes of other owners.
 
-use super::fake_node::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
 use super::matrix::BackendKind;
 use super::objects::{Service, plan};
 use super::testbed::{Pod, Testbed};
@@ -153,7 +153,7 @@ fn conflicting_managed_route_is_replaced_and_a_missing_one_is_no_error(
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn managed_routes_trigger_no_resync_and_others_do() {
     const APPLIED: &str = "multus_proxy_netns_apply_duration_seconds_count{backend=\"nftables\"}";
-    let (mut testbed, runtime) = (Testbed::new(), Runtime::new());
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let client = testbed.pod(7);
     let object = object(&client);
     runtime.set_sandbox(uid(&object), &client.netns);

@@ -110,10 +110,10 @@ fn sidecar_that_inserts_itself_first_is_reordered(case: Case) {
     fixture.sync();
     assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
     // Rules of the sidecar keep their order.
-    let others = |rules: &str| -> Vec<String> {
+    let unmanaged = |rules: &str| -> Vec<String> {
         let lines = rules.lines().filter(|line| !line.contains("MSP-"));
         lines.map(str::to_owned).collect()
     };
-    assert_eq!(others(&rules()), others(&before));
+    assert_eq!(unmanaged(&rules()), unmanaged(&before));
     assert!(!fixture.resync_writes(), "the repaired order is stable");
 }

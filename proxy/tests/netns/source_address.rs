@@ -6,7 +6,7 @@ use super::objects::Service;
 use super::sctp;
 use super::stale_flows::track_connections;
 use super::testbed::{Pod, address};
-use super::traffic::{Answer, Flow, request_connected, request_connected_within, request_from, udp};
+use super::traffic::{Flow, Response, request_connected, request_connected_within, request_from, udp};
 use proxy::backend::Held;
 use rules::Family;
 use rules::Protocol::{self, Sctp, Tcp, Udp};
@@ -53,7 +53,7 @@ fn web() -> Service {
 }
 
 /// Sends a request from a socket that may be bound to `source`.
-fn request(fixture: &Fixture, source: Option<IpAddr>, protocol: Protocol, to: SocketAddr) -> Answer {
+fn request(fixture: &Fixture, source: Option<IpAddr>, protocol: Protocol, to: SocketAddr) -> Response {
     let asked = fixture.client.run(|| request_from(source, protocol, to));
     asked.unwrap_or_else(|error| panic!("{protocol} from {source:?}: {error}"))
 }
@@ -106,7 +106,7 @@ fn bound(fixture: &Fixture, to: SocketAddr) -> UdpSocket {
 
 /// The first response, within a second of the rules. Errors of earlier datagrams are reported to the next call, and a loaded machine
 /// occasionally loses one.
-fn answer_soon(socket: &UdpSocket) -> Answer {
+fn response_within_a_second(socket: &UdpSocket) -> Response {
     let began = Instant::now();
     loop {
         match request_connected_within(socket, Duration::from_millis(200)) {
@@ -126,14 +126,18 @@ fn udp_socket_connected_before_the_rules_is_served(case: Case) {
         let socket = connected(&fixture, fixture.at(&web(), 53));
         request_connected(&socket).unwrap_err();
         fixture.sync_to(&[&web()]);
-        let answer = answer_soon(&socket);
+        let answer = response_within_a_second(&socket);
         assert_eq!((answer.host, answer.seen), (2, fixture.source()), "{tracks}");
         // Another Service, created while rules exist.
         let late = Service::new("late", 11).ready(&[2]).ports(&PORTS);
         let socket = connected(&fixture, fixture.at(&late, 53));
         request_connected(&socket).unwrap_err();
         fixture.sync_to(&[&web(), &late]);
-        assert_eq!(answer_soon(&socket).seen, fixture.source(), "{tracks}");
+        assert_eq!(
+            response_within_a_second(&socket).seen,
+            fixture.source(),
+            "{tracks}"
+        );
     }
 }
 
@@ -160,7 +164,7 @@ fn udp_socket_in_use_follows_a_service_that_gets_the_label(case: Case) {
     let socket = connected(&fixture, fixture.at(&web, 5353));
     assert_eq!(request_connected(&socket).unwrap().host, 3);
     fixture.sync_to(&[&other, &web]);
-    let answer = answer_soon(&socket);
+    let answer = response_within_a_second(&socket);
     assert_eq!((answer.host, answer.seen), (2, fixture.source()));
 }
 
@@ -195,7 +199,7 @@ fn udp_flow_with_a_wrong_source_is_translated_after_the_next_resync(case: Case) 
     let socket = bound(&fixture, fixture.at(&web(), 53));
     request_connected(&socket).unwrap_err();
     assert!(fixture.resync_writes());
-    assert_eq!(answer_soon(&socket).seen, fixture.source());
+    assert_eq!(response_within_a_second(&socket).seen, fixture.source());
     assert!(!fixture.resync_writes());
     assert_eq!(request_connected(&socket).unwrap().seen, fixture.source());
 }
@@ -218,7 +222,7 @@ fn flows_follow_an_attachment_whose_address_changes(case: Case) {
         .filter(|address| **address == old)
         .for_each(|address| *address = new);
     fixture.sync();
-    assert_eq!(answer_soon(&socket).seen, new);
+    assert_eq!(response_within_a_second(&socket).seen, new);
     for source in [None, Some(fixture.cluster_address()), Some(old)] {
         for (protocol, port, _) in PORTS {
             let answer = request(&fixture, source, protocol, fixture.at(&web(), port));

@@ -115,7 +115,7 @@ fn flow_to_the_previous_owner_of_a_cluster_ip_is_reset(case: Case) {
     track_connections(&fixture);
     fixture.sync_to(&[&other]);
     let mut flow = fixture.client.run(|| Flow::open(fixture.at(&web, 8080))).unwrap();
-    flow.echo(b"who is there?");
+    flow.echo(b"still there?");
     fixture.sync_to(&[&other, &web]);
     assert!(flow.is_reset());
 }

@@ -72,7 +72,7 @@ fn is_rejection(error: &io::Error) -> bool {
 
 /// Response of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) host: u8,
     /// Listening port of the server.
     pub(crate) port: u16,
@@ -80,7 +80,7 @@ pub(crate) struct Answer {
     pub(crate) seen: IpAddr,
 }
 
-impl Answer {
+impl Response {
     /// Parses `HOST PORT SEEN`.
     pub(crate) fn parse(text: &str) -> Self {
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -93,7 +93,7 @@ impl Answer {
 }
 
 /// Sends one request to a VIP from the namespace of the calling thread.
-pub(crate) fn request(protocol: Protocol, destination: SocketAddr) -> io::Result<Answer> {
+pub(crate) fn request(protocol: Protocol, destination: SocketAddr) -> io::Result<Response> {
     request_from(None, protocol, destination)
 }
 
@@ -102,13 +102,13 @@ pub(crate) fn request_from(
     bound: Option<IpAddr>,
     protocol: Protocol,
     destination: SocketAddr,
-) -> io::Result<Answer> {
+) -> io::Result<Response> {
     let answer = match protocol {
         Protocol::Tcp => request_tcp(bound, destination),
         Protocol::Udp => request_udp(bound, destination),
         Protocol::Sctp => super::sctp::request(bound, destination),
     };
-    answer.map(|text| Answer::parse(&text))
+    answer.map(|text| Response::parse(&text))
 }
 
 fn request_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
@@ -142,7 +142,7 @@ pub(crate) fn udp(destination: SocketAddr) -> io::Result<UdpSocket> {
 /// Sends another request on an open UDP socket.
 pub(crate) fn request_on(socket: &UdpSocket, destination: SocketAddr) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    socket.send_to(b"who", destination)?;
+    socket.send_to(b"ping", destination)?;
     let mut buffer = [0; 128];
     let (n, from) = socket.recv_from(&mut buffer)?;
     assert_eq!(from, destination, "the response comes from the requested address");
@@ -150,24 +150,24 @@ pub(crate) fn request_on(socket: &UdpSocket, destination: SocketAddr) -> io::Res
 }
 
 /// Sends another request on a connected UDP socket, which keeps the route and source address of its `connect()` while they are valid.
-pub(crate) fn request_connected(socket: &UdpSocket) -> io::Result<Answer> {
+pub(crate) fn request_connected(socket: &UdpSocket) -> io::Result<Response> {
     request_connected_within(socket, Duration::from_secs(1))
 }
 
 /// Like [`request_connected`], with this timeout.
-pub(crate) fn request_connected_within(socket: &UdpSocket, timeout: Duration) -> io::Result<Answer> {
+pub(crate) fn request_connected_within(socket: &UdpSocket, timeout: Duration) -> io::Result<Response> {
     socket.set_read_timeout(Some(timeout))?;
-    socket.send(b"who")?;
+    socket.send(b"ping")?;
     let mut buffer = [0; 128];
     let n = socket.recv(&mut buffer)?;
-    Ok(Answer::parse(&String::from_utf8_lossy(&buffer[..n])))
+    Ok(Response::parse(&String::from_utf8_lossy(&buffer[..n])))
 }
 
 /// Host that responds on an open UDP socket now; `None` without a response.
 pub(crate) fn responding_host(socket: &UdpSocket, destination: SocketAddr) -> Option<u8> {
     // The first call may report an ICMP error from a time without endpoints.
     let answer = request_on(socket, destination).or_else(|_| request_on(socket, destination));
-    answer.ok().map(|answer| Answer::parse(&answer).host)
+    answer.ok().map(|answer| Response::parse(&answer).host)
 }
 
 /// Sends the SYN of a TCP connection from the namespace of the calling thread, without waiting.
@@ -193,7 +193,7 @@ pub(crate) struct Flow {
 impl Flow {
     /// Opens a flow from the namespace of the calling thread.
     pub(crate) fn open(destination: SocketAddr) -> io::Result<Self> {
-        Self::greeted(TcpStream::connect_timeout(&destination, TIMEOUT)?)
+        Self::with_greeting(TcpStream::connect_timeout(&destination, TIMEOUT)?)
     }
 
     /// Like [`Self::open`], from a socket that is bound to an address.
@@ -211,10 +211,10 @@ impl Flow {
             &SockaddrStorage::from(SocketAddr::new(source, 0)),
         )?;
         connect(socket.as_raw_fd(), &SockaddrStorage::from(destination))?;
-        Self::greeted(TcpStream::from(socket))
+        Self::with_greeting(TcpStream::from(socket))
     }
 
-    fn greeted(mut stream: TcpStream) -> io::Result<Self> {
+    fn with_greeting(mut stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         let mut greeting = [0; 128];
         let n = stream.read(&mut greeting)?;
@@ -226,7 +226,7 @@ impl Flow {
     }
 
     pub(crate) fn host(&self) -> u8 {
-        Answer::parse(&self.greeting).host
+        Response::parse(&self.greeting).host
     }
 
     /// Address and port of the client.

@@ -1,6 +1,6 @@
 //! A pod with a malicious owner affects only itself: its neighbour is served and follows every change.
 
-use super::fake_node::{Driver, Runtime, object, object_with, until};
+use super::fake_node::{Driver, FakeRuntime, object, object_with, until};
 use super::matrix::BackendKind;
 use super::objects::{Service, ready};
 use super::testbed::{Pod, Testbed};
@@ -26,7 +26,7 @@ impl Fixture {
         let mut testbed = Testbed::new();
         let (untrusted, neighbour) = (testbed.pod(7), testbed.pod(8));
         let servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
-        let runtime = Runtime::new();
+        let runtime = FakeRuntime::new();
         let pods = [&untrusted, &neighbour].map(|pod| {
             let object = object(pod);
             runtime.set_sandbox(object.metadata.uid.as_ref().unwrap(), &pod.netns);
@@ -273,11 +273,11 @@ fn batch_rejected_by_the_kernel_affects_only_its_pod_and_is_retried() {
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn chain_referenced_by_another_rule_affects_only_its_pod() {
-    reject_a_deletion(BackendKind::IptablesNft, "iptables-nft");
-    reject_a_deletion(BackendKind::IptablesLegacy, "iptables-legacy");
+    check_referenced_chain(BackendKind::IptablesNft, "iptables-nft");
+    check_referenced_chain(BackendKind::IptablesLegacy, "iptables-legacy");
 }
 
-fn reject_a_deletion(kind: BackendKind, iptables: &str) {
+fn check_referenced_chain(kind: BackendKind, iptables: &str) {
     let mut fixture = Fixture::new(kind);
     let deleted = Service::new("deleted", 11).ready(&[2]);
     fixture.driver.service(&deleted);

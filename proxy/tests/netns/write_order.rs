@@ -11,10 +11,10 @@ use std::sync::Mutex;
 
 /// nftables, recording whether a route to the ClusterIP existed at the start of each step.
 #[derive(Default)]
-struct Recording(Mutex<Vec<(&'static str, bool)>>);
+struct RecordingBackend(Mutex<Vec<(&'static str, bool)>>);
 
-impl Recording {
-    fn note(&self, step: &'static str) {
+impl RecordingBackend {
+    fn record(&self, step: &'static str) {
         let listed = Command::new("ip")
             .args(["route", "show", "proto", "77"])
             .output()
@@ -28,7 +28,7 @@ impl Recording {
     }
 }
 
-impl Backend for Recording {
+impl Backend for RecordingBackend {
     fn name(&self) -> &'static str {
         Nftables.name()
     }
@@ -42,32 +42,32 @@ impl Backend for Recording {
     }
 
     fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.note("reject");
+        self.record("reject");
         Nftables.reject(delta)
     }
 
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.note("translate");
+        self.record("translate");
         Nftables.translate(delta)
     }
 
     fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        self.note("unreject");
+        self.record("unreject");
         Nftables.unreject(delta)
     }
 
     fn remove_translation(&self) -> Result<(), Error> {
-        self.note("remove translation");
+        self.record("remove translation");
         Nftables.remove_translation()
     }
 
     fn remove_rejection(&self) -> Result<(), Error> {
-        self.note("remove rejection");
+        self.record("remove rejection");
         Nftables.remove_rejection()
     }
 }
 
-fn write(pod: &Pod, backend: &Recording, held: &Held<PodRules>, rules: &PodRules) -> Applied {
+fn write(pod: &Pod, backend: &RecordingBackend, held: &Held<PodRules>, rules: &PodRules) -> Applied {
     let addresses = pod.status.iter().flat_map(|status| &status.addresses);
     let wanted = Wanted {
         rules: rules.clone(),
@@ -82,7 +82,7 @@ fn write(pod: &Pod, backend: &Recording, held: &Held<PodRules>, rules: &PodRules
 fn vip_is_rejected_before_it_is_routed_and_until_its_route_is_removed() {
     let mut testbed = Testbed::new();
     let pod = testbed.pod(7);
-    let backend = Recording::default();
+    let backend = RecordingBackend::default();
     let wanted = rules(&pod, &[Service::new("web", 10).ready(&[2])]);
     let held = Held::Exactly(write(&pod, &backend, &Held::Nothing, &wanted).rules);
     assert_eq!(backend.steps(), [("reject", false), ("translate", true)]);
