@@ -115,7 +115,7 @@ fn damaged_table_is_repaired_by_the_next_resync() {
         "nft delete table ip multus-proxy",
         "nft flush chain ip multus-proxy dispatch",
         "nft flush chain ip multus-proxy lb-2",
-        "nft insert rule ip multus-proxy reject drop",
+        "nft insert rule ip multus-proxy reject-output drop",
         "nft flush chain ip6 multus-proxy output",
         "nft flush chain ip multus-proxy source",
         "nft delete element ip multus-proxy sources '{ 172.30.0.10 }'",
