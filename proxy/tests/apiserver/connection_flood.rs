@@ -21,7 +21,7 @@ impl Drop for KillOnDrop {
 /// Runs the binary itself. Without a container runtime it touches no pod and is not ready.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn connection_flood_does_not_block_probes() -> Result<()> {
+async fn connection_flood_on_the_http_port_does_not_block_probes() -> Result<()> {
     let server = Apiserver::start(Options::default()).await?;
     let http: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let proxy = Command::new(env!("CARGO_BIN_EXE_multus-service-proxy"))
