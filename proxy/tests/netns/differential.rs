@@ -89,8 +89,8 @@ struct ServiceShape {
     network: u8,
     ports: Vec<(Protocol, u16, u16)>,
     endpoints: Vec<(u8, EndpointShape)>,
-    sticky: bool,
-    local: bool,
+    has_affinity: bool,
+    is_local_only: bool,
     slices: usize,
 }
 
@@ -142,12 +142,12 @@ fn service() -> impl Strategy<Value = ServiceShape> {
         1usize..=2,
     )
         .prop_map(
-            |(network, ports, endpoints, sticky, local, slices)| ServiceShape {
+            |(network, ports, endpoints, has_affinity, is_local_only, slices)| ServiceShape {
                 network,
                 ports,
                 endpoints,
-                sticky,
-                local,
+                has_affinity,
+                is_local_only,
                 slices,
             },
         )
@@ -164,8 +164,8 @@ impl ServiceShape {
             .map(|(host, shape)| self.endpoint(*host, *shape))
             .collect();
         service.spec = json!({
-            "sessionAffinity": if self.sticky { "ClientIP" } else { "None" },
-            "internalTrafficPolicy": if self.local { "Local" } else { "Cluster" },
+            "sessionAffinity": if self.has_affinity { "ClientIP" } else { "None" },
+            "internalTrafficPolicy": if self.is_local_only { "Local" } else { "Cluster" },
         });
         service
     }
@@ -197,8 +197,8 @@ struct Checker {
     kind: BackendKind,
     held: Held<PodRules>,
     /// Last endpoint of each client, by port with affinity. A client is the address of a socket before translation.
-    earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
-    checked: BTreeMap<&'static str, usize>,
+    last_endpoints: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
+    verdict_counts: BTreeMap<&'static str, usize>,
 }
 
 fn kernel_agrees_with_trace(kind: BackendKind) {
@@ -214,8 +214,8 @@ fn kernel_agrees_with_trace(kind: BackendKind) {
         client,
         kind,
         held: Held::Nothing,
-        earlier: BTreeMap::new(),
-        checked: BTreeMap::new(),
+        last_endpoints: BTreeMap::new(),
+        verdict_counts: BTreeMap::new(),
     };
     let (scenarios, seed) = (
         env_or("DIFFERENTIAL_SCENARIOS", SCENARIOS),
@@ -232,16 +232,16 @@ fn kernel_agrees_with_trace(kind: BackendKind) {
         checker.run_scenario(&scenario, number);
     }
     drop(servers);
-    let checked = &checker.checked;
+    let verdict_counts = &checker.verdict_counts;
     let all = ["pass", "rejected", "translated", "kept"];
     assert!(
         scenarios < SCENARIOS
             || all
                 .iter()
-                .all(|verdict| checked.get(verdict).is_some_and(|n| *n > 0)),
-        "{checked:?}"
+                .all(|verdict| verdict_counts.get(verdict).is_some_and(|n| *n > 0)),
+        "{verdict_counts:?}"
     );
-    println!("{kind:?}: {checked:?}");
+    println!("{kind:?}: {verdict_counts:?}");
 }
 
 impl Checker {
@@ -314,7 +314,7 @@ impl Checker {
 
     /// Forgets endpoints that were removed, even if they return later.
     fn forget(&mut self, rules: &PodRules) {
-        self.earlier.retain(|(vip, port, _), endpoint| {
+        self.last_endpoints.retain(|(vip, port, _), endpoint| {
             let translation = rules.translation(*vip, *port);
             translation.is_some_and(|now| now.affinity.is_some() && now.endpoints.contains(endpoint))
         });
@@ -349,7 +349,7 @@ impl Checker {
                 }
             );
             if is_sticky {
-                self.earlier.insert((vip, port, client), endpoint);
+                self.last_endpoints.insert((vip, port, client), endpoint);
             }
             let allowed = verdict.given(self.previous_flow(vip, port, client));
             if times >= MIN_REQUESTS && allowed.is_subset(&seen) {
@@ -358,7 +358,7 @@ impl Checker {
                 } else {
                     "translated"
                 };
-                *self.checked.entry(kind).or_default() += 1;
+                *self.verdict_counts.entry(kind).or_default() += 1;
                 return;
             }
         }
@@ -368,7 +368,7 @@ impl Checker {
     }
 
     fn previous_flow(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<Earlier> {
-        let endpoint = *self.earlier.get(&(vip, port, client))?;
+        let endpoint = *self.last_endpoints.get(&(vip, port, client))?;
         Some(Earlier {
             endpoint,
             ago: Duration::ZERO,
@@ -387,10 +387,10 @@ impl Checker {
         let Verdict::Translate { source, seen, .. } = verdict else {
             return self.expect_no_response(verdict, vip, port);
         };
-        let asked = self
+        let response = self
             .client
             .run(|| request_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
-        let answer = asked.unwrap_or_else(|error| {
+        let answer = response.unwrap_or_else(|error| {
             panic!("{vip} {port:?} from {bound:?}: trace expects {verdict:?}, the kernel returned {error}")
         });
         let network = if source.interface == "net2" { 2 } else { 1 };
@@ -416,7 +416,7 @@ impl Checker {
             // The packet would leave by the default route and get lost there; the route lookup shows this without waiting.
             let route = self.client.sh(&format!("ip route get {vip}"));
             assert!(route.contains("dev eth0"), "{vip}: {route}");
-            *self.checked.entry("pass").or_default() += 1;
+            *self.verdict_counts.entry("pass").or_default() += 1;
             return None;
         }
         let outcome = self
@@ -427,7 +427,7 @@ impl Checker {
             Outcome::Rejected,
             "{vip} {port:?}: trace expects {verdict:?}"
         );
-        *self.checked.entry("rejected").or_default() += 1;
+        *self.verdict_counts.entry("rejected").or_default() += 1;
         None
     }
 }
