@@ -104,9 +104,9 @@ fn probe_while(client: &Pod, work: impl FnOnce()) -> (u32, Vec<Outcome>) {
         let probing = scope.spawn(|| client.run(probe_until_stopped));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
-        let asked = probing.join().unwrap();
+        let counts = probing.join().unwrap();
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        asked
+        counts
     })
 }
 

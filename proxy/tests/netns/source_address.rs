@@ -54,8 +54,8 @@ fn web() -> Service {
 
 /// Sends a request from a socket that may be bound to `source`.
 fn request(fixture: &Fixture, source: Option<IpAddr>, protocol: Protocol, to: SocketAddr) -> Response {
-    let asked = fixture.client.run(|| request_from(source, protocol, to));
-    asked.unwrap_or_else(|error| panic!("{protocol} from {source:?}: {error}"))
+    let response = fixture.client.run(|| request_from(source, protocol, to));
+    response.unwrap_or_else(|error| panic!("{protocol} from {source:?}: {error}"))
 }
 
 fn bound_socket_uses_the_address_of_the_network(case: Case) {
