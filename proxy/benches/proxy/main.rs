@@ -26,6 +26,7 @@ mod change;
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod cluster;
 mod connect;
+mod driven;
 #[path = "../../tests/netns/driver.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod driver;
@@ -83,13 +84,17 @@ struct Options {
     #[arg(long, hide = true, value_name = "WAY")]
     weigh: Option<rss::Way>,
 
-    /// Only these tables: change, limit, start, connect, load, memory, rss
+    /// Only these tables: change, limit, driven, start, connect, load, memory, rss
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     only: Vec<String>,
 
     /// Only serve these namespaces until they are written
     #[arg(long, hide = true, value_name = "SERVICES,NETNS...")]
     start: Option<String>,
+
+    /// Then make so many changes
+    #[arg(long, hide = true, default_value_t = 0)]
+    driven: usize,
 
     /// What cargo adds
     #[arg(long, hide = true)]
@@ -128,14 +133,15 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     if let Some(what) = &options.start {
-        start::serve(what);
+        start::serve(what, options.driven);
         return Ok(());
     }
     let began = Instant::now();
     let mut report = Report::default();
-    let tables: [(&str, Measure); 7] = [
+    let tables: [(&str, Measure); 8] = [
         ("change", change::measure),
         ("limit", limit::measure),
+        ("driven", driven::measure),
         ("start", start::measure),
         ("connect", connect::measure),
         ("load", |_, report| load::measure(report)),

@@ -8,6 +8,7 @@ use crate::bare::Bare;
 use crate::bed::{Bed, Pod, address};
 use crate::case::Kind;
 use crate::cluster::Service;
+use crate::driven;
 use crate::driver::{Driver, Runtime, object};
 use crate::report::{Report, ratio, show};
 use crate::world::ENDPOINTS;
@@ -48,6 +49,7 @@ pub(crate) fn measure(_options: &Options, report: &mut Report) {
     }
 }
 
+/// Runs the driver of these pods in a process of its own until they are written.
 fn start(services: usize, netns: &[String]) -> Duration {
     let began = Instant::now();
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -65,8 +67,8 @@ fn start(services: usize, netns: &[String]) -> Duration {
     took
 }
 
-/// What the child does: serves these namespaces until all are written.
-pub(crate) fn serve(what: &str) {
+/// What the child does: serves these namespaces until all are written, then makes so many changes.
+pub(crate) fn serve(what: &str, changes: usize) {
     let mut words = what.split(',');
     let services: usize = words.next().unwrap().parse().unwrap();
     let services: Vec<Service> = (0..services).map(service).collect();
@@ -97,10 +99,13 @@ pub(crate) fn serve(what: &str) {
         std::thread::sleep(Duration::from_millis(1));
     }
     println!("ready");
+    if changes > 0 {
+        driven::change(&driver, &services[services.len() - 1], pods.len(), changes);
+    }
     driver.stop();
 }
 
-fn service(n: usize) -> Service {
+pub(crate) fn service(n: usize) -> Service {
     let mut service = Service::new(&format!("svc-{n}"), 0)
         .ports(&[(Protocol::Tcp, 80, 8080)])
         .ready(&ENDPOINTS);
