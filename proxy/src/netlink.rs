@@ -42,13 +42,33 @@ const PLACE: usize = 64;
 
 /// Socket for messages of one netlink family.
 pub(crate) struct Netlink<M> {
-    socket: Socket,
+    /// `None` until the first request of a socket that was opened [lazily](Self::lazy).
+    socket: Option<Socket>,
+    protocol: isize,
+    /// Port of the socket; 0 lets the kernel choose.
+    port: u32,
     /// Sequence number of the first message of the last request.
     first: u32,
     sequence: u32,
     /// A response was abandoned: the kernel may still be working on it.
     is_spoilt: bool,
     messages: PhantomData<M>,
+}
+
+fn opened(protocol: isize, port: u32) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    if port == 0 || socket.bind(&SocketAddr::new(port, 0)).is_err() {
+        socket.bind_auto()?;
+    }
+    socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(
+        &socket,
+        sockopt::ReceiveTimeout,
+        &TimeVal::seconds(PATIENCE_SECONDS),
+    )?;
+    // An error message does not repeat the request, which may be long.
+    socket.set_cap_ack(true)?;
+    Ok(socket)
 }
 
 /// Error of a batch of changes.
@@ -75,36 +95,31 @@ where
 {
     /// Opens a socket in the network namespace of the calling thread.
     pub(crate) fn open(protocol: isize) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol)?;
-        socket.bind_auto()?;
-        Self::with(socket)
+        let mut netlink = Self::lazy(protocol, 0);
+        netlink.socket()?;
+        Ok(netlink)
     }
 
-    /// Opens a socket at a given port, or at any port if that one is in use.
-    pub(crate) fn open_at(protocol: isize, port: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol)?;
-        if socket.bind(&SocketAddr::new(port, 0)).is_err() {
-            socket.bind_auto()?;
-        }
-        Self::with(socket)
-    }
-
-    fn with(socket: Socket) -> io::Result<Self> {
-        socket.connect(&SocketAddr::new(0, 0))?;
-        setsockopt(
-            &socket,
-            sockopt::ReceiveTimeout,
-            &TimeVal::seconds(PATIENCE_SECONDS),
-        )?;
-        // Acknowledge errors without the original message, which may be long.
-        socket.set_cap_ack(true)?;
-        Ok(Self {
-            socket,
+    /// Returns a socket that its first request opens, in the network namespace of the thread that makes it, at a given port, or at any port
+    /// if that one is in use.
+    pub(crate) fn lazy(protocol: isize, port: u32) -> Self {
+        Self {
+            socket: None,
+            protocol,
+            port,
             first: 0,
             sequence: 0,
             is_spoilt: false,
             messages: PhantomData,
-        })
+        }
+    }
+
+    fn socket(&mut self) -> io::Result<&mut Socket> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => opened(self.protocol, self.port)?,
+        };
+        Ok(self.socket.insert(socket))
     }
 
     /// Returns true when the socket can be used for another request.
@@ -178,9 +193,13 @@ where
     /// Enables strict checking while `work` runs: the kernel lists only what a request selects. Kernels before 4.20 list everything, so that
     /// the caller has to filter anyway.
     pub(crate) fn strictly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let _ = self.socket.set_netlink_get_strict_chk(true);
+        let _ = self
+            .socket()
+            .and_then(|socket| socket.set_netlink_get_strict_chk(true));
         let done = work(self);
-        let _ = self.socket.set_netlink_get_strict_chk(false);
+        let _ = self
+            .socket()
+            .and_then(|socket| socket.set_netlink_get_strict_chk(false));
         done
     }
 
@@ -202,7 +221,7 @@ where
     pub(crate) fn change(&mut self, request: &M, flags: u16) -> io::Result<()> {
         let datagram = self.datagram(request, NLM_F_REQUEST | NLM_F_ACK | flags);
         fault_injection::strike(&datagram)?;
-        self.socket.send(&datagram, 0)?;
+        self.socket()?.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
                 if let NetlinkPayload::Error(error) = message.payload {
@@ -242,10 +261,10 @@ where
             write(&mut datagram, &message, NLM_F_REQUEST | flags, self.sequence);
         }
         if datagram.len() > DEFAULT_SEND_BUFFER {
-            setsockopt(&self.socket, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
+            setsockopt(self.socket()?, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
         }
         fault_injection::strike(&datagram)?;
-        self.socket.send(&datagram, 0)?;
+        self.socket()?.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
                 let sequence = message.header.sequence_number;
@@ -296,7 +315,7 @@ where
 
     fn send(&mut self, request: &M, flags: u16) -> io::Result<()> {
         let datagram = self.datagram(request, flags);
-        self.socket.send(&datagram, 0).map(|_| ())
+        self.socket()?.send(&datagram, 0).map(|_| ())
     }
 
     fn datagram(&mut self, request: &M, flags: u16) -> Vec<u8> {
@@ -318,7 +337,9 @@ where
 
     fn receive_datagram(&mut self) -> io::Result<Vec<u8>> {
         let mut datagram = Vec::with_capacity(DATAGRAM);
-        let received = self.socket.recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
+        let received = self
+            .socket()?
+            .recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
         let (length, _) = self.sound(received)?;
         if length > datagram.len() {
             let why = format!("the kernel sent {length} bytes in one datagram");

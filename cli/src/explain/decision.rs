@@ -5,13 +5,13 @@
 use crate::facts::{Facts, Known as _};
 use crate::settings::{as_node, of_controller};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL};
-use controller::validate::Acceptance;
-use controller::reconcile::{Decision, reconcile};
-use controller::observe::{Observed, observe};
 use controller::index::{Change, Event, Index, Keyed};
-use controller::service_status::orphaned_slices::OrphanedSlices;
 use controller::manual::{ManualSlice, trim};
 use controller::objects::{Node, NodeObject, ObjectKey, Pod, PodObject, ServiceCidr};
+use controller::observe::{Observed, observe};
+use controller::reconcile::{Decision, reconcile};
+use controller::service_status::orphaned_slices::OrphanedSlices;
+use controller::validate::Acceptance;
 use k8s_openapi::api::core::v1::{Pod as FullPod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeSet;

@@ -8,8 +8,8 @@ use super::problems::links;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::validate::{Acceptance, is_headless};
 use controller::index::AuthorSlices;
+use controller::validate::{Acceptance, is_headless};
 
 /// Reasons for an unserved Service, in order of precedence.
 const BY_WEIGHT: [Cause; 8] = [

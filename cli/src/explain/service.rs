@@ -8,8 +8,8 @@ use crate::chain::{Link, Topic};
 use crate::facts::{Known as _, ReadError};
 use crate::situations::{Cause, Values};
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
-use controller::service_status::problem::Reason;
 use controller::objects::ObjectKey;
+use controller::service_status::problem::Reason;
 use k8s_openapi::api::core::v1::Service;
 use rules::NotServed;
 
@@ -128,7 +128,8 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
 /// Only the controller knows the number of Services without selector: its condition reports it.
 fn too_many(case: &Case<'_>) -> Option<Link> {
     let condition = controller::service_status::condition::current(case.service)?;
-    let is_so = condition.status == "False" && condition.reason == Reason::TooManyServicesWithoutSelector.as_str();
+    let is_so =
+        condition.status == "False" && condition.reason == Reason::TooManyServicesWithoutSelector.as_str();
     let says = condition.message.split("; ").next().unwrap_or_default();
     is_so.then(|| Cause::TooManyServices.quoted(says, &case.values))
 }

@@ -130,14 +130,14 @@ fn changes(options: &Options, kind: BackendKind, change: Change, pods: u8, servi
 }
 
 /// Cost of a change.
-struct Cost {
-    times: Times,
+pub(crate) struct Cost {
+    pub(crate) times: Times,
     /// CPU time per change.
-    cpu: Duration,
+    pub(crate) cpu: Duration,
 }
 
 impl Cost {
-    fn of(options: &Options, mut act: impl FnMut(), mut undo: impl FnMut()) -> Self {
+    pub(crate) fn of(options: &Options, mut act: impl FnMut(), mut undo: impl FnMut()) -> Self {
         let (mut times, mut cpu) = (Vec::new(), Duration::ZERO);
         let deadline = Instant::now() + Duration::from_secs(10);
         while times.len() < options.changes && (times.len() < 3 || Instant::now() < deadline) {
@@ -155,7 +155,7 @@ impl Cost {
 }
 
 /// CPU time of this process and of the children it has waited for.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let own = Duration::new(
         u64::try_from(own.tv_sec).unwrap(),

@@ -11,6 +11,7 @@
 )]
 
 mod connect_latency;
+mod driven_change;
 #[path = "../../tests/netns/fake_node.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod fake_node;
@@ -84,13 +85,17 @@ struct Options {
     #[arg(long, hide = true, value_name = "ARRIVAL")]
     measure_memory: Option<process_memory::Arrival>,
 
-    /// Only these tables: change, limit, start, connect, load, memory, rss
+    /// Only these tables: change, limit, driven, start, connect, load, memory, rss
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     only: Vec<String>,
 
     /// Only serve these namespaces until they are programmed
     #[arg(long, hide = true, value_name = "SERVICES,NETNS...")]
     start: Option<String>,
+
+    /// Then make this number of changes
+    #[arg(long, hide = true, default_value_t = 0)]
+    changes_in_child: usize,
 
     /// Passed by cargo
     #[arg(long, hide = true)]
@@ -129,14 +134,15 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     if let Some(what) = &options.start {
-        startup::serve(what);
+        startup::serve(what, options.changes_in_child);
         return Ok(());
     }
     let began = Instant::now();
     let mut report = Report::default();
-    let tables: [(&str, Measure); 7] = [
+    let tables: [(&str, Measure); 8] = [
         ("change", rule_change::measure),
         ("limit", large_change::measure),
+        ("driven", driven_change::measure),
         ("start", startup::measure),
         ("connect", connect_latency::measure),
         ("load", |_, report| throughput::measure(report)),

@@ -4,6 +4,7 @@
 //! runtime is measured.
 
 use crate::Options;
+use crate::driven_change;
 use crate::fake_node::{Driver, FakeRuntime, object};
 use crate::fixture::ENDPOINTS;
 use crate::matrix::BackendKind;
@@ -67,8 +68,8 @@ fn start(services: usize, netns: &[String]) -> Duration {
     took
 }
 
-/// Body of the child process: serves these namespaces until all are programmed.
-pub(crate) fn serve(what: &str) {
+/// Body of the child process: serves these namespaces until all are programmed, then makes this number of changes.
+pub(crate) fn serve(what: &str, changes: usize) {
     let mut words = what.split(',');
     let services: usize = words.next().unwrap().parse().unwrap();
     let services: Vec<Service> = (0..services).map(service).collect();
@@ -99,10 +100,13 @@ pub(crate) fn serve(what: &str) {
         std::thread::sleep(Duration::from_millis(1));
     }
     println!("ready");
+    if changes > 0 {
+        driven_change::in_child(&driver, &services[services.len() - 1], pods.len(), changes);
+    }
     driver.stop();
 }
 
-fn service(n: usize) -> Service {
+pub(crate) fn service(n: usize) -> Service {
     let mut service = Service::new(&format!("svc-{n}"), 0)
         .ports(&[(Protocol::Tcp, 80, 8080)])
         .ready(&ENDPOINTS);

@@ -122,7 +122,7 @@ pub(crate) fn write_knowing(
     held: &KnownRules<PodRules>,
     wanted: &Wanted,
 ) -> Result<(Applied, Arc<Addresses>), Error> {
-    let mut netlink = routes::socket().map_err(Error::Addresses)?;
+    let mut netlink = routes::socket();
     let addresses = match addresses {
         Some(addresses) => addresses,
         None => Arc::new(Addresses::read(&mut netlink).map_err(Error::Addresses)?),
@@ -233,7 +233,7 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     let may_be_there = |backend: &&dyn Backend| backend.is_present().unwrap_or(true);
     let may_have_flows = backends.iter().any(may_be_there);
     all(backends, |backend| backend.remove_translation())?;
-    let mut netlink = routes::socket().map_err(Error::Addresses)?;
+    let mut netlink = routes::socket();
     let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_rejection())?;

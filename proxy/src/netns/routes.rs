@@ -61,9 +61,9 @@ pub(crate) struct Via {
 
 type Socket = Netlink<RouteNetlinkMessage>;
 
-/// Opens the socket that changes routes, in the calling thread's namespace.
-pub(crate) fn socket() -> io::Result<Socket> {
-    Netlink::open_at(NETLINK_ROUTE, port())
+/// The socket that changes routes, in the calling thread's namespace: opened when it is first used, which few changes do.
+pub(crate) fn socket() -> Socket {
+    Netlink::lazy(NETLINK_ROUTE, port())
 }
 
 /// Returns true when a notification with this port is about our own change. Another socket in a pod can have the port only on purpose;
