@@ -7,7 +7,7 @@ use crate::operands::Operands;
 use crate::workloads;
 use api::config::{BackendNodes, UnhealthyNode};
 use api::names::{CONTROLLER, PROXY, RULES_APPLIED_CONDITION};
-use api::rules_applied::Reason;
+use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodCondition};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -206,10 +206,11 @@ pub fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) 
 pub fn backends<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<BackendNodes> {
     let mut nodes = BTreeMap::<&str, i32>::new();
     for pod in pods {
-        let reason = condition(pod, RULES_APPLIED_CONDITION)
-            .and_then(|condition| Reason::parse(condition.reason.as_deref()?));
-        if let Some(backend @ (Reason::NfTables | Reason::IpTables)) = reason {
-            *nodes.entry(backend.as_str()).or_default() += 1;
+        let backend = condition(pod, RULES_APPLIED_CONDITION).and_then(|condition| {
+            rules_applied::backend(condition.reason.as_deref()?, condition.message.as_deref()?)
+        });
+        if let Some(backend) = backend {
+            *nodes.entry(backend).or_default() += 1;
         }
     }
     let mut backends: Vec<_> = nodes
@@ -313,16 +314,16 @@ mod tests {
         assert_eq!(found(&container(&running, 9), 120), None);
     }
 
-    fn rules(status: &str, reason: &str) -> Value {
+    fn rules(status: &str, reason: &str, message: &str) -> Value {
         json!({ "conditions": [
             { "type": "Ready", "status": "True" },
-            { "type": RULES_APPLIED_CONDITION, "status": status, "reason": reason, "message": "why" },
+            { "type": RULES_APPLIED_CONDITION, "status": status, "reason": reason, "message": message },
         ]})
     }
 
     #[rstest]
-    #[case::rules_are_applied("True", "NFTables", None)]
-    #[case::a_tenants_pod_cannot_be_served("False", "NFTables", None)]
+    #[case::rules_are_applied("True", "Applied", None)]
+    #[case::a_tenants_pod_cannot_be_served("False", "PartiallyApplied", None)]
     #[case::the_kernel_lacks_all("False", "NoSupportedBackend", Some("NoSupportedBackend"))]
     #[case::no_runtime("False", "ContainerRuntimeUnavailable", Some("ContainerRuntimeUnavailable"))]
     #[case::unknown_reason("False", "Later", None)]
@@ -332,7 +333,7 @@ mod tests {
         #[case] want: Option<&str>,
     ) {
         assert_eq!(
-            found(&rules(status, reason), 0)
+            found(&rules(status, reason, "why"), 0)
                 .map(|(_, reason, _)| reason)
                 .as_deref(),
             want
@@ -364,10 +365,14 @@ mod tests {
     #[test]
     fn backends_are_counted() {
         let pods = [
-            rules("True", "IPTables"),
-            rules("False", "NFTables"),
-            rules("True", "NFTables"),
-            rules("False", "Starting"),
+            rules("True", "Applied", "iptables-nft: pods with rules: 1"),
+            rules(
+                "False",
+                "PartiallyApplied",
+                "nftables: pods with rules: 1; not served: 1",
+            ),
+            rules("True", "Applied", "nftables: pods with rules: 1"),
+            rules("False", "Starting", "initial sync"),
         ]
         .map(|status| pod(&status));
         let counted: Vec<_> = backends(pods.iter())

@@ -95,10 +95,11 @@ async fn one_object_installs_everything() -> Result<()> {
     let wide = fixture.kubectl(&["get", "msc", "-o", "wide"])?;
     for column in [
         "UPGRADEABLE",
-        "PROXIES",
+        "DESIRED",
+        "READY",
         "BACKEND",
         "PROGRESS",
-        "PROBLEM",
+        "MESSAGE",
         "No component is degraded",
     ] {
         assert!(wide.contains(column), "{wide}");

@@ -64,7 +64,14 @@ async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<(
 async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
-        set_condition(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        set_condition(
+            &fixture,
+            node,
+            "True",
+            Reason::Applied,
+            "nftables: pods with rules: 1",
+        )
+        .await?;
     }
     let node_level: Vec<_> = Reason::ALL
         .into_iter()
@@ -94,7 +101,14 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
             .await?;
         let text = message(&config, "Degraded");
         assert_eq!(text, format!("node node-b ({reason}: see the node's log)"));
-        set_condition(&fixture, "node-b", "True", Reason::NfTables, "pods with rules: 1").await?;
+        set_condition(
+            &fixture,
+            "node-b",
+            "True",
+            Reason::Applied,
+            "nftables: pods with rules: 1",
+        )
+        .await?;
         fixture.until_installed().await?;
     }
     Ok(())
@@ -105,14 +119,35 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
 async fn failures_caused_by_a_tenant_do_not_degrade() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
-        set_condition(&fixture, node, "True", Reason::NfTables, "pods with rules: 1").await?;
+        set_condition(
+            &fixture,
+            node,
+            "True",
+            Reason::Applied,
+            "nftables: pods with rules: 1",
+        )
+        .await?;
     }
     until_counted(&fixture, "NFTables", 2).await?;
     let before = fixture.config().await?.status.context("no status")?;
     let text = "pods with rules: 1; not served: web/db: no network namespace";
-    set_condition(&fixture, "node-a", "False", Reason::NfTables, text).await?;
+    set_condition(
+        &fixture,
+        "node-a",
+        "False",
+        Reason::PartiallyApplied,
+        &format!("nftables: {text}"),
+    )
+    .await?;
     // Shows that the first condition was observed.
-    set_condition(&fixture, "node-b", "False", Reason::IpTables, text).await?;
+    set_condition(
+        &fixture,
+        "node-b",
+        "False",
+        Reason::PartiallyApplied,
+        &format!("iptables-nft: {text}"),
+    )
+    .await?;
     until_counted(&fixture, "IPTables", 1).await?;
     let after = fixture.config().await?.status.context("no status")?;
     assert_eq!(
