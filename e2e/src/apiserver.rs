@@ -48,11 +48,11 @@ use crate::pki::{self, Ca, Credentials, Usage};
 use crate::tools::{self, Tool, ToolDir};
 use crate::wait;
 use crate::{command, control_plane};
-use keeper::{Folder, Process};
+use process_guard::{Folder, Process};
 
 mod bulk;
 mod clients;
-pub(crate) mod keeper;
+pub(crate) mod process_guard;
 
 const READY: Duration = Duration::from_mins(1);
 /// Another program may take a free port between our look and the server's bind.

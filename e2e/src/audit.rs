@@ -31,7 +31,7 @@ pub struct Log {
 /// One answered request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who asked; of an impersonated request, whom it was asked as.
+    /// User of the request; for an impersonated request, the impersonated user.
     pub user: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: String,

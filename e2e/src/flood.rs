@@ -35,7 +35,7 @@ const GROWTH_MIB: u64 = 24;
 pub async fn attack(pid: u32, address: SocketAddr) -> Result<()> {
     probe(address, "/livez").context("before the attack")?;
     let before = memory(pid, "VmRSS")?;
-    // From here on the peak counts anew: proc_pid_clear_refs(5).
+    // Resets the peak: proc_pid_clear_refs(5).
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
 
     let (unfinished, probes) = while_probing(address, open(address, UNFINISHED, HEADER_BYTES)).await;

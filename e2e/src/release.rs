@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-mod ready;
+mod preflight;
 
 const REGISTRY: &str = "quay.io/multus-service";
 /// The crates that are binaries of a release.
@@ -49,7 +49,7 @@ pub struct Maker {
 impl Maker {
     /// Of the checkout at `root`. Rejects a version that the checkout is not ready for.
     pub fn new(root: &Path, version: Version, options: Options) -> Result<Self> {
-        ready::check(root, &version, &options)?;
+        preflight::check(root, &version, &options)?;
         let git = |args: &[&str]| command::output(Command::new("git").args(args).current_dir(root));
         let labels = Labels {
             version: version.to_string(),

@@ -95,12 +95,12 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
     let copy = tempfile::Builder::new().permissions(world_readable()).tempdir()?;
     let copied = copy.path().join("cluster");
     std::fs::copy(PROGRAM, &copied)?;
-    let mut nobody = Command::new("setpriv");
-    nobody
+    let mut unprivileged = Command::new("setpriv");
+    unprivileged
         .args(["--reuid=65534", "--clear-groups"])
         .arg(&copied)
         .arg("up");
-    says(&rejection(&mut nobody)?, "needs root")?;
+    says(&rejection(&mut unprivileged)?, "needs root")?;
 
     let mut full_disk = Command::new("unshare");
     let script =
@@ -167,20 +167,20 @@ fn succeeds(output: &Output) {
     );
 }
 
-/// Starts `up`, and kills it as soon as it has said that `step` is done.
+/// Starts `up`, and kills it as soon as it reports `step`.
 fn kill_up_after(step: &str) -> Result<()> {
     let mut up = cluster(&["up"]).stderr(Stdio::piped()).spawn()?;
     let stderr = up.stderr.take().context("up has no stderr")?;
-    let mut said = Vec::new();
+    let mut lines = Vec::new();
     for line in BufReader::new(stderr).lines() {
-        said.push(line?);
-        if said.last().is_some_and(|line| line.contains(step)) {
+        lines.push(line?);
+        if lines.last().is_some_and(|line| line.contains(step)) {
             up.kill()?;
             up.wait()?;
             return Ok(());
         }
     }
-    anyhow::bail!("`up` ended without saying {step:?}: {said:#?}")
+    anyhow::bail!("`up` ended without reporting {step:?}: {lines:#?}")
 }
 
 /// (part, pid) of every part with a process, as `status` shows them.
@@ -228,7 +228,7 @@ fn traces_after_down() -> Result<BTreeSet<String>> {
     traces()
 }
 
-/// Whatever was not there before must go by itself; the kernel takes namespaces apart lazily.
+/// Everything that did not exist before must disappear; the kernel destroys namespaces asynchronously.
 fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
     let mut left = Vec::new();
     let done = wait::until(Duration::from_mins(1), "every trace to go", || {

@@ -60,7 +60,10 @@ fn json_has_verdict_and_cause() {
         (Some("broken"), Some("PodNotAttached"))
     );
     assert_eq!(value["links"][1]["topic"], "pods");
-    assert_eq!(value["notRead"][0], "no permission to list nodes in the whole cluster");
+    assert_eq!(
+        value["notRead"][0],
+        "no permission to list nodes in the whole cluster"
+    );
 }
 
 #[test]

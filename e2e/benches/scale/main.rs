@@ -17,7 +17,7 @@ struct Options {
     #[arg(long, default_value_t = 200)]
     proxies: usize,
 
-    /// Services of ours, and as many ordinary ones
+    /// Number of labeled Services, and of ordinary ones
     #[arg(long, default_value_t = 1000)]
     services: usize,
 

@@ -50,10 +50,10 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// What it cost more than with nobody watching.
-    pub(crate) fn without(&mut self, nobody: &Self) {
-        self.cpu = (self.cpu - nobody.cpu).max(0.0);
-        self.server_events = (self.server_events - nobody.server_events).max(0.0);
+    /// Returns the cost beyond the baseline without watchers.
+    pub(crate) fn without(&mut self, baseline: &Self) {
+        self.cpu = (self.cpu - baseline.cpu).max(0.0);
+        self.server_events = (self.server_events - baseline.server_events).max(0.0);
     }
 }
 
@@ -80,13 +80,13 @@ impl fmt::Display for Table {
         } = &self.size;
         writeln!(
             f,
-            "{proxies} proxies and as many nodes; {services} Services of ours on {networks} networks and as many ordinary ones, {endpoints} endpoints each; {changes} changes"
+            "{proxies} proxies and as many nodes; {services} labeled Services on {networks} networks and as many ordinary ones, {endpoints} endpoints each; {changes} changes"
         )?;
         writeln!(
             f,
             "events: counted by the clients; KiB: at the sockets of the clients, TLS included; CPU: process_cpu_seconds_total of the API server"
         )?;
-        writeln!(f, "less what the change costs with nobody watching\n")?;
+        writeln!(f, "minus the cost of the change without watchers\n")?;
         writeln!(
             f,
             "{:36} {:^26} {:^30} {:^30}",

@@ -1,8 +1,8 @@
-//! What the machine must have, checked before anything is touched; every lack is said in words, with its remedy.
+//! Requirements of the machine, checked before any change; each missing one is reported with its remedy.
 //!
 //! Writes: loads the kernel module br_netfilter when it is missing, after saying so. Kernel features are tried in
 //! namespaces that vanish with the attempt. Ports need no check: every program of the cluster listens in a network
-//! namespace of ours.
+//! namespace of the test bed.
 
 use std::fs;
 use std::path::Path;

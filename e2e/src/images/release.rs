@@ -1,4 +1,4 @@
-//! The images of a release, as OCI archives whose digests stay the same wherever they are pushed.
+//! The images of a release, as OCI archives whose digests do not depend on the registry.
 //!
 //! Writes: the cache, and one archive an image.
 

@@ -1,6 +1,6 @@
 //! What is built, from which module and how; and the cache key that follows from it.
 //!
-//! Pure but for reading `e2e/tools/`. Invariant: whatever changes a program's content changes its key.
+//! Pure but for reading `e2e/tools/`. Invariant: every input that changes a program's content changes its key.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -122,14 +122,14 @@ impl Proxy {
         let script = format!(
             "ls /proc/{pid}/fd | wc -l; sed -n 's/^Threads:[^0-9]*//p; s/^VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/{pid}/status"
         );
-        let told = cluster::node_exec(&self.node, &["sh", "-c", &script])?;
-        let numbers: Vec<u64> = told
+        let output = cluster::node_exec(&self.node, &["sh", "-c", &script])?;
+        let numbers: Vec<u64> = output
             .split_whitespace()
             .map(str::parse)
             .collect::<Result<_, _>>()?;
         // status lists VmRSS before Threads.
         let [descriptors, memory_kib, threads] = numbers[..] else {
-            anyhow::bail!("not three numbers: {told:?}");
+            anyhow::bail!("not three numbers: {output:?}");
         };
         Ok(Resources {
             descriptors,
@@ -186,7 +186,7 @@ pub(crate) fn set_backend(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The process of ours in the pod with this UID.
+/// Returns the proxy process in the pod with this UID.
 pub(crate) fn pid(node: &str, uid: &str) -> Result<String> {
     let find = format!(
         "for p in /proc/[0-9]*; do grep -q {uid} $p/cgroup 2>/dev/null && grep -q '^multus-service-' $p/comm 2>/dev/null && echo ${{p#/proc/}} && exit; done; exit 1"

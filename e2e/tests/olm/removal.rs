@@ -52,7 +52,7 @@ pub(crate) fn delete(object: &Value) -> Result<()> {
 
 /// Waits for the garbage collector, too.
 pub(crate) fn wait_until_nothing_is_left() -> Result<()> {
-    wait::until(PATIENCE, "nothing of ours to be left", || {
+    wait::until(PATIENCE, "no managed objects to be left", || {
         let left = everything_of_ours()?;
         ensure!(left.is_empty(), "left on the cluster: {left:#?}");
         Ok(true)

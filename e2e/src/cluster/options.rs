@@ -41,7 +41,7 @@ impl ProxyMode {
 }
 
 impl Choices {
-    /// Asks the kernel what it can do; a fallback is said, never silent.
+    /// Detects the features of the kernel; a fallback is reported, never silent.
     pub(super) fn decide(runtimes: [Runtime; 2], say: &dyn Fn(&str)) -> Self {
         let families = if has_ipv6() {
             Families::Dual

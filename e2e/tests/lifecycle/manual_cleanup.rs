@@ -10,7 +10,7 @@ use e2e::demo::scenario;
 /// Where the binary is on a node while it is needed.
 const BINARY: &str = "/run/multus-service-proxy";
 
-pub(crate) fn the_binary_cleans_nodes_that_nobody_else_cleans() -> Result<()> {
+pub(crate) fn the_binary_cleans_up_nodes_without_the_operator() -> Result<()> {
     let mut pods = scenario::servers()?;
     pods.push(scenario::client()?);
     for node in cluster::NODES {
