@@ -58,7 +58,7 @@ const READY: Duration = Duration::from_mins(1);
 /// Another program may take a free port between our look and the server's bind.
 const ATTEMPTS: usize = 3;
 
-/// What a server has beyond etcd and kube-apiserver.
+/// Optional parts of a server beyond etcd and kube-apiserver.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Runs kube-controller-manager too.

@@ -19,7 +19,7 @@ pub use recipe::{
     KUBE_SCHEDULER, KUBECONFORM, KUBECTL, KUBELET, MULTUS, OLM, OPENSHIFT, Tool, VALIDATORS, WHEREABOUTS,
 };
 
-/// Where built tools are.
+/// Folder of built tools.
 #[derive(Clone, Debug)]
 pub struct ToolDir(BTreeMap<&'static str, PathBuf>);
 

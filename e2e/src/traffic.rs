@@ -54,7 +54,7 @@ pub struct Traffic {
     thread: Option<JoinHandle<Result<Report>>>,
 }
 
-/// What became of the connections.
+/// Results of the connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Connections begun.
@@ -139,7 +139,7 @@ impl Traffic {
     }
 }
 
-/// What was asked for.
+/// The request.
 #[derive(Clone, Copy)]
 struct Plan {
     target: SocketAddr,
@@ -253,7 +253,7 @@ async fn exchange(stream: &mut TcpStream, target: SocketAddr) -> Result<()> {
     }
 }
 
-/// What became of one connection.
+/// Result of one connection.
 struct Outcome {
     begun: Duration,
     took: Duration,

@@ -136,7 +136,7 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
     no_more_than(&before)
 }
 
-/// What a command that must fail says.
+/// Returns the error of a command that must fail.
 fn rejection(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -222,7 +222,7 @@ fn kill(pids: &[i32]) -> Result<()> {
     })
 }
 
-/// What the machine looks like without a cluster.
+/// State of the machine without a cluster.
 fn traces_after_down() -> Result<BTreeSet<String>> {
     succeeds(&cluster(&["down"]).output()?);
     traces()
@@ -238,7 +238,7 @@ fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
     done.with_context(|| format!("left over: {left:#?}"))
 }
 
-/// What a cluster could leave, and how to list it. Other programs make cgroups and processes too, at any time: these count
+/// Possible leftovers of a cluster, and the commands that list them. Other programs make cgroups and processes too, at any time: these count
 /// by name.
 const LOOKS: [(&str, &str); 10] = [
     ("mount", "awk '{print $5}' /proc/self/mountinfo"),

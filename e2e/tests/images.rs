@@ -24,7 +24,7 @@ fn an_image_is_built_once() {
     assert!(images.iter().all(|image| image.archive.is_file()));
 }
 
-/// What `kubectl describe`, a registry and a security scanner see of the images that are shipped.
+/// Metadata of shipped images for `kubectl describe`, registries and security scanners.
 #[test]
 #[ignore = "needs root and Debian packages: make test-e2e"]
 fn the_shipped_images_say_what_they_are_and_hold_what_they_need() -> Result<()> {

@@ -1,4 +1,4 @@
-//! What the test bed offers to tests: traffic with a count of failures, failures on purpose, DNS in pods, the audit log. And what
+//! Features of the test bed: traffic with a count of failures, failures on purpose, DNS in pods, the audit log. And what
 //! the product makes of such failures: no client is affected.
 
 use std::collections::BTreeSet;

@@ -42,10 +42,10 @@ fn a_the_node_status_is_reported() -> Result<()> {
     let node = scenario::client()?.node;
     wait::until(PATIENCE, "the condition of the proxy's own pod", || {
         let [status, reason, message] = Proxy::on(&node)?.condition()?;
-        let reason = api::rules_applied::Reason::parse(&reason);
-        Ok(status == "True"
-            && reason.is_some_and(|reason| !reason.is_node_level())
-            && message.contains("pods with rules: "))
+        let is_node_level =
+            api::rules_applied::Reason::parse(&reason).is_none_or(api::rules_applied::Reason::is_node_level);
+        let backend = api::rules_applied::backend(&reason, &message);
+        Ok(status == "True" && !is_node_level && backend.is_some())
     })?;
     let state = Proxy::on(&node)?.state()?;
     let client = state["pods"].as_array().into_iter().flatten();

@@ -29,7 +29,7 @@ const MORE_DESCRIPTORS: u64 = 4;
 const MORE_THREADS: u64 = 4;
 const MORE_MEMORY_KIB: u64 = 12 << 10;
 
-/// What must be the same afterwards.
+/// Values that must be equal afterwards.
 struct Node {
     proxy: Proxy,
     resources: Resources,

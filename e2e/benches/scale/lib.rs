@@ -17,7 +17,7 @@ use table::{Costs, Row};
 
 pub(crate) use table::Table;
 
-/// How large the cluster is.
+/// Size of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Size {
     /// Proxies of each kind; a node for each.

@@ -4,7 +4,7 @@ use super::Size;
 use std::fmt;
 use std::time::Duration;
 
-/// What was done.
+/// The change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Row {
     Endpoint,
@@ -34,7 +34,7 @@ impl Row {
     }
 }
 
-/// What one change cost, all proxies together.
+/// Cost of one change, of all proxies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cost {
     /// Events of watches that the proxies saw.
@@ -45,7 +45,7 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
     /// Events of watches that the API server counts itself, its own and bookmarks among them.
     pub(crate) server_events: f64,
-    /// How long all such changes took.
+    /// Duration of all such changes.
     pub(crate) took: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Cost {
     }
 }
 
-/// Of the same change.
+/// Costs of the same change.
 #[derive(Clone, Debug)]
 pub(crate) struct Costs {
     pub(crate) ours: Cost,

@@ -59,7 +59,7 @@ pub(super) fn plan(node: Node, choices: &Choices, tools: &ToolDir) -> Result<Pla
     })
 }
 
-/// Where the kubelet of a node looks for static pods, as the node sees it and this machine.
+/// Folder of static pods of a node's kubelet, as the node sees it and this machine.
 pub fn static_pods(node: &str) -> Result<PathBuf> {
     let node = Node::named(node).with_context(|| format!("there is no node {node:?}"))?;
     Ok(static_pods_of(node))

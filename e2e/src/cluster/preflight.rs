@@ -55,7 +55,7 @@ const KERNEL_FEATURES: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// What can be seen without any package: root, memory, disk, cgroups.
+/// Checks that need no package: root, memory, disk, cgroups.
 pub(super) fn machine(state: &Path, must_build: bool) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("a cluster needs root: it makes network namespaces, mounts and cgroups; run it with sudo");
@@ -96,7 +96,7 @@ pub(super) fn machine(state: &Path, must_build: bool) -> Result<()> {
     report(&problems)
 }
 
-/// What needs a look with the packages' programs: kernel features and addresses. `ours` is whether the cluster's own
+/// Checks that need programs of packages: kernel features and addresses. `ours` is whether the cluster's own
 /// network is there already.
 pub(super) fn kernel_and_network(ours: bool, say: &dyn Fn(&str)) -> Result<()> {
     let mut problems = Vec::new();

@@ -50,7 +50,7 @@ const APISERVER: Duration = Duration::from_mins(3);
 const NODES: Duration = Duration::from_mins(3);
 const ADDONS: Duration = Duration::from_mins(3);
 
-/// What `up` is asked for.
+/// Options of `up`.
 #[derive(Clone, Debug, Default)]
 pub struct UpOptions {
     /// The nodes' runtimes; by default those of the running cluster, else containerd 1.6 and CRI-O.

@@ -211,7 +211,7 @@ pub fn an_ordinary_service_is_untouched(narrator: &Narrator) -> Result<()> {
     Ok(())
 }
 
-/// How often each server answered which client.
+/// Number of responses by server and client.
 #[derive(Debug, Default)]
 struct Answers(BTreeMap<(String, IpAddr), usize>);
 

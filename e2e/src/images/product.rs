@@ -9,7 +9,7 @@ use std::time::Instant;
 
 pub(super) const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
 
-/// How the binaries are compiled.
+/// Build profile of the binaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// As they are published.

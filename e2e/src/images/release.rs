@@ -8,14 +8,14 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use std::path::{Path, PathBuf};
 
-/// What a release's images say about themselves.
+/// Labels of a release's images.
 #[derive(Clone, Debug)]
 pub struct Labels {
     /// The version.
     pub version: String,
     /// The commit.
     pub revision: String,
-    /// When that was committed: equal commits give equal images.
+    /// Time of the commit: equal commits give equal images.
     pub created: DateTime<Utc>,
 }
 

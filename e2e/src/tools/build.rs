@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::recipe::{CProgram, Tool};
 use crate::{command, debian};
 
-/// What the C parts of a tool need.
+/// Packages that the C parts of a tool need.
 const C_PACKAGES: [&str; 4] = ["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
 const STILL_BUILDING: Duration = Duration::from_secs(30);
 

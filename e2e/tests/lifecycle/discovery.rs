@@ -1,4 +1,4 @@
-//! How a proxy finds the pods of its node, with the container runtime that the node has.
+//! Discovery of the pods of a node by the proxy, with the container runtime of the node.
 
 use crate::proxy::Proxy;
 use anyhow::{Context as _, Result, ensure};

@@ -7,7 +7,7 @@ use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::cluster;
 use e2e::demo::scenario;
 
-/// Where the binary is on a node while it is needed.
+/// Path of the binary on a node during the test.
 const BINARY: &str = "/run/multus-service-proxy";
 
 pub(crate) fn the_binary_cleans_up_nodes_without_the_operator() -> Result<()> {

@@ -49,7 +49,7 @@ pub(crate) fn until_settled() -> Result<()> {
     })
 }
 
-/// So many operators, or none.
+/// Scales the operator.
 pub(crate) fn scale(replicas: u8) -> Result<()> {
     let operator = format!("deployment/{OPERATOR}");
     let replicas = format!("--replicas={replicas}");
@@ -105,7 +105,7 @@ pub(crate) fn crash() -> Result<()> {
     Ok(())
 }
 
-/// What the process of the shipped image occupies after all that was asked of it so far, the pages of the program included.
+/// Memory of the process of the shipped image after the tests so far, including the pages of the program.
 pub(crate) fn its_memory_is_bounded() -> Result<()> {
     let (node, pid) = process()?;
     let status = cluster::node_exec(&node, &["cat", &format!("/proc/{pid}/status")])?;

@@ -15,7 +15,7 @@ pub(crate) struct Proxy {
     conditions: Value,
 }
 
-/// What the process used, and whether it ran programs.
+/// Resources used by the process, and whether it ran programs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) own: Duration,
@@ -23,7 +23,7 @@ pub(crate) struct Usage {
     pub(crate) children_faults: u64,
 }
 
-/// What the process holds.
+/// Resources held by the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resources {
     pub(crate) descriptors: u64,
@@ -86,7 +86,7 @@ impl Proxy {
         Ok(["status", "reason", "message"].map(text))
     }
 
-    /// What it says at `/state`.
+    /// Returns its debug state from `/state`.
     pub(crate) fn state(&self) -> Result<Value> {
         let url = format!("http://127.0.0.1:{PROXY_HTTP_PORT}/state");
         let text = cluster::node_exec(&self.node, &["curl", "-sS", "--fail", "--max-time", "10", &url])?;
@@ -116,7 +116,7 @@ impl Proxy {
         })
     }
 
-    /// What it holds now.
+    /// Returns the resources it holds now.
     pub(crate) fn resources(&self) -> Result<Resources> {
         let pid = self.pid()?;
         let script = format!(
@@ -138,7 +138,7 @@ impl Proxy {
         })
     }
 
-    /// What it used so far.
+    /// Returns the resources used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let stat = self.proc("stat")?;
         // Behind the name, which may hold spaces: field 3 and on; cminflt is 11, utime and stime are 14 and 15 (proc(5)).

@@ -1,4 +1,4 @@
-//! What a node needs hangs, or is away, under traffic: stopped by a signal, as a machine without a moment for it stops it.
+//! A container runtime that hangs, or an API server that is unavailable, under traffic: stopped by a signal, as on an overloaded machine.
 
 use crate::proxy::Proxy;
 use anyhow::{Result, ensure};

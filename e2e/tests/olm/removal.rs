@@ -1,4 +1,4 @@
-//! What is left of us, and the commands of docs/install.md that leave nothing.
+//! Leftovers after removal, and the commands of docs/install.md that remove them.
 
 use super::PATIENCE;
 use super::subscription::everything_of_ours;

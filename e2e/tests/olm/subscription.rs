@@ -1,4 +1,4 @@
-//! What an administrator does with OLM, and what is left of us on the cluster.
+//! Operations of an administrator with OLM, and the leftovers on the cluster.
 
 use super::PATIENCE;
 use super::releases::{CHANNEL, Release};
@@ -79,7 +79,7 @@ pub(crate) fn apply_suggested_namespace(release: &Release) -> Result<()> {
     )?)
 }
 
-/// What the subscription sets on the operator.
+/// Settings of the operator by the subscription.
 pub(crate) fn settings() -> Value {
     json!({
         "env": [{"name": "LOG_LEVEL", "value": "debug"}],

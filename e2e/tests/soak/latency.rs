@@ -1,4 +1,4 @@
-//! How soon pods have rules: from the logs of the API server, the container runtimes and the proxies, which share a clock.
+//! Latency of the first rules of pods, from the logs of the API server, the container runtimes and the proxies, which share a clock.
 
 use anyhow::{Context as _, Result};
 use api::names::{NAMESPACE, PROXY};
@@ -8,7 +8,7 @@ use e2e::cluster::layout::{Machine, Node, logs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// When something first happened to pods, by `namespace/name`.
+/// Time of the first event of pods, by `namespace/name`.
 type Times = BTreeMap<String, DateTime<Utc>>;
 
 /// Latencies of these pods, `namespace/name`; printed, because they depend on the machine. An error if a log does not report it for

@@ -14,7 +14,7 @@ pub(super) const FILE: &str = "crio.conf";
 const RUNC: &str = "/usr/sbin/runc";
 const WRAPPED_RUNC: &str = "runc-limited";
 const POLICY: &str = "policy.json";
-/// Where images and containers are; also how a node's storage is named to skopeo.
+/// Storage of images and containers; also how a node's storage is named to skopeo.
 const STORAGE: &str = "/var/lib/containers/storage";
 const RUN_STORAGE: &str = "/run/containers/storage";
 const DRIVER: &str = "overlay";

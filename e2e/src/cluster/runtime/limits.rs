@@ -1,11 +1,11 @@
-//! What containers may ask of this machine, where that is less than the runtimes expect.
+//! Limits of this machine that are lower than the container runtimes expect.
 //!
 //! Writes: nothing.
 
 use std::fs;
 use std::path::Path;
 
-/// What is missing here.
+/// Missing capabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
     /// CAP_SYS_RESOURCE: no process may lower an `oom_score_adj`, as the spec of every sandbox asks. runc: "failed to
