@@ -8,9 +8,9 @@ use std::fmt;
 /// Reason of the condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// `True`: every attached pod of the node has its rules. The message begins with the backend.
+    /// `True`: every attached pod of the node has its rules. The message names the backend.
     Applied,
-    /// `False`: some pods have no rules, or not all of them. The message begins with the backend and names the first of them.
+    /// `False`: some pods have no rules, or not all of them. The message names the backend and the first of them.
     PartiallyApplied,
     /// The lists of Services, slices and pods are not complete yet, or the first sync of pods is not.
     Starting,
@@ -98,9 +98,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case::nftables("Applied", "nftables: pods with rules: 1", Some("NFTables"))]
-    #[case::in_parentheses("Applied", "Programmed 1 pod (backend iptables-nft)", Some("IPTables"))]
-    #[case::before_pods("PartiallyApplied", "iptables-legacy: 1: pod a/nftables: x", Some("IPTables"))]
+    #[case::nftables("Applied", "Rules are applied in 1 pod (backend nftables)", Some("NFTables"))]
+    #[case::iptables(
+        "Applied",
+        "Rules are applied in 2 pods (backend iptables-nft)",
+        Some("IPTables")
+    )]
+    #[case::before_pods(
+        "PartiallyApplied",
+        "Rules are applied in 2 pods (backend iptables-legacy); 1 degraded: pod nftables: x",
+        Some("IPTables")
+    )]
     #[case::another_reason("NoSupportedBackend", "nftables: not supported", None)]
     #[case::no_backend("Applied", "", None)]
     fn backend_is_the_first_one_named(

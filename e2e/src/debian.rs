@@ -13,7 +13,7 @@ use crate::command;
 /// Held while apt-get runs, also by `.ci/levels`.
 const LOCK: &str = "/run/multus-service-apt.lock";
 
-/// Makes sure that `packages` are installed. `say` hears about an installation before it starts.
+/// Installs missing `packages`. `say` receives a line before the installation.
 pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
     let missing = missing(packages)?;
     if missing.is_empty() {

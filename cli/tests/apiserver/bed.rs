@@ -38,7 +38,7 @@ pub(crate) async fn shared() -> Result<&'static Apiserver> {
                 &client,
                 "node-1",
                 "True",
-                ("True", "Applied", "nftables: pods with rules: 1"),
+                ("True", "Applied", "Rules are applied in 1 pod (backend nftables)"),
             )
             .await?;
             proxy(
@@ -56,7 +56,7 @@ pub(crate) async fn shared() -> Result<&'static Apiserver> {
                 &client,
                 "node-4",
                 "False",
-                ("True", "Applied", "nftables: pods with rules: 1"),
+                ("True", "Applied", "Rules are applied in 1 pod (backend nftables)"),
             )
             .await?;
             proxy(
@@ -66,7 +66,7 @@ pub(crate) async fn shared() -> Result<&'static Apiserver> {
                 (
                     "False",
                     "PartiallyApplied",
-                    "nftables: pods with rules: 1; pod shop/other: interface net1 is down",
+                    "Rules are applied in 1 pod (backend nftables); 1 degraded: pod shop/other: interface net1 is down",
                 ),
             )
             .await?;

@@ -1,4 +1,4 @@
-//! What is left of us, and the commands of docs/install.md that leave nothing.
+//! Leftovers after removal, and the commands of docs/install.md that remove them.
 
 use super::PATIENCE;
 use super::subscription::everything_of_ours;
@@ -52,7 +52,7 @@ pub(crate) fn delete(object: &Value) -> Result<()> {
 
 /// Waits for the garbage collector, too.
 pub(crate) fn wait_until_nothing_is_left() -> Result<()> {
-    wait::until(PATIENCE, "nothing of ours to be left", || {
+    wait::until(PATIENCE, "no managed objects to be left", || {
         let left = everything_of_ours()?;
         ensure!(left.is_empty(), "left on the cluster: {left:#?}");
         Ok(true)

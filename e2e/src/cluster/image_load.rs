@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::choices::Choices;
 use super::layout::{Machine, Node};
 use super::machine;
+use super::options::Choices;
 use crate::images::Image;
 use crate::tools::ToolDir;
 use crate::{command, wait};

@@ -7,10 +7,10 @@ use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::cluster;
 use e2e::demo::scenario;
 
-/// Where the binary is on a node while it is needed.
+/// Path of the binary on a node during the test.
 const BINARY: &str = "/run/multus-service-proxy";
 
-pub(crate) fn the_binary_cleans_nodes_that_nobody_else_cleans() -> Result<()> {
+pub(crate) fn the_binary_cleans_up_nodes_without_the_operator() -> Result<()> {
     let mut pods = scenario::servers()?;
     pods.push(scenario::client()?);
     for node in cluster::NODES {

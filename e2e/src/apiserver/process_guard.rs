@@ -65,7 +65,7 @@ impl Process {
             .is_some()
     }
 
-    /// How it ended, with its last words.
+    /// Returns the exit status with the end of the log.
     pub(crate) fn obituary(&self) -> String {
         let status = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let status = status.map_or_else(|| "is running".to_owned(), |status| format!("ended ({status})"));

@@ -41,7 +41,7 @@ pub fn both_servers_answer_over_net1(narrator: &Narrator) -> Result<()> {
     narrator.kubectl(&[
         "-n", NAMESPACE, "exec", "client", "--", "ip", "route", "show", "proto", "77",
     ])?;
-    narrator.say(&format!("\n{REQUESTS} requests by ClusterIP, then as many by name. Each server says who it is and whom it sees:"));
+    narrator.say(&format!("\n{REQUESTS} requests by ClusterIP, then as many by name. Each server returns its name and the client's address:"));
     for target in [vip.to_string(), name] {
         let answers = Answers::curl_narrated(narrator, &target)?;
         ensure!(
@@ -181,7 +181,7 @@ pub fn readiness_is_followed(narrator: &Narrator) -> Result<()> {
     Ok(())
 }
 
-/// A Service without the label works as ever, over eth0, and has no slice of ours.
+/// A Service without the label works unchanged, over eth0, and has no managed slice.
 pub fn an_ordinary_service_is_untouched(narrator: &Narrator) -> Result<()> {
     let (client, vip) = (client()?, cluster_ip("web-ordinary")?.to_string());
     let found = slices("web-ordinary")?;
@@ -205,12 +205,13 @@ pub fn an_ordinary_service_is_untouched(narrator: &Narrator) -> Result<()> {
         !over_net1,
         "requests to the ordinary Service went over net1: {answers:?}"
     );
-    narrator
-        .proved("the ordinary Service has no slice of ours and is served by kube-proxy over eth0, as before");
+    narrator.proved(
+        "the ordinary Service has no managed EndpointSlice and is served by kube-proxy over eth0, as before",
+    );
     Ok(())
 }
 
-/// How often each server answered which client.
+/// Number of responses by server and client.
 #[derive(Debug, Default)]
 struct Answers(BTreeMap<(String, IpAddr), usize>);
 

@@ -1,4 +1,4 @@
-//! What a node needs hangs, or is away, under traffic: stopped by a signal, as a machine without a moment for it stops it.
+//! A container runtime that hangs, or an API server that is unavailable, under traffic: stopped by a signal, as on an overloaded machine.
 
 use crate::proxy::Proxy;
 use anyhow::{Result, ensure};
@@ -72,7 +72,7 @@ pub(crate) fn a_runtime_that_hangs(client: &Attached) -> Result<()> {
 fn hang(client: &Attached) -> Result<()> {
     let traffic = traffic(client)?;
     let paused = cluster::pause_runtime(&client.node)?;
-    // Whoever has rules follows changes without the runtime.
+    // A pod with rules follows changes without the runtime.
     apply("service.yaml", &client.node)?;
     wait::until(
         Duration::from_secs(20),

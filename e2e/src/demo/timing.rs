@@ -1,4 +1,4 @@
-//! How long an installation takes, and how much of it is the operator's own doing: the rest is pods that are scheduled and started.
+//! Duration of an installation, and the operator's part of it: the rest is the scheduling and start of pods.
 //!
 //! Writes: nothing. Looks at the API server twenty times a second.
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// When each step of an installation was first seen, since the configuration was.
+/// Time of each step of an installation since the creation of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     controller_written: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Tells a newcomer what happens: headings, plain words, the commands a user would type and what they print.
+//! Output of the demo: headings, explanations, the commands of a user and their output.
 
 use crate::cluster;
 use anyhow::Result;

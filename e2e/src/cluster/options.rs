@@ -1,4 +1,4 @@
-//! What a cluster was asked to be: decided once by `up`, kept with the cluster, compared by the next `up`.
+//! Options of a cluster: set once by `up`, stored with the cluster, compared by the next `up`.
 //!
 //! Writes: `bed.json` in the state directory.
 
@@ -22,7 +22,7 @@ pub(super) struct Choices {
     pub(super) proxy_mode: ProxyMode,
 }
 
-/// How kube-proxy programs the nodes.
+/// Mode of kube-proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ProxyMode {
@@ -41,7 +41,7 @@ impl ProxyMode {
 }
 
 impl Choices {
-    /// Asks the kernel what it can do; a fallback is said, never silent.
+    /// Detects the features of the kernel; a fallback is reported, never silent.
     pub(super) fn decide(runtimes: [Runtime; 2], say: &dyn Fn(&str)) -> Self {
         let families = if has_ipv6() {
             Families::Dual
@@ -67,7 +67,7 @@ impl Choices {
         }
     }
 
-    /// What the cluster in the state directory is, if there is one.
+    /// Returns the options of the cluster in the state directory, if there is one.
     pub(super) fn load() -> Result<Option<Self>> {
         match fs::read_to_string(path()) {
             Ok(text) => {

@@ -1,14 +1,14 @@
-//! What containers may ask of this machine, where that is less than the runtimes expect.
+//! Limits of this machine that are lower than the container runtimes expect.
 //!
 //! Writes: nothing.
 
 use std::fs;
 use std::path::Path;
 
-/// What is missing here.
+/// Missing capabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// CAP_SYS_RESOURCE: nobody may lower an `oom_score_adj`, as the spec of every sandbox asks. runc: "failed to
+    /// CAP_SYS_RESOURCE: no process may lower an `oom_score_adj`, as the spec of every sandbox asks. runc: "failed to
     /// update /proc/self/oom_score_adj".
     pub(super) oom_score: bool,
     /// The kernel has the hugetlb controller but no version 1 hierarchy has it. CRI-O goes by /proc/cgroups and asks for

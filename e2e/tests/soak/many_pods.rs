@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 /// Pods of the crowd unless `SOAK_CROWD` says otherwise; a node takes about a hundred.
 const CROWD: usize = 50;
-/// How many of them start, or end, at the same time: who makes fifty sandboxes at once, or removes two hundred, takes all of two CPUs
-/// for seconds, and then nobody answers in time.
+/// Number of pods that start, or end, at the same time: creating fifty sandboxes at once, or removing two hundred, takes all of two CPUs
+/// for seconds, and then no process responds in time.
 const STEP: usize = 5;
 /// Those that come one by one when the crowd is there.
 const LATE: usize = 20;

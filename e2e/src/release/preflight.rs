@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the release itself writes into the checkout: a second attempt finds them changed.
+/// Files that the release writes into the checkout: a second attempt finds them changed.
 const OUTPUTS: [&str; 4] = [
     "olm/release.yaml",
     "olm/catalog",
