@@ -170,7 +170,7 @@ fn each_capability_is_needed_and_its_lack_is_named() {
             "sys_admin",
             &[
                 "choice: no supported backend on this node",
-                "are CAP_SYS_ADMIN and CAP_NET_ADMIN granted?",
+                "the proxy needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
                 "enter: failed to enter the network namespace: Operation not permitted",
             ][..],
         ),
