@@ -121,12 +121,15 @@ impl Slices {
 
     /// Nothing is watched any more.
     pub(super) fn clear(&mut self) -> Vec<Output> {
-        let is_news = !self.is_begun || !self.known.is_empty();
+        let has_changed = !self.is_begun || !self.known.is_empty();
         *self = Self {
             is_begun: true,
             ..Self::default()
         };
-        is_news.then(|| Output::Reset(Vec::new())).into_iter().collect()
+        has_changed
+            .then(|| Output::Reset(Vec::new()))
+            .into_iter()
+            .collect()
     }
 
     /// Handles an event of the watch that feeds the driver.
