@@ -371,7 +371,7 @@ impl Checker {
         let endpoint = *self.last_endpoints.get(&(vip, port, client))?;
         Some(PreviousFlow {
             endpoint,
-            ago: Duration::ZERO,
+            age: Duration::ZERO,
         })
     }
 
