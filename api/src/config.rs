@@ -1,6 +1,6 @@
 //! `MultusServiceConfig`: the cluster-scoped singleton that installs and configures multus-service.
 //!
-//! Pure. `kubectl explain msc` prints the field documentation; `config/crd` and `docs/api.md` are generated from these types. A field
+//! Pure. `kubectl explain msc` prints the field documentation; `config/crd` and `docs/reference/api.md` are generated from these types. A field
 //! can never be removed once released, so every field here has an effect. The operator sets defaults, not the schema, so that a later
 //! version can choose better ones; only the default of `managementState` is frozen.
 

@@ -1,9 +1,9 @@
-//! Checks that every test named in docs/controller-tests.md exists.
+//! Checks that every test named in docs/developer/controller-tests.md exists.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const PAGE: &str = include_str!("../../docs/controller-tests.md");
+const PAGE: &str = include_str!("../../docs/developer/controller-tests.md");
 const FOLDERS: [&str; 4] = ["src", "tests", "../api/src", "../process/src"];
 
 /// Names of all functions with a test attribute.

@@ -1,4 +1,4 @@
-//! Renders `docs/api.md`, the reference of `MultusServiceConfig`, from the schema that the API server enforces.
+//! Renders `docs/reference/api.md`, the reference of `MultusServiceConfig`, from the schema that the API server enforces.
 //!
 //! Pure.
 

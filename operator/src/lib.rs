@@ -62,10 +62,10 @@ mod tests {
 
     #[test]
     fn docs_api_is_generated_from_the_types() {
-        let file = include_str!("../../docs/api.md");
+        let file = include_str!("../../docs/reference/api.md");
         assert!(
             file == crate::api_reference::markdown(&api::config::crd()),
-            "docs/api.md is out of date: run `make manifests`"
+            "docs/reference/api.md is out of date: run `make manifests`"
         );
     }
 
@@ -87,7 +87,7 @@ mod tests {
         sources(&root.join("src"), &mut code);
         sources(&root.join("tests"), &mut code);
         sources(&root.join("../e2e/tests"), &mut code);
-        let table = include_str!("../../docs/operator-tests.md");
+        let table = include_str!("../../docs/developer/operator-tests.md");
         let rows = table
             .lines()
             .filter(|line| line.starts_with("| ") && line.contains('`'));

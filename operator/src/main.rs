@@ -84,7 +84,7 @@ async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Resul
     ))
 }
 
-/// Output for `config/crd` and `docs/api.md`: `make manifests`.
+/// Output for `config/crd` and `docs/reference/api.md`: `make manifests`.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     Ok(std::io::stdout().write_all(text.as_bytes())?)

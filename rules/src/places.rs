@@ -2,7 +2,7 @@
 //!
 //! Pure. Backends number endpoints: an index in an nftables map, a rule of an iptables chain. The index does not affect flows, but to
 //! change it costs a write in every pod. So an endpoint keeps its place as long as it exists: a new one takes the place of a removed one,
-//! or the next free one; when there are fewer, the last ones fill the gaps (docs/adr/endpoint-places.md).
+//! or the next free one; when there are fewer, the last ones fill the gaps (docs/adr/0004-stable-endpoint-places.md).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

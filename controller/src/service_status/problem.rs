@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_documented() {
-        let page = include_str!("../../../docs/services.md");
+        let page = include_str!("../../../docs/user/services.md");
         for reason in Reason::ALL {
             assert!(page.contains(&format!("`{}`", reason.as_str())), "{reason:?}");
         }

@@ -130,7 +130,7 @@ fn ten_thousand_services_in_one_namespace_work(kind: BackendKind) {
         kind,
         family: Family::V4,
     };
-    // iptables-nft needs half a minute to load 10,000 Services; see docs/benchmarks.md.
+    // iptables-nft needs half a minute to load 10,000 Services; see docs/reference/benchmarks.md.
     let count = if kind == BackendKind::IptablesNft {
         1_000
     } else {

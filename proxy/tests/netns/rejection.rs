@@ -53,7 +53,7 @@ fn errors(socket: &UdpSocket) -> [Option<ErrorKind>; 2] {
     [send, receive].map(|result| result.err().map(|error| error.kind()))
 }
 
-/// Errors of each call as documented in docs/services.md.
+/// Errors of each call as documented in docs/user/services.md.
 fn rejected_udp_socket_gets_the_documented_errors(case: Case) {
     let mut fixture = Fixture::new(case, &[2]);
     let (web, empty) = (Service::new("web", 10).ready(&[2]), Service::new("empty", 11));

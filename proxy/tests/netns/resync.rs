@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bound documented in docs/services.md.
+/// Bound documented in docs/user/services.md.
 const DOCUMENTED_REPAIR_TIME: Duration = Duration::from_secs(5);
 
 const ATTEMPTS: &str = r#"multus_service_proxy_sync_duration_seconds_count{backend="nftables"}"#;

@@ -1,6 +1,6 @@
 //! A pod whose sidecar redirects all traffic of the pod, as Istio's does.
 //!
-//! The documented order (docs/services.md): flows to a managed ClusterIP are translated before an existing sidecar sees them, and traffic
+//! The documented order (docs/user/services.md): flows to a managed ClusterIP are translated before an existing sidecar sees them, and traffic
 //! of the sidecar itself is translated in any case.
 
 use super::fixture::Fixture;
