@@ -23,11 +23,11 @@ pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
     let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}: root is needed"))?;
     lock.lock()?;
     say(&format!("installing Debian packages: {}", missing.join(" ")));
-    let by_hand = || format!("install them by hand: apt-get install {}", missing.join(" "));
-    apt_get(&["update"]).with_context(by_hand)?;
+    let remedy = || format!("install them manually: apt-get install {}", missing.join(" "));
+    apt_get(&["update"]).with_context(remedy)?;
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
-    apt_get(&install).with_context(by_hand)
+    apt_get(&install).with_context(remedy)
 }
 
 fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {

@@ -85,7 +85,7 @@ pub(crate) fn follow(version: &str, upgrade: impl FnOnce() -> Result<()>) -> Res
     })
 }
 
-/// The operator says who it is and where it goes before it is there; the proxies follow the controller.
+/// The operator reports its version and its target before the rollout is complete; the proxies follow the controller.
 pub(crate) fn ensure_in_order(before: &State, steps: &[State], version: &str) -> Result<()> {
     let last = steps.last().context("no steps")?;
     ensure!(

@@ -7,7 +7,7 @@ use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `--log-level` for a process whose own crates are `own`.
+/// `--log-level` for a process with the crates `own`.
 pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
     format!("--log-level={}", filter(level, own))
 }

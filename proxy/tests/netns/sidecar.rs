@@ -18,7 +18,7 @@ for_every_backend_and_family![
     sidecar_that_inserts_itself_first_is_reordered,
 ];
 
-/// User of the sidecar, whose own flows are not redirected.
+/// User of the sidecar. Its flows are not redirected.
 const SIDECAR: u32 = 1337;
 
 /// Rules of istio-init, in one variant of iptables, with its redirect port.

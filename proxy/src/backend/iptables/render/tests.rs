@@ -1,4 +1,4 @@
-//! Spelling: the exact text, and what a change leaves out.
+//! Rendering: the exact text, and the parts that a change omits.
 
 use super::*;
 use ::rules::{KernelState, PodRules, Settings};
