@@ -40,8 +40,8 @@ images: ## Build the images of operator, controller and proxy
 manifests: ## Write the generated files again: the CRD in config/crd, the API reference and the known situations in docs
 	cargo run --quiet --locked -p operator -- crd > config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new
 	mv config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml
-	cargo run --quiet --locked -p operator -- api-reference > docs/api.md.new
-	mv docs/api.md.new docs/api.md
+	cargo run --quiet --locked -p operator -- api-reference > docs/reference/api.md.new
+	mv docs/reference/api.md.new docs/reference/api.md
 	cargo run --quiet --locked -p cli --bin cli-pages -- troubleshooting > docs/user/troubleshooting.md.new
 	mv docs/user/troubleshooting.md.new docs/user/troubleshooting.md
 
@@ -79,9 +79,15 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sou
 	$(CARGO_DENY) --locked check bans licenses sources
 	.ci/advisories-test $(CARGO_DENY)
 	.ci/advisories $(CARGO_DENY)
+	.ci/words
+	.ci/prune-cache-test
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+
+.PHONY: clean-cache
+clean-cache: ## Remove old programs, images and test binaries from the cache, and say what that frees
+	IMAGES=1 INCREMENTAL=0 TESTS=4 KEEP_DAYS=0 .ci/prune-cache
 
 .PHONY: test
 test: ## Every level of test; installs what it needs (root)
@@ -121,8 +127,8 @@ test-e2e: ## The whole system on the two-node cluster (root)
 	.ci/levels e2e
 
 .PHONY: bench-proxy
-bench-proxy: ## What a rule change, a connection and a pod's rules cost (root); into docs/benchmarks.md
-	cargo bench --locked --package proxy --bench proxy -- --into $(CURDIR)/docs/benchmarks.md
+bench-proxy: ## What a rule change, a connection and a pod's rules cost (root); into docs/reference/benchmarks.md
+	cargo bench --locked --package proxy --bench proxy -- --into $(CURDIR)/docs/reference/benchmarks.md
 
 .PHONY: bench-controller
 bench-controller: ## What the controller costs: latency, cold start, writes, memory (etcd and kube-apiserver; ten minutes)

@@ -1,8 +1,8 @@
-//! `MultusServiceConfig`: the cluster-scoped singleton by which an administrator installs and configures everything.
+//! `MultusServiceConfig`: the cluster-scoped singleton that installs and configures multus-service.
 //!
-//! Pure. Field documentation is what `kubectl explain msc` prints; `config/crd` and `docs/api.md` are generated from these types. A
-//! field can never be removed once released, so only what something honours is here. Defaults are the operator's and not the
-//! schema's, so that a later version can choose better ones; only `managementState` is frozen.
+//! Pure. `kubectl explain msc` prints the field documentation; `config/crd` and `docs/reference/api.md` are generated from these types. A field
+//! can never be removed once released, so every field here has an effect. The operator sets defaults, not the schema, so that a later
+//! version can choose better ones; only the default of `managementState` is frozen.
 
 #![expect(
     unreachable_pub,
@@ -29,7 +29,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Desired state of Services on secondary networks in this cluster.
+/// Spec is the desired state of Services on secondary networks in this cluster.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "multusservice.cni.cncf.io",
@@ -48,24 +48,28 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Degraded", type_ = "string", json_path = ".status.conditions[?(@.type=='Degraded')].status"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.conditions[?(@.type=='Available')].lastTransitionTime"),
     printcolumn(name = "Upgradeable", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Upgradeable')].status"),
-    printcolumn(name = "Proxies", type_ = "integer", priority = 1, json_path = ".status.proxy.available"),
+    printcolumn(name = "Desired", type_ = "integer", priority = 1, json_path = ".status.proxy.desired"),
+    printcolumn(name = "Ready", type_ = "integer", priority = 1, json_path = ".status.proxy.ready"),
     printcolumn(name = "Backend", type_ = "string", priority = 1, json_path = ".status.proxy.backends[0].name"),
     printcolumn(name = "Progress", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Progressing')].message"),
-    printcolumn(name = "Problem", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Degraded')].message"),
+    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Degraded')].message"),
     printcolumn(name = "Age", type_ = "date", priority = 1, json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MultusServiceConfigSpec {
-    /// Whether the operator runs the operands. Managed: it installs, configures and mends them. Unmanaged: it changes nothing and
-    /// only reports. Removed: it removes them and keeps this object.
+    /// managementState indicates whether and how the operator manages its operands. Managed: the operator installs and configures them
+    /// and repairs drift. Unmanaged: the operator changes nothing and only reports. Removed: the operator removes them and keeps this
+    /// object. Defaults to Managed.
     #[serde(default)]
     pub management_state: ManagementState,
 
-    /// See [`LogLevel`]: the schema describes an optional enum by the enum's documentation.
+    /// See [`LogLevel`]: in the schema an optional enum has the documentation of the enum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
 
-    /// How much the operator itself logs; values as in logLevel. Takes effect without a restart.
+    /// operatorLogLevel is the log level of the operator itself, with the values of logLevel. It takes effect without a restart. When
+    /// omitted, this means no opinion and the platform is left to choose a reasonable default, which is subject to change over time.
+    /// The current default is Normal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::operator_log_level")]
     pub operator_log_level: Option<LogLevel>,
@@ -74,14 +78,16 @@ pub struct MultusServiceConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
 
-    /// Secrets in the operator's namespace by which nodes pull the images of controller and proxy. At most 10. When omitted, none.
+    /// imagePullSecrets is a list of references to secrets in the namespace of the operator to use for pulling the images of controller
+    /// and proxy. At most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::pull_secrets")]
     pub image_pull_secrets: Vec<PullSecret>,
 
-    /// Namespaces whose networks Services and pods of every namespace may use, as Multus' own globalNamespaces. At most 64. Without meaning
-    /// when networkNamespaceIsolation is Disabled. When omitted the operator chooses, today the namespace default, on OpenShift also
-    /// openshift-multus, openshift-sriov-network-operator and openshift-cnv.
+    /// globalNamespaces is a list of namespaces whose networks Services and pods of every namespace may use, as globalNamespaces of
+    /// Multus. At most 64. It has no effect when networkNamespaceIsolation is Disabled. When omitted, this means no opinion and the
+    /// platform is left to choose a reasonable default, which is subject to change over time. The current default is the namespace
+    /// default, on OpenShift also openshift-multus, openshift-sriov-network-operator and openshift-cnv.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::namespaces")]
     pub global_namespaces: Option<Vec<String>>,
@@ -90,31 +96,33 @@ pub struct MultusServiceConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_namespace_isolation: Option<NetworkNamespaceIsolation>,
 
-    /// The cluster's ranges of ClusterIPs, in which no endpoint can be, such as 172.30.0.0/16. At most 16. Needed where the cluster does
-    /// not name them itself, and without meaning where it does: Kubernetes 1.33 and newer by ServiceCIDR objects, OpenShift by its
-    /// network configuration. The same ranges as kube-apiserver's --service-cluster-ip-range. When omitted where they are needed,
-    /// endpoints are not checked against them; the condition Available says so.
+    /// serviceCIDRs is a list of the ranges of ClusterIPs, such as 172.30.0.0/16, with the same values as --service-cluster-ip-range of
+    /// kube-apiserver. An endpoint cannot have an address of these ranges. At most 16. Needed where the cluster does not publish its
+    /// ranges; ignored where it does: Kubernetes 1.33 and newer by ServiceCIDR objects, OpenShift by its network configuration. When
+    /// omitted where it is needed, addresses of endpoints are not checked against the ranges, which the message of the condition
+    /// Available reports.
     #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::service_cidrs")]
     pub service_cidrs: Option<Vec<String>>,
 
-    /// The NetworkPolicy that protects the controller.
+    /// networkPolicy configures the NetworkPolicy that protects the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicySpec>,
 
-    /// The endpoint controller, which writes EndpointSlices with secondary-network addresses.
+    /// controller configures the endpoint controller, which writes EndpointSlices with secondary-network addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<ControllerSpec>,
 
-    /// The proxy, which programs routes and NAT rules inside the network namespaces of attached pods, on every node.
+    /// proxy configures the proxy, which runs on every node and programs routes and NAT rules inside the network namespaces of attached
+    /// pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxySpec>,
 }
 
-/// Whether the operator acts on its operands.
+/// Whether the operator manages its operands.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ManagementState {
-    /// Install, configure and mend.
+    /// Install, configure, repair drift.
     #[default]
     Managed,
     /// Change nothing, only report.
@@ -123,36 +131,40 @@ pub enum ManagementState {
     Removed,
 }
 
-/// How much controller and proxy log. Normal shows each change, Debug also what was left as it is, Trace every request, TraceAll
-/// also what libraries do. When omitted the operator chooses, today Normal; the choice may change.
+/// logLevel is the log level of controller and proxy. Valid values are: Normal logs each change, Debug also decisions that change
+/// nothing, Trace also every request, TraceAll also what libraries log. When omitted, this means no opinion and the platform is left to
+/// choose a reasonable default, which is subject to change over time. The current default is Normal.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Each change.
+    /// Logs each change.
     #[default]
     Normal,
-    /// Also decisions that changed nothing.
+    /// Logs decisions that change nothing, too.
     Debug,
-    /// Also every request of ours.
+    /// Logs every request, too.
     Trace,
-    /// Also what libraries log.
+    /// Logs messages of libraries, too.
     TraceAll,
 }
 
-/// When nodes pull the images of controller and proxy: Always, IfNotPresent or Never. When omitted the operator chooses, today
-/// IfNotPresent; the choice may change.
+/// imagePullPolicy is the image pull policy of controller and proxy. One of Always, Never, IfNotPresent. When omitted, this means no
+/// opinion and the platform is left to choose a reasonable default, which is subject to change over time. The current default is
+/// IfNotPresent.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImagePullPolicy {
-    /// At every start of a container.
+    /// Pulls at every start of a container.
     Always,
-    /// When the node does not have the image.
+    /// Pulls when the node does not have the image.
     #[default]
     IfNotPresent,
-    /// The node must have the image.
+    /// Never pulls: the node must have the image.
     Never,
 }
 
-/// Whether a Service may only name, and a pod only be a client on, networks of its own namespace and of globalNamespaces (Enabled), or
-/// any network (Disabled), as the Go original did. When omitted the operator chooses, today Enabled; the choice may change.
+/// networkNamespaceIsolation restricts the networks that a Service may name and that a pod may be a client on. Enabled: networks of its
+/// own namespace and of globalNamespaces. Disabled: any network, as in the archived multus-service project. When omitted, this means no
+/// opinion and the platform is left to choose a reasonable default, which is subject to change over time. The current default is
+/// Enabled.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkNamespaceIsolation {
     /// Services and pods use networks of their own namespace and of the global namespaces.
@@ -162,20 +174,21 @@ pub enum NetworkNamespaceIsolation {
     Disabled,
 }
 
-/// A Secret with credentials for a registry.
+/// A reference to a Secret with credentials of a registry.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct PullSecret {
-    /// Name of the Secret, of type kubernetes.io/dockerconfigjson.
+    /// Name of the referent, a Secret of type kubernetes.io/dockerconfigjson.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// The CustomResourceDefinition.
+/// Returns the CustomResourceDefinition.
 pub fn crd() -> CustomResourceDefinition {
     schema::crd()
 }
 
-/// The CustomResourceDefinition as files hold it: bounds of whole numbers are whole numbers, as the API server and kustomize write them.
+/// Returns the CustomResourceDefinition as files have it: bounds of whole numbers are whole numbers, as the API server and kustomize
+/// write them.
 ///
 /// # Errors
 /// Never for the types of this crate; those of serde.

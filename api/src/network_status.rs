@@ -1,24 +1,24 @@
-//! The `network-status` annotation: which addresses a pod has on which network.
+//! The `network-status` annotation: a pod's addresses per network.
 //!
-//! Pure. Multus writes it, but whoever may patch the pod can write anything there: every malformed form is an error value.
+//! Pure. Multus writes it, but any client that may patch the pod can write anything there: every malformed form is an error value.
 
 use crate::NetworkRef;
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::IpAddr;
 
-/// Most interfaces read from one pod; a hostile annotation cannot make us hold more.
+/// Maximum number of interfaces per pod; bounds the memory that a hostile annotation can take.
 pub const MAX_INTERFACES: usize = 64;
-/// Most addresses read from one interface.
+/// Maximum number of addresses per interface.
 pub const MAX_ADDRESSES: usize = 64;
 
-/// Longest name of a network: a namespace, a slash, an object's name. Nothing can refer to a longer one.
+/// Maximum length of a network name: a namespace, a slash, an object's name. Nothing can refer to a longer one.
 const MAX_NAME: usize = 63 + 1 + 253;
-/// Longest excerpt of the parser's complaint.
-const MAX_COMPLAINT: usize = 200;
-/// Longest excerpt of a name or an address.
+/// Maximum length of an excerpt of a parser error.
+const MAX_PARSER_ERROR: usize = 200;
+/// Maximum length of an excerpt of a name or an address.
 const MAX_EXCERPT: usize = 64;
-/// Most faults kept of one annotation.
+/// Maximum number of faults kept per annotation.
 const MAX_FAULTS: usize = 8;
 
 /// One interface of a pod, as Multus reports it.
@@ -32,54 +32,54 @@ pub struct NetworkStatus {
     pub addresses: Vec<IpAddr>,
 }
 
-/// What an annotation says, and what of it cannot be read. A bad entry or address takes only itself.
+/// A parsed annotation and its faults. A malformed entry or address affects only itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// The interfaces. Of a bad entry that names its network the rest is here, without addresses.
+    /// The interfaces. A malformed entry that names its network is included without addresses.
     pub statuses: Vec<NetworkStatus>,
-    /// What cannot be read, in order; at most [`MAX_FAULTS`].
+    /// Malformed parts, in order; at most [`MAX_FAULTS`].
     pub faults: Vec<Fault>,
 }
 
-/// A part of a `network-status` annotation that cannot be read.
+/// A malformed part of a `network-status` annotation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Fault {
-    /// An entry that is no object of the specified shape.
+    /// An entry that is not an object of the specified shape.
     #[error(
-        "annotation k8s.v1.cni.cncf.io/network-status: entry {number}{} cannot be read: {complaint}",
+        "annotation k8s.v1.cni.cncf.io/network-status: entry {number}{} cannot be read: {parser_error}",
         of_network(network)
     )]
     Entry {
-        /// Which one, from 1.
+        /// Position of the entry, from 1.
         number: usize,
-        /// The network it is about, cut to 64 characters; empty when it names none.
+        /// Network of the entry, truncated to 64 characters; empty when it names none.
         network: String,
-        /// What the parser says, cut to 200 characters.
-        complaint: String,
+        /// Error of the parser, truncated to 200 characters.
+        parser_error: String,
     },
-    /// An entry of `ips` that is no address.
+    /// An entry of `ips` that is not an address.
     #[error(
         "annotation k8s.v1.cni.cncf.io/network-status: {address:?} of network {network:?} is not an IP address"
     )]
     Address {
-        /// The network it is reported for, cut to 64 characters.
+        /// Network of the address, truncated to 64 characters.
         network: String,
-        /// The text found, cut to 64 characters.
+        /// Text of the address, truncated to 64 characters.
         address: String,
     },
 }
 
 impl Fault {
-    /// The network that it is about, cut as it is kept; empty when that is not known.
+    /// Returns the truncated network of the fault; empty when it is not known.
     pub fn network(&self) -> &str {
         match self {
             Self::Entry { network, .. } | Self::Address { network, .. } => network,
         }
     }
 
-    /// Whether it is about `network`, or may be: an entry may not even say which network it is about.
-    pub fn may_concern(&self, network: &NetworkRef) -> bool {
-        self.network().is_empty() || self.network() == cut(&network.to_string())
+    /// Whether the fault affects `network`, or may: a malformed entry may not even name its network.
+    pub fn may_affect(&self, network: &NetworkRef) -> bool {
+        self.network().is_empty() || self.network() == truncate(&network.to_string())
     }
 }
 
@@ -91,13 +91,13 @@ fn of_network(network: &str) -> String {
     }
 }
 
-/// Why nothing of a `network-status` annotation can be read.
+/// Error of a `network-status` annotation that cannot be parsed at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseNetworkStatus {
     /// Not a JSON list.
     #[error("annotation k8s.v1.cni.cncf.io/network-status is not the JSON list that Multus writes: {0}")]
     Json(
-        /// What the parser says, cut to 200 characters: it quotes the text, which may be all of the annotation.
+        /// Error of the parser, truncated to 200 characters: it quotes the text, which may be all of the annotation.
         String,
     ),
     /// More entries than any pod has.
@@ -117,10 +117,10 @@ struct Entry {
     ips: Option<Vec<Value>>,
 }
 
-/// Reads the annotation's text.
+/// Parses the text of the annotation.
 pub fn parse(text: &str) -> Result<Parsed, ParseNetworkStatus> {
     let entries: Vec<Value> =
-        serde_json::from_str(text).map_err(|error| ParseNetworkStatus::Json(complaint(&error)))?;
+        serde_json::from_str(text).map_err(|error| ParseNetworkStatus::Json(parser_error(&error)))?;
     if entries.len() > MAX_INTERFACES {
         return Err(ParseNetworkStatus::TooMany(MAX_INTERFACES));
     }
@@ -138,10 +138,10 @@ impl Parsed {
         let read = serde_json::from_value(entry).unwrap_or_else(|error| {
             self.faults.push(Fault::Entry {
                 number,
-                network: name.as_deref().map(cut).unwrap_or_default(),
-                complaint: complaint(&error),
+                network: name.as_deref().map(truncate).unwrap_or_default(),
+                parser_error: parser_error(&error),
             });
-            // Attached it is all the same, if it says to what: flows are refused rather than lost elsewhere.
+            // The pod is attached to the network that the entry names: flows are rejected rather than routed elsewhere.
             let name = name.unwrap_or_default();
             Entry {
                 name,
@@ -174,23 +174,23 @@ impl Parsed {
     }
 }
 
-fn complaint(error: &serde_json::Error) -> String {
-    error.to_string().chars().take(MAX_COMPLAINT).collect()
+fn parser_error(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(MAX_PARSER_ERROR).collect()
 }
 
-fn cut(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.chars().take(MAX_EXCERPT).collect()
 }
 
 fn address(network: &str, ip: &Value) -> Result<IpAddr, Fault> {
     let text = ip.as_str().map_or_else(|| ip.to_string(), str::to_owned);
     text.trim().parse().map_err(|_| Fault::Address {
-        network: cut(network),
-        address: cut(&text),
+        network: truncate(network),
+        address: truncate(&text),
     })
 }
 
-/// The interfaces of `statuses` that are attached to `network`, in the plugin's order.
+/// Returns the interfaces of `statuses` that are attached to `network`, in the plugin's order.
 pub fn on<'a>(
     statuses: &'a [NetworkStatus],
     network: &NetworkRef,
@@ -213,7 +213,7 @@ mod tests {
     ]"#;
 
     #[test]
-    fn reads_what_multus_writes() {
+    fn parses_an_annotation_of_multus() {
         let Parsed { statuses, faults } = parse(TYPICAL).unwrap();
         assert_eq!(faults, []);
         let network = NetworkRef::parse("macvlan1", "web").unwrap();
@@ -247,7 +247,7 @@ mod tests {
         assert!(!parse(text).unwrap_err().to_string().is_empty());
     }
 
-    /// Beside a good entry, before and after it. `left`: the addresses that the bad entry still has; `None`: it is not attached.
+    /// Between two valid entries. `left`: number of addresses that the malformed entry keeps; `None`: it is not attached.
     #[rstest]
     #[case::name_is_a_number(
         r#"{"name": 7, "ips": ["10.1.0.3"]}"#,
@@ -281,7 +281,7 @@ mod tests {
         Some(1)
     )]
     #[case::address_is_a_number(r#"{"name": "a/b", "ips": [7, "10.1.0.3"]}"#, "\"7\" of network", Some(1))]
-    fn a_bad_entry_or_address_takes_only_itself(
+    fn a_malformed_entry_or_address_affects_only_itself(
         #[case] bad: &str,
         #[case] fault: &str,
         #[case] left: Option<usize>,
@@ -308,14 +308,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_number_of_interfaces_is_refused() {
+    fn a_hostile_number_of_interfaces_is_rejected() {
         let text = format!("[{}]", vec![r#"{"name":"a/b"}"#; MAX_INTERFACES + 1].join(","));
         assert!(matches!(parse(&text), Err(ParseNetworkStatus::TooMany(_))));
     }
 
-    /// Whoever may patch a pod writes up to 256 KiB, and what is kept of them is kept of every pod.
+    /// An annotation has up to 256 KiB, and the parsed form of every pod's is kept.
     #[test]
-    fn of_a_huge_text_little_is_kept() {
+    fn a_huge_annotation_is_truncated() {
         let huge = "x".repeat(1 << 20);
         for text in [
             format!("[{huge:?}]"),
@@ -324,8 +324,8 @@ mod tests {
         ] {
             let Parsed { statuses, faults } = parse(&text).unwrap();
             assert_eq!(faults.len(), 1);
-            let complaint = faults[0].to_string();
-            assert!(complaint.len() < 500, "{}", complaint.len());
+            let parser_error = faults[0].to_string();
+            assert!(parser_error.len() < 500, "{}", parser_error.len());
             assert!(statuses.iter().all(|status| status.network.len() < MAX_NAME));
         }
         let text = format!(r#"[{{"name": "{huge}"}}, {{"name": "a/b", "interface": "{huge}"}}]"#);

@@ -1,4 +1,4 @@
-//! Which Services are ours and what they name: one reading for controller and proxy.
+//! The label and the annotation of Services on secondary networks, parsed in one way by controller and proxy.
 //!
 //! Pure.
 
@@ -6,8 +6,8 @@ use crate::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
 use crate::{NetworkRef, ParseNetworkRef};
 use k8s_openapi::api::core::v1::Service;
 
-/// Whether the Service carries our service-proxy-name label: kube-proxy leaves it alone and we answer for it.
-pub fn is_ours(service: &Service) -> bool {
+/// Whether the Service has the service-proxy-name label of multus-service: kube-proxy skips it, the proxy serves it.
+pub fn has_proxy_label(service: &Service) -> bool {
     service
         .metadata
         .labels
@@ -16,20 +16,20 @@ pub fn is_ours(service: &Service) -> bool {
         .is_some_and(|name| name == PROXY_NAME)
 }
 
-/// Why a Service of ours has no network.
+/// Reason why a labeled Service has no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoNetwork {
-    /// The label is there, the annotation is not.
+    /// The Service has the label and not the annotation.
     #[error(
         "annotation {SERVICE_NETWORK_ANNOTATION} is missing: set it to the network-attachment-definition its endpoints are on, or remove the label {PROXY_NAME_LABEL}"
     )]
     Missing,
-    /// The annotation names no network.
+    /// The annotation does not name a network.
     #[error("annotation {SERVICE_NETWORK_ANNOTATION} {0}")]
     Malformed(#[from] ParseNetworkRef),
 }
 
-/// The network attachment a Service of ours is bound to.
+/// Returns the network attachment that a labeled Service is bound to.
 pub fn network(service: &Service) -> Result<NetworkRef, NoNetwork> {
     let annotations = service.metadata.annotations.as_ref();
     let value = annotations
@@ -49,14 +49,14 @@ mod tests {
     }
 
     #[test]
-    fn the_label_makes_a_service_ours_whatever_its_annotations() {
-        assert!(is_ours(&service(
+    fn the_label_selects_a_service_regardless_of_annotations() {
+        assert!(has_proxy_label(&service(
             &json!({"labels": {PROXY_NAME_LABEL: PROXY_NAME}})
         )));
-        assert!(!is_ours(&service(
+        assert!(!has_proxy_label(&service(
             &json!({"labels": {PROXY_NAME_LABEL: "cilium"}})
         )));
-        assert!(!is_ours(&service(
+        assert!(!has_proxy_label(&service(
             &json!({"annotations": {SERVICE_NETWORK_ANNOTATION: "macvlan1"}})
         )));
     }

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Says why a Service on a secondary network works or does not.
+/// Inspect and troubleshoot Services on secondary networks.
 ///
-/// Reads the API server with your own rights and changes nothing. What you may not read is named; the rest is reported all the same.
+/// Reads from the API server with the permissions of the user and changes nothing. Objects that the user may not read are reported as such.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "kubectl-multus_service",
     bin_name = "kubectl multus-service",
     version,
     max_term_width = 120,
-    after_long_help = "Exit codes: 0 nothing is wrong; 1 something is; 2 wrong usage, or what was asked for could not be read.\n\n\
+    after_long_help = "Exit codes: 0 no problem found; 1 problem found; 2 invalid usage, or the requested object could not be read.\n\n\
 Examples:\n  \
 kubectl multus-service explain service/web\n  \
 kubectl multus-service explain service/web --from pod/client -n shop\n  \
@@ -24,11 +24,11 @@ kubectl multus-service status\n  \
 kubectl multus-service check --wait"
 )]
 pub struct Cli {
-    /// What to do
+    /// Command
     #[command(subcommand)]
     pub command: Command,
 
-    /// How to reach the cluster
+    /// Options of every command
     #[command(flatten)]
     pub global: Global,
 }
@@ -37,27 +37,27 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Namespace of the objects named [default: the context's]
+    /// Namespace scope for this request [default: the namespace of the context]
     #[arg(short, long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
 
-    /// Kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]
+    /// Path to the kubeconfig file [default: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Context of the kubeconfig [default: its current one]
+    /// Name of the kubeconfig context to use [default: the current context]
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
 
-    /// User to impersonate, for example to see what a namespace's user sees
+    /// Username to impersonate for the operation
     #[arg(long = "as", global = true, value_name = "USER")]
     pub impersonate: Option<String>,
 
-    /// Longest time for one request, such as 5s or 1m
+    /// Timeout of a single server request, such as 5s or 1m
     #[arg(long, global = true, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     pub request_timeout: Duration,
 
-    /// How the report is printed
+    /// Output format
     #[arg(
         short,
         long,
@@ -68,15 +68,15 @@ pub struct Global {
     )]
     pub output: Output,
 
-    /// When to use colours; $NO_COLOR is honoured
+    /// When to use colors; $NO_COLOR is respected
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }
 
-/// What a report is printed as.
+/// Output format.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// Text for people
+    /// Human-readable text
     #[default]
     Text,
     /// One JSON object
@@ -85,7 +85,7 @@ pub enum Output {
     Yaml,
 }
 
-/// When colours are used.
+/// Use of colors.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Color {
     /// On a terminal, unless $NO_COLOR is set
@@ -97,10 +97,10 @@ pub enum Color {
     Never,
 }
 
-/// What to do.
+/// Commands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Follow a Service from its label to its client's rules, and stop at the first broken link
+    /// Check a Service step by step, from its label to the rules of a client, up to the first failed step
     #[command(
         after_help = "Examples:\n  kubectl multus-service explain service/web\n  kubectl multus-service explain web -n shop --from pod/client\n  kubectl multus-service explain service/web -o json | jq -r .cause"
     )]
@@ -108,11 +108,11 @@ pub enum Command {
         /// The Service: service/NAME or NAME
         #[arg(value_name = "service/NAME", value_parser = service)]
         service: Named,
-        /// Also look from the side of this client: pod/NAME, or pod/NAMESPACE/NAME of another namespace
+        /// Also check this client: pod/NAME, or pod/NAMESPACE/NAME of another namespace
         #[arg(long, value_name = "pod/NAME", value_parser = pod)]
         from: Option<Named>,
     },
-    /// Say what happens to a pod's packet: route, source address, verdict, endpoints
+    /// Trace a packet of a pod: route, source address, verdict, endpoints
     #[command(
         after_help = "Examples:\n  kubectl multus-service trace pod/client web:http\n  kubectl multus-service trace pod/client service/dns:53/udp\n  kubectl multus-service trace pod/client '[fd00:96::10]:80' -o yaml"
     )]
@@ -120,43 +120,43 @@ pub enum Command {
         /// The client: pod/NAME or NAME
         #[arg(value_name = "pod/NAME", value_parser = pod)]
         pod: Named,
-        /// Where the packet goes: an address or a Service (NAME, service/NAME, NAME.NAMESPACE), a port by number or name, a protocol
+        /// Destination of the packet: an address or a Service (NAME, service/NAME, NAME.NAMESPACE), a port by number or name, a protocol
         #[arg(value_name = "DESTINATION:PORT[/PROTOCOL]", value_parser = Destination::from_str)]
         destination: Destination,
     },
-    /// Show the installation on one screen, what is wrong first
+    /// Show the status of the installation, problems first
     #[command(
         after_help = "Examples:\n  kubectl multus-service status\n  kubectl multus-service status -o yaml"
     )]
     Status,
-    /// Check what the cluster has and lacks, before and after installation
+    /// Check the requirements before installation, and the installation afterwards
     #[command(
-        after_help = "Examples:\n  kubectl multus-service check\n  kubectl multus-service check --wait=5m   # until it is installed and nothing is wrong"
+        after_help = "Examples:\n  kubectl multus-service check\n  kubectl multus-service check --wait=5m   # until the installation has no problems"
     )]
     Check {
-        /// Repeat until it is installed and nothing is wrong, for at most this long
+        /// Repeat the checks until the installation has no problems, up to this timeout
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
         wait: Option<Duration>,
     },
-    /// Print a shell's completion script
+    /// Print a shell completion script
     #[command(
         after_help = "Examples:\n  source <(kubectl multus-service completion bash)              # for kubectl-multus_service\n  kubectl multus-service completion kubectl > ~/bin/kubectl_complete-multus_service; chmod +x ~/bin/kubectl_complete-multus_service"
     )]
     Completion {
-        /// The shell, or kubectl for the program by which kubectl completes plugins
+        /// The shell, or kubectl for the program kubectl_complete-multus_service
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Complete a command line, as kubectl asks plugins to
+    /// Complete a command line for kubectl
     #[command(name = "__complete", hide = true)]
     Complete {
-        /// The words so far
+        /// Words of the command line
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
 }
 
-/// Who completes.
+/// Target of a completion script.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shell {
     /// GNU Bash
@@ -262,13 +262,13 @@ mod tests {
     #[case("5d", None)]
     #[case("m", None)]
     #[case("99999999999999999999h", None)]
-    fn durations_are_read(#[case] text: &str, #[case] want: Option<u64>) {
+    fn durations_are_parsed(#[case] text: &str, #[case] want: Option<u64>) {
         assert_eq!(duration(text).ok().map(|time| time.as_secs()), want);
     }
 
-    /// Everything that a command may be called with is shown by an example that is read.
+    /// The help has an example of every argument, and each example parses.
     #[test]
-    fn the_examples_of_the_help_are_read() {
+    fn the_examples_of_the_help_parse() {
         let mut command = Cli::command();
         let mut help = command.render_long_help().to_string();
         for sub in command.get_subcommands_mut() {

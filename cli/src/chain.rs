@@ -1,40 +1,40 @@
-//! The chain from a Service's label to a packet: links, each good or not, each with what to do.
+//! The chain from a Service's label to a packet: links, each with a state and a remedy.
 //!
-//! Pure. A value that renderers print and scripts read; nothing here knows how.
+//! Pure. A value that `render` formats as text, JSON or YAML.
 
 use crate::situations::Cause;
 use serde::Serialize;
 
-/// What a link is about, in the order in which a chain has them.
+/// Topic of a link, in the order of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Topic {
     /// The Service exists.
     Service,
-    /// It asks to be served.
+    /// It has the label.
     Label,
     /// It names a network and can be served.
     Annotation,
     /// The network exists.
     Network,
-    /// The system is installed.
+    /// multus-service is installed.
     Installation,
     /// A controller writes slices.
     Controller,
     /// Pods are selected, attached and ready.
     Pods,
-    /// EndpointSlices say so.
+    /// EndpointSlices have the pods.
     Slices,
     /// The client can reach the network.
     Client,
     /// The proxy on the client's node works.
     Proxy,
-    /// What the client's packets meet.
+    /// Rules for the client's packets.
     Rules,
 }
 
 impl Topic {
-    /// All, in order.
+    /// All topics, in order.
     pub const ALL: [Self; 11] = [
         Self::Service,
         Self::Label,
@@ -67,26 +67,26 @@ impl Topic {
     }
 }
 
-/// How a link is.
+/// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum State {
-    /// As it should be.
+    /// As expected.
     Good,
-    /// It holds, and something about it is not as its author may think.
+    /// It holds with a warning.
     Warning,
-    /// It could not be looked at.
+    /// It could not be checked.
     Unknown,
     /// The chain ends here.
     Broken,
 }
 
-/// What to do about it.
+/// Remedy of a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Remedy {
-    /// In words.
+    /// Text.
     pub text: String,
-    /// Commands to paste.
+    /// Commands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }
@@ -94,25 +94,25 @@ pub struct Remedy {
 /// One statement about a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Link {
-    /// What it is about.
+    /// Topic.
     pub topic: Topic,
-    /// How it is.
+    /// State.
     pub state: State,
-    /// Which known situation it is, unless it is good.
+    /// Known situation, unless it is good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// What is so.
+    /// Statement.
     pub says: String,
-    /// More of it, a line each.
+    /// Details, one per line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
-    /// What to do, unless it is good.
+    /// Remedy, unless it is good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<Remedy>,
 }
 
 impl Link {
-    /// A link that holds.
+    /// Returns a link that holds.
     pub fn good(topic: Topic, says: impl Into<String>) -> Self {
         Self {
             topic,
@@ -124,7 +124,7 @@ impl Link {
         }
     }
 
-    /// A link that could not be looked at.
+    /// Returns a link that could not be checked.
     pub fn unknown(topic: Topic, says: impl Into<String>) -> Self {
         Self {
             state: State::Unknown,
@@ -132,14 +132,14 @@ impl Link {
         }
     }
 
-    /// The same link with more to say.
+    /// Returns the link with details.
     #[must_use]
     pub fn with(mut self, details: impl IntoIterator<Item = String>) -> Self {
         self.details.extend(details);
         self
     }
 
-    /// The same link, not broken but a warning.
+    /// Returns the link as a warning.
     #[must_use]
     pub fn softened(mut self) -> Self {
         self.state = State::Warning;
@@ -150,12 +150,12 @@ impl Link {
 /// The links up to the first broken one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// In order.
+    /// Links in order.
     pub links: Vec<Link>,
 }
 
 impl Chain {
-    /// Adds links; those after a broken one are left out. Says whether the chain goes on.
+    /// Adds links; those after a broken one are left out. Returns whether the chain continues.
     pub fn push(&mut self, links: impl IntoIterator<Item = Link>) -> bool {
         for link in links {
             if self.broken().is_some() {
@@ -166,12 +166,12 @@ impl Chain {
         self.broken().is_none()
     }
 
-    /// The link at which it ends.
+    /// Returns the broken link.
     pub fn broken(&self) -> Option<&Link> {
         self.links.last().filter(|link| link.state == State::Broken)
     }
 
-    /// The worst of its links.
+    /// Returns the worst state of its links.
     pub fn state(&self) -> State {
         let states = self.links.iter().map(|link| link.state);
         states.max().unwrap_or(State::Unknown)

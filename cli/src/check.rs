@@ -1,26 +1,26 @@
-//! What the cluster has and lacks, before and after installation: one line each with a remedy, in groups.
+//! Checks of the cluster before and after installation: one line each with a remedy, in groups.
 //!
 //! Pure.
 
 mod cluster;
-mod leftovers;
+mod legacy_proxy;
 mod operands;
 
 use crate::chain::State;
-use crate::facts::{Installation, Lack};
+use crate::facts::{Installation, ReadError};
 use serde::Serialize;
 
-/// One line.
+/// Result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
-    /// What it is about.
+    /// Group.
     pub group: &'static str,
-    /// How it is.
+    /// State.
     pub state: State,
-    /// What is so.
+    /// Statement.
     pub says: String,
-    /// What to do, unless it is good.
+    /// Remedy, unless it is good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -50,55 +50,55 @@ impl Line {
         }
     }
 
-    /// It cannot be looked at; the right that would do is the remedy.
-    fn unknown(group: &'static str, what: &str, lack: &Lack) -> Self {
-        let remedy = match lack {
-            Lack::Forbidden(right) => Some(right.question()),
+    /// Returns a check that could not be made; the missing permission is the remedy.
+    fn unknown(group: &'static str, what: &str, read_error: &ReadError) -> Self {
+        let remedy = match read_error {
+            ReadError::Forbidden(right) => Some(right.question()),
             _ => None,
         };
         Self {
             state: State::Unknown,
             remedy,
-            ..Self::good(group, format!("{what}: {lack}"))
+            ..Self::good(group, format!("{what}: {read_error}"))
         }
     }
 }
 
-/// The lines.
+/// Results of all checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    /// Whether there is a configuration; none: not known.
+    /// Whether a configuration exists; `None`: not known.
     pub is_installed: Option<bool>,
-    /// In groups.
+    /// Results by group.
     pub lines: Vec<Line>,
 }
 
 impl Check {
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub fn is_well(&self) -> bool {
         self.lines.iter().all(|line| line.state != State::Broken)
     }
 
-    /// Whether it is installed and nothing is wrong: what `--wait` waits for.
+    /// Whether it is installed without problems, the condition of `--wait`.
     pub fn is_done(&self) -> bool {
         self.is_installed == Some(true) && self.is_well()
     }
 
-    /// What is wrong.
+    /// Returns the problems.
     pub fn broken(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|line| line.state == State::Broken)
     }
 }
 
-/// Looks at everything. Before installation only what an installation needs.
+/// Makes all checks; before installation only those of requirements.
 pub fn check(facts: &Installation) -> Check {
     let is_installed = facts.cluster.config.as_ref().ok().map(Option::is_some);
     let mut lines = vec![cluster::version(&facts.version)];
     lines.push(cluster::ranges(facts));
     lines.push(cluster::multus(facts));
     lines.extend(cluster::nodes(facts));
-    lines.extend(leftovers::original(facts));
+    lines.extend(legacy_proxy::legacy_proxy(facts));
     if is_installed == Some(false) {
         let text = "MultusServiceConfig cluster does not exist: multus-service is not installed yet";
         lines.push(Line::warning(

@@ -1,23 +1,23 @@
-//! The connection to the API server, as kubectl makes it.
+//! The connection to the API server, configured as for kubectl.
 
 use crate::args::Global;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// Why there is none.
+/// Error of [`connect`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kubeconfig cannot be used.
-    #[error("the kubeconfig cannot be used; name another by --kubeconfig or $KUBECONFIG")]
+    /// The kubeconfig is invalid.
+    #[error("failed to load the kubeconfig; set --kubeconfig or $KUBECONFIG")]
     Kubeconfig(#[source] kube::config::KubeconfigError),
-    /// Certificates or proxies cannot be set up.
-    #[error("the connection to the API server cannot be set up")]
+    /// Certificates or proxies are invalid.
+    #[error("failed to set up the connection to the API server")]
     Connect(#[source] kube::Error),
 }
 
-/// The client, and the namespace that is meant unless another is named.
+/// Returns the client and the default namespace.
 pub async fn connect(global: &Global) -> Result<(Client, String), Error> {
-    // An error only says that a provider is installed already, which is what is wanted.
+    // The only error is that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let options = KubeConfigOptions {
         context: global.context.clone(),

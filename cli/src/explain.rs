@@ -1,50 +1,50 @@
-//! Why a Service works or not: the chain of facts from its label to its client's packets.
+//! Explains a Service: the chain of facts from its label to its client's packets.
 //!
-//! Pure. What decides is the controller's and the proxy's own code (`controller::decide`, `rules`); here its answers are put in order.
+//! Pure. Decisions are made by the code of controller and proxy (`controller::reconcile`, `rules`); this module orders them.
 
 mod case;
 mod client;
-mod decided;
+mod decision;
 mod endpoints;
 mod installation;
-mod notices;
 mod pods;
+mod problems;
 mod proxy;
 mod service;
 mod traffic;
 
 pub use client::attachments;
-pub use decided::Decided;
+pub use decision::ServiceDecision;
 pub use installation::{condition, leader, of_cluster};
 pub use proxy::{pod_condition, why_not_ready};
 
 use crate::chain::{Chain, Link, State, Topic};
-use crate::facts::{Facts, Lack};
+use crate::facts::{Facts, ReadError};
 use crate::situations::{Cause, Values};
 use case::Case;
 use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 
-/// The answer.
+/// Explanation of a Service.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The Service.
     pub service: ObjectKey,
-    /// The client whose view was asked for.
+    /// The client of `--from`.
     pub from: Option<ObjectKey>,
     /// The chain.
     pub chain: Chain,
-    /// What could not be read.
-    pub lacks: Vec<Lack>,
+    /// Failed reads.
+    pub read_errors: Vec<ReadError>,
 }
 
 impl Explanation {
-    /// The first broken link's cause.
+    /// Returns the cause of the broken link.
     pub fn cause(&self) -> Option<Cause> {
         self.chain.broken().and_then(|link| link.cause)
     }
 
-    /// Whether nothing is broken.
+    /// Whether no link is broken.
     pub fn is_well(&self) -> bool {
         self.chain.state() != State::Broken
     }
@@ -56,8 +56,8 @@ pub fn explain(facts: &Facts, key: &ObjectKey) -> Explanation {
     let found = facts.services.as_ref().map(|services| services.first());
     let missing = || Cause::ServiceNotFound.broken(&Values::default().and("service", key.to_string()));
     match found {
-        Err(lack) => {
-            chain.push([Link::unknown(Topic::Service, lack.to_string())]);
+        Err(read_error) => {
+            chain.push([Link::unknown(Topic::Service, read_error.to_string())]);
         }
         Ok(None) => {
             chain.push([missing()]);
@@ -68,7 +68,7 @@ pub fn explain(facts: &Facts, key: &ObjectKey) -> Explanation {
         service: key.clone(),
         from: facts.client.as_ref().map(|client| client.key.clone()),
         chain,
-        lacks: facts.lacks(),
+        read_errors: facts.read_errors(),
     }
 }
 

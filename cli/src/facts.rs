@@ -1,19 +1,19 @@
-//! What the API server tells a command: values, each known or with the reason why it is not.
+//! Objects of the API server that a command needs, each with its value or the error of its read.
 //!
-//! `read` and `collect` do the reading; everything else in this crate is pure. A user of one namespace may not read nodes or
-//! the operator's namespace: what is refused is named in the report and stops nothing else.
+//! Reads: by `read` and `collect`; everything else in this crate is pure. A user of one namespace may not read nodes or the operator's
+//! namespace: a rejected read is reported and affects nothing else.
 
 mod collect;
 mod installation;
-mod lack;
 mod read;
+mod read_error;
 mod scope;
 
 pub use collect::{cluster, explain, for_trace};
 pub use installation::{Installation, Workload, installation};
-pub use lack::{Known, Lack, Read, Right};
 pub use read::Reader;
-pub use scope::{all_networks, all_pods, all_services, our_slices};
+pub use read_error::{Known, Read, ReadError, Right};
+pub use scope::{all_networks, all_pods, all_services, managed_slices};
 
 use api::MultusServiceConfig;
 use api::names::NAMESPACE;
@@ -26,43 +26,43 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use std::collections::BTreeSet;
 
-/// What is the same for every Service.
+/// Objects that are the same for every Service.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// The configuration; none: there is none.
+    /// The configuration; `None`: it does not exist.
     pub config: Read<Option<MultusServiceConfig>>,
     /// The ranges of ClusterIPs.
     pub ranges: Read<Vec<ServiceCIDR>>,
     /// All nodes.
     pub nodes: Read<Vec<Node>>,
-    /// The Lease by which one controller writes.
+    /// The Lease of the controller.
     pub lease: Read<Option<Lease>>,
     /// The controller's Deployment.
     pub controller: Read<Option<Deployment>>,
     /// The proxies' Pods.
     pub proxies: Read<Vec<Pod>>,
-    /// When all this was read.
+    /// Time of the reads.
     pub now: Timestamp,
 }
 
 impl Cluster {
-    /// The configuration, if there is one and it may be read.
+    /// Returns the configuration, if it exists and was read.
     pub fn config(&self) -> Option<&MultusServiceConfig> {
         self.config.known().and_then(Option::as_ref)
     }
 
-    fn lacks(&self) -> [Option<&Lack>; 6] {
+    fn read_errors(&self) -> [Option<&ReadError>; 6] {
         [
-            self.config.lack(),
-            self.ranges.lack(),
-            self.nodes.lack(),
-            self.lease.lack(),
-            self.controller.lack(),
-            self.proxies.lack(),
+            self.config.read_error(),
+            self.ranges.read_error(),
+            self.nodes.read_error(),
+            self.lease.read_error(),
+            self.controller.read_error(),
+            self.proxies.read_error(),
         ]
     }
 
-    /// Namespace of the operands.
+    /// Returns the namespace of the operands.
     pub fn namespace(config: Option<&MultusServiceConfig>) -> String {
         let related = config.and_then(|config| config.status.as_ref());
         let mut related = related.iter().flat_map(|status| &status.related_objects);
@@ -71,27 +71,27 @@ impl Cluster {
     }
 }
 
-/// The network-attachment-definitions that were found.
+/// The network-attachment-definitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     /// Their names.
     pub found: Vec<ObjectKey>,
-    /// Namespaces that were looked at; none: all.
+    /// Namespaces that were read; `None`: all.
     pub only_in: Option<Vec<String>>,
 }
 
 impl Networks {
-    /// Whether a namespace was looked at.
+    /// Whether a namespace was read.
     pub fn covers(&self, namespace: &str) -> bool {
         let only_in = self.only_in.as_ref();
         only_in.is_none_or(|listed| listed.iter().any(|one| one == namespace))
     }
 }
 
-/// What `explain` and `trace` say things about.
+/// Inputs of `explain` and `trace`.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Everything that is not about one Service.
+    /// Objects that are not about one Service.
     pub cluster: Cluster,
     /// The Services: one for `explain`, all that may be read for `trace`.
     pub services: Read<Vec<Service>>,
@@ -99,42 +99,42 @@ pub struct Facts {
     pub networks: Read<Networks>,
     /// The pods of the Service's namespace.
     pub pods: Read<Vec<Pod>>,
-    /// EndpointSlices: of the Service, by any author; for `trace` all of ours.
+    /// EndpointSlices: of the Service, by any author; for `trace` all managed ones.
     pub slices: Read<Vec<EndpointSlice>>,
-    /// The pod whose view is asked for. None: no pod was named. An empty one: it does not exist.
+    /// The client of the request. `None`: none was named.
     pub client: Option<Client>,
-    /// What the proxy of the client's node wrote into its network namespace. No proxy offers it yet: this is where it will be.
-    pub applied: Read<rules::Dump>,
+    /// Rules that the proxy applied in the client's network namespace. No proxy publishes them yet.
+    pub applied: Read<rules::KernelState>,
 }
 
-/// A pod that connects.
+/// A client pod.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Its name.
     pub key: ObjectKey,
-    /// The pod; none: it does not exist.
+    /// The pod; `None`: it does not exist.
     pub pod: Read<Option<Pod>>,
 }
 
 impl Facts {
-    /// The rights that were missing, each once.
-    pub fn lacks(&self) -> Vec<Lack> {
+    /// Returns the failed reads, each once.
+    pub fn read_errors(&self) -> Vec<ReadError> {
         let own = [
-            self.services.lack(),
-            self.networks.lack(),
-            self.pods.lack(),
-            self.slices.lack(),
-            self.client.as_ref().and_then(|client| client.pod.lack()),
+            self.services.read_error(),
+            self.networks.read_error(),
+            self.pods.read_error(),
+            self.slices.read_error(),
+            self.client.as_ref().and_then(|client| client.pod.read_error()),
         ];
-        each_once(self.cluster.lacks().into_iter().chain(own))
+        each_once(self.cluster.read_errors().into_iter().chain(own))
     }
 }
 
-/// What a report names of them: what was not asked for is no lack.
-fn each_once<'a>(lacks: impl Iterator<Item = Option<&'a Lack>>) -> Vec<Lack> {
-    let named = lacks
+/// Returns the failed reads for a report, without objects that the command does not need.
+fn each_once<'a>(read_errors: impl Iterator<Item = Option<&'a ReadError>>) -> Vec<ReadError> {
+    let named = read_errors
         .flatten()
-        .filter(|lack| !matches!(lack, Lack::NotRead | Lack::NotOffered));
-    let named: BTreeSet<Lack> = named.cloned().collect();
+        .filter(|read_error| !matches!(read_error, ReadError::NotRead | ReadError::NotOffered));
+    let named: BTreeSet<ReadError> = named.cloned().collect();
     named.into_iter().collect()
 }

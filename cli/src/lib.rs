@@ -1,15 +1,15 @@
-//! `kubectl multus-service`: why does my Service not work?
+//! `kubectl multus-service`: inspects and troubleshoots Services on secondary networks.
 //!
 //! ```text
 //! main ─► facts [I/O: reads, never writes] ─► explain | trace | status | check [pure] ─► render [pure]
 //! ```
 //!
-//! What decides is the code of controller and proxy: `controller::decide` and `rules`.
+//! Decisions are made by the code of controller and proxy: `controller::reconcile` and `rules`.
 
 pub mod args;
 pub mod chain;
 pub mod check;
-pub mod complete;
+pub mod completion;
 pub mod connect;
 pub mod explain;
 pub mod facts;

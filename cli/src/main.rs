@@ -5,19 +5,19 @@ use clap::Parser as _;
 use cli::args::{Cli, Color, Command, Global, Named, Output};
 use cli::facts::{Reader, explain, for_trace, installation};
 use cli::render::{Outcome, Report};
-use cli::{check, complete, connect, status, trace};
+use cli::{check, completion, connect, status, trace};
 use controller::objects::ObjectKey;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Time between two looks of `check --wait`.
+/// Interval of `check --wait`.
 const PAUSE: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    // Wrong usage ends with 2 in there.
+    // Invalid usage exits with 2 here.
     let Cli { command, global } = Cli::parse();
     match run(command, &global).await {
         Ok(outcome) => ExitCode::from(outcome.code()),
@@ -30,8 +30,8 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     match &command {
-        Command::Completion { shell } => return print(&complete::script(*shell), global),
-        Command::Complete { words } => return print(&complete::answer(words), global),
+        Command::Completion { shell } => return print(&completion::script(*shell), global),
+        Command::Complete { words } => return print(&completion::candidates(words), global),
         _ => {}
     }
     let (client, namespace) = connect::connect(global).await?;
@@ -57,7 +57,7 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Looks until all is done, or time is up. What is still wrong is shown meanwhile, on the error stream.
+/// Repeats the checks until there are no problems, or until the timeout. Problems are printed to standard error meanwhile.
 async fn checked(reader: &Reader, namespace: &str, wait: Option<Duration>) -> check::Check {
     let end = Instant::now() + wait.unwrap_or_default();
     let mut shown = String::new();
@@ -96,7 +96,7 @@ fn print(text: &str, global: &Global) -> anyhow::Result<Outcome> {
     };
     let written = AutoStream::new(io::stdout(), choice).write_all(text.as_bytes());
     match written {
-        // The reader, such as `head`, has seen enough.
+        // The reader, such as `head`, has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::Well),
         written => written.map(|()| Outcome::Well).map_err(Into::into),
     }

@@ -1,10 +1,10 @@
-//! Writes what is generated from this crate: `cli-pages man FOLDER`, `cli-pages troubleshooting`.
+//! Writes: pages generated from this crate: `cli-pages man FOLDER`, `cli-pages troubleshooting`.
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// Writes pages that are generated from the plugin's own tables.
+/// Generates pages from the tables of the plugin.
 #[derive(Parser, Debug)]
 struct Args {
     #[command(subcommand)]
@@ -15,7 +15,7 @@ struct Args {
 enum Page {
     /// Man pages, one per command, into a folder
     Man {
-        /// The folder; it is made if it is missing
+        /// The folder; created if it does not exist
         folder: PathBuf,
     },
     /// docs/user/troubleshooting.md, to standard output

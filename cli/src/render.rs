@@ -1,13 +1,13 @@
-//! Reports as text for people, as JSON or YAML for scripts.
+//! Renders reports as text, JSON or YAML.
 //!
-//! Pure. Text carries its colours as escape sequences; the writer removes them where they are not wanted.
+//! Pure. Text has colors as escape sequences; the writer removes them where they are disabled.
 
 mod chain;
-mod checks;
-mod machine;
-mod screen;
+mod check;
+mod json;
+mod status;
 mod table;
-mod traces;
+mod trace;
 
 use crate::chain::State;
 use crate::check::Check;
@@ -17,19 +17,19 @@ use crate::trace::Trace;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-/// How a command ends, for scripts.
+/// Exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing is wrong: 0.
+    /// No problem: 0.
     Well,
-    /// Something is wrong: 1.
+    /// A problem: 1.
     NotWell,
-    /// What was asked for could not be read: 2, as wrong usage.
+    /// The requested object could not be read: 2, as for invalid usage.
     NoAccess,
 }
 
 impl Outcome {
-    /// The exit code.
+    /// Returns the exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Well => 0,
@@ -43,19 +43,19 @@ impl Outcome {
     }
 }
 
-/// What every command makes.
+/// Report of a command.
 pub trait Report {
-    /// How it ends.
+    /// Returns the exit code.
     fn outcome(&self) -> Outcome;
-    /// For people.
+    /// Renders text.
     fn text(&self) -> String;
-    /// For scripts.
+    /// Renders a value for JSON and YAML.
     fn value(&self) -> Value;
 }
 
 impl Report for Explanation {
     fn outcome(&self) -> Outcome {
-        // Of a chain that could not even begin nothing is known.
+        // The Service itself could not be read.
         match self.chain.links.as_slice() {
             [only] if only.state == State::Unknown => Outcome::NoAccess,
             _ => Outcome::of(self.is_well()),
@@ -67,7 +67,7 @@ impl Report for Explanation {
     }
 
     fn value(&self) -> Value {
-        machine::explanation(self)
+        json::explanation(self)
     }
 }
 
@@ -81,11 +81,11 @@ impl Report for Trace {
     }
 
     fn text(&self) -> String {
-        traces::text(self)
+        trace::text(self)
     }
 
     fn value(&self) -> Value {
-        machine::trace(self)
+        json::trace(self)
     }
 }
 
@@ -95,7 +95,7 @@ impl Report for Status {
     }
 
     fn text(&self) -> String {
-        screen::text(self)
+        status::text(self)
     }
 
     fn value(&self) -> Value {
@@ -109,7 +109,7 @@ impl Report for Check {
     }
 
     fn text(&self) -> String {
-        checks::text(self)
+        check::text(self)
     }
 
     fn value(&self) -> Value {
@@ -117,7 +117,7 @@ impl Report for Check {
     }
 }
 
-/// `text` in the colour of a state.
+/// Returns `text` in the color of a state.
 fn painted(state: State, text: &str) -> String {
     let colour = match state {
         State::Good => AnsiColor::Green,
@@ -133,7 +133,7 @@ fn bold(text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The mark of a state, one column wide.
+/// Returns the mark of a state, one column wide.
 fn mark(state: State) -> String {
     painted(
         state,
@@ -146,17 +146,20 @@ fn mark(state: State) -> String {
     )
 }
 
-/// What could not be read, with the command that shows the missing right.
-fn missing(lacks: &[crate::facts::Lack]) -> String {
-    use crate::facts::Lack;
-    let line = |lack: &Lack| match lack {
-        Lack::Forbidden(right) => format!("  {lack} ({})\n", right.question()),
-        _ => format!("  {lack}\n"),
+/// Renders failed reads with the command that shows the missing permission.
+fn missing(read_errors: &[crate::facts::ReadError]) -> String {
+    use crate::facts::ReadError;
+    let line = |read_error: &ReadError| match read_error {
+        ReadError::Forbidden(right) => format!("  {read_error} ({})\n", right.question()),
+        _ => format!("  {read_error}\n"),
     };
-    if lacks.is_empty() {
+    if read_errors.is_empty() {
         return String::new();
     }
-    format!("\nNot read:\n{}", lacks.iter().map(line).collect::<String>())
+    format!(
+        "\nNot read:\n{}",
+        read_errors.iter().map(line).collect::<String>()
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The settings that controller and proxy decide with, as far as the user may read them.
+//! The settings of controller and proxy, as far as the user may read them.
 //!
-//! Pure. The arguments of the controller's Deployment are what it runs with; where they cannot be read the configuration counts, and
-//! without one the defaults of the binaries.
+//! Pure. Derived from the arguments of the controller's Deployment; where they cannot be read, from the configuration; else the defaults
+//! of the binaries.
 
 use crate::facts::{Cluster, Known as _};
 use api::MultusServiceConfig;
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node as FullNode;
 use std::collections::BTreeSet;
 
-/// The namespaces that are open to all; none: every namespace is.
+/// Returns the global namespaces; `None`: every namespace.
 pub fn global_namespaces(config: Option<&MultusServiceConfig>) -> Option<BTreeSet<String>> {
     let spec = config.map(|config| &config.spec);
     let isolation = spec
@@ -25,7 +25,7 @@ pub fn global_namespaces(config: Option<&MultusServiceConfig>) -> Option<BTreeSe
     Some(named.into_iter().collect())
 }
 
-/// What the controller decides with.
+/// Returns the settings of the controller.
 pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
     let arguments = arguments(cluster);
     let argument = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));
@@ -53,7 +53,7 @@ pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
         .ranges
         .iter()
         .flatten()
-        .flat_map(api::service_range::ranges);
+        .flat_map(api::service_cidr::ranges);
     let mut service_cidrs: Vec<IpNet> = given.chain(found).collect();
     service_cidrs.sort();
     service_cidrs.dedup();
@@ -64,7 +64,7 @@ pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
     }
 }
 
-/// What the proxy on `node` decides with.
+/// Returns the settings of the proxy on `node`.
 pub fn of_proxy(cluster: &Cluster, node: &str) -> rules::Settings {
     let settings = of_controller(cluster);
     let own = cluster
@@ -78,20 +78,20 @@ pub fn of_proxy(cluster: &Cluster, node: &str) -> rules::Settings {
             name: node.to_owned(),
             zone: own.as_ref().and_then(|own| own.zone.clone()),
         },
-        tenancy: match settings.global_namespaces {
-            None => rules::Tenancy::Open,
-            Some(global_namespaces) => rules::Tenancy::Isolated { global_namespaces },
+        isolation: match settings.global_namespaces {
+            None => rules::NamespaceIsolation::Open,
+            Some(global_namespaces) => rules::NamespaceIsolation::Isolated { global_namespaces },
         },
-        reserved: rules::Reserved {
+        reserved: rules::ReservedAddresses {
             service_cidrs: settings.service_cidrs,
-            // A proxy knows its own node only; those of others the controller leaves out.
+            // A proxy only knows its own node; the controller rejects addresses of the others.
             node_addresses: own.into_iter().flat_map(|own| own.addresses).collect(),
         },
         lacks_affinity: false,
     }
 }
 
-/// A node as the controller sees it.
+/// Converts a node to the controller's type.
 pub fn as_node(node: &FullNode) -> Node {
     let read = serde_json::to_value(node).and_then(serde_json::from_value::<NodeObject>);
     read.map(Node::from).unwrap_or_default()

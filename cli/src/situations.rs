@@ -1,6 +1,6 @@
-//! The situations that `explain` knows: what a user sees, what `explain` says, what to do.
+//! The known situations: symptom, statement of `explain`, remedy.
 //!
-//! Pure. One table: `explain` takes its remedies from it, its tests set each situation up, and docs/user/troubleshooting.md is written
+//! Pure. `explain` takes its remedies from the table, its tests create each situation, and docs/user/troubleshooting.md is generated
 //! from it.
 
 mod page;
@@ -14,7 +14,7 @@ pub use template::{Values, fill, matches};
 use crate::chain::{Link, Remedy, State, Topic};
 use serde::Serialize;
 
-/// A cause that `explain` can name. Scripts match on it: none is renamed.
+/// Cause of a broken link. Scripts match on it: names must not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[expect(missing_docs, reason = "the table documents each for users")]
 pub enum Cause {
@@ -36,21 +36,21 @@ pub enum Cause {
     Degraded,
     NoLeader,
     SelectorMatchesNothing,
-    PodNotAttached,
+    NoPodsAttached,
     PodOnHostNetwork,
     InvalidNetworkStatus,
     NoAddress,
     FamilyMissing,
-    AddressRefused,
+    InvalidEndpointAddress,
     DuplicateAddress,
     NotReady,
     TargetPortNotFound,
     NoEndpointSlices,
-    EndpointsNotTaken,
+    EndpointsIgnored,
     TooManyServices,
     SelectorIgnored,
     HeadlessWithSelector,
-    ForeignEndpoints,
+    ConflictingEndpoints,
     NodePort,
     HintsNotGiven,
     StaleSlices,
@@ -74,36 +74,36 @@ pub enum Cause {
 pub struct Situation {
     /// Its name.
     pub cause: Cause,
-    /// Where the chain has it.
+    /// Topic in the chain.
     pub topic: Topic,
-    /// What a user sees without `explain`.
+    /// Symptom without `explain`.
     pub symptom: &'static str,
-    /// What `explain` says; `{name}` stands for something of the case.
+    /// Statement of `explain`; `{name}` is a value of the case.
     pub says: &'static str,
-    /// What to do.
+    /// Remedy.
     pub remedy: &'static str,
-    /// A command that does it or shows more; may be empty.
+    /// Command of the remedy; may be empty.
     pub command: &'static str,
 }
 
 impl Cause {
-    /// Its name in reports.
+    /// Returns its name in reports.
     pub fn as_str(self) -> String {
         format!("{self:?}")
     }
 
-    /// Its row.
+    /// Returns its row.
     pub fn situation(self) -> &'static Situation {
         let row = SITUATIONS.iter().find(|situation| situation.cause == self);
         row.expect("every cause has a row: a_cause_has_one_row")
     }
 
-    /// A link that is broken by it, in the words of the table.
+    /// Returns a link broken by it, with the statement of the table.
     pub fn broken(self, values: &Values) -> Link {
         self.quoted(fill(self.situation().says, values), values)
     }
 
-    /// The same in the words of the code that decides.
+    /// Returns a link broken by it, with another statement.
     pub fn quoted(self, says: impl Into<String>, values: &Values) -> Link {
         let Situation {
             topic,
@@ -150,7 +150,7 @@ mod tests {
     const NOT_SET_UP: [(Cause, &str); 1] = [(Cause::TooManyServices, "it takes 500 Services")];
 
     #[test]
-    fn every_row_is_set_up_on_an_apiserver() {
+    fn every_row_is_tested_on_an_apiserver() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apiserver");
         let files = std::fs::read_dir(folder)
             .unwrap()
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_says_what_to_do() {
+    fn every_row_has_a_remedy() {
         for Situation {
             cause,
             symptom,

@@ -1,4 +1,4 @@
-//! The installation on one screen: what is wrong first.
+//! Status of the installation: problems first.
 //!
 //! Pure.
 
@@ -17,7 +17,7 @@ use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use serde::Serialize;
 
-/// A Service that its owner should look at.
+/// A Service with a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceLine {
@@ -31,38 +31,38 @@ pub struct ServiceLine {
     pub message: String,
 }
 
-/// The screen.
+/// Status of the installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// What is wrong, a line each.
+    /// Problems, one per line.
     pub problems: Vec<String>,
-    /// What is not as somebody may expect, a line each.
+    /// Warnings, one per line.
     pub warnings: Vec<String>,
-    /// spec.managementState; none: not installed, or not known.
+    /// spec.managementState; `None`: not installed, or not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub management_state: Option<String>,
-    /// Version that every operand runs.
+    /// Version of all operands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Version of the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operator_version: Option<String>,
-    /// Which controller leads.
+    /// Leader of the controller.
     pub controller: String,
     /// Proxies by node.
     pub nodes: Vec<NodeLine>,
     /// Networks that Services or clients use.
     pub networks: Vec<NetworkLine>,
-    /// Services that are not served, or not as written.
+    /// Services that are not served, or with warnings.
     pub services: Vec<ServiceLine>,
-    /// How many Services there are.
+    /// Number of Services.
     pub service_count: usize,
-    /// What could not be read.
+    /// Failed reads.
     pub missing: Vec<String>,
 }
 
-/// Summarizes.
+/// Returns the status.
 pub fn status(facts: &Installation) -> Status {
     let cluster = &facts.cluster;
     let config = cluster.config();
@@ -79,7 +79,7 @@ pub fn status(facts: &Installation) -> Status {
         controller: leader.says.clone(),
         networks: networks::networks(facts),
         service_count: facts.services.iter().flatten().count(),
-        missing: facts.lacks().iter().map(ToString::to_string).collect(),
+        missing: facts.read_errors().iter().map(ToString::to_string).collect(),
         services,
         nodes,
     };
@@ -92,7 +92,7 @@ pub fn status(facts: &Installation) -> Status {
 }
 
 impl Status {
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub fn is_well(&self) -> bool {
         self.problems.is_empty()
     }
@@ -132,7 +132,7 @@ impl Status {
 
     fn of_parts(&mut self) {
         for node in &self.nodes {
-            match (&node.problem, node.is_of_the_node) {
+            match (&node.problem, node.is_node_level) {
                 (Some(problem), true) => self.problems.push(format!("node {}: {problem}", node.node)),
                 (Some(problem), false) => self.warnings.push(format!("node {}: {problem}", node.node)),
                 (None, _) => {}
@@ -150,7 +150,7 @@ impl Status {
             self.problems.push(text);
         }
         for service in &self.services {
-            // The rest is the remedy, which `explain` has.
+            // The rest is the remedy, which `explain` prints.
             let message = service.message.split("; ").next().unwrap_or_default();
             let line = format!("Service {}: {}: {message}", service.service, service.reason);
             let is_served = service.accepted == "True";
@@ -164,17 +164,17 @@ impl Status {
     }
 }
 
-/// Services that are not served, or not as written, by their condition.
+/// Returns Services that are not served, or with warnings, by their condition.
 fn services(facts: &Installation) -> Vec<ServiceLine> {
     let services = facts.services.known().into_iter().flatten();
     services.filter_map(service_line).collect()
 }
 
 fn service_line(service: &Service) -> Option<ServiceLine> {
-    let condition = controller::condition::current(service);
+    let condition = controller::service_status::condition::current(service);
     let (accepted, reason, message) = match condition {
         None => ("Unknown", "NoCondition", "no controller has looked at it yet"),
-        Some(condition) if condition.status == "True" && condition.reason != "ServedWithWarnings" => {
+        Some(condition) if condition.status == "True" && condition.reason != "AcceptedWithWarnings" => {
             return None;
         }
         Some(condition) => (&*condition.status, &*condition.reason, &*condition.message),

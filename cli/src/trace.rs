@@ -1,7 +1,7 @@
-//! What happens to a pod's packet: route, source address, verdict, endpoints.
+//! Traces a packet of a pod: route, source address, verdict, endpoints.
 //!
-//! Pure. Planned by `rules` from the API's objects, as the proxy does. When the node's own state can be read (`Facts::applied`), what
-//! differs from the plan is reported; no proxy offers it yet.
+//! Pure. Planned by `rules` from the API's objects, as the proxy does. When the applied state of the node is known (`Facts::applied`),
+//! differences from the plan are reported; no proxy publishes it yet.
 
 mod applied;
 mod destination;
@@ -10,39 +10,39 @@ mod flow;
 pub use destination::{Destination, Host, ParseDestination, PortName};
 
 use crate::explain::attachments;
-use crate::facts::{Facts, Known as _, Lack};
+use crate::facts::{Facts, Known as _, ReadError};
 use crate::settings::of_proxy;
 use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::Serialize;
 
-/// Where a flow can go.
+/// Possible endpoint of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Address and port.
     pub address: String,
-    /// The pod behind it, as namespace/name.
+    /// Its pod, as namespace/name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// Its node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// One in so many flows goes there.
+    /// One in `one_in` flows goes there.
     pub one_in: usize,
 }
 
-/// What becomes of the first packet of a flow.
+/// Verdict on the first packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fate {
     /// Translated to an endpoint.
     Translated,
-    /// Refused at once, in the pod.
-    Refused,
-    /// No rule of ours meets it.
+    /// Rejected at once, in the pod.
+    Rejected,
+    /// No rule matches it.
     Passed,
-    /// The API does not show it.
+    /// Not known from the API.
     Unknown,
 }
 
@@ -50,56 +50,56 @@ pub enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
-    /// Address, port and protocol it goes to.
+    /// Destination address, port and protocol.
     pub destination: String,
-    /// Whose ClusterIP that is.
+    /// Service of the ClusterIP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// What becomes of it.
+    /// Verdict.
     pub fate: Fate,
-    /// Why, unless it is translated.
+    /// Reason, unless it is translated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The route that it takes, as `ip route` prints it.
+    /// Its route, in the format of `ip route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// The address that the endpoint sees.
+    /// Source address that the endpoint receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The endpoints.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Target>,
-    /// How long a client stays with its endpoint after its last flow, in seconds.
+    /// Session affinity timeout in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity_seconds: Option<u64>,
-    /// What the node has applied that the plan does not have, and the reverse.
+    /// Differences between the applied state of the node and the plan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,
-    /// Whether this is as the Service's author wants it.
+    /// Whether this is the intended result.
     pub is_well: bool,
 }
 
-/// The answer.
+/// Trace of a packet.
 #[derive(Clone, Debug)]
 pub struct Trace {
     /// The client.
     pub pod: ObjectKey,
     /// Its node.
     pub node: Option<String>,
-    /// A flow for each ClusterIP that the destination means.
+    /// One flow per ClusterIP of the destination.
     pub flows: Vec<Flow>,
-    /// Why there is none.
+    /// Reason why there are no flows.
     pub problem: Option<String>,
-    /// Why the client could not be read at all.
+    /// Error of the read of the client.
     pub no_access: bool,
-    /// Whether the flows were compared with what the node has applied, or why not.
+    /// Whether the flows were compared with the applied state of the node, or the reason why not.
     pub applied: String,
-    /// What could not be read.
-    pub lacks: Vec<Lack>,
+    /// Failed reads.
+    pub read_errors: Vec<ReadError>,
 }
 
 impl Trace {
-    /// Whether every flow goes where its Service's author wants it.
+    /// Whether every flow has the intended result.
     pub fn is_well(&self) -> bool {
         self.problem.is_none() && self.flows.iter().all(|flow| flow.is_well)
     }
@@ -114,10 +114,10 @@ pub fn trace(facts: &Facts, pod: &ObjectKey, destination: &Destination) -> Trace
         problem: None,
         no_access: false,
         applied: match &facts.applied {
-            Ok(_) => "compared with what the node has applied".to_owned(),
-            Err(lack) => format!("planned from the API's objects, as the proxy does; {lack}"),
+            Ok(_) => "compared with the applied state of the node".to_owned(),
+            Err(read_error) => format!("planned from the API's objects, as the proxy does; {read_error}"),
         },
-        lacks: facts.lacks(),
+        read_errors: facts.read_errors(),
     };
     match flows(facts, pod, destination) {
         Ok((node, flows)) => {
@@ -173,7 +173,7 @@ fn is_on_host_network(pod: &Pod) -> bool {
         .is_some_and(|spec| spec.host_network == Some(true))
 }
 
-/// The Service that has this ClusterIP.
+/// Returns the Service of a ClusterIP.
 fn with_address(services: &[Service], address: std::net::IpAddr) -> Option<&Service> {
     services.iter().find(|service| {
         let ips = service

@@ -3,14 +3,14 @@
 //! Writes: EndpointSlices, Events on Services, the Accepted condition of Services. Every update and delete carries UID and
 //! resourceVersion of what it was decided on, so that a leader that was paused cannot undo its successor's work.
 
-mod conditions;
+mod endpointslices;
 mod events;
-mod slices;
+mod service_condition;
 
+use crate::endpointslice::SlicePlan;
 use crate::index::ServiceEntry;
-use crate::notice::Notice;
 use crate::objects::ObjectKey;
-use crate::plan::SlicePlan;
+use crate::service_status::problem::Problem;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource};
@@ -18,62 +18,62 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub use slices::Written;
+pub use endpointslices::WrittenSlices;
 
 /// No request may take longer; the API server itself gives up after 60 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a write failed.
+/// Errors of writes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A slice could not be created.
     #[error("failed to create an EndpointSlice for Service {service}")]
     Create {
-        /// For which Service.
+        /// The Service.
         service: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// A slice could not be updated.
     #[error("failed to update EndpointSlice {slice}")]
     Update {
-        /// Which slice.
+        /// The slice.
         slice: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// A slice could not be deleted.
     #[error("failed to delete EndpointSlice {slice}")]
     Delete {
-        /// Which slice.
+        /// The slice.
         slice: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// An Event could not be written.
-    #[error("failed to write event {reason:?} on Service {service}")]
+    #[error("failed to publish Event {reason:?} on Service {service}")]
     Event {
-        /// On which Service.
+        /// The Service.
         service: ObjectKey,
         /// The event's reason.
         reason: &'static str,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
     /// The condition could not be written.
-    #[error("failed to write the condition of Service {service}")]
+    #[error("failed to update the Accepted condition of Service {service}")]
     Condition {
-        /// Of which Service.
+        /// The Service.
         service: ObjectKey,
-        /// What the API server said.
+        /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
     },
-    /// No answer in time; the write may have happened, the watch will tell.
+    /// No answer in time. The write may have happened; the watch will report it.
     #[error("no answer from the API server within 30 s")]
     Timeout,
 }
@@ -94,12 +94,12 @@ impl Error {
         }
     }
 
-    /// Somebody else wrote first: what was decided on is out of date.
+    /// Returns true if another client wrote first, so that the decision is out of date.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|status| status.code == 409)
     }
 
-    /// How long a throttling API server asks to wait.
+    /// `Retry-After` of a throttling API server.
     pub fn retry_after(&self) -> Option<Duration> {
         let details = self.status()?.details.as_ref()?;
         (details.retry_after_seconds > 0).then(|| Duration::from_secs(details.retry_after_seconds.into()))
@@ -108,33 +108,33 @@ impl Error {
 
 /// Slices to be written for one Service.
 #[derive(Clone, Debug)]
-pub struct Work {
-    /// Which Service.
+pub struct WriteRequest {
+    /// The Service.
     pub key: ObjectKey,
     /// Its slices.
     pub slices: SlicePlan,
 }
 
-/// What the owner of one Service is to be told.
+/// Events and condition to write for one Service.
 #[derive(Clone, Debug)]
-pub struct Message {
-    /// Which Service.
+pub struct StatusUpdate {
+    /// The Service.
     pub key: ObjectKey,
-    /// The Service itself, when it is ours.
+    /// The Service; `None` if it is not managed.
     pub service: Option<Arc<ServiceEntry>>,
-    /// What its owner has not been told yet.
-    pub notices: Vec<Notice>,
-    /// Its condition, when that changes.
+    /// Problems that have no Event yet.
+    pub problems: Vec<Problem>,
+    /// Its Accepted condition, when that changes.
     pub condition: Option<Condition>,
-    /// UID of a Service that is ours no longer, whose condition goes.
+    /// UID of a Service that is no longer managed: its condition is removed.
     pub retract: Option<String>,
 }
 
-/// What became of the slices.
+/// Result of the writes of one Service.
 #[derive(Debug, Default)]
-pub struct Done {
-    /// Slices as the API server has them now, and those that are gone.
-    pub slices: Written,
+pub struct WriteResult {
+    /// Slices as the API server returned them, and deleted ones.
+    pub slices: WrittenSlices,
     /// The first thing that failed.
     pub error: Option<Error>,
 }
@@ -143,7 +143,7 @@ pub struct Done {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    /// Who reports Events: the pod's name.
+    /// `reportingInstance` of Events: the pod's name.
     instance: Arc<str>,
 }
 
@@ -157,45 +157,45 @@ impl Writer {
     }
 
     /// Writes slices.
-    pub async fn write(&self, work: Work) -> Done {
-        let (slices, error) = slices::write(&self.client, &work).await;
-        Done { slices, error }
+    pub async fn write(&self, work: WriteRequest) -> WriteResult {
+        let (slices, error) = endpointslices::write(&self.client, &work).await;
+        WriteResult { slices, error }
     }
 
-    /// Writes Events and the condition; returns which notices were told, also when something failed after them.
-    pub async fn tell(&self, message: Message) -> (Vec<Notice>, Result<(), Error>) {
-        let mut told = Vec::new();
-        let result = self.tell_into(message, &mut told).await;
-        (told, result)
+    /// Writes Events and the condition. Returns the problems whose Events were written, also when a later write failed.
+    pub async fn publish(&self, update: StatusUpdate) -> (Vec<Problem>, Result<(), Error>) {
+        let mut published = Vec::new();
+        let result = self.publish_into(update, &mut published).await;
+        (published, result)
     }
 
-    async fn tell_into(&self, message: Message, told: &mut Vec<Notice>) -> Result<(), Error> {
-        let Message {
+    async fn publish_into(&self, update: StatusUpdate, published: &mut Vec<Problem>) -> Result<(), Error> {
+        let StatusUpdate {
             key,
             service,
-            notices,
+            problems,
             condition,
             retract,
-        } = message;
+        } = update;
         let Some(entry) = service else {
             return match retract {
-                Some(uid) => conditions::remove(&self.client, &uid, &key).await,
+                Some(uid) => service_condition::remove(&self.client, &uid, &key).await,
                 None => Ok(()),
             };
         };
-        for notice in notices {
+        for problem in problems {
             events::publish(
                 &self.client,
                 &self.instance,
                 entry.service.object_ref(&()),
-                &notice,
+                &problem,
                 &key,
             )
             .await?;
-            told.push(notice);
+            published.push(problem);
         }
         match &condition {
-            Some(condition) => conditions::write(&self.client, &entry.service, condition, &key).await,
+            Some(condition) => service_condition::write(&self.client, &entry.service, condition, &key).await,
             None => Ok(()),
         }
     }

@@ -1,12 +1,12 @@
-//! Whatever a tenant writes into a Service, pod, slice or annotation: no panic, and never an address that may not be an endpoint.
+//! Fuzz tests of objects that tenants write: no panic, and never an address that may not be an endpoint.
 //! `make fuzz` runs them for longer.
 
-use crate::decide::decide;
-use crate::gather::gather;
 use crate::index::{Change, Event, Index};
-use crate::leftovers::Leftovers;
 use crate::objects::{NodeObject, PodObject, trim_service, trim_slice};
+use crate::observe::observe;
+use crate::reconcile::reconcile;
 use crate::selector::Selector;
+use crate::service_status::orphaned_slices::OrphanedSlices;
 use crate::settings::Settings;
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL,
@@ -62,7 +62,7 @@ fn corpus() -> [Value; 4] {
     [service, pod, slice, node]
 }
 
-/// What the API server would let in; `None` where it would not, or the object cannot be read.
+/// The object as the API server would admit it; `None` if it would reject it, or the object cannot be decoded.
 fn index(objects: &[Value]) -> Option<Index> {
     let mut service: Service = serde_json::from_value(objects[0].clone()).ok()?;
     trim_service(&mut service);
@@ -71,14 +71,14 @@ fn index(objects: &[Value]) -> Option<Index> {
     trim_slice(&mut slice);
     let node: NodeObject = serde_json::from_value(objects[3].clone()).ok()?;
     let mut index = Index::new(Settings::default());
-    index.observe(Change::Node(Event::Applied(node.into())));
-    index.observe(Change::Node(Event::ListDone));
-    index.observe(Change::Service(Event::Applied(service)));
-    index.observe(Change::Service(Event::ListDone));
-    index.observe(Change::Slice(Event::Applied(slice)));
-    index.observe(Change::Slice(Event::ListDone));
-    index.observe(Change::Pod(Event::ListDone));
-    index.observe(Change::Pod(Event::Applied(pod.into())));
+    index.update(Change::Node(Event::Applied(node.into())));
+    index.update(Change::Node(Event::ListDone));
+    index.update(Change::Service(Event::Applied(service)));
+    index.update(Change::Service(Event::ListDone));
+    index.update(Change::Slice(Event::Applied(slice)));
+    index.update(Change::Slice(Event::ListDone));
+    index.update(Change::Pod(Event::ListDone));
+    index.update(Change::Pod(Event::Applied(pod.into())));
     Some(index)
 }
 
@@ -89,8 +89,8 @@ fn fuzz_objects_of_tenants() {
             return;
         };
         for key in index.all_keys() {
-            let observed = gather(&index, &Leftovers::default(), &key);
-            let decision = decide(&observed, &index.nodes, index.settings(), None);
+            let observed = observe(&index, &OrphanedSlices::default(), &key);
+            let decision = reconcile(&observed, &index.nodes, index.settings(), None);
             for endpoint in decision.slices.create.iter().flat_map(|slice| &slice.endpoints) {
                 let address = endpoint.addresses[0].parse().unwrap();
                 assert_eq!(api::address::check(address), Ok(()));

@@ -1,45 +1,45 @@
-//! The cluster as the controller knows it, fed by watches.
+//! Index of all watched objects.
 //!
-//! Pure. Observing a change returns the Services it wakes. What was written is remembered at once, so a plan never starts from slices
-//! older than our own writes (Kubernetes keeps a tracker and retries instead).
+//! Pure. Each update returns the Services that it affects. Written slices are recorded at once, so a plan never starts from slices older
+//! than the controller's own writes (Kubernetes keeps a tracker and retries instead).
 
-mod by_label;
-mod manual;
+mod manual_slices;
+mod pods_by_label;
 mod slices;
-mod table;
+mod store;
 
-pub use manual::{Manual, Written};
+pub use manual_slices::{AuthorSlices, Manual};
 pub use slices::Slices;
-pub use table::{Event, Keyed, Step, Table};
+pub use store::{Event, Keyed, Step, Store};
 
-use crate::accept::{Acceptance, accept, is_headless};
 use crate::manual::{ManualSlice, Scope};
-use crate::notice::Notice;
-use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceRange};
+use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceCidr};
 use crate::selector::Selector;
+use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::triggers;
-use by_label::PodsByLabel;
+use crate::validate::{Acceptance, is_headless, validate};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pods_by_label::PodsByLabel;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A Service of ours and the judgement on it, made once per change.
+/// A managed Service and its acceptance, evaluated once per change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceEntry {
     /// The Service.
     pub service: Service,
-    /// Whether it is served.
+    /// Its acceptance.
     pub acceptance: Acceptance,
-    /// What there is to tell about the Service itself.
-    pub notices: Vec<Notice>,
+    /// Problems of the Service itself.
+    pub problems: Vec<Problem>,
 }
 
-/// Something a watch reported.
+/// Change that a watch reported.
 #[expect(clippy::large_enum_variant, reason = "few are held at a time")]
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -49,29 +49,29 @@ pub enum Change {
     Pod(Event<Pod>),
     /// An EndpointSlice with our managed-by value.
     Slice(Event<EndpointSlice>),
-    /// The Services that the next list of slices by hand is about.
+    /// Scope of the next list of manual slices.
     ManualScope(Scope),
-    /// An EndpointSlice that somebody else wrote for one of these Services.
+    /// An EndpointSlice that another client wrote for one of these Services.
     ManualSlice(Event<ManualSlice>),
     /// Any Node.
     Node(Event<Node>),
     /// Any `ServiceCIDR`.
-    ServiceRange(Event<ServiceRange>),
+    ServiceCidr(Event<ServiceCidr>),
     /// Any network-attachment-definition.
     Network(Event<ObjectKey>),
 }
 
-/// All that is known.
+/// All watched objects.
 #[derive(Debug, Default)]
 pub struct Index {
     settings: Settings,
-    /// The Service ranges of the command line; those of the cluster are added in the settings.
+    /// The Service CIDRs of the command line; those of the cluster are added in the settings.
     given_ranges: Vec<IpNet>,
-    ranges: Table<ServiceRange>,
+    ranges: Store<ServiceCidr>,
     /// Services with our label.
-    pub services: Table<ServiceEntry>,
+    pub services: Store<ServiceEntry>,
     /// All Pods.
-    pub pods: Table<Pod>,
+    pub pods: Store<Pod>,
     pods_by_label: PodsByLabel,
     /// Our slices.
     pub slices: Slices,
@@ -79,13 +79,13 @@ pub struct Index {
     pub manual: Manual,
     /// All Nodes.
     pub nodes: Nodes,
-    node_table: Table<Node>,
+    node_store: Store<Node>,
     /// Network attachment definitions; not synced where the cluster has no such kind.
-    pub networks: Table<ObjectKey>,
+    pub networks: Store<ObjectKey>,
 }
 
 impl Index {
-    /// Knows nothing yet.
+    /// Returns an empty index.
     pub fn new(settings: Settings) -> Self {
         Self {
             given_ranges: settings.service_cidrs.clone(),
@@ -99,16 +99,16 @@ impl Index {
         &self.settings
     }
 
-    /// Whether all that a plan needs has been listed once.
+    /// Returns true once everything that a plan needs has been listed.
     pub fn is_synced(&self) -> bool {
         self.services.is_synced()
             && self.pods.is_synced()
             && self.slices.is_synced()
-            && self.node_table.is_synced()
+            && self.node_store.is_synced()
             && self.ranges.is_synced()
     }
 
-    /// Every Service there is something to do for: our Services, and the owners of slices whose Service is not ours any more.
+    /// Returns every Service that needs a reconciliation: managed Services, and the owners of slices whose Service is no longer managed.
     pub fn all_keys(&self) -> BTreeSet<ObjectKey> {
         self.services.keys().chain(self.slices.services()).collect()
     }
@@ -127,37 +127,37 @@ impl Index {
         selected
     }
 
-    /// Takes a change in and says which Services it wakes.
-    pub fn observe(&mut self, change: Change) -> BTreeSet<ObjectKey> {
+    /// Applies a change and returns the Services that it affects.
+    pub fn update(&mut self, change: Change) -> BTreeSet<ObjectKey> {
         match change {
             Change::Service(event) => {
                 let settings = &self.settings;
                 let steps = self
                     .services
-                    .observe(event.map(|service| entry(service, settings)));
-                let woken = steps.iter().filter_map(triggers::service);
-                woken.chain(self.follow_manual(&steps)).collect()
+                    .update(event.map(|service| entry(service, settings)));
+                let affected = steps.iter().filter_map(triggers::service);
+                affected.chain(self.follow_manual(&steps)).collect()
             }
             Change::Pod(event) => {
-                let steps = self.pods.observe(event);
+                let steps = self.pods.update(event);
                 for step in &steps {
-                    self.pods_by_label.observe(step);
+                    self.pods_by_label.update(step);
                 }
-                // Before the first full view nobody can be served, and whoever asks then would ask about every pod.
+                // Before the first complete lists no Service can be reconciled, and evaluating every pod would be wasted.
                 if !self.is_synced() {
                     return BTreeSet::new();
                 }
                 steps.iter().flat_map(|step| triggers::pod(self, step)).collect()
             }
-            Change::Slice(event) => self.slices.observe(event),
+            Change::Slice(event) => self.slices.update(event),
             Change::ManualScope(scope) => {
                 self.manual.announce(scope);
                 BTreeSet::new()
             }
-            Change::ManualSlice(event) => self.manual.observe(event),
-            Change::ServiceRange(event) => self.observe_range(event),
+            Change::ManualSlice(event) => self.manual.update(event),
+            Change::ServiceCidr(event) => self.update_service_cidrs(event),
             Change::Node(event) => {
-                let steps = self.node_table.observe(event);
+                let steps = self.node_store.update(event);
                 for step in &steps {
                     match &step.after {
                         Some(node) => drop(self.nodes.insert((**node).clone())),
@@ -171,14 +171,14 @@ impl Index {
             }
             Change::Network(event) => {
                 let was_synced = self.networks.is_synced();
-                let steps = self.networks.observe(event);
+                let steps = self.networks.update(event);
                 let is_first_list = !was_synced && self.networks.is_synced();
                 triggers::networks(self, &steps, is_first_list)
             }
         }
     }
 
-    /// Updates whose slices by hand are watched, after Services changed; returns those that are watched no longer.
+    /// Updates the scope of manual slices after Services changed; returns the Services that left it.
     fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectKey> {
         let services = &mut self.manual.services;
         for step in steps.iter().filter(|step| !step.is_idle()) {
@@ -192,9 +192,9 @@ impl Index {
         }
     }
 
-    /// Ranges change once in years: every Service is looked at then.
-    fn observe_range(&mut self, event: Event<ServiceRange>) -> BTreeSet<ObjectKey> {
-        self.ranges.observe(event);
+    /// Service CIDRs change rarely: all Services are reconciled then.
+    fn update_service_cidrs(&mut self, event: Event<ServiceCidr>) -> BTreeSet<ObjectKey> {
+        self.ranges.update(event);
         let found = self.ranges.iter().flat_map(|range| range.ranges.iter().copied());
         let all: Vec<_> = self.given_ranges.iter().copied().chain(found).collect();
         if all == self.settings.service_cidrs {
@@ -205,7 +205,7 @@ impl Index {
     }
 }
 
-/// When a Service whose author writes the endpoints was created; `None` for any other. Without a ClusterIP there is nothing to serve.
+/// Creation time of a Service whose author writes its endpoints; `None` for any other. Without a ClusterIP there is nothing to serve.
 fn manual_since(entry: &ServiceEntry) -> Option<Timestamp> {
     let is_manual = matches!(entry.acceptance, Acceptance::Manual(_)) && !is_headless(&entry.service);
     let created = entry.service.metadata.creation_timestamp.as_ref();
@@ -214,11 +214,11 @@ fn manual_since(entry: &ServiceEntry) -> Option<Timestamp> {
 }
 
 fn entry(service: Service, settings: &Settings) -> ServiceEntry {
-    let (acceptance, notices) = accept(&service, settings);
+    let (acceptance, problems) = validate(&service, settings);
     ServiceEntry {
         service,
         acceptance,
-        notices,
+        problems,
     }
 }
 

@@ -1,44 +1,47 @@
 //! The endpoint controller: EndpointSlices with the addresses that pods have on a secondary network.
 //!
 //! ```text
-//! watches ─► index ─► triggers ─► queue ─► gather ─► accept, plan ─► apply
-//!  [I/O]     [pure]    [pure]     [pure]   [pure]       [pure]       [the only writer]
-//!                        └──────────── reconcile: the driver ───────────┘
+//! watches ─► index ─► triggers ─► work_queue ─► observe ─► reconcile ─► apply
+//!  [I/O]     [pure]    [pure]       [pure]       [pure]     [pure]     [the only writer]
+//!               └──────────────────── controller: the driver ─────────────┘
 //! ```
 //!
-//! | file | decides |
+//! | module | content |
 //! |---|---|
-//! | [`manual`] | of which Services the author's own slices are kept, and how much of them |
-//! | [`objects`] | what is remembered of Pods, Nodes, Services and slices |
-//! | [`accept`] | whether a Service is served, from which network and pods |
-//! | [`plan`] | which slices it should have, and the writes that lead there |
-//! | [`triggers`] | which change wakes which Service |
-//! | [`queue`] | when a woken Service is due |
+//! | [`objects`] | the fields of Pods, Nodes, Services and slices that decisions read |
+//! | [`index`] | the current state of all watched objects |
+//! | [`manual`] | EndpointSlices that a Service's author writes: which Services are watched for them, and the limits |
+//! | `triggers` | the Services that a change affects |
+//! | `work_queue` | the time at which a Service is due: rate limit, backoff |
+//! | [`observe`] | everything known about one Service |
+//! | [`validate`] | acceptance of a Service: its network and selector |
+//! | [`reconcile`] | the decision for one Service |
+//! | `endpointslice` | the slices that it should have, and the writes that lead to them |
+//! | [`service_status`] | problems, the Accepted condition, Events |
+//! | [`apply`] | all writes |
 
-pub mod accept;
 pub mod apply;
-pub mod condition;
-pub mod decide;
+pub mod controller;
 #[cfg(test)]
 mod documented_tests;
+mod endpointslice;
 #[cfg(test)]
 mod fuzz_tests;
-pub mod gather;
 pub mod index;
-pub mod leftovers;
 pub mod manual;
 pub mod metrics;
-pub mod notice;
 pub mod objects;
-pub mod plan;
-pub mod queue;
+pub mod observe;
 pub mod reconcile;
 mod run;
-pub mod selector;
+mod selector;
+pub mod service_status;
 pub mod settings;
 #[cfg(test)]
 mod sync_tests;
-pub mod triggers;
+mod triggers;
+pub mod validate;
 pub mod watches;
+mod work_queue;
 
 pub use run::{Error, run};

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// Writes EndpointSlices with the addresses that pods have on a secondary network, for every Service with the label
+/// Publishes the addresses that pods have on a secondary network in EndpointSlices, for every Service with the label
 /// service.kubernetes.io/service-proxy-name=multus-proxy and the annotation k8s.v1.cni.cncf.io/service-network.
 #[derive(Parser, Debug)]
 #[command(name = names::CONTROLLER, version, max_term_width = 120)]
@@ -19,23 +19,23 @@ struct Args {
     #[command(flatten)]
     process: ProcessArgs,
 
-    /// Namespace of the Lease by which one of several replicas writes
+    /// Namespace of the Lease for leader election
     #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE, value_name = "NAME")]
     namespace: String,
 
-    /// Name by which this replica holds the Lease and reports Events: the pod's name [default: the host's name]
+    /// Identity of this replica in the Lease and in Events: the pod's name [default: the host's name]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pod_name: Option<String>,
 
-    /// Write only while holding the Lease; false only where there is never a second replica
+    /// Elect a leader before writing; set to false only if there is never a second replica
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     leader_elect: bool,
 
-    /// Most endpoints in one EndpointSlice
+    /// Maximum number of endpoints in one EndpointSlice
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
     max_endpoints_per_slice: u16,
 
-    /// Namespaces whose networks any Service may name, as Multus' globalNamespaces
+    /// Namespaces whose networks every Service may use, as globalNamespaces of Multus
     #[arg(
         long,
         value_delimiter = ',',
@@ -44,11 +44,11 @@ struct Args {
     )]
     global_namespaces: Vec<String>,
 
-    /// Whether a Service may name only networks of its own namespace and of the global namespaces
+    /// Restrict Services to networks of their own namespace and of the global namespaces
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     network_namespace_isolation: bool,
 
-    /// ClusterIP ranges in which no endpoint can be, beside those of the cluster's ServiceCIDR objects
+    /// Service CIDRs, in addition to the cluster's ServiceCIDR objects: an address in them is never an endpoint
     #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
     service_cidrs: Vec<IpNet>,
 }

@@ -1,13 +1,13 @@
-//! EndpointSlices that the author of a Service wrote: those of Services without any selector.
+//! Manual slices: EndpointSlices that the author of a Service without any selector wrote.
 //!
 //! Pure. The slices are watched by the names of these Services, so that the slices of all other Services cost nothing, and in bounded
-//! memory: so many Services, so many endpoints for one and for all. What is beyond is named, never silently missing.
+//! memory: so many Services, so many endpoints for one and for all. Anything beyond the limits is reported, never silently missing.
 
-mod intake;
+mod endpoint_budget;
 mod scope;
 
-pub use intake::Intake;
-pub use scope::{Scope, Scoped};
+pub use endpoint_budget::EndpointBudget;
+pub use scope::{Scope, ScopedServices};
 
 use crate::index::Keyed;
 use crate::objects::ObjectKey;
@@ -32,9 +32,9 @@ pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// A slice of an author, trimmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ManualSlice {
-    /// What is kept of it.
+    /// Its trimmed content.
     pub slice: EndpointSlice,
-    /// How many of its endpoints were too many.
+    /// Number of its endpoints beyond the budget.
     pub left_out: usize,
 }
 
@@ -45,21 +45,21 @@ impl Keyed for ManualSlice {
 }
 
 impl ManualSlice {
-    /// Whether Kubernetes wrote it for a selector that the Service no longer has, directly or by an Endpoints object that was mirrored:
-    /// it names addresses of the cluster network.
-    pub fn is_leftover(&self) -> bool {
-        is_leftover(&self.slice)
+    /// Returns true if Kubernetes wrote it for a selector that the Service no longer has, directly or by an Endpoints object that was
+    /// mirrored: it names addresses of the cluster network.
+    pub fn is_orphaned(&self) -> bool {
+        is_orphaned(&self.slice)
     }
 }
 
-fn is_leftover(slice: &EndpointSlice) -> bool {
+fn is_orphaned(slice: &EndpointSlice) -> bool {
     let labels = slice.metadata.labels.as_ref();
     let is_kubernetes =
         labels.and_then(|l| l.get(MANAGED_BY_LABEL)).map(String::as_str) == Some(ENDPOINT_SLICE_CONTROLLER);
     is_kubernetes || labels.is_some_and(|labels| labels.contains_key(ENDPOINTS_MANAGED_BY_LABEL))
 }
 
-/// Drops what is not copied. Without its resourceVersion a slice that says the same compares equal.
+/// Drops the fields that are not copied. Without its resourceVersion a slice with the same content compares equal.
 pub fn trim(slice: EndpointSlice) -> EndpointSlice {
     let EndpointSlice {
         metadata,

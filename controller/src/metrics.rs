@@ -1,9 +1,11 @@
-//! What can be counted: the families of Kubernetes' EndpointSlice controller, under their names, and our own.
+//! Metrics: the families of Kubernetes' EndpointSlice controller, under their names, and those of this controller.
 //!
 //! Pure.
 
+pub(crate) mod sample;
+
+use crate::endpointslice::Counts;
 use crate::objects::ObjectKey;
-use crate::plan::Counts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -32,13 +34,13 @@ pub struct SyncResult {
 pub struct Topology {
     /// Auto or Disabled.
     pub topology: &'static str,
-    /// `spec.trafficDistribution` when it is honoured.
+    /// `spec.trafficDistribution` if it is in effect.
     pub traffic_distribution: String,
 }
 
 /// Label `reason`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Told {
+pub struct EventReason {
     /// Reason of the Event.
     pub reason: &'static str,
 }
@@ -59,8 +61,8 @@ pub struct Metrics {
     pub slices_changed: Family<Topology, Histogram>,
     /// `endpoint_slice_controller_syncs{result}`
     pub syncs: Family<SyncResult, Counter>,
-    /// `multus_service_controller_notices{reason}`
-    pub notices: Family<Told, Counter>,
+    /// `multus_service_controller_events{reason}`
+    pub events: Family<EventReason, Counter>,
     /// `multus_service_controller_queue_depth`
     pub queue_depth: Gauge,
     /// `multus_service_controller_sync_duration_seconds`
@@ -85,7 +87,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(1.0, 2.0, 10))
             }),
             syncs: Family::default(),
-            notices: Family::default(),
+            events: Family::default(),
             queue_depth: Gauge::default(),
             sync_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             is_leader: Gauge::default(),
@@ -149,29 +151,33 @@ impl Metrics {
 
     fn register_own(&self, registry: &mut Registry) {
         registry.register(
-            "notices",
-            "Number of Events written on Services",
-            self.notices.clone(),
+            "events",
+            "Number of Events published on Services",
+            self.events.clone(),
         );
         registry.register(
             "queue_depth",
-            "Number of Services that wait for a sync",
+            "Number of Services that wait in the queue",
             self.queue_depth.clone(),
         );
         registry.register(
             "sync_duration_seconds",
-            "Time from the start of a sync to its last write",
+            "Duration of a Service sync, including its writes",
             self.sync_duration.clone(),
         );
-        registry.register("is_leader", "1 while this replica writes", self.is_leader.clone());
+        registry.register(
+            "is_leader",
+            "1 while this replica is the leader",
+            self.is_leader.clone(),
+        );
     }
 
-    /// A Service has been synced; its share of the totals is replaced.
+    /// Replaces a Service's share of the totals after a sync.
     pub fn set_service(&self, service: &ObjectKey, counts: Counts) {
         self.change_totals(|totals| totals.set(service, counts));
     }
 
-    /// A Service is gone.
+    /// Removes a deleted Service from the totals.
     pub fn delete_service(&self, service: &ObjectKey) {
         self.change_totals(|totals| totals.delete(service));
     }
@@ -219,7 +225,7 @@ impl Totals {
 mod tests {
     use super::*;
 
-    /// The Go original's NumEndpointsAndSlices: desired slices, slices, endpoints as Services come, change and go.
+    /// The archived controller's NumEndpointsAndSlices: desired slices, slices, endpoints as Services are added, changed and deleted.
     #[test]
     fn metrics_cache_num_endpoints_and_slices() {
         let [one, two, three] = ["one", "two", "three"].map(|name| ObjectKey::new("ns1", name));
@@ -252,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_families_have_the_names_of_kubernetes() {
+    fn metric_families_have_the_names_of_kubernetes() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics

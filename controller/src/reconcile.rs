@@ -1,375 +1,193 @@
-//! The driver: watches into the index, woken Services out of the queue, decisions to the writer.
+//! The decision for one Service: writes to its slices, problems to report, its Accepted condition.
 //!
-//! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
-//! not lead keeps its index warm and writes nothing.
+//! Pure.
 
-mod count;
-mod teller;
-mod told;
+use crate::endpointslice::{Input, SlicePlan, Target, TriggerTimes, plan, plan_manual, trigger_time};
+use crate::index::{AuthorSlices, ServiceEntry};
+use crate::manual::MAX_SERVICES;
+use crate::objects::{Nodes, ObjectKey};
+use crate::observe::Observed;
+use crate::service_status::condition::{Source, accepted, is_current};
+use crate::service_status::orphaned_slices;
+use crate::service_status::problem::{MAX_PROBLEMS, Problem, Reason};
+use crate::settings::Settings;
+use crate::validate::{Acceptance, Binding};
+use api::NetworkRef;
+use api::names::{SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::apply::{Done, Work, Writer, chain};
-use crate::decide::{Decision, decide};
-use crate::gather::{Observed, gather};
-use crate::index::{Change, Index};
-use crate::leftovers::{self, Found, Leftovers};
-use crate::manual::Scope;
-use crate::metrics::Metrics;
-use crate::objects::ObjectKey;
-use crate::plan::{SlicePlan, TriggerTimes};
-use crate::queue::{Outcome, Queue};
-use count::Sample;
-use kube::Client;
-use process::Health;
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
-use teller::{Teller, Verdict};
-use tokio::sync::mpsc::Receiver;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-
-/// Services whose writes are under way at once.
-const MAX_WRITES: usize = 32;
-/// Services whose leftovers are looked for at once.
-const MAX_LOOKS: usize = 4;
-/// The loop turns at least this often, for the liveness probe.
-const TICK: Duration = Duration::from_secs(10);
-
-/// Why the driver stopped although nobody asked it to.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// All watches ended.
-    #[error("the watches ended")]
-    Watches,
-    /// A write panicked.
-    #[error("a write panicked")]
-    Write(#[source] tokio::task::JoinError),
+/// The decision for one Service.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// Writes to its slices.
+    pub slices: SlicePlan,
+    /// All problems of the Service.
+    pub problems: Vec<Problem>,
+    /// Its Accepted condition, when that must be written.
+    pub condition: Option<Condition>,
+    /// Recorded once the slices are written.
+    pub trigger_times: Option<TriggerTimes>,
 }
 
-/// When this replica may write.
-#[derive(Debug)]
-pub struct Leadership {
-    /// Cancelled when this replica leads.
-    pub granted: CancellationToken,
-    /// Cancelled when it must stop.
-    pub shutdown: CancellationToken,
-}
-
-struct Attempt {
-    key: ObjectKey,
-    trigger_times: Option<TriggerTimes>,
-    sample: Sample,
-    done: Done,
-}
-
-/// The controller's state.
-pub struct Driver {
-    index: Index,
-    queue: Queue,
-    trigger_times: HashMap<ObjectKey, TriggerTimes>,
-    teller: Teller,
-    writer: Writer,
-    writes: JoinSet<Attempt>,
-    leftovers: Leftovers,
-    looks: JoinSet<(ObjectKey, Found)>,
-    look_queue: VecDeque<ObjectKey>,
-    client: Client,
-    /// The Services whose slices by hand are to be watched.
-    scope: watch::Sender<Scope>,
-    metrics: Metrics,
-    health: Health,
-    is_leading: bool,
-    was_synced: bool,
-}
-
-impl Driver {
-    /// A driver that knows nothing yet.
-    pub fn new(
-        client: Client,
-        index: Index,
-        writer: Writer,
-        scope: watch::Sender<Scope>,
-        metrics: Metrics,
-        health: Health,
-    ) -> Self {
-        Self {
-            index,
-            queue: Queue::default(),
-            trigger_times: HashMap::new(),
-            teller: Teller::new(writer.clone(), metrics.clone()),
-            writer,
-            writes: JoinSet::new(),
-            leftovers: Leftovers::default(),
-            looks: JoinSet::new(),
-            look_queue: VecDeque::new(),
-            client,
-            scope,
-            metrics,
-            health,
-            is_leading: false,
-            was_synced: false,
-        }
-    }
-
-    /// Runs until asked to stop; then finishes what is under way.
-    pub async fn run(mut self, mut changes: Receiver<Change>, leadership: Leadership) -> Result<(), Error> {
-        loop {
-            self.start_due();
-            self.start_rest();
-            self.health.beat();
-            let wake_at = self.next_due();
-            tokio::select! {
-                change = changes.recv() => self.observe(change.ok_or(Error::Watches)?),
-                Some(attempt) = self.writes.join_next() => self.written(attempt.map_err(Error::Write)?),
-                Some(telling) = self.teller.join_next() => self.teller.finish(telling.map_err(Error::Write)?, jitter()),
-                Some(look) = self.looks.join_next() => self.looked(look.map_err(Error::Write)?),
-                () = leadership.granted.cancelled(), if !self.is_leading => self.lead(),
-                () = leadership.shutdown.cancelled() => break,
-                () = sleep_until(wake_at) => {}
-            }
-        }
-        while let Some(attempt) = self.writes.join_next().await {
-            self.written(attempt.map_err(Error::Write)?);
-        }
-        while let Some(telling) = self.teller.join_next().await {
-            self.teller.finish(telling.map_err(Error::Write)?, jitter());
-        }
-        Ok(())
-    }
-
-    fn next_due(&self) -> Instant {
-        let tick = Instant::now() + TICK;
-        let writes = self.queue.next_due().filter(|_| self.may_write());
-        let tells = self.teller.next_due().filter(|_| self.is_idle());
-        writes.into_iter().chain(tells).fold(tick, Instant::min)
-    }
-
-    /// No Service is due: there is time for all that is not about endpoints.
-    fn is_idle(&self) -> bool {
-        let now = Instant::now();
-        self.is_leading && self.was_synced && self.queue.next_due().is_none_or(|due| due > now)
-    }
-
-    fn start_rest(&mut self) {
-        if self.is_idle() {
-            self.teller.start(&self.index);
-            self.start_looks();
-        }
-    }
-
-    fn may_write(&self) -> bool {
-        self.is_leading && self.was_synced && self.writes.len() < MAX_WRITES
-    }
-
-    fn lead(&mut self) {
-        self.is_leading = true;
-        self.metrics.is_leader.set(1);
-        self.wake_all();
-    }
-
-    /// Before the first full view a plan would delete what it has not seen yet; and a standby keeps no queue.
-    fn wake_all(&mut self) {
-        if self.is_leading && self.was_synced {
-            let keys = self.index.all_keys();
-            info!(services = keys.len(), "Reconciling all Services");
-            self.wake(keys);
-        }
-    }
-
-    fn wake(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
-        let now = Instant::now();
-        keys.into_iter().for_each(|key| self.queue.wake(key, now));
-    }
-
-    fn check(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
-        let now = Instant::now();
-        keys.into_iter().for_each(|key| self.queue.check(key, now));
-    }
-
-    fn observe(&mut self, change: Change) {
-        let is_slice = matches!(change, Change::Slice(_));
-        let woken = self.index.observe(change);
-        self.follow_scope();
-        if !self.was_synced && self.index.is_synced() {
-            self.was_synced = true;
-            self.health.set_ready(true);
-            self.wake_all();
-        } else if self.is_leading && self.was_synced {
-            if is_slice {
-                self.check(woken);
-            } else {
-                self.wake(woken);
-            }
-        }
-    }
-
-    fn follow_scope(&mut self) {
-        let wanted = self.index.manual.scope();
-        self.scope.send_if_modified(|scope| {
-            let is_other = !Arc::ptr_eq(scope, wanted) && scope != wanted;
-            if is_other {
-                *scope = Arc::clone(wanted);
-            }
-            is_other
-        });
-    }
-
-    fn start_due(&mut self) {
-        while self.may_write() {
-            let Some(key) = self.queue.pop(Instant::now()) else {
-                break;
-            };
-            self.start(key);
-        }
-        self.metrics
-            .queue_depth
-            .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
-    }
-
-    fn start(&mut self, key: ObjectKey) {
-        let started = Instant::now();
-        let observed = gather(&self.index, &self.leftovers, &key);
-        if observed.is_pending() {
-            self.queue.done(&key, Outcome::Unchanged, Instant::now(), 0.0);
-            return;
-        }
-        self.note_selectorless(&key, &observed);
-        let known = self.trigger_times.get(&key);
-        let decision = decide(&observed, &self.index.nodes, self.index.settings(), known);
-        let Decision {
-            slices,
-            notices,
-            condition,
-            trigger_times,
-        } = decision;
-        let service = observed.service.as_ref().map(|entry| &entry.service);
-        if !observed.is_unreadable {
-            let uid = service.and_then(|service| service.metadata.uid.clone());
-            self.teller.decided(
-                &key,
-                Verdict {
-                    uid,
-                    former_uid: observed.former_uid().map(str::to_owned),
-                    notices,
-                    condition,
-                },
-                started,
-            );
-        }
-        let attempt = Attempt {
-            sample: Sample::new(service, slices.counts, slices.writes(), started),
-            trigger_times,
-            done: Done::default(),
-            key: key.clone(),
-        };
-        if slices.is_empty() {
-            self.finish(attempt);
+/// Decides what to write for one Service.
+pub fn reconcile(
+    observed: &Observed,
+    nodes: &Nodes,
+    settings: &Settings,
+    known: Option<&TriggerTimes>,
+) -> Decision {
+    let Some(entry) = &observed.service else {
+        // Not managed (any more), or deleted; but a Service that cannot be decoded still has its slices.
+        let slices = if observed.is_unreadable {
+            Vec::new()
         } else {
-            self.spawn(Work { key, slices }, attempt);
-        }
+            observed.slices.clone()
+        };
+        return Decision {
+            slices: SlicePlan::delete_all(slices),
+            ..Decision::default()
+        };
+    };
+    let mut decision = match &entry.acceptance {
+        Acceptance::Served(binding) => serve(observed, entry, binding, nodes, settings, known),
+        Acceptance::Manual(network) => copy(observed, entry, network, nodes, settings, known),
+        Acceptance::Rejected => Decision {
+            slices: SlicePlan::delete_all(observed.slices.clone()),
+            ..Decision::default()
+        },
+    };
+    if entry.service.metadata.deletion_timestamp.is_some() {
+        // Clients reach it until its finalizers are removed, so its endpoints stay up to date (kubernetes/kubernetes#108779). No Event or
+        // condition is written.
+        decision.problems.clear();
+        return decision;
     }
+    decision.problems.extend(missing_network(observed, entry));
+    decision.problems.extend(entry.problems.iter().cloned());
+    decision.problems.sort();
+    decision.problems.dedup_by(|one, other| one.is_same(other));
+    decision.problems.truncate(MAX_PROBLEMS);
+    let condition = accepted(
+        &entry.acceptance,
+        source(observed, entry),
+        &decision.problems,
+        entry.service.metadata.generation,
+    );
+    decision.condition = Some(condition).filter(|condition| !is_current(&entry.service, condition));
+    decision
+}
 
-    fn note_selectorless(&mut self, key: &ObjectKey, observed: &Observed) {
-        if !observed.is_selectorless() {
-            self.leftovers.forget(key);
-        } else if self.leftovers.is_new(key) {
-            self.look_queue.push_back(key.clone());
-        }
+fn source(observed: &Observed, entry: &ServiceEntry) -> Source {
+    match (&entry.acceptance, &observed.written) {
+        (Acceptance::Manual(_), None) => Source::Dns,
+        (_, Some(AuthorSlices::Slices(slices))) if !slices.is_empty() => Source::Slices,
+        (_, Some(_)) => Source::NoSlices,
+        (_, None) => Source::Pods,
     }
+}
 
-    /// Looks for leftovers, a few Services at a time and behind all writes.
-    fn start_looks(&mut self) {
-        self.look_queue.extend(self.leftovers.due(Instant::now()));
-        while self.looks.len() < MAX_LOOKS {
-            let Some(key) = self.look_queue.pop_front() else {
-                break;
+fn missing_network(observed: &Observed, entry: &ServiceEntry) -> Option<Problem> {
+    let network = entry
+        .acceptance
+        .network()
+        .filter(|_| observed.has_network == Some(false))?;
+    Some(Problem::new(
+        Reason::NetworkNotFound,
+        format!(
+            "network-attachment-definition {network} does not exist; create it or correct annotation {SERVICE_NETWORK_ANNOTATION}; endpoints of running pods stay"
+        ),
+    ))
+}
+
+fn serve(
+    observed: &Observed,
+    entry: &ServiceEntry,
+    binding: &Binding,
+    nodes: &Nodes,
+    settings: &Settings,
+    known: Option<&TriggerTimes>,
+) -> Decision {
+    let (trigger_time, trigger_times) = trigger_time(known, &entry.service, &observed.pods, &observed.slices);
+    let (slices, mut problems) = plan(&Input {
+        service: &entry.service,
+        binding,
+        pods: &observed.pods,
+        slices: &observed.slices,
+        nodes,
+        trigger_time,
+        settings,
+    });
+    if !observed.orphaned_slices.is_empty() {
+        problems.push(orphaned_slices::problem(
+            &ObjectKey::of(&entry.service),
+            &observed.orphaned_slices,
+        ));
+    }
+    Decision {
+        slices,
+        problems,
+        trigger_times: Some(trigger_times),
+        condition: None,
+    }
+}
+
+/// Without any selector the Service's author writes its EndpointSlices, manually or by another program. Their endpoints are checked and
+/// copied into managed slices, the only ones that proxies read.
+fn copy(
+    observed: &Observed,
+    entry: &ServiceEntry,
+    network: &NetworkRef,
+    nodes: &Nodes,
+    settings: &Settings,
+    known: Option<&TriggerTimes>,
+) -> Decision {
+    let written = match &observed.written {
+        Some(AuthorSlices::Slices(slices)) => slices,
+        // Nothing is decided before they are listed.
+        Some(AuthorSlices::Unknown) => return Decision::default(),
+        not_copied => {
+            let too_many = matches!(not_copied, Some(AuthorSlices::NotWatched)).then(too_many);
+            return Decision {
+                slices: SlicePlan::delete_all(observed.slices.clone()),
+                problems: too_many.into_iter().collect(),
+                ..Decision::default()
             };
-            self.looks.spawn(leftovers::look(self.client.clone(), key));
         }
+    };
+    let (trigger_time, trigger_times) = trigger_time(known, &entry.service, &[], &observed.slices);
+    let target = Target {
+        service: &entry.service,
+        network,
+        slices: &observed.slices,
+        nodes,
+        trigger_time,
+        settings,
+        has_placeholder: false,
+    };
+    let (slices, mut problems) = plan_manual(&target, written);
+    let orphaned = written.iter().filter(|written| written.is_orphaned());
+    let orphaned: Vec<_> = orphaned
+        .filter_map(|written| written.slice.metadata.name.clone())
+        .collect();
+    if !orphaned.is_empty() {
+        problems.push(orphaned_slices::orphaned_by_selector_removal(
+            &ObjectKey::of(&entry.service),
+            &orphaned,
+        ));
     }
-
-    fn looked(&mut self, (key, found): (ObjectKey, Found)) {
-        if self.leftovers.record(&key, found, Instant::now()) {
-            self.check([key]);
-        }
-    }
-
-    fn spawn(&mut self, work: Work, attempt: Attempt) {
-        let SlicePlan {
-            create,
-            update,
-            delete,
-            ..
-        } = &work.slices;
-        debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Writing");
-        let writer = self.writer.clone();
-        self.index.slices.begin_writes();
-        self.writes.spawn(async move {
-            Attempt {
-                done: writer.write(work).await,
-                ..attempt
-            }
-        });
-    }
-
-    fn written(&mut self, attempt: Attempt) {
-        self.finish(attempt);
-        self.index.slices.end_writes();
-    }
-
-    fn finish(&mut self, attempt: Attempt) {
-        let Attempt {
-            key,
-            trigger_times,
-            sample,
-            done,
-        } = attempt;
-        let outcome = outcome(&key, &done);
-        sample.count(&self.metrics, &key, &done);
-        let wrote = done.slices;
-        for slice in wrote.created.into_iter().chain(wrote.updated) {
-            self.index.slices.record_written(slice);
-        }
-        wrote
-            .deleted
-            .iter()
-            .for_each(|slice| self.index.slices.record_gone(slice));
-        wrote
-            .vanished
-            .iter()
-            .for_each(|slice| self.index.slices.record_gone(slice));
-        // What vanished was not written: the next plan makes it anew, and its time is that of the same change.
-        if done.error.is_none() && wrote.vanished.is_empty() {
-            match trigger_times {
-                Some(times) => drop(self.trigger_times.insert(key.clone(), times)),
-                None => drop(self.trigger_times.remove(&key)),
-            }
-        }
-        self.queue.done(&key, outcome, Instant::now(), jitter());
-        if !sample.is_ours() {
-            self.queue.forget(&key, Instant::now());
-        }
+    Decision {
+        slices,
+        problems,
+        trigger_times: Some(trigger_times),
+        condition: None,
     }
 }
 
-fn outcome(key: &ObjectKey, done: &Done) -> Outcome {
-    match &done.error {
-        Some(error) => {
-            warn!(service = %key, error = %chain(error), "Reconciling failed, trying again");
-            Outcome::Failed {
-                retry_after: error.retry_after(),
-            }
-        }
-        None if !done.slices.vanished.is_empty() => Outcome::Failed { retry_after: None },
-        None if done.slices.count() > 0 => Outcome::Wrote,
-        None => Outcome::Unchanged,
-    }
-}
-
-/// Spreads retries; its quality does not matter.
-fn jitter() -> f64 {
-    f64::from(jiff::Timestamp::now().subsec_nanosecond() % 1000) / 1000.0
+fn too_many() -> Problem {
+    Problem::new(
+        Reason::TooManyServicesWithoutSelector,
+        format!(
+            "the EndpointSlices of at most {MAX_SERVICES} Services without selector are watched, and so many are older than this one; delete some of them, or let this one select pods by spec.selector or annotation {SELECTOR_ANNOTATION}"
+        ),
+    )
 }

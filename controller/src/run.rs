@@ -1,10 +1,10 @@
-//! Puts the controller together: watches, driver, lease.
+//! Assembles the controller: watches, driver, lease.
 
 use crate::apply::Writer;
+use crate::controller::{self, Driver, Leadership};
 use crate::index::Index;
 use crate::manual::Scope;
 use crate::metrics::Metrics;
-use crate::reconcile::{self, Driver, Leadership};
 use crate::settings::Settings;
 use crate::watches;
 use process::Process;
@@ -16,21 +16,21 @@ use tokio_util::sync::CancellationToken;
 /// Changes that may wait between a watch and the driver.
 const CHANNEL: usize = 256;
 
-/// Why the controller stopped.
+/// Errors that stop the controller.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The driver failed.
     #[error(transparent)]
-    Reconcile(#[from] reconcile::Error),
+    Controller(#[from] controller::Error),
     /// The lease failed or was lost.
     #[error(transparent)]
     Lease(#[from] lease::Error),
     /// A watch panicked.
-    #[error("a watch ended by itself")]
+    #[error("watch exited unexpectedly")]
     Watch,
 }
 
-/// Runs the controller until the process is asked to stop. `lease`: none to write without asking other replicas.
+/// Runs the controller until shutdown. `lease`: `None` to write without leader election.
 pub async fn run(
     process: Process,
     settings: Settings,
@@ -49,7 +49,7 @@ pub async fn run(
     let mut watching = watches::start(&client, &sender, scope_changes);
     drop(sender);
     let granted = CancellationToken::new();
-    // Cancelled by a request to stop, and when the lease is lost: a driver that no longer leads must not begin another write.
+    // Cancelled by a shutdown and by the loss of the lease: a driver that no longer leads must not begin another write.
     let stop = shutdown.child_token();
     let writer = Writer::new(client.clone(), instance);
     let index = Index::new(settings);
@@ -88,7 +88,7 @@ pub async fn run(
             ended?;
             Ok(leading.await?)
         }
-        // Asked to stop before it ever led, or the lease was lost: then whoever holds it writes, and this process exits at once.
+        // Stopped before it ever led, or the lease was lost: then its holder writes, and this process exits at once.
         ended = &mut leading => {
             ended?;
             Ok(driving.await?)

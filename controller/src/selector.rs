@@ -1,4 +1,4 @@
-//! Which pods a Service selects: `spec.selector`, or the selector annotation in the syntax of `kubectl get -l`.
+//! Pod selectors of a Service: `spec.selector`, or the selector annotation in the syntax of `kubectl get -l`.
 //!
 //! Pure. kube-rs builds selectors but reads none from text, so the small grammar of `k8s.io/apimachinery/pkg/labels` is here:
 //! comma-separated `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, `k`, `!k`, `k>1`, `k<1`.
@@ -20,7 +20,7 @@ enum Requirement {
     LessThan(String, i64),
 }
 
-/// Why a text is no selector.
+/// Errors of the selector syntax.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSelector {
     /// It would select every pod of the namespace.
@@ -65,7 +65,7 @@ impl Selector {
         })
     }
 
-    /// Whether an object with these labels is selected.
+    /// Returns true if an object with these labels is selected.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|requirement| requirement.matches(labels))
     }
@@ -113,7 +113,7 @@ fn requirement(text: &str) -> Result<Requirement, ParseSelector> {
     label_key(text).map(Requirement::Exists)
 }
 
-/// None when `rest` begins with no operator.
+/// Returns `None` if `rest` begins with no operator.
 fn comparison(key: &str, rest: &str) -> Option<Result<Requirement, ParseSelector>> {
     let one = |value: &str| Ok::<_, ParseSelector>([label_value(value)?].into());
     let bound = |value: &str| {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_selector_is_cut_in_the_message() {
+    fn a_long_selector_is_truncated_in_the_message() {
         assert!(
             Selector::parse(&"(".repeat(1 << 20))
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! What an administrator decides for every Service.
+//! The administrator's settings, for every Service.
 //!
 //! Pure.
 
@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 pub struct Settings {
     /// Most endpoints in one slice.
     pub max_endpoints_per_slice: usize,
-    /// Namespaces whose networks any Service may name. None: any Service may name any network.
+    /// Namespaces whose networks every Service may use. `None`: every Service may use any network.
     pub global_namespaces: Option<BTreeSet<String>>,
-    /// The cluster's Service ranges, in which no endpoint can be: those of the command line, and of ServiceCIDR objects.
+    /// The cluster's Service CIDRs, in which no endpoint can be: those of the command line, and of ServiceCIDR objects.
     pub service_cidrs: Vec<IpNet>,
 }
 

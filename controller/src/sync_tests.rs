@@ -1,12 +1,12 @@
-//! The Go original's controller tests, restated on the pure part from watch events to the decision (its names are kept).
+//! The archived controller's controller tests, restated on the pure part from watch events to the decision (its names are kept).
 
-use crate::decide::{Decision, decide};
-use crate::gather::gather;
 use crate::index::{Change, Event, Index};
-use crate::leftovers::Leftovers;
 use crate::manual::{MAX_SERVICES, ManualSlice};
-use crate::notice::Reason;
-use crate::objects::{Node, NodeObject, ObjectKey, PodObject, ServiceRange};
+use crate::objects::{Node, NodeObject, ObjectKey, PodObject, ServiceCidr};
+use crate::observe::observe;
+use crate::reconcile::{Decision, reconcile};
+use crate::service_status::orphaned_slices::OrphanedSlices;
+use crate::service_status::problem::Reason;
 use crate::settings::Settings;
 use api::names;
 use k8s_openapi::api::core::v1::Service;
@@ -21,13 +21,13 @@ const CREATED: &str = "2026-01-01T00:00:00Z";
 /// An index that is in sync, with node-1.
 fn synced() -> Index {
     let mut index = Index::new(Settings::default());
-    index.observe(Change::Service(Event::ListDone));
-    index.observe(Change::Pod(Event::ListDone));
-    index.observe(Change::Slice(Event::ListDone));
-    index.observe(Change::Node(Event::ListDone));
-    index.observe(Change::ServiceRange(Event::ListDone));
+    index.update(Change::Service(Event::ListDone));
+    index.update(Change::Pod(Event::ListDone));
+    index.update(Change::Slice(Event::ListDone));
+    index.update(Change::Node(Event::ListDone));
+    index.update(Change::ServiceCidr(Event::ListDone));
     let node: NodeObject = serde_json::from_value(json!({"metadata": {"name": "node-1"}})).unwrap();
-    index.observe(Change::Node(Event::Applied(node.into())));
+    index.update(Change::Node(Event::Applied(node.into())));
     assert!(index.is_synced());
     index
 }
@@ -80,7 +80,7 @@ fn slice(name: &str, labels: &Value) -> EndpointSlice {
     .unwrap()
 }
 
-fn ours() -> Value {
+fn managed() -> Value {
     json!({names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME})
 }
 
@@ -89,8 +89,8 @@ fn web() -> ObjectKey {
 }
 
 fn decided(index: &Index) -> Decision {
-    decide(
-        &gather(index, &Leftovers::default(), &web()),
+    reconcile(
+        &observe(index, &OrphanedSlices::default(), &web()),
         &index.nodes,
         index.settings(),
         None,
@@ -111,63 +111,66 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
         .collect()
 }
 
-/// Feeds the index a complete list of slices by hand.
-fn list_by_hand(index: &mut Index, slices: impl IntoIterator<Item = EndpointSlice>) -> BTreeSet<ObjectKey> {
-    index.observe(Change::ManualScope(Arc::clone(index.manual.scope())));
-    index.observe(Change::ManualSlice(Event::ListStarted));
+/// Passes a complete list of manual slices to the index.
+fn list_manual_slices(
+    index: &mut Index,
+    slices: impl IntoIterator<Item = EndpointSlice>,
+) -> BTreeSet<ObjectKey> {
+    index.update(Change::ManualScope(Arc::clone(index.manual.scope())));
+    index.update(Change::ManualSlice(Event::ListStarted));
     for slice in slices {
         let slice = ManualSlice { slice, left_out: 0 };
-        index.observe(Change::ManualSlice(Event::Listed(slice)));
+        index.update(Change::ManualSlice(Event::Listed(slice)));
     }
-    index.observe(Change::ManualSlice(Event::ListDone))
+    index.update(Change::ManualSlice(Event::ListDone))
 }
 
 fn unselected() -> Change {
     Change::Service(Event::Applied(service(json!({"spec": {"selector": null}}))))
 }
 
-/// Its author's slices are only read; what is written is a copy.
+/// The author's slices are only read; the controller writes copies.
 #[test]
 fn sync_service_no_selector() {
     let mut index = synced();
-    index.observe(unselected());
-    let mut by_hand = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
-    by_hand.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
-    assert_eq!(list_by_hand(&mut index, [by_hand]), BTreeSet::from([web()]));
+    index.update(unselected());
+    let mut manual = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
+    manual.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+    assert_eq!(list_manual_slices(&mut index, [manual]), BTreeSet::from([web()]));
     let decision = decided(&index);
     assert_eq!(writes(&decision), (1, 0, 0));
     assert_eq!(endpoints(&decision)[0].addresses, ["10.1.1.99"]);
 
     let mut bare = synced();
-    bare.observe(unselected());
-    list_by_hand(&mut bare, []);
+    bare.update(unselected());
+    list_manual_slices(&mut bare, []);
     assert_eq!(writes(&decided(&bare)), (0, 0, 0), "no placeholder");
 }
 
 #[test]
-fn nothing_is_decided_before_the_slices_by_hand_are_listed() {
+fn nothing_is_decided_before_the_manual_slices_are_listed() {
     let mut index = synced();
-    index.observe(unselected());
-    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
-    assert!(gather(&index, &Leftovers::default(), &web()).is_pending());
+    index.update(unselected());
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
+    assert!(observe(&index, &OrphanedSlices::default(), &web()).is_pending());
     assert_eq!(writes(&decided(&index)), (0, 0, 0), "its copies stay");
-    index.observe(Change::ManualScope(Arc::default()));
+    index.update(Change::ManualScope(Arc::default()));
     assert_eq!(
-        index.observe(Change::ManualSlice(Event::ListDone)),
+        index.update(Change::ManualSlice(Event::ListDone)),
         BTreeSet::new(),
         "the list was about others"
     );
-    assert!(gather(&index, &Leftovers::default(), &web()).is_pending());
-    assert_eq!(list_by_hand(&mut index, []), BTreeSet::from([web()]));
+    assert!(observe(&index, &OrphanedSlices::default(), &web()).is_pending());
+    assert_eq!(list_manual_slices(&mut index, []), BTreeSet::from([web()]));
     assert_eq!(writes(&decided(&index)), (0, 0, 1));
 }
 
 #[test]
 fn sync_service_selector_removed() {
     let mut index = synced();
-    index.observe(unselected());
-    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
-    list_by_hand(&mut index, []);
+    index.update(unselected());
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
+    list_manual_slices(&mut index, []);
     assert_eq!(
         writes(&decided(&index)),
         (0, 0, 1),
@@ -175,97 +178,97 @@ fn sync_service_selector_removed() {
     );
 }
 
-/// Beyond so many Services without selector a new one is refused, with a condition.
+/// Beyond so many Services without selector a new one is rejected, with a condition.
 #[test]
-fn a_service_whose_slices_are_not_watched_is_refused() {
+fn a_service_whose_slices_are_not_watched_is_rejected() {
     let mut index = synced();
     for n in 0..MAX_SERVICES {
         let older = json!({"metadata": {"name": format!("older-{n}"), "creationTimestamp": "2025-01-01T00:00:00Z"}, "spec": {"selector": null}});
-        index.observe(Change::Service(Event::Applied(service(older))));
+        index.update(Change::Service(Event::Applied(service(older))));
     }
-    index.observe(unselected());
-    list_by_hand(&mut index, []);
+    index.update(unselected());
+    list_manual_slices(&mut index, []);
     let condition = decided(&index).condition.unwrap();
     assert_eq!(
         (condition.status.as_str(), condition.reason.as_str()),
         ("False", "TooManyServicesWithoutSelector")
     );
-    index.observe(Change::Service(Event::Deleted {
+    index.update(Change::Service(Event::Deleted {
         key: ObjectKey::new("shop", "older-7"),
         uid: String::new(),
     }));
     assert_eq!(
-        list_by_hand(&mut index, []),
+        list_manual_slices(&mut index, []),
         BTreeSet::from([web()]),
         "there is room"
     );
     assert_eq!(decided(&index).condition.unwrap().reason, "NoSelector");
 }
 
-/// A node gets the address of an endpoint by hand: it is an endpoint no longer.
+/// A node gets the address of a manual endpoint: it is no longer an endpoint.
 #[test]
-fn an_address_by_hand_that_becomes_a_nodes_wakes_its_service() {
+fn a_manual_address_that_a_node_gets_enqueues_its_service() {
     let mut index = synced();
-    index.observe(unselected());
-    let mut by_hand = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
-    by_hand.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
-    list_by_hand(&mut index, [by_hand]);
+    index.update(unselected());
+    let mut manual = slice("by-hand", &json!({names::SERVICE_NAME_LABEL: "web"}));
+    manual.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
+    list_manual_slices(&mut index, [manual]);
     let node = Node {
         name: "node-2".into(),
         addresses: vec!["10.1.1.99".parse().unwrap()],
         ..Node::default()
     };
     assert_eq!(
-        index.observe(Change::Node(Event::Applied(node))),
+        index.update(Change::Node(Event::Applied(node))),
         BTreeSet::from([web()])
     );
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
 }
 
-/// The ranges of the command line and of the cluster together; a change of conditions alone wakes no Service.
+/// The ranges of the command line and of the cluster together; a change of conditions alone enqueues no Service.
 #[test]
-fn a_service_range_that_comes_or_goes_wakes_every_service() {
+fn an_added_or_removed_service_cidr_enqueues_every_service() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
-    index.observe(pod(1, json!({})));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    index.update(pod(1, json!({})));
     let range = || {
-        Change::ServiceRange(Event::Applied(ServiceRange {
+        Change::ServiceCidr(Event::Applied(ServiceCidr {
             name: "wide".into(),
             ranges: vec!["10.1.1.0/24".parse().unwrap()],
         }))
     };
-    assert_eq!(index.observe(range()), BTreeSet::from([web()]));
-    assert_eq!(index.observe(range()), BTreeSet::new());
+    assert_eq!(index.update(range()), BTreeSet::from([web()]));
+    assert_eq!(index.update(range()), BTreeSet::new());
     let decision = decided(&index);
     assert_eq!(endpoints(&decision), []);
-    let mut notices = decision.notices.iter();
-    assert!(notices.any(|notice| notice.reason == Reason::AddressRefused));
+    let mut problems = decision.problems.iter();
+    assert!(problems.any(|problem| problem.reason == Reason::InvalidEndpointAddress));
     let gone = Event::Deleted {
         key: ObjectKey::new("", "wide"),
         uid: String::new(),
     };
-    assert_eq!(index.observe(Change::ServiceRange(gone)), BTreeSet::from([web()]));
+    assert_eq!(index.update(Change::ServiceCidr(gone)), BTreeSet::from([web()]));
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 
-/// A finalizer holds it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint goes, and no event or condition is written.
+/// A finalizer keeps it (kubernetes/kubernetes#108779): nothing is created, a dead endpoint is removed, and no Event or condition is written.
 #[test]
 fn sync_service_pending_deletion() {
     let mut index = synced();
     let deleted = json!({"metadata": {"deletionTimestamp": CREATED}});
-    index.observe(Change::Service(Event::Applied(service(deleted))));
-    index.observe(pod(1, json!({})));
+    index.update(Change::Service(Event::Applied(service(deleted))));
+    index.update(pod(1, json!({})));
     let decision = decided(&index);
     assert_eq!(
-        (writes(&decision), decision.condition, decision.notices),
+        (writes(&decision), decision.condition, decision.problems),
         ((0, 0, 0), None, vec![])
     );
-    let mut existing = slice("web-multus-abc", &ours());
+    let mut existing = slice("web-multus-abc", &managed());
     let ports = json!([{"name": "web", "port": 80, "protocol": "TCP"}]);
     existing.ports = serde_json::from_value(ports).unwrap();
     let dead = ["10.1.1.1", "10.1.1.2"].map(|address| json!({"addresses": [address]}));
     existing.endpoints = serde_json::from_value(json!(dead)).unwrap();
-    index.observe(Change::Slice(Event::Applied(existing)));
+    index.update(Change::Slice(Event::Applied(existing)));
     let decision = decided(&index);
     assert_eq!(writes(&decision), (0, 1, 0));
     let left: Vec<_> = decision.slices.update[0].endpoints.iter().collect();
@@ -276,7 +279,7 @@ fn sync_service_pending_deletion() {
 #[test]
 fn sync_service_with_selector() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
     let decision = decided(&index);
     assert_eq!(writes(&decision), (1, 0, 0));
     let slice = &decision.slices.create[0];
@@ -310,24 +313,24 @@ fn sync_service_missing() {
         "nothing to write, nothing to remember"
     );
 
-    // It was there: what it left goes, and its times are remembered no more.
+    // It existed: its slices are deleted, and its trigger times are forgotten.
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
-    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     let known = decided(&index).trigger_times;
     assert!(known.is_some());
-    let woken = index.observe(Change::Service(Event::Deleted {
+    let affected = index.update(Change::Service(Event::Deleted {
         key: web(),
         uid: "web-uid".into(),
     }));
-    assert_eq!(woken, BTreeSet::from([web()]));
-    let observed = gather(&index, &Leftovers::default(), &web());
-    let decision = decide(&observed, &index.nodes, index.settings(), known.as_ref());
+    assert_eq!(affected, BTreeSet::from([web()]));
+    let observed = observe(&index, &OrphanedSlices::default(), &web());
+    let decision = reconcile(&observed, &index.nodes, index.settings(), known.as_ref());
     assert_eq!(
         (writes(&decision), decision.trigger_times, decision.condition),
         ((0, 0, 1), None, None)
     );
-    assert_eq!(decision.notices, []);
+    assert_eq!(decision.problems, []);
     assert_eq!(
         observed.former_uid(),
         Some("web-uid"),
@@ -336,19 +339,19 @@ fn sync_service_missing() {
 }
 
 #[test]
-fn a_service_that_cannot_be_read_keeps_its_slices() {
+fn an_undecodable_service_keeps_its_slices() {
     let mut index = synced();
-    index.observe(Change::Slice(Event::Applied(slice("web-multus-abc", &ours()))));
-    index.observe(Change::Service(Event::Unreadable(web())));
+    index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
+    index.update(Change::Service(Event::Unreadable(web())));
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
 }
 
 #[test]
 fn sync_service_pod_selection() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
-    index.observe(pod(1, json!({})));
-    index.observe(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}})));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    index.update(pod(1, json!({})));
+    index.update(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}})));
     let endpoints = endpoints(&decided(&index));
     assert_eq!(endpoints.len(), 1);
     assert_eq!(
@@ -357,22 +360,22 @@ fn sync_service_pod_selection() {
     );
 }
 
-/// The watch shows only slices with our managed-by value; of those, the ones with the Service's name count.
+/// The watch delivers only slices with our managed-by value; of those, the ones with the Service's name count.
 #[test]
 fn sync_service_endpoint_slice_label_selection() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
     let other = json!({names::SERVICE_NAME_LABEL: "other", names::MANAGED_BY_LABEL: names::MANAGED_BY});
     let nameless = json!({names::MANAGED_BY_LABEL: names::MANAGED_BY});
     for (name, labels) in [
-        ("matching-1", ours()),
-        ("matching-2", ours()),
+        ("matching-1", managed()),
+        ("matching-2", managed()),
         ("other", other),
         ("nameless", nameless),
     ] {
         let mut slice = slice(name, &labels);
         slice.ports = Some(vec![serde_json::from_value(json!({"port": 1})).unwrap()]);
-        index.observe(Change::Slice(Event::Applied(slice)));
+        index.update(Change::Slice(Event::Applied(slice)));
     }
     let before = index.slices.of(&web());
     let decision = decided(&index);
@@ -394,9 +397,9 @@ fn sync_service(#[case] family: &str, #[case] want: &[&str]) {
         {"name": "tcp-example", "targetPort": 80, "port": 80, "protocol": "TCP"},
         {"name": "udp-example", "targetPort": 161, "port": 161, "protocol": "UDP"},
         {"name": "sctp-example", "targetPort": 3456, "port": 3456, "protocol": "SCTP"}]});
-    index.observe(Change::Service(Event::Applied(service(json!({"spec": spec})))));
-    index.observe(pod(1, json!({})));
-    index.observe(pod(2, json!({})));
+    index.update(Change::Service(Event::Applied(service(json!({"spec": spec})))));
+    index.update(pod(1, json!({})));
+    index.update(pod(2, json!({})));
     let decision = decided(&index);
     assert_eq!(writes(&decision), (1, 0, 0));
     let slice = &decision.slices.create[0];
@@ -416,14 +419,15 @@ fn sync_service(#[case] family: &str, #[case] want: &[&str]) {
     );
 }
 
-/// The Go original had a feature gate to leave terminating pods out; Kubernetes has no such gate any more, and neither have we.
+/// The archived multus-service controller had a feature gate to leave terminating pods out. Kubernetes no longer has this gate, nor does
+/// this controller.
 #[rstest]
 #[case::ready("True", (false, true, true))]
 #[case::not_ready("False", (false, false, true))]
 fn sync_service_terminating(#[case] ready: &str, #[case] want: (bool, bool, bool)) {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
-    index.observe(pod(1, json!({"metadata": {"deletionTimestamp": CREATED}, "status": {"conditions": [{"type": "Ready", "status": ready}]}})));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    index.update(pod(1, json!({"metadata": {"deletionTimestamp": CREATED}, "status": {"conditions": [{"type": "Ready", "status": ready}]}})));
     let conditions = endpoints(&decided(&index))[0].conditions.clone().unwrap();
     assert_eq!(
         (
@@ -436,60 +440,60 @@ fn sync_service_terminating(#[case] ready: &str, #[case] want: (bool, bool, bool
 }
 
 #[test]
-fn a_missing_network_is_told_once_the_networks_are_known() {
+fn a_missing_network_is_reported_once_the_networks_are_known() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
-    assert_eq!(decided(&index).notices, [], "a cluster without that kind");
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    assert_eq!(decided(&index).problems, [], "a cluster without that kind");
     assert_eq!(
-        index.observe(Change::Network(Event::ListDone)),
+        index.update(Change::Network(Event::ListDone)),
         BTreeSet::from([web()])
     );
     let reasons: Vec<_> = decided(&index)
-        .notices
+        .problems
         .iter()
-        .map(|notice| notice.reason)
+        .map(|problem| problem.reason)
         .collect();
     assert_eq!(reasons, [Reason::NetworkNotFound]);
     assert_eq!(
-        index.observe(Change::Network(Event::Applied(ObjectKey::new(
+        index.update(Change::Network(Event::Applied(ObjectKey::new(
             "shop", "testnet1"
         )))),
         BTreeSet::from([web()])
     );
-    assert_eq!(decided(&index).notices, []);
+    assert_eq!(decided(&index).problems, []);
 }
 
-/// Which events wake the Service, and which do not.
+/// Events that enqueue the Service, and events that do not.
 #[test]
-fn only_what_changes_a_decision_wakes_a_service() {
+fn only_what_changes_a_decision_enqueues_a_service() {
     let mut index = synced();
     let applied = |change: Value| Change::Service(Event::Applied(service(change)));
-    let nobody = BTreeSet::new();
-    assert_eq!(index.observe(applied(json!({}))), BTreeSet::from([web()]));
+    let none = BTreeSet::new();
+    assert_eq!(index.update(applied(json!({}))), BTreeSet::from([web()]));
     assert_eq!(
-        index.observe(applied(json!({"metadata": {"resourceVersion": "2"}}))),
-        nobody,
+        index.update(applied(json!({"metadata": {"resourceVersion": "2"}}))),
+        none,
         "only its version"
     );
-    assert_eq!(index.observe(pod(1, json!({}))), BTreeSet::from([web()]));
+    assert_eq!(index.update(pod(1, json!({}))), BTreeSet::from([web()]));
     assert_eq!(
-        index.observe(pod(1, json!({"status": {"hostIP": "192.168.0.11"}}))),
-        nobody,
-        "a field nobody reads"
+        index.update(pod(1, json!({"status": {"hostIP": "192.168.0.11"}}))),
+        none,
+        "a field that no decision reads"
     );
     assert_eq!(
-        index.observe(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}}))),
-        nobody,
+        index.update(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}}))),
+        none,
         "not selected"
     );
     assert_eq!(
-        index.observe(pod(1, json!({"metadata": {"labels": {"foo": "boo"}}}))),
+        index.update(pod(1, json!({"metadata": {"labels": {"foo": "boo"}}}))),
         BTreeSet::from([web()]),
         "selected before"
     );
-    index.observe(pod(1, json!({})));
+    index.update(pod(1, json!({})));
     assert_eq!(
-        index.observe(pod(
+        index.update(pod(
             1,
             json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: "[]"}}})
         )),
@@ -502,7 +506,7 @@ fn only_what_changes_a_decision_wakes_a_service() {
 #[test]
 fn check_node_topology_distribution() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
     let node = |name: &str, cpu: u64| {
         Change::Node(Event::Applied(Node {
             name: name.into(),
@@ -512,32 +516,32 @@ fn check_node_topology_distribution() {
         }))
     };
     assert_eq!(
-        index.observe(node("node-2", 1000)),
+        index.update(node("node-2", 1000)),
         BTreeSet::new(),
-        "nobody asked for hints, no pod is there"
+        "no hints are requested, no pod is there"
     );
-    index.observe(pod(1, json!({})));
+    index.update(pod(1, json!({})));
     assert_eq!(
-        index.observe(node("node-1", 1000)),
+        index.update(node("node-1", 1000)),
         BTreeSet::from([web()]),
         "its pod is there"
     );
     let auto = json!({"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}});
-    index.observe(Change::Service(Event::Applied(service(auto))));
+    index.update(Change::Service(Event::Applied(service(auto))));
     assert_eq!(
-        index.observe(node("node-2", 2000)),
+        index.update(node("node-2", 2000)),
         BTreeSet::from([web()]),
         "shares change"
     );
-    assert_eq!(index.observe(node("node-2", 2000)), BTreeSet::new());
+    assert_eq!(index.update(node("node-2", 2000)), BTreeSet::new());
 }
 
-/// A node that gets the address of a pod takes the endpoint away, on whatever node the pod runs, and gives it back.
+/// A node that gets the address of a pod on any node removes the endpoint, and restores it when it loses the address.
 #[test]
-fn an_address_that_becomes_a_nodes_is_no_endpoint() {
+fn an_address_that_a_node_gets_is_no_endpoint() {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
-    index.observe(pod(1, json!({})));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    index.update(pod(1, json!({})));
     let node = |addresses: &[&str]| {
         Change::Node(Event::Applied(Node {
             name: "node-2".into(),
@@ -545,40 +549,40 @@ fn an_address_that_becomes_a_nodes_is_no_endpoint() {
             ..Node::default()
         }))
     };
-    assert_eq!(index.observe(node(&["192.168.0.12"])), BTreeSet::new());
+    assert_eq!(index.update(node(&["192.168.0.12"])), BTreeSet::new());
     assert_eq!(
-        index.observe(node(&["192.168.0.12", "10.1.1.1"])),
+        index.update(node(&["192.168.0.12", "10.1.1.1"])),
         BTreeSet::from([web()])
     );
     let decision = decided(&index);
     assert_eq!(endpoints(&decision), []);
     assert!(
         decision
-            .notices
+            .problems
             .iter()
-            .any(|n| n.reason == Reason::AddressRefused && n.text().contains("10.1.1.1"))
+            .any(|n| n.reason == Reason::InvalidEndpointAddress && n.text().contains("10.1.1.1"))
     );
-    assert_eq!(index.observe(node(&["192.168.0.12"])), BTreeSet::from([web()]));
+    assert_eq!(index.update(node(&["192.168.0.12"])), BTreeSet::from([web()]));
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 
-/// What was written counts although the watch still shows less: cached 10 and written 12 is planned from 12, without an error.
+/// Written slices count although the watch is behind: with 10 cached and 12 written, the plan starts from 12, without an error.
 #[rstest]
 #[case::cache_is_behind("10", "12", "12")]
 #[case::equal("10", "10", "10")]
 #[case::cache_is_ahead("10", "1", "10")]
 fn sync_service_stale_informer(#[case] cached: &str, #[case] written: &str, #[case] want: &str) {
     let mut index = synced();
-    index.observe(Change::Service(Event::Applied(service(json!({})))));
+    index.update(Change::Service(Event::Applied(service(json!({})))));
     let at = |version: &str| {
-        let mut slice = slice("web-multus-abc", &ours());
+        let mut slice = slice("web-multus-abc", &managed());
         slice.metadata.resource_version = Some(version.to_owned());
         slice.endpoints = vec![serde_json::from_value(json!({"addresses": ["10.1.1.99"]})).unwrap()];
         slice
     };
-    index.observe(Change::Slice(Event::Applied(at(cached))));
+    index.update(Change::Slice(Event::Applied(at(cached))));
     index.slices.record_written(at(written));
-    index.observe(Change::Slice(Event::Applied(at(cached))));
+    index.update(Change::Slice(Event::Applied(at(cached))));
     let decision = decided(&index);
     let update = &decision.slices.update[0];
     assert_eq!(update.metadata.resource_version.as_deref(), Some(want));

@@ -1,11 +1,11 @@
-//! Which change wakes which Service.
+//! The Services that a change affects.
 //!
-//! Pure. A change that leaves every field the planner reads as it was wakes nobody.
+//! Pure. A change to no field that the planner reads enqueues no Service.
 
-use crate::accept::Acceptance;
+use crate::endpointslice::{Routing, routing};
 use crate::index::{Index, ServiceEntry, Step};
 use crate::objects::{Node, ObjectKey, Pod};
-use crate::plan::{Routing, routing};
+use crate::validate::Acceptance;
 use api::NetworkRef;
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Service changed: itself, unless only versions did.
-pub fn service(step: &Step<ServiceEntry>) -> Option<ObjectKey> {
+pub(crate) fn service(step: &Step<ServiceEntry>) -> Option<ObjectKey> {
     let content =
         |entry: &Option<Arc<ServiceEntry>>| entry.as_deref().map(|entry| without_version(&entry.service));
     (content(&step.before) != content(&step.after)).then(|| step.key.clone())
@@ -26,7 +26,7 @@ fn without_version(service: &Service) -> Service {
 }
 
 /// A Pod changed: the Services that selected it or select it now.
-pub fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
+pub(crate) fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -49,9 +49,9 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
     matches!(&entry.acceptance, Acceptance::Served(binding) if binding.selector.matches(&pod.labels))
 }
 
-/// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of slices by hand that name one, and
-/// all that share endpoints out by the nodes' CPU.
-pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
+/// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of manual slices that name one, and
+/// all that distribute endpoints by the nodes' CPU.
+pub(crate) fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -62,14 +62,14 @@ pub fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
         .iter()
         .filter(|entry| routing(&entry.service) == Routing::Proportional);
     let by_capacity = proportional.map(|entry| ObjectKey::of(&entry.service));
-    let by_hand = index.manual.with_address(&moved);
+    let manual = index.manual.with_address(&moved);
     index
         .pods
         .iter()
         .filter(concerns)
         .flat_map(|pod| selecting(index, pod))
         .chain(by_capacity)
-        .chain(by_hand)
+        .chain(manual)
         .collect()
 }
 
@@ -95,7 +95,7 @@ fn claims(pod: &Pod, addresses: &BTreeSet<IpAddr>) -> bool {
 }
 
 /// Network attachment definitions came or went: the Services bound to them. The first list may have left out any of them.
-pub fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -> BTreeSet<ObjectKey> {
+pub(crate) fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -> BTreeSet<ObjectKey> {
     let changed: BTreeSet<_> = steps
         .iter()
         .filter(|step| step.before.is_some() != step.after.is_some())

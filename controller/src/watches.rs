@@ -1,11 +1,11 @@
 //! The watches, one task each, into one channel.
 //!
-//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, slices by hand, ServiceCIDRs, network attachment
+//! Reads: Services with our label, all Pods and Nodes, slices with our managed-by value, manual slices, ServiceCIDRs, network attachment
 //! definitions. An object that cannot be read is reported as such and never stops its watch; a lost connection is tried again within
 //! five seconds.
 
-mod manual;
-mod ranges;
+mod manual_slices;
+mod service_cidrs;
 
 use crate::index::{Change, Event};
 use crate::manual::Scope;
@@ -17,7 +17,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_whole, while_defined};
+use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_unpaged, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
@@ -25,14 +25,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-/// Starts all watches. They end when the channel is closed. `scope`: the Services whose slices by hand are watched.
+/// Starts all watches. They end when the channel is closed. `scope`: the Services whose manual slices are watched.
 pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let all = watcher::Config::default;
-    let ours = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
-    // What is written here must not be seen as it was before.
+    let labelled = |key: &str, value: &str| all().labels(&format!("{key}={value}"));
+    // Objects that the controller writes must be listed in their latest version.
     let (latest, cached) = (Freshness::Latest, Freshness::Cached);
-    let services = ours(PROXY_NAME_LABEL, PROXY_NAME);
+    let services = labelled(PROXY_NAME_LABEL, PROXY_NAME);
     tasks.spawn(follow(
         client.clone(),
         services,
@@ -45,21 +45,24 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
             })))
         },
     ));
-    let slices = ours(MANAGED_BY_LABEL, MANAGED_BY);
+    let slices = labelled(MANAGED_BY_LABEL, MANAGED_BY);
     tasks.spawn(follow(client.clone(), slices, latest, changes.clone(), |event| {
         Some(Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
             slice
         })))
     }));
-    tasks.spawn(manual::follow(client.clone(), scope, changes.clone()));
+    tasks.spawn(manual_slices::follow(client.clone(), scope, changes.clone()));
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Some(Change::Pod(event.map(|pod: PodObject| pod.into())))
     }));
     tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
         Some(Change::Node(event.map(|node: NodeObject| node.into())))
     }));
-    tasks.spawn(ranges::follow_ranges(client.clone(), changes.clone()));
+    tasks.spawn(service_cidrs::follow_service_cidrs(
+        client.clone(),
+        changes.clone(),
+    ));
     tasks.spawn(follow_networks(client.clone(), changes.clone()));
     tasks
 }
@@ -74,12 +77,12 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<Guarded<K>> = Api::all(client);
-    let mut events = watch_whole(api, config, freshness, Presence::Required).boxed();
+    let mut events = watch_unpaged(api, config, freshness, Presence::Required).boxed();
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => read(event),
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
                 continue;
             }
         };
@@ -102,7 +105,7 @@ fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Eve
                 meta.namespace.clone().unwrap_or_default(),
                 meta.name.clone().unwrap_or_default(),
             );
-            warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Object cannot be read and is left as it was");
+            warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Ignored undecodable object");
             Event::Unreadable(key)
         }
     };
@@ -125,11 +128,11 @@ fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta)
     }
 }
 
-/// Network attachment definitions are a custom kind that may be missing: then nothing is said about them, and nothing asked for.
+/// Network attachment definitions are a custom kind that may be missing: then networks are not checked, and no request is made.
 async fn follow_networks(client: Client, changes: Sender<Change>) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
     let begin = move || {
-        watch_whole(
+        watch_unpaged(
             api.clone(),
             watcher::Config::default(),
             Freshness::Cached,
@@ -146,13 +149,13 @@ async fn follow_networks(client: Client, changes: Sender<Change>) {
             Defined::Yes(Ok(watcher::Event::Delete(network))) => deleted(&network.metadata),
             // A kind is served a moment after it is defined.
             Defined::Yes(Err(error)) => {
-                debug!(%error, "Network attachment definitions cannot be watched, trying again");
+                debug!(%error, "Failed to watch network-attachment-definitions, retrying");
                 continue;
             }
             Defined::No => {
                 info!(
                     definition = NETWORK_DEFINITION,
-                    "CustomResourceDefinition does not exist, networks are not checked"
+                    "CustomResourceDefinition not found, networks are not checked"
                 );
                 continue;
             }

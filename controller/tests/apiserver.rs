@@ -1,7 +1,5 @@
 //! The controller on a real apiserver: the shipped binary, under its shipped role.
 
-#[path = "apiserver/absent.rs"]
-mod absent;
 #[path = "apiserver/availability.rs"]
 mod availability;
 #[path = "apiserver/bed.rs"]
@@ -10,41 +8,43 @@ mod bed;
 mod coredns;
 #[path = "apiserver/dns.rs"]
 mod dns;
-#[path = "apiserver/flood.rs"]
-mod flood;
-#[path = "apiserver/kinds.rs"]
-mod kinds;
-#[path = "apiserver/leaving.rs"]
-mod leaving;
-#[path = "apiserver/lists.rs"]
-mod lists;
+#[path = "apiserver/http_flood.rs"]
+mod http_flood;
+#[path = "apiserver/initial_lists.rs"]
+mod initial_lists;
+#[path = "apiserver/kcm_parity.rs"]
+mod kcm_parity;
+#[path = "apiserver/kube_controller_manager.rs"]
+mod kube_controller_manager;
 #[path = "apiserver/manual.rs"]
 mod manual;
 #[path = "apiserver/mirrored.rs"]
 mod mirrored;
-#[path = "apiserver/neighbours.rs"]
-mod neighbours;
 #[path = "apiserver/node_addresses.rs"]
 mod node_addresses;
 #[path = "apiserver/outages.rs"]
 mod outages;
-#[path = "apiserver/placement.rs"]
-mod placement;
+#[path = "apiserver/partial_failures.rs"]
+mod partial_failures;
+#[path = "apiserver/preexisting_slices.rs"]
+mod preexisting_slices;
 #[path = "apiserver/privileges.rs"]
 mod privileges;
-#[path = "apiserver/ranges.rs"]
-mod ranges;
-#[path = "apiserver/rate.rs"]
-mod rate;
-#[path = "apiserver/reference.rs"]
-mod reference;
-#[path = "apiserver/refusals.rs"]
-mod refusals;
+#[path = "apiserver/rate_limit.rs"]
+mod rate_limit;
+#[path = "apiserver/service_cidrs.rs"]
+mod service_cidrs;
+#[path = "apiserver/service_kinds.rs"]
+mod service_kinds;
+#[path = "apiserver/service_removal.rs"]
+mod service_removal;
+#[path = "apiserver/service_status.rs"]
+mod service_status;
 #[path = "apiserver/slices.rs"]
 mod slices;
-#[path = "apiserver/stale.rs"]
-mod stale;
+#[path = "apiserver/stale_watch.rs"]
+mod stale_watch;
 #[path = "apiserver/topology.rs"]
 mod topology;
-#[path = "apiserver/twin.rs"]
-mod twin;
+#[path = "apiserver/without_multus.rs"]
+mod without_multus;

@@ -48,17 +48,17 @@ use crate::pki::{self, Ca, Credentials, Usage};
 use crate::tools::{self, Tool, ToolDir};
 use crate::wait;
 use crate::{command, control_plane};
-use keeper::{Folder, Process};
+use process_guard::{Folder, Process};
 
 mod bulk;
 mod clients;
-pub(crate) mod keeper;
+pub(crate) mod process_guard;
 
 const READY: Duration = Duration::from_mins(1);
 /// Another program may take a free port between our look and the server's bind.
 const ATTEMPTS: usize = 3;
 
-/// What a server has beyond etcd and kube-apiserver.
+/// Optional parts of a server beyond etcd and kube-apiserver.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Runs kube-controller-manager too.
@@ -172,7 +172,7 @@ impl Apiserver {
         self.wait_ready().await
     }
 
-    /// Kills kube-apiserver. Its clients see broken connections, then refused ones; what is in etcd stays.
+    /// Kills kube-apiserver. Its clients see broken connections, then rejected ones; what is in etcd stays.
     pub fn stop_apiserver(&mut self) {
         self.processes
             .retain(|process| process.name() != tools::KUBE_APISERVER.name);

@@ -1,4 +1,4 @@
-//! Who asked the apiserver for what: its audit log, read as values.
+//! Audit log of the apiserver, parsed.
 //!
 //! Writes: nothing. Works for the two-node cluster ([`crate::cluster::audit_log`]) and a lone apiserver
 //! ([`crate::apiserver::Apiserver::audit_log`]). A request is in the log when its answer has been sent; a watch is in it
@@ -31,7 +31,7 @@ pub struct Log {
 /// One answered request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who asked; of an impersonated request, whom it was asked as.
+    /// User of the request; for an impersonated request, the impersonated user.
     pub user: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: String,
@@ -53,12 +53,12 @@ pub fn service_account(namespace: &str, name: &str) -> String {
 }
 
 impl Log {
-    /// What was logged since the apiserver started.
+    /// Returns the entries since the apiserver started.
     pub fn whole(path: PathBuf) -> Self {
         Self { path, from: 0 }
     }
 
-    /// What is logged from now on.
+    /// Returns a cursor for entries from now on.
     pub fn from_now(path: PathBuf) -> Result<Self> {
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // The last line may be half written: it began before now.
@@ -84,7 +84,7 @@ impl Log {
         complete.lines().map(parse).collect()
     }
 
-    /// How many writes each user made since.
+    /// Returns the number of writes by each user since then.
     pub fn writes_per_user(&self) -> Result<BTreeMap<String, usize>> {
         let mut counts = BTreeMap::new();
         for request in self.requests()?.into_iter().filter(Request::is_write) {
@@ -100,7 +100,7 @@ impl Request {
         !matches!(&*self.verb, "get" | "list" | "watch")
     }
 
-    /// Whether it was refused by an authorizer or an admission policy.
+    /// Whether it was rejected by an authorizer or an admission policy.
     pub fn is_forbidden(&self) -> bool {
         self.code == 403
     }

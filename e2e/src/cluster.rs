@@ -26,23 +26,23 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use crate::command;
 use crate::images::Image;
 use crate::tools::{self, ToolDir};
-use choices::Choices;
 use layout::{Machine, Node};
+use options::Choices;
 
 mod addons;
 mod cgroup;
-mod choices;
 mod cni;
 mod control;
 mod down;
+mod image_load;
 pub mod layout;
-mod loading;
 mod lock;
 pub mod logs;
 mod machine;
 mod mounts;
 mod network;
 mod node;
+mod options;
 mod preflight;
 mod restart;
 mod runtime;
@@ -123,7 +123,7 @@ pub fn load_images(images: &[Image], say: &dyn Fn(&str)) -> Result<()> {
         .iter()
         .filter_map(|runtime| runtime.tool())
         .collect();
-    loading::load(images, &choices, &tools::ensure(&runtimes, say)?, say)
+    image_load::load(images, &choices, &tools::ensure(&runtimes, say)?, say)
 }
 
 fn choices() -> Result<Choices> {

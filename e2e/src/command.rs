@@ -1,6 +1,6 @@
 //! Runs a program to its end and turns a failure into words.
 //!
-//! Writes: whatever the program writes.
+//! Writes: everything that the program writes.
 
 use std::ffi::OsStr;
 use std::io::Write as _;

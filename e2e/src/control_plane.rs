@@ -1,4 +1,4 @@
-//! How etcd and the Kubernetes control plane are started, for the whole cluster and for a lone apiserver alike.
+//! Arguments of etcd and the Kubernetes control plane, for the cluster and for a standalone apiserver.
 //!
 //! Pure: values in, command lines and file contents out.
 
@@ -41,7 +41,7 @@ pub fn etcd(dir: &Path, client: u16, peer: u16) -> Vec<String> {
     .into()
 }
 
-/// What differs between apiservers.
+/// Options of an apiserver.
 pub struct Apiserver<'a> {
     /// The folder with the files of [`pki_files`] and [`AUDIT_POLICY`].
     pub pki: &'a Path,
@@ -53,7 +53,7 @@ pub struct Apiserver<'a> {
     pub etcd: u16,
     /// One Service range per address family, comma-separated.
     pub service_cidrs: &'a str,
-    /// Where the audit log goes.
+    /// File of the audit log.
     pub audit_log: PathBuf,
 }
 

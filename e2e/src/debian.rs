@@ -13,7 +13,7 @@ use crate::command;
 /// Held while apt-get runs, also by `.ci/levels`.
 const LOCK: &str = "/run/multus-service-apt.lock";
 
-/// Makes sure that `packages` are installed. `say` hears about an installation before it starts.
+/// Installs missing `packages`. `say` receives a line before the installation.
 pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
     let missing = missing(packages)?;
     if missing.is_empty() {
@@ -23,11 +23,11 @@ pub fn ensure(packages: &[&str], say: &dyn Fn(&str)) -> Result<()> {
     let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}: root is needed"))?;
     lock.lock()?;
     say(&format!("installing Debian packages: {}", missing.join(" ")));
-    let by_hand = || format!("install them by hand: apt-get install {}", missing.join(" "));
-    apt_get(&["update"]).with_context(by_hand)?;
+    let remedy = || format!("install them manually: apt-get install {}", missing.join(" "));
+    apt_get(&["update"]).with_context(remedy)?;
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
-    apt_get(&install).with_context(by_hand)
+    apt_get(&install).with_context(remedy)
 }
 
 fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {

@@ -3,18 +3,18 @@
 //! Writes: objects on the test cluster. Each claim is a function in [`proof`] that fails when the claim does not hold; the demo
 //! narrates them to a newcomer, the end-to-end tests run the same ones.
 
+pub mod checks;
 pub mod install;
-pub mod narrator;
-pub mod proof;
+pub mod output;
 pub mod scenario;
-pub mod stopwatch;
+pub mod timing;
 
 use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
 
 use crate::cluster;
-pub use narrator::Narrator;
+pub use output::Narrator;
 
 /// For tests: the cluster with the product and the scenario on it. The first caller of a process makes it, or finds it and
 /// checks it (about ten seconds); later ones get it at once. Tests that share it run one at a time, and leave it as they found it.

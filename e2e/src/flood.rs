@@ -18,7 +18,7 @@ use crate::command;
 
 /// `timeoutSeconds` of the probes in the manifests: no probe may take longer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of ten probes nine have to be this fast; the tenth may meet a busy machine.
+/// Limit for nine of ten probes; the tenth may meet a busy machine.
 const FAST: Duration = Duration::from_secs(1);
 
 const UNFINISHED: usize = 1_000;
@@ -28,14 +28,14 @@ const IDLE: usize = 20_000;
 const DESCRIPTORS: usize = 8_192;
 /// Descriptors of this process that are not for connections.
 const OWN_DESCRIPTORS: usize = 1_000;
-/// How much more memory the attacked process may use at its peak.
+/// Limit of the additional peak memory of the attacked process.
 const GROWTH_MIB: u64 = 24;
 
 /// Attacks process `pid`, which serves on `address`, first by long headers that do not end, then by idle connections.
 pub async fn attack(pid: u32, address: SocketAddr) -> Result<()> {
     probe(address, "/livez").context("before the attack")?;
     let before = memory(pid, "VmRSS")?;
-    // From here on the peak counts anew: proc_pid_clear_refs(5).
+    // Resets the peak: proc_pid_clear_refs(5).
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
 
     let (unfinished, probes) = while_probing(address, open(address, UNFINISHED, HEADER_BYTES)).await;
@@ -139,7 +139,7 @@ fn report(pid: u32, before: u64, what: &str, held: &[TcpStream], probes: &[Durat
     Ok(())
 }
 
-/// How long a probe takes. Any status is an answer.
+/// Returns the duration of a probe. Any status is a response.
 fn probe(address: SocketAddr, path: &str) -> Result<Duration> {
     let began = Instant::now();
     let probed = || -> Result<String> {

@@ -83,7 +83,7 @@ fn until_time_is_up(mut round: impl FnMut(&mut Random)) {
 }
 
 thread_local! {
-    /// In a round: what the last panic said. A decoder may catch its own, and thousands of them would be printed otherwise.
+    /// Message of the last panic in a round. A decoder may catch panics, and thousands of them would be printed otherwise.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 

@@ -39,7 +39,7 @@ pub const COREDNS: &str = "localhost/bed/coredns:1";
 /// Name of the image that the demo's and the tests' pods run.
 pub const WORKLOAD: &str = "localhost/bed/workload:1";
 
-/// The images that every test cluster has: pause, CoreDNS, workload. `say` hears what is being built.
+/// The images that every test cluster has: pause, CoreDNS, workload. `say` receives a line per build.
 pub fn bed_images(say: &dyn Fn(&str)) -> Result<Vec<Image>> {
     debian::ensure(PACKAGES, say)?;
     let builder = Builder::new()?;

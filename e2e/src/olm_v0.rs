@@ -4,7 +4,7 @@
 //! test. They run in the network namespace of the control plane and not in pods, as administrators; what they do to the cluster is
 //! the same. They end with the test's process.
 
-use crate::apiserver::keeper::Process;
+use crate::apiserver::process_guard::Process;
 use crate::cluster::layout::Machine;
 use crate::tools::{self, ToolDir};
 use crate::{cluster, command, wait};
@@ -207,7 +207,7 @@ fn install(tools: &ToolDir) -> Result<()> {
     )
 }
 
-/// A process in the network of the control plane: its ports are nobody else's, and it reaches the API server.
+/// A process in the network of the control plane: its ports are not shared, and it reaches the API server.
 fn beside_the_control_plane(name: &str, command: Vec<String>, log: PathBuf) -> Result<Process> {
     let mut args = vec![format!("--net={}", Machine::Control.netns().display())];
     args.extend(command);

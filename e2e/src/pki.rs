@@ -22,7 +22,7 @@ pub struct Identity {
     pub key: String,
 }
 
-/// What a certificate is good for.
+/// Usage of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
     /// A TLS client.
@@ -91,7 +91,7 @@ pub fn service_account_keys() -> Result<(String, String)> {
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
-/// How a kubeconfig's user proves who it is.
+/// Credentials of a kubeconfig's user.
 pub enum Credentials<'a> {
     /// A client certificate.
     Certificate(&'a Identity),

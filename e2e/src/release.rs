@@ -16,18 +16,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-mod ready;
+mod preflight;
 
 const REGISTRY: &str = "quay.io/multus-service";
 /// The crates that are binaries of a release.
 const BINARIES: [&str; 3] = ["operator", "controller", "proxy"];
 
-/// How a release is made.
+/// Options of a release.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The release's folder; what a release left in it is removed.
     pub out: PathBuf,
-    /// How the binaries are compiled; [`Profile::Dev`] is for trials.
+    /// Build profile of the binaries; [`Profile::Dev`] is for trials.
     pub profile: Profile,
     /// Whether files may differ from the commit that the images name.
     pub allow_dirty: bool,
@@ -47,9 +47,9 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// Of the checkout at `root`. Refuses a version that the checkout is not ready for.
+    /// Prepares a release of the checkout at `root`. Rejects a version that the checkout is not ready for.
     pub fn new(root: &Path, version: Version, options: Options) -> Result<Self> {
-        ready::check(root, &version, &options)?;
+        preflight::check(root, &version, &options)?;
         let git = |args: &[&str]| command::output(Command::new("git").args(args).current_dir(root));
         let labels = Labels {
             version: version.to_string(),
@@ -85,7 +85,7 @@ impl Maker {
         let findings = checks::run(&bundle)?;
         ensure!(
             findings.is_empty(),
-            "a reviewer would refuse the bundle: {findings:#?}"
+            "a reviewer would reject the bundle: {findings:#?}"
         );
         bundle.write(&self.root.join("bundle"))?;
         let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
@@ -96,7 +96,7 @@ impl Maker {
         let findings = checks::catalog::run(&catalog, &bundle)?;
         ensure!(
             findings.is_empty(),
-            "the community catalogs would refuse this one: {findings:#?}"
+            "the community catalogs would reject this one: {findings:#?}"
         );
         let catalog = catalog.yaml();
         fs::write(
@@ -233,7 +233,7 @@ impl Maker {
     }
 }
 
-/// What `install.yaml` has: what `kubectl apply -k config/default` of the checkout at `root` applies, with the bundle's Deployment,
+/// Returns the content of `install.yaml`: the objects that `kubectl apply -k config/default` of the checkout at `root` applies, with the bundle's Deployment,
 /// whose images are by digest.
 pub fn install_objects(root: &Path, bundle: &Bundle) -> Result<Vec<Value>> {
     let kubectl = tools::ensure(&[&tools::KUBECTL], &|_| {})?.main(&tools::KUBECTL)?;

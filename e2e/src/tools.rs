@@ -19,7 +19,7 @@ pub use recipe::{
     KUBE_SCHEDULER, KUBECONFORM, KUBECTL, KUBELET, MULTUS, OLM, OPENSHIFT, Tool, VALIDATORS, WHEREABOUTS,
 };
 
-/// Where built tools are.
+/// Folder of built tools.
 #[derive(Clone, Debug)]
 pub struct ToolDir(BTreeMap<&'static str, PathBuf>);
 
@@ -55,7 +55,7 @@ pub fn are_built(tools: &[&'static Tool]) -> Result<bool> {
     Ok(wanted(tools)?.iter().all(|(_, dir)| dir.is_dir()))
 }
 
-/// Makes sure that `tools` are built. `say` hears about every build; it is silent when all are cached.
+/// Builds `tools` that are not cached. `say` receives a line per build.
 ///
 /// Safe to call from several processes at once, and after a build was interrupted.
 pub fn ensure(tools: &[&'static Tool], say: &dyn Fn(&str)) -> Result<ToolDir> {

@@ -1,4 +1,4 @@
-//! Steady HTTP traffic out of a pod, and what became of each connection: for "nobody notices" tests.
+//! Steady HTTP traffic from a pod with the result of each connection, for tests of uninterrupted service.
 //!
 //! Writes: packets, inside the pod's network namespace. The connections are made by this process, from a thread that has
 //! entered that namespace: no program in the pod is needed, and the pod's own limits do not count.
@@ -47,19 +47,19 @@ const STREAM_LIMIT: Duration = Duration::from_secs(10);
 /// More failures than these are counted but not described.
 const DESCRIBED: usize = 20;
 
-/// Running traffic. Dropped without [`Traffic::stop`], it ends too, and nobody learns what came of it.
+/// Running traffic. Dropped without [`Traffic::stop`], it ends too, without a result.
 #[derive(Debug)]
 pub struct Traffic {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<Report>>>,
 }
 
-/// What became of the connections.
+/// Results of the connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Connections begun.
     pub attempts: usize,
-    /// Connections that were refused, broken, or not answered within 900 ms.
+    /// Connections that were rejected, broken, or not answered within 900 ms.
     pub failed: usize,
     /// The first 20 of them: when after the start, and why.
     pub failures: Vec<(Duration, String)>,
@@ -112,7 +112,7 @@ impl Traffic {
             stop: Some(stop),
             thread: Some(thread),
         };
-        let (deadline, mut last) = (Instant::now() + START, anyhow!("nothing was heard"));
+        let (deadline, mut last) = (Instant::now() + START, anyhow!("no output"));
         loop {
             match answered.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Ok(())) => return Ok(traffic),
@@ -139,7 +139,7 @@ impl Traffic {
     }
 }
 
-/// What was asked for.
+/// The request.
 #[derive(Clone, Copy)]
 struct Plan {
     target: SocketAddr,
@@ -204,7 +204,7 @@ async fn run(
     Ok(report)
 }
 
-/// Asks on one connection until told to end. How often it was answered, and, if it broke, when and why.
+/// Sends requests on one connection until stopped. Returns the number of responses, and the time and error of a failure.
 async fn stream(
     start: Instant,
     target: SocketAddr,
@@ -253,7 +253,7 @@ async fn exchange(stream: &mut TcpStream, target: SocketAddr) -> Result<()> {
     }
 }
 
-/// What became of one connection.
+/// Result of one connection.
 struct Outcome {
     begun: Duration,
     took: Duration,
@@ -372,12 +372,12 @@ mod tests {
         };
         report.add(outcome(Ok("server a".to_owned())));
         for _ in 0..30 {
-            report.add(outcome(Err(anyhow!("refused"))));
+            report.add(outcome(Err(anyhow!("rejected"))));
         }
         assert_eq!((report.failed, report.failures.len()), (30, DESCRIBED));
         let text = report.to_string();
         assert!(
-            text.starts_with("30 of 31 connections failed\n  after 2.0s: refused"),
+            text.starts_with("30 of 31 connections failed\n  after 2.0s: rejected"),
             "{text}"
         );
         assert!(

@@ -28,11 +28,11 @@ async fn rbac_decides_by_the_user_that_asks() -> anyhow::Result<()> {
             .await
             .is_ok()
     );
-    for refused in [
+    for rejected in [
         server.client_as("alice", &["devs"]).await?,
         server.service_account_client(&namespace, "bob").await?,
     ] {
-        let error = list(refused).await.unwrap_err();
+        let error = list(rejected).await.unwrap_err();
         assert!(error.to_string().contains("forbidden"), "{error}");
     }
     let audit = std::fs::read_to_string(server.audit_log())?;

@@ -88,26 +88,26 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
     // An address of a network namespace of our own would not be seen: the route is the machine's, for a moment.
     let route = ["route", "add", "192.168.213.128/25", "dev", "lo"];
     command::run("ip", &route)?;
-    let refused = refusal(&mut cluster(&["up"]));
+    let rejected = rejection(&mut cluster(&["up"]));
     command::run("ip", &["route", "delete", "192.168.213.128/25", "dev", "lo"])?;
-    says(&refused?, "a route to 192.168.213.128/25 by lo, which overlaps")?;
+    says(&rejected?, "a route to 192.168.213.128/25 by lo, which overlaps")?;
 
     let copy = tempfile::Builder::new().permissions(world_readable()).tempdir()?;
     let copied = copy.path().join("cluster");
     std::fs::copy(PROGRAM, &copied)?;
-    let mut nobody = Command::new("setpriv");
-    nobody
+    let mut unprivileged = Command::new("setpriv");
+    unprivileged
         .args(["--reuid=65534", "--clear-groups"])
         .arg(&copied)
         .arg("up");
-    says(&refusal(&mut nobody)?, "needs root")?;
+    says(&rejection(&mut unprivileged)?, "needs root")?;
 
     let mut full_disk = Command::new("unshare");
     let script =
         format!("mount -t tmpfs -o size=1m tmpfs /mnt && MULTUS_SERVICE_CACHE=/mnt exec {PROGRAM} up");
     full_disk.args(["--mount", "sh", "-c", &script]);
     says(
-        &refusal(&mut full_disk)?,
+        &rejection(&mut full_disk)?,
         "disk space for /mnt is low: 0.0 GiB available, 12.0 GiB needed",
     )?;
 
@@ -120,13 +120,13 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
         "up",
     ]);
     says(
-        &refusal(&mut no_links)?,
+        &rejection(&mut no_links)?,
         "veth links do not work: the kernel needs CONFIG_VETH",
     )?;
 
     let holder = UnixListener::bind_addr(&SocketAddr::from_abstract_name(layout::NAME)?)?;
     says(
-        &refusal(&mut cluster(&["up"]))?,
+        &rejection(&mut cluster(&["up"]))?,
         "another `cluster up` or `cluster down` is at work",
     )?;
     drop(holder);
@@ -136,8 +136,8 @@ fn an_up_that_cannot_work_says_why_and_makes_nothing() -> Result<()> {
     no_more_than(&before)
 }
 
-/// What a command that must fail says.
-fn refusal(command: &mut Command) -> Result<String> {
+/// Returns the error of a command that must fail.
+fn rejection(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success(), "it succeeded: {words}");
@@ -167,20 +167,20 @@ fn succeeds(output: &Output) {
     );
 }
 
-/// Starts `up`, and kills it as soon as it has said that `step` is done.
+/// Starts `up`, and kills it as soon as it reports `step`.
 fn kill_up_after(step: &str) -> Result<()> {
     let mut up = cluster(&["up"]).stderr(Stdio::piped()).spawn()?;
     let stderr = up.stderr.take().context("up has no stderr")?;
-    let mut said = Vec::new();
+    let mut lines = Vec::new();
     for line in BufReader::new(stderr).lines() {
-        said.push(line?);
-        if said.last().is_some_and(|line| line.contains(step)) {
+        lines.push(line?);
+        if lines.last().is_some_and(|line| line.contains(step)) {
             up.kill()?;
             up.wait()?;
             return Ok(());
         }
     }
-    anyhow::bail!("`up` ended without saying {step:?}: {said:#?}")
+    anyhow::bail!("`up` ended without reporting {step:?}: {lines:#?}")
 }
 
 /// (part, pid) of every part with a process, as `status` shows them.
@@ -222,13 +222,13 @@ fn kill(pids: &[i32]) -> Result<()> {
     })
 }
 
-/// What the machine looks like without a cluster.
+/// State of the machine without a cluster.
 fn traces_after_down() -> Result<BTreeSet<String>> {
     succeeds(&cluster(&["down"]).output()?);
     traces()
 }
 
-/// Whatever was not there before must go by itself; the kernel takes namespaces apart lazily.
+/// Everything that did not exist before must disappear; the kernel destroys namespaces asynchronously.
 fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
     let mut left = Vec::new();
     let done = wait::until(Duration::from_mins(1), "every trace to go", || {
@@ -238,7 +238,7 @@ fn no_more_than(before: &BTreeSet<String>) -> Result<()> {
     done.with_context(|| format!("left over: {left:#?}"))
 }
 
-/// What a cluster could leave, and how to list it. Other programs make cgroups and processes too, at any time: these count
+/// Possible leftovers of a cluster, and the commands that list them. Other programs make cgroups and processes too, at any time: these count
 /// by name.
 const LOOKS: [(&str, &str); 10] = [
     ("mount", "awk '{print $5}' /proc/self/mountinfo"),

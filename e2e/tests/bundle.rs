@@ -1,5 +1,5 @@
-//! Bundle and catalog before the programs that judge them: operator-framework's validators, opm, crdify, kubeconform, kustomize. Each
-//! accepts ours, and refuses one that was broken for it.
+//! Validation of bundle and catalog by: operator-framework's validators, opm, crdify, kubeconform, kustomize. Each
+//! accepts ours, and rejects one that was broken for it.
 
 #[path = "bundle/breakages.rs"]
 mod breakages;
@@ -32,16 +32,16 @@ fn tools() -> Result<ToolDir> {
 }
 
 /// A program of the validators; what it printed, and whether it was content.
-fn judge(program: &str, args: &[&str]) -> Result<(bool, String)> {
+fn validate(program: &str, args: &[&str]) -> Result<(bool, String)> {
     let mut command = Command::new(tools()?.program(&tools::VALIDATORS, program)?);
     let output = command
         .args(args)
         .output()
         .with_context(|| format!("cannot run {program}"))?;
-    let said = [output.stdout, output.stderr]
+    let output_text = [output.stdout, output.stderr]
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .concat();
-    Ok((output.status.success(), said))
+    Ok((output.status.success(), output_text))
 }
 
 /// The lines of bundle-verify: `ERROR <suite> <text>` and `WARN <suite> <text>`.
@@ -50,14 +50,14 @@ fn verify(folder: &Path) -> Result<Vec<String>> {
         folder.display().to_string(),
         folder.join("bundle.Dockerfile").display().to_string(),
     );
-    let (content, said) = judge(
+    let (content, output_text) = validate(
         "bundle-verify",
         &["-k8s-version", "1.34", "-index-path", &dockerfile, &folder],
     )?;
-    let lines: Vec<_> = said.lines().map(str::to_owned).collect();
+    let lines: Vec<_> = output_text.lines().map(str::to_owned).collect();
     ensure!(
         content != lines.iter().any(|line| line.starts_with("ERROR")),
-        "{said}"
+        "{output_text}"
     );
     Ok(lines)
 }
@@ -66,7 +66,7 @@ fn verify(folder: &Path) -> Result<Vec<String>> {
 #[ignore = "builds Go programs: make test-e2e"]
 fn a1_operator_frameworks_validators_accept_the_bundle() -> Result<()> {
     let mut lines = verify(&root().join("bundle"))?;
-    // Of the validator itself, whatever the bundle.
+    // A warning of the validator for every bundle.
     lines.retain(|line| !line.contains("validator is deprecated"));
     ensure!(lines.is_empty(), "{lines:#?}");
     Ok(())
@@ -74,7 +74,7 @@ fn a1_operator_frameworks_validators_accept_the_bundle() -> Result<()> {
 
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
-fn a2_each_suite_refuses_a_broken_bundle() -> Result<()> {
+fn a2_each_suite_rejects_a_broken_bundle() -> Result<()> {
     let bundle = Bundle::read(&root().join("bundle"))?;
     for (what, suite, level, broken) in breakages::all(&bundle)? {
         let folder = tempfile::tempdir()?;
@@ -83,7 +83,7 @@ fn a2_each_suite_refuses_a_broken_bundle() -> Result<()> {
         let found = format!("{level} {suite} ");
         ensure!(
             lines.iter().any(|line| line.starts_with(&found)),
-            "{suite} does not refuse {what}: {lines:#?}"
+            "{suite} does not reject {what}: {lines:#?}"
         );
     }
     Ok(())
@@ -112,9 +112,9 @@ fn b1_opm_renders_of_the_bundle_what_the_catalog_has() -> Result<()> {
         "--alpha-image-ref-template",
         image,
     ];
-    let (content, said) = judge("opm", &args)?;
-    ensure!(content, "{said}");
-    let theirs: Value = serde_json::from_str(&said)?;
+    let (content, output_text) = validate("opm", &args)?;
+    ensure!(content, "{output_text}");
+    let theirs: Value = serde_json::from_str(&output_text)?;
     ensure!(*ours == theirs, "ours {ours:#}\nopm's {theirs:#}");
     Ok(())
 }
@@ -122,17 +122,17 @@ fn b1_opm_renders_of_the_bundle_what_the_catalog_has() -> Result<()> {
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
 fn b2_opm_accepts_the_catalog() -> Result<()> {
-    let (content, said) = judge(
+    let (content, output_text) = validate(
         "opm",
         &["validate", &root().join("olm/catalog").display().to_string()],
     )?;
-    ensure!(content, "{said}");
+    ensure!(content, "{output_text}");
     Ok(())
 }
 
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
-fn b3_opm_refuses_broken_catalogs() -> Result<()> {
+fn b3_opm_rejects_broken_catalogs() -> Result<()> {
     let file = std::fs::read_to_string(root().join("olm/catalog/multus-service-operator/catalog.yaml"))?;
     let whole = olm::Catalog::parse(&file)?;
     let without = |schema: &str, name: &str| {
@@ -181,10 +181,10 @@ fn b3_opm_refuses_broken_catalogs() -> Result<()> {
     for (words, catalog) in broken {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("catalog.yaml"), catalog.yaml())?;
-        let (content, said) = judge("opm", &["validate", &folder.path().display().to_string()])?;
+        let (content, output_text) = validate("opm", &["validate", &folder.path().display().to_string()])?;
         ensure!(
-            !content && said.to_lowercase().contains(words),
-            "expected {words:?}: {said}"
+            !content && output_text.to_lowercase().contains(words),
+            "expected {words:?}: {output_text}"
         );
     }
     Ok(())
@@ -201,7 +201,7 @@ fn crdify(old: &Path, new: &Path) -> Result<(bool, String)> {
         format!("file://{}", old.display()),
         format!("file://{}", new.display()),
     );
-    judge(
+    validate(
         "crdify",
         &["--config", &settings.path().display().to_string(), &old, &new],
     )
@@ -214,8 +214,8 @@ fn c1_the_crd_may_follow_every_released_one() -> Result<()> {
     let mut released = 0;
     for release in std::fs::read_dir(root().join("olm/released"))? {
         let old = release?.path().join("crd.yaml");
-        let (content, said) = crdify(&old, &current)?;
-        ensure!(content, "{} cannot be updated: {said}", old.display());
+        let (content, output_text) = crdify(&old, &current)?;
+        ensure!(content, "{} cannot be updated: {output_text}", old.display());
         released += 1;
     }
     ensure!(released > 0, "nothing was released");
@@ -226,7 +226,7 @@ type Breakage = fn(&mut Value);
 
 #[test]
 #[ignore = "builds Go programs: make test-e2e"]
-fn c2_crdify_refuses_what_would_break_stored_objects() -> Result<()> {
+fn c2_crdify_rejects_what_would_break_stored_objects() -> Result<()> {
     let current = root().join("config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml");
     let whole: Value = serde_saphyr::from_str(&std::fs::read_to_string(&current)?)?;
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
@@ -250,10 +250,10 @@ fn c2_crdify_refuses_what_would_break_stored_objects() -> Result<()> {
         breakage(crd.pointer_mut(spec).context("the CRD has no spec")?);
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
         std::fs::write(file.path(), serde_saphyr::to_string(&crd)?)?;
-        let (content, said) = crdify(&current, file.path())?;
+        let (content, output_text) = crdify(&current, file.path())?;
         ensure!(
-            content == words.is_empty() && said.contains(words),
-            "{what}: {said}"
+            content == words.is_empty() && output_text.contains(words),
+            "{what}: {output_text}"
         );
     }
     Ok(())
@@ -333,7 +333,7 @@ async fn d2_every_object_keeps_to_its_schema() -> Result<()> {
     }
     let bundle = Bundle::read(&root().join("bundle"))?;
     objects.extend(bundle.manifests()?);
-    objects.extend(olm::plain::objects(&bundle, "multus-service")?);
+    objects.extend(olm::registry_v1::objects(&bundle, "multus-service")?);
     objects.extend(e2e::release::install_objects(&root(), &bundle)?);
     let conform = |objects: &[Value]| -> Result<(bool, String)> {
         let lines: Vec<_> = objects.iter().map(Value::to_string).collect();
@@ -353,10 +353,10 @@ async fn d2_every_object_keeps_to_its_schema() -> Result<()> {
             String::from_utf8_lossy(&output.stdout).into_owned(),
         ))
     };
-    let (content, said) = conform(&objects)?;
+    let (content, output_text) = conform(&objects)?;
     ensure!(
-        content && said.contains("Invalid: 0, Errors: 0, Skipped: 0"),
-        "{said}"
+        content && output_text.contains("Invalid: 0, Errors: 0, Skipped: 0"),
+        "{output_text}"
     );
 
     let deployment = objects
@@ -370,8 +370,8 @@ async fn d2_every_object_keeps_to_its_schema() -> Result<()> {
     let mut of_olm = bundle.csv()?;
     of_olm["spec"]["installMode"] = of_olm["spec"]["installModes"].take();
     for broken in [unknown, mistyped, of_olm] {
-        let (content, said) = conform(&[broken])?;
-        ensure!(!content && said.contains("Invalid: 1"), "{said}");
+        let (content, output_text) = conform(&[broken])?;
+        ensure!(!content && output_text.contains("Invalid: 1"), "{output_text}");
     }
     ensure!(objects.len() > 50);
     Ok(())

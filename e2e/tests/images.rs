@@ -11,11 +11,11 @@ use serde_json::Value;
 fn an_image_is_built_once() {
     e2e::images::bed_images(&|line| eprintln!("{line}")).expect("the images build");
 
-    let said = RefCell::new(Vec::new());
-    let images = e2e::images::bed_images(&|line| said.borrow_mut().push(line.to_owned()))
+    let lines = RefCell::new(Vec::new());
+    let images = e2e::images::bed_images(&|line| lines.borrow_mut().push(line.to_owned()))
         .expect("the images are found");
 
-    assert_eq!(said.into_inner(), Vec::<String>::new());
+    assert_eq!(lines.into_inner(), Vec::<String>::new());
     let names: Vec<_> = images.iter().map(|image| image.name.as_str()).collect();
     assert_eq!(
         names,
@@ -24,7 +24,7 @@ fn an_image_is_built_once() {
     assert!(images.iter().all(|image| image.archive.is_file()));
 }
 
-/// What `kubectl describe`, a registry and a security scanner see of the images that are shipped.
+/// Metadata of shipped images for `kubectl describe`, registries and security scanners.
 #[test]
 #[ignore = "needs root and Debian packages: make test-e2e"]
 fn the_shipped_images_say_what_they_are_and_hold_what_they_need() -> Result<()> {

@@ -1,5 +1,5 @@
-//! What the test bed offers to tests: traffic with a count of failures, failures on purpose, DNS in pods, the audit log. And what
-//! the product makes of such failures: nobody notices.
+//! Features of the test bed: traffic with a count of failures, failures on purpose, DNS in pods, the audit log. And what
+//! the product makes of such failures: no client is affected.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -52,7 +52,7 @@ fn a2_traffic_to_a_dead_end_does_not_start() -> Result<()> {
     let Err(error) = Traffic::start(&scenario::client()?, SocketAddr::new(vip, 81), PER_SECOND) else {
         anyhow::bail!("port 81 answers");
     };
-    ensure!(format!("{error:#}").contains("refused"), "{error:#}");
+    ensure!(format!("{error:#}").contains("rejected"), "{error:#}");
     Ok(())
 }
 
@@ -204,17 +204,17 @@ fn b1_a_rebooted_node_serves_again() -> Result<()> {
         || {
             let pods = pods()?;
             // Until the kubelet has looked at them, they are Running and Ready as before the reboot, with the addresses of then.
-            let anew = |pod: &Pod| {
+            let is_recreated = |pod: &Pod| {
                 pod.node != node
                     || before
                         .iter()
                         .all(|old| old.name != pod.name || old.restarts < pod.restarts)
             };
-            Ok(pods.len() == before.len() && pods.iter().all(|pod| pod.runs && anew(pod)))
+            Ok(pods.len() == before.len() && pods.iter().all(|pod| pod.runs && is_recreated(pod)))
         },
     )?;
-    e2e::demo::proof::slices_hold_second_network_addresses(narrator)?;
-    e2e::demo::proof::both_servers_answer_over_net1(narrator)?;
+    e2e::demo::checks::slices_hold_second_network_addresses(narrator)?;
+    e2e::demo::checks::both_servers_answer_over_net1(narrator)?;
     let now = self::progressing()?;
     ensure!(
         now == progressing && now.starts_with("False"),

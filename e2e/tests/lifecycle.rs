@@ -1,22 +1,22 @@
-//! The proxy's life on the two-node cluster: what happens to it, no connection notices; what others break, it mends; how it stands,
+//! Lifecycle of the proxy on the two-node cluster: its failures affect no connection; it repairs drift; its status,
 //! it says; idle, it does nothing.
 //!
 //! The tests share one cluster and one installation and run one at a time, in the order of their names.
 
-#[path = "lifecycle/by_hand.rs"]
-mod by_hand;
 #[path = "lifecycle/discovery.rs"]
 mod discovery;
 #[path = "lifecycle/endpoints.rs"]
 mod endpoints;
-#[path = "lifecycle/hanging.rs"]
-mod hanging;
+#[path = "lifecycle/manual_cleanup.rs"]
+mod manual_cleanup;
 #[path = "lifecycle/operator.rs"]
 mod operator;
 #[path = "lifecycle/privileges.rs"]
 mod privileges;
 #[path = "lifecycle/proxy.rs"]
 mod proxy;
+#[path = "lifecycle/runtime_hang.rs"]
+mod runtime_hang;
 #[path = "lifecycle/upgrade.rs"]
 mod upgrade;
 
@@ -37,15 +37,15 @@ const STREAMS: usize = 10;
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
-fn a_the_node_says_how_it_stands() -> Result<()> {
+fn a_the_node_status_is_reported() -> Result<()> {
     installed()?;
     let node = scenario::client()?.node;
     wait::until(PATIENCE, "the condition of the proxy's own pod", || {
         let [status, reason, message] = Proxy::on(&node)?.condition()?;
-        let reason = api::rules_applied::Reason::parse(&reason);
-        Ok(status == "True"
-            && reason.is_some_and(|reason| !reason.is_of_the_node())
-            && message.contains("pods with rules: "))
+        let is_node_level =
+            api::rules_applied::Reason::parse(&reason).is_none_or(api::rules_applied::Reason::is_node_level);
+        let backend = api::rules_applied::backend(&reason, &message);
+        Ok(status == "True" && !is_node_level && backend.is_some())
     })?;
     let state = Proxy::on(&node)?.state()?;
     let client = state["pods"].as_array().into_iter().flatten();
@@ -61,7 +61,7 @@ fn a_the_node_says_how_it_stands() -> Result<()> {
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
-fn b_what_others_break_in_a_pod_is_mended() -> Result<()> {
+fn b_drift_in_a_pod_is_repaired() -> Result<()> {
     installed()?;
     let client = scenario::client()?;
     let netns = cluster::netns(&client.node, client.cluster_address)?;
@@ -75,7 +75,7 @@ fn b_what_others_break_in_a_pod_is_mended() -> Result<()> {
     let count = |state: &str| state.lines().filter(|line| scenario::is_ours(line)).count();
     let written = || -> Result<usize> { Ok(count(&inside(look)?)) };
     let whole = written()?;
-    ensure!(whole > 0, "nothing of ours is there to be broken");
+    ensure!(whole > 0, "there are no managed rules to break");
     for harm in [
         "nft flush ruleset",
         "ip route flush proto 77",
@@ -86,10 +86,10 @@ fn b_what_others_break_in_a_pod_is_mended() -> Result<()> {
         let began = Instant::now();
         wait::until(
             Duration::from_secs(20),
-            &format!("what {harm:?} broke to be mended"),
+            &format!("drift by {harm:?} to be repaired"),
             || Ok(written()? == whole),
         )?;
-        println!("{harm}: mended after {:.1?}", began.elapsed());
+        println!("{harm}: repaired after {:.1?}", began.elapsed());
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn c_idle_it_does_nothing() -> Result<()> {
     installed()?;
     let node = scenario::client()?.node;
     let proxy = Proxy::on(&node)?;
-    // A condition is written at most every ten seconds: what came before has been said by then.
+    // A condition is written at most every ten seconds: earlier states have been reported by then.
     std::thread::sleep(Duration::from_secs(15));
     let log = Log::from_now(cluster::audit_log())?;
     let before = proxy.usage()?;
@@ -179,14 +179,14 @@ fn e_pods_are_found_on_both_runtimes() -> Result<()> {
 #[ignore = "needs a cluster: make test-e2e"]
 fn f_a_runtime_that_hangs_is_said_and_holds_up_nobody_who_does_not_need_it() -> Result<()> {
     installed()?;
-    hanging::a_runtime_that_hangs(&scenario::client()?)
+    runtime_hang::a_runtime_that_hangs(&scenario::client()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn g_no_connection_notices_that_the_apiserver_is_away() -> Result<()> {
     installed()?;
-    hanging::an_apiserver_that_is_away(&scenario::client()?)
+    runtime_hang::an_apiserver_that_is_away(&scenario::client()?)
 }
 
 #[test]
@@ -281,5 +281,5 @@ fn m_a_deletion_while_the_operator_is_down_is_done_when_it_is_back() -> Result<(
 #[ignore = "needs a cluster: make test-e2e"]
 fn n_nodes_are_cleaned_by_hand() -> Result<()> {
     installed()?;
-    by_hand::the_binary_cleans_nodes_that_nobody_else_cleans()
+    manual_cleanup::the_binary_cleans_up_nodes_without_the_operator()
 }

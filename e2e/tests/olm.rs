@@ -11,7 +11,7 @@ mod subscription;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use api::names::{NAMESPACE, OPERATOR};
-use e2e::demo::{Narrator, proof, scenario};
+use e2e::demo::{Narrator, checks, scenario};
 use e2e::olm_v0::apply;
 use e2e::traffic::Traffic;
 use e2e::{cluster, wait};
@@ -88,7 +88,7 @@ fn a3_the_offered_configuration_makes_services_work() -> Result<()> {
     }
     let narrator = Narrator::default();
     scenario::apply(&narrator)?;
-    proof::both_servers_answer_over_net1(&narrator)
+    checks::both_servers_answer_over_net1(&narrator)
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn d2_the_documented_removal_leaves_nothing() -> Result<()> {
 fn e1_what_olm_v1_makes_of_the_bundle_works() -> Result<()> {
     let [.., third] = releases()?;
     subscription::apply_suggested_namespace(third)?;
-    let objects = olm::plain::objects(&third.bundle, NAMESPACE)?;
+    let objects = olm::registry_v1::objects(&third.bundle, NAMESPACE)?;
     let is_crd = |object: &&serde_json::Value| object["kind"] == "CustomResourceDefinition";
     objects.iter().filter(is_crd).try_for_each(apply)?;
     cluster::kubectl(&[
@@ -233,7 +233,7 @@ fn e1_what_olm_v1_makes_of_the_bundle_works() -> Result<()> {
     );
     subscription::apply_offered_configuration(third)?;
     wait_for_operands(third)?;
-    proof::both_servers_answer_over_net1(&Narrator::default())?;
+    checks::both_servers_answer_over_net1(&Narrator::default())?;
 
     cluster::kubectl(&["delete", "msc", "cluster", "--timeout=240s"])?;
     for object in objects.iter().rev() {

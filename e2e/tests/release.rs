@@ -1,4 +1,4 @@
-//! `make release` on a copy of the checkout: what it makes fits together by digest, and what it must refuse.
+//! `make release` on a copy of the checkout: what it makes fits together by digest, and what it must reject.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::command;
@@ -92,9 +92,9 @@ impl Copy {
 /// `make` installs it once, beside the cluster's programs.
 fn cyclonedx() -> Result<PathBuf> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let said = command::run("make", &["--no-print-directory", "-C", root, "cyclonedx"])?;
+    let text = command::run("make", &["--no-print-directory", "-C", root, "cyclonedx"])?;
     Ok(PathBuf::from(
-        said.lines().last().context("make names no cargo-cyclonedx")?,
+        text.lines().last().context("make names no cargo-cyclonedx")?,
     ))
 }
 
@@ -246,7 +246,7 @@ type Spoil = fn(&Copy) -> Result<()>;
 
 #[test]
 #[ignore = "needs git: make test-e2e"]
-fn a2_a_checkout_that_is_not_ready_is_refused() -> Result<()> {
+fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
     let cases: [(&str, &str, Spoil); 6] = [
         ("9.9.9", "the binaries are of version", |_| Ok(())),
         (VERSION, "CHANGELOG.md has no section", |copy| {
@@ -281,8 +281,8 @@ fn a2_a_checkout_that_is_not_ready_is_refused() -> Result<()> {
             copy.commit_if_changed()?;
         }
         let error = Maker::new(copy.root(), Version::parse(version)?, copy.options());
-        let said = error.err().context(words)?.to_string();
-        ensure!(said.contains(words), "expected {words:?}: {said}");
+        let text = error.err().context(words)?.to_string();
+        ensure!(text.contains(words), "expected {words:?}: {text}");
     }
     let copy = Copy::new()?;
     Maker::new(copy.root(), Version::parse(VERSION)?, copy.options())?;

@@ -11,7 +11,7 @@ mod proxy;
 
 use anyhow::{Result, ensure};
 use e2e::cluster::{self, Runtime, UpOptions};
-use e2e::demo::{installed, proof};
+use e2e::demo::{checks, installed};
 
 #[test]
 #[ignore = "needs root, starts a cluster: make test-e2e"]
@@ -29,8 +29,8 @@ fn containerd_2_serves_a_node() -> Result<()> {
         versions.contains("node1=containerd://2.") && versions.contains("node2=containerd://1.6."),
         "{versions}"
     );
-    proof::slices_hold_second_network_addresses(narrator)?;
-    proof::both_servers_answer_over_net1(narrator)?;
-    proof::readiness_is_followed(narrator)?;
+    checks::slices_hold_second_network_addresses(narrator)?;
+    checks::both_servers_answer_over_net1(narrator)?;
+    checks::readiness_is_followed(narrator)?;
     discovery::pods_are_found("node1")
 }

@@ -3,7 +3,7 @@
 //! The tests share one cluster and one installation and run one at a time, in the order of their names.
 
 use anyhow::{Result, ensure};
-use e2e::demo::{installed, proof, scenario};
+use e2e::demo::{checks, installed, scenario};
 use e2e::{cluster, wait};
 use std::path::Path;
 use std::time::Duration;
@@ -13,38 +13,38 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a1_the_slices_hold_second_network_addresses() -> Result<()> {
-    proof::slices_hold_second_network_addresses(installed()?)
+    checks::slices_hold_second_network_addresses(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a2_both_servers_answer_over_net1() -> Result<()> {
-    proof::both_servers_answer_over_net1(installed()?)
+    checks::both_servers_answer_over_net1(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a3_no_packet_takes_eth0() -> Result<()> {
-    proof::no_packet_takes_eth0(installed()?)
+    checks::no_packet_takes_eth0(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a4_readiness_is_followed() -> Result<()> {
-    proof::readiness_is_followed(installed()?)
+    checks::readiness_is_followed(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a5_an_ordinary_service_is_untouched() -> Result<()> {
-    proof::an_ordinary_service_is_untouched(installed()?)
+    checks::an_ordinary_service_is_untouched(installed()?)
 }
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn a6_clients_on_both_nodes_are_served() -> Result<()> {
     installed()?;
-    proof::servers_are_clients_too()
+    checks::servers_are_clients_too()
 }
 
 #[test]
@@ -53,10 +53,10 @@ fn b1_broken_objects_beside_a_good_service_harm_nobody() -> Result<()> {
     let narrator = installed()?;
     let outcome = apply_broken_objects().and_then(|()| {
         broken_objects_are_named()?;
-        proof::slices_hold_second_network_addresses(narrator)?;
-        proof::both_servers_answer_over_net1(narrator)?;
+        checks::slices_hold_second_network_addresses(narrator)?;
+        checks::both_servers_answer_over_net1(narrator)?;
         // The rules still follow: a change after the broken objects arrived is applied.
-        proof::readiness_is_followed(narrator)
+        checks::readiness_is_followed(narrator)
     });
     for file in ["services.yaml", "pods.yaml"] {
         cluster::kubectl(&[

@@ -1,10 +1,10 @@
 //! Churn of pods, Services and endpoints on the two-node cluster, under load, for as long as `SOAK_MINUTES` says (30 by default):
 //! no connection of somebody else fails, and afterwards everything is as it was.
 
-#[path = "soak/crowd.rs"]
-mod crowd;
 #[path = "soak/latency.rs"]
 mod latency;
+#[path = "soak/many_pods.rs"]
+mod many_pods;
 #[path = "lifecycle/proxy.rs"]
 #[expect(
     dead_code,
@@ -29,7 +29,7 @@ const MORE_DESCRIPTORS: u64 = 4;
 const MORE_THREADS: u64 = 4;
 const MORE_MEMORY_KIB: u64 = 12 << 10;
 
-/// What must be the same afterwards.
+/// Values that must be equal afterwards.
 struct Node {
     proxy: Proxy,
     resources: Resources,
@@ -84,7 +84,7 @@ fn churn_leaves_everything_as_it_was() -> Result<()> {
     let vip = SocketAddr::new(scenario::cluster_ip("web")?, 80);
     let traffic = Traffic::start(&client, vip, 50)?;
     let (began, mut rounds) = (Instant::now(), 0);
-    crowd::comes_and_goes()?;
+    many_pods::comes_and_goes()?;
     while began.elapsed() < Duration::from_secs(60 * minutes) {
         rounds += 1;
         round(rounds)?;
@@ -181,7 +181,7 @@ fn round(number: u64) -> Result<()> {
     })
 }
 
-/// What says where flows of a pod go, sorted: its routes, elements and rules of ours. The empty sets and the chains for every number
+/// Managed routes, elements and rules of a pod, sorted. The empty sets and the chains for every number
 /// of endpoints that nftables has met stay, and say nothing.
 fn rules_of(pod: &scenario::Attached) -> Result<String> {
     let netns = cluster::netns(&pod.node, pod.cluster_address)?;

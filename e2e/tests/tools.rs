@@ -14,7 +14,7 @@ const BUILD: &str = "BUILD_THE_CNI_PLUGINS";
 #[ignore = "builds Go programs: make test-e2e"]
 fn an_interrupted_build_resumes() -> Result<()> {
     if std::env::var_os(BUILD).is_some() {
-        tools::ensure(&[&tools::CNI], &|line| println!("said: {line}"))?;
+        tools::ensure(&[&tools::CNI], &|line| println!("building: {line}"))?;
         return Ok(());
     }
     let cache = tempfile::tempdir()?;
@@ -45,7 +45,7 @@ fn an_interrupted_build_resumes() -> Result<()> {
     ensure!(complete(cache.path())?.len() == 1, "{:?}", complete(cache.path()));
 
     let without_compiler = succeeded(&builder(cache.path()).env("PATH", "/nonexistent").output()?)?;
-    ensure!(!without_compiler.contains("said:"), "{without_compiler}");
+    ensure!(!without_compiler.contains("building:"), "{without_compiler}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
-//! The files of a bundle, format `registry+v1`.
+//! The files of a bundle in the format `registry+v1`.
 //!
-//! Pure, but for [`Bundle::read`] and [`Bundle::write`].
+//! Pure, except for [`Bundle::read`] and [`Bundle::write`].
 
 use crate::{PACKAGE, Source, csv, graph, identity, source, text};
 use api::names::OPERATOR;
@@ -34,7 +34,7 @@ pub const KINDS: [&str; 21] = [
     "NetworkPolicy",
 ];
 
-/// Kinds of `config/default` that a bundle cannot carry, and where they come from instead.
+/// Kinds of `config/default` that a bundle cannot contain, and their source in an installed bundle.
 pub const ELSEWHERE: [(&str, &str); 2] = [
     (
         "Namespace",
@@ -43,41 +43,41 @@ pub const ELSEWHERE: [(&str, &str); 2] = [
     ("Deployment", "the ClusterServiceVersion holds it"),
 ];
 
-/// Where a bundle is going to be installed.
+/// The platform on which a bundle is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Platform {
-    /// OpenShift: its console makes the namespace with labels of its own.
+    /// OpenShift: its console creates the namespace with its own labels.
     Openshift,
-    /// Any Kubernetes, as on OperatorHub.io.
+    /// Any Kubernetes, as for OperatorHub.io.
     Kubernetes,
 }
 
-/// Why there is no bundle.
+/// A failure to generate or write a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The files it is made of are not usable.
+    /// The input files are not usable.
     #[error(transparent)]
     Source(#[from] source::Error),
-    /// `config/default` has something that cannot be in a bundle.
+    /// `config/default` has an object that a bundle cannot contain.
     #[error(
         "a bundle cannot carry {0}: let the operator apply it and name the kind in olm/src/bundle.rs, or take it out of config/default"
     )]
     Kind(String),
-    /// A folder cannot be read or written.
-    #[error("cannot read or write {path:?}")]
+    /// A directory cannot be read or written.
+    #[error("failed to read or write {path:?}")]
     File {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A file of the bundle is no YAML.
-    #[error("{path:?} is no YAML: {reason}")]
+    /// A file of the bundle is not YAML.
+    #[error("invalid YAML in {path:?}: {reason}")]
     Parse {
         /// The file.
         path: String,
-        /// What the parser says.
+        /// The error of the parser.
         reason: String,
     },
     /// No channel offers the release.
@@ -86,7 +86,7 @@ pub enum Error {
         /// The release's ClusterServiceVersion.
         name: String,
     },
-    /// The release was published.
+    /// The release is published already.
     #[error(
         "olm/released has {name:?} already, and what was published never changes: release another version"
     )]
@@ -99,12 +99,12 @@ pub enum Error {
 /// A bundle: content by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
-    /// Content by path, relative to the bundle's folder.
+    /// Content by path, relative to the directory of the bundle.
     pub files: BTreeMap<String, String>,
 }
 
 impl Bundle {
-    /// The bundle of the source's release.
+    /// Renders the bundle of the source's release.
     pub fn render(source: &Source, platform: Platform) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
         let annotations = annotations(source)?;
@@ -128,7 +128,7 @@ impl Bundle {
         Ok(Self { files })
     }
 
-    /// Reads a bundle's folder.
+    /// Reads the directory of a bundle.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
         read_into(folder, folder, &mut files).map_err(|source| Error::File {
@@ -138,7 +138,7 @@ impl Bundle {
         Ok(Self { files })
     }
 
-    /// Makes `folder` hold this bundle and nothing else.
+    /// Writes this bundle to `folder` and removes all other files there.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -207,8 +207,8 @@ fn read_into(root: &Path, folder: &Path, files: &mut BTreeMap<String, String>) -
     Ok(())
 }
 
-/// What of `config/default` is a file of its own in the bundle. The operator's own service account and roles are in the
-/// ClusterServiceVersion: OLM makes them from there, and refuses a bundle that has the service account twice.
+/// Objects of `config/default` that are files of their own in the bundle. The operator's service account and roles are in the
+/// ClusterServiceVersion: OLM creates them from there, and rejects a bundle that has the service account twice.
 fn carried(source: &Source) -> Result<Vec<&Value>, Error> {
     let mut carried = Vec::new();
     for object in &source.objects {
@@ -236,14 +236,14 @@ fn carried(source: &Source) -> Result<Vec<&Value>, Error> {
     Ok(carried)
 }
 
-/// As operator-sdk names files: `<name>_<group>_<version>_<kind>.yaml`.
+/// File name in the format of operator-sdk: `<name>_<group>_<version>_<kind>.yaml`.
 fn file_name(object: &Value) -> String {
     let kind = text(object, "/kind").to_lowercase();
     let version = text(object, "/apiVersion").replace('/', "_");
     format!("{}_{version}_{kind}.yaml", text(object, "/metadata/name"))
 }
 
-/// As controller-gen names them: `<group>_<plural>.yaml`.
+/// File name in the format of controller-gen: `<group>_<plural>.yaml`.
 fn crd_file_name(crd: &Value) -> String {
     format!(
         "{}_{}.yaml",
@@ -252,7 +252,7 @@ fn crd_file_name(crd: &Value) -> String {
     )
 }
 
-/// `metadata/annotations.yaml` and the image's labels, which must be the same.
+/// `metadata/annotations.yaml` and the image's labels, which must be equal.
 fn annotations(source: &Source) -> Result<BTreeMap<&'static str, String>, Error> {
     let name = crate::csv_name(&source.release.version);
     let channels = graph::channels(&source.template);
@@ -313,7 +313,7 @@ fn dockerfile(annotations: &BTreeMap<&str, String>) -> String {
 
 const HEADER: &str = "# Generated by `make bundle`; do not edit.\n";
 
-/// An object as a generated YAML file.
+/// Formats an object as a generated YAML file.
 pub fn yaml(value: &Value) -> String {
     format!(
         "{HEADER}{}",

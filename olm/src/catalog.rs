@@ -1,7 +1,7 @@
 //! The file-based catalog: the template, with the entry of each bundle.
 //!
-//! Pure. The entry of the release that `bundle/` holds is generated from it until it is kept; those of earlier releases are kept as
-//! they were published.
+//! Pure. The entry of the release in `bundle/` is generated from it until it is kept; entries of earlier releases are kept as they
+//! were published.
 
 use crate::bundle::{self, Bundle, Platform};
 use crate::{PACKAGE, Source, csv_name, items, text};
@@ -16,7 +16,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The catalog of the source's template, its earlier releases and its bundle.
+    /// Renders the catalog of the source's template, its earlier releases and its bundle.
     pub fn render(source: &Source) -> Result<Self, bundle::Error> {
         let mut blobs = source.template.clone();
         for package in blobs
@@ -48,7 +48,7 @@ impl Catalog {
         )
     }
 
-    /// Reads what [`Catalog::yaml`] wrote.
+    /// Parses the output of [`Catalog::yaml`].
     pub fn parse(yaml: &str) -> Result<Self, bundle::Error> {
         let blobs = serde_saphyr::from_multiple(yaml).map_err(|error| bundle::Error::Parse {
             path: "catalog".to_owned(),
@@ -58,7 +58,8 @@ impl Catalog {
     }
 }
 
-/// The entry of the source's release, to be kept for ever. Refuses a version that is: its bundle may have changed since.
+/// The entry of the source's release, to be kept for ever. Rejects a version that is kept already: its bundle may have changed
+/// since.
 pub fn keep(source: &Source) -> Result<Value, bundle::Error> {
     if is_published(source) {
         return Err(bundle::Error::Published {
@@ -79,13 +80,13 @@ fn current(source: &Source) -> Result<Value, bundle::Error> {
     entry(&Bundle::render(source, Platform::Openshift)?, Some(&image))
 }
 
-/// Before a release's bundle has a digest, its image is named by the version.
+/// Image reference by version, before the bundle of a release has a digest.
 fn unpublished(source: &Source) -> String {
     format!("quay.io/multus-service/bundle:v{}", source.release.version)
 }
 
-/// The blob `olm.bundle`, as `opm render --migrate-level=bundle-object-to-csv-metadata` makes it. Without an image the manifests
-/// themselves are in it (`olm.bundle.object`), which OLM installs without a bundle image: for catalogs of a test bed.
+/// The blob `olm.bundle`, as rendered by `opm render --migrate-level=bundle-object-to-csv-metadata`. Without an image it contains
+/// the manifests themselves (`olm.bundle.object`), which OLM installs without a bundle image: for catalogs of a test bed.
 pub fn entry(bundle: &Bundle, image: Option<&str>) -> Result<Value, bundle::Error> {
     let csv = bundle.csv()?;
     let mut properties = Vec::new();
@@ -121,7 +122,7 @@ pub fn entry(bundle: &Bundle, image: Option<&str>) -> Result<Value, bundle::Erro
     Ok(blob)
 }
 
-/// What the console shows of a version that is not installed.
+/// Metadata that the console shows of a version that is not installed.
 fn metadata(csv: &Value) -> Value {
     let spec = &csv["spec"];
     let mut metadata = Map::from_iter([

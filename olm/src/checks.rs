@@ -1,7 +1,7 @@
-//! What others check before a bundle may be published, as far as it needs no cluster and none of their programs.
+//! Checks that a bundle must pass before it is published, without a cluster and without external programs.
 //!
-//! Pure. Each check states what it wants and names the remedy. The programs of operator-framework, which check more, are run in
-//! `e2e/tests/bundle.rs`.
+//! Pure. Each finding states the requirement and the remedy. `e2e/tests/bundle.rs` runs the programs of operator-framework, which
+//! check more.
 
 pub mod catalog;
 mod olm_v1;
@@ -12,16 +12,16 @@ mod scorecard;
 use crate::{Bundle, bundle};
 use serde_json::Value;
 
-/// Something that a reviewer would refuse.
+/// A violation that a reviewer would reject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The check, by the name that its owner gives it.
+    /// The check, under the name that its upstream gives it.
     pub check: &'static str,
-    /// What is wrong.
+    /// The violation.
     pub message: String,
 }
 
-/// What checks look at.
+/// Input of the checks.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) csv: Value,
@@ -66,5 +66,5 @@ pub fn names() -> Vec<&'static str> {
     .collect()
 }
 
-/// A check's name, and what it finds.
+/// A check's name and function.
 type Check = (&'static str, fn(&Subject) -> Vec<String>);

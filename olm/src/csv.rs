@@ -1,4 +1,4 @@
-//! The ClusterServiceVersion: the hand-written base, filled from the other files.
+//! The ClusterServiceVersion: the hand-written base, completed from the other files.
 //!
 //! Pure.
 
@@ -8,7 +8,7 @@ use api::names::OPERATOR;
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-/// The ClusterServiceVersion of the source's release.
+/// Renders the ClusterServiceVersion of the source's release.
 pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Error> {
     let mut csv = source.base.clone();
     metadata(&mut csv, source, platform)?;
@@ -51,7 +51,7 @@ fn metadata(csv: &mut Value, source: &Source, platform: Platform) -> Result<(), 
     let release = &source.release;
     let metadata = &mut csv["metadata"];
     metadata["name"] = json!(csv_name(&release.version));
-    // Of the base only, so that `kubectl` accepts it.
+    // Fields of the base only, which `kubectl` requires.
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.remove("namespace");
     }
@@ -75,7 +75,7 @@ fn metadata(csv: &mut Value, source: &Source, platform: Platform) -> Result<(), 
     Ok(())
 }
 
-/// The namespace that the console makes: that of `config/manager`, on OpenShift with what `config/openshift` adds to it.
+/// The namespace that the console creates: that of `config/manager`, on OpenShift with the patch of `config/openshift`.
 fn suggested_namespace(source: &Source, name: &str, platform: Platform) -> Result<Value, source::Error> {
     let mut namespace = source.object("Namespace", name)?.clone();
     if platform == Platform::Openshift {
@@ -92,7 +92,7 @@ fn suggested_namespace(source: &Source, name: &str, platform: Platform) -> Resul
     Ok(namespace)
 }
 
-/// A patch without lists, as kustomize applies it.
+/// Applies a patch without lists, as kustomize does.
 fn merge(object: &mut Value, patch: &Value) {
     match patch {
         Value::Object(fields) => {
@@ -108,10 +108,10 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("a JSON value is JSON")
 }
 
-/// What tells the operator which release it is of.
+/// Environment variable with the version of the release.
 pub const VERSION_VARIABLE: &str = "OPERATOR_VERSION";
 
-/// `config/manager`'s Deployment with the release's images and version.
+/// Deployment of `config/manager` with the release's images and version.
 fn deployment(source: &Source) -> Result<Value, source::Error> {
     let deployment = source.object("Deployment", PACKAGE)?;
     let mut spec = deployment["spec"].clone();
@@ -136,12 +136,12 @@ fn deployment(source: &Source) -> Result<Value, source::Error> {
     Ok(json!({"name": PACKAGE, "label": deployment["metadata"]["labels"], "spec": spec}))
 }
 
-/// The rules that `config/rbac` gives the operator by a role of this kind.
+/// The rules of the operator's role of this kind in `config/rbac`.
 fn permissions(source: &Source, kind: &'static str) -> Result<Value, source::Error> {
     Ok(json!({"serviceAccountName": OPERATOR, "rules": source.object(kind, OPERATOR)?["rules"]}))
 }
 
-/// Gives the owned API and its descriptors the descriptions of the schema, which come from the Rust types.
+/// Sets the descriptions of the owned API and its descriptors to those of the schema, which are generated from the Rust types.
 fn describe(owned: &mut Value, crd: &Value) {
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     owned["description"] = schema["description"].clone();

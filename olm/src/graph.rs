@@ -1,7 +1,7 @@
-//! The update graph of a file-based catalog, as OLM v0 walks it.
+//! The update graph of a file-based catalog, as OLM v0 evaluates it.
 //!
-//! Pure. OLM v0 goes from an installed version to one that `replaces` it, names it in `skips` or covers it with `skipRange`; of several
-//! it takes the one nearest to the head of the channel. What a ClusterServiceVersion says about itself is not looked at.
+//! Pure. OLM v0 updates an installed version to one that `replaces` it, names it in `skips` or covers it with `skipRange`; of
+//! several it takes the one nearest to the head of the channel. The fields of a ClusterServiceVersion are ignored.
 
 use crate::{items, text};
 use semver::Version;
@@ -24,50 +24,50 @@ pub struct Channel {
 pub struct Entry {
     /// Name of the ClusterServiceVersion.
     pub name: String,
-    /// The version before.
+    /// The replaced version.
     #[serde(default)]
     pub replaces: Option<String>,
-    /// Versions to be jumped over.
+    /// Skipped versions.
     #[serde(default)]
     pub skips: Vec<String>,
-    /// A range of versions that come here at once: comparisons joined by blanks, such as `>=0.1.0 <0.2.0`.
+    /// A range of versions that are updated to this one: comparisons joined by blanks, such as `>=0.1.0 <0.2.0`.
     #[serde(default)]
     pub skip_range: Option<String>,
 }
 
-/// What is wrong with a channel.
+/// An invalid channel.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Fault {
-    /// Not exactly one entry that nothing replaces or skips.
-    #[error("channel {channel} has the heads {heads:?}, not one")]
+    /// The channel does not have exactly one entry that no other replaces or skips.
+    #[error("channel {channel} must have exactly one head, found {heads:?}")]
     Heads {
         /// The channel.
         channel: String,
-        /// Entries that nothing replaces or skips.
+        /// Entries that no other replaces or skips.
         heads: Vec<String>,
     },
-    /// From this version the head is not reached.
-    #[error("channel {channel}: from {from} updates end at {end}, not at the head")]
+    /// An update path does not reach the head.
+    #[error("channel {channel}: updates of {from} end at {end}, not at the head")]
     Stranded {
         /// The channel.
         channel: String,
-        /// Where the walk began.
+        /// The first version of the path.
         from: String,
-        /// Where it ended.
+        /// The last version of the path.
         end: String,
     },
-    /// An update leads to a version that nobody should run.
-    #[error("channel {channel}: from {from} an update leads to {to}, which is skipped")]
+    /// An update leads to a skipped version.
+    #[error("channel {channel}: {from} is updated to {to}, which is skipped")]
     ToSkipped {
         /// The channel.
         channel: String,
-        /// The version before.
+        /// The installed version.
         from: String,
-        /// The version that is skipped.
+        /// The skipped version.
         to: String,
     },
-    /// A range that is none.
-    #[error("skipRange {0:?} is not comparisons like \">=0.1.0 <0.2.0\"")]
+    /// An invalid range.
+    #[error("invalid skipRange {0:?}: specify comparisons such as \">=0.1.0 <0.2.0\"")]
     Range(String),
 }
 
@@ -80,7 +80,7 @@ pub fn channels(blobs: &[Value]) -> Vec<Channel> {
         .collect()
 }
 
-/// The default channel that a catalog's blobs name.
+/// The default channel of a catalog's package.
 pub fn default_channel(blobs: &[Value]) -> &str {
     blobs
         .iter()
@@ -89,7 +89,7 @@ pub fn default_channel(blobs: &[Value]) -> &str {
         .unwrap_or_default()
 }
 
-/// The names of bundles that a catalog's blobs hold or refer to.
+/// Names of the bundles that a catalog's blobs contain or refer to.
 pub fn bundles(blobs: &[Value]) -> BTreeSet<&str> {
     blobs
         .iter()
@@ -98,7 +98,7 @@ pub fn bundles(blobs: &[Value]) -> BTreeSet<&str> {
         .collect()
 }
 
-/// What deprecations refer to.
+/// Names that deprecations refer to.
 pub fn deprecated(blobs: &[Value]) -> Vec<&str> {
     blobs
         .iter()
@@ -114,7 +114,7 @@ impl Channel {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// The version that new installations get.
+    /// The version of new installations.
     pub fn head(&self) -> Result<&Entry, Fault> {
         let passed: BTreeSet<&str> = self
             .entries
@@ -136,7 +136,7 @@ impl Channel {
         }
     }
 
-    /// The chain of `replaces` from the head down: what is nearer to the head comes first.
+    /// The chain of `replaces` from the head down.
     fn chain(&self) -> Result<Vec<&Entry>, Fault> {
         let mut chain = vec![self.head()?];
         while let Some(before) = chain
@@ -149,7 +149,7 @@ impl Channel {
         Ok(chain)
     }
 
-    /// Where OLM goes from an installed version, which need not be in the channel any more.
+    /// The next version after an installed one, which may have left the channel.
     pub fn next(&self, installed: &str) -> Result<Option<&Entry>, Fault> {
         for entry in self.chain()? {
             if entry.name != installed && entry.comes_after(installed)? {
@@ -159,7 +159,7 @@ impl Channel {
         Ok(None)
     }
 
-    /// Every version that an installed one passes through, to the end of its updates.
+    /// Every version on the update path of an installed one.
     pub fn walk(&self, installed: &str) -> Result<Vec<&Entry>, Fault> {
         let mut path: Vec<&Entry> = Vec::new();
         let mut at = installed;
@@ -173,10 +173,10 @@ impl Channel {
         Ok(path)
     }
 
-    /// Walks from every version, those that are only skipped included, and says what goes wrong.
+    /// Checks the update path of every version, skipped ones included.
     pub fn simulate(&self) -> Result<(), Fault> {
         let head = self.head()?;
-        // Also those that no walk comes to.
+        // Also versions on no path.
         for range in self
             .entries
             .iter()
@@ -228,12 +228,12 @@ impl Entry {
     }
 }
 
-/// The version in a ClusterServiceVersion's name.
+/// Parses the version in a ClusterServiceVersion's name.
 fn version(name: &str) -> Option<Version> {
     Version::parse(name.split_once(".v")?.1).ok()
 }
 
-/// Whether a range covers a version. Prereleases count like others (the `semver` crate's ranges leave them out, OLM's do not).
+/// True when a range covers a version. Prereleases count like others (the `semver` crate's ranges exclude them, OLM's do not).
 fn covers(range: &str, version: &Version) -> Result<bool, Fault> {
     let fault = || Fault::Range(range.to_owned());
     let mut covered = true;
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_version_is_jumped_over_and_left() {
+    fn withdrawn_version_is_skipped_and_updated() {
         let channel = channel(&json!([
             {"name": "p.v0.1.0"},
             {"name": "p.v0.2.0", "replaces": "p.v0.1.0"},
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_leads_to_the_head_at_once() {
+    fn skip_range_updates_to_the_head_at_once() {
         let channel = channel(&json!([
             {"name": "p.v0.1.0"},
             {"name": "p.v0.2.0", "replaces": "p.v0.1.0"},
@@ -309,7 +309,7 @@ mod tests {
         {"name": "p.v1.5.0", "replaces": "p.v1.4.0", "skips": []}, {"name": "p.v4.0.0", "replaces": "p.v3.0.0", "skips": ["p.v3.0.0"]}]),
         Fault::ToSkipped { channel: "stable".into(), from: "p.v1.0.0".into(), to: "p.v3.0.0".into() })]
     #[case::no_range(json!([{"name": "p.v1.0.0"}, {"name": "p.v2.0.0", "replaces": "p.v1.0.0", "skipRange": "~1"}]), Fault::Range("~1".into()))]
-    fn what_would_strand_a_cluster_is_found(#[case] entries: Value, #[case] fault: Fault) {
+    fn invalid_update_graph_is_reported(#[case] entries: Value, #[case] fault: Fault) {
         assert_eq!(channel(&entries).simulate(), Err(fault));
     }
 }

@@ -1,4 +1,4 @@
-//! What the Operator Lifecycle Manager reads: `bundle/` and `olm/catalog`, generated, and the rules that they must keep.
+//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`, and checks its rules.
 //!
 //! | module | idea | |
 //! |---|---|---|
@@ -7,18 +7,18 @@
 //! | [`csv`] | the ClusterServiceVersion | pure |
 //! | [`bundle`] | the files of a bundle | pure, but for reading and writing a folder |
 //! | [`catalog`] | the file-based catalog | pure |
-//! | [`graph`] | which version is updated to which | pure |
-//! | [`checks`] | what scorecard, preflight, the catalogs' pipelines and OLM v1 ask of a bundle | pure |
-//! | [`plain`] | the objects that OLM v1 makes of a bundle | pure |
+//! | [`graph`] | the update graph | pure |
+//! | [`checks`] | requirements of scorecard, preflight, the catalogs' pipelines and OLM v1 | pure |
+//! | [`registry_v1`] | the objects that OLM v1 renders from a bundle | pure |
 //!
-//! Equal inputs give equal bytes. Objects are `serde_json::Value`: they are copied, not understood.
+//! Equal inputs give equal bytes. Objects are `serde_json::Value`: they are copied, not decoded.
 
 pub mod bundle;
 pub mod catalog;
 pub mod checks;
 pub mod csv;
 pub mod graph;
-pub mod plain;
+pub mod registry_v1;
 pub mod release;
 pub mod source;
 
@@ -30,12 +30,12 @@ pub use source::Source;
 /// The name of the package in catalogs, and the first part of each version's name.
 pub const PACKAGE: &str = "multus-service-operator";
 
-/// The ClusterServiceVersion of a version.
+/// The name of a version's ClusterServiceVersion.
 pub fn csv_name(version: &semver::Version) -> String {
     format!("{PACKAGE}.v{version}")
 }
 
-/// `kind/name`, for messages.
+/// Formats `kind/name` for messages.
 pub(crate) fn identity(object: &serde_json::Value) -> String {
     let text = |pointer| {
         object
@@ -46,7 +46,7 @@ pub(crate) fn identity(object: &serde_json::Value) -> String {
     format!("{} {:?}", text("/kind"), text("/metadata/name"))
 }
 
-/// The items of an array that may be missing.
+/// The items of an array, or none.
 pub fn items<'a>(value: &'a serde_json::Value, pointer: &str) -> impl Iterator<Item = &'a serde_json::Value> {
     value
         .pointer(pointer)
@@ -55,7 +55,7 @@ pub fn items<'a>(value: &'a serde_json::Value, pointer: &str) -> impl Iterator<I
         .flatten()
 }
 
-/// A text that may be missing.
+/// A text, or the empty one.
 pub fn text<'a>(value: &'a serde_json::Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)

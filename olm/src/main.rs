@@ -14,7 +14,7 @@ use semver::Version;
     version
 )]
 struct Cli {
-    /// The checkout
+    /// Root of the checkout
     #[arg(long, default_value = ".")]
     root: PathBuf,
     #[command(subcommand)]
@@ -23,34 +23,34 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Make olm/release.yaml, config/manager and the example in config/default those of another version, whose images are not made yet
+    /// Set the version of olm/release.yaml, config/manager and the example in config/default to one whose images are not built yet
     Plan {
-        /// Such as 0.2.0 or 0.2.0-rc.1; a channel of olm/catalog-template.yaml must have it
+        /// Version such as 0.2.0 or 0.2.0-rc.1; a channel of olm/catalog-template.yaml must contain it
         version: Version,
     },
-    /// Write the bundle of config/ and olm/release.yaml
+    /// Write the bundle from config/ and olm/release.yaml
     Bundle {
-        /// Another version than olm/release.yaml says
+        /// Version of the bundle, in place of that in olm/release.yaml
         #[arg(long)]
         version: Option<Version>,
-        /// Where it is going to be installed
+        /// Platform on which the bundle is installed
         #[arg(long, value_enum, default_value = "openshift")]
         platform: Platform,
-        /// The folder; everything else in it is removed
+        /// Output directory; all other files in it are removed
         #[arg(long, default_value = "bundle")]
         out: PathBuf,
     },
-    /// Write the catalog of olm/catalog-template.yaml and olm/released
+    /// Write the catalog from olm/catalog-template.yaml and olm/released
     Catalog {
-        /// The file
+        /// Output file
         #[arg(long, default_value = "olm/catalog/multus-service-operator/catalog.yaml")]
         out: PathBuf,
     },
-    /// Keep the release for ever in olm/released/<version>: the bundle's entry of the catalog, and the CRD
+    /// Keep the release in olm/released/<version>: the bundle's entry of the catalog, and the CRD
     Keep,
-    /// Say what a reviewer would refuse
+    /// Check a bundle against the requirements of the catalogs
     Check {
-        /// The bundle's folder
+        /// Directory of the bundle
         #[arg(default_value = "bundle")]
         folder: PathBuf,
     },
@@ -93,7 +93,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The version that is there already stays as it is: it may have digests.
+/// The current version is left unchanged: it may have digests.
 fn plan(root: &Path, version: &Version) -> Result<()> {
     let mut source = Source::read(root)?;
     if *version == source.release.version {
@@ -101,12 +101,12 @@ fn plan(root: &Path, version: &Version) -> Result<()> {
     }
     let before = format!("v{}", source.release.version);
     source.release = source.release.planned(version);
-    // Before anything is written.
+    // Validates before anything is written.
     Bundle::render(&source, Platform::Openshift)?;
     let deployment = root.join("config/manager/deployment.yaml");
     let tagged = source.release.tagged(&std::fs::read_to_string(&deployment)?);
     write(&deployment, &tagged)?;
-    // The tags in what a user of another registry is to copy.
+    // Tags in the example for another registry.
     let example = root.join("config/default/kustomization.yaml");
     let text = std::fs::read_to_string(&example)?;
     write(&example, &text.replace(&before, &format!("v{version}")))?;
@@ -117,5 +117,5 @@ fn write(path: &Path, content: &str) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(path, content).with_context(|| format!("failed to write {}", path.display()))
 }

@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 pub struct Release {
     /// The version of operator and operands.
     pub version: Version,
-    /// When its images were made.
+    /// Build time of its images.
     pub created: DateTime<Utc>,
-    /// Architectures, as in GOARCH, that every image has.
+    /// Architectures of every image, in the form of GOARCH.
     pub architectures: Vec<String>,
     /// Pull specifications.
     pub images: Images,
 }
 
-/// Pull specifications of a release, by digest once its images are made.
+/// Pull specifications of a release, by digest once its images are built.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Images {
@@ -30,7 +30,7 @@ pub struct Images {
     pub controller: String,
     /// The proxy.
     pub proxy: String,
-    /// The bundle itself; a bundle does not hold its own digest, only the catalog does.
+    /// The bundle itself; a bundle cannot contain its own digest, only the catalog does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
 }
@@ -39,7 +39,7 @@ const HEADER: &str = "# The release that bundle/ describes. `make bundle VERSION
     # the digests of the images it built.\n";
 
 impl Release {
-    /// This version before its images are made: they are named by tags, and nothing of another version stays.
+    /// This version before its images are built: images are referenced by tags, and no field of another version is kept.
     #[must_use]
     pub fn planned(&self, version: &Version) -> Self {
         let tagged = |image: &str| format!("{}:v{version}", repository(image));
@@ -55,12 +55,12 @@ impl Release {
         }
     }
 
-    /// `olm/release.yaml`.
+    /// Formats `olm/release.yaml`.
     pub fn yaml(&self) -> String {
         HEADER.to_owned() + &serde_saphyr::to_string(self).expect("a release is YAML")
     }
 
-    /// A file of `config` whose images of this project have the tags of this version; the rest of it, comments too, stays as it is.
+    /// Sets the tags of this project's images in a file of `config` to this version; the rest, comments included, is unchanged.
     pub fn tagged(&self, file: &str) -> String {
         let repositories = self.images.running().map(|(_, image)| repository(image));
         let lines = file.lines().map(|line| {
@@ -77,7 +77,7 @@ impl Release {
     }
 }
 
-/// `quay.io/multus-service/proxy`, without tag or digest.
+/// The repository of an image, such as `quay.io/multus-service/proxy`, without tag or digest.
 pub fn repository(image: &str) -> &str {
     let name = image.split('@').next().unwrap_or_default();
     match name.rsplit_once(':') {

@@ -1,46 +1,46 @@
-//! The files that bundle and catalog are made of.
+//! The input files of bundle and catalog.
 //!
-//! Reads `config/` and `olm/` of a checkout, as kustomize would: `config/default` and what it names. Invariant: what is not understood is an error,
-//! so that a bundle cannot silently lack what `kubectl apply -k` installs.
+//! Reads `config/` and `olm/` of a checkout like kustomize: `config/default` and the resources it names. An unknown field is an
+//! error, so that a bundle cannot silently lack an object that `kubectl apply -k` installs.
 
 use crate::{Release, identity, text};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// Why the files cannot be used.
+/// Input files that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("cannot read {path:?}")]
+    #[error("failed to read {path:?}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A file is not the YAML it should be.
-    #[error("{path:?} is not as expected: {reason}")]
+    /// A file cannot be decoded.
+    #[error("invalid {path:?}: {reason}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The error of the parser.
         reason: String,
     },
-    /// Something is missing or there twice.
-    #[error("config/ has {found} objects of kind {kind} named {name:?}, not one")]
+    /// An object is missing or exists more than once.
+    #[error("config/ must have exactly one {kind} {name:?}, found {found}")]
     NotOne {
         /// The kind.
         kind: &'static str,
         /// The name.
         name: String,
-        /// How many there are.
+        /// The number of such objects.
         found: usize,
     },
 }
 
-/// Everything that is read.
+/// All input files.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The base of the ClusterServiceVersion (`config/manifests/bases`).
@@ -49,17 +49,17 @@ pub struct Source {
     pub description: String,
     /// Its icon, as SVG.
     pub icon: String,
-    /// All that `kubectl apply -k config/default` installs, without the namespace that kustomize adds.
+    /// All objects that `kubectl apply -k config/default` installs, without the namespace that kustomize adds.
     pub objects: Vec<Value>,
-    /// The file of the CustomResourceDefinition, byte by byte.
+    /// The bytes of the CustomResourceDefinition's file.
     pub crd_file: String,
-    /// What `config/openshift` changes of these objects.
+    /// Patches of these objects in `config/openshift`.
     pub openshift_patches: Vec<Value>,
-    /// The example of a configuration.
+    /// The sample configuration.
     pub sample: Value,
     /// The configuration of `operator-sdk scorecard`.
     pub scorecard: String,
-    /// What is to be released.
+    /// The release.
     pub release: Release,
     /// Packages, channels and deprecations (`olm/catalog-template.yaml`).
     pub template: Vec<Value>,
@@ -75,7 +75,7 @@ struct Kustomization {
     _namespace: Option<String>,
 }
 
-/// `config/openshift`'s kustomization: patches of objects of `config/default`.
+/// Kustomization of `config/openshift`: patches of objects of `config/default`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Openshift {
@@ -147,7 +147,7 @@ impl Source {
     }
 }
 
-/// The objects of a folder's `kustomization.yaml` and of those it names, in that order.
+/// The objects of a directory's `kustomization.yaml` and of those it names, in that order.
 fn kustomized(folder: &Path) -> Result<Vec<Value>, Error> {
     let Kustomization {
         resources,

@@ -1,6 +1,6 @@
 //! `config/`, `bundle/`, `olm/catalog` and the Rust types agree; every check can fail.
 //!
-//! The agreement is shown on the files themselves, not on what the generator says.
+//! The tests compare the files themselves, not the output of the generator.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,10 +12,10 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
-#[path = "agreement/plain.rs"]
-mod plain;
-#[path = "agreement/rights.rs"]
-mod rights;
+#[path = "agreement/rbac.rs"]
+mod rbac;
+#[path = "agreement/registry_v1.rs"]
+mod registry_v1;
 #[path = "agreement/versions.rs"]
 mod versions;
 
@@ -43,7 +43,7 @@ fn committed() -> Bundle {
     Bundle::read(&root().join("bundle")).unwrap()
 }
 
-/// A bundle as a release has it: with digests.
+/// A bundle as it is released: with digests.
 fn released() -> Bundle {
     let mut source = source();
     let images = &mut source.release.images;
@@ -65,7 +65,7 @@ fn manifest(bundle: &Bundle, kind: &str, name: &str) -> Value {
 }
 
 #[test]
-fn bundle_is_what_config_says() {
+fn bundle_is_generated_from_config() {
     let rendered = Bundle::render(&source(), Platform::Openshift).unwrap();
     let (committed, paths) = (committed(), |bundle: &Bundle| {
         bundle.files.keys().cloned().collect::<Vec<_>>()
@@ -80,7 +80,7 @@ fn bundle_is_what_config_says() {
 }
 
 #[test]
-fn catalog_is_what_template_and_bundle_say() {
+fn catalog_is_generated_from_template_and_bundle() {
     let file =
         std::fs::read_to_string(root().join("olm/catalog/multus-service-operator/catalog.yaml")).unwrap();
     let rendered = Catalog::render(&source()).unwrap();
@@ -92,7 +92,7 @@ fn catalog_is_what_template_and_bundle_say() {
 }
 
 #[test]
-fn the_operator_has_the_rights_of_config_rbac() {
+fn operator_has_the_permissions_of_config_rbac() {
     let csv = committed().csv().unwrap();
     let file = documents("config/rbac/operator_role.yaml");
     for (list, kind) in [("clusterPermissions", "ClusterRole"), ("permissions", "Role")] {
@@ -110,18 +110,14 @@ fn the_operator_has_the_rights_of_config_rbac() {
 #[case("controller/rbac.yaml", "ClusterRole", api::names::CONTROLLER)]
 #[case("controller/rbac.yaml", "Role", api::names::CONTROLLER)]
 #[case("proxy/rbac.yaml", "ClusterRole", api::names::PROXY)]
-fn an_operand_has_the_rights_that_its_tests_prove(
-    #[case] file: &str,
-    #[case] kind: &str,
-    #[case] name: &str,
-) {
+fn operands_have_the_tested_permissions(#[case] file: &str, #[case] kind: &str, #[case] name: &str) {
     let documents = documents(file);
     let proved = documents.iter().find(|object| object["kind"] == kind).unwrap();
     assert_eq!(manifest(&committed(), kind, name)["rules"], proved["rules"]);
 }
 
 #[test]
-fn the_deployment_is_that_of_config_manager() {
+fn deployment_equals_config_manager() {
     let csv = committed().csv().unwrap();
     let typed = |spec: &Value| -> Deployment {
         serde_json::from_value(
@@ -131,7 +127,7 @@ fn the_deployment_is_that_of_config_manager() {
     };
     let mut wanted = typed(&documents("config/manager/deployment.yaml")[0]["spec"]);
     let mut found = typed(&csv["spec"]["install"]["spec"]["deployments"][0]["spec"]);
-    // The only thing that the bundle adds.
+    // The only object that the bundle adds.
     let container = &mut found
         .spec
         .as_mut()
@@ -177,7 +173,7 @@ fn the_deployment_is_that_of_config_manager() {
 }
 
 #[test]
-fn the_crd_is_what_the_rust_types_say() {
+fn crd_is_generated_from_the_rust_types() {
     let crd = manifest(
         &committed(),
         "CustomResourceDefinition",
@@ -187,7 +183,7 @@ fn the_crd_is_what_the_rust_types_say() {
 }
 
 #[test]
-fn the_examples_are_the_sample_and_the_types_read_it() {
+fn examples_equal_the_sample_and_can_be_decoded() {
     let csv = committed().csv().unwrap();
     let sample = documents("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml").remove(0);
     let example = |key: &str| {
@@ -201,7 +197,7 @@ fn the_examples_are_the_sample_and_the_types_read_it() {
 }
 
 #[test]
-fn another_platform_gets_no_namespace_of_openshift() {
+fn other_platforms_get_no_openshift_labels_on_the_namespace() {
     let bundle = |platform| Bundle::render(&source(), platform).unwrap();
     let (ours, other) = (bundle(Platform::Openshift), bundle(Platform::Kubernetes));
     let differing: Vec<_> = ours
@@ -227,7 +223,7 @@ fn another_platform_gets_no_namespace_of_openshift() {
 }
 
 #[test]
-fn what_a_bundle_cannot_carry_stops_the_generator() {
+fn unsupported_kinds_stop_the_generator() {
     let mut source = source();
     source
         .objects
@@ -248,7 +244,7 @@ fn every_update_ends_at_the_head() {
     );
 }
 
-/// The newest version is the head of candidate-v0; in stable-v0 it may still be missing.
+/// The newest version is the head of candidate-v0; stable-v0 may not have it yet.
 fn updates_end_at_the_head(blobs: &[Value], newest: &str) {
     let channels = graph::channels(blobs);
     let [candidate, stable] = &channels[..] else {
@@ -268,7 +264,7 @@ fn updates_end_at_the_head(blobs: &[Value], newest: &str) {
             );
         }
     }
-    // Who leaves the candidates' channel for the stable one is updated there, unless it is ahead.
+    // An installation that changes from the candidates' channel to the stable one is updated there, unless it is newer.
     let head = stable.head().unwrap();
     let version = |name: &str| semver::Version::parse(name.split_once(".v").unwrap().1).unwrap();
     for name in bundles.iter().filter(|name| version(name) < version(&head.name)) {
@@ -277,7 +273,7 @@ fn updates_end_at_the_head(blobs: &[Value], newest: &str) {
 }
 
 #[test]
-fn a_version_may_be_a_candidate_before_it_is_stable() {
+fn version_can_be_a_candidate_before_it_is_stable() {
     let mut blobs = Catalog::render(&source()).unwrap().blobs;
     let (current, next) = (
         csv_name(&source().release.version),
@@ -294,7 +290,7 @@ fn a_version_may_be_a_candidate_before_it_is_stable() {
 }
 
 #[test]
-fn the_committed_bundle_lacks_nothing_but_digests() {
+fn committed_bundle_lacks_only_digests() {
     let findings = checks::run(&committed()).unwrap();
     let other: Vec<_> = findings
         .iter()
@@ -304,7 +300,7 @@ fn the_committed_bundle_lacks_nothing_but_digests() {
 }
 
 #[test]
-fn a_released_bundle_passes_every_check() {
+fn released_bundle_passes_every_check() {
     assert_eq!(checks::run(&released()).unwrap(), Vec::<Finding>::new());
 }
 

@@ -1,71 +1,73 @@
-//! Makes the cluster hold what was built.
+//! Applies the desired objects.
 //!
-//! Writes: every operand, by server-side apply with one field manager, a label of nodes, and the finalizer of the configuration. Nothing is written
-//! that is already as it should be.
+//! Writes: every operand, by server-side apply with one field manager, the cleanup label of nodes, and the finalizer of the
+//! configuration. Objects that are up to date are not written.
 
+mod converge;
 mod drift;
-mod foreign;
-mod object;
+pub(crate) mod merge_patch;
+mod other_managers;
 
 use crate::build::{Desired, proxy_may_follow};
-use crate::events::Announcer;
+use crate::cleanup::node_labels::{self, LabelChange};
+use crate::events::EventRecorder;
 use crate::gather::Observed;
-use crate::nodes::{self, Change};
+use crate::kinds::{self, for_each_kind};
 use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
+use converge::{AppliedObjects, Recreated};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::core::{ClusterResourceScope, NamespaceResourceScope};
-use kube::{Api, Client, Resource, ResourceExt};
-use object::{Applied, Recreated};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
-/// Keeps the configuration until nodes are clean and operands are gone.
+/// Finalizer that keeps the configuration until nodes are clean and operands are deleted.
 pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
 
-/// Which write failed.
+/// A failed write.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object could not be applied.
-    #[error("{kind} {name:?} could not be applied: {}", words(source))]
+    #[error("failed to apply {kind} {name:?}: {}", api_message(source))]
     Apply {
         /// Its kind.
         kind: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The answer of the API server.
         source: kube::Error,
     },
     /// An object could not be deleted.
-    #[error("{kind} {name:?} could not be deleted: {}", words(source))]
+    #[error("failed to delete {kind} {name:?}: {}", api_message(source))]
     Delete {
         /// Its kind.
         kind: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The answer of the API server.
         source: kube::Error,
     },
-    /// The API server does not take what the configuration leads to; nothing was written.
+    /// The API server rejects the operands in a dry run; nothing was written.
     #[error("{0}")]
-    Refused(String),
+    Rejected(String),
     /// A node could not be labelled.
-    #[error("Node {node:?} could not be labelled: {}", words(source))]
+    #[error("failed to label Node {node:?}: {}", api_message(source))]
     Label {
         /// Its name.
         node: String,
-        /// What the API server said.
+        /// The answer of the API server.
         source: kube::Error,
     },
     /// The finalizer could not be set or removed.
-    #[error("the finalizer of MultusServiceConfig \"cluster\" could not be changed: {}", words(.0))]
+    #[error("failed to change the finalizer of MultusServiceConfig \"cluster\": {}", api_message(.0))]
     Finalizer(#[source] kube::Error),
 }
 
-/// What the API server said, without the structure it came in.
-fn words(error: &kube::Error) -> String {
+/// The message of the API server without the structure around it.
+fn api_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
@@ -76,38 +78,38 @@ fn words(error: &kube::Error) -> String {
 pub struct Applier {
     client: Client,
     namespace: String,
-    announcer: Announcer,
-    applied: Applied,
+    recorder: EventRecorder,
+    applied: AppliedObjects,
 }
 
 impl Applier {
-    /// Will write objects in `namespace`, and cluster-scoped ones.
-    pub fn new(client: Client, namespace: String, announcer: Announcer) -> Self {
+    /// Applies objects in `namespace` and cluster-scoped ones.
+    pub fn new(client: Client, namespace: String, recorder: EventRecorder) -> Self {
         Self {
             client,
             namespace,
-            announcer,
-            applied: Applied::default(),
+            recorder,
+            applied: AppliedObjects::default(),
         }
     }
 
-    /// Writes the difference; returns our objects as they are afterwards, with those that are being deleted.
+    /// Applies the difference and returns the operands afterwards, including those that are being deleted.
     pub async fn apply(&self, desired: &Desired, observed: &Observed) -> Result<Operands, Error> {
-        if desired.rehearsal {
-            self.rehearse(&desired.operands, &observed.live).await?;
+        if desired.dry_run {
+            self.dry_run(&desired.operands, &observed.live).await?;
         }
         if desired.finalizer {
             self.add_finalizer(&observed.config).await?;
         }
-        // Before the proxies: a node must be remembered before there is something to remember. One that cannot be labelled holds
-        // up no other, and not the end of a removal.
+        // Before the proxies: the label must exist before a proxy writes rules. A node that cannot be labelled blocks neither other
+        // nodes nor the end of a removal.
         let labelled = self.label(&desired.labels).await;
         let mut recreated = Recreated::new();
         let live = self
             .apply_operands(&desired.operands, &observed.live, &mut recreated)
             .await;
         for (kind, name) in recreated {
-            self.announcer.recreated(&observed.config, &kind, &name).await;
+            self.recorder.recreated(&observed.config, &kind, &name).await;
         }
         let live = live?;
         if desired.prune {
@@ -119,30 +121,38 @@ impl Applier {
         labelled.map(|()| live)
     }
 
-    /// Only workloads depend on what an administrator writes.
-    async fn rehearse(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
+    /// Dry-runs the workloads: no other operand depends on the configuration.
+    async fn dry_run(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
         let applied = &self.applied;
         applied
-            .rehearse(&self.here(), &desired.deployments, &live.deployments)
+            .dry_run(
+                &kinds::api(&self.client, &self.namespace),
+                &desired.deployments,
+                &live.deployments,
+            )
             .await?;
         applied
-            .rehearse(&self.here(), &desired.daemon_sets, &live.daemon_sets)
+            .dry_run(
+                &kinds::api(&self.client, &self.namespace),
+                &desired.daemon_sets,
+                &live.daemon_sets,
+            )
             .await
     }
 
-    /// Labels every node that can be labelled; the first that could not is the error.
-    async fn label(&self, changes: &[Change]) -> Result<(), Error> {
+    /// Labels every node that can be labelled, and returns the first error.
+    async fn label(&self, changes: &[LabelChange]) -> Result<(), Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let params = PatchParams {
             field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let mut outcome = Ok(());
-        for Change { node, label } in changes {
-            let patch = json!({ "metadata": { "labels": { nodes::LABEL: label } } });
+        for LabelChange { node, label } in changes {
+            let patch = json!({ "metadata": { "labels": { node_labels::LABEL: label } } });
             match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
-                Ok(_) => info!(node, label, "Labelled"),
-                // It went; so did its rules.
+                Ok(_) => info!(node, label, "Updated the cleanup label of a node"),
+                // The node was deleted, and its rules with it.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(source) => {
                     let node = node.clone();
@@ -159,156 +169,37 @@ impl Applier {
         live: &Operands,
         recreated: &mut Recreated,
     ) -> Result<Operands, Error> {
-        let Operands {
-            admission_policies,
-            admission_policy_bindings,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments,
-            daemon_sets,
-            console_quick_starts,
-            console_yaml_samples,
-        } = desired;
         let applied = &self.applied;
-        let mut now = Operands {
-            admission_policies: applied
-                .converge(
-                    &self.everywhere(),
-                    admission_policies,
-                    &live.admission_policies,
-                    recreated,
-                )
-                .await?,
-            admission_policy_bindings: applied
-                .converge(
-                    &self.everywhere(),
-                    admission_policy_bindings,
-                    &live.admission_policy_bindings,
-                    recreated,
-                )
-                .await?,
-            service_accounts: applied
-                .converge(&self.here(), service_accounts, &live.service_accounts, recreated)
-                .await?,
-            cluster_role_bindings: applied
-                .converge(
-                    &self.everywhere(),
-                    cluster_role_bindings,
-                    &live.cluster_role_bindings,
-                    recreated,
-                )
-                .await?,
-            role_bindings: applied
-                .converge(&self.here(), role_bindings, &live.role_bindings, recreated)
-                .await?,
-            network_policies: applied
-                .converge(&self.here(), network_policies, &live.network_policies, recreated)
-                .await?,
-            pod_disruption_budgets: applied
-                .converge(
-                    &self.here(),
-                    pod_disruption_budgets,
-                    &live.pod_disruption_budgets,
-                    recreated,
-                )
-                .await?,
-            deployments: applied
-                .converge(&self.here(), deployments, &live.deployments, recreated)
-                .await?,
-            daemon_sets: live.daemon_sets.clone(),
-            console_quick_starts: live.console_quick_starts.clone(),
-            console_yaml_samples: live.console_yaml_samples.clone(),
-        };
-        // A mere repair of the proxy waits for nobody.
-        let is_repair = daemon_sets.iter().all(|proxy| applied.is_asked(proxy));
-        if deployments.is_empty() || is_repair || proxy_may_follow(&now) {
-            now.daemon_sets = applied
-                .converge(&self.here(), daemon_sets, &live.daemon_sets, recreated)
-                .await?;
+        let mut now = live.clone();
+        macro_rules! converge_kinds {
+            ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+                $(if can_apply(stringify!($field), desired, applied, &now) {
+                    let api = kinds::api::<$kind>(&self.client, &self.namespace);
+                    now.$field = applied
+                        .converge(&api, &desired.$field, &live.$field, recreated)
+                        .await?;
+                })*
+            };
         }
-        // Last: what is only looked at holds up nothing that works.
-        now.console_quick_starts = applied
-            .converge(
-                &self.everywhere(),
-                console_quick_starts,
-                &live.console_quick_starts,
-                recreated,
-            )
-            .await?;
-        now.console_yaml_samples = applied
-            .converge(
-                &self.everywhere(),
-                console_yaml_samples,
-                &live.console_yaml_samples,
-                recreated,
-            )
-            .await?;
+        for_each_kind!(converge_kinds);
         Ok(now)
     }
 
-    /// Backwards: what runs goes before what it is allowed to do, and that before what confines it.
+    /// Deletes in reverse order: workloads before their permissions, and permissions before the policies that confine them.
     async fn prune(&self, desired: &Operands, live: &Operands) -> Result<(), Error> {
-        let Operands {
-            admission_policies,
-            admission_policy_bindings,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments,
-            daemon_sets,
-            console_quick_starts,
-            console_yaml_samples,
-        } = desired;
-        object::prune(
-            &self.everywhere(),
-            console_yaml_samples,
-            &live.console_yaml_samples,
-        )
-        .await?;
-        object::prune(
-            &self.everywhere(),
-            console_quick_starts,
-            &live.console_quick_starts,
-        )
-        .await?;
-        object::prune(&self.here(), daemon_sets, &live.daemon_sets).await?;
-        object::prune(&self.here(), deployments, &live.deployments).await?;
-        object::prune(&self.here(), pod_disruption_budgets, &live.pod_disruption_budgets).await?;
-        object::prune(&self.here(), network_policies, &live.network_policies).await?;
-        object::prune(&self.here(), role_bindings, &live.role_bindings).await?;
-        object::prune(
-            &self.everywhere(),
-            cluster_role_bindings,
-            &live.cluster_role_bindings,
-        )
-        .await?;
-        object::prune(&self.here(), service_accounts, &live.service_accounts).await?;
-        object::prune(
-            &self.everywhere(),
-            admission_policy_bindings,
-            &live.admission_policy_bindings,
-        )
-        .await?;
-        object::prune(&self.everywhere(), admission_policies, &live.admission_policies).await
-    }
-
-    fn here<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    fn everywhere<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
-    {
-        Api::all(self.client.clone())
+        macro_rules! prune_kinds {
+            ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+                [$(async {
+                    let api = kinds::api::<$kind>(&self.client, &self.namespace);
+                    converge::prune(&api, &desired.$field, &live.$field).await
+                }
+                .boxed()),*]
+            };
+        }
+        for prune in for_each_kind!(prune_kinds).into_iter().rev() {
+            prune.await?;
+        }
+        Ok(())
     }
 
     async fn add_finalizer(&self, config: &MultusServiceConfig) -> Result<(), Error> {
@@ -334,8 +225,9 @@ impl Applier {
         self.set_finalizers(config, others.collect()).await
     }
 
-    /// Not by server-side apply: whoever re-applied the whole object (a backup tool) owns the finalizer as well, and a finalizer
-    /// that two own stays when one lets go. The resourceVersion makes a concurrent change a conflict, which is retried.
+    /// Not by server-side apply: a tool that re-applies the whole object (a backup tool) owns the finalizer as well, and a
+    /// finalizer with two owners stays when one of them releases it. The resourceVersion makes a concurrent change a conflict,
+    /// which is retried.
     async fn set_finalizers(&self, config: &MultusServiceConfig, finalizers: Vec<&str>) -> Result<(), Error> {
         let patch = json!({ "metadata": {
             "uid": config.metadata.uid,
@@ -346,7 +238,7 @@ impl Applier {
             field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        // Metadata alone: a configuration that cannot be read must be let go, too.
+        // Metadata only: the finalizer of a configuration that cannot be decoded must be removable, too.
         let configs: Api<MultusServiceConfig> = Api::all(self.client.clone());
         configs
             .patch_metadata(CONFIG_NAME, &params, &Patch::Merge(patch))
@@ -354,4 +246,12 @@ impl Applier {
             .map_err(Error::Finalizer)?;
         Ok(())
     }
+}
+
+/// True unless the kind has to wait: the proxy is updated after the controller. A repair of the proxy does not wait.
+fn can_apply(field: &str, desired: &Operands, applied: &AppliedObjects, now: &Operands) -> bool {
+    field != "daemon_sets"
+        || desired.deployments.is_empty()
+        || desired.daemon_sets.iter().all(|proxy| applied.is_applied(proxy))
+        || proxy_may_follow(now)
 }

@@ -6,22 +6,22 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::jiff::SignedDuration;
 use process::ProcessArgs;
 
-/// Nobody waits longer for a node.
-const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+/// Upper limit of `--node-timeout`.
+const MAX_NODE_TIMEOUT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Installs, configures, mends and removes Services on secondary networks, as MultusServiceConfig "cluster" asks for
+/// Installs, configures, repairs and removes Services on secondary networks, as specified by MultusServiceConfig "cluster"
 #[derive(Parser, Debug)]
 #[command(name = OPERATOR, version)]
 pub struct Cli {
-    /// What to do instead of running
+    /// Command to run instead of the operator
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to run
+    /// Arguments of the operator
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// Things to do.
+/// Subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the operator (the default)
@@ -30,16 +30,16 @@ pub enum Command {
     Crd,
     /// Print the reference of MultusServiceConfig as Markdown
     ApiReference,
-    /// Remove everything without an operator in the cluster, for when it went first: deletes MultusServiceConfig "cluster", cleans
-    /// nodes, deletes the operands. Needs an administrator's rights
+    /// Remove all operands when the operator is no longer in the cluster: delete MultusServiceConfig "cluster", clean up nodes, delete
+    /// the operands. Needs cluster-admin
     Uninstall {
-        /// How long nodes may take to become clean before they are skipped and named; 0s skips all
+        /// Time limit for cleanup on nodes; nodes that exceed it are skipped and listed; 0s skips all nodes
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
         node_timeout: SignedDuration,
     },
 }
 
-/// What the operator must know before it reads the cluster.
+/// Settings from the command line and the environment.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Namespace of the operator's Lease and of everything it installs
@@ -48,36 +48,36 @@ pub struct RunArgs {
     /// Name of this replica in the Lease and in events
     #[arg(long, env = "POD_NAME", default_value = OPERATOR)]
     pub pod_name: String,
-    /// Controller image when the configuration names none
+    /// Controller image, unless MultusServiceConfig specifies one
     #[arg(long, env = "RELATED_IMAGE_CONTROLLER", value_name = "IMAGE")]
     pub controller_image: Option<String>,
-    /// Proxy image when the configuration names none
+    /// Proxy image, unless MultusServiceConfig specifies one
     #[arg(long, env = "RELATED_IMAGE_PROXY", value_name = "IMAGE")]
     pub proxy_image: Option<String>,
-    /// Version to report for the operator and its operands, that of the release that the images belong to
+    /// Version of the release that the images belong to; reported for the operator and its operands
     #[arg(long, env = "OPERATOR_VERSION", value_name = "VERSION", default_value = VERSION, value_parser = version)]
     pub operator_version: String,
-    /// OperatorCondition by which the Operator Lifecycle Manager learns whether it may upgrade; set by OLM v0
+    /// OperatorCondition in which to report to the Operator Lifecycle Manager whether it may upgrade the operator; set by OLM v0
     #[arg(long, env = "OPERATOR_CONDITION_NAME", value_name = "NAME")]
     pub operator_condition_name: Option<String>,
-    /// What all binaries of this project have
+    /// Arguments of all binaries of this project
     #[command(flatten)]
     pub process: ProcessArgs,
 }
 
-/// "10m", "90s", as kubectl writes durations.
+/// Parses "10m" or "90s", kubectl's format of durations.
 fn duration(text: &str) -> Result<SignedDuration, String> {
     let duration = text
         .parse()
         .map_err(|error| format!("{error}; write 10m or 90s"))?;
-    if (SignedDuration::ZERO..=LONGEST).contains(&duration) {
+    if (SignedDuration::ZERO..=MAX_NODE_TIMEOUT).contains(&duration) {
         Ok(duration)
     } else {
         Err("from 0s to 24h".to_owned())
     }
 }
 
-/// It becomes the value of a label.
+/// Parses a version that is a valid label value.
 fn version(text: &str) -> Result<String, String> {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let is_outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -98,12 +98,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_version_must_fit_a_label() {
+    fn version_must_be_a_valid_label_value() {
         let of = |version: &str| Cli::try_parse_from(["operator", "--operator-version", version]);
         assert_eq!(of("1.2.3-rc.1").unwrap().run.operator_version, "1.2.3-rc.1");
         for bad in ["", "1.2.3+build", "-1", &"1".repeat(64)] {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_patience_with_nodes_is_bounded() {
+    fn node_timeout_is_bounded() {
         let of = |timeout: &str| {
             let timeout = format!("--node-timeout={timeout}");
             Cli::try_parse_from(["operator", "uninstall", &timeout])
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn run_is_the_default_and_takes_the_same_arguments() {
+    fn run_is_the_default_command_with_the_same_arguments() {
         let default = Cli::try_parse_from(["operator", "--proxy-image", "a"]).unwrap();
         assert_eq!(default.run.proxy_image.as_deref(), Some("a"));
         let run = Cli::try_parse_from(["operator", "run", "--proxy-image", "a"]).unwrap();

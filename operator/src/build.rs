@@ -1,47 +1,45 @@
-//! Which objects should exist, and how nodes should be labelled.
+//! Builds the desired objects and node labels.
 //!
-//! Pure: equal inputs give equal objects; the only time in them is an input that stays what it was. The objects are YAML files
-//! in `operator/manifests/`; here is only what the configuration decides.
+//! Pure: equal inputs give equal objects; the only timestamp in them is an input that does not change between reconciles. The
+//! objects are YAML files in `operator/manifests/`; this module sets only the fields that depend on the configuration.
 
 pub mod arguments;
-mod cleanup;
 mod controller;
 mod manifests;
 mod pod;
 mod proxy;
 
+use crate::cleanup::daemon_set;
+use crate::cleanup::node_labels::{self, Goal, LabelChange};
+use crate::cleanup::{CLEANUP_ANNOTATION, Removal};
 use crate::gather::Observed;
-use crate::nodes::{self, Change, Goal};
-use crate::operands::Operands;
-use crate::removal::{CLEANUP_ANNOTATION, Removal};
-use crate::status::workloads;
+use crate::operands::{Operands, VERSION_LABEL};
 use crate::validate::{Intent, ReleaseImages, ValidatedConfig};
+use crate::workloads;
 use api::names::PROXY;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 use manifests::Manifests;
 
-/// What the cluster should hold of ours.
+/// The desired state of the objects that the operator manages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// Whether the API server is asked first if it would take the objects. Not in a removal: it must go on whatever is refused.
-    pub rehearsal: bool,
-    /// Whether the configuration must not vanish yet.
+    /// Dry-run the workloads before anything is written. Not in a removal, which must proceed when objects are rejected.
+    pub dry_run: bool,
+    /// Keep the finalizer of the configuration.
     pub finalizer: bool,
-    /// Labels of nodes that are not as they should be.
-    pub labels: Vec<Change>,
-    /// Objects that must be exactly as here.
+    /// Node labels to change.
+    pub labels: Vec<LabelChange>,
+    /// Objects to apply.
     pub operands: Operands,
-    /// Whether everything else that carries our labels is to be removed.
+    /// Delete all other objects with the operator's labels.
     pub prune: bool,
 }
 
-/// Label on controller and proxy: the version of the operator that applied them.
-pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
-/// Version of this operator and of what it applies, unless its Deployment says another.
+/// Version of this operator and of the operands it applies, unless its Deployment sets another.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Builds the objects; `None` when nothing may be written.
+/// Builds the objects; `None` when no object may be written.
 pub fn build(
     intent: &Intent,
     observed: &Observed,
@@ -55,7 +53,8 @@ pub fn build(
     }
 }
 
-/// Whether the proxy may follow: a new controller must have arrived first, because it writes what a new proxy reads.
+/// True when the proxy may be updated: the controller rollout must be complete, because a new proxy reads slices in the format of
+/// the new controller.
 pub fn proxy_may_follow(operands: &Operands) -> bool {
     operands
         .controller()
@@ -82,11 +81,11 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         daemon_sets: vec![proxy],
         ..confined(identities, observed)
     };
-    if nodes::someone_leaves(&observed.nodes, &labels)
+    if node_labels::any_cleanup_pending(&observed.nodes, &labels)
         && let Some(proxy) = operands.proxy()
     {
-        let clean_up = cleanup::clean_up(proxy, None);
-        operands.daemon_sets.push(clean_up);
+        let cleanup = daemon_set::for_labelled_nodes(proxy, None);
+        operands.daemon_sets.push(cleanup);
     }
     if !config.network_policy {
         operands.network_policies.clear();
@@ -98,7 +97,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         operands.console_yaml_samples.clear();
     }
     Desired {
-        rehearsal: true,
+        dry_run: true,
         finalizer: true,
         labels,
         operands,
@@ -106,7 +105,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     }
 }
 
-/// The controller stays as it is until the nodes are clean. When nothing is left, the configuration is free to go.
+/// The controller is not changed until the nodes are clean. When no operand is left, the finalizer is removed.
 fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &ReleaseImages) -> Desired {
     let live = &observed.live;
     let annotation = live
@@ -116,8 +115,8 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     let since = match removal {
         Removal::Delete { .. } => {
             return Desired {
-                rehearsal: false,
-                finalizer: live.holds_up_a_removal(observed.now),
+                dry_run: false,
+                finalizer: live.blocks_removal(observed.now),
                 labels: labels(observed, Goal::GiveUp(annotation)),
                 operands: Operands::default(),
                 prune: true,
@@ -131,20 +130,23 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     } = Manifests::in_namespace(namespace);
     let running = live
         .proxy()
-        .map(|running| proxy::clean_up(proxy.clone(), running, since));
+        .map(|running| daemon_set::from_running_proxy(proxy.clone(), running, since));
     let mut daemon_sets = Vec::new();
-    if nodes::someone_leaves(&observed.nodes, &labels) {
-        // Without a proxy to learn from: the image of the last clean-up, of the configuration, of the release.
-        let image = cleanup::image(live.clean_up(), &observed.config.spec, images);
+    if node_labels::any_cleanup_pending(&observed.nodes, &labels) {
+        // Without a proxy: the image of the last cleanup, of the configuration, of the release.
+        let image = daemon_set::image(live.cleanup(), &observed.config.spec, images);
         daemon_sets.extend(match (&running, image) {
-            (Some(running), _) => Some(cleanup::clean_up(running, Some(since))),
-            (None, Some(image)) => Some(cleanup::clean_up(&proxy::with_image(proxy, image), Some(since))),
+            (Some(running), _) => Some(daemon_set::for_labelled_nodes(running, Some(since))),
+            (None, Some(image)) => Some(daemon_set::for_labelled_nodes(
+                &daemon_set::with_image(proxy, image),
+                Some(since),
+            )),
             (None, None) => None,
         });
     }
     daemon_sets.extend(running);
     Desired {
-        rehearsal: false,
+        dry_run: false,
         finalizer: true,
         labels,
         operands: Operands {
@@ -159,7 +161,7 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     }
 }
 
-/// With admission policies where the API server has that kind.
+/// Drops admission policies where the API server does not serve them.
 fn confined(mut identities: Operands, observed: &Observed) -> Operands {
     if !observed.kinds.admission_policies {
         identities.admission_policies.clear();
@@ -168,14 +170,14 @@ fn confined(mut identities: Operands, observed: &Observed) -> Operands {
     identities
 }
 
-fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<Change> {
+fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<LabelChange> {
     let Observed {
         nodes, pods, live, ..
     } = observed;
-    // Pods that outlive their DaemonSet are on their way out.
-    let counts = |pod: &&Pod| live.proxy().is_some() || !nodes::is_of(pod, PROXY);
+    // Pods that outlive their DaemonSet are terminating.
+    let counts = |pod: &&Pod| live.proxy().is_some() || !node_labels::is_pod_of(pod, PROXY);
     let pods: Vec<_> = pods.iter().filter(counts).cloned().collect();
-    nodes::changes(nodes, &pods, goal)
+    node_labels::label_changes(nodes, &pods, goal)
 }
 
 fn template(daemon_set: &k8s_openapi::api::apps::v1::DaemonSet) -> Option<&PodSpec> {

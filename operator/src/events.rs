@@ -1,6 +1,6 @@
 //! Events about the configuration.
 //!
-//! Writes: events. One that cannot be written is no reason to stop: the conditions say the same.
+//! Writes: Events. A failed write is logged only: the conditions carry the same information.
 
 use api::MultusServiceConfig;
 use api::names::OPERATOR;
@@ -10,17 +10,17 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tracing::warn;
 
-/// Events about nodes in one removal; more say less.
+/// Limit of Events about nodes in one removal.
 const MAX_NODES: usize = 50;
-/// Longest action that the API takes.
-const MAX_ACTION: usize = 128;
+/// Longest action and longest reason that the API takes.
+const MAX_LENGTH: usize = 128;
 
-/// Writes events.
+/// Publishes Events.
 #[derive(Clone)]
-pub struct Announcer(Recorder);
+pub struct EventRecorder(Recorder);
 
-impl Announcer {
-    /// In the name of this replica.
+impl EventRecorder {
+    /// Publishes in the name of this replica.
     pub fn new(client: Client, holder: String) -> Self {
         let reporter = Reporter {
             controller: OPERATOR.to_owned(),
@@ -29,8 +29,13 @@ impl Announcer {
         Self(Recorder::new(client, reporter))
     }
 
-    /// Conditions whose status is another than before.
-    pub async fn transitions(&self, config: &MultusServiceConfig, before: &[Condition], after: &[Condition]) {
+    /// Publishes condition transitions.
+    pub async fn conditions_changed(
+        &self,
+        config: &MultusServiceConfig,
+        before: &[Condition],
+        after: &[Condition],
+    ) {
         for condition in after {
             let was = before
                 .iter()
@@ -42,9 +47,9 @@ impl Announcer {
         }
     }
 
-    /// Every operand runs another version than before.
-    pub async fn version(&self, config: &MultusServiceConfig, before: &str, after: &str) {
-        let note = format!("Controller and proxies run version {after}, before {before}");
+    /// Publishes that every operand runs another version.
+    pub async fn version_changed(&self, config: &MultusServiceConfig, before: &str, after: &str) {
+        let note = format!("Operands changed from version {before} to {after}");
         self.publish(
             event(EventType::Normal, "OperatorVersionChanged", "Upgrade", note),
             config,
@@ -52,29 +57,28 @@ impl Announcer {
         .await;
     }
 
-    /// An object had to be deleted, because a field of it can never change.
+    /// Publishes that an object was deleted because an immutable field differed.
     pub async fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
-        let note =
-            format!("{kind} {name} is made anew, because it differs in a field that cannot be changed");
+        let note = format!("Recreated {kind}/{name}: an immutable field differed");
         let action: String = format!("Recreate{kind}/{name}")
             .chars()
-            .take(MAX_ACTION)
+            .take(MAX_LENGTH)
             .collect();
         self.publish(
-            // The recorder takes events of one action for the same.
+            // The recorder aggregates events with equal action and reason.
             event(EventType::Warning, "OperandRecreated", &action, note),
             config,
         )
         .await;
     }
 
-    /// Nodes that a removal leaves as they are.
-    pub async fn skipped(&self, config: &MultusServiceConfig, nodes: &[String]) {
+    /// Publishes the nodes whose cleanup timed out.
+    pub async fn cleanup_timed_out(&self, config: &MultusServiceConfig, nodes: &[String]) {
         for node in nodes.iter().take(MAX_NODES) {
             let note = format!(
-                "Pods on node {node} may keep routes and rules of ours until they are restarted, because the node did not become clean in time"
+                "Cleanup timed out on {node}; pods there may keep multus-service routes and rules until they are restarted"
             );
-            let mut event = event(EventType::Warning, "NodeNotCleaned", "Remove", note);
+            let mut event = event(EventType::Warning, "NodeNotCleaned", "Cleanup", note);
             let mut object = Node::default();
             object.metadata.name = Some(node.clone());
             event.secondary = Some(object.object_ref(&()));
@@ -84,12 +88,12 @@ impl Announcer {
 
     async fn publish(&self, event: Event, config: &MultusServiceConfig) {
         if let Err(error) = self.0.publish(&event, &config.object_ref(&())).await {
-            warn!(%error, "Could not write an event");
+            warn!(%error, "Failed to publish Event");
         }
     }
 }
 
-/// What is said of a condition that was `was`; nothing of one that starts as it should be.
+/// Builds the Event of a condition whose previous status is `was`; none for a condition that starts as expected.
 fn transition(was: &str, condition: &Condition) -> Option<Event> {
     let Condition {
         type_,
@@ -110,16 +114,13 @@ fn transition(was: &str, condition: &Condition) -> Option<Event> {
         EventType::Normal
     };
     let note = format!("{type_} changed from {was} to {status}: {reason}: {message}");
-    // The recorder counts events up whose action and reason are equal, and keeps the first note.
-    let action: String = format!("{type_}{status}{reason}")
-        .chars()
-        .take(MAX_ACTION)
-        .collect();
-    Some(event(kind, "OperatorStatusChanged", &action, note))
+    // The recorder aggregates events with equal action and reason, and keeps the first note.
+    let reason: String = reason.chars().take(MAX_LENGTH).collect();
+    Some(event(kind, &reason, &format!("Set{type_}{status}"), note))
 }
 
 fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
-    // The API takes no more than 1,024 bytes.
+    // The API takes at most 1,024 bytes.
     while note.len() > 1_000 {
         note.pop();
     }
@@ -140,15 +141,20 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case::all_is_well_from_the_start("Degraded", "Unknown", "False", None)]
-    #[case::a_beginning_is_not_available("Available", "Unknown", "False", None)]
-    #[case::it_installs("Progressing", "Unknown", "True", Some("Normal"))]
-    #[case::it_breaks("Degraded", "False", "True", Some("Warning"))]
-    #[case::it_is_mended("Degraded", "True", "False", Some("Normal"))]
-    #[case::it_is_gone("Available", "True", "False", Some("Warning"))]
-    #[case::an_image_is_pinned("OperandImageOverridden", "False", "True", Some("Warning"))]
-    #[case::nothing_new("Degraded", "True", "True", None)]
-    fn of_a_condition(#[case] type_: &str, #[case] was: &str, #[case] is: &str, #[case] want: Option<&str>) {
+    #[case::no_fault_from_the_start("Degraded", "Unknown", "False", None)]
+    #[case::unavailable_from_the_start("Available", "Unknown", "False", None)]
+    #[case::installation_starts("Progressing", "Unknown", "True", Some("Normal"))]
+    #[case::fault_occurs("Degraded", "False", "True", Some("Warning"))]
+    #[case::fault_is_repaired("Degraded", "True", "False", Some("Normal"))]
+    #[case::operands_become_unavailable("Available", "True", "False", Some("Warning"))]
+    #[case::image_is_overridden("OperandImageOverridden", "False", "True", Some("Warning"))]
+    #[case::status_is_unchanged("Degraded", "True", "True", None)]
+    fn condition_transition_is_published(
+        #[case] type_: &str,
+        #[case] was: &str,
+        #[case] is: &str,
+        #[case] want: Option<&str>,
+    ) {
         let condition = Condition {
             type_: type_.to_owned(),
             status: is.to_owned(),

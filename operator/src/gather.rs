@@ -1,13 +1,15 @@
-//! Reads what one reconcile needs: the configuration, our objects, our pods, the nodes.
+//! Reads the input of one reconcile: the configuration, operands, their pods, the nodes.
 //!
-//! Reads the API server, not a cache: a decision made from a stale object would be written back as truth. Nodes alone may be a
-//! moment old: there are many, and what is decided from them heals.
+//! Reads the API server, not a cache: a decision from a stale object would be written back. Nodes alone are read from the API
+//! server's watch cache: there are many, and the next reconcile corrects a decision from a stale node.
 
-use crate::openshift::{self, OpenShift};
+use crate::kinds::{api, for_each_kind};
 use crate::operands::{Kinds, Operands, SELECTOR};
+use crate::platform::openshift::{self, OpenShift};
 use crate::service_ranges::{self, ServiceRanges};
 use api::names::{CONFIG_NAME, NETWORK_DEFINITION, OPERATOR_FIELD_MANAGER, PART_OF, PROXY};
 use api::{MultusServiceConfig, MultusServiceConfigSpec};
+use futures::TryFutureExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -21,34 +23,34 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
 
-/// The cluster as one reconcile sees it.
+/// The state of the cluster in one reconcile.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// What the administrator wants, and what we said last.
+    /// The configuration, with the last published status.
     pub config: MultusServiceConfig,
-    /// Why `spec` could not be read, if it could not; then `config` has nothing of it but the state of management.
+    /// The error when `spec` cannot be decoded; `config` then holds only the management state.
     pub unreadable: Option<String>,
-    /// PriorityClasses that the configuration names and that do not exist, by field.
+    /// PriorityClasses that the configuration references and that do not exist, by field.
     pub missing_priority_classes: Vec<(&'static str, String)>,
-    /// Every object that we applied.
+    /// Objects that the operator applied.
     pub live: Operands,
-    /// The pods of all operands, old and new.
+    /// Pods of all operands, old and new.
     pub pods: Vec<Pod>,
     /// The nodes.
     pub nodes: Vec<Node>,
-    /// Why the DaemonSet controller could not create a proxy, if it could not.
-    pub proxy_refusal: Option<String>,
-    /// What kind of OpenShift this is, if it is one.
+    /// The error of the DaemonSet controller when it cannot create proxy pods.
+    pub proxy_rejection: Option<String>,
+    /// The OpenShift cluster, if it is one.
     pub openshift: Option<OpenShift>,
-    /// Where the cluster names its ranges of ClusterIPs.
+    /// Source of the Service CIDRs.
     pub service_ranges: ServiceRanges,
-    /// Which kinds that a cluster may lack there are.
+    /// Optional kinds that the API server serves.
     pub kinds: Kinds,
-    /// Whether there is no Multus: its kind of network is unknown.
+    /// True when the kind of Multus' networks is not defined.
     pub lacks_multus: bool,
-    /// Version of this operator, and of what it applies.
+    /// Version of this operator and of the operands it applies.
     pub version: String,
-    /// The only clock of the reconcile, in whole seconds as Kubernetes writes times.
+    /// The only clock of the reconcile, in whole seconds, the resolution of Kubernetes' timestamps.
     pub now: Timestamp,
 }
 
@@ -70,8 +72,8 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         lacks_multus(client),
         missing_priority_classes(client, &config),
     )?;
-    let proxy_refusal = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
-        Some(proxy) => refusal(namespaced(client, namespace), proxy).await?,
+    let proxy_rejection = match live.proxy().filter(|proxy| lacks_pods(proxy)) {
+        Some(proxy) => pod_rejection(namespaced(client, namespace), proxy).await?,
         None => None,
     };
     Ok(Some(Observed {
@@ -81,7 +83,7 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         live,
         pods,
         nodes,
-        proxy_refusal,
+        proxy_rejection,
         openshift,
         service_ranges,
         kinds,
@@ -91,8 +93,8 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
     }))
 }
 
-/// The configuration in our words. A newer release may have let values in that this one does not know, and whoever gives up on the
-/// whole object can neither say so nor remove anything.
+/// Decodes the configuration. It may hold values of a newer release; an operator that fails on the whole object could neither
+/// report that nor remove the operands.
 fn decode(found: DynamicObject) -> (MultusServiceConfig, Option<String>) {
     let DynamicObject { metadata, data, .. } = found;
     let part = |name: &str| data.get(name).cloned().unwrap_or_default();
@@ -116,7 +118,7 @@ fn decode(found: DynamicObject) -> (MultusServiceConfig, Option<String>) {
     (config, unreadable)
 }
 
-/// A class that does not exist is no reason for the API server to refuse a DaemonSet, but one to refuse each of its pods.
+/// The API server accepts a DaemonSet with an unknown class and rejects each of its pods.
 async fn missing_priority_classes(
     client: &Client,
     config: &MultusServiceConfig,
@@ -145,58 +147,41 @@ async fn missing_priority_classes(
     Ok(missing)
 }
 
-/// Multus brings the definition of its networks along.
+/// The definition of networks is installed with Multus.
 async fn lacks_multus(client: &Client) -> kube::Result<bool> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     Ok(definitions.get_metadata_opt(NETWORK_DEFINITION).await?.is_none())
 }
 
-/// Every object of ours, and which kinds that a cluster may lack there are.
+/// Reads all operands, and the optional kinds that the API server serves.
 pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operands, Kinds)> {
-    let (
-        admission_policies,
-        admission_policy_bindings,
-        service_accounts,
-        cluster_role_bindings,
-        role_bindings,
-        network_policies,
-        pod_disruption_budgets,
-        deployments,
-        daemon_sets,
-        console_quick_starts,
-        console_yaml_samples,
-    ) = futures::try_join!(
-        ours_if_defined(Api::all(client.clone())),
-        ours_if_defined(Api::all(client.clone())),
-        ours(namespaced(client, namespace)),
-        ours(Api::all(client.clone())),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours(namespaced(client, namespace)),
-        ours_if_defined(Api::all(client.clone())),
-        ours_if_defined(Api::all(client.clone())),
-    )?;
-    let kinds = Kinds {
-        admission_policies: admission_policies.is_some() && admission_policy_bindings.is_some(),
-        quick_starts: console_quick_starts.is_some(),
-        yaml_samples: console_yaml_samples.is_some(),
-    };
-    let operands = Operands {
-        admission_policies: admission_policies.unwrap_or_default(),
-        admission_policy_bindings: admission_policy_bindings.unwrap_or_default(),
-        service_accounts,
-        cluster_role_bindings,
-        role_bindings,
-        network_policies,
-        pod_disruption_budgets,
-        deployments,
-        daemon_sets,
-        console_quick_starts: console_quick_starts.unwrap_or_default(),
-        console_yaml_samples: console_yaml_samples.unwrap_or_default(),
-    };
-    Ok((operands, kinds))
+    macro_rules! read_kind {
+        ($kind:ty, Required) => {
+            applied_objects(api::<$kind>(client, namespace)).map_ok(Some)
+        };
+        ($kind:ty, $presence:ident) => {
+            applied_objects_if_served(api::<$kind>(client, namespace))
+        };
+    }
+    macro_rules! read_kinds {
+        ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {{
+            struct Found {
+                $($field: Option<Vec<$kind>>,)*
+            }
+            let ($($field,)*) = futures::try_join!($(read_kind!($kind, $presence)),*)?;
+            let found = Found { $($field,)* };
+            let kinds = Kinds {
+                admission_policies: found.admission_policies.is_some() && found.admission_policy_bindings.is_some(),
+                quick_starts: found.console_quick_starts.is_some(),
+                yaml_samples: found.console_yaml_samples.is_some(),
+            };
+            let operands = Operands {
+                $($field: found.$field.unwrap_or_default(),)*
+            };
+            Ok((operands, kinds))
+        }};
+    }
+    for_each_kind!(read_kinds)
 }
 
 fn now() -> Timestamp {
@@ -209,7 +194,7 @@ pub fn pod_selector() -> String {
     format!("app.kubernetes.io/part-of={PART_OF}")
 }
 
-/// From the API server's memory: nodes report every few seconds, and asking its disk for all of them in each turn would be dear.
+/// Reads nodes from the API server's watch cache: a quorum read of all nodes in each reconcile would be expensive.
 async fn nodes(client: &Client) -> kube::Result<Vec<Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
     let mut nodes = nodes.list(&ListParams::default().match_any()).await?.items;
@@ -217,7 +202,7 @@ async fn nodes(client: &Client) -> kube::Result<Vec<Node>> {
     Ok(nodes)
 }
 
-/// What a node says most about is of no interest here: images it has, who wrote what.
+/// Drops the large fields that no decision needs: images, annotations, managed fields.
 fn trim(node: &mut Node) {
     node.metadata.managed_fields = None;
     node.metadata.annotations = None;
@@ -235,8 +220,8 @@ fn lacks_pods(proxy: &DaemonSet) -> bool {
         .is_some_and(|status| status.current_number_scheduled < status.desired_number_scheduled)
 }
 
-/// A DaemonSet's status does not say why pods are missing; its events do.
-async fn refusal(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
+/// Reads the Event of a failed pod creation: the status of a DaemonSet has no such message.
+async fn pod_rejection(events: Api<Event>, proxy: &DaemonSet) -> kube::Result<Option<String>> {
     let about = format!(
         "involvedObject.kind=DaemonSet,involvedObject.name={PROXY},reason=FailedCreate,involvedObject.uid={}",
         proxy.uid().unwrap_or_default()
@@ -258,34 +243,34 @@ where
     Api::namespaced(client.clone(), namespace)
 }
 
-/// What carries our labels *and* was applied by us: whoever copies an object of ours copies its labels, too.
-async fn ours<K>(api: Api<K>) -> kube::Result<Vec<K>>
+/// Lists objects with the operator's labels *and* its field manager: a copy of an operand has the labels, too.
+async fn applied_objects<K>(api: Api<K>) -> kube::Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     let mut objects = list(api, SELECTOR).await?;
-    objects.retain(applied_by_us);
+    objects.retain(is_applied_by_operator);
     Ok(objects)
 }
 
-/// The same of a kind that the cluster may lack: then the answer is no Status and gives no reason.
-async fn ours_if_defined<K>(api: Api<K>) -> kube::Result<Option<Vec<K>>>
+/// Lists objects of an optional kind: its absence is a bare 404 without a Status.
+async fn applied_objects_if_served<K>(api: Api<K>) -> kube::Result<Option<Vec<K>>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    match ours(api).await {
+    match applied_objects(api).await {
         Ok(objects) => Ok(Some(objects)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn applied_by_us(object: &impl Resource) -> bool {
-    let ours = |entry: &ManagedFieldsEntry| {
+fn is_applied_by_operator(object: &impl Resource) -> bool {
+    let is_operator = |entry: &ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(OPERATOR_FIELD_MANAGER)
             && entry.operation.as_deref() == Some("Apply")
     };
-    object.meta().managed_fields.iter().flatten().any(ours)
+    object.meta().managed_fields.iter().flatten().any(is_operator)
 }
 
 async fn list<K: Clone + DeserializeOwned + Debug>(api: Api<K>, labels: &str) -> kube::Result<Vec<K>> {
@@ -305,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_cannot_be_read_still_says_whose_it_is_and_whether_it_is_to_go() {
+    fn undecodable_spec_keeps_metadata_and_management_state() {
         let (config, unreadable) =
             of(&json!({ "managementState": "Removed", "proxy": { "backend": "Later" } }));
         assert_eq!(

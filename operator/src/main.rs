@@ -1,4 +1,4 @@
-//! `multus-service-operator`: installs, configures, mends and removes Services on secondary networks.
+//! `multus-service-operator`: installs, configures, repairs and removes Services on secondary networks.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -19,10 +19,10 @@ async fn main() -> anyhow::Result<()> {
         None => Box::pin(run(cli.run)).await,
         Some(Command::Run(args)) => Box::pin(run(*args)).await,
         Some(Command::Crd) => {
-            print(&operator::crd_yaml().context("the CustomResourceDefinition cannot be written as YAML")?)
+            print(&operator::crd_yaml().context("failed to format the CustomResourceDefinition as YAML")?)
         }
         Some(Command::Uninstall { node_timeout }) => Box::pin(uninstall(cli.run, node_timeout)).await,
-        Some(Command::ApiReference) => print(&operator::reference::markdown(&api::config::crd())),
+        Some(Command::ApiReference) => print(&operator::api_reference::markdown(&api::config::crd())),
     }
 }
 
@@ -74,17 +74,17 @@ async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Resul
         operator_condition: None,
         removal: Some(node_timeout),
     };
-    let nodes = Box::pin(operator::uninstall::uninstall(client, options)).await?;
+    let nodes = Box::pin(operator::cleanup::uninstall::uninstall(client, options)).await?;
     if nodes.is_empty() {
-        return print("Removed; no node is known to hold rules\n");
+        return print("Removed all operands; no node is known to hold rules\n");
     }
     let nodes = nodes.join(", ");
     print(&format!(
-        "Removed; pods on these nodes may hold rules until they are restarted: {nodes}\n"
+        "Removed all operands; pods on these nodes may hold rules until they are restarted: {nodes}\n"
     ))
 }
 
-/// `config/crd` and `docs/api.md` hold such texts: `make manifests`.
+/// Output for `config/crd` and `docs/reference/api.md`: `make manifests`.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     Ok(std::io::stdout().write_all(text.as_bytes())?)

@@ -1,103 +1,66 @@
-//! The objects the operator owns, by kind: as built, or as found in the cluster.
+//! The objects that the operator owns, by kind: as built, or as found in the cluster.
 //!
 //! Pure. Ownership is by labels ([`SELECTOR`]) and `status.relatedObjects`: an ownerReference to the configuration would let
 //! foreground deletion collect the proxies before the nodes are clean.
 
-use crate::console::{ConsoleQuickStart, ConsoleYamlSample};
+use crate::kinds::for_each_kind;
 use api::config::RelatedObject;
 use api::names::{CLEANUP, CONTROLLER, PROXY};
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 
-/// Selects what the operator applied; objects of `config/` lack the first label.
+/// Selects the objects that the operator applied; objects of `config/` lack the first label.
 pub const SELECTOR: &str =
     "app.kubernetes.io/managed-by=multus-service-operator,app.kubernetes.io/part-of=multus-service";
 
-/// Objects of every owned kind, in the order in which they are applied; removal goes backwards.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Operands {
-    /// What RBAC cannot express: before the accounts that they confine, and after them in a removal.
-    pub admission_policies: Vec<ValidatingAdmissionPolicy>,
-    /// What puts them into force.
-    pub admission_policy_bindings: Vec<ValidatingAdmissionPolicyBinding>,
-    /// Who controller and proxy are.
-    pub service_accounts: Vec<ServiceAccount>,
-    /// What they may do in all namespaces.
-    pub cluster_role_bindings: Vec<ClusterRoleBinding>,
-    /// What they may do in the operator's namespace.
-    pub role_bindings: Vec<RoleBinding>,
-    /// What may reach operator and controller.
-    pub network_policies: Vec<NetworkPolicy>,
-    /// How many replicas of the controller a drain leaves.
-    pub pod_disruption_budgets: Vec<PodDisruptionBudget>,
-    /// The controller.
-    pub deployments: Vec<Deployment>,
-    /// The proxy.
-    pub daemon_sets: Vec<DaemonSet>,
-    /// Tours, where OpenShift's console is.
-    pub console_quick_starts: Vec<ConsoleQuickStart>,
-    /// Examples, where OpenShift's console is.
-    pub console_yaml_samples: Vec<ConsoleYamlSample>,
-}
+/// Label of controller and proxy with the version of the operator that applied them.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
 
-/// Which kinds that a cluster may lack it has.
+macro_rules! define_operands {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+        /// Objects of every owned kind, in the order in which they are applied; a removal reverses it.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Operands {
+            $($(#[$doc])* pub $field: Vec<$kind>,)*
+        }
+
+        impl Operands {
+            /// True when an operand is left that a removal has to wait for.
+            pub fn blocks_removal(&self, now: Timestamp) -> bool {
+                false $(|| self.$field.iter().any(|object| is_awaited(object, now)))*
+            }
+
+            /// References to all objects, sorted.
+            pub fn related_objects(&self) -> Vec<RelatedObject> {
+                let mut related = Vec::new();
+                $(related.extend(self.$field.iter().map(reference));)*
+                related.sort();
+                // The limit of the API for the list.
+                related.truncate(MAX_RELATED);
+                related
+            }
+        }
+    };
+}
+for_each_kind!(define_operands);
+
+/// Optional kinds that the API server serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
-    /// [`ValidatingAdmissionPolicy`] and its binding: since Kubernetes 1.30, unless switched off.
+    /// ValidatingAdmissionPolicy and its binding: since Kubernetes 1.30, unless disabled.
     pub admission_policies: bool,
-    /// [`ConsoleQuickStart`].
+    /// ConsoleQuickStart.
     pub quick_starts: bool,
-    /// [`ConsoleYamlSample`].
+    /// ConsoleYAMLSample.
     pub yaml_samples: bool,
 }
 
 const MAX_RELATED: usize = 64;
-/// How long an object that is being deleted is waited for: a finalizer of somebody else must not hold ours for ever.
-const LINGERING: SignedDuration = SignedDuration::from_mins(2);
+/// Time limit for an object that is being deleted: a finalizer of another client must not block a removal for ever.
+const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
 
 impl Operands {
-    /// Whether something is left that a removal has to wait for.
-    pub fn holds_up_a_removal(&self, now: Timestamp) -> bool {
-        fn any<K: Resource>(objects: &[K], now: Timestamp) -> bool {
-            objects.iter().any(|object| {
-                let deleted = object.meta().deletion_timestamp.as_ref();
-                deleted.is_none_or(|deleted| now.duration_since(deleted.0) < LINGERING)
-            })
-        }
-        let Self {
-            admission_policies,
-            admission_policy_bindings,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments,
-            daemon_sets,
-            console_quick_starts,
-            console_yaml_samples,
-        } = self;
-        any(admission_policies, now)
-            || any(admission_policy_bindings, now)
-            || any(service_accounts, now)
-            || any(cluster_role_bindings, now)
-            || any(role_bindings, now)
-            || any(network_policies, now)
-            || any(pod_disruption_budgets, now)
-            || any(deployments, now)
-            || any(daemon_sets, now)
-            || any(console_quick_starts, now)
-            || any(console_yaml_samples, now)
-    }
-
     /// The controller's Deployment.
     pub fn controller(&self) -> Option<&Deployment> {
         self.deployments
@@ -110,64 +73,38 @@ impl Operands {
         self.daemon_sets.iter().find(|object| object.name_any() == PROXY)
     }
 
-    /// The DaemonSet that cleans nodes on which no proxy runs any more.
-    pub fn clean_up(&self) -> Option<&DaemonSet> {
+    /// The DaemonSet that cleans up nodes that no longer match the proxy's scheduling.
+    pub fn cleanup(&self) -> Option<&DaemonSet> {
         self.daemon_sets
             .iter()
             .find(|object| object.name_any() == CLEANUP)
     }
-
-    /// References to all objects, sorted.
-    pub fn related_objects(&self) -> Vec<RelatedObject> {
-        let Self {
-            admission_policies,
-            admission_policy_bindings,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments,
-            daemon_sets,
-            console_quick_starts,
-            console_yaml_samples,
-        } = self;
-        let mut related = references(admission_policies);
-        related.extend(references(admission_policy_bindings));
-        related.extend(references(service_accounts));
-        related.extend(references(cluster_role_bindings));
-        related.extend(references(role_bindings));
-        related.extend(references(network_policies));
-        related.extend(references(pod_disruption_budgets));
-        related.extend(references(deployments));
-        related.extend(references(daemon_sets));
-        related.extend(references(console_quick_starts));
-        related.extend(references(console_yaml_samples));
-        related.sort();
-        // As long as the API lets the list be.
-        related.truncate(MAX_RELATED);
-        related
-    }
 }
 
-fn references<K: Resource<DynamicType = ()>>(objects: &[K]) -> Vec<RelatedObject> {
-    let reference = |object: &K| RelatedObject {
+/// An object that is being deleted is awaited for a limited time.
+fn is_awaited(object: &impl Resource, now: Timestamp) -> bool {
+    let deleted = object.meta().deletion_timestamp.as_ref();
+    deleted.is_none_or(|deleted| now.duration_since(deleted.0) < DELETION_TIMEOUT)
+}
+
+fn reference<K: Resource<DynamicType = ()>>(object: &K) -> RelatedObject {
+    RelatedObject {
         group: K::group(&()).into_owned(),
         resource: K::plural(&()).into_owned(),
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
-    };
-    objects.iter().map(reference).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use api::names::{OPERATOR_MANAGED_BY, PART_OF};
+    use k8s_openapi::api::core::v1::ServiceAccount;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
-    fn what_somebody_else_holds_does_not_hold_up_a_removal_for_ever() {
+    fn finalizer_of_another_client_does_not_block_a_removal_for_ever() {
         let deleted = Timestamp::UNIX_EPOCH;
         let mut account = ServiceAccount::default();
         let holds_up = |account: &ServiceAccount, seconds| {
@@ -175,7 +112,7 @@ mod tests {
                 service_accounts: vec![account.clone()],
                 ..Operands::default()
             };
-            operands.holds_up_a_removal(deleted + SignedDuration::from_secs(seconds))
+            operands.blocks_removal(deleted + SignedDuration::from_secs(seconds))
         };
         assert!(holds_up(&account, 1_000));
         account.metadata.deletion_timestamp = Some(Time(deleted));
@@ -183,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn the_selector_is_spelled_from_the_frozen_names() {
-        let spelled =
+    fn selector_consists_of_the_frozen_names() {
+        let expected =
             format!("app.kubernetes.io/managed-by={OPERATOR_MANAGED_BY},app.kubernetes.io/part-of={PART_OF}");
-        assert_eq!(SELECTOR, spelled);
+        assert_eq!(SELECTOR, expected);
     }
 }

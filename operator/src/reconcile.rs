@@ -1,15 +1,15 @@
-//! One turn: gather, validate, build, apply, status.
+//! One reconcile: gather, validate, build, apply, status.
 
 use crate::apply::{self, Applier};
 use crate::build::{arguments, build};
-use crate::events::Announcer;
+use crate::cleanup::{self, Removal};
+use crate::events::EventRecorder;
 use crate::gather::{Observed, gather};
-use crate::olm;
 use crate::operands::Operands;
-use crate::removal::{self, Removal};
-use crate::run::Options;
+use crate::options::Options;
+use crate::platform::olm;
 use crate::status::{self, Outcome};
-use crate::validate::{Intent, InvalidConfig, check_placement, validate};
+use crate::validate::{Intent, InvalidConfig, check_scheduling, validate};
 use api::MultusServiceConfigStatus;
 use api::config::LogLevel;
 use kube::Client;
@@ -19,52 +19,52 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracing::warn;
 
-/// Everything is watched; this is for what a watch cannot see.
+/// Everything is watched; the resync covers what a watch cannot observe.
 const RESYNC: Duration = Duration::from_mins(5);
-/// While time itself can change the outcome: a removal, a failure, a roll-out.
+/// Requeue interval while time itself can change the outcome: a removal, a failure, a rollout.
 const RECHECK: Duration = Duration::from_secs(10);
-/// After an error.
+/// Requeue interval after an error.
 const RETRY: Duration = Duration::from_secs(5);
-/// A turn that takes longer hangs in the network.
-const LIMIT: Duration = Duration::from_mins(1);
+/// A reconcile that takes longer hangs in the network.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Crates whose log lines are the operator's own.
 const CRATES: &[&str] = &["operator", "process"];
 
-/// What all turns share.
+/// State that all reconciles share.
 pub struct Context {
     client: Client,
     options: Options,
     applier: Applier,
-    announcer: Announcer,
+    recorder: EventRecorder,
     logs: Option<LogFilter>,
     log_level: Mutex<Option<LogLevel>>,
 }
 
-/// Why a turn must be repeated.
+/// A failed reconcile; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cluster could not be read.
-    #[error("the cluster could not be read: {0}")]
+    /// The cluster cannot be read.
+    #[error("failed to read the cluster: {0}")]
     Gather(#[source] kube::Error),
-    /// An object could not be written.
+    /// An object cannot be written.
     #[error(transparent)]
     Apply(#[from] apply::Error),
-    /// The status could not be written.
-    #[error("the status of MultusServiceConfig \"cluster\" could not be written: {0}")]
+    /// The status cannot be written.
+    #[error("failed to write the status of MultusServiceConfig \"cluster\": {0}")]
     Status(#[source] kube::Error),
     /// The API server did not answer.
-    #[error("no answer from the API server within a minute")]
+    #[error("the API server did not answer within a minute")]
     Timeout,
 }
 
 impl Context {
-    /// For one process.
+    /// Creates the context of this process.
     pub fn new(client: Client, options: Options) -> Self {
-        let announcer = Announcer::new(client.clone(), options.holder.clone());
+        let recorder = EventRecorder::new(client.clone(), options.holder.clone());
         Self {
-            applier: Applier::new(client.clone(), options.namespace.clone(), announcer.clone()),
-            announcer,
+            applier: Applier::new(client.clone(), options.namespace.clone(), recorder.clone()),
+            recorder,
             logs: None,
             log_level: Mutex::default(),
             client,
@@ -72,7 +72,7 @@ impl Context {
         }
     }
 
-    /// Lets the configuration decide what this process logs.
+    /// Lets the configuration set the log level of this process.
     #[must_use]
     pub fn with_log_filter(self, logs: LogFilter) -> Self {
         Self {
@@ -81,8 +81,8 @@ impl Context {
         }
     }
 
-    /// Until the configuration says something, the command line decides.
-    fn follow_log_level(&self, wanted: Option<LogLevel>) {
+    /// Sets the log level; without one in the configuration, the command line's applies.
+    fn set_log_level(&self, wanted: Option<LogLevel>) {
         let mut current = self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(logs) = &self.logs
             && *current != wanted
@@ -93,15 +93,15 @@ impl Context {
     }
 }
 
-/// Runs one turn in bounded time.
+/// Runs one reconcile in bounded time.
 pub async fn reconcile(context: &Context) -> Result<Action, Error> {
-    // The future of a turn is large: every kind of object is read in it.
-    tokio::time::timeout(LIMIT, Box::pin(turn(context)))
+    // Boxed, because the future is large: it reads every kind of object.
+    tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
         .await
         .unwrap_or(Err(Error::Timeout))
 }
 
-async fn turn(context: &Context) -> Result<Action, Error> {
+async fn reconcile_once(context: &Context) -> Result<Action, Error> {
     let Context {
         client,
         options,
@@ -114,9 +114,9 @@ async fn turn(context: &Context) -> Result<Action, Error> {
     else {
         return Ok(Action::await_change());
     };
-    context.follow_log_level(observed.config.spec.operator_log_level);
+    context.set_log_level(observed.config.spec.operator_log_level);
     let mut intent = match options.removal {
-        Some(limit) => Ok(Intent::Remove(removal::next_step(&observed, limit))),
+        Some(limit) => Ok(Intent::Remove(cleanup::next_step(&observed, limit))),
         None => validate(&observed, &options.images),
     };
     let mut desired = intent
@@ -124,7 +124,7 @@ async fn turn(context: &Context) -> Result<Action, Error> {
         .ok()
         .and_then(|intent| build(intent, &observed, &options.namespace, &options.images));
     if let (Ok(Intent::Install(_)), Some(wanted)) = (&intent, &desired)
-        && let Err(invalid) = check_placement(&wanted.operands, &observed)
+        && let Err(invalid) = check_scheduling(&wanted.operands, &observed)
     {
         (intent, desired) = (Err(invalid), None);
     }
@@ -132,13 +132,13 @@ async fn turn(context: &Context) -> Result<Action, Error> {
         Some(desired) => applier.apply(desired, &observed).await,
         None => Ok(observed.live.clone()),
     };
-    if let Err(apply::Error::Refused(why)) = &applied {
-        intent = Err(InvalidConfig::refused(why.clone()));
+    if let Err(apply::Error::Rejected(why)) = &applied {
+        intent = Err(InvalidConfig::rejected(why.clone()));
         applied = Ok(observed.live.clone());
     }
     let status = report(context, &observed, &intent, &applied).await?;
     applied?;
-    Ok(next(&intent, &status))
+    Ok(requeue(&intent, &status))
 }
 
 async fn report(
@@ -154,19 +154,22 @@ async fn report(
         live: applied.as_ref().unwrap_or(&observed.live),
         failure: message.as_deref(),
     };
-    let status = status::report(&context.client, &context.announcer, &outcome)
+    let status = status::report(&context.client, &context.recorder, &outcome)
         .await
         .map_err(Error::Status)?;
     if let Some(name) = &context.options.operator_condition {
-        olm::tell(&context.client, &context.options.namespace, name, &status).await;
+        olm::report_upgradeable(&context.client, &context.options.namespace, name, &status).await;
     }
     if let Ok(Intent::Remove(Removal::Delete { skipped })) = intent {
-        context.announcer.skipped(&observed.config, skipped).await;
+        context
+            .recorder
+            .cleanup_timed_out(&observed.config, skipped)
+            .await;
     }
     Ok(status)
 }
 
-fn next(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStatus) -> Action {
+fn requeue(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStatus) -> Action {
     let is_removal = matches!(intent, Ok(Intent::Remove(Removal::CleanNodes { .. })));
     if is_removal || status.rollout.is_some() || !status.failures.is_empty() {
         Action::requeue(RECHECK)
@@ -175,8 +178,8 @@ fn next(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigStat
     }
 }
 
-/// What follows an error: the same again, soon.
-pub fn retry(error: &Error) -> Action {
-    warn!(%error, "Could not reconcile");
+/// Logs the error and requeues.
+pub fn error_policy(error: &Error) -> Action {
+    warn!(%error, "Failed to reconcile");
     Action::requeue(RETRY)
 }

@@ -1,11 +1,10 @@
-//! The life of the operator: wait for the Lease, take turns while holding it.
+//! Lifecycle of the operator: acquire the Lease, reconcile while holding it.
 
+use crate::controller;
+use crate::options::Options;
 use crate::reconcile::Context;
-use crate::validate::ReleaseImages;
-use crate::watches;
 use api::names::OPERATOR;
 use futures::StreamExt;
-use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use process::lease::{self, LeaseOptions};
 use process::logs::LogFilter;
@@ -15,29 +14,12 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// OpenShift's numbers (library-go): a lease of 137 s, tried every 26 s, survives an API server that is away for 78 s.
+/// OpenShift's numbers (library-go): a lease of 137 s, renewed every 26 s, survives an API server that is away for 78 s.
 const LEASE: Duration = Duration::from_secs(137);
 const RETRY: Duration = Duration::from_secs(26);
 const BEAT: Duration = Duration::from_secs(10);
 
-/// What the operator must know before it reads the cluster.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Namespace of operator and operands.
-    pub namespace: String,
-    /// Name of this process in the Lease and in events: its pod's.
-    pub holder: String,
-    /// Version of this operator, and of what it applies.
-    pub version: String,
-    /// The operands' images when the configuration names none.
-    pub images: ReleaseImages,
-    /// The OperatorCondition in the operator's namespace that OLM reads, if OLM runs this.
-    pub operator_condition: Option<String>,
-    /// Removes everything whatever the configuration says, and gives each node this long to become clean.
-    pub removal: Option<SignedDuration>,
-}
-
-/// Runs until the process is asked to stop or loses the Lease.
+/// Runs until shutdown or the loss of the Lease.
 pub async fn run(process: Process, options: Options) -> Result<(), lease::Error> {
     let Process {
         client,
@@ -45,7 +27,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
         log_filter,
         shutdown,
     } = process;
-    // A replica that waits for the Lease does what is expected of it.
+    // A replica that waits for the Lease is ready.
     health.set_ready(true);
     let lease = LeaseOptions {
         namespace: options.namespace.clone(),
@@ -55,7 +37,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
         renew_before: LEASE.saturating_sub(RETRY),
     };
     let lead = lease::lead(client.clone(), lease, shutdown, |shutdown| {
-        turns(client, options, log_filter, shutdown)
+        reconciles(client, options, log_filter, shutdown)
     });
     tokio::select! {
         ended = lead => ended,
@@ -63,7 +45,7 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
     }
 }
 
-async fn turns(
+async fn reconciles(
     client: Client,
     options: Options,
     log_filter: LogFilter,
@@ -71,16 +53,16 @@ async fn turns(
 ) -> Result<(), Infallible> {
     let namespace = options.namespace.clone();
     let context = Context::new(client.clone(), options).with_log_filter(log_filter);
-    let mut turns = pin!(watches::turns(&client, &namespace, context, shutdown));
-    while turns.next().await.is_some() {}
+    let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
+    while reconciles.next().await.is_some() {}
     Ok(())
 }
 
-/// Alive is who can still beat; a turn that hangs is ended by its own limit.
+/// Reports the process as alive while the runtime schedules this task; a reconcile that hangs has its own timeout.
 async fn beats(health: Health) -> Infallible {
     let mut ticks = tokio::time::interval(BEAT);
     loop {
         ticks.tick().await;
-        health.beat();
+        health.heartbeat();
     }
 }

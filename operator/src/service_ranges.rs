@@ -1,7 +1,8 @@
-//! Where the ranges of ClusterIPs are known from: no endpoint can be in one.
+//! Source of the Service CIDRs: no endpoint address can be in one.
 //!
-//! Reads what the API server serves and `networks.config.openshift.io/cluster`. ServiceCIDR objects (KEP-1880, `networking.k8s.io/v1` since
-//! Kubernetes 1.33) are watched by controller and proxy themselves; what only OpenShift or an administrator knows is passed to them.
+//! Reads the resources of the API server and `networks.config.openshift.io/cluster`. Controller and proxy watch ServiceCIDR objects
+//! (KEP-1880, `networking.k8s.io/v1` since Kubernetes 1.33) themselves; CIDRs from OpenShift or from the configuration are passed
+//! to them as arguments.
 
 use ipnet::IpNet;
 use kube::api::ListParams;
@@ -10,19 +11,19 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tracing::warn;
 
-/// The source of the ranges.
+/// The source of the Service CIDRs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ServiceRanges {
     /// `ServiceCIDR` objects.
     #[default]
     Objects,
-    /// These, sorted.
+    /// OpenShift's network configuration or `spec.serviceCIDRs`, sorted.
     Given(BTreeSet<IpNet>),
-    /// Nothing names them.
+    /// The cluster does not publish them.
     Unknown,
 }
 
-/// OpenShift's network configuration, as far as it is read.
+/// The part of OpenShift's network configuration that the operator reads.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "config.openshift.io",
@@ -34,7 +35,7 @@ pub enum ServiceRanges {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkSpec {
-    /// One range per address family.
+    /// One CIDR per address family.
     #[serde(default)]
     pub service_network: Vec<String>,
 }
@@ -42,7 +43,7 @@ pub struct NetworkSpec {
 /// Name of the only [`Network`].
 pub const NETWORK_NAME: &str = "cluster";
 
-/// Looks where the cluster names its ranges.
+/// Detects the source of the Service CIDRs.
 pub async fn detect(client: &Client) -> kube::Result<ServiceRanges> {
     let served = client.list_api_group_resources("networking.k8s.io/v1").await?;
     if served
@@ -52,20 +53,20 @@ pub async fn detect(client: &Client) -> kube::Result<ServiceRanges> {
     {
         return Ok(ServiceRanges::Objects);
     }
-    // A list, because the watch needs that right, too.
+    // A list, because the watch needs that permission, too.
     let named = ListParams::default().fields(&format!("metadata.name={NETWORK_NAME}"));
     match Api::<Network>::all(client.clone()).list(&named).await {
         Ok(networks) => Ok(networks
             .items
             .first()
             .map_or(ServiceRanges::Unknown, of_openshift)),
-        // The API itself is absent: then the answer is no Status and gives no reason.
+        // The API itself is absent: then the answer is a bare 404 without a Status.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(ServiceRanges::Unknown),
         Err(error) => Err(error),
     }
 }
 
-/// While ranges are changed, `status` has the old ones and `spec` the new ones: no endpoint can be in either.
+/// During a change, `status` has the old CIDRs and `spec` the new ones: no endpoint address can be in either.
 fn of_openshift(network: &Network) -> ServiceRanges {
     let status = network.status.iter().flat_map(|status| &status.service_network);
     let ranges: BTreeSet<_> = status
@@ -75,7 +76,7 @@ fn of_openshift(network: &Network) -> ServiceRanges {
             if parsed.is_none() {
                 warn!(
                     range,
-                    "networks.config.openshift.io/cluster has a serviceNetwork that is no CIDR, ignored"
+                    "Ignored a serviceNetwork of networks.config.openshift.io/cluster that is not a CIDR"
                 );
             }
             parsed
@@ -88,7 +89,7 @@ fn of_openshift(network: &Network) -> ServiceRanges {
     }
 }
 
-/// A range without host bits; a range of every address is none.
+/// Parses a CIDR and clears its host bits; a CIDR of every address is invalid.
 pub fn parse(range: &str) -> Option<IpNet> {
     let range: IpNet = range.parse().ok()?;
     (range.prefix_len() > 0).then(|| range.trunc())
@@ -107,8 +108,8 @@ mod tests {
     #[case::an_address("172.30.0.1", None)]
     #[case::every_address("0.0.0.0/0", None)]
     #[case::every_address_of_ipv6("::/0", None)]
-    #[case::a_word("cluster", None)]
-    fn a_range(#[case] text: &str, #[case] want: Option<&str>) {
+    #[case::no_cidr("cluster", None)]
+    fn cidr_is_parsed_without_host_bits(#[case] text: &str, #[case] want: Option<&str>) {
         assert_eq!(parse(text).map(|range| range.to_string()).as_deref(), want);
     }
 
@@ -121,7 +122,11 @@ mod tests {
     #[case::without_a_status(json!({"serviceNetwork": ["172.30.0.0/16"]}), Value::Null, &["172.30.0.0/16"])]
     #[case::one_that_cannot_be_read(json!({"serviceNetwork": ["x", "172.30.0.0/16"]}), json!({}), &["172.30.0.0/16"])]
     #[case::nothing_yet(json!({}), json!({}), &[])]
-    fn openshift_names_them(#[case] spec: Value, #[case] status: Value, #[case] want: &[&str]) {
+    fn openshift_network_publishes_service_cidrs(
+        #[case] spec: Value,
+        #[case] status: Value,
+        #[case] want: &[&str],
+    ) {
         let network: Network = serde_json::from_value(json!({
             "apiVersion": "config.openshift.io/v1", "kind": "Network", "metadata": { "name": "cluster" }, "spec": spec, "status": status,
         }))

@@ -1,20 +1,18 @@
-//! Says in the configuration's status how it stands.
+//! Reports in the configuration's status.
 //!
-//! Writes: the status, in one patch, and only when it says something new; then the events that tell of it.
+//! Writes: the status, in one patch, and only when it changes; then Events about the transitions.
 
 mod conditions;
 mod counts;
-mod failures;
+mod degraded;
 mod rollout;
-pub(crate) mod workloads;
 
-use crate::build::VERSION_LABEL;
-use crate::events::Announcer;
+use crate::apply::merge_patch;
+use crate::cleanup::node_labels::is_pod_of;
+use crate::events::EventRecorder;
 use crate::gather::Observed;
-use crate::health;
-use crate::merge;
-use crate::nodes::is_of;
-use crate::operands::Operands;
+use crate::operands::{Operands, VERSION_LABEL};
+use crate::pod_health;
 use crate::validate::{Intent, InvalidConfig};
 use api::config::ProxyStatus;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
@@ -26,27 +24,27 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tracing::info;
 
-/// Names in a message or a list; more say less.
+/// Limit of names in a message or a list.
 const MAX_NAMES: usize = 10;
 
-/// What one reconcile found and did.
+/// Input and result of one reconcile.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
-    /// What was found.
+    /// The cluster before.
     pub observed: &'a Observed,
-    /// What was to be done.
+    /// The intent of the configuration.
     pub intent: &'a Result<Intent, InvalidConfig>,
-    /// Our objects afterwards.
+    /// The operands afterwards.
     pub live: &'a Operands,
-    /// The write that failed.
+    /// The error of a failed write.
     pub failure: Option<&'a str>,
 }
 
-/// The status that tells this outcome. Equal outcomes give equal statuses.
-pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
+/// Builds the status of this outcome. Equal outcomes give equal statuses.
+pub fn build_status(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     let Observed { config, version, .. } = outcome.observed;
     let before = config.status.clone().unwrap_or_default();
-    let verdict = conditions::judge(outcome);
+    let evaluation = conditions::evaluate(outcome);
     let is_removal = matches!(outcome.intent, Ok(Intent::Remove(_)));
     let target = match outcome.intent {
         Ok(Intent::Install(_)) => Some(version.clone()),
@@ -55,8 +53,8 @@ pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     };
     let is_reached = matches!(outcome.intent, Ok(Intent::Install(_)))
         && outcome.failure.is_none()
-        && runs(outcome.live, version)
-        && is_false(&verdict.conditions, "Progressing");
+        && is_at_version(outcome.live, version)
+        && is_false(&evaluation.conditions, "Progressing");
     MultusServiceConfigStatus {
         observed_generation: if outcome.failure.is_none() {
             config.metadata.generation
@@ -75,21 +73,21 @@ pub fn describe(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
             .live
             .proxy()
             .map(|proxy| with_pods(counts::proxy(proxy), outcome)),
-        rollout: verdict.rollout,
-        failures: verdict.failures,
-        conditions: verdict.conditions,
+        rollout: evaluation.rollout,
+        failures: evaluation.failures,
+        conditions: evaluation.conditions,
         related_objects: outcome.live.related_objects(),
     }
 }
 
-/// Controller and proxy were applied by an operator of this version.
-fn runs(live: &Operands, version: &str) -> bool {
-    fn is_of(object: &impl Resource, version: &str) -> bool {
+/// True when an operator of this version applied controller and proxy.
+fn is_at_version(live: &Operands, version: &str) -> bool {
+    fn is_pod_of(object: &impl Resource, version: &str) -> bool {
         object.labels().get(VERSION_LABEL).map(String::as_str) == Some(version)
     }
     live.controller()
-        .is_some_and(|controller| is_of(controller, version))
-        && live.proxy().is_some_and(|proxy| is_of(proxy, version))
+        .is_some_and(|controller| is_pod_of(controller, version))
+        && live.proxy().is_some_and(|proxy| is_pod_of(proxy, version))
 }
 
 fn is_false(conditions: &[Condition], type_: &str) -> bool {
@@ -98,40 +96,40 @@ fn is_false(conditions: &[Condition], type_: &str) -> bool {
         .any(|condition| condition.type_ == type_ && condition.status == "False")
 }
 
-/// Adds what only the pods know.
+/// Adds the fields that come from the proxy pods.
 fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
-    let mut unhealthy: Vec<_> = failures::proxy_findings(outcome)
+    let mut unhealthy: Vec<_> = degraded::proxy_failures(outcome)
         .into_iter()
-        .map(|finding| finding.node)
+        .map(|failure| failure.node)
         .collect();
     let count = i32::try_from(unhealthy.len()).unwrap_or(i32::MAX);
     unhealthy.truncate(MAX_NAMES);
-    let pods = outcome.observed.pods.iter().filter(|pod| is_of(pod, PROXY));
+    let pods = outcome.observed.pods.iter().filter(|pod| is_pod_of(pod, PROXY));
     ProxyStatus {
-        backends: health::backends(pods),
+        backends: pod_health::backends(pods),
         unhealthy_nodes: unhealthy,
         unhealthy_node_count: count,
         ..status
     }
 }
 
-/// Writes the status unless it is what the configuration has already; returns it.
+/// Writes the status unless it is up to date; returns it.
 pub async fn report(
     client: &Client,
-    announcer: &Announcer,
+    recorder: &EventRecorder,
     outcome: &Outcome<'_>,
 ) -> kube::Result<MultusServiceConfigStatus> {
-    let (config, status) = (&outcome.observed.config, describe(outcome));
-    let before = ours(config.status.as_ref());
+    let (config, status) = (&outcome.observed.config, build_status(outcome));
+    let before = managed_part(config.status.as_ref());
     if before == status {
         return Ok(status);
     }
-    // The answer may hold what this version cannot read.
+    // The response may hold values that this version cannot decode.
     let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
     let patch = json!({
-        // The UID: a configuration that was deleted and made anew has not been looked at.
+        // The UID: a configuration that was recreated meanwhile has not been evaluated.
         "metadata": { "uid": config.metadata.uid },
-        "status": merge::patch(&value(config.status.as_ref()), &value(Some(&with_foreign(config, &status)))),
+        "status": merge_patch::patch(&value(config.status.as_ref()), &value(Some(&with_other_conditions(config, &status)))),
     });
     let params = PatchParams {
         field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
@@ -141,7 +139,7 @@ pub async fn report(
         .patch_status(CONFIG_NAME, &params, &Patch::Merge(patch))
         .await
     {
-        // It went when its finalizer did.
+        // The object was deleted when its finalizer was removed.
         Err(kube::Error::Api(error))
             if error.is_not_found() && config.metadata.deletion_timestamp.is_some() =>
         {
@@ -150,20 +148,20 @@ pub async fn report(
         written => written?,
     };
     log_changes(&before.conditions, &status.conditions);
-    announcer
-        .transitions(config, &before.conditions, &status.conditions)
+    recorder
+        .conditions_changed(config, &before.conditions, &status.conditions)
         .await;
     if let (Some(before), Some(after)) = (&before.observed_version, &status.observed_version)
         && before != after
     {
-        announcer.version(config, before, after).await;
+        recorder.version_changed(config, before, after).await;
     }
     Ok(status)
 }
 
-/// Not by server-side apply: a part of the status that somebody else once wrote would be theirs for ever, and could make ours invalid.
-/// Their conditions stay.
-fn with_foreign(
+/// Keeps the conditions of other managers. The status is not written by server-side apply: a field that another client once wrote
+/// would stay with its owner, and could make the status invalid.
+fn with_other_conditions(
     config: &MultusServiceConfig,
     status: &MultusServiceConfigStatus,
 ) -> MultusServiceConfigStatus {
@@ -187,12 +185,12 @@ fn log_changes(before: &[Condition], after: &[Condition]) {
         ..
     } in after.iter().filter(|&condition| !before.contains(condition))
     {
-        info!(condition = %type_, %status, %reason, detail = %message, "Reported");
+        info!(condition = %type_, %status, %reason, detail = %message, "Condition changed");
     }
 }
 
-/// The status without conditions of other writers, in the order in which we write it.
-fn ours(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus {
+/// The status without conditions of other managers, in the order in which the operator writes it.
+fn managed_part(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus {
     let mut status = status.cloned().unwrap_or_default();
     status
         .conditions
@@ -205,8 +203,8 @@ fn ours(status: Option<&MultusServiceConfigStatus>) -> MultusServiceConfigStatus
     status
 }
 
-/// The first of them, and how many more there are.
-fn names(all: &[String]) -> String {
+/// Lists the first names and the number of the others.
+fn list_names(all: &[String]) -> String {
     let named = all
         .iter()
         .take(MAX_NAMES)

@@ -6,29 +6,29 @@ use kube::{Client, Config};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why there is no client.
+/// Error of [`connect`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file given by `--kubeconfig` or `$KUBECONFIG` is no usable kubeconfig.
-    #[error("kubeconfig {path:?} cannot be used")]
+    /// The file of `--kubeconfig` or `$KUBECONFIG` is not a valid kubeconfig.
+    #[error("failed to load kubeconfig {path:?}")]
     Kubeconfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its error.
         #[source]
         source: kube::config::KubeconfigError,
     },
-    /// No kubeconfig was given and this is no pod.
-    #[error("no --kubeconfig or $KUBECONFIG is given and this is not a pod with a service account")]
+    /// There is no kubeconfig and no service account of a pod.
+    #[error("failed to load the in-cluster configuration; set --kubeconfig or $KUBECONFIG outside a pod")]
     InCluster(#[source] kube::config::InClusterError),
-    /// The configuration names things that cannot be set up (certificates, proxies).
-    #[error("the connection to the API server cannot be set up")]
+    /// The configuration has certificates or proxies that cannot be set up.
+    #[error("failed to set up the connection to the API server")]
     Connect(#[source] kube::Error),
 }
 
-/// Reads the configuration and makes the client; does not contact the API server yet.
+/// Loads the configuration and creates the client; does not contact the API server yet.
 pub async fn connect(args: &ProcessArgs) -> Result<Client, Error> {
-    // An error only says that a provider is installed already, which is what is wanted.
+    // The only error is that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = match &args.kubeconfig {
         Some(path) => from_file(path).await.map_err(|source| Error::Kubeconfig {
@@ -37,13 +37,13 @@ pub async fn connect(args: &ProcessArgs) -> Result<Client, Error> {
         })?,
         None => Config::incluster().map_err(Error::InCluster)?,
     };
-    // The API server answers a watch at once and then keeps it open; a peer that vanished must not hang us for ever.
+    // The API server answers a watch at once and then keeps it open; a peer that vanished must not hang the process.
     config.connect_timeout = Some(Duration::from_secs(10));
     // Longer than the 290 s a watch is asked to last, so that a quiet watch is not taken for a dead one.
     config.read_timeout = Some(Duration::from_secs(295));
     config.write_timeout = Some(Duration::from_secs(30));
-    // Whoever asks also asks again, with a backoff of its own, and knows what else could be done meanwhile. Repeated in here, a
-    // throttled request would be up to fifteen, end as a timeout, and hide from its caller how long the server wants it to wait.
+    // Every caller retries with a backoff of its own and can do other work meanwhile. Retries in here would turn a throttled request
+    // into up to fifteen, end as a timeout, and hide Retry-After from the caller.
     config.default_retry = false;
     Client::try_from(config).map_err(Error::Connect)
 }
@@ -68,7 +68,7 @@ mod tests {
     const BUSY: &[u8] =
         b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-    /// A server that turns everybody away: its port, and how many it turned away.
+    /// A server that rejects every request with 429: its port and the number of requests.
     fn busy_server() -> (u16, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_throttled_request_is_one_request_and_says_so() {
+    async fn a_throttled_request_is_not_retried() {
         let (port, count) = busy_server();
         let file = std::env::temp_dir().join(format!("multus-service-busy-{}-{port}", std::process::id()));
         let config = format!(
@@ -99,13 +99,9 @@ mod tests {
         };
         let client = connect(&args).await.unwrap();
         std::fs::remove_file(&file).unwrap();
-        // A client that asks again comes back after a second each time, for most of a minute.
+        // A client with retries sends the request again every second, for most of a minute.
         let answer = tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await;
-        assert_eq!(
-            count.load(Ordering::Relaxed),
-            1,
-            "asked again behind its caller's back"
-        );
+        assert_eq!(count.load(Ordering::Relaxed), 1, "retried without its caller");
         let error = answer.expect("an answer is passed on at once").unwrap_err();
         assert!(is_busy(&error), "{error}");
     }

@@ -1,13 +1,13 @@
-//! Whether this process is ready and alive, as its probes report it.
+//! Readiness and liveness of the process, as its probes report them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A loop that has not turned for this long is taken for stuck.
+/// A main loop without a heartbeat for this long is stalled.
 const STUCK_AFTER: Duration = Duration::from_mins(1);
 
-/// Shared by the work, which reports, and the probes, which ask. Cheap to clone.
+/// Shared by the work, which reports, and by the probes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<State>);
 
@@ -15,13 +15,13 @@ pub struct Health(Arc<State>);
 struct State {
     started: Instant,
     ready: AtomicBool,
-    /// Milliseconds from `started` to the last beat.
-    last_beat: AtomicU64,
+    /// Milliseconds from `started` to the last heartbeat.
+    last_heartbeat: AtomicU64,
     stuck_after: Duration,
 }
 
 impl Health {
-    /// Not ready yet, alive as of now.
+    /// Not ready, alive as of now.
     pub fn new() -> Self {
         Self::with_limit(STUCK_AFTER)
     }
@@ -30,31 +30,31 @@ impl Health {
         Self(Arc::new(State {
             started: Instant::now(),
             ready: AtomicBool::new(false),
-            last_beat: AtomicU64::new(0),
+            last_heartbeat: AtomicU64::new(0),
             stuck_after,
         }))
     }
 
-    /// Says whether the process does its job.
+    /// Reports whether the process is ready.
     pub fn set_ready(&self, ready: bool) {
         self.0.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Says that the main loop turned. To be called at least every 20 s, also when idle.
-    pub fn beat(&self) {
+    /// Reports progress of the main loop. Call it at least every 20 s, also when idle.
+    pub fn heartbeat(&self) {
         let elapsed = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last_beat.store(elapsed, Ordering::Relaxed);
+        self.0.last_heartbeat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Whether the process does its job.
+    /// Whether the process is ready.
     pub fn is_ready(&self) -> bool {
         self.0.ready.load(Ordering::Relaxed)
     }
 
-    /// Whether the main loop turned within the last minute.
+    /// Whether the main loop made progress within the last minute.
     pub fn is_alive(&self) -> bool {
-        let last_beat = Duration::from_millis(self.0.last_beat.load(Ordering::Relaxed));
-        self.0.started.elapsed().saturating_sub(last_beat) < self.0.stuck_after
+        let last_heartbeat = Duration::from_millis(self.0.last_heartbeat.load(Ordering::Relaxed));
+        self.0.started.elapsed().saturating_sub(last_heartbeat) < self.0.stuck_after
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_ready_only_once_it_says_so() {
+    fn a_process_is_ready_only_after_it_reports_so() {
         let health = Health::new();
         assert!(!health.is_ready());
         health.set_ready(true);
@@ -77,12 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stops_turning_is_not_alive() {
+    fn a_stalled_loop_is_not_alive() {
         let health = Health::with_limit(Duration::from_millis(40));
         assert!(health.is_alive());
         std::thread::sleep(Duration::from_millis(60));
         assert!(!health.is_alive());
-        health.beat();
+        health.heartbeat();
         assert!(health.is_alive());
     }
 }

@@ -1,4 +1,4 @@
-//! Doing work only while holding a Lease, so that of several replicas one acts.
+//! Leader election by a Lease: of several replicas one works.
 //!
 //! A Lease is no fence: a replica that was paused may act for a moment after it lost it. Writers therefore carry preconditions.
 
@@ -10,36 +10,36 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Which Lease, by whom, how long.
+/// Options of the leader election.
 #[derive(Clone, Debug)]
 pub struct LeaseOptions {
     /// Namespace of the Lease object.
     pub namespace: String,
     /// Name of the Lease object.
     pub name: String,
-    /// Who holds it: the pod's name.
+    /// Identity of the holder: the pod's name.
     pub holder: String,
-    /// How long others wait for a holder that vanished. Whole seconds.
+    /// leaseDurationSeconds: other replicas wait this long for a holder that vanished. Whole seconds.
     pub duration: Duration,
-    /// How long before the end of `duration` the holder renews. Whole seconds.
+    /// Time before the end of `duration` at which the holder renews. Whole seconds.
     pub renew_before: Duration,
 }
 
-/// Why leading ended.
+/// Error that ended leading.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The Lease cannot be read or written at all.
-    #[error("lease {namespace}/{name} cannot be used")]
+    /// Failed to read or write the Lease.
+    #[error("failed to acquire or renew lease {namespace}/{name}")]
     Lease {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// Error of the API server.
         #[source]
         source: LeaseManagerError,
     },
-    /// Another replica holds it now. The process must exit: what it believes is out of date.
+    /// Another replica holds it now. The process must exit: its state is stale.
     #[error("lost lease {namespace}/{name} to another replica")]
     Lost {
         /// Its namespace.
@@ -52,7 +52,7 @@ pub enum Error {
     Work(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// How often a waiting replica looks whether the Lease was released.
+/// Interval at which a waiting replica checks whether the Lease was released.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Waits for the Lease, runs `work` while holding it, and releases it when `shutdown` is cancelled and the work has returned.
@@ -74,7 +74,7 @@ where
         duration,
         renew_before,
     } = options;
-    let refused = |source| Error::Lease {
+    let rejected = |source| Error::Lease {
         namespace: namespace.clone(),
         name: name.clone(),
         source,
@@ -88,17 +88,17 @@ where
             .with_grace(renew_before.as_secs())
             .build()
             .await
-            .map_err(refused)
+            .map_err(rejected)
     };
     let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
-    // A busy API server is asked again: exiting for that would only make it busier.
+    // A busy API server is retried: a restart of the process would only add load.
     let first = loop {
         match manager().await {
             Err(Error::Lease {
                 source: LeaseManagerError::KubeError(error),
                 ..
             }) if is_busy(&error) => {
-                warn!(lease = %name, %error, "The lease cannot be read yet, trying again");
+                warn!(lease = %name, %error, "Failed to read the lease, retrying");
             }
             first => break first?,
         }
@@ -114,7 +114,7 @@ where
             () = shutdown.cancelled() => break false,
             () = tokio::time::sleep(RETRY) => {}
         }
-        // A waiting manager sleeps until the lease it saw runs out, also when its holder releases it meanwhile; a new one looks anew.
+        // A waiting manager sleeps until the lease it saw runs out, also when its holder releases it meanwhile; a new manager reads it again.
         if is_free(&leases, &name).await
             && let Ok(fresh) = manager().await
         {
@@ -123,7 +123,7 @@ where
         }
     };
     let result = if acquired {
-        info!(lease = %name, %holder, "Leading");
+        info!(lease = %name, %holder, "Acquired the lease");
         tokio::select! {
             done = work(shutdown.clone()) => done.map_err(|error| Error::Work(error.into())),
             _ = holding.wait_for(|holding| !*holding) => Err(Error::Lost { namespace: namespace.clone(), name: name.clone() }),
@@ -131,10 +131,10 @@ where
     } else {
         Ok(())
     };
-    // The keeper releases the lease once nobody listens any more; a successor need not wait for it to run out.
+    // The keeper releases the lease once its receiver is dropped; a successor need not wait until it expires.
     drop(holding);
     match tokio::time::timeout(Duration::from_secs(5), keeper).await {
-        Ok(Ok(Err(source))) if result.is_ok() => Err(refused(source)),
+        Ok(Ok(Err(source))) if result.is_ok() => Err(rejected(source)),
         _ => result,
     }
 }

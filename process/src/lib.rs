@@ -1,16 +1,16 @@
-//! What the `main` of operator, controller and proxy would each copy: arguments, logs, traces, the Kubernetes client, health and
-//! metrics endpoints, the lease, shutdown. No domain.
+//! The runtime of operator, controller and proxy: arguments, logs, traces, the Kubernetes client, health and metrics endpoints, the
+//! lease, shutdown. No domain.
 //!
-//! A `main` parses its arguments and calls [`run`] with its work; everything long-running is joined there, none is detached.
+//! A `main` parses its arguments and calls [`run`] with its work; every long-running task is joined there, none is detached.
 
+mod admin;
 pub mod args;
 mod client;
 mod health;
-mod http;
 pub mod lease;
 pub mod logs;
 mod run;
-mod signal;
+mod shutdown;
 pub mod watch;
 
 pub use args::ProcessArgs;

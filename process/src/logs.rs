@@ -1,7 +1,7 @@
 //! Log lines and traces.
 //!
-//! Writes to standard error, from a thread of its own: whoever reads it, the container runtime, may hang, and a full pipe must hold up
-//! a log line and nothing else. What does not fit is dropped. When `OTEL_EXPORTER_OTLP_ENDPOINT` is set (OpenTelemetry's own variable), spans also go there by OTLP.
+//! Writes: standard error, from a thread of its own. Its reader, the container runtime, may hang, and a full pipe must delay log lines
+//! and nothing else. Lines that do not fit the buffer are dropped. When `OTEL_EXPORTER_OTLP_ENDPOINT` is set (OpenTelemetry's own variable), spans also go there by OTLP.
 
 use crate::args::{LogFormat, ProcessArgs};
 use opentelemetry::trace::TracerProvider as _;
@@ -14,33 +14,33 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-/// Environment variable that switches trace export on.
+/// Environment variable that enables trace export.
 const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// Lines kept for a reader that does not keep up.
+/// Lines buffered for a slow reader.
 const BUFFERED_LINES: usize = 4096;
 
-/// Why nothing can be logged.
+/// Error of [`init`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text of `--log-level`.
-    #[error("--log-level {filter:?} is not a log filter; write error, warn, info, debug or trace")]
+    /// Invalid `--log-level`.
+    #[error("invalid --log-level {filter:?}; use error, warn, info, debug or trace")]
     Filter {
-        /// The text given.
+        /// The value.
         filter: String,
-        /// What is wrong with it.
+        /// Error of the parser.
         #[source]
         source: ParseError,
     },
-    /// The OTLP endpoint cannot be used.
-    #[error("traces cannot be sent to ${OTLP_ENDPOINT}")]
+    /// Failed to set up the OTLP exporter.
+    #[error("failed to set up the export of traces to ${OTLP_ENDPOINT}")]
     Otlp(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// Another part of the process has set up logs already.
+    /// Logs are set up already.
     #[error("logs are set up already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Keeps logs and trace export going; lines and spans still in memory are written when it is dropped.
+/// Guard of logs and trace export; writes buffered lines and spans when it is dropped.
 #[must_use = "lines and spans are lost when this is dropped early"]
 pub struct Telemetry {
     tracer: Option<SdkTracerProvider>,
@@ -49,24 +49,24 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Changes what is logged from now on.
+    /// Returns the handle of the log filter.
     pub fn filter(&self) -> LogFilter {
         self.filter.clone()
     }
 }
 
-/// Changes what a running process logs.
+/// Handle to change the log filter of a running process.
 #[derive(Clone)]
 pub struct LogFilter(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
 impl LogFilter {
-    /// Logs by this filter, spelled as `--log-level` is. What cannot be a filter changes nothing and is logged.
+    /// Sets the filter, in the syntax of `--log-level`. An invalid filter changes nothing and is logged.
     pub fn set(&self, filter: &str) {
         let changed = EnvFilter::try_new(filter).map(|filter| (self.0)(filter));
         match changed {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, filter, "Could not change the log level"),
-            Err(error) => tracing::warn!(%error, filter, "Not a log filter"),
+            Ok(Err(error)) => tracing::warn!(%error, filter, "Failed to change the log filter"),
+            Err(error) => tracing::warn!(%error, filter, "Ignored an invalid log filter"),
         }
     }
 }
@@ -89,7 +89,7 @@ pub fn init(name: &'static str, args: &ProcessArgs) -> Result<Telemetry, Error> 
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(name)));
-    let (writer, guard) = unhindered(std::io::stderr());
+    let (writer, guard) = non_blocking(std::io::stderr());
     let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry()
         .with(lines(args.log_format, writer))
@@ -103,8 +103,8 @@ pub fn init(name: &'static str, args: &ProcessArgs) -> Result<Telemetry, Error> 
     })
 }
 
-/// Takes every line at once, whatever becomes of the one before.
-fn unhindered(to: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+/// A writer that never blocks.
+fn non_blocking(to: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
@@ -141,12 +141,12 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn a_reader_that_hangs_holds_up_nobody() {
+    fn a_reader_that_hangs_does_not_block_logging() {
         let (reader, pipe) = std::io::pipe().unwrap();
-        let (mut writer, guard) = unhindered(pipe);
+        let (mut writer, guard) = non_blocking(pipe);
         let line = [b'x'; 1000];
         let began = Instant::now();
-        // Far more than a pipe and the buffer take.
+        // Far more than the pipe and the buffer hold.
         for _ in 0..3 * BUFFERED_LINES {
             writer.write_all(&line).unwrap();
         }

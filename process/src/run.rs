@@ -1,9 +1,9 @@
-//! The life of a process: set up, work, stop.
+//! Life cycle of a process: set up, work, stop.
 
 use crate::args::ProcessArgs;
 use crate::logs::LogFilter;
-use crate::signal::Termination;
-use crate::{Health, client, http, logs};
+use crate::shutdown::Termination;
+use crate::{Health, admin, client, logs};
 use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -13,74 +13,74 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// How long the work may take to return once it is asked to. Below the 30 s that Kubernetes grants a pod.
+/// Grace period of the work after a signal. Below terminationGracePeriodSeconds, 30 s by default.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Who this process is.
+/// Identity of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// Binary name, also the service name of its traces.
     pub name: &'static str,
     /// Version, as `--version` prints it.
     pub version: &'static str,
-    /// Where health and metrics are served unless `--http-address` says otherwise.
+    /// Default of `--admin-bind-address`.
     pub http: SocketAddr,
 }
 
-/// What the work gets.
+/// Context of the work.
 #[derive(Clone)]
 pub struct Process {
     /// Connection to the API server.
     pub client: Client,
-    /// Where the work reports that it is ready and alive.
+    /// Readiness and liveness, reported by the work.
     pub health: Health,
-    /// Changes what is logged.
+    /// Changes the log filter.
     pub log_filter: LogFilter,
-    /// Cancelled when the process must stop; the work then has 20 s to return.
+    /// Cancelled on a signal; the work then has 20 s to return.
     pub shutdown: CancellationToken,
 }
 
-/// Why a process ended other than by being asked to.
+/// Error that ended a process.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Logs could not be set up.
+    /// Failed to set up logs.
     #[error(transparent)]
     Logs(#[from] logs::Error),
-    /// No client.
+    /// Failed to create the client.
     #[error(transparent)]
     Client(#[from] client::Error),
-    /// The health and metrics address cannot be served.
-    #[error("health and metrics cannot be served on {address}; choose another --http-address")]
+    /// Failed to bind the address of health and metrics.
+    #[error("failed to serve health and metrics on {address}; choose another --admin-bind-address")]
     Http {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// Usually: in use.
+        /// Usually: address in use.
         #[source]
         source: io::Error,
     },
-    /// Signals cannot be received.
-    #[error("signals cannot be received")]
+    /// Failed to receive signals.
+    #[error("failed to receive signals")]
     Signal(#[source] io::Error),
     /// The work failed.
     #[error("{name} failed")]
     Work {
         /// Binary name.
         name: &'static str,
-        /// Its own error.
+        /// Error of the work.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The work returned although nobody asked it to.
-    #[error("{0} stopped by itself")]
+    /// The work returned without a signal.
+    #[error("{0} exited unexpectedly")]
     Ended(&'static str),
     /// The work did not return in time.
-    #[error("{0} did not stop within 20 s of being asked to")]
+    #[error("{0} did not stop within 20 s of the signal")]
     Stuck(&'static str),
 }
 
 /// Sets up TLS, logs, client and endpoints, runs `work`, and stops it on SIGTERM or SIGINT.
 ///
-/// Returns `Ok` only when the process was asked to stop and the work returned without error.
+/// Returns `Ok` only when a signal was received and the work returned without error.
 pub async fn run<W, F, E>(
     identity: Identity,
     args: &ProcessArgs,
@@ -95,7 +95,7 @@ where
     run_with_routes(identity, args, registry, Router::new(), work).await
 }
 
-/// [`run`] with more to be served beside health and metrics.
+/// [`run`] with additional routes beside health and metrics.
 pub async fn run_with_routes<W, F, E>(
     identity: Identity,
     args: &ProcessArgs,
@@ -111,8 +111,8 @@ where
     let Identity { name, version, http } = identity;
     let termination = Termination::listen().map_err(Error::Signal)?;
     let telemetry = logs::init(name, args)?;
-    let address = args.http_address.unwrap_or(http);
-    let listener = http::bind(address).map_err(|source| Error::Http { address, source })?;
+    let address = args.admin_bind_address.unwrap_or(http);
+    let listener = admin::bind(address).map_err(|source| Error::Http { address, source })?;
     let process = Process {
         client: client::connect(args).await?,
         health: Health::new(),
@@ -122,7 +122,7 @@ where
     let bound = listener.local_addr().unwrap_or(address);
     info!(name, version, http = %bound, "Started");
 
-    let server = http::serve(listener, process.health.clone(), registry, routes);
+    let server = admin::serve(listener, process.health.clone(), registry, routes);
     let shutdown = process.shutdown.clone();
     let outcome = async move {
         work(process).await.map_err(|error| Error::Work {
@@ -131,12 +131,12 @@ where
         })
     };
     tokio::select! {
-        ended = until_asked_to_stop(name, outcome, termination, shutdown) => ended,
+        ended = run_until_signal(name, outcome, termination, shutdown) => ended,
         never = server => match never {},
     }
 }
 
-async fn until_asked_to_stop(
+async fn run_until_signal(
     name: &'static str,
     work: impl Future<Output = Result<(), Error>>,
     mut termination: Termination,
@@ -148,7 +148,7 @@ async fn until_asked_to_stop(
             ended?;
             return Err(Error::Ended(name));
         }
-        signal = termination.asked() => info!(signal, "Stopping"),
+        signal = termination.recv() => info!(signal, "Stopping"),
     }
     shutdown.cancel();
     let stopped = tokio::time::timeout(GRACE, work)

@@ -1,34 +1,35 @@
-//! Watches that wait after an error, each time longer, and watches of kinds that a cluster may lack.
+//! Watches with a backoff, and watches of kinds that a cluster may lack.
 //!
-//! kube's own backoff (5.0.0) begins again at every event, and a watch that lists by pages yields `Init` before it asks: each failed list is
-//! then the first. Here the pauses begin again only at what the API server sent. kube's watcher also asks again without a pause when a
-//! watch is closed at once; here that is an error.
+//! Reads: the kinds that callers name. kube's own backoff (5.0.0) is reset by every event, and a paged watch yields `Init` before its
+//! request: each failed list is then the first. Here only a response of the API server resets the backoff. kube's watcher also retries
+//! without a pause when a watch is closed at once; here that is an error.
 
-mod definition;
+mod backoff;
+mod crd;
 mod guarded;
-mod items;
+mod list_splitter;
 mod optional;
-mod pauses;
 #[cfg(test)]
 mod tests;
-mod whole;
+mod unpaged;
 
-pub use definition::{Defined, defined, while_defined};
+pub use backoff::{Presence, is_not_served};
+pub use crd::{Defined, defined, while_defined};
 pub use guarded::{Guarded, Unreadable};
 pub use optional::watch_optional;
-pub use pauses::{Presence, is_not_served};
-pub use whole::{Freshness, ListVersion, number};
+pub use unpaged::{Freshness, ListVersion, number};
 
+use backoff::WatchBackoff;
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Resource};
-use pauses::Pauses;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// A watch that never ends. An error is yielded at once; the next request follows after a pause. The list is one request as of now.
+/// Returns a watch that never ends. An error is yielded at once; the next request follows after a pause. The list is one request for the
+/// latest version.
 pub fn watch<K>(
     api: Api<K>,
     config: Config,
@@ -37,12 +38,12 @@ pub fn watch<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watch_whole(api, config, Freshness::Latest, presence)
+    watch_unpaged(api, config, Freshness::Latest, presence)
 }
 
-/// [`watch`] with the cheapest list: one request, read as it comes, so that no more than one object is in memory. Any API server can answer
-/// it. Page size, list semantic and strategy of `config` do not count.
-pub fn watch_whole<K>(
+/// [`watch`] with the cheapest list: one request, parsed as it arrives, so that no more than one object is in memory. Every API server
+/// supports it. Page size, list semantic and strategy of `config` are ignored.
+pub fn watch_unpaged<K>(
     api: Api<K>,
     config: Config,
     freshness: Freshness,
@@ -54,7 +55,7 @@ where
     watch_versioned(api, config, freshness, presence).1
 }
 
-/// [`watch_whole`], and the version of its last list.
+/// [`watch_unpaged`] and the version of its last list.
 pub fn watch_versioned<K>(
     api: Api<K>,
     config: Config,
@@ -68,17 +69,17 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let listed = ListVersion::default();
-    let source = whole::Source {
+    let source = unpaged::Source {
         api,
         config,
         freshness,
         limit: None,
         listed: listed.clone(),
     };
-    (listed, paced(whole::events(source), presence))
+    (listed, paced(unpaged::events(source), presence))
 }
 
-/// A watch for whether there is any object: of those that exist the list shows one.
+/// Returns a watch for the existence of any object: its list is limited to one.
 pub fn watch_for_any<K>(
     api: Api<K>,
     config: Config,
@@ -87,29 +88,29 @@ pub fn watch_for_any<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let source = whole::Source {
+    let source = unpaged::Source {
         api,
         config,
-        // A list out of the cache has no limit.
+        // A list from the cache ignores the limit.
         freshness: Freshness::Latest,
         limit: Some(1),
         listed: ListVersion::default(),
     };
-    paced(whole::events(source), presence)
+    paced(unpaged::events(source), presence)
 }
 
-/// The events, with a pause after each error.
+/// Returns the events with a pause after each error.
 fn paced<K: Send, S: Stream<Item = watcher::Result<Event<K>>> + Send>(
     events: S,
     presence: Presence,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K, S> {
-    let begin = (Box::pin(events), Pauses::new(presence), None::<Duration>);
-    stream::unfold(begin, async |(mut events, mut pauses, pause)| {
+    let begin = (Box::pin(events), WatchBackoff::new(presence), None::<Duration>);
+    stream::unfold(begin, async |(mut events, mut backoff, pause)| {
         if let Some(pause) = pause {
             sleep(pause).await;
         }
         let event = events.next().await?;
-        let pause = pauses.after(&event, Instant::now());
-        Some((event, (events, pauses, pause)))
+        let pause = backoff.after(&event, Instant::now());
+        Some((event, (events, backoff, pause)))
     })
 }

@@ -1,44 +1,44 @@
-//! The command line.
+//! Command line of the proxy.
 
-use crate::condition::OwnPod;
-use crate::host::HostNetwork;
+use crate::netns::host_network::HostNetwork;
+use crate::report::node_condition::OwnPod;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
-use rules::{Node, Reserved, Settings, Tenancy};
+use rules::{NamespaceIsolation, Node, ReservedAddresses, Settings};
 use std::collections::BTreeSet;
 
-/// Makes Services answer on secondary networks, for the pods of one node.
+/// Serves Kubernetes Services on secondary networks to the pods of one node.
 ///
 /// Watches Services labelled service.kubernetes.io/service-proxy-name=multus-proxy and the EndpointSlices that the controller
-/// writes for them, and puts routes and NAT rules into the network namespace of each pod of this node that Multus attached to one
-/// of their networks. Stopping it leaves the rules in place and traffic goes on; "cleanup" takes them away.
+/// writes for them, and programs routes and NAT rules in the network namespace of each pod of this node that Multus attached to one
+/// of their networks. Rules stay in place when the proxy stops, and traffic continues; "cleanup" removes them.
 ///
-/// Needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN, the socket of the container runtime, and the directory of network namespaces.
+/// Requires root with CAP_NET_ADMIN and CAP_SYS_ADMIN, the socket of the container runtime, and the directory of network namespaces.
 #[derive(Parser, Debug)]
 #[command(name = "multus-service-proxy", version)]
 pub struct Args {
-    /// Name of the Node object whose pods are served
+    /// Name of the Node whose pods are served
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// Namespace of the Pod this runs in, on which the condition multusservice.cni.cncf.io/RulesApplied is kept
+    /// Namespace of the Pod of this process, which carries the condition multusservice.cni.cncf.io/RulesApplied
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", requires = "pod_name")]
     pub pod_namespace: Option<String>,
 
-    /// Name of that Pod; without it the condition is only logged
+    /// Name of the Pod of this process; without it the condition is only logged
     #[arg(long, env = "POD_NAME", value_name = "NAME", requires = "pod_namespace")]
     pub pod_name: Option<String>,
 
-    /// Socket of the container runtime [default: the first that answers of CRI-O's and containerd's usual ones]
+    /// Socket of the container runtime [default: the first of CRI-O's and containerd's standard sockets that responds]
     #[arg(long, value_name = "PATH", global = true)]
     pub container_runtime_endpoint: Option<String>,
 
-    /// How rules are written into the kernel
+    /// Backend that writes rules into the kernel
     #[arg(long, value_enum, ignore_case = true, default_value_t, value_name = "BACKEND")]
     pub backend: BackendChoice,
 
-    /// Namespaces whose networks any Service may name, as Multus' globalNamespaces
+    /// Namespaces whose networks any Service may use, like Multus' globalNamespaces
     #[arg(
         long,
         value_delimiter = ',',
@@ -47,16 +47,16 @@ pub struct Args {
     )]
     pub global_namespaces: Vec<String>,
 
-    /// Whether a Service may name only networks of its own namespace and of the global namespaces
+    /// Restrict Services to networks of their own namespace and of the global namespaces
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub network_namespace_isolation: bool,
 
-    /// The cluster's ClusterIP ranges, in which no endpoint can be [default: those of its ServiceCIDR objects]
+    /// ClusterIP ranges of the cluster, which cannot contain endpoints [default: those of its ServiceCIDR objects]
     #[arg(long, value_delimiter = ',', value_name = "CIDR,...")]
     pub service_cidrs: Vec<IpNet>,
 
-    /// Namespaces, which tenants must not be able to write into, where a DaemonSet's pod that runs the archived multus-proxy stops this
-    /// proxy on its node; elsewhere such a pod is reported and ignored
+    /// Namespaces in which a DaemonSet's pod that runs the archived multus-service proxy stops this proxy on its node; tenants must not be
+    /// able to create pods in them; in other namespaces such a pod is reported and ignored
     #[arg(
         long,
         value_delimiter = ',',
@@ -65,28 +65,28 @@ pub struct Args {
     )]
     pub legacy_proxy_namespaces: Vec<String>,
 
-    /// A network, as NAMESPACE/NAME, whose Services are served to the node and its host-network pods by this interface of the node; may be
-    /// repeated
+    /// Network, as NAMESPACE/NAME, whose Services are served to the node and its host-network pods through this interface of the node; may
+    /// be repeated
     #[arg(long = "host-network", value_name = "NETWORK=INTERFACE")]
     pub host_networks: Vec<HostNetwork>,
 
-    /// What to do instead of serving
+    /// Command to run instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// What all binaries of this project have
+    /// Arguments of all binaries of this project
     #[command(flatten)]
     pub process: ProcessArgs,
 }
 
 impl Args {
-    /// Where the archived multus-proxy is believed to run.
+    /// Returns the namespaces in which the archived multus-service proxy is recognized.
     pub fn legacy_namespaces(&self) -> BTreeSet<String> {
         let names = self.legacy_proxy_namespaces.iter();
         names.filter(|name| !name.is_empty()).cloned().collect()
     }
 
-    /// The Pod this runs in, if it does.
+    /// Returns the Pod of this process, if it runs in one.
     pub fn own_pod(&self) -> Option<OwnPod> {
         Some(OwnPod {
             namespace: self.pod_namespace.clone()?,
@@ -94,10 +94,10 @@ impl Args {
         })
     }
 
-    /// What rules depend on beside objects, for the pods of this node.
+    /// Returns the settings of rules for the pods of this node.
     pub fn settings(&self, node_name: &str) -> Settings {
         let names = self.global_namespaces.iter().filter(|name| !name.is_empty());
-        let isolated = Tenancy::Isolated {
+        let isolated = NamespaceIsolation::Isolated {
             global_namespaces: names.cloned().collect(),
         };
         Settings {
@@ -105,41 +105,41 @@ impl Args {
                 name: node_name.to_owned(),
                 zone: None,
             },
-            tenancy: if self.network_namespace_isolation {
+            isolation: if self.network_namespace_isolation {
                 isolated
             } else {
-                Tenancy::Open
+                NamespaceIsolation::Open
             },
-            reserved: Reserved {
+            reserved: ReservedAddresses {
                 service_cidrs: self.service_cidrs.clone(),
-                ..Reserved::default()
+                ..ReservedAddresses::default()
             },
             ..Settings::default()
         }
     }
 }
 
-/// Ways of writing rules.
+/// Selection of the backend.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// The best that works on this node: NFTables, else IPTables
+    /// The first that the node supports: NFTables, then IPTables
     #[default]
     #[value(name = "Auto")]
     Auto,
-    /// nftables, by netlink in this process: a change costs microseconds, a new flow the same with any number of Services
+    /// nftables through netlink: a change takes microseconds, and the cost of a new flow does not depend on the number of Services
     #[value(name = "NFTables")]
     NfTables,
-    /// The iptables programs, nft or legacy variant by what works
+    /// The iptables programs, in the nft or the legacy variant, whichever the node supports
     #[value(name = "IPTables")]
     IpTables,
 }
 
-/// Things to do instead of serving.
+/// Commands.
 #[derive(Subcommand, Clone, Copy, Debug)]
 pub enum Command {
-    /// Remove every route and rule of ours from all pods of this node, then exit
+    /// Remove all routes and rules of this proxy from all pods of this node and from the node, then exit
     Cleanup {
-        /// Do not exit: be Ready once the node is clean, until asked to stop
+        /// Do not exit: become Ready once the node is clean, and wait for SIGTERM
         #[arg(long)]
         wait: bool,
     },
@@ -156,32 +156,32 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_ranges_are_spelled_as_for_the_controller() {
+    fn networks_and_ranges_have_the_syntax_of_the_controller() {
         let settings = |args: &[&str]| {
             Args::try_parse_from([&["proxy"], args].concat())
                 .unwrap()
                 .settings("node-a")
         };
-        let isolated = |names: &[&str]| Tenancy::Isolated {
+        let isolated = |names: &[&str]| NamespaceIsolation::Isolated {
             global_namespaces: names.iter().map(ToString::to_string).collect(),
         };
-        assert_eq!(settings(&[]).tenancy, isolated(&["default"]));
-        assert_eq!(settings(&["--global-namespaces="]).tenancy, isolated(&[]));
+        assert_eq!(settings(&[]).isolation, isolated(&["default"]));
+        assert_eq!(settings(&["--global-namespaces="]).isolation, isolated(&[]));
         let shared = settings(&["--global-namespaces=default,openshift-multus"]);
-        assert_eq!(shared.tenancy, isolated(&["default", "openshift-multus"]));
+        assert_eq!(shared.isolation, isolated(&["default", "openshift-multus"]));
         let open = settings(&[
             "--network-namespace-isolation=false",
             "--service-cidrs=172.30.0.0/16,fd00::/112",
         ]);
         assert_eq!(
-            (open.tenancy, open.reserved.service_cidrs.len()),
-            (Tenancy::Open, 2)
+            (open.isolation, open.reserved.service_cidrs.len()),
+            (NamespaceIsolation::Open, 2)
         );
         assert_eq!(open.node.name, "node-a");
     }
 
     #[test]
-    fn backends_are_spelled_as_in_the_configuration() {
+    fn backends_have_the_names_of_the_configuration() {
         let parse = |backend| {
             Args::try_parse_from(["proxy", "--backend", backend])
                 .map(|args| args.backend)

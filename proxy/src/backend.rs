@@ -1,113 +1,113 @@
-//! What every way of writing rules into the kernel can do.
+//! Interface of the backends, which write rules into the kernel.
 //!
-//! Writes: rules in the calling thread's network namespace; the caller has entered the pod's. A backend decides nothing: it spells
-//! [`PodRules`](rules::PodRules), writes only what differs, and never touches a chain, table or rule that is not ours.
+//! Writes: rules in the calling thread's network namespace; the caller has entered the pod's. A backend decides nothing: it renders
+//! [`PodRules`](rules::PodRules), writes only differences, and never changes tables, chains or rules of other programs.
 
-pub mod choice;
+pub mod detect;
 pub mod iptables;
 pub mod nftables;
 
-use rules::{Delta, Dump, Family};
+use rules::{Delta, Family, KernelState};
 use std::path::Path;
 
-/// What a network namespace is known to hold of ours.
+/// Knowledge of our rules in a network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Held<T> {
-    /// Nobody can have written into it: it is younger than this process.
+pub enum KnownRules<T> {
+    /// The namespace has no rules: it is younger than this process.
     Nothing,
-    /// It has to be read before anything is written: an earlier proxy was here, or a write failed halfway.
+    /// The rules have to be read before a write: an earlier proxy wrote them, or a write failed.
     #[default]
     Unknown,
-    /// What we wrote last.
+    /// The rules of the last write.
     Exactly(T),
 }
 
-/// Why rules were not written.
+/// Error of a backend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The program could not be run.
+    /// A program could not be started.
     #[error("failed to run {program:?}; is it in the image?")]
     Run {
-        /// Its name.
+        /// Name of the program.
         program: &'static str,
-        /// Why.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// The program said no.
-    #[error("{program} refused: {stderr}")]
-    Refused {
-        /// Its name.
+    /// A program rejected a change.
+    #[error("{program} rejected: {stderr}")]
+    Rejected {
+        /// Name of the program.
         program: &'static str,
-        /// What it printed, cut.
+        /// Its output, truncated.
         stderr: String,
     },
-    /// The program lists too much.
-    #[error("cannot read what {program} lists")]
+    /// The listing of a program could not be read.
+    #[error("failed to read the output of {program}")]
     Lists {
-        /// Its name.
+        /// Name of the program.
         program: &'static str,
-        /// Why.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// The kernel said no.
-    #[error("the kernel refused to {action}")]
+    /// The kernel rejected a request.
+    #[error("the kernel rejected the request to {action}")]
     Kernel {
-        /// What it was asked.
+        /// Requested action.
         action: String,
-        /// Why.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// Nothing works on this node.
-    #[error("no backend works on this node: {0}")]
+    /// The node supports no allowed backend.
+    #[error("no supported backend on this node: {0}")]
     None(String),
 }
 
-/// Bytes for each thing that a pod shall have, twice over.
+/// Memory per item of the rules of a pod, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerItem {
-    /// When everything is read or written.
+    /// For reads and writes of all rules.
     pub whole: usize,
-    /// When one of them changes.
+    /// For a change of one item.
     pub change: usize,
 }
 
-/// The families that the calling thread's namespace has. Without IPv6 there are no IPv6 VIPs.
+/// Returns the address families of the calling thread's namespace. Without IPv6 there are no IPv6 VIPs.
 fn families() -> impl Iterator<Item = Family> {
     let has_ipv6 = Path::new("/proc/thread-self/net/if_inet6").exists();
     let there = move |family: &Family| *family == Family::V4 || has_ipv6;
     Family::ALL.into_iter().filter(there)
 }
 
-/// A way of writing rules into the calling thread's network namespace.
+/// Writer of rules in the calling thread's network namespace.
 ///
-/// The caller takes these steps, routes between them, and leaves out those that have nothing to do; see [`apply`](crate::apply):
-/// `dump` (only when it is not known what is there), `refuse`, `translate`, `release`. Each step is one transaction per address
-/// family. A step that fails leaves a namespace of which nothing is known: it is dumped before the next attempt.
+/// The caller runs these steps, with routes between them, and skips those without changes; see [`apply`](crate::netns::apply):
+/// `dump` (only when the rules are unknown), `reject`, `translate`, `unreject`. Each step is one transaction per address family. After a
+/// failed step the rules are unknown: they are dumped before the next attempt.
 pub trait Backend: Send + Sync {
-    /// Its name, as conditions, logs and metrics show it.
+    /// Returns the name in conditions, logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Whether it can keep a client with its endpoint on this node. Where it cannot, rules with
-    /// [affinity](rules::PortRules::affinity) are not given to it.
-    fn keeps_affinity(&self) -> bool {
+    /// Returns true when the kernel of this node supports session affinity. Otherwise the backend gets no rules with
+    /// [affinity](rules::PortRules::affinity).
+    fn supports_affinity(&self) -> bool {
         true
     }
 
-    /// Whether it may write into the node's own namespace, where other programs write at the same time.
-    fn works_on_the_node(&self) -> bool {
+    /// Returns true when the backend may write into the node's own namespace, where other programs write at the same time.
+    fn supports_host_netns(&self) -> bool {
         true
     }
 
-    /// Whether everything that is in a namespace is in this process's memory while it is written, or read: megabytes with a thousand
-    /// Services. Where programs do it there is nothing to be gained by going one by one.
-    fn fills_in_memory(&self) -> bool {
+    /// Returns true when a read or write of all rules keeps them in the memory of this process: megabytes with a thousand Services. For a
+    /// backend that runs programs, limiting concurrency saves nothing.
+    fn buffers_whole_ruleset(&self) -> bool {
         true
     }
 
-    /// What one address of a Service, one port and one endpoint may cost in memory.
+    /// Returns the memory for one address of a Service, one port and one endpoint.
     fn memory_per_item(&self) -> PerItem {
         // Measured are 300 to 500 bytes.
         PerItem {
@@ -116,43 +116,44 @@ pub trait Backend: Send + Sync {
         }
     }
 
-    /// Whether anything of this backend's is there; a cheap look, which starts no program when there is not.
+    /// Returns true when the namespace has tables or chains of this backend. Cheap: starts no program when there are none.
     fn is_present(&self) -> Result<bool, Error>;
 
-    /// What is there of this backend's. Writes nothing. What another backend wrote is not seen.
-    fn dump(&self) -> Result<Dump, Error>;
+    /// Reads the rules of this backend. Writes nothing. Rules of other backends are not seen.
+    fn dump(&self) -> Result<KernelState, Error>;
 
-    /// Whether its rules have a [generation](nftables::generation) by which changes are noticed. Where they have none they have to be looked for.
-    fn is_told_of_changes(&self) -> bool {
+    /// Returns true when the rules have a [generation](nftables::generation), which shows changes. Otherwise the rules have to be polled.
+    fn reports_ruleset_changes(&self) -> bool {
         true
     }
 
-    /// Where there is no generation: differs when the rules do, whoever wrote them. Starts programs.
+    /// Returns a hash of the rules for a backend without a generation; it changes with the rules, also when another process changes them.
+    /// Starts programs.
     fn fingerprint(&self) -> Option<u64> {
         None
     }
 
-    /// Makes the hooks of both steps where they are not [there](Delta::base), and refuses what nothing translates of
-    /// [`Delta::refuse`]; of [`Delta::refused_meanwhile`] altogether when it [is a rebuild](Delta::is_rebuild).
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error>;
+    /// Creates the hooks of both steps unless they [exist](Delta::base), and rejects packets to [`Delta::reject`] that are not translated;
+    /// for a [rebuild](Delta::is_rebuild), all packets to [`Delta::rejected_meanwhile`].
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
-    /// Translates new flows to [`Delta::ports`] otherwise; everything that is wanted when it is a rebuild.
+    /// Changes the translation of new flows to [`Delta::ports`]; for a rebuild, of all wanted ports.
     ///
-    /// What the backend needs for its own hooks stays in place even when nothing is wanted: connection tracking ends with the last
-    /// rule that uses it, and with it every live flow.
+    /// The hooks of the backend stay in place even without wanted rules: connection tracking ends with the last rule that uses it, and
+    /// with it every live flow.
     fn translate(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
-    /// Refuses [`Delta::release`] no more.
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error>;
+    /// Stops rejecting packets to [`Delta::unreject`].
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error>;
 
-    /// Removes the translation of everything, hooks included.
+    /// Removes all translation, hooks included.
     fn remove_translation(&self) -> Result<(), Error>;
 
-    /// Removes the refusal of everything, hooks included.
-    fn remove_refusal(&self) -> Result<(), Error>;
+    /// Removes all rejection, hooks included.
+    fn remove_rejection(&self) -> Result<(), Error>;
 
-    /// Removes what other backends left, for the node may have had another before. Called once this one's rules are complete: while
-    /// both are there the first hook that translates a flow wins, and either says the same.
+    /// Removes the rules of other backends, which the node may have used before. Called when the rules of this backend are complete: while
+    /// both exist, the first hook that translates a flow wins, and both have the same result.
     fn replace_others(&self) -> Result<(), Error> {
         Ok(())
     }

@@ -1,69 +1,69 @@
-//! Clean-up: nothing of ours in any pod of this node, nor on the node itself.
+//! Cleanup: removes all rules and routes of this project from the pods of this node and from the node itself.
 //!
-//! Writes: removes our tables, chains, jumps and routes in every ready sandbox the container runtime knows, whichever backend put them
-//! there. Needs no API server: it also works by hand on a node that is being taken out of use.
+//! Writes: removes our tables, chains, jumps and routes of every backend, in every ready sandbox of the container runtime. Needs no API
+//! server, so that it also works as a manual command on a node that is being decommissioned.
 
-use crate::apply::{self, remove};
-use crate::backend::choice;
+use crate::backend::detect;
+use crate::container_runtime::{self, SandboxSource};
 use crate::index::HOST_UID;
+use crate::netns::apply::{self, remove};
 use crate::netns::{self, Netns};
-use crate::sandbox::{self, SandboxSource};
 use futures::{StreamExt, stream};
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Namespaces worked on at the same time.
+/// Namespaces that are cleaned up concurrently.
 const WORKERS: usize = 8;
 
-/// Longest time for one namespace.
+/// Longest time per namespace.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a namespace may take from being unmounted to being gone.
+/// Longest time between the unmount of a namespace and its removal.
 const VANISHING: Duration = Duration::from_millis(500);
 
-/// How it went.
+/// Result of a cleanup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Namespaces in which nothing of ours is left.
+    /// Namespaces without any of our rules and routes.
     pub clean: usize,
-    /// Namespaces of which that is not known.
+    /// Namespaces whose cleanup failed.
     pub failed: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Sandbox(#[from] sandbox::Error),
+    Sandbox(#[from] container_runtime::Error),
     #[error(transparent)]
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
-    #[error("the work in the network namespace did not end within 20 s")]
-    Hangs,
+    #[error("the operation in the network namespace did not finish within 20 s")]
+    TimedOut,
 }
 
 impl Error {
-    /// It has no namespace of its own, or went away meanwhile.
+    /// Returns true when the sandbox has no network namespace of its own, or is deleted.
     fn is_absence(&self) -> bool {
         use netns::Error::{Gone, Host};
         matches!(
             self,
-            Self::Sandbox(sandbox::Error::NoNetns { .. } | sandbox::Error::NotReady)
+            Self::Sandbox(container_runtime::Error::NoNetns { .. } | container_runtime::Error::NotReady)
                 | Self::Netns(Gone { .. } | Host { .. })
         )
     }
 }
 
 impl Error {
-    /// Between the unmount and the removal of its file a namespace that goes is a plain file, which cannot be entered. One that stays
-    /// so is not taken for gone: that is how the directory looks when it is mounted without propagation.
+    /// Returns true when the namespace may be about to be deleted: between its unmount and the removal of its file it is a plain file, which
+    /// cannot be entered. A file that remains does not count as deleted: the directory looks like this when mounted without propagation.
     fn may_be_absence(&self) -> bool {
         matches!(self, Self::Netns(netns::Error::Enter(_)))
     }
 }
 
-/// Cleans every pod of this node, and the node, once.
-pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::Error> {
+/// Cleans up every pod of this node, and the node, once.
+pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, container_runtime::Error> {
     let mut ids = sandboxes.ready().await?;
     ids.insert(HOST_UID.to_owned());
     let cleaned = stream::iter(ids).map(|id| async move {
@@ -77,7 +77,7 @@ pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::
                 warn!(
                     sandbox = id,
                     error = error as &dyn std::error::Error,
-                    "Could not clean up"
+                    "Failed to clean up a sandbox"
                 );
                 false
             }
@@ -90,7 +90,7 @@ pub async fn cleanup(sandboxes: &dyn SandboxSource) -> Result<Outcome, sandbox::
         clean: cleaned.len() - failed,
         failed,
     };
-    info!(clean = outcome.clean, failed = outcome.failed, "Cleaned up");
+    info!(clean = outcome.clean, failed = outcome.failed, "Finished cleanup");
     Ok(outcome)
 }
 
@@ -103,11 +103,11 @@ async fn clean(sandboxes: &dyn SandboxSource, id: &str) -> Result<(), Error> {
 
 async fn clean_in(netns: Netns) -> Result<(), Error> {
     let done = netns.spawn(|| {
-        let backends = choice::all();
+        let backends = detect::all();
         remove(&backends.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     })?;
     let in_time = tokio::time::timeout(PATIENCE, done)
         .await
-        .map_err(|_| Error::Hangs)?;
-    Ok(in_time.map_err(|_| Error::Hangs)???)
+        .map_err(|_| Error::TimedOut)?;
+    Ok(in_time.map_err(|_| Error::TimedOut)???)
 }

@@ -1,9 +1,9 @@
-//! docs/proxy-tests.md names tests; each must be one.
+//! Checks docs/developer/proxy-tests.md: every test that it names exists.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-const PAGE: &str = include_str!("../../docs/proxy-tests.md");
+const PAGE: &str = include_str!("../../docs/developer/proxy-tests.md");
 const FOLDERS: [&str; 6] = [
     "src",
     "tests",

@@ -1,4 +1,4 @@
-//! Whatever the kernel of a hostile pod lists, and whatever a tenant writes into an object: no panic, in bounded time and memory.
+//! Fuzz tests: no listing of the kernel in a hostile pod and no object of a tenant causes a panic, or unbounded time or memory.
 //! `make fuzz` runs them for longer. Those of private decoders are beside them (`fuzz_tests` of `nftables` and `cri`).
 //!
 //! The corpus is what a kernel listed: see [`record`].
@@ -7,7 +7,7 @@ pub(crate) mod objects;
 mod record;
 
 use crate::netlink::{parts, read, write};
-use crate::{addresses, conntrack, routes};
+use crate::netns::{addresses, conntrack, routes};
 use e2e::fuzz;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_netfilter::NetfilterMessage;
@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Links, addresses and routes.
 const ROUTE: &str = include_str!("fuzz_tests/route.hex");
-/// Tables, chains, rules, sets and their elements, of ours and of others; the generation.
+/// Tables, chains, rules, sets and elements, managed and foreign; the generation.
 pub(crate) const NFTABLES: &str = include_str!("fuzz_tests/nftables.hex");
 /// Connection tracking entries.
 const CONNTRACK: &str = include_str!("fuzz_tests/conntrack.hex");
 
-/// What a message of routing netlink says; nothing where it cannot be read.
+/// Parses a message of routing netlink; `None` when it is malformed.
 fn decode_route(message: &[u8]) -> Option<RouteNetlinkMessage> {
     match read(message).ok()?.payload {
         NetlinkPayload::InnerMessage(inner) => Some(inner),
@@ -52,7 +52,7 @@ fn read_route(message: RouteNetlinkMessage) {
         _ => {}
     }
     // A route of the archived proxy is deleted as it was listed.
-    if let Some((_, route)) = routes::original(message) {
+    if let Some((_, route)) = routes::legacy_route(message) {
         let request = RouteNetlinkMessage::DelRoute(route);
         let mut datagram = Vec::new();
         write(&mut datagram, &request, 0, 1);
@@ -73,7 +73,7 @@ fn read_conntrack(message: &NetfilterMessage) {
     // An entry is deleted by the tuple that was listed.
     if let Some(original) = conntrack::stale(message, &BTreeMap::new(), &new, &own) {
         let delete = ConntrackMessage::Delete(vec![original]);
-        let request = crate::netfilter::about(rules::Family::V4, delete);
+        let request = crate::netlink::netfilter::about(rules::Family::V4, delete);
         let mut datagram = Vec::new();
         write(&mut datagram, &request, 0, 1);
         assert!(

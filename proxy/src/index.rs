@@ -1,11 +1,11 @@
-//! What this node knows of the cluster, and what follows for each of its pods.
+//! Index of the cluster as this node needs it, and the rules that follow for each of its pods.
 //!
-//! Pure: fed by watches, asked by the driver. A change names the pods it concerns and no others; a Service is planned once for all
-//! pods on its network, and its plan is kept as it is while nothing about it changed.
+//! Pure: updated by watches, read by the driver. A change marks only the pods that it affects; a Service is planned once for all pods on
+//! its network, and its plan is kept until it changes.
 
-mod bypass;
 mod network;
 mod pod;
+mod unsupported;
 mod update;
 
 pub(crate) use pod::HOST_UID;
@@ -14,38 +14,38 @@ pub use pod::{LocalPod, NodePod};
 use api::NetworkRef;
 use network::Network;
 use rules::{
-    NetworkRules, NotServed, ObjectName, PodRules, RefusedAddress, ServedService, Settings, Shortcoming,
-    Slice, Tenancy, Unserved, pod_rules, service_plan,
+    InvalidAddress, NamespaceIsolation, NetworkRules, NotServed, ObjectName, PodRules, ServedService,
+    Settings, Shortcoming, Slice, Unserved, pod_rules, service_plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Services, slices and pods, trimmed to what rules are made of.
+/// Services, slices and pods, reduced to the fields that rules depend on.
 #[derive(Debug, Default)]
 pub struct Index {
     settings: Settings,
     services: BTreeMap<ObjectName, Result<ServedService, NotServed>>,
     slices: BTreeMap<ObjectName, Slice>,
-    /// Services, each with the name of a slice that says it belongs to it.
+    /// Services, each with the name of a slice of it.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
     /// By UID.
     pods: BTreeMap<String, LocalPod>,
-    /// Namespaces in which a proxy of the archived Go project is believed to be one.
+    /// Namespaces in which the archived multus-service proxy is recognized.
     legacy_namespaces: BTreeSet<String>,
-    /// Proxies of the archived Go project on this node, by UID.
-    originals: BTreeMap<String, ObjectName>,
-    /// Pods that only look like one, by UID.
+    /// Legacy proxies on this node, by UID.
+    legacy_proxies: BTreeMap<String, ObjectName>,
+    /// Pods that look like a legacy proxy outside of these namespaces, by UID.
     impostors: BTreeMap<String, ObjectName>,
     networks: BTreeMap<NetworkRef, Network>,
-    /// The rules of those networks that have a VIP.
+    /// Rules of the networks that have a VIP.
     rules: BTreeMap<NetworkRef, Arc<NetworkRules>>,
-    /// Services to plan anew, each with a network that it is on or was on.
+    /// Services to plan again, each with its present or former network.
     stale_services: BTreeSet<(NetworkRef, ObjectName)>,
     stale_pods: BTreeSet<String>,
 }
 
 impl Index {
-    /// With what is known about node and cluster.
+    /// Creates an empty index.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -54,19 +54,19 @@ impl Index {
         }
     }
 
-    /// Proxies of the archived Go project are believed to be such in these namespaces only.
+    /// Sets the namespaces in which the legacy proxy is recognized.
     #[must_use]
     pub fn with_legacy_namespaces(mut self, namespaces: BTreeSet<String>) -> Self {
         self.legacy_namespaces = namespaces;
         self
     }
 
-    /// What is known about node and cluster.
+    /// Returns the settings of node and cluster.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Node or cluster changed.
+    /// Applies changed settings.
     pub fn apply_settings(&mut self, settings: Settings) {
         if self.settings != settings {
             self.settings = settings;
@@ -76,7 +76,7 @@ impl Index {
         }
     }
 
-    /// A Service was added or changed.
+    /// Adds or changes a Service.
     pub fn apply_service(&mut self, name: &ObjectName, service: Result<ServedService, NotServed>) {
         if self.services.get(name) == Some(&service) {
             return;
@@ -86,13 +86,13 @@ impl Index {
         self.touch(name);
     }
 
-    /// A Service is gone, or is ours no more.
+    /// Removes a Service that was deleted or lost its label.
     pub fn delete_service(&mut self, name: &ObjectName) {
         self.touch(name);
         self.services.remove(name);
     }
 
-    /// The Services are these and no others.
+    /// Replaces all Services by a complete list.
     pub fn reset_services(&mut self, services: Vec<(ObjectName, Result<ServedService, NotServed>)>) {
         let listed: BTreeSet<_> = services.iter().map(|(name, _)| name.clone()).collect();
         let gone: Vec<_> = self
@@ -109,7 +109,7 @@ impl Index {
         }
     }
 
-    /// A slice was added or changed.
+    /// Adds or changes a slice.
     pub fn apply_slice(&mut self, slice: Slice) {
         if self.slices.get(&slice.name) == Some(&slice) {
             return;
@@ -120,7 +120,7 @@ impl Index {
         self.slices.insert(slice.name.clone(), slice);
     }
 
-    /// A slice is gone.
+    /// Removes a slice.
     pub fn delete_slice(&mut self, name: &ObjectName) {
         let Some(slice) = self.slices.remove(name) else {
             return;
@@ -129,7 +129,7 @@ impl Index {
         self.slices_of.remove(&(slice.service, name.clone()));
     }
 
-    /// The slices are these and no others.
+    /// Replaces all slices by a complete list.
     pub fn reset_slices(&mut self, slices: Vec<Slice>) {
         let listed: BTreeSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
         let gone: Vec<_> = self
@@ -146,25 +146,25 @@ impl Index {
         }
     }
 
-    /// A pod of this node was added or changed.
+    /// Adds or changes a pod of this node.
     pub fn apply_pod(&mut self, pod: NodePod) {
         let pod = match pod {
             NodePod::Attached(pod) => pod,
-            NodePod::OriginalProxy {
+            NodePod::LegacyProxy {
                 uid,
                 name,
                 of_a_daemon_set,
             } => {
                 // Its owner may have changed.
-                self.originals.remove(&uid);
+                self.legacy_proxies.remove(&uid);
                 self.impostors.remove(&uid);
-                let is_believed = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
-                let like_it = if is_believed {
-                    &mut self.originals
+                let is_trusted = of_a_daemon_set && self.legacy_namespaces.contains(&name.namespace);
+                let proxies = if is_trusted {
+                    &mut self.legacy_proxies
                 } else {
                     &mut self.impostors
                 };
-                like_it.insert(uid, name);
+                proxies.insert(uid, name);
                 return;
             }
             NodePod::Unreadable { .. } => return,
@@ -175,22 +175,22 @@ impl Index {
         }
     }
 
-    /// A pod is gone.
+    /// Removes a pod.
     pub fn delete_pod(&mut self, uid: &str) {
-        self.originals.remove(uid);
+        self.legacy_proxies.remove(uid);
         self.impostors.remove(uid);
         if self.pods.remove(uid).is_some() {
             self.stale_pods.insert(uid.to_owned());
         }
     }
 
-    /// The pods are these and no others.
+    /// Replaces all pods by a complete list.
     pub fn reset_pods(&mut self, pods: Vec<NodePod>) {
         let listed: BTreeSet<_> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
         let gone: Vec<_> = self
             .pods
             .keys()
-            .chain(self.originals.keys())
+            .chain(self.legacy_proxies.keys())
             .chain(self.impostors.keys())
             .filter(|uid| !listed.contains(*uid) && *uid != HOST_UID)
             .cloned()
@@ -203,52 +203,52 @@ impl Index {
         }
     }
 
-    /// A pod of this node.
+    /// Returns a pod of this node.
     pub fn pod(&self, uid: &str) -> Option<&LocalPod> {
         self.pods.get(uid)
     }
 
-    /// All pods of this node with a network namespace of their own, in the order of their UIDs.
+    /// Returns all pods of this node with a network namespace of their own, ordered by UID.
     pub fn pods(&self) -> impl Iterator<Item = &LocalPod> {
         self.pods.values()
     }
 
-    /// A proxy of the archived Go project on this node.
-    pub fn original_proxy(&self) -> Option<&ObjectName> {
-        self.originals.values().next()
+    /// Returns a legacy proxy on this node.
+    pub fn legacy_proxy(&self) -> Option<&ObjectName> {
+        self.legacy_proxies.values().next()
     }
 
-    /// Pods of this node, by UID, that look like the proxy of the archived Go project and are not believed to be one.
+    /// Returns pods of this node, by UID, that look like a legacy proxy and are not recognized as one.
     pub fn impostors(&self) -> &BTreeMap<String, ObjectName> {
         &self.impostors
     }
 
-    /// Where a proxy of the archived Go project is believed to be one.
+    /// Returns the namespaces in which the legacy proxy is recognized.
     pub fn legacy_namespaces(&self) -> &BTreeSet<String> {
         &self.legacy_namespaces
     }
 
-    /// What the namespace of a pod must hold, and what the pod lacks.
+    /// Plans the rules of a pod; returns them with the shortcomings.
     pub fn plan(&self, pod: &LocalPod) -> (PodRules, BTreeSet<Shortcoming>) {
         let Ok(attachments) = &pod.attachments else {
             return Default::default();
         };
         // The administrator maps the node's networks, so isolation does not apply.
-        let tenancy = if pod.is_host {
-            &Tenancy::Open
+        let isolation = if pod.is_host {
+            &NamespaceIsolation::Open
         } else {
-            &self.settings.tenancy
+            &self.settings.isolation
         };
-        let (rules, mut shortcomings) = pod_rules(tenancy, &pod.name.namespace, attachments, &self.rules);
-        shortcomings.extend(pod.bypassed(&rules));
+        let (rules, mut shortcomings) = pod_rules(isolation, &pod.name.namespace, attachments, &self.rules);
+        shortcomings.extend(pod.unsupported_shortcomings(&rules));
         shortcomings.extend(pod.faults.iter().cloned().map(Shortcoming::NetworkStatus));
         if !pod.is_host {
-            shortcomings.extend(pod.elsewhere(&self.rules, &self.settings.tenancy));
+            shortcomings.extend(pod.elsewhere(&self.rules, &self.settings.isolation));
         }
         (rules, shortcomings)
     }
 
-    /// The pods that something changed for since the last call, gone ones among them.
+    /// Returns the pods that changed since the last call, deleted ones included.
     pub fn take_stale(&mut self) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
         let mut touched = BTreeSet::new();
@@ -276,8 +276,8 @@ impl Index {
         stale
     }
 
-    /// Takes note of the places in which a namespace was found to have endpoints, so that other pods, and the next change, need not move
-    /// any; and has `held` share with all pods what is the same. Nothing that is wanted changes by it.
+    /// Adopts the places of endpoints that a namespace was found to have, so that other pods and the next change do not move any; and makes
+    /// `held` share equal rules with all pods. The wanted rules do not change.
     pub fn adopt(&mut self, held: &mut PodRules) {
         for (network, attached) in &mut held.networks {
             let is_shared = |rules: &Arc<NetworkRules>| Arc::ptr_eq(rules, &attached.rules);
@@ -291,7 +291,7 @@ impl Index {
         }
     }
 
-    /// Services that are served nobody, and why.
+    /// Returns Services that are not served, with the reason.
     pub fn unserved(&self) -> BTreeMap<ObjectName, NotServed> {
         let parsed = self.services.iter().filter_map(|(name, service)| {
             let why = service.as_ref().err()?;
@@ -305,7 +305,7 @@ impl Index {
         parsed.chain(planned).collect()
     }
 
-    /// Services that are served here without their session affinity, and why.
+    /// Returns Services that are served without their session affinity, with the reason.
     pub fn without_affinity(&self) -> impl Iterator<Item = (ObjectName, String)> {
         let planned = self.networks.values().flat_map(Network::unserved);
         planned.filter_map(|unserved| match &unserved {
@@ -314,18 +314,18 @@ impl Index {
         })
     }
 
-    /// Addresses of slices nobody is sent to.
-    pub fn refused_addresses(&self) -> impl Iterator<Item = RefusedAddress> {
+    /// Returns ignored addresses of slices.
+    pub fn invalid_addresses(&self) -> impl Iterator<Item = InvalidAddress> {
         let planned = self.networks.values().flat_map(Network::unserved);
         let planned = planned.filter_map(|unserved| match unserved {
-            Unserved::Address(refused) => Some(refused),
+            Unserved::Address(rejected) => Some(rejected),
             _ => None,
         });
-        let parsed = self.slices.values().flat_map(|slice| &slice.refused);
+        let parsed = self.slices.values().flat_map(|slice| &slice.rejected);
         parsed.cloned().chain(planned)
     }
 
-    /// What is known of a Service, or where it is, is about to change or has changed.
+    /// Marks a Service as stale, before and after a change.
     fn touch(&mut self, service: &ObjectName) {
         if let Some(Ok(served)) = self.services.get(service) {
             self.stale_services
@@ -333,7 +333,7 @@ impl Index {
         }
     }
 
-    /// Plans a Service anew for a network and says whether anything is different there.
+    /// Plans a Service again for a network; returns true when its rules changed.
     fn replan(&mut self, network: &NetworkRef, name: &ObjectName) -> bool {
         let served = self.services.get(name).and_then(|service| service.as_ref().ok());
         let plan = served
@@ -342,14 +342,14 @@ impl Index {
         self.networks.entry(network.clone()).or_default().set(name, plan)
     }
 
-    /// The slices that say they belong to a Service.
+    /// Returns the slices of a Service.
     fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> {
         let named = self.slices_of.range((service.clone(), ObjectName::FIRST)..);
         let named = named.take_while(move |(of, _)| of == service);
         named.filter_map(|(_, name)| self.slices.get(name))
     }
 
-    /// Lets pods have the rules of a network as they are now. Says whether there were none before, or are none any more.
+    /// Publishes the rules of a network to pods. Returns true when the network had no rules before, or has none now.
     fn publish(&mut self, network: &NetworkRef) -> bool {
         let Some(held) = self.networks.get(network) else {
             return false;
@@ -367,7 +367,7 @@ impl Index {
     }
 }
 
-/// Where the archived Go project's manifest puts its proxy.
+/// Namespace of the archived multus-service proxy in its manifest.
 pub fn default_legacy_namespaces() -> BTreeSet<String> {
     BTreeSet::from(["kube-system".to_owned()])
 }

@@ -1,14 +1,14 @@
-//! The proxy's command line; everything else is in the library.
+//! Binary of the proxy; the code is in the library.
 
 use anyhow::Context;
 use clap::Parser;
 use prometheus_client::registry::Registry;
 use proxy::args::{Args, Command};
 use proxy::cleanup::cleanup;
+use proxy::container_runtime::cri::Cri;
+use proxy::debug_state;
 use proxy::metrics::Metrics;
-use proxy::sandbox::cri::Cri;
-use proxy::serve::{Serving, clean_and_wait, serve};
-use proxy::state;
+use proxy::serve::{Serving, cleanup_and_wait, serve};
 use std::net::{Ipv4Addr, SocketAddr};
 
 const IDENTITY: process::Identity = process::Identity {
@@ -27,17 +27,17 @@ async fn main() -> anyhow::Result<()> {
     match args.command {
         Some(Command::Cleanup { wait: false }) => clean_once(&args, runtime).await,
         Some(Command::Cleanup { wait: true }) => {
-            let work = |process| clean_and_wait(process, runtime);
+            let work = |process| cleanup_and_wait(process, runtime);
             Ok(process::run(IDENTITY, &args.process, Registry::default(), work).await?)
         }
         None => {
             let node_name = args.node_name.clone().context(
-                "--node-name (or $NODE_NAME) is missing: name the Node object whose pods to serve",
+                "--node-name (or $NODE_NAME) is required: set it to the name of the Node whose pods are served",
             )?;
             let mut registry = Registry::default();
             let metrics = Metrics::new(&mut registry);
-            let (routes, questions) = state::endpoint();
-            let how = Serving {
+            let (routes, requests) = debug_state::endpoint();
+            let options = Serving {
                 settings: args.settings(&node_name),
                 own_pod: args.own_pod(),
                 runtime,
@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
                 host_networks: args.host_networks.clone(),
                 legacy_namespaces: args.legacy_namespaces(),
             };
-            let work = |process| serve(process, how, metrics, questions);
+            let work = |process| serve(process, options, metrics, requests);
             let run = process::run_with_routes(IDENTITY, &args.process, registry, routes, work);
             Ok(Box::pin(run).await?)
         }
@@ -57,7 +57,7 @@ async fn clean_once(args: &Args, runtime: Option<&str>) -> anyhow::Result<()> {
     let outcome = cleanup(&Cri::connect(runtime).await?).await?;
     anyhow::ensure!(
         outcome.failed == 0,
-        "{} of {} network namespaces could not be cleaned; the log says why",
+        "failed to clean up {} of {} network namespaces; see the log",
         outcome.failed,
         outcome.failed + outcome.clean
     );

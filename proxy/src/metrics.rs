@@ -1,4 +1,4 @@
-//! What the proxy counts, as `/metrics` shows it.
+//! Metrics of the proxy, served at `/metrics`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,68 +13,72 @@ struct Labels {
     backend: String,
 }
 
-/// The counters. Cheap to clone.
+/// Counters, gauges and histograms. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    apply_duration: Family<Labels, Histogram>,
-    apply_failures: Counter,
+    sync_duration: Family<Labels, Histogram>,
+    sync_failures: Counter,
     programmed: Gauge,
     failing: Gauge,
 }
 
 impl Metrics {
-    /// Makes and registers them.
+    /// Creates and registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
-            apply_duration: Family::new_with_constructor(|| {
+            sync_duration: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.0001, 2.0, 18))
             }),
-            apply_failures: Counter::default(),
+            sync_failures: Counter::default(),
             programmed: Gauge::default(),
             failing: Gauge::default(),
         };
         let Self {
-            apply_duration,
-            apply_failures,
+            sync_duration,
+            sync_failures,
             programmed,
             failing,
         } = &metrics;
-        let registry = registry.sub_registry_with_prefix("multus_proxy");
+        let registry = registry.sub_registry_with_prefix("multus_service_proxy");
         registry.register(
-            "netns_apply_duration_seconds",
-            "Time to bring a pod's network namespace to what is wanted",
-            apply_duration.clone(),
+            "sync_duration_seconds",
+            "Duration of a sync of the rules and routes of one pod",
+            sync_duration.clone(),
         );
         registry.register(
-            "netns_apply_failures",
-            "Attempts that failed, first attempts at pods that are only starting among them",
-            apply_failures.clone(),
+            "sync_failures",
+            "Failed syncs of pods, including those of pods that are still starting",
+            sync_failures.clone(),
         );
-        registry.register("netns_programmed", "Pods that have rules", programmed.clone());
         registry.register(
-            "netns_failing",
-            "Pods whose rules could not be applied for longer than a pod takes to start",
+            "pods_programmed",
+            "Pods of this node that have rules",
+            programmed.clone(),
+        );
+        registry.register(
+            "pods_failing",
+            "Pods of this node whose sync has failed for longer than a pod takes to start",
             failing.clone(),
         );
         metrics
     }
 
-    /// An attempt succeeded.
+    /// Records a successful sync.
     pub fn applied(&self, backend: &str, took: Duration) {
         let labels = Labels {
             backend: backend.to_owned(),
         };
-        self.apply_duration
+        self.sync_duration
             .get_or_create(&labels)
             .observe(took.as_secs_f64());
     }
 
-    /// An attempt failed.
+    /// Records a failed sync.
     pub fn failed(&self) {
-        self.apply_failures.inc();
+        self.sync_failures.inc();
     }
 
-    /// How pods stand.
+    /// Sets the numbers of pods.
     pub fn pods(&self, programmed: usize, failing: usize) {
         self.programmed.set(i64::try_from(programmed).unwrap_or(i64::MAX));
         self.failing.set(i64::try_from(failing).unwrap_or(i64::MAX));

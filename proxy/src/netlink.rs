@@ -1,11 +1,16 @@
-//! Synchronous netlink: one request, its answer, done.
+//! Synchronous netlink: one request, one response.
 //!
-//! Writes: whatever the caller asks of the kernel. A socket belongs to the network namespace it was opened in and keeps that
-//! namespace and its devices alive, so it lives for one piece of work only, or as `netfilter` says.
+//! Writes: the changes that the caller requests. A socket belongs to the network namespace it was opened in and keeps that
+//! namespace and its devices alive, so it lives for one attempt only, or as `netfilter` defines.
 
-use crate::decode::guarded;
-use crate::fault;
-use crate::memory::{Taken, WEIGHT};
+pub(crate) mod decode;
+pub(crate) mod generation;
+pub(crate) mod monitor;
+pub(crate) mod netfilter;
+
+use self::decode::guarded;
+use crate::fault_injection;
+use crate::netns::memory::{Taken, WEIGHT};
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
@@ -16,41 +21,61 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
 use std::marker::PhantomData;
 
-/// A dump that the kernel keeps changing under us is read again this often before it is an error.
+/// Attempts of a dump that changes while it is read.
 const DUMP_ATTEMPTS: u32 = 5;
 
-/// The kernel answers before the request returns; a lost answer must not hold a thread for ever.
+/// Receive timeout. The kernel responds before the request returns; a lost response must not block a thread forever.
 const PATIENCE_SECONDS: i64 = 10;
 
-/// What a socket takes in one datagram without being asked to take more: a safe part of the default `net.core.wmem_default`.
+/// Size of a datagram that needs no larger send buffer: a safe part of the default `net.core.wmem_default`.
 const DEFAULT_SEND_BUFFER: usize = 64 * 1024;
 
-/// Room for a datagram. The kernel fills as much of it as it can, up to 32 KiB (`netlink_recvmsg`), and begins each piece of a long list
-/// by counting its way to where it was: the larger the pieces the fewer the steps, which grow with the square of their number.
+/// Receive buffer of a datagram. The kernel fills as much of it as possible, up to 32 KiB (`netlink_recvmsg`), and skips to its last
+/// position at the start of each part of a long list: the cost grows with the square of the number of parts.
 const DATAGRAM: usize = 32 * 1024;
 
 /// Types of messages below are netlink's own (`NLMSG_MIN_TYPE`).
 const FIRST_OF_FAMILIES: u16 = 0x10;
 
-/// What the place of a value in a list costs beside the value itself, twice over, for lists grow by doubling.
+/// Memory for the slot of a value in a list, doubled because lists grow by doubling.
 const PLACE: usize = 64;
 
-/// A socket for messages of one netlink family.
+/// Socket for messages of one netlink family.
 pub(crate) struct Netlink<M> {
-    socket: Socket,
-    /// Of the first message of the last request.
+    /// `None` until the first request of a socket that was opened [lazily](Self::lazy).
+    socket: Option<Socket>,
+    protocol: isize,
+    /// Port of the socket; 0 lets the kernel choose.
+    port: u32,
+    /// Sequence number of the first message of the last request.
     first: u32,
     sequence: u32,
-    /// Whether an answer was given up: the kernel may still be at it.
+    /// A response was abandoned: the kernel may still be working on it.
     is_spoilt: bool,
     messages: PhantomData<M>,
 }
 
-/// Why the kernel did not make a batch of changes.
+fn opened(protocol: isize, port: u32) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    if port == 0 || socket.bind(&SocketAddr::new(port, 0)).is_err() {
+        socket.bind_auto()?;
+    }
+    socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(
+        &socket,
+        sockopt::ReceiveTimeout,
+        &TimeVal::seconds(PATIENCE_SECONDS),
+    )?;
+    // An error message does not repeat the request, which may be long.
+    socket.set_cap_ack(true)?;
+    Ok(socket)
+}
+
+/// Error of a batch of changes.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub(crate) struct BatchError<M> {
-    /// The message it did not like, if that is known.
+    /// Index of the rejected message, if known.
     pub(crate) message: Option<M>,
     pub(crate) source: io::Error,
 }
@@ -70,45 +95,40 @@ where
 {
     /// Opens a socket in the network namespace of the calling thread.
     pub(crate) fn open(protocol: isize) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol)?;
-        socket.bind_auto()?;
-        Self::with(socket)
+        let mut netlink = Self::lazy(protocol, 0);
+        netlink.socket()?;
+        Ok(netlink)
     }
 
-    /// The same at a port of the caller's choice, or at any if that one is taken.
-    pub(crate) fn open_at(protocol: isize, port: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(protocol)?;
-        if socket.bind(&SocketAddr::new(port, 0)).is_err() {
-            socket.bind_auto()?;
-        }
-        Self::with(socket)
-    }
-
-    fn with(socket: Socket) -> io::Result<Self> {
-        socket.connect(&SocketAddr::new(0, 0))?;
-        setsockopt(
-            &socket,
-            sockopt::ReceiveTimeout,
-            &TimeVal::seconds(PATIENCE_SECONDS),
-        )?;
-        // An error shall not carry the message it is about, which may be long.
-        socket.set_cap_ack(true)?;
-        Ok(Self {
-            socket,
+    /// Returns a socket that its first request opens, in the network namespace of the thread that makes it, at a given port, or at any port
+    /// if that one is in use.
+    pub(crate) fn lazy(protocol: isize, port: u32) -> Self {
+        Self {
+            socket: None,
+            protocol,
+            port,
             first: 0,
             sequence: 0,
             is_spoilt: false,
             messages: PhantomData,
-        })
+        }
     }
 
-    /// Whether it can be used for another request.
+    fn socket(&mut self) -> io::Result<&mut Socket> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => opened(self.protocol, self.port)?,
+        };
+        Ok(self.socket.insert(socket))
+    }
+
+    /// Returns true when the socket can be used for another request.
     pub(crate) fn is_sound(&self) -> bool {
         !self.is_spoilt
     }
 
-    /// What `keep` makes of what the kernel has: small values. A pod's owner can make a list as long as he likes: the rest is dropped
-    /// while it is read, and what is kept counts against the attempt's [memory](crate::memory).
+    /// Dumps what `keep` returns for each message: small values. The owner of a pod decides on the length of a list: other messages are
+    /// dropped while it is read, and kept values count against the [memory](crate::netns::memory) of the attempt.
     pub(crate) fn dump_some<T>(
         &mut self,
         request: &M,
@@ -120,7 +140,7 @@ where
         self.dump_weighed(request, keep, |_| 2 * (size_of::<T>() + PLACE))
     }
 
-    /// The same where messages are kept as a whole.
+    /// Dumps whole messages.
     pub(crate) fn dump_whole<T>(
         &mut self,
         request: &M,
@@ -131,7 +151,7 @@ where
         })
     }
 
-    /// The same of messages as they come, header included: for long ones that are read piece by piece.
+    /// Dumps raw messages, header included: for long ones that are parsed in parts.
     pub(crate) fn dump_unread<T>(
         &mut self,
         request: &M,
@@ -166,20 +186,24 @@ where
         }
         Err(io::Error::new(
             io::ErrorKind::Interrupted,
-            "the kernel changed during every dump",
+            "the state of the kernel changed during every dump",
         ))
     }
 
-    /// Lets the kernel leave out of lists what a request does not ask for, while `work` is done. Kernels before 4.20 do not know
-    /// that and list everything, so whoever asks has to pick all the same.
+    /// Enables strict checking while `work` runs: the kernel lists only what a request selects. Kernels before 4.20 list everything, so that
+    /// the caller has to filter anyway.
     pub(crate) fn strictly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let _ = self.socket.set_netlink_get_strict_chk(true);
+        let _ = self
+            .socket()
+            .and_then(|socket| socket.set_netlink_get_strict_chk(true));
         let done = work(self);
-        let _ = self.socket.set_netlink_get_strict_chk(false);
+        let _ = self
+            .socket()
+            .and_then(|socket| socket.set_netlink_get_strict_chk(false));
         done
     }
 
-    /// The one message that answers `request`.
+    /// Returns the single response to `request`.
     pub(crate) fn ask(&mut self, request: &M) -> io::Result<M> {
         self.send(request, NLM_F_REQUEST)?;
         loop {
@@ -193,11 +217,11 @@ where
         }
     }
 
-    /// Sends one change and waits until the kernel has made it. `flags` beside request and ack.
+    /// Sends one change and waits for its acknowledgement. `flags` are added to request and ack.
     pub(crate) fn change(&mut self, request: &M, flags: u16) -> io::Result<()> {
         let datagram = self.datagram(request, NLM_F_REQUEST | NLM_F_ACK | flags);
-        fault::strike(&datagram)?;
-        self.socket.send(&datagram, 0)?;
+        fault_injection::strike(&datagram)?;
+        self.socket()?.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
                 if let NetlinkPayload::Error(error) = message.payload {
@@ -211,7 +235,7 @@ where
         }
     }
 
-    /// The same; `None` when the kernel has no such thing.
+    /// Requests a single object; `None` when it does not exist.
     pub(crate) fn fetch(&mut self, request: &M) -> io::Result<Option<M>> {
         match self.ask(request) {
             Ok(answer) => Ok(Some(answer)),
@@ -220,9 +244,9 @@ where
         }
     }
 
-    /// Sends messages that the kernel takes together, each with its flags beside "request", and waits until it has. One of them, the
-    /// last that counts, has to ask for an acknowledgement; a message that fails is answered without asking. They may be many: each is
-    /// held only until it is written down.
+    /// Sends messages that the kernel applies together, each with its flags in addition to "request", and waits for the result. The last
+    /// effective one has to request an acknowledgement; a failed message is reported in any case. Each message is kept only until it is
+    /// serialized.
     pub(crate) fn change_together(
         &mut self,
         messages: impl IntoIterator<Item = (M, u16)>,
@@ -237,10 +261,10 @@ where
             write(&mut datagram, &message, NLM_F_REQUEST | flags, self.sequence);
         }
         if datagram.len() > DEFAULT_SEND_BUFFER {
-            setsockopt(&self.socket, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
+            setsockopt(self.socket()?, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
         }
-        fault::strike(&datagram)?;
-        self.socket.send(&datagram, 0)?;
+        fault_injection::strike(&datagram)?;
+        self.socket()?.send(&datagram, 0)?;
         loop {
             for message in self.receive()? {
                 let sequence = message.header.sequence_number;
@@ -291,7 +315,7 @@ where
 
     fn send(&mut self, request: &M, flags: u16) -> io::Result<()> {
         let datagram = self.datagram(request, flags);
-        self.socket.send(&datagram, 0).map(|_| ())
+        self.socket()?.send(&datagram, 0).map(|_| ())
     }
 
     fn datagram(&mut self, request: &M, flags: u16) -> Vec<u8> {
@@ -302,7 +326,7 @@ where
         datagram
     }
 
-    /// The messages of one datagram that answer the last request.
+    /// Receives a datagram and returns the responses to the last request.
     fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let datagram = self.receive_datagram()?;
         let messages = parts(&datagram).map(read).collect::<io::Result<Vec<_>>>();
@@ -313,22 +337,24 @@ where
 
     fn receive_datagram(&mut self) -> io::Result<Vec<u8>> {
         let mut datagram = Vec::with_capacity(DATAGRAM);
-        let received = self.socket.recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
+        let received = self
+            .socket()?
+            .recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
         let (length, _) = self.sound(received)?;
         if length > datagram.len() {
-            let why = format!("the kernel answers {length} bytes at once");
+            let why = format!("the kernel sent {length} bytes in one datagram");
             return self.sound(Err(io::Error::other(why)));
         }
         Ok(datagram)
     }
 
-    /// Passes it on. After an error what comes next may be the rest of what was asked for before.
+    /// Returns the result and marks the socket as unusable after an error: the next datagram may belong to an earlier request.
     fn sound<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         self.is_spoilt |= result.is_err();
         result
     }
 
-    /// Whether it is an answer to the last request.
+    /// Returns true for a response to the last request.
     fn answers(&self, sequence: u32) -> bool {
         (self.first..=self.sequence).contains(&sequence)
     }
@@ -338,7 +364,7 @@ pub(crate) fn read<M: NetlinkDeserializable>(message: &[u8]) -> io::Result<Netli
     guarded(|| NetlinkMessage::deserialize(message))
 }
 
-/// The messages of a datagram. They are aligned to 4 bytes, the last one need not be padded.
+/// Splits a datagram into messages. They are aligned to 4 bytes; the last one need not be padded.
 pub(crate) fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -346,9 +372,9 @@ pub(crate) fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         let length = left
             .first_chunk()
             .map_or(0, |length| u32::from_ne_bytes(*length) as usize);
-        // At least a length, so that it ends.
+        // At least the length field, so that the loop ends.
         rest = &left[length.next_multiple_of(4).max(4).min(left.len())..];
-        // Only its own bytes: whoever reads one writes all he is given into an error that he then does not return.
+        // Only its own bytes: the parser copies its whole input into an error, even if it does not return it.
         Some(&left[..length.max(4).min(left.len())])
     })
 }

@@ -1,11 +1,20 @@
-//! Network namespaces: the only setns(2) of this program.
+//! Network namespaces, and the work in them: rules, routes, conntrack. The only setns(2) of this program.
 //!
 //! Writes: nothing itself. setns changes the calling thread only, and a thread that fails to switch back would poison whichever
-//! pool it came from: work runs on plain threads of this module, and one that does not come home takes no more.
+//! pool it came from: work runs on plain threads of this module, and a thread that cannot return ends.
 
+pub(crate) mod addresses;
+pub mod apply;
+pub(crate) mod conntrack;
+pub mod failure;
+pub mod host_network;
+pub(crate) mod legacy_proxy;
+pub mod memory;
 mod pool;
+pub(crate) mod reachability;
+pub(crate) mod routes;
 
-use crate::{generation, memory};
+use crate::netlink::generation;
 use nix::sched::{CloneFlags, unshare};
 use std::cell::Cell;
 use std::fs::{File, Metadata};
@@ -17,13 +26,13 @@ use std::sync::OnceLock;
 use std::thread;
 use tokio::sync::oneshot;
 
-/// Where a process finds the namespace it runs in, the node's.
+/// Namespace of this process: that of the node.
 pub(crate) const OWN: &str = "/proc/self/ns/net";
 
-/// Where a thread does.
+/// Namespace of the calling thread.
 const THIS: &str = "/proc/thread-self/ns/net";
 
-/// Which network namespace it is, as long as somebody keeps it alive: afterwards another may have the same.
+/// Identity of a network namespace while it is alive; afterwards another one may have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Identity {
     device: u64,
@@ -42,12 +51,12 @@ impl Identity {
         std::fs::metadata(path).map(|found| Self::of(&found))
     }
 
-    /// The one that the calling thread works in.
+    /// Returns the identity of the namespace of the calling thread.
     pub(crate) fn of_this_thread() -> Option<Self> {
         HERE.get().or_else(|| Self::at(THIS).ok())
     }
 
-    /// The one of this process, which never leaves it.
+    /// Returns the identity of the namespace of this process, which never changes.
     fn of_home() -> io::Result<Self> {
         static HOME: OnceLock<Identity> = OnceLock::new();
         if let Some(home) = HOME.get() {
@@ -58,45 +67,45 @@ impl Identity {
 }
 
 thread_local! {
-    /// Where [`Netns::enter`] brought this thread, so that the kernel need not be asked.
+    /// Namespace that this thread entered with [`Netns::enter`]; saves a system call.
     static HERE: Cell<Option<Identity>> = const { Cell::new(None) };
 }
 
-/// An open network namespace. It stays alive while this is held.
+/// Open network namespace. It stays alive until this is dropped.
 #[derive(Debug)]
 pub struct Netns(File);
 
-/// Why a network namespace cannot be entered.
+/// Error of entering a network namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The pod is gone, or the directory is not mounted with `HostToContainer` propagation.
-    #[error("network namespace {path:?} is gone")]
+    /// The pod is deleted, or the directory is not mounted with `HostToContainer` propagation.
+    #[error("network namespace {path:?} does not exist")]
     Gone {
-        /// Its path.
+        /// Path.
         path: PathBuf,
     },
-    /// It is there and cannot be opened.
+    /// The namespace exists and cannot be opened.
     #[error("failed to open network namespace {path:?}")]
     Open {
-        /// Its path.
+        /// Path.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
-    /// The path leads to the node's namespace, where nothing may be written.
+    /// The path is that of the node's namespace, in which no rules of a pod may be written.
     #[error("{path:?} is the network namespace of the node, not of a pod")]
     Host {
-        /// The path.
+        /// Path.
         path: PathBuf,
     },
-    /// No thread, or setns refused: not a network namespace, or CAP_SYS_ADMIN is missing.
+    /// No thread could be started, or setns failed: not a network namespace, or CAP_SYS_ADMIN is missing.
     #[error("failed to enter the network namespace")]
     Enter(#[source] io::Error),
 }
 
 impl Netns {
-    /// Opens the namespace at `path` and makes sure that it is not our own.
+    /// Opens the namespace at `path` and verifies that it is not that of the node.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => Error::Gone {
@@ -108,7 +117,7 @@ impl Netns {
             },
         };
         let file = File::open(path).map_err(failed)?;
-        // Compared on the open file, not on the path, which may come to mean another namespace at any time.
+        // Compares the open file, not the path, which may refer to another namespace at any time.
         let opened = file.metadata().map_err(failed)?;
         if Identity::of(&opened) == Identity::of_home().map_err(failed)? {
             return Err(Error::Host {
@@ -118,7 +127,7 @@ impl Netns {
         Ok(Self(file))
     }
 
-    /// The namespace of this process, which is the node's: for its own clients, on purpose, and nothing else.
+    /// Opens the namespace of this process, which is that of the node: only for clients on the node.
     pub fn home() -> Result<Self, Error> {
         let failed = |source| Error::Open {
             path: PathBuf::from(OWN),
@@ -127,7 +136,7 @@ impl Netns {
         File::open(OWN).map(Self).map_err(failed)
     }
 
-    /// Which one it is.
+    /// Returns its identity.
     pub(crate) fn identity(&self) -> Option<Identity> {
         self.0.metadata().ok().map(|found| Identity::of(&found))
     }
@@ -144,7 +153,7 @@ impl Netns {
             let done = self.enter().map(|()| work());
             drop(self);
             let is_at_home = go_home();
-            // Nobody waits any more when the process stops; the work is done all the same.
+            // The receiver is dropped at shutdown; the work is done nevertheless.
             let _ = sender.send(done);
             is_at_home
         };
@@ -157,7 +166,7 @@ impl Netns {
         on_a_fresh_thread(|| self.enter().map(|()| work()))
     }
 
-    /// Runs `work` in a new namespace that ends with it.
+    /// Runs `work` in a scratch namespace that is deleted afterwards.
     pub fn scratch<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         on_a_fresh_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Enter(errno.into()))?;
@@ -169,7 +178,7 @@ impl Netns {
         HERE.set(None);
         #[expect(
             clippy::disallowed_methods,
-            reason = "the one sanctioned caller, on a thread of its own"
+            reason = "the only permitted caller, on a thread of its own"
         )]
         nix::sched::setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::Enter(errno.into()))?;
@@ -184,20 +193,20 @@ impl AsFd for Netns {
     }
 }
 
-/// Whether the calling thread works in the namespace of this process.
+/// Returns true when the calling thread is in the namespace of this process.
 pub fn is_home() -> bool {
     Identity::of_this_thread() == Identity::of_home().ok()
 }
 
-/// Brings the calling thread back; says whether it is there.
+/// Returns the calling thread to the namespace of this process; returns true on success.
 fn go_home() -> bool {
     static HOME: OnceLock<Option<Netns>> = OnceLock::new();
     let home = HOME.get_or_init(|| Netns::home().ok());
     home.as_ref().is_some_and(|home| home.enter().is_ok())
 }
 
-/// Starts a thread that outlives the work of the caller, in the namespace of this process. A thread begins in the namespace of the one
-/// that starts it, and would keep a pod's alive.
+/// Starts a thread in the namespace of this process that may outlive the caller. A thread inherits the namespace of its creator, and would
+/// keep that of a pod alive.
 pub(crate) fn spawn_at_home(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let home = Netns(File::open(OWN)?);
     let job = move || {
@@ -210,8 +219,8 @@ pub(crate) fn spawn_at_home(name: &str, work: impl FnOnce() + Send + 'static) ->
     Ok(())
 }
 
-/// Starts a thread that goes from one namespace to the next and does `work` in each. What cannot be entered is left out: it is gone, or will be
-/// soon. It begins at home and ends in the last one.
+/// Starts a thread that does `work` in one namespace after the other. A namespace that cannot be entered is skipped: it is deleted, or
+/// about to be. The thread begins in the namespace of this process and ends in the last one.
 pub(crate) fn spawn_tour<T>(
     mut next: impl FnMut() -> Option<(PathBuf, T)> + Send + 'static,
     mut work: impl FnMut(T) + Send + 'static,
@@ -240,12 +249,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_namespace_is_refused() {
+    fn our_own_namespace_is_rejected() {
         assert!(matches!(Netns::open(Path::new(OWN)), Err(Error::Host { .. })));
     }
 
     #[test]
-    fn a_namespace_that_is_gone_is_told_from_one_that_cannot_be_opened() {
+    fn a_deleted_namespace_is_distinguished_from_an_unreadable_one() {
         assert!(matches!(
             Netns::open(Path::new("/run/netns/no-such")),
             Err(Error::Gone { .. })
@@ -257,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_is_at_home_before_it_does_more_and_one_that_panics_does_no_more() {
+    async fn a_thread_returns_home_before_its_next_job_and_ends_after_a_panic() {
         let spawn = |work: fn() -> bool| Netns::home().unwrap().spawn(work).unwrap();
         for _ in 0..100 {
             assert!(spawn(is_home).await.unwrap().unwrap());
@@ -268,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_hangs_holds_up_no_other() {
+    async fn a_job_that_hangs_does_not_block_others() {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let hanging = Netns::home().unwrap().spawn(move || ended.recv().is_err());
         for _ in 0..20 {

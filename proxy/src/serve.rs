@@ -1,19 +1,20 @@
-//! What `main` runs: serving, or cleaning up.
+//! The two modes of `main`: serving, and cleanup.
 //!
 //! Writes: nothing itself.
 
 use crate::args::BackendChoice;
-use crate::backend::choice::choose;
+use crate::backend::detect::choose;
 use crate::cleanup::cleanup;
-use crate::condition::{self, OwnPod, Verdict};
-use crate::host::{self, HostNetwork};
+use crate::container_runtime::SandboxSource;
+use crate::container_runtime::cri::Cri;
+use crate::debug_state::StateRequests;
 use crate::metrics::Metrics;
-use crate::sandbox::SandboxSource;
-use crate::sandbox::cri::Cri;
-use crate::state::Questions;
-use crate::sync::{Context, Telling};
-use crate::watches::ServiceCidrs;
-use crate::{events, sync, watches};
+use crate::netns::host_network::{self, HostNetwork};
+use crate::report::node_condition::{self, NodeCondition, OwnPod};
+use crate::report::pod_events;
+use crate::sync::{Context, Reporters};
+use crate::watch::ServiceCidrs;
+use crate::{sync, watch};
 use api::rules_applied::Reason;
 use futures::stream;
 use process::{Health, Process};
@@ -24,108 +25,123 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Pause before the runtime, or a clean-up that failed, is tried again.
+/// Delay before a failed connection to the runtime or a failed cleanup is retried.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Why serving ended.
+/// Reason why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A writer stopped although the driver has not.
-    #[error("events and the condition are not written any more")]
+    /// A writer stopped before the driver.
+    #[error("the writer of Events or of the node condition stopped")]
     Writers,
 }
 
-/// How to serve.
+/// Options of [`serve`].
 #[derive(Clone, Debug)]
 pub struct Serving<'a> {
-    /// The Node whose pods are served, and what the command line says of the cluster.
+    /// Settings of node and cluster.
     pub settings: Settings,
-    /// Where the condition is kept.
+    /// Pod of this process, which carries the condition.
     pub own_pod: Option<OwnPod>,
     /// Socket of the container runtime.
     pub runtime: Option<&'a str>,
-    /// The backend asked for.
+    /// Requested backend.
     pub backend: BackendChoice,
     /// Networks served to the node itself.
     pub host_networks: Vec<HostNetwork>,
-    /// Where the archived multus-proxy is believed to run.
+    /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
 }
 
-/// Serves the pods of a node until asked to stop.
+/// Serves the pods of a node until shutdown.
 pub async fn serve(
     process: Process,
-    how: Serving<'_>,
+    options: Serving<'_>,
     metrics: Metrics,
-    questions: Questions,
+    requests: StateRequests,
 ) -> Result<(), Error> {
-    let (notices, events) = events::channel();
-    let (reporter, condition) = condition::channel();
+    let (event_sender, event_writer) = pod_events::channel();
+    let (reporter, condition) = node_condition::channel();
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
-    let own_pod = how.own_pod.clone();
+    let own_pod = options.own_pod.clone();
     let written = async {
         tokio::join!(
-            events.run(client.clone(), &how.settings.node.name),
+            event_writer.run(client.clone(), &options.settings.node.name),
             condition.run(client.clone(), own_pod)
         )
     };
     tokio::select! {
-        () = serve_pods(process, &how, Telling { notices, reporter, metrics }, questions) => Ok(()),
+        () = serve_pods(process, &options, Reporters { event_sender, reporter, metrics }, requests) => Ok(()),
         _ = written => if shutdown.is_cancelled() { Ok(()) } else { Err(Error::Writers) },
     }
 }
 
-/// Ends only when asked to: what is missing on the node is waited for and said in the condition.
-async fn serve_pods(process: Process, how: &Serving<'_>, telling: Telling, questions: Questions) {
+/// Runs until shutdown. Waits for what the node lacks, and reports it in the condition.
+async fn serve_pods(process: Process, options: &Serving<'_>, reporters: Reporters, requests: StateRequests) {
     let Process {
         client,
         health,
         shutdown,
         ..
     } = process;
-    let reporter = telling.reporter.clone();
-    let missing = |reason| {
+    let reporter = reporters.reporter.clone();
+    let report_missing = |reason| {
         let reporter = reporter.clone();
-        move |why: &str| reporter.report(Verdict::of_the_node(reason, why))
+        move |why: &str| reporter.report(NodeCondition::not_applied(reason, why))
     };
-    let probe = || async { choose(how.backend) };
-    let Some(backend) = persist(&health, &shutdown, missing(Reason::KernelLacksBackend), probe).await else {
+    let probe = || async { choose(options.backend) };
+    let Some(backend) = retry_until_ok(
+        &health,
+        &shutdown,
+        report_missing(Reason::NoSupportedBackend),
+        probe,
+    )
+    .await
+    else {
         return;
     };
-    let no_runtime = missing(Reason::NoRuntimeSocket);
-    let Some(sandboxes) = persist(&health, &shutdown, &no_runtime, || Cri::connect(how.runtime)).await else {
+    let report_no_runtime = report_missing(Reason::ContainerRuntimeUnavailable);
+    let Some(sandboxes) = retry_until_ok(&health, &shutdown, &report_no_runtime, || {
+        Cri::connect(options.runtime)
+    })
+    .await
+    else {
         return;
     };
-    let Some(earlier) = persist(&health, &shutdown, &no_runtime, || sandboxes.ready()).await else {
+    let Some(earlier) = retry_until_ok(&health, &shutdown, &report_no_runtime, || sandboxes.ready()).await
+    else {
         return;
     };
-    reporter.report(Verdict::of_the_node(Reason::Starting, "reading the cluster"));
-    let service_cidrs = if how.settings.reserved.service_cidrs.is_empty() {
+    reporter.report(NodeCondition::not_applied(
+        Reason::Starting,
+        "Waiting for the first lists of the API server",
+    ));
+    let service_cidrs = if options.settings.reserved.service_cidrs.is_empty() {
         ServiceCidrs::Watched
     } else {
         ServiceCidrs::Given
     };
-    let updates = watches::updates_beside(
+    let updates = watch::updates_beside(
         &client,
-        &how.settings.node.name,
+        &options.settings.node.name,
         service_cidrs,
-        how.host_networks.iter().map(|mapped| &mapped.network),
+        options.host_networks.iter().map(|mapped| &mapped.network),
     );
-    let updates = stream::select(updates, host::updates(how.host_networks.clone()));
+    let updates = stream::select(updates, host_network::updates(options.host_networks.clone()));
     let settings = Settings {
-        lacks_affinity: !backend.keeps_affinity(),
-        ..how.settings.clone()
+        lacks_affinity: !backend.supports_affinity(),
+        ..options.settings.clone()
     };
-    let mut context = Context::new(Arc::new(sandboxes), backend, earlier, telling, settings);
-    context.legacy_namespaces.clone_from(&how.legacy_namespaces);
-    sync::run(context, updates, questions, health, shutdown).await;
+    let mut context = Context::new(Arc::new(sandboxes), backend, earlier, reporters, settings);
+    context.legacy_namespaces.clone_from(&options.legacy_namespaces);
+    sync::run(context, updates, requests, health, shutdown).await;
 }
 
-/// Cleans the node, then stays Ready until asked to stop.
-pub async fn clean_and_wait(process: Process, runtime: Option<&str>) -> Result<(), Error> {
+/// Cleans up the node, then stays Ready until shutdown.
+pub async fn cleanup_and_wait(process: Process, runtime: Option<&str>) -> Result<(), Error> {
     let Process { health, shutdown, .. } = process;
     let connect = || Cri::connect(runtime);
-    let Some(sandboxes) = persist(&health, &shutdown, |_| {}, connect).await else {
+    let Some(sandboxes) = retry_until_ok(&health, &shutdown, |_| {}, connect).await else {
         return Ok(());
     };
     let mut clean = false;
@@ -135,32 +151,32 @@ pub async fn clean_and_wait(process: Process, runtime: Option<&str>) -> Result<(
             clean = outcome.is_ok_and(|outcome| outcome.failed == 0);
             health.set_ready(clean);
         }
-        health.beat();
+        health.heartbeat();
         pause(&shutdown).await;
     }
     Ok(())
 }
 
-/// Asks until there is an answer; what is missing may come after us. `None`: asked to stop meanwhile.
-async fn persist<T, E, F>(
+/// Retries until success: what is missing may start after this process. `None`: shutdown.
+async fn retry_until_ok<T, E, F>(
     health: &Health,
     shutdown: &CancellationToken,
-    say: impl Fn(&str),
-    mut ask: impl FnMut() -> F,
+    report: impl Fn(&str),
+    mut request: impl FnMut() -> F,
 ) -> Option<T>
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
-    let mut said = String::new();
+    let mut reported = String::new();
     while !shutdown.is_cancelled() {
-        health.beat();
-        match ask().await {
-            Ok(answer) => return Some(answer),
-            Err(error) if error.to_string() != said => {
-                said = error.to_string();
-                warn!("{said}");
-                say(&said);
+        health.heartbeat();
+        match request().await {
+            Ok(result) => return Some(result),
+            Err(error) if error.to_string() != reported => {
+                reported = error.to_string();
+                warn!("{reported}");
+                report(&reported);
             }
             Err(_) => {}
         }
@@ -170,6 +186,6 @@ where
 }
 
 async fn pause(shutdown: &CancellationToken) {
-    // Either way the caller looks again.
+    // The caller checks for shutdown.
     let _ = tokio::time::timeout(PAUSE, shutdown.cancelled()).await;
 }

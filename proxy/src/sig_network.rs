@@ -1,11 +1,11 @@
-//! Keeps docs/sig-network.md honest: every test it names exists.
+//! Checks docs/developer/sig-network.md: every test that it names exists.
 
 use std::path::Path;
 
 #[test]
 fn every_test_named_in_the_table_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let table = std::fs::read_to_string(root.join("docs/sig-network.md")).unwrap();
+    let table = std::fs::read_to_string(root.join("docs/developer/sig-network.md")).unwrap();
     let mut named = 0;
     // Every other piece between backquotes is code.
     for code in table.split('`').skip(1).step_by(2) {

@@ -1,155 +1,154 @@
-//! The driver: what the watches say becomes what the namespaces of this node's pods hold.
+//! Driver: syncs the network namespaces of this node's pods with the API server.
 //!
 //! Writes: through `apply`, one piece of work per pod at a time, in the pod's own namespace on a thread of its own. A change is
-//! acted on at once; what arrives for a pod meanwhile is taken together afterwards. A pod that fails, or whose namespace hangs,
-//! keeps nobody waiting but itself.
+//! handled at once; changes to a pod during its attempt are handled together afterwards. A pod that fails, or whose namespace hangs,
+//! does not block others.
 
 mod attempt;
-mod cleanups;
-mod heard;
-mod pace;
-mod pods;
-mod retry;
-mod rounds;
-mod sandboxes;
-mod standing;
-mod told;
-mod workers;
+mod backoff;
+mod flow_cleanup;
+mod kernel_events;
+mod pod_state;
+mod poll_interval;
+mod ruleset_poll;
+mod sandbox_locks;
+mod summary;
+mod worker_pool;
 
-pub use workers::{FILLERS, WORKERS};
+pub use worker_pool::{IN_MEMORY_WORKERS, WORKERS};
 
 use crate::backend::Backend;
-use crate::condition::{Reporter, Verdict};
-use crate::events::{self, Notices};
+use crate::cluster_info::ClusterInfo;
+use crate::container_runtime::SandboxSource;
+use crate::debug_state::{Condition, ServiceNotServed, State, StateRequests};
 use crate::index::{Index, default_legacy_namespaces};
-use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::sandbox::SandboxSource;
-use crate::state::{Condition, Questions, ServiceNotServed, State};
-use crate::surroundings::Surroundings;
-use crate::tampering::{Listener, Names, Notification};
-use crate::watches::{Kind, Update};
+use crate::netlink::monitor::{Monitor, NamespaceIds, Notification};
+use crate::netns::memory::Memory;
+use crate::report::node_condition::{NodeCondition, Reporter};
+use crate::report::pod_events::{self, EventSender};
+use crate::watch::{Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
-use pods::Pods;
+use pod_state::Pods;
 use process::Health;
 use rules::Settings;
-use sandboxes::Sandboxes;
+use sandbox_locks::SandboxLocks;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use workers::Workers;
+use worker_pool::WorkerPool;
 
-/// How often the loop shows that it is alive though nothing happens.
-const BEAT: Duration = Duration::from_secs(10);
+/// Interval of liveness heartbeats while nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How long work under way may take when the process is asked to stop.
+/// Grace period for running attempts at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Who is told how things stand.
-pub struct Telling {
-    /// Pods, what they lack.
-    pub notices: Notices,
-    /// The own Pod, how the node stands.
+/// Outputs that report the status of the node and its pods.
+pub struct Reporters {
+    /// Events on pods.
+    pub event_sender: EventSender,
+    /// Condition on the own Pod.
     pub reporter: Reporter,
-    /// What is counted.
+    /// Metrics.
     pub metrics: Metrics,
 }
 
-/// What the driver works with.
+/// Dependencies of the driver.
 pub struct Context {
-    /// Finds sandboxes.
+    /// Container runtime.
     pub sandboxes: Arc<dyn SandboxSource>,
-    /// Writes rules.
+    /// Backend that writes rules.
     pub backend: Arc<dyn Backend>,
-    /// Who is told how things stand.
-    pub telling: Telling,
-    /// What the command line says about node and cluster.
+    /// Reporters.
+    pub reporters: Reporters,
+    /// Settings of the command line.
     pub settings: Settings,
-    /// Where the archived multus-proxy is believed to run.
+    /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
-    /// Where somebody may have written already.
-    entered: Sandboxes,
-    /// Pods, by UID, in whose namespaces the work does not end.
-    hangs: mpsc::UnboundedSender<String>,
-    hung: Option<mpsc::UnboundedReceiver<String>>,
-    workers: Workers,
-    /// Names namespaces to the listener, if there is one.
-    names: Option<Names>,
+    /// Locks and origin of sandboxes.
+    sandbox_locks: SandboxLocks,
+    /// Reports the UIDs of pods whose attempt is stuck.
+    stuck: mpsc::UnboundedSender<String>,
+    stuck_pods: Option<mpsc::UnboundedReceiver<String>>,
+    worker_pool: WorkerPool,
+    /// Assigns namespace ids for the netlink monitor, if it runs.
+    namespace_ids: Option<NamespaceIds>,
     memory: Memory,
 }
 
 impl Context {
-    /// Puts it together. `earlier` are the sandboxes that were there before this process: an earlier one may have written into them.
+    /// Creates a context. `earlier` lists the sandboxes that existed before this process: an earlier proxy may have written into them.
     pub fn new(
         sandboxes: Arc<dyn SandboxSource>,
         backend: Arc<dyn Backend>,
         earlier: BTreeSet<String>,
-        telling: Telling,
+        reporters: Reporters,
         settings: Settings,
     ) -> Self {
-        let (hangs, hung) = mpsc::unbounded_channel();
+        let (stuck, stuck_pods) = mpsc::unbounded_channel();
         Self {
             sandboxes,
             backend,
-            telling,
+            reporters,
             settings,
             legacy_namespaces: default_legacy_namespaces(),
-            entered: Sandboxes::new(earlier),
-            hangs,
-            hung: Some(hung),
-            workers: Workers::default(),
-            names: None,
+            sandbox_locks: SandboxLocks::new(earlier),
+            stuck,
+            stuck_pods: Some(stuck_pods),
+            worker_pool: WorkerPool::default(),
+            namespace_ids: None,
             memory: Memory::default(),
         }
     }
 }
 
-/// Runs until `shutdown`. Rules stay in the kernel: traffic goes on, and the next proxy adopts them.
+/// Runs until `shutdown`. Rules stay in the kernel: traffic continues, and the next proxy adopts them.
 pub async fn run(
     mut context: Context,
     updates: impl Stream<Item = Update>,
-    mut questions: Questions,
+    mut requests: StateRequests,
     health: Health,
     shutdown: CancellationToken,
 ) {
-    let opened = Listener::open().inspect_err(|error| {
-        warn!(%error, "The kernel does not tell of changes by others, is CAP_NET_BROADCAST granted? Looking every 25 s");
+    let opened = Monitor::open().inspect_err(|error| {
+        warn!(%error, "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
     });
-    let (mut listener, names) = opened.ok().unzip();
-    context.names = names;
+    let (mut monitor, namespace_ids) = opened.ok().unzip();
+    context.namespace_ids = namespace_ids;
     let mut sync = Sync {
         index: Index::new(context.settings.clone()).with_legacy_namespaces(context.legacy_namespaces.clone()),
-        surroundings: Surroundings::new(context.settings.clone()),
+        cluster_info: ClusterInfo::new(context.settings.clone()),
         lists: Lists(BTreeSet::from(Kind::ALL)),
-        acted: false,
+        has_synced: false,
         pods: Pods::new(context),
-        said: BTreeSet::new(),
+        reported: BTreeSet::new(),
         impostors: BTreeSet::new(),
     };
-    if listener.is_some() {
-        sync.pods.listens();
+    if monitor.is_some() {
+        sync.pods.monitor_started();
     }
-    let mut beat = tokio::time::interval(BEAT);
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
     tokio::pin!(updates);
     loop {
         tokio::select! {
             Some(update) = updates.next() => sync.update(update),
             () = sync.pods.progress(&mut sync.index) => {}
-            notification = heard(listener.as_mut()) => sync.pods.heard(notification),
-            Some(question) = questions.recv() => {
-                // Whoever asked may have gone.
-                let _ = question.send(sync.state(health.is_ready()));
+            notification = next_notification(monitor.as_mut()) => sync.pods.notified(notification),
+            Some(request) = requests.recv() => {
+                // The client may have closed the connection.
+                let _ = request.send(sync.state(health.is_ready()));
             }
-            _ = beat.tick() => {}
+            _ = heartbeat.tick() => {}
             () = shutdown.cancelled() => break,
         }
-        health.beat();
+        health.heartbeat();
         if sync.lists.are_complete() {
-            sync.act();
+            sync.sync_stale_pods();
             health.set_ready(sync.is_ready());
             sync.report();
         }
@@ -158,31 +157,31 @@ pub async fn run(
         .await
         .is_err()
     {
-        warn!("Stopping although work in a network namespace is unfinished");
+        warn!("Shutdown timed out waiting for work in a network namespace");
     }
 }
 
-async fn heard(listener: Option<&mut Listener>) -> Notification {
-    match listener {
-        Some(listener) => listener.next().await,
+async fn next_notification(monitor: Option<&mut Monitor>) -> Notification {
+    match monitor {
+        Some(monitor) => monitor.next().await,
         None => std::future::pending().await,
     }
 }
 
 struct Sync {
     index: Index,
-    surroundings: Surroundings,
+    cluster_info: ClusterInfo,
     lists: Lists,
-    /// Whether anything was done since the lists are complete.
-    acted: bool,
+    /// The first sync has started: the lists were complete.
+    has_synced: bool,
     pods: Pods,
-    /// What was said about Services last.
-    said: BTreeSet<String>,
-    /// Pods, by UID, that were reported for looking like the archived multus-proxy.
+    /// Messages about Services that were logged last.
+    reported: BTreeSet<String>,
+    /// UIDs of the pods that were reported as untrusted legacy proxies.
     impostors: BTreeSet<String>,
 }
 
-/// Which first lists have not come yet. Acting on a part of them would remove what only seems to be gone.
+/// First lists that are still missing. A sync before all are complete would remove rules that are still needed.
 struct Lists(BTreeSet<Kind>);
 
 impl Lists {
@@ -196,75 +195,78 @@ impl Sync {
         if let Some(kind) = update.lists() {
             self.lists.0.remove(&kind);
         }
-        self.index.update(update, &mut self.surroundings);
+        self.index.update(update, &mut self.cluster_info);
     }
 
-    /// Starts work for every pod that something changed for. Beside the original proxy nothing is written: both would undo, time and
-    /// again, what the other did.
-    fn act(&mut self) {
+    /// Starts an attempt for every pod that changed. While the legacy proxy runs on this node nothing is written: the two would undo
+    /// each other's changes.
+    fn sync_stale_pods(&mut self) {
         self.report_impostors();
-        if self.index.original_proxy().is_some() {
-            self.pods.hold();
+        if self.index.legacy_proxy().is_some() {
+            self.pods.pause();
             return;
         }
-        self.pods.go_on(&self.index);
+        self.pods.resume(&self.index);
         let stale = self.index.take_stale();
-        if stale.is_empty() && self.acted {
+        if stale.is_empty() && self.has_synced {
             return;
         }
-        if !self.acted {
-            self.acted = true;
+        if !self.has_synced {
+            self.has_synced = true;
             self.pods.adopt(&stale);
-            info!(pods = stale.len(), "Read the cluster");
+            info!(
+                pods = stale.len(),
+                "Received the first lists, starting the initial sync"
+            );
         }
         for uid in &stale {
             self.pods.start(uid, &self.index);
         }
-        self.say_what_is_not_served();
+        self.log_unserved();
     }
 
-    /// Once each: the condition says it as long as they are there, even if the queue of Events has no room.
+    /// Sends one Event per impostor. The condition names them for as long as they exist, even if the queue of Events is full.
     fn report_impostors(&mut self) {
         let now = self.index.impostors();
         if now.keys().eq(&self.impostors) {
             return;
         }
-        let notices = &self.pods.context().telling.notices;
+        let event_sender = &self.pods.context().reporters.event_sender;
         for (uid, name) in now.iter().filter(|(uid, _)| !self.impostors.contains(*uid)) {
-            notices.send_to(name, uid, events::impostor(name));
+            event_sender.send_to(name, uid, pod_events::impostor(name));
         }
         self.impostors = now.keys().cloned().collect();
-        self.pods.changed = true;
+        self.pods.has_changed = true;
     }
 
     fn is_ready(&self) -> bool {
-        self.acted && self.pods.tried_all() && self.index.original_proxy().is_none()
+        self.has_synced && self.pods.tried_all() && self.index.legacy_proxy().is_none()
     }
 
-    /// Says how the node stands, when anything happened to a pod.
+    /// Updates the condition after a pod has changed.
     fn report(&mut self) {
-        let verdict = match self.index.original_proxy() {
-            Some(name) => Verdict::of_the_node(
-                Reason::OriginalProxyRuns,
+        let condition = match self.index.legacy_proxy() {
+            Some(name) => NodeCondition::not_applied(
+                Reason::LegacyProxyRunning,
                 &format!(
-                    "pod {name} runs the archived multus-proxy on this node and serves the same Services: nothing is written until its DaemonSet is deleted"
+                    "Pod {name} runs the archived multus-service proxy on this node and serves the same Services; no rules are written until its DaemonSet is deleted"
                 ),
             ),
             None if !self.pods.tried_all() => return,
-            None => match self.pods.verdict(&self.index) {
-                Some(verdict) => verdict,
+            None => match self.pods.condition(&self.index) {
+                Some(condition) => condition,
                 None => return,
             },
         };
-        self.pods.context().telling.reporter.report(verdict);
+        self.pods.context().reporters.reporter.report(condition);
     }
 
     fn state(&self, ready: bool) -> State {
-        let Verdict {
+        let NodeCondition {
             holds,
             reason,
             message,
-        } = self.pods.context().telling.reporter.current();
+        } = self.pods.context().reporters.reporter.current();
         let not_served = self.index.unserved().into_iter();
         let not_served = not_served.map(|(service, why)| (service, why.to_string()));
         let not_served = not_served.chain(self.index.without_affinity());
@@ -285,26 +287,29 @@ impl Sync {
                     why,
                 })
                 .collect(),
-            refused_addresses: self
+            invalid_addresses: self
                 .index
-                .refused_addresses()
-                .map(|refused| refused.to_string())
+                .invalid_addresses()
+                .map(|rejected| rejected.to_string())
                 .collect(),
         }
     }
 
-    fn say_what_is_not_served(&mut self) {
+    fn log_unserved(&mut self) {
         let services = self
             .index
             .unserved()
             .into_iter()
             .map(|(name, why)| format!("Service \"{name}\" is not served: {why}"));
-        let addresses = self.index.refused_addresses().map(|refused| refused.to_string());
+        let addresses = self
+            .index
+            .invalid_addresses()
+            .map(|rejected| rejected.to_string());
         let affinity = self.index.without_affinity().map(|(_, why)| why);
         let now: BTreeSet<String> = services.chain(addresses).chain(affinity).collect();
-        for new in now.difference(&self.said) {
+        for new in now.difference(&self.reported) {
             warn!("{new}");
         }
-        self.said = now;
+        self.reported = now;
     }
 }

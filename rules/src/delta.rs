@@ -1,86 +1,86 @@
-//! `Delta`: what has to be written to bring a namespace from what it holds to what it must hold.
+//! `Delta`: the writes that bring a namespace from its present rules to the wanted ones.
 //!
 //! Pure. Backends and routes write a delta and nothing else, so a change costs what changed. Two rules that share a network's
-//! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without being looked at.
+//! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without a comparison.
 
 use crate::{
-    AttachedNetwork, Dump, Family, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
+    AttachedNetwork, Family, KernelState, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
     Translation, VipRules,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// From what is held to what is wanted. Sorted.
+/// The difference between held and wanted rules. Sorted.
 #[derive(Clone, Debug)]
 pub struct Delta<'a> {
     held: Held<'a>,
     wanted: &'a PodRules,
-    /// The one family that it is about; `None`: both.
+    /// The family of the delta; `None`: both.
     family: Option<Family>,
-    /// VIPs to refuse that are not refused yet: written first.
-    pub refuse: BTreeSet<IpAddr>,
+    /// VIPs to reject that are not rejected yet: written first.
+    pub reject: BTreeSet<IpAddr>,
     /// VIPs whose flows leave with another source address than before. New addresses are written before routes and translation, which
     /// may send flows by them; addresses that have no successor are removed last.
     pub sources: BTreeMap<IpAddr, SourceChange>,
     /// Routes to add or to replace: written before the translation.
     pub route: BTreeMap<IpAddr, &'a Source>,
-    /// VIPs whose refused UDP flows are to end at the loopback address and do not yet: written with the translation.
-    pub refuse_udp: BTreeSet<IpAddr>,
-    /// VIPs whose UDP flows are to end there no more: removed with the translation.
-    pub release_udp: BTreeSet<IpAddr>,
+    /// VIPs whose rejected UDP flows are to end at the loopback address and do not yet: written with the translation.
+    pub reject_udp: BTreeSet<IpAddr>,
+    /// VIPs whose UDP flows no longer end there: removed with the translation.
+    pub unreject_udp: BTreeSet<IpAddr>,
     /// Ports whose translation changes. Neither side is the same as the other.
     pub ports: BTreeMap<(IpAddr, Port), PortChange<'a>>,
-    /// VIPs whose Service, or a port of it, has another name: nothing but words, for backends that show them.
+    /// VIPs whose Service, or a port of it, has another name: comments only, for backends that show them.
     pub renamed: BTreeSet<IpAddr>,
-    /// Routes to remove: written after the translation. Only known when the rules held are; a reader of routes knows better.
+    /// Routes to remove: written after the translation. Only complete when the held rules are known; otherwise the routes have to be read.
     pub unroute: BTreeSet<IpAddr>,
-    /// VIPs that are refused no more: written last but conntrack.
-    pub release: BTreeSet<IpAddr>,
-    /// UDP and SCTP ports that may have flows to endpoints that may not have them now, and who may: all other entries of connection
-    /// tracking to these ports are deleted, last.
+    /// VIPs that are no longer rejected: written last before conntrack.
+    pub unreject: BTreeSet<IpAddr>,
+    /// UDP and SCTP ports that may have flows to endpoints that no longer serve them, and the endpoints that do: all other conntrack
+    /// entries of these ports are deleted, last.
     pub flows: BTreeMap<(IpAddr, Port), BTreeSet<SocketAddr>>,
 }
 
-/// A port whose translation changes. `None`: it is refused.
+/// A port whose translation changes. `None`: it is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortChange<'a> {
-    /// As the namespace has it.
+    /// Value in the namespace.
     pub old: Option<Translation<'a>>,
-    /// As it must be.
+    /// Wanted value.
     pub new: Option<Translation<'a>>,
 }
 
-/// The source address of the pod's own flows to a VIP. `None`: they are refused. Neither side is the same as the other.
+/// The source address of the pod's own flows to a VIP. `None`: they are rejected. Neither side is the same as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceChange {
-    /// As the namespace has it.
+    /// Value in the namespace.
     pub old: Option<IpAddr>,
-    /// As it must be.
+    /// Wanted value.
     pub new: Option<IpAddr>,
 }
 
-/// What is in the namespace before.
+/// State of the namespace before the change.
 #[derive(Clone, Copy, Debug)]
 enum Held<'a> {
     Nothing,
     Rules(&'a PodRules),
-    Dump(&'a Dump),
+    KernelState(&'a KernelState),
 }
 
-/// Whether what a backend needs for its own hooks, besides VIPs, is in the namespace.
+/// Presence of the backend's own hooks, besides VIPs, in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// Nobody wrote there before.
+    /// No proxy has written there.
     Absent,
-    /// Perhaps: a VIP was there once.
+    /// Unknown: the namespace had a VIP once.
     Unknown,
-    /// A VIP is there.
+    /// The namespace has a VIP.
     Present,
 }
 
 impl<'a> Delta<'a> {
-    /// For a namespace that holds nothing of ours, for nobody can have written into it.
+    /// For a namespace without rules, into which no proxy can have written.
     pub fn from_nothing(wanted: &'a PodRules) -> Self {
         Self::new(Held::Nothing, wanted)
     }
@@ -91,22 +91,22 @@ impl<'a> Delta<'a> {
     }
 
     /// For a namespace that was read. When it [is damaged](Self::is_rebuild) everything has to be written.
-    pub fn from_dump(held: &'a Dump, wanted: &'a PodRules) -> Self {
-        Self::new(Held::Dump(held), wanted)
+    pub fn from_kernel_state(held: &'a KernelState, wanted: &'a PodRules) -> Self {
+        Self::new(Held::KernelState(held), wanted)
     }
 
-    /// Whether what is there was read.
-    pub fn is_from_dump(&self) -> bool {
-        matches!(self.held, Held::Dump(_))
+    /// Whether the state before was read from the kernel.
+    pub fn is_from_kernel_state(&self) -> bool {
+        matches!(self.held, Held::KernelState(_))
     }
 
-    /// What must be there afterwards.
+    /// Returns the wanted rules.
     pub fn wanted(&self) -> &'a PodRules {
         self.wanted
     }
 
-    /// What is wanted, with endpoints in places that are cheap to come to from those held; `None`: they are in such places. All that differs
-    /// from the plan is this namespace's own, as after a restart.
+    /// Returns the wanted rules with endpoints in places that are cheap to reach from those held; `None`: they are in such places. Differences
+    /// from the plan are specific to this namespace, as after a restart.
     pub fn placed(&self) -> Option<PodRules> {
         if self.is_rebuild() {
             return None;
@@ -125,27 +125,27 @@ impl<'a> Delta<'a> {
         (!placed.is_empty()).then(|| self.wanted.with_places(placed))
     }
 
-    /// Whether nothing need be written.
+    /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         !self.is_rebuild()
-            && self.refuse.is_empty()
+            && self.reject.is_empty()
             && self.sources.is_empty()
             && self.route.is_empty()
-            && self.refuse_udp.is_empty()
-            && self.release_udp.is_empty()
+            && self.reject_udp.is_empty()
+            && self.unreject_udp.is_empty()
             && self.ports.is_empty()
             && self.renamed.is_empty()
             && self.unroute.is_empty()
-            && self.release.is_empty()
+            && self.unreject.is_empty()
     }
 
-    /// Whether what is there is damaged: everything of ours is replaced by what is wanted, in one transaction, so that nobody sees it
-    /// missing.
+    /// Whether the rules in the namespace are damaged: all of them are replaced by the wanted ones in one transaction, so that there is
+    /// no gap.
     pub fn is_rebuild(&self) -> bool {
-        matches!(self.held, Held::Dump(dump) if !(dump.damage.is_empty() && dump.unread.is_empty()))
+        matches!(self.held, Held::KernelState(state) if !(state.damage.is_empty() && state.unread.is_empty()))
     }
 
-    /// The families that anything is written for.
+    /// Returns the families with writes.
     pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         let family = self.family;
         Family::ALL
@@ -153,86 +153,86 @@ impl<'a> Delta<'a> {
             .filter(move |other| family.is_none_or(|family| family == *other))
     }
 
-    /// The share of one family.
+    /// Returns the part of one family.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {
         let of_family = |vip: &IpAddr| Family::of(*vip) == family;
         let mut part = self.clone();
         part.family = Some(family);
-        part.refuse.retain(of_family);
+        part.reject.retain(of_family);
         part.sources.retain(|vip, _| of_family(vip));
         part.route.retain(|vip, _| of_family(vip));
-        part.refuse_udp.retain(of_family);
-        part.release_udp.retain(of_family);
+        part.reject_udp.retain(of_family);
+        part.unreject_udp.retain(of_family);
         part.ports.retain(|(vip, _), _| of_family(vip));
         part.renamed.retain(of_family);
         part.unroute.retain(of_family);
-        part.release.retain(of_family);
+        part.unreject.retain(of_family);
         part.flows.retain(|(vip, _), _| of_family(vip));
         part
     }
 
-    /// The VIPs whose translation changes, or how it is shown.
+    /// Returns the VIPs whose translation changes, or its comment.
     pub fn translated(&self) -> BTreeSet<IpAddr> {
         let ports = self.ports.keys().map(|(vip, _)| *vip);
         ports.chain(self.renamed.iter().copied()).collect()
     }
 
-    /// Whether the first step has something to write: VIPs to refuse, or source addresses.
-    pub fn refuses(&self) -> bool {
+    /// Whether the first step has something to write: VIPs to reject, or source addresses.
+    pub fn rejects(&self) -> bool {
         self.is_rebuild()
-            || !self.refuse.is_empty()
+            || !self.reject.is_empty()
             || self.sources.values().any(|change| change.new.is_some())
     }
 
-    /// Whether the second step has: translations, words about them, or what becomes of UDP flows that are not translated.
+    /// Whether the second step has: translations, their comments, or the rejection of UDP flows.
     pub fn translates(&self) -> bool {
         let is_idle = self.ports.is_empty()
             && self.renamed.is_empty()
             && self.sources.is_empty()
-            && self.refuse_udp.is_empty()
-            && self.release_udp.is_empty();
+            && self.reject_udp.is_empty()
+            && self.unreject_udp.is_empty();
         self.is_rebuild() || !is_idle
     }
 
-    /// The same delta, but only `vips` begin or cease to refuse UDP flows.
+    /// Returns the delta in which only `vips` begin or cease to reject UDP flows.
     #[must_use]
-    pub fn refusing_udp_of(mut self, vips: &BTreeSet<IpAddr>) -> Self {
-        self.refuse_udp.retain(|vip| vips.contains(vip));
-        self.release_udp.retain(|vip| vips.contains(vip));
+    pub fn rejecting_udp_of(mut self, vips: &BTreeSet<IpAddr>) -> Self {
+        self.reject_udp.retain(|vip| vips.contains(vip));
+        self.unreject_udp.retain(|vip| vips.contains(vip));
         self
     }
 
-    /// The VIPs of `family` that must be there afterwards.
+    /// Returns the wanted VIPs of `family`.
     pub fn wanted_vips(&self, family: Family) -> BTreeSet<IpAddr> {
         self.wanted.vips(family).into_keys().collect()
     }
 
-    /// The VIPs of `family` whose refused UDP flows end at the loopback address after the second step.
-    pub fn refused_udp(&self, family: Family) -> BTreeSet<IpAddr> {
+    /// Returns the VIPs of `family` whose rejected UDP flows end at the loopback address after the second step.
+    pub fn rejected_udp(&self, family: Family) -> BTreeSet<IpAddr> {
         let mut vips = match self.held {
             Held::Nothing => BTreeSet::new(),
             Held::Rules(rules) => rules.vips(family).into_keys().collect(),
-            Held::Dump(dump) => dump.refused_udp.clone(),
+            Held::KernelState(state) => state.rejected_udp.clone(),
         };
-        vips.extend(&self.refuse_udp);
-        vips.retain(|vip| Family::of(*vip) == family && !self.release_udp.contains(vip));
+        vips.extend(&self.reject_udp);
+        vips.retain(|vip| Family::of(*vip) == family && !self.unreject_udp.contains(vip));
         vips
     }
 
-    /// Whether the last step has: VIPs that are refused no more, or source addresses without a successor.
-    pub fn releases(&self) -> bool {
-        !self.release.is_empty() || self.sources.values().any(|change| change.new.is_none())
+    /// Whether the last step has: VIPs that are no longer rejected, or source addresses without a successor.
+    pub fn unrejects(&self) -> bool {
+        !self.unreject.is_empty() || self.sources.values().any(|change| change.new.is_none())
     }
 
-    /// The source changes of `family`.
+    /// Returns the source changes of `family`.
     pub fn sources(&self, family: Family) -> impl Iterator<Item = (IpAddr, SourceChange)> {
         let of_family = move |(vip, _): &(&IpAddr, &SourceChange)| Family::of(**vip) == family;
         let changes = self.sources.iter().filter(of_family);
         changes.map(|(vip, change)| (*vip, *change))
     }
 
-    /// By VIP of `family`: the source addresses after the first step and before the last.
+    /// Returns, by VIP of `family`, the source addresses after the first step and before the last.
     pub fn sources_meanwhile(&self, family: Family) -> BTreeMap<IpAddr, IpAddr> {
         let mut sources = self.wanted.source_addresses(family);
         let without_successor = self.sources(family).filter(|(_, change)| change.new.is_none());
@@ -240,18 +240,18 @@ impl<'a> Delta<'a> {
         sources
     }
 
-    /// Whether the backend's own hooks for `family` are there.
+    /// Returns the presence of the backend's own hooks for `family`.
     pub fn base(&self, family: Family) -> Base {
         let any = match self.held {
             Held::Nothing => return Base::Absent,
             Held::Rules(rules) => rules.has(family),
-            Held::Dump(dump) => dump.has(family),
+            Held::KernelState(state) => state.has(family),
         };
         if any { Base::Present } else { Base::Unknown }
     }
 
-    /// The VIPs of `family` that are refused after `refuse` and before `release`.
-    pub fn refused_meanwhile(&self, family: Family) -> BTreeSet<IpAddr> {
+    /// Returns the VIPs of `family` that are rejected after `reject` and before `unreject`.
+    pub fn rejected_meanwhile(&self, family: Family) -> BTreeSet<IpAddr> {
         let held = self.held.vips(family).into_iter();
         held.chain(self.wanted.vips(family).into_keys()).collect()
     }
@@ -261,38 +261,38 @@ impl<'a> Delta<'a> {
             held,
             wanted,
             family: None,
-            refuse: BTreeSet::new(),
+            reject: BTreeSet::new(),
             sources: BTreeMap::new(),
             route: BTreeMap::new(),
-            refuse_udp: BTreeSet::new(),
-            release_udp: BTreeSet::new(),
+            reject_udp: BTreeSet::new(),
+            unreject_udp: BTreeSet::new(),
             ports: BTreeMap::new(),
             renamed: BTreeSet::new(),
             unroute: BTreeSet::new(),
-            release: BTreeSet::new(),
+            unreject: BTreeSet::new(),
             flows: BTreeMap::new(),
         };
         for vip in held.candidates(wanted) {
             match held {
                 Held::Nothing => delta.compare(vip, None),
                 Held::Rules(rules) => delta.compare(vip, rules.vip(vip)),
-                Held::Dump(dump) => delta.compare_read(vip, dump),
+                Held::KernelState(state) => delta.compare_read(vip, state),
             }
         }
         delta
     }
 
-    /// One VIP, whose rules before are known.
+    /// Compares one VIP whose previous rules are known.
     fn compare(&mut self, vip: IpAddr, old: Option<(&'a VipRules, Option<&'a Source>)>) {
         let new = self.wanted.vip(vip);
         match (old, new) {
             (None, Some(_)) => {
-                self.refuse.insert(vip);
-                self.refuse_udp.insert(vip);
+                self.reject.insert(vip);
+                self.reject_udp.insert(vip);
             }
             (Some(_), None) => {
-                self.release.insert(vip);
-                self.release_udp.insert(vip);
+                self.unreject.insert(vip);
+                self.unreject_udp.insert(vip);
             }
             _ => {}
         }
@@ -305,7 +305,7 @@ impl<'a> Delta<'a> {
         let address = |of| source(of).map(|source| source.address);
         let (old_source, new_source) = (address(old), address(new));
         self.change_source(vip, old_source, new_source);
-        // Flows that run have the old one.
+        // Established flows have the old one.
         let is_moved = old_source.is_some() && new_source.is_some() && old_source != new_source;
         if let (Some((old, _)), Some((new, _))) = (old, new)
             && is_renamed(old, new)
@@ -321,29 +321,29 @@ impl<'a> Delta<'a> {
         }
     }
 
-    /// One VIP, as it was read. Nothing is known about flows: all that may be wrong are looked at.
-    fn compare_read(&mut self, vip: IpAddr, dump: &'a Dump) {
+    /// Compares one VIP with the state that was read. Flows are not known: all that may be stale are checked.
+    fn compare_read(&mut self, vip: IpAddr, state: &'a KernelState) {
         let new = self.wanted.vip(vip);
-        match (dump.refused.contains(&vip), new) {
-            (false, Some(_)) => _ = self.refuse.insert(vip),
-            (true, None) => _ = self.release.insert(vip),
+        match (state.rejected.contains(&vip), new) {
+            (false, Some(_)) => _ = self.reject.insert(vip),
+            (true, None) => _ = self.unreject.insert(vip),
             _ => {}
         }
-        match (dump.refused_udp.contains(&vip), new) {
-            (false, Some(_)) => _ = self.refuse_udp.insert(vip),
-            (true, None) => _ = self.release_udp.insert(vip),
+        match (state.rejected_udp.contains(&vip), new) {
+            (false, Some(_)) => _ = self.reject_udp.insert(vip),
+            (true, None) => _ = self.unreject_udp.insert(vip),
             _ => {}
         }
         if let Some((_, Some(source))) = new {
             self.route.insert(vip, source);
         }
         let new_source = new.and_then(|(_, source)| Some(source?.address));
-        self.change_source(vip, dump.sources.get(&vip).copied(), new_source);
-        let read = dump.translated.range((vip, Port::FIRST)..=(vip, Port::LAST));
+        self.change_source(vip, state.sources.get(&vip).copied(), new_source);
+        let read = state.translated.range((vip, Port::FIRST)..=(vip, Port::LAST));
         let mut all: BTreeSet<Port> = read.map(|((_, port), _)| *port).collect();
         all.extend(new.into_iter().flat_map(|(rules, _)| rules.ports.keys()));
         for port in all {
-            let old = dump.translated.get(&(vip, port));
+            let old = state.translated.get(&(vip, port));
             let new = At::of(new, port);
             self.change(vip, port, old.map(|old| old.as_translation()), new.translation);
             if port.protocol != Protocol::Tcp {
@@ -371,7 +371,7 @@ impl<'a> Delta<'a> {
     }
 }
 
-/// What one port is before or after.
+/// State of one port before or after.
 #[derive(Clone, Copy)]
 struct At<'a> {
     rules: Option<&'a PortRules>,
@@ -388,7 +388,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// Who may have flows that run.
+    /// Endpoints that may have established flows.
     fn keepers(self) -> BTreeSet<SocketAddr> {
         let (Some(translation), Some(rules)) = (self.translation, self.rules) else {
             return BTreeSet::new();
@@ -397,7 +397,7 @@ impl<'a> At<'a> {
         translation.endpoints.iter().chain(draining).copied().collect()
     }
 
-    /// Whether every flow there can be is one there may be. Where nothing was translated before, flows can have begun to the VIP
+    /// Whether every possible flow is allowed in `new`. Where nothing was translated before, flows can have begun to the VIP
     /// itself, or before the rules.
     fn keeps_all_in(self, new: Self) -> bool {
         match (self.translation, new.translation) {
@@ -421,15 +421,15 @@ impl Held<'_> {
         match self {
             Self::Nothing => BTreeSet::new(),
             Self::Rules(rules) => rules.vips(family).into_keys().collect(),
-            Self::Dump(dump) => {
-                let translated = dump.translated.keys().map(|(vip, _)| vip);
-                let all = dump.refused.iter().chain(translated).copied();
+            Self::KernelState(state) => {
+                let translated = state.translated.keys().map(|(vip, _)| vip);
+                let all = state.rejected.iter().chain(translated).copied();
                 all.filter(|vip| Family::of(*vip) == family).collect()
             }
         }
     }
 
-    /// The VIPs that may differ.
+    /// Returns the VIPs that may differ.
     fn candidates(self, wanted: &PodRules) -> BTreeSet<IpAddr> {
         let Self::Rules(held) = self else {
             let of = |family| {
@@ -437,8 +437,8 @@ impl Held<'_> {
                 self.vips(family).into_iter().chain(wanted)
             };
             let mut candidates: BTreeSet<IpAddr> = Family::ALL.into_iter().flat_map(of).collect();
-            if let Self::Dump(dump) = self {
-                candidates.extend(dump.sources.keys().chain(&dump.refused_udp));
+            if let Self::KernelState(state) = self {
+                candidates.extend(state.sources.keys().chain(&state.rejected_udp));
             }
             return candidates;
         };
@@ -455,7 +455,7 @@ impl Held<'_> {
     }
 }
 
-/// Adds the VIPs of one network that may differ. Which network has a VIP that two claim can only change with one of these.
+/// Adds the VIPs of one network that may differ. The network that has a VIP claimed by two can only change with one of these.
 fn differing(
     old: Option<&AttachedNetwork>,
     new: Option<&AttachedNetwork>,

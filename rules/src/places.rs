@@ -1,8 +1,8 @@
-//! `Places`: the endpoints of one port, each in a place of its own.
+//! `Places`: the endpoints of one port, each with a stable index.
 //!
-//! Pure. Backends number endpoints: an index in an nftables map, a rule of an iptables chain. Which number an endpoint has means nothing,
-//! but to give it another costs a write in every pod. So an endpoint keeps its place as long as it is there: one that comes takes the
-//! place of one that goes, or the next free one; when there are fewer, the last ones fill the gaps (docs/adr/endpoint-places.md).
+//! Pure. Backends number endpoints: an index in an nftables map, a rule of an iptables chain. The index does not affect flows, but to
+//! change it costs a write in every pod. So an endpoint keeps its place as long as it exists: a new one takes the place of a removed one,
+//! or the next free one; when there are fewer, the last ones fill the gaps (docs/adr/0004-stable-endpoint-places.md).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,19 +17,19 @@ pub struct Places {
     sorted: Vec<u32>,
 }
 
-/// One place whose endpoint is another.
+/// A place whose endpoint changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlaceChange {
-    /// Which.
+    /// Index of the place.
     pub place: u32,
-    /// Who was there.
+    /// Endpoint before.
     pub old: Option<SocketAddr>,
-    /// Who is there now. Never the same.
+    /// Endpoint after. Never the same.
     pub new: Option<SocketAddr>,
 }
 
 impl Places {
-    /// From the endpoints in the order of their places; `None` when one of them has two.
+    /// Builds it from the endpoints in the order of their places; `None` when an endpoint has two.
     pub fn of(by_place: Vec<SocketAddr>) -> Option<Self> {
         let is_sorted = by_place.windows(2).all(|pair| pair[0] < pair[1]);
         if is_sorted {
@@ -44,22 +44,22 @@ impl Places {
         is_set.then_some(Self { by_place, sorted })
     }
 
-    /// How many there are.
+    /// Number of endpoints.
     pub fn len(&self) -> usize {
         self.by_place.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no endpoints.
     pub fn is_empty(&self) -> bool {
         self.by_place.is_empty()
     }
 
-    /// By place.
+    /// Iterates in the order of places.
     pub fn iter(&self) -> std::slice::Iter<'_, SocketAddr> {
         self.by_place.iter()
     }
 
-    /// Whether it is one of them.
+    /// Whether `endpoint` has a place.
     pub fn contains(&self, endpoint: &SocketAddr) -> bool {
         if self.sorted.is_empty() {
             self.by_place.binary_search(endpoint).is_ok()
@@ -69,17 +69,17 @@ impl Places {
         }
     }
 
-    /// The endpoints alone.
+    /// Returns the endpoints without places.
     pub fn to_set(&self) -> BTreeSet<SocketAddr> {
         self.iter().copied().collect()
     }
 
-    /// Whether they are in the order of their addresses, as nothing but a first plan puts them.
+    /// Whether they are in the order of their addresses, as in a first plan.
     pub fn is_sorted(&self) -> bool {
         self.sorted.is_empty()
     }
 
-    /// What has to be written to come from `old` to these, by place.
+    /// Returns the changed places from `old` to these.
     pub fn changes_from<'a>(&'a self, old: Option<&'a Self>) -> impl Iterator<Item = PlaceChange> + use<'a> {
         let old = old.map_or(&[][..], |old| &old.by_place);
         let count = self.len().max(old.len());
@@ -90,21 +90,21 @@ impl Places {
         (0..).zip(0..count).filter_map(change)
     }
 
-    /// Those that are not in `old`, in no order.
+    /// Returns the endpoints that are not in `old`, unordered.
     pub fn not_in<'a>(&'a self, old: Option<&'a Self>) -> impl Iterator<Item = SocketAddr> + use<'a> {
         // An endpoint that keeps its place is in both.
         let moved_or_new = self.changes_from(old).filter_map(|change| change.new);
         moved_or_new.filter(move |endpoint| old.is_none_or(|old| !old.contains(endpoint)))
     }
 
-    /// The endpoints of `wanted`, each in the place that it has here. Those that come take the places of those that go, in order.
+    /// The endpoints of `wanted`, each in the place that it has here. New endpoints take the places of removed ones, in order.
     #[must_use]
     pub fn toward(&self, wanted: &Self) -> Self {
         let mut new: Vec<SocketAddr> = wanted.not_in(Some(self)).collect();
         new.sort_unstable();
         let mut new = new.into_iter();
         let stays = |endpoint: &SocketAddr| wanted.contains(endpoint);
-        // Beyond the new end: what stays moves into the gaps that are left.
+        // Beyond the new end: the remaining endpoints move into the gaps.
         let kept = self.by_place.split_at(self.len().min(wanted.len()));
         let mut moving = kept.1.iter().copied().filter(stays);
         let mut by_place = Vec::with_capacity(wanted.len());
@@ -130,7 +130,7 @@ impl Places {
         (changes > 2 * (came + gone)).then(|| self.toward(wanted))
     }
 
-    /// Without some. The last ones fill the gaps.
+    /// Keeps the endpoints for which `keep` holds. The last ones fill the gaps.
     pub fn retain(&mut self, keep: impl Fn(&SocketAddr) -> bool) {
         let kept: Self = self.iter().copied().filter(keep).collect();
         if kept.len() < self.len() {
@@ -138,7 +138,7 @@ impl Places {
         }
     }
 
-    /// Without any.
+    /// Removes all endpoints.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

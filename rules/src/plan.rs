@@ -1,12 +1,12 @@
-//! `plan`: Services and slices and a pod's attachments become what the pod's network namespace must hold.
+//! `plan`: computes the rules of a pod's network namespace from Services, slices and the pod's attachments.
 //!
 //! Pure. In two steps, because the first is the same for all pods: [`network_rules`] once per network and change, [`pod_rules`]
-//! per pod. Whatever cannot be served is a value beside the rules and changes nothing for the others.
+//! per pod. What cannot be served is a value beside the rules and does not affect others.
 
-use crate::endpoints::{Choice, Chosen, Wanted};
+use crate::endpoint_selection::{Choice, Chosen, Wanted};
 use crate::{
-    AttachedNetwork, Family, NetworkRules, NotServed, ObjectName, PodRules, Port, PortRules, RefusedAddress,
-    Reserved, ServedService, Settings, Slice, Source, Tenancy, VipRules,
+    AttachedNetwork, Family, InvalidAddress, NamespaceIsolation, NetworkRules, NotServed, ObjectName,
+    PodRules, Port, PortRules, ReservedAddresses, ServedService, Settings, Slice, Source, VipRules,
 };
 use api::NetworkRef;
 use api::network_status::{self, Fault, NetworkStatus};
@@ -17,45 +17,45 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a pod's namespace must hold, and what it does not get.
+/// The rules of a pod, and what it is not served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The rules.
     pub rules: PodRules,
-    /// Services, and addresses of Services, that nobody is served.
+    /// Services, and addresses of Services, that are served to no pod.
     pub unserved: Vec<Unserved>,
-    /// What this pod lacks to be served fully.
+    /// Shortcomings of this pod.
     pub shortcomings: BTreeSet<Shortcoming>,
 }
 
-/// Something that is served to no pod.
+/// A Service or address that is served to no pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unserved {
     /// A Service.
     #[error("Service \"{service}\" is not served: {why}")]
     Service {
-        /// Which.
+        /// Name of the Service.
         service: ObjectName,
-        /// Why.
+        /// Reason.
         why: NotServed,
     },
     /// An endpoint address.
     #[error("{0}")]
-    Address(#[from] RefusedAddress),
+    Address(#[from] InvalidAddress),
     /// The session affinity of a Service that is served otherwise.
     #[error(
         "Service \"{service}\" is served without its sessionAffinity on this node: the kernel lacks what the backend needs for it (xt_recent with iptables)"
     )]
     Affinity {
-        /// Which.
+        /// Name of the Service.
         service: ObjectName,
     },
 }
 
-/// What one pod lacks.
+/// Shortcoming of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Shortcoming {
-    /// The node itself does not get what is mapped to an interface of it.
+    /// A network mapped to an interface of the node is not served to the node itself.
     #[error(
         "network \"{network}\" is mapped to interface {interface:?} of the node by spec.proxy.hostNetworks: {why}; its ClusterIPs are not served to the node"
     )]
@@ -64,12 +64,12 @@ pub enum Shortcoming {
         network: NetworkRef,
         /// The interface.
         interface: String,
-        /// Why.
+        /// Reason.
         why: String,
     },
     /// No interface of the pod on the network has an address of a family in which Services have ClusterIPs.
     #[error(
-        "no interface on network \"{network}\" has an {family} address: {family} ClusterIPs of its Services are refused in this pod; give the network-attachment-definition an {family} IPAM range"
+        "no interface on network \"{network}\" has an {family} address: {family} ClusterIPs of its Services are rejected in this pod; give the network-attachment-definition an {family} IPAM range"
     )]
     NoAddress {
         /// The network.
@@ -86,18 +86,16 @@ pub enum Shortcoming {
         network: NetworkRef,
     },
     /// A part of the pod's network-status cannot be read.
-    #[error(
-        "{0}; nothing of it is used, the rest of the annotation is: correct the CNI plugin or its IPAM and restart the pod"
-    )]
+    #[error("{0}; this part is ignored: correct the CNI plugin or its IPAM and restart the pod")]
     NetworkStatus(#[from] Fault),
     /// The pod is on a network of the same name as the Services', but of another namespace.
     #[error(
         "the pod is attached to \"{attached}\", and Services are on network \"{network}\": their ClusterIPs have no route from this pod; only pods attached to \"{network}\" itself reach them, name it with its namespace in k8s.v1.cni.cncf.io/networks"
     )]
     OtherNamespace {
-        /// What the pod is attached to.
+        /// Network of the pod.
         attached: String,
-        /// Where Services are.
+        /// Network of the Services.
         network: NetworkRef,
     },
     /// Packets do not pass the pod's network namespace, where the rules are.
@@ -109,7 +107,7 @@ pub enum Shortcoming {
         network: NetworkRef,
         /// The interface.
         interface: String,
-        /// Who does.
+        /// The process that uses the interface.
         by: String,
     },
     /// Several interfaces could serve; one does.
@@ -123,12 +121,12 @@ pub enum Shortcoming {
         family: Family,
         /// The interface in use.
         interface: String,
-        /// How many there are.
+        /// Number of interfaces.
         count: usize,
     },
 }
 
-/// The whole of it for one pod of `namespace`, from the objects themselves.
+/// Plans one pod of `namespace` from the objects. The proxy plans in steps; tests use this.
 pub fn plan(
     settings: &Settings,
     services: &[Service],
@@ -152,8 +150,8 @@ pub fn plan(
         .iter()
         .filter_map(|slice| Slice::parse(slice).ok())
         .collect();
-    let refused = slices.iter().flat_map(|slice| slice.refused.iter().cloned());
-    unserved.extend(refused.map(Unserved::Address));
+    let rejected = slices.iter().flat_map(|slice| slice.rejected.iter().cloned());
+    unserved.extend(rejected.map(Unserved::Address));
     let mut networks = BTreeMap::new();
     for network in served
         .iter()
@@ -166,7 +164,7 @@ pub fn plan(
         unserved.extend(not_served);
     }
     unserved.sort_by_key(ToString::to_string);
-    let (rules, shortcomings) = pod_rules(&settings.tenancy, namespace, attachments, &networks);
+    let (rules, shortcomings) = pod_rules(&settings.isolation, namespace, attachments, &networks);
     Plan {
         rules,
         unserved,
@@ -174,9 +172,9 @@ pub fn plan(
     }
 }
 
-/// The rules of one network from its Services, each with the slices that may count for it.
+/// Returns the rules of one network from its Services, each with the slices that may count for it.
 ///
-/// When two Services claim one ClusterIP the first by name keeps it; the other is named with the reason.
+/// When two Services claim one ClusterIP the first by name keeps it; the other is reported.
 pub fn network_rules<'a, S>(
     settings: &Settings,
     services: impl IntoIterator<Item = (&'a ServedService, S)>,
@@ -209,17 +207,17 @@ where
     (rules, unserved)
 }
 
-/// What one Service asks of every pod on its network.
+/// The rules of one Service, for every pod on its network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePlan {
     /// Its VIPs.
     pub vips: BTreeMap<IpAddr, Arc<VipRules>>,
-    /// The Service, or addresses of it, that nobody is served.
+    /// The Service, or addresses of it, that are served to no pod.
     pub unserved: Vec<Unserved>,
 }
 
 impl ServicePlan {
-    /// The same with endpoints in places that follow from those of the plan before: see [`Places`](crate::Places).
+    /// Returns the plan with endpoints in places derived from those of the previous plan: see [`Places`](crate::Places).
     #[must_use]
     pub fn placed_after(mut self, before: &BTreeMap<IpAddr, Arc<VipRules>>) -> Self {
         for (vip, rules) in &mut self.vips {
@@ -237,7 +235,7 @@ pub fn service_plan<'a>(
     service: &ServedService,
     slices: impl IntoIterator<Item = &'a Slice>,
 ) -> ServicePlan {
-    if !settings.tenancy.allows_service(service) {
+    if !settings.isolation.allows_service(service) {
         let why = NotServed::NetworkNotAllowed {
             network: service.network.clone(),
         };
@@ -299,27 +297,27 @@ fn port_rules(
     }
 }
 
-/// Endpoints that are not used because of where they are.
-fn reserved(reserved: &Reserved, slices: &[&Slice]) -> impl Iterator<Item = RefusedAddress> {
+/// Returns endpoints with reserved addresses.
+fn reserved(reserved: &ReservedAddresses, slices: &[&Slice]) -> impl Iterator<Item = InvalidAddress> {
     let of_slice = |slice: &&Slice| {
         let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        let refused = addresses.filter_map(|address| Some((address, reserved.check(*address).err()?)));
-        let refused = refused.map(|(address, why)| RefusedAddress {
+        let rejected = addresses.filter_map(|address| Some((address, reserved.check(*address).err()?)));
+        let rejected = rejected.map(|(address, why)| InvalidAddress {
             slice: slice.name.clone(),
             address: address.to_string(),
             why: why.to_string(),
         });
-        refused.collect::<BTreeSet<_>>()
+        rejected.collect::<BTreeSet<_>>()
     };
     slices.iter().flat_map(of_slice)
 }
 
-/// The rules of a pod of `namespace` with these attachments, given the rules of all networks.
+/// Returns the rules of a pod of `namespace` with these attachments, given the rules of all networks.
 ///
-/// The right to patch a pod allows any network in its network-status. With isolation a foreign one gets no rules, as Multus with
-/// `namespaceIsolation` makes no such attachment: rules tell who the endpoints of the network's Services are.
+/// A client that may patch a pod can name any network in its network-status. With isolation a network of another namespace gets no
+/// rules, as Multus with `namespaceIsolation` creates no such attachment: rules disclose the endpoints of the network's Services.
 pub fn pod_rules(
-    tenancy: &Tenancy,
+    isolation: &NamespaceIsolation,
     namespace: &str,
     attachments: &[NetworkStatus],
     networks: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
@@ -330,7 +328,7 @@ pub fn pod_rules(
         if interfaces.is_empty() {
             continue;
         }
-        if !tenancy.allows(namespace, network) {
+        if !isolation.allows(namespace, network) {
             let network = network.clone();
             shortcomings.insert(Shortcoming::ForeignNetwork { network });
             continue;
@@ -346,7 +344,7 @@ pub fn pod_rules(
     (rules, shortcomings)
 }
 
-/// The first usable address of `family`, if a VIP needs one.
+/// Returns the first usable address of `family`, if a VIP needs one.
 fn source(
     network: &NetworkRef,
     shared: &NetworkRules,

@@ -1,9 +1,9 @@
-//! `PodRules`: everything one pod's network namespace must hold, as a value.
+//! `PodRules`: the managed rules of one pod's network namespace, as a value.
 //!
 //! Pure. Sorted throughout, so equal rules render to equal bytes. The share of a network is one [`Arc`] for all pods on it; a
 //! pod's own part is only which interface and source address it uses.
 
-use crate::{ObjectName, Places, Vips};
+use crate::{ObjectName, Places, VipMap};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +22,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order everything is done.
+    /// Both families, in the order of all writes.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The family of `address`.
@@ -58,7 +58,7 @@ impl Protocol {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
-    /// Reads Kubernetes' name of it; absent means TCP.
+    /// Parses the name in the Kubernetes API; absent means TCP.
     pub fn parse(name: Option<&str>) -> Option<Self> {
         match name {
             None | Some("" | "TCP") => Some(Self::Tcp),
@@ -78,7 +78,7 @@ impl Protocol {
     }
 }
 
-/// As iptables and nft spell it.
+/// Formatted as iptables and nft do.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -99,43 +99,43 @@ pub struct Port {
 }
 
 impl Port {
-    /// Before all others.
+    /// Sorts before all others.
     pub(crate) const FIRST: Self = Self {
         protocol: Protocol::Tcp,
         number: 0,
     };
-    /// After all others.
+    /// Sorts after all others.
     pub(crate) const LAST: Self = Self {
         protocol: Protocol::Sctp,
         number: u16::MAX,
     };
 }
 
-/// What happens to a new flow to one port of a VIP, and to the flows that are there.
+/// Rules for new and established flows to one port of a VIP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRules {
     /// The Service port's name; empty when it has none.
     pub name: String,
-    /// Who may get a new flow, each with equal weight. Empty: the flow is refused.
+    /// Endpoints of new flows, each with equal weight. Empty: new flows are rejected.
     pub endpoints: Places,
     /// A client whose last flow to this port began less than this ago stays with the endpoint it had, while that is one of
-    /// `endpoints`. A client is a source address: the pod itself, or whoever it forwards for. Whole seconds, at least one.
+    /// `endpoints`. A client is a source address: of the pod itself, or of a host it forwards for. Whole seconds, at least one.
     pub affinity: Option<Duration>,
-    /// UDP and SCTP only: who gets no new flow but keeps those it has, for it serves still. None of `endpoints`.
+    /// UDP and SCTP only: endpoints that receive no new flows and keep their flows, because they still serve. None of `endpoints`.
     pub draining: BTreeSet<SocketAddr>,
 }
 
-/// How a port is translated: the part of [`PortRules`] that a backend spells.
+/// Translation of a port: the part of [`PortRules`] that a backend renders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation<'a> {
-    /// Who may get a new flow, each with equal weight. Never empty.
+    /// Endpoints of new flows, each with equal weight. Never empty.
     pub endpoints: &'a Places,
     /// As [`PortRules::affinity`].
     pub affinity: Option<Duration>,
 }
 
 impl VipRules {
-    /// The same with endpoints in places that follow from those they had in `before`.
+    /// Moves endpoints to places derived from those in `before`.
     pub(crate) fn placed_after(&mut self, before: &Self) {
         for (port, rules) in &mut self.ports {
             if let Some(before) = before.ports.get(port) {
@@ -144,7 +144,7 @@ impl VipRules {
         }
     }
 
-    /// The same with endpoints in the order of their addresses: places mean nothing to a flow.
+    /// Returns the rules with endpoints in the order of their addresses: places do not affect flows.
     #[must_use]
     pub fn regardless_of_places(&self) -> Self {
         let mut rules = self.clone();
@@ -156,7 +156,7 @@ impl VipRules {
 }
 
 impl PortRules {
-    /// How flows leave by `source`; `None`: they are refused.
+    /// Returns the translation of flows from `source`; `None`: they are rejected.
     pub fn translation(&self, source: Option<&Source>) -> Option<Translation<'_>> {
         (source.is_some() && !self.endpoints.is_empty()).then_some(Translation {
             endpoints: &self.endpoints,
@@ -165,10 +165,10 @@ impl PortRules {
     }
 }
 
-/// One VIP. A port that is not here is refused.
+/// One VIP. A port that is not here is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipRules {
-    /// Whose VIP it is.
+    /// Service of the VIP.
     pub service: ObjectName,
     /// Its ports. Boxed: a node of the map has room for eleven, and most VIPs have one.
     pub ports: BTreeMap<Port, Box<PortRules>>,
@@ -178,19 +178,19 @@ pub struct VipRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRules {
     /// By ClusterIP.
-    pub vips: Vips,
+    pub vips: VipMap,
 }
 
 impl NetworkRules {
-    /// The same with endpoints in the order of their addresses.
+    /// Returns the rules with endpoints in the order of their addresses.
     fn regardless_of_places(&self) -> Self {
         let vips = self.vips.into_iter();
         let vips = vips.map(|(vip, rules)| (*vip, Arc::new(rules.regardless_of_places())));
         Self { vips: vips.collect() }
     }
 
-    /// Comes to share with `held`, which a namespace holds, what is the same. Endpoints that are here in the order of their addresses, for nothing
-    /// was known of their places, are from now on where the namespace has them. Returns the VIPs for which that is so.
+    /// Shares equal parts with `held`, the rules of a namespace. Endpoints that are sorted by address here, because their places were not known,
+    /// adopt the places in the namespace. Returns the VIPs that adopted places.
     pub fn adopt(&mut self, held: &mut Arc<Self>) -> Vec<(IpAddr, Arc<VipRules>)> {
         let (mut adopted, mut shared) = (Vec::new(), Vec::new());
         for (vip, theirs) in &held.vips {
@@ -215,12 +215,12 @@ impl NetworkRules {
         adopted
     }
 
-    /// Whether no VIP is on it.
+    /// Whether the network has no VIP.
     pub fn is_empty(&self) -> bool {
         self.vips.len() == 0
     }
 
-    /// Its VIPs of one family.
+    /// Returns the VIPs of one family.
     pub fn of(&self, family: Family) -> impl Iterator<Item = (IpAddr, &Arc<VipRules>)> {
         let first_ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let range = match family {
@@ -232,8 +232,8 @@ impl NetworkRules {
             .map(|(vip, rules)| (*vip, rules))
     }
 
-    /// The same without endpoints at those of `vips` that are here.
-    fn refusing(&self, vips: &BTreeSet<IpAddr>) -> Self {
+    /// Returns the rules without endpoints of `vips`.
+    fn rejecting(&self, vips: &BTreeSet<IpAddr>) -> Self {
         let mut rules = self.clone();
         for vip in vips {
             let Some(whole) = self.vips.get(vip) else { continue };
@@ -268,7 +268,7 @@ impl NetworkRules {
 
     /// Whether it has a VIP of `family`.
     pub fn has(&self, family: Family) -> bool {
-        // By its ends: to begin in the middle this map looks at most of its nodes.
+        // By its ends: a range of this map visits most of its nodes.
         let mut ends = self.vips.into_iter();
         let end = match family {
             Family::V4 => ends.next(),
@@ -278,10 +278,10 @@ impl NetworkRules {
     }
 }
 
-/// Which way, and with which source address, a pod's flows to the VIPs of a network leave.
+/// Interface and source address of a pod's flows to the VIPs of a network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
-    /// Interface in the pod. Empty: whichever holds the address, which only the namespace can tell.
+    /// Interface in the pod. Empty: the one that has the address, which is only known in the namespace.
     pub interface: String,
     /// An address of that interface.
     pub address: IpAddr,
@@ -290,7 +290,7 @@ pub struct Source {
 /// An endpoint that flows from a source cannot reach.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unreachable {
-    /// Where they would leave.
+    /// Source of the flows.
     pub source: Source,
     /// The endpoint's address.
     pub endpoint: IpAddr,
@@ -299,16 +299,16 @@ pub struct Unreachable {
 /// A pod's attachment to one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedNetwork {
-    /// For IPv4 VIPs. `None`: they are refused, for the flow would leave by another interface.
+    /// Source for IPv4 VIPs. `None`: they are rejected, because the flow would leave by another interface.
     pub ipv4: Option<Source>,
-    /// The same for IPv6.
+    /// Source for IPv6 VIPs.
     pub ipv6: Option<Source>,
-    /// The network's share.
+    /// Rules of the network.
     pub rules: Arc<NetworkRules>,
 }
 
 impl AttachedNetwork {
-    /// The source for VIPs of `family`.
+    /// Returns the source for VIPs of `family`.
     pub fn source(&self, family: Family) -> Option<&Source> {
         match family {
             Family::V4 => self.ipv4.as_ref(),
@@ -317,26 +317,26 @@ impl AttachedNetwork {
     }
 }
 
-/// Everything of ours that one pod's network namespace must hold.
+/// The managed rules of one pod's network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodRules {
-    /// By network. Only networks that have a VIP.
+    /// Attachments by network. Only networks that have a VIP.
     pub networks: BTreeMap<NetworkRef, AttachedNetwork>,
 }
 
 impl PodRules {
-    /// Whether nothing of ours need be there.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty()
     }
 
-    /// How many VIPs there are, on all networks; one that is on two counts twice.
+    /// Number of VIPs on all networks; a VIP on two networks counts twice.
     pub fn vip_count(&self) -> usize {
         let networks = self.networks.values();
         networks.map(|network| network.rules.vips.len()).sum()
     }
 
-    /// How many things a backend writes of it: VIPs, their ports, and the endpoints of these.
+    /// Number of items that a backend writes: VIPs, their ports, and the endpoints of these.
     pub fn item_count(&self) -> usize {
         let vips = self.networks.values().flat_map(|network| &network.rules.vips);
         let of_port = |port: &PortRules| 1 + port.endpoints.len();
@@ -344,7 +344,7 @@ impl PodRules {
         vips.map(|(_, vip)| of_vip(vip)).sum()
     }
 
-    /// How many numbers of endpoints, and affinities, ports have: backends may write something for each.
+    /// Number of distinct endpoint counts and affinities of ports: backends may write an object for each.
     pub fn class_count(&self) -> usize {
         let vips = self.networks.values().flat_map(|network| &network.rules.vips);
         let ports = vips.flat_map(|(_, vip)| vip.ports.values());
@@ -356,9 +356,9 @@ impl PodRules {
         counts.len() + affinities.len()
     }
 
-    /// Every VIP of `family`, with its rules and where its flows leave; `None` there means all of it is refused.
+    /// Returns every VIP of `family` with its rules and the source of its flows; without a source all flows are rejected.
     ///
-    /// A ClusterIP is unique in a cluster. Should two networks claim one all the same, the first network has it.
+    /// A ClusterIP is unique in a cluster. If two networks claim one, the first network has it.
     pub fn vips(&self, family: Family) -> BTreeMap<IpAddr, (&VipRules, Option<&Source>)> {
         let mut vips = BTreeMap::new();
         for attached in self.networks.values() {
@@ -370,7 +370,7 @@ impl PodRules {
         vips
     }
 
-    /// One VIP, as [`vips`](Self::vips) has it.
+    /// Returns one VIP as in [`vips`](Self::vips).
     pub fn vip(&self, vip: IpAddr) -> Option<(&VipRules, Option<&Source>)> {
         self.networks.values().find_map(|attached| {
             let rules = attached.rules.vips.get(&vip)?;
@@ -378,14 +378,14 @@ impl PodRules {
         })
     }
 
-    /// By VIP of `family`: the source address that the pod's own flows leave with.
+    /// Returns the source address of the pod's own flows, by VIP of `family`.
     pub fn source_addresses(&self, family: Family) -> BTreeMap<IpAddr, IpAddr> {
         let vips = self.vips(family).into_iter();
         vips.filter_map(|(vip, (_, source))| Some((vip, source?.address)))
             .collect()
     }
 
-    /// One port of a VIP. `None`: it is not here, or refused.
+    /// Returns the translation of a port of a VIP. `None`: it does not exist, or is rejected.
     pub fn translation(&self, vip: IpAddr, port: Port) -> Option<Translation<'_>> {
         let (rules, source) = self.vip(vip)?;
         rules.ports.get(&port)?.translation(source)
@@ -396,7 +396,7 @@ impl PodRules {
         self.networks.values().any(|attached| attached.rules.has(family))
     }
 
-    /// The host routes to VIPs, and the sources they carry.
+    /// Returns the host routes to VIPs and their sources.
     pub fn routes(&self) -> BTreeMap<IpAddr, &Source> {
         let of = |family| self.vips(family).into_iter();
         let routed = Family::ALL.into_iter().flat_map(of);
@@ -405,7 +405,7 @@ impl PodRules {
             .collect()
     }
 
-    /// The sources in use, and by which network: addresses that the namespace must hold before anything is routed by them.
+    /// Returns the sources in use by network: addresses that the namespace must have before flows are routed by them.
     pub fn sources(&self) -> impl Iterator<Item = (&NetworkRef, &Source)> {
         let networks = self.networks.iter();
         networks.flat_map(|(network, attached)| {
@@ -416,7 +416,7 @@ impl PodRules {
         })
     }
 
-    /// The same rules with the interface of each source that names none, where `holder` knows it.
+    /// Returns the rules with the interface of each source that names none, where `holder` returns one.
     #[must_use]
     pub fn with_interfaces(&self, holder: impl Fn(IpAddr) -> Option<String>) -> Self {
         let mut rules = self.clone();
@@ -429,13 +429,13 @@ impl PodRules {
         rules
     }
 
-    /// The same rules where flows to any port of `refused` are refused.
+    /// Returns the rules with every port of `rejected` rejected.
     #[must_use]
-    pub fn refusing(&self, refused: &BTreeSet<IpAddr>) -> Self {
-        self.changed(refused, |rules| rules.refusing(refused))
+    pub fn rejecting(&self, rejected: &BTreeSet<IpAddr>) -> Self {
+        self.changed(rejected, |rules| rules.rejecting(rejected))
     }
 
-    /// The same rules without these VIPs.
+    /// Returns the rules without these VIPs.
     #[must_use]
     pub fn without_vips(&self, vips: &BTreeSet<IpAddr>) -> Self {
         let mut rules = self.changed(vips, |rules| {
@@ -449,7 +449,7 @@ impl PodRules {
         rules
     }
 
-    /// The same rules with endpoints in the order of their addresses: what they mean, whatever a namespace held before.
+    /// Returns the rules with endpoints in the order of their addresses: their meaning, regardless of places.
     #[must_use]
     pub fn regardless_of_places(&self) -> Self {
         let mut rules = self.clone();
@@ -459,11 +459,11 @@ impl PodRules {
         rules
     }
 
-    /// The same rules with the endpoints of these ports in these places.
+    /// Returns the rules with the endpoints of these ports in these places.
     pub(crate) fn with_places(&self, placed: BTreeMap<IpAddr, BTreeMap<Port, Places>>) -> Self {
         let mut rules = self.clone();
         for (vip, ports) in placed {
-            // Of two networks that claim a VIP the first has it.
+            // If two networks claim a VIP, the first has it.
             let mut networks = rules.networks.values_mut();
             let Some(attached) = networks.find(|attached| attached.rules.vips.get(&vip).is_some()) else {
                 continue;
@@ -482,7 +482,7 @@ impl PodRules {
         rules
     }
 
-    /// The same rules with other ones for the networks that have one of `vips`.
+    /// Returns the rules with `change` applied to networks that have one of `vips`.
     fn changed(&self, vips: &BTreeSet<IpAddr>, change: impl Fn(&NetworkRules) -> NetworkRules) -> Self {
         let mut rules = self.clone();
         for attached in rules.networks.values_mut() {
@@ -493,7 +493,7 @@ impl PodRules {
         rules
     }
 
-    /// The same rules where `absent` cannot be used: what would have left by them is refused.
+    /// Returns the rules with flows from the `absent` sources rejected.
     #[must_use]
     pub fn without_sources(&self, absent: &[Source]) -> Self {
         let mut rules = self.clone();
@@ -505,7 +505,7 @@ impl PodRules {
         rules
     }
 
-    /// The same rules without endpoints that cannot be reached. A port that has no others refuses flows.
+    /// Returns the rules without unreachable endpoints. A port without other endpoints rejects flows.
     #[must_use]
     pub fn without_endpoints(&self, unreachable: &BTreeSet<Unreachable>) -> Self {
         let mut rules = self.clone();

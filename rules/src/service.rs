@@ -1,20 +1,20 @@
-//! `ServedService`: a Service of ours, read once, so that the rest cannot meet a malformed one.
+//! `ServedService`: a labeled Service, parsed once, so that the rest of the crate has no malformed one.
 //!
-//! Pure. What cannot be served is an error value that says what to do, never a panic.
+//! Pure. A Service that cannot be served is an error value with a remedy, never a panic.
 
 use crate::{Port, Protocol};
 use api::NetworkRef;
-use api::service::{NoNetwork, is_ours, network};
+use api::service::{NoNetwork, has_proxy_label, network};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Kubernetes' default of `sessionAffinityConfig.clientIP.timeoutSeconds`, and the longest it allows.
+/// Kubernetes' default of `sessionAffinityConfig.clientIP.timeoutSeconds`, and its maximum.
 const AFFINITY_SECONDS: (i32, i32) = (10_800, 86_400);
 
-/// Whatever its value: kube-proxy serves no Service that has it.
+/// kube-proxy serves no Service with this label, regardless of its value.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 /// Namespace and name of an object.
@@ -27,7 +27,7 @@ pub struct ObjectName {
 }
 
 impl ObjectName {
-    /// Before all others.
+    /// Sorts before all others.
     pub const FIRST: Self = Self {
         namespace: String::new(),
         name: String::new(),
@@ -45,26 +45,26 @@ impl fmt::Display for ObjectName {
 pub struct ServedService {
     /// Its name.
     pub name: ObjectName,
-    /// Its UID, which tells it from an earlier Service of that name.
+    /// Its UID, which distinguishes it from an earlier Service of that name.
     pub uid: String,
-    /// The network its endpoints are on.
+    /// Network of its endpoints.
     pub network: NetworkRef,
     /// Its ClusterIPs.
     pub vips: BTreeSet<IpAddr>,
     /// Its ports and their names; an unnamed port has the name `""`.
     pub ports: BTreeMap<Port, String>,
-    /// `sessionAffinity: ClientIP`: how long after its last flow to a port a client stays with the endpoint it had.
+    /// `sessionAffinity: ClientIP`: time after its last flow to a port for which a client stays with its endpoint.
     pub affinity: Option<Duration>,
     /// `internalTrafficPolicy: Local`: only endpoints on the client's own node.
     pub is_local: bool,
 }
 
-/// Why a Service is not served.
+/// Reason why a Service is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotServed {
-    /// It has not our label.
+    /// It does not have the label.
     #[error(
-        "it has not the label {}={}",
+        "it does not have the label {}={}",
         api::names::PROXY_NAME_LABEL,
         api::names::PROXY_NAME
     )]
@@ -81,27 +81,27 @@ pub enum NotServed {
     /// `clusterIP: None`: DNS answers the endpoints themselves.
     #[error("spec.clusterIP is None: a headless Service has no ClusterIP to translate")]
     Headless,
-    /// The label by which kube-proxy leaves a Service alone.
+    /// The label of headless Services, which kube-proxy skips.
     #[error(
-        "label {} says that nothing is to translate its ClusterIP: remove the label",
+        "label {} excludes its ClusterIP from translation: remove the label",
         HEADLESS_LABEL
     )]
     HeadlessLabel,
     /// The API server has not given it a ClusterIP yet.
     #[error("spec.clusterIP is not allocated yet")]
     NoVip,
-    /// An entry of `clusterIPs` that nobody could connect to.
+    /// An entry of `clusterIPs` that is not a unicast address.
     #[error("spec.clusterIPs: {0:?} cannot be a ClusterIP: recreate the Service")]
     Vip(String),
-    /// A port the API server would have refused.
+    /// A port the API server would have rejected.
     #[error("spec.ports: {port} {protocol:?} is not a port: use 1 to 65535 and TCP, UDP or SCTP")]
     Port {
-        /// The number found.
+        /// Number of the port.
         port: i32,
-        /// The protocol found.
+        /// Protocol of the port.
         protocol: String,
     },
-    /// A time the API server would have refused.
+    /// A time the API server would have rejected.
     #[error("spec.sessionAffinityConfig.clientIP.timeoutSeconds: {0} is not between 1 and 86400")]
     Affinity(i32),
     /// A network of another namespace.
@@ -115,10 +115,10 @@ pub enum NotServed {
         network: NetworkRef,
     },
     /// No name, namespace or UID, or one that Kubernetes does not allow.
-    #[error("metadata: name {0:?} is not one the API server gives")]
+    #[error("metadata: {0:?} does not have a valid name, namespace and UID")]
     Metadata(String),
-    /// Not a Service that can be read at all.
-    #[error("it cannot be read: {0}")]
+    /// The Service cannot be parsed.
+    #[error("failed to parse it: {0}")]
     Malformed(String),
     /// Another Service has the same ClusterIP.
     #[error(
@@ -127,13 +127,13 @@ pub enum NotServed {
     VipTaken {
         /// The address.
         vip: IpAddr,
-        /// Who keeps it.
+        /// The Service that keeps it.
         other: ObjectName,
     },
 }
 
 impl NotServed {
-    /// Whether somebody should know; a Service that is simply not for us is no news.
+    /// Whether to report it; a Service without the label is not a fault.
     pub fn is_fault(&self) -> bool {
         !matches!(
             self,
@@ -143,9 +143,9 @@ impl NotServed {
 }
 
 impl ServedService {
-    /// Reads a Service as a watch delivers it.
+    /// Parses a Service of a watch.
     pub fn parse(service: &Service) -> Result<Self, NotServed> {
-        if !is_ours(service) {
+        if !has_proxy_label(service) {
             return Err(NotServed::NotOurs);
         }
         let mut labels = service.metadata.labels.iter().flatten();
@@ -238,7 +238,7 @@ fn parse_ports(ports: &[ServicePort]) -> Result<BTreeMap<Port, String>, NotServe
     Ok(parsed)
 }
 
-/// Names stand in rule comments, so nothing but what the API server lets through may be in one.
+/// Names are part of rule comments, so they must be valid Kubernetes names.
 fn is_plain(name: &str) -> bool {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
     !name.is_empty() && name.len() <= 253 && name.bytes().all(plain)
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_a_user_applies() {
+    fn parses_a_service_of_a_user() {
         let patch = json!({"spec": {"ports": [
             {"name": "dns", "port": 53, "protocol": "UDP"},
             {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
@@ -327,8 +327,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::label_missing(json!({"metadata": {"labels": null}}), "has not the label", false)]
-    #[case::label_of_another_proxy(json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "cilium"}}}), "has not the label", false)]
+    #[case::label_missing(json!({"metadata": {"labels": null}}), "does not have the label", false)]
+    #[case::label_of_another_proxy(json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "cilium"}}}), "does not have the label", false)]
     #[case::annotation_missing(json!({"metadata": {"annotations": null}}), "is missing", true)]
     #[case::annotation_malformed(json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "a,b"}}}), "several networks", true)]
     #[case::external_name(json!({"spec": {"type": "ExternalName", "clusterIP": null, "clusterIPs": null}}), "ExternalName", true)]
@@ -344,9 +344,13 @@ mod tests {
     #[case::protocol(json!({"spec": {"ports": [{"port": 80, "protocol": "QUIC"}]}}), "QUIC", true)]
     #[case::affinity_time(json!({"spec": {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}}), "86401 is not between", true)]
     #[case::port_name_breaks_out(json!({"spec": {"ports": [{"port": 80, "name": "a\" -j DROP\nCOMMIT"}]}}), "is not a port", true)]
-    #[case::name_breaks_out(json!({"metadata": {"name": "a\nCOMMIT"}}), "is not one", true)]
-    #[case::no_uid(json!({"metadata": {"uid": null}}), "is not one", true)]
-    fn what_cannot_be_served_says_why(#[case] patch: Value, #[case] says: &str, #[case] is_fault: bool) {
+    #[case::name_breaks_out(json!({"metadata": {"name": "a\nCOMMIT"}}), "does not have a valid name", true)]
+    #[case::no_uid(json!({"metadata": {"uid": null}}), "does not have a valid name", true)]
+    fn a_service_that_is_not_served_has_a_reason(
+        #[case] patch: Value,
+        #[case] says: &str,
+        #[case] is_fault: bool,
+    ) {
         let why = ServedService::parse(&service(&patch)).unwrap_err();
         assert!(why.to_string().contains(says), "{why}");
         assert_eq!(why.is_fault(), is_fault);

@@ -1,7 +1,6 @@
-//! `Settings`: what planning needs to know beside Services, slices and pods.
+//! `Settings`: inputs of planning beside Services, slices and pods.
 //!
-//! Pure. The node decides about `internalTrafficPolicy` and topology hints; the cluster about who may name a network and which
-//! addresses are nobody's endpoint.
+//! Pure. `internalTrafficPolicy` and topology hints depend on the node; namespace isolation and reserved addresses on the cluster.
 
 use crate::ServedService;
 use api::NetworkRef;
@@ -9,16 +8,16 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Everything outside the objects that rules depend on.
+/// Inputs of planning that are not Services, slices or pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The node whose pods are planned for.
+    /// Node of the pods.
     pub node: Node,
-    /// Which networks a Service may name.
-    pub tenancy: Tenancy,
+    /// Networks that a Service may name.
+    pub isolation: NamespaceIsolation,
     /// Addresses that no pod can have on a secondary network.
-    pub reserved: Reserved,
-    /// Whether the node cannot keep a client with its endpoint: `sessionAffinity` is left out, and that is said.
+    pub reserved: ReservedAddresses,
+    /// Whether the node does not support session affinity: `sessionAffinity` is ignored and reported.
     pub lacks_affinity: bool,
 }
 
@@ -31,20 +30,20 @@ pub struct Node {
     pub zone: Option<String>,
 }
 
-/// Which networks a Service may name, and clients may use, as Multus' namespace isolation has it for pods.
+/// Networks that a Service may name and that clients may use, as Multus' namespace isolation for pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tenancy {
-    /// Those of its own namespace and of these ones.
+pub enum NamespaceIsolation {
+    /// Networks of its own namespace and of global namespaces.
     Isolated {
-        /// Namespaces whose networks are everybody's.
+        /// Namespaces whose networks every namespace may use.
         global_namespaces: BTreeSet<String>,
     },
-    /// All, as the Go original.
+    /// Any network, as in the archived multus-service project.
     Open,
 }
 
 /// Multus' own default.
-impl Default for Tenancy {
+impl Default for NamespaceIsolation {
     fn default() -> Self {
         Self::Isolated {
             global_namespaces: BTreeSet::from(["default".to_owned()]),
@@ -52,7 +51,7 @@ impl Default for Tenancy {
     }
 }
 
-impl Tenancy {
+impl NamespaceIsolation {
     /// Whether a Service or a pod of `namespace` may name `network`.
     pub fn allows(&self, namespace: &str, network: &NetworkRef) -> bool {
         match self {
@@ -68,34 +67,34 @@ impl Tenancy {
     }
 }
 
-/// Addresses that no endpoint may have: whoever may write a pod's network-status could otherwise send clients there.
+/// Addresses that no endpoint may have: a client that may write a pod's network-status could otherwise direct flows there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reserved {
-    /// Where ClusterIPs come from. Empty: not known, and not checked.
+pub struct ReservedAddresses {
+    /// Ranges of ClusterIPs. Empty: not known, and not checked.
     pub service_cidrs: Vec<IpNet>,
     /// Addresses of nodes.
     pub node_addresses: BTreeSet<IpAddr>,
 }
 
-/// Why an address is reserved.
+/// Reason why an address is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Taken {
-    /// It could be a ClusterIP.
+pub enum ReservedBy {
+    /// It is in a range of ClusterIPs.
     #[error("it is inside the cluster's Service CIDR {0}")]
     ServiceCidr(IpNet),
-    /// It is a node's.
+    /// It is the address of a node.
     #[error("it is the address of a node")]
     Node,
 }
 
-impl Reserved {
-    /// Says whether `address` may be an endpoint's.
-    pub fn check(&self, address: IpAddr) -> Result<(), Taken> {
+impl ReservedAddresses {
+    /// Checks whether `address` may be an endpoint.
+    pub fn check(&self, address: IpAddr) -> Result<(), ReservedBy> {
         if let Some(cidr) = self.service_cidrs.iter().find(|cidr| cidr.contains(&address)) {
-            return Err(Taken::ServiceCidr(*cidr));
+            return Err(ReservedBy::ServiceCidr(*cidr));
         }
         if self.node_addresses.contains(&address) {
-            return Err(Taken::Node);
+            return Err(ReservedBy::Node);
         }
         Ok(())
     }
@@ -118,11 +117,11 @@ mod tests {
         #[case] allowed: bool,
     ) {
         let network = NetworkRef::parse(network, namespace).unwrap();
-        let isolated = Tenancy::Isolated {
+        let isolated = NamespaceIsolation::Isolated {
             global_namespaces: global.iter().map(ToString::to_string).collect(),
         };
         assert_eq!(isolated.allows(namespace, &network), allowed);
-        assert!(Tenancy::Open.allows(namespace, &network));
+        assert!(NamespaceIsolation::Open.allows(namespace, &network));
     }
 
     #[rstest]
@@ -130,16 +129,16 @@ mod tests {
     #[case::cluster_ip("172.30.0.10", Some("Service CIDR 172.30.0.0/16"))]
     #[case::cluster_ip_v6("fd00:96::a", Some("Service CIDR fd00:96::/112"))]
     #[case::node("192.168.0.4", Some("a node"))]
-    fn reserved_addresses_say_why(#[case] address: &str, #[case] why: Option<&str>) {
-        let reserved = Reserved {
+    fn a_reserved_address_has_a_reason(#[case] address: &str, #[case] why: Option<&str>) {
+        let reserved = ReservedAddresses {
             service_cidrs: vec!["172.30.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             node_addresses: BTreeSet::from(["192.168.0.4".parse().unwrap()]),
         };
-        let said = reserved
+        let error = reserved
             .check(address.parse().unwrap())
             .err()
             .map(|why| why.to_string());
-        assert_eq!(said.is_some(), why.is_some());
-        assert!(said.unwrap_or_default().contains(why.unwrap_or_default()));
+        assert_eq!(error.is_some(), why.is_some());
+        assert!(error.unwrap_or_default().contains(why.unwrap_or_default()));
     }
 }

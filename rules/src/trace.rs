@@ -1,6 +1,6 @@
-//! `trace`: what happens to a packet under `PodRules`.
+//! `trace`: the verdict on a packet under `PodRules`.
 //!
-//! Pure. This is the meaning of [`PodRules`]; every backend is tested against it on real packets.
+//! Pure. It defines the meaning of [`PodRules`]; every backend is tested against it on real packets.
 
 use crate::{Places, PodRules, Port, Source};
 use std::collections::BTreeSet;
@@ -10,15 +10,15 @@ use std::time::Duration;
 /// The first packet of a flow that leaves the pod, or is forwarded by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Whose it is.
+    /// Origin of the packet.
     pub origin: Origin,
-    /// Where it goes.
+    /// Destination address.
     pub destination: IpAddr,
-    /// Its port; `None` for a protocol without ports, such as ICMP.
+    /// Destination port; `None` for a protocol without ports, such as ICMP.
     pub port: Option<Port>,
 }
 
-/// Whose packet it is.
+/// Origin of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A socket of the pod, bound to any of the pod's addresses or to none.
@@ -27,59 +27,58 @@ pub enum Origin {
     Forwarded(IpAddr),
 }
 
-/// What becomes of it.
+/// Verdict on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// Not to a VIP of ours: nothing of ours touches it.
+    /// Not to a VIP: no rule matches it.
     Pass,
-    /// Refused at once (TCP reset, else ICMP port unreachable); it never leaves the pod.
+    /// Rejected at once (TCP reset, else ICMP port unreachable); it never leaves the pod.
     Reject,
-    /// Translated to one of `endpoints`, each as likely as the other.
+    /// Translated to one of `endpoints`, with equal probability.
     Translate {
-        /// Never empty. Their places mean nothing.
+        /// Endpoints; never empty. Their places do not affect flows.
         endpoints: &'a Places,
         /// The pod's interface and address on the VIP's network.
         source: &'a Source,
-        /// The source address that the endpoint sees.
+        /// Source address that the endpoint receives.
         seen: IpAddr,
-        /// How long a client stays with the endpoint it had; see [`Verdict::given`].
+        /// Time for which a client stays with its endpoint; see [`Verdict::endpoints_after`].
         affinity: Option<Duration>,
     },
 }
 
-/// The flow before, from the same source address to the same port of the same VIP.
+/// The previous flow from the same source address to the same port of the same VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Earlier {
-    /// Which endpoint it went to.
+pub struct PreviousFlow {
+    /// Endpoint of the flow.
     pub endpoint: SocketAddr,
-    /// How long before this one it began.
-    pub ago: Duration,
+    /// Time between the beginnings of the two flows.
+    pub age: Duration,
 }
 
 impl Verdict<'_> {
-    /// Where the flow can go, given the one before. Empty unless it is translated.
+    /// Returns the possible endpoints of the flow after the previous one. Empty unless it is translated.
     ///
-    /// Each flow to an endpoint begins its time anew. An endpoint that is removed is forgotten at once: when it comes back within
-    /// the time it has no old clients.
-    pub fn given(&self, earlier: Option<Earlier>) -> BTreeSet<SocketAddr> {
+    /// Each flow to an endpoint restarts the time. A removed endpoint loses its clients at once, also when it returns within the time.
+    pub fn endpoints_after(&self, previous: Option<PreviousFlow>) -> BTreeSet<SocketAddr> {
         let Self::Translate {
             endpoints, affinity, ..
         } = self
         else {
             return BTreeSet::new();
         };
-        let kept = earlier.filter(|earlier| {
-            affinity.is_some_and(|time| earlier.ago < time) && endpoints.contains(&earlier.endpoint)
+        let kept = previous.filter(|previous| {
+            affinity.is_some_and(|time| previous.age < time) && endpoints.contains(&previous.endpoint)
         });
         match kept {
-            Some(earlier) => BTreeSet::from([earlier.endpoint]),
+            Some(previous) => BTreeSet::from([previous.endpoint]),
             None => endpoints.to_set(),
         }
     }
 }
 
 impl PodRules {
-    /// Says what happens to the first packet of a flow.
+    /// Returns the verdict on the first packet of a flow.
     pub fn trace(&self, packet: Packet) -> Verdict<'_> {
         let Some((vip, source)) = self.vip(packet.destination) else {
             return Verdict::Pass;

@@ -12,40 +12,47 @@ use std::collections::BTreeMap;
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ControllerSpec {
-    /// How many replicas run; one of them writes, the others wait to take over. 1 to 5. When omitted the operator chooses, today 2,
-    /// and 1 on an OpenShift cluster with a single-replica control plane; the choice may change.
+    /// replicas is the number of desired controller pods, 1 to 5. One of them is the leader; the others wait for its Lease. When
+    /// omitted, this means no opinion and the platform is left to choose a reasonable default, which is subject to change over time.
+    /// The current default is 2, and 1 on an OpenShift cluster with a single-replica control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: Option<i32>,
 
-    /// Container image of the controller, by tag or digest. When omitted, the image that belongs to the operator's version. An image
-    /// set here stays when the operator is upgraded; the condition OperandImageOverridden says so.
+    /// image is the container image of the controller, by tag or digest. When omitted, the image that belongs to the operator's version
+    /// is used. An image set here stays when the operator is upgraded; the condition OperandImageOverridden reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pull_spec")]
     pub image: Option<String>,
 
-    /// Labels a node must have to run the controller. At most 16. When omitted the operator chooses, today kubernetes.io/os: linux.
+    /// nodeSelector is a selector which must be true for a pod of the controller to fit on a node: it must match the node's labels. At
+    /// most 16. When omitted, this means no opinion and the platform is left to choose a reasonable default, which is subject to change
+    /// over time. The current default is kubernetes.io/os: linux.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: Option<BTreeMap<String, String>>,
 
-    /// Taints of nodes that the controller runs on all the same. At most 32. Replaces the operator's choice, today the taint of
-    /// control-plane nodes.
+    /// tolerations is the list of the controller pods' tolerations. At most 32. It replaces the default. When omitted, this means no
+    /// opinion and the platform is left to choose a reasonable default, which is subject to change over time. The current default is to
+    /// tolerate the taint of control-plane nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tolerations")]
     pub tolerations: Option<Vec<Toleration>>,
 
-    /// Which nodes the controller prefers or needs, and its distance to other pods. Replaces the operator's choice, today that
-    /// replicas prefer different nodes.
+    /// affinity is the controller pods' scheduling constraints. It replaces the default. When omitted, this means no opinion and the
+    /// platform is left to choose a reasonable default, which is subject to change over time. The current default is that replicas
+    /// prefer different nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
-    /// PriorityClass of the controller's pods. When omitted the operator chooses, today system-cluster-critical.
+    /// priorityClassName indicates the controller pods' priority. When omitted, this means no opinion and the platform is left to
+    /// choose a reasonable default, which is subject to change over time. The current default is system-cluster-critical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::name")]
     pub priority_class_name: Option<String>,
 
-    /// Compute resources of the controller's container. When omitted the operator chooses requests and no limits.
+    /// resources are the compute resources required by the controller container. When omitted, this means no opinion and the platform
+    /// is left to choose reasonable requests, which are subject to change over time, and no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
@@ -54,79 +61,86 @@ pub struct ControllerSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxySpec {
-    /// Container image of the proxy, by tag or digest. When omitted, the image that belongs to the operator's version. An image set
-    /// here stays when the operator is upgraded; the condition OperandImageOverridden says so.
+    /// image is the container image of the proxy, by tag or digest. When omitted, the image that belongs to the operator's version is
+    /// used. An image set here stays when the operator is upgraded; the condition OperandImageOverridden reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pull_spec")]
     pub image: Option<String>,
 
-    /// Labels a node must have to run the proxy. Pods on other nodes cannot use Services on secondary networks. At most 16. When
-    /// omitted the operator chooses, today kubernetes.io/os: linux. A change that would leave no node is refused. A node that no
-    /// longer matches is cleaned of rules.
+    /// nodeSelector is a selector which must be true for a pod of the proxy to fit on a node: it must match the node's labels. At most
+    /// 16. Pods on other nodes cannot use Services on secondary networks. A selector that no node matches is rejected. When a node no
+    /// longer matches, its rules are cleaned up. When omitted, this means no opinion and the platform is left to choose a reasonable
+    /// default, which is subject to change over time. The current default is kubernetes.io/os: linux.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: Option<BTreeMap<String, String>>,
 
-    /// Taints of nodes that the proxy runs on all the same. At most 32. Replaces the operator's choice, today all taints, as
-    /// kube-proxy does.
+    /// tolerations is the list of the proxy pods' tolerations. At most 32. It replaces the default. When omitted, this means no opinion
+    /// and the platform is left to choose a reasonable default, which is subject to change over time. The current default is to
+    /// tolerate every taint, as kube-proxy does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::tolerations")]
     pub tolerations: Option<Vec<Toleration>>,
 
-    /// Which nodes the proxy needs, beyond nodeSelector. When omitted, none in particular.
+    /// affinity is the proxy pods' scheduling constraints, beyond nodeSelector. When omitted, there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
-    /// PriorityClass of the proxy's pods. When omitted the operator chooses, today system-node-critical.
+    /// priorityClassName indicates the proxy pods' priority. When omitted, this means no opinion and the platform is left to choose a
+    /// reasonable default, which is subject to change over time. The current default is system-node-critical.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::name")]
     pub priority_class_name: Option<String>,
 
-    /// Compute resources of the proxy's container. When omitted the operator chooses requests and a limit of memory. A request for memory
-    /// without a limit takes the operator's limit away.
+    /// resources are the compute resources required by the proxy container. When omitted, this means no opinion and the platform is
+    /// left to choose reasonable requests and a memory limit, which are subject to change over time. A memory request without a memory
+    /// limit removes the default limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
-    /// See [`Backend`]: the schema describes an optional enum by the enum's documentation.
+    /// See [`Backend`]: in the schema an optional enum has the documentation of the enum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Backend>,
 
-    /// Socket of the container runtime, such as /run/crio/crio.sock: one folder below /run. When omitted the proxy takes the first
-    /// that answers of CRI-O's and containerd's usual sockets.
+    /// containerRuntimeEndpoint is the socket of the container runtime, in a folder below /run, such as /run/crio/crio.sock. When
+    /// omitted, the proxy uses the first of the default sockets of CRI-O and containerd that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::runtime_endpoint")]
     pub container_runtime_endpoint: Option<String>,
 
-    /// Networks whose Services are served to the node itself and to pods with hostNetwork, by an interface that nodes have. At most 16. When
-    /// omitted, none. A node that lacks the interface, or on which it is the parent of macvlan or ipvlan interfaces, is not served: its
-    /// proxy's condition says so.
+    /// hostNetworks maps networks to interfaces of nodes. Services on these networks are served to the node itself and to pods with
+    /// hostNetwork. At most 16. When omitted, none. A node that lacks the interface, or on which it is the parent of macvlan or ipvlan
+    /// interfaces, is not served; the condition RulesApplied of its proxy reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::host_networks")]
     pub host_networks: Option<Vec<HostNetwork>>,
 
-    /// Namespaces in which a DaemonSet may run the archived multus-proxy. While a pod of such a DaemonSet is on a node, this proxy writes
-    /// nothing there. A pod elsewhere that looks like it is reported and ignored. Name only namespaces that tenants cannot write into. At
-    /// most 64. When omitted the operator chooses, today kube-system.
+    /// legacyProxyNamespaces is a list of namespaces in which a DaemonSet may run the archived multus-service proxy. While a pod of
+    /// such a DaemonSet is on a node, the proxy of this operator writes nothing there. A pod of another namespace that looks like it is
+    /// reported and ignored. List only namespaces that tenants cannot write to. At most 64. When omitted, this means no opinion and the
+    /// platform is left to choose a reasonable default, which is subject to change over time. The current default is kube-system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::namespaces")]
     pub legacy_proxy_namespaces: Option<Vec<String>>,
 
-    /// How a new version or setting reaches the nodes. When omitted the operator chooses, today RollingUpdate with a maxUnavailable
-    /// of 10%.
+    /// updateStrategy is an update strategy to replace existing proxy pods with new pods. When omitted, this means no opinion and the
+    /// platform is left to choose a reasonable default, which is subject to change over time. The current default is RollingUpdate with
+    /// a maxUnavailable of 10%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_strategy: Option<ProxyUpdateStrategy>,
 }
 
-/// A network that nodes reach by an interface of their own.
+/// A network that nodes are attached to by an interface of their own.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNetwork {
-    /// Its network-attachment-definition, as namespace/name.
+    /// network is the network-attachment-definition, as namespace/name.
     pub network: String,
-    /// The interface of the node, such as ens4 or ens4.100.
+    /// interface is the interface of the node, such as ens4 or ens4.100.
     pub interface: String,
 }
 
-/// How a changed proxy reaches the nodes. Rules in the kernel stay in force while a node's proxy is replaced.
+/// updateStrategy is an update strategy to replace existing proxy pods with new pods. Rules in the kernel stay in force while the proxy
+/// of a node is replaced.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -134,31 +148,33 @@ pub struct HostNetwork {
     "message": "rollingUpdate is only for type RollingUpdate",
 }]))]
 pub struct ProxyUpdateStrategy {
-    /// RollingUpdate replaces proxies by itself. OnDelete replaces a proxy when somebody deletes its pod.
+    /// type is the type of daemon set update. Can be RollingUpdate or OnDelete. RollingUpdate replaces pods automatically. OnDelete
+    /// replaces a pod only when it is deleted.
     #[serde(rename = "type")]
     pub type_: UpdateStrategyType,
 
-    /// Pace of a RollingUpdate.
+    /// rollingUpdate is the rolling update configuration. Present only if type is RollingUpdate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolling_update: Option<RollingUpdate>,
 }
 
-/// Ways to replace proxies.
+/// Types of daemon set update.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpdateStrategyType {
-    /// Some nodes at a time, by itself.
+    /// Replaces pods automatically, some nodes at a time.
     #[default]
     RollingUpdate,
-    /// When somebody deletes the pod.
+    /// Replaces a pod when it is deleted.
     OnDelete,
 }
 
-/// Pace of a roll-out of the proxy.
+/// Rolling update configuration of the proxy.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RollingUpdate {
-    /// How many proxies may be down at once because of the roll-out: a number of at least 1, or a percentage of nodes from 1% to
-    /// 100%. When omitted the operator chooses, today 10%.
+    /// maxUnavailable is the maximum number of proxy pods that can be unavailable during the update. Value can be an absolute number of
+    /// at least 1 (ex: 5) or a percentage of nodes from 1% to 100% (ex: 10%). When omitted, this means no opinion and the platform is
+    /// left to choose a reasonable default, which is subject to change over time. The current default is 10%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::max_unavailable")]
     pub max_unavailable: Option<IntOrString>,
@@ -167,19 +183,19 @@ pub struct RollingUpdate {
 /// Compute resources of a container.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct Resources {
-    /// What the scheduler sets aside on a node, such as cpu: 10m and memory: 64Mi. At most 8. What is omitted here is the operator's
-    /// choice.
+    /// requests describes the minimum amount of compute resources required, such as cpu: 10m and memory: 64Mi. At most 8. Resources
+    /// that are omitted keep their default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::quantities")]
     pub requests: Option<BTreeMap<String, Quantity>>,
 
-    /// What the container may use at most. At most 8. Else the operator chooses.
+    /// limits describes the maximum amount of compute resources allowed. At most 8. Resources that are omitted keep their default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::quantities")]
     pub limits: Option<BTreeMap<String, Quantity>>,
 }
 
-/// Whether a NetworkPolicy protects the controller.
+/// Settings of the NetworkPolicy that protects the controller.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkPolicySpec {
     /// See [`NetworkPolicyMode`].
@@ -187,8 +203,10 @@ pub struct NetworkPolicySpec {
     pub mode: Option<NetworkPolicyMode>,
 }
 
-/// Enabled: a NetworkPolicy lets into the controller's pods only what reads its health and metrics. Disabled: none. The proxy uses
-/// the node's network, which no NetworkPolicy reaches. When omitted the operator chooses, today Enabled; the choice may change.
+/// mode specifies whether a NetworkPolicy protects the controller. Enabled: ingress to the controller pods is allowed only to the port
+/// of health and metrics. Disabled: there is no NetworkPolicy. The proxy uses the host network, to which no NetworkPolicy applies. When
+/// omitted, this means no opinion and the platform is left to choose a reasonable default, which is subject to change over time. The
+/// current default is Enabled.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkPolicyMode {
     /// With a NetworkPolicy.
@@ -198,15 +216,16 @@ pub enum NetworkPolicyMode {
     Disabled,
 }
 
-/// How rules are written into the kernel. Auto picks per node the best that works there. NFTables writes nftables directly: a change
-/// costs microseconds and a new flow the same with any number of Services. IPTables uses the iptables programs of the proxy's image.
-/// A change replaces the rules that pods have, without a gap. When omitted the operator chooses, today Auto; the choice may change.
+/// backend is the backend that writes rules into the kernel. Auto selects the first supported one per node. NFTables writes nftables by
+/// netlink: the cost of a change and of a new flow does not depend on the number of Services. IPTables uses the iptables programs of
+/// the proxy image. A change replaces the rules of pods without a gap. When omitted, this means no opinion and the platform is left to
+/// choose a reasonable default, which is subject to change over time. The current default is Auto.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// Picked per node by what works there: NFTables, else IPTables.
+    /// The first one the node supports: NFTables, then IPTables.
     #[default]
     Auto,
-    /// nftables, written directly.
+    /// nftables, by netlink.
     #[serde(rename = "NFTables")]
     NfTables,
     /// The iptables programs, legacy or nft variant.

@@ -1,4 +1,6 @@
-//! Parts of the schema that types alone do not say: patterns, bounds, rules (CEL), the kind of a list.
+//! Parts of the schema that cannot be derived from types: patterns, bounds, rules (CEL), list types.
+//!
+//! Pure.
 
 use super::MultusServiceConfig;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -9,10 +11,10 @@ use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// Most elements of a list, and keys of a map, for which nothing else is said (inside affinity).
+/// Bound of lists and maps without a bound of their own (inside affinity).
 const MAX_ITEMS: i64 = 64;
 
-/// The definition with everything bounded.
+/// Returns the definition with every list and map bounded.
 pub(super) fn crd() -> CustomResourceDefinition {
     let mut crd = MultusServiceConfig::crd();
     for version in &mut crd.spec.versions {
@@ -49,7 +51,7 @@ fn bound(schema: &mut JSONSchemaProps) {
         .for_each(bound);
 }
 
-/// `JSONSchemaProps` has its bounds as floating-point numbers, so `1` would be written `1.0`, which others write back as `1`.
+/// `JSONSchemaProps` has its bounds as floating-point numbers, so `1` would be written `1.0`, which kustomize and the API server write as `1`.
 pub(super) fn with_whole_numbers(value: Value) -> Value {
     match value {
         // Display writes no fraction where there is none.
@@ -102,8 +104,8 @@ pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Ranges of addresses. `isCIDR` of CEL is not known before Kubernetes 1.31, and a `format` says no sentence; what the rule lets through
-/// of IPv6 is refused by the operator. A range of every address would refuse every endpoint.
+/// Ranges of addresses. CEL has no `isCIDR` before Kubernetes 1.31, and a `format` has no message of its own; the operator rejects
+/// IPv6 ranges that the rule accepts and that are invalid. A range of all addresses would reject every endpoint.
 pub(super) fn service_cidrs(_: &mut SchemaGenerator) -> Schema {
     let octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
     let (ipv4, ipv6) = (
@@ -152,7 +154,7 @@ pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Kubernetes' own rules for tolerations, so that a wrong one is refused here and not in the middle of a roll-out.
+/// Kubernetes' own rules for tolerations, so that an invalid one is rejected here and not during a rollout.
 pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -161,32 +163,32 @@ pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-type": "atomic",
         "items": {
             "type": "object",
-            "description": "A taint that is tolerated.",
+            "description": "The pod this Toleration is attached to tolerates any taint that matches the triple <key,value,effect> using the matching operator <operator>.",
             "properties": {
                 "key": {
                     "type": "string",
                     "maxLength": 317,
-                    "description": "Key of the taint. Empty, with operator Exists: every taint.",
+                    "description": "Key is the taint key that the toleration applies to. Empty means match all taint keys. If the key is empty, operator must be Exists; this combination means to match all values and all keys.",
                 },
                 "operator": {
                     "type": "string",
                     "enum": ["Exists", "Equal"],
-                    "description": "Exists: whatever the taint's value. Equal: the value must be the same. When omitted, Equal.",
+                    "description": "Operator represents a key's relationship to the value. Valid operators are Exists and Equal. Defaults to Equal. Exists is equivalent to wildcard for value, so that a pod can tolerate all taints of a particular category.",
                 },
                 "value": {
                     "type": "string",
                     "maxLength": 63,
-                    "description": "Value of the taint, for operator Equal.",
+                    "description": "Value is the taint value the toleration matches to. If the operator is Exists, the value must be empty, otherwise just a regular string.",
                 },
                 "effect": {
                     "type": "string",
                     "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"],
-                    "description": "Effect of the taint. When omitted, every effect.",
+                    "description": "Effect indicates the taint effect to match. Empty means match all taint effects. When specified, allowed values are NoSchedule, PreferNoSchedule and NoExecute.",
                 },
                 "tolerationSeconds": {
                     "type": "integer",
                     "format": "int64",
-                    "description": "How long a taint of effect NoExecute is tolerated. When omitted, for ever.",
+                    "description": "TolerationSeconds represents the period of time the toleration (which must be of effect NoExecute) tolerates the taint. By default, it is not set, which means tolerate the taint forever (do not evict).",
                 },
             },
             "x-kubernetes-validations": [
@@ -207,7 +209,7 @@ pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// One folder below /run: the folder is mounted into the proxy, and more than a runtime's own must not be.
+/// One folder below /run: the folder is mounted into the proxy, which must not see more than the folder of the runtime.
 pub(super) fn runtime_endpoint(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
@@ -226,20 +228,20 @@ pub(super) fn host_networks(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-map-keys": ["network"],
         "items": {
             "type": "object",
-            "description": "A network that nodes reach by an interface of their own.",
+            "description": "A network that nodes are attached to by an interface of their own.",
             "required": ["network", "interface"],
             "properties": {
                 "network": {
                     "type": "string",
                     "maxLength": 317,
                     "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-                    "description": "Its network-attachment-definition, as namespace/name.",
+                    "description": "network is the network-attachment-definition, as namespace/name.",
                 },
                 "interface": {
                     "type": "string",
                     "maxLength": 15,
                     "pattern": r"^[^\s/:=]+$",
-                    "description": "The interface of the node, such as ens4 or ens4.100.",
+                    "description": "interface is the interface of the node, such as ens4 or ens4.100.",
                 },
             },
         },
@@ -271,7 +273,7 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A list-map of metav1.Condition, so that several writers could own conditions of their own.
+/// A list-map of metav1.Condition, so that several writers can own conditions.
 pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",

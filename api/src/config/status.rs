@@ -1,175 +1,179 @@
-//! What the operator says of the installation.
+//! Status of the installation, written by the operator.
+//!
+//! Pure.
 
 use super::schema;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Observed state.
+/// Status is the observed state of the installation.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct MultusServiceConfigStatus {
-    /// The generation of this object that was fully processed.
+    /// observedGeneration is the most recent generation of this object that the operator has fully processed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Available: Services on secondary networks work. Progressing: something is being rolled out or removed. Degraded: something
-    /// has been wrong for a while; its message says what. Upgradeable: the operator may be upgraded; otherwise its message says what
-    /// to do first. OperandImageOverridden: an image is set in spec and does not follow the operator's version.
+    /// conditions is a list of conditions and their status. Available: Services on secondary networks work. Progressing: operands are
+    /// being rolled out or removed. Degraded: a failure has lasted for two minutes; the message names it. Upgradeable: the operator may
+    /// be upgraded; if False, the message names what to do first. OperandImageOverridden: an image is set in spec and does not follow
+    /// the operator's version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 
-    /// Version of the operator that wrote this status.
+    /// operatorVersion is the version of the operator that wrote this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_version: Option<String>,
 
-    /// Version that is being rolled out, or was.
+    /// targetVersion is the version that the operator rolls out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_version: Option<String>,
 
-    /// Version that controller and every proxy run. Differs from targetVersion during an upgrade.
+    /// observedVersion is the version that the controller and every proxy run. It differs from targetVersion during an upgrade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_version: Option<String>,
 
-    /// The controller's Deployment.
+    /// controller is the status of the controller Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<ControllerStatus>,
 
-    /// The proxy's DaemonSet and its pods.
+    /// proxy is the status of the proxy DaemonSet and its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyStatus>,
 
-    /// Where the current roll-out stands; absent when there is none.
+    /// rollout is the progress of the current rollout; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
 
-    /// What is wrong at the moment, and since when. What lasts for two minutes turns Degraded.
+    /// failures is a list of present failures. A failure that lasts for two minutes sets Degraded. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub failures: Vec<Failure>,
 
-    /// What the operator applied on behalf of this object, for must-gather and for removal.
+    /// relatedObjects is a list of objects that the operator applied, for must-gather and for removal. At most 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub related_objects: Vec<RelatedObject>,
 }
 
-/// State of the controller.
+/// Status of the controller Deployment.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ControllerStatus {
-    /// Replicas that should run.
+    /// replicas is the number of desired pods.
     #[serde(default)]
     pub replicas: i32,
-    /// Replicas that run the latest version and settings.
+    /// updated is the number of pods that have the desired template.
     #[serde(default)]
     pub updated: i32,
-    /// Replicas that are ready.
+    /// ready is the number of pods with a Ready condition.
     #[serde(default)]
     pub ready: i32,
-    /// Replicas that are available.
+    /// available is the number of available pods (ready for at least minReadySeconds).
     #[serde(default)]
     pub available: i32,
-    /// Image they should run.
+    /// image is the container image in the pod template.
     #[serde(default)]
     pub image: String,
 }
 
-/// State of the proxies.
+/// Status of the proxy DaemonSet and its pods.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyStatus {
-    /// Nodes that should run a proxy.
+    /// desired is the total number of nodes that should be running the proxy pod.
     #[serde(default)]
     pub desired: i32,
-    /// Nodes that have a proxy's pod.
+    /// current is the number of nodes that are running at least one proxy pod and are supposed to.
     #[serde(default)]
     pub current: i32,
-    /// Nodes whose proxy has the latest version and settings.
+    /// updated is the total number of nodes that are running an updated proxy pod.
     #[serde(default)]
     pub updated: i32,
-    /// Nodes whose proxy is ready.
+    /// ready is the number of nodes that should be running the proxy pod and have one with a Ready condition.
     #[serde(default)]
     pub ready: i32,
-    /// Nodes whose proxy is available.
+    /// available is the number of nodes that should be running the proxy pod and have one available (ready for at least
+    /// minReadySeconds).
     #[serde(default)]
     pub available: i32,
-    /// Nodes that should have an available proxy and have none.
+    /// unavailable is the number of nodes that should be running the proxy pod and have none available.
     #[serde(default)]
     pub unavailable: i32,
-    /// Image they should run.
+    /// image is the container image in the pod template.
     #[serde(default)]
     pub image: String,
-    /// Ways in which rules are written, with the number of nodes that use each; the most used comes first.
+    /// backends is the number of nodes per backend, the most used first. At most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub backends: Vec<BackendNodes>,
-    /// Nodes whose proxy does not work, at most 10 by name, and why.
+    /// unhealthyNodes is a list of the first 10 nodes by name whose proxy does not work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub unhealthy_nodes: Vec<UnhealthyNode>,
-    /// How many nodes there are whose proxy does not work.
+    /// unhealthyNodeCount is the total number of nodes whose proxy does not work.
     #[serde(default)]
     pub unhealthy_node_count: i32,
 }
 
-/// How many nodes write rules in one way.
+/// Number of nodes that use a backend.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendNodes {
-    /// Name of the backend, such as IPTables.
+    /// name is the name of the backend, such as IPTables.
     #[schemars(length(max = 64))]
     pub name: String,
-    /// Number of nodes that use it.
+    /// nodes is the number of nodes that use it.
     pub nodes: i32,
 }
 
 /// A node whose proxy does not work.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnhealthyNode {
-    /// Name of the node; empty when no pod could be created, so that no node is known.
+    /// name is the name of the node; empty when the pod could not be created, so that its node is not known.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Cause in one word, such as CrashLoopBackOff or ImagePullBackOff.
+    /// reason is a machine readable explanation, such as CrashLoopBackOff or ImagePullBackOff.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// Cause in a sentence.
+    /// message is a human readable explanation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
 }
 
-/// How far a roll-out is. Kept here so that a restart of the operator forgets nothing.
+/// Progress of a rollout. It is stored so that it survives a restart of the operator.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
-    /// What was seen last.
+    /// progress is the last observed progress.
     #[schemars(length(max = 1024))]
     pub progress: String,
-    /// When that was first seen. A roll-out that stays where it is for ten minutes turns Degraded.
+    /// lastProgressTime is the last time progress changed. A rollout without progress for ten minutes sets Degraded.
     pub last_progress_time: Time,
 }
 
-/// Something that is wrong.
+/// A present failure.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What, as the reason of the condition Degraded spells it.
+    /// reason is the reason of the failure, as in the condition Degraded.
     #[schemars(length(max = 128))]
     pub reason: String,
-    /// Since when without a break.
+    /// since is the time since when the failure has been present without interruption.
     pub since: Time,
 }
 
-/// An object the operator applied.
+/// A reference to an object that the operator applied.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RelatedObject {
-    /// API group; empty for the core group.
+    /// group is the API group; empty for the core group.
     pub group: String,
-    /// Plural resource name, lower case.
+    /// resource is the plural resource name, in lower case.
     pub resource: String,
-    /// Namespace; empty for cluster-scoped objects.
+    /// namespace is the namespace; empty for cluster-scoped objects.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// Name.
+    /// name is the name of the object.
     pub name: String,
 }

@@ -1,4 +1,4 @@
-//! What must hold for the schema.
+//! Tests of the schema.
 
 use super::*;
 use crate::names::{CONFIG_NAME, GROUP};
@@ -8,7 +8,7 @@ fn schema() -> serde_json::Value {
 }
 
 #[test]
-fn the_crd_is_what_the_names_say() {
+fn the_crd_has_the_group_and_the_singleton_name() {
     let crd = crd();
     assert_eq!(
         (crd.spec.group.as_str(), crd.spec.scope.as_str()),
@@ -74,7 +74,7 @@ fn every_list_and_map_is_bounded() {
     assert_eq!(found, Vec::<String>::new());
 }
 
-/// A default in the schema can never be changed; one in the operator can.
+/// A default in the schema can never change; a default in the operator can.
 #[test]
 fn only_the_frozen_defaults_are_in_the_schema() {
     fn defaults(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {

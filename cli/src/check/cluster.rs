@@ -1,12 +1,12 @@
-//! What the cluster brings: versions, Multus, nodes.
+//! Checks of the cluster: versions, Multus, nodes.
 //!
 //! Pure.
 
 use super::Line;
-use crate::facts::{Installation, Lack, Read};
+use crate::facts::{Installation, Read, ReadError};
 use std::collections::BTreeMap;
 
-/// The oldest minor version of Kubernetes 1 that has all that is used: ValidatingAdmissionPolicy v1.
+/// The minimum minor version of Kubernetes 1: ValidatingAdmissionPolicy v1.
 const OLDEST: u32 = 30;
 
 /// The API server's version.
@@ -14,7 +14,7 @@ pub(super) fn version(version: &Read<String>) -> Line {
     const GROUP: &str = "kubernetes";
     let text = match version {
         Ok(text) => text,
-        Err(lack) => return Line::unknown(GROUP, "version", lack),
+        Err(read_error) => return Line::unknown(GROUP, "version", read_error),
     };
     match minor(text) {
         Some(minor) if minor < OLDEST => Line::broken(
@@ -38,11 +38,11 @@ fn minor(text: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Whether it is known where ClusterIPs are from.
+/// Checks whether the ranges of ClusterIPs are known.
 pub(super) fn ranges(facts: &Installation) -> Line {
     const GROUP: &str = "kubernetes";
-    if let Err(lack) = &facts.cluster.ranges {
-        return Line::unknown(GROUP, "ranges of ClusterIPs", lack);
+    if let Err(read_error) = &facts.cluster.ranges {
+        return Line::unknown(GROUP, "ranges of ClusterIPs", read_error);
     }
     let ranges = crate::settings::of_controller(&facts.cluster).service_cidrs;
     if ranges.is_empty() {
@@ -57,16 +57,16 @@ pub(super) fn ranges(facts: &Installation) -> Line {
     Line::good(GROUP, format!("ClusterIPs are from {}", ranges.join(", ")))
 }
 
-/// Multus' kind, and its networks.
+/// Checks the kind of Multus and its networks.
 pub(super) fn multus(facts: &Installation) -> Line {
     const GROUP: &str = "multus";
     match &facts.networks {
-        Err(Lack::NoKind(_)) => Line::broken(
+        Err(ReadError::NoKind(_)) => Line::broken(
             GROUP,
             "the cluster has no kind NetworkAttachmentDefinition",
             "install Multus: https://github.com/k8snetworkplumbingwg/multus-cni",
         ),
-        Err(lack) => Line::unknown(GROUP, "network-attachment-definitions", lack),
+        Err(read_error) => Line::unknown(GROUP, "network-attachment-definitions", read_error),
         Ok(networks) => {
             let part = networks
                 .only_in
@@ -84,11 +84,11 @@ pub(super) fn multus(facts: &Installation) -> Line {
     }
 }
 
-/// Nodes by runtime and kernel. What a kernel has only the proxy on it can say: its condition names what is lacking.
+/// Checks nodes by runtime and kernel. Only the proxy on a node knows the features of its kernel: its condition names missing ones.
 pub(super) fn nodes(facts: &Installation) -> Vec<Line> {
     const GROUP: &str = "nodes";
     let nodes = match &facts.cluster.nodes {
-        Err(lack) => return vec![Line::unknown(GROUP, "runtimes and kernels", lack)],
+        Err(read_error) => return vec![Line::unknown(GROUP, "runtimes and kernels", read_error)],
         Ok(nodes) => nodes,
     };
     let mut alike: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The installation: configuration, operator, operands, versions, admission policies, Services.
+//! Checks of the installation: configuration, operator, operands, versions, admission policies, Services.
 //!
 //! Pure.
 
@@ -10,7 +10,7 @@ use crate::situations::Values;
 use crate::status::status;
 use api::names::{CONTROLLER, OPERATOR, PROXY};
 
-/// The policies that confine the parts, as the operator applies them.
+/// The admission policies that the operator applies.
 const POLICIES: [&str; 6] = [
     "multus-service-controller-endpointslices",
     "multus-service-controller-status",
@@ -20,7 +20,7 @@ const POLICIES: [&str; 6] = [
     "multus-service-proxy-status",
 ];
 
-/// Everything that the operator brings.
+/// Checks all objects of the operator.
 pub(super) fn operands(facts: &Installation) -> Vec<Line> {
     let cluster = &facts.cluster;
     let namespace = Cluster::namespace(cluster.config());
@@ -55,7 +55,7 @@ fn of_link(group: &'static str, link: Link) -> Line {
 
 fn workloads(facts: &Installation, namespace: &str) -> Vec<Line> {
     const GROUP: &str = "operands";
-    // What is refused is reported once, with the leftovers.
+    // A missing permission is reported once, with the legacy proxy.
     let Ok(all) = &facts.workloads else {
         return Vec::new();
     };
@@ -96,7 +96,7 @@ fn workloads(facts: &Installation, namespace: &str) -> Vec<Line> {
         .collect()
 }
 
-/// Skew between the operator, what it rolls out, what runs, and this plugin.
+/// Checks version skew between operator, operands and this plugin.
 fn versions(facts: &Installation) -> Option<Line> {
     const GROUP: &str = "versions";
     let status = facts.cluster.config()?.status.as_ref()?;
@@ -123,7 +123,7 @@ fn versions(facts: &Installation) -> Option<Line> {
 fn policies(facts: &Installation) -> Line {
     const GROUP: &str = "admission";
     let found = match &facts.policies {
-        Err(lack) => return Line::unknown(GROUP, "ValidatingAdmissionPolicies", lack),
+        Err(read_error) => return Line::unknown(GROUP, "ValidatingAdmissionPolicies", read_error),
         Ok(found) => found,
     };
     let missing: Vec<&str> = POLICIES
@@ -145,8 +145,8 @@ fn policies(facts: &Installation) -> Line {
 
 fn nodes(facts: &Installation) -> Vec<Line> {
     const GROUP: &str = "proxies";
-    if let Err(lack) = &facts.cluster.proxies {
-        return vec![Line::unknown(GROUP, "proxies", lack)];
+    if let Err(read_error) = &facts.cluster.proxies {
+        return vec![Line::unknown(GROUP, "proxies", read_error)];
     }
     let nodes = status(facts).nodes;
     let count = nodes.len();
@@ -159,7 +159,7 @@ fn nodes(facts: &Installation) -> Vec<Line> {
                 Cluster::namespace(facts.cluster.config()),
                 node.proxy
             );
-            Some(if node.is_of_the_node {
+            Some(if node.is_node_level {
                 Line::broken(GROUP, says, remedy)
             } else {
                 Line::warning(GROUP, says, remedy)
@@ -173,11 +173,11 @@ fn nodes(facts: &Installation) -> Vec<Line> {
     }
 }
 
-/// Services that ask to be served and are not.
+/// Checks labeled Services that are not served.
 pub(super) fn services(facts: &Installation) -> Vec<Line> {
     const GROUP: &str = "services";
-    if let Err(lack) = &facts.services {
-        return vec![Line::unknown(GROUP, "Services", lack)];
+    if let Err(read_error) = &facts.services {
+        return vec![Line::unknown(GROUP, "Services", read_error)];
     }
     let status = status(facts);
     let mut lines: Vec<Line> = status
@@ -227,7 +227,7 @@ mod tests {
     use super::POLICIES;
 
     #[test]
-    fn the_policies_are_those_that_the_operator_applies() {
+    fn the_policies_are_those_of_the_operator() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/manifests");
         let mut names = std::collections::BTreeSet::new();
         for entry in std::fs::read_dir(folder).unwrap() {

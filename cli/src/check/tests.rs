@@ -28,12 +28,12 @@ fn empty() -> Installation {
         pods: Ok(vec![]),
         policies: Ok(vec![]),
         workloads: Ok(vec![]),
-        refused: vec![],
+        rejected: vec![],
     }
 }
 
 #[test]
-fn a_cluster_without_an_installation_is_fit_for_one() {
+fn a_cluster_without_an_installation_meets_the_requirements() {
     let check = check(&empty());
     assert!(check.is_well() && !check.is_done(), "{check:?}");
     assert_eq!(check.is_installed, Some(false));
@@ -49,7 +49,7 @@ fn a_cluster_without_an_installation_is_fit_for_one() {
 }
 
 #[test]
-fn what_an_installation_lacks_is_broken_with_a_remedy() {
+fn a_missing_requirement_is_broken_with_a_remedy() {
     let mut facts = empty();
     facts.cluster.config = Ok(Some(of(
         json!({"apiVersion": "multusservice.cni.cncf.io/v1alpha1", "kind": "MultusServiceConfig", "metadata": {"name": "cluster"}, "spec": {}}),
@@ -82,9 +82,9 @@ fn the_archived_project_is_found() {
 }
 
 #[test]
-fn what_may_not_be_read_is_named_and_breaks_nothing() {
+fn a_missing_permission_is_named_and_breaks_nothing() {
     let forbidden = || {
-        Lack::Forbidden(Right {
+        ReadError::Forbidden(Right {
             verb: "list",
             resource: "nodes".into(),
             namespace: None,

@@ -1,8 +1,8 @@
-//! One Service with everything that the links say things about.
+//! One Service with the inputs of all links.
 //!
 //! Pure.
 
-use super::decided::Decided;
+use super::decision::ServiceDecision;
 use crate::facts::{Cluster, Facts};
 use crate::situations::Values;
 use api::NetworkRef;
@@ -10,15 +10,15 @@ use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use rules::ServedService;
 
-/// See above.
+/// Inputs of the links of one Service.
 pub(super) struct Case<'a> {
     pub(super) facts: &'a Facts,
     pub(super) service: &'a Service,
-    pub(super) decided: Decided,
-    /// The Service as a proxy reads it.
+    pub(super) decision: ServiceDecision,
+    /// The Service as the proxy parses it.
     pub(super) served: Result<ServedService, rules::NotServed>,
     pub(super) network: Option<NetworkRef>,
-    /// What fills the texts of the table.
+    /// Values for the templates of the table.
     pub(super) values: Values,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Case<'a> {
         Self {
             facts,
             service,
-            decided: Decided::new(facts, service),
+            decision: ServiceDecision::new(facts, service),
             served: ServedService::parse(service),
             network,
             values,
@@ -58,7 +58,7 @@ impl<'a> Case<'a> {
         values
     }
 
-    /// Node of the client.
+    /// Returns the node of the client.
     pub(super) fn node(&self) -> Option<&str> {
         let pod = self.facts.client.as_ref()?.pod.as_ref().ok()?.as_ref()?;
         pod.spec.as_ref()?.node_name.as_deref()

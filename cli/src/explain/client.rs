@@ -1,4 +1,4 @@
-//! Whether the client can reach the network, by the proxy's own rules of who may.
+//! Links about the client: whether it can use the network, by the rules of the proxy.
 //!
 //! Pure.
 
@@ -14,7 +14,7 @@ use rules::{NetworkRules, PodRules, Shortcoming, Slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The interfaces of a pod, as its annotation says.
+/// Returns the interfaces of a pod from its annotation.
 pub fn attachments(pod: &Pod) -> Result<Vec<NetworkStatus>, ParseNetworkStatus> {
     let annotations = pod.metadata.annotations.as_ref();
     let text = annotations.and_then(|annotations| annotations.get(NETWORK_STATUS_ANNOTATION));
@@ -24,29 +24,29 @@ pub fn attachments(pod: &Pod) -> Result<Vec<NetworkStatus>, ParseNetworkStatus> 
     )
 }
 
-/// A client's rules for the Service, with what it lacks.
+/// Returns a client's rules for the Service and its shortcomings.
 pub(super) fn planned(case: &Case<'_>, pod: &Pod) -> (PodRules, Vec<Shortcoming>) {
     let (Ok(served), Ok(attachments)) = (&case.served, attachments(pod)) else {
         return (PodRules::default(), Vec::new());
     };
-    let slices = case.decided.existing.iter();
+    let slices = case.decision.existing.iter();
     let slices: Vec<Slice> = slices.filter_map(|slice| Slice::parse(slice).ok()).collect();
     let settings = crate::settings::of_proxy(&case.facts.cluster, case.node().unwrap_or_default());
     let (network, _) = rules::network_rules(&settings, [(served, slices.iter())]);
     let networks: BTreeMap<NetworkRef, Arc<NetworkRules>> =
         BTreeMap::from([(served.network.clone(), Arc::new(network))]);
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let (rules, lacks) = rules::pod_rules(&settings.tenancy, namespace, &attachments, &networks);
-    (rules, lacks.into_iter().collect())
+    let (rules, shortcomings) = rules::pod_rules(&settings.isolation, namespace, &attachments, &networks);
+    (rules, shortcomings.into_iter().collect())
 }
 
-/// The links about the client.
+/// Returns the links about the client.
 pub(super) fn client(case: &Case<'_>) -> Vec<Link> {
     let Some(Client { key, pod }) = &case.facts.client else {
         return Vec::new();
     };
     let pod = match pod {
-        Err(lack) => return vec![Link::unknown(Topic::Client, lack.to_string())],
+        Err(read_error) => return vec![Link::unknown(Topic::Client, read_error.to_string())],
         Ok(None) => return vec![Cause::ClientNotFound.broken(&case.values)],
         Ok(Some(pod)) => pod,
     };
@@ -67,17 +67,19 @@ pub(super) fn client(case: &Case<'_>) -> Vec<Link> {
     let Some(status) = network_status::on(&attached, network).next() else {
         return vec![not_attached(&case.values, network, &attached)];
     };
-    let (rules, lacks) = planned(case, pod);
+    let (rules, shortcomings) = planned(case, pod);
     let has_source = rules
         .networks
         .values()
         .any(|one| one.ipv4.is_some() || one.ipv6.is_some());
-    let lacks = lacks.iter().filter_map(|lack| shortcoming(case, lack));
-    let lacks: Vec<Link> = lacks
+    let links = shortcomings
+        .iter()
+        .filter_map(|shortcoming| shortcoming_link(case, shortcoming));
+    let links: Vec<Link> = links
         .map(|link| if has_source { link.softened() } else { link })
         .collect();
-    if !has_source && !lacks.is_empty() {
-        return lacks;
+    if !has_source && !links.is_empty() {
+        return links;
     }
     let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
     let text = format!(
@@ -87,11 +89,11 @@ pub(super) fn client(case: &Case<'_>) -> Vec<Link> {
     );
     [Link::good(Topic::Client, text)]
         .into_iter()
-        .chain(lacks)
+        .chain(links)
         .collect()
 }
 
-/// Of the host's network the rules are those of the node, if an administrator mapped the network to an interface of it.
+/// A client with hostNetwork has the rules of the node, if an administrator mapped the network to an interface of it.
 fn on_the_host(case: &Case<'_>, network: &NetworkRef) -> Link {
     let proxy = case
         .facts
@@ -124,17 +126,17 @@ fn not_attached(values: &Values, network: &NetworkRef, attached: &[NetworkStatus
     }
 }
 
-fn shortcoming(case: &Case<'_>, lack: &Shortcoming) -> Option<Link> {
-    let situation = match lack {
+fn shortcoming_link(case: &Case<'_>, shortcoming: &Shortcoming) -> Option<Link> {
+    let situation = match shortcoming {
         Shortcoming::ForeignNetwork { .. } => Cause::ClientNotAllowed,
         Shortcoming::NoAddress { .. } => Cause::ClientNoAddress,
         Shortcoming::SeveralInterfaces { .. } => Cause::ClientSeveralInterfaces,
         Shortcoming::NetworkStatus(_) => Cause::ClientStatusUnreadable,
         Shortcoming::OtherNamespace { .. } => Cause::ClientOnNamesake,
-        // About nodes and virtual machines: no pod's plan has them.
+        // These are about nodes and virtual machines and never about a pod.
         Shortcoming::HostNetwork { .. } | Shortcoming::Bypassed { .. } => return None,
     };
-    let text = lack.to_string();
+    let text = shortcoming.to_string();
     let says = text.split("; ").next().unwrap_or_default().to_owned();
     Some(situation.quoted(says, &case.values))
 }

@@ -1,4 +1,4 @@
-//! EndpointSlices: what they say, and whether they say what the pods do.
+//! Links about EndpointSlices: their endpoints, and whether they match the pods.
 //!
 //! Pure.
 
@@ -6,24 +6,24 @@ use super::case::Case;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::accept::is_headless;
+use controller::validate::is_headless;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rules::Slice;
 use std::collections::BTreeSet;
 
-/// Most names of a difference.
+/// Maximum number of names in a difference.
 const SHOWN: usize = 4;
 
-/// The link about slices.
+/// Returns the link about slices.
 pub(super) fn slices(case: &Case<'_>) -> Vec<Link> {
     let existing = match &case.facts.slices {
-        Ok(_) => &case.decided.existing,
-        Err(lack) => return vec![Link::unknown(Topic::Slices, lack.to_string())],
+        Ok(_) => &case.decision.existing,
+        Err(read_error) => return vec![Link::unknown(Topic::Slices, read_error.to_string())],
     };
     if let Some(difference) = difference(case) {
         let values = case.values.clone().and("difference", difference);
         let stale = Cause::StaleSlices.broken(&values);
-        // Without the nodes' addresses it is not certain which endpoints the controller leaves out.
+        // Without the addresses of nodes the endpoints that the controller rejects are not known.
         let is_certain = case.facts.cluster.nodes.is_ok();
         return vec![if is_certain { stale } else { stale.softened() }];
     }
@@ -41,14 +41,14 @@ pub(super) fn slices(case: &Case<'_>) -> Vec<Link> {
     vec![Link::good(Topic::Slices, text)]
 }
 
-/// How the slices differ from what the controller would write now; none: they do not, or it is not known.
+/// Returns the difference between the slices and those the controller would write; `None`: no difference, or not known.
 pub(super) fn difference(case: &Case<'_>) -> Option<String> {
     let is_known = case.facts.slices.is_ok()
-        && (case.facts.pods.known().is_some() || case.decided.observed.written.is_some());
-    if !is_known || case.decided.observed.is_pending() {
+        && (case.facts.pods.known().is_some() || case.decision.observed.written.is_some());
+    if !is_known || case.decision.observed.is_pending() {
         return None;
     }
-    let (has, wants) = (entries(&case.decided.existing), entries(&case.decided.wanted()));
+    let (has, wants) = (entries(&case.decision.existing), entries(&case.decision.wanted()));
     if has == wants {
         return None;
     }
@@ -56,18 +56,18 @@ pub(super) fn difference(case: &Case<'_>) -> Option<String> {
     let stale: BTreeSet<String> = has.difference(&wants).cloned().collect();
     let part =
         |what: &str, set: &BTreeSet<String>| (!set.is_empty()).then(|| format!("{what} {}", shown(set)));
-    let parts = [part("they lack", &missing), part("they still have", &stale)];
+    let parts = [part("they read_error", &missing), part("they still have", &stale)];
     Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
-/// Whether a client that has all it needs would be served by these slices, by the proxy's code.
+/// Whether these slices serve a client without shortcomings, by the proxy's code.
 pub(super) fn is_served(case: &Case<'_>, slices: &[EndpointSlice]) -> bool {
     let parsed: Vec<Slice> = slices
         .iter()
         .filter_map(|slice| Slice::parse(slice).ok())
         .collect();
     let Ok(served) = &case.served else {
-        // Headless: DNS answers what is ready.
+        // Headless: DNS returns ready endpoints.
         let mut endpoints = parsed.iter().flat_map(|slice| &slice.endpoints);
         return endpoints.any(|endpoint| endpoint.ready && !endpoint.addresses.is_empty());
     };
@@ -81,7 +81,7 @@ pub(super) fn is_served(case: &Case<'_>, slices: &[EndpointSlice]) -> bool {
     ports.any(|port| !port.endpoints.is_empty())
 }
 
-/// Addresses of all endpoints.
+/// Returns the addresses of all endpoints.
 pub(super) fn addresses(slices: &[EndpointSlice]) -> BTreeSet<String> {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     endpoints
@@ -89,7 +89,7 @@ pub(super) fn addresses(slices: &[EndpointSlice]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Each endpoint with its port and whether it is ready.
+/// Returns each endpoint with its port and readiness.
 fn entries(slices: &[EndpointSlice]) -> BTreeSet<String> {
     let parsed = slices.iter().filter_map(|slice| Slice::parse(slice).ok());
     let mut entries = BTreeSet::new();

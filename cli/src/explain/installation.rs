@@ -1,4 +1,4 @@
-//! Whether the system is installed, and whether a controller writes.
+//! Links about the installation and the leader of the controller.
 //!
 //! Pure.
 
@@ -13,15 +13,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-/// The link about the configuration.
+/// Returns the link about the configuration.
 pub(super) fn installation(case: &Case<'_>) -> Vec<Link> {
     vec![of_cluster(&case.facts.cluster, &case.values)]
 }
 
-/// The same for any command.
+/// Returns the link about the configuration, for any command.
 pub fn of_cluster(cluster: &Cluster, values: &Values) -> Link {
     let config = match &cluster.config {
-        Err(lack) => return Link::unknown(Topic::Installation, lack.to_string()),
+        Err(read_error) => return Link::unknown(Topic::Installation, read_error.to_string()),
         Ok(None) => return Cause::NotInstalled.broken(values),
         Ok(Some(config)) => config,
     };
@@ -58,13 +58,13 @@ pub fn of_cluster(cluster: &Cluster, values: &Values) -> Link {
     )
 }
 
-/// A condition of the configuration.
+/// Returns a condition of the configuration.
 pub fn condition<'a>(config: &'a MultusServiceConfig, type_: &str) -> Option<&'a Condition> {
     let mut conditions = config.status.as_ref()?.conditions.iter();
     conditions.find(|condition| condition.type_ == type_)
 }
 
-/// The link about the Lease. Without a leader what is written stays: it breaks a Service only when something is to be written for it.
+/// Returns the link about the Lease. Without a leader existing slices stay: a Service is only broken if its slices have to change.
 pub(super) fn controller(case: &Case<'_>) -> Vec<Link> {
     let link = leader(&case.facts.cluster, &case.values);
     let is_behind = difference(case).is_some();
@@ -75,10 +75,10 @@ pub(super) fn controller(case: &Case<'_>) -> Vec<Link> {
     }]
 }
 
-/// The same for any command.
+/// Returns the link about the Lease, for any command.
 pub fn leader(cluster: &Cluster, values: &Values) -> Link {
     match &cluster.lease {
-        Err(lack) => Link::unknown(Topic::Controller, lack.to_string()),
+        Err(read_error) => Link::unknown(Topic::Controller, read_error.to_string()),
         Ok(lease) => match holder(lease.as_ref(), cluster.now) {
             Ok(text) => Link::good(Topic::Controller, text),
             Err(why) => Cause::NoLeader.broken(&values.clone().and("lease", why)),
@@ -86,7 +86,7 @@ pub fn leader(cluster: &Cluster, values: &Values) -> Link {
     }
 }
 
-/// Who leads, or why no replica does.
+/// Returns the leader, or the reason why there is none.
 fn holder(lease: Option<&Lease>, now: Timestamp) -> Result<String, String> {
     let spec = lease
         .and_then(|lease| lease.spec.as_ref())

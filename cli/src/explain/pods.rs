@@ -1,35 +1,34 @@
-//! The pods that should answer.
+//! Links about the pods of the Service.
 //!
-//! Pure. The statements about them are the controller's own; whether it breaks the Service or only a part of it is whether the proxy's
-//! code would still serve some port.
+//! Pure. The statements are the controller's; the Service is broken if the proxy's code would serve no port.
 
 use super::case::Case;
 use super::endpoints::{addresses, is_served};
-use super::notices::links;
+use super::problems::links;
 use crate::chain::{Link, Topic};
 use crate::facts::Known as _;
 use crate::situations::Cause;
-use controller::accept::{Acceptance, is_headless};
-use controller::index::Written;
+use controller::index::AuthorSlices;
+use controller::validate::{Acceptance, is_headless};
 
-/// The first of these that holds is why nothing is served.
+/// Reasons for an unserved Service, in order of precedence.
 const BY_WEIGHT: [Cause; 8] = [
     Cause::PodOnHostNetwork,
-    Cause::PodNotAttached,
+    Cause::NoPodsAttached,
     Cause::InvalidNetworkStatus,
-    Cause::AddressRefused,
+    Cause::InvalidEndpointAddress,
     Cause::NoAddress,
     Cause::FamilyMissing,
     Cause::TargetPortNotFound,
-    Cause::EndpointsNotTaken,
+    Cause::EndpointsIgnored,
 ];
 
-/// The links about pods, or about what the Service's author wrote instead.
+/// Returns the links about pods, or about manual slices.
 pub(super) fn pods(case: &Case<'_>) -> Vec<Link> {
     let mut found = links(case, Topic::Pods);
-    let wanted = case.decided.wanted();
+    let wanted = case.decision.wanted();
     let is_served = is_served(case, &wanted);
-    let mut outcome = match case.decided.acceptance() {
+    let mut outcome = match case.decision.acceptance() {
         Some(Acceptance::Manual(_)) => manual(case),
         _ => selected(case),
     };
@@ -55,15 +54,15 @@ pub(super) fn pods(case: &Case<'_>) -> Vec<Link> {
 }
 
 fn is_manual(case: &Case<'_>) -> bool {
-    matches!(case.decided.acceptance(), Some(Acceptance::Manual(_)))
+    matches!(case.decision.acceptance(), Some(Acceptance::Manual(_)))
 }
 
 fn selected(case: &Case<'_>) -> Link {
     let Some(_) = case.facts.pods.known() else {
-        let lack = case.facts.pods.lack().map(ToString::to_string);
-        return Link::unknown(Topic::Pods, lack.unwrap_or_default());
+        let read_error = case.facts.pods.read_error().map(ToString::to_string);
+        return Link::unknown(Topic::Pods, read_error.unwrap_or_default());
     };
-    let pods = &case.decided.observed.pods;
+    let pods = &case.decision.observed.pods;
     if pods.iter().all(|pod| pod.is_finished) {
         return Cause::SelectorMatchesNothing.broken(&case.values);
     }
@@ -83,11 +82,11 @@ fn selected(case: &Case<'_>) -> Link {
 }
 
 fn manual(case: &Case<'_>) -> Link {
-    match &case.decided.observed.written {
-        Some(Written::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
+    match &case.decision.observed.written {
+        Some(AuthorSlices::Slices(slices)) if slices.is_empty() && case.facts.slices.is_ok() => {
             Cause::NoEndpointSlices.broken(&case.values)
         }
-        Some(Written::Slices(slices)) if !slices.is_empty() => Link::good(
+        Some(AuthorSlices::Slices(slices)) if !slices.is_empty() => Link::good(
             Topic::Pods,
             format!(
                 "the Service selects no pods; its author wrote {} EndpointSlices",

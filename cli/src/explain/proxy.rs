@@ -1,4 +1,4 @@
-//! Whether the proxy on the client's node works, by what it says of itself.
+//! Links about the proxy on the client's node, by the conditions of its Pod.
 //!
 //! Pure.
 
@@ -6,22 +6,22 @@ use super::case::Case;
 use crate::chain::{Link, Topic};
 use crate::situations::{Cause, Values};
 use api::names::RULES_APPLIED_CONDITION;
-use api::rules_applied::Reason;
+use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
-/// The links about the proxy.
+/// Returns the links about the proxy.
 pub(super) fn proxy(case: &Case<'_>) -> Vec<Link> {
     let Some(node) = case.node() else {
         return Vec::new();
     };
     let proxies = match &case.facts.cluster.proxies {
-        Err(lack) => return vec![Link::unknown(Topic::Proxy, lack.to_string())],
+        Err(read_error) => return vec![Link::unknown(Topic::Proxy, read_error.to_string())],
         Ok(proxies) => proxies,
     };
     let values = case.values.clone().and("node", node);
     let on_node = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
     let mut here: Vec<&Pod> = proxies.iter().filter(on_node).collect();
-    // During an update the old one is still there.
+    // During an update the old pod still exists.
     here.sort_by_key(|pod| pod.metadata.deletion_timestamp.is_some());
     vec![here.first().map_or_else(
         || Cause::ProxyMissing.broken(&values),
@@ -36,7 +36,7 @@ fn of_pod(pod: &Pod, node: &str, values: Values) -> Link {
     if let Some(applied) = applied.filter(|applied| applied.status == "False") {
         let reason = applied.reason.clone().unwrap_or_default();
         let message = applied.message.clone().unwrap_or_default();
-        if Reason::parse(&reason).is_some_and(Reason::is_of_the_node) {
+        if Reason::parse(&reason).is_some_and(Reason::is_node_level) {
             let values = values.and("reason", format!("{reason}: {message}"));
             return Cause::NodeFault.broken(&values);
         }
@@ -48,21 +48,22 @@ fn of_pod(pod: &Pod, node: &str, values: Values) -> Link {
         let values = values.and("reason", why_not_ready(pod, ready));
         return Cause::ProxyNotReady.broken(&values).softened();
     }
-    let backend = applied.and_then(|applied| applied.reason.clone());
+    let backend = applied
+        .and_then(|applied| rules_applied::backend(applied.reason.as_deref()?, applied.message.as_deref()?));
     let backend = backend.map_or_else(
         || "its backend is not reported".to_owned(),
-        |reason| format!("it uses {reason}"),
+        |backend| format!("it uses {backend}"),
     );
     Link::good(Topic::Proxy, format!("{name} on node {node} is ready; {backend}"))
 }
 
-/// A condition of a Pod.
+/// Returns a condition of a Pod.
 pub fn pod_condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
     conditions.find(|condition| condition.type_ == type_)
 }
 
-/// The kubelet's word for it, such as `CrashLoopBackOff`.
+/// Returns the reason of the kubelet, such as `CrashLoopBackOff`.
 pub fn why_not_ready(pod: &Pod, ready: Option<&PodCondition>) -> String {
     let statuses = pod
         .status

@@ -1,19 +1,19 @@
-//! The links that the Service itself decides.
+//! Links about the Service and its network.
 //!
 //! Pure.
 
 use super::case::Case;
-use super::notices::links;
+use super::problems::links;
 use crate::chain::{Link, Topic};
-use crate::facts::{Known as _, Lack};
+use crate::facts::{Known as _, ReadError};
 use crate::situations::{Cause, Values};
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
-use controller::notice::Reason;
 use controller::objects::ObjectKey;
+use controller::service_status::problem::Reason;
 use k8s_openapi::api::core::v1::Service;
 use rules::NotServed;
 
-/// That it exists, and whether it asks to be served.
+/// Returns the links about its existence and its label.
 pub(super) fn label(service: &Service) -> (Link, Link) {
     let key = ObjectKey::of(service);
     let values = Values::default()
@@ -23,7 +23,7 @@ pub(super) fn label(service: &Service) -> (Link, Link) {
     let value = labels.and_then(|labels| labels.get(PROXY_NAME_LABEL));
     let label = match value {
         None => Cause::LabelMissing.broken(&values),
-        Some(_) if api::service::is_ours(service) => {
+        Some(_) if api::service::has_proxy_label(service) => {
             Link::good(Topic::Label, format!("{PROXY_NAME_LABEL}={PROXY_NAME}"))
         }
         Some(value) => Cause::LabelValue.broken(&values.and("value", format!("{value:?}"))),
@@ -47,7 +47,7 @@ fn outline(service: &Service) -> String {
     )
 }
 
-/// What it names, and whether that can be served: the controller's verdict.
+/// Returns the links about its annotation and the controller's validation.
 pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     let mut found = links(case, Topic::Label);
     if !found.is_empty() && matches!(case.served, Err(NotServed::HeadlessLabel)) {
@@ -55,13 +55,13 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     }
     found = found.into_iter().map(Link::softened).collect();
     let stated = links(case, Topic::Annotation);
-    let is_refused = |link: &Link| {
-        let notices = case.decided.decision.notices.iter();
-        let mut refusals = notices.filter(|notice| notice.reason.is_refusal());
-        refusals.any(|notice| super::notices::cause(case, notice) == link.cause)
+    let is_rejected = |link: &Link| {
+        let problems = case.decision.decision.problems.iter();
+        let mut rejections = problems.filter(|problem| problem.reason.is_rejection());
+        rejections.any(|problem| super::problems::cause(case, problem) == link.cause)
     };
-    let (refused, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_refused);
-    found.extend(refused);
+    let (rejected, warned): (Vec<Link>, Vec<Link>) = stated.into_iter().partition(is_rejected);
+    found.extend(rejected);
     found.extend(too_many(case));
     if let Some(network) = &case.network {
         let text = format!("{SERVICE_NETWORK_ANNOTATION} names network {network}");
@@ -71,24 +71,24 @@ pub(super) fn annotation(case: &Case<'_>) -> Vec<Link> {
     found
 }
 
-/// Whether the network exists.
+/// Returns the link about the network.
 pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
     let Some(network) = &case.network else {
         return Vec::new();
     };
     let link = match &case.facts.networks {
-        Err(Lack::NoKind(_)) => Cause::MultusMissing.broken(&case.values),
-        Err(lack) => Link::unknown(Topic::Network, lack.to_string()),
+        Err(ReadError::NoKind(_)) => Cause::MultusMissing.broken(&case.values),
+        Err(read_error) => Link::unknown(Topic::Network, read_error.to_string()),
         Ok(known) if !known.covers(network.namespace()) => Link::unknown(
             Topic::Network,
             format!(
-                "no right to list network-attachment-definitions in namespace {}",
+                "no permission to list network-attachment-definitions in namespace {}",
                 network.namespace()
             ),
         ),
         Ok(known) => {
-            let notices = case.decided.decision.notices.iter();
-            let mut missing = notices.filter(|notice| notice.reason == Reason::NetworkNotFound);
+            let problems = case.decision.decision.problems.iter();
+            let mut missing = problems.filter(|problem| problem.reason == Reason::NetworkNotFound);
             let mut others = known.found.iter().filter(|other| other.name == network.name());
             match (missing.next(), others.next()) {
                 (None, _) => Link::good(
@@ -109,15 +109,15 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
                         .and("others", all.join(", "));
                     Cause::NetworkElsewhere.broken(&values)
                 }
-                (Some(notice), None) => {
-                    Cause::NetworkNotFound.quoted(&super::notices::split(notice).0, &case.values)
+                (Some(problem), None) => {
+                    Cause::NetworkNotFound.quoted(&super::problems::split(problem).0, &case.values)
                 }
             }
         }
     };
     let has_endpoints =
-        case.facts.pods.known().is_some() && super::endpoints::is_served(case, &case.decided.wanted());
-    // Pods that run keep their interfaces.
+        case.facts.pods.known().is_some() && super::endpoints::is_served(case, &case.decision.wanted());
+    // Running pods keep their interfaces.
     vec![if has_endpoints && link.cause.is_some() {
         link.softened()
     } else {
@@ -125,10 +125,11 @@ pub(super) fn network(case: &Case<'_>) -> Vec<Link> {
     }]
 }
 
-/// How many Services without selector there are only the controller knows: its condition says so.
+/// Only the controller knows the number of Services without selector: its condition reports it.
 fn too_many(case: &Case<'_>) -> Option<Link> {
-    let condition = controller::condition::current(case.service)?;
-    let is_so = condition.status == "False" && condition.reason == Reason::TooManyByHand.as_str();
+    let condition = controller::service_status::condition::current(case.service)?;
+    let is_so =
+        condition.status == "False" && condition.reason == Reason::TooManyServicesWithoutSelector.as_str();
     let says = condition.message.split("; ").next().unwrap_or_default();
     is_so.then(|| Cause::TooManyServices.quoted(says, &case.values))
 }

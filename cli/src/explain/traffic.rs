@@ -1,6 +1,6 @@
-//! What the client's packets to the Service meet.
+//! Links about the rules for the client's packets to the Service.
 //!
-//! Pure. `rules::PodRules::trace` is the meaning of what the proxy writes.
+//! Pure. `rules::PodRules::trace` defines the meaning of the proxy's rules.
 
 use super::case::Case;
 use super::client::planned;
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rules::{Origin, Packet, PodRules, ServedService, Verdict};
 use std::net::IpAddr;
 
-/// The links about rules.
+/// Returns the links about rules.
 pub(super) fn rules(case: &Case<'_>) -> Vec<Link> {
     let client = case.facts.client.as_ref();
     let Some(pod) = client.and_then(|client| client.pod.as_ref().ok()?.as_ref()) else {
@@ -22,7 +22,7 @@ pub(super) fn rules(case: &Case<'_>) -> Vec<Link> {
 
 fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
     let Ok(served) = &case.served else {
-        let text = "there is no ClusterIP to translate: DNS answers the endpoints' addresses";
+        let text = "there is no ClusterIP to translate: DNS returns the addresses of the endpoints";
         return Link::good(Topic::Rules, text);
     };
     if pod
@@ -35,8 +35,8 @@ fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
             "the pod meets the rules of its node, which are not in the API",
         );
     }
-    if let Some(lack) = case.facts.slices.lack() {
-        return Link::unknown(Topic::Rules, lack.to_string());
+    if let Some(read_error) = case.facts.slices.read_error() {
+        return Link::unknown(Topic::Rules, read_error.to_string());
     }
     let (rules, _) = planned(case, pod);
     let mut details = Vec::new();
@@ -57,12 +57,12 @@ fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
             }
         }
     }
-    let applied = case.facts.applied.lack();
-    details.extend(applied.map(|lack| format!("as planned from the API; {lack}")));
+    let applied = case.facts.applied.read_error();
+    details.extend(applied.map(|read_error| format!("as planned from the API; {read_error}")));
     Link::good(Topic::Rules, "by the proxy's own plan").with(details)
 }
 
-/// What becomes of a packet; an error names a port without an endpoint on the client's node, where only such count.
+/// Returns the verdict on a packet; an error names a port without an endpoint on the client's node under internalTrafficPolicy Local.
 fn flow(served: &ServedService, rules: &PodRules, packet: Packet) -> Result<String, String> {
     let port = packet
         .port
@@ -84,10 +84,10 @@ fn flow(served: &ServedService, rules: &PodRules, packet: Packet) -> Result<Stri
             )
         }
         Verdict::Reject if !has_source(served, rules, packet.destination) => {
-            format!("{flow}: refused at once, the client has no address of this family")
+            format!("{flow}: rejected at once, the client has no address of this family")
         }
         Verdict::Reject if served.is_local => return Err(flow),
-        Verdict::Reject => format!("{flow}: refused at once, no endpoint is ready"),
+        Verdict::Reject => format!("{flow}: rejected at once, no endpoint is ready"),
         Verdict::Pass => format!("{flow}: no rule"),
     })
 }

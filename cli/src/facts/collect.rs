@@ -1,6 +1,8 @@
-//! Which facts each command needs. Requests that need not wait for each other run at once.
+//! Collects the facts of each command. Independent requests run concurrently.
 
-use super::{Client, Cluster, Facts, Known as _, Lack, Read, Reader, all_networks, all_services, our_slices};
+use super::{
+    Client, Cluster, Facts, Known as _, Read, ReadError, Reader, all_networks, all_services, managed_slices,
+};
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, CONTROLLER, PROXY, SERVICE_NAME_LABEL};
 use controller::objects::ObjectKey;
@@ -9,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 
-/// What is the same for every Service.
+/// Reads the objects that are the same for every Service.
 pub async fn cluster(reader: &Reader) -> Cluster {
     let api = Api::<MultusServiceConfig>::all(reader.client());
     let right = super::read::right::<MultusServiceConfig>("get", None);
@@ -28,7 +30,7 @@ pub async fn cluster(reader: &Reader) -> Cluster {
         config,
         ranges: match ranges {
             // Before Kubernetes 1.33.
-            Err(Lack::NoKind(_)) => Ok(Vec::new()),
+            Err(ReadError::NoKind(_)) => Ok(Vec::new()),
             other => other,
         },
         nodes,
@@ -39,15 +41,15 @@ pub async fn cluster(reader: &Reader) -> Cluster {
     }
 }
 
-/// An API server that lacks the kind is one without an object of it; so answers a `get` the same.
+/// Treats an absent kind as an absent object.
 fn no_kind_is_no_object<T>(read: Read<Option<T>>) -> Read<Option<T>> {
     match read {
-        Err(Lack::NoKind(_)) => Ok(None),
+        Err(ReadError::NoKind(_)) => Ok(None),
         other => other,
     }
 }
 
-/// Everything about one Service, and about a client if one is named.
+/// Reads the objects of one Service, and of a client if one is named.
 pub async fn explain(reader: &Reader, service: &ObjectKey, from: Option<&ObjectKey>) -> Facts {
     let ObjectKey { namespace, name } = service;
     let labels = format!("{SERVICE_NAME_LABEL}={name}");
@@ -67,28 +69,28 @@ pub async fn explain(reader: &Reader, service: &ObjectKey, from: Option<&ObjectK
         pods,
         slices,
         client,
-        applied: Err(Lack::NotOffered),
+        applied: Err(ReadError::NotOffered),
     }
 }
 
-/// Everything that decides about a packet of `from`, whose destination may be a Service of `beside`.
+/// Reads the objects that affect a packet of `from`, whose destination may be a Service of the namespace `beside`.
 pub async fn for_trace(reader: &Reader, from: &ObjectKey, beside: &str) -> Facts {
     let mut namespaces = vec![from.namespace.clone(), beside.to_owned()];
     namespaces.dedup();
     let (cluster, (services, _), (slices, _), client) = futures::join!(
         cluster(reader),
         all_services(reader, &namespaces),
-        our_slices(reader, &namespaces),
+        managed_slices(reader, &namespaces),
         client(reader, Some(from)),
     );
     Facts {
         cluster,
         services,
-        networks: Err(Lack::NotRead),
-        pods: Err(Lack::NotRead),
+        networks: Err(ReadError::NotRead),
+        pods: Err(ReadError::NotRead),
         slices,
         client,
-        applied: Err(Lack::NotOffered),
+        applied: Err(ReadError::NotOffered),
     }
 }
 

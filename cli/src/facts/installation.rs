@@ -1,11 +1,11 @@
-//! The facts of `status` and `check`: the installation and everything that it serves.
+//! The facts of `status` and `check`: the installation and all Services.
 
-use super::{Cluster, Known as _, Lack, Networks, Read, Reader, all_networks, all_pods, all_services};
+use super::{Cluster, Known as _, Networks, Read, ReadError, Reader, all_networks, all_pods, all_services};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
 
-/// A Deployment or DaemonSet, as far as a report needs it.
+/// A Deployment or DaemonSet, the fields of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
     /// Deployment or DaemonSet.
@@ -18,22 +18,22 @@ pub struct Workload {
     pub images: Vec<String>,
     /// Programs of its containers.
     pub commands: Vec<String>,
-    /// Pods it should have.
+    /// Number of desired pods.
     pub desired: i32,
-    /// Pods that are ready.
+    /// Number of ready pods.
     pub ready: i32,
 }
 
-/// What the two commands say things about.
+/// Inputs of `status` and `check`.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// Version of the API server, such as `v1.33.1`.
     pub version: Read<String>,
-    /// What is the same for every Service.
+    /// Objects that are the same for every Service.
     pub cluster: Cluster,
     /// network-attachment-definitions.
     pub networks: Read<Networks>,
-    /// Services with our label.
+    /// Services with the label.
     pub services: Read<Vec<Service>>,
     /// All pods that may be read: the clients.
     pub pods: Read<Vec<Pod>>,
@@ -41,11 +41,11 @@ pub struct Installation {
     pub policies: Read<Vec<String>>,
     /// Deployments and DaemonSets.
     pub workloads: Read<Vec<Workload>>,
-    /// What was refused and replaced by a part.
-    pub refused: Vec<Lack>,
+    /// Permissions that were missing, so that only some namespaces were read.
+    pub rejected: Vec<ReadError>,
 }
 
-/// Reads it; of what may not be read in the whole cluster, what is in `namespace`.
+/// Reads the facts; without permission for the whole cluster, those in `namespace`.
 pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
     let own = [namespace.to_owned()];
     let version = async {
@@ -74,10 +74,10 @@ pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
         policies,
         workloads(reader),
     );
-    let refused = [no_services, no_pods]
+    let rejected = [no_services, no_pods]
         .into_iter()
         .flatten()
-        .map(Lack::Forbidden)
+        .map(ReadError::Forbidden)
         .collect();
     Installation {
         version,
@@ -87,7 +87,7 @@ pub async fn installation(reader: &Reader, namespace: &str) -> Installation {
         pods,
         policies,
         workloads,
-        refused,
+        rejected,
     }
 }
 
@@ -135,24 +135,24 @@ impl Workload {
         }
     }
 
-    /// Kind, namespace and name.
+    /// Returns kind, namespace and name.
     pub fn title(&self) -> String {
         format!("{} {}/{}", self.kind, self.namespace, self.name)
     }
 }
 
 impl Installation {
-    /// The rights that were missing, each once.
-    pub fn lacks(&self) -> Vec<Lack> {
+    /// Returns the failed reads, each once.
+    pub fn read_errors(&self) -> Vec<ReadError> {
         let own = [
-            self.version.lack(),
-            self.networks.lack(),
-            self.services.lack(),
-            self.pods.lack(),
-            self.policies.lack(),
-            self.workloads.lack(),
+            self.version.read_error(),
+            self.networks.read_error(),
+            self.services.read_error(),
+            self.pods.read_error(),
+            self.policies.read_error(),
+            self.workloads.read_error(),
         ];
-        let own = own.into_iter().chain(self.refused.iter().map(Some));
-        super::each_once(self.cluster.lacks().into_iter().chain(own))
+        let own = own.into_iter().chain(self.rejected.iter().map(Some));
+        super::each_once(self.cluster.read_errors().into_iter().chain(own))
     }
 }

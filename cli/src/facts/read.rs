@@ -1,6 +1,6 @@
-//! Reads objects from the API server. The only module that talks to it; it never writes.
+//! Reads: objects from the API server. The only module with requests; it never writes.
 
-use super::{Lack, Read, Right};
+use super::{Read, ReadError, Right};
 use futures::future::LocalBoxFuture;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ListParams};
@@ -11,29 +11,29 @@ use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Objects per page, as kubectl asks for them.
+/// Page size, as in kubectl.
 const PAGE: u32 = 500;
 
-/// Reads with one user's rights.
+/// Reads with the permissions of one user.
 #[derive(Clone)]
 pub struct Reader {
     client: Client,
-    /// Longest time for one request.
+    /// Timeout of one request.
     limit: Duration,
 }
 
 impl Reader {
-    /// A reader; each request takes at most `limit`.
+    /// Returns a reader with a timeout per request.
     pub fn new(client: Client, limit: Duration) -> Self {
         Self { client, limit }
     }
 
-    /// The client.
+    /// Returns the client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// One object; `Ok(None)`: it does not exist.
+    /// Reads one object; `Ok(None)`: it does not exist.
     pub async fn get<K>(&self, namespace: &str, name: &str) -> Read<Option<K>>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -43,7 +43,7 @@ impl Reader {
         self.get_from(&api, right, name).await
     }
 
-    /// One object by its API.
+    /// Reads one object by its API.
     pub async fn get_from<K>(&self, api: &Api<K>, right: Right, name: &str) -> Read<Option<K>>
     where
         K: Clone + Debug + DeserializeOwned,
@@ -51,7 +51,7 @@ impl Reader {
         self.bounded(right, Box::pin(api.get_opt(name))).await
     }
 
-    /// All objects of a namespace that have these labels.
+    /// Lists the objects of a namespace with these labels.
     pub async fn list<K>(&self, namespace: &str, labels: &str) -> Read<Vec<K>>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -61,7 +61,7 @@ impl Reader {
         self.list_from(&api, right, labels).await
     }
 
-    /// All objects of the cluster that have these labels.
+    /// Lists the objects of the cluster with these labels.
     pub async fn list_all<K>(&self, labels: &str) -> Read<Vec<K>>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -70,7 +70,7 @@ impl Reader {
         self.list_from(&api, right::<K>("list", None), labels).await
     }
 
-    /// All objects by their API, page by page.
+    /// Lists objects by their API, page by page.
     pub async fn list_from<K>(&self, api: &Api<K>, right: Right, labels: &str) -> Read<Vec<K>>
     where
         K: Clone + Debug + DeserializeOwned,
@@ -89,7 +89,7 @@ impl Reader {
         }
     }
 
-    /// The API of network-attachment-definitions; of one namespace or of all.
+    /// Returns the API of network-attachment-definitions of one namespace or of all.
     pub fn networks(&self, namespace: Option<&str>) -> (Api<DynamicObject>, Right) {
         let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
         let resource = ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions");
@@ -105,7 +105,7 @@ impl Reader {
         (api, right)
     }
 
-    /// Boxed, because a request is large and a command makes a dozen at once.
+    /// Limits the time of a request. Boxed, because its future is large and a command makes a dozen at once.
     pub(super) async fn bounded<T>(
         &self,
         right: Right,
@@ -113,8 +113,8 @@ impl Reader {
     ) -> Read<T> {
         match timeout(self.limit, request).await {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(lack(right, &error)),
-            Err(_) => Err(Lack::Failed {
+            Ok(Err(error)) => Err(read_error(right, &error)),
+            Err(_) => Err(ReadError::Failed {
                 right,
                 message: format!("no answer within {} s", self.limit.as_secs()),
             }),
@@ -122,7 +122,7 @@ impl Reader {
     }
 }
 
-/// What a request for `K` needs.
+/// Returns the permission that a request for `K` needs.
 pub(super) fn right<K: Resource<DynamicType = ()>>(verb: &'static str, namespace: Option<&str>) -> Right {
     let (plural, group) = (K::plural(&()), K::group(&()));
     Right {
@@ -136,12 +136,12 @@ pub(super) fn right<K: Resource<DynamicType = ()>>(verb: &'static str, namespace
     }
 }
 
-fn lack(right: Right, error: &kube::Error) -> Lack {
+fn read_error(right: Right, error: &kube::Error) -> ReadError {
     match error {
-        kube::Error::Api(status) if status.code == 403 => Lack::Forbidden(right),
-        // An object that does not exist is `Ok(None)`: this is the path of the kind.
-        kube::Error::Api(status) if status.code == 404 => Lack::NoKind(right.resource),
-        error => Lack::Failed {
+        kube::Error::Api(status) if status.code == 403 => ReadError::Forbidden(right),
+        // An object that does not exist is `Ok(None)`: 404 means the kind is not served.
+        kube::Error::Api(status) if status.code == 404 => ReadError::NoKind(right.resource),
+        error => ReadError::Failed {
             right,
             message: chain(error),
         },

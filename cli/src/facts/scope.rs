@@ -1,6 +1,6 @@
 //! Lists of the whole cluster that fall back to namespaces when the user may only read those.
 
-use super::{Lack, Networks, Read, Reader, Right};
+use super::{Networks, Read, ReadError, Reader, Right};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
 use controller::objects::ObjectKey;
 use k8s_openapi::NamespaceResourceScope;
@@ -10,41 +10,44 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-/// All objects of a kind, or those of these namespaces, and what was refused.
+/// Lists all objects of a kind, or those of these namespaces and the missing permission.
 async fn widest<K>(reader: &Reader, namespaces: &[String], labels: &str) -> (Read<Vec<K>>, Option<Right>)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let refused = match reader.list_all(labels).await {
-        Err(Lack::Forbidden(right)) => right,
+    let rejected = match reader.list_all(labels).await {
+        Err(ReadError::Forbidden(right)) => right,
         other => return (other, None),
     };
     let mut found = Vec::new();
     for namespace in namespaces {
         match reader.list(namespace, labels).await {
             Ok(more) => found.extend(more),
-            Err(lack) => return (Err(lack), Some(refused)),
+            Err(read_error) => return (Err(read_error), Some(rejected)),
         }
     }
-    (Ok(found), Some(refused))
+    (Ok(found), Some(rejected))
 }
 
-/// Services with our label.
+/// Lists Services with the label.
 pub async fn all_services(reader: &Reader, namespaces: &[String]) -> (Read<Vec<Service>>, Option<Right>) {
     widest(reader, namespaces, &format!("{PROXY_NAME_LABEL}={PROXY_NAME}")).await
 }
 
-/// EndpointSlices that a controller of ours wrote.
-pub async fn our_slices(reader: &Reader, namespaces: &[String]) -> (Read<Vec<EndpointSlice>>, Option<Right>) {
+/// Lists managed EndpointSlices.
+pub async fn managed_slices(
+    reader: &Reader,
+    namespaces: &[String],
+) -> (Read<Vec<EndpointSlice>>, Option<Right>) {
     widest(reader, namespaces, &format!("{MANAGED_BY_LABEL}={MANAGED_BY}")).await
 }
 
-/// Pods.
+/// Lists pods.
 pub async fn all_pods(reader: &Reader, namespaces: &[String]) -> (Read<Vec<Pod>>, Option<Right>) {
     widest(reader, namespaces, "").await
 }
 
-/// network-attachment-definitions; where only some namespaces may be read, of those.
+/// Lists network-attachment-definitions of all namespaces, or of those that may be read.
 pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networks> {
     let (api, right) = reader.networks(None);
     match reader.list_from(&api, right, "").await {
@@ -54,8 +57,8 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
                 only_in: None,
             });
         }
-        Err(Lack::Forbidden(_)) => {}
-        Err(lack) => return Err(lack),
+        Err(ReadError::Forbidden(_)) => {}
+        Err(read_error) => return Err(read_error),
     }
     let mut networks = Networks {
         found: Vec::new(),
@@ -69,11 +72,11 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
                 networks.found.extend(found.iter().map(ObjectKey::from_dynamic));
                 networks.only_in.get_or_insert_default().push(namespace.clone());
             }
-            Err(lack) => _ = first_lack.get_or_insert(lack),
+            Err(read_error) => _ = first_lack.get_or_insert(read_error),
         }
     }
     match first_lack {
-        Some(lack) if networks.only_in.as_ref().is_none_or(Vec::is_empty) => Err(lack),
+        Some(read_error) if networks.only_in.as_ref().is_none_or(Vec::is_empty) => Err(read_error),
         _ => Ok(networks),
     }
 }

@@ -1,11 +1,13 @@
-//! An explanation for people.
+//! Renders an explanation as text.
+//!
+//! Pure.
 
 use super::{bold, mark, missing, painted};
 use crate::chain::{Link, State, Topic};
 use crate::explain::Explanation;
 use std::fmt::Write as _;
 
-/// Where what a link says begins.
+/// Column of statements.
 const INDENT: usize = 15;
 
 pub(super) fn text(explanation: &Explanation) -> String {
@@ -18,7 +20,7 @@ pub(super) fn text(explanation: &Explanation) -> String {
         text.push_str(&one(link));
     }
     text.push_str(&end(explanation));
-    text.push_str(&missing(&explanation.lacks));
+    text.push_str(&missing(&explanation.read_errors));
     text
 }
 

@@ -1,4 +1,4 @@
-//! Tables as kubectl prints them: columns, no lines. Values that are coloured would be measured wrongly: none is.
+//! Renders tables as kubectl does: columns without lines. Values must have no colors, which would count as width.
 
 use comfy_table::{ContentArrangement, Table, presets};
 

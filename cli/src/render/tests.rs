@@ -1,6 +1,6 @@
 use super::*;
 use crate::chain::{Chain, Link, Topic};
-use crate::facts::{Lack, Right};
+use crate::facts::{ReadError, Right};
 use crate::situations::{Cause, Values};
 use controller::objects::ObjectKey;
 
@@ -12,7 +12,7 @@ fn explanation() -> Explanation {
     let mut chain = Chain::default();
     chain.push([
         Link::good(Topic::Service, "shop/web"),
-        Cause::PodNotAttached
+        Cause::NoPodsAttached
             .broken(&values)
             .with(["seen on: pod web-1".to_owned()]),
     ]);
@@ -20,7 +20,7 @@ fn explanation() -> Explanation {
         service: ObjectKey::new("shop", "web"),
         from: None,
         chain,
-        lacks: vec![Lack::Forbidden(Right {
+        read_errors: vec![ReadError::Forbidden(Right {
             verb: "list",
             resource: "nodes".into(),
             namespace: None,
@@ -44,23 +44,26 @@ Service shop/web
                → Add the network to the annotation k8s.v1.cni.cncf.io/networks of the pod template, or correct the Service's annotation
                  $ kubectl -n shop get pods -o custom-columns='NAME:.metadata.name,NETWORKS:.metadata.annotations.k8s\\.v1\\.cni\\.cncf\\.io/networks'
 
-broken at pods: PodNotAttached; not looked at: slices, client, proxy, rules
+broken at pods: NoPodsAttached; not looked at: slices, client, proxy, rules
 
 Not read:
-  no right to list nodes in the whole cluster (kubectl auth can-i list nodes -A)
+  no permission to list nodes in the whole cluster (kubectl auth can-i list nodes -A)
 ";
     assert_eq!(text, want);
 }
 
 #[test]
-fn scripts_find_verdict_and_cause() {
+fn json_has_verdict_and_cause() {
     let value = explanation().value();
     assert_eq!(
         (value["verdict"].as_str(), value["cause"].as_str()),
-        (Some("broken"), Some("PodNotAttached"))
+        (Some("broken"), Some("NoPodsAttached"))
     );
     assert_eq!(value["links"][1]["topic"], "pods");
-    assert_eq!(value["notRead"][0], "no right to list nodes in the whole cluster");
+    assert_eq!(
+        value["notRead"][0],
+        "no permission to list nodes in the whole cluster"
+    );
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn the_outcome_is_the_exit_code() {
     assert_eq!(explanation.outcome().code(), 0);
     explanation.chain.links = vec![Link::unknown(
         Topic::Service,
-        "no right to get services in namespace shop",
+        "no permission to get services in namespace shop",
     )];
     assert_eq!(explanation.outcome().code(), 2);
 }

@@ -1,4 +1,4 @@
-//! docs/user/troubleshooting.md, written from the table.
+//! docs/user/troubleshooting.md, generated from the table.
 //!
 //! Pure.
 
@@ -15,7 +15,7 @@ names: what is seen, what `explain` says, what to do. CAPITALS and words in brac
 are the values of `cause` with `-o json`.
 ";
 
-/// The page.
+/// Returns the page.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
     for topic in Topic::ALL {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_in_docs_is_what_the_table_says() {
+    fn the_page_in_docs_is_up_to_date() {
         let committed = include_str!("../../../docs/user/troubleshooting.md");
         assert!(
             committed == page(),

@@ -1,11 +1,11 @@
-//! The table itself.
+//! The table of situations.
 //!
-//! Rows whose `says` is a notice of the controller, or an error of `rules`, hold the beginning of it; tests compare them.
+//! Pure. Rows whose `says` is a problem of the controller, or an error of `rules`, have its beginning; tests compare them.
 
 use super::{Cause, Situation};
 use crate::chain::Topic;
 
-/// Every situation, in the order in which a chain meets them.
+/// All situations, in the order of the chain.
 pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::ServiceNotFound,
@@ -35,7 +35,7 @@ pub const SITUATIONS: &[Situation] = &[
         cause: Cause::HeadlessLabel,
         topic: Topic::Label,
         symptom: "The ClusterIP answers on no network",
-        says: "label service.kubernetes.io/headless: service proxies leave Services with it alone",
+        says: "label service.kubernetes.io/headless: service proxies ignore Services with it",
         remedy: "Remove the label, or set clusterIP None",
         command: "kubectl -n {namespace} label service {name} service.kubernetes.io/headless-",
     },
@@ -178,7 +178,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::SelectorMatchesNothing,
         topic: Topic::Pods,
-        symptom: "Connections are refused at once",
+        symptom: "Connections are rejected at once",
         says: "no pod of namespace {namespace} is selected",
         remedy: "Correct the selector or the pods' labels",
         command: "kubectl -n {namespace} get pods --show-labels",
@@ -186,15 +186,15 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::PodOnHostNetwork,
         topic: Topic::Pods,
-        symptom: "Connections are refused at once",
+        symptom: "Connections are rejected at once",
         says: "no selected pod is attached to network {network}: all of them use the host's network, to which Multus attaches nothing",
         remedy: "Run the pods without hostNetwork",
         command: "kubectl -n {namespace} get pods -o custom-columns=NAME:.metadata.name,HOST:.spec.hostNetwork",
     },
     Situation {
-        cause: Cause::PodNotAttached,
+        cause: Cause::NoPodsAttached,
         topic: Topic::Pods,
-        symptom: "Connections are refused at once",
+        symptom: "Connections are rejected at once",
         says: "no selected pod is attached to network {network}",
         remedy: "Add the network to the annotation k8s.v1.cni.cncf.io/networks of the pod template, or correct the Service's annotation",
         command: "kubectl -n {namespace} get pods -o custom-columns='NAME:.metadata.name,NETWORKS:.metadata.annotations.k8s\\.v1\\.cni\\.cncf\\.io/networks'",
@@ -210,7 +210,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::NoAddress,
         topic: Topic::Pods,
-        symptom: "Connections are refused at once",
+        symptom: "Connections are rejected at once",
         says: "spec.ipFamilies has {family}, but no selected pod has an {family} address on network {network}",
         remedy: "Give the network-attachment-definition an ipam section: without one pods have an interface and no address that Multus reports",
         command: "kubectl -n {networkNamespace} get network-attachment-definition {networkName} -o jsonpath='{.spec.config}'",
@@ -218,16 +218,16 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::FamilyMissing,
         topic: Topic::Pods,
-        symptom: "One of two ClusterIPs refuses connections",
+        symptom: "One of two ClusterIPs rejects connections",
         says: "spec.ipFamilies has {family}, but no selected pod has an {family} address on network {network}",
         remedy: "Add a range of that family to the ipam section of the network, or change spec.ipFamilies",
         command: "kubectl -n {networkNamespace} get network-attachment-definition {networkName} -o jsonpath='{.spec.config}'",
     },
     Situation {
-        cause: Cause::AddressRefused,
+        cause: Cause::InvalidEndpointAddress,
         topic: Topic::Pods,
         symptom: "Some pods get no connections",
-        says: "addresses on network {network} that pods cannot have are left out",
+        says: "invalid pod addresses on network {network} are ignored",
         remedy: "Correct the ipam section of the network: no loopback, link-local, multicast or node address, none of the Service ranges",
         command: "",
     },
@@ -242,7 +242,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::NotReady,
         topic: Topic::Pods,
-        symptom: "Connections are refused at once",
+        symptom: "Connections are rejected at once",
         says: "none of the {count} selected pods with an address on network {network} is ready",
         remedy: "Look at the pods' readiness probes. To publish pods that are not ready, set spec.publishNotReadyAddresses",
         command: "kubectl -n {namespace} describe pods",
@@ -250,7 +250,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::TargetPortNotFound,
         topic: Topic::Pods,
-        symptom: "Connections to one port are refused at once",
+        symptom: "Connections to one port are rejected at once",
         says: "has targetPort {port}, and no container of the selected pods has a port of that name and protocol",
         remedy: "Name the port in the pods' containers, or write its number in targetPort",
         command: "",
@@ -258,21 +258,21 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::NoEndpointSlices,
         topic: Topic::Pods,
-        symptom: "Connections are refused at once",
+        symptom: "Connections are rejected at once",
         says: "the Service selects no pods, and no EndpointSlice was written for it",
         remedy: "Set spec.selector or the annotation multusservice.cni.cncf.io/selector, or write an EndpointSlice with the label kubernetes.io/service-name={name}",
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}",
     },
     Situation {
-        cause: Cause::EndpointsNotTaken,
+        cause: Cause::EndpointsIgnored,
         topic: Topic::Pods,
         symptom: "Some endpoints of a Service without selector get no connections",
-        says: "not all endpoints in EndpointSlices of Service {service} are taken",
+        says: "some endpoints in EndpointSlices of Service {service} are ignored",
         remedy: "Correct the slices that were written for the Service",
         command: "kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml",
     },
     Situation {
-        cause: Cause::ForeignEndpoints,
+        cause: Cause::ConflictingEndpoints,
         topic: Topic::Pods,
         symptom: "DNS answers addresses of the cluster network",
         says: "slices of another controller are on the Service, and DNS answers their addresses, too",
@@ -284,7 +284,7 @@ pub const SITUATIONS: &[Situation] = &[
         topic: Topic::Pods,
         symptom: "Connections go to all zones",
         says: "no topology hints for the {family} endpoints",
-        remedy: "Nothing is refused because of it; spread the pods over the zones to have hints",
+        remedy: "Nothing is rejected because of it; spread the pods over the zones to have hints",
         command: "",
     },
     Situation {
@@ -346,7 +346,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::ClientNoAddress,
         topic: Topic::Client,
-        symptom: "Connections of one pod are refused at once",
+        symptom: "Connections of one pod are rejected at once",
         says: "no interface on network {network} has an {family} address",
         remedy: "Give the network-attachment-definition an IPAM range of that family, and restart the pod",
         command: "kubectl -n {networkNamespace} get network-attachment-definition {networkName} -o jsonpath='{.spec.config}'",
@@ -394,8 +394,8 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         cause: Cause::NoLocalEndpoint,
         topic: Topic::Rules,
-        symptom: "Connections of some clients are refused at once",
-        says: "flows of pod {pod} to {port} are refused: internalTrafficPolicy is Local, and no endpoint is on node {node}",
+        symptom: "Connections of some clients are rejected at once",
+        says: "flows of pod {pod} to {port} are rejected: internalTrafficPolicy is Local, and no endpoint is on node {node}",
         remedy: "Run a pod of the Service on that node, or set spec.internalTrafficPolicy to Cluster",
         command: "kubectl -n {namespace} get pods -o wide",
     },

@@ -1,15 +1,15 @@
-//! Texts with places for what differs from case to case: `pod {pod} does not exist`.
+//! Templates with named values: `pod {pod} does not exist`.
 //!
 //! Pure.
 
 use std::collections::BTreeMap;
 
-/// What fills the places.
+/// Values of a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Values(BTreeMap<&'static str, String>);
 
 impl Values {
-    /// The same with one more.
+    /// Returns the values with one more.
     #[must_use]
     pub fn and(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.insert(name, value.into());
@@ -17,7 +17,7 @@ impl Values {
     }
 }
 
-/// Fills a template. A place without a value stays as it is.
+/// Fills a template. A name without a value stays unchanged.
 pub fn fill(template: &str, values: &Values) -> String {
     let mut text = template.to_owned();
     for (name, value) in &values.0 {
@@ -26,7 +26,7 @@ pub fn fill(template: &str, values: &Values) -> String {
     text
 }
 
-/// Whether a text contains the template, whatever is in its places.
+/// Whether a text contains the template with any values.
 pub fn matches(template: &str, text: &str) -> bool {
     let mut rest = text;
     for part in fixed(template) {
@@ -38,7 +38,7 @@ pub fn matches(template: &str, text: &str) -> bool {
     true
 }
 
-/// What is between the places.
+/// Returns the text between the values.
 fn fixed(template: &str) -> impl Iterator<Item = &str> {
     let parts = template.split('{').enumerate();
     parts.filter_map(|(at, part)| match part.split_once('}') {
@@ -53,7 +53,7 @@ mod tests {
     use rstest::rstest;
 
     #[test]
-    fn places_are_filled_by_name() {
+    fn values_are_filled_by_name() {
         let values = Values::default().and("pod", "a/b").and("n", "7");
         assert_eq!(fill("pod {pod} has {n} of {m}", &values), "pod a/b has 7 of {m}");
     }
@@ -64,7 +64,7 @@ mod tests {
     #[case("pod {pod} is gone", "the node a/b is gone", false)]
     #[case("pod {pod} is gone", "pod a/b is there", false)]
     #[case("{a} and {b}", "x or y", false)]
-    fn a_text_is_recognized(#[case] template: &str, #[case] text: &str, #[case] want: bool) {
+    fn a_filled_template_is_recognized(#[case] template: &str, #[case] text: &str, #[case] want: bool) {
         assert_eq!(matches(template, text), want);
     }
 }

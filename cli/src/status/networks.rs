@@ -1,4 +1,4 @@
-//! Networks with their Services and clients.
+//! Status of networks with their Services and clients.
 //!
 //! Pure.
 
@@ -15,16 +15,16 @@ use std::collections::BTreeMap;
 pub struct NetworkLine {
     /// namespace/name.
     pub network: String,
-    /// Whether its network-attachment-definition exists; none: not known.
+    /// Whether its network-attachment-definition exists; `None`: not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exists: Option<bool>,
-    /// Services on it.
+    /// Number of Services.
     pub services: usize,
-    /// Pods attached to it.
+    /// Number of attached pods.
     pub clients: usize,
 }
 
-/// Networks that a Service names, in the order of names.
+/// Returns the networks that Services name, sorted by name.
 pub(super) fn networks(facts: &Installation) -> Vec<NetworkLine> {
     let mut services: BTreeMap<NetworkRef, usize> = BTreeMap::new();
     for service in facts.services.iter().flatten() {

@@ -1,15 +1,15 @@
-//! Proxies by node: backend, state, what they say is wrong.
+//! Status of proxies by node: backend, readiness, problem.
 //!
 //! Pure.
 
 use crate::explain::{pod_condition, why_not_ready};
 use crate::facts::Cluster;
 use api::names::RULES_APPLIED_CONDITION;
-use api::rules_applied::Reason;
+use api::rules_applied::{self, Reason};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
-/// One proxy.
+/// Status of one proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeLine {
@@ -19,16 +19,16 @@ pub struct NodeLine {
     pub proxy: String,
     /// Whether it is ready.
     pub is_ready: bool,
-    /// How it writes rules: the reason of its condition.
+    /// Its backend, as `spec.proxy.backend` names it; `-` while it reports none.
     pub backend: String,
-    /// What it says is wrong.
+    /// Problem that its condition reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Whether that is for an administrator, and not about single pods.
-    pub is_of_the_node: bool,
+    /// Whether an administrator has to repair the node; otherwise single pods are affected.
+    pub is_node_level: bool,
 }
 
-/// One line per proxy, in the order of nodes; what is wrong first.
+/// Returns one line per proxy, sorted by node, problems first.
 pub(super) fn nodes(cluster: &Cluster) -> Vec<NodeLine> {
     let mut lines: Vec<NodeLine> = cluster.proxies.iter().flatten().map(line).collect();
     lines.sort_by_key(|line| (line.problem.is_none(), line.node.clone()));
@@ -40,6 +40,8 @@ fn line(pod: &Pod) -> NodeLine {
     let is_ready = ready.is_some_and(|ready| ready.status == "True");
     let applied = pod_condition(pod, RULES_APPLIED_CONDITION);
     let reason = applied.and_then(|applied| applied.reason.clone());
+    let backend = applied
+        .and_then(|applied| rules_applied::backend(applied.reason.as_deref()?, applied.message.as_deref()?));
     let not_applied = applied.filter(|applied| applied.status == "False");
     let problem = match not_applied {
         Some(applied) => Some(format!(
@@ -53,7 +55,7 @@ fn line(pod: &Pod) -> NodeLine {
     let of_reason = reason
         .as_deref()
         .and_then(Reason::parse)
-        .is_some_and(Reason::is_of_the_node);
+        .is_some_and(Reason::is_node_level);
     NodeLine {
         node: pod
             .spec
@@ -62,8 +64,8 @@ fn line(pod: &Pod) -> NodeLine {
             .unwrap_or_default(),
         proxy: pod.metadata.name.clone().unwrap_or_default(),
         is_ready,
-        backend: reason.unwrap_or_else(|| "-".to_owned()),
+        backend: backend.unwrap_or("-").to_owned(),
         problem,
-        is_of_the_node: of_reason || !is_ready,
+        is_node_level: of_reason || !is_ready,
     }
 }

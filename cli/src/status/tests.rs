@@ -40,8 +40,8 @@ fn facts() -> Installation {
             ))),
             controller: Ok(None),
             proxies: Ok(vec![
-                proxy("node-1", "True", "NFTables"),
-                proxy("node-2", "True", "NFTables"),
+                proxy("node-1", "True", "Applied"),
+                proxy("node-2", "True", "Applied"),
             ]),
             now: "2026-01-01T00:00:05Z".parse().unwrap(),
         },
@@ -49,14 +49,14 @@ fn facts() -> Installation {
             found: vec![ObjectKey::new("shop", "macvlan1")],
             only_in: None,
         }),
-        services: Ok(vec![service("web", "True", "Served")]),
+        services: Ok(vec![service("web", "True", "Accepted")]),
         pods: Ok(vec![of(
             json!({"metadata": {"name": "c", "namespace": "shop", "annotations": {names::NETWORK_STATUS_ANNOTATION:
             r#"[{"name": "shop/macvlan1", "interface": "net1", "ips": ["10.1.0.9"]}]"#}}}),
         )]),
         policies: Ok(vec![]),
         workloads: Ok(vec![]),
-        refused: vec![],
+        rejected: vec![],
     }
 }
 
@@ -81,16 +81,16 @@ fn a_working_installation_has_no_problem() {
 }
 
 #[test]
-fn what_is_wrong_comes_first_and_what_is_about_pods_is_a_warning() {
+fn problems_come_first_and_pod_level_ones_are_warnings() {
     let mut facts = facts();
     facts.cluster.proxies = Ok(vec![
-        proxy("node-1", "True", "NFTables"),
-        proxy("node-2", "False", "NFTables"),
-        proxy("node-3", "False", "KernelLacksBackend"),
+        proxy("node-1", "True", "Applied"),
+        proxy("node-2", "False", "PartiallyApplied"),
+        proxy("node-3", "False", "NoSupportedBackend"),
     ]);
     facts.services = Ok(vec![
         service("web", "False", "InvalidNetwork"),
-        service("db", "True", "ServedWithWarnings"),
+        service("db", "True", "AcceptedWithWarnings"),
     ]);
     facts.networks = Ok(Networks::default());
     facts.cluster.now = "2026-01-01T01:00:00Z".parse().unwrap();
@@ -98,7 +98,7 @@ fn what_is_wrong_comes_first_and_what_is_about_pods_is_a_warning() {
     assert!(!status.is_well());
     let has = |lines: &[String], text: &str| lines.iter().any(|line| line.contains(text));
     for text in [
-        "node node-3: KernelLacksBackend",
+        "node node-3: NoSupportedBackend",
         "Service shop/web: InvalidNetwork",
         "network shop/macvlan1 does not exist",
         "renewed its Lease",
@@ -106,8 +106,9 @@ fn what_is_wrong_comes_first_and_what_is_about_pods_is_a_warning() {
         assert!(has(&status.problems, text), "{text}: {status:?}");
     }
     assert!(
-        has(&status.warnings, "node node-2: NFTables: why") && has(&status.warnings, "Service shop/db"),
+        has(&status.warnings, "node node-2: PartiallyApplied: why")
+            && has(&status.warnings, "Service shop/db"),
         "{status:?}"
     );
-    assert_eq!(status.nodes[2].node, "node-1", "what is well comes last");
+    assert_eq!(status.nodes[2].node, "node-1", "nodes without problems come last");
 }

@@ -1,21 +1,21 @@
-//! How what the node has applied differs from the plan, for one flow.
+//! Differences between the applied state of the node and the plan, for one flow.
 //!
-//! Pure. A `Dump` is what the proxy's backends read back from the kernel; the plan gives the same value.
+//! Pure. The proxy's backends read a `KernelState` from the kernel; the plan gives the same type.
 
-use rules::{Dump, Packet};
+use rules::{KernelState, Packet};
 
-/// The differences that concern a packet, in words.
-pub(super) fn differences(planned: &Dump, applied: &Dump, packet: Packet) -> Vec<String> {
+/// Returns descriptions of the differences that affect a packet.
+pub(super) fn differences(planned: &KernelState, applied: &KernelState, packet: Packet) -> Vec<String> {
     let vip = packet.destination;
     let mut found = Vec::new();
-    if planned.refused.contains(&vip) != applied.refused.contains(&vip) {
-        let (has, lacks) = if applied.refused.contains(&vip) {
+    if planned.rejected.contains(&vip) != applied.rejected.contains(&vip) {
+        let (has, lacking) = if applied.rejected.contains(&vip) {
             ("node", "plan")
         } else {
             ("plan", "node")
         };
         found.push(format!(
-            "the {has} refuses untranslated packets to {vip}, the {lacks} does not"
+            "the {has} rejects untranslated packets to {vip}, the {lacking} does not"
         ));
     }
     let (plan, node) = (planned.sources.get(&vip), applied.sources.get(&vip));

@@ -1,4 +1,4 @@
-//! Where a packet goes: `172.30.0.10:80`, `[fd00::10]:53/udp`, `service/web:http`, `web.shop:80`.
+//! Destination of a packet: `172.30.0.10:80`, `[fd00::10]:53/udp`, `service/web:http`, `web.shop:80`.
 //!
 //! Pure.
 
@@ -15,7 +15,7 @@ pub enum Host {
     Address(IpAddr),
     /// A Service's ClusterIPs.
     Service {
-        /// Its namespace; none: the client's.
+        /// Its namespace; `None`: the client's.
         namespace: Option<String>,
         /// Its name.
         name: String,
@@ -31,27 +31,27 @@ pub enum PortName {
     Name(String),
 }
 
-/// See above.
+/// Destination of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// The address or Service.
     pub host: Host,
-    /// To which port.
+    /// Destination port.
     pub port: PortName,
-    /// By which protocol; none: the named port's, else TCP.
+    /// Protocol; `None`: that of the named port, else TCP.
     pub protocol: Option<Protocol>,
 }
 
-/// Why a text is no destination.
+/// Error of a malformed destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDestination {
     /// No port.
     #[error("{0:?} has no port: write ADDRESS:PORT, [IPV6]:PORT or service/NAME:PORT")]
     NoPort(String),
-    /// A port that is none.
+    /// An invalid port.
     #[error("{0:?} is neither a port from 1 to 65535 nor the name of one")]
     Port(String),
-    /// A protocol that no Service has.
+    /// An unsupported protocol.
     #[error("{0:?} is no protocol: write tcp, udp or sctp")]
     Protocol(String),
     /// Neither an address nor a name.
@@ -134,7 +134,7 @@ fn is_name(text: &str) -> bool {
 }
 
 impl Destination {
-    /// The namespace whose Services it may mean.
+    /// Returns the namespace of the Service.
     pub fn namespace<'a>(&'a self, own: &'a str) -> &'a str {
         match &self.host {
             Host::Service {
@@ -145,7 +145,7 @@ impl Destination {
         }
     }
 
-    /// A first packet to each address that it means.
+    /// Returns the first packet to each address of the destination.
     pub(super) fn packets(&self, services: &[Service], own: &str) -> Result<Vec<Packet>, String> {
         let service = match &self.host {
             Host::Address(address) => super::with_address(services, *address),
@@ -256,7 +256,7 @@ mod tests {
     #[case("web:80/", ParseDestination::Protocol(String::new()))]
     #[case("We_b:80", ParseDestination::Host("We_b".into()))]
     #[case("web.shop.cluster:80", ParseDestination::Host("web.shop.cluster".into()))]
-    fn refuses(#[case] text: &str, #[case] error: ParseDestination) {
+    fn rejects(#[case] text: &str, #[case] error: ParseDestination) {
         assert_eq!(text.parse::<Destination>(), Err(error));
     }
 

@@ -1,4 +1,4 @@
-//! One packet's flow, from the plan of its pod.
+//! Flow of one packet, from the plan of its pod.
 //!
 //! Pure.
 
@@ -9,10 +9,10 @@ use api::network_status::{self, NetworkStatus};
 use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{Dump, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
+use rules::{KernelState, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
-/// What all flows of a pod share.
+/// Inputs of all flows of a pod.
 pub(super) struct Case<'a> {
     pub(super) pod: &'a ObjectKey,
     pub(super) attached: &'a [NetworkStatus],
@@ -20,10 +20,10 @@ pub(super) struct Case<'a> {
     pub(super) plan: &'a Plan,
     pub(super) services: &'a [Service],
     pub(super) slices: &'a [EndpointSlice],
-    pub(super) applied: Option<&'a Dump>,
+    pub(super) applied: Option<&'a KernelState>,
 }
 
-/// What becomes of a packet.
+/// Returns the flow of a packet.
 pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
     let service = with_address(case.services, packet.destination);
     let mut flow = Flow {
@@ -37,7 +37,7 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
         affinity_seconds: None,
         differences: case
             .applied
-            .map(|applied| differences(&case.plan.rules.dump(), applied, packet))
+            .map(|applied| differences(&case.plan.rules.kernel_state(), applied, packet))
             .unwrap_or_default(),
         is_well: false,
     };
@@ -53,8 +53,8 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
             flow.is_well = is_well;
         }
         Verdict::Reject => {
-            flow.fate = Fate::Refused;
-            flow.why = Some(refused(case, service, packet));
+            flow.fate = Fate::Rejected;
+            flow.why = Some(rejected(case, service, packet));
             flow.route = source(case, packet).map(|source| route(packet.destination, source));
         }
         Verdict::Translate {
@@ -97,7 +97,7 @@ fn route(vip: IpAddr, source: &Source) -> String {
     )
 }
 
-/// The pod's interface and address for a VIP.
+/// Returns the pod's interface and address for a VIP.
 fn source<'a>(case: &'a Case<'_>, packet: Packet) -> Option<&'a Source> {
     let networks = case.plan.rules.networks.values();
     let mut with_vip = networks.filter(|network| network.rules.vips.get(&packet.destination).is_some());
@@ -109,7 +109,7 @@ fn source<'a>(case: &'a Case<'_>, packet: Packet) -> Option<&'a Source> {
     }
 }
 
-/// Nothing of ours meets the packet: that is well only if the address is no Service's of ours.
+/// No rule matches the packet, which is only intended if the address is not that of a labeled Service.
 fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
     let Some(service) = service else {
         let text = "no Service that multus-service serves has this address: nothing of it touches the packet"
@@ -130,9 +130,9 @@ fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
         Ok(served) => served,
         Err(error) => return (error.to_string(), false),
     };
-    let lacks = case.plan.shortcomings.iter().map(ToString::to_string);
-    let about: Vec<String> = lacks
-        .filter(|lack| lack.contains(&served.network.to_string()))
+    let shortcomings = case.plan.shortcomings.iter().map(ToString::to_string);
+    let about: Vec<String> = shortcomings
+        .filter(|read_error| read_error.contains(&served.network.to_string()))
         .collect();
     if network_status::on(case.attached, &served.network)
         .next()
@@ -148,10 +148,10 @@ fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
     (text, false)
 }
 
-fn refused(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String {
+fn rejected(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String {
     let served = service.and_then(|service| ServedService::parse(service).ok());
     let Some(served) = served else {
-        return "refused at once in the pod".to_owned();
+        return "rejected at once in the pod".to_owned();
     };
     if packet.port.is_none_or(|port| !served.ports.contains_key(&port)) {
         let ports: Vec<String> = served
@@ -162,8 +162,8 @@ fn refused(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String
         return format!("the Service has no such port: it has {}", ports.join(", "));
     }
     if source(case, packet).is_none() {
-        let lacks: Vec<String> = case.plan.shortcomings.iter().map(ToString::to_string).collect();
-        return lacks.join("; ");
+        let shortcomings: Vec<String> = case.plan.shortcomings.iter().map(ToString::to_string).collect();
+        return shortcomings.join("; ");
     }
     if served.is_local {
         return "internalTrafficPolicy is Local, and no ready endpoint is on the pod's node".to_owned();
@@ -171,7 +171,7 @@ fn refused(case: &Case<'_>, service: Option<&Service>, packet: Packet) -> String
     "no endpoint is ready".to_owned()
 }
 
-/// What the Service's own slices have about an endpoint: on another network another pod may have that address.
+/// Returns an endpoint from the slices of the Service: on another network another pod may have the same address.
 fn target(slices: &[&EndpointSlice], address: SocketAddr, one_in: usize) -> Target {
     let text = address.ip().to_string();
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);

@@ -57,14 +57,14 @@ fn facts() -> Facts {
                 &json!({"clusterIPs": ["172.30.0.12"], "ports": ports}),
             ),
         ]),
-        networks: Err(Lack::NotRead),
-        pods: Err(Lack::NotRead),
+        networks: Err(ReadError::NotRead),
+        pods: Err(ReadError::NotRead),
         slices: Ok(vec![serde_json::from_value(slice).unwrap()]),
         client: Some(Client {
             key: ObjectKey::new("shop", "client"),
             pod: Ok(Some(serde_json::from_value(pod).unwrap())),
         }),
-        applied: Err(Lack::NotOffered),
+        applied: Err(ReadError::NotOffered),
     }
 }
 
@@ -97,15 +97,15 @@ fn a_flow_to_a_service_is_translated(#[case] to: &str) {
         .collect();
     assert_eq!(endpoints, [("10.1.0.2:8080", 2), ("10.1.0.3:8080", 2)]);
     assert_eq!(flow.endpoints[0].pod.as_deref(), Some("shop/web-a"));
-    assert!(answer.applied.contains("cannot be read"), "{}", answer.applied);
+    assert!(answer.applied.contains("is not available"), "{}", answer.applied);
 }
 
 #[rstest]
-#[case::other_port("web:81", Fate::Refused, "it has 80/tcp")]
-#[case::other_protocol("web:80/udp", Fate::Refused, "it has 80/tcp")]
-#[case::no_endpoint("empty:80", Fate::Refused, "no endpoint is ready")]
+#[case::other_port("web:81", Fate::Rejected, "it has 80/tcp")]
+#[case::other_protocol("web:80/udp", Fate::Rejected, "it has 80/tcp")]
+#[case::no_endpoint("empty:80", Fate::Rejected, "no endpoint is ready")]
 #[case::other_network("other:80", Fate::Passed, "not attached to network shop/macvlan2")]
-fn what_is_not_translated_is_explained(#[case] to: &str, #[case] fate: Fate, #[case] why: &str) {
+fn an_untranslated_flow_has_a_reason(#[case] to: &str, #[case] fate: Fate, #[case] why: &str) {
     let answer = traced(&facts(), to);
     assert!(!answer.is_well());
     let [flow] = answer.flows.as_slice() else {
@@ -119,7 +119,7 @@ fn what_is_not_translated_is_explained(#[case] to: &str, #[case] fate: Fate, #[c
 }
 
 #[test]
-fn a_foreign_address_is_no_fault() {
+fn an_unrelated_address_is_not_a_problem() {
     let answer = traced(&facts(), "10.9.9.9:80");
     assert!(
         answer.is_well() && answer.flows[0].fate == Fate::Passed,
@@ -130,13 +130,13 @@ fn a_foreign_address_is_no_fault() {
 #[rstest]
 #[case::no_service("absent:80", "explain service/absent")]
 #[case::no_port("web:ftp", "\"ftp\"")]
-fn what_cannot_be_traced_is_a_problem(#[case] to: &str, #[case] problem: &str) {
+fn an_unknown_destination_is_a_problem(#[case] to: &str, #[case] problem: &str) {
     let answer = traced(&facts(), to);
     assert!(!answer.is_well() && answer.flows.is_empty());
     assert!(answer.problem.is_some_and(|text| text.contains(problem)));
 }
 
-/// Networks are apart: the same address is another pod on each.
+/// Networks are isolated: the same address can belong to different pods.
 #[test]
 fn an_endpoint_is_named_by_the_slices_of_its_own_service() {
     let mut facts = facts();
@@ -155,11 +155,11 @@ fn an_endpoint_is_named_by_the_slices_of_its_own_service() {
     assert_eq!(nodes, [Some("node-1"), Some("node-2")]);
 }
 
-/// Once a node's state can be read: what it lacks is shown, whatever the plan says.
+/// Differences between the applied state of a node and the plan are reported.
 #[test]
-fn what_the_node_has_not_applied_is_shown() {
+fn differences_from_the_applied_state_are_reported() {
     let mut facts = facts();
-    facts.applied = Ok(rules::Dump::default());
+    facts.applied = Ok(rules::KernelState::default());
     let answer = traced(&facts, "web:80");
     assert!(!answer.is_well());
     let differences = &answer.flows[0].differences;

@@ -34,24 +34,40 @@ pub(crate) async fn shared() -> Result<&'static Apiserver> {
             for name in ["node-1", "node-2", "node-3", "node-4", "node-5"] {
                 node(&client, name).await?;
             }
-            proxy(&client, "node-1", "True", ("True", "NFTables", "")).await?;
+            proxy(
+                &client,
+                "node-1",
+                "True",
+                ("True", "Applied", "Rules are applied in 1 pod (backend nftables)"),
+            )
+            .await?;
             proxy(
                 &client,
                 "node-2",
                 "True",
                 (
                     "False",
-                    "KernelLacksBackend",
+                    "NoSupportedBackend",
                     "the kernel has neither nf_tables nor ip_tables",
                 ),
             )
             .await?;
-            proxy(&client, "node-4", "False", ("True", "NFTables", "")).await?;
+            proxy(
+                &client,
+                "node-4",
+                "False",
+                ("True", "Applied", "Rules are applied in 1 pod (backend nftables)"),
+            )
+            .await?;
             proxy(
                 &client,
                 "node-5",
                 "True",
-                ("False", "NFTables", "pod shop/other: interface net1 is down"),
+                (
+                    "False",
+                    "PartiallyApplied",
+                    "Rules are applied in 1 pod (backend nftables); 1 degraded: pod shop/other: interface net1 is down",
+                ),
             )
             .await?;
             controller::start(server.kubeconfig())?;

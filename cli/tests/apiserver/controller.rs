@@ -33,7 +33,7 @@ async fn run(kubeconfig: PathBuf) {
     };
     let arguments = ProcessArgs {
         kubeconfig: Some(kubeconfig),
-        http_address: Some(address),
+        admin_bind_address: Some(address),
         log_level: "warn".to_owned(),
         ..ProcessArgs::default()
     };

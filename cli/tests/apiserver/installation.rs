@@ -93,7 +93,10 @@ async fn an_installation_that_does_not_serve_is_named() -> Result<()> {
 
     lease(&client, 0).await?;
     let link = scene.says(Cause::StaleSlices, State::Broken, None).await?;
-    assert!(link.says.contains("they lack 10.1.0.2 port 8080/tcp"), "{link:?}");
+    assert!(
+        link.says.contains("they read_error 10.1.0.2 port 8080/tcp"),
+        "{link:?}"
+    );
 
     // What is right already needs no leader.
     let other = Scene::bare(&server, "idle").await?;

@@ -25,7 +25,7 @@ async fn pods_that_are_not_attached() -> Result<()> {
     let scene = Scene::new("unattached").await?;
     scene.any_pod("web-1", "web", "[]", json!({}), "True").await?;
     scene.service(json!({})).await?;
-    let link = scene.breaks(Cause::PodNotAttached).await?;
+    let link = scene.breaks(Cause::NoPodsAttached).await?;
     assert!(link.details.iter().any(|line| line.contains("web-1")), "{link:?}");
     Ok(())
 }
@@ -83,7 +83,7 @@ async fn an_address_that_no_pod_can_have() -> Result<()> {
     let scene = Scene::new("address").await?;
     scene.pod("web-1", &["192.168.0.1"]).await?;
     scene.service(json!({})).await?;
-    scene.breaks(Cause::AddressRefused).await?;
+    scene.breaks(Cause::InvalidEndpointAddress).await?;
     Ok(())
 }
 
@@ -149,7 +149,7 @@ async fn slices_by_hand_that_are_not_taken() -> Result<()> {
     scene
         .slice(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["example.com"]}]}))
         .await?;
-    scene.breaks(Cause::EndpointsNotTaken).await?;
+    scene.breaks(Cause::EndpointsIgnored).await?;
     Ok(())
 }
 
@@ -164,7 +164,7 @@ async fn slices_that_kubernetes_left() -> Result<()> {
         .slice(json!({"metadata": {"labels": labels}, "endpoints": [{"addresses": ["10.128.0.5"]}]}))
         .await?;
     scene.service(change).await?;
-    scene.warns(Cause::ForeignEndpoints).await?;
+    scene.warns(Cause::ConflictingEndpoints).await?;
     Ok(())
 }
 

@@ -100,9 +100,9 @@ async fn trace_prints_the_route_and_the_endpoints() -> Result<()> {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let refused: Value =
+    let rejected: Value =
         serde_json::from_str(&program.text(&["trace", "client", "service/web:81", "-o", "json"], 1)?)?;
-    assert_eq!(refused["flows"][0]["fate"], "refused", "{refused}");
+    assert_eq!(rejected["flows"][0]["fate"], "rejected", "{rejected}");
     program.text(&["trace", "client", "web"], 2)?;
     program.text(&["trace", "client", "web:80", "--as", "stranger"], 2)?;
     Ok(())
@@ -113,7 +113,7 @@ async fn trace_prints_the_route_and_the_endpoints() -> Result<()> {
 async fn status_and_check_name_what_is_wrong() -> Result<()> {
     let (scene, program) = program("status").await?;
     let text = program.text(&["status"], 1)?;
-    assert!(text.starts_with("✗ node node-2: KernelLacksBackend"), "{text}");
+    assert!(text.starts_with("✗ node node-2: NoSupportedBackend"), "{text}");
     assert!(
         text.contains("controller-1 leads") && text.contains("ATTACHED PODS"),
         "{text}"

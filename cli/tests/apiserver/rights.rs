@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use cli::chain::{State, Topic};
 use cli::explain::explain;
-use cli::facts::{self, Lack, Reader};
+use cli::facts::{self, ReadError, Reader};
 use cli::render::{Outcome, Report as _};
 use cli::situations::Cause;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -81,11 +81,11 @@ async fn a_user_of_one_namespace_gets_the_whole_chain_of_it() -> Result<()> {
     }
     assert!(
         explanation
-            .lacks
+            .read_errors
             .iter()
-            .all(|lack| matches!(lack, Lack::Forbidden(_))),
+            .all(|read_error| matches!(read_error, ReadError::Forbidden(_))),
         "{:?}",
-        explanation.lacks
+        explanation.read_errors
     );
 
     let broken = Scene::new("alice-broken").await?;
@@ -96,14 +96,14 @@ async fn a_user_of_one_namespace_gets_the_whole_chain_of_it() -> Result<()> {
     let explanation = explain(&facts::explain(&reader, &key, None).await, &key);
     assert_eq!(
         explanation.cause(),
-        Some(Cause::PodNotAttached),
+        Some(Cause::NoPodsAttached),
         "{}",
         explanation.text()
     );
     Ok(())
 }
 
-/// One refused kind takes away what it would tell, and nothing else.
+/// A missing permission for one kind affects only the statements about it.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn each_missing_right_is_named_and_the_rest_is_said() -> Result<()> {
@@ -137,12 +137,11 @@ async fn each_missing_right_is_named_and_the_rest_is_said() -> Result<()> {
             "{left_out}: {}",
             explanation.text()
         );
-        let is_named =
-            |lack: &Lack| matches!(lack, Lack::Forbidden(right) if right.resource.starts_with(left_out));
+        let is_named = |read_error: &ReadError| matches!(read_error, ReadError::Forbidden(right) if right.resource.starts_with(left_out));
         assert!(
-            explanation.lacks.iter().any(is_named),
+            explanation.read_errors.iter().any(is_named),
             "{left_out}: {:?}",
-            explanation.lacks
+            explanation.read_errors
         );
         let want = if left_out == "services" {
             Outcome::NoAccess

@@ -77,7 +77,7 @@ impl Scene {
         Ok(())
     }
 
-    /// A Service of ours `web` on `testnet1` that selects `app: web`; `change` is merged over it.
+    /// A labeled Service `web` on `testnet1` that selects `app: web`; `change` is merged over it.
     pub(crate) async fn service(&self, change: Value) -> Result<()> {
         let mut service = json!({
             "metadata": {

@@ -1,4 +1,4 @@
-//! What the controller costs while nothing happens, and the memory it needs: read from `/proc` and the audit log.
+//! Idle cost and memory of the controller, read from `/proc` and the audit log.
 
 use crate::bed::Controller;
 use crate::bed::audit::{own_writes, requests};
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use e2e::apiserver::Apiserver;
 use std::time::Duration;
 
-/// Writes and CPU of a quiet minute.
+/// Writes and CPU of an idle minute.
 pub(crate) async fn idle(server: &Apiserver, controller: &Controller) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (writes, ticks) = (all_writes(server)?, cpu_ticks(controller.child.pid)?);

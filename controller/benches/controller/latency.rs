@@ -1,6 +1,6 @@
 //! Pod Ready → slice written.
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::row;
 use anyhow::{Context as _, Result};
 use api::names;
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 
 const FLIPS: usize = 400;
 
-/// From the answer to a pod's status change until a watch sees the slice. Yardstick: from a slice update of our own until the same watch
-/// sees it.
-pub(crate) async fn pod_ready_to_slice(scene: &Scene, name: &str) -> Result<()> {
-    let mut events = Box::pin(slice_events(scene).await?);
+/// Time from the response to a pod's status change until a watch sees the slice. Reference: from a slice update of the bench until the same
+/// watch sees it.
+pub(crate) async fn pod_ready_to_slice(fixture: &Fixture, name: &str) -> Result<()> {
+    let mut events = Box::pin(slice_events(fixture).await?);
     let (mut measured, mut bare) = (Vec::new(), Vec::new());
     for flip in 0..FLIPS {
         let pod = format!("svc-{}-0", flip % 50);
         let ready = if flip / 50 % 2 == 0 { "False" } else { "True" };
-        scene.pod_status(&pod, ready, &time(flip)).await?;
+        fixture.pod_status(&pod, ready, &time(flip)).await?;
         let start = Instant::now();
         let slice = next_slice(&mut events).await?;
         measured.push(start.elapsed());
         if flip % 4 == 0 {
             // Beyond the time in which the controller collects changes, so that it does not write on its own.
             tokio::time::sleep(Duration::from_millis(300)).await;
-            bare.push(bare_write(scene, slice, flip, &mut events).await?.0);
+            bare.push(bare_write(fixture, slice, flip, &mut events).await?.0);
         }
     }
     row(
@@ -40,27 +40,29 @@ pub(crate) async fn pod_ready_to_slice(scene: &Scene, name: &str) -> Result<()> 
     Ok(())
 }
 
-/// Our slices from now on.
+/// Watches managed slices from now on.
 pub(crate) async fn slice_events(
-    scene: &Scene,
+    fixture: &Fixture,
 ) -> Result<impl futures::Stream<Item = Result<WatchEvent<EndpointSlice>, kube::Error>>> {
-    let slices: Api<EndpointSlice> = scene.api();
-    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
-    let list = slices.list(&ListParams::default().labels(&ours).limit(1)).await?;
+    let slices: Api<EndpointSlice> = fixture.api();
+    let managed = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    let list = slices
+        .list(&ListParams::default().labels(&managed).limit(1))
+        .await?;
     let version = list.metadata.resource_version.context("no version")?;
     Ok(slices
-        .watch(&WatchParams::default().labels(&ours), &version)
+        .watch(&WatchParams::default().labels(&managed), &version)
         .await?)
 }
 
 /// Writes a slice and waits until the watch sees it.
 pub(crate) async fn bare_write(
-    scene: &Scene,
+    fixture: &Fixture,
     mut slice: EndpointSlice,
     n: usize,
     events: &mut (impl futures::Stream<Item = Result<WatchEvent<EndpointSlice>, kube::Error>> + Unpin),
 ) -> Result<(Duration, EndpointSlice)> {
-    let slices: Api<EndpointSlice> = scene.api();
+    let slices: Api<EndpointSlice> = fixture.api();
     let name = slice.metadata.name.clone().unwrap_or_default();
     let annotations = slice.metadata.annotations.get_or_insert_default();
     annotations.insert("bench".into(), n.to_string());

@@ -1,6 +1,6 @@
 //! The dimensions to which Kubernetes itself is tested: kubernetes/community, sig-scalability/configs-and-limits/thresholds.md.
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::cost::{cpu_seconds, idle, memory};
 use crate::load::{PARALLEL, address, until_slices};
 use crate::{latency, load, row};
@@ -24,7 +24,7 @@ const SLICE: usize = 100;
 
 const SINCE: &str = "2026-01-01T00:00:00Z";
 
-/// How many of each there are.
+/// Number of objects of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dimensions {
     nodes: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Dimensions {
 }
 
 impl Dimensions {
-    /// A part of the thresholds; the pods of a node and of a Service stay what they are.
+    /// A percentage of the thresholds; pods per node and per Service stay the same.
     pub(crate) fn scaled(percent: usize) -> Self {
         Self {
             nodes: NODES * percent / 100,
@@ -47,10 +47,10 @@ fn endpoints(service: usize) -> usize {
     if service % 50 == 49 { MANY } else { FEW }
 }
 
-/// Start, lag, memory and idle cost beside so much.
+/// Measures start, lag, memory and idle cost at these sizes.
 pub(crate) async fn measure(
     server: &Apiserver,
-    scene: &Scene,
+    fixture: &Fixture,
     kubeconfig: &Path,
     size: Dimensions,
 ) -> Result<()> {
@@ -58,14 +58,14 @@ pub(crate) async fn measure(
         "{} Services of {FEW} endpoints, each 50th of {MANY}; {} pods, {} nodes",
         size.services, size.pods, size.nodes
     );
-    populate(server, scene, size).await?;
+    populate(server, fixture, size).await?;
     let slices = (0..size.services)
         .map(|service| endpoints(service).div_ceil(SLICE))
         .sum();
     let started = Instant::now();
     let controller = load::start(server, kubeconfig).await?;
     let ready = started.elapsed();
-    until_slices(scene, slices).await?;
+    until_slices(fixture, slices).await?;
     row(
         &format!("cold start, {name}"),
         &format!(
@@ -83,12 +83,12 @@ pub(crate) async fn measure(
         &format!("{:.1?} until everything is listed", started.elapsed()),
         &format!("{:.1} s of CPU", cpu_seconds(controller.child.pid)?),
     );
-    latency::pod_ready_to_slice(scene, &name).await?;
+    latency::pod_ready_to_slice(fixture, &name).await?;
     idle(server, &controller).await?;
     memory(&controller, &format!("{name}, restarted"), "")
 }
 
-async fn populate(server: &Apiserver, scene: &Scene, size: Dimensions) -> Result<()> {
+async fn populate(server: &Apiserver, fixture: &Fixture, size: Dimensions) -> Result<()> {
     let began = Instant::now();
     server.store((0..size.nodes).map(node)).await?;
     let owners =
@@ -99,16 +99,16 @@ async fn populate(server: &Apiserver, scene: &Scene, size: Dimensions) -> Result
     for some in all.chunks(10_000) {
         let pods = some
             .iter()
-            .map(|(number, (service, n))| pod(scene, size, *number, *service, *n));
+            .map(|(number, (service, n))| pod(fixture, size, *number, *service, *n));
         server.store(pods).await?;
     }
     stream::iter(0..size.services)
-        .map(|n| async move { scene.service(&format!("svc-{n}"), json!({})).await.map(drop) })
+        .map(|n| async move { fixture.service(&format!("svc-{n}"), json!({})).await.map(drop) })
         .buffer_unordered(PARALLEL)
         .try_collect::<()>()
         .await?;
     // A list as of now waits until the API server's cache has all of it.
-    let pods: Api<Pod> = scene.api();
+    let pods: Api<Pod> = fixture.api();
     pods.list(&ListParams::default().limit(1)).await?;
     eprintln!("populated within {:.0?}", began.elapsed());
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -129,10 +129,16 @@ fn node(number: usize) -> (String, Value) {
 }
 
 /// A pod of a Service, or of none, as running and ready as a kubelet reports it.
-fn pod(scene: &Scene, size: Dimensions, number: usize, service: Option<usize>, n: usize) -> (String, Value) {
+fn pod(
+    fixture: &Fixture,
+    size: Dimensions,
+    number: usize,
+    service: Option<usize>,
+    n: usize,
+) -> (String, Value) {
     let app = service.map_or_else(|| "idle".to_owned(), |service| format!("svc-{service}"));
     let name = format!("{app}-{n}");
     let node = format!("limit-{}", number % size.nodes);
-    let pod = load::manifest(scene, &name, &app, &address(number), &node);
-    load::stored(scene, pod, number, "True", SINCE)
+    let pod = load::manifest(fixture, &name, &app, &address(number), &node);
+    load::stored(fixture, pod, number, "True", SINCE)
 }

@@ -1,20 +1,20 @@
-//! How long a list takes, by the way it is asked for.
+//! Duration of a list, by the way it is requested.
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::row;
 use anyhow::{Context as _, Result};
 use controller::objects::PodObject;
 use futures::{Stream, StreamExt as _};
 use kube::api::Api;
 use kube::runtime::watcher::{self, Config, Event, watcher};
-use process::watch::{Freshness, Presence, watch_whole};
+use process::watch::{Freshness, Presence, watch_unpaged};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
 
-/// The controller's way beside the others, in turn; the shortest of each.
-pub(crate) async fn pods(scene: &Scene, count: usize) -> Result<()> {
-    let api = || Api::<PodObject>::all(scene.client.clone());
+/// The controller's way beside the others, alternating; the shortest of each.
+pub(crate) async fn pods(fixture: &Fixture, count: usize) -> Result<()> {
+    let api = || Api::<PodObject>::all(fixture.client.clone());
     let streaming = || {
         Config {
             page_size: None,
@@ -24,9 +24,9 @@ pub(crate) async fn pods(scene: &Scene, count: usize) -> Result<()> {
     };
     let [mut whole, mut latest, mut paged, mut streamed] = [Duration::MAX; 4];
     for _ in 0..ROUNDS {
-        let cached = watch_whole(api(), Config::default(), Freshness::Cached, Presence::Required);
+        let cached = watch_unpaged(api(), Config::default(), Freshness::Cached, Presence::Required);
         whole = whole.min(until_listed(cached, count).await?);
-        let now = watch_whole(api(), Config::default(), Freshness::Latest, Presence::Required);
+        let now = watch_unpaged(api(), Config::default(), Freshness::Latest, Presence::Required);
         latest = latest.min(until_listed(now, count).await?);
         let by_pages = watcher(api(), Config::default().page_size(200));
         paged = paged.min(until_listed(by_pages, count).await?);

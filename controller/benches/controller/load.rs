@@ -1,6 +1,6 @@
 //! Services and pods to work on.
 
-use crate::bed::{Controller, Scene};
+use crate::bed::{Controller, Fixture};
 use anyhow::{Context as _, Result};
 use api::names;
 use e2e::apiserver::Apiserver;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Services of the large load.
 pub(crate) const SERVICES: usize = 1000;
 pub(crate) const PODS_PER_SERVICE: usize = 10;
-/// Requests at once, of the load and of the bare client: as many as the controller makes.
+/// Concurrent requests, of the load and of the bare client: as many as the controller makes.
 pub(crate) const PARALLEL: usize = 32;
 
 /// Starts the controller and waits until it has listed everything.
@@ -34,7 +34,7 @@ pub(crate) fn address(n: usize) -> String {
 }
 
 /// Services `svc-n`, each with ten ready pods of its own; pods first, as when the controller is installed into a running cluster.
-pub(crate) async fn populate(scene: &Scene, services: usize) -> Result<()> {
+pub(crate) async fn populate(fixture: &Fixture, services: usize) -> Result<()> {
     let of = |service: usize| {
         (0..PODS_PER_SERVICE).map(move |n| {
             let number = service * PODS_PER_SERVICE + n;
@@ -45,31 +45,34 @@ pub(crate) async fn populate(scene: &Scene, services: usize) -> Result<()> {
             )
         })
     };
-    pods(scene, (0..services).flat_map(of)).await?;
+    pods(fixture, (0..services).flat_map(of)).await?;
     stream::iter(0..services)
-        .map(|n| async move { scene.service(&format!("svc-{n}"), json!({})).await.map(drop) })
+        .map(|n| async move { fixture.service(&format!("svc-{n}"), json!({})).await.map(drop) })
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
 }
 
 /// Pods that no Service selects.
-pub(crate) async fn crowd(scene: &Scene, count: usize) -> Result<()> {
+pub(crate) async fn crowd(fixture: &Fixture, count: usize) -> Result<()> {
     let idle = |n| (format!("idle-{n}"), "idle".to_owned(), address(50_000 + n));
-    pods(scene, (0..count).map(idle)).await
+    pods(fixture, (0..count).map(idle)).await
 }
 
 /// Ready pods, given as name, application and address.
-pub(crate) async fn pods(scene: &Scene, pods: impl Iterator<Item = (String, String, String)>) -> Result<()> {
+pub(crate) async fn pods(
+    fixture: &Fixture,
+    pods: impl Iterator<Item = (String, String, String)>,
+) -> Result<()> {
     stream::iter(pods)
-        .map(|(name, app, address)| async move { pod(scene, &name, &app, &address).await })
+        .map(|(name, app, address)| async move { pod(fixture, &name, &app, &address).await })
         .buffer_unordered(PARALLEL)
         .try_collect()
         .await
 }
 
-/// A pod with about as much in it as one of a Deployment has.
-pub(crate) fn manifest(scene: &Scene, name: &str, app: &str, address: &str, node: &str) -> Value {
+/// A pod of about the size of one of a Deployment.
+pub(crate) fn manifest(fixture: &Fixture, name: &str, app: &str, address: &str, node: &str) -> Value {
     let variable = |n: usize| json!({"name": format!("SETTING_{n}"), "value": "a value of ordinary length"});
     let container = json!({
         "name": "server", "image": "registry.example.com/team/server:1.2.3",
@@ -81,7 +84,7 @@ pub(crate) fn manifest(scene: &Scene, name: &str, app: &str, address: &str, node
             "name": name,
             "labels": {"app": app, "app.kubernetes.io/part-of": "bench", "app.kubernetes.io/version": "1.2.3",
                 "pod-template-hash": "75675f5897", "team": "network"},
-            "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&[address]), "k8s.v1.cni.cncf.io/networks": "testnet1"},
+            "annotations": {names::NETWORK_STATUS_ANNOTATION: fixture.status(&[address]), "k8s.v1.cni.cncf.io/networks": "testnet1"},
         },
         "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30, "containers": [container]},
     })
@@ -89,7 +92,7 @@ pub(crate) fn manifest(scene: &Scene, name: &str, app: &str, address: &str, node
 
 /// A pod as etcd has it: ready or not since a time. Storing it again changes its status.
 pub(crate) fn stored(
-    scene: &Scene,
+    fixture: &Fixture,
     mut pod: Value,
     number: usize,
     ready: &str,
@@ -98,10 +101,10 @@ pub(crate) fn stored(
     let metadata = &mut pod["metadata"];
     let key = format!(
         "/registry/pods/{}/{}",
-        scene.namespace,
+        fixture.namespace,
         metadata["name"].as_str().unwrap_or_default()
     );
-    metadata["namespace"] = json!(scene.namespace);
+    metadata["namespace"] = json!(fixture.namespace);
     metadata["uid"] = json!(format!("00000000-0000-4000-8002-{number:012x}"));
     metadata["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
     pod["apiVersion"] = json!("v1");
@@ -111,20 +114,20 @@ pub(crate) fn stored(
     (key, pod)
 }
 
-async fn pod(scene: &Scene, name: &str, app: &str, address: &str) -> Result<()> {
-    let pod = manifest(scene, name, app, address, "node-1");
-    scene
+async fn pod(fixture: &Fixture, name: &str, app: &str, address: &str) -> Result<()> {
+    let pod = manifest(fixture, name, app, address, "node-1");
+    fixture
         .api::<Pod>()
         .create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await?;
-    scene.pod_status(name, "True", "2026-01-01T00:00:00Z").await
+    fixture.pod_status(name, "True", "2026-01-01T00:00:00Z").await
 }
 
-/// Waits until this many of our slices hold all their endpoints; by a watch, which costs the API server little.
-pub(crate) async fn until_slices(scene: &Scene, count: usize) -> Result<()> {
-    let ours =
+/// Waits until this many managed slices have all their endpoints; by a watch, which costs the API server little.
+pub(crate) async fn until_slices(fixture: &Fixture, count: usize) -> Result<()> {
+    let managed =
         watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
-    let mut slices = Box::pin(watcher(scene.api::<EndpointSlice>(), ours).applied_objects());
+    let mut slices = Box::pin(watcher(fixture.api::<EndpointSlice>(), managed).applied_objects());
     let mut full = BTreeSet::new();
     let wait = async {
         while full.len() < count {

@@ -1,6 +1,6 @@
 //! Writes per change: one endpoint, and a whole Deployment.
 
-use crate::bed::Scene;
+use crate::bed::Fixture;
 use crate::bed::audit::slice_writes;
 use crate::latency::{bare_write, next_slice, quantiles, slice_events, time};
 use crate::load::{PARALLEL, address, manifest, pods, stored};
@@ -17,21 +17,21 @@ use std::time::{Duration, Instant};
 const PODS: usize = 500;
 const FLIPS: usize = 10;
 
-fn all_writes(server: &Apiserver, scene: &Scene) -> Result<usize> {
-    let (creates, updates, deletes) = slice_writes(server, &scene.namespace)?;
+fn all_writes(server: &Apiserver, fixture: &Fixture) -> Result<usize> {
+    let (creates, updates, deletes) = slice_writes(server, &fixture.namespace)?;
     Ok(creates + updates + deletes)
 }
 
 /// Slice writes that one pod's change of readiness causes, over several.
-pub(crate) async fn flip(server: &Apiserver, scene: &Scene) -> Result<()> {
+pub(crate) async fn flip(server: &Apiserver, fixture: &Fixture) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = all_writes(server, scene)?;
+    let before = all_writes(server, fixture)?;
     for n in 0..FLIPS {
         let pod = format!("svc-{n}-3");
-        scene.pod_status(&pod, "False", "2026-01-03T00:00:00Z").await?;
+        fixture.pod_status(&pod, "False", "2026-01-03T00:00:00Z").await?;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let writes = all_writes(server, scene)? - before;
+    let writes = all_writes(server, fixture)? - before;
     row(
         "writes per endpoint flip",
         &format!("{writes} for {FLIPS} flips"),
@@ -40,36 +40,36 @@ pub(crate) async fn flip(server: &Apiserver, scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// One of 1,000 pods of a Service changes, again as soon as its slice is seen. Yardstick: the same slice, written by a client that does nothing
-/// else, again as soon as it is seen.
-pub(crate) async fn back_to_back(server: &Apiserver, scene: &Scene) -> Result<()> {
+/// One of 1,000 pods of a Service changes, again as soon as its slice is seen. Reference: the same slice, written by a client that does
+/// nothing else, again as soon as it is seen.
+pub(crate) async fn back_to_back(server: &Apiserver, fixture: &Fixture) -> Result<()> {
     const CROWD: usize = 1000;
     const ROUNDS: usize = 200;
     pods(
-        scene,
+        fixture,
         (0..CROWD).map(|n| (format!("crowd-{n}"), "crowd".to_owned(), address(40_000 + n))),
     )
     .await?;
-    scene.service("crowd", json!({})).await?;
-    scene
+    fixture.service("crowd", json!({})).await?;
+    fixture
         .slices_until("crowd", "1,000 endpoints", |slices| endpoints(slices) == CROWD)
         .await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = all_writes(server, scene)?;
-    let mut events = Box::pin(slice_events(scene).await?);
+    let before = all_writes(server, fixture)?;
+    let mut events = Box::pin(slice_events(fixture).await?);
     let (mut measured, mut bare, mut slice) = (Vec::new(), Vec::new(), None);
     for n in 0..ROUNDS {
         let ready = if n % 2 == 0 { "False" } else { "True" };
-        scene.pod_status("crowd-7", ready, &time(n)).await?;
+        fixture.pod_status("crowd-7", ready, &time(n)).await?;
         let started = Instant::now();
         slice = Some(next_slice(&mut events).await?);
         measured.push(started.elapsed());
     }
-    let writes = all_writes(server, scene)? - before;
+    let writes = all_writes(server, fixture)? - before;
     // Until the controller has nothing more to write.
     tokio::time::sleep(Duration::from_secs(1)).await;
     for n in 0..ROUNDS {
-        let (took, written) = bare_write(scene, slice.context("no slice")?, n, &mut events).await?;
+        let (took, written) = bare_write(fixture, slice.context("no slice")?, n, &mut events).await?;
         bare.push(took);
         slice = Some(written);
     }
@@ -85,24 +85,24 @@ pub(crate) async fn back_to_back(server: &Apiserver, scene: &Scene) -> Result<()
 }
 
 /// A hundred pods of one Service change ten times a second. They are stored in etcd, which takes that many changes on any machine.
-pub(crate) async fn storm(server: &Apiserver, scene: &Scene) -> Result<()> {
+pub(crate) async fn storm(server: &Apiserver, fixture: &Fixture) -> Result<()> {
     const STORMING: usize = 100;
     const TICKS: usize = 100;
     let all = |tick: usize| {
         let ready = if tick.is_multiple_of(2) { "True" } else { "False" };
         (0..STORMING).map(move |n| {
             let (name, number) = (format!("storm-{n}"), 60_000 + n);
-            let pod = manifest(scene, &name, "storm", &address(number), "node-1");
-            stored(scene, pod, number, ready, &time(tick))
+            let pod = manifest(fixture, &name, "storm", &address(number), "node-1");
+            stored(fixture, pod, number, ready, &time(tick))
         })
     };
     server.store(all(0)).await?;
-    scene.service("storm", json!({})).await?;
-    scene
+    fixture.service("storm", json!({})).await?;
+    fixture
         .slices_until("storm", "100 endpoints", |slices| endpoints(slices) == STORMING)
         .await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let before = all_writes(server, scene)?;
+    let before = all_writes(server, fixture)?;
     let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for tick in 1..=TICKS {
@@ -110,7 +110,7 @@ pub(crate) async fn storm(server: &Apiserver, scene: &Scene) -> Result<()> {
         server.store(all(tick)).await?;
     }
     let took = started.elapsed();
-    let writes = all_writes(server, scene)? - before;
+    let writes = all_writes(server, fixture)? - before;
     row(
         "100 pods of one Service that do not rest",
         &format!(
@@ -130,21 +130,21 @@ fn endpoints(slices: &[EndpointSlice]) -> usize {
 }
 
 /// A Deployment's rolling restart with a quarter surge: new pods become ready, then as many old ones go.
-pub(crate) async fn restart(server: &Apiserver, scene: &Scene) -> Result<()> {
+pub(crate) async fn restart(server: &Apiserver, fixture: &Fixture) -> Result<()> {
     let batch = |kind: &'static str, from: usize| {
         move |n: usize| (format!("{kind}-{n}"), "rolling".to_owned(), address(from + n))
     };
-    pods(scene, (0..PODS).map(batch("old", 20_000))).await?;
-    scene.service("rolling", json!({})).await?;
-    scene
+    pods(fixture, (0..PODS).map(batch("old", 20_000))).await?;
+    fixture.service("rolling", json!({})).await?;
+    fixture
         .slices_until("rolling", "500 endpoints", |slices| endpoints(slices) == PODS)
         .await?;
-    let before = all_writes(server, scene)?;
+    let before = all_writes(server, fixture)?;
     let started = Instant::now();
     for wave in 0..4 {
         let quarter = || (wave * PODS / 4)..((wave + 1) * PODS / 4);
-        pods(scene, quarter().map(batch("new", 30_000))).await?;
-        delete_old(scene, quarter()).await?;
+        pods(fixture, quarter().map(batch("new", 30_000))).await?;
+        delete_old(fixture, quarter()).await?;
     }
     let (lag, took) = (Instant::now(), started.elapsed());
     let is_new = |slice: &EndpointSlice| {
@@ -154,12 +154,12 @@ pub(crate) async fn restart(server: &Apiserver, scene: &Scene) -> Result<()> {
             .filter_map(|e| e.target_ref.as_ref()?.name.as_deref());
         names.into_iter().all(|name| name.starts_with("new-"))
     };
-    scene
+    fixture
         .slices_until("rolling", "500 new endpoints", |slices| {
             endpoints(slices) == PODS && slices.iter().all(is_new)
         })
         .await?;
-    let writes = all_writes(server, scene)? - before;
+    let writes = all_writes(server, fixture)? - before;
     row(
         "rolling restart of a Deployment of 500 pods",
         &format!(
@@ -171,8 +171,8 @@ pub(crate) async fn restart(server: &Apiserver, scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-async fn delete_old(scene: &Scene, which: std::ops::Range<usize>) -> Result<()> {
-    let old = scene.api::<Pod>();
+async fn delete_old(fixture: &Fixture, which: std::ops::Range<usize>) -> Result<()> {
+    let old = fixture.api::<Pod>();
     let parameters = DeleteParams::default().grace_period(0);
     stream::iter(which)
         .map(|n| {

@@ -1,11 +1,11 @@
 //! Writes: Events on Services (`events.k8s.io/v1`).
 //!
-//! An Event's name is made from what it says, so saying it again, also by another replica or after a restart, finds the first one and
-//! counts it up instead of filling the list.
+//! An Event's name is a hash of its content. Repeating it, also by another replica or after a restart, finds the first one and
+//! increments its count instead of adding another.
 
 use super::{Error, bounded};
-use crate::notice::Notice;
 use crate::objects::ObjectKey;
+use crate::service_status::problem::Problem;
 use api::names::CONTROLLER;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -20,18 +20,20 @@ pub(super) async fn publish(
     client: &Client,
     instance: &str,
     regarding: ObjectReference,
-    notice: &Notice,
+    problem: &Problem,
     service: &ObjectKey,
 ) -> Result<(), Error> {
     let api: Api<Event> = Api::namespaced(client.clone(), &service.namespace);
     let failed = |source| Error::Event {
         service: service.clone(),
-        reason: notice.reason.as_str(),
+        reason: problem.reason.as_str(),
         source,
     };
-    let event = event(instance, regarding, notice, Timestamp::now());
+    let event = event(instance, regarding, problem, Timestamp::now());
     match bounded(api.create(&PostParams::default(), &event), failed).await {
-        Err(Error::Event { source, .. }) if is_conflict(&source) => count_up(&api, &event, failed).await,
+        Err(Error::Event { source, .. }) if is_conflict(&source) => {
+            increment_count(&api, &event, failed).await
+        }
         answer => answer.map(drop),
     }
 }
@@ -40,8 +42,9 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-/// Counts a repeated Event up. The API server answers a patch with the whole object, so an empty one reads it without the right to.
-async fn count_up(
+/// Increments the count of a repeated Event. The API server returns the whole object for a patch, so an empty patch reads it without the
+/// verb `get`.
+async fn increment_count(
     api: &Api<Event>,
     event: &Event,
     failed: impl Fn(Box<kube::Error>) -> Error,
@@ -59,16 +62,16 @@ async fn count_up(
     patch(series).await.map(drop)
 }
 
-fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Timestamp) -> Event {
+fn event(instance: &str, regarding: ObjectReference, problem: &Problem, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            name: Some(name(&regarding, notice)),
+            name: Some(name(&regarding, problem)),
             namespace: regarding.namespace.clone(),
             ..ObjectMeta::default()
         },
         type_: Some("Warning".to_owned()),
-        reason: Some(notice.reason.as_str().to_owned()),
-        note: Some(notice.text()),
+        reason: Some(problem.reason.as_str().to_owned()),
+        note: Some(problem.text()),
         action: Some("ReconcileEndpoints".to_owned()),
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),
@@ -78,9 +81,9 @@ fn event(instance: &str, regarding: ObjectReference, notice: &Notice, now: Times
     }
 }
 
-fn name(regarding: &ObjectReference, notice: &Notice) -> String {
+fn name(regarding: &ObjectReference, problem: &Problem) -> String {
     let mut hasher = DefaultHasher::new();
-    (&regarding.uid, notice.reason.as_str(), &notice.message).hash(&mut hasher);
+    (&regarding.uid, problem.reason.as_str(), &problem.message).hash(&mut hasher);
     format!(
         "{}.{:016x}",
         regarding.name.as_deref().unwrap_or_default(),
@@ -91,7 +94,7 @@ fn name(regarding: &ObjectReference, notice: &Notice) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notice::Reason;
+    use crate::service_status::problem::Reason;
 
     fn named(uid: &str, message: &str) -> String {
         let regarding = ObjectReference {
@@ -99,11 +102,11 @@ mod tests {
             uid: Some(uid.into()),
             ..ObjectReference::default()
         };
-        name(&regarding, &Notice::new(Reason::InvalidNetwork, message))
+        name(&regarding, &Problem::new(Reason::InvalidNetwork, message))
     }
 
     #[test]
-    fn what_is_said_again_has_the_same_name() {
+    fn a_repeated_event_has_the_same_name() {
         assert_eq!(named("u1", "bad"), named("u1", "bad"));
         assert_ne!(named("u1", "bad"), named("u1", "worse"));
         assert_ne!(

@@ -1,9 +1,9 @@
-//! Our slices, as the API server has them or will soon show them.
+//! Managed slices, as the API server has them or will soon show them.
 //!
-//! Pure. A write's response is taken in at once; a watch event that is older than it is ignored. Versions are compared as numbers,
+//! Pure. A write's response is recorded at once; a watch event that is older is ignored. Versions are compared as numbers,
 //! which the API server guarantees since 1.35 (KEP-5504) and etcd always gave.
 
-use super::{Event, Step, Table};
+use super::{Event, Step, Store};
 use crate::objects::{ObjectKey, service_key};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,22 +12,22 @@ use std::sync::Arc;
 /// All slices with our managed-by value.
 #[derive(Debug, Default)]
 pub struct Slices {
-    table: Table<EndpointSlice>,
+    store: Store<EndpointSlice>,
     by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
     /// UIDs of slices that we deleted and the watch still shows.
     deleted_by_us: BTreeSet<String>,
-    /// Those of them that the list under way still has; the others are gone for good, also when no watch told.
+    /// Those of them that the list in progress still has; the others are deleted, although the watch may have missed it.
     listed_all_the_same: BTreeSet<String>,
-    /// Services whose writes are under way.
+    /// Services whose writes are in progress.
     writers: usize,
-    /// UIDs that the watch saw deleted while writes were under way: a late response must not bring them back.
+    /// UIDs that the watch saw deleted while writes were in progress: a late response must not bring them back.
     deleted_meanwhile: BTreeSet<String>,
 }
 
 impl Slices {
-    /// Whether a list was completed.
+    /// Returns true once a list was completed.
     pub fn is_synced(&self) -> bool {
-        self.table.is_synced()
+        self.store.is_synced()
     }
 
     /// The slices of a Service, in the order of names.
@@ -35,7 +35,7 @@ impl Slices {
         let names = self.by_service.get(service).into_iter().flatten();
         let key = |name: &String| ObjectKey::new(service.namespace.clone(), name.clone());
         names
-            .filter_map(|name| self.table.get(&key(name)).cloned())
+            .filter_map(|name| self.store.get(&key(name)).cloned())
             .collect()
     }
 
@@ -44,8 +44,8 @@ impl Slices {
         self.by_service.keys().cloned()
     }
 
-    /// Takes a watch event in; the Services it wakes are those of slices that somebody else changed.
-    pub fn observe(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
+    /// Applies a watch event and returns the Services of slices that another client changed.
+    pub fn update(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
         match &event {
             Event::ListStarted => self.listed_all_the_same.clear(),
             Event::ListDone => self.deleted_by_us = std::mem::take(&mut self.listed_all_the_same),
@@ -54,8 +54,8 @@ impl Slices {
                 if self.deleted_by_us.contains(&uid) {
                     self.listed_all_the_same.insert(uid);
                 }
-                // It is named, so it must not count as gone at the end of the list.
-                let kept = self.table.get(&ObjectKey::of(slice)).cloned();
+                // It is listed, so it must not count as deleted at the end of the list.
+                let kept = self.store.get(&ObjectKey::of(slice)).cloned();
                 return match kept {
                     Some(kept) => self.take(Event::Listed((*kept).clone())),
                     None => BTreeSet::new(),
@@ -75,7 +75,7 @@ impl Slices {
         self.take(event)
     }
 
-    /// Remembers what the API server answered to a create or an update.
+    /// Records the API server's response to a create or an update.
     pub fn record_written(&mut self, slice: EndpointSlice) {
         let uid = slice.metadata.uid.as_deref().unwrap_or_default();
         if !self.deleted_meanwhile.contains(uid) && !self.is_outdated(&slice) {
@@ -83,12 +83,12 @@ impl Slices {
         }
     }
 
-    /// Remembers that a slice is deleted, or was found to be gone.
+    /// Records that a slice is deleted or was not found.
     pub fn record_gone(&mut self, slice: &EndpointSlice) {
         let uid = slice.metadata.uid.clone().unwrap_or_default();
         let key = ObjectKey::of(slice);
         let is_known = self
-            .table
+            .store
             .get(&key)
             .is_some_and(|known| known.metadata.uid == slice.metadata.uid);
         if is_known {
@@ -119,7 +119,7 @@ impl Slices {
             return true;
         }
         let known = self
-            .table
+            .store
             .get(&ObjectKey::of(slice))
             .filter(|known| known.metadata.uid == slice.metadata.uid);
         known.is_some_and(
@@ -128,8 +128,8 @@ impl Slices {
     }
 
     fn take(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
-        let mut woken = BTreeSet::new();
-        for step in self.table.observe(event) {
+        let mut affected = BTreeSet::new();
+        for step in self.store.update(event) {
             let Step { key, before, after } = step;
             let owner = |slice: &Option<Arc<EndpointSlice>>| slice.as_deref().and_then(service_key);
             let (old, new) = (owner(&before), owner(&after));
@@ -140,10 +140,10 @@ impl Slices {
                 self.by_service.entry(new.clone()).or_default().insert(key.name);
             }
             if before != after {
-                woken.extend(old.into_iter().chain(new));
+                affected.extend(old.into_iter().chain(new));
             }
         }
-        woken
+        affected
     }
 
     fn forget_name(&mut self, service: &ObjectKey, name: &str) {
@@ -160,7 +160,8 @@ fn version(slice: &EndpointSlice) -> Option<u64> {
     slice.metadata.resource_version.as_ref()?.parse().ok()
 }
 
-/// The rows of the Go original's tracker tests: what it calls stale, expected deletion and forgetting, as this table has them.
+/// The cases of the archived multus-service controller's tracker tests: stale slices, expected deletions and forgetting, in terms of this
+/// store.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +201,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(
-            slices.observe(Event::Applied(slice("s", "u1", "10", "web"))),
+            slices.update(Event::Applied(slice("s", "u1", "10", "web"))),
             BTreeSet::new(),
             "our own echo"
         );
@@ -211,7 +212,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(
-            slices.observe(Event::Applied(slice("s", "u1", "11", "web"))),
+            slices.update(Event::Applied(slice("s", "u1", "11", "web"))),
             BTreeSet::from([web()])
         );
         assert_eq!(versions(&slices), ["11"]);
@@ -221,7 +222,7 @@ mod tests {
     fn tracker_update_other_service_is_another_slice() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
-        let moved = slices.observe(Event::Applied(slice("s", "u1", "11", "db")));
+        let moved = slices.update(Event::Applied(slice("s", "u1", "11", "db")));
         assert_eq!(moved, BTreeSet::from([web(), ObjectKey::new("shop", "db")]));
         assert_eq!(versions(&slices), [] as [&str; 0]);
     }
@@ -234,36 +235,36 @@ mod tests {
     fn tracker_stale_slices(#[case] seen: &str, #[case] want: &[&str]) {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
-        slices.observe(Event::Applied(slice("s", "u1", seen, "web")));
+        slices.update(Event::Applied(slice("s", "u1", seen, "web")));
         assert_eq!(versions(&slices), want);
     }
 
     #[test]
     fn tracker_stale_slices_tracked_but_missing_in_an_older_list() {
         let mut slices = Slices::default();
-        slices.observe(Event::ListStarted);
+        slices.update(Event::ListStarted);
         slices.record_written(slice("s", "u1", "10", "web"));
-        slices.observe(Event::ListDone);
+        slices.update(Event::ListDone);
         assert_eq!(versions(&slices), ["10"], "or it would be made a second time");
     }
 
     #[test]
     fn tracker_stale_slices_tracked_and_older_in_the_list() {
         let mut slices = Slices::default();
-        slices.observe(Event::ListStarted);
+        slices.update(Event::ListStarted);
         slices.record_written(slice("s", "u1", "10", "web"));
-        slices.observe(Event::Listed(slice("s", "u1", "8", "web")));
-        slices.observe(Event::ListDone);
+        slices.update(Event::Listed(slice("s", "u1", "8", "web")));
+        slices.update(Event::ListDone);
         assert_eq!(versions(&slices), ["10"]);
     }
 
     #[test]
-    fn tracker_deletion_is_expected_whatever_the_generation() {
+    fn tracker_deletion_is_expected_with_any_generation() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_gone(&slice("s", "u1", "10", "web"));
         assert_eq!(
-            slices.observe(Event::Applied(slice("s", "u1", "9", "web"))),
+            slices.update(Event::Applied(slice("s", "u1", "9", "web"))),
             BTreeSet::new()
         );
         assert_eq!(
@@ -271,11 +272,7 @@ mod tests {
             [] as [&str; 0],
             "an event from before the deletion brings nothing back"
         );
-        assert_eq!(
-            slices.observe(deleted("s", "u1")),
-            BTreeSet::new(),
-            "our own echo"
-        );
+        assert_eq!(slices.update(deleted("s", "u1")), BTreeSet::new(), "our own echo");
     }
 
     #[rstest]
@@ -285,48 +282,48 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_gone(&slice("s", "u1", "10", "web"));
-        slices.observe(Event::Applied(slice(name, uid, "11", "web")));
+        slices.update(Event::Applied(slice(name, uid, "11", "web")));
         assert_eq!(versions(&slices), ["11"]);
     }
 
     #[test]
-    fn an_unexpected_deletion_wakes_its_service() {
+    fn an_unexpected_deletion_enqueues_its_service() {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
-        assert_eq!(slices.observe(deleted("s", "u1")), BTreeSet::from([web()]));
+        assert_eq!(slices.update(deleted("s", "u1")), BTreeSet::from([web()]));
     }
 
     #[test]
-    fn a_late_response_brings_no_deleted_slice_back() {
+    fn a_late_response_restores_no_deleted_slice() {
         let mut slices = Slices::default();
-        slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
+        slices.update(Event::Applied(slice("s", "u1", "10", "web")));
         slices.begin_writes();
-        slices.observe(deleted("s", "u1"));
+        slices.update(deleted("s", "u1"));
         slices.record_written(slice("s", "u1", "10", "web"));
         assert_eq!(versions(&slices), [] as [&str; 0]);
     }
 
-    /// A standby never writes; others' deletions must not add up in it for weeks.
+    /// A standby never writes; deletions by the leader must not accumulate in it for weeks.
     #[test]
-    fn deletions_are_remembered_only_while_writes_are_under_way() {
+    fn deletions_are_recorded_only_while_writes_are_in_progress() {
         let mut slices = Slices::default();
-        slices.observe(deleted("s", "u1"));
-        assert!(slices.deleted_meanwhile.is_empty(), "nobody writes");
+        slices.update(deleted("s", "u1"));
+        assert!(slices.deleted_meanwhile.is_empty(), "no write is in progress");
         slices.begin_writes();
         slices.begin_writes();
-        slices.observe(deleted("s", "u2"));
+        slices.update(deleted("s", "u2"));
         slices.end_writes();
-        assert_eq!(slices.deleted_meanwhile.len(), 1, "another write is under way");
+        assert_eq!(slices.deleted_meanwhile.len(), 1, "another write is in progress");
         slices.end_writes();
         assert!(slices.deleted_meanwhile.is_empty());
     }
 
-    /// The managed-by value changes from ours to another: the watch reports it as gone.
+    /// The managed-by value changes to another controller's: the watch reports a deletion.
     #[test]
     fn on_endpoint_slice_update() {
         let mut slices = Slices::default();
-        slices.observe(Event::Applied(slice("s", "u1", "10", "web")));
-        assert_eq!(slices.observe(deleted("s", "u1")).len(), 1);
+        slices.update(Event::Applied(slice("s", "u1", "10", "web")));
+        assert_eq!(slices.update(deleted("s", "u1")).len(), 1);
     }
 
     #[test]
@@ -334,22 +331,22 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         slices.record_written(slice("t", "u2", "11", "db"));
-        slices.observe(deleted("t", "u2"));
+        slices.update(deleted("t", "u2"));
         assert_eq!(slices.services().collect::<Vec<_>>(), [web()]);
     }
 
-    /// Deletions that no watch will ever tell, because it was broken meanwhile, are not remembered for ever.
+    /// Deletions that the watch missed, because it was interrupted, are not remembered for ever.
     #[test]
-    fn a_list_settles_which_deletions_are_still_awaited() {
+    fn a_list_clears_deletions_that_the_watch_missed() {
         let mut slices = Slices::default();
         for name in ["a", "b"] {
             let slice = slice(name, &format!("{name}-uid"), "1", "web");
-            slices.observe(Event::Applied(slice.clone()));
+            slices.update(Event::Applied(slice.clone()));
             slices.record_gone(&slice);
         }
-        slices.observe(Event::ListStarted);
-        slices.observe(Event::Listed(slice("a", "a-uid", "1", "web")));
-        slices.observe(Event::ListDone);
+        slices.update(Event::ListStarted);
+        slices.update(Event::Listed(slice("a", "a-uid", "1", "web")));
+        slices.update(Event::ListDone);
         assert_eq!(slices.deleted_by_us, BTreeSet::from(["a-uid".to_owned()]));
         assert_eq!(
             slices.of(&web()).len(),

@@ -1,4 +1,4 @@
-//! What is found by label is what a look at every pod finds.
+//! Tests: the label index selects the same pods as a scan of all pods.
 
 use super::*;
 use crate::objects::PodObject;
@@ -12,7 +12,7 @@ const SELECTORS: [&str; 7] = [
     "app in (a,b),tier notin (x)",
     "tier",
     "!tier",
-    "app=nobody",
+    "app=none",
 ];
 
 fn pod(namespace: &str, number: u8, app: Option<&str>, tier: Option<&str>) -> Pod {
@@ -44,10 +44,10 @@ fn event() -> impl Strategy<Value = Event<Pod>> {
 
 proptest! {
     #[test]
-    fn a_label_finds_what_a_look_at_every_pod_finds(events in prop::collection::vec(event(), 0..60)) {
+    fn the_label_index_selects_the_same_pods_as_a_scan(events in prop::collection::vec(event(), 0..60)) {
         let mut index = Index::default();
         for event in events {
-            index.observe(Change::Pod(event));
+            index.update(Change::Pod(event));
         }
         for text in SELECTORS {
             let selector = Selector::parse(text).unwrap();
@@ -60,21 +60,21 @@ proptest! {
     }
 }
 
-/// After an outage all pods are listed anew, and most are as they were.
+/// After an outage all pods are listed again, and most are unchanged.
 #[test]
-fn a_new_list_of_equal_pods_changes_nothing() {
+fn a_new_list_of_equal_pods_enqueues_nothing() {
     let mut index = Index::default();
     let all = || (0..6).map(|number| pod("one", number, Some("a"), None));
     for pod in all() {
-        index.observe(Change::Pod(Event::Applied(pod)));
+        index.update(Change::Pod(Event::Applied(pod)));
     }
     let selector = Selector::parse("app=a").unwrap();
     let before = index.selected("one", &selector);
-    index.observe(Change::Pod(Event::ListStarted));
+    index.update(Change::Pod(Event::ListStarted));
     for pod in all() {
-        index.observe(Change::Pod(Event::Listed(pod)));
+        index.update(Change::Pod(Event::Listed(pod)));
     }
-    index.observe(Change::Pod(Event::ListDone));
+    index.update(Change::Pod(Event::ListDone));
     let after = index.selected("one", &selector);
     assert_eq!(after.len(), 6);
     assert!(

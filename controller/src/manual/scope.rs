@@ -1,4 +1,4 @@
-//! Whose slices are watched: Services without any selector that have a ClusterIP.
+//! Services whose manual slices are watched: those without any selector that have a ClusterIP.
 //!
 //! Pure. The oldest [`MAX_SERVICES`]: a new Service never takes the place of one that is served.
 
@@ -13,14 +13,14 @@ pub type Scope = Arc<BTreeSet<ObjectKey>>;
 
 /// Services without any selector, and which of them are in the scope.
 #[derive(Debug, Default)]
-pub struct Scoped {
+pub struct ScopedServices {
     created: BTreeMap<ObjectKey, Timestamp>,
     scope: Scope,
     is_stale: bool,
 }
 
-impl Scoped {
-    /// A Service came or changed; `None`: it is none of these (any more).
+impl ScopedServices {
+    /// Records a Service that was added or changed; `None` if it is not (any more) one of these.
     pub fn note(&mut self, key: &ObjectKey, created: Option<Timestamp>) {
         self.is_stale |= match created {
             Some(created) => self.created.insert(key.clone(), created) != Some(created),
@@ -64,8 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_services_are_in_the_scope_and_others_follow_when_there_is_room() {
-        let mut scoped = Scoped::default();
+    fn the_oldest_services_are_in_the_scope_and_others_follow_when_it_shrinks() {
+        let mut scoped = ScopedServices::default();
         for n in 0..=MAX_SERVICES {
             scoped.note(&key(n), Some(at(100 + n)));
         }

@@ -1,4 +1,4 @@
-//! The metadata of Pods and Nodes: what decisions read, and the version a watch goes on from.
+//! The metadata of Pods and Nodes: the fields that decisions read, and the version from which a watch continues.
 //!
 //! Pure. Managed fields are often half of an object, and annotations may be 256 KiB; both are skipped while parsing.
 

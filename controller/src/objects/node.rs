@@ -1,6 +1,6 @@
-//! What the controller reads of a Node.
+//! The fields of a Node that decisions read.
 //!
-//! Pure. Heartbeats, images and conditions other than Ready are dropped while parsing, so that they wake nobody.
+//! Pure. Heartbeats, images and conditions other than Ready are dropped while parsing, so that they enqueue no Service.
 
 use super::Labels;
 use super::metadata::metadata;
@@ -49,14 +49,14 @@ struct Condition {
     status: String,
 }
 
-/// A Node as decisions see it.
+/// The part of a Node that decisions read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Name.
     pub name: String,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
-    /// Whether the node counts for the proportional topology hints: ready and not of the control plane.
+    /// True if the node counts for proportional topology hints: it is ready and not of the control plane.
     pub takes_traffic: bool,
     /// Allocatable CPU in thousandths of a core; 0 when unknown.
     pub millicores: u64,
@@ -96,7 +96,7 @@ impl From<NodeObject> for Node {
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     by_name: BTreeMap<String, Node>,
-    /// How many nodes have an address.
+    /// Number of nodes that have an address.
     addresses: BTreeMap<IpAddr, usize>,
 }
 
@@ -111,7 +111,7 @@ impl Nodes {
         self.by_name.values()
     }
 
-    /// Whether a Node has this address.
+    /// Returns true if a Node has this address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.contains_key(&address)
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_its_zone_capacity_and_addresses() {
+    fn a_node_keeps_zone_capacity_and_addresses() {
         let parsed = node(json!({
             "metadata": {"name": "node-1", "labels": {ZONE_LABEL: "us-central1-a"}},
             "status": {

@@ -1,4 +1,4 @@
-//! What the controller reads of a Pod.
+//! The fields of a Pod that decisions read.
 //!
 //! Pure. Fields that no decision reads are dropped while parsing: a cluster's pods fit in memory, and a status heartbeat is no change.
 
@@ -74,7 +74,7 @@ struct Condition {
     last_transition_time: Option<Time>,
 }
 
-/// A Pod as decisions see it.
+/// The part of a Pod that decisions read.
 #[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -94,11 +94,11 @@ pub struct Pod {
     pub has_sandbox: bool,
     /// `spec.hostNetwork`: no network plugin is called for it, so Multus never attaches it.
     pub is_on_host_network: bool,
-    /// It has been asked to stop.
+    /// It is terminating.
     pub is_terminating: bool,
     /// Condition Ready.
     pub is_ready: bool,
-    /// When condition Ready last changed.
+    /// Last transition of condition Ready.
     pub ready_changed: Option<Timestamp>,
     /// The node it runs on.
     pub node: Option<Box<str>>,
@@ -110,7 +110,7 @@ pub struct Pod {
     pub ports: Box<[NamedPort]>,
     /// Its interfaces on secondary networks, in the plugin's order; or why the annotation cannot be read.
     pub attachments: Result<Box<[Attachment]>, Box<str>>,
-    /// What of the annotation cannot be read beside them.
+    /// Parts of the annotation that cannot be parsed.
     pub faults: Box<[Fault]>,
 }
 
@@ -181,7 +181,7 @@ fn set(text: Option<String>) -> Option<Box<str>> {
     text.filter(|text| !text.is_empty()).map(Into::into)
 }
 
-/// Containers first, then sidecars (init containers that keep running, KEP-753), as Kubernetes looks a name up.
+/// Containers first, then sidecars (init containers that keep running, KEP-753), in the order in which Kubernetes resolves a name.
 fn named_ports(spec: &Spec) -> Box<[NamedPort]> {
     let sidecars = spec
         .init_containers
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_what_decisions_read() {
+    fn a_pod_keeps_the_fields_that_decisions_read() {
         let parsed = pod(json!({
             "metadata": {"name": "web-0", "namespace": "shop", "uid": "u1", "labels": {"app": "web"},
                 "creationTimestamp": "2026-01-02T03:04:05Z",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_decision_reads_is_not_even_looked_at() {
+    fn fields_that_no_decision_reads_are_not_parsed() {
         let parsed: PodObject = serde_json::from_value(json!({
             "metadata": {"name": "p", "resourceVersion": "7", "managedFields": 7, "finalizers": 7,
                 "annotations": {"big": 7, NETWORK_STATUS_ANNOTATION: "[]"}},

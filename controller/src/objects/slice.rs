@@ -1,4 +1,4 @@
-//! What the controller keeps of Services and of its own EndpointSlices, and whose a slice is.
+//! The fields of Services and of managed EndpointSlices that decisions read, and the owner of a slice.
 //!
 //! Pure.
 
@@ -7,7 +7,7 @@ use api::names::SERVICE_NAME_LABEL;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-/// Drops what no decision reads of a Service.
+/// Drops the fields of a Service that no decision reads.
 pub fn trim_service(service: &mut Service) {
     service.metadata.managed_fields = None;
     if let Some(status) = &mut service.status {
@@ -15,12 +15,12 @@ pub fn trim_service(service: &mut Service) {
     }
 }
 
-/// Drops what no decision reads of a slice.
+/// Drops the fields of a slice that no decision reads.
 pub fn trim_slice(slice: &mut EndpointSlice) {
     slice.metadata.managed_fields = None;
 }
 
-/// The Service a slice says it belongs to.
+/// The Service that a slice's label names.
 pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
     let name = slice
         .metadata
@@ -31,12 +31,12 @@ pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
     Some(ObjectKey::new(slice.metadata.namespace.clone()?, name.clone()))
 }
 
-/// Whether the slice belongs to this very Service, not to one of the same name before it.
+/// Returns true if the slice belongs to this Service, by UID: not to an earlier one of the same name.
 pub fn is_owned_by(slice: &EndpointSlice, service: &Service) -> bool {
     owners(slice).any(|uid| Some(uid) == service.metadata.uid.as_deref())
 }
 
-/// UIDs of the Services the slice belongs to: one, unless somebody meddled.
+/// UIDs of the Services the slice belongs to: one, unless another client changed it.
 pub fn owners(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
     let owners = slice.metadata.owner_references.iter().flatten();
     owners
@@ -44,7 +44,7 @@ pub fn owners(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
         .map(|owner| owner.uid.as_str())
 }
 
-/// Whether the slice has been deleted and only a finalizer holds it.
+/// Returns true if the slice is deleted and only a finalizer keeps it.
 pub fn is_being_deleted(slice: &EndpointSlice) -> bool {
     slice.metadata.deletion_timestamp.is_some()
 }
@@ -55,7 +55,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    /// ServiceControllerKey of the Go original: no label, an empty one, a good one.
+    /// ServiceControllerKey of the archived multus-service controller: no label, an empty one, a good one.
     #[rstest]
     #[case::no_labels(json!(null), None)]
     #[case::empty(json!({SERVICE_NAME_LABEL: ""}), None)]

@@ -1,4 +1,4 @@
-//! What the controller asked of the API server, by the server's audit log.
+//! Requests of the controller, from the API server's audit log.
 
 use anyhow::Result;
 use e2e::apiserver::Apiserver;

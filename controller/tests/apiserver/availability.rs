@@ -1,9 +1,9 @@
-//! Replicas that stop or are paused: another takes over, and nothing is undone.
+//! Leader election: replicas that stop or are paused. Another one takes over, and nothing is undone.
 
 use std::time::{Duration, Instant};
 
-use crate::bed::{Controller, Scene};
-use crate::leaving::own_server;
+use crate::bed::{Controller, Fixture};
+use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
 use e2e::apiserver::{Apiserver, Options};
@@ -40,24 +40,24 @@ async fn a_stopped_leader_hands_over_within_three_seconds() -> Result<()> {
     until_holder(&server, Duration::from_secs(20), "first").await?;
     let second = Controller::start(&kubeconfig, server.folder(), "second", &[])?;
     second.wait_ready().await?;
-    let scene = Scene::new(&server, "handover").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = Fixture::new(&server, "handover").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     first.signal("TERM")?;
     let stopped = Instant::now();
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
     until_holder(&server, Duration::from_secs(10), "second").await?;
     let took = stopped.elapsed();
     assert!(took < Duration::from_secs(3), "took over after {took:?}");
-    scene
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
     assert!(first.has_ended(), "it exits");
     Ok(())
 }
 
-/// The first leader is frozen, loses its Lease, and wakes up with a decision from the past.
+/// The first leader is frozen, loses its Lease, and resumes with an outdated decision.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_leader_that_was_paused_undoes_nothing_and_exits() -> Result<()> {
@@ -66,76 +66,79 @@ async fn a_leader_that_was_paused_undoes_nothing_and_exits() -> Result<()> {
     until_holder(&server, Duration::from_secs(20), "paused").await?;
     let second = Controller::start(&kubeconfig, server.folder(), "successor", &[])?;
     second.wait_ready().await?;
-    let scene = Scene::new(&server, "paused").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = Fixture::new(&server, "paused").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     first.signal("STOP")?;
-    // It will see this event when it wakes, and plan from slices that are long out of date.
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    // It receives this event when it resumes, and plans from slices that are out of date.
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
     until_holder(&server, Duration::from_secs(40), "successor").await?;
-    scene
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
-    scene.delete_pod("web-1").await?;
-    scene.endpoints_until("web", &[("10.1.0.3", true)]).await?;
+    fixture.delete_pod("web-1").await?;
+    fixture.endpoints_until("web", &[("10.1.0.3", true)]).await?;
     first.signal("CONT")?;
     wait::eventually(Duration::from_secs(30), "the old leader to exit", async || {
         Ok(first.has_ended().then_some(()))
     })
     .await?;
-    scene.endpoints_until("web", &[("10.1.0.3", true)]).await?;
-    assert_eq!(scene.slices("web").await?.len(), 1, "nothing was created twice");
+    fixture.endpoints_until("web", &[("10.1.0.3", true)]).await?;
+    assert_eq!(fixture.slices("web").await?.len(), 1, "nothing was created twice");
     Ok(())
 }
 
-/// Frozen amid a burst of creates: some are written, some are on their way, some are not begun. Its successor finishes the work; when
-/// it wakes, what it still writes is mended.
+/// Frozen during a burst of creates: some are written, some are in progress, some are not begun. Its successor finishes the work; when
+/// it resumes, its late writes are repaired.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_leader_that_was_paused_in_mid_write_is_mended() -> Result<()> {
+async fn slices_of_a_leader_that_was_paused_in_mid_write_are_repaired() -> Result<()> {
     const SERVICES: usize = 300;
     let (server, kubeconfig) = own_server(Options::default()).await?;
-    let scene = Scene::new(&server, "burst").await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    let fixture = Fixture::new(&server, "burst").await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
     for n in 0..SERVICES {
-        scene
+        fixture
             .service(&format!("web-{n}"), json!({"spec": {"selector": {"app": "web"}}}))
             .await?;
     }
     let first = Controller::start(&kubeconfig, server.folder(), "first", &[])?;
-    let mut slices = Box::pin(watcher(scene.api::<EndpointSlice>(), Config::default()).applied_objects());
+    let mut slices = Box::pin(watcher(fixture.api::<EndpointSlice>(), Config::default()).applied_objects());
     for _ in 0..20 {
         tokio::time::timeout(Duration::from_secs(30), slices.try_next()).await??;
     }
     first.signal("STOP")?;
-    let written = scene.api::<EndpointSlice>().list(&ListParams::default()).await?;
+    let written = fixture
+        .api::<EndpointSlice>()
+        .list(&ListParams::default())
+        .await?;
     let written = written.items.len();
     assert!(
         written < SERVICES,
         "paused too late: all {written} slices were written"
     );
     let second = Controller::start(&kubeconfig, server.folder(), "second", &[])?;
-    // What the paused one believes becomes wrong in the meantime.
-    scene.delete_pod("web-1").await?;
+    // The state that the paused leader has seen becomes outdated in the meantime.
+    fixture.delete_pod("web-1").await?;
     until_holder(&server, Duration::from_secs(40), "second").await?;
-    all_have(&scene, SERVICES, "10.1.0.3").await?;
+    all_have(&fixture, SERVICES, "10.1.0.3").await?;
     first.signal("CONT")?;
     wait::eventually(Duration::from_secs(30), "the old leader to exit", async || {
         Ok(first.has_ended().then_some(()))
     })
     .await?;
-    all_have(&scene, SERVICES, "10.1.0.3").await?;
+    all_have(&fixture, SERVICES, "10.1.0.3").await?;
     assert!(!second.has_ended());
     Ok(())
 }
 
 /// Waits until there is one slice a Service, each with this address alone.
-async fn all_have(scene: &Scene, services: usize, address: &str) -> Result<()> {
+async fn all_have(fixture: &Fixture, services: usize, address: &str) -> Result<()> {
     let mut last = (0, 0);
     let found = wait::eventually(Duration::from_mins(1), "one right slice a Service", async || {
-        let slices = scene
+        let slices = fixture
             .api::<EndpointSlice>()
             .list(&ListParams::default())
             .await?

@@ -1,13 +1,13 @@
 //! One apiserver and one controller, the shipped binary under its shipped role, for the whole test binary; a namespace per test.
 
 pub(crate) mod audit;
-mod child;
+mod child_process;
 mod controller_process;
-mod scene;
+mod fixture;
 
-pub(crate) use child::Child;
+pub(crate) use child_process::Child;
 pub(crate) use controller_process::Controller;
-pub(crate) use scene::{Scene, endpoints, merge};
+pub(crate) use fixture::{Fixture, endpoints, merge};
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// Started by the first caller.
+    /// Started by the first test.
     pub(crate) async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<Bed> = OnceCell::const_new();
         SHARED
@@ -56,18 +56,18 @@ impl Bed {
     }
 
     /// A namespace with the network `testnet1`.
-    pub(crate) async fn scene(&self, prefix: &str) -> Result<Scene> {
-        Scene::new(self.server, prefix).await
+    pub(crate) async fn fixture(&self, prefix: &str) -> Result<Fixture> {
+        Fixture::new(self.server, prefix).await
     }
 }
 
-/// Installs what a cluster has before the controller runs; returns the controller's kubeconfig.
+/// Installs the prerequisites of the controller; returns its kubeconfig.
 pub(crate) async fn prepare(server: &Apiserver) -> Result<PathBuf> {
     define_networks(&server.client().await?).await?;
     prepare_without_networks(server).await
 }
 
-/// Defines the kind that Multus brings.
+/// Installs the CustomResourceDefinition of Multus.
 pub(crate) async fn define_networks(client: &Client) -> Result<()> {
     let crd: DynamicObject = serde_saphyr::from_str(include_str!("network-attachment-definition-crd.yaml"))?;
     let crds = ApiResource::from_gvk(&GroupVersionKind::gvk(
@@ -103,7 +103,7 @@ pub(crate) async fn prepare_without_networks(server: &Apiserver) -> Result<PathB
     server.service_account_kubeconfig(names::NAMESPACE, ACCOUNT).await
 }
 
-/// With the admission policies that the operator applies: what they forbid the controller must not do.
+/// With the admission policies that the operator applies: the controller must not need what they forbid.
 async fn confine(client: &Client) -> Result<()> {
     for policy in POLICIES {
         for object in serde_saphyr::from_multiple::<DynamicObject>(policy)? {

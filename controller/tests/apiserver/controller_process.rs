@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use e2e::wait;
 
-use super::child::Child;
+use super::child_process::Child;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -32,7 +32,7 @@ impl Controller {
             &kubeconfig,
             "--pod-name",
             name,
-            "--http-address",
+            "--admin-bind-address",
             &http,
             "--log-level",
             "info,controller=debug",
@@ -42,7 +42,7 @@ impl Controller {
         Ok(Self { child, http, log })
     }
 
-    /// Waits until /readyz says yes.
+    /// Waits until /readyz succeeds.
     pub(crate) async fn wait_ready(&self) -> Result<()> {
         wait::eventually(SOON, "the controller to become ready", async || {
             let ok = self
@@ -66,7 +66,7 @@ impl Controller {
         Ok(answer)
     }
 
-    /// Whether it says of itself that it leads.
+    /// Returns true if its metrics report that it leads.
     pub(crate) async fn is_leader(&self) -> Result<bool> {
         let page = self.get("/metrics").await?;
         Ok(page

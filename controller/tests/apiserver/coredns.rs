@@ -1,4 +1,4 @@
-//! The real CoreDNS as a child of the test process, and questions to it.
+//! The real CoreDNS as a child of the test process, and DNS queries to it.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::RecordType;
 
 use crate::bed::Child;
 
-/// How long a change may take to reach an answer: the controller's write, CoreDNS' watch.
+/// Time limit for a change to reach a DNS answer: the controller's write, CoreDNS' watch.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A running CoreDNS.
@@ -91,7 +91,7 @@ fn resolver(port: u16) -> Result<TokioResolver> {
     server.connections = vec![udp];
     let config = ResolverConfig::from_name_servers(vec![server]);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    // Every question goes to the server, also one whose answer was negative a moment ago.
+    // Every query goes to the server, also one whose last answer was negative.
     builder.options_mut().cache_size = 0;
     builder.options_mut().timeout = Duration::from_secs(2);
     Ok(builder.build()?)

@@ -1,10 +1,11 @@
-//! An API server that is away, has forgotten, refuses or is contended for: the controller converges and loses nothing.
+//! An API server that is unavailable, has compacted its history, rejects requests or is overloaded: the controller converges and loses
+//! nothing.
 
 use std::time::Duration;
 
 use crate::bed::audit::slice_requests;
-use crate::bed::{Bed, Controller, Scene};
-use crate::leaving::own_server;
+use crate::bed::{Bed, Controller, Fixture};
+use crate::service_removal::own_server;
 use anyhow::Result;
 use e2e::apiserver::{Apiserver, Options};
 use e2e::wait;
@@ -14,24 +15,24 @@ use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-/// kube-apiserver is killed amid changes and comes back ninety seconds later.
+/// kube-apiserver is killed during changes and restarts ninety seconds later.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn ninety_seconds_without_an_api_server_lose_nothing() -> Result<()> {
     let (mut server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "outage", &[])?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "outage").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    // The change and the outage at once: the write may be under way.
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
+    let fixture = Fixture::new(&server, "outage").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // The change and the outage at once: the write may be in progress.
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
     server.stop_apiserver();
     tokio::time::sleep(Duration::from_secs(90)).await;
     server.start_apiserver().await?;
-    scene.pod("web-3", "web", &["10.1.0.4"]).await?;
-    scene
+    fixture.pod("web-3", "web", &["10.1.0.4"]).await?;
+    fixture
         .endpoints_until(
             "web",
             &[("10.1.0.2", true), ("10.1.0.3", true), ("10.1.0.4", true)],
@@ -39,13 +40,13 @@ async fn ninety_seconds_without_an_api_server_lose_nothing() -> Result<()> {
         .await?;
     assert!(
         !controller.has_ended(),
-        "nobody else could take the lease, so there is no reason to exit"
+        "no other replica could take the lease, so there is no reason to exit"
     );
-    assert_eq!(scene.slices("web").await?.len(), 1, "nothing was created twice");
+    assert_eq!(fixture.slices("web").await?.len(), 1, "nothing was created twice");
     Ok(())
 }
 
-/// Longer away than a Lease lasts: nobody knows who leads. Afterwards one does, and it does what was missed.
+/// Unavailable for longer than a Lease lasts: no replica leads. Afterwards one does, and it catches up.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn replicas_of_an_api_server_that_was_away_agree_on_one_leader() -> Result<()> {
@@ -57,18 +58,18 @@ async fn replicas_of_an_api_server_that_was_away_agree_on_one_leader() -> Result
     for replica in &replicas {
         replica.wait_ready().await?;
     }
-    let scene = Scene::new(&server, "replicas").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = Fixture::new(&server, "replicas").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     server.stop_apiserver();
     tokio::time::sleep(Duration::from_secs(25)).await;
     server.start_apiserver().await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    scene
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
-    assert_eq!(scene.slices("web").await?.len(), 1, "nothing was created twice");
+    assert_eq!(fixture.slices("web").await?.len(), 1, "nothing was created twice");
     wait::eventually(Duration::from_secs(30), "one leader", async || {
         let mut leaders = 0;
         for replica in replicas.iter().filter(|replica| !replica.has_ended()) {
@@ -79,30 +80,32 @@ async fn replicas_of_an_api_server_that_was_away_agree_on_one_leader() -> Result
     .await
 }
 
-/// The controller sleeps through changes, and the restarted API server no longer knows the version it last saw: 410 Gone.
+/// The controller is paused during changes, and the restarted API server no longer has the version it last saw: 410 Gone.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_watch_that_has_expired_lists_anew() -> Result<()> {
+async fn a_watch_that_has_expired_lists_again() -> Result<()> {
     let (mut server, kubeconfig) = own_server(Options::default()).await?;
     let args = ["--leader-elect", "false"];
     let controller = Controller::start(&kubeconfig, server.folder(), "expired", &args)?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "expired").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    scene
+    let fixture = Fixture::new(&server, "expired").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
     controller.signal("STOP")?;
-    // An addition, a change and a deletion that no watch will ever tell.
-    scene.pod("web-3", "web", &["10.1.0.4"]).await?;
-    scene.pod_status("web-2", "False", "2026-01-01T00:01:00Z").await?;
-    scene.delete_pod("web-1").await?;
+    // An addition, a change and a deletion that no watch will ever report.
+    fixture.pod("web-3", "web", &["10.1.0.4"]).await?;
+    fixture
+        .pod_status("web-2", "False", "2026-01-01T00:01:00Z")
+        .await?;
+    fixture.delete_pod("web-1").await?;
     server.stop_apiserver();
     server.start_apiserver().await?;
     controller.signal("CONT")?;
-    scene
+    fixture
         .endpoints_until("web", &[("10.1.0.3", false), ("10.1.0.4", true)])
         .await?;
     let log = std::fs::read_to_string(&controller.log)?;
@@ -117,20 +120,20 @@ async fn a_watch_that_has_expired_lists_anew() -> Result<()> {
 /// Kubernetes before 1.34, or with the gate off.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_api_server_that_streams_no_lists_is_listed_all_the_same() -> Result<()> {
+async fn an_api_server_without_streaming_lists_is_listed_in_pages() -> Result<()> {
     let (server, kubeconfig) = own_server(Options {
         apiserver_flags: vec!["--feature-gates=WatchList=false".to_owned()],
         ..Options::default()
     })
     .await?;
-    let scene = Scene::new(&server, "pages").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let fixture = Fixture::new(&server, "pages").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "pages", &[])?;
     controller.wait_ready().await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    scene
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
     Ok(())
@@ -149,11 +152,11 @@ async fn until_answered(server: &Apiserver, namespace: &str, status: u16) -> Res
 }
 
 /// Makes the pod unready and ready again, for ever.
-async fn flip(scene: &Scene) -> Result<()> {
+async fn flip(fixture: &Fixture) -> Result<()> {
     for n in 0_u32.. {
         let ready = if n % 2 == 0 { "False" } else { "True" };
         let since = format!("2026-01-01T00:{:02}:{:02}Z", n / 60 % 60, n % 60);
-        scene.pod_status("web-1", ready, &since).await?;
+        fixture.pod_status("web-1", ready, &since).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     Ok(())
@@ -164,25 +167,27 @@ async fn flip(scene: &Scene) -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn conflicting_writes_converge() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("conflict").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = bed.fixture("conflict").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let slices = fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let name = slices[0].metadata.name.clone().unwrap_or_default();
     let meddle = async {
         for n in 0_u32.. {
             let note = json!({"metadata": {"annotations": {"meddler": n.to_string()}}});
-            scene.patch::<EndpointSlice>(&name, note).await?;
+            fixture.patch::<EndpointSlice>(&name, note).await?;
         }
         anyhow::Ok(())
     };
     tokio::select! {
         ended = meddle => ended?,
-        ended = flip(&scene) => ended?,
-        seen = until_answered(bed.server, &scene.namespace, 409) => seen?,
+        ended = flip(&fixture) => ended?,
+        seen = until_answered(bed.server, &fixture.namespace, 409) => seen?,
     }
-    scene.pod_status("web-1", "False", "2026-01-02T00:00:00Z").await?;
-    let slices = scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    fixture
+        .pod_status("web-1", "False", "2026-01-02T00:00:00Z")
+        .await?;
+    let slices = fixture.endpoints_until("web", &[("10.1.0.2", false)]).await?;
     let note = slices[0]
         .metadata
         .annotations
@@ -193,12 +198,12 @@ async fn conflicting_writes_converge() -> Result<()> {
 }
 
 /// One priority level of one seat for the slice writes of a namespace, by the controller and by user `crowd`. The API server lets a
-/// lone request pass whatever the limit, so it takes a crowd to be turned away.
-async fn narrow(scene: &Scene) -> Result<()> {
-    let name = scene.namespace.as_str();
+/// lone request pass with any limit, so only many requests are rejected.
+async fn narrow(fixture: &Fixture) -> Result<()> {
+    let name = fixture.namespace.as_str();
     let level = json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited":
-        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}}});
-    let levels: Api<PriorityLevelConfiguration> = Api::all(scene.client.clone());
+        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "AddressError"}}}});
+    let levels: Api<PriorityLevelConfiguration> = Api::all(fixture.client.clone());
     levels
         .create(&PostParams::default(), &serde_json::from_value(level)?)
         .await?;
@@ -211,14 +216,14 @@ async fn narrow(scene: &Scene) -> Result<()> {
             ],
             "resourceRules": [{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "namespaces": [name],
                 "verbs": ["create", "update", "delete"]}]}]}});
-    let schemas: Api<FlowSchema> = Api::all(scene.client.clone());
+    let schemas: Api<FlowSchema> = Api::all(fixture.client.clone());
     schemas
         .create(&PostParams::default(), &serde_json::from_value(schema)?)
         .await?;
     Ok(())
 }
 
-/// Asks without a pause, with many requests at once; what is answered does not matter. Never returns.
+/// Sends concurrent requests without a pause and ignores the responses. Never returns.
 async fn crowd(server: &Apiserver, namespace: &str) -> Result<()> {
     let client = server.client_as("crowd", &[]).await?;
     let slices: Api<EndpointSlice> = Api::namespaced(client, namespace);
@@ -227,7 +232,7 @@ async fn crowd(server: &Apiserver, namespace: &str) -> Result<()> {
     )?;
     let one = async || {
         loop {
-            // Forbidden when it gets a seat, turned away when not.
+            // Forbidden when it gets a seat, throttled when not.
             let _ = slices.create(&PostParams::default(), &slice).await;
         }
     };
@@ -235,78 +240,82 @@ async fn crowd(server: &Apiserver, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-async fn widen(scene: &Scene) -> Result<()> {
-    let schemas: Api<FlowSchema> = Api::all(scene.client.clone());
-    schemas.delete(&scene.namespace, &DeleteParams::default()).await?;
+async fn widen(fixture: &Fixture) -> Result<()> {
+    let schemas: Api<FlowSchema> = Api::all(fixture.client.clone());
+    schemas
+        .delete(&fixture.namespace, &DeleteParams::default())
+        .await?;
     Ok(())
 }
 
-/// More Services are turned away than writes can be under way at once, and all the time; one of another namespace changes meanwhile.
+/// More Services are throttled than writes can be in progress, all the time; one of another namespace changes meanwhile.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn throttled_writes_are_tried_again_and_delay_nobody_else() -> Result<()> {
+async fn throttled_writes_are_retried_and_delay_no_other_service() -> Result<()> {
     const SERVICES: usize = 40;
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "throttled", &[])?;
     controller.wait_ready().await?;
-    let (scene, other) = (
-        Scene::new(&server, "throttled").await?,
-        Scene::new(&server, "free").await?,
+    let (fixture, other) = (
+        Fixture::new(&server, "throttled").await?,
+        Fixture::new(&server, "free").await?,
     );
     let name = |n: usize| format!("web-{n}");
     for n in 0..SERVICES {
         let selector = json!({"spec": {"selector": {"app": "web"}}});
-        scene.service(&name(n), selector).await?;
+        fixture.service(&name(n), selector).await?;
     }
     other.service("web", json!({})).await?;
-    for scene in [&scene, &other] {
-        scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    for fixture in [&fixture, &other] {
+        fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
     }
     for n in 0..SERVICES {
-        scene.endpoints_until(&name(n), &[("10.1.0.2", true)]).await?;
+        fixture.endpoints_until(&name(n), &[("10.1.0.2", true)]).await?;
     }
     other.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    narrow(&scene).await?;
+    narrow(&fixture).await?;
     let both = [("10.1.0.2", true), ("10.1.0.3", true)];
     tokio::select! {
-        ended = crowd(&server, &scene.namespace) => ended?,
-        ended = flip(&scene) => ended?,
+        ended = crowd(&server, &fixture.namespace) => ended?,
+        ended = flip(&fixture) => ended?,
         done = async {
-            until_answered(&server, &scene.namespace, 429).await?;
+            until_answered(&server, &fixture.namespace, 429).await?;
             other.pod("web-2", "web", &["10.1.0.3"]).await?;
             other.endpoints_until("web", &both).await
         } => drop(done?),
     }
-    widen(&scene).await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    scene.pod_status("web-1", "True", "2026-01-02T00:00:00Z").await?;
+    widen(&fixture).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture
+        .pod_status("web-1", "True", "2026-01-02T00:00:00Z")
+        .await?;
     for n in 0..SERVICES {
-        scene.endpoints_until(&name(n), &both).await?;
+        fixture.endpoints_until(&name(n), &both).await?;
     }
     Ok(())
 }
 
-/// Nothing may be created in a namespace that is being deleted: no fault of anybody's, and no reason to ask again.
+/// Nothing may be created in a namespace that is being deleted: that is no error, and no reason to retry.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
+async fn a_terminating_namespace_gets_no_slices_and_no_requests() -> Result<()> {
     let bed = Bed::shared().await?;
-    let (scene, other) = (bed.scene("terminating").await?, bed.scene("staying").await?);
-    for scene in [&scene, &other] {
-        scene.service("web", json!({})).await?;
-        scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-        scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let (fixture, other) = (bed.fixture("terminating").await?, bed.fixture("staying").await?);
+    for fixture in [&fixture, &other] {
+        fixture.service("web", json!({})).await?;
+        fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+        fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     }
-    // Nobody empties it here, so it stays in this state.
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    // No controller empties it here, so it stays in this state.
+    let namespaces: Api<Namespace> = Api::all(fixture.client.clone());
     namespaces
-        .delete(&scene.namespace, &DeleteParams::default())
+        .delete(&fixture.namespace, &DeleteParams::default())
         .await?;
-    let slices: Api<EndpointSlice> = scene.api();
+    let slices: Api<EndpointSlice> = fixture.api();
     slices
         .delete_collection(&DeleteParams::default(), &ListParams::default())
         .await?;
-    until_answered(bed.server, &scene.namespace, 403).await?;
+    until_answered(bed.server, &fixture.namespace, 403).await?;
     // A retry would come after a tenth of a second; by the end of this there would have been several.
     for n in 1..=5 {
         let ready = n % 2 == 0;
@@ -315,9 +324,9 @@ async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
         other.pod_status("web-1", text, &since).await?;
         other.endpoints_until("web", &[("10.1.0.2", ready)]).await?;
     }
-    let creates = slice_requests(bed.server, &scene.namespace)?;
-    let refused = creates.iter().filter(|request| request.code == 403).count();
-    assert_eq!(refused, 1, "asked again");
+    let creates = slice_requests(bed.server, &fixture.namespace)?;
+    let rejected = creates.iter().filter(|request| request.code == 403).count();
+    assert_eq!(rejected, 1, "asked again");
     let page = bed.controller.get("/metrics").await?;
     assert!(
         page.contains("endpoint_slice_controller_syncs_total{result=\"error\"} 0"),
@@ -326,30 +335,30 @@ async fn a_namespace_that_is_going_away_is_left_alone() -> Result<()> {
     Ok(())
 }
 
-/// The slice goes at the moment it is to be updated.
+/// The slice is deleted at the moment of its update.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_slice_deleted_under_a_write_is_made_anew() -> Result<()> {
-    let scene = Bed::shared().await?.scene("vanished").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+async fn a_slice_deleted_under_a_write_is_created_again() -> Result<()> {
+    let fixture = Bed::shared().await?.fixture("vanished").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     for round in 0..5 {
-        let slices: Api<EndpointSlice> = scene.api();
+        let slices: Api<EndpointSlice> = fixture.api();
         let ready = if round % 2 == 0 { "False" } else { "True" };
         let since = format!("2026-01-01T00:0{}:00Z", round + 1);
         let parameters = DeleteParams::default();
         let all = ListParams::default();
         let (flipped, deleted) = tokio::join!(
-            scene.pod_status("web-1", ready, &since),
+            fixture.pod_status("web-1", ready, &since),
             slices.delete_collection(&parameters, &all)
         );
         flipped?;
         deleted?;
-        scene
+        fixture
             .endpoints_until("web", &[("10.1.0.2", ready == "True")])
             .await?;
     }
-    assert_eq!(scene.slices("web").await?.len(), 1);
+    assert_eq!(fixture.slices("web").await?.len(), 1);
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::bed::audit::{own_writes, requests};
-use crate::bed::{Controller, Scene};
-use crate::leaving::own_server;
+use crate::bed::{Controller, Fixture};
+use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
 use e2e::apiserver::Options;
@@ -22,42 +22,42 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     let (server, kubeconfig) = own_server(Options::default()).await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "privileged", &[])?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "rbac").await?;
-    // A life with everything in it: creates, updates, deletes, a refusal that comes back.
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene.service("db", json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}})).await?;
-    scene.endpoints_until("db", &[("10.1.0.2", true)]).await?;
-    let by_hand = json!({"endpoints": [{"addresses": ["10.1.0.9"]}, {"addresses": ["172.30.0.1"]}]});
-    scene.manual_slice("by-hand", "by-hand", by_hand).await?;
-    scene
+    let fixture = Fixture::new(&server, "rbac").await?;
+    // Exercises everything: creates, updates, deletes, a repeated rejection.
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture.service("db", json!({"metadata": {"annotations": {names::SELECTOR_ANNOTATION: "app=web"}}, "spec": {"selector": null}})).await?;
+    fixture.endpoints_until("db", &[("10.1.0.2", true)]).await?;
+    let manual = json!({"endpoints": [{"addresses": ["10.1.0.9"]}, {"addresses": ["172.30.0.1"]}]});
+    fixture.manual_slice("by-hand", "by-hand", manual).await?;
+    fixture
         .service("by-hand", json!({"spec": {"selector": null}}))
         .await?;
-    scene.endpoints_until("by-hand", &[("10.1.0.9", true)]).await?;
-    scene
-        .accepted_until("by-hand", "True", "ServedWithWarnings")
+    fixture.endpoints_until("by-hand", &[("10.1.0.9", true)]).await?;
+    fixture
+        .accepted_until("by-hand", "True", "AcceptedWithWarnings")
         .await?;
     for (network, status, reason) in [
         ("a,b", "False", "InvalidNetwork"),
-        ("testnet1", "True", "Served"),
+        ("testnet1", "True", "Accepted"),
         ("a,b", "False", "InvalidNetwork"),
     ] {
-        scene
+        fixture
             .patch::<Service>(
                 "web",
                 json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: network}}}),
             )
             .await?;
-        scene.accepted_until("web", status, reason).await?;
+        fixture.accepted_until("web", status, reason).await?;
     }
-    scene.slices_until("web", "no slices", <[_]>::is_empty).await?;
-    let event = scene.event_until("web", "InvalidNetwork").await?;
+    fixture.slices_until("web", "no slices", <[_]>::is_empty).await?;
+    let event = fixture.event_until("web", "InvalidNetwork").await?;
     assert!(
         event.series.is_some(),
         "the second time is counted on the first event"
     );
-    // Two bounded windows: something may be under way when the first begins.
+    // Two bounded windows: something may be in progress when the first begins.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = requests(&server)?.len();
     tokio::time::sleep(Duration::from_secs(15)).await;
@@ -79,7 +79,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     Ok(())
 }
 
-/// An older API server, which streams no lists, is asked for the same.
+/// An older API server, which streams no lists, gets the same requests.
 async fn used_where_no_list_is_streamed() -> Result<BTreeSet<Use>> {
     let (server, kubeconfig) = own_server(Options {
         apiserver_flags: vec!["--feature-gates=WatchList=false".to_owned()],

@@ -1,4 +1,4 @@
-//! Slices follow Services and pods, and go when they must.
+//! Slices follow Services and pods.
 
 use crate::bed::Bed;
 use crate::bed::audit::slice_writes;
@@ -13,15 +13,15 @@ use std::time::Instant;
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_slice_holds_the_secondary_addresses_of_the_selected_pods() -> Result<()> {
-    let scene = Bed::shared().await?.scene("basic").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    scene.pod("other", "other", &["10.1.0.9"]).await?;
-    let slices = scene
+    let fixture = Bed::shared().await?.fixture("basic").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture.pod("other", "other", &["10.1.0.9"]).await?;
+    let slices = fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
-    let service = scene.api::<Service>().get("web").await?;
+    let service = fixture.api::<Service>().get("web").await?;
     let slice = serde_json::to_value(&slices[0])?;
     assert!(
         slice["metadata"]["name"]
@@ -35,12 +35,12 @@ async fn a_slice_holds_the_secondary_addresses_of_the_selected_pods() -> Result<
             names::PROXY_NAME_LABEL: names::PROXY_NAME,
             names::SERVICE_NAME_LABEL: "web",
             names::MANAGED_BY_LABEL: names::MANAGED_BY,
-            names::NETWORK_LABEL: NetworkRef::parse("testnet1", &scene.namespace)?.label_value(),
+            names::NETWORK_LABEL: NetworkRef::parse("testnet1", &fixture.namespace)?.label_value(),
         })
     );
     assert_eq!(
         slice["metadata"]["annotations"][names::NETWORK_NAME_ANNOTATION],
-        format!("{}/testnet1", scene.namespace)
+        format!("{}/testnet1", fixture.namespace)
     );
     assert_eq!(
         slice["metadata"]["ownerReferences"],
@@ -71,18 +71,20 @@ async fn a_slice_holds_the_secondary_addresses_of_the_selected_pods() -> Result<
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn endpoints_follow_readiness_termination_and_late_addresses() -> Result<()> {
-    let scene = Bed::shared().await?.scene("follow").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.bare_pod("web-2", "web", json!({})).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    // A network that is plugged in while the pod runs.
-    scene.patch::<Pod>("web-2", json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.3"])}}})).await?;
-    scene
+    let fixture = Bed::shared().await?.fixture("follow").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.bare_pod("web-2", "web", json!({})).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // A network that is attached while the pod runs.
+    fixture.patch::<Pod>("web-2", json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: fixture.status(&["10.1.0.3"])}}})).await?;
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
-    scene.pod_status("web-1", "False", "2026-01-01T00:01:00Z").await?;
-    let slices = scene
+    fixture
+        .pod_status("web-1", "False", "2026-01-01T00:01:00Z")
+        .await?;
+    let slices = fixture
         .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", true)])
         .await?;
     let trigger = slices[0]
@@ -91,12 +93,12 @@ async fn endpoints_follow_readiness_termination_and_late_addresses() -> Result<(
         .as_ref()
         .and_then(|a| a.get(names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION));
     assert_eq!(trigger.map(String::as_str), Some("2026-01-01T00:01:00Z"));
-    // Deleted gracefully: nobody confirms, so it stays terminating, and still serving.
-    scene
+    // Deleted gracefully: no kubelet confirms, so it stays terminating, and still serving.
+    fixture
         .api::<Pod>()
         .delete("web-2", &kube::api::DeleteParams::default())
         .await?;
-    let slices = scene
+    let slices = fixture
         .endpoints_until("web", &[("10.1.0.2", false), ("10.1.0.3", false)])
         .await?;
     let endpoint = slices
@@ -109,42 +111,42 @@ async fn endpoints_follow_readiness_termination_and_late_addresses() -> Result<(
         (conditions.serving, conditions.terminating),
         (Some(true), Some(true))
     );
-    scene.delete_pod("web-2").await?;
-    scene.endpoints_until("web", &[("10.1.0.2", false)]).await?;
+    fixture.delete_pod("web-2").await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", false)]).await?;
     Ok(())
 }
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
-    let scene = Bed::shared().await?.scene("label").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene
+async fn slices_are_deleted_and_created_with_the_label() -> Result<()> {
+    let fixture = Bed::shared().await?.fixture("label").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture
         .patch::<Service>(
             "web",
             json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: null}}}),
         )
         .await?;
-    scene
+    fixture
         .slices_until("web", "the slices to go with the label", <[_]>::is_empty)
         .await?;
-    scene.accepted_gone("web").await?;
-    scene
+    fixture.accepted_gone("web").await?;
+    fixture
         .patch::<Service>(
             "web",
             json!({"metadata": {"labels": {names::PROXY_NAME_LABEL: names::PROXY_NAME}}}),
         )
         .await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    scene
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    fixture
         .patch::<Service>(
             "web",
             json!({"metadata": {"annotations": {names::SERVICE_NETWORK_ANNOTATION: null}}}),
         )
         .await?;
-    scene
+    fixture
         .slices_until("web", "the slices to go with the annotation", <[_]>::is_empty)
         .await?;
     Ok(())
@@ -152,12 +154,12 @@ async fn slices_go_with_the_label_and_come_back_with_it() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_it_does_can_be_scraped() -> Result<()> {
+async fn metrics_count_writes_and_problems() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("metrics").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let fixture = bed.fixture("metrics").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let page = bed.controller.get("/metrics").await?;
     assert!(bed.controller.is_leader().await?, "{page}");
     let failed = "endpoint_slice_controller_syncs_total{result=\"error\"} 0";
@@ -174,31 +176,31 @@ async fn what_it_does_can_be_scraped() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_slice_that_somebody_else_changes_or_deletes_is_mended() -> Result<()> {
-    let scene = Bed::shared().await?.scene("mended").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+async fn a_slice_that_another_client_changes_or_deletes_is_repaired() -> Result<()> {
+    let fixture = Bed::shared().await?.fixture("repaired").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    let slices = fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let name = slices[0].metadata.name.clone().unwrap();
-    scene
+    fixture
         .patch::<EndpointSlice>(&name, json!({"endpoints": [{"addresses": ["10.1.0.66"]}]}))
         .await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    // Handed to another manager: it is ours no more, and another one takes its place.
-    scene
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    // Its managed-by value changes: it is no longer managed, and another one takes its place.
+    fixture
         .patch::<EndpointSlice>(
             &name,
-            json!({"metadata": {"labels": {names::MANAGED_BY_LABEL: "somebody-else"}}}),
+            json!({"metadata": {"labels": {names::MANAGED_BY_LABEL: "another-controller"}}}),
         )
         .await?;
-    let slices = scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let slices = fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let other = slices[0].metadata.name.clone().unwrap();
     assert_ne!(other, name);
-    scene
+    fixture
         .api::<EndpointSlice>()
         .delete(&other, &kube::api::DeleteParams::default())
         .await?;
-    scene
+    fixture
         .slices_until("web", "another slice", |slices| {
             slices.len() == 1 && slices[0].metadata.name.as_deref() != Some(&other)
         })
@@ -206,17 +208,17 @@ async fn a_slice_that_somebody_else_changes_or_deletes_is_mended() -> Result<()>
     Ok(())
 }
 
-/// Slices that others write for a Service of ours while the controller runs: one with our managed-by value is no work of ours and
-/// goes, one of another writer is nothing of ours and stays as it is.
+/// Slices that other clients write for a managed Service while the controller runs: a forged one with our managed-by value is deleted,
+/// one of another manager stays as it is.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
-    let scene = Bed::shared().await?.scene("forged").await?;
-    scene.service("web", json!({})).await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    let slices = scene.api::<EndpointSlice>();
-    for (name, manager) in [("foreign", "somebody-else"), ("forged", names::MANAGED_BY)] {
+async fn a_forged_slice_is_deleted_and_another_controllers_stays() -> Result<()> {
+    let fixture = Bed::shared().await?.fixture("forged").await?;
+    fixture.service("web", json!({})).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let slices = fixture.api::<EndpointSlice>();
+    for (name, manager) in [("foreign", "another-controller"), ("forged", names::MANAGED_BY)] {
         let slice = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.0.66"]}], "metadata": {"name": name,
             "labels": {names::PROXY_NAME_LABEL: names::PROXY_NAME, names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: manager}}});
         slices
@@ -226,12 +228,12 @@ async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
     let before = slices.get("foreign").await?;
     let has_gone =
         |slices: &[EndpointSlice]| slices.len() == 1 && slices[0].metadata.name.as_deref() != Some("forged");
-    scene
+    fixture
         .slices_until("web", "the forged slice to go", has_gone)
         .await?;
-    // Whatever wakes the controller, it is not about the foreign one.
-    scene.pod("web-2", "web", &["10.1.0.3"]).await?;
-    scene
+    // No event enqueues the Service for the foreign one.
+    fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
+    fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
     assert_eq!(slices.get("foreign").await?, before);
@@ -244,9 +246,9 @@ async fn a_forged_slice_goes_and_a_foreign_one_stays() -> Result<()> {
 async fn pod_changes_close_together_are_few_writes() -> Result<()> {
     const PODS: usize = 30;
     let bed = Bed::shared().await?;
-    let scene = bed.scene("batching").await?;
-    scene.service("web", json!({})).await?;
-    scene
+    let fixture = bed.fixture("batching").await?;
+    fixture.service("web", json!({})).await?;
+    fixture
         .slices_until("web", "a placeholder", |slices| slices.len() == 1)
         .await?;
     let name = |n: usize| format!("web-{n}");
@@ -256,17 +258,17 @@ async fn pod_changes_close_together_are_few_writes() -> Result<()> {
             .collect()
     };
     for burst in ["adds", "updates", "deletes"] {
-        let before = slice_writes(bed.server, &scene.namespace)?;
+        let before = slice_writes(bed.server, &fixture.namespace)?;
         let started = Instant::now();
         for n in 0..PODS {
             match burst {
-                "adds" => scene.pod(&name(n), "web", &[&all(true)[n].0]).await?,
+                "adds" => fixture.pod(&name(n), "web", &[&all(true)[n].0]).await?,
                 "updates" => {
-                    scene
+                    fixture
                         .pod_status(&name(n), "False", "2026-01-01T00:01:00Z")
                         .await?;
                 }
-                _ => scene.delete_pod(&name(n)).await?,
+                _ => fixture.delete_pod(&name(n)).await?,
             }
         }
         let want = match burst {
@@ -274,12 +276,12 @@ async fn pod_changes_close_together_are_few_writes() -> Result<()> {
             "updates" => all(false),
             _ => Vec::new(),
         };
-        scene
+        fixture
             .slices_until("web", burst, |slices| crate::bed::endpoints(slices) == want)
             .await?;
         // A burst at once, then one in each 250 ms.
         let most = started.elapsed().as_millis() / 250 + 5;
-        let after = slice_writes(bed.server, &scene.namespace)?;
+        let after = slice_writes(bed.server, &fixture.namespace)?;
         let writes = after.0 + after.1 + after.2 - before.0 - before.1 - before.2;
         assert!(
             (1..=most).contains(&(writes as u128)),
@@ -290,15 +292,17 @@ async fn pod_changes_close_together_are_few_writes() -> Result<()> {
     Ok(())
 }
 
-/// A Service with neither selector is its author's: whatever slices it has, by whoever, are left alone.
+/// A Service with neither selector belongs to its author: any slices it has, of any client, stay as they are.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_service_that_selects_nothing_causes_no_slice_request() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("unselected").await?;
-    scene.service("web", json!({"spec": {"selector": null}})).await?;
-    scene.accepted_until("web", "True", "NoSelector").await?;
-    assert_eq!(slice_writes(bed.server, &scene.namespace)?, (0, 0, 0));
+    let fixture = bed.fixture("unselected").await?;
+    fixture
+        .service("web", json!({"spec": {"selector": null}}))
+        .await?;
+    fixture.accepted_until("web", "True", "NoSelector").await?;
+    assert_eq!(slice_writes(bed.server, &fixture.namespace)?, (0, 0, 0));
     Ok(())
 }
 
@@ -307,20 +311,20 @@ async fn a_service_that_selects_nothing_causes_no_slice_request() -> Result<()> 
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn not_ready_addresses_are_published_when_asked() -> Result<()> {
     let bed = Bed::shared().await?;
-    let scene = bed.scene("published").await?;
+    let fixture = bed.fixture("published").await?;
     let mut want = Vec::new();
     for n in 0..6 {
         let (name, address) = (format!("web-{n}"), format!("10.1.0.{}", 10 + n));
-        scene.pod(&name, "web", &[&address]).await?;
+        fixture.pod(&name, "web", &[&address]).await?;
         if n % 3 == 0 {
-            scene.pod_status(&name, "False", "2026-01-01T00:01:00Z").await?;
+            fixture.pod_status(&name, "False", "2026-01-01T00:01:00Z").await?;
         }
         want.push(address);
     }
     let published = json!({"spec": {"publishNotReadyAddresses": true}});
-    scene.service("web", published).await?;
+    fixture.service("web", published).await?;
     let want: Vec<_> = want.iter().map(|address| (address.as_str(), true)).collect();
-    scene.endpoints_until("web", &want).await?;
-    assert_eq!(slice_writes(bed.server, &scene.namespace)?, (1, 0, 0));
+    fixture.endpoints_until("web", &want).await?;
+    assert_eq!(slice_writes(bed.server, &fixture.namespace)?, (1, 0, 0));
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! Zones and nodes: which hints endpoints get, and what a Node that comes late or changes does to them.
+//! Topology hints: zones and nodes, and Nodes that are added late or change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bed::{Bed, Controller, Scene};
-use crate::twin::{both_until, server_with_twin};
+use crate::bed::{Bed, Controller, Fixture};
+use crate::kube_controller_manager::{both_until, server_with_twin};
 use anyhow::Result;
 use api::names;
 use e2e::wait;
@@ -17,23 +17,25 @@ use serde_json::json;
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn traffic_distribution_gives_hints_and_a_late_node_completes_the_endpoints() -> Result<()> {
-    let scene = Bed::shared().await?.scene("topology").await?;
-    scene
+    let fixture = Bed::shared().await?.fixture("topology").await?;
+    fixture
         .service("web", json!({"spec": {"trafficDistribution": "PreferClose"}}))
         .await?;
-    scene.pod("web-1", "web", &["10.1.0.2"]).await?;
+    fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
     let pod = json!({
-        "metadata": {"name": "web-2", "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&["10.1.0.3"])}},
-        "spec": {"nodeName": format!("late-{}", scene.namespace), "containers": [{"name": "c", "image": "localhost/none"}]},
+        "metadata": {"name": "web-2", "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: fixture.status(&["10.1.0.3"])}},
+        "spec": {"nodeName": format!("late-{}", fixture.namespace), "containers": [{"name": "c", "image": "localhost/none"}]},
     });
-    scene
+    fixture
         .api::<Pod>()
         .create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await?;
-    scene.pod_status("web-2", "True", "2026-01-01T00:00:00Z").await?;
-    scene.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    let late = format!("late-{}", scene.namespace);
-    let nodes: Api<Node> = Api::all(scene.client.clone());
+    fixture
+        .pod_status("web-2", "True", "2026-01-01T00:00:00Z")
+        .await?;
+    fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
+    let late = format!("late-{}", fixture.namespace);
+    let nodes: Api<Node> = Api::all(fixture.client.clone());
     nodes
         .create(
             &PostParams::default(),
@@ -51,7 +53,7 @@ async fn traffic_distribution_gives_hints_and_a_late_node_completes_the_endpoint
         zones.sort_unstable();
         zones
     };
-    scene
+    fixture
         .slices_until("web", "hints for both zones", |slices| {
             zones(slices) == ["zone-a", "zone-x"]
         })
@@ -60,7 +62,7 @@ async fn traffic_distribution_gives_hints_and_a_late_node_completes_the_endpoint
     nodes
         .patch(&late, &PatchParams::default(), &Patch::Merge(&relabel))
         .await?;
-    scene
+    fixture
         .slices_until("web", "the new zone", |slices| {
             zones(slices) == ["zone-a", "zone-y"]
         })
@@ -68,32 +70,32 @@ async fn traffic_distribution_gives_hints_and_a_late_node_completes_the_endpoint
     Ok(())
 }
 
-/// `PreferSameNode` names nodes too; the annotation shares four endpoints out to the two zones.
+/// `PreferSameNode` names nodes too; the annotation distributes four endpoints over the two zones.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn hints_are_given_as_asked() -> Result<()> {
-    let scene = Bed::shared().await?.scene("hints").await?;
+    let fixture = Bed::shared().await?.fixture("hints").await?;
     let mut want = Vec::new();
     for n in 1..=4 {
         let address = format!("10.1.0.{n}");
         let node = format!("node-{}", 1 + n % 2);
         let pod = json!({
-            "metadata": {"name": format!("web-{n}"), "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: scene.status(&[&address])}},
+            "metadata": {"name": format!("web-{n}"), "labels": {"app": "web"}, "annotations": {names::NETWORK_STATUS_ANNOTATION: fixture.status(&[&address])}},
             "spec": {"nodeName": node, "containers": [{"name": "c", "image": "localhost/none"}]},
         });
-        let pods = scene.api::<Pod>();
+        let pods = fixture.api::<Pod>();
         pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
             .await?;
-        scene
+        fixture
             .pod_status(&format!("web-{n}"), "True", "2026-01-01T00:00:00Z")
             .await?;
         want.push((address, node, if n % 2 == 0 { "zone-a" } else { "zone-b" }));
     }
     let selects = json!({"app": "web"});
     let near = json!({"spec": {"selector": selects, "trafficDistribution": "PreferSameNode"}});
-    scene.service("near", near).await?;
+    fixture.service("near", near).await?;
     let auto = json!({"spec": {"selector": selects}, "metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}});
-    scene.service("auto", auto).await?;
+    fixture.service("auto", auto).await?;
     let hints = |slices: &[EndpointSlice]| {
         let mut found: Vec<_> = slices.iter().flat_map(|slice| slice.endpoints.clone()).collect();
         found.sort_by(|one, other| one.addresses.cmp(&other.addresses));
@@ -117,10 +119,10 @@ async fn hints_are_given_as_asked() -> Result<()> {
         .iter()
         .map(|(address, node, zone)| (address.clone(), Some(node.clone()), Some((*zone).to_owned())))
         .collect();
-    scene
+    fixture
         .slices_until("near", "node and zone hints", |slices| hints(slices) == nodes)
         .await?;
-    scene
+    fixture
         .slices_until("auto", "zone hints", |slices| hints(slices) == zones)
         .await?;
     Ok(())
@@ -128,30 +130,30 @@ async fn hints_are_given_as_asked() -> Result<()> {
 
 const MODE: &str = "service.kubernetes.io/topology-mode";
 
-fn nodes(scene: &Scene) -> Api<Node> {
-    Api::all(scene.client.clone())
+fn nodes(fixture: &Fixture) -> Api<Node> {
+    Api::all(fixture.client.clone())
 }
 
-/// A ready Node with so many CPUs. It is not ready before, as when it boots, and Kubernetes looks at its CPUs when it becomes ready.
-async fn boot(scene: &Scene, name: &str, cpu: &str) -> Result<()> {
+/// A ready Node with so many CPUs. It is not ready before, as when it boots, and Kubernetes evaluates its CPUs when it becomes ready.
+async fn boot(fixture: &Fixture, name: &str, cpu: &str) -> Result<()> {
     for ready in ["False", "True"] {
         let status = json!({"status": {"allocatable": {"cpu": cpu}, "conditions": [{"type": "Ready", "status": ready}]}});
-        nodes(scene)
+        nodes(fixture)
             .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
             .await?;
     }
     Ok(())
 }
 
-async fn in_zone(scene: &Scene, node: &str, zone: Option<&str>) -> Result<()> {
+async fn in_zone(fixture: &Fixture, node: &str, zone: Option<&str>) -> Result<()> {
     let label = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}});
-    nodes(scene)
+    nodes(fixture)
         .patch(node, &PatchParams::default(), &Patch::Merge(&label))
         .await?;
     Ok(())
 }
 
-/// How many endpoints serve each zone; under "" those without hints.
+/// Number of endpoints that serve each zone; under "" those without hints.
 fn by_zone(slices: &[EndpointSlice]) -> BTreeMap<String, usize> {
     let mut count = BTreeMap::new();
     for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
@@ -166,73 +168,73 @@ fn counts(wanted: &[(&str, usize)]) -> BTreeMap<String, usize> {
     wanted.iter().map(|(zone, n)| ((*zone).to_owned(), *n)).collect()
 }
 
-async fn both_share(scene: &Scene, wanted: &[(&str, usize)]) -> Result<()> {
-    both_until(scene, "auto", by_zone, |found| *found == counts(wanted)).await
+async fn both_share(fixture: &Fixture, wanted: &[(&str, usize)]) -> Result<()> {
+    both_until(fixture, "auto", by_zone, |found| *found == counts(wanted)).await
 }
 
-/// kube-controller-manager has an Event of the same reason, in other words.
-async fn told_of(scene: &Scene, words: &str) -> Result<()> {
+/// kube-controller-manager publishes an Event of the same reason with another message.
+async fn event_contains(fixture: &Fixture, words: &str) -> Result<()> {
     wait::eventually(Duration::from_secs(20), words, async || {
-        let events = scene.events("auto").await?;
-        let is_told = |event: &Event| {
+        let events = fixture.events("auto").await?;
+        let is_published = |event: &Event| {
             event.reason.as_deref() == Some("TopologyAwareHintsDisabled")
                 && event.note.as_ref().is_some_and(|note| note.contains(words))
         };
-        Ok(events.iter().any(is_told).then_some(()))
+        Ok(events.iter().any(is_published).then_some(()))
     })
     .await
 }
 
-/// Twelve endpoints in one zone are shared out by the zones' CPUs, as often as these change; and not at all where they cannot be.
+/// Twelve endpoints in one zone are distributed by the zones' CPUs, again whenever these change, and not at all where that is impossible.
 #[tokio::test]
 #[ignore = "needs etcd, kube-apiserver and kube-controller-manager: make test-apiserver"]
-async fn the_topology_annotation_shares_endpoints_out_as_kube_controller_manager_does() -> Result<()> {
+async fn the_topology_annotation_distributes_endpoints_as_kube_controller_manager_does() -> Result<()> {
     let (server, kubeconfig) = server_with_twin().await?;
     let controller = Controller::start(&kubeconfig, server.folder(), "topology", &[])?;
     controller.wait_ready().await?;
-    let scene = Scene::new(&server, "shares").await?;
-    scene.default_account().await?;
-    boot(&scene, "node-1", "12").await?;
+    let fixture = Fixture::new(&server, "shares").await?;
+    fixture.default_account().await?;
+    boot(&fixture, "node-1", "12").await?;
     for n in 10..22 {
-        scene
+        fixture
             .pod(&format!("auto-{n}"), "auto", &[&format!("10.1.0.{n}")])
             .await?;
     }
     let auto = json!({"metadata": {"annotations": {MODE: "Auto"}}});
-    scene.service("auto", auto).await?;
-    both_share(&scene, &[("zone-a", 9), ("zone-b", 3)]).await?;
+    fixture.service("auto", auto).await?;
+    both_share(&fixture, &[("zone-a", 9), ("zone-b", 3)]).await?;
 
-    in_zone(&scene, "node-2", Some("zone-c")).await?;
-    both_share(&scene, &[("zone-a", 9), ("zone-c", 3)]).await?;
+    in_zone(&fixture, "node-2", Some("zone-c")).await?;
+    both_share(&fixture, &[("zone-a", 9), ("zone-c", 3)]).await?;
 
     let late: Node = serde_json::from_value(
         json!({"metadata": {"name": "late", "labels": {"topology.kubernetes.io/zone": "zone-d"}}}),
     )?;
-    nodes(&scene).create(&PostParams::default(), &late).await?;
-    boot(&scene, "late", "8000m").await?;
-    both_share(&scene, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
+    nodes(&fixture).create(&PostParams::default(), &late).await?;
+    boot(&fixture, "late", "8000m").await?;
+    both_share(&fixture, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
 
     for n in 15..22 {
-        scene.delete_pod(&format!("auto-{n}")).await?;
+        fixture.delete_pod(&format!("auto-{n}")).await?;
     }
-    both_share(&scene, &[("", 5)]).await?;
-    told_of(&scene, "without overloading one").await?;
+    both_share(&fixture, &[("", 5)]).await?;
+    event_contains(&fixture, "without overloading one").await?;
     for n in 12..15 {
-        scene.delete_pod(&format!("auto-{n}")).await?;
+        fixture.delete_pod(&format!("auto-{n}")).await?;
     }
-    both_share(&scene, &[("", 2)]).await?;
-    told_of(&scene, "fewer ready endpoints than zones").await?;
+    both_share(&fixture, &[("", 2)]).await?;
+    event_contains(&fixture, "fewer ready endpoints than zones").await?;
 
     for n in 12..22 {
-        scene
+        fixture
             .pod(&format!("auto-{n}"), "auto", &[&format!("10.1.0.{n}")])
             .await?;
     }
-    both_share(&scene, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
-    // A ready node of no zone: nobody can tell the zones' shares. (kube-controller-manager notices at the Service's next change.)
-    in_zone(&scene, "late", None).await?;
+    both_share(&fixture, &[("zone-a", 6), ("zone-c", 2), ("zone-d", 4)]).await?;
+    // A ready node without zone: the zones' shares are unknown. (kube-controller-manager evaluates that at the Service's next change.)
+    in_zone(&fixture, "late", None).await?;
     let is_even = |slices: &[EndpointSlice]| by_zone(slices) == counts(&[("", 12)]);
-    scene.slices_until("auto", "no hints", is_even).await?;
-    in_zone(&scene, "late", Some("zone-c")).await?;
-    both_share(&scene, &[("zone-a", 6), ("zone-c", 6)]).await
+    fixture.slices_until("auto", "no hints", is_even).await?;
+    in_zone(&fixture, "late", Some("zone-c")).await?;
+    both_share(&fixture, &[("zone-a", 6), ("zone-c", 6)]).await
 }

@@ -1,22 +1,22 @@
-//! What proxies may cost an API server, as ratios to kube-proxies in the same run of the short form. Pure.
+//! Bounds of the cost of proxies for an API server, as ratios to kube-proxies in the same run of the short form. Pure.
 
 use super::table::{Costs, Row, Table};
 use Of::{Bytes, Events};
 use Than::{Kube, OneWatcher};
 
-/// What is bounded. CPU is printed only: of a short run it is a few ticks of a clock.
+/// A bounded value. CPU is only printed: of a short run it is a few ticks of a clock.
 #[derive(Clone, Copy, Debug)]
 enum Of {
     Events,
     Bytes,
 }
 
-/// What it is compared with.
+/// Reference of the ratio.
 #[derive(Clone, Copy, Debug)]
 enum Than {
     /// The same of kube-proxy.
     Kube,
-    /// What one watcher sees: of pods no kube-proxy sees anything.
+    /// Events of one watcher: kube-proxy does not watch pods.
     OneWatcher,
 }
 
@@ -33,7 +33,7 @@ const BOUNDS: [(Row, Of, Than, f64); 6] = [
 ];
 
 impl Table {
-    /// What costs too much, a line each.
+    /// Returns exceeded bounds, one per line.
     pub(crate) fn exceeded(&self) -> Vec<String> {
         BOUNDS
             .into_iter()

@@ -1,4 +1,4 @@
-//! What happens in a cluster, and what each of it costs.
+//! Changes in a cluster and their costs.
 
 use super::cluster::Cluster;
 use super::fleet::{Fleet, Proxy};
@@ -27,7 +27,7 @@ pub(crate) async fn all(cluster: &mut Cluster, fleet: Option<&Fleet>, proxy: Pro
     ])
 }
 
-/// What there was before a change.
+/// Counters before a change.
 struct Begun {
     at: Instant,
     server: Counters,
@@ -45,7 +45,7 @@ impl Begun {
         })
     }
 
-    /// What one of `count` changes cost since.
+    /// Returns the cost of one of `count` changes since then.
     async fn cost(self, cluster: &Cluster, fleet: Option<&Fleet>, count: usize) -> Result<Cost> {
         let took = self.at.elapsed();
         let now = Self::now(cluster, fleet).await?;

@@ -54,7 +54,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// How a client connects, as administrator: exempt from priority and fairness.
+    /// Returns the configuration of an administrator's client, exempt from priority and fairness.
     pub(crate) async fn config(&self) -> Result<Config> {
         let kubeconfig = Kubeconfig::read_from(self.server.kubeconfig())?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -156,7 +156,7 @@ impl Cluster {
         let args = process::ProcessArgs {
             kubeconfig: Some(self.server.kubeconfig()),
             log_level: "warn".to_owned(),
-            http_address: Some(([127, 0, 0, 1], 0).into()),
+            admin_bind_address: Some(([127, 0, 0, 1], 0).into()),
             ..process::ProcessArgs::default()
         };
         let identity = process::Identity {

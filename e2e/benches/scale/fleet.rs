@@ -26,7 +26,7 @@ pub(crate) enum Proxy {
     Kube,
 }
 
-/// What all proxies of a fleet saw together.
+/// Events received by all proxies of a fleet.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     events: AtomicU64,

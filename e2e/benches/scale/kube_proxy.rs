@@ -1,4 +1,4 @@
-//! What a kube-proxy of Kubernetes 1.34 asks of an API server: the lists and watches of its informers
+//! Requests of a kube-proxy of Kubernetes 1.34 to an API server: the lists and watches of its informers
 //! (`cmd/kube-proxy/app/server.go`, `pkg/proxy/node.go`), as protobuf and with compressed lists, which is client-go's way.
 //!
 //! Nothing is decoded but the frames of a watch.

@@ -17,12 +17,12 @@ use table::{Costs, Row};
 
 pub(crate) use table::Table;
 
-/// How large the cluster is.
+/// Size of the cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Size {
     /// Proxies of each kind; a node for each.
     pub(crate) proxies: usize,
-    /// Services of ours, and as many ordinary ones.
+    /// Number of labeled Services, and of ordinary ones.
     pub(crate) services: usize,
     /// Endpoints of each Service.
     pub(crate) endpoints: usize,
@@ -32,16 +32,16 @@ pub(crate) struct Size {
     pub(crate) changes: usize,
 }
 
-/// Measures the changes with nobody watching, then with each kind of proxy, on one API server.
+/// Measures the changes without watchers, then with each kind of proxy, on one API server.
 pub(crate) async fn measure(size: &Size) -> Result<Table> {
     let mut cluster = Cluster::start(size).await?;
-    let nobody = changes::all(&mut cluster, None, Proxy::Ours).await?;
+    let baseline = changes::all(&mut cluster, None, Proxy::Ours).await?;
     let mut measured = Vec::new();
     for proxy in [Proxy::Kube, Proxy::Ours] {
         let mut fleet = Fleet::start(&cluster, proxy).await?;
         let mut costs = changes::all(&mut cluster, Some(&fleet), proxy).await?;
-        for (cost, nobody) in costs.iter_mut().zip(&nobody) {
-            cost.without(nobody);
+        for (cost, baseline) in costs.iter_mut().zip(&baseline) {
+            cost.without(baseline);
         }
         costs.push(changes::restart(&cluster, &mut fleet).await?);
         measured.push(costs);

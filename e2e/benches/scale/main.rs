@@ -1,4 +1,4 @@
-//! What many proxies cost an API server, beside as many kube-proxies in the same run: `make bench-scale`.
+//! Benchmark of the cost of many proxies for an API server, beside as many kube-proxies in the same run: `make bench-scale`.
 //!
 //! A real etcd and kube-apiserver; nodes and pods are objects. Each proxy is hollow: its watches and its index, no kernel. A
 //! kube-proxy is the lists and watches of its informers. Prints a table. The test
@@ -17,7 +17,7 @@ struct Options {
     #[arg(long, default_value_t = 200)]
     proxies: usize,
 
-    /// Services of ours, and as many ordinary ones
+    /// Number of labeled Services, and of ordinary ones
     #[arg(long, default_value_t = 1000)]
     services: usize,
 
@@ -33,7 +33,7 @@ struct Options {
     #[arg(long, default_value_t = 100)]
     changes: usize,
 
-    /// What cargo adds
+    /// Argument that cargo adds
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -51,7 +51,7 @@ pub(crate) fn node(number: usize) -> (String, Value) {
     (format!("/registry/minions/{name}"), node)
 }
 
-/// Where a pod is, and what it is of.
+/// Node and Service of a pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) namespace: &'a str,

@@ -1,4 +1,4 @@
-//! What the API server counts itself, from its `/metrics`.
+//! Counters of the API server, from its `/metrics`.
 
 use anyhow::{Context as _, Result};
 use kube::Client;

@@ -4,7 +4,7 @@ use super::Size;
 use std::fmt;
 use std::time::Duration;
 
-/// What was done.
+/// The change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Row {
     Endpoint,
@@ -34,7 +34,7 @@ impl Row {
     }
 }
 
-/// What one change cost, all proxies together.
+/// Cost of one change, of all proxies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cost {
     /// Events of watches that the proxies saw.
@@ -45,19 +45,19 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
     /// Events of watches that the API server counts itself, its own and bookmarks among them.
     pub(crate) server_events: f64,
-    /// How long all such changes took.
+    /// Duration of all such changes.
     pub(crate) took: Duration,
 }
 
 impl Cost {
-    /// What it cost more than with nobody watching.
-    pub(crate) fn without(&mut self, nobody: &Self) {
-        self.cpu = (self.cpu - nobody.cpu).max(0.0);
-        self.server_events = (self.server_events - nobody.server_events).max(0.0);
+    /// Returns the cost beyond the baseline without watchers.
+    pub(crate) fn without(&mut self, baseline: &Self) {
+        self.cpu = (self.cpu - baseline.cpu).max(0.0);
+        self.server_events = (self.server_events - baseline.server_events).max(0.0);
     }
 }
 
-/// Of the same change.
+/// Costs of the same change.
 #[derive(Clone, Debug)]
 pub(crate) struct Costs {
     pub(crate) ours: Cost,
@@ -80,13 +80,13 @@ impl fmt::Display for Table {
         } = &self.size;
         writeln!(
             f,
-            "{proxies} proxies and as many nodes; {services} Services of ours on {networks} networks and as many ordinary ones, {endpoints} endpoints each; {changes} changes"
+            "{proxies} proxies and as many nodes; {services} labeled Services on {networks} networks and as many ordinary ones, {endpoints} endpoints each; {changes} changes"
         )?;
         writeln!(
             f,
             "events: counted by the clients; KiB: at the sockets of the clients, TLS included; CPU: process_cpu_seconds_total of the API server"
         )?;
-        writeln!(f, "less what the change costs with nobody watching\n")?;
+        writeln!(f, "minus the cost of the change without watchers\n")?;
         writeln!(
             f,
             "{:36} {:^26} {:^30} {:^30}",

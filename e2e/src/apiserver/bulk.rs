@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Apiserver;
 
-/// Operations in one transaction; etcd refuses more than 128.
+/// Operations in one transaction; etcd rejects more than 128.
 const BATCH: usize = 100;
 /// Transactions at once.
 const PARALLEL: usize = 4;
@@ -33,7 +33,7 @@ impl Apiserver {
                     let answer: Value = etcd.request(request).await?;
                     anyhow::ensure!(
                         answer["succeeded"] == true,
-                        "etcd refused a transaction: {answer}"
+                        "etcd rejected a transaction: {answer}"
                     );
                     Ok(())
                 }

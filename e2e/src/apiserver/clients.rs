@@ -1,4 +1,4 @@
-//! Who a test can be: the admin, any user and groups, a service account.
+//! Clients of tests: the admin, any user and groups, a service account.
 //!
 //! Writes: namespaces and service accounts on the apiserver, kubeconfig files in its folder.
 

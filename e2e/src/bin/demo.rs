@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Parser;
 use e2e::cluster;
-use e2e::demo::{Narrator, install, proof, scenario};
+use e2e::demo::{Narrator, checks, install, scenario};
 use e2e::tools;
 
 /// Starts a real two-node cluster, installs the operator and shows a Service answering over a second network
@@ -20,7 +20,7 @@ struct Args {}
 fn main() -> ExitCode {
     Args::parse();
     let (narrator, started) = (Narrator::default(), Instant::now());
-    match tell(&narrator).and_then(|()| conclude(&narrator, started)) {
+    match run(&narrator).and_then(|()| conclude(&narrator, started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             narrator.say(&format!(
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn tell(narrator: &Narrator) -> Result<()> {
+fn run(narrator: &Narrator) -> Result<()> {
     narrator.say(
         "A pod can have a second network interface, from Multus: a fast NIC, a storage network, a telco network.\n\
          A Kubernetes Service knows only the first one, eth0. This demo shows a Service on the second one, net1,\n\
@@ -62,15 +62,15 @@ fn tell(narrator: &Narrator) -> Result<()> {
     scenario::apply(narrator)?;
 
     narrator.step("The endpoints are the addresses on net1");
-    proof::slices_hold_second_network_addresses(narrator)?;
+    checks::slices_hold_second_network_addresses(narrator)?;
     narrator.step("The Service answers, over net1");
-    proof::both_servers_answer_over_net1(narrator)?;
+    checks::both_servers_answer_over_net1(narrator)?;
     narrator.step("Nothing takes the way over eth0");
-    proof::no_packet_takes_eth0(narrator)?;
+    checks::no_packet_takes_eth0(narrator)?;
     narrator.step("Readiness is followed");
-    proof::readiness_is_followed(narrator)?;
+    checks::readiness_is_followed(narrator)?;
     narrator.step("Other Services are left alone");
-    proof::an_ordinary_service_is_untouched(narrator)
+    checks::an_ordinary_service_is_untouched(narrator)
 }
 
 fn conclude(narrator: &Narrator, started: Instant) -> Result<()> {
@@ -84,7 +84,7 @@ fn conclude(narrator: &Narrator, started: Instant) -> Result<()> {
          Things to try:\n\
          \u{20} kubectl -n demo get endpointslices --watch &\n\
          \u{20} kubectl -n demo scale deployment/web --replicas=1\n\
-         \u{20} kubectl -n demo exec client -- curl -sS http://web:81/     # refused at once, not a timeout\n\
+         \u{20} kubectl -n demo exec client -- curl -sS http://web:81/     # rejected at once, not a timeout\n\
          \u{20} kubectl -n demo describe service web\n\
          \u{20} kubectl -n demo label service web service.kubernetes.io/service-proxy-name-   # kube-proxy takes it back\n\
          \u{20} kubectl explain msc.spec\n\

@@ -1,4 +1,4 @@
-//! What runs on top of the bare cluster: CRDs and RBAC of Multus and whereabouts, CoreDNS.
+//! Addons of the cluster: CRDs and RBAC of Multus and whereabouts, CoreDNS.
 //!
 //! Writes: these objects, by server-side apply.
 

@@ -2,7 +2,7 @@
 //!
 //! Writes: directories `multus-service-bed` in every cgroup hierarchy. Each process that the cluster starts joins
 //! `multus-service-bed/<machine>/<part>` of the tracking hierarchy before it does anything else, and its children are
-//! born there; so whoever is in there is ours, however `up` ended.
+//! born there; so every process in there is managed, however `up` ended.
 
 use std::fs;
 use std::path::{Path, PathBuf};

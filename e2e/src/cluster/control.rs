@@ -8,10 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::choices::Choices;
 use super::layout::{self, Families, Machine, Node, kubeconfig, pki, state};
 use super::machine::{Part, Plan};
 use super::node::service_cidrs;
+use super::options::Choices;
 use crate::control_plane::{self, KUBERNETES_SERVICE_V6};
 use crate::pki::{self as certificates, Ca, Credentials, Identity, Usage};
 use crate::tools::{self, Tool, ToolDir};

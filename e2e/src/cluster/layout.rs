@@ -23,7 +23,7 @@ pub const HOST_LINK: &str = "msb-host";
 pub const NODE_NETWORK: &str = "192.168.213.0/24";
 /// [`NODE_NETWORK`] for IPv6.
 pub const NODE_NETWORK_V6: &str = "fd00:213::/64";
-/// Where the control plane listens.
+/// Addresses of the control plane.
 pub const CONTROL: &str = "192.168.213.1";
 /// [`CONTROL`] for IPv6.
 pub const CONTROL_V6: &str = "fd00:213::1";
@@ -67,7 +67,7 @@ pub fn apiserver() -> String {
     format!("https://{CONTROL}:{APISERVER_PORT}")
 }
 
-/// Which address families the cluster has.
+/// Address families of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Families {

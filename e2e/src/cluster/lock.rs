@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holder_is_refused_until_the_first_is_gone() {
+    fn a_second_holder_is_rejected_until_the_first_is_gone() {
         let Ok(first) = Lock::take() else {
             return assert!(Lock::take().is_err());
         };

@@ -28,7 +28,7 @@ pub(super) struct Part {
     pub(super) ready: Option<Vec<String>>,
 }
 
-/// What a machine is made of.
+/// Parts of a machine.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) machine: Machine,

@@ -1,4 +1,4 @@
-//! What is mounted below a directory.
+//! Mounts below a directory.
 //!
 //! Writes: nothing but [`unmount`]. Reads the kernel's list, so that it also finds what a killed `up` mounted.
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::choices::Choices;
 use super::layout::{self, Families, Machine, Node, pki};
 use super::machine::{Part, Plan};
+use super::options::Choices;
 use super::runtime::ConfigFile;
 use super::{cgroup, cni};
 use crate::control_plane;
@@ -59,7 +59,7 @@ pub(super) fn plan(node: Node, choices: &Choices, tools: &ToolDir) -> Result<Pla
     })
 }
 
-/// Where the kubelet of a node looks for static pods, as the node sees it and this machine.
+/// Folder of static pods of a node's kubelet, as the node sees it and this machine.
 pub fn static_pods(node: &str) -> Result<PathBuf> {
     let node = Node::named(node).with_context(|| format!("there is no node {node:?}"))?;
     Ok(static_pods_of(node))
@@ -102,7 +102,7 @@ pub(super) fn prepare(node: Node, choices: &Choices, tools: &ToolDir) -> Result<
     Ok(changed)
 }
 
-/// Writes a file unless it is so already: kube-proxy ends when its configuration is written, whatever is in it.
+/// Writes a file unless its content is equal: kube-proxy exits on every write of its configuration.
 fn update(path: &Path, content: &str) -> Result<bool> {
     if fs::read_to_string(path).is_ok_and(|current| current == content) {
         return Ok(false);
@@ -203,7 +203,7 @@ pub(super) fn service_cidrs(families: Families) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::choices::ProxyMode;
+    use crate::cluster::options::ProxyMode;
     use crate::cluster::runtime::Runtime;
     use serde_json::Value;
 

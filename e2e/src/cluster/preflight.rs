@@ -1,8 +1,8 @@
-//! What the machine must have, checked before anything is touched; every lack is said in words, with its remedy.
+//! Requirements of the machine, checked before any change; each missing one is reported with its remedy.
 //!
 //! Writes: loads the kernel module br_netfilter when it is missing, after saying so. Kernel features are tried in
 //! namespaces that vanish with the attempt. Ports need no check: every program of the cluster listens in a network
-//! namespace of ours.
+//! namespace of the test bed.
 
 use std::fs;
 use std::path::Path;
@@ -55,7 +55,7 @@ const KERNEL_FEATURES: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// What can be seen without any package: root, memory, disk, cgroups.
+/// Checks that need no package: root, memory, disk, cgroups.
 pub(super) fn machine(state: &Path, must_build: bool) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("a cluster needs root: it makes network namespaces, mounts and cgroups; run it with sudo");
@@ -96,7 +96,7 @@ pub(super) fn machine(state: &Path, must_build: bool) -> Result<()> {
     report(&problems)
 }
 
-/// What needs a look with the packages' programs: kernel features and addresses. `ours` is whether the cluster's own
+/// Checks that need programs of packages: kernel features and addresses. `ours` is whether the cluster's own
 /// network is there already.
 pub(super) fn kernel_and_network(ours: bool, say: &dyn Fn(&str)) -> Result<()> {
     let mut problems = Vec::new();

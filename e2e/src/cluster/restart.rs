@@ -61,7 +61,7 @@ pub fn reboot(node: &str, say: &dyn Fn(&str)) -> Result<()> {
     up(&UpOptions::default(), say)
 }
 
-/// A part that stands still, as [`pause`] left it. It goes on when this is dropped.
+/// A part stopped by [`pause`]. It continues when this is dropped.
 #[derive(Debug)]
 #[must_use = "the part goes on when this is dropped"]
 pub struct Paused(Pid);
@@ -73,7 +73,7 @@ impl Drop for Paused {
     }
 }
 
-/// Stops a part without ending it: it holds its sockets and answers nobody. Parts are named as for [`restart`].
+/// Stops a part without ending it: it keeps its sockets and does not respond. Parts are named as for [`restart`].
 pub fn pause(part: &str) -> Result<Paused> {
     let (machine, name) = find(part)?;
     let pid = machine::part_pid(machine, name)?

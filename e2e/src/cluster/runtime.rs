@@ -13,7 +13,7 @@ use crate::tools::{self, Tool, ToolDir};
 
 mod containerd;
 mod crio;
-mod means;
+mod limits;
 
 /// A container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Runtime {
 
     /// Its configuration, given the node's folder `etc`.
     pub(super) fn config(self, tools: &ToolDir, etc: &Path) -> Result<Vec<ConfigFile>> {
-        let missing = means::Missing::look();
+        let missing = limits::Missing::look();
         Ok(match self {
             Self::Containerd1 => vec![containerd::version_1(missing)],
             Self::Containerd2 => vec![containerd::version_2(missing)],

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::choices::Choices;
 use super::layout::{Machine, Node};
 use super::machine;
+use super::options::Choices;
 use crate::tools::{self, ToolDir};
 
 /// One part of the cluster.

@@ -1,4 +1,4 @@
-//! `cluster up`: from whatever there is to a cluster that answers.
+//! `cluster up`: starts a working cluster from any state.
 //!
 //! Writes: everything of the cluster. Each step looks first and does only what is missing, so a second `up` is a check
 //! and an `up` after a crash is a repair.
@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result, anyhow};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde_json::Value;
 
-use super::choices::Choices;
 use super::layout::{self, DNS, Machine, Node, state};
 use super::lock::Lock;
 use super::machine::{self, Plan};
+use super::options::Choices;
 use super::runtime::Runtime;
-use super::{addons, cgroup, control, down, loading, network, node, node_exec, preflight};
+use super::{addons, cgroup, control, down, image_load, network, node, node_exec, preflight};
 use crate::images::{self, Image};
 use crate::tools::{self, Tool, ToolDir};
 use crate::{command, debian, wait};
@@ -50,7 +50,7 @@ const APISERVER: Duration = Duration::from_mins(3);
 const NODES: Duration = Duration::from_mins(3);
 const ADDONS: Duration = Duration::from_mins(3);
 
-/// What `up` is asked for.
+/// Options of `up`.
 #[derive(Clone, Debug, Default)]
 pub struct UpOptions {
     /// The nodes' runtimes; by default those of the running cluster, else containerd 1.6 and CRI-O.
@@ -61,7 +61,7 @@ pub struct UpOptions {
 
 const DEFAULT_RUNTIMES: [Runtime; 2] = [Runtime::Containerd1, Runtime::Crio];
 
-/// Brings the cluster up, and returns when both nodes are Ready and DNS answers on both. `say` hears of every step.
+/// Brings the cluster up, and returns when both nodes are Ready and DNS answers on both. `say` receives every step.
 pub fn up(options: &UpOptions, say: &dyn Fn(&str)) -> Result<()> {
     let _lock = Lock::take()?;
     let steps = Steps {
@@ -128,7 +128,7 @@ fn start(choices: &Choices, tools: &ToolDir, images: &[Image], steps: &Steps<'_>
     }
     wait_apiserver(tools, control_started)?;
     steps.done("apiserver ready");
-    loading::load(images, choices, tools, steps.say)?;
+    image_load::load(images, choices, tools, steps.say)?;
     steps.done("images loaded");
     wait::until(ADDONS, "the addons to be accepted", || {
         let mut kubectl = super::kubectl_command(tools)?;
@@ -176,7 +176,7 @@ fn wait_apiserver(tools: &ToolDir, started: bool) -> Result<()> {
     .map_err(command::with_tail(&log, 15))
 }
 
-/// Waits for Ready; after a start, for a Ready that the new kubelet itself has said.
+/// Waits for Ready; after a start, for a Ready condition reported by the new kubelet.
 fn wait_node(node: Node, tools: &ToolDir, started: Option<DateTime<Utc>>) -> Result<()> {
     let log = layout::logs(Machine::Node(node)).join("kubelet.log");
     wait::until(NODES, &format!("{node} to be Ready"), || {

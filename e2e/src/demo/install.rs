@@ -2,7 +2,7 @@
 //!
 //! Writes: objects on the test cluster, and a kustomize overlay in a temporary folder.
 
-use super::{Narrator, stopwatch};
+use super::{Narrator, timing};
 use crate::cluster;
 use crate::images::{self, Image};
 use anyhow::{Context as _, Result};
@@ -52,7 +52,7 @@ fn release(narrator: &Narrator, images: &[Image], version: Option<&str>) -> Resu
 
 /// Applies the sample `MultusServiceConfig` and waits until it is Available.
 pub fn config(narrator: &Narrator) -> Result<()> {
-    let times = stopwatch::measure(|| {
+    let times = timing::measure(|| {
         apply_config(narrator)?;
         narrator.kubectl(&["get", "msc"])?;
         wait_for_config(narrator)

@@ -1,4 +1,4 @@
-//! What the demo runs on the cluster: a network, two web servers on two nodes, a client, the Service and an ordinary one beside it.
+//! Objects of the demo: a network, two web servers on two nodes, a client, the Service and an ordinary one beside it.
 
 use super::Narrator;
 use crate::cluster;
@@ -22,7 +22,7 @@ pub fn manifest(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What is applied, in this order, with a word about each.
+/// Manifests in the order of application, each with a description.
 const FILES: [(&str, &str); 6] = [
     ("namespace.yaml", ""),
     (
@@ -150,7 +150,7 @@ pub fn servers() -> Result<Vec<Attached>> {
     attached(SERVERS)
 }
 
-/// What a name resolves to inside a pod, by the cluster's DNS: addresses of one family, or none. `name` is completed as the
+/// Resolves a name inside a pod, by the cluster's DNS: addresses of one family, or none. `name` is completed as the
 /// pod's `resolv.conf` says (`web`, `web.demo`); end it with a dot to forbid that.
 pub fn resolve(pod: &str, name: &str, record: Record) -> Result<BTreeSet<IpAddr>> {
     let record = record.to_string();
@@ -166,7 +166,7 @@ pub fn resolve(pod: &str, name: &str, record: Record) -> Result<BTreeSet<IpAddr>
         .collect())
 }
 
-/// What to ask the DNS for.
+/// Type of a DNS query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     /// IPv4 addresses.

@@ -13,7 +13,7 @@ pub const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// Debian's package `gcc-aarch64-linux-gnu` with `libc6-dev-arm64-cross`.
 const COMPILER: &str = "aarch64-linux-gnu-gcc";
 
-/// What has to be installed first, in words to be shown.
+/// Message about missing packages.
 pub fn missing() -> Vec<String> {
     let compiler = Command::new(COMPILER).arg("--version").output();
     let library =

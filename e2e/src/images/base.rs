@@ -20,7 +20,7 @@ pub(super) fn ensure(builder: &Builder, say: &dyn Fn(&str)) -> Result<String> {
     if !tar.exists() {
         say("image base: installing a minimal Debian (about half a minute)");
         fs::create_dir_all(&folder)?;
-        // mmdebstrap tells the format by the ending.
+        // mmdebstrap derives the format from the suffix.
         let partial = folder.join("partial.tar");
         bootstrap(&partial)?;
         fs::rename(partial, &tar)?;

@@ -27,7 +27,7 @@ impl Builder {
         Ok(builder)
     }
 
-    /// Where archives are kept.
+    /// Folder of archives.
     pub(super) fn archives(&self) -> &PathBuf {
         &self.archives
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 pub(super) const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
 
-/// How the binaries are compiled.
+/// Build profile of the binaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// As they are published.
@@ -121,15 +121,15 @@ pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn
     Ok(folder.join(if dev { "debug" } else { "release" }))
 }
 
-/// Cargo as from a shell. Cargo tells the program that it runs which package that is of, and build scripts that look at these variables,
+/// Cargo as from a shell. Cargo sets variables of the package for the program that it runs, and build scripts that read these variables,
 /// like ring's, would run again, and half of all crates with them, whenever a test asks after a shell.
 fn cargo() -> Command {
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     for (name, _) in std::env::vars_os() {
-        let told = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        let prefixes = ["CARGO_MANIFEST_", "CARGO_PKG_"];
         if name
             .to_str()
-            .is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix)))
+            .is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
         {
             cargo.env_remove(name);
         }

@@ -1,4 +1,4 @@
-//! The images of a release, as OCI archives whose digests stay the same wherever they are pushed.
+//! The images of a release, as OCI archives whose digests do not depend on the registry.
 //!
 //! Writes: the cache, and one archive an image.
 
@@ -8,14 +8,14 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use std::path::{Path, PathBuf};
 
-/// What a release's images say about themselves.
+/// Labels of a release's images.
 #[derive(Clone, Debug)]
 pub struct Labels {
     /// The version.
     pub version: String,
     /// The commit.
     pub revision: String,
-    /// When that was committed: equal commits give equal images.
+    /// Time of the commit: equal commits give equal images.
     pub created: DateTime<Utc>,
 }
 

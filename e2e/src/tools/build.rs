@@ -1,6 +1,6 @@
 //! Builds one tool into the cache.
 //!
-//! Writes: a temporary folder in the cache, renamed to its final name when every program is in it. Whoever holds
+//! Writes: a temporary folder in the cache, renamed to its final name when every program is in it. A process that holds
 //! the tool's lock file is the only one to build it, so what an interrupted build left can be removed.
 
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::recipe::{CProgram, Tool};
 use crate::{command, debian};
 
-/// What the C parts of a tool need.
+/// Packages that the C parts of a tool need.
 const C_PACKAGES: [&str; 4] = ["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
 const STILL_BUILDING: Duration = Duration::from_secs(30);
 
@@ -128,9 +128,9 @@ fn watch(command: &mut Command, log: &Path, what: &str, say: &dyn Fn(&str)) -> R
 /// Copies a file or folder of a module, so that later nothing but the cache is needed.
 fn keep(tool: &Tool, module: &str, path: &str, out: &Path) -> Result<()> {
     let download = ["mod", "download", "-json", module];
-    let told = command::output(Command::new("go").args(download).current_dir(tool.source()))?;
-    let told: serde_json::Value = serde_json::from_str(&told)?;
-    let dir = told["Dir"]
+    let module = command::output(Command::new("go").args(download).current_dir(tool.source()))?;
+    let module: serde_json::Value = serde_json::from_str(&module)?;
+    let dir = module["Dir"]
         .as_str()
         .with_context(|| format!("{module} has no sources"))?;
     // The module cache is read-only; what is copied must be removable.

@@ -1,6 +1,6 @@
-//! What is built, from which module and how; and the cache key that follows from it.
+//! Recipes of tools: module, build flags, and the cache key derived from them.
 //!
-//! Pure but for reading `e2e/tools/`. Invariant: whatever changes a program's content changes its key.
+//! Pure but for reading `e2e/tools/`. Invariant: every input that changes a program's content changes its key.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -217,7 +217,7 @@ pub const OLM: Tool = Tool {
     ],
     ..OLM_MODULE
 };
-/// What checks and serves bundles and catalogs: `opm`, `crdify`, and operator-framework/api's validators
+/// Programs that validate and serve bundles and catalogs: `opm`, `crdify`, and operator-framework/api's validators
 /// (`e2e/tools/olm/main.go`).
 pub const VALIDATORS: Tool = Tool {
     name: "validators",

@@ -47,7 +47,7 @@ pub(crate) fn all(whole: &Bundle) -> Result<Vec<(&'static str, &'static str, &'s
             "ERROR",
             csv(
                 "/spec/maintainers",
-                json!([{"name": "nobody", "email": "at nowhere"}]),
+                json!([{"name": "someone", "email": "at nowhere"}]),
             )?,
         ),
         (

@@ -1,4 +1,4 @@
-//! How a proxy finds the pods of its node, with the container runtime that the node has.
+//! Discovery of the pods of a node by the proxy, with the container runtime of the node.
 
 use crate::proxy::Proxy;
 use anyhow::{Context as _, Result, ensure};
@@ -109,7 +109,7 @@ impl Found {
         )
     }
 
-    /// What a web server says to somebody in the pod's namespace: whom it sees.
+    /// Response of a web server to a client in the pod's namespace: the client's address.
     fn answer(&self, pod: &str) -> Result<String> {
         self.inside(pod, &format!("curl -sS --fail --max-time 2 http://{}/", self.vip))
     }
@@ -230,7 +230,7 @@ impl Found {
             Ok(self.answer("plugged")?.contains(&format!("client {PLUGGED}")))
         })?;
         self.annotate(&format!("[{eth0}]"))?;
-        wait::until(PATIENCE, "nothing of ours to be left", || {
+        wait::until(PATIENCE, "no managed rules to be left", || {
             let rules = self.inside("plugged", "nft list ruleset; ip route show table all")?;
             Ok(!rules.contains(&self.vip.to_string()) && !rules.contains("proto 77"))
         })

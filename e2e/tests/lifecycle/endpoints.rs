@@ -21,7 +21,7 @@ pub(crate) fn flip(client: &Attached) -> Result<()> {
 }
 
 fn flip_all(client: &Attached) -> Result<()> {
-    // Not scaled: what is taken away again need not leave one server on each node, and a server that is stopped refuses connections
+    // Not scaled: what is taken away again need not leave one server on each node, and a server that is stopped rejects connections
     // before anybody can know of it.
     let servers = scenario::servers()?;
     for server in &servers {

@@ -1,9 +1,9 @@
-//! The operator on real nodes: what it is told reaches containers and kernels, whoever is killed meanwhile.
+//! The operator on real nodes: its configuration reaches containers and kernels, also when processes are killed meanwhile.
 
 use anyhow::{Context as _, Result, ensure};
 use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::demo::install;
-use e2e::demo::narrator::Narrator;
+use e2e::demo::output::Narrator;
 use e2e::demo::scenario::Attached;
 use e2e::{cluster, wait};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ pub(crate) fn until_settled() -> Result<()> {
     })
 }
 
-/// So many operators, or none.
+/// Scales the operator.
 pub(crate) fn scale(replicas: u8) -> Result<()> {
     let operator = format!("deployment/{OPERATOR}");
     let replicas = format!("--replicas={replicas}");
@@ -105,7 +105,7 @@ pub(crate) fn crash() -> Result<()> {
     Ok(())
 }
 
-/// What the process of the shipped image occupies after all that was asked of it so far, the pages of the program included.
+/// Memory of the process of the shipped image after the tests so far, including the pages of the program.
 pub(crate) fn its_memory_is_bounded() -> Result<()> {
     let (node, pid) = process()?;
     let status = cluster::node_exec(&node, &["cat", &format!("/proc/{pid}/status")])?;
@@ -135,7 +135,7 @@ pub(crate) fn a_change_survives_its_death() -> Result<()> {
     Ok(())
 }
 
-/// An image that no node can get: the node is named, and what comes after mends it.
+/// An image that no node can pull: the node is named, and the next change repairs it.
 pub(crate) fn a_bad_image_is_named_and_mended() -> Result<()> {
     set_spec(&json!({ "proxy": { "image": "registry.invalid/proxy:none" } }))?;
     wait::until(PATIENCE, "the node without an image to be named", || {
@@ -154,7 +154,7 @@ pub(crate) fn a_bad_image_is_named_and_mended() -> Result<()> {
     let progressing = condition(&config, "Progressing").context("no Progressing")?;
     ensure!(
         progressing["status"] == "True",
-        "a roll-out that cannot end is said to have ended: {progressing}"
+        "a rollout that cannot complete is reported as complete: {progressing}"
     );
     set_spec(&json!({ "proxy": { "image": null } }))?;
     until_settled()
@@ -172,14 +172,14 @@ pub(crate) fn a_node_that_leaves_is_cleaned(client: &Attached) -> Result<()> {
     })?;
     ensure!(
         client.rules()?.is_empty(),
-        "the node is said to be clean and is not"
+        "the node is reported as clean and is not"
     );
     set_spec(&json!({ "proxy": { "nodeSelector": null } }))?;
     until_settled()?;
     until_rules(client, true)
 }
 
-/// Deleted while nobody looks; the next operator cleans the kernels before it lets the object go. It crashes in the middle, and
+/// Deleted while no operator runs; the next one cleans the kernels before it lets the object go. It crashes in the middle, and
 /// in the installation that follows.
 pub(crate) fn a_deletion_waits_for_the_operator(narrator: &Narrator, client: &Attached) -> Result<()> {
     scale(0)?;

@@ -1,4 +1,4 @@
-//! What the proxy's process may do, as the kernel sees it.
+//! Privileges of the proxy process, from the kernel.
 
 use crate::proxy::Proxy;
 use anyhow::{Context as _, Result, ensure};

@@ -15,7 +15,7 @@ pub(crate) struct Proxy {
     conditions: Value,
 }
 
-/// What the process used, and whether it ran programs.
+/// Resources used by the process, and whether it ran programs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) own: Duration,
@@ -23,7 +23,7 @@ pub(crate) struct Usage {
     pub(crate) children_faults: u64,
 }
 
-/// What the process holds.
+/// Resources held by the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resources {
     pub(crate) descriptors: u64,
@@ -86,7 +86,7 @@ impl Proxy {
         Ok(["status", "reason", "message"].map(text))
     }
 
-    /// What it says at `/state`.
+    /// Returns its debug state from `/state`.
     pub(crate) fn state(&self) -> Result<Value> {
         let url = format!("http://127.0.0.1:{PROXY_HTTP_PORT}/state");
         let text = cluster::node_exec(&self.node, &["curl", "-sS", "--fail", "--max-time", "10", &url])?;
@@ -116,20 +116,20 @@ impl Proxy {
         })
     }
 
-    /// What it holds now.
+    /// Returns the resources it holds now.
     pub(crate) fn resources(&self) -> Result<Resources> {
         let pid = self.pid()?;
         let script = format!(
             "ls /proc/{pid}/fd | wc -l; sed -n 's/^Threads:[^0-9]*//p; s/^VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/{pid}/status"
         );
-        let told = cluster::node_exec(&self.node, &["sh", "-c", &script])?;
-        let numbers: Vec<u64> = told
+        let output = cluster::node_exec(&self.node, &["sh", "-c", &script])?;
+        let numbers: Vec<u64> = output
             .split_whitespace()
             .map(str::parse)
             .collect::<Result<_, _>>()?;
         // status lists VmRSS before Threads.
         let [descriptors, memory_kib, threads] = numbers[..] else {
-            anyhow::bail!("not three numbers: {told:?}");
+            anyhow::bail!("not three numbers: {output:?}");
         };
         Ok(Resources {
             descriptors,
@@ -138,7 +138,7 @@ impl Proxy {
         })
     }
 
-    /// What it used so far.
+    /// Returns the resources used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let stat = self.proc("stat")?;
         // Behind the name, which may hold spaces: field 3 and on; cminflt is 11, utime and stime are 14 and 15 (proc(5)).
@@ -186,7 +186,7 @@ pub(crate) fn set_backend(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The process of ours in the pod with this UID.
+/// Returns the proxy process in the pod with this UID.
 pub(crate) fn pid(node: &str, uid: &str) -> Result<String> {
     let find = format!(
         "for p in /proc/[0-9]*; do grep -q {uid} $p/cgroup 2>/dev/null && grep -q '^multus-service-' $p/comm 2>/dev/null && echo ${{p#/proc/}} && exit; done; exit 1"

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How far it is.
+/// Progress of the upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) operator: String,
@@ -18,7 +18,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// As the API server tells it; the images first, so that they are never newer than the versions.
+    /// State from the API server; the images first, so that they are never newer than the versions.
     pub(crate) fn now() -> Result<Self> {
         let image = |kind: &str, name: &str| -> Result<String> {
             let object = get(&["-n", NAMESPACE, "get", kind, name])?;
@@ -52,7 +52,7 @@ pub(crate) fn objects() -> Result<String> {
     cluster::kubectl(&["-n", NAMESPACE, "get", kinds, "-l", labels, "-o", "name"])
 }
 
-/// Does it, and tells the states on the way until the configuration has reached this version.
+/// Runs the change and returns the states until the configuration has reached this version.
 pub(crate) fn follow(version: &str, upgrade: impl FnOnce() -> Result<()>) -> Result<Vec<State>> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -85,7 +85,7 @@ pub(crate) fn follow(version: &str, upgrade: impl FnOnce() -> Result<()>) -> Res
     })
 }
 
-/// The operator says who it is and where it goes before it is there; the proxies follow the controller.
+/// The operator reports its version and its target before the rollout is complete; the proxies follow the controller.
 pub(crate) fn ensure_in_order(before: &State, steps: &[State], version: &str) -> Result<()> {
     let last = steps.last().context("no steps")?;
     ensure!(

@@ -1,4 +1,4 @@
-//! What is left of us, and the commands of docs/install.md that leave nothing.
+//! Leftovers after removal, and the commands of docs/admin/install.md that remove them.
 
 use super::PATIENCE;
 use super::subscription::everything_of_ours;
@@ -7,12 +7,12 @@ use e2e::{cluster, command, tools, wait};
 use serde_json::Value;
 use std::path::Path;
 
-/// The commands (`$ oc ...`) of a section of docs/install.md, up to its first subsection.
+/// The commands (`$ oc ...`) of a section of docs/admin/install.md, up to its first subsection.
 pub(crate) fn documented(section: &str) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(root().join("docs/install.md"))?;
+    let text = std::fs::read_to_string(root().join("docs/admin/install.md"))?;
     let start = text
         .find(&format!("\n{section}\n"))
-        .with_context(|| format!("docs/install.md has no {section:?}"))?;
+        .with_context(|| format!("docs/admin/install.md has no {section:?}"))?;
     let section = &text[start..];
     let end = section.find("\n### ").unwrap_or(section.len());
     let commands = section[..end]
@@ -52,7 +52,7 @@ pub(crate) fn delete(object: &Value) -> Result<()> {
 
 /// Waits for the garbage collector, too.
 pub(crate) fn wait_until_nothing_is_left() -> Result<()> {
-    wait::until(PATIENCE, "nothing of ours to be left", || {
+    wait::until(PATIENCE, "no managed objects to be left", || {
         let left = everything_of_ours()?;
         ensure!(left.is_empty(), "left on the cluster: {left:#?}");
         Ok(true)

@@ -1,4 +1,4 @@
-//! What an administrator does with OLM, and what is left of us on the cluster.
+//! Operations of an administrator with OLM, and the leftovers on the cluster.
 
 use super::PATIENCE;
 use super::releases::{CHANNEL, Release};
@@ -79,7 +79,7 @@ pub(crate) fn apply_suggested_namespace(release: &Release) -> Result<()> {
     )?)
 }
 
-/// What the subscription sets on the operator.
+/// Settings of the operator by the subscription.
 pub(crate) fn settings() -> Value {
     json!({
         "env": [{"name": "LOG_LEVEL", "value": "debug"}],
@@ -182,7 +182,7 @@ pub(crate) fn apply_offered_configuration(release: &Release) -> Result<()> {
 /// Objects on the cluster, in our namespace or cluster-scoped, that are ours by label or by name.
 pub(crate) fn everything_of_ours() -> Result<Vec<String>> {
     let kinds = cluster::kubectl(&["api-resources", "--verbs=list", "-o", "name"])?;
-    // Events outlive what they are about, and nobody can delete a replica's metrics.
+    // Events outlive their objects, and the metrics of a replica cannot be deleted.
     let kinds: Vec<_> = kinds
         .lines()
         .filter(|kind| !kind.starts_with("events") && !kind.contains("metrics.k8s.io"))

@@ -1,4 +1,4 @@
-//! How soon pods have rules: from the logs of the API server, the container runtimes and the proxies, which share a clock.
+//! Latency of the first rules of pods, from the logs of the API server, the container runtimes and the proxies, which share a clock.
 
 use anyhow::{Context as _, Result};
 use api::names::{NAMESPACE, PROXY};
@@ -8,10 +8,10 @@ use e2e::cluster::layout::{Machine, Node, logs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// When something first happened to pods, by `namespace/name`.
+/// Time of the first event of pods, by `namespace/name`.
 type Times = BTreeMap<String, DateTime<Utc>>;
 
-/// What was measured of these pods, `namespace/name`; printed, for it depends on the machine. An error if a log does not tell it of
+/// Latencies of these pods, `namespace/name`; printed, because they depend on the machine. An error if a log does not report it for
 /// each: then it does not say any more what is looked for in it.
 pub(crate) fn report(which: &str, pods: &BTreeSet<String>) -> Result<()> {
     let synced = synced()?;
@@ -19,10 +19,10 @@ pub(crate) fn report(which: &str, pods: &BTreeSet<String>) -> Result<()> {
         let took = pods.iter().map(|pod| {
             let from = from
                 .get(pod)
-                .with_context(|| format!("no log tells the {what} of {pod}"))?;
+                .with_context(|| format!("no log reports the {what} of {pod}"))?;
             let to = synced
                 .get(pod)
-                .with_context(|| format!("no log tells the rules of {pod}"))?;
+                .with_context(|| format!("no log reports the rules of {pod}"))?;
             Ok((*to - *from).to_std().unwrap_or_default())
         });
         let mut took = took.collect::<Result<Vec<Duration>>>()?;
@@ -40,7 +40,7 @@ pub(crate) fn report(which: &str, pods: &BTreeSet<String>) -> Result<()> {
 /// The first rules of each pod.
 fn synced() -> Result<Times> {
     let selector = format!("app.kubernetes.io/name={PROXY}");
-    let said = cluster::kubectl(&[
+    let log = cluster::kubectl(&[
         "-n",
         NAMESPACE,
         "logs",
@@ -50,7 +50,7 @@ fn synced() -> Result<Times> {
         "proxy",
         "--tail=-1",
     ])?;
-    let lines = said.lines().filter(|line| line.contains("Synced rules"));
+    let lines = log.lines().filter(|line| line.contains("Synced rules"));
     Ok(earliest(lines.filter_map(|line| {
         Some((between(line, " pod=", " ")?, line.split(' ').next()?))
     })))

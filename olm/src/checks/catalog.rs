@@ -1,4 +1,4 @@
-//! The static checks that the community catalogs' pipelines make of a catalog and of the bundle that is added to it.
+//! Static checks of the community catalogs' pipelines for a catalog and the bundle that is added to it.
 //! <https://github.com/redhat-openshift-ecosystem/operator-pipelines>
 
 use super::Finding;
@@ -6,7 +6,7 @@ use crate::{Bundle, Catalog, bundle, graph, items, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What the checks look at.
+/// Input of the checks.
 struct Subject<'a> {
     blobs: &'a [Value],
     csv: Value,
@@ -47,7 +47,7 @@ fn bundles<'a>(subject: &Subject<'a>) -> impl Iterator<Item = &'a Value> {
     blobs.filter(|blob| text(blob, "/schema") == "olm.bundle")
 }
 
-/// OpenShift 4.17 and newer want `olm.csv.metadata` instead.
+/// OpenShift 4.17 and newer require `olm.csv.metadata` instead.
 fn no_bundle_object(subject: &Subject<'_>) -> Vec<String> {
     bundles(subject)
         .filter(|blob| items(blob, "/properties").any(|property| property["type"] == "olm.bundle.object"))
@@ -55,7 +55,7 @@ fn no_bundle_object(subject: &Subject<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Of the newest bundle: what was published before is not rewritten.
+/// Checks the newest bundle: published ones are not rewritten.
 fn pinned(subject: &Subject<'_>) -> Vec<String> {
     let ours = bundles(subject).find(|blob| blob["name"] == subject.csv["metadata"]["name"]);
     let Some(ours) = ours else {
@@ -83,16 +83,16 @@ fn replaces(subject: &Subject<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The bundle and the catalog say the same of its channels.
+/// Bundle and catalog must name the same channels.
 fn channels(subject: &Subject<'_>) -> Vec<String> {
     let name = text(&subject.csv, "/metadata/name");
     let channels = graph::channels(subject.blobs);
     let with_it = channels.iter().filter(|channel| channel.entry(name).is_some());
     let listed: BTreeSet<_> = with_it.map(|channel| channel.name.as_str()).collect();
     let key = "/operators.operatorframework.io.bundle.channels.v1";
-    let said: BTreeSet<_> = text(&subject.annotations, key).split(',').collect();
-    (listed != said)
-        .then(|| format!("the bundle names the channels {said:?}, the catalog has it in {listed:?}"))
+    let annotated: BTreeSet<_> = text(&subject.annotations, key).split(',').collect();
+    (listed != annotated)
+        .then(|| format!("the bundle names the channels {annotated:?}, the catalog has it in {listed:?}"))
         .into_iter()
         .collect()
 }

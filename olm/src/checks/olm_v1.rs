@@ -1,4 +1,4 @@
-//! What OLM v1 refuses, and what an operator must not need under it.
+//! Requirements of OLM v1.
 //! <https://github.com/operator-framework/operator-controller>, `internal/operator-controller/rukpak/render/registryv1`
 
 use super::{Check, Subject};
@@ -58,7 +58,7 @@ fn unique(subject: &Subject) -> Vec<String> {
     deployments
         .chain(objects)
         .filter(|name| !seen.insert(name.clone()))
-        .map(|name| format!("{name} is there twice"))
+        .map(|name| format!("{name} is defined twice"))
         .collect()
 }
 
@@ -78,7 +78,7 @@ fn owned_crds(subject: &Subject) -> Vec<String> {
         .collect()
 }
 
-/// OLM v0 sets OPERATOR_CONDITION_NAME, OLM v1 does not: the bundle must not count on it.
+/// OLM v0 sets OPERATOR_CONDITION_NAME, OLM v1 does not: the bundle must not depend on it.
 fn environment(subject: &Subject) -> Vec<String> {
     items(&subject.csv, "/spec/install/spec/deployments")
         .flat_map(|deployment| items(deployment, "/spec/template/spec/containers"))

@@ -1,4 +1,4 @@
-//! The static checks that the community catalogs' pipelines make of a bundle.
+//! Static checks of the community catalogs' pipelines for a bundle.
 //! <https://github.com/redhat-openshift-ecosystem/operator-pipelines>
 
 use super::{Check, Subject};
@@ -65,7 +65,7 @@ fn operator_name(subject: &Subject) -> Vec<String> {
     found
 }
 
-/// OpenShift 4.N runs Kubernetes 1.(N + 13); both say where the bundle can be installed and must agree.
+/// OpenShift 4.N runs Kubernetes 1.(N + 13); both limit the clusters that accept the bundle and must agree.
 fn openshift_versions(subject: &Subject) -> Vec<String> {
     let minor = |version: &str, major: &str| -> Option<u32> {
         version
@@ -103,7 +103,7 @@ fn network_policy(subject: &Subject) -> Vec<String> {
 fn icon(subject: &Subject) -> Vec<String> {
     let icons = items(&subject.csv, "/spec/icon").count();
     (icons > 1)
-        .then(|| format!("there are {icons} icons, not one"))
+        .then(|| format!("expected exactly one icon, found {icons}"))
         .into_iter()
         .collect()
 }

@@ -89,7 +89,8 @@ fn restricted_network(subject: &Subject) -> Vec<String> {
     found
 }
 
-/// The operator itself needs none; the proxy's is bound by the operator. More than one is refused, any is looked at by a person.
+/// The operator needs no SecurityContextConstraints; it binds the proxy's itself. More than one is rejected, one is reviewed
+/// manually.
 fn security_context_constraints(subject: &Subject) -> Vec<String> {
     items(&subject.csv, "/spec/install/spec/clusterPermissions")
         .flat_map(|permission| items(permission, "/rules"))

@@ -1,4 +1,4 @@
-//! The six tests of `operator-sdk scorecard`; each is about the bundle alone, though operator-sdk runs it in a pod.
+//! The six tests of `operator-sdk scorecard`; each examines the bundle only, though operator-sdk runs it in a pod.
 //! <https://sdk.operatorframework.io/docs/testing-operators/scorecard/>
 
 use super::{Check, Subject};
@@ -48,7 +48,7 @@ fn bundle(subject: &Subject) -> Vec<String> {
         .filter(|object| text(object, "/kind") == "ClusterServiceVersion")
         .count();
     let mut found: Vec<_> = (csvs != 1)
-        .then(|| format!("there are {csvs} ClusterServiceVersions, not one"))
+        .then(|| format!("expected exactly one ClusterServiceVersion, found {csvs}"))
         .into_iter()
         .collect();
     for key in [
@@ -93,7 +93,7 @@ fn resources(subject: &Subject) -> Vec<String> {
         .collect()
 }
 
-/// Stricter than scorecard, which looks at the fields of the example only: every field of the schema.
+/// Stricter than scorecard, which checks only the fields of the example: every field of the schema.
 fn spec_descriptors(subject: &Subject) -> Vec<String> {
     descriptors(subject, "spec", "specDescriptors")
 }

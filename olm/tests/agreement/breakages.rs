@@ -1,10 +1,10 @@
-//! A bundle broken for each check.
+//! An invalid bundle for each check.
 
 use super::released;
 use olm::bundle::{self, Bundle};
 use serde_json::{Value, json};
 
-/// The name of a check, and a bundle that it must refuse.
+/// The name of a check, and a bundle that it must reject.
 pub(super) fn all() -> Vec<(&'static str, Bundle)> {
     [scorecard_and_preflight(), pipeline_and_olm_v1()].concat()
 }

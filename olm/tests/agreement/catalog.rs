@@ -1,11 +1,11 @@
-//! What the community catalogs ask of ours; every check can fail.
+//! Requirements of the community catalogs; every check can fail.
 
 use super::{released, root, source};
 use olm::{Bundle, Catalog, checks};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// A catalog as a release has it: its own entry by digest.
+/// A catalog as it is released: its own entry by digest.
 fn catalog() -> Catalog {
     let mut catalog = Catalog::render(&source()).unwrap();
     let image = format!("quay.io/multus-service/bundle@sha256:{}", "0".repeat(64));
@@ -24,7 +24,7 @@ fn broken(schema: &str, edit: impl Fn(&mut Value)) -> (Catalog, Bundle) {
 }
 
 #[test]
-fn a_released_catalog_passes_every_check() {
+fn released_catalog_passes_every_check() {
     let findings = checks::catalog::run(&catalog(), &released()).unwrap();
     assert!(findings.is_empty(), "{findings:#?}");
 }
@@ -74,9 +74,9 @@ fn every_check_fails_on_a_broken_catalog() {
     assert_eq!(covered, checks::catalog::names().into_iter().collect());
 }
 
-/// `replaces` and `skips` of each ClusterServiceVersion make the graph, not its version number.
+/// The graph consists of `replaces` and `skips` of each ClusterServiceVersion, not of version numbers.
 #[test]
-fn the_pipelines_file_says_how_updates_are_found() {
+fn ci_yaml_selects_the_update_graph() {
     let file = std::fs::read_to_string(root().join("olm/ci.yaml")).unwrap();
     let ci: Value = serde_saphyr::from_str(&file).unwrap();
     assert_eq!(ci["updateGraph"], "replaces-mode");

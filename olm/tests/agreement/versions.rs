@@ -1,4 +1,4 @@
-//! The version in all that is made of `config/` and `olm/`.
+//! The version in all files that are generated from `config/` and `olm/`.
 
 use super::{root, source};
 use olm::bundle::{Error, Platform};
@@ -7,7 +7,7 @@ use olm::{Bundle, Catalog, Source, catalog, items, text};
 use semver::Version;
 use serde_json::{Value, json};
 
-/// The checkout after its release, with digests, was kept; then the channel's next version.
+/// The checkout after its release was kept with digests, and the channel's next version planned.
 fn after_a_release(entry: Option<Value>) -> Source {
     let mut source = source();
     let digest = |image: &str| format!("{}@sha256:{}", repository(image), "1".repeat(64));
@@ -33,7 +33,7 @@ fn next() -> Value {
 }
 
 #[test]
-fn another_version_has_no_image_of_the_one_before() {
+fn next_version_has_no_image_of_the_previous_one() {
     let source = after_a_release(Some(next()));
     let bundle = Bundle::render(&source, Platform::Openshift).unwrap();
     let csv = bundle.csv().unwrap();
@@ -75,7 +75,7 @@ fn another_version_has_no_image_of_the_one_before() {
 }
 
 #[test]
-fn a_version_that_no_channel_has_is_refused() {
+fn version_without_a_channel_is_rejected() {
     let error = Bundle::render(&after_a_release(None), Platform::Openshift).unwrap_err();
     assert!(
         matches!(&error, Error::NoChannel { name } if name == "multus-service-operator.v0.2.0"),
@@ -84,7 +84,7 @@ fn a_version_that_no_channel_has_is_refused() {
 }
 
 #[test]
-fn what_was_published_stays_though_the_bundle_changes() {
+fn published_entries_are_unchanged_when_the_bundle_changes() {
     let mut source = after_a_release(Some(next()));
     source.release = source.release.planned(&Version::new(0, 1, 0));
     source.description = "Something else".to_owned();
@@ -99,7 +99,7 @@ fn what_was_published_stays_though_the_bundle_changes() {
 }
 
 #[test]
-fn config_and_crates_are_of_the_version_of_the_release() {
+fn config_and_crates_have_the_version_of_the_release() {
     let release = source().release;
     let core = Version::new(
         release.version.major,
@@ -126,7 +126,7 @@ fn config_and_crates_are_of_the_version_of_the_release() {
 }
 
 #[test]
-fn the_suggested_namespace_is_that_of_its_platform() {
+fn suggested_namespace_matches_the_platform() {
     let suggested = |platform| -> Value {
         let csv = Bundle::render(&source(), platform).unwrap().csv().unwrap();
         let template = text(

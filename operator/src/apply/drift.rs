@@ -1,11 +1,11 @@
-//! Whether a live object still holds what was applied.
+//! Drift between a live object and the applied one.
 //!
-//! Pure. The API server adds defaults: those are no drift. What others add is found by who wrote it (`foreign`). Lists are compared
-//! whole, because in a list an addition can change the meaning of what is there.
+//! Pure. Defaults of the API server are not drift. Fields set by other managers are found in `other_managers`. Lists are compared
+//! as a whole, because an additional element can change the meaning of the others.
 
 use serde_json::Value;
 
-/// Whether `live` has every value of `desired`.
+/// True when `live` has every value of `desired`.
 pub(super) fn covers(live: &Value, desired: &Value) -> bool {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => desired
@@ -18,21 +18,21 @@ pub(super) fn covers(live: &Value, desired: &Value) -> bool {
     }
 }
 
-/// What the API server made of `asked`: its values at every place that was asked for, without what it and others added.
+/// The values that the API server persisted for the fields of `requested`, without defaults and additions.
 ///
-/// A list of another length is taken whole: somebody adds to it each time, and asking again would not help.
-pub(super) fn answer(asked: &Value, answered: &Value) -> Value {
-    match (asked, answered) {
-        (Value::Object(asked), Value::Object(answered)) => asked
+/// A list of another length is taken as a whole: an admission webhook adds to it each time, and another apply would not help.
+pub(super) fn persisted(requested: &Value, returned: &Value) -> Value {
+    match (requested, returned) {
+        (Value::Object(requested), Value::Object(returned)) => requested
             .iter()
-            .filter_map(|(key, asked)| Some((key.clone(), answer(asked, answered.get(key)?))))
+            .filter_map(|(key, requested)| Some((key.clone(), persisted(requested, returned.get(key)?))))
             .collect(),
-        (Value::Array(asked), Value::Array(answered)) if asked.len() == answered.len() => asked
+        (Value::Array(requested), Value::Array(returned)) if requested.len() == returned.len() => requested
             .iter()
-            .zip(answered)
-            .map(|(asked, answered)| answer(asked, answered))
+            .zip(returned)
+            .map(|(requested, returned)| persisted(requested, returned))
             .collect(),
-        _ => answered.clone(),
+        _ => returned.clone(),
     }
 }
 
@@ -47,19 +47,19 @@ mod tests {
     #[case::a_default_was_added(json!({"a": 1, "b": 2}), true)]
     #[case::a_value_was_changed(json!({"a": 2}), false)]
     #[case::a_value_was_removed(json!({"b": 2}), false)]
-    fn of_one_value(#[case] live: Value, #[case] want: bool) {
+    fn drift_of_a_value(#[case] live: Value, #[case] want: bool) {
         assert_eq!(covers(&live, &json!({"a": 1})), want);
     }
 
     #[test]
-    fn an_answer_is_what_was_asked_for_in_the_words_of_the_api_server() {
-        let asked = json!({ "cpu": "1000m", "args": [], "ports": [{ "port": 80 }] });
-        let answered = json!({ "cpu": "1", "ports": [{ "port": 80, "protocol": "TCP" }], "added": true });
+    fn persisted_state_has_the_requested_fields_as_normalized_by_the_api_server() {
+        let requested = json!({ "cpu": "1000m", "args": [], "ports": [{ "port": 80 }] });
+        let returned = json!({ "cpu": "1", "ports": [{ "port": 80, "protocol": "TCP" }], "added": true });
         assert_eq!(
-            answer(&asked, &answered),
+            persisted(&requested, &returned),
             json!({ "cpu": "1", "ports": [{ "port": 80 }] })
         );
-        assert_eq!(answer(&json!([1]), &json!([1, 2])), json!([1, 2]));
+        assert_eq!(persisted(&json!([1]), &json!([1, 2])), json!([1, 2]));
     }
 
     #[rstest]
@@ -67,7 +67,7 @@ mod tests {
     #[case::an_element_was_added(json!([{"name": "x"}, {"name": "y"}]), false)]
     #[case::an_element_was_removed(json!([]), false)]
     #[case::an_element_was_changed(json!([{"name": "y"}]), false)]
-    fn of_a_list(#[case] live: Value, #[case] want: bool) {
+    fn drift_of_a_list(#[case] live: Value, #[case] want: bool) {
         assert_eq!(covers(&live, &json!([{"name": "x"}])), want);
     }
 }

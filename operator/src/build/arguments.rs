@@ -7,12 +7,12 @@ use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// `--log-level` for a process whose own crates are `own`.
+/// `--log-level` for a process with the crates `own`.
 pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
     format!("--log-level={}", filter(level, own))
 }
 
-/// The log filter of a process whose own crates are `own`.
+/// The log filter of a process with the crates `own`.
 pub fn filter(level: LogLevel, own: &[&str]) -> String {
     let ours_at = |level: &str| {
         own.iter().fold("info".to_owned(), |filter, name| {
@@ -27,7 +27,7 @@ pub fn filter(level: LogLevel, own: &[&str]) -> String {
     }
 }
 
-/// `--backend` of the proxy, spelled as in the configuration.
+/// `--backend` of the proxy, in the form of the configuration.
 pub(super) fn backend(backend: Backend) -> String {
     let name = match backend {
         Backend::Auto => "Auto",
@@ -37,7 +37,7 @@ pub(super) fn backend(backend: Backend) -> String {
     format!("--backend={name}")
 }
 
-/// Which networks a Service may name.
+/// Networks that a Service may reference.
 pub(super) fn networks(networks: &Networks) -> [String; 2] {
     let Networks {
         isolated,
@@ -50,7 +50,7 @@ pub(super) fn networks(networks: &Networks) -> [String; 2] {
     ]
 }
 
-/// The ranges of ClusterIPs, unless controller and proxy find them themselves or nothing names them.
+/// The Service CIDRs, unless controller and proxy watch them or the cluster does not publish them.
 pub(super) fn service_cidrs(ranges: &ServiceRanges) -> Option<String> {
     let ServiceRanges::Given(ranges) = ranges else {
         return None;
@@ -59,20 +59,20 @@ pub(super) fn service_cidrs(ranges: &ServiceRanges) -> Option<String> {
     Some(format!("--service-cidrs={}", ranges.join(",")))
 }
 
-/// Networks that nodes reach themselves, and by which interface.
+/// Networks that nodes reach themselves, and their interfaces.
 pub(super) fn host_networks(networks: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
     networks
         .iter()
         .map(|(network, interface)| format!("--host-network={network}={interface}"))
 }
 
-/// Where the archived multus-proxy is believed to run.
+/// Namespaces of the archived multus-service proxy.
 pub(super) fn legacy_namespaces(namespaces: &BTreeSet<String>) -> String {
     let names: Vec<_> = namespaces.iter().map(String::as_str).collect();
     format!("--legacy-proxy-namespaces={}", names.join(","))
 }
 
-/// Where the container runtime listens.
+/// Socket of the container runtime.
 pub(super) fn runtime(socket: &RuntimeSocket) -> String {
     format!("--container-runtime-endpoint={}", socket.path)
 }

@@ -4,6 +4,7 @@
 
 use super::{arguments, pod};
 use crate::validate::ValidatedConfig;
+use crate::workloads::container;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 
 /// Crates whose log lines are the controller's own.
@@ -16,7 +17,7 @@ pub(super) fn configure(mut deployment: Deployment, config: &ValidatedConfig) ->
     *replicas = Some(config.replicas);
     let pod = template.spec.get_or_insert_default();
     pod::configure(pod, &config.controller, config);
-    let container = pod::container(pod);
+    let container = container(pod);
     container.image = Some(config.controller_image.clone());
     let mut args = vec![arguments::log_level(config.log_level, CRATES)];
     args.extend(arguments::networks(&config.networks));

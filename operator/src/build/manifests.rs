@@ -2,6 +2,7 @@
 //!
 //! Pure. The YAML is part of the binary and every file is parsed by a test, so that parsing cannot fail in a cluster.
 
+use crate::kinds::{Scope, for_each_kind};
 use crate::operands::Operands;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -13,13 +14,13 @@ use std::sync::LazyLock;
 /// All manifests, in a namespace.
 #[derive(Clone)]
 pub(super) struct Manifests {
-    /// Everything that the configuration does not change.
+    /// Objects that do not depend on the configuration.
     pub(super) identities: Operands,
     pub(super) controller: Deployment,
     pub(super) proxy: DaemonSet,
 }
 
-/// A policy and its binding each.
+/// Files with a policy and its binding each.
 const ADMISSION: [&str; 6] = [
     include_str!("../../manifests/admission-controller-endpointslices.yaml"),
     include_str!("../../manifests/admission-controller-status.yaml"),
@@ -28,7 +29,7 @@ const ADMISSION: [&str; 6] = [
     include_str!("../../manifests/admission-operator-nodes.yaml"),
     include_str!("../../manifests/admission-proxy-status.yaml"),
 ];
-/// How the policies name our service accounts, up to the name.
+/// Prefix of the service accounts in the policies' expressions.
 const ACCOUNTS: &str = "system:serviceaccount:multus-service:";
 
 static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
@@ -86,54 +87,42 @@ impl Manifests {
         } = &mut manifests;
         place(controller, namespace);
         place(proxy, namespace);
-        let Operands {
-            admission_policies,
-            // In no namespace, and naming none.
-            admission_policy_bindings: _,
-            service_accounts,
-            cluster_role_bindings,
-            role_bindings,
-            network_policies,
-            pod_disruption_budgets,
-            deployments: _,
-            daemon_sets: _,
-            // In no namespace.
-            console_quick_starts: _,
-            console_yaml_samples: _,
-        } = identities;
-        for policy in admission_policies {
+        macro_rules! place_kinds {
+            ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+                $(for object in &mut identities.$field {
+                    place(object, namespace);
+                })*
+            };
+        }
+        for_each_kind!(place_kinds);
+        for policy in &mut identities.admission_policies {
             place_accounts(policy, namespace);
         }
-        for account in service_accounts {
-            place(account, namespace);
-        }
-        for binding in cluster_role_bindings {
+        for binding in &mut identities.cluster_role_bindings {
             place_subjects(&mut binding.subjects, namespace);
         }
-        for binding in role_bindings {
-            place(binding, namespace);
+        for binding in &mut identities.role_bindings {
             place_subjects(&mut binding.subjects, namespace);
-        }
-        for policy in network_policies {
-            place(policy, namespace);
-        }
-        for budget in pod_disruption_budgets {
-            place(budget, namespace);
         }
         manifests
     }
 }
 
-fn place(object: &mut impl Resource, namespace: &str) {
-    object.meta_mut().namespace = Some(namespace.to_owned());
+/// Sets the namespace of an object whose kind is namespaced.
+fn place<K>(object: &mut K, namespace: &str)
+where
+    K: Resource,
+    K::Scope: Scope<K>,
+{
+    object.meta_mut().namespace = K::Scope::namespace(namespace).map(str::to_owned);
 }
 
-/// Policies know our service accounts by their namespace, so that an account of the same name elsewhere is not taken for ours.
+/// Policies match service accounts with their namespace, so that an account of the same name in another namespace does not match.
 fn place_accounts(policy: &mut ValidatingAdmissionPolicy, namespace: &str) {
-    let ours = format!("system:serviceaccount:{namespace}:");
+    let prefix = format!("system:serviceaccount:{namespace}:");
     let spec = policy.spec.get_or_insert_default();
     for condition in spec.match_conditions.iter_mut().flatten() {
-        condition.expression = condition.expression.replace(ACCOUNTS, &ours);
+        condition.expression = condition.expression.replace(ACCOUNTS, &prefix);
     }
 }
 

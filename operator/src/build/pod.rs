@@ -1,10 +1,11 @@
-//! What the configuration decides for the pods of both operands.
+//! Fields of both operands' pods that depend on the configuration.
 //!
 //! Pure.
 
 use crate::validate::{PodSettings, ValidatedConfig};
+use crate::workloads;
 use api::config::{ImagePullPolicy, Resources};
-use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{LocalObjectReference, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 
@@ -26,14 +27,14 @@ pub(super) fn configure(pod: &mut PodSpec, settings: &PodSettings, config: &Vali
         let reference = |name: &String| LocalObjectReference { name: name.clone() };
         pod.image_pull_secrets = Some(config.pull_secrets.iter().map(reference).collect());
     }
-    let container = container(pod);
+    let container = workloads::container(pod);
     container.image_pull_policy = Some(pull_policy(config.pull_policy).to_owned());
     limit(container.resources.get_or_insert_default(), resources);
 }
 
-fn replace<T: Clone>(ours: &mut Option<T>, theirs: Option<&T>) {
-    if let Some(theirs) = theirs {
-        *ours = Some(theirs.clone());
+fn replace<T: Clone>(base: &mut Option<T>, overrides: Option<&T>) {
+    if let Some(overrides) = overrides {
+        *base = Some(overrides.clone());
     }
 }
 
@@ -46,11 +47,11 @@ fn pull_policy(policy: ImagePullPolicy) -> &'static str {
 }
 
 /// A request without a limit removes our limit, which may be smaller than the request.
-fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
-    let merge = |ours: &mut Option<BTreeMap<String, Quantity>>,
-                 theirs: &Option<BTreeMap<String, Quantity>>| {
-        if let Some(theirs) = theirs {
-            ours.get_or_insert_default().extend(theirs.clone());
+fn limit(base: &mut ResourceRequirements, Resources { requests, limits }: &Resources) {
+    let merge = |base: &mut Option<BTreeMap<String, Quantity>>,
+                 overrides: &Option<BTreeMap<String, Quantity>>| {
+        if let Some(overrides) = overrides {
+            base.get_or_insert_default().extend(overrides.clone());
         }
     };
     let has_memory = |quantities: &Option<BTreeMap<String, Quantity>>| {
@@ -59,18 +60,11 @@ fn limit(ours: &mut ResourceRequirements, Resources { requests, limits }: &Resou
             .is_some_and(|quantities| quantities.contains_key("memory"))
     };
     if has_memory(requests)
-        && let Some(limits) = &mut ours.limits
+        && let Some(limits) = &mut base.limits
     {
         limits.remove("memory");
     }
-    ours.limits = ours.limits.take().filter(|limits| !limits.is_empty());
-    merge(&mut ours.requests, requests);
-    merge(&mut ours.limits, limits);
-}
-
-/// The only container of an operand.
-pub(super) fn container(pod: &mut PodSpec) -> &mut Container {
-    pod.containers
-        .first_mut()
-        .expect("the manifests have one container each: a test says so")
+    base.limits = base.limits.take().filter(|limits| !limits.is_empty());
+    merge(&mut base.requests, requests);
+    merge(&mut base.limits, limits);
 }

@@ -1,20 +1,18 @@
-//! The proxy's DaemonSet, at work and as a clean-up.
+//! The proxy's DaemonSet.
 //!
 //! Pure.
 
 use super::{arguments, pod};
-use crate::removal::CLEANUP_ANNOTATION;
 use crate::validate::{RuntimeSocket, ValidatedConfig};
+use crate::workloads::{self, container};
 use api::config::{ProxyUpdateStrategy, UpdateStrategyType};
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, PodSpec, Volume, VolumeMount};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use k8s_openapi::jiff::Timestamp;
 
 /// Crates whose log lines are the proxy's own.
 const CRATES: &[&str] = &["proxy", "rules", "process"];
-/// Nodes whose proxy may be down for a roll-out, as OpenShift asks of DaemonSets.
+/// Nodes whose proxy may be unavailable during a rollout: OpenShift's convention for DaemonSets.
 const MAX_UNAVAILABLE: &str = "10%";
 
 pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> DaemonSet {
@@ -39,7 +37,7 @@ pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> 
         args.push(arguments::runtime(socket));
         mount(pod, socket);
     }
-    let container = pod::container(pod);
+    let container = container(pod);
     container.image = Some(config.proxy_image.clone());
     container.args = Some(args);
     daemon_set
@@ -60,24 +58,16 @@ fn strategy(
             let chosen = rolling_update
                 .as_ref()
                 .and_then(|rolling| rolling.max_unavailable.clone());
-            rolling(chosen.unwrap_or_else(|| IntOrString::String(MAX_UNAVAILABLE.to_owned())))
+            workloads::rolling_update(
+                chosen.unwrap_or_else(|| IntOrString::String(MAX_UNAVAILABLE.to_owned())),
+            )
         }
     }
 }
 
-fn rolling(max_unavailable: IntOrString) -> DaemonSetUpdateStrategy {
-    DaemonSetUpdateStrategy {
-        type_: Some("RollingUpdate".to_owned()),
-        rolling_update: Some(RollingUpdateDaemonSet {
-            max_unavailable: Some(max_unavailable),
-            ..RollingUpdateDaemonSet::default()
-        }),
-    }
-}
-
-/// The folder and not the socket: a restarted runtime makes a new socket. The usual folders are in the manifest.
+/// Mounts the directory and not the socket: a restarted runtime creates a new socket. The usual directories are in the manifest.
 fn mount(pod: &mut PodSpec, RuntimeSocket { folder, .. }: &RuntimeSocket) {
-    let mounts = pod::container(pod).volume_mounts.get_or_insert_default();
+    let mounts = container(pod).volume_mounts.get_or_insert_default();
     if mounts.iter().any(|mount| mount.mount_path == *folder) {
         return;
     }
@@ -96,79 +86,4 @@ fn mount(pod: &mut PodSpec, RuntimeSocket { folder, .. }: &RuntimeSocket) {
         }),
         ..Volume::default()
     });
-}
-
-/// The same pods in the same places, but they take our rules away and then wait.
-///
-/// The template is the one that is `running`: it knows the rules it made, nodes have its image, and a configuration that names
-/// wrong values can still be removed.
-pub(super) fn clean_up(mut daemon_set: DaemonSet, running: &DaemonSet, since: Timestamp) -> DaemonSet {
-    mark(&mut daemon_set.metadata, since);
-    if let Some(spec) = &mut daemon_set.spec {
-        mark(spec.template.metadata.get_or_insert_default(), since);
-        spec.update_strategy = Some(at_once());
-        let pod = spec.template.spec.get_or_insert_default();
-        keep(pod, running);
-        let mut args = vec!["cleanup".to_owned(), "--wait".to_owned()];
-        args.extend(runtime_argument(running));
-        pod::container(pod).args = Some(args);
-    }
-    daemon_set
-}
-
-/// Takes over what the configuration had decided.
-fn keep(pod: &mut PodSpec, running: &DaemonSet) {
-    let Some(theirs) = running_pod(running) else {
-        return;
-    };
-    pod.node_selector.clone_from(&theirs.node_selector);
-    pod.tolerations.clone_from(&theirs.tolerations);
-    pod.affinity.clone_from(&theirs.affinity);
-    pod.priority_class_name.clone_from(&theirs.priority_class_name);
-    pod.image_pull_secrets.clone_from(&theirs.image_pull_secrets);
-    pod.volumes.clone_from(&theirs.volumes);
-    let Some(theirs) = theirs.containers.first() else {
-        return;
-    };
-    let ours = pod::container(pod);
-    ours.image.clone_from(&theirs.image);
-    ours.image_pull_policy.clone_from(&theirs.image_pull_policy);
-    ours.resources.clone_from(&theirs.resources);
-    ours.volume_mounts.clone_from(&theirs.volume_mounts);
-}
-
-/// No traffic is served any more, so nothing is gained by going node after node.
-pub(super) fn at_once() -> DaemonSetUpdateStrategy {
-    rolling(IntOrString::String("100%".to_owned()))
-}
-
-/// The manifest with an image, for when there is nothing else to go by.
-pub(super) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet {
-    if let Some(pod) = daemon_set
-        .spec
-        .as_mut()
-        .and_then(|spec| spec.template.spec.as_mut())
-    {
-        pod::container(pod).image = Some(image);
-    }
-    daemon_set
-}
-
-/// `--container-runtime-endpoint` as it was given to the running proxy.
-pub(super) fn runtime_argument(running: &DaemonSet) -> Option<String> {
-    let container = running_pod(running)?.containers.first()?;
-    let mut args = container.args.iter().flatten();
-    args.find(|arg| arg.starts_with("--container-runtime-endpoint="))
-        .cloned()
-}
-
-fn running_pod(running: &DaemonSet) -> Option<&PodSpec> {
-    running.spec.as_ref()?.template.spec.as_ref()
-}
-
-fn mark(metadata: &mut ObjectMeta, since: Timestamp) {
-    metadata
-        .annotations
-        .get_or_insert_default()
-        .insert(CLEANUP_ANNOTATION.to_owned(), since.to_string());
 }

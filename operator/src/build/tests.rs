@@ -1,4 +1,4 @@
-//! Whole objects as snapshots, and what must hold for all of them.
+//! Snapshots of whole objects, and invariants of all of them.
 
 use super::*;
 use crate::operands::{Kinds, SELECTOR};
@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 fn config() -> ValidatedConfig {
-    asked_for(&json!({}))
+    validated(&json!({}))
 }
 
-/// What a specification asks for.
-fn asked_for(spec: &Value) -> ValidatedConfig {
+/// The validated form of a specification.
+fn validated(spec: &Value) -> ValidatedConfig {
     let images = ReleaseImages {
         controller: Some("registry.example/controller:v1".to_owned()),
         proxy: Some("registry.example/proxy:v1".to_owned()),
@@ -51,7 +51,7 @@ fn installed(config: &ValidatedConfig) -> Operands {
     install(config, &observed, "far-away").operands
 }
 
-/// A step of a removal of what is `running`.
+/// A removal step while these operands are `running`.
 fn removed(removal: &Removal, running: &Operands) -> Desired {
     let observed = Observed {
         live: running.clone(),
@@ -121,13 +121,13 @@ fn the_proxy() {
 }
 
 #[test]
-fn the_proxy_as_a_clean_up() {
+fn the_proxy_as_a_cleanup() {
     insta::assert_yaml_snapshot!(cleaning(&installed(&config())));
 }
 
 #[test]
-fn the_configuration_reaches_the_arguments() {
-    let asked = asked_for(&json!({
+fn configuration_is_passed_in_arguments() {
+    let config = validated(&json!({
         "logLevel": "Debug",
         "globalNamespaces": ["shared", "default"],
         "networkNamespaceIsolation": "Disabled",
@@ -137,7 +137,7 @@ fn the_configuration_reaches_the_arguments() {
             "legacyProxyNamespaces": ["multus", "kube-system"],
         },
     }));
-    let [controller, proxy] = &templates(&installed(&asked)).map(|template| args(template).join(" "));
+    let [controller, proxy] = &templates(&installed(&config)).map(|template| args(template).join(" "));
     assert_eq!(
         controller,
         "--log-level=info,controller=debug,process=debug --network-namespace-isolation=false --global-namespaces=default,shared"
@@ -149,11 +149,11 @@ fn the_configuration_reaches_the_arguments() {
 }
 
 #[test]
-fn a_request_for_memory_takes_the_limit_of_memory_away() {
+fn memory_request_without_limit_removes_the_default_limit() {
     let limits = |resources: Value| {
-        let asked = asked_for(&json!({ "proxy": { "resources": resources } }));
+        let config = validated(&json!({ "proxy": { "resources": resources } }));
         let [_, proxy] =
-            templates(&installed(&asked)).map(|template| pod(template).containers[0].resources.clone());
+            templates(&installed(&config)).map(|template| pod(template).containers[0].resources.clone());
         serde_json::to_value(proxy.unwrap().limits).unwrap()
     };
     assert_eq!(limits(json!({})), json!({ "memory": "1Gi" }));
@@ -167,7 +167,7 @@ fn a_request_for_memory_takes_the_limit_of_memory_away() {
 }
 
 #[test]
-fn ranges_that_controller_and_proxy_do_not_find_themselves_are_passed_to_both() {
+fn service_cidrs_that_operands_cannot_watch_are_passed_to_both() {
     let with = |service_ranges: ServiceRanges| {
         let config = ValidatedConfig {
             service_ranges,
@@ -190,9 +190,9 @@ fn ranges_that_controller_and_proxy_do_not_find_themselves_are_passed_to_both() 
     assert_eq!(with(ServiceRanges::Unknown), [None, None]);
 }
 
-/// Every setting at once, as snapshots of what it changes.
+/// Every setting at once, as snapshots of the fields it changes.
 #[test]
-fn every_setting_reaches_the_pods() {
+fn every_setting_is_applied_to_the_pods() {
     let pods = json!({
         "nodeSelector": { "zone": "a" },
         "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
@@ -205,7 +205,7 @@ fn every_setting_reaches_the_pods() {
     let mut proxy = pods;
     proxy["containerRuntimeEndpoint"] = json!("/run/k3s/k3s.sock");
     proxy["updateStrategy"] = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2 } });
-    let operands = installed(&asked_for(&json!({
+    let operands = installed(&validated(&json!({
         "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "registry" }], "controller": controller, "proxy": proxy,
     })));
     assert_eq!(
@@ -260,11 +260,11 @@ fn every_setting_reaches_the_pods() {
 }
 
 #[test]
-fn a_clean_up_keeps_what_the_configuration_had_decided() {
-    let asked = asked_for(&json!({ "proxy": {
+fn cleanup_keeps_the_configured_fields() {
+    let config = validated(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
-    let running = installed(&asked);
+    let running = installed(&config);
     assert_eq!(
         running
             .proxy()
@@ -298,8 +298,8 @@ fn a_clean_up_keeps_what_the_configuration_had_decided() {
 }
 
 #[test]
-fn a_socket_in_a_usual_folder_needs_no_further_mount() {
-    let usual = installed(&asked_for(
+fn socket_in_a_mounted_directory_needs_no_further_mount() {
+    let usual = installed(&validated(
         &json!({ "proxy": { "containerRuntimeEndpoint": "/run/crio/crio.sock" } }),
     ));
     assert_eq!(
@@ -309,15 +309,15 @@ fn a_socket_in_a_usual_folder_needs_no_further_mount() {
 }
 
 #[test]
-fn the_network_policy_can_be_declined() {
+fn network_policy_can_be_disabled() {
     assert_eq!(installed(&config()).network_policies.len(), 1);
-    let declined = asked_for(&json!({ "networkPolicy": { "mode": "Disabled" } }));
+    let declined = validated(&json!({ "networkPolicy": { "mode": "Disabled" } }));
     assert_eq!(installed(&declined).network_policies, []);
 }
 
-/// A policy without a binding confines no account, and one that names accounts of another namespace the wrong ones.
+/// A policy without a binding confines no account; a policy that names accounts of another namespace confines the wrong ones.
 #[test]
-fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
+fn admission_policies_are_bound_and_match_accounts_of_this_namespace() {
     let operands = installed(&config());
     let bound: Vec<_> = operands
         .admission_policy_bindings
@@ -341,9 +341,9 @@ fn admission_policies_are_bound_and_know_the_accounts_of_this_namespace() {
     }
 }
 
-/// Before Kubernetes 1.30, or where the kind is switched off, the rest is installed all the same.
+/// Before Kubernetes 1.30, or where the kind is disabled, the other operands are installed.
 #[test]
-fn admission_policies_are_given_to_an_api_server_that_has_the_kind() {
+fn admission_policies_are_built_only_where_the_api_server_serves_the_kind() {
     let lacking = install(&config(), &Observed::default(), "far-away").operands;
     assert_eq!(
         (lacking.admission_policies, lacking.admission_policy_bindings),
@@ -353,7 +353,7 @@ fn admission_policies_are_given_to_an_api_server_that_has_the_kind() {
 }
 
 #[test]
-fn the_console_is_given_what_it_has_kinds_for() {
+fn console_objects_are_built_only_where_their_kinds_are_served() {
     let of = |quick_starts, yaml_samples| {
         let observed = Observed {
             kinds: Kinds {
@@ -375,9 +375,9 @@ fn the_console_is_given_what_it_has_kinds_for() {
     );
 }
 
-/// What the console lets a user copy is read by Kubernetes.
+/// Kubernetes accepts the YAML that the console offers to copy.
 #[test]
-fn examples_in_the_console_are_yaml_objects() {
+fn console_samples_are_yaml_objects() {
     let operands = installed(&config());
     let samples = operands.console_yaml_samples.iter();
     let mut texts: Vec<_> = samples
@@ -401,7 +401,7 @@ fn examples_in_the_console_are_yaml_objects() {
     }
 }
 
-/// What the shell commands of a Markdown text hand to `oc apply -f -`.
+/// The documents that the shell commands of a Markdown text pass to `oc apply -f -`.
 fn handed_over(markdown: &str) -> Vec<String> {
     let heredocs = markdown.split("<<EOF\n").skip(1);
     heredocs
@@ -410,7 +410,7 @@ fn handed_over(markdown: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_log_level_is_a_filter_of_its_own() {
+fn every_log_level_has_a_distinct_filter() {
     let levels = [
         LogLevel::Normal,
         LogLevel::Debug,
@@ -426,7 +426,7 @@ fn every_log_level_is_a_filter_of_its_own() {
     );
 }
 
-/// A selector cannot be changed in a cluster, so these two can never change here.
+/// Selectors are immutable in a cluster, so these two must never change here.
 #[test]
 fn selectors_are_frozen() {
     let operands = installed(&config());
@@ -454,7 +454,7 @@ fn selectors_are_frozen() {
 }
 
 #[test]
-fn a_clean_up_keeps_everything_of_the_running_proxy_but_how_it_is_called() {
+fn cleanup_differs_from_the_running_proxy_only_in_its_arguments() {
     let running = installed(&config());
     let mut cleanup = cleaning(&running);
     let (cleanup_spec, running_spec) = (
@@ -474,7 +474,7 @@ fn pod_mut(spec: &mut k8s_openapi::api::apps::v1::DaemonSetSpec) -> &mut PodSpec
 }
 
 #[test]
-fn a_clean_up_runs_the_image_that_is_running() {
+fn cleanup_uses_the_running_image() {
     let old = ValidatedConfig {
         proxy_image: "registry.example/proxy:v0".to_owned(),
         ..config()
@@ -489,7 +489,7 @@ fn a_clean_up_runs_the_image_that_is_running() {
 }
 
 #[test]
-fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
+fn controller_is_unchanged_during_node_cleanup() {
     let removal = Removal::CleanNodes {
         since: Timestamp::UNIX_EPOCH,
         waiting: vec![],
@@ -501,9 +501,9 @@ fn the_controller_is_not_touched_while_nodes_are_being_cleaned() {
     );
 }
 
-/// A node outside the placement that may hold rules.
-fn left_behind() -> Observed {
-    let node = json!({ "metadata": { "name": "a", "labels": { nodes::LABEL: nodes::LEAVING } } });
+/// A node outside the proxy's scheduling that may hold rules.
+fn unscheduled_node() -> Observed {
+    let node = json!({ "metadata": { "name": "a", "labels": { node_labels::LABEL: node_labels::CLEANUP_PENDING } } });
     Observed {
         nodes: vec![serde_json::from_value(node).unwrap()],
         ..Observed::default()
@@ -511,21 +511,21 @@ fn left_behind() -> Observed {
 }
 
 #[test]
-fn the_clean_up_of_nodes_outside_the_placement() {
-    let asked = asked_for(&json!({ "proxy": {
+fn the_cleanup_of_unscheduled_nodes() {
+    let config = validated(&json!({ "proxy": {
         "nodeSelector": { "zone": "a" }, "containerRuntimeEndpoint": "/run/k3s/k3s.sock", "updateStrategy": { "type": "OnDelete" },
     }}));
-    let operands = install(&asked, &left_behind(), "far-away").operands;
-    insta::assert_yaml_snapshot!(operands.clean_up());
+    let operands = install(&config, &unscheduled_node(), "far-away").operands;
+    insta::assert_yaml_snapshot!(operands.cleanup());
     assert_eq!(
-        installed(&asked).clean_up(),
+        installed(&config).cleanup(),
         None,
         "only while there is such a node"
     );
 }
 
 #[test]
-fn a_removal_without_a_proxy_cleans_labelled_nodes_with_the_image_it_knows() {
+fn removal_without_a_proxy_cleans_up_labelled_nodes_with_the_known_image() {
     let removal = Removal::CleanNodes {
         since: Timestamp::UNIX_EPOCH,
         waiting: vec![],
@@ -534,20 +534,20 @@ fn a_removal_without_a_proxy_cleans_labelled_nodes_with_the_image_it_knows() {
         proxy: Some("release/proxy:v2".to_owned()),
         ..ReleaseImages::default()
     };
-    let operands = remove(&removal, &left_behind(), "far-away", &images).operands;
-    let clean_up = operands.clean_up().unwrap();
+    let operands = remove(&removal, &unscheduled_node(), "far-away", &images).operands;
+    let cleanup = operands.cleanup().unwrap();
     assert_eq!(
-        pod(&clean_up.spec.as_ref().unwrap().template).containers[0]
+        pod(&cleanup.spec.as_ref().unwrap().template).containers[0]
             .image
             .as_deref(),
         Some("release/proxy:v2")
     );
-    assert!(clean_up.annotations().contains_key(CLEANUP_ANNOTATION));
+    assert!(cleanup.annotations().contains_key(CLEANUP_ANNOTATION));
     assert_eq!(operands.proxy(), None);
 }
 
 #[test]
-fn the_proxy_follows_a_controller_that_has_arrived() {
+fn proxy_is_updated_after_the_controller_rollout() {
     let with = |status: Value| {
         let mut operands = installed(&config());
         operands.deployments[0].status = serde_json::from_value(status).unwrap();
@@ -561,15 +561,15 @@ fn the_proxy_follows_a_controller_that_has_arrived() {
 }
 
 #[test]
-fn the_finalizer_goes_when_nothing_is_left() {
+fn finalizer_is_removed_when_no_operand_is_left() {
     let done = Removal::Delete { skipped: vec![] };
     assert!(removed(&done, &installed(&config())).finalizer);
     assert!(!removed(&done, &Operands::default()).finalizer);
 }
 
-/// What is selected is pruned: an object without the labels would never be removed.
+/// Pruning uses the labels: an object without them would never be removed.
 #[test]
-fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() {
+fn every_operand_has_the_selector_labels_and_the_namespace() {
     fn check<K: Resource<DynamicType = ()> + Debug>(objects: &[K], namespace: Option<&str>) {
         assert!(!objects.is_empty());
         for object in objects {
@@ -612,7 +612,7 @@ fn everything_carries_the_labels_by_which_it_is_found_and_is_in_the_namespace() 
 
 /// OpenShift's conventions for operands (openshift/enhancements, CONVENTIONS.md).
 #[test]
-fn workloads_request_without_limits_of_cpu_and_explain_their_end() {
+fn workloads_set_requests_without_cpu_limits_and_a_termination_message_policy() {
     for template in templates(&installed(&config())) {
         let pod = pod(template);
         assert!(
@@ -628,7 +628,7 @@ fn workloads_request_without_limits_of_cpu_and_explain_their_end() {
             resources.requests.as_ref().unwrap().keys().collect::<Vec<_>>(),
             ["cpu", "memory"]
         );
-        // An exception of ours: pods fill lists that the proxy reads.
+        // Our exception: pods fill lists that the proxy reads.
         let of_memory = resources.limits.iter().flat_map(|limits| limits.keys());
         assert!(of_memory.eq((container.name == "proxy").then_some("memory").iter()));
         assert_eq!(

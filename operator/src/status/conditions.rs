@@ -1,19 +1,20 @@
 //! The conditions Available, Progressing, Degraded, Upgradeable and OperandImageOverridden.
 //!
-//! Pure. They change only on evidence: an operator that restarts, a node that reboots, a write that fails once change nothing.
-//! `lastTransitionTime` moves only with `status`; every condition carries `observedGeneration`, so that `kubectl wait` after an edit
-//! waits for what the edit leads to.
+//! Pure. Conditions change only on evidence: a restarted operator, a rebooted node or a single failed write changes none.
+//! `lastTransitionTime` changes only with `status`; every condition carries `observedGeneration`, so that `kubectl wait` after an
+//! edit waits for the edited generation.
 
-use super::failures::{self, Complaint, INERTIA};
-use super::{Outcome, names, rollout, workloads};
-use crate::health;
-use crate::removal::{self, Removal};
+use super::degraded::{self, DEGRADED_GRACE_PERIOD, Fault};
+use super::{Outcome, list_names, rollout};
+use crate::cleanup::{self, Removal};
+use crate::pod_health;
 use crate::service_ranges::ServiceRanges;
 use crate::validate::Intent;
+use crate::workloads;
 use api::config::{Failure, RolloutStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The condition types we write, in the order in which we write them.
+/// Types of the operator's conditions, in the order of the status.
 pub(super) const TYPES: [&str; 5] = [
     "Available",
     "Progressing",
@@ -23,32 +24,32 @@ pub(super) const TYPES: [&str; 5] = [
 ];
 
 const AS_EXPECTED: &str = "AsExpected";
-const ALL_IS_WELL: &str = "All is well";
-const POLICIES_NOT_SERVED: &str = "Controller and proxy are available; the API server does not serve ValidatingAdmissionPolicies, so their rights are as wide as RBAC grants them: enable admissionregistration.k8s.io/v1";
-const RANGES_UNKNOWN: &str = "Controller and proxy are available; the cluster does not name its ranges of ClusterIPs, so endpoints are not checked against them: set spec.serviceCIDRs to the value of kube-apiserver's --service-cluster-ip-range";
+const ALL_AVAILABLE: &str = "All components are available";
+const POLICIES_NOT_SERVED: &str = "All components are available. The API server does not serve ValidatingAdmissionPolicies, so RBAC alone limits the permissions of controller and proxy: enable admissionregistration.k8s.io/v1";
+const RANGES_UNKNOWN: &str = "All components are available. The cluster does not publish its Service CIDRs, so endpoint addresses are not checked against them: set spec.serviceCIDRs to the value of kube-apiserver's --service-cluster-ip-range";
 const INSTALLING: &str = "Installing";
 const WAITING_FOR_DELETION: &str = "WaitingForPodDeletion";
 const NODES_NOT_CLEANED: &str = "NodesNotCleaned";
-/// As long as a condition may be, less than the API takes.
+/// Limit of a message, below the limit of the API.
 const MESSAGE_LIMIT: usize = 8_000;
 
-/// What is said, and what must be remembered to say the right thing next time.
+/// The conditions, and the state that the next evaluation needs.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct Evaluation {
     pub(super) conditions: Vec<Condition>,
     pub(super) failures: Vec<Failure>,
     pub(super) rollout: Option<RolloutStatus>,
 }
 
-/// One condition's answer.
+/// Status, reason and message of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Answer {
+struct ConditionState {
     status: bool,
     reason: String,
     message: String,
 }
 
-impl Answer {
+impl ConditionState {
     fn yes(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             status: true,
@@ -64,23 +65,23 @@ impl Answer {
         }
     }
 
-    fn as_expected() -> Self {
-        Self::no(AS_EXPECTED, ALL_IS_WELL)
+    fn as_expected(message: &str) -> Self {
+        Self::no(AS_EXPECTED, message)
     }
 }
 
-/// All of them.
-pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
+/// Evaluates all conditions.
+pub(super) fn evaluate(outcome: &Outcome<'_>) -> Evaluation {
     let now = Time(outcome.observed.now);
     let status = outcome.observed.config.status.as_ref();
     let progressing = progressing(outcome);
     let is_rollout = progressing.status && progressing.reason != WAITING_FOR_DELETION;
-    let is_removal = progressing.reason == removal::PROGRESS;
+    let is_removal = progressing.reason == cleanup::PROGRESS;
     let rollout = is_rollout.then(|| {
         let before = status.and_then(|status| status.rollout.as_ref());
-        // A removal has one clock from its begin to its end.
+        // A removal has one clock from start to end.
         let progress = if is_removal {
-            removal::PROGRESS
+            cleanup::PROGRESS
         } else {
             &progressing.message
         };
@@ -89,12 +90,12 @@ pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
     let hung = rollout
         .as_ref()
         .filter(|rollout| !is_removal && rollout::is_hung(rollout, &now));
-    let complaints = failures::complaints(outcome, progressing.status);
+    let faults = degraded::faults(outcome, progressing.status);
     let before = status.map_or(&[][..], |status| &status.failures);
-    let failures = failures::since(before, &complaints, &now);
-    let degraded = degraded(outcome, hung, &complaints, &failures, &now);
+    let failures = degraded::failures_since(before, &faults, &now);
+    let degraded = degraded(outcome, hung, &faults, &failures, &now);
     let upgradeable = upgradeable(outcome, &progressing, hung.is_some());
-    let answers = [
+    let evaluated = [
         available(outcome),
         progressing,
         degraded,
@@ -103,22 +104,22 @@ pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
     ];
     let conditions = TYPES
         .iter()
-        .zip(answers)
-        .map(|(type_, answer)| condition(outcome, type_, answer))
+        .zip(evaluated)
+        .map(|(type_, state)| condition(outcome, type_, state))
         .collect();
-    Verdict {
+    Evaluation {
         conditions,
         failures,
         rollout,
     }
 }
 
-fn condition(outcome: &Outcome<'_>, type_: &str, answer: Answer) -> Condition {
-    let Answer {
+fn condition(outcome: &Outcome<'_>, type_: &str, state: ConditionState) -> Condition {
+    let ConditionState {
         status,
         reason,
         message,
-    } = answer;
+    } = state;
     let status = if status { "True" } else { "False" };
     let unchanged = previous(outcome, type_).filter(|previous| previous.status == status);
     Condition {
@@ -142,62 +143,61 @@ fn previous<'a>(outcome: &Outcome<'a>, type_: &str) -> Option<&'a Condition> {
         .find(|condition| condition.type_ == type_)
 }
 
-fn available(outcome: &Outcome<'_>) -> Answer {
+fn available(outcome: &Outcome<'_>) -> ConditionState {
     if let Ok(Intent::Remove(_)) = outcome.intent {
         return if outcome.live.daemon_sets.is_empty() {
-            Answer::no("Removed", "The operands are removed")
+            ConditionState::no("Removed", "All operands have been removed")
         } else {
-            Answer::no(
-                "Removing",
-                "Nodes are being cleaned, the operands are being removed",
-            )
+            ConditionState::no("Removing", "Removing operands: cleaning up rules on nodes")
         };
     }
     match (outcome.live.controller(), outcome.live.proxy()) {
-        (Some(controller), Some(_)) if !workloads::controller_is_available(controller) => Answer::no(
-            "ControllerUnavailable",
-            "No replica of the controller is available",
-        ),
+        (Some(controller), Some(_)) if !workloads::controller_is_available(controller) => {
+            ConditionState::no("ControllerUnavailable", "No controller replica is available")
+        }
         (Some(_), Some(proxy)) if !workloads::proxy_is_available(proxy) => {
-            Answer::no("ProxyUnavailable", "No proxy is available")
+            ConditionState::no("ProxyUnavailable", "No proxy pod is available")
         }
-        (Some(_), Some(proxy)) if workloads::wanted_proxies(proxy) == Some(0) => {
-            Answer::yes(AS_EXPECTED, "No node is to run a proxy")
+        (Some(_), Some(proxy)) if workloads::desired_proxies(proxy) == Some(0) => ConditionState::yes(
+            AS_EXPECTED,
+            "No nodes match the scheduling fields of spec.proxy; no proxies are needed",
+        ),
+        (Some(_), Some(_)) => {
+            unverified(outcome).unwrap_or_else(|| ConditionState::yes(AS_EXPECTED, ALL_AVAILABLE))
         }
-        (Some(_), Some(_)) => unchecked(outcome).unwrap_or_else(|| Answer::yes(AS_EXPECTED, ALL_IS_WELL)),
-        _ => Answer::no("NotYetDeployed", "Controller and proxy are not deployed"),
+        _ => ConditionState::no("NotYetDeployed", "Controller and proxy are not deployed yet"),
     }
 }
 
-/// What this cluster does not let us check. Everything works without, so that nothing is degraded.
-fn unchecked(outcome: &Outcome<'_>) -> Option<Answer> {
+/// Checks that this cluster does not support. They are optional, so nothing is degraded.
+fn unverified(outcome: &Outcome<'_>) -> Option<ConditionState> {
     let Ok(Intent::Install(config)) = outcome.intent else {
         return None;
     };
     let lacks_policies = !outcome.observed.kinds.admission_policies;
     let lacks_ranges = config.service_ranges == ServiceRanges::Unknown;
-    let unchecked = [
+    let unverified = [
         (lacks_policies, "AdmissionPoliciesNotServed", POLICIES_NOT_SERVED),
         (lacks_ranges, "ServiceCIDRsUnknown", RANGES_UNKNOWN),
     ];
-    let (reasons, messages): (Vec<_>, Vec<_>) = unchecked
+    let (reasons, messages): (Vec<_>, Vec<_>) = unverified
         .into_iter()
         .filter_map(|(is_so, reason, message)| is_so.then_some((reason, message)))
         .unzip();
-    (!reasons.is_empty()).then(|| Answer::yes(reasons.join("::"), messages.join("\n")))
+    (!reasons.is_empty()).then(|| ConditionState::yes(reasons.join("::"), messages.join("\n")))
 }
 
-fn progressing(outcome: &Outcome<'_>) -> Answer {
+fn progressing(outcome: &Outcome<'_>) -> ConditionState {
     match outcome.intent {
-        Ok(Intent::Remove(removal)) => removing(outcome, removal),
+        Ok(Intent::Remove(removal)) => removal_progress(outcome, removal),
         Ok(Intent::Install(_)) if is_unapplied(outcome) => {
-            Answer::yes("Applying", "A change of the configuration is being applied")
+            ConditionState::yes("Applying", "Applying a change of the configuration")
         }
-        intent => rolling_out(outcome, matches!(intent, Ok(Intent::Install(_)))),
+        intent => rollout_progress(outcome, matches!(intent, Ok(Intent::Install(_)))),
     }
 }
 
-/// A change that could not be written is still to come; a mere repair that could not be written is no progress.
+/// True when a change could not be written; a repair that could not be written is no progress.
 fn is_unapplied(outcome: &Outcome<'_>) -> bool {
     let config = &outcome.observed.config;
     let observed = config
@@ -207,24 +207,24 @@ fn is_unapplied(outcome: &Outcome<'_>) -> bool {
     outcome.failure.is_some() && observed != config.metadata.generation
 }
 
-fn removing(outcome: &Outcome<'_>, removal: &Removal) -> Answer {
+fn removal_progress(outcome: &Outcome<'_>, removal: &Removal) -> ConditionState {
     match removal {
-        Removal::CleanNodes { waiting, .. } if waiting.is_empty() => Answer::yes(
-            removal::PROGRESS,
-            "Waiting for nodes to be clean: their pods are being replaced",
+        Removal::CleanNodes { waiting, .. } if waiting.is_empty() => ConditionState::yes(
+            cleanup::PROGRESS,
+            "Waiting for rule cleanup: the proxy pods are being replaced",
         ),
-        Removal::CleanNodes { waiting, .. } => Answer::yes(
-            removal::PROGRESS,
-            format!("Waiting for nodes to be clean: {}", names(waiting)),
+        Removal::CleanNodes { waiting, .. } => ConditionState::yes(
+            cleanup::PROGRESS,
+            format!("Waiting for rule cleanup on nodes: {}", list_names(waiting)),
         ),
         Removal::Delete { .. } if outcome.live.related_objects().is_empty() => {
-            Answer::no("Removed", "The operands are removed")
+            ConditionState::no("Removed", "All operands have been removed")
         }
-        Removal::Delete { .. } => Answer::yes(removal::PROGRESS, "Deleting the operands"),
+        Removal::Delete { .. } => ConditionState::yes(cleanup::PROGRESS, "Deleting operands"),
     }
 }
 
-fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
+fn rollout_progress(outcome: &Outcome<'_>, is_installation: bool) -> ConditionState {
     let installing = is_installing(outcome);
     let change = version_change(outcome).filter(|_| !installing);
     let reason = |otherwise: &'static str| match &change {
@@ -239,9 +239,9 @@ fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
     if let Some(controller) = outcome.live.controller()
         && workloads::controller_is_rolling_out(controller)
     {
-        return Answer::yes(
+        return ConditionState::yes(
             reason("DeployingController"),
-            detail(workloads::controller_roll_out(controller)),
+            detail(workloads::controller_progress(controller)),
         );
     }
     let Some(proxy) = outcome
@@ -249,30 +249,32 @@ fn rolling_out(outcome: &Outcome<'_>, is_wanted: bool) -> Answer {
         .proxy()
         .filter(|_| outcome.live.controller().is_some())
     else {
-        return if is_wanted {
-            Answer::yes(reason("Applying"), detail("Applying the operands".to_owned()))
+        return if is_installation {
+            ConditionState::yes(reason("Applying"), detail("Applying operands".to_owned()))
         } else {
-            Answer::no(AS_EXPECTED, "Nothing is being rolled out")
+            ConditionState::as_expected("No rollout is in progress")
         };
     };
-    if let Some(message) = workloads::proxy_roll_out(proxy) {
+    if let Some(message) = workloads::proxy_progress(proxy) {
         return if workloads::proxy_waits_for_deletion(proxy) {
-            Answer::yes(
+            ConditionState::yes(
                 WAITING_FOR_DELETION,
-                format!("{message}; the others follow when their pods are deleted"),
+                format!(
+                    "{message}; the update strategy is OnDelete: delete the remaining proxy pods to update them"
+                ),
             )
         } else {
-            Answer::yes(reason("RollingOutProxy"), detail(message))
+            ConditionState::yes(reason("RollingOutProxy"), detail(message))
         };
     }
-    match workloads::proxy_installation(proxy) {
-        Some(message) if installing => Answer::yes(INSTALLING, message),
-        _ => Answer::as_expected(),
+    match workloads::installation_progress(proxy) {
+        Some(message) if installing => ConditionState::yes(INSTALLING, message),
+        _ => ConditionState::as_expected("No rollout is in progress"),
     }
 }
 
-/// Until it is complete once, an installation also waits for every proxy to be available; afterwards a node that is away is none
-/// of its business.
+/// True until the first rollout is complete: an installation also waits for every proxy to be available. Afterwards an unavailable
+/// node is no progress.
 fn is_installing(outcome: &Outcome<'_>) -> bool {
     previous(outcome, "Progressing").is_some_and(|previous| previous.reason == INSTALLING)
         || previous(outcome, "Available").is_none_or(|previous| {
@@ -280,7 +282,7 @@ fn is_installing(outcome: &Outcome<'_>) -> bool {
         })
 }
 
-/// Reason and versions while the operands go to another version than the one that all of them run.
+/// Reason and message of a version change of the operands.
 fn version_change(outcome: &Outcome<'_>) -> Option<(&'static str, String)> {
     let status = outcome.observed.config.status.as_ref()?;
     let (from, to) = (status.observed_version.as_deref()?, &outcome.observed.version);
@@ -289,10 +291,10 @@ fn version_change(outcome: &Outcome<'_>) -> Option<(&'static str, String)> {
         std::cmp::Ordering::Less => "Downgrading",
         _ => "Upgrading",
     };
-    Some((reason, format!("From {from} to {to}")))
+    Some((reason, format!("Changing from version {from} to {to}")))
 }
 
-/// The order of versions, as far as words need it: numbers, then whether it is a release.
+/// Order of versions for the message: numbers, then releases after their candidates.
 fn rank(version: &str) -> (Vec<u64>, bool) {
     let (numbers, suffix) = version.split_once('-').unwrap_or((version, ""));
     let numbers = numbers
@@ -304,89 +306,95 @@ fn rank(version: &str) -> (Vec<u64>, bool) {
 fn degraded(
     outcome: &Outcome<'_>,
     hung: Option<&RolloutStatus>,
-    complaints: &[Complaint],
+    faults: &[Fault],
     failures: &[Failure],
     now: &Time,
-) -> Answer {
-    let mut said = Vec::new();
+) -> ConditionState {
+    let mut causes = Vec::new();
     if let Err(invalid) = outcome.intent {
-        said.push((invalid.reason(), invalid.to_string()));
+        causes.push((invalid.reason(), invalid.to_string()));
     }
     if let Some(hung) = hung {
         let since = hung.last_progress_time.0;
-        let behind = health::behind(outcome.observed.pods.iter(), outcome.live);
-        let whom = if behind.is_empty() {
+        let outdated = pod_health::outdated_nodes(outcome.observed.pods.iter(), outcome.live);
+        let nodes = if outdated.is_empty() {
             String::new()
         } else {
-            format!("; waiting for nodes {}", names(&behind))
+            format!("; waiting for nodes {}", list_names(&outdated))
         };
-        said.push((
+        causes.push((
             "RolloutHung",
-            format!("Nothing has moved since {since}: {}{whom}", hung.progress),
+            format!(
+                "The rollout has made no progress since {since}: {}{nodes}",
+                hung.progress
+            ),
         ));
     }
-    let lasts = |complaint: &&Complaint| {
+    let lasts = |fault: &&Fault| {
         failures.iter().any(|failure| {
-            failure.reason == complaint.reason && now.0.duration_since(failure.since.0) >= INERTIA
+            failure.reason == fault.reason && now.0.duration_since(failure.since.0) >= DEGRADED_GRACE_PERIOD
         })
     };
-    said.extend(
-        complaints
+    causes.extend(
+        faults
             .iter()
             .filter(lasts)
-            .map(|complaint| (complaint.reason, complaint.message.clone())),
+            .map(|fault| (fault.reason, fault.message.clone())),
     );
     if let Ok(Intent::Remove(Removal::Delete { skipped })) = outcome.intent {
         let before = previous(outcome, "Degraded").filter(|previous| previous.reason == NODES_NOT_CLEANED);
         if !skipped.is_empty() {
-            said.push((NODES_NOT_CLEANED, not_cleaned(skipped)));
+            causes.push((NODES_NOT_CLEANED, not_cleaned(skipped)));
         } else if let Some(before) = before {
-            // The DaemonSet is gone and with it the evidence: what was found then stays true.
-            said.push((NODES_NOT_CLEANED, before.message.clone()));
+            // The DaemonSet is deleted: the earlier message stays true.
+            causes.push((NODES_NOT_CLEANED, before.message.clone()));
         }
     }
-    joined(&said)
+    merge_reasons(&causes)
 }
 
-/// One cause as it is; several as OpenShift joins them.
-fn joined(said: &[(&'static str, String)]) -> Answer {
-    match said {
-        [] => Answer::as_expected(),
-        [(reason, message)] => Answer::yes(*reason, message),
+/// One cause as it is; several in OpenShift's format.
+fn merge_reasons(causes: &[(&'static str, String)]) -> ConditionState {
+    match causes {
+        [] => ConditionState::as_expected("No component is degraded"),
+        [(reason, message)] => ConditionState::yes(*reason, message),
         several => {
             let reasons: Vec<_> = several.iter().map(|(reason, _)| *reason).collect();
             let lines: Vec<_> = several
                 .iter()
                 .map(|(reason, message)| format!("{reason}: {message}"))
                 .collect();
-            Answer::yes(reasons.join("::"), lines.join("\n"))
+            ConditionState::yes(reasons.join("::"), lines.join("\n"))
         }
     }
 }
 
-/// A roll-out that hangs does not keep its cure away.
-fn upgradeable(outcome: &Outcome<'_>, progressing: &Answer, is_hung: bool) -> Answer {
+/// A rollout that hangs does not block an upgrade that may repair it.
+fn upgradeable(outcome: &Outcome<'_>, progressing: &ConditionState, is_hung: bool) -> ConditionState {
     if matches!(outcome.intent, Ok(Intent::Observe)) {
-        return Answer::no(
+        return ConditionState::no(
             "Unmanaged",
-            "The operands are not managed, so an upgrade of the operator would not reach them; set spec.managementState to Managed",
+            "Upgrade blocked: spec.managementState is Unmanaged, so the operands would keep their version; set it to Managed",
         );
     }
-    // Who replaces proxies by hand may take any time; the operator has done its part.
+    // The operator is done; a manual replacement of proxy pods may take any time.
     if progressing.status && !is_hung && progressing.reason != WAITING_FOR_DELETION {
-        return Answer::no(
+        return ConditionState::no(
             "RolloutInProgress",
-            format!("Wait until Progressing is False: {}", progressing.message),
+            format!(
+                "Upgrade blocked until Progressing is False: {}",
+                progressing.message
+            ),
         );
     }
     let overridden = overridden(outcome);
     if overridden.status {
-        return Answer::yes("OperandImageOverridden", overridden.message);
+        return ConditionState::yes("OperandImageOverridden", overridden.message);
     }
-    Answer::yes(AS_EXPECTED, ALL_IS_WELL)
+    ConditionState::yes(AS_EXPECTED, "The operator can be upgraded")
 }
 
-fn overridden(outcome: &Outcome<'_>) -> Answer {
+fn overridden(outcome: &Outcome<'_>) -> ConditionState {
     let spec = &outcome.observed.config.spec;
     let controller = spec
         .controller
@@ -398,22 +406,22 @@ fn overridden(outcome: &Outcome<'_>) -> Answer {
         .filter_map(|(image, field)| image.map(|image| format!("{field} is {image}")))
         .collect();
     if fields.is_empty() {
-        return Answer::as_expected();
+        return ConditionState::as_expected("The operand images are those of the release");
     }
-    Answer::yes(
+    ConditionState::yes(
         "ImageSet",
         format!(
-            "{}, which an upgrade of the operator does not change; remove the field to follow the operator's version",
+            "{}; an upgrade of the operator does not change this image: remove the field to follow the operator's version",
             fields.join(" and ")
         ),
     )
 }
 
-/// What is said of nodes that did not become clean in time.
+/// The message about nodes whose cleanup timed out.
 fn not_cleaned(skipped: &[String]) -> String {
     format!(
-        "Pods on these nodes may keep routes and rules of ours until they are restarted, because the nodes did not become clean in time: {}",
-        names(skipped)
+        "Cleanup timed out on nodes: {}. Pods there may keep multus-service routes and rules until they are restarted",
+        list_names(skipped)
     )
 }
 

@@ -1,4 +1,4 @@
-//! The numbers in the status, as Deployment and DaemonSet give them.
+//! Counts of the status, from Deployment and DaemonSet.
 //!
 //! Pure.
 
@@ -19,7 +19,7 @@ pub(super) fn controller(deployment: &Deployment) -> ControllerStatus {
     }
 }
 
-/// State of the proxies, without what only their pods know.
+/// State of the proxies, without the fields that come from their pods.
 pub(super) fn proxy(daemon_set: &DaemonSet) -> ProxyStatus {
     let status = daemon_set.status.clone().unwrap_or_default();
     ProxyStatus {

@@ -1,16 +1,16 @@
-//! Whether a roll-out moves.
+//! Progress of a rollout.
 //!
-//! Pure. What was seen last and since when is in the status: a restart of the operator neither forgets a roll-out that hangs nor takes
-//! one for new.
+//! Pure. The last progress and its time are in the status: a restarted operator neither forgets a rollout that hangs nor restarts
+//! its clock.
 
 use api::config::RolloutStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 
-/// A roll-out in which nothing has moved for this long hangs (cluster-network-operator's number).
+/// Time without progress after which a rollout hangs (cluster-network-operator's number).
 pub(super) const HUNG_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
-/// The roll-out, given what is seen of it now.
+/// Updates the progress of the rollout.
 pub(super) fn track(before: Option<&RolloutStatus>, progress: &str, now: &Time) -> RolloutStatus {
     match before {
         Some(before) if before.progress == progress => before.clone(),
@@ -21,7 +21,7 @@ pub(super) fn track(before: Option<&RolloutStatus>, progress: &str, now: &Time) 
     }
 }
 
-/// Whether it stays where it is.
+/// True when the rollout makes no progress.
 pub(super) fn is_hung(rollout: &RolloutStatus, now: &Time) -> bool {
     now.0.duration_since(rollout.last_progress_time.0) >= HUNG_AFTER
 }

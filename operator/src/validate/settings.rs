@@ -1,10 +1,10 @@
-//! The specification with its gaps filled.
+//! The specification with all defaults applied.
 //!
-//! Pure. An `Option` that is left means: as the manifest says.
+//! Pure. A remaining `Option` that is `None` keeps the value of the manifest.
 
-use super::{Complaint, ReleaseImages};
+use super::{FieldError, ReleaseImages};
 use crate::gather::Observed;
-use crate::openshift::OpenShift;
+use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
     Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
@@ -13,80 +13,80 @@ use api::config::{
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A configuration without gaps.
+/// A configuration with all defaults applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedConfig {
     /// Container image of the controller.
     pub controller_image: String,
     /// Container image of the proxy.
     pub proxy_image: String,
-    /// Fields of the configuration that name an image of their own.
+    /// Fields of the configuration that override an image.
     pub overridden: Vec<&'static str>,
-    /// When nodes pull images.
+    /// Pull policy of the images.
     pub pull_policy: ImagePullPolicy,
-    /// Names of Secrets for pulling them.
+    /// Names of the pull secrets.
     pub pull_secrets: Vec<String>,
-    /// What both log.
+    /// Log level of controller and proxy.
     pub log_level: LogLevel,
-    /// Which networks a Service may name.
+    /// Networks that a Service may reference.
     pub networks: Networks,
-    /// Where the ranges of ClusterIPs are known from.
+    /// Source of the Service CIDRs.
     pub service_ranges: ServiceRanges,
-    /// Whether a NetworkPolicy is wanted.
+    /// True when a NetworkPolicy is desired.
     pub network_policy: bool,
     /// Replicas of the controller.
     pub replicas: i32,
-    /// Where and how the controller runs.
+    /// Scheduling and resources of the controller.
     pub controller: PodSettings,
-    /// Where and how the proxy runs.
+    /// Scheduling and resources of the proxy.
     pub proxy: PodSettings,
-    /// How the proxy writes rules.
+    /// Backend of the proxy.
     pub backend: Backend,
-    /// Where the proxy finds the container runtime; it looks by itself when omitted.
+    /// Socket of the container runtime; detected by the proxy when omitted.
     pub runtime: Option<RuntimeSocket>,
-    /// Networks that the proxy serves to nodes themselves, sorted.
+    /// Networks that the proxy serves to the nodes themselves, sorted.
     pub host_networks: BTreeMap<String, String>,
-    /// Where the proxy believes the archived multus-proxy to run; its own choice when omitted.
+    /// Namespaces of the archived multus-service proxy; the proxy's default when omitted.
     pub legacy_namespaces: Option<BTreeSet<String>>,
-    /// How the proxy is replaced.
+    /// Update strategy of the proxy DaemonSet.
     pub update_strategy: ProxyUpdateStrategy,
 }
 
-/// Which networks a Service may name.
+/// Networks that a Service may reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Networks {
-    /// Whether it is confined to its own namespace and the global ones.
+    /// True when a Service is confined to networks of its own namespace and of global ones.
     pub isolated: bool,
-    /// The global ones, sorted.
+    /// The global namespaces, sorted.
     pub global_namespaces: BTreeSet<String>,
 }
 
-/// Where and how an operand's pods run.
+/// Scheduling and resources of an operand's pods.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodSettings {
-    /// Labels a node must have, beyond the manifest's.
+    /// Labels that a node must have, in addition to the manifest's.
     pub node_selector: BTreeMap<String, String>,
-    /// Instead of the manifest's.
+    /// Replaces the manifest's.
     pub tolerations: Option<Vec<Toleration>>,
-    /// Instead of the manifest's.
+    /// Replaces the manifest's.
     pub affinity: Option<Affinity>,
-    /// Instead of the manifest's.
+    /// Replaces the manifest's.
     pub priority_class_name: Option<String>,
-    /// Over the manifest's.
+    /// Merged into the manifest's.
     pub resources: Resources,
 }
 
 /// A socket of a container runtime on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeSocket {
-    /// Its folder, `/run/NAME`.
+    /// Its directory, `/run/NAME`.
     pub folder: String,
     /// Its path.
     pub path: String,
 }
 
 impl RuntimeSocket {
-    /// From `unix:///var/run/crio/crio.sock` and shorter spellings; `/var/run` is `/run` on every node there is.
+    /// Parses `unix:///var/run/crio/crio.sock` and shorter forms; `/var/run` is `/run` on every node.
     fn parse(endpoint: &str) -> Option<Self> {
         let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
         let path = path.strip_prefix("/var").unwrap_or(path);
@@ -98,11 +98,11 @@ impl RuntimeSocket {
     }
 }
 
-/// Fills the gaps.
+/// Applies the defaults.
 pub(super) fn complete(
     observed: &Observed,
     images: &ReleaseImages,
-) -> Result<ValidatedConfig, Vec<Complaint>> {
+) -> Result<ValidatedConfig, Vec<FieldError>> {
     let MultusServiceConfigSpec {
         management_state: _,
         log_level,
@@ -199,24 +199,24 @@ pub(super) fn complete(
     })
 }
 
-/// What the cluster names itself, else what the administrator names. The latter is checked in any case: a cluster that is upgraded
-/// meanwhile must not hide a mistake.
-fn ranges(named: &[String], found: &ServiceRanges) -> Result<ServiceRanges, Vec<Complaint>> {
+/// Prefers the Service CIDRs of the cluster to those of the configuration. The latter are validated in any case: an upgrade of the
+/// cluster must not hide an error.
+fn ranges(named: &[String], found: &ServiceRanges) -> Result<ServiceRanges, Vec<FieldError>> {
     let parsed =
-        |range: &String| service_ranges::parse(range).ok_or_else(|| Complaint::NoRange(range.clone()));
+        |range: &String| service_ranges::parse(range).ok_or_else(|| FieldError::NoRange(range.clone()));
     let named: BTreeSet<_> = named
         .iter()
         .map(parsed)
         .collect::<Result<_, _>>()
-        .map_err(|complaint| vec![complaint])?;
+        .map_err(|error| vec![error])?;
     Ok(match found {
         ServiceRanges::Unknown if !named.is_empty() => ServiceRanges::Given(named),
         found => found.clone(),
     })
 }
 
-/// Both, or every complaint.
-fn both<T>(a: Result<T, Complaint>, b: Result<T, Complaint>) -> Result<(T, T), Vec<Complaint>> {
+/// Returns both values, or every error.
+fn both<T>(a: Result<T, FieldError>, b: Result<T, FieldError>) -> Result<(T, T), Vec<FieldError>> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (a, b) => Err([a.err(), b.err()].into_iter().flatten().collect()),
@@ -228,11 +228,11 @@ fn image(
     release: Option<&String>,
     field: &'static str,
     variable: &'static str,
-) -> Result<String, Complaint> {
-    // An environment variable can be set and empty.
+) -> Result<String, FieldError> {
+    // The environment variable can be set and empty.
     chosen
         .or(release)
         .filter(|image| !image.is_empty())
         .cloned()
-        .ok_or(Complaint::MissingImage { field, variable })
+        .ok_or(FieldError::MissingImage { field, variable })
 }

@@ -1,8 +1,8 @@
-//! What is asked for, by configuration and environment.
+//! Validation of configuration and environment.
 
 use super::*;
-use crate::openshift::OpenShift;
 use crate::operands::Operands;
+use crate::platform::openshift::OpenShift;
 use crate::service_ranges::ServiceRanges;
 use api::MultusServiceConfig;
 use api::config::{Backend, LogLevel};
@@ -40,7 +40,7 @@ fn installed(spec: &Value, images: &ReleaseImages) -> ValidatedConfig {
 }
 
 #[test]
-fn an_empty_spec_is_an_installation_with_defaults() {
+fn empty_spec_installs_with_defaults() {
     let config = installed(&json!({}), &release());
     assert_eq!(
         (config.controller_image.as_str(), config.proxy_image.as_str()),
@@ -62,7 +62,7 @@ fn an_empty_spec_is_an_installation_with_defaults() {
 }
 
 #[test]
-fn what_is_set_wins() {
+fn configured_values_override_defaults() {
     let spec = json!({
         "logLevel": "TraceAll",
         "networkNamespaceIsolation": "Disabled",
@@ -95,7 +95,7 @@ fn what_is_set_wins() {
 #[case::plain("/run/crio/crio.sock", "/run/crio", "/run/crio/crio.sock")]
 #[case::a_url("unix:///run/k3s/c.sock", "/run/k3s", "/run/k3s/c.sock")]
 #[case::the_old_path("/var/run/crio/crio.sock", "/run/crio", "/run/crio/crio.sock")]
-fn a_runtime_socket_is_found_in_every_spelling(
+fn runtime_endpoint_is_parsed_in_every_form(
     #[case] endpoint: &str,
     #[case] folder: &str,
     #[case] path: &str,
@@ -113,14 +113,14 @@ fn a_runtime_socket_is_found_in_every_spelling(
 #[case::removed("Removed", false, true)]
 #[case::managed_but_deleted("Managed", true, true)]
 #[case::unmanaged_but_deleted("Unmanaged", true, true)]
-fn a_removal_is_one_whatever_the_images(#[case] state: &str, #[case] deleted: bool, #[case] removed: bool) {
+fn removal_does_not_depend_on_images(#[case] state: &str, #[case] deleted: bool, #[case] removed: bool) {
     let observed = observed(&json!({ "managementState": state }), deleted);
     let intent = validate(&observed, &ReleaseImages::default());
     assert_eq!(matches!(intent, Ok(Intent::Remove(_))), removed, "{intent:?}");
 }
 
 #[test]
-fn unmanaged_only_observes() {
+fn unmanaged_writes_nothing() {
     let intent = validate(
         &observed(&json!({ "managementState": "Unmanaged" }), false),
         &ReleaseImages::default(),
@@ -131,7 +131,7 @@ fn unmanaged_only_observes() {
 #[rstest]
 #[case::both(ReleaseImages::default(), &["spec.controller.image", "RELATED_IMAGE_CONTROLLER", "spec.proxy.image", "RELATED_IMAGE_PROXY"])]
 #[case::set_and_empty(ReleaseImages { proxy: Some(String::new()), ..release() }, &["spec.proxy.image", "RELATED_IMAGE_PROXY"])]
-fn a_missing_image_is_named_with_its_remedy(#[case] images: ReleaseImages, #[case] named: &[&str]) {
+fn missing_image_is_reported_with_its_remedy(#[case] images: ReleaseImages, #[case] named: &[&str]) {
     let message = validate(&observed(&json!({}), false), &images)
         .unwrap_err()
         .to_string();
@@ -154,7 +154,7 @@ fn placed(pod: &Value) -> Operands {
 #[case::from_some_to_some(Some(json!({})), json!({ "zone": "a" }), true)]
 #[case::from_some_to_none(Some(json!({ "zone": "a" })), json!({ "zone": "b" }), false)]
 #[case::from_none_to_none(Some(json!({ "zone": "c" })), json!({ "zone": "b" }), true)]
-fn a_placement_that_takes_the_last_proxy_away_is_refused(
+fn scheduling_that_removes_the_last_proxy_is_rejected(
     #[case] old: Option<Value>,
     #[case] new: Value,
     #[case] allowed: bool,
@@ -167,9 +167,9 @@ fn a_placement_that_takes_the_last_proxy_away_is_refused(
         nodes: vec![serde_json::from_value(node).unwrap()],
         ..Observed::default()
     };
-    let verdict = check_placement(&placed(&json!({ "nodeSelector": new })), &observed);
-    assert_eq!(verdict.is_ok(), allowed);
-    if let Err(invalid) = verdict {
+    let result = check_scheduling(&placed(&json!({ "nodeSelector": new })), &observed);
+    assert_eq!(result.is_ok(), allowed);
+    if let Err(invalid) = result {
         assert_eq!(invalid.reason(), "InvalidPlacement");
         assert!(
             invalid.to_string().contains("spec.proxy.nodeSelector"),
@@ -182,7 +182,7 @@ fn a_placement_that_takes_the_last_proxy_away_is_refused(
 #[case::kubernetes(None, 2, 1)]
 #[case::openshift(Some(false), 2, 4)]
 #[case::openshift_on_one_node(Some(true), 1, 4)]
-fn openshift_decides_what_the_configuration_does_not(
+fn openshift_sets_defaults(
     #[case] single_replica: Option<bool>,
     #[case] replicas: i32,
     #[case] namespaces: usize,
@@ -205,13 +205,13 @@ fn openshift_decides_what_the_configuration_does_not(
     );
 }
 
-/// What the cluster names, what the configuration names, and what counts.
+/// Service CIDRs of the cluster, of the configuration, and the effective ones.
 #[rstest]
 #[case::neither(ServiceRanges::Unknown, &[], ServiceRanges::Unknown)]
 #[case::the_configuration_alone(ServiceRanges::Unknown, &["fd00:96::/112", "172.30.0.1/16"], given(&["172.30.0.0/16", "fd00:96::/112"]))]
 #[case::openshift(given(&["172.30.0.0/16"]), &["10.96.0.0/12"], given(&["172.30.0.0/16"]))]
 #[case::objects(ServiceRanges::Objects, &["10.96.0.0/12"], ServiceRanges::Objects)]
-fn ranges_of_the_configuration_count_where_the_cluster_names_none(
+fn configured_service_cidrs_apply_where_the_cluster_publishes_none(
     #[case] found: ServiceRanges,
     #[case] named: &[&str],
     #[case] want: ServiceRanges,
@@ -230,11 +230,11 @@ fn given(ranges: &[&str]) -> ServiceRanges {
     ServiceRanges::Given(ranges.iter().map(|range| range.parse().unwrap()).collect())
 }
 
-/// A value that reaches controller and proxy unread would end them at every start.
+/// Controller and proxy would exit at every start with an invalid value.
 #[rstest]
-#[case::a_word("cluster")]
+#[case::no_cidr("cluster")]
 #[case::every_address("0.0.0.0/0")]
-fn a_range_that_is_none_is_named_with_its_remedy(#[case] range: &str) {
+fn invalid_cidr_is_reported_with_its_remedy(#[case] range: &str) {
     let observed = observed(&json!({ "serviceCIDRs": ["172.30.0.0/16", range] }), false);
     let invalid = validate(&observed, &release()).unwrap_err();
     let message = invalid.to_string();

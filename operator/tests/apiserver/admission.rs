@@ -1,6 +1,6 @@
-//! What the admission policies that the operator applies leave of the rights of its accounts and of others: real tokens, real requests.
+//! Admission policies of the operator restrict the permissions of its accounts and of other clients: real tokens, real requests.
 
-use crate::bed::{Bed, NAMESPACE};
+use crate::fixture::{Fixture, NAMESPACE};
 use anyhow::{Result, ensure};
 use api::names::{
     CONTROLLER, MANAGED_BY, MANAGED_BY_LABEL, OPERATOR, PROXY, PROXY_NAME, PROXY_NAME_LABEL, RULES_LABEL,
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-/// The namespace of those who are attacked.
+/// The namespace of the attacked Services.
 const VICTIM: &str = "kube-system";
 
 fn object<K: DeserializeOwned>(value: Value) -> Result<K> {
@@ -32,34 +32,38 @@ where
     Api::namespaced(client.clone(), namespace)
 }
 
-/// An installation whose policies are in force: each becomes so a moment after it was created.
-async fn in_force() -> Result<Bed> {
-    let bed = Bed::installed().await?;
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(bed.client.clone());
-    bed.eventually("the policies to be checked without a warning", async || {
-        let found = policies
-            .list(&ListParams::default().labels(SELECTOR))
-            .await?
-            .items;
-        ensure!(found.len() == 6, "there are {} policies", found.len());
-        for policy in &found {
-            let status = policy.status.clone().unwrap_or_default();
-            let warnings = status.type_checking.unwrap_or_default().expression_warnings;
-            ensure!(warnings.is_none(), "{}: {warnings:?}", policy.name_any());
-            ensure!(
-                status.observed_generation == policy.metadata.generation,
-                "{} is not checked yet",
-                policy.name_any()
-            );
-        }
-        Ok(Some(()))
-    })
-    .await?;
-    let controller = account(&bed, CONTROLLER).await?;
+/// An installation whose policies are enforced, which takes a moment after their creation.
+async fn in_force() -> Result<Fixture> {
+    let fixture = Fixture::installed().await?;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(fixture.client.clone());
+    fixture
+        .eventually("the policies to be checked without a warning", async || {
+            let found = policies
+                .list(&ListParams::default().labels(SELECTOR))
+                .await?
+                .items;
+            ensure!(found.len() == 6, "there are {} policies", found.len());
+            for policy in &found {
+                let status = policy.status.clone().unwrap_or_default();
+                let warnings = status.type_checking.unwrap_or_default().expression_warnings;
+                ensure!(warnings.is_none(), "{}: {warnings:?}", policy.name_any());
+                ensure!(
+                    status.observed_generation == policy.metadata.generation,
+                    "{} is not checked yet",
+                    policy.name_any()
+                );
+            }
+            Ok(Some(()))
+        })
+        .await?;
+    let controller = account(&fixture, CONTROLLER).await?;
     let forged = slice("forged", "nothing", &json!({ SERVICE_NAME_LABEL: "nothing" }))?;
     let slices: Api<EndpointSlice> = of(&controller, VICTIM);
-    until_denied(&bed, async || slices.create(&dry_run(), &forged).await.map(drop)).await?;
-    Ok(bed)
+    until_denied(&fixture, async || {
+        slices.create(&dry_run(), &forged).await.map(drop)
+    })
+    .await?;
+    Ok(fixture)
 }
 
 fn dry_run() -> PostParams {
@@ -69,19 +73,20 @@ fn dry_run() -> PostParams {
     }
 }
 
-/// A policy is in force a moment after it was created.
-async fn until_denied(bed: &Bed, mut request: impl AsyncFnMut() -> kube::Result<()>) -> Result<()> {
-    bed.eventually("the policy to be in force", async || {
-        Ok(is_denied(request().await).then_some(()))
-    })
-    .await
+/// Waits until a policy is enforced, which takes a moment after its creation.
+async fn until_denied(fixture: &Fixture, mut request: impl AsyncFnMut() -> kube::Result<()>) -> Result<()> {
+    fixture
+        .eventually("the policy to be in force", async || {
+            Ok(is_denied(request().await).then_some(()))
+        })
+        .await
 }
 
-async fn account(bed: &Bed, name: &str) -> Result<Client> {
-    bed.server.service_account_client(NAMESPACE, name).await
+async fn account(fixture: &Fixture, name: &str) -> Result<Client> {
+    fixture.server.service_account_client(NAMESPACE, name).await
 }
 
-/// Whether a policy refused, and not RBAC or the object's own rules.
+/// True when a policy rejected, and not RBAC or validation.
 fn is_denied(answer: kube::Result<()>) -> bool {
     matches!(answer, Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy 'multus-service-"))
 }
@@ -107,31 +112,32 @@ fn slice(name: &str, service: &str, labels: &Value) -> Result<EndpointSlice> {
     }))
 }
 
-/// The garbage collector takes away what has an owner that does not exist.
+/// The garbage collector deletes objects whose owner does not exist.
 fn owned(mut slice: EndpointSlice, service: &Service) -> EndpointSlice {
     slice.owner_references_mut()[0].uid = service.uid().unwrap_or_default();
     slice
 }
 
-/// As the controller writes them.
+/// Labels as the controller writes them.
 fn labels_of_ours(service: &str) -> Value {
     json!({ MANAGED_BY_LABEL: MANAGED_BY, PROXY_NAME_LABEL: PROXY_NAME, SERVICE_NAME_LABEL: service })
 }
 
 /// A Service that kube-proxy serves, and the slice that kube-controller-manager made for it.
-async fn victim(bed: &Bed, name: &str) -> Result<EndpointSlice> {
+async fn victim(fixture: &Fixture, name: &str) -> Result<EndpointSlice> {
     let service: Service = object(json!({
         "metadata": { "name": name }, "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
     }))?;
-    of(&bed.client, VICTIM)
+    of(&fixture.client, VICTIM)
         .create(&PostParams::default(), &service)
         .await?;
-    let slices: Api<EndpointSlice> = of(&bed.client, VICTIM);
+    let slices: Api<EndpointSlice> = of(&fixture.client, VICTIM);
     let labels = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={name}"));
-    bed.eventually("the slice of kube-controller-manager", async || {
-        Ok(slices.list(&labels).await?.items.pop())
-    })
-    .await
+    fixture
+        .eventually("the slice of kube-controller-manager", async || {
+            Ok(slices.list(&labels).await?.items.pop())
+        })
+        .await
 }
 
 fn redirected(mut slice: EndpointSlice) -> EndpointSlice {
@@ -141,14 +147,14 @@ fn redirected(mut slice: EndpointSlice) -> EndpointSlice {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()> {
-    let bed = in_force().await?;
-    let dns = victim(&bed, "kube-dns").await?;
-    let stolen: Api<EndpointSlice> = of(&account(&bed, CONTROLLER).await?, VICTIM);
+async fn stolen_controller_token_cannot_redirect_other_services() -> Result<()> {
+    let fixture = in_force().await?;
+    let dns = victim(&fixture, "kube-dns").await?;
+    let stolen: Api<EndpointSlice> = of(&account(&fixture, CONTROLLER).await?, VICTIM);
     let (post, delete) = (PostParams::default(), DeleteParams::default());
     let name = dns.name_any();
 
-    // The three requests of an attacker.
+    // Three requests of an attacker.
     let created = slice("evil", "kube-dns", &json!({ SERVICE_NAME_LABEL: "kube-dns" }))?;
     denied(stolen.create(&post, &created).await, "managed-by");
     denied(
@@ -157,7 +163,7 @@ async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()
     );
     denied(stolen.delete(&name, &delete).await, "managed-by");
 
-    // In two steps: as ours first, or ours and then not.
+    // In two steps: create it with our labels, then change it; or the reverse.
     let mut ours = redirected(dns.clone());
     ours.metadata.labels = serde_json::from_value(labels_of_ours("kube-dns"))?;
     denied(stolen.replace(&name, &post, &ours).await, "managed-by");
@@ -176,9 +182,9 @@ async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()
     unowned.metadata.owner_references = None;
     denied(stolen.create(&post, &unowned).await, "ownerReference");
 
-    // Its own work goes on, and cannot be turned into an attack.
-    victim(&bed, "web").await?;
-    let web = of::<Service>(&bed.client, VICTIM).get("web").await?;
+    // The controller's own writes are allowed, and cannot be used for an attack.
+    victim(&fixture, "web").await?;
+    let web = of::<Service>(&fixture.client, VICTIM).get("web").await?;
     let mine = owned(slice("web-multus-a", "web", &labels_of_ours("web"))?, &web);
     let mine = stolen.create(&post, &mine).await?;
     let mut foreign = mine.clone();
@@ -200,7 +206,7 @@ async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()
     stolen.replace("web-multus-a", &post, &changed).await?;
     stolen.delete("web-multus-a", &delete).await?;
 
-    let after = of::<EndpointSlice>(&bed.client, VICTIM).get(&name).await?;
+    let after = of::<EndpointSlice>(&fixture.client, VICTIM).get(&name).await?;
     assert_eq!(
         (after.endpoints, after.metadata.labels),
         (dns.endpoints, dns.metadata.labels)
@@ -208,25 +214,25 @@ async fn a_stolen_controller_token_redirects_no_service_of_others() -> Result<()
     Ok(())
 }
 
-/// Administrators included; the garbage collector and the namespace controller do their work.
+/// Administrators are denied, too; the garbage collector and the namespace controller are not.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
-    let bed = in_force().await?;
-    bed.kubectl(&["create", "namespace", "web"])?;
+async fn only_the_controller_writes_slices_that_proxies_read() -> Result<()> {
+    let fixture = in_force().await?;
+    fixture.kubectl(&["create", "namespace", "web"])?;
     let service: Service =
         object(json!({ "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 80 }] } }))?;
-    let service = of(&bed.client, "web")
+    let service = of(&fixture.client, "web")
         .create(&PostParams::default(), &service)
         .await?;
     let post = PostParams::default();
     let ours = owned(slice("web-multus-a", "web", &labels_of_ours("web"))?, &service);
     let (admin, controller): (Api<EndpointSlice>, Api<EndpointSlice>) = (
-        of(&bed.client, "web"),
-        of(&account(&bed, CONTROLLER).await?, "web"),
+        of(&fixture.client, "web"),
+        of(&account(&fixture, CONTROLLER).await?, "web"),
     );
 
-    until_denied(&bed, async || admin.create(&dry_run(), &ours).await.map(drop)).await?;
+    until_denied(&fixture, async || admin.create(&dry_run(), &ours).await.map(drop)).await?;
     denied(admin.create(&post, &ours).await, "may create an EndpointSlice");
     let written = controller.create(&post, &ours).await?;
     denied(
@@ -261,7 +267,7 @@ async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
         patch(json!({ "metadata": { "finalizers": ["example.com/keep"] } })).await,
         "add a finalizer",
     );
-    // Of somebody else's making into ours.
+    // Turn a slice of another client into a managed one.
     let theirs = slice("theirs", "web", &json!({ MANAGED_BY_LABEL: "mine" }))?;
     admin.create(&post, &owned(theirs, &service)).await?;
     let turned = json!({ "metadata": { "labels": { MANAGED_BY_LABEL: MANAGED_BY } } });
@@ -271,11 +277,11 @@ async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
             .await,
         "change the Service",
     );
-    // What no proxy reads.
+    // Fields that no proxy reads.
     patch(json!({ "metadata": { "annotations": { "example.com/note": "seen" } } })).await?;
 
-    // The controller of the Go original writes slices of the same kind.
-    let original = bed
+    // The controller of the archived multus-service writes slices of the same kind.
+    let original = fixture
         .server
         .client_as(
             "system:serviceaccount:kube-system:multus-service",
@@ -288,18 +294,18 @@ async fn only_the_controller_decides_what_proxies_read() -> Result<()> {
         .create(&post, &theirs)
         .await?;
 
-    garbage_is_collected(&bed, &admin, &controller, ours).await
+    garbage_is_collected(&fixture, &admin, &controller, ours).await
 }
 
-/// The garbage collector orphans, and the controller takes the orphan away; it collects; the namespace goes.
+/// Orphaning leaves the slice to the controller, which deletes it; collection deletes it; the namespace is deleted.
 async fn garbage_is_collected(
-    bed: &Bed,
+    fixture: &Fixture,
     admin: &Api<EndpointSlice>,
     controller: &Api<EndpointSlice>,
     ours: EndpointSlice,
 ) -> Result<()> {
     let post = PostParams::default();
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "-n",
         "web",
         "delete",
@@ -308,19 +314,20 @@ async fn garbage_is_collected(
         "--cascade=orphan",
         "--timeout=60s",
     ])?;
-    bed.eventually("the slice to be an orphan", async || {
-        Ok(admin
-            .get("web-multus-a")
-            .await?
-            .owner_references()
-            .is_empty()
-            .then_some(()))
-    })
-    .await?;
+    fixture
+        .eventually("the slice to be an orphan", async || {
+            Ok(admin
+                .get("web-multus-a")
+                .await?
+                .owner_references()
+                .is_empty()
+                .then_some(()))
+        })
+        .await?;
     controller
         .delete("web-multus-a", &DeleteParams::default())
         .await?;
-    let again = of(&bed.client, "web")
+    let again = of(&fixture.client, "web")
         .create(
             &post,
             &object::<Service>(json!({
@@ -329,7 +336,7 @@ async fn garbage_is_collected(
         .await?;
     let ours = owned(ours, &again);
     controller.create(&post, &ours).await?;
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "-n",
         "web",
         "delete",
@@ -338,15 +345,16 @@ async fn garbage_is_collected(
         "--cascade=foreground",
         "--timeout=60s",
     ])?;
-    bed.eventually("the slice to be collected", async || {
-        Ok(admin.get_opt("web-multus-a").await?.is_none().then_some(()))
-    })
-    .await?;
-    bed.kubectl(&["delete", "namespace", "web", "--timeout=60s"])?;
+    fixture
+        .eventually("the slice to be collected", async || {
+            Ok(admin.get_opt("web-multus-a").await?.is_none().then_some(()))
+        })
+        .await?;
+    fixture.kubectl(&["delete", "namespace", "web", "--timeout=60s"])?;
     Ok(())
 }
 
-/// An Event as our accounts write it; `by` is who reports.
+/// An Event as our accounts write it, reported by `by`.
 fn event(name: &str, by: &str) -> Result<Event> {
     object(json!({
         "metadata": { "name": name }, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Warning",
@@ -357,18 +365,21 @@ fn event(name: &str, by: &str) -> Result<Event> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_event_of_our_accounts_is_their_own() -> Result<()> {
-    let bed = in_force().await?;
+async fn accounts_write_only_their_own_events() -> Result<()> {
+    let fixture = in_force().await?;
     let post = PostParams::default();
-    let as_admin: Api<Event> = of(&bed.client, VICTIM);
+    let as_admin: Api<Event> = of(&fixture.client, VICTIM);
     as_admin.create(&post, &event("theirs", "kubelet")?).await?;
     for name in [CONTROLLER, PROXY, OPERATOR] {
-        // The operator writes about an object in no namespace, whose events are in `default`; the right is the same.
-        let events: Api<Event> = of(&account(&bed, name).await?, VICTIM);
+        // The operator publishes Events about a cluster-scoped object in `default`; the permission is the same.
+        let events: Api<Event> = of(&account(&fixture, name).await?, VICTIM);
         let forged = event("forged", "kubelet")?;
-        until_denied(&bed, async || events.create(&dry_run(), &forged).await.map(drop)).await?;
+        until_denied(&fixture, async || {
+            events.create(&dry_run(), &forged).await.map(drop)
+        })
+        .await?;
         denied(events.create(&post, &forged).await, name);
-        // The other source that tools show is refused by the API server itself.
+        // The API server itself rejects the other source that tools show.
         let mut sourced = event("forged", name)?;
         sourced.deprecated_source = Some(object(json!({ "component": "kubelet" }))?);
         assert!(events.create(&post, &sourced).await.is_err());
@@ -405,9 +416,9 @@ async fn an_event_of_our_accounts_is_their_own() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
-    let bed = in_force().await?;
-    let nodes: Api<Node> = Api::all(account(&bed, OPERATOR).await?);
+async fn operator_can_change_only_its_node_label() -> Result<()> {
+    let fixture = in_force().await?;
+    let nodes: Api<Node> = Api::all(account(&fixture, OPERATOR).await?);
     let patch = async |patch: Value| {
         let params = PatchParams {
             dry_run: true,
@@ -419,7 +430,7 @@ async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
             .map(drop)
     };
     let label = |key: &str, value: Value| json!({ "metadata": { "labels": { key: value } } });
-    until_denied(&bed, async || patch(label("evil", json!("1"))).await).await?;
+    until_denied(&fixture, async || patch(label("evil", json!("1"))).await).await?;
     let taint = json!({ "spec": { "taints": [{ "key": "evil", "effect": "NoExecute" }] } });
     denied(patch(taint).await, "spec or status");
     denied(
@@ -436,7 +447,7 @@ async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
     );
     denied(
         patch(label(RULES_LABEL, json!("other"))).await,
-        "present, leaving or skipped",
+        "present, cleanup-pending or skipped",
     );
     denied(
         patch(json!({ "metadata": { "annotations": { "a": "b" } } })).await,
@@ -446,21 +457,26 @@ async fn the_operator_changes_nothing_of_a_node_but_its_label() -> Result<()> {
         patch(json!({ "metadata": { "finalizers": ["example.com/forever"] } })).await,
         "finalizers",
     );
-    for value in [json!("present"), json!("leaving"), json!("skipped"), Value::Null] {
+    for value in [
+        json!("present"),
+        json!("cleanup-pending"),
+        json!("skipped"),
+        Value::Null,
+    ] {
         patch(label(RULES_LABEL, value)).await?;
     }
     Ok(())
 }
 
-/// As any other operand: deleted, changed, added to; other accounts of the same name are not taken for ours.
+/// As any other operand: deleted, changed, extended; accounts of the same name in other namespaces do not match.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_weakened_policy_is_restored() -> Result<()> {
+async fn weakened_policy_is_restored() -> Result<()> {
     const NAME: &str = "multus-service-endpointslices";
-    let bed = Bed::installed().await?;
+    let fixture = Fixture::installed().await?;
     let policies = "validatingadmissionpolicy";
     let bindings = "validatingadmissionpolicybinding";
-    let spec = |kind: &str| bed.kubectl(&["get", kind, NAME, "-o", "jsonpath={.spec}"]);
+    let spec = |kind: &str| fixture.kubectl(&["get", kind, NAME, "-o", "jsonpath={.spec}"]);
     let before = (spec(policies)?, spec(bindings)?);
     for (kind, patch) in [
         (policies, json!({ "spec": { "failurePolicy": "Ignore" } })),
@@ -482,14 +498,15 @@ async fn a_weakened_policy_is_restored() -> Result<()> {
             json!({ "spec": { "matchResources": { "namespaceSelector": { "matchLabels": { "no": "where" } } } } }),
         ),
     ] {
-        bed.kubectl(&["patch", kind, NAME, "--type=merge", "-p", &patch.to_string()])?;
-        bed.eventually(&format!("{patch} to be undone"), async || {
-            let now = (spec(policies)?, spec(bindings)?);
-            ensure!(now == before, "now: {now:?}");
-            Ok(Some(()))
-        })
-        .await?;
+        fixture.kubectl(&["patch", kind, NAME, "--type=merge", "-p", &patch.to_string()])?;
+        fixture
+            .eventually(&format!("{patch} to be undone"), async || {
+                let now = (spec(policies)?, spec(bindings)?);
+                ensure!(now == before, "now: {now:?}");
+                Ok(Some(()))
+            })
+            .await?;
     }
-    bed.until_installed().await?;
+    fixture.until_installed().await?;
     Ok(())
 }

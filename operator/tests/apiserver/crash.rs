@@ -1,9 +1,9 @@
-//! The operator is killed after its k-th write, for every k of an installation, a change, an upgrade and a removal; restarted, it must end where an
-//! undisturbed one ends.
+//! Kills the operator after its k-th write, for every k of an installation, a change, an upgrade and a removal; a restarted
+//! operator must reach the same state as an undisturbed one.
 
-use crate::bed::gate::Gate;
-use crate::bed::state::state;
-use crate::bed::{Bed, conditions, repository};
+use crate::fixture::cluster_state::state;
+use crate::fixture::crash_proxy::CrashProxy;
+use crate::fixture::{Fixture, conditions, repository};
 use crate::openshift::define_the_console;
 use anyhow::{Context as _, Result, ensure};
 use api::names::CONFIG_NAME;
@@ -11,37 +11,46 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One step of a life, from an armed operator to its end.
-async fn step(bed: &mut Bed, gate: &Arc<Gate>, fatal: usize, step: Step) -> Result<(bool, Value)> {
+/// One step of the lifecycle, from an armed proxy to the settled state.
+async fn step(
+    fixture: &mut Fixture,
+    crash_proxy: &Arc<CrashProxy>,
+    fatal: usize,
+    step: Step,
+) -> Result<(bool, Value)> {
     if step == Step::Upgrade {
-        bed.environment = release_of_tomorrow();
-        bed.replace_gated_operator().await?;
-    } else if step == Step::Install && !bed.environment.is_empty() {
-        bed.environment.clear();
-        bed.replace_gated_operator().await?;
+        fixture.environment = next_release();
+        fixture.replace_proxied_operator().await?;
+    } else if step == Step::Install && !fixture.environment.is_empty() {
+        fixture.environment.clear();
+        fixture.replace_proxied_operator().await?;
     }
-    gate.arm(fatal, bed.operator_pid()?);
+    crash_proxy.arm(fatal, fixture.operator_pid()?);
     match step {
-        Step::Install => bed.kubectl(&["apply", "-k", &repository("config/samples")])?,
-        Step::Change => bed.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", CHANGE])?,
-        // Its first write comes after a look at the whole cluster: the gate is armed by then.
+        Step::Install => fixture.kubectl(&["apply", "-k", &repository("config/samples")])?,
+        Step::Change => fixture.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", CHANGE])?,
+        // Its first write follows a full read of the cluster: the proxy is armed by then.
         Step::Upgrade => String::new(),
-        Step::Remove => bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
+        Step::Remove => fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?,
     };
-    bed.eventually("the end or the kill", async || {
-        // In this order: the write that ends the step may be the fatal one, and is seen before it is counted.
-        let is_done = is_done(bed, step).await? && gate.is_quiet();
-        Ok((is_done || gate.has_killed()).then_some(()))
-    })
-    .await?;
-    // What is said after the end is a write, too.
-    let killed = gate.disarm();
+    fixture
+        .eventually("the settled state or the kill", async || {
+            // In this order: the write that ends the step may be the fatal one, and is visible before it is counted.
+            let is_done = is_done(fixture, step).await? && crash_proxy.is_quiet();
+            Ok((is_done || crash_proxy.has_killed()).then_some(()))
+        })
+        .await?;
+    // The final status update is a write, too.
+    let killed = crash_proxy.disarm();
     if killed {
-        bed.restart_killed_operator().await?;
-        bed.eventually("the end", async || Ok(is_done(bed, step).await?.then_some(())))
+        fixture.restart_killed_operator().await?;
+        fixture
+            .eventually("the settled state", async || {
+                Ok(is_done(fixture, step).await?.then_some(()))
+            })
             .await?;
     }
-    Ok((killed, Box::pin(state(bed)).await?))
+    Ok((killed, Box::pin(state(fixture)).await?))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,8 +63,8 @@ enum Step {
 
 const TOMORROW: &str = "9.9.9-test";
 
-/// What a newer operator has in its Deployment.
-fn release_of_tomorrow() -> BTreeMap<&'static str, String> {
+/// Environment of a newer operator's Deployment.
+fn next_release() -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("OPERATOR_VERSION", TOMORROW.to_owned()),
         ("RELATED_IMAGE_CONTROLLER", "release/controller:v2".to_owned()),
@@ -65,8 +74,8 @@ fn release_of_tomorrow() -> BTreeMap<&'static str, String> {
 
 const CHANGE: &str = r#"{"spec":{"logLevel":"Debug","controller":{"replicas":1},"networkPolicy":{"mode":"Disabled"},"proxy":{"backend":"IPTables"}}}"#;
 
-async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
-    let Some(config) = bed.configs().get_opt(CONFIG_NAME).await? else {
+async fn is_done(fixture: &Fixture, step: Step) -> Result<bool> {
+    let Some(config) = fixture.configs().get_opt(CONFIG_NAME).await? else {
         return Ok(step == Step::Remove);
     };
     let status = config.status.clone().unwrap_or_default();
@@ -86,14 +95,14 @@ async fn is_done(bed: &Bed, step: Step) -> Result<bool> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    define_the_console(&bed).await?;
-    let gate = bed.start_operator_behind_a_gate().await?;
+async fn operator_killed_after_any_write_reaches_the_same_state() -> Result<()> {
+    let mut fixture = Fixture::start().await?;
+    define_the_console(&fixture).await?;
+    let crash_proxy = fixture.start_operator_behind_crash_proxy().await?;
     let mut undisturbed = BTreeMap::new();
     let steps = [Step::Install, Step::Change, Step::Upgrade, Step::Remove];
     for each in steps {
-        let (killed, end) = Box::pin(step(&mut bed, &gate, 0, each)).await?;
+        let (killed, end) = Box::pin(step(&mut fixture, &crash_proxy, 0, each)).await?;
         ensure!(!killed);
         undisturbed.insert(format!("{each:?}"), end);
     }
@@ -101,7 +110,7 @@ async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Resul
     for fatal in 1..=60 {
         let mut any = false;
         for each in steps {
-            let (killed, end) = Box::pin(step(&mut bed, &gate, fatal, each)).await?;
+            let (killed, end) = Box::pin(step(&mut fixture, &crash_proxy, fatal, each)).await?;
             let want = undisturbed.get(&format!("{each:?}")).context("no such step")?;
             ensure!(
                 end == *want,
@@ -112,7 +121,7 @@ async fn killed_after_any_write_it_ends_where_an_undisturbed_one_ends() -> Resul
         }
         if !any {
             eprintln!("{kills} kills, the longest flow has {} writes", fatal - 1);
-            ensure!(kills > 20, "only {kills} kills: the gate counts nothing");
+            ensure!(kills > 20, "only {kills} kills: the crash proxy counts nothing");
             return Ok(());
         }
     }

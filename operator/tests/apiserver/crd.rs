@@ -1,4 +1,4 @@
-//! The CRD as a real apiserver understands it: a good and a bad value for every rule and field.
+//! The CRD on a real API server: a valid and an invalid value for every rule and field.
 
 use anyhow::Result;
 use api::config::crd;
@@ -32,12 +32,12 @@ async fn configs() -> Result<Api<DynamicObject>> {
     ))
 }
 
-/// What the apiserver says to this object; nothing is stored.
-async fn verdict(configs: &Api<DynamicObject>, name: &str, spec: Value) -> Result<Result<Value, String>> {
+/// The API server's answer to a dry run of this object.
+async fn dry_run(configs: &Api<DynamicObject>, name: &str, spec: Value) -> Result<Result<Value, String>> {
     let object: DynamicObject = serde_json::from_value(json!({
         "apiVersion": VERSION, "kind": "MultusServiceConfig", "metadata": { "name": name }, "spec": spec,
     }))?;
-    // Strict, as kubectl asks for it.
+    // Strict field validation, as kubectl requests it.
     let params = PatchParams {
         field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::apply("test").dry_run()
@@ -96,7 +96,7 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 2_147_483_647 } } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } } } }),
     ] {
-        let accepted = verdict(&configs, "cluster", spec.clone()).await?;
+        let accepted = dry_run(&configs, "cluster", spec.clone()).await?;
         assert!(accepted.is_ok(), "{spec}: {accepted:?}");
     }
     Ok(())
@@ -105,7 +105,7 @@ async fn good_values_are_accepted() -> Result<()> {
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 #[expect(clippy::too_many_lines, reason = "one table")]
-async fn bad_values_are_refused_by_name() -> Result<()> {
+async fn bad_values_are_rejected_by_name() -> Result<()> {
     let configs = configs().await?;
     for (name, spec, words) in [
         ("other", json!({}), vec!["singleton", "'cluster'"]),
@@ -353,12 +353,12 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
             vec!["maxSurge"],
         ),
     ] {
-        let refused = verdict(&configs, name, spec.clone())
+        let rejected = dry_run(&configs, name, spec.clone())
             .await?
             .expect_err(&spec.to_string());
         assert!(
-            words.iter().all(|word| refused.contains(word)),
-            "{spec}: {refused}"
+            words.iter().all(|word| rejected.contains(word)),
+            "{spec}: {rejected}"
         );
     }
     Ok(())
@@ -366,7 +366,7 @@ async fn bad_values_are_refused_by_name() -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_object_without_a_spec_gets_the_frozen_defaults_only() -> Result<()> {
+async fn object_without_a_spec_gets_the_frozen_defaults_only() -> Result<()> {
     let configs = configs().await?;
     let object: DynamicObject = serde_json::from_value(
         json!({ "apiVersion": VERSION, "kind": "MultusServiceConfig", "metadata": { "name": "cluster" } }),

@@ -1,6 +1,6 @@
-//! Install, mend, reconfigure, rest, look away.
+//! Installation, drift, configuration changes, Unmanaged.
 
-use crate::bed::{Bed, NAMESPACE, message};
+use crate::fixture::{Fixture, NAMESPACE, message};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
 use k8s_openapi::api::admissionregistration::v1::{
@@ -30,8 +30,8 @@ const POLICIES: [&str; 6] = [
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn one_object_installs_everything() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let config = bed.config().await?;
+    let fixture = Fixture::installed().await?;
+    let config = fixture.config().await?;
     let related = config
         .status
         .as_ref()
@@ -68,7 +68,7 @@ async fn one_object_installs_everything() -> Result<()> {
             format!("{NAMESPACE}/rolebindings/{PROXY}"),
         ]
     );
-    let line = bed.kubectl(&["get", "msc", "--no-headers"])?;
+    let line = fixture.kubectl(&["get", "msc", "--no-headers"])?;
     let columns: Vec<_> = line.split_whitespace().collect();
     assert_eq!(
         columns[..5],
@@ -92,18 +92,19 @@ async fn one_object_installs_everything() -> Result<()> {
         ),
         (2, 2, 2, "release/proxy:v1")
     );
-    let wide = bed.kubectl(&["get", "msc", "-o", "wide"])?;
+    let wide = fixture.kubectl(&["get", "msc", "-o", "wide"])?;
     for column in [
         "UPGRADEABLE",
-        "PROXIES",
+        "DESIRED",
+        "READY",
         "BACKEND",
         "PROGRESS",
-        "PROBLEM",
-        "All is well",
+        "MESSAGE",
+        "No component is degraded",
     ] {
         assert!(wide.contains(column), "{wide}");
     }
-    bed.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=1s"])?;
+    fixture.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=1s"])?;
     for (field, words) in [
         ("spec.proxy.backend", "How rules are written into the kernel."),
         ("spec.controller.replicas", "one of them writes"),
@@ -113,21 +114,21 @@ async fn one_object_installs_everything() -> Result<()> {
         ),
         ("status.proxy.unhealthyNodes.reason", "CrashLoopBackOff"),
     ] {
-        let explained = bed.kubectl(&["explain", &format!("msc.{field}")])?;
+        let explained = fixture.kubectl(&["explain", &format!("msc.{field}")])?;
         let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(explained.contains(words), "{explained}");
     }
     Ok(())
 }
 
-/// The images of `config/default` can be replaced as its comments say.
+/// The images of `config/default` can be replaced as its comments describe.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_overlay_replaces_all_images() -> Result<()> {
-    let bed = Bed::start().await?;
+async fn overlay_replaces_all_images() -> Result<()> {
+    let fixture = Fixture::start().await?;
     let overlay = tempfile::tempdir()?;
-    let default = std::fs::canonicalize(crate::bed::repository("config/default"))?;
-    // kustomize takes relative paths only.
+    let default = std::fs::canonicalize(crate::fixture::repository("config/default"))?;
+    // kustomize accepts relative paths only.
     let relative = format!(
         "{}{}",
         "../".repeat(overlay.path().components().count() - 1),
@@ -143,7 +144,7 @@ async fn an_overlay_replaces_all_images() -> Result<()> {
         &relative,
     );
     std::fs::write(overlay.path().join("kustomization.yaml"), documented)?;
-    let rendered = bed.kubectl(&["kustomize", &overlay.path().display().to_string()])?;
+    let rendered = fixture.kubectl(&["kustomize", &overlay.path().display().to_string()])?;
     let version = env!("CARGO_PKG_VERSION");
     for image in ["operator", "controller", "proxy"] {
         ensure!(
@@ -160,22 +161,23 @@ async fn an_overlay_replaces_all_images() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(bed.client.clone());
-    comes_back(&bed, policies, &POLICIES).await?;
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(bed.client.clone());
-    comes_back(&bed, bindings, &POLICIES).await?;
-    comes_back::<ServiceAccount>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;
-    comes_back::<ClusterRoleBinding>(&bed, Api::all(bed.client.clone()), &[CONTROLLER, PROXY]).await?;
-    comes_back::<RoleBinding>(&bed, bed.here(), &[CONTROLLER, PROXY]).await?;
-    comes_back::<NetworkPolicy>(&bed, bed.here(), &["multus-service"]).await?;
-    comes_back::<PodDisruptionBudget>(&bed, bed.here(), &[CONTROLLER]).await?;
-    comes_back::<Deployment>(&bed, bed.here(), &[CONTROLLER]).await?;
-    comes_back::<DaemonSet>(&bed, bed.here(), &[PROXY]).await?;
+async fn deleted_objects_are_recreated_and_edited_ones_repaired() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(fixture.client.clone());
+    comes_back(&fixture, policies, &POLICIES).await?;
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(fixture.client.clone());
+    comes_back(&fixture, bindings, &POLICIES).await?;
+    comes_back::<ServiceAccount>(&fixture, fixture.here(), &[CONTROLLER, PROXY]).await?;
+    comes_back::<ClusterRoleBinding>(&fixture, Api::all(fixture.client.clone()), &[CONTROLLER, PROXY])
+        .await?;
+    comes_back::<RoleBinding>(&fixture, fixture.here(), &[CONTROLLER, PROXY]).await?;
+    comes_back::<NetworkPolicy>(&fixture, fixture.here(), &["multus-service"]).await?;
+    comes_back::<PodDisruptionBudget>(&fixture, fixture.here(), &[CONTROLLER]).await?;
+    comes_back::<Deployment>(&fixture, fixture.here(), &[CONTROLLER]).await?;
+    comes_back::<DaemonSet>(&fixture, fixture.here(), &[PROXY]).await?;
 
-    bed.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
-    bed.kubectl(&[
+    fixture.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
+    fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "set",
@@ -183,7 +185,7 @@ async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()>
         &format!("daemonset/{PROXY}"),
         "proxy=evil:latest",
     ])?;
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "label",
@@ -191,32 +193,34 @@ async fn what_is_deleted_comes_back_and_what_is_edited_is_mended() -> Result<()>
         PROXY,
         "app.kubernetes.io/part-of-",
     ])?;
-    bed.eventually("the edits to be undone", async || {
-        let (controller, proxy) = (
-            bed.controller().await?.context("no Deployment")?,
-            bed.proxy().await?.context("no DaemonSet")?,
-        );
-        let account: ServiceAccount = bed.here().get(PROXY).await?;
-        let replicas = controller.spec.and_then(|spec| spec.replicas);
-        let labelled = account.labels().contains_key("app.kubernetes.io/part-of");
-        Ok((replicas == Some(2) && image(&proxy) == "release/proxy:v1" && labelled).then_some(()))
-    })
-    .await?;
-    bed.until_installed().await?;
+    fixture
+        .eventually("the edits to be undone", async || {
+            let (controller, proxy) = (
+                fixture.controller().await?.context("no Deployment")?,
+                fixture.proxy().await?.context("no DaemonSet")?,
+            );
+            let account: ServiceAccount = fixture.here().get(PROXY).await?;
+            let replicas = controller.spec.and_then(|spec| spec.replicas);
+            let labelled = account.labels().contains_key("app.kubernetes.io/part-of");
+            Ok((replicas == Some(2) && image(&proxy) == "release/proxy:v1" && labelled).then_some(()))
+        })
+        .await?;
+    fixture.until_installed().await?;
     Ok(())
 }
 
-async fn comes_back<K>(bed: &Bed, api: Api<K>, names: &[&str]) -> Result<()>
+async fn comes_back<K>(fixture: &Fixture, api: Api<K>, names: &[&str]) -> Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     for name in names {
         let before = api.get(name).await?.uid();
         api.delete(name, &DeleteParams::default()).await?;
-        bed.eventually(&format!("{} {name} to come back", K::kind(&())), async || {
-            Ok(api.get_opt(name).await?.filter(|object| object.uid() != before))
-        })
-        .await?;
+        fixture
+            .eventually(&format!("{} {name} to be recreated", K::kind(&())), async || {
+                Ok(api.get_opt(name).await?.filter(|object| object.uid() != before))
+            })
+            .await?;
     }
     Ok(())
 }
@@ -229,24 +233,25 @@ fn image(proxy: &DaemonSet) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_edit_is_rolled_out_and_told() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.set_spec(
-        json!({ "logLevel": "Debug", "proxy": { "image": "mine/proxy:v2", "backend": "IPTables" } }),
-    )
-    .await?;
-    // Not met by what was true before the edit: observedGeneration.
-    bed.kubectl(&[
+async fn configuration_change_is_rolled_out_and_reported() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    fixture
+        .set_spec(
+            json!({ "logLevel": "Debug", "proxy": { "image": "mine/proxy:v2", "backend": "IPTables" } }),
+        )
+        .await?;
+    // observedGeneration excludes the state before the edit.
+    fixture.kubectl(&[
         "wait",
         "msc/cluster",
         "--for=condition=Progressing=False",
         "--timeout=30s",
     ])?;
-    let proxy = bed.proxy().await?.context("no DaemonSet")?;
+    let proxy = fixture.proxy().await?.context("no DaemonSet")?;
     assert_eq!(image(&proxy), "mine/proxy:v2");
     let status = proxy.status.context("no status")?;
     assert_eq!(status.updated_number_scheduled, Some(2));
-    let args = bed.kubectl(&[
+    let args = fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "get",
@@ -260,50 +265,53 @@ async fn an_edit_is_rolled_out_and_told() -> Result<()> {
         r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables","--network-namespace-isolation=true","--global-namespaces=default"]"#
     );
 
-    // What is no longer set goes back to the release.
-    bed.set_spec(json!({ "proxy": null })).await?;
-    bed.eventually("the release's image to return", async || {
-        Ok((image(&bed.proxy().await?.context("no DaemonSet")?) == "release/proxy:v1").then_some(()))
-    })
-    .await?;
+    // A removed field returns to the value of the release.
+    fixture.set_spec(json!({ "proxy": null })).await?;
+    fixture
+        .eventually("the release's image to return", async || {
+            Ok((image(&fixture.proxy().await?.context("no DaemonSet")?) == "release/proxy:v1").then_some(()))
+        })
+        .await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn unmanaged_writes_no_operand_and_still_tells() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.set_spec(json!({ "managementState": "Unmanaged", "logLevel": "Trace" }))
+async fn unmanaged_writes_no_operand_and_updates_status() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    fixture
+        .set_spec(json!({ "managementState": "Unmanaged", "logLevel": "Trace" }))
         .await?;
-    bed.until_installed().await?;
-    bed.kubectl(&["-n", NAMESPACE, "delete", "serviceaccount", PROXY])?;
-    bed.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
-    bed.until_conditions(&["Available=False/ControllerUnavailable"])
+    fixture.until_installed().await?;
+    fixture.kubectl(&["-n", NAMESPACE, "delete", "serviceaccount", PROXY])?;
+    fixture.kubectl(&["-n", NAMESPACE, "scale", "deployment", CONTROLLER, "--replicas=0"])?;
+    fixture
+        .until_conditions(&["Available=False/ControllerUnavailable"])
         .await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(
-        bed.here::<ServiceAccount>().get_opt(PROXY).await?.is_none(),
+        fixture.here::<ServiceAccount>().get_opt(PROXY).await?.is_none(),
         "the account is back"
     );
-    let replicas = bed
+    let replicas = fixture
         .controller()
         .await?
         .and_then(|controller| controller.spec?.replicas);
     assert_eq!(replicas, Some(0));
 
-    bed.set_spec(json!({ "managementState": "Managed" })).await?;
-    bed.until_installed().await?;
-    assert!(bed.here::<ServiceAccount>().get_opt(PROXY).await?.is_some());
+    fixture.set_spec(json!({ "managementState": "Managed" })).await?;
+    fixture.until_installed().await?;
+    assert!(fixture.here::<ServiceAccount>().get_opt(PROXY).await?.is_some());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn without_images_nothing_is_installed_and_the_remedy_is_told() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    bed.start_operator(false).await?;
-    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
-    let config = bed
+async fn missing_images_install_nothing_and_report_the_remedy() -> Result<()> {
+    let mut fixture = Fixture::start().await?;
+    fixture.start_operator(false).await?;
+    fixture.kubectl(&["apply", "-k", &crate::fixture::repository("config/samples")])?;
+    let config = fixture
         .until_conditions(&["Available=False/NotYetDeployed", "Degraded=True/InvalidConfig"])
         .await?;
     let degraded = message(&config, "Degraded");
@@ -311,26 +319,31 @@ async fn without_images_nothing_is_installed_and_the_remedy_is_told() -> Result<
         degraded.contains("RELATED_IMAGE_PROXY") && degraded.contains("spec.proxy.image"),
         "{degraded}"
     );
-    assert!(bed.proxy().await?.is_none() && bed.controller().await?.is_none());
+    assert!(fixture.proxy().await?.is_none() && fixture.controller().await?.is_none());
 
-    bed.set_spec(json!({ "controller": { "image": "mine/controller" }, "proxy": { "image": "mine/proxy" } }))
+    fixture
+        .set_spec(json!({ "controller": { "image": "mine/controller" }, "proxy": { "image": "mine/proxy" } }))
         .await?;
-    bed.until_installed().await?;
-    // An override that goes leaves what runs alone.
-    bed.set_spec(json!({ "proxy": null })).await?;
-    bed.until_conditions(&["Available=True/AsExpected", "Degraded=True/InvalidConfig"])
+    fixture.until_installed().await?;
+    // Removing an override keeps the running image.
+    fixture.set_spec(json!({ "proxy": null })).await?;
+    fixture
+        .until_conditions(&["Available=True/AsExpected", "Degraded=True/InvalidConfig"])
         .await?;
-    assert_eq!(image(&bed.proxy().await?.context("no DaemonSet")?), "mine/proxy");
+    assert_eq!(
+        image(&fixture.proxy().await?.context("no DaemonSet")?),
+        "mine/proxy"
+    );
     Ok(())
 }
 
 /// An operator of another version may have applied objects that this one does not know; their names are in this one's role.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn an_orphan_is_pruned_and_a_copy_with_our_labels_is_not() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    let accounts: Api<ServiceAccount> = bed.here();
-    for (name, manager) in [("orphan", OPERATOR_FIELD_MANAGER), ("copy", "somebody")] {
+async fn orphan_is_pruned_and_a_copy_with_the_same_labels_is_kept() -> Result<()> {
+    let mut fixture = Fixture::start().await?;
+    let accounts: Api<ServiceAccount> = fixture.here();
+    for (name, manager) in [("orphan", OPERATOR_FIELD_MANAGER), ("copy", "another")] {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": { "name": name, "labels": {
@@ -348,9 +361,9 @@ async fn an_orphan_is_pruned_and_a_copy_with_our_labels_is_not() -> Result<()> {
         "--resource=serviceaccounts",
         "--resource-name=orphan",
     ];
-    bed.kubectl(&[&["-n", NAMESPACE, "create"], &name_of_old[..]].concat())?;
+    fixture.kubectl(&[&["-n", NAMESPACE, "create"], &name_of_old[..]].concat())?;
     let account = format!("--serviceaccount={NAMESPACE}:{OPERATOR}");
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "create",
@@ -360,15 +373,15 @@ async fn an_orphan_is_pruned_and_a_copy_with_our_labels_is_not() -> Result<()> {
         &account,
     ])?;
 
-    bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &crate::bed::repository("config/samples")])?;
-    bed.until_installed().await?;
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["apply", "-k", &crate::fixture::repository("config/samples")])?;
+    fixture.until_installed().await?;
     assert!(accounts.get_opt("orphan").await?.is_none());
     assert!(accounts.get_opt("copy").await?.is_some());
     Ok(())
 }
 
-/// What is added to an operand: kind, name, patch. Server-side apply would leave all of it.
+/// Additional fields of operands: kind, name, patch. Server-side apply would keep them.
 fn additions() -> Vec<(&'static str, &'static str, Value)> {
     let pod = |pod: Value| json!({ "spec": { "template": { "spec": pod } } });
     let container = |fields: Value| {
@@ -410,15 +423,15 @@ fn additions() -> Vec<(&'static str, &'static str, Value)> {
         (
             "networkpolicy",
             "multus-service",
-            json!({ "spec": { "podSelector": { "matchLabels": { "nobody": "true" } } } }),
+            json!({ "spec": { "podSelector": { "matchLabels": { "matches": "nothing" } } } }),
         ),
     ]
 }
 
-/// What is asked for, of the three kinds that are changed.
-async fn specs(bed: &Bed) -> Result<Value> {
-    let policy: NetworkPolicy = bed.here().get("multus-service").await?;
-    let (controller, proxy) = (bed.controller().await?, bed.proxy().await?);
+/// The specs of the three changed kinds.
+async fn specs(fixture: &Fixture) -> Result<Value> {
+    let policy: NetworkPolicy = fixture.here().get("multus-service").await?;
+    let (controller, proxy) = (fixture.controller().await?, fixture.proxy().await?);
     Ok(json!([
         controller.and_then(|controller| controller.spec),
         proxy.and_then(|proxy| proxy.spec),
@@ -428,11 +441,11 @@ async fn specs(bed: &Bed) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn what_others_add_is_taken_out_again() -> Result<()> {
-    let mut bed = Bed::installed().await?;
-    let clean = specs(&bed).await?;
-    let add = |bed: &Bed, (kind, name, patch): &(&str, &str, Value)| {
-        bed.kubectl(&[
+async fn fields_added_by_other_managers_are_removed() -> Result<()> {
+    let mut fixture = Fixture::installed().await?;
+    let clean = specs(&fixture).await?;
+    let add = |fixture: &Fixture, (kind, name, patch): &(&str, &str, Value)| {
+        fixture.kubectl(&[
             "-n",
             NAMESPACE,
             "patch",
@@ -443,24 +456,25 @@ async fn what_others_add_is_taken_out_again() -> Result<()> {
             &patch.to_string(),
         ])
     };
-    let mended = async |bed: &Bed, what: &str| {
-        bed.eventually(&format!("{what} to be taken out"), async || {
-            let now = specs(bed).await?;
-            ensure!(now == clean, "now: {now:#}");
-            Ok(Some(()))
-        })
-        .await
+    let repaired = async |fixture: &Fixture, what: &str| {
+        fixture
+            .eventually(&format!("{what} to be removed"), async || {
+                let now = specs(fixture).await?;
+                ensure!(now == clean, "now: {now:#}");
+                Ok(Some(()))
+            })
+            .await
     };
     let additions = additions();
-    bed.stop_operator().await?;
+    fixture.stop_operator().await?;
     for addition in &additions {
-        add(&bed, addition)?;
+        add(&fixture, addition)?;
     }
-    ensure!(specs(&bed).await? != clean, "nothing was added");
-    bed.start_operator(true).await?;
-    mended(&bed, "everything that was there before the operator").await?;
+    ensure!(specs(&fixture).await? != clean, "nothing was added");
+    fixture.start_operator(true).await?;
+    repaired(&fixture, "everything that was there before the operator").await?;
     for addition in &additions {
-        let before = bed.kubectl(&[
+        let before = fixture.kubectl(&[
             "-n",
             NAMESPACE,
             "get",
@@ -469,9 +483,9 @@ async fn what_others_add_is_taken_out_again() -> Result<()> {
             "-o",
             "jsonpath={.metadata.generation}",
         ])?;
-        add(&bed, addition)?;
-        mended(&bed, &addition.2.to_string()).await?;
-        let after = bed.kubectl(&[
+        add(&fixture, addition)?;
+        repaired(&fixture, &addition.2.to_string()).await?;
+        let after = fixture.kubectl(&[
             "-n",
             NAMESPACE,
             "get",
@@ -482,6 +496,6 @@ async fn what_others_add_is_taken_out_again() -> Result<()> {
         ])?;
         ensure!(before != after, "{addition:?} added nothing");
     }
-    bed.until_installed().await?;
+    fixture.until_installed().await?;
     Ok(())
 }

@@ -1,20 +1,20 @@
 //! The operator's binary on a real apiserver with a real controller-manager, installed from `config/` by kubectl.
 //!
-//! What is not real: the nodes. `bed::hollow` stands in for scheduler and kubelet: it binds pods and says that they are Ready, or
-//! not, as a test asks.
+//! Nodes are simulated: `fixture::fake_kubelet` acts as scheduler and kubelet, binds pods and reports them as Ready, or not, as a
+//! test asks.
 
 mod admission;
 mod availability;
-mod bed;
-mod causes;
+mod connection_flood;
 mod crash;
 mod crd;
-mod flood;
+mod failure_modes;
+mod fixture;
 mod install;
-mod leaving;
+mod node_cleanup;
+mod node_failures;
 mod openshift;
+mod random_configs;
+mod rbac;
 mod removal;
-mod rights;
-mod trouble;
 mod upgrade;
-mod walk;

@@ -1,6 +1,6 @@
-//! OpenShift's own CustomResourceDefinitions on the API server: absent, then there.
+//! OpenShift's own CustomResourceDefinitions on the API server: absent, then installed.
 
-use crate::bed::{Bed, NAMESPACE, message, repository};
+use crate::fixture::{Fixture, NAMESPACE, message, repository};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
 use e2e::tools;
@@ -13,14 +13,14 @@ const NETWORKS: &str = "0000_10_config-operator_01_networks.crd.yaml";
 const QUICK_STARTS: &str = "00_consolequickstarts.crd.yaml";
 const YAML_SAMPLES: &str = "00_consoleyamlsamples.crd.yaml";
 
-/// Defines a kind as OpenShift does.
-async fn define(bed: &Bed, file: &str) -> Result<()> {
+/// Defines a kind with OpenShift's CRD.
+async fn define(fixture: &Fixture, file: &str) -> Result<()> {
     let tool =
         tokio::task::spawn_blocking(|| tools::ensure(&[&tools::OPENSHIFT], &|line| eprintln!("{line}")))
             .await??;
     let file = tool.program(&tools::OPENSHIFT, file)?.display().to_string();
-    bed.kubectl(&["apply", "--server-side", "-f", &file])?;
-    bed.kubectl(&[
+    fixture.kubectl(&["apply", "--server-side", "-f", &file])?;
+    fixture.kubectl(&[
         "wait",
         "--for=condition=Established",
         "--timeout=60s",
@@ -31,22 +31,22 @@ async fn define(bed: &Bed, file: &str) -> Result<()> {
 }
 
 /// Kinds of OpenShift's console.
-pub(crate) async fn define_the_console(bed: &Bed) -> Result<()> {
-    define(bed, QUICK_STARTS).await?;
-    define(bed, YAML_SAMPLES).await
+pub(crate) async fn define_the_console(fixture: &Fixture) -> Result<()> {
+    define(fixture, QUICK_STARTS).await?;
+    define(fixture, YAML_SAMPLES).await
 }
 
 /// OpenShift's network configuration, without an object.
-pub(crate) async fn define_the_network_configuration(bed: &Bed) -> Result<()> {
-    define(bed, NETWORKS).await
+pub(crate) async fn define_the_network_configuration(fixture: &Fixture) -> Result<()> {
+    define(fixture, NETWORKS).await
 }
 
 /// Replicas of the controller, and the arguments of both operands.
-async fn look(bed: &Bed) -> Result<(Option<i32>, String)> {
-    let controller = bed.controller().await?.context("no Deployment")?;
+async fn look(fixture: &Fixture) -> Result<(Option<i32>, String)> {
+    let controller = fixture.controller().await?.context("no Deployment")?;
     let replicas = controller.spec.and_then(|spec| spec.replicas);
     let args = |kind: &str, name: &str| {
-        bed.kubectl(&["-n", NAMESPACE, "get", kind, name, "-o", "jsonpath={..args}"])
+        fixture.kubectl(&["-n", NAMESPACE, "get", kind, name, "-o", "jsonpath={..args}"])
     };
     let args = args("deployment", CONTROLLER)? + &args("daemonset", PROXY)?;
     Ok((replicas, args))
@@ -54,27 +54,27 @@ async fn look(bed: &Bed) -> Result<(Option<i32>, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_single_replica_openshift_gets_one_controller_and_multus_own_namespaces() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let (replicas, args) = look(&bed).await?;
+async fn single_replica_openshift_gets_one_controller_and_the_namespaces_of_multus() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    let (replicas, args) = look(&fixture).await?;
     ensure!(
         replicas == Some(2) && !args.contains("openshift-multus"),
         "without OpenShift: {replicas:?}, {args}"
     );
 
-    define(&bed, INFRASTRUCTURE).await?;
-    let object = bed.server.folder().join("infrastructure.json");
+    define(&fixture, INFRASTRUCTURE).await?;
+    let object = fixture.server.folder().join("infrastructure.json");
     let infrastructure = json!({
         "apiVersion": "config.openshift.io/v1", "kind": "Infrastructure",
         "metadata": { "name": "cluster" }, "spec": {},
     });
     std::fs::write(&object, infrastructure.to_string())?;
-    bed.kubectl(&["apply", "-f", &object.display().to_string()])?;
+    fixture.kubectl(&["apply", "-f", &object.display().to_string()])?;
     let status = json!({ "status": {
         "controlPlaneTopology": "SingleReplica", "infrastructureTopology": "SingleReplica",
         "cpuPartitioning": "None", "etcdDiscoveryDomain": "", "infrastructureName": "test",
     } });
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "patch",
         "infrastructures.config.openshift.io",
         "cluster",
@@ -83,45 +83,47 @@ async fn a_single_replica_openshift_gets_one_controller_and_multus_own_namespace
         "-p",
         &status.to_string(),
     ])?;
-    // The next turn, whatever it is for, meets it.
-    bed.set_spec(json!({ "logLevel": "Debug" })).await?;
-    bed.eventually("what suits a single-replica OpenShift", async || {
-        let (replicas, args) = look(&bed).await?;
-        let told = args.matches("openshift-multus").count();
-        ensure!(
-            replicas == Some(1) && told == 2,
-            "there are {replicas:?} replicas, arguments {args}"
-        );
-        Ok(Some(()))
-    })
-    .await?;
-    bed.until_installed().await?;
+    // The next reconcile observes it, with any trigger.
+    fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
+    fixture
+        .eventually("the defaults of a single-replica OpenShift", async || {
+            let (replicas, args) = look(&fixture).await?;
+            let count = args.matches("openshift-multus").count();
+            ensure!(
+                replicas == Some(1) && count == 2,
+                "there are {replicas:?} replicas, arguments {args}"
+            );
+            Ok(Some(()))
+        })
+        .await?;
+    fixture.until_installed().await?;
     Ok(())
 }
 
-/// Waits until both operands are given these ranges, or none.
-async fn until_ranges(bed: &Bed, want: Option<&str>) -> Result<()> {
-    bed.eventually(&format!("ranges {want:?}"), async || {
-        let (_, args) = look(bed).await?;
-        let has = |text: &str| args.matches(text).count();
-        let is_given = match want {
-            Some(ranges) => has(&format!("\"--service-cidrs={ranges}\"")) == 2,
-            None => has("--service-cidrs") == 0,
-        };
-        ensure!(is_given, "arguments {args}");
-        Ok(Some(()))
-    })
-    .await
+/// Waits until both operands get these Service CIDRs, or none.
+async fn until_ranges(fixture: &Fixture, want: Option<&str>) -> Result<()> {
+    fixture
+        .eventually(&format!("ranges {want:?}"), async || {
+            let (_, args) = look(fixture).await?;
+            let has = |text: &str| args.matches(text).count();
+            let is_given = match want {
+                Some(ranges) => has(&format!("\"--service-cidrs={ranges}\"")) == 2,
+                None => has("--service-cidrs") == 0,
+            };
+            ensure!(is_given, "arguments {args}");
+            Ok(Some(()))
+        })
+        .await
 }
 
-/// The API server of the test serves ServiceCIDRs; the gate hides that it does. Every change comes of itself, by a watch.
+/// The API server of the test serves ServiceCIDRs; the crash proxy hides them. Every change is observed by a watch.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn ranges_come_from_openshift_else_from_the_configuration_else_available_reports_it() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    bed.start_operator_without_service_cidrs().await?;
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    let config = bed
+async fn service_cidrs_come_from_openshift_or_the_configuration_or_are_reported_as_unknown() -> Result<()> {
+    let mut fixture = Fixture::start().await?;
+    fixture.start_operator_without_service_cidrs().await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    let config = fixture
         .until_conditions(&[
             "Available=True/ServiceCIDRsUnknown",
             "Progressing=False/AsExpected",
@@ -130,37 +132,39 @@ async fn ranges_come_from_openshift_else_from_the_configuration_else_available_r
         .await?;
     let reported = message(&config, "Available");
     ensure!(reported.contains("set spec.serviceCIDRs"), "{reported}");
-    until_ranges(&bed, None).await?;
+    until_ranges(&fixture, None).await?;
 
-    bed.set_spec(json!({ "serviceCIDRs": ["10.96.0.0/12"] })).await?;
-    until_ranges(&bed, Some("10.96.0.0/12")).await?;
-    bed.until_installed().await?;
+    fixture
+        .set_spec(json!({ "serviceCIDRs": ["10.96.0.0/12"] }))
+        .await?;
+    until_ranges(&fixture, Some("10.96.0.0/12")).await?;
+    fixture.until_installed().await?;
 
-    define_the_network_configuration(&bed).await?;
+    define_the_network_configuration(&fixture).await?;
     let network = |ranges: &[&str]| {
         json!({
             "apiVersion": "config.openshift.io/v1", "kind": "Network", "metadata": { "name": "cluster" },
             "spec": { "clusterNetwork": [], "serviceNetwork": ranges, "networkType": "OVNKubernetes" },
         })
     };
-    bed.apply(&network(&["172.30.0.0/16"]))?;
-    until_ranges(&bed, Some("172.30.0.0/16")).await?;
-    bed.apply(&network(&["172.30.0.0/16", "fd02::/112"]))?;
-    until_ranges(&bed, Some("172.30.0.0/16,fd02::/112")).await?;
-    bed.kubectl(&["delete", "networks.config.openshift.io", "cluster"])?;
-    until_ranges(&bed, Some("10.96.0.0/12")).await?;
-    bed.until_installed().await?;
-    // A cluster that names its ranges itself, and an operator that finds that out: nothing is passed on.
-    bed.stop_operator().await?;
-    bed.start_operator(true).await?;
-    until_ranges(&bed, None).await?;
-    bed.until_installed().await?;
+    fixture.apply(&network(&["172.30.0.0/16"]))?;
+    until_ranges(&fixture, Some("172.30.0.0/16")).await?;
+    fixture.apply(&network(&["172.30.0.0/16", "fd02::/112"]))?;
+    until_ranges(&fixture, Some("172.30.0.0/16,fd02::/112")).await?;
+    fixture.kubectl(&["delete", "networks.config.openshift.io", "cluster"])?;
+    until_ranges(&fixture, Some("10.96.0.0/12")).await?;
+    fixture.until_installed().await?;
+    // The cluster publishes its Service CIDRs itself, and the operator detects that: no argument is passed.
+    fixture.stop_operator().await?;
+    fixture.start_operator(true).await?;
+    until_ranges(&fixture, None).await?;
+    fixture.until_installed().await?;
     Ok(())
 }
 
-/// Objects of ours of a kind of the console's.
-fn shown(bed: &Bed, kind: &str) -> Result<Vec<String>> {
-    let listed = bed.kubectl(&[
+/// Our objects of one of the console's kinds.
+fn shown(fixture: &Fixture, kind: &str) -> Result<Vec<String>> {
+    let listed = fixture.kubectl(&[
         "get",
         kind,
         "-l",
@@ -171,14 +175,15 @@ fn shown(bed: &Bed, kind: &str) -> Result<Vec<String>> {
     Ok(listed.split_whitespace().map(str::to_owned).collect())
 }
 
-pub(crate) async fn until_shown(bed: &Bed, kind: &str, want: &[&str]) -> Result<()> {
+pub(crate) async fn until_shown(fixture: &Fixture, kind: &str, want: &[&str]) -> Result<()> {
     let began = Instant::now();
-    bed.eventually(&format!("{kind} {want:?}"), async || {
-        let shown = shown(bed, kind)?;
-        ensure!(shown == want, "there are {shown:?}");
-        Ok(Some(()))
-    })
-    .await?;
+    fixture
+        .eventually(&format!("{kind} {want:?}"), async || {
+            let shown = shown(fixture, kind)?;
+            ensure!(shown == want, "there are {shown:?}");
+            Ok(Some(()))
+        })
+        .await?;
     eprintln!("{kind} {want:?} after {:.1?}", began.elapsed());
     Ok(())
 }
@@ -186,35 +191,41 @@ pub(crate) async fn until_shown(bed: &Bed, kind: &str, want: &[&str]) -> Result<
 pub(crate) const TOUR: &str = "multus-service-first-service";
 pub(crate) const SAMPLES: [&str; 2] = ["multus-service-headless", "multus-service-service"];
 
-/// Everything that must come of itself comes in less than the five minutes after which the operator looks anyway.
+/// Every change must be observed in less than the five minutes of the resync.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_console_shows_us_as_soon_as_and_as_long_as_it_is_there() -> Result<()> {
-    let bed = Bed::installed().await?;
-    let related = async |bed: &Bed| -> Result<usize> {
-        let related = bed.config().await?.status.context("no status")?.related_objects;
+async fn console_objects_exist_while_the_console_does() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    let related = async |fixture: &Fixture| -> Result<usize> {
+        let related = fixture
+            .config()
+            .await?
+            .status
+            .context("no status")?
+            .related_objects;
         Ok(related
             .iter()
             .filter(|object| object.group == "console.openshift.io")
             .count())
     };
-    assert_eq!(related(&bed).await?, 0);
+    assert_eq!(related(&fixture).await?, 0);
 
-    define(&bed, QUICK_STARTS).await?;
-    until_shown(&bed, "consolequickstarts", &[TOUR]).await?;
-    define(&bed, YAML_SAMPLES).await?;
-    until_shown(&bed, "consoleyamlsamples", &SAMPLES).await?;
-    bed.eventually("all to be named in the status", async || {
-        Ok((related(&bed).await? == 3).then_some(()))
-    })
-    .await?;
-    bed.until_installed().await?;
+    define(&fixture, QUICK_STARTS).await?;
+    until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;
+    define(&fixture, YAML_SAMPLES).await?;
+    until_shown(&fixture, "consoleyamlsamples", &SAMPLES).await?;
+    fixture
+        .eventually("all objects to be in the status", async || {
+            Ok((related(&fixture).await? == 3).then_some(()))
+        })
+        .await?;
+    fixture.until_installed().await?;
 
-    // As any other operand: deleted, changed, added to.
-    bed.kubectl(&["delete", "consolequickstart", TOUR])?;
-    until_shown(&bed, "consolequickstarts", &[TOUR]).await?;
+    // As any other operand: deleted, changed, extended.
+    fixture.kubectl(&["delete", "consolequickstart", TOUR])?;
+    until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;
     let edit = json!({ "spec": { "title": "Mine", "snippet": true } }).to_string();
-    bed.kubectl(&[
+    fixture.kubectl(&[
         "patch",
         "consoleyamlsample",
         SAMPLES[0],
@@ -222,40 +233,43 @@ async fn the_console_shows_us_as_soon_as_and_as_long_as_it_is_there() -> Result<
         "-p",
         &edit,
     ])?;
-    bed.eventually("the sample to be mended", async || {
-        let spec = bed.kubectl(&["get", "consoleyamlsample", SAMPLES[0], "-o", "jsonpath={.spec}"])?;
-        ensure!(
-            !spec.contains("Mine") && !spec.contains("snippet"),
-            "it is {spec}"
-        );
-        Ok(Some(()))
-    })
-    .await?;
+    fixture
+        .eventually("the sample to be repaired", async || {
+            let spec =
+                fixture.kubectl(&["get", "consoleyamlsample", SAMPLES[0], "-o", "jsonpath={.spec}"])?;
+            ensure!(
+                !spec.contains("Mine") && !spec.contains("snippet"),
+                "it is {spec}"
+            );
+            Ok(Some(()))
+        })
+        .await?;
 
-    // The console goes, and its objects with it.
-    bed.kubectl(&[
+    // The console's kinds are removed, and our objects with them.
+    fixture.kubectl(&[
         "delete",
         "crd",
         "consoleyamlsamples.console.openshift.io",
         "--timeout=60s",
     ])?;
-    bed.eventually("the samples to be forgotten", async || {
-        Ok((related(&bed).await? == 1).then_some(()))
-    })
-    .await?;
-    bed.until_installed().await?;
-    define(&bed, YAML_SAMPLES).await?;
-    until_shown(&bed, "consoleyamlsamples", &SAMPLES).await?;
+    fixture
+        .eventually("the samples to leave the status", async || {
+            Ok((related(&fixture).await? == 1).then_some(()))
+        })
+        .await?;
+    fixture.until_installed().await?;
+    define(&fixture, YAML_SAMPLES).await?;
+    until_shown(&fixture, "consoleyamlsamples", &SAMPLES).await?;
 
-    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
     assert_eq!(
-        shown(&bed, "consolequickstarts,consoleyamlsamples")?,
+        shown(&fixture, "consolequickstarts,consoleyamlsamples")?,
         [] as [String; 0]
     );
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    bed.until_installed().await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    fixture.until_installed().await?;
     until_shown(
-        &bed,
+        &fixture,
         "consolequickstarts,consoleyamlsamples",
         &[TOUR, SAMPLES[0], SAMPLES[1]],
     )
@@ -282,13 +296,13 @@ fn role() -> [serde_json::Value; 2] {
     ]
 }
 
-/// What OLM has been told.
-fn told(bed: &Bed) -> Result<String> {
+/// The OperatorCondition's Upgradeable status.
+fn upgradeable_status(fixture: &Fixture) -> Result<String> {
     let path = "jsonpath={.spec.conditions[?(@.type=='Upgradeable')].status}";
-    bed.kubectl(&["-n", NAMESPACE, "get", "operatorcondition", CONDITION, "-o", path])
+    fixture.kubectl(&["-n", NAMESPACE, "get", "operatorcondition", CONDITION, "-o", path])
 }
 
-/// A condition of somebody else's, and what an administrator overrides.
+/// A condition of another manager, and an override of an administrator.
 fn theirs() -> serde_json::Value {
     let since = "2026-01-01T00:00:00Z";
     json!({
@@ -297,8 +311,8 @@ fn theirs() -> serde_json::Value {
     })
 }
 
-/// All of it is as they wrote it, and we have written in one name, conditions only.
-fn others_keep_what_is_theirs(bed: &Bed) -> Result<()> {
+/// Fields of other managers are unchanged, and the operator wrote with one field manager, conditions only.
+fn fields_of_other_managers_are_kept(fixture: &Fixture) -> Result<()> {
     let found = [
         "-n",
         NAMESPACE,
@@ -309,7 +323,7 @@ fn others_keep_what_is_theirs(bed: &Bed) -> Result<()> {
         "json",
         "--show-managed-fields",
     ];
-    let found: serde_json::Value = serde_json::from_str(&bed.kubectl(&found)?)?;
+    let found: serde_json::Value = serde_json::from_str(&fixture.kubectl(&found)?)?;
     let theirs = theirs();
     assert_eq!(found["spec"]["conditions"][0], theirs["conditions"][0]);
     assert_eq!(found["spec"]["overrides"], theirs["overrides"]);
@@ -328,56 +342,60 @@ fn others_keep_what_is_theirs(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// Forbidden, no API, no object, an object; the operator does its work all the time.
+/// Forbidden, no API, no object, an object; the operator reconciles in all cases.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn olm_is_told_whether_it_may_upgrade_and_its_absence_stops_nothing() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    bed.environment
+async fn operator_condition_reports_upgradeable_and_its_absence_is_tolerated() -> Result<()> {
+    let mut fixture = Fixture::start().await?;
+    fixture
+        .environment
         .insert("OPERATOR_CONDITION_NAME", CONDITION.to_owned());
-    bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    bed.until_installed().await?;
-    let works = async |bed: &Bed, level: &str| {
-        bed.set_spec(json!({ "logLevel": level })).await?;
-        bed.until_installed().await
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    fixture.until_installed().await?;
+    let works = async |fixture: &Fixture, level: &str| {
+        fixture.set_spec(json!({ "logLevel": level })).await?;
+        fixture.until_installed().await
     };
     for object in role() {
-        bed.apply(&object)?;
+        fixture.apply(&object)?;
     }
-    works(&bed, "Debug").await?;
+    works(&fixture, "Debug").await?;
 
     let tool =
         tokio::task::spawn_blocking(|| tools::ensure(&[&tools::OLM], &|line| eprintln!("{line}"))).await??;
     let file = tool.program(&tools::OLM, "crds/operators.coreos.com_operatorconditions.yaml")?;
-    bed.kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
+    fixture.kubectl(&["apply", "--server-side", "-f", &file.display().to_string()])?;
     let crd = "crd/operatorconditions.operators.coreos.com";
-    bed.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", crd])?;
-    works(&bed, "Normal").await?;
+    fixture.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", crd])?;
+    works(&fixture, "Normal").await?;
 
     let metadata = json!({ "name": CONDITION, "namespace": NAMESPACE });
-    bed.apply(&json!({
+    fixture.apply(&json!({
         "apiVersion": "operators.coreos.com/v2", "kind": "OperatorCondition", "metadata": metadata, "spec": theirs(),
     }))?;
-    works(&bed, "Trace").await?;
-    bed.eventually("OLM to be told", async || {
-        let told = told(&bed)?;
-        ensure!(told == "True", "told: {told:?}");
-        Ok(Some(()))
-    })
-    .await?;
-
-    bed.nodes.set_holding(true);
-    bed.set_spec(json!({ "proxy": { "backend": "IPTables" } }))
+    works(&fixture, "Trace").await?;
+    fixture
+        .eventually("OperatorCondition to be updated", async || {
+            let status = upgradeable_status(&fixture)?;
+            ensure!(status == "True", "status: {status:?}");
+            Ok(Some(()))
+        })
         .await?;
-    bed.eventually("OLM to be told to wait", async || {
-        Ok((told(&bed)? == "False").then_some(()))
-    })
-    .await?;
-    others_keep_what_is_theirs(&bed)?;
-    bed.kubectl(&["-n", NAMESPACE, "delete", "rolebinding", "as-olm-does"])?;
-    bed.nodes.set_holding(false);
-    bed.until_installed().await?;
-    ensure!(bed.operator_is_alive()?, "the operator has ended");
+
+    fixture.nodes.set_holding(true);
+    fixture
+        .set_spec(json!({ "proxy": { "backend": "IPTables" } }))
+        .await?;
+    fixture
+        .eventually("OLM to be blocked", async || {
+            Ok((upgradeable_status(&fixture)? == "False").then_some(()))
+        })
+        .await?;
+    fields_of_other_managers_are_kept(&fixture)?;
+    fixture.kubectl(&["-n", NAMESPACE, "delete", "rolebinding", "as-olm-does"])?;
+    fixture.nodes.set_holding(false);
+    fixture.until_installed().await?;
+    ensure!(fixture.operator_is_alive()?, "the operator has ended");
     Ok(())
 }

@@ -1,76 +1,87 @@
-//! Deletion and `managementState: Removed`: nodes first, then the rest, and never for ever.
+//! Deletion and `managementState: Removed`: first nodes, then operands, and within a time limit.
 
-use crate::bed::{Bed, NAMESPACE, NODES, message};
+use crate::fixture::{Fixture, NAMESPACE, NODES, message};
 use anyhow::{Context as _, Result, ensure};
 use api::names::CONFIG_NAME;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::ResourceExt;
 use kube::api::Api;
 use operator::apply::FINALIZER;
+use operator::cleanup::CLEANUP_ANNOTATION;
 use operator::operands::SELECTOR;
-use operator::removal::CLEANUP_ANNOTATION;
 use serde_json::json;
 use std::time::Duration;
 
-/// Nothing that carries our labels is left, in the namespace or in the cluster.
-fn leftovers(bed: &Bed) -> Result<String> {
+/// Objects with our labels that are left, in the namespace or in the cluster.
+fn leftovers(fixture: &Fixture) -> Result<String> {
     let kinds = "serviceaccounts,rolebindings,networkpolicies,poddisruptionbudgets,deployments,daemonsets,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
-    bed.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", "name"])
+    fixture.kubectl(&["-n", NAMESPACE, "get", kinds, "-l", SELECTOR, "-o", "name"])
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
-    let mut bed = Bed::installed().await?;
-    bed.nodes.set_stuck("node-b", true);
-    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
-    bed.eventually("node-b alone to be awaited", async || {
-        let told = message(&bed.config().await?, "Progressing");
-        ensure!(told == "Waiting for nodes to be clean: node-b", "told: {told}");
-        Ok(Some(()))
-    })
-    .await?;
-    let proxy = bed.proxy().await?.context("no DaemonSet")?;
+async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
+    let mut fixture = Fixture::installed().await?;
+    fixture.nodes.set_stuck("node-b", true);
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    fixture
+        .eventually("node-b alone to be waited for", async || {
+            let text = message(&fixture.config().await?, "Progressing");
+            ensure!(
+                text == "Waiting for rule cleanup on nodes: node-b",
+                "message: {text}"
+            );
+            Ok(Some(()))
+        })
+        .await?;
+    let proxy = fixture.proxy().await?.context("no DaemonSet")?;
     let template = serde_json::to_value(&proxy.spec.context("no spec")?.template)?;
     assert_eq!(
         template.pointer("/spec/containers/0/args"),
         Some(&json!(["cleanup", "--wait"]))
     );
 
-    // A restart in the middle goes on where it was, and the clean-up does not begin again.
+    // A restarted operator resumes, and the cleanup does not start again.
     let since = proxy.metadata.annotations.context("no annotations")?[CLEANUP_ANNOTATION].clone();
-    bed.stop_operator().await?;
-    bed.start_operator(true).await?;
+    fixture.stop_operator().await?;
+    fixture.start_operator(true).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let proxy = bed
+    let proxy = fixture
         .proxy()
         .await?
         .context("the DaemonSet went before node-b was clean")?;
     assert_eq!(proxy.annotations()[CLEANUP_ANNOTATION], since);
-    assert!(bed.controller().await?.is_some());
+    assert!(fixture.controller().await?.is_some());
     assert!(
-        bed.config()
+        fixture
+            .config()
             .await?
             .finalizers()
             .iter()
             .any(|name| name == FINALIZER)
     );
 
-    bed.nodes.set_stuck("node-b", false);
-    bed.eventually("the configuration to go", async || {
-        Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
-    })
-    .await?;
-    assert_eq!(leftovers(&bed)?, "");
-    // What `kubectl apply -k config/default` brought is not the operator's to remove.
+    fixture.nodes.set_stuck("node-b", false);
+    fixture
+        .eventually("the configuration to be deleted", async || {
+            Ok(fixture
+                .configs()
+                .get_opt(CONFIG_NAME)
+                .await?
+                .is_none()
+                .then_some(()))
+        })
+        .await?;
+    assert_eq!(leftovers(&fixture)?, "");
+    // The operator does not remove objects of `kubectl apply -k config/default`.
     for role in [
         "multus-service-operator",
         "multus-service-controller",
         "multus-service-proxy",
     ] {
-        Api::<ClusterRole>::all(bed.client.clone()).get(role).await?;
+        Api::<ClusterRole>::all(fixture.client.clone()).get(role).await?;
     }
-    Api::<ClusterRoleBinding>::all(bed.client.clone())
+    Api::<ClusterRoleBinding>::all(fixture.client.clone())
         .get("multus-service-operator")
         .await?;
     Ok(())
@@ -78,66 +89,82 @@ async fn deletion_cleans_the_nodes_before_anything_goes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn foreground_deletion_cleans_up_in_order_too() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.nodes.set_stuck(NODES[0], true);
-    bed.kubectl(&[
+async fn foreground_deletion_keeps_the_order() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    fixture.nodes.set_stuck(NODES[0], true);
+    fixture.kubectl(&[
         "delete",
         "msc",
         CONFIG_NAME,
         "--cascade=foreground",
         "--wait=false",
     ])?;
-    bed.until_conditions(&["Progressing=True/Removing"]).await?;
+    fixture.until_conditions(&["Progressing=True/Removing"]).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(bed.proxy().await?.is_some() && bed.controller().await?.is_some());
-    bed.nodes.set_stuck(NODES[0], false);
-    bed.eventually("the configuration to go", async || {
-        Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
-    })
-    .await?;
-    assert_eq!(leftovers(&bed)?, "");
+    assert!(fixture.proxy().await?.is_some() && fixture.controller().await?.is_some());
+    fixture.nodes.set_stuck(NODES[0], false);
+    fixture
+        .eventually("the configuration to be deleted", async || {
+            Ok(fixture
+                .configs()
+                .get_opt(CONFIG_NAME)
+                .await?
+                .is_none()
+                .then_some(()))
+        })
+        .await?;
+    assert_eq!(leftovers(&fixture)?, "");
     Ok(())
 }
 
-/// A backup tool's, say: ours goes, theirs stays, and nothing is written while it does.
+/// A backup tool's finalizer: ours is removed, theirs is kept, and nothing is written meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_finalizer_of_somebody_else_stays_and_holds_up_nothing_of_ours() -> Result<()> {
+async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() -> Result<()> {
     const THEIRS: &str = "example.com/backup";
-    let bed = Bed::installed().await?;
+    let fixture = Fixture::installed().await?;
     let patch = |finalizers: &[&str]| {
         let patch = json!({ "metadata": { "finalizers": finalizers } }).to_string();
-        bed.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", &patch])
+        fixture.kubectl(&["patch", "msc", CONFIG_NAME, "--type=merge", "-p", &patch])
     };
     patch(&[THEIRS, FINALIZER])?;
-    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
-    bed.until_conditions(&["Available=False/Removed", "Progressing=False/Removed"])
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
+    fixture
+        .until_conditions(&["Available=False/Removed", "Progressing=False/Removed"])
         .await?;
-    let config = bed
-        .eventually("our finalizer to go", async || {
-            let config = bed.config().await?;
+    let config = fixture
+        .eventually("our finalizer to be removed", async || {
+            let config = fixture.config().await?;
             Ok((config.finalizers() == [THEIRS]).then_some(config))
         })
         .await?;
-    assert_eq!(leftovers(&bed)?, "");
-    // Longer than the operator waits before it looks again.
+    assert_eq!(leftovers(&fixture)?, "");
+    // Longer than the requeue interval of the operator.
     tokio::time::sleep(Duration::from_secs(12)).await;
-    assert_eq!(bed.config().await?.resource_version(), config.resource_version());
+    assert_eq!(
+        fixture.config().await?.resource_version(),
+        config.resource_version()
+    );
 
     patch(&[])?;
-    bed.eventually("the configuration to go", async || {
-        Ok(bed.configs().get_opt(CONFIG_NAME).await?.is_none().then_some(()))
-    })
-    .await
+    fixture
+        .eventually("the configuration to be deleted", async || {
+            Ok(fixture
+                .configs()
+                .get_opt(CONFIG_NAME)
+                .await?
+                .is_none()
+                .then_some(()))
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.set_spec(json!({ "managementState": "Removed" })).await?;
-    let config = bed
+async fn removed_keeps_the_configuration_and_managed_reinstalls() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    fixture.set_spec(json!({ "managementState": "Removed" })).await?;
+    let config = fixture
         .until_conditions(&[
             "Available=False/Removed",
             "Progressing=False/Removed",
@@ -146,26 +173,27 @@ async fn removed_keeps_the_configuration_and_managed_brings_all_back() -> Result
         .await?;
     assert_eq!(config.finalizers(), [] as [String; 0]);
     assert_eq!(config.status.context("no status")?.related_objects, []);
-    assert_eq!(leftovers(&bed)?, "");
+    assert_eq!(leftovers(&fixture)?, "");
 
-    bed.set_spec(json!({ "managementState": "Managed" })).await?;
-    bed.until_installed().await?;
+    fixture.set_spec(json!({ "managementState": "Managed" })).await?;
+    fixture.until_installed().await?;
     Ok(())
 }
 
-/// Ten minutes are made to have passed by an older time in the annotation that the clean-up is dated by.
+/// Shifts the cleanup annotation by ten minutes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
-    let bed = Bed::installed().await?;
-    bed.nodes.set_stuck("node-a", true);
-    bed.set_spec(json!({ "managementState": "Removed" })).await?;
-    bed.eventually("node-a alone to be awaited", async || {
-        let told = message(&bed.config().await?, "Progressing");
-        Ok((told == "Waiting for nodes to be clean: node-a").then_some(()))
-    })
-    .await?;
-    bed.kubectl(&[
+async fn node_whose_cleanup_times_out_is_skipped_and_reported() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    fixture.nodes.set_stuck("node-a", true);
+    fixture.set_spec(json!({ "managementState": "Removed" })).await?;
+    fixture
+        .eventually("node-a alone to be waited for", async || {
+            let text = message(&fixture.config().await?, "Progressing");
+            Ok((text == "Waiting for rule cleanup on nodes: node-a").then_some(()))
+        })
+        .await?;
+    fixture.kubectl(&[
         "-n",
         NAMESPACE,
         "annotate",
@@ -174,7 +202,7 @@ async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
         "--overwrite",
         &format!("{CLEANUP_ANNOTATION}=2026-01-01T00:00:00Z"),
     ])?;
-    let config = bed
+    let config = fixture
         .until_conditions(&["Progressing=False/Removed", "Degraded=True/NodesNotCleaned"])
         .await?;
     assert!(
@@ -182,10 +210,11 @@ async fn a_node_that_never_gets_clean_is_skipped_and_named() -> Result<()> {
         "{}",
         message(&config, "Degraded")
     );
-    assert_eq!(leftovers(&bed)?, "");
-    bed.eventually("the event", async || {
-        Ok(bed.events()?.contains("node-a").then_some(()))
-    })
-    .await?;
+    assert_eq!(leftovers(&fixture)?, "");
+    fixture
+        .eventually("the event", async || {
+            Ok(fixture.events()?.contains("node-a").then_some(()))
+        })
+        .await?;
     Ok(())
 }

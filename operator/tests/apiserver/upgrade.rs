@@ -1,22 +1,23 @@
-//! From any version to any other, outside OLM, which alone would refuse a way: it is gone, said, and leaves nothing.
+//! Upgrades between any two versions, without OLM, which alone would reject a path: the rollout is reported and leaves no objects
+//! behind.
 
-use crate::bed::state::state;
-use crate::bed::{Bed, message, repository};
+use crate::fixture::cluster_state::state;
+use crate::fixture::{Fixture, message, repository};
 use anyhow::{Context as _, Result, ensure};
 use api::names::CONFIG_NAME;
 use serde_json::{Value, json};
 
-/// What the Deployment of a release has.
-fn release(bed: &mut Bed, version: &str) {
-    bed.environment.insert("OPERATOR_VERSION", version.to_owned());
+/// Environment of the Deployment of a release.
+fn release(fixture: &mut Fixture, version: &str) {
+    fixture.environment.insert("OPERATOR_VERSION", version.to_owned());
     for variable in ["RELATED_IMAGE_CONTROLLER", "RELATED_IMAGE_PROXY"] {
         let image = format!("release/{}:v{version}", variable.to_lowercase());
-        bed.environment.insert(variable, image);
+        fixture.environment.insert(variable, image);
     }
 }
 
-async fn versions(bed: &Bed) -> Result<[Option<String>; 3]> {
-    let status = bed.config().await?.status.context("no status")?;
+async fn versions(fixture: &Fixture) -> Result<[Option<String>; 3]> {
+    let status = fixture.config().await?.status.context("no status")?;
     Ok([
         status.operator_version,
         status.target_version,
@@ -24,14 +25,14 @@ async fn versions(bed: &Bed) -> Result<[Option<String>; 3]> {
     ])
 }
 
-/// Another operator, while no new pod becomes ready: what it says on the way, and whether it gets there.
-async fn go(bed: &mut Bed, (from, to): (&str, &str), reason: &str) -> Result<()> {
-    bed.stop_operator().await?;
-    release(bed, to);
-    bed.nodes.set_holding(true);
-    bed.start_operator(true).await?;
+/// Starts another operator, while no new pod becomes ready, and checks its status during and after the rollout.
+async fn change_version(fixture: &mut Fixture, (from, to): (&str, &str), reason: &str) -> Result<()> {
+    fixture.stop_operator().await?;
+    release(fixture, to);
+    fixture.nodes.set_holding(true);
+    fixture.start_operator(true).await?;
     let progressing = format!("Progressing=True/{reason}");
-    let config = bed
+    let config = fixture
         .until_conditions(&[
             &progressing,
             "Available=True/AsExpected",
@@ -39,26 +40,29 @@ async fn go(bed: &mut Bed, (from, to): (&str, &str), reason: &str) -> Result<()>
             "Upgradeable=False/RolloutInProgress",
         ])
         .await?;
-    let told = message(&config, "Progressing");
-    ensure!(told.starts_with(&format!("From {from} to {to}: ")), "{told}");
+    let text = message(&config, "Progressing");
+    ensure!(
+        text.starts_with(&format!("Changing from version {from} to {to}: ")),
+        "{text}"
+    );
     let on_the_way = [to, to, from].map(|version| Some(version.to_owned()));
-    assert_eq!(versions(bed).await?, on_the_way);
+    assert_eq!(versions(fixture).await?, on_the_way);
 
-    bed.nodes.set_holding(false);
-    bed.until_installed().await?;
+    fixture.nodes.set_holding(false);
+    fixture.until_installed().await?;
     assert_eq!(
-        versions(bed).await?,
+        versions(fixture).await?,
         [to; 3].map(|version| Some(version.to_owned()))
     );
-    let events = bed.events()?;
-    let event = format!("Controller and proxies run version {to}, before {from}");
+    let events = fixture.events()?;
+    let event = format!("Operands changed from version {from} to {to}");
     ensure!(events.contains(&event), "{events}");
     Ok(())
 }
 
-/// Everything there is, and no image of another version.
-async fn left(bed: &Bed, version: &str) -> Result<Value> {
-    let state = Box::pin(state(bed)).await?;
+/// All objects, and no image of another version.
+async fn left(fixture: &Fixture, version: &str) -> Result<Value> {
+    let state = Box::pin(state(fixture)).await?;
     let text = state.to_string();
     let images = text.matches("release/related_image_").count();
     let of_this = text.matches(&format!(":v{version}\"")).count();
@@ -68,29 +72,30 @@ async fn left(bed: &Bed, version: &str) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_version_may_be_skipped_and_gone_back_to_and_nothing_of_the_way_is_left() -> Result<()> {
-    let mut bed = Bed::start().await?;
-    release(&mut bed, "0.1.0");
-    bed.start_operator(true).await?;
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    bed.set_spec(
-        json!({ "logLevel": "Debug", "proxy": { "nodeSelector": { "kubernetes.io/os": "linux" } } }),
-    )
-    .await?;
-    bed.until_installed().await?;
-    let spec = serde_json::to_value(bed.config().await?.spec)?;
+async fn version_can_be_skipped_and_rolled_back_without_leftovers() -> Result<()> {
+    let mut fixture = Fixture::start().await?;
+    release(&mut fixture, "0.1.0");
+    fixture.start_operator(true).await?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    fixture
+        .set_spec(
+            json!({ "logLevel": "Debug", "proxy": { "nodeSelector": { "kubernetes.io/os": "linux" } } }),
+        )
+        .await?;
+    fixture.until_installed().await?;
+    let spec = serde_json::to_value(fixture.config().await?.spec)?;
 
-    go(&mut bed, ("0.1.0", "0.3.0"), "Upgrading").await?;
-    left(&bed, "0.3.0").await?;
-    go(&mut bed, ("0.3.0", "0.2.0"), "Downgrading").await?;
-    let end = left(&bed, "0.2.0").await?;
-    assert_eq!(serde_json::to_value(bed.config().await?.spec)?, spec);
+    change_version(&mut fixture, ("0.1.0", "0.3.0"), "Upgrading").await?;
+    left(&fixture, "0.3.0").await?;
+    change_version(&mut fixture, ("0.3.0", "0.2.0"), "Downgrading").await?;
+    let end = left(&fixture, "0.2.0").await?;
+    assert_eq!(serde_json::to_value(fixture.config().await?.spec)?, spec);
 
-    bed.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
-    bed.kubectl(&["apply", "-k", &repository("config/samples")])?;
-    bed.set_spec(spec).await?;
-    bed.until_installed().await?;
-    let fresh = left(&bed, "0.2.0").await?;
-    ensure!(end == fresh, "after the way: {end:#}\nfresh: {fresh:#}");
+    fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--timeout=100s"])?;
+    fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
+    fixture.set_spec(spec).await?;
+    fixture.until_installed().await?;
+    let fresh = left(&fixture, "0.2.0").await?;
+    ensure!(end == fresh, "after the upgrades: {end:#}\nfresh: {fresh:#}");
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! An object of a watch, or why it cannot be read: one bad object must not stop a list.
+//! Tolerant deserialization of an object of a watch: one malformed object must not stop a list.
 //!
-//! Pure. kube's own guard makes a tree of every object, and a copy of the tree, before it looks at a field; ten thousand pods at once are
-//! then seconds and tens of megabytes. Here the text is kept instead, and only what a type names is parsed.
+//! Pure. kube's `DeserializeGuard` builds a tree of every object, and a copy of it, before it deserializes a field; ten thousand pods then
+//! cost seconds and tens of megabytes. Here the text is kept instead, and only the fields of the type are parsed.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -10,21 +10,21 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// The object, or what is known of it all the same.
+/// The object, or the metadata and the error of a malformed one.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, Box<Unreadable>>);
 
-/// An object that is not of its kind's shape.
+/// An object that does not match its type.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// What is wrong.
+    /// Error of the parser.
     pub error: String,
-    /// Which object it is.
+    /// Metadata of the object.
     pub metadata: ObjectMeta,
 }
 
 #[derive(Deserialize)]
-struct MetadataAlone {
+struct MetadataOnly {
     #[serde(default)]
     metadata: ObjectMeta,
 }
@@ -34,10 +34,10 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let error: String = match serde_json::from_str(text.get()) {
             Ok(object) => return Ok(Self(Ok(object))),
-            // It may quote all of a huge text.
+            // The error may quote all of a huge text.
             Err(error) => error.to_string().chars().take(200).collect(),
         };
-        let MetadataAlone { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let MetadataOnly { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
         Ok(Self(Err(Box::new(Unreadable { error, metadata }))))
     }
 }
@@ -81,7 +81,7 @@ mod tests {
     const BAD: &str = r#"{"metadata": {"name": "bad", "namespace": "shop", "resourceVersion": "7"}, "spec": {"clusterIP": 7}}"#;
 
     #[test]
-    fn a_bad_object_in_a_list_is_named_and_the_others_are_read() {
+    fn a_malformed_object_in_a_list_does_not_affect_others() {
         let text = format!(
             r#"{{"kind": "ServiceList", "apiVersion": "v1", "metadata": {{"resourceVersion": "9"}}, "items": [{GOOD}, {BAD}]}}"#
         );
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_object_of_a_watch_has_its_version() {
+    fn a_malformed_object_of_a_watch_has_its_version() {
         let text = format!(r#"{{"type": "MODIFIED", "object": {BAD}}}"#);
         let event: WatchEvent<Guarded<Service>> = serde_json::from_str(&text).unwrap();
         let WatchEvent::Modified(object) = event else {

@@ -1,9 +1,9 @@
-//! The watch of a kind that a process can do without, such as `ServiceCIDR`, which Kubernetes has since 1.33.
+//! Watch of a kind that a process does not need, such as `ServiceCIDR`, which Kubernetes has since 1.33.
 //!
-//! Reads only. Where the API server does not have it, or a role of an earlier release does not allow it, the set is empty, one warning is
-//! logged, and requests are rare.
+//! Reads: the kind. Where the API server does not serve it, or a role of an earlier release does not allow it, the set is empty, one warning is
+//! logged, and requests back off.
 
-use super::{Freshness, Presence, is_not_served, watch_whole};
+use super::{Freshness, Presence, is_not_served, watch_unpaged};
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Resource};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tracing::warn;
 
-/// [`watch_whole`] out of the cache, without its errors. `without`: what the process does without the kind, for the log.
+/// [`watch_unpaged`] from the cache, without its errors. `without`: behaviour without the kind, for the log.
 pub fn watch_optional<K>(
     api: Api<K>,
     config: Config,
@@ -21,7 +21,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     served(
-        watch_whole(api, config, Freshness::Cached, Presence::Optional),
+        watch_unpaged(api, config, Freshness::Cached, Presence::Optional),
         without,
     )
 }
@@ -37,16 +37,16 @@ where
     events.flat_map(move |event| {
         let events = match event {
             Ok(event) => {
-                // A list that is refused has begun, too.
+                // A rejected list yields `Init`, too.
                 is_absent &= matches!(event, Event::Init);
                 was_listed |= matches!(event, Event::InitDone);
                 vec![event]
             }
             Err(error) if is_not_served(&error) => {
                 if !std::mem::replace(&mut is_absent, true) {
-                    warn!(kind = %K::kind(&()), %error, "Cannot be watched: {without}");
+                    warn!(kind = %K::kind(&()), %error, "Failed to watch an optional kind: {without}");
                 }
-                // What was known stays: a role may be missing for a moment.
+                // Known objects stay: a role may be missing for a moment.
                 if std::mem::replace(&mut was_listed, true) {
                     Vec::new()
                 } else {
@@ -54,7 +54,7 @@ where
                 }
             }
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, trying again");
+                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
                 Vec::new()
             }
         };

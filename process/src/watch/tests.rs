@@ -12,8 +12,8 @@ fn status(code: u16) -> kube::Error {
     kube::Error::Api(Status::failure("no", "no").with_code(code).boxed())
 }
 
-/// What kube's watcher yields for each attempt at a list that is refused: by pages, and streamed.
-fn refused(code: u16) -> [Vec<Yielded>; 2] {
+/// Items of kube's watcher for each attempt of a rejected list: paged, and streaming.
+fn rejected(code: u16) -> [Vec<Yielded>; 2] {
     [
         vec![
             Ok(Event::Init),
@@ -23,14 +23,14 @@ fn refused(code: u16) -> [Vec<Yielded>; 2] {
     ]
 }
 
-/// How often a list is asked for in an hour in which it is always refused.
+/// Number of requests in an hour in which every list is rejected.
 fn attempts_in_an_hour(attempt: &[Yielded], presence: Presence) -> usize {
-    let (start, mut pauses) = (Instant::now(), Pauses::new(presence));
+    let (start, mut backoff) = (Instant::now(), WatchBackoff::new(presence));
     let (mut now, mut attempts) = (start, 0);
     while now < start + Duration::from_hours(1) {
         attempts += 1;
         for event in attempt {
-            now += pauses.after(event, now).unwrap_or_default();
+            now += backoff.after(event, now).unwrap_or_default();
         }
     }
     attempts
@@ -39,20 +39,20 @@ fn attempts_in_an_hour(attempt: &[Yielded], presence: Presence) -> usize {
 #[rstest]
 #[case::not_there(404)]
 #[case::not_allowed(403)]
-fn what_can_be_absent_is_asked_for_ever_more_rarely(#[case] code: u16) {
-    for attempt in refused(code) {
+fn requests_for_an_absent_optional_kind_back_off_to_minutes(#[case] code: u16) {
+    for attempt in rejected(code) {
         let attempts = attempts_in_an_hour(&attempt, Presence::Optional);
         assert!((12..=25).contains(&attempts), "{attempts} attempts in an hour");
     }
 }
 
-/// It may be served the next moment: its role is bound late, or the API server has just started.
+/// The kind may be served soon: its role is bound late, or the API server has just started.
 #[rstest]
 #[case::not_there(404, Presence::Required)]
 #[case::busy(500, Presence::Required)]
 #[case::busy_and_optional(500, Presence::Optional)]
-fn everything_else_is_asked_for_every_five_seconds(#[case] code: u16, #[case] presence: Presence) {
-    for attempt in refused(code) {
+fn every_other_watch_is_retried_within_five_seconds(#[case] code: u16, #[case] presence: Presence) {
+    for attempt in rejected(code) {
         let attempts = attempts_in_an_hour(&attempt, presence);
         assert!((720..=725).contains(&attempts), "{attempts} attempts in an hour");
     }
@@ -61,11 +61,11 @@ fn everything_else_is_asked_for_every_five_seconds(#[case] code: u16, #[case] pr
 #[rstest]
 #[case::a_list(Event::InitDone)]
 #[case::a_change(Event::Apply(ConfigMap::default()))]
-fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
-    let [attempt, _] = refused(500);
-    let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
+fn a_response_resets_the_backoff(#[case] answer: Event<ConfigMap>) {
+    let [attempt, _] = rejected(500);
+    let (mut now, mut backoff) = (Instant::now(), WatchBackoff::new(Presence::Required));
     let mut pause = |event: &Yielded| {
-        let pause = pauses.after(event, now).unwrap_or_default();
+        let pause = backoff.after(event, now).unwrap_or_default();
         now += pause;
         pause
     };
@@ -75,21 +75,21 @@ fn pauses_begin_again_after_an_answer(#[case] answer: Event<ConfigMap>) {
     assert!(pause(&attempt[1]) < Duration::from_secs(2));
 }
 
-/// A watch that is resumed yields nothing until something changes.
+/// A resumed watch yields nothing until an object changes.
 #[test]
-fn pauses_begin_again_after_minutes_without_an_error() {
-    let [attempt, _] = refused(500);
-    let (mut now, mut pauses) = (Instant::now(), Pauses::new(Presence::Required));
+fn minutes_without_an_error_reset_the_backoff() {
+    let [attempt, _] = rejected(500);
+    let (mut now, mut backoff) = (Instant::now(), WatchBackoff::new(Presence::Required));
     for _ in 0..10 {
-        now += pauses.after(&attempt[1], now).unwrap();
+        now += backoff.after(&attempt[1], now).unwrap();
     }
     now += Duration::from_mins(3);
-    assert!(pauses.after(&attempt[1], now).unwrap() < Duration::from_secs(2));
+    assert!(backoff.after(&attempt[1], now).unwrap() < Duration::from_secs(2));
 }
 
 #[tokio::test]
 async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
-    let [attempt, _] = refused(404);
+    let [attempt, _] = rejected(404);
     let mut events = Box::pin(paced(
         stream::iter(attempt).chain(stream::pending()),
         Presence::Required,
@@ -101,7 +101,7 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     assert!(matches!(events.next().now_or_never(), Some(Some(Err(_)))));
     let before = Instant::now();
     let mut more = Box::pin(paced(
-        stream::iter(refused(404).into_iter().flatten()),
+        stream::iter(rejected(404).into_iter().flatten()),
         Presence::Required,
     ));
     for _ in 0..3 {
@@ -114,18 +114,18 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
 }
 
 #[test]
-fn only_a_kind_that_is_not_there_or_not_allowed_is_done_without() {
+fn only_an_absent_or_forbidden_kind_is_not_served() {
     let is_absent = |code| is_not_served(&watcher::Error::InitialListFailed(status(code)));
     assert_eq!([403, 404, 500, 429].map(is_absent), [true, true, false, false]);
 }
 
-/// Refused, refused, served, refused again after it was served.
+/// Rejected, rejected, served, rejected again after it was served.
 #[tokio::test]
-async fn a_kind_that_is_not_served_is_an_empty_list_once_and_takes_nothing_away_later() {
+async fn an_unserved_kind_is_an_empty_list_once_and_keeps_known_objects_later() {
     let map = ConfigMap::default;
-    let [attempt, _] = refused(404);
+    let [attempt, _] = rejected(404);
     let mut events = attempt;
-    events.extend(refused(403).into_iter().flatten());
+    events.extend(rejected(403).into_iter().flatten());
     events.extend([Ok(Event::Init), Ok(Event::InitApply(map())), Ok(Event::InitDone)]);
     events.push(Err(watcher::Error::InitialListFailed(status(404))));
     let yielded: Vec<_> = optional::served(stream::iter(events), "nothing else")
@@ -141,7 +141,7 @@ async fn a_kind_that_is_not_served_is_an_empty_list_once_and_takes_nothing_away_
 }
 
 #[tokio::test]
-async fn a_definition_is_reported_when_it_comes_and_goes() {
+async fn a_definition_is_reported_when_it_is_created_and_deleted() {
     let map = ConfigMap::default;
     let events = vec![
         Ok(Event::Init),
@@ -156,7 +156,7 @@ async fn a_definition_is_reported_when_it_comes_and_goes() {
         Ok(Event::InitDone),
         Ok(Event::Delete(map())),
     ];
-    let seen: Vec<_> = definition::existence(stream::iter(events)).collect().await;
+    let seen: Vec<_> = crd::existence(stream::iter(events)).collect().await;
     assert_eq!(seen, [false, true, false]);
 }
 

@@ -1,4 +1,4 @@
-//! Markdown tables of figures.
+//! Markdown tables of measurements.
 
 use anyhow::Context as _;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::time::Duration;
 const BEGIN: &str = "<!-- bench-proxy: begin (written by make bench-proxy) -->";
 const END: &str = "<!-- bench-proxy: end -->";
 
-/// Durations of one case.
+/// Durations of one case, sorted.
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
@@ -31,7 +31,7 @@ impl Times {
     }
 }
 
-/// How many times `one` is in `other`.
+/// Formats `other / one`.
 pub(crate) fn ratio(other: Duration, one: Duration) -> String {
     let ratio = other.as_secs_f64() / one.as_secs_f64();
     if ratio < 20.0 {
@@ -41,8 +41,8 @@ pub(crate) fn ratio(other: Duration, one: Duration) -> String {
     }
 }
 
-/// A duration with three digits.
-pub(crate) fn show(time: Duration) -> String {
+/// Formats a duration with three digits.
+pub(crate) fn format_duration(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     match micros {
         ..1e3 => format!("{micros:.1} µs"),
@@ -51,19 +51,19 @@ pub(crate) fn show(time: Duration) -> String {
     }
 }
 
-/// The tables so far.
+/// Accumulated tables.
 #[derive(Default)]
 pub(crate) struct Report(String);
 
 impl Report {
-    /// Begins a table.
+    /// Starts a table.
     pub(crate) fn table(&mut self, title: &str, columns: &[&str]) {
         let _ = write!(self.0, "\n{title}\n\n");
         self.line(columns.iter().map(|column| (*column).to_owned()));
         self.line(columns.iter().map(|_| "---".to_owned()));
     }
 
-    /// Adds a row, and shows it at once: the whole takes minutes.
+    /// Adds a row and prints it at once, because a full run takes minutes.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         eprintln!("{}", cells.join("  "));
         self.line(cells.into_iter());
@@ -74,7 +74,7 @@ impl Report {
         let _ = writeln!(self.0, "| {} |", cells.join(" | "));
     }
 
-    /// Says where and how long.
+    /// Adds the kernel, the number of CPUs, the load and the total time.
     pub(crate) fn close(&mut self, took: Duration) {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let cpus = std::thread::available_parallelism().map_or(0, usize::from);
@@ -92,7 +92,7 @@ impl Report {
         &self.0
     }
 
-    /// Puts the tables between the marks of a file.
+    /// Writes the tables between the marks of a file.
     pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
         let name = file.display();
         let old = std::fs::read_to_string(file).with_context(|| format!("failed to read {name}"))?;

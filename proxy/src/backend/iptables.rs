@@ -1,41 +1,42 @@
-//! The iptables backend: the programs of the image, in the legacy and in the nft variant.
+//! iptables backend: the programs of the image, in the legacy or the nft variant.
 //!
 //! Writes: chains `MSP-…` and the jumps to them, by `iptables-restore --noflush`, one transaction per table. Reads by `iptables -S`,
-//! only when it is not known what a namespace holds. Nothing is run when nothing differs.
+//! only when the rules of a namespace are unknown. No program runs when nothing differs.
 
 mod program;
+pub mod render;
 mod select;
 
 pub use program::LOCK_FILE;
 
-use crate::backend::{Backend, Error, PerItem, families, nftables};
-use crate::generation;
-use crate::netns::is_home;
-use crate::render::iptables::read::{self, Listing};
-use crate::render::iptables::{
-    Chains, Change, Jump, Table, moved_sources, refusal, refused_udp, translation, whole,
+use crate::backend::iptables::render::read::{self, Listing};
+use crate::backend::iptables::render::{
+    Chains, Change, Jump, Table, moved_sources, rejected_udp, rejection, translation, whole,
 };
+use crate::backend::{Backend, Error, PerItem, families, nftables};
+use crate::netlink::generation;
+use crate::netns::is_home;
 use ::iptables::IPTables;
 use api::names::CHAIN_PREFIX;
 use program::WAIT;
-use rules::{Base, Delta, Dump, Family};
+use rules::{Base, Delta, Family, KernelState};
 use select::Rules;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-/// Which kernel interface the iptables programs use.
+/// Kernel interface of the iptables programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// nf_tables.
     Nft,
-    /// ip_tables, gone from newer kernels.
+    /// ip_tables, absent from newer kernels.
     Legacy,
 }
 
 impl Variant {
-    /// Both, the preferred one first.
+    /// Both variants, the preferred one first.
     pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
 
     fn program(self, family: Family) -> &'static str {
@@ -66,20 +67,20 @@ impl Variant {
     }
 }
 
-/// iptables in one variant.
+/// iptables backend of one variant.
 #[derive(Clone, Copy, Debug)]
 pub struct Iptables {
     variant: Variant,
 }
 
 impl Iptables {
-    /// Uses this variant, whether or not it works.
+    /// Creates the backend, supported or not.
     pub fn new(variant: Variant) -> Self {
         Self { variant }
     }
 
-    /// Writes what a Service needs, into a namespace that is thrown away.
-    pub(super) fn try_out(self) -> Result<(), Error> {
+    /// Writes the rules of a Service, in a scratch namespace.
+    pub(super) fn probe(self) -> Result<(), Error> {
         for family in families() {
             let (endpoint, vip): (_, IpAddr) = match family {
                 Family::V4 => ("10.1.0.2", Ipv4Addr::LOCALHOST.into()),
@@ -90,7 +91,7 @@ impl Iptables {
                     "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination {endpoint}:80"
                 ),
                 format!("-p udp -j DNAT --to-destination {endpoint}:53"),
-                refused_udp::to_closed_port(family),
+                rejected_udp::to_closed_port(family),
             ];
             let sources = [
                 "-m addrtype --src-type LOCAL --limit-iface-out -j RETURN".to_owned(),
@@ -106,7 +107,7 @@ impl Iptables {
             let vips = BTreeSet::from([vip]);
             let filter = Change {
                 jumps: Table::Filter.jumps(true),
-                ..refusal(&vips, &vips, family, true)
+                ..rejection(&vips, &vips, family, true)
             };
             self.restore(family, Table::Filter, &filter)?;
             self.restore(family, Table::Nat, &nat)?;
@@ -114,8 +115,8 @@ impl Iptables {
         Ok(())
     }
 
-    /// Writes what session affinity needs, in the same way. A kernel without that match would refuse the whole table of a pod.
-    pub(super) fn try_affinity(self) -> Result<(), Error> {
+    /// Writes the rules of session affinity, in a scratch namespace. A kernel without that match would reject the whole table of a pod.
+    pub(super) fn probe_affinity(self) -> Result<(), Error> {
         for family in families() {
             let (mask, endpoint) = match family {
                 Family::V4 => ("255.255.255.255", "10.1.0.2"),
@@ -133,7 +134,7 @@ impl Iptables {
         Ok(())
     }
 
-    /// Makes our hooks in both tables of a family that has no VIP yet.
+    /// Creates our hooks in both tables of a family that has no VIP yet.
     fn hook(self, delta: &Delta<'_>, family: Family) -> Result<(), Error> {
         for table in Table::ALL {
             let jumps = match delta.base(family) {
@@ -151,12 +152,12 @@ impl Iptables {
         Ok(())
     }
 
-    /// Replaces whatever is there of ours, in one transaction.
+    /// Replaces all our chains, in one transaction.
     fn rebuild(self, delta: &Delta<'_>, family: Family, table: Table) -> Result<(), Error> {
         let listing = self.read(family, table)?;
         let wanted = whole(delta, table, family, !is_home());
-        // A family that nothing is wanted in, and nothing is in, is left alone.
-        if listing.chains.is_empty() && delta.refused_meanwhile(family).is_empty() {
+        // A family without wanted and existing rules is skipped.
+        if listing.chains.is_empty() && delta.rejected_meanwhile(family).is_empty() {
             return Ok(());
         }
         let mut change = Change::replace(listing.chains.into_keys(), wanted);
@@ -164,7 +165,7 @@ impl Iptables {
         self.restore(family, table, &change)
     }
 
-    /// Which of our jumps are not there; asked one by one, for a listing would be long.
+    /// Returns our missing jumps; checked one by one, because a listing would be long.
     fn missing_jumps(self, family: Family, table: Table) -> Result<Vec<Jump>, Error> {
         if !self.may_hold(family, table) {
             return Ok(table.jumps(!is_home()));
@@ -180,11 +181,11 @@ impl Iptables {
 
     fn has_rule(self, family: Family, table: Table, hook: &str, rule: &str) -> Result<bool, Error> {
         match self.variant {
-            // It takes no lock, so that the crate waits for one without a limit does not matter.
+            // The check takes no lock, so that the unlimited wait of the crate has no effect.
             Variant::Nft => crate_iptables(family)
                 .exists(table.name(), hook, rule)
                 .map_err(|error| {
-                    program::refused(self.variant.program(family), error.to_string().as_bytes())
+                    program::rejected(self.variant.program(family), error.to_string().as_bytes())
                 }),
             Variant::Legacy => {
                 let check = WAIT.into_iter().chain(["-t", table.name(), "-C", hook]);
@@ -194,7 +195,7 @@ impl Iptables {
         }
     }
 
-    /// Which chains and jumps of ours are there, by one run of `iptables -S`; of more than the attempt may hold only the names of chains.
+    /// Reads our chains and jumps with one run of `iptables -S`; only the names of chains if there are more than the memory budget allows.
     fn read(self, family: Family, table: Table) -> Result<Listing, Error> {
         let is_pod = !is_home();
         let parse = |listing: Option<String>| {
@@ -212,7 +213,7 @@ impl Iptables {
         }
     }
 
-    /// The lines that `keep` wants of what `iptables -S` prints of a table; `None` when it holds nothing for sure.
+    /// Returns the lines of `iptables -S` of a table that `keep` selects; `None` when the table is known to be empty.
     fn listing(
         self,
         family: Family,
@@ -226,16 +227,15 @@ impl Iptables {
         program::ask(self.variant.program(family), &list, keep).map(Some)
     }
 
-    /// Removes the chains whose names begin with `prefix`, and every rule elsewhere that leads to one of them, in one transaction:
-    /// a run of a program per chain would take minutes where there are thousands. Returns what `iptables -S` printed of them before, if
-    /// there was something to remove.
+    /// Removes the chains whose names begin with `prefix`, and every other rule that jumps to one of them, in one transaction: a run of a
+    /// program per chain would take minutes with thousands of chains. Returns their former listing, if there was something to remove.
     pub(crate) fn remove_chains(
         self,
         family: Family,
         table: Table,
         prefix: &str,
     ) -> Result<Option<String>, Error> {
-        // The kernel answers within microseconds, a program takes milliseconds, and every pod is looked at when a proxy starts.
+        // The kernel responds within microseconds, a program takes milliseconds, and every pod is checked when a proxy starts.
         if self.variant == Variant::Nft && !nftables::has_chain(prefix).unwrap_or(true) {
             return Ok(None);
         }
@@ -247,8 +247,8 @@ impl Iptables {
         Ok(found.map(|(_, listing)| listing))
     }
 
-    /// Whether reading a table cannot create it: iptables-legacy makes a table by looking at it, and both variants fail where the
-    /// kernel has IPv6 disabled. Of this thread's namespace: `/proc/net` would be that of the process.
+    /// Returns true when the table may have rules and reading cannot create it: iptables-legacy creates a table by reading it, and both
+    /// variants fail with IPv6 disabled. For this thread's namespace: `/proc/net` would be that of the process.
     fn may_hold(self, family: Family, table: Table) -> bool {
         let names = match (self.variant, family) {
             (Variant::Nft, Family::V4) => return true,
@@ -272,7 +272,7 @@ impl Iptables {
         Ok(())
     }
 
-    /// Of all rules and chains of both families, without counters; one run of a program per family that has any.
+    /// Hashes all rules and chains of both families, without counters; one run of a program per family that has any.
     fn hash(self) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
         for family in Family::ALL {
@@ -280,7 +280,7 @@ impl Iptables {
                 continue;
             }
             let hash = |line: &str| {
-                // Comments have the time, chains their counters.
+                // Comments contain the time, chains their counters.
                 if !line.starts_with('#') {
                     let line = line.split_once(" [").map_or(line, |(chain, _)| chain);
                     line.hash(&mut hasher);
@@ -301,7 +301,7 @@ impl Iptables {
     }
 }
 
-/// The crate's handle, made by hand: its constructor runs `iptables --version` and cannot name a variant.
+/// Builds the handle of the crate without its constructor, which runs `iptables --version` and supports no variants.
 fn crate_iptables(family: Family) -> IPTables {
     IPTables {
         cmd: Variant::Nft.program(family),
@@ -321,7 +321,7 @@ impl Backend for Iptables {
 
     fn is_present(&self) -> Result<bool, Error> {
         Ok(match self.variant {
-            // Where nf_tables cannot be asked it holds nothing.
+            // A kernel without nf_tables has no rules in it.
             Variant::Nft => nftables::has_chain(CHAIN_PREFIX).unwrap_or(false),
             Variant::Legacy => {
                 let tables = [Table::Nat, Table::Filter].into_iter();
@@ -331,17 +331,17 @@ impl Backend for Iptables {
         })
     }
 
-    /// The programs of the node have a lock that is not in reach: two writers of one legacy table lose each other's rules.
-    fn works_on_the_node(&self) -> bool {
+    /// The lock of the programs of the node is out of reach: two writers of one legacy table lose rules of each other.
+    fn supports_host_netns(&self) -> bool {
         self.variant == Variant::Nft
     }
 
-    fn fills_in_memory(&self) -> bool {
+    fn buffers_whole_ruleset(&self) -> bool {
         false
     }
 
-    /// A rule is text, several times, and once more in the program, which reads the whole table to change a part of it. Measured in
-    /// programs are 600 bytes to 2 KiB.
+    /// A rule exists as text several times, and once more in the program, which reads the whole table to change a part of it. Programs need
+    /// 600 bytes to 2 KiB as measured.
     fn memory_per_item(&self) -> PerItem {
         PerItem {
             whole: 4 << 10,
@@ -349,7 +349,7 @@ impl Backend for Iptables {
         }
     }
 
-    fn is_told_of_changes(&self) -> bool {
+    fn reports_ruleset_changes(&self) -> bool {
         self.variant == Variant::Nft
     }
 
@@ -357,8 +357,8 @@ impl Backend for Iptables {
         (self.variant == Variant::Legacy).then(|| self.hash())?
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
-        let mut dump = Dump::default();
+    fn dump(&self) -> Result<KernelState, Error> {
+        let mut dump = KernelState::default();
         for family in Family::ALL {
             let (filter, nat) = (self.read(family, Table::Filter)?, self.read(family, Table::Nat)?);
             read::read(&filter, &nat, family, !is_home(), &mut dump);
@@ -366,15 +366,15 @@ impl Backend for Iptables {
         Ok(dump)
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in delta.families() {
             if delta.is_rebuild() {
                 self.rebuild(delta, family, Table::Filter)?;
                 continue;
             }
-            let change = refusal(
-                &delta.refused_meanwhile(family),
-                &delta.refuse,
+            let change = rejection(
+                &delta.rejected_meanwhile(family),
+                &delta.reject,
                 family,
                 !is_home(),
             );
@@ -404,10 +404,10 @@ impl Backend for Iptables {
         Ok(())
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         for family in delta.families() {
             let wanted = delta.wanted_vips(family);
-            let change = refusal(&wanted, &delta.release, family, !is_home());
+            let change = rejection(&wanted, &delta.unreject, family, !is_home());
             if !change.is_empty() {
                 self.restore(family, Table::Filter, &change)?;
             }
@@ -419,18 +419,18 @@ impl Backend for Iptables {
         self.remove(Table::Nat)
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
+    fn remove_rejection(&self) -> Result<(), Error> {
         self.remove(Table::Filter)
     }
 }
 
-/// The user-defined chains in what `iptables -S` prints that begin with `prefix`.
+/// Returns the user-defined chains of a listing that begin with `prefix`.
 fn chains_in<'a>(listing: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     let names = listing.lines().filter_map(|line| line.strip_prefix("-N "));
     names.filter(move |name| name.starts_with(prefix))
 }
 
-/// What to give to `iptables-restore` to be rid of those chains; `None` when there are none. Pure.
+/// Returns the input of `iptables-restore` that removes those chains; `None` when there are none. Pure.
 fn removal(listing: &str, table: Table, prefix: &str) -> Option<String> {
     let chains: Vec<_> = chains_in(listing, prefix).collect();
     if chains.is_empty() {
@@ -438,7 +438,7 @@ fn removal(listing: &str, table: Table, prefix: &str) -> Option<String> {
     }
     let elsewhere = listing.lines().filter_map(|line| line.strip_prefix("-A "));
     let jumps = elsewhere.filter(|rule| !rule.starts_with(prefix) && select::leads_to(rule, prefix));
-    // A declared chain is emptied; one that another leads to cannot be deleted.
+    // A declared chain is flushed; a chain that another one jumps to cannot be deleted.
     let lines = std::iter::once(format!("*{}", table.name()))
         .chain(chains.iter().map(|chain| format!(":{chain} - [0:0]")))
         .chain(jumps.map(|rule| format!("-D {rule}")))
@@ -454,7 +454,7 @@ mod tests {
     const LISTING: &str = "-P OUTPUT ACCEPT\n-N MSP-SERVICES\n-N MSP-SVC-1\n-N OWNERS\n-A OUTPUT -j MSP-SERVICES\n-A OUTPUT -m comment --comment \"see MSP-SERVICES\" -j OWNERS\n-A MSP-SERVICES -d 172.30.0.10/32 -p tcp -j MSP-SVC-1\n-A OWNERS -p tcp -g MSP-SVC-1\n";
 
     #[test]
-    fn removal_takes_chains_and_what_leads_to_them_and_nothing_else() {
+    fn removal_deletes_our_chains_and_jumps_to_them_only() {
         let want = "*nat\n:MSP-SERVICES - [0:0]\n:MSP-SVC-1 - [0:0]\n-D OUTPUT -j MSP-SERVICES\n-D OWNERS -p tcp -g MSP-SVC-1\n-X MSP-SERVICES\n-X MSP-SVC-1\nCOMMIT\n";
         assert_eq!(removal(LISTING, Table::Nat, CHAIN_PREFIX).as_deref(), Some(want));
         assert_eq!(removal("-P OUTPUT ACCEPT\n", Table::Nat, CHAIN_PREFIX), None);

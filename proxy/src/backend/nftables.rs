@@ -1,10 +1,10 @@
-//! The nftables backend: a table of our own per family, written by netlink in this process.
+//! nftables backend: one table per family, written through netlink by this process.
 //!
-//! Writes: tables `ip multus-proxy` and `ip6 multus-proxy`, nothing else. `layout` shows what they look like.
+//! Writes: tables `ip multus-proxy` and `ip6 multus-proxy`, nothing else. `layout` shows their content.
 //!
 //! ```text
 //! Delta ─► elements [pure] ─► skeleton, statement [pure] ─► kernel (netlink)
-//! Dump  ◄─ read [pure] ◄────────────────────────────────────┘
+//! KernelState  ◄─ read [pure] ◄────────────────────────────────────┘
 //! ```
 
 mod elements;
@@ -17,34 +17,34 @@ mod read;
 mod skeleton;
 mod statement;
 
-pub use crate::generation::generation;
+pub use crate::netlink::generation::generation;
 
 use crate::backend::{Backend, Error, families};
 use crate::netns::is_home;
 use elements::{Change, Edit};
 use kernel::Kernel;
 use layout::Class;
-use rules::{Base, Delta, Dump, Family, Port, PortChange, SourceChange, Translation};
+use rules::{Base, Delta, Family, KernelState, Port, PortChange, SourceChange, Translation};
 use statement::Statement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// nftables by netlink.
+/// nftables through netlink.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Nftables;
 
-/// What a family's table holds.
+/// Content of a family's table.
 struct Content<'a> {
-    /// Refused unless translated.
+    /// VIPs that are rejected unless translated.
     vips: BTreeSet<IpAddr>,
-    /// By VIP.
+    /// Sources by VIP.
     sources: BTreeMap<IpAddr, IpAddr>,
     ports: BTreeMap<(IpAddr, Port), Translation<'a>>,
 }
 
 impl Nftables {
-    /// Writes what a Service with session affinity needs, into a namespace that is thrown away.
-    pub(super) fn try_out() -> Result<(), Error> {
+    /// Writes the rules of a Service with session affinity, in a scratch namespace.
+    pub(super) fn probe() -> Result<(), Error> {
         let trial = BTreeSet::from([Class::Count(1), Class::Count(2), Class::Affinity(60)]);
         let mut kernel = Kernel::open()?;
         for family in families() {
@@ -55,7 +55,7 @@ impl Nftables {
     }
 }
 
-/// Whether any table of the calling thread's namespace has a chain whose name begins with `prefix`.
+/// Returns true when a table of the calling thread's namespace has a chain whose name begins with `prefix`.
 pub(super) fn has_chain(prefix: &str) -> Result<bool, Error> {
     let mut kernel = Kernel::open()?;
     for family in Family::ALL {
@@ -76,8 +76,8 @@ impl Backend for Nftables {
         Ok(kernel.has_table(Family::V4)? || kernel.has_table(Family::V6)?)
     }
 
-    fn dump(&self) -> Result<Dump, Error> {
-        let (mut kernel, mut dump) = (Kernel::open()?, Dump::default());
+    fn dump(&self) -> Result<KernelState, Error> {
+        let (mut kernel, mut dump) = (Kernel::open()?, KernelState::default());
         for family in Family::ALL {
             if let Some(found) = kernel.read(family)? {
                 read::read(family, !is_home(), &found, &mut dump);
@@ -86,12 +86,12 @@ impl Backend for Nftables {
         Ok(dump)
     }
 
-    fn refuse(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in delta.families() {
-            let vips = delta.refuse.iter().copied();
+            let vips = delta.reject.iter().copied();
             let edit = Edit::of_vips(vips.filter(|vip| Family::of(*vip) == family), []);
-            // Before any flow is translated, or sent another way.
+            // Before any flow is translated or routed.
             let sources = delta.sources(family).filter(|(_, change)| change.new.is_some());
             let sources = Edit::of_sources(sources);
             let is_idle = edit.is_empty() && sources.is_empty();
@@ -143,10 +143,10 @@ impl Backend for Nftables {
         Ok(())
     }
 
-    fn release(&self, delta: &Delta<'_>) -> Result<(), Error> {
+    fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in delta.families() {
-            let vips = delta.release.iter().copied();
+            let vips = delta.unreject.iter().copied();
             let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
             let sources = delta.sources(family).filter(|(_, change)| change.new.is_none());
             let sources = Edit::of_sources(sources);
@@ -167,7 +167,7 @@ impl Backend for Nftables {
         Ok(())
     }
 
-    fn remove_refusal(&self) -> Result<(), Error> {
+    fn remove_rejection(&self) -> Result<(), Error> {
         let mut kernel = Kernel::open()?;
         for family in Family::ALL {
             if kernel.has_table(family)? {
@@ -178,12 +178,12 @@ impl Backend for Nftables {
     }
 }
 
-/// So many classes may be there without being used, beside as many as are. Numbers of endpoints come back, and making a class costs
-/// more than changing an element.
+/// Unused classes that are kept in addition to the number of used ones. Numbers of endpoints recur, and creating a class costs more than
+/// changing an element.
 const SPARE: usize = 32;
 
-/// Takes away classes that nobody uses once there are many: whoever writes Services could otherwise have the kernel's memory filled by
-/// one affinity after the other.
+/// Removes unused classes once there are many: otherwise a user who may write Services could fill kernel memory with one affinity after
+/// the other.
 fn collect(kernel: &mut Kernel, family: Family, delta: &Delta<'_>) -> Result<(), Error> {
     let there = kernel.classes(family)?;
     if there.len() <= SPARE {
@@ -197,7 +197,7 @@ fn collect(kernel: &mut Kernel, family: Family, delta: &Delta<'_>) -> Result<(),
     Ok(())
 }
 
-/// A table that holds `content`, in place of whatever has its name.
+/// Returns a table with `content`, which replaces any table of its name.
 fn whole_table<'a>(family: Family, content: &Content<'a>) -> impl Iterator<Item = Statement> + use<'a> {
     let change = Change::whole(
         content
@@ -224,7 +224,7 @@ fn classes(family: Family, classes: &BTreeSet<Class>) -> impl Iterator<Item = St
     numbered.flat_map(move |(class, id)| skeleton::class(family, class, id))
 }
 
-/// What a table holds between `refuse` and `translate`: VIPs that are new have no route yet and must not be translated.
+/// Returns the content between `reject` and `translate`: new VIPs have no route yet and must not be translated.
 fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
     let mut ports = translations(delta, family);
     for (port, PortChange { old, .. }) in delta
@@ -238,7 +238,7 @@ fn before<'a>(delta: &Delta<'a>, family: Family) -> Content<'a> {
         };
     }
     Content {
-        vips: delta.refused_meanwhile(family),
+        vips: delta.rejected_meanwhile(family),
         sources: delta.sources_meanwhile(family),
         ports,
     }

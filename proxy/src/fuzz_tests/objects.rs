@@ -1,7 +1,7 @@
 //! Services, slices and pods as tenants and the API server may have them, and the rules that follow.
 
+use crate::backend::iptables::render::{Change, Table, whole};
 use crate::index::NodePod;
-use crate::render::iptables::{Change, Table, whole};
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL,
     SERVICE_NAME_LABEL, SERVICE_NETWORK_ANNOTATION,
@@ -61,7 +61,7 @@ pub(crate) fn corpus() -> [Value; 4] {
     ]
 }
 
-/// What the pod gets; `None` where an object cannot be read.
+/// Returns the rules of the pod; `None` when an object cannot be decoded.
 pub(crate) fn planned(objects: &[Value]) -> Option<Plan> {
     let service: Service = serde_json::from_value(objects[0].clone()).ok()?;
     let slice = |object: &Value| serde_json::from_value::<EndpointSlice>(object.clone()).ok();

@@ -5,8 +5,8 @@
 use super::objects;
 use crate::backend::Backend;
 use crate::backend::nftables::Nftables;
-use crate::netfilter::about;
 use crate::netlink::Netlink;
+use crate::netlink::netfilter::about;
 use crate::netns::Netns;
 use e2e::{command, fuzz};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkSerializable};
@@ -61,7 +61,7 @@ fn record() {
         command::run_with_input(&mut Command::new("sh"), &format!("set -e\n{SCENE}")).unwrap();
         let rules = objects::planned(&objects::corpus()).unwrap().rules;
         let delta = Delta::from_nothing(&rules);
-        Nftables.refuse(&delta).unwrap();
+        Nftables.reject(&delta).unwrap();
         Nftables.translate(&delta).unwrap();
         [route(), nftables(), conntrack()]
     })

@@ -1,35 +1,35 @@
-//! `Network`: the rules of one network, planned Service by Service, so that a change costs what changed.
+//! `Network`: the rules of one network, planned per Service, so that the cost of a change follows its size.
 //!
-//! Pure. When several Services claim one ClusterIP the first by name has it; the others are named with the reason.
+//! Pure. When several Services claim one ClusterIP the first by name has it; the others are reported with the reason.
 
 use rules::{NetworkRules, NotServed, ObjectName, ServicePlan, Unserved, VipRules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What one Service asks for.
+/// Rules that one Service requests.
 type Asked = BTreeMap<IpAddr, Arc<VipRules>>;
 
-/// What the Services of one network ask for.
+/// Services of one network.
 #[derive(Debug, Default)]
 pub(super) struct Network {
-    /// What every pod on it gets.
+    /// Rules of every pod on the network.
     pub(super) rules: Arc<NetworkRules>,
     wanted: BTreeMap<ObjectName, Asked>,
     claims: BTreeSet<(IpAddr, ObjectName)>,
-    /// ClusterIPs that several claim.
+    /// ClusterIPs that several Services claim.
     contested: BTreeSet<IpAddr>,
-    /// What nobody is served, by Service; of the others nothing.
+    /// Parts of Services that are not served; only Services that have any.
     unserved: BTreeMap<ObjectName, Vec<Unserved>>,
 }
 
 impl Network {
-    /// Whether no Service is on it.
+    /// Returns true when the network has no Service.
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Takes what a Service asks for now, `None` when it is on this network no more; says whether the rules are different.
+    /// Sets the plan of a Service, `None` when it left the network; returns true when the rules changed.
     pub(super) fn set(&mut self, service: &ObjectName, plan: Option<ServicePlan>) -> bool {
         let before = self.wanted.remove(service).unwrap_or_default();
         // An endpoint that stays keeps the place in which pods have it.
@@ -51,12 +51,12 @@ impl Network {
         }
         let mut differs = false;
         for vip in touched {
-            differs |= self.settle(vip);
+            differs |= self.assign(vip);
         }
         differs
     }
 
-    /// Takes over places of endpoints: see [`NetworkRules::adopt`].
+    /// Adopts places of endpoints: see [`NetworkRules::adopt`].
     pub(super) fn adopt(&mut self, held: &mut Arc<NetworkRules>) {
         let mut rules = NetworkRules::clone(&self.rules);
         let adopted = rules.adopt(held);
@@ -73,7 +73,7 @@ impl Network {
         }
     }
 
-    /// What nobody is served.
+    /// Returns the parts of Services that are not served.
     pub(super) fn unserved(&self) -> impl Iterator<Item = Unserved> {
         let contested = self.contested.iter().flat_map(|vip| {
             let mut claimants = self.claimants(*vip);
@@ -93,7 +93,7 @@ impl Network {
         self.unserved.values().flatten().cloned().chain(contested)
     }
 
-    /// Who claims a ClusterIP, by name.
+    /// Returns the Services that claim a ClusterIP, by name.
     fn claimants(&self, vip: IpAddr) -> impl Iterator<Item = &ObjectName> {
         let claims = self.claims.range((vip, ObjectName::FIRST)..);
         claims
@@ -101,8 +101,8 @@ impl Network {
             .map(|(_, service)| service)
     }
 
-    /// Gives a ClusterIP to whom it belongs now, and says whether that is different.
-    fn settle(&mut self, vip: IpAddr) -> bool {
+    /// Assigns a ClusterIP to the first claimant; returns true when its rules changed.
+    fn assign(&mut self, vip: IpAddr) -> bool {
         let (keeper, is_contested) = {
             let mut claimants = self.claimants(vip);
             (claimants.next().cloned(), claimants.next().is_some())

@@ -1,50 +1,50 @@
-//! `LocalPod`: a pod of this node, trimmed to what rules are made of.
+//! `LocalPod`: a pod of this node, reduced to the fields that rules depend on.
 //!
-//! Pure. Multus writes network-status while the sandbox is being made, before any container runs: that, not phase Running, is what
-//! makes a pod ours, so init containers are served too.
+//! Pure. Multus writes network-status while the sandbox is created, before any container runs: a pod is served from then on, not from phase
+//! Running, so that init containers are served too.
 
-use super::bypass::{self, Bypass};
+use super::unsupported::{self, UnsupportedClient};
 use api::NetworkRef;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, Fault, NetworkStatus, Parsed};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use rules::{NetworkRules, ObjectName, PodRules, Shortcoming, Tenancy};
+use rules::{NamespaceIsolation, NetworkRules, ObjectName, PodRules, Shortcoming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// On the mirror pod of a static pod: the UID under which the kubelet gave it to the runtime.
+/// Annotation of the mirror pod of a static pod: its UID at the container runtime.
 const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// In place of a UID; those of the API server are of another form.
 pub(crate) const HOST_UID: &str = "node/host-network";
 
-/// A pod of this node that matters.
+/// Pod of this node that the index uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePod {
-    /// It has a network namespace of its own, to which Multus may attach networks.
+    /// Pod with a network namespace of its own, to which Multus may attach networks.
     Attached(LocalPod),
-    /// The API server sent something that is no Pod: what was known of it holds.
+    /// Object that cannot be decoded as a Pod: its last state is kept.
     Unreadable {
-        /// Its UID.
+        /// UID.
         uid: String,
     },
-    /// It looks like the proxy of the archived Go project, which writes into the same namespaces for the same Services.
-    OriginalProxy {
-        /// Its UID.
+    /// Pod that looks like the archived multus-service proxy, which writes into the same namespaces for the same Services.
+    LegacyProxy {
+        /// UID.
         uid: String,
-        /// Its name.
+        /// Name.
         name: ObjectName,
-        /// Whether a DaemonSet controls it, as its manifest has it.
+        /// A DaemonSet controls the pod, as in its manifest.
         of_a_daemon_set: bool,
     },
 }
 
 impl NodePod {
-    /// Reads a pod as a watch delivers it. `None`: it does not matter.
+    /// Parses a pod. `None`: the pod is ignored.
     pub fn parse(pod: &Pod) -> Option<Self> {
-        if is_original_proxy(pod) {
-            return Some(Self::OriginalProxy {
+        if is_legacy_proxy(pod) {
+            return Some(Self::LegacyProxy {
                 uid: pod.metadata.uid.clone()?,
                 name: name_of(pod),
                 of_a_daemon_set: is_of_a_daemon_set(pod),
@@ -53,18 +53,18 @@ impl NodePod {
         LocalPod::parse(pod).map(Self::Attached)
     }
 
-    /// Its UID.
+    /// Returns the UID.
     pub fn uid(&self) -> &str {
         match self {
             Self::Attached(pod) => &pod.uid,
-            Self::OriginalProxy { uid, .. } | Self::Unreadable { uid } => uid,
+            Self::LegacyProxy { uid, .. } | Self::Unreadable { uid } => uid,
         }
     }
 }
 
-/// By the labels of its DaemonSet `multus-proxy-ds-amd64` and by the program it runs. A tenant who may create pods with hostNetwork can write
-/// both: the [index](super::Index) believes it only of a namespace that tenants cannot write into.
-fn is_original_proxy(pod: &Pod) -> bool {
+/// Recognizes it by the labels of its DaemonSet `multus-proxy-ds-amd64` and by its program. A tenant who may create pods with hostNetwork
+/// can copy both: the [index](super::Index) accepts it only in a namespace that tenants cannot write into.
+fn is_legacy_proxy(pod: &Pod) -> bool {
     let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network == Some(true)) else {
         return false;
     };
@@ -93,32 +93,32 @@ fn name_of(pod: &Pod) -> ObjectName {
     }
 }
 
-/// A pod that may have a second network.
+/// Pod that may have a secondary network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPod {
-    /// Its name.
+    /// Name.
     pub name: ObjectName,
-    /// Its UID at the API server.
+    /// UID of the Pod object.
     pub uid: String,
-    /// Its UID at the container runtime.
+    /// UID at the container runtime.
     pub runtime_uid: String,
-    /// Its interfaces, or why they cannot be told.
+    /// Entries of network-status, or the parse error.
     pub attachments: Result<Vec<NetworkStatus>, String>,
-    /// What of its network-status cannot be read.
+    /// Invalid entries of network-status.
     pub faults: Vec<Fault>,
-    /// All its addresses on all networks.
+    /// Addresses on all networks.
     pub addresses: BTreeSet<IpAddr>,
-    /// Who of it uses an interface past its network namespace.
-    bypasses: Vec<Bypass>,
-    /// Whether it is the node itself.
+    /// Clients that use an interface past the network namespace.
+    unsupported_clients: Vec<UnsupportedClient>,
+    /// Set for the node itself.
     pub is_host: bool,
-    /// Changes when the sandbox may be another one although nothing else did.
+    /// Changes when the sandbox may have been recreated.
     pub sandbox_mark: String,
 }
 
 impl LocalPod {
-    /// Reads a pod as a watch delivers it. `None`: it has no network namespace of its own, or its sandbox is gone for good. A pod
-    /// without network-status has no attachments: none yet, or none any more, and then there may be rules to be removed.
+    /// Parses a pod. `None`: it has no network namespace of its own, or its sandbox has ended. A pod without network-status has no
+    /// attachments, not yet or not any more; in the latter case there may be rules to remove.
     pub fn parse(pod: &Pod) -> Option<Self> {
         let status = pod.status.clone().unwrap_or_default();
         let host_network = pod
@@ -153,13 +153,13 @@ impl LocalPod {
             attachments,
             faults,
             addresses,
-            bypasses: bypass::of(pod, text),
+            unsupported_clients: unsupported::of(pod, text),
             sandbox_mark: sandbox_mark(&status),
             is_host: false,
         })
     }
 
-    /// The node itself, which holds its loopback address in any case.
+    /// Creates the pod that represents the node, which always has its loopback address.
     pub(crate) fn host(attachments: Vec<NetworkStatus>) -> Self {
         let mut addresses: BTreeSet<IpAddr> = attachments
             .iter()
@@ -176,45 +176,42 @@ impl LocalPod {
             attachments: Ok(attachments),
             faults: Vec::new(),
             addresses,
-            bypasses: Vec::new(),
+            unsupported_clients: Vec::new(),
             sandbox_mark: String::new(),
             is_host: true,
         }
     }
 
-    /// Interfaces on networks of `rules` that are used past the network namespace.
-    pub(super) fn bypassed(&self, rules: &PodRules) -> BTreeSet<Shortcoming> {
+    /// Returns interfaces on networks of `rules` that are used past the network namespace.
+    pub(super) fn unsupported_shortcomings(&self, rules: &PodRules) -> BTreeSet<Shortcoming> {
         let mut found = BTreeSet::new();
         for network in rules.networks.keys() {
             let attached = self.attachments.iter().flatten();
             for status in attached.filter(|status| network.is_named(&status.network)) {
-                let uses = |bypass: &&Bypass| {
-                    bypass
+                let uses = |client: &&UnsupportedClient| {
+                    client
                         .interface
                         .as_ref()
                         .is_none_or(|name| *name == status.interface)
                 };
-                found.extend(
-                    self.bypasses
-                        .iter()
-                        .filter(uses)
-                        .map(|bypass| Shortcoming::Bypassed {
-                            network: network.clone(),
-                            interface: status.interface.clone(),
-                            by: bypass.by.clone(),
-                        }),
-                );
+                found.extend(self.unsupported_clients.iter().filter(uses).map(|client| {
+                    Shortcoming::Bypassed {
+                        network: network.clone(),
+                        interface: status.interface.clone(),
+                        by: client.by.clone(),
+                    }
+                }));
             }
         }
         found
     }
 
-    /// Networks with Services that have the name of one it is attached to, in another namespace, where it may attach to them and is not. A copy
-    /// of a definition is another network to Kubernetes. Not where Services are on the one it is attached to: then it is meant.
+    /// Returns networks with Services that have the name of an attached one in another namespace, which the pod may use and is not attached to.
+    /// To Kubernetes, a copy of a network-attachment-definition is another network. Networks whose attached copy has Services are intended.
     pub(super) fn elsewhere(
         &self,
         served: &BTreeMap<NetworkRef, Arc<NetworkRules>>,
-        tenancy: &Tenancy,
+        isolation: &NamespaceIsolation,
     ) -> BTreeSet<Shortcoming> {
         let mut found = BTreeSet::new();
         for status in self.attachments.iter().flatten() {
@@ -223,7 +220,7 @@ impl LocalPod {
             }
             let namesakes = served.keys().filter(|network| {
                 is_namesake(network, status)
-                    && tenancy.allows(&self.name.namespace, network)
+                    && isolation.allows(&self.name.namespace, network)
                     && !self.is_attached_to(network)
             });
             found.extend(namesakes.map(|network| Shortcoming::OtherNamespace {
@@ -234,7 +231,7 @@ impl LocalPod {
         found
     }
 
-    /// Whether an interface of it is on a network of the same name, in whatever namespace.
+    /// Returns true when the pod is attached to a network of this name in any namespace.
     pub(super) fn is_attached_to_namesake(&self, network: &NetworkRef) -> bool {
         self.attachments
             .iter()
@@ -242,7 +239,7 @@ impl LocalPod {
             .any(|status| is_namesake(network, status))
     }
 
-    /// Whether an interface of it is on `network`.
+    /// Returns true when the pod is attached to `network`.
     pub fn is_attached_to(&self, network: &NetworkRef) -> bool {
         self.attachments
             .iter()
@@ -261,7 +258,7 @@ fn pod_ips(status: &PodStatus) -> impl Iterator<Item = IpAddr> {
     listed.chain(&status.pod_ip).filter_map(|ip| ip.parse().ok())
 }
 
-/// A new sandbox has new containers, and the kubelet says when it became ready (KEP-3085).
+/// Combines container ids and the time of PodReadyToStartContainers (KEP-3085): both change with the sandbox.
 fn sandbox_mark(status: &PodStatus) -> String {
     let containers = status
         .container_statuses
@@ -293,7 +290,7 @@ mod tests {
     const ATTACHED: &str = r#"[{"name":"cbr0","interface":"eth0","ips":["10.128.0.7"]},{"name":"web/macvlan1","interface":"net1","ips":["10.1.0.7","fe80::7"]}]"#;
 
     #[test]
-    fn a_pod_is_ours_before_it_runs() {
+    fn a_pod_is_served_before_it_runs() {
         let pod = LocalPod::parse(&pod(
             ATTACHED,
             &json!({"containers": []}),
@@ -312,11 +309,11 @@ mod tests {
     #[case::its_label_on_another(json!({"app": "multus-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["/bin/sh"]}]}), false)]
     #[case::not_on_the_host(json!({"app": "multus-proxy"}), json!({"containers": [{"name": "p", "command": ["/usr/bin/multus-proxy"]}]}), false)]
     #[case::ours(json!({"app.kubernetes.io/name": "multus-service-proxy"}), json!({"hostNetwork": true, "containers": [{"name": "p"}]}), false)]
-    fn the_original_proxy_is_known(#[case] labels: Value, #[case] spec: Value, #[case] want: bool) {
+    fn the_legacy_proxy_is_recognized(#[case] labels: Value, #[case] spec: Value, #[case] want: bool) {
         let mut pod = pod("[]", &spec, &json!({}));
         pod.metadata.labels = serde_json::from_value(labels).unwrap();
         assert_eq!(
-            matches!(NodePod::parse(&pod), Some(NodePod::OriginalProxy { .. })),
+            matches!(NodePod::parse(&pod), Some(NodePod::LegacyProxy { .. })),
             want
         );
     }
@@ -327,12 +324,12 @@ mod tests {
     #[case::a_replica_sets(json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "d", "uid": "u", "controller": true}]), false)]
     #[case::not_controlled_by_it(json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u"}]), false)]
     #[case::of_another_group(json!([{"apiVersion": "example.org/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]), false)]
-    fn the_daemon_set_of_the_original_proxy_controls_it(#[case] owners: Value, #[case] want: bool) {
+    fn the_legacy_proxy_is_controlled_by_its_daemon_set(#[case] owners: Value, #[case] want: bool) {
         let spec = json!({"hostNetwork": true, "containers": [{"name": "p", "command": ["multus-proxy"]}]});
         let mut pod = pod("[]", &spec, &json!({}));
         pod.metadata.labels = Some([("app".to_owned(), "multus-proxy".to_owned())].into());
         pod.metadata.owner_references = serde_json::from_value(owners).unwrap();
-        let Some(NodePod::OriginalProxy { of_a_daemon_set, .. }) = NodePod::parse(&pod) else {
+        let Some(NodePod::LegacyProxy { of_a_daemon_set, .. }) = NodePod::parse(&pod) else {
             panic!("it looks like it");
         };
         assert_eq!(of_a_daemon_set, want);
@@ -353,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_lost_its_annotation_is_a_pod_without_attachments() {
+    fn a_pod_without_its_annotation_has_no_attachments() {
         let mut without = pod(
             ATTACHED,
             &json!({"containers": []}),
@@ -365,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_static_pod_is_known_to_the_runtime_by_its_own_uid() {
+    fn a_static_pod_has_its_own_uid_at_the_runtime() {
         let mut mirror = pod(ATTACHED, &json!({"containers": []}), &json!({}));
         mirror
             .metadata

@@ -1,4 +1,4 @@
-//! The index agrees with planning from scratch, whatever the order of events, and says no more than what changed.
+//! The index agrees with planning from scratch for any order of events, and marks only pods that changed.
 
 use super::*;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -72,7 +72,7 @@ fn stale(index: &mut Index) -> Vec<String> {
 }
 
 #[test]
-fn a_change_concerns_only_pods_on_its_network() {
+fn a_change_marks_only_pods_on_its_network() {
     let mut index = on_two_networks();
     index.apply_slice(Slice::parse(&slice("nginx", "a", 3)).unwrap());
     assert_eq!(stale(&mut index), ["on-red"]);
@@ -83,7 +83,7 @@ fn a_change_concerns_only_pods_on_its_network() {
 }
 
 #[test]
-fn events_that_change_nothing_concern_nobody() {
+fn events_without_a_change_mark_no_pod() {
     let mut index = on_two_networks();
     put(&mut index, &service("nginx", "red", 10));
     index.apply_slice(Slice::parse(&slice("nginx", "a", 2)).unwrap());
@@ -93,7 +93,7 @@ fn events_that_change_nothing_concern_nobody() {
 }
 
 #[test]
-fn a_new_list_drops_what_it_does_not_hold() {
+fn a_new_list_removes_missing_objects() {
     let mut index = on_two_networks();
     index.reset_services(vec![(
         name("db"),
@@ -108,7 +108,7 @@ fn a_new_list_drops_what_it_does_not_hold() {
 }
 
 #[test]
-fn a_pod_that_cannot_be_read_is_left_as_it_was() {
+fn an_undecodable_pod_keeps_its_last_state() {
     let mut index = on_two_networks();
     let unreadable = || NodePod::Unreadable {
         uid: "on-red".to_owned(),
@@ -120,20 +120,20 @@ fn a_pod_that_cannot_be_read_is_left_as_it_was() {
 }
 
 #[test]
-fn a_service_that_cannot_be_served_is_named_and_harms_nobody() {
+fn a_service_that_cannot_be_served_is_reported_and_does_not_affect_others() {
     let mut index = on_two_networks();
     put(&mut index, &service("thief", "red", 10));
     put(&mut index, &service("bad", "a,b", 12));
     assert_eq!(stale(&mut index), Vec::<String>::new());
-    let said: Vec<_> = index
+    let reasons: Vec<_> = index
         .unserved()
         .into_iter()
         .map(|(name, why)| format!("{name}: {why}"))
         .collect();
-    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert!(
-        said[0].contains("several networks") && said[1].contains("which keeps it"),
-        "{said:?}"
+        reasons[0].contains("several networks") && reasons[1].contains("which keeps it"),
+        "{reasons:?}"
     );
 }
 
@@ -155,8 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn the_original_proxy_is_believed_in_trusted_namespaces_only() {
-    let original = |namespace: &str, of_a_daemon_set| NodePod::OriginalProxy {
+fn the_legacy_proxy_is_recognized_in_trusted_namespaces_only() {
+    let legacy_pod = |namespace: &str, of_a_daemon_set| NodePod::LegacyProxy {
         uid: format!("uid-{namespace}"),
         name: ObjectName {
             namespace: namespace.to_owned(),
@@ -167,10 +167,10 @@ fn the_original_proxy_is_believed_in_trusted_namespaces_only() {
     let apply = |legacy: &[&str], namespace: &str, of_a_daemon_set| {
         let legacy = legacy.iter().map(ToString::to_string).collect();
         let mut index = Index::new(Settings::default()).with_legacy_namespaces(legacy);
-        index.apply_pod(original(namespace, of_a_daemon_set));
-        let seen = (index.original_proxy().is_some(), index.impostors().len());
+        index.apply_pod(legacy_pod(namespace, of_a_daemon_set));
+        let seen = (index.legacy_proxy().is_some(), index.impostors().len());
         index.reset_pods(Vec::new());
-        assert!(index.original_proxy().is_none() && index.impostors().is_empty());
+        assert!(index.legacy_proxy().is_none() && index.impostors().is_empty());
         seen
     };
     assert_eq!(apply(&["kube-system"], "kube-system", true), (true, 0));
@@ -185,7 +185,7 @@ fn the_original_proxy_is_believed_in_trusted_namespaces_only() {
 }
 
 #[test]
-fn the_nodes_own_networks_are_its_administrators() {
+fn host_networks_are_exempt_from_namespace_isolation() {
     let mut index = on_two_networks();
     let attached =
         api::network_status::parse(r#"[{"name":"web/red","interface":"ens4","ips":["10.1.0.200"]}]"#);
@@ -203,10 +203,10 @@ fn a_pod_of_another_namespace_gets_an_event_and_no_rules_of_a_network() {
     index.apply_pod(NodePod::Attached(claimant));
     let (rules, shortcomings) = index.plan(index.pod("claimant").unwrap());
     assert!(rules.is_empty());
-    let told: Vec<_> = shortcomings.iter().map(ToString::to_string).collect();
+    let notes: Vec<_> = shortcomings.iter().map(ToString::to_string).collect();
     assert!(
-        told.len() == 1 && told[0].contains("\"web/red\" of another namespace"),
-        "{told:?}"
+        notes.len() == 1 && notes[0].contains("\"web/red\" of another namespace"),
+        "{notes:?}"
     );
 }
 
@@ -238,7 +238,7 @@ fn an_endpoint_keeps_its_place_while_others_come_and_go() {
     assert_eq!(of(&index), ["10.1.0.9:8080", "10.1.0.1:8080"]);
 }
 
-/// What a proxy left is in places that the next one cannot compute.
+/// Rules of an earlier proxy have places that the next one cannot compute.
 #[test]
 fn places_that_a_namespace_has_become_those_of_all_pods() {
     let mut earlier = on_two_networks();
@@ -259,7 +259,7 @@ fn places_that_a_namespace_has_become_those_of_all_pods() {
             .collect::<Vec<_>>()
     };
     assert_eq!(is_shared(&first), [true], "a copy less");
-    // Another namespace, with other places, changes nothing: the first one that was found counts.
+    // Another namespace, with other places, changes nothing: the first one is adopted.
     index.adopt(&mut second);
     assert_eq!(
         (index.plan(index.pod("on-red").unwrap()).0, is_shared(&second)),
@@ -275,7 +275,7 @@ fn places_that_a_namespace_has_become_those_of_all_pods() {
 
 proptest! {
     #[test]
-    fn events_lead_to_what_planning_from_scratch_gives(steps in prop::collection::vec(step(), 0..30)) {
+    fn events_give_the_same_rules_as_planning_from_scratch(steps in prop::collection::vec(step(), 0..30)) {
         let mut index = Index::default();
         index.apply_pod(NodePod::Attached(pod("client", "web/red")));
         let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
@@ -295,7 +295,7 @@ proptest! {
     }
 
     #[test]
-    fn adding_and_removing_is_nothing(vip in 0..20u8, host in 1..9u8) {
+    fn an_addition_and_a_removal_cancel_out(vip in 0..20u8, host in 1..9u8) {
         let mut index = on_two_networks();
         let before = index.plan(index.pod("on-red").unwrap());
         put(&mut index, &service("new", "red", vip));
@@ -308,7 +308,7 @@ proptest! {
     }
 }
 
-/// A definition of the same name in another namespace is another network. Who is attached to that one has no way to the ClusterIPs.
+/// A definition of the same name in another namespace is another network. A pod that is attached to it cannot reach the ClusterIPs.
 #[test]
 fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     let mut index = on_two_networks();
@@ -316,9 +316,10 @@ fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     index.apply_pod(NodePod::Attached(pod("elsewhere", "shop/green")));
     index.take_stale();
     let lacks = |index: &Index, uid: &str| index.plan(index.pod(uid).unwrap()).1;
-    let told = lacks(&index, "on-copy");
-    assert_eq!(told.len(), 1);
-    let hint = crate::events::nothing_written(index.pod("on-copy").unwrap(), &told).unwrap();
+    let shortcomings = lacks(&index, "on-copy");
+    assert_eq!(shortcomings.len(), 1);
+    let hint =
+        crate::report::pod_events::nothing_written(index.pod("on-copy").unwrap(), &shortcomings).unwrap();
     assert!(hint.is_hint(), "{hint:?}");
     assert!(
         hint.note
@@ -338,7 +339,7 @@ fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     // Services on the network that it is attached to: then that is the one it means.
     put(&mut index, &service("own", "shop/red", 12));
     let open = Settings {
-        tenancy: Tenancy::Open,
+        isolation: NamespaceIsolation::Open,
         ..Settings::default()
     };
     index.apply_settings(open);
@@ -346,9 +347,9 @@ fn a_pod_on_a_namesake_of_a_network_with_services_gets_a_hint() {
     assert_eq!(lacks(&index, "on-copy"), BTreeSet::new());
 }
 
-/// Of networks that a pod may not attach to nothing is disclosed.
+/// Events disclose no network that the pod may not attach to.
 #[test]
-fn a_namesake_that_the_pod_may_not_attach_to_is_not_named() {
+fn a_namesake_network_is_not_disclosed_to_pods_that_may_not_attach() {
     let mut index = on_two_networks();
     let mut foreign = pod("foreign", "shop/red");
     foreign.name.namespace = "shop".to_owned();

@@ -1,14 +1,14 @@
-//! What a watch brings, taken into the index.
+//! Application of watch updates to the index.
 //!
 //! Pure.
 
 use super::Index;
-use crate::surroundings::Surroundings;
-use crate::watches::{Change, Update};
+use crate::cluster_info::ClusterInfo;
+use crate::watch::{Change, Update};
 
 impl Index {
-    /// Takes one update. Those of the own Node and of the Service ranges count as far as they change the settings in `surroundings`.
-    pub fn update(&mut self, update: Update, surroundings: &mut Surroundings) {
+    /// Applies an update. Those of the own Node and of Service ranges update the settings in `cluster_info`.
+    pub fn update(&mut self, update: Update, cluster_info: &mut ClusterInfo) {
         let changes_settings = match update {
             Update::Service(change) => {
                 match change {
@@ -38,11 +38,11 @@ impl Index {
                 }
                 false
             }
-            Update::Node(change) => surroundings.node(change),
-            Update::ServiceCidr(change) => surroundings.service_cidr(change),
+            Update::Node(change) => cluster_info.node(change),
+            Update::ServiceCidr(change) => cluster_info.service_cidr(change),
         };
         if changes_settings {
-            self.apply_settings(surroundings.settings());
+            self.apply_settings(cluster_info.settings());
         }
     }
 }

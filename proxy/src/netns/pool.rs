@@ -1,7 +1,7 @@
-//! Threads that do one piece of work after the other, each in a namespace of its own choice, and are back at home before the next.
+//! Pool of threads. A thread does one job after the other, each in a namespace of its own, and returns home before the next.
 //!
-//! To make and to end a thread costs as much as the work of a small change. A thread that cannot go home ends with its work, one that has
-//! none for a moment ends too: an idle process has none of them, and none keeps a pod's namespace alive.
+//! Starting and ending a thread costs as much as a small change. A thread that cannot return home ends with its job, and an idle thread
+//! ends after a moment: an idle process has none, and none keeps a pod's namespace alive.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,18 +9,18 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How long a thread waits for more.
+/// Time for which an idle thread waits for a job.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// So many wait at most.
+/// Largest number of idle threads.
 const KEPT: usize = 8;
 
-/// A piece of work; says whether the thread is at home afterwards.
+/// Job; returns true when the thread has returned home.
 pub(super) type Job = Box<dyn FnOnce() -> bool + Send>;
 
 #[derive(Default)]
 struct Pool {
-    /// Each has a thread that waits.
+    /// Channels of the idle threads.
     jobs: VecDeque<Job>,
     waiting: usize,
 }
@@ -35,7 +35,7 @@ fn lock() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has a thread do it at once: one that waits, or a new one. Work that hangs holds up no other.
+/// Runs a job at once, on an idle thread or a new one. A job that hangs does not block others.
 pub(super) fn run(job: Job) -> io::Result<()> {
     let mut pool = lock();
     if pool.waiting > pool.jobs.len() {

@@ -1,19 +1,19 @@
-//! One attempt to bring one pod's namespace to what is wanted: find the sandbox, enter, apply.
+//! One attempt to sync the network namespace of a pod: find the sandbox, enter the namespace, apply the rules.
 //!
 //! Writes: through `apply`.
 
-use crate::apply::{self, Addresses, Applied, Wanted, write_knowing};
-use crate::backend::{Backend, Held};
-use crate::failure::chain;
-use crate::generation::{generation, own_generation};
+use crate::backend::{Backend, KnownRules};
+use crate::container_runtime::{self, Sandbox};
 use crate::index::{HOST_UID, LocalPod};
-use crate::memory::{NoMemory, Share};
-use crate::netfilter::Claim;
+use crate::netlink::generation::{generation, own_generation};
+use crate::netlink::monitor::NamespaceId;
+use crate::netlink::netfilter::SocketLease;
+use crate::netns::apply::{self, Addresses, Applied, Wanted, write_knowing};
+use crate::netns::failure::chain;
+use crate::netns::memory::{NoMemory, Share};
 use crate::netns::{self, Netns};
-use crate::sandbox::{self, Sandbox};
 use crate::sync::Context;
-use crate::sync::workers::{self, Worker};
-use crate::tampering::NamespaceId;
+use crate::sync::worker_pool::{self, Worker};
 use rules::PodRules;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,217 +23,224 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// A namespace that hangs gives its worker back after this.
+/// Time after which an attempt that hangs releases its worker.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where a pod's rules are, and what is there.
+/// Network namespace of a pod, and what it is known to contain.
 #[derive(Debug, Default)]
-pub(super) struct Place {
-    /// `None`: the runtime has to be asked.
+pub(super) struct NetnsState {
+    /// `None`: to be requested from the container runtime.
     pub(super) sandbox: Option<Sandbox>,
-    /// The sandbox that `held` is about.
+    /// Id of the sandbox that `held` describes.
     id: Option<String>,
-    pub(super) held: Held<PodRules>,
-    /// Of the last attempt, unless routes have to be looked at.
+    pub(super) held: KnownRules<PodRules>,
+    /// Foreign routes of the last attempt; `None`: routes have to be read.
     foreign_routes: Option<BTreeSet<IpAddr>>,
-    /// Links and addresses of the last attempt, unless they have to be looked at.
+    /// Links and addresses of the last attempt; `None`: they have to be read.
     addresses: Option<Arc<Addresses>>,
-    /// When routes were looked at last.
-    looked: Option<Instant>,
-    /// Its id for the listener, if there is one.
+    /// Time of the last check of routes.
+    routes_checked_at: Option<Instant>,
+    /// Namespace id for the netlink monitor, if it runs.
     pub(super) nsid: Option<NamespaceId>,
-    /// What the rules looked like after the last write.
-    seen: Seen,
-    /// Whether somebody else wrote at the same time: his transactions cannot be told from ours afterwards.
+    /// Version of the rules after the last write.
+    ruleset: RulesetVersion,
+    /// Another process wrote at the same time: its transactions cannot be distinguished from ours afterwards.
     pub(super) is_disturbed: bool,
-    /// How long the last attempt took in the namespace.
+    /// Duration of the last attempt in the namespace.
     pub(super) took: Duration,
-    /// To the sockets that are kept open there.
-    claim: Option<Claim>,
-    /// Whether the pod is gone: its sandbox may be another's by now.
+    /// Lease of the sockets that are kept open in the namespace.
+    lease: Option<SocketLease>,
+    /// The pod is deleted: its sandbox may belong to another pod by now.
     pub(super) is_abandoned: Arc<AtomicBool>,
 }
 
-/// How to know rules again without reading them.
+/// Version of the rules, by which a change is noticed without reading them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
-    /// Of nftables.
+struct RulesetVersion {
+    /// Generation of the nftables ruleset.
     generation: Option<u32>,
     /// See [`Backend::fingerprint`].
-    print: Option<u64>,
+    fingerprint: Option<u64>,
 }
 
-/// What the work in a namespace came to.
-struct Entered {
+/// Result of the work in a namespace.
+struct WorkResult {
     applied: Applied,
     addresses: Arc<Addresses>,
-    seen: Seen,
+    ruleset: RulesetVersion,
     is_disturbed: bool,
 }
 
-impl Place {
-    /// The sandbox it was last.
+impl NetnsState {
+    /// Returns the id of the sandbox of the last attempt.
     pub(super) fn sandbox_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Whether this process never wrote here.
+    /// Returns true when this process never wrote into the namespace.
     pub(super) fn is_untouched(&self) -> bool {
         self.id.is_none()
     }
 
-    /// When routes were compared with the kernel last.
-    pub(super) fn last_look(&self) -> Option<Instant> {
-        self.looked
+    /// Returns the time of the last comparison of routes with the kernel.
+    pub(super) fn routes_checked_at(&self) -> Option<Instant> {
+        self.routes_checked_at
     }
 
-    /// Has the next attempt compare routes, links and addresses with the kernel, too.
-    pub(super) fn look_at_routes(&mut self) {
+    /// Makes the next attempt read routes, links and addresses from the kernel.
+    pub(super) fn forget_routes(&mut self) {
         self.foreign_routes = None;
         self.addresses = None;
     }
 
-    /// Takes note that somebody may have changed anything. Rules that have their generation still are known all the same: to read those
-    /// of each pod because one changed more than could be told would take seconds.
-    pub(super) fn suspect(&mut self) {
-        if self.seen.generation.is_none() {
-            self.held = Held::Unknown;
+    /// Records that anything in the namespace may have changed. Rules with a generation stay known, since the generation shows a change:
+    /// reading the rules of every pod after an overrun would take seconds.
+    pub(super) fn invalidate(&mut self) {
+        if self.ruleset.generation.is_none() {
+            self.held = KnownRules::Unknown;
         }
     }
 
-    /// Where rules are, and the generation that they had when this process looked at them last; `None`: not known.
+    /// Returns the path of the namespace and the generation of its rules at the last attempt; `None`: unknown.
     pub(super) fn generation(&self) -> Option<(PathBuf, u32)> {
         let sandbox = self.sandbox.as_ref()?;
-        Some((sandbox.netns.clone(), self.seen.generation?))
+        Some((sandbox.netns.clone(), self.ruleset.generation?))
     }
 
-    /// A recreated sandbox has another namespace, with nothing of ours unless somebody wrote into it before.
-    fn settle(&mut self, sandbox: &Sandbox, may_hold: bool) {
+    /// Switches to a recreated sandbox: its namespace contains no rules unless another process wrote into it before.
+    fn enter_sandbox(&mut self, sandbox: &Sandbox, may_hold: bool) {
         if self.id.as_ref() != Some(&sandbox.id) {
             self.id = Some(sandbox.id.clone());
-            self.held = if may_hold { Held::Unknown } else { Held::Nothing };
+            self.held = if may_hold {
+                KnownRules::Unknown
+            } else {
+                KnownRules::Nothing
+            };
             self.nsid = None;
-            self.look_at_routes();
+            self.forget_routes();
         }
     }
 }
 
-/// Why an attempt failed.
+/// Reason for a failed attempt.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    Sandbox(#[from] sandbox::Error),
+    Sandbox(#[from] container_runtime::Error),
     #[error(transparent)]
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
     #[error(transparent)]
     Memory(#[from] NoMemory),
-    /// Of connection tracking.
+    /// Connection tracking.
     #[error(transparent)]
     Flows(std::io::Error),
-    /// Rules would not reach its packets.
+    /// Rules would not apply to packets of the pod.
     #[error(
-        "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata): its flows to ClusterIPs are not served"
+        "runtime handler {0:?} gives the pod a network stack of its own (gVisor, Kata), to which rules do not apply: its flows to ClusterIPs are not served"
     )]
     OwnStack(String),
     /// The thread panicked; the namespace may hold anything.
     #[error("the work in the network namespace ended without a result")]
     Lost,
-    /// What comes after it has another UID.
-    #[error("the pod is gone")]
+    /// The pod is deleted; a recreated one has another UID.
+    #[error("the pod is deleted")]
     Abandoned,
 }
 
 impl Error {
-    /// What the container runtime did not do, if it is at fault.
-    pub(super) fn of_the_runtime(&self) -> Option<String> {
+    /// Returns the error of the container runtime, if that is the cause.
+    pub(super) fn runtime_error(&self) -> Option<String> {
         match self {
-            Self::Sandbox(error @ (sandbox::Error::NoRuntime(_) | sandbox::Error::Runtime(_))) => {
-                Some(chain(error))
-            }
+            Self::Sandbox(
+                error @ (container_runtime::Error::NoRuntime(_) | container_runtime::Error::Runtime(_)),
+            ) => Some(chain(error)),
             _ => None,
         }
     }
 
-    /// Whether the namespace itself made trouble, as its owner can.
-    pub(super) fn is_of_the_namespace(&self) -> bool {
+    /// Returns true when the cause is in the namespace, which the owner of the pod can influence.
+    pub(super) fn is_netns_fault(&self) -> bool {
         matches!(self, Self::Apply(_))
     }
 
-    /// Whether there is nothing yet by which the namespace could be known.
-    pub(super) fn is_about_identity(&self) -> bool {
+    /// Returns true when the namespace has no address of the pod yet.
+    pub(super) fn is_unidentified(&self) -> bool {
         matches!(self, Self::Apply(apply::Error::NotThePod))
     }
 
-    /// Whether it stays so as long as the sandbox is there.
+    /// Returns true when a retry in the same sandbox cannot succeed.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::OwnStack(_))
     }
 
-    /// Whether it only says that the pod has no namespace, now.
+    /// Returns true when the pod has no network namespace at present.
     pub(super) fn is_absence(&self) -> bool {
         matches!(
             self,
-            Self::Sandbox(sandbox::Error::NotReady) | Self::Netns(netns::Error::Gone { .. })
+            Self::Sandbox(container_runtime::Error::NotReady) | Self::Netns(netns::Error::Gone { .. })
         )
     }
 }
 
-/// Makes the attempt. `place` says what is known afterwards, also after a failure.
+/// Makes the attempt. `netns_state` is valid afterwards, also after a failure.
 pub(super) async fn attempt(
     context: &Context,
     pod: &LocalPod,
     rules: PodRules,
-    place: &mut Place,
+    netns_state: &mut NetnsState,
 ) -> Result<Applied, Error> {
-    let sandbox = match place.sandbox.take() {
+    let sandbox = match netns_state.sandbox.take() {
         Some(sandbox) => sandbox,
-        None if pod.is_host => the_node(),
-        None => ask_the_runtime(context, pod).await?,
+        None if pod.is_host => host_sandbox(),
+        None => find_sandbox(context, pod).await?,
     };
     if sandbox.has_own_stack() {
         let handler = sandbox.runtime_handler.clone();
-        place.sandbox = Some(sandbox);
+        netns_state.sandbox = Some(sandbox);
         return Err(Error::OwnStack(handler));
     }
-    // Before a worker is taken: whoever waits for another's turn keeps nobody waiting.
-    let (_turn, may_hold) = context.entered.turn(&sandbox).await;
-    if place.is_abandoned.load(Ordering::Acquire) {
+    // Before a worker is taken: an attempt that waits for the lock of a sandbox does not block others.
+    let (_sandbox_lock, may_hold) = context.sandbox_locks.lock(&sandbox).await;
+    if netns_state.is_abandoned.load(Ordering::Acquire) {
         return Err(Error::Abandoned);
     }
-    place.settle(&sandbox, pod.is_host || may_hold);
-    let in_memory = context.backend.fills_in_memory();
-    let worker = context.workers.write(&place.held, &rules, in_memory).await;
+    netns_state.enter_sandbox(&sandbox, pod.is_host || may_hold);
+    let in_memory = context.backend.buffers_whole_ruleset();
+    let worker = context
+        .worker_pool
+        .write(&netns_state.held, &rules, in_memory)
+        .await;
     let per_item = context.backend.memory_per_item();
-    let is_small = workers::is_small(&place.held, &rules);
+    let is_small = worker_pool::is_small(&netns_state.held, &rules);
     let share = context.memory.share(is_small, &rules, per_item).await?;
     let netns = if pod.is_host {
         Netns::home()?
     } else {
         Netns::open(&sandbox.netns)?
     };
-    let is_the_same = Claim::stake(&mut place.claim, &netns);
-    // Until it succeeds nothing is known.
-    let held = std::mem::take(&mut place.held);
+    let is_the_same = SocketLease::acquire(&mut netns_state.lease, &netns);
+    // The rules are unknown until the attempt succeeds.
+    let held = std::mem::take(&mut netns_state.held);
     let wanted = Wanted {
         rules,
         addresses: pod.addresses.clone(),
-        foreign_routes: place.foreign_routes.take(),
+        foreign_routes: netns_state.foreign_routes.take(),
     };
     let began = Instant::now();
     if wanted.foreign_routes.is_none() {
-        place.looked = Some(began);
+        netns_state.routes_checked_at = Some(began);
     }
-    // The node has too many events of its own to listen to: its routes are compared every 25 s instead.
-    let names = context.names.as_ref().filter(|_| !pod.is_host);
-    let nsid = place.nsid.filter(|_| is_the_same);
-    let nsid = names.and_then(|names| nsid.or_else(|| names.id_of(&netns).ok()));
-    (place.is_disturbed, place.nsid) = (false, nsid);
-    // Of which the kernel tells no changes are read each time.
-    let is_told = nsid.is_some() && is_the_same && wanted.foreign_routes.is_some();
-    let addresses = place.addresses.take().filter(|_| is_told);
-    let known = std::mem::take(&mut place.seen);
+    // The node has too many events of its own for the monitor: its routes are compared every 25 s instead.
+    let namespace_ids = context.namespace_ids.as_ref().filter(|_| !pod.is_host);
+    let nsid = netns_state.nsid.filter(|_| is_the_same);
+    let nsid = namespace_ids.and_then(|namespace_ids| nsid.or_else(|| namespace_ids.id_of(&netns).ok()));
+    (netns_state.is_disturbed, netns_state.nsid) = (false, nsid);
+    // Links and addresses without notifications are read each time.
+    let is_monitored = nsid.is_some() && is_the_same && wanted.foreign_routes.is_some();
+    let addresses = netns_state.addresses.take().filter(|_| is_monitored);
+    let known = std::mem::take(&mut netns_state.ruleset);
     let work = Work {
         held,
         known,
@@ -241,30 +248,30 @@ pub(super) async fn attempt(
         addresses,
         share,
     };
-    let entered = enter(context, pod, worker, netns, work).await;
-    place.took = began.elapsed();
-    let entered = entered?;
-    let applied = entered.applied;
-    place.seen = entered.seen;
-    place.is_disturbed = entered.is_disturbed;
+    let written = enter(context, pod, worker, netns, work).await;
+    netns_state.took = began.elapsed();
+    let written = written?;
+    let applied = written.applied;
+    netns_state.ruleset = written.ruleset;
+    netns_state.is_disturbed = written.is_disturbed;
     context
-        .telling
+        .reporters
         .metrics
-        .applied(context.backend.name(), place.took);
-    if !place.is_disturbed && applied.is_exact {
-        place.held = Held::Exactly(applied.rules.clone());
+        .applied(context.backend.name(), netns_state.took);
+    if !netns_state.is_disturbed && applied.is_exact {
+        netns_state.held = KnownRules::Exactly(applied.rules.clone());
         if applied.failures.is_empty() {
-            place.foreign_routes = Some(applied.foreign_routes.clone());
-            let are_usable = applied.absent.is_empty() && entered.addresses.are_few();
-            place.addresses = Some(entered.addresses).filter(|_| are_usable);
+            netns_state.foreign_routes = Some(applied.foreign_routes.clone());
+            let are_usable = applied.absent.is_empty() && written.addresses.are_few();
+            netns_state.addresses = Some(written.addresses).filter(|_| are_usable);
         }
     }
-    place.sandbox = Some(sandbox);
+    netns_state.sandbox = Some(sandbox);
     Ok(applied)
 }
 
-/// The sandbox of those that have none.
-fn the_node() -> Sandbox {
+/// Sandbox of the node itself.
+fn host_sandbox() -> Sandbox {
     Sandbox {
         id: HOST_UID.to_owned(),
         netns: PathBuf::from(netns::OWN),
@@ -272,9 +279,9 @@ fn the_node() -> Sandbox {
     }
 }
 
-/// Without a worker: a runtime that hangs keeps waiting whoever needs it, and nobody else.
-async fn ask_the_runtime(context: &Context, pod: &LocalPod) -> Result<Sandbox, sandbox::Error> {
-    let _worker = context.workers.ask().await;
+/// Uses a worker of its own kind: a runtime that hangs does not block attempts that do not need it.
+async fn find_sandbox(context: &Context, pod: &LocalPod) -> Result<Sandbox, container_runtime::Error> {
+    let _worker = context.worker_pool.ask().await;
     context.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await
 }
 
@@ -284,57 +291,60 @@ async fn enter(
     worker: Worker,
     netns: Netns,
     work: Work,
-) -> Result<Entered, Error> {
+) -> Result<WorkResult, Error> {
     let backend = Arc::clone(&context.backend);
-    // The share goes with the thread: it is given back when the thread ends, even if the wait for it has timed out.
+    // The thread owns the share of memory and returns it when it ends, even if the wait for it has timed out.
     let work = move || work.write(backend.as_ref());
     let mut receiver = netns.spawn(work)?;
     let in_time = tokio::time::timeout(PATIENCE, &mut receiver).await;
     let result = if let Ok(result) = in_time {
         result
     } else {
-        // The thread cannot be ended from outside. The pod waits for it; the other pods do not.
-        warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Work in the network namespace hangs");
+        // The thread cannot be cancelled. The pod waits for it; other pods do not.
+        warn!(pod = %pod.name, seconds = PATIENCE.as_secs(), "Operation in the network namespace is stuck");
         drop(worker);
-        // Nobody listens any more when the process stops.
-        let _ = context.hangs.send(pod.uid.clone());
+        // The receiver is dropped at shutdown.
+        let _ = context.stuck.send(pod.uid.clone());
         receiver.await
     };
     result.map_err(|_| Error::Lost)??
 }
 
-/// What a thread does in a namespace.
+/// Work of a thread in a namespace.
 struct Work {
-    held: Held<PodRules>,
-    /// What `held` is about: rules that look otherwise are not believed to be those.
-    known: Seen,
+    held: KnownRules<PodRules>,
+    /// Version that `held` describes; with another version the rules are unknown.
+    known: RulesetVersion,
     wanted: Wanted,
-    /// If they are known.
+    /// Links and addresses, if known.
     addresses: Option<Arc<Addresses>>,
     share: Share,
 }
 
 impl Work {
-    fn write(mut self, backend: &dyn Backend) -> Result<Entered, Error> {
+    fn write(mut self, backend: &dyn Backend) -> Result<WorkResult, Error> {
         self.share.spend();
         let (known, before) = (self.known, generation());
         let is_known = (known.generation.is_none() || known.generation == before)
-            && (known.print.is_none() || known.print == backend.fingerprint());
+            && (known.fingerprint.is_none() || known.fingerprint == backend.fingerprint());
         if !is_known {
-            self.held = Held::Unknown;
+            self.held = KnownRules::Unknown;
             self.share.grow()?;
         }
         let (applied, addresses) = write_knowing(self.addresses, backend, &self.held, &self.wanted)?;
         let generation = generation();
         let is_as_before = is_known && !applied.written;
-        let print = known
-            .print
+        let fingerprint = known
+            .fingerprint
             .filter(|_| is_as_before)
             .or_else(|| backend.fingerprint());
-        Ok(Entered {
+        Ok(WorkResult {
             applied,
             addresses,
-            seen: Seen { generation, print },
+            ruleset: RulesetVersion {
+                generation,
+                fingerprint,
+            },
             is_disturbed: generation != own_generation(before),
         })
     }

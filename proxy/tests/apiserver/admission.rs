@@ -1,6 +1,6 @@
-//! What the admission policies leave of the rights to write status, asked with real tokens.
+//! Admission policies for status writes, exercised with real tokens.
 
-use crate::node::{Cluster, apply_policy, create, object};
+use crate::cluster::{Cluster, apply_policy, create, object};
 use anyhow::Result;
 use api::names::{ACCEPTED_CONDITION, RULES_APPLIED_CONDITION};
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
@@ -14,8 +14,8 @@ fn condition(type_: &str, status: &str) -> Value {
     json!({"type": type_, "status": status, "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
 }
 
-/// What the API server says to a patch: `Ok`, or the words with which it refuses.
-async fn say<K>(api: &Api<K>, name: &str, patch: Value) -> Result<(), String>
+/// Patches the status; returns the API server's error message.
+async fn patch_status<K>(api: &Api<K>, name: &str, patch: Value) -> Result<(), String>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
@@ -25,20 +25,20 @@ where
     patched.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// A policy takes effect a moment after it was created.
-async fn refused<K>(api: &Api<K>, name: &str, patch: &Value, words: &str)
+/// Waits until the patch is rejected with these words: a policy takes effect shortly after its creation.
+async fn assert_rejected<K>(api: &Api<K>, name: &str, patch: &Value, words: &str)
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
     let began = Instant::now();
     loop {
-        let said = say(api, name, patch.clone()).await;
-        if said.as_ref().is_err_and(|why| why.contains(words)) {
+        let result = patch_status(api, name, patch.clone()).await;
+        if result.as_ref().is_err_and(|why| why.contains(words)) {
             return;
         }
         assert!(
             began.elapsed() < Duration::from_secs(20),
-            "{patch} on {name}: {said:?}, not {words:?}"
+            "{patch} on {name}: {result:?}, not {words:?}"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -46,18 +46,24 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Result<()> {
+async fn proxy_may_change_only_its_condition_on_its_own_pod() -> Result<()> {
     let cluster = Cluster::start().await?;
     let (own, _other) = (
         cluster.proxy_pod("proxy").await?,
         cluster.proxy_pod("proxy-b").await?,
     );
     let pods: Api<Pod> = Api::namespaced(cluster.server.pod_client(&own).await?, "multus-service");
-    let ours = json!({"status": {"conditions": [condition(RULES_APPLIED_CONDITION, "True")]}});
+    let condition_patch = json!({"status": {"conditions": [condition(RULES_APPLIED_CONDITION, "True")]}});
 
-    refused(&pods, "proxy-b", &ours, "its own pod only, which is 'proxy'").await;
+    assert_rejected(
+        &pods,
+        "proxy-b",
+        &condition_patch,
+        "its own pod only, which is 'proxy'",
+    )
+    .await;
     let ready = json!({"status": {"conditions": [condition("Ready", "True")]}});
-    refused(
+    assert_rejected(
         &pods,
         "proxy",
         &ready,
@@ -69,7 +75,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
         json!({"phase": "Failed"}),
         json!({"message": "x"}),
     ] {
-        refused(
+        assert_rejected(
             &pods,
             "proxy",
             &json!({"status": status}),
@@ -81,7 +87,7 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
         json!({"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}),
         json!({"labels": {"app": "other"}}),
     ] {
-        refused(
+        assert_rejected(
             &pods,
             "proxy",
             &json!({"metadata": metadata}),
@@ -89,16 +95,19 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
         )
         .await;
     }
-    assert_eq!(say(&pods, "proxy", ours.clone()).await, Ok(()));
+    assert_eq!(
+        patch_status(&pods, "proxy", condition_patch.clone()).await,
+        Ok(())
+    );
 
-    // A token that is bound to no pod speaks for none.
+    // A token that is not bound to a pod is rejected.
     let unbound = cluster
         .server
         .service_account_client("multus-service", "multus-service-proxy")
         .await?;
     let unbound: Api<Pod> = Api::namespaced(unbound, "multus-service");
-    refused(&unbound, "proxy", &ours, "its own pod only").await;
-    // Nor may it touch pods of others, of the same name in another namespace too.
+    assert_rejected(&unbound, "proxy", &condition_patch, "its own pod only").await;
+    // Pods in other namespaces are rejected, even with the same name.
     let manifest =
         json!({"metadata": {"name": "proxy"}, "spec": {"containers": [{"name": "c", "image": "none"}]}});
     create(
@@ -107,13 +116,13 @@ async fn a_proxy_may_change_only_its_condition_and_only_on_its_own_pod() -> Resu
     )
     .await?;
     let elsewhere: Api<Pod> = Api::namespaced(cluster.server.pod_client(&own).await?, &cluster.namespace);
-    refused(&elsewhere, "proxy", &ours, "its own pod only").await;
+    assert_rejected(&elsewhere, "proxy", &condition_patch, "its own pod only").await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ours() -> Result<()> {
+async fn controller_may_change_only_its_condition_on_managed_services() -> Result<()> {
     let cluster = Cluster::start().await?;
     let admin = &cluster.admin;
     let account: ServiceAccount = object(json!({"metadata": {"name": "multus-service-controller"}}));
@@ -137,7 +146,7 @@ async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ou
     )
     .await?;
 
-    let ours = cluster.service("ours", "macvlan1").await?;
+    let managed = cluster.service("managed", "macvlan1").await?;
     let plain: Service = object(json!({"metadata": {"name": "plain"}, "spec": {"ports": [{"port": 80}]}}));
     create(Api::namespaced(admin.clone(), &cluster.namespace), &plain).await?;
     let client = cluster
@@ -147,33 +156,38 @@ async fn the_controller_may_change_only_its_condition_and_only_on_services_of_ou
     let services: Api<Service> = Api::namespaced(client, &cluster.namespace);
     let accepted = json!({"status": {"conditions": [condition(ACCEPTED_CONDITION, "True")]}});
 
-    refused(&services, "plain", &accepted, "only on Services labelled").await;
+    assert_rejected(&services, "plain", &accepted, "only on Services labelled").await;
     let other = json!({"status": {"conditions": [condition("LoadBalancerReady", "True")]}});
-    refused(
+    assert_rejected(
         &services,
-        "ours",
+        "managed",
         &other,
         "multusservice.cni.cncf.io/Accepted only",
     )
     .await;
-    // The API server itself refuses addresses on Services of other types.
+    // The API server itself rejects addresses on Services of other types.
     let as_admin: Api<Service> = Api::namespaced(admin.clone(), &cluster.namespace);
     let balanced = json!({"spec": {"type": "LoadBalancer"}});
     as_admin
-        .patch("ours", &PatchParams::default(), &Patch::Merge(&balanced))
+        .patch("managed", &PatchParams::default(), &Patch::Merge(&balanced))
         .await?;
     let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
-    refused(&services, "ours", &address, "nothing in the status").await;
+    assert_rejected(&services, "managed", &address, "nothing in the status").await;
     let annotated = json!({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/service-network": "other"}}});
-    refused(&services, "ours", &annotated, "labels, annotations").await;
-    assert_eq!(say(&services, "ours", accepted).await, Ok(()));
+    assert_rejected(&services, "managed", &annotated, "labels, annotations").await;
+    assert_eq!(patch_status(&services, "managed", accepted).await, Ok(()));
 
-    // Ours no longer: the condition may go.
+    // On a Service that is no longer managed the condition may be deleted.
     let unlabel = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
     as_admin
-        .patch(&ours.name_any(), &PatchParams::default(), &Patch::Merge(&unlabel))
+        .patch(
+            &managed.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(&unlabel),
+        )
         .await?;
-    let take_away = json!({"status": {"conditions": [{"$patch": "delete", "type": ACCEPTED_CONDITION}]}});
-    assert_eq!(say(&services, "ours", take_away).await, Ok(()));
+    let delete_condition =
+        json!({"status": {"conditions": [{"$patch": "delete", "type": ACCEPTED_CONDITION}]}});
+    assert_eq!(patch_status(&services, "managed", delete_condition).await, Ok(()));
     Ok(())
 }

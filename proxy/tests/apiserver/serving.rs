@@ -1,8 +1,8 @@
-//! From objects to packets, and nothing beyond.
+//! The path from API objects to packets, and the permissions it uses.
 
-use crate::bed::Pod;
-use crate::node::{Cluster, NODE};
-use crate::probe::{Outcome, Server, ask_often};
+use crate::cluster::{Cluster, NODE};
+use crate::testbed::Pod;
+use crate::traffic::{Outcome, Server, probe_repeatedly};
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{self, Service};
 use k8s_openapi::api::events::v1::Event;
@@ -14,15 +14,15 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn vip(service: &Service) -> SocketAddr {
     let vip = service.spec.as_ref().unwrap().cluster_ip.as_ref().unwrap();
     SocketAddr::new(vip.parse().unwrap(), 80)
 }
 
-pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
-    ask_often(client, Protocol::Tcp, vip(service), 12)
+pub(crate) fn outcomes(client: &Pod, service: &Service) -> Vec<Outcome> {
+    probe_repeatedly(client, Protocol::Tcp, vip(service), 12)
         .into_keys()
         .collect()
 }
@@ -30,16 +30,16 @@ pub(crate) fn answering(client: &Pod, service: &Service) -> Vec<Outcome> {
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < PATIENCE, "not within 10 s: {what}");
+        assert!(began.elapsed() < TIMEOUT, "timed out after 10 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Conditions are written at most every ten seconds.
+/// Waits for a condition; conditions are written at most every ten seconds.
 pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !holds().await? {
-        anyhow::ensure!(began.elapsed() < 3 * PATIENCE, "not within 30 s: {what}");
+        anyhow::ensure!(began.elapsed() < 3 * TIMEOUT, "timed out after 30 s: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -51,24 +51,24 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let servers = [cluster.bed.pod(2), cluster.bed.pod(3)];
+    let servers = [cluster.testbed.pod(2), cluster.testbed.pod(3)];
     let _servers = servers.each_ref().map(Server::start);
     let from = |host| Outcome::Answered(host, client.address());
 
     let proxy = cluster.proxy().await?;
     until("ready without any Service", || proxy.is_ready()).await;
     let nginx = cluster.service("nginx", "macvlan1").await?;
-    until("refused without endpoints", || {
-        answering(&client, &nginx) == [Outcome::Refused]
+    until("rejected without endpoints", || {
+        outcomes(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
     cluster.slice(&nginx, &[2, 3]).await?;
-    until("both endpoints answer", || {
-        answering(&client, &nginx) == [from(2), from(3)]
+    until("both endpoints respond", || {
+        outcomes(&client, &nginx) == [from(2), from(3)]
     })
     .await;
 
-    // Whatever these are, they harm nobody.
+    // Invalid Services do not affect valid ones.
     let broken = cluster.service("broken", "a,b").await?;
     cluster.slice(&broken, &[2]).await?;
     let services: Api<Service> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
@@ -81,11 +81,11 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
         )
         .await?;
     cluster.slice(&nginx, &[3]).await?;
-    until("one endpoint is left", || answering(&client, &nginx) == [from(3)]).await;
+    until("one endpoint is left", || outcomes(&client, &nginx) == [from(3)]).await;
 
     proxy.stop().await?;
     assert_eq!(
-        answering(&client, &nginx),
+        outcomes(&client, &nginx),
         [from(3)],
         "rules stay when the proxy stops"
     );
@@ -94,16 +94,16 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     let proxy = cluster.proxy().await?;
     until("adopted", || proxy.is_ready()).await;
     assert_eq!(
-        answering(&client, &nginx),
+        outcomes(&client, &nginx),
         [from(2)],
-        "ready means that what changed meanwhile is applied"
+        "changes made while the proxy was down are applied before Ready"
     );
 
     let unlabelled = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": null}}});
     services
         .patch("nginx", &PatchParams::default(), &Patch::Merge(&unlabelled))
         .await?;
-    until("a Service that is ours no more is gone", || {
+    until("rules of an unlabelled Service are removed", || {
         let state = client.state();
         !state.contains("MSP-SVC-") && !state.contains("proto 77")
     })
@@ -111,34 +111,34 @@ async fn objects_become_packets_and_a_restart_changes_nothing() -> Result<()> {
     proxy.stop().await
 }
 
-/// The right to patch a pod allows any network in its network-status; rules disclose the endpoints of a network.
+/// Any user who may patch a pod can claim any network in its network-status, and rules disclose the endpoints of a network.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() -> Result<()> {
+async fn pod_that_claims_a_network_of_another_namespace_gets_no_rules() -> Result<()> {
     let mut cluster = Cluster::start().await?;
-    let victims = cluster.namespace.clone();
+    let owner_namespace = cluster.namespace.clone();
     let status = cluster.status(7);
     let client = cluster.attached_pod(7, &status).await?;
-    let _server = Server::start(&cluster.bed.pod(2));
+    let _server = Server::start(&cluster.testbed.pod(2));
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
-    // It has the addresses that it claims.
+    // The pod has the addresses that it claims.
     let status = cluster.status(8);
     cluster.namespace = cluster.server.namespace("tenant").await?;
     let claimant = cluster.attached_pod(8, &status).await?;
-    let tenants = cluster.namespace.clone();
+    let tenant_namespace = cluster.namespace.clone();
     let proxy = cluster.proxy().await?;
     until("the network's own pod is served", || {
-        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+        outcomes(&client, &nginx) == [Outcome::Answered(2, client.address())]
     })
     .await;
-    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &tenants);
+    let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &tenant_namespace);
     until_async("the claimant gets an event", async || {
         let listed = events.list(&ListParams::default()).await?;
         Ok(listed.items.iter().any(|event| {
             event.note.as_deref().is_some_and(|note| {
                 note.contains(&format!(
-                    "names network \"{victims}/macvlan1\" of another namespace"
+                    "names network \"{owner_namespace}/macvlan1\" of another namespace"
                 ))
             })
         }))
@@ -154,64 +154,64 @@ async fn a_pod_that_claims_a_network_of_another_namespace_gets_no_rules_of_it() 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn a_pod_that_fails_keeps_nobody_waiting_and_is_told() -> Result<()> {
+async fn failing_pod_blocks_no_other_and_gets_an_event() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let status = cluster.status(7);
     let _garbage = cluster.attached_pod(8, "{{{").await?;
-    let liar_status = cluster.status(99);
-    let _liar = cluster.attached_pod(9, &liar_status).await?;
-    // Rules would not reach their packets.
+    let wrong_address_status = cluster.status(99);
+    let _wrong_address = cluster.attached_pod(9, &wrong_address_status).await?;
+    // Rules in this namespace would not match the packets of a sandboxed pod.
     let sandboxed_status = cluster.status(10);
     let sandboxed = cluster
         .attached_pod_with(10, &sandboxed_status, json!({}), "kata-qemu")
         .await?;
-    let machine_status = cluster.status(11);
-    let machine = json!({"kubevirt.io": "virt-launcher"});
-    let _machine = cluster
-        .attached_pod_with(11, &machine_status, machine, "")
+    let virt_launcher_status = cluster.status(11);
+    let virt_launcher = json!({"kubevirt.io": "virt-launcher"});
+    let _virt_launcher = cluster
+        .attached_pod_with(11, &virt_launcher_status, virt_launcher, "")
         .await?;
     let client = cluster.attached_pod(7, &status).await?;
-    let server = cluster.bed.pod(2);
+    let server = cluster.testbed.pod(2);
     let _server = Server::start(&server);
     let nginx = cluster.service("nginx", "macvlan1").await?;
     cluster.slice(&nginx, &[2]).await?;
     let proxy = cluster.proxy().await?;
     until("served", || {
-        answering(&client, &nginx) == [Outcome::Answered(2, client.address())]
+        outcomes(&client, &nginx) == [Outcome::Answered(2, client.address())]
     })
     .await;
     until("ready", || proxy.is_ready()).await;
 
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), &cluster.namespace);
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let began = Instant::now();
-    while told.len() < 4 && began.elapsed() < 3 * PATIENCE {
+    while reported.len() < 4 && began.elapsed() < 3 * TIMEOUT {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let listed = events.list(&ListParams::default()).await?;
         let of_pod = |event: &Event| Some((event.regarding.as_ref()?.name.clone()?, event.reason.clone()?));
-        told = listed.iter().filter_map(of_pod).collect();
+        reported = listed.iter().filter_map(of_pod).collect();
     }
     let want = [
-        ("client-8", "MalformedNetworkStatus"),
+        ("client-8", "InvalidNetworkStatus"),
         ("client-9", "ServiceRulesNotApplied"),
         ("client-10", "ServiceRulesNotApplied"),
         ("client-11", "ServiceRulesIncomplete"),
     ];
     assert_eq!(
-        told,
+        reported,
         want.map(|(pod, reason)| (pod.to_owned(), reason.to_owned()))
             .into()
     );
     assert!(
         !sandboxed.state().contains("proto 77"),
-        "nothing is written there"
+        "nothing is written into a sandboxed pod"
     );
     proxy.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()> {
+async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let proxy = cluster.proxy().await?;
     let client = cluster.attached_pod(8, "{{{").await?;
@@ -230,25 +230,25 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     until("an event", || written("create")).await;
     until_async("the condition names the pod", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "IPTables" && status == "False" && message.contains("client-8: "))
+        Ok(reason == "PartiallyApplied" && status == "False" && message.contains("client-8: "))
     })
     .await?;
-    // Mended and broken again: the event is counted on.
+    // Repaired and broken again: the event's count increases.
     let status = cluster.status(8);
     annotate(&status).await?;
     let nginx = cluster.service("nginx", "macvlan1").await?;
-    until("served", || answering(&client, &nginx) == [Outcome::Refused]).await;
+    until("served", || outcomes(&client, &nginx) == [Outcome::Rejected]).await;
     annotate("[").await?;
-    until("a series", || written("patch")).await;
+    until("an event series", || written("patch")).await;
     annotate(&status).await?;
     until("served again", || {
-        answering(&client, &nginx) == [Outcome::Refused]
+        outcomes(&client, &nginx) == [Outcome::Rejected]
     })
     .await;
 
-    until_async("the condition says that all is well", async || {
+    until_async("the condition is True", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "IPTables" && status == "True" && message.ends_with("pods with rules: 1"))
+        Ok(reason == "Applied" && status == "True" && message.ends_with("pods with rules: 1"))
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -264,12 +264,12 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
             .count(),
         0
     );
-    let used: BTreeSet<[String; 3]> = all.iter().map(used).collect();
+    let used: BTreeSet<[String; 3]> = all.iter().map(used_permission).collect();
     let granted = granted()?;
     assert_eq!(
         granted.difference(&used).collect::<Vec<_>>(),
         [] as [&[String; 3]; 0],
-        "granted but never used"
+        "granted but unused"
     );
     let pods = all.iter().filter(|request| {
         request["objectRef"]["resource"] == "pods" && request["objectRef"]["subresource"].is_null()
@@ -286,8 +286,8 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     proxy.stop().await
 }
 
-/// Group, resource, verb.
-fn used(request: &Value) -> [String; 3] {
+/// Returns group, resource and verb.
+fn used_permission(request: &Value) -> [String; 3] {
     let object = &request["objectRef"];
     let [group, resource, subresource, verb] = [
         &object["apiGroup"],

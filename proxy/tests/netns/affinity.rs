@@ -1,12 +1,12 @@
 //! Session affinity: a client stays with its endpoint.
 
-use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
-use super::cluster::Service;
-use super::driver::until;
-use super::probe::begin_to_connect;
-use super::scene::Scene;
+use super::fake_node::until;
+use super::fixture::Fixture;
+use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
+use super::objects::Service;
+use super::traffic::start_connect;
 use proxy::args::BackendChoice;
-use proxy::backend::choice::choose;
+use proxy::backend::detect::choose;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;
@@ -17,14 +17,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 for_every_backend_and_family![
-    a_client_stays_with_its_endpoint_until_it_was_silent_for_the_timeout,
-    a_client_whose_endpoint_went_gets_another_and_stays_there,
-    affinity_is_switched_on_and_off_while_flows_run,
-    a_client_that_asks_a_removed_endpoint_again_and_again_is_not_remembered_there,
-    every_new_flow_renews_the_timeout,
+    client_stays_with_its_endpoint_until_the_affinity_timeout,
+    client_of_a_removed_endpoint_moves_to_another_and_stays_there,
+    affinity_can_be_enabled_and_disabled_while_flows_run,
+    retransmitted_syn_does_not_renew_affinity_to_a_removed_endpoint,
+    each_new_flow_renews_the_affinity_timeout,
 ];
 
-for_every_backend![a_node_that_cannot_keep_clients_balances_them];
+for_every_backend![node_without_affinity_support_balances_clients];
 
 fn sticky(hosts: &[u8], seconds: u32) -> Service {
     let mut service = Service::new("sticky", 10).ready(hosts);
@@ -35,87 +35,87 @@ fn sticky(hosts: &[u8], seconds: u32) -> Service {
     service
 }
 
-fn a_client_stays_with_its_endpoint_until_it_was_silent_for_the_timeout(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn client_stays_with_its_endpoint_until_the_affinity_timeout(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let service = sticky(&[2, 3, 4], 2);
-    scene.sync_to(&[&service]);
-    let (tcp, udp) = (scene.at(&service, 80), scene.at(&service, 53));
+    fixture.sync_to(&[&service]);
+    let (tcp, udp) = (fixture.at(&service, 80), fixture.at(&service, 53));
     for (protocol, at) in [(Tcp, tcp), (Udp, udp)] {
-        assert_eq!(scene.hosts(protocol, at).len(), 1, "{protocol}");
+        assert_eq!(fixture.hosts(protocol, at).len(), 1, "{protocol}");
     }
-    // Balanced anew each time: ten times the same of three is a matter of 1 in 20,000.
-    let mut met = scene.hosts(Tcp, tcp);
+    // The endpoint is selected again each time: ten equal selections out of three have a probability of 1 in 20,000.
+    let mut hosts_used = fixture.hosts(Tcp, tcp);
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(2200));
-        met.push(scene.ask(Tcp, tcp).host());
-        met.sort_unstable();
-        met.dedup();
-        if met.len() > 1 {
+        hosts_used.push(fixture.probe(Tcp, tcp).host());
+        hosts_used.sort_unstable();
+        hosts_used.dedup();
+        if hosts_used.len() > 1 {
             return;
         }
     }
-    panic!("after ten timeouts still with {met:?}");
+    panic!("the same hosts after ten timeouts: {hosts_used:?}");
 }
 
-fn a_client_whose_endpoint_went_gets_another_and_stays_there(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn client_of_a_removed_endpoint_moves_to_another_and_stays_there(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let mut left = vec![2, 3, 4];
     let service = sticky(&left, 600);
-    scene.sync_to(&[&service]);
-    let at = scene.at(&service, 80);
+    fixture.sync_to(&[&service]);
+    let at = fixture.at(&service, 80);
     while left.len() > 1 {
-        let [host] = scene.hosts(Tcp, at)[..] else {
-            panic!("several hosts answer one client");
+        let [host] = fixture.hosts(Tcp, at)[..] else {
+            panic!("several hosts respond to one client");
         };
-        // One that the client is not with makes no difference to it.
+        // Removing an endpoint that the client does not use does not affect the client.
         let mut fewer = left.clone();
         fewer.remove(usize::from(left[0] == host));
-        scene.sync_to(&[&sticky(&fewer, 600)]);
-        assert_eq!(scene.hosts(Tcp, at), [host]);
+        fixture.sync_to(&[&sticky(&fewer, 600)]);
+        assert_eq!(fixture.hosts(Tcp, at), [host]);
         left.retain(|other| *other != host);
-        scene.sync_to(&[&sticky(&left, 600)]);
-        let now = scene.hosts(Tcp, at);
+        fixture.sync_to(&[&sticky(&left, 600)]);
+        let now = fixture.hosts(Tcp, at);
         assert!(now.len() == 1 && now[0] != host, "{now:?} after {host} went");
-        // What comes back does not take it along.
-        scene.sync_to(&[&sticky(&[&left[..], &[host][..]].concat(), 600)]);
-        assert_eq!(scene.hosts(Tcp, at), now);
-        scene.sync_to(&[&sticky(&left, 600)]);
+        // An endpoint that returns does not take its former client back.
+        fixture.sync_to(&[&sticky(&[&left[..], &[host][..]].concat(), 600)]);
+        assert_eq!(fixture.hosts(Tcp, at), now);
+        fixture.sync_to(&[&sticky(&left, 600)]);
     }
 }
 
-fn a_client_that_asks_a_removed_endpoint_again_and_again_is_not_remembered_there(case: Case) {
-    let mut scene = Scene::new(case, &[3]);
-    let silent = scene.bed.pod(2);
+fn retransmitted_syn_does_not_renew_affinity_to_a_removed_endpoint(case: Case) {
+    let mut fixture = Fixture::new(case, &[3]);
+    let silent = fixture.testbed.pod(2);
     silent.sh("nft add table inet silent; nft add chain inet silent input '{ type filter hook input priority 0; }'; nft add rule inet silent input tcp dport 8080 counter drop");
-    let asked = || {
+    let received_syns = || {
         let listed = silent.sh("nft list chain inet silent input");
         let words: Vec<&str> = listed.split_whitespace().collect();
         let at = words.iter().position(|word| *word == "packets").unwrap();
         words[at + 1].parse::<u32>().unwrap()
     };
-    scene.sync_to(&[&sticky(&[2], 600)]);
-    let at = scene.at(&sticky(&[2], 600), 80);
-    let hanging = scene.client.run(|| begin_to_connect(at));
-    until("the removed endpoint is asked", || asked() > 0);
-    scene.sync_to(&[&sticky(&[3], 600)]);
-    let before = asked();
-    // The kernel sends the question again after a second, and then less and less often.
-    until("it is asked again", || asked() > before);
-    assert_eq!(scene.hosts(Tcp, at), [3]);
+    fixture.sync_to(&[&sticky(&[2], 600)]);
+    let at = fixture.at(&sticky(&[2], 600), 80);
+    let hanging = fixture.client.run(|| start_connect(at));
+    until("the removed endpoint received a SYN", || received_syns() > 0);
+    fixture.sync_to(&[&sticky(&[3], 600)]);
+    let before = received_syns();
+    // The kernel retransmits the SYN after a second, then at growing intervals.
+    until("the SYN was retransmitted", || received_syns() > before);
+    assert_eq!(fixture.hosts(Tcp, at), [3]);
     drop(hanging);
 }
 
-/// Renewed, or three timeouts pass and the client stays by chance.
-fn every_new_flow_renews_the_timeout(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+/// If flows did not renew the timeout, the client would stay over three timeouts only by chance.
+fn each_new_flow_renews_the_affinity_timeout(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let service = sticky(&[2, 3, 4], 2);
-    scene.sync_to(&[&service]);
-    let at = scene.at(&service, 80);
+    fixture.sync_to(&[&service]);
+    let at = fixture.at(&service, 80);
     let (mut hosts, mut last) = (BTreeSet::new(), Instant::now());
     let mut began = last;
     while began.elapsed() < Duration::from_secs(6) {
-        let host = scene.ask(Tcp, at).host();
-        // A machine that was too slow proves nothing.
+        let host = fixture.probe(Tcp, at).host();
+        // A slow machine invalidates the measurement, so it starts again.
         if last.elapsed() > Duration::from_millis(1500) {
             (hosts, began) = (BTreeSet::new(), Instant::now());
         }
@@ -126,68 +126,68 @@ fn every_new_flow_renews_the_timeout(case: Case) {
     assert_eq!(hosts.len(), 1, "{hosts:?}");
 }
 
-fn affinity_is_switched_on_and_off_while_flows_run(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3, 4]);
+fn affinity_can_be_enabled_and_disabled_while_flows_run(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3, 4]);
     let plain = Service::new("sticky", 10).ready(&[2, 3, 4]);
-    let at = scene.at(&plain, 80);
+    let at = fixture.at(&plain, 80);
     for _ in 0..2 {
-        scene.sync_to(&[&plain]);
-        assert_eq!(scene.hosts(Tcp, at), [2, 3, 4]);
-        scene.sync_to(&[&sticky(&[2, 3, 4], 600)]);
-        let with = scene.hosts(Tcp, at);
+        fixture.sync_to(&[&plain]);
+        assert_eq!(fixture.hosts(Tcp, at), [2, 3, 4]);
+        fixture.sync_to(&[&sticky(&[2, 3, 4], 600)]);
+        let with = fixture.hosts(Tcp, at);
         assert_eq!(with.len(), 1);
-        // Another timeout is no reason to forget; neither is it one to mix.
-        scene.sync_to(&[&sticky(&[2, 3, 4], 60)]);
-        assert_eq!(scene.hosts(Tcp, at).len(), 1);
+        // Changing the timeout may reset affinity, but may not spread the client over several endpoints.
+        fixture.sync_to(&[&sticky(&[2, 3, 4], 60)]);
+        assert_eq!(fixture.hosts(Tcp, at).len(), 1);
     }
 }
 
-fn a_node_that_cannot_keep_clients_balances_them(kind: Kind) {
+fn node_without_affinity_support_balances_clients(kind: BackendKind) {
     let family = Family::V4;
-    let mut scene = Scene::new(Case { kind, family }, &[2, 3, 4]);
-    scene.settings.lacks_affinity = true;
+    let mut fixture = Fixture::new(Case { kind, family }, &[2, 3, 4]);
+    fixture.settings.lacks_affinity = true;
     let service = sticky(&[2, 3, 4], 600);
-    scene.sync_to(&[&service]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&service, 80)), [2, 3, 4]);
-    assert!(!scene.client.state().contains("recent"));
+    fixture.sync_to(&[&service]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&service, 80)), [2, 3, 4]);
+    assert!(!fixture.client.state().contains("recent"));
 }
 
-/// Set where the programs of iptables cannot find the match, as where the kernel does not have it.
+/// Set where the iptables programs cannot find the match, as on a kernel without it.
 const WITHOUT_RECENT: (&str, &str) = ("XTABLES_LIBDIR", "MSP_TEST_WITHOUT_RECENT");
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn the_lack_of_one_match_costs_affinity_and_not_the_backend() {
+fn missing_recent_match_disables_affinity_but_not_the_backend() {
     if std::env::var_os(WITHOUT_RECENT.1).is_some() {
         let backend = choose(BackendChoice::IpTables).unwrap();
         assert_eq!(
-            (backend.name(), backend.keeps_affinity()),
+            (backend.name(), backend.supports_affinity()),
             ("iptables-nft", false)
         );
         return;
     }
-    assert!(choose(BackendChoice::IpTables).unwrap().keeps_affinity());
+    assert!(choose(BackendChoice::IpTables).unwrap().supports_affinity());
     let found = Command::new("find")
         .args(["/usr/lib", "-name", "libxt_recent.so"])
         .output()
         .unwrap();
     let found = String::from_utf8(found.stdout).unwrap();
     let libraries = Path::new(found.lines().next().unwrap()).parent().unwrap();
-    let others = tempfile::tempdir().unwrap();
+    let without_recent = tempfile::tempdir().unwrap();
     for library in std::fs::read_dir(libraries).unwrap() {
         let library = library.unwrap();
         if library.file_name() != "libxt_recent.so" {
-            symlink(library.path(), others.path().join(library.file_name())).unwrap();
+            symlink(library.path(), without_recent.path().join(library.file_name())).unwrap();
         }
     }
-    // Another process, for the environment is everybody's.
-    let name = "affinity::the_lack_of_one_match_costs_affinity_and_not_the_backend";
+    // Runs in a child process, because the environment is shared by all threads.
+    let name = "affinity::missing_recent_match_disables_affinity_but_not_the_backend";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])
-        .env(WITHOUT_RECENT.0, others.path())
+        .env(WITHOUT_RECENT.0, without_recent.path())
         .env(WITHOUT_RECENT.1, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
 }

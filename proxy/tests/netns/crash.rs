@@ -1,19 +1,19 @@
 //! A writer that is killed at any instant, also between two writes.
 
-use super::bed::{Bed, Pod, address};
-use super::case::{Kind, for_every_backend};
-use super::cluster::{Service, rules};
-use super::probe::{Flow, Outcome, Server, ask};
+use super::matrix::{BackendKind, for_every_backend};
+use super::objects::{Service, rules};
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Flow, Outcome, Server, probe};
 use api::network_status::NetworkStatus;
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use rules::{Family, PodRules, Protocol};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-for_every_backend![a_writer_killed_at_any_instant_loses_no_connection];
+for_every_backend![writer_killed_at_any_instant_loses_no_connection];
 
-/// Tell the child which namespace to write into, and how.
+/// Namespace and backend of the child process.
 const NETNS: &str = "MSP_CRASH_NETNS";
 const KIND: &str = "MSP_CRASH_KIND";
 
@@ -25,13 +25,13 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     rules(client, &[web().ready(hosts), Service::new("empty", 11)])
 }
 
-/// The process that is killed: adopts, then writes one change after the other. Does nothing unless the other test starts it.
+/// Body of the killed process: adopts, then writes one change after another. Does nothing unless started by the other test.
 #[test]
-#[ignore = "started by a_writer_killed_at_any_instant_loses_no_connection"]
+#[ignore = "started by writer_killed_at_any_instant_loses_no_connection"]
 fn writer() {
     let Ok(netns) = std::env::var(NETNS) else { return };
     let name = std::env::var(KIND).unwrap();
-    let kind = Kind::ALL
+    let kind = BackendKind::ALL
         .into_iter()
         .find(|kind| format!("{kind:?}") == name)
         .unwrap();
@@ -45,30 +45,30 @@ fn writer() {
         host: 7,
         status: vec![status("web/macvlan1", "net1", 1)],
     };
-    let mut held = Held::Unknown;
+    let mut held = KnownRules::Unknown;
     for round in 0..1000 {
         let hosts: &[u8] = if round % 2 == 0 { &[2, 3] } else { &[3] };
-        held = Held::Exactly(client.apply(kind, &held, &wanted(&client, hosts)).rules);
+        held = KnownRules::Exactly(client.apply(kind, &held, &wanted(&client, hosts)).rules);
     }
 }
 
-fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+fn writer_killed_at_any_instant_loses_no_connection(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let final_rules = wanted(&client, &[3]);
-    client.apply(kind, &Held::Nothing, &final_rules);
+    client.apply(kind, &KnownRules::Nothing, &final_rules);
     let fresh = client.state();
 
     let vip = web().at(Family::V4, 80);
     let mut long_lived = client.run(|| Flow::open(vip)).unwrap();
     let stop = AtomicBool::new(false);
     let (answered, lost) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let probing = scope.spawn(|| {
             client.run(|| {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
-                    match ask(Protocol::Tcp, vip) {
+                    match probe(Protocol::Tcp, vip) {
                         Outcome::Answered(..) => answered += 1,
                         other => lost.push(other),
                     }
@@ -85,34 +85,38 @@ fn a_writer_killed_at_any_instant_loses_no_connection(kind: Kind) {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            // From before it wrote anything to well after, in steps that no run of a program divides.
+            // Delays from before the first write to well after it, in steps that do not align with a program's run time.
             std::thread::sleep(Duration::from_millis(7 + 13 * round % 97));
-            assert_eq!(child.try_wait().unwrap(), None, "it wrote until it was killed");
+            assert_eq!(
+                child.try_wait().unwrap(),
+                None,
+                "the writer ran until it was killed"
+            );
             child.kill().unwrap();
             child.wait().unwrap();
             long_lived.echo(b"still there?");
         }
         stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
-    assert!(answered > 100, "{answered} only");
+    assert!(answered > 100, "only {answered} connections");
     assert_eq!(lost, []);
-    // The last one killed may have left a program running.
+    // The last killed writer may have left a program running.
     std::thread::sleep(Duration::from_millis(500));
-    client.apply(kind, &Held::Unknown, &final_rules);
+    client.apply(kind, &KnownRules::Unknown, &final_rules);
     assert_eq!(
-        decisive(kind, &client.state()),
-        decisive(kind, &fresh),
-        "what is left of the killed writers is corrected"
+        effective_rules(kind, &client.state()),
+        effective_rules(kind, &fresh),
+        "leftovers of the killed writers are repaired"
     );
-    let again = client.apply(kind, &Held::Unknown, &final_rules);
-    assert!(!again.written, "the next proxy finds nothing to mend");
+    let again = client.apply(kind, &KnownRules::Unknown, &final_rules);
+    assert!(!again.written, "the next proxy finds nothing to repair");
 }
 
-/// What says where flows go. nftables keeps the empty sets and the chains of every number of endpoints it has met, so of its tables
-/// only the elements count.
-pub(crate) fn decisive(kind: Kind, state: &str) -> Vec<String> {
-    if kind != Kind::Nftables {
+/// Returns the rules that decide where flows go. nftables keeps empty sets and the chains of every endpoint count seen so far, so only the
+/// elements of its tables count.
+pub(crate) fn effective_rules(kind: BackendKind, state: &str) -> Vec<String> {
+    if kind != BackendKind::Nftables {
         return state.lines().map(str::to_owned).collect();
     }
     let of_a_vip = |line: &&str| line.contains("172.30.") || line.contains("fd00:96:");

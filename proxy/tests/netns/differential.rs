@@ -1,46 +1,46 @@
-//! The kernel and `trace` judge the same packets, and must agree: random Services, one after the other in the same pod, each
-//! reached by difference from the one before, by adoption, or after somebody emptied a chain.
+//! Differential test of the kernel and `trace`. Random Services follow each other in the same pod; each state is reached as a difference
+//! from the previous one, by adoption, or after a chain was flushed.
 //!
-//! The worlds are the same in every run, unless `DIFFERENTIAL_SEED` (a number) says otherwise; `DIFFERENTIAL_WORLDS` says how many.
+//! Scenarios are the same in every run. `DIFFERENTIAL_SEED` (a number) selects others; `DIFFERENTIAL_SCENARIOS` sets their number.
 
-use super::bed::{Bed, Pod, address};
-use super::case::{Kind, for_every_backend};
-use super::cluster::{Endpoint, Service};
-use super::probe::{Outcome, Server, ask, question_from};
-use super::scene::CLIENT;
+use super::fixture::CLIENT;
+use super::matrix::{BackendKind, for_every_backend};
+use super::objects::{Endpoint, Service};
 use super::sctp;
+use super::testbed::{Pod, Testbed, address};
+use super::traffic::{Outcome, Server, probe, request_from};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use proxy::backend::Held;
+use proxy::backend::KnownRules;
 use rules::Protocol::{Sctp, Tcp, Udp};
-use rules::{Earlier, Family, Node, Origin, Packet, PodRules, Port, Protocol, Settings, Verdict};
+use rules::{Family, Node, Origin, Packet, PodRules, Port, PreviousFlow, Protocol, Settings, Verdict};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-for_every_backend![the_kernel_does_what_trace_says];
+for_every_backend![kernel_agrees_with_trace];
 
-/// Worlds in a row: so many that every verdict is met.
-const WORLDS: u64 = 10;
+/// Number of scenarios, large enough that every verdict occurs.
+const SCENARIOS: u64 = 10;
 
-/// What the environment says, or the default.
-fn setting(name: &str, default: u64) -> u64 {
+/// Returns an environment variable, or the default.
+fn env_or(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Servers, on both networks. On network 2 a host has a number that is higher by this.
+/// Servers, on both networks. On network 2 the host number is higher by this offset.
 const HOSTS: [u8; 3] = [2, 3, 4];
 const ON_NETWORK_2: u8 = 50;
 
-/// Times to ask until everybody who may answer has answered. With three endpoints one is missed in 1 of 10^10 runs.
-const TIMES: usize = 60;
+/// Maximum requests until every allowed endpoint has responded. With three endpoints one is missed in 1 of 10^10 runs.
+const MAX_REQUESTS: usize = 60;
 
-/// Times at least: twice with each address that a socket may be bound to.
-const AT_LEAST: usize = 8;
+/// Minimum requests: two for each address that a socket may be bound to.
+const MIN_REQUESTS: usize = 8;
 
-/// What a socket of the client is bound to: nothing, or one of the client's addresses.
+/// Address that the client's socket is bound to: none, or one of the client's addresses.
 fn bound(family: Family, times: usize) -> Option<IpAddr> {
     let cluster = match family {
         Family::V4 => IpAddr::from([10, 128, 0, CLIENT]),
@@ -53,7 +53,7 @@ fn bound(family: Family, times: usize) -> Option<IpAddr> {
     [None, Some(cluster), Some(net1), Some(net2)][times % 4]
 }
 
-/// Ports of Services, and where endpoints listen.
+/// Service ports and target ports.
 const PORTS: [(Protocol, u16, u16); 6] = [
     (Tcp, 80, 8080),
     (Tcp, 81, 8081),
@@ -63,24 +63,24 @@ const PORTS: [(Protocol, u16, u16); 6] = [
     (Sctp, 3868, sctp::PORT),
 ];
 
-/// Ports asked: those, and some that no Service has.
+/// Requested ports that no Service has.
 const UNUSED: [(Protocol, u16); 3] = [(Tcp, 8080), (Udp, 81), (Sctp, 81)];
 
-/// How the rules get there.
+/// Initial knowledge of the writer.
 #[derive(Clone, Copy, Debug)]
-enum Way {
-    /// By difference from what is known to be there.
+enum ApplyMode {
+    /// The current rules are known.
     Difference,
-    /// Read back first.
+    /// The current rules are read first.
     Adoption,
-    /// Read back after somebody removed rules of ours: everything is written anew.
+    /// The current rules are read after managed rules were removed, and everything is written again.
     Rebuild,
 }
 
 #[derive(Clone, Debug)]
-struct World {
+struct Scenario {
     services: Vec<Option<ServiceShape>>,
-    way: Way,
+    mode: ApplyMode,
 }
 
 /// A Service without its name and VIP.
@@ -88,9 +88,9 @@ struct World {
 struct ServiceShape {
     network: u8,
     ports: Vec<(Protocol, u16, u16)>,
-    endpoints: Vec<(u8, Shape)>,
-    sticky: bool,
-    local: bool,
+    endpoints: Vec<(u8, EndpointShape)>,
+    has_affinity: bool,
+    is_local_only: bool,
     slices: usize,
 }
 
@@ -100,18 +100,18 @@ struct ServiceShape {
     reason = "an EndpointSlice has as many conditions"
 )]
 #[derive(Clone, Copy, Debug)]
-struct Shape {
+struct EndpointShape {
     ready: bool,
     serving: bool,
     terminating: bool,
-    here: bool,
+    is_local: bool,
     zone: Option<&'static str>,
 }
 
-fn world() -> impl Strategy<Value = World> {
+fn scenario() -> impl Strategy<Value = Scenario> {
     let service = prop::option::weighted(0.85, service());
-    let way = prop_oneof![3 => Just(Way::Difference), 1 => Just(Way::Adoption), 1 => Just(Way::Rebuild)];
-    (prop::collection::vec(service, 4), way).prop_map(|(services, way)| World { services, way })
+    let mode = prop_oneof![3 => Just(ApplyMode::Difference), 1 => Just(ApplyMode::Adoption), 1 => Just(ApplyMode::Rebuild)];
+    (prop::collection::vec(service, 4), mode).prop_map(|(services, mode)| Scenario { services, mode })
 }
 
 fn service() -> impl Strategy<Value = ServiceShape> {
@@ -123,12 +123,12 @@ fn service() -> impl Strategy<Value = ServiceShape> {
         any::<bool>(),
         prop::option::weighted(0.8, prop::sample::select(vec!["a", "b"])),
     );
-    let endpoint = endpoint.prop_map(|(host, ready, serving, terminating, here, zone)| {
-        let shape = Shape {
+    let endpoint = endpoint.prop_map(|(host, ready, serving, terminating, is_local, zone)| {
+        let shape = EndpointShape {
             ready,
             serving,
             terminating,
-            here,
+            is_local,
             zone,
         };
         (host, shape)
@@ -142,12 +142,12 @@ fn service() -> impl Strategy<Value = ServiceShape> {
         1usize..=2,
     )
         .prop_map(
-            |(network, ports, endpoints, sticky, local, slices)| ServiceShape {
+            |(network, ports, endpoints, has_affinity, is_local_only, slices)| ServiceShape {
                 network,
                 ports,
                 endpoints,
-                sticky,
-                local,
+                has_affinity,
+                is_local_only,
                 slices,
             },
         )
@@ -164,13 +164,13 @@ impl ServiceShape {
             .map(|(host, shape)| self.endpoint(*host, *shape))
             .collect();
         service.spec = json!({
-            "sessionAffinity": if self.sticky { "ClientIP" } else { "None" },
-            "internalTrafficPolicy": if self.local { "Local" } else { "Cluster" },
+            "sessionAffinity": if self.has_affinity { "ClientIP" } else { "None" },
+            "internalTrafficPolicy": if self.is_local_only { "Local" } else { "Cluster" },
         });
         service
     }
 
-    fn endpoint(&self, host: u8, shape: Shape) -> Endpoint {
+    fn endpoint(&self, host: u8, shape: EndpointShape) -> Endpoint {
         let host = if self.network == 2 {
             host + ON_NETWORK_2
         } else {
@@ -178,7 +178,7 @@ impl ServiceShape {
         };
         let mut object = json!({
             "conditions": {"ready": shape.ready, "serving": shape.serving, "terminating": shape.terminating},
-            "nodeName": if shape.here { "here" } else { "elsewhere" },
+            "nodeName": if shape.is_local { "here" } else { "elsewhere" },
         });
         if let Some(zone) = shape.zone {
             object["hints"] = json!({"forZones": [{"name": zone}]});
@@ -191,68 +191,68 @@ impl ServiceShape {
     }
 }
 
-/// The pod with its client, and what is known of it.
-struct Judge {
+/// A client pod, and its known state.
+struct Checker {
     client: Pod,
-    kind: Kind,
-    held: Held<PodRules>,
-    /// Where each port with affinity sent a client last. A client is the address of a socket before translation.
-    earlier: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
-    judged: BTreeMap<&'static str, usize>,
+    kind: BackendKind,
+    held: KnownRules<PodRules>,
+    /// Last endpoint of each client, by port with affinity. A client is the address of a socket before translation.
+    last_endpoints: BTreeMap<(IpAddr, Port, IpAddr), SocketAddr>,
+    verdict_counts: BTreeMap<&'static str, usize>,
 }
 
-fn the_kernel_does_what_trace_says(kind: Kind) {
-    let mut bed = Bed::new();
-    let mut client = bed.pod(CLIENT);
-    bed.attach(&mut client, 2, "net2", CLIENT + ON_NETWORK_2);
+fn kernel_agrees_with_trace(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let mut client = testbed.pod(CLIENT);
+    testbed.attach(&mut client, 2, "net2", CLIENT + ON_NETWORK_2);
     let servers = HOSTS.map(|host| {
-        let mut pod = bed.pod(host);
-        bed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);
+        let mut pod = testbed.pod(host);
+        testbed.attach(&mut pod, 2, "net2", host + ON_NETWORK_2);
         (Server::start(&pod), sctp::Server::start(&pod))
     });
-    let mut judge = Judge {
+    let mut checker = Checker {
         client,
         kind,
-        held: Held::Nothing,
-        earlier: BTreeMap::new(),
-        judged: BTreeMap::new(),
+        held: KnownRules::Nothing,
+        last_endpoints: BTreeMap::new(),
+        verdict_counts: BTreeMap::new(),
     };
-    let (worlds, seed) = (
-        setting("DIFFERENTIAL_WORLDS", WORLDS),
-        setting("DIFFERENTIAL_SEED", 0),
+    let (scenarios, seed) = (
+        env_or("DIFFERENTIAL_SCENARIOS", SCENARIOS),
+        env_or("DIFFERENTIAL_SEED", 0),
     );
-    // Shown when the test fails.
-    println!("{kind:?}: again with DIFFERENTIAL_SEED={seed} DIFFERENTIAL_WORLDS={worlds}");
+    // Printed when the test fails.
+    println!("{kind:?}: repeat with DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SCENARIOS={scenarios}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    for number in 0..worlds {
-        let world = world().new_tree(&mut runner).unwrap().current();
-        judge.enter(&world, number);
+    for number in 0..scenarios {
+        let scenario = scenario().new_tree(&mut runner).unwrap().current();
+        checker.run_scenario(&scenario, number);
     }
     drop(servers);
-    let judged = &judge.judged;
-    let all = ["pass", "refused", "translated", "kept"];
+    let verdict_counts = &checker.verdict_counts;
+    let all = ["pass", "rejected", "translated", "kept"];
     assert!(
-        worlds < WORLDS
+        scenarios < SCENARIOS
             || all
                 .iter()
-                .all(|verdict| judged.get(verdict).is_some_and(|n| *n > 0)),
-        "{judged:?}"
+                .all(|verdict| verdict_counts.get(verdict).is_some_and(|n| *n > 0)),
+        "{verdict_counts:?}"
     );
-    println!("{kind:?}: {judged:?}");
+    println!("{kind:?}: {verdict_counts:?}");
 }
 
-impl Judge {
-    fn enter(&mut self, world: &World, number: u64) {
-        let rules = self.plan(world);
-        let held = match world.way {
-            Way::Difference => std::mem::take(&mut self.held),
-            Way::Adoption => Held::Unknown,
-            Way::Rebuild => {
-                self.damage();
-                Held::Unknown
+impl Checker {
+    fn run_scenario(&mut self, scenario: &Scenario, number: u64) {
+        let rules = self.plan(scenario);
+        let held = match scenario.mode {
+            ApplyMode::Difference => std::mem::take(&mut self.held),
+            ApplyMode::Adoption => KnownRules::Unknown,
+            ApplyMode::Rebuild => {
+                self.flush_rules();
+                KnownRules::Unknown
             }
         };
         let applied = self.client.apply(self.kind, &held, &rules);
@@ -260,42 +260,42 @@ impl Judge {
         let read = self.client.run(|| self.kind.backend().dump()).unwrap();
         assert_eq!(
             read,
-            applied.rules.dump(),
-            "world {number}: what is read back is not what was written"
+            applied.rules.kernel_state(),
+            "scenario {number}: the rules read back differ from the rules written"
         );
         assert_eq!(
             read.regardless_of_places(),
-            rules.dump(),
-            "world {number}: what was written is not what was wanted"
+            rules.kernel_state(),
+            "scenario {number}: the rules written differ from the desired rules"
         );
         self.forget(&rules);
-        let used = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));
-        for (protocol, number) in used.chain(UNUSED) {
+        let service_ports = PORTS.iter().map(|(protocol, port, _)| (*protocol, *port));
+        for (protocol, number) in service_ports.chain(UNUSED) {
             let port = Port { protocol, number };
             for index in 0..4 {
                 for family in Family::ALL {
                     let vip = Service::new("", 10 + index).vip(family);
-                    self.judge(&rules, vip, port);
+                    self.check(&rules, vip, port);
                 }
             }
         }
-        self.held = Held::Exactly(applied.rules);
+        self.held = KnownRules::Exactly(applied.rules);
     }
 
-    /// As somebody would who flushes what he does not know.
-    fn damage(&self) {
+    /// Flushes a chain, as an administrator might.
+    fn flush_rules(&self) {
         let chain = match self.kind {
-            Kind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
-            Kind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
-            Kind::Nftables => "nft flush chain ip multus-proxy dispatch",
+            BackendKind::IptablesNft => "iptables-nft -t nat -F MSP-SERVICES",
+            BackendKind::IptablesLegacy => "iptables-legacy -t nat -F MSP-SERVICES",
+            BackendKind::Nftables => "nft flush chain ip multus-proxy dispatch",
         };
-        // Nothing is there before the first Service.
+        // No rules exist before the first Service.
         self.client.sh(&format!("{chain} 2>/dev/null || true"));
     }
 
-    fn plan(&self, world: &World) -> PodRules {
+    fn plan(&self, scenario: &Scenario) -> PodRules {
         let services = (0..)
-            .zip(&world.services)
+            .zip(&scenario.services)
             .filter_map(|(index, shape)| Some(shape.as_ref()?.service(index)));
         let services: Vec<Service> = services.collect();
         let settings = Settings {
@@ -312,16 +312,16 @@ impl Judge {
         plan.rules
     }
 
-    /// An endpoint that is no endpoint any more is forgotten, though it may come back.
+    /// Forgets endpoints that were removed, even if they return later.
     fn forget(&mut self, rules: &PodRules) {
-        self.earlier.retain(|(vip, port, _), endpoint| {
+        self.last_endpoints.retain(|(vip, port, _), endpoint| {
             let translation = rules.translation(*vip, *port);
             translation.is_some_and(|now| now.affinity.is_some() && now.endpoints.contains(endpoint))
         });
     }
 
-    /// Asks until all who may answer have, and lets nobody else answer.
-    fn judge(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
+    /// Sends requests until all allowed endpoints have responded, and fails if another one does.
+    fn check(&mut self, rules: &PodRules, vip: IpAddr, port: Port) {
         let packet = Packet {
             origin: Origin::Pod,
             destination: vip,
@@ -329,15 +329,15 @@ impl Judge {
         };
         let verdict = rules.trace(packet);
         let mut seen = BTreeSet::new();
-        for times in 1..=TIMES {
+        for times in 1..=MAX_REQUESTS {
             let bound = bound(Family::of(vip), times);
             let by_route = match verdict {
                 Verdict::Translate { source, .. } => source.address,
                 _ => vip,
             };
             let client = bound.unwrap_or(by_route);
-            let may = verdict.given(self.earlier_at(vip, port, client));
-            let Some(endpoint) = self.ask(&verdict, &may, bound, vip, port) else {
+            let allowed = verdict.endpoints_after(self.previous_flow(vip, port, client));
+            let Some(endpoint) = self.probe(&verdict, &allowed, bound, vip, port) else {
                 return;
             };
             seen.insert(endpoint);
@@ -349,47 +349,49 @@ impl Judge {
                 }
             );
             if is_sticky {
-                self.earlier.insert((vip, port, client), endpoint);
+                self.last_endpoints.insert((vip, port, client), endpoint);
             }
-            let may = verdict.given(self.earlier_at(vip, port, client));
-            if times >= AT_LEAST && may.is_subset(&seen) {
-                let kind = if is_sticky && verdict.given(None).len() > 1 {
+            let allowed = verdict.endpoints_after(self.previous_flow(vip, port, client));
+            if times >= MIN_REQUESTS && allowed.is_subset(&seen) {
+                let kind = if is_sticky && verdict.endpoints_after(None).len() > 1 {
                     "kept"
                 } else {
                     "translated"
                 };
-                *self.judged.entry(kind).or_default() += 1;
+                *self.verdict_counts.entry(kind).or_default() += 1;
                 return;
             }
         }
-        panic!("{vip} {port:?}: trace says {verdict:?}, but only {seen:?} answered in {TIMES} attempts");
+        panic!(
+            "{vip} {port:?}: trace expects {verdict:?}, but only {seen:?} answered in {MAX_REQUESTS} attempts"
+        );
     }
 
-    fn earlier_at(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<Earlier> {
-        let endpoint = *self.earlier.get(&(vip, port, client))?;
-        Some(Earlier {
+    fn previous_flow(&self, vip: IpAddr, port: Port, client: IpAddr) -> Option<PreviousFlow> {
+        let endpoint = *self.last_endpoints.get(&(vip, port, client))?;
+        Some(PreviousFlow {
             endpoint,
-            ago: Duration::ZERO,
+            age: Duration::ZERO,
         })
     }
 
-    /// Asks once. Who answered, if it is translated.
-    fn ask(
+    /// Sends one request. Returns the endpoint that responded, if the VIP is translated.
+    fn probe(
         &mut self,
         verdict: &Verdict<'_>,
-        may: &BTreeSet<SocketAddr>,
+        allowed: &BTreeSet<SocketAddr>,
         bound: Option<IpAddr>,
         vip: IpAddr,
         port: Port,
     ) -> Option<SocketAddr> {
         let Verdict::Translate { source, seen, .. } = verdict else {
-            return self.ask_for_nothing(verdict, vip, port);
+            return self.expect_no_response(verdict, vip, port);
         };
-        let asked = self
+        let response = self
             .client
-            .run(|| question_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
-        let answer = asked.unwrap_or_else(|error| {
-            panic!("{vip} {port:?} from {bound:?}: trace says {verdict:?}, the kernel {error}")
+            .run(|| request_from(bound, port.protocol, SocketAddr::new(vip, port.number)));
+        let answer = response.unwrap_or_else(|error| {
+            panic!("{vip} {port:?} from {bound:?}: trace expects {verdict:?}, the kernel returned {error}")
         });
         let network = if source.interface == "net2" { 2 } else { 1 };
         let host = if network == 2 {
@@ -400,32 +402,32 @@ impl Judge {
         let answered = SocketAddr::new(address(network, Family::of(vip), host), answer.port);
         assert_eq!(
             answer.seen, *seen,
-            "{vip} {port:?} from {bound:?}: the source is another one than trace says"
+            "{vip} {port:?} from {bound:?}: trace expects another source"
         );
         assert!(
-            may.contains(&answered),
-            "{vip} {port:?}: {answered} answered, trace says {may:?}"
+            allowed.contains(&answered),
+            "{vip} {port:?}: {answered} answered, trace expects {allowed:?}"
         );
         Some(answered)
     }
 
-    fn ask_for_nothing(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {
+    fn expect_no_response(&mut self, verdict: &Verdict<'_>, vip: IpAddr, port: Port) -> Option<SocketAddr> {
         if *verdict == Verdict::Pass {
-            // It would leave by the default route and be lost there: the route says so without waiting for that.
+            // The packet would leave by the default route and get lost there; the route lookup shows this without waiting.
             let route = self.client.sh(&format!("ip route get {vip}"));
             assert!(route.contains("dev eth0"), "{vip}: {route}");
-            *self.judged.entry("pass").or_default() += 1;
+            *self.verdict_counts.entry("pass").or_default() += 1;
             return None;
         }
         let outcome = self
             .client
-            .run(|| ask(port.protocol, SocketAddr::new(vip, port.number)));
+            .run(|| probe(port.protocol, SocketAddr::new(vip, port.number)));
         assert_eq!(
             outcome,
-            Outcome::Refused,
-            "{vip} {port:?}: trace says {verdict:?}"
+            Outcome::Rejected,
+            "{vip} {port:?}: trace expects {verdict:?}"
         );
-        *self.judged.entry("refused").or_default() += 1;
+        *self.verdict_counts.entry("rejected").or_default() += 1;
         None
     }
 }

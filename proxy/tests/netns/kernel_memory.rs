@@ -1,30 +1,30 @@
-//! What the proxy costs others in kernel memory while it waits for changes.
+//! Kernel memory that the proxy causes in other namespaces while it waits for changes.
 //!
-//! As soon as one process on the machine listens to `NFNLGRP_NFTABLES` the kernel builds a message of 8 KiB for each object of every
-//! nftables transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
+//! If any process on the machine subscribes to `NFNLGRP_NFTABLES`, the kernel builds an 8 KiB message for each object of every nftables
+//! transaction, in every namespace, and keeps all of them until the transaction ends (`nf_tables_setelem_notify`).
 
-use super::bed::Bed;
-use super::case::{Kind, for_every_backend};
-use super::cluster::Service;
-use super::driver::{Driver, Runtime, object, uid, until};
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
+use super::matrix::{BackendKind, for_every_backend};
+use super::objects::Service;
+use super::testbed::Testbed;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-for_every_backend![a_large_set_of_somebody_else_costs_no_more_kernel_memory];
+for_every_backend![nft_set_of_another_process_costs_no_additional_kernel_memory];
 
 const ELEMENTS: usize = 60_000;
 
-/// Others may listen on this machine, if only for a while: `nft monitor`, for example.
+/// Other processes may subscribe for a while, such as `nft monitor`.
 const ATTEMPTS: usize = 5;
-const PATIENCE: Duration = Duration::from_mins(4);
+const TIMEOUT: Duration = Duration::from_mins(4);
 
-fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let (client, stranger) = (bed.pod(7), bed.pod(9));
+fn nft_set_of_another_process_costs_no_additional_kernel_memory(kind: BackendKind) {
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
+    let (client, unserved) = (testbed.pod(7), testbed.pod(9));
     let object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
+    runtime.set_sandbox(uid(&object), &client.netns);
     let web = Service::new("web", 10).ready(&[2]);
     let driver = Driver::start(&runtime, kind, &[&web], &[&object]);
     until("ready", || driver.is_ready());
@@ -42,10 +42,12 @@ fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
     fs::write(file.path(), set).unwrap();
     let load = format!("nft -f {}", file.path().display());
     for attempt in 1..=ATTEMPTS {
-        let others = wait_for_silence();
-        let grown = grown_while(|| stranger.sh(&load));
+        let other_listeners = wait_for_no_other_listener();
+        let grown = slab_growth_during(|| unserved.sh(&load));
         let own: Vec<_> = listeners().into_iter().filter(is_own).collect();
-        println!("{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, others {others:?}");
+        println!(
+            "{kind:?}: {grown} objects of 8 KiB, listeners: own {own:?}, other_listeners {other_listeners:?}"
+        );
         assert!(
             own.is_empty(),
             "{kind:?}: this process listens to nftables: {grown} objects of 8 KiB"
@@ -53,7 +55,7 @@ fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
         if grown < ELEMENTS / 4 {
             return;
         }
-        // Somebody may have come meanwhile.
+        // Another process may have subscribed meanwhile.
         assert!(
             attempt < ATTEMPTS,
             "{kind:?}: {ELEMENTS} elements cost {grown} objects of 8 KiB"
@@ -61,21 +63,21 @@ fn a_large_set_of_somebody_else_costs_no_more_kernel_memory(kind: Kind) {
     }
 }
 
-/// Waits until no other process listens; returns who does all the same.
-fn wait_for_silence() -> Vec<String> {
+/// Waits until no other process subscribes; returns the remaining subscribers.
+fn wait_for_no_other_listener() -> Vec<String> {
     let began = Instant::now();
     loop {
-        let mut others = listeners();
-        others.retain(|inode| !is_own(inode));
-        if others.is_empty() || began.elapsed() > PATIENCE {
-            return others;
+        let mut other_listeners = listeners();
+        other_listeners.retain(|inode| !is_own(inode));
+        if other_listeners.is_empty() || began.elapsed() > TIMEOUT {
+            return other_listeners;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// By how many objects the kernel's slabs of 8 KiB grew at the peak.
-fn grown_while<T>(work: impl FnOnce() -> T) -> usize {
+/// Peak growth of the kernel's 8 KiB slabs, in objects.
+fn slab_growth_during<T>(work: impl FnOnce() -> T) -> usize {
     let is_done = AtomicBool::new(false);
     let before = objects_of_8k();
     std::thread::scope(|scope| {
@@ -93,7 +95,7 @@ fn grown_while<T>(work: impl FnOnce() -> T) -> usize {
     })
 }
 
-/// Of `kmalloc-8k` and its likes.
+/// Number of objects in `kmalloc-8k` and similar slabs.
 fn objects_of_8k() -> usize {
     let slabs = fs::read_to_string("/proc/slabinfo").unwrap();
     let of = |line: &str| {
@@ -105,7 +107,7 @@ fn objects_of_8k() -> usize {
     slabs.lines().filter_map(of).sum()
 }
 
-/// Inodes of sockets that listen to `NFNLGRP_NFTABLES`.
+/// Inodes of sockets subscribed to `NFNLGRP_NFTABLES`.
 fn listeners() -> Vec<String> {
     const NETLINK_NETFILTER: &str = "12";
     const MASK: u32 = 1 << (7 - 1);

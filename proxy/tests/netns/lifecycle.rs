@@ -1,13 +1,13 @@
-//! What is written, what is left alone, what is left behind.
+//! Life cycle of rules in a pod: what is written, kept and removed.
 
-use super::bed::{Bed, Pod};
-use super::case::{Kind, for_every_backend};
-use super::cluster::{Service, rules};
-use super::driver::until_gone;
-use super::probe::{Flow, Outcome, Server, ask, ask_often};
-use proxy::apply::Error;
-use proxy::backend::Held;
+use super::fake_node::until_gone;
+use super::matrix::{BackendKind, for_every_backend};
+use super::objects::{Service, rules};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Flow, Outcome, Server, probe, probe_repeatedly};
+use proxy::backend::KnownRules;
 use proxy::netns::Netns;
+use proxy::netns::apply::Error;
 use rules::{Family, PodRules, Protocol};
 use std::io::Read;
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 for_every_backend![
-    cleanup_leaves_the_owners_rules_and_nothing_of_ours,
-    cleaning_an_untouched_pod_creates_nothing,
+    cleanup_removes_managed_rules_and_keeps_those_of_the_owner,
+    cleanup_of_an_untouched_pod_creates_nothing,
     applying_twice_writes_nothing,
-    a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow,
-    a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap,
-    no_namespace_of_a_dead_pod_is_kept_alive,
+    deleted_service_loses_its_rules_and_routes_but_keeps_live_flows,
+    new_proxy_adopts_existing_rules_without_a_gap,
+    namespace_of_a_deleted_pod_is_released,
 ];
 
 /// IPv4 VIP of the Service `web`.
@@ -31,7 +31,7 @@ fn web() -> SocketAddr {
     Service::new("web", 10).at(Family::V4, 80)
 }
 
-/// A Service with these endpoints, and one without any.
+/// Rules for a Service with these endpoints and for one without endpoints.
 fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     rules(
         client,
@@ -39,8 +39,8 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     )
 }
 
-/// Rules and routes of the pod's owner, in both variants, our jumps' neighbours.
-fn install_the_owners_rules(pod: &Pod) {
+/// Installs rules and routes of the pod's owner, in both variants, next to the managed jumps.
+fn install_owner_rules(pod: &Pod) {
     for variant in ["nft", "legacy"] {
         pod.sh(&format!(
             "iptables-{variant} -t nat -N OWNERS; iptables-{variant} -t nat -A OUTPUT -p tcp --dport 15001 -j OWNERS
@@ -51,45 +51,49 @@ fn install_the_owners_rules(pod: &Pod) {
     pod.sh("ip route add 192.0.2.0/24 dev net1; ip -6 route add fd00:5::/64 dev net1");
 }
 
-fn cleanup_leaves_the_owners_rules_and_nothing_of_ours(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    install_the_owners_rules(&client);
+fn cleanup_removes_managed_rules_and_keeps_those_of_the_owner(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    install_owner_rules(&client);
     let before = client.state();
     let with = wanted(&client, &[2, 3]);
-    let held = Held::Exactly(client.apply(kind, &Held::Nothing, &with).rules);
-    let owners: Vec<&str> = before.lines().filter(|line| line.starts_with("-A")).collect();
+    let held = KnownRules::Exactly(client.apply(kind, &KnownRules::Nothing, &with).rules);
+    let owner_rules: Vec<&str> = before.lines().filter(|line| line.starts_with("-A")).collect();
     let during = client.state();
     assert!(
         (during.contains("MSP-") || during.contains("multus-proxy {")) && during.contains("proto 77"),
         "{during}"
     );
-    assert!(owners.iter().all(|rule| during.contains(rule)), "{during}");
+    assert!(owner_rules.iter().all(|rule| during.contains(rule)), "{during}");
     client.apply(kind, &held, &wanted(&client, &[3]));
-    client.clean();
+    client.cleanup();
     assert_eq!(client.state(), before);
-    client.clean();
+    client.cleanup();
     assert_eq!(client.state(), before);
 }
 
-fn cleaning_an_untouched_pod_creates_nothing(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
+fn cleanup_of_an_untouched_pod_creates_nothing(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
     let before = client.state();
-    assert!(!client.apply(kind, &Held::Unknown, &PodRules::default()).written);
-    client.clean();
+    assert!(
+        !client
+            .apply(kind, &KnownRules::Unknown, &PodRules::default())
+            .written
+    );
+    client.cleanup();
     let tables =
         client.sh("nft list tables; cat /proc/self/net/ip_tables_names /proc/self/net/ip6_tables_names");
     assert_eq!((tables.as_str(), client.state()), ("", before));
 }
 
-fn applying_twice_writes_nothing(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
+fn applying_twice_writes_nothing(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
     let rules = wanted(&client, &[2]);
-    let first = client.apply(kind, &Held::Nothing, &rules);
+    let first = client.apply(kind, &KnownRules::Nothing, &rules);
     assert!(first.written);
-    // The kernel tells of every change of a route or of nftables; a restore of the same legacy table resets its counters.
+    // The kernel reports every change of a route or of nftables; restoring the same legacy table resets its counters.
     let seed = "iptables-legacy -t nat -S >/dev/null; iptables-legacy -t nat -A POSTROUTING -c 7 7 -m comment --comment seed";
     client.sh(seed);
     let monitors = [&["ip", "monitor", "route"][..], &["nft", "monitor"]].map(|monitor| {
@@ -100,17 +104,22 @@ fn applying_twice_writes_nothing(kind: Kind) {
     for _ in 0..3 {
         assert!(
             !client
-                .apply(kind, &Held::Exactly(first.rules.clone()), &rules)
+                .apply(kind, &KnownRules::Exactly(first.rules.clone()), &rules)
                 .written
         );
     }
     std::thread::sleep(Duration::from_millis(300));
     for mut monitor in monitors {
         monitor.kill().unwrap();
-        let mut said = String::new();
-        monitor.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let mut events = String::new();
+        monitor
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut events)
+            .unwrap();
         monitor.wait().unwrap();
-        assert_eq!(said, "");
+        assert_eq!(events, "");
     }
     assert!(
         client
@@ -119,13 +128,13 @@ fn applying_twice_writes_nothing(kind: Kind) {
     );
 }
 
-fn a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _server = Server::start(&bed.pod(2));
-    let applied = client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));
+fn deleted_service_loses_its_rules_and_routes_but_keeps_live_flows(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _server = Server::start(&testbed.pod(2));
+    let applied = client.apply(kind, &KnownRules::Nothing, &wanted(&client, &[2]));
     let mut flow = client.run(|| Flow::open(web())).unwrap();
-    client.apply(kind, &Held::Exactly(applied.rules), &PodRules::default());
+    client.apply(kind, &KnownRules::Exactly(applied.rules), &PodRules::default());
     let state = client.state();
     assert!(
         !state.contains("MSP-SVC-") && !state.contains("proto 77") && !state.contains(VIP),
@@ -136,27 +145,27 @@ fn a_deleted_service_takes_its_rules_and_routes_along_but_no_live_flow(kind: Kin
     }
 }
 
-fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
-    client.apply(kind, &Held::Nothing, &wanted(&client, &[2, 3]));
-    // Meanwhile, without a proxy: one endpoint went.
-    let goal = wanted(&client, &[3]);
+fn new_proxy_adopts_existing_rules_without_a_gap(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
+    client.apply(kind, &KnownRules::Nothing, &wanted(&client, &[2, 3]));
+    // One endpoint was removed while no proxy was running.
+    let desired = wanted(&client, &[3]);
     let fresh = {
-        let other = bed.pod(9);
-        other.apply(kind, &Held::Nothing, &wanted(&other, &[3]));
-        // Which differ in the pod's own address alone.
+        let other = testbed.pod(9);
+        other.apply(kind, &KnownRules::Nothing, &wanted(&other, &[3]));
+        // The chains differ only in the pod's own address.
         let other_chains = chains(&other).replace("10.1.0.9", "10.1.0.7");
         other_chains.replace("fd00:1::9", "fd00:1::7")
     };
     let stop = AtomicBool::new(false);
     let lost = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let probing = scope.spawn(|| {
             client.run(|| {
                 let mut lost = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let outcome = ask(Protocol::Tcp, web());
+                    let outcome = probe(Protocol::Tcp, web());
                     if !matches!(outcome, Outcome::Answered(..)) {
                         lost.push(outcome);
                     }
@@ -165,19 +174,19 @@ fn a_new_proxy_adopts_what_an_earlier_one_left_without_a_gap(kind: Kind) {
             })
         });
         for _ in 0..20 {
-            client.apply(kind, &Held::Unknown, &goal);
+            client.apply(kind, &KnownRules::Unknown, &desired);
         }
         stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
     assert_eq!(lost, []);
     assert_eq!(chains(&client), fresh, "adopted rules differ from fresh ones");
-    assert_eq!(answering(&client), [3]);
+    assert_eq!(responding_hosts(&client), [3]);
 }
 
-/// Which hosts answer, all of which see the client's address on the network.
-fn answering(client: &Pod) -> Vec<u8> {
-    let outcomes = ask_often(client, Protocol::Tcp, web(), 20).into_keys();
+/// Hosts that respond; all of them see the client's address on the network.
+fn responding_hosts(client: &Pod) -> Vec<u8> {
+    let outcomes = probe_repeatedly(client, Protocol::Tcp, web(), 20).into_keys();
     let host = |outcome: Outcome| {
         assert!(
             matches!(outcome, Outcome::Answered(_, seen) if seen == client.address()),
@@ -198,18 +207,18 @@ fn chains(pod: &Pod) -> String {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn routes_that_went_with_their_link_come_back() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _server = Server::start(&bed.pod(2));
-    let kind = Kind::IptablesNft;
+fn routes_lost_with_their_link_are_restored() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _server = Server::start(&testbed.pod(2));
+    let kind = BackendKind::IptablesNft;
     let rules = wanted(&client, &[2]);
-    let held = Held::Exactly(client.apply(kind, &Held::Nothing, &rules).rules);
+    let held = KnownRules::Exactly(client.apply(kind, &KnownRules::Nothing, &rules).rules);
     client.sh("ip link set net1 down; ip link set net1 up; ip addr replace fd00:1::7/64 dev net1 nodad");
     assert!(!client.sh("ip route show proto 77").contains(VIP));
     assert!(
         !client.apply(kind, &held, &rules).written,
-        "only routes were missing"
+        "only routes are written"
     );
     assert!(
         client
@@ -221,16 +230,20 @@ fn routes_that_went_with_their_link_come_back() {
             .sh("ip -6 route show proto 77")
             .contains("fd00:96::10 dev net1 src fd00:1::7")
     );
-    assert_eq!(answering(&client), [2]);
+    assert_eq!(responding_hosts(&client), [2]);
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_route_of_the_pods_owner_is_left_alone_and_reported() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
+fn route_of_the_pod_owner_is_kept_and_reported() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
     client.sh("ip route add 172.30.0.10/32 dev eth0");
-    let applied = client.apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
+    let applied = client.apply(
+        BackendKind::IptablesNft,
+        &KnownRules::Nothing,
+        &wanted(&client, &[2]),
+    );
     assert_eq!(
         applied
             .foreign_routes
@@ -245,14 +258,14 @@ fn a_route_of_the_pods_owner_is_left_alone_and_reported() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn an_address_that_is_not_there_yet_is_refused_until_it_is() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _server = Server::start(&bed.pod(2));
-    let kind = Kind::IptablesNft;
+fn vip_is_rejected_until_the_source_address_exists() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _server = Server::start(&testbed.pod(2));
+    let kind = BackendKind::IptablesNft;
     client.sh("ip addr del 10.1.0.7/16 dev net1");
     let rules = wanted(&client, &[2]);
-    let applied = client.apply(kind, &Held::Nothing, &rules);
+    let applied = client.apply(kind, &KnownRules::Nothing, &rules);
     assert_eq!(
         applied
             .absent
@@ -262,38 +275,44 @@ fn an_address_that_is_not_there_yet_is_refused_until_it_is() {
         [client.address()]
     );
     assert!(
-        ask_often(&client, Protocol::Tcp, web(), 3)
+        probe_repeatedly(&client, Protocol::Tcp, web(), 3)
             .keys()
-            .all(Outcome::is_refused)
+            .all(Outcome::is_rejected)
     );
     client.sh("ip addr add 10.1.0.7/16 dev net1");
     assert_eq!(
-        client.apply(kind, &Held::Exactly(applied.rules), &rules).absent,
+        client
+            .apply(kind, &KnownRules::Exactly(applied.rules), &rules)
+            .absent,
         []
     );
-    assert_eq!(answering(&client), [2]);
+    assert_eq!(responding_hosts(&client), [2]);
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn the_namespace_of_another_pod_is_not_written_into() {
-    let mut bed = Bed::new();
-    let (client, other) = (bed.pod(7), bed.pod(8));
+fn namespace_of_another_pod_is_not_written_into() {
+    let mut testbed = Testbed::new();
+    let (client, other) = (testbed.pod(7), testbed.pod(8));
     let before = other.state();
     let mistaken = Pod {
         netns: other.netns.clone(),
         ..client.clone()
     };
-    let refused = mistaken.try_apply(Kind::IptablesNft, &Held::Nothing, &wanted(&client, &[2]));
-    assert!(matches!(refused, Err(Error::NotThePod)), "{refused:?}");
+    let rejected = mistaken.try_apply(
+        BackendKind::IptablesNft,
+        &KnownRules::Nothing,
+        &wanted(&client, &[2]),
+    );
+    assert!(matches!(rejected, Err(Error::NotThePod)), "{rejected:?}");
     assert_eq!(other.state(), before);
 }
 
-fn no_namespace_of_a_dead_pod_is_kept_alive(kind: Kind) {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    client.apply(kind, &Held::Nothing, &wanted(&client, &[2]));
-    let node = bed.node();
+fn namespace_of_a_deleted_pod_is_released(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    client.apply(kind, &KnownRules::Nothing, &wanted(&client, &[2]));
+    let node = testbed.node();
     let peer = || {
         Netns::open(format!("/run/netns/{node}").as_ref())
             .unwrap()

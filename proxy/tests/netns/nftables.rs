@@ -1,12 +1,12 @@
-//! What only the nftables backend promises: its table, what happens to a damaged one, and that nothing is written twice.
+//! Properties of the nftables backend: its table, repair of a damaged table, and no redundant writes.
 
-use super::bed::{Bed, Pod};
-use super::case::Kind;
-use super::cluster::{Service, rules};
-use super::probe::{Flow, Outcome, ask_often};
-use super::server::Server;
+use super::echo_server::Server;
+use super::matrix::BackendKind;
+use super::objects::{Service, rules};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Flow, Outcome, probe_repeatedly};
 use proxy::backend::nftables::{Nftables, generation};
-use proxy::backend::{Backend, Held};
+use proxy::backend::{Backend, KnownRules};
 use rules::{Family, PodRules, Protocol};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ fn wanted(client: &Pod, hosts: &[u8]) -> PodRules {
     rules(client, &[web().ready(hosts), sticky(), Service::new("empty", 12)])
 }
 
-/// Both tables, elements in order: the kernel lists them in any.
+/// Both tables with sorted lines, because the kernel lists elements in any order.
 fn tables(pod: &Pod) -> String {
     let listed = pod.sh("nft list table ip multus-proxy; nft list table ip6 multus-proxy");
     let mut lines: Vec<&str> = listed
@@ -43,21 +43,25 @@ fn tables(pod: &Pod) -> String {
     lines.join("\n")
 }
 
-fn answering(client: &Pod, family: Family) -> Vec<u8> {
-    let outcomes = ask_often(client, Protocol::Tcp, web().at(family, 80), 30);
+fn responding_hosts(client: &Pod, family: Family) -> Vec<u8> {
+    let outcomes = probe_repeatedly(client, Protocol::Tcp, web().at(family, 80), 30);
     outcomes.keys().map(Outcome::host).collect()
 }
 
-const LISTED: &str = include_str!("nftables.listed");
+const EXPECTED_TABLE: &str = include_str!("nftables.expected");
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn nft_lists_the_table_and_it_reads_like_this() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    client.apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2, 3]));
-    assert_eq!(client.sh("nft -t list table ip multus-proxy"), LISTED);
-    let ipv6 = LISTED
+fn nft_lists_the_documented_table() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    client.apply(
+        BackendKind::Nftables,
+        &KnownRules::Nothing,
+        &wanted(&client, &[2, 3]),
+    );
+    assert_eq!(client.sh("nft -t list table ip multus-proxy"), EXPECTED_TABLE);
+    let ipv6 = EXPECTED_TABLE
         .replace("ipv4_addr", "ipv6_addr")
         .replace("ip daddr", "ip6 daddr")
         .replace("ip saddr", "ip6 saddr")
@@ -77,41 +81,45 @@ fn nft_lists_the_table_and_it_reads_like_this() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_restart_writes_nothing_where_nothing_changed() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
+fn restart_without_changes_writes_nothing() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
     let rules = wanted(&client, &[2, 3]);
-    client.apply(Kind::Nftables, &Held::Nothing, &rules);
+    client.apply(BackendKind::Nftables, &KnownRules::Nothing, &rules);
     let dump = client.run(|| Nftables.dump()).unwrap();
-    assert_eq!(dump, rules.dump());
+    assert_eq!(dump, rules.kernel_state());
     let before = client.run(generation).unwrap();
     for _ in 0..2 {
-        assert!(!client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
+        assert!(
+            !client
+                .apply(BackendKind::Nftables, &KnownRules::Unknown, &rules)
+                .written
+        );
     }
     assert_eq!(client.run(generation).unwrap(), before);
     client.sh("nft add element ip multus-proxy vips { 192.0.2.1 }");
     assert_ne!(
         client.run(generation).unwrap(),
         before,
-        "or the generation says nothing"
+        "otherwise the generation proves nothing"
     );
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+fn damaged_table_is_repaired_by_the_next_resync() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let rules = wanted(&client, &[2, 3]);
-    client.apply(Kind::Nftables, &Held::Nothing, &rules);
-    let whole = tables(&client);
+    client.apply(BackendKind::Nftables, &KnownRules::Nothing, &rules);
+    let intact = tables(&client);
     for damage in [
         "nft flush ruleset",
         "nft delete table ip multus-proxy",
         "nft flush chain ip multus-proxy dispatch",
         "nft flush chain ip multus-proxy lb-2",
-        "nft insert rule ip multus-proxy refuse drop",
+        "nft insert rule ip multus-proxy reject-output drop",
         "nft flush chain ip6 multus-proxy output",
         "nft flush chain ip multus-proxy source",
         "nft delete element ip multus-proxy sources '{ 172.30.0.10 }'",
@@ -132,22 +140,24 @@ fn whatever_somebody_did_to_the_table_is_mended_by_the_next_look() {
         "nft delete element ip multus-proxy vips '{ 172.30.0.12 }'",
     ] {
         client.sh(damage);
-        assert_ne!(tables_if_any(&client), whole, "{damage}");
+        assert_ne!(tables_if_present(&client), intact, "{damage}");
         assert!(
-            client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            client
+                .apply(BackendKind::Nftables, &KnownRules::Unknown, &rules)
+                .written,
             "{damage}"
         );
         let dump = client.run(|| Nftables.dump()).unwrap();
-        assert_eq!(dump, rules.dump(), "{damage}");
+        assert_eq!(dump, rules.kernel_state(), "{damage}");
         for family in Family::ALL {
-            assert_eq!(answering(&client, family), [2, 3], "{damage}");
+            assert_eq!(responding_hosts(&client, family), [2, 3], "{damage}");
         }
     }
 }
 
-fn tables_if_any(pod: &Pod) -> String {
-    let there = pod.sh("nft list tables | grep -c multus-proxy || true");
-    if there.trim() == "2" {
+fn tables_if_present(pod: &Pod) -> String {
+    let count = pod.sh("nft list tables | grep -c multus-proxy || true");
+    if count.trim() == "2" {
         tables(pod)
     } else {
         String::new()
@@ -156,34 +166,42 @@ fn tables_if_any(pod: &Pod) -> String {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_table_of_another_version_is_replaced() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _server = Server::start(&bed.pod(2));
+fn table_of_another_layout_version_is_replaced() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _server = Server::start(&testbed.pod(2));
     let rules = wanted(&client, &[2]);
-    client.apply(Kind::Nftables, &Held::Nothing, &rules);
-    let whole = tables(&client);
+    client.apply(BackendKind::Nftables, &KnownRules::Nothing, &rules);
+    let intact = tables(&client);
     client.sh(
         "nft -f - <<'E'
 delete table ip multus-proxy
 table ip multus-proxy { comment \"multus-service layout 99\"; chain x { type nat hook output priority -101; dnat to 10.1.0.99; }; }
 E",
     );
-    assert!(client.apply(Kind::Nftables, &Held::Unknown, &rules).written);
-    assert_eq!(tables(&client), whole);
-    assert_eq!(answering(&client, Family::V4), [2]);
+    assert!(
+        client
+            .apply(BackendKind::Nftables, &KnownRules::Unknown, &rules)
+            .written
+    );
+    assert_eq!(tables(&client), intact);
+    assert_eq!(responding_hosts(&client, Family::V4), [2]);
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_change_that_the_kernel_refuses_is_made_from_what_is_there() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+fn change_rejected_by_the_kernel_is_retried_from_the_actual_state() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let mut held = client
-        .apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
+        .apply(
+            BackendKind::Nftables,
+            &KnownRules::Nothing,
+            &wanted(&client, &[2]),
+        )
         .rules;
-    // Behind the proxy's back: its next changes find something else than it believes.
+    // Changes by another process: the next apply starts from a wrong assumption.
     for (damage, hosts) in [
         (
             "nft delete element ip multus-proxy eps '{ 172.30.0.10 . tcp . 80 . 0x0 }'",
@@ -195,75 +213,96 @@ fn a_change_that_the_kernel_refuses_is_made_from_what_is_there() {
         ("nft delete table ip6 multus-proxy", &[3]),
     ] {
         client.sh(damage);
-        // Another VIP as well, so that refusing is a change too.
+        // A second VIP, so that the rejections change, too.
         let mut services = vec![web().ready(hosts), sticky(), Service::new("empty", 12)];
         services.extend((hosts.len() != 1).then(|| Service::new("more", 13).ready(&[2])));
         let rules = rules(&client, &services);
-        let repaired = client.apply(Kind::Nftables, &Held::Exactly(held), &rules);
-        // What could not be made from what was found is named, and made by the next attempt, which reads everything.
+        let repaired = client.apply(BackendKind::Nftables, &KnownRules::Exactly(held), &rules);
+        // Parts that failed on the unexpected state are reported and written by the next attempt, which reads everything.
         assert!(!repaired.is_exact, "{damage}: {repaired:?}");
         assert!(
             repaired.is_complete() || damage.contains("ip6"),
             "{damage}: {repaired:?}"
         );
-        held = client.apply(Kind::Nftables, &Held::Unknown, &rules).rules;
+        held = client
+            .apply(BackendKind::Nftables, &KnownRules::Unknown, &rules)
+            .rules;
         assert!(
-            !client.apply(Kind::Nftables, &Held::Unknown, &rules).written,
+            !client
+                .apply(BackendKind::Nftables, &KnownRules::Unknown, &rules)
+                .written,
             "{damage}"
         );
         if hosts.is_empty() {
-            let outcomes = ask_often(&client, Protocol::Tcp, web().at(Family::V4, 80), 3);
-            assert!(outcomes.keys().all(Outcome::is_refused), "{damage}: {outcomes:?}");
+            let outcomes = probe_repeatedly(&client, Protocol::Tcp, web().at(Family::V4, 80), 3);
+            assert!(
+                outcomes.keys().all(Outcome::is_rejected),
+                "{damage}: {outcomes:?}"
+            );
         } else {
-            assert_eq!(answering(&client, Family::V4), hosts, "{damage}");
+            assert_eq!(responding_hosts(&client, Family::V4), hosts, "{damage}");
         }
     }
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_neighbours_tables_are_left_alone() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
+fn tables_of_another_owner_are_kept() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
     client.sh("nft add table ip multus-proxy-too; nft add table inet mine; nft add chain inet mine output '{ type filter hook output priority 0; }'; nft add rule inet mine output counter");
-    let theirs = || client.sh("nft -s list table ip multus-proxy-too; nft -s list table inet mine");
-    let before = theirs();
+    let unmanaged = || client.sh("nft -s list table ip multus-proxy-too; nft -s list table inet mine");
+    let before = unmanaged();
     let held = client
-        .apply(Kind::Nftables, &Held::Nothing, &wanted(&client, &[2]))
+        .apply(
+            BackendKind::Nftables,
+            &KnownRules::Nothing,
+            &wanted(&client, &[2]),
+        )
         .rules;
-    client.apply(Kind::Nftables, &Held::Unknown, &wanted(&client, &[3]));
-    client.apply(Kind::Nftables, &Held::Exactly(held), &PodRules::default());
-    assert_eq!(theirs(), before);
-    client.clean();
-    assert_eq!(theirs(), before);
+    client.apply(
+        BackendKind::Nftables,
+        &KnownRules::Unknown,
+        &wanted(&client, &[3]),
+    );
+    client.apply(
+        BackendKind::Nftables,
+        &KnownRules::Exactly(held),
+        &PodRules::default(),
+    );
+    assert_eq!(unmanaged(), before);
+    client.cleanup();
+    assert_eq!(unmanaged(), before);
     assert!(!client.sh("nft list tables").contains("multus-proxy\n"));
 }
 
-/// A port that is there says whether the address is one of the table.
+/// The lookup of an existing port must succeed at every point of a change.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn numbers_of_endpoints_come_and_go_without_a_failed_connection() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3, 4].map(|host| Server::start(&bed.pod(host)));
+fn endpoint_count_changes_without_a_failed_connection() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3, 4].map(|host| Server::start(&testbed.pod(host)));
     let at: SocketAddr = web().at(Family::V4, 80);
     let states: Vec<PodRules> = [&[2][..], &[2, 3, 4], &[4], &[2, 3], &[3, 4], &[2, 3, 4], &[3]]
         .map(|hosts| wanted(&client, hosts))
         .into();
-    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &states[0]).rules;
+    let mut held = client
+        .apply(BackendKind::Nftables, &KnownRules::Nothing, &states[0])
+        .rules;
     let outcomes = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| ask_often(&client, Protocol::Tcp, at, 3000));
+        let probing = scope.spawn(|| probe_repeatedly(&client, Protocol::Tcp, at, 3000));
         let mut changes = 0;
-        while !asking.is_finished() {
+        while !probing.is_finished() {
             for state in &states {
                 held = client
-                    .apply(Kind::Nftables, &Held::Exactly(held.clone()), state)
+                    .apply(BackendKind::Nftables, &KnownRules::Exactly(held.clone()), state)
                     .rules;
                 changes += 1;
             }
         }
         assert!(changes >= 14, "only {changes} changes");
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
     assert!(
         outcomes
@@ -273,17 +312,17 @@ fn numbers_of_endpoints_come_and_go_without_a_failed_connection() {
     );
 }
 
-/// A tenant who cycles through values, and one who keeps to his.
+/// One tenant cycles through values; another one does not change.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+fn unused_sets_and_chains_are_removed_without_disturbing_others() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let cycling = |seconds: u32| {
         let mut cycling = Service::new("cycling", 13).ready(&[2, 3]);
         cycling.spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}});
-        let crowd: Vec<u8> = (0..seconds % 97)
+        let hosts: Vec<u8> = (0..seconds % 97)
             .map(|n| 100 + u8::try_from(n).unwrap())
             .collect();
         rules(
@@ -292,37 +331,39 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
                 web().ready(&[2, 3]),
                 sticky(),
                 cycling,
-                Service::new("crowd", 14).ready(&crowd),
+                Service::new("large", 14).ready(&hosts),
             ],
         )
     };
-    let mut held = client.apply(Kind::Nftables, &Held::Nothing, &cycling(1)).rules;
+    let mut held = client
+        .apply(BackendKind::Nftables, &KnownRules::Nothing, &cycling(1))
+        .rules;
     let at = web().at(Family::V4, 80);
     let mut flow = client.run(|| Flow::open(at)).unwrap();
     client.run(|| Flow::open(sticky().at(Family::V4, 80))).unwrap();
-    let remembered = || {
+    let has_affinity = || {
         client
             .sh("nft list map ip multus-proxy aff-60s")
             .contains("10.1.0.7")
     };
-    assert!(remembered());
+    assert!(has_affinity());
     let stop = AtomicBool::new(false);
     let outcomes = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let probing = scope.spawn(|| {
             let mut outcomes = BTreeSet::new();
             while !stop.load(Ordering::Relaxed) {
-                outcomes.extend(ask_often(&client, Protocol::Tcp, at, 10).into_keys());
+                outcomes.extend(probe_repeatedly(&client, Protocol::Tcp, at, 10).into_keys());
             }
             outcomes
         });
         for seconds in 2..=500 {
             let rules = cycling(seconds);
             held = client
-                .apply(Kind::Nftables, &Held::Exactly(held.clone()), &rules)
+                .apply(BackendKind::Nftables, &KnownRules::Exactly(held.clone()), &rules)
                 .rules;
         }
         stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
     assert!(
         outcomes
@@ -331,7 +372,7 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
         "{outcomes:?}"
     );
     flow.echo(b"still there?");
-    assert!(remembered(), "who is not concerned keeps its clients");
+    assert!(has_affinity(), "Services that did not change keep their clients");
     let listed = client.sh("nft -t list table ip multus-proxy");
     let (sets, chains) = (
         listed.matches("set ").count(),
@@ -340,22 +381,24 @@ fn what_was_made_for_a_value_goes_when_many_are_out_of_use_and_nobody_notices() 
     assert!(sets < 60 && chains < 60, "{sets} sets and {chains} chains");
     assert!(
         !client
-            .apply(Kind::Nftables, &Held::Unknown, &cycling(500))
+            .apply(BackendKind::Nftables, &KnownRules::Unknown, &cycling(500))
             .written
     );
-    // The last one with an affinity goes, and so does what all of them share.
+    // The last Service with affinity is deleted, and the shared chains with it.
     for count in 1..=120 {
-        let crowd: Vec<u8> = (0..count).map(|n| 100 + n).collect();
+        let hosts: Vec<u8> = (0..count).map(|n| 100 + n).collect();
         let rules = rules(
             &client,
-            &[web().ready(&[2, 3]), Service::new("crowd", 14).ready(&crowd)],
+            &[web().ready(&[2, 3]), Service::new("large", 14).ready(&hosts)],
         );
-        held = client.apply(Kind::Nftables, &Held::Exactly(held), &rules).rules;
+        held = client
+            .apply(BackendKind::Nftables, &KnownRules::Exactly(held), &rules)
+            .rules;
     }
     let listed = client.sh("nft -t list table ip multus-proxy");
     assert!(
         !listed.contains("remember") && !listed.contains("sticky"),
         "{listed}"
     );
-    assert_eq!(client.run(|| Nftables.dump()).unwrap(), held.dump());
+    assert_eq!(client.run(|| Nftables.dump()).unwrap(), held.kernel_state());
 }

@@ -1,41 +1,41 @@
-//! One endpoint of many is replaced, comes or goes: the rules of the others stay as they are.
+//! Replacing, adding or removing one of many endpoints leaves the rules of the others in place.
 
-use super::bed::{Bed, Pod};
-use super::case::{Case, Kind, for_every_backend, for_every_backend_and_family};
-use super::cluster::{Service, ready};
-use super::driver::{Driver, Runtime, object, uid, until};
-use super::scene::Scene;
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
+use super::fixture::Fixture;
+use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
+use super::objects::{Service, ready};
+use super::testbed::{Pod, Testbed};
 use rules::Family;
 use rules::Protocol::Tcp;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 for_every_backend_and_family![
-    one_endpoint_of_many_changes_few_rules,
-    one_endpoint_of_many_with_affinity_changes_few_rules,
+    replacing_one_of_many_endpoints_changes_few_rules,
+    replacing_one_of_many_endpoints_with_affinity_changes_few_rules,
 ];
 
-for_every_backend![places_outlive_the_proxy_in_every_pod];
+for_every_backend![endpoint_places_survive_a_restart_in_every_pod];
 
-/// How often each rule, or element, is there.
+/// Number of occurrences of each rule or element.
 type Lines = BTreeMap<String, usize>;
 
-/// Everything that translates, line by line, with the handles of rules where the kernel has some: a rule that is written again has another.
-fn listed(client: &Pod, kind: Kind, family: Family) -> Lines {
+/// All translation rules, line by line, with rule handles where the kernel has them: a rewritten rule has another handle.
+fn list_rules(client: &Pod, kind: BackendKind, family: Family) -> Lines {
     let number = match family {
         Family::V4 => "",
         Family::V6 => "6",
     };
     let command = match kind {
-        Kind::Nftables => format!("nft -s -a list table ip{number} multus-proxy"),
-        Kind::IptablesNft => format!("nft -s -a list table ip{number} nat"),
-        Kind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
+        BackendKind::Nftables => format!("nft -s -a list table ip{number} multus-proxy"),
+        BackendKind::IptablesNft => format!("nft -s -a list table ip{number} nat"),
+        BackendKind::IptablesLegacy => format!("ip{number}tables-legacy -t nat -S"),
     };
     let mut lines = Lines::new();
-    // Before the first write there is no table.
+    // No table exists before the first write.
     let listing = client.sh(&format!("{command} 2>/dev/null || true"));
     for line in listing.split(['\n', ',']) {
-        // Not the end of a list, nor how long a client has left.
+        // Strips list delimiters. `-s` omits the remaining timeouts.
         let line = line
             .trim()
             .trim_end_matches('}')
@@ -46,17 +46,17 @@ fn listed(client: &Pod, kind: Kind, family: Family) -> Lines {
     lines
 }
 
-/// How many lines only one of them has.
+/// Number of lines that occur in only one of them.
 fn differing(before: &Lines, after: &Lines) -> usize {
-    let less = |these: &Lines, those: &Lines| -> usize {
+    let missing = |these: &Lines, those: &Lines| -> usize {
         let of =
             |(line, count): (&String, &usize)| count.saturating_sub(those.get(line).copied().unwrap_or(0));
         these.iter().map(of).sum()
     };
-    less(before, after) + less(after, before)
+    missing(before, after) + missing(after, before)
 }
 
-/// Hosts of 60 endpoints. The change is in the middle, where most of them follow.
+/// Hosts of 60 endpoints. Changes are in the middle, so that most endpoints follow.
 fn steps() -> [(&'static str, Vec<u8>); 5] {
     let all: Vec<u8> = (101..=160).collect();
     let but = |host: u8, more: &[u8]| -> Vec<u8> {
@@ -66,20 +66,20 @@ fn steps() -> [(&'static str, Vec<u8>); 5] {
     [
         ("filled", all.clone()),
         ("replaced by one that sorts first", but(130, &[20])),
-        ("one gone", but(131, &[])),
-        ("two come back", all.clone()),
+        ("one removed", but(131, &[])),
+        ("two added back", all.clone()),
         ("replaced by one that sorts last", but(101, &[200])),
     ]
 }
 
-/// `most` lines may differ for each endpoint that came or went.
-fn check(case: Case, web: &mut Service, most: usize) {
-    let mut scene = Scene::new(case, &[]);
+/// At most `most` lines may differ per added or removed endpoint.
+fn assert_few_lines_differ(case: Case, web: &mut Service, most: usize) {
+    let mut fixture = Fixture::new(case, &[]);
     let (mut before, mut held) = (Lines::new(), Vec::new());
     for (what, hosts) in steps() {
         web.endpoints = ready(&hosts);
-        scene.sync_to(&[web]);
-        let after = listed(&scene.client, case.kind, case.family);
+        fixture.sync_to(&[web]);
+        let after = list_rules(&fixture.client, case.kind, case.family);
         if !held.is_empty() {
             let changed = hosts.iter().filter(|host| !held.contains(*host)).count()
                 + held.iter().filter(|host| !hosts.contains(*host)).count();
@@ -90,37 +90,41 @@ fn check(case: Case, web: &mut Service, most: usize) {
                 "{what}: {differing} lines differ for {changed} endpoints"
             );
         }
-        // A proxy that starts reads where endpoints are, and leaves them there.
-        assert!(!scene.sync_again_writes(), "{what}");
-        let again = listed(&scene.client, case.kind, case.family);
+        // A restarted proxy reads the places of endpoints and keeps them.
+        assert!(!fixture.resync_writes(), "{what}");
+        let again = list_rules(&fixture.client, case.kind, case.family);
         assert_eq!(again, after, "{what}");
         (before, held) = (after, hosts);
     }
 }
 
-fn one_endpoint_of_many_changes_few_rules(case: Case) {
+fn replacing_one_of_many_endpoints_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
-    check(case, &mut web, 4);
+    assert_few_lines_differ(case, &mut web, 4);
 }
 
-/// Where a client is remembered an endpoint has a chain, or an element, more.
-fn one_endpoint_of_many_with_affinity_changes_few_rules(case: Case) {
+/// With affinity an endpoint needs one more chain or element.
+fn replacing_one_of_many_endpoints_with_affinity_changes_few_rules(case: Case) {
     let mut web = Service::new("web", 10).ports(&[(Tcp, 80, 8080)]);
     web.spec = json!({"sessionAffinity": "ClientIP"});
-    check(case, &mut web, 10);
+    assert_few_lines_differ(case, &mut web, 10);
 }
 
-/// Places that follow from what was before, and not from the addresses: the next proxy has to take them over.
-fn places_outlive_the_proxy_in_every_pod(kind: Kind) {
-    let mut bed = Bed::new();
-    let clients = [7, 8].map(|host| bed.pod(host));
+/// Places depend on previous changes, not on addresses alone: the next proxy has to adopt them.
+fn endpoint_places_survive_a_restart_in_every_pod(kind: BackendKind) {
+    let mut testbed = Testbed::new();
+    let clients = [7, 8].map(|host| testbed.pod(host));
     let objects = clients.each_ref().map(object);
     let pods: Vec<_> = objects.iter().collect();
-    let runtime = Runtime::new();
+    let runtime = FakeRuntime::new();
     for (client, object) in clients.iter().zip(&objects) {
-        runtime.ready_in(uid(object), &client.netns);
+        runtime.set_sandbox(uid(object), &client.netns);
     }
-    let list = || clients.each_ref().map(|client| listed(client, kind, Family::V4));
+    let list = || {
+        clients
+            .each_ref()
+            .map(|client| list_rules(client, kind, Family::V4))
+    };
     let arrives = |host: u8| {
         let address = format!("10.1.0.{host}");
         let has_it = |lines: &Lines| lines.keys().any(|line| line.contains(&address));
@@ -140,7 +144,7 @@ fn places_outlive_the_proxy_in_every_pod(kind: Kind) {
     let before = arrives(20);
     driver.stop();
     let driver = Driver::start(&runtime, kind, &[&web], &pods);
-    until("it is ready", || driver.is_ready());
+    until("ready", || driver.is_ready());
     assert_eq!(list(), before, "nothing is written at a start");
     web.endpoints = ready(&with(&[130, 131], &[20, 21]));
     driver.service(&web);

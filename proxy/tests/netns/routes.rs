@@ -1,22 +1,22 @@
-//! A change touches the routes of the VIPs that it is about, and what is in their way is left alone.
+//! A change touches only the routes of its VIPs, and keeps conflicting routes of other owners.
 
-use super::bed::{Bed, Pod};
-use super::case::Kind;
-use super::cluster::{Service, plan};
-use super::driver::{Driver, Runtime, object, uid, until};
-use proxy::apply::{Applied, Wanted, apply};
-use proxy::backend::Held;
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
+use super::matrix::BackendKind;
+use super::objects::{Service, plan};
+use super::testbed::{Pod, Testbed};
+use proxy::backend::KnownRules;
+use proxy::netns::apply::{Applied, Wanted, apply};
 use rstest::rstest;
 use rules::{Family, PodRules};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// A pod, and what its last attempt came to.
-struct Scene {
+/// A pod, and the result of its last attempt.
+struct Fixture {
     client: Pod,
     applied: Applied,
-    _bed: Bed,
+    _testbed: Testbed,
 }
 
 fn services(numbers: &[u8]) -> Vec<Service> {
@@ -28,30 +28,30 @@ fn vip(family: Family, number: u8) -> IpAddr {
     services(&[number])[0].vip(family)
 }
 
-impl Scene {
+impl Fixture {
     fn new(numbers: &[u8]) -> Self {
-        let mut bed = Bed::new();
-        let client = bed.pod(7);
-        let applied = write(&client, &Held::Nothing, None, numbers);
+        let mut testbed = Testbed::new();
+        let client = testbed.pod(7);
+        let applied = write(&client, &KnownRules::Nothing, None, numbers);
         Self {
             client,
             applied,
-            _bed: bed,
+            _testbed: testbed,
         }
     }
 
-    /// As the driver does when it knows what is there.
+    /// Applies with known rules and routes, as the driver does after a change.
     fn change(&mut self, numbers: &[u8]) -> &Applied {
-        let held = Held::Exactly(self.applied.rules.clone());
+        let held = KnownRules::Exactly(self.applied.rules.clone());
         let foreign = self.applied.foreign_routes.clone();
         self.applied = write(&self.client, &held, Some(foreign), numbers);
         assert!(self.applied.failures.is_empty(), "{:?}", self.applied.failures);
         &self.applied
     }
 
-    /// The same after somebody changed routes.
-    fn look(&mut self, numbers: &[u8]) -> &Applied {
-        let held = Held::Exactly(self.applied.rules.clone());
+    /// Applies after routes were changed by another process, so that they are read again.
+    fn resync(&mut self, numbers: &[u8]) -> &Applied {
+        let held = KnownRules::Exactly(self.applied.rules.clone());
         self.applied = write(&self.client, &held, None, numbers);
         &self.applied
     }
@@ -61,8 +61,8 @@ impl Scene {
         self.client.sh(&format!("{ip} route {action}"));
     }
 
-    /// The routes to a VIP.
-    fn to(&self, family: Family, number: u8) -> String {
+    /// Routes to a VIP.
+    fn routes_to(&self, family: Family, number: u8) -> String {
         let (ip, vip) = (
             if family == Family::V4 { "ip" } else { "ip -6" },
             vip(family, number),
@@ -73,7 +73,7 @@ impl Scene {
 
 fn write(
     client: &Pod,
-    held: &Held<PodRules>,
+    held: &KnownRules<PodRules>,
     foreign_routes: Option<BTreeSet<IpAddr>>,
     numbers: &[u8],
 ) -> Applied {
@@ -87,98 +87,98 @@ fn write(
         foreign_routes,
     };
     client
-        .run(|| apply(Kind::Nftables.backend().as_ref(), held, &wanted))
+        .run(|| apply(BackendKind::Nftables.backend().as_ref(), held, &wanted))
         .unwrap()
 }
 
-/// A route that only a list of all could find is not found.
+/// A stale route that only a full listing finds is not removed by a change.
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_service_that_comes_or_goes_touches_its_own_route_alone(
-    #[values(Family::V4, Family::V6)] family: Family,
-) {
-    let mut scene = Scene::new(&[10, 11]);
-    scene.route(family, &format!("add {} dev net1 proto 77", vip(family, 99)));
-    scene.change(&[10, 11, 12]);
-    assert!(scene.to(family, 12).contains("dev net1 proto 77"));
-    scene.change(&[10, 12]);
-    assert_eq!(scene.to(family, 11), "");
-    assert!(!scene.to(family, 10).is_empty() && !scene.to(family, 99).is_empty());
-    scene.look(&[10, 12]);
-    assert_eq!(
-        scene.to(family, 99),
-        "",
-        "when routes are looked at it is removed"
-    );
+fn adding_or_deleting_a_service_touches_only_its_own_route(#[values(Family::V4, Family::V6)] family: Family) {
+    let mut fixture = Fixture::new(&[10, 11]);
+    fixture.route(family, &format!("add {} dev net1 proto 77", vip(family, 99)));
+    fixture.change(&[10, 11, 12]);
+    assert!(fixture.routes_to(family, 12).contains("dev net1 proto 77"));
+    fixture.change(&[10, 12]);
+    assert_eq!(fixture.routes_to(family, 11), "");
+    assert!(!fixture.routes_to(family, 10).is_empty() && !fixture.routes_to(family, 99).is_empty());
+    fixture.resync(&[10, 12]);
+    assert_eq!(fixture.routes_to(family, 99), "", "a full resync removes it");
 }
 
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_route_of_somebody_else_in_the_way_of_a_new_service_is_left_alone(
-    #[values(Family::V4, Family::V6)] family: Family,
-) {
-    let mut scene = Scene::new(&[10]);
-    let theirs = format!("{} dev eth0 proto 123", vip(family, 11));
-    scene.route(family, &format!("add {theirs}"));
+fn conflicting_route_of_another_owner_is_kept(#[values(Family::V4, Family::V6)] family: Family) {
+    let mut fixture = Fixture::new(&[10]);
+    let unmanaged = format!("{} dev eth0 proto 123", vip(family, 11));
+    fixture.route(family, &format!("add {unmanaged}"));
     let foreign = BTreeSet::from([vip(family, 11)]);
-    assert_eq!(scene.change(&[10, 11]).foreign_routes, foreign);
+    assert_eq!(fixture.change(&[10, 11]).foreign_routes, foreign);
     assert_eq!(
-        scene.change(&[10, 11, 12]).foreign_routes,
+        fixture.change(&[10, 11, 12]).foreign_routes,
         foreign,
-        "it is remembered"
+        "the conflict is remembered"
     );
-    assert!(scene.to(family, 11).contains("dev eth0 proto 123"));
-    assert_eq!(scene.change(&[10, 12]).foreign_routes, BTreeSet::new());
+    assert!(fixture.routes_to(family, 11).contains("dev eth0 proto 123"));
+    assert_eq!(fixture.change(&[10, 12]).foreign_routes, BTreeSet::new());
     assert!(
-        scene.to(family, 11).contains("dev eth0 proto 123"),
-        "it stays when the Service goes"
+        fixture.routes_to(family, 11).contains("dev eth0 proto 123"),
+        "it is kept when the Service is deleted"
     );
-    assert_eq!(scene.change(&[10, 11, 12]).foreign_routes, foreign);
-    scene.route(family, &format!("del {theirs}"));
-    assert_eq!(scene.look(&[10, 11, 12]).foreign_routes, BTreeSet::new());
-    assert!(scene.to(family, 11).contains("dev net1 proto 77"));
+    assert_eq!(fixture.change(&[10, 11, 12]).foreign_routes, foreign);
+    fixture.route(family, &format!("del {unmanaged}"));
+    assert_eq!(fixture.resync(&[10, 11, 12]).foreign_routes, BTreeSet::new());
+    assert!(fixture.routes_to(family, 11).contains("dev net1 proto 77"));
 }
 
 #[rstest]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_route_of_ours_in_the_way_is_replaced_and_one_that_is_gone_is_not_missed(
+fn conflicting_managed_route_is_replaced_and_a_missing_one_is_no_error(
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
-    let mut scene = Scene::new(&[10, 11]);
-    scene.route(family, &format!("add {} dev eth0 proto 77", vip(family, 12)));
-    assert_eq!(scene.change(&[10, 11, 12]).foreign_routes, BTreeSet::new());
-    assert!(scene.to(family, 12).contains("dev net1 proto 77") && !scene.to(family, 12).contains("eth0"));
-    scene.route(family, &format!("del {}", vip(family, 10)));
-    scene.change(&[11, 12]);
-    assert!(scene.applied.is_complete());
+    let mut fixture = Fixture::new(&[10, 11]);
+    fixture.route(family, &format!("add {} dev eth0 proto 77", vip(family, 12)));
+    assert_eq!(fixture.change(&[10, 11, 12]).foreign_routes, BTreeSet::new());
+    assert!(
+        fixture.routes_to(family, 12).contains("dev net1 proto 77")
+            && !fixture.routes_to(family, 12).contains("eth0")
+    );
+    fixture.route(family, &format!("del {}", vip(family, 10)));
+    fixture.change(&[11, 12]);
+    assert!(fixture.applied.is_complete());
 }
 
-/// Each change is one attempt: it is not looked at once more because the kernel tells of routes that it made for us.
+/// Each change causes one attempt: notifications of the proxy's own routes cause no other.
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn our_own_routes_are_no_news_and_those_of_others_are() {
-    const APPLIED: &str = "multus_proxy_netns_apply_duration_seconds_count{backend=\"nftables\"}";
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let client = bed.pod(7);
+fn managed_routes_trigger_no_resync_and_others_do() {
+    const APPLIED: &str = "multus_service_proxy_sync_duration_seconds_count{backend=\"nftables\"}";
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
+    let client = testbed.pod(7);
     let object = object(&client);
-    runtime.ready_in(uid(&object), &client.netns);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&services(&[10])[0]], &[&object]);
+    runtime.set_sandbox(uid(&object), &client.netns);
+    let driver = Driver::start(
+        &runtime,
+        BackendKind::Nftables,
+        &[&services(&[10])[0]],
+        &[&object],
+    );
     until("ready", || driver.is_ready());
-    // What the bed made is told of, too.
+    // Notifications of the test bed's own routes arrive, too.
     std::thread::sleep(Duration::from_secs(2));
     let before = driver.metric(APPLIED);
     driver.service(&services(&[11])[0]);
-    until("it is served", || {
+    until("the Service is served", || {
         client.sh("ip route show 172.30.0.11").contains("net1")
     });
     std::thread::sleep(Duration::from_secs(2));
     let attempts = driver.metric(APPLIED) - before;
-    // The Service and its slices come one after the other.
+    // The Service and its slices arrive separately.
     assert!(attempts <= 3, "{attempts} attempts");
     let before = driver.metric(APPLIED);
     client.sh("ip route del 172.30.0.11");
-    until("it is back", || {
+    until("the route is restored", || {
         client.sh("ip route show 172.30.0.11").contains("net1")
     });
-    until("by one more attempt", || driver.metric(APPLIED) > before);
+    until("another attempt was made", || driver.metric(APPLIED) > before);
 }

@@ -1,8 +1,8 @@
-//! SCTP by hand: kernels without SCTP sockets still track and translate it. A client sends INIT, a server answers INIT ACK.
+//! SCTP with raw sockets: kernels without SCTP sockets still track and translate it. A client sends INIT, a server responds with INIT ACK.
 
-use super::bed::Pod;
-use super::probe::PATIENCE;
-use super::wire::send_raw;
+use super::packet_capture::send_raw;
+use super::testbed::Pod;
+use super::traffic::TIMEOUT;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Port the servers listen on.
+/// Listening port of the servers.
 pub(crate) const PORT: u16 = 3868;
 
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
-/// Verification tag that a client asks for.
+/// Verification tag that the client requests.
 const TAG: u32 = 0x0bad_cafe;
 
 static SOURCE_PORTS: AtomicU16 = AtomicU16::new(20_000);
@@ -32,7 +32,7 @@ struct Packet {
     from: u16,
     to: u16,
     chunk: u8,
-    /// Of INIT ACK: what the server says.
+    /// Response of the server, in an INIT ACK.
     cookie: String,
 }
 
@@ -78,7 +78,7 @@ impl Packet {
     }
 }
 
-/// Without a right one the kernel does not track a packet that arrives.
+/// The kernel does not track a packet with a wrong checksum.
 fn crc32c(bytes: &[u8]) -> u32 {
     let bit = |crc: u32| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
     let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc));
@@ -91,7 +91,7 @@ fn open(family: AddressFamily, milliseconds: i64) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The next packet, and who sent it. IPv4 sockets get the IP header too.
+/// Receives a packet and its sender. IPv4 sockets get the IP header, too.
 fn receive(socket: &OwnedFd) -> nix::Result<Option<(Packet, IpAddr)>> {
     let mut buffer = [0; 2048];
     let (n, from) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer)?;
@@ -106,13 +106,17 @@ fn receive(socket: &OwnedFd) -> nix::Result<Option<(Packet, IpAddr)>> {
     }
 }
 
-/// Begins an association from a fresh port, from inside the pod the caller is in, by a socket that may be bound to an address.
-pub(crate) fn ask(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
-    ask_from(bound, SOURCE_PORTS.fetch_add(1, Ordering::Relaxed), destination)
+/// Starts an association from a new port in the namespace of the calling thread; the socket may be bound to an address.
+pub(crate) fn request(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
+    request_from_port(bound, SOURCE_PORTS.fetch_add(1, Ordering::Relaxed), destination)
 }
 
-/// The same from this port.
-pub(crate) fn ask_from(bound: Option<IpAddr>, port: u16, destination: SocketAddr) -> io::Result<String> {
+/// Like [`request`], from this port.
+pub(crate) fn request_from_port(
+    bound: Option<IpAddr>,
+    port: u16,
+    destination: SocketAddr,
+) -> io::Result<String> {
     let family = if destination.is_ipv4() {
         AddressFamily::Inet
     } else {
@@ -133,8 +137,8 @@ pub(crate) fn ask_from(bound: Option<IpAddr>, port: u16, destination: SocketAddr
     };
     send_raw(&socket, &init.bytes(), destination.ip())?;
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
-        // A client that is its own server sees its INIT as well.
+    while began.elapsed() < TIMEOUT {
+        // A client that is its own server also receives its INIT.
         if let Some((answer, from)) = receive(&socket)?
             && (answer.chunk, answer.to) == (INIT_ACK, port)
             && SocketAddr::new(from, answer.from) == destination
@@ -145,7 +149,7 @@ pub(crate) fn ask_from(bound: Option<IpAddr>, port: u16, destination: SocketAddr
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// Answers on [`PORT`], both families, with `HOST PORT PEER-ADDRESS` in its cookie.
+/// Responds on [`PORT`], both families, with `HOST PORT PEER-ADDRESS` in its cookie.
 pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,

@@ -1,27 +1,27 @@
-//! A pod whose sidecar redirects all that the pod sends, as Istio's does.
+//! A pod whose sidecar redirects all traffic of the pod, as Istio's does.
 //!
-//! The order, as docs/services.md has it: flows to a ClusterIP of ours are translated before a sidecar sees them, when its rules were
-//! there first; what a sidecar sends itself is translated in any case.
+//! The documented order (docs/user/services.md): flows to a managed ClusterIP are translated before an existing sidecar sees them, and traffic
+//! of the sidecar itself is translated in any case.
 
-use super::bed::Pod;
-use super::case::{Case, Kind, for_every_backend_and_family};
-use super::cluster::Service;
-use super::scene::Scene;
+use super::fixture::Fixture;
+use super::matrix::{BackendKind, Case, for_every_backend_and_family};
+use super::objects::Service;
+use super::testbed::Pod;
 use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 for_every_backend_and_family![
-    a_sidecar_that_was_there_first_gets_everything_but_our_services,
-    what_a_sidecar_sends_itself_is_served_whoever_came_first,
-    a_sidecar_that_puts_itself_first_later_does_not_stay_there,
+    existing_sidecar_intercepts_everything_but_cluster_ips,
+    sidecar_traffic_is_served_in_either_start_order,
+    sidecar_that_inserts_itself_first_is_reordered,
 ];
 
-/// User of the sidecar, whose own flows are not redirected.
+/// User of the sidecar. Its flows are not redirected.
 const SIDECAR: u32 = 1337;
 
-/// What istio-init writes, in one variant of iptables; and the port it redirects to.
+/// Rules of istio-init, in one variant of iptables, with its redirect port.
 fn redirect_everything(pod: &Pod, variant: &str, family: Family) {
     let iptables = match family {
         Family::V4 => format!("iptables-{variant}"),
@@ -36,81 +36,84 @@ fn redirect_everything(pod: &Pod, variant: &str, family: Family) {
     ));
 }
 
-fn a_sidecar_that_was_there_first_gets_everything_but_our_services(case: Case) {
+fn existing_sidecar_intercepts_everything_but_cluster_ips(case: Case) {
     for variant in ["nft", "legacy"] {
-        let mut scene = Scene::new(case, &[2]);
+        let mut fixture = Fixture::new(case, &[2]);
         let web = Service::new("web", 10).ready(&[2]);
-        redirect_everything(&scene.client, variant, case.family);
-        scene.sync_to(&[&web]);
+        redirect_everything(&fixture.client, variant, case.family);
+        fixture.sync_to(&[&web]);
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 15001));
-        let envoy = scene.client.run(|| TcpListener::bind(any).unwrap());
+        let envoy = fixture.client.run(|| TcpListener::bind(any).unwrap());
         envoy.set_nonblocking(true).unwrap();
         for _ in 0..5 {
             assert_eq!(
-                scene.ask(Tcp, scene.at(&web, 80)).host(),
+                fixture.probe(Tcp, fixture.at(&web, 80)).host(),
                 2,
                 "sidecar in {variant}"
             );
         }
-        assert_eq!(scene.ask(Udp, scene.at(&web, 53)).host(), 2);
-        assert!(envoy.accept().is_err(), "nothing of ours went to the sidecar");
-        let elsewhere = SocketAddr::new(super::bed::address(1, case.family, 99), 443);
-        let flow = scene
+        assert_eq!(fixture.probe(Udp, fixture.at(&web, 53)).host(), 2);
+        assert!(envoy.accept().is_err(), "no ClusterIP flow reached the sidecar");
+        let elsewhere = SocketAddr::new(super::testbed::address(1, case.family, 99), 443);
+        let flow = fixture
             .client
             .run(|| std::net::TcpStream::connect_timeout(&elsewhere, Duration::from_secs(3)));
-        assert!(flow.is_ok() && envoy.accept().is_ok(), "all else does");
+        assert!(
+            flow.is_ok() && envoy.accept().is_ok(),
+            "other flows reach the sidecar"
+        );
     }
 }
 
-fn what_a_sidecar_sends_itself_is_served_whoever_came_first(case: Case) {
+fn sidecar_traffic_is_served_in_either_start_order(case: Case) {
     for (variant, first) in [("nft", true), ("nft", false), ("legacy", true), ("legacy", false)] {
-        let mut scene = Scene::new(case, &[2]);
+        let mut fixture = Fixture::new(case, &[2]);
         let web = Service::new("web", 10).ready(&[2]);
         if first {
-            redirect_everything(&scene.client, variant, case.family);
+            redirect_everything(&fixture.client, variant, case.family);
         }
-        scene.sync_to(&[&web]);
+        fixture.sync_to(&[&web]);
         if !first {
-            redirect_everything(&scene.client, variant, case.family);
+            redirect_everything(&fixture.client, variant, case.family);
         }
-        let at = scene.at(&web, 80);
-        let answer = scene.client.sh(&format!(
+        let at = fixture.at(&web, 80);
+        let answer = fixture.client.sh(&format!(
             "setpriv --reuid {SIDECAR} --clear-groups timeout 5 bash -c 'exec 3<>/dev/tcp/{}/{}; head -c 2 <&3'",
             at.ip(),
             at.port()
         ));
-        assert_eq!(answer, "2 ", "sidecar in {variant}, there first: {first}");
+        assert_eq!(answer, "2 ", "sidecar in {variant}, installed first: {first}");
     }
 }
 
-/// In the same kernel interface as the backend.
-fn a_sidecar_that_puts_itself_first_later_does_not_stay_there(case: Case) {
-    let mut scene = Scene::new(case, &[2]);
+/// The sidecar uses the same kernel interface as the backend.
+fn sidecar_that_inserts_itself_first_is_reordered(case: Case) {
+    let mut fixture = Fixture::new(case, &[2]);
     let web = Service::new("web", 10).ready(&[2]);
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     let (variant, iptables) = match (case.kind, case.family) {
-        (Kind::IptablesLegacy, Family::V4) => ("legacy", "iptables-legacy"),
-        (Kind::IptablesLegacy, Family::V6) => ("legacy", "ip6tables-legacy"),
+        (BackendKind::IptablesLegacy, Family::V4) => ("legacy", "iptables-legacy"),
+        (BackendKind::IptablesLegacy, Family::V6) => ("legacy", "ip6tables-legacy"),
         (_, Family::V4) => ("nft", "iptables-nft"),
         (_, Family::V6) => ("nft", "ip6tables-nft"),
     };
-    redirect_everything(&scene.client, variant, case.family);
-    scene
+    redirect_everything(&fixture.client, variant, case.family);
+    fixture
         .client
         .sh(&format!("{iptables} -t nat -I OUTPUT -p tcp -j ISTIO_OUTPUT"));
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 15001));
-    let _envoy = scene.client.run(|| TcpListener::bind(any).unwrap());
-    let client = scene.client.clone();
+    let _envoy = fixture.client.run(|| TcpListener::bind(any).unwrap());
+    let client = fixture.client.clone();
     let rules = || client.sh(&format!("{iptables} -t nat -S"));
     let before = rules();
-    scene.forget_what_is_held();
-    scene.sync();
-    assert_eq!(scene.ask(Tcp, scene.at(&web, 80)).host(), 2);
-    // Everything of the sidecar's is where it was.
-    let others = |rules: &str| -> Vec<String> {
+    fixture.forget_known_rules();
+    fixture.sync();
+    assert_eq!(fixture.probe(Tcp, fixture.at(&web, 80)).host(), 2);
+    // Rules of the sidecar keep their order.
+    let unmanaged = |rules: &str| -> Vec<String> {
         let lines = rules.lines().filter(|line| !line.contains("MSP-"));
         lines.map(str::to_owned).collect()
     };
-    assert_eq!(others(&rules()), others(&before));
-    assert!(!scene.sync_again_writes(), "once is enough");
+    assert_eq!(unmanaged(&rules()), unmanaged(&before));
+    assert!(!fixture.resync_writes(), "the repaired order is stable");
 }

@@ -1,29 +1,29 @@
-//! One backend takes over from another without a gap, and the choice between them.
+//! Takeover between backends and from the archived multus-service proxy without a gap, and backend selection.
 
-use super::bed::{Bed, Pod};
-use super::case::{Kind, for_every_backend};
-use super::churn::{run_alone, used};
-use super::cluster::{Service, rules};
-use super::driver::{Driver, Runtime, object, uid, until};
-use super::probe::{Flow, Outcome, ask};
-use super::server::Server;
-use proxy::apply::{Wanted, apply};
+use super::echo_server::Server;
+use super::fake_node::{Driver, FakeRuntime, object, uid, until};
+use super::matrix::{BackendKind, for_every_backend};
+use super::objects::{Service, rules};
+use super::pod_churn::{cpu_time_and_child_faults, run_in_subprocess};
+use super::testbed::{Pod, Testbed};
+use super::traffic::{Flow, Outcome, probe};
 use proxy::args::BackendChoice;
-use proxy::backend::choice::{choose, taking_over};
+use proxy::backend::detect::{choose, taking_over};
 use proxy::backend::iptables::{Iptables, Variant};
 use proxy::backend::nftables::Nftables;
-use proxy::backend::{Backend, Held};
+use proxy::backend::{Backend, KnownRules};
+use proxy::netns::apply::{Wanted, apply};
 use rules::{Family, PodRules, Protocol};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-for_every_backend![what_the_original_left_is_replaced_without_a_gap];
+for_every_backend![legacy_proxy_rules_are_replaced_without_a_gap];
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn auto_chooses_nftables_and_each_choice_what_it_says() {
+fn auto_selects_nftables_and_explicit_choices_are_respected() {
     for (choice, name) in [
         (BackendChoice::Auto, "nftables"),
         (BackendChoice::NfTables, "nftables"),
@@ -35,10 +35,10 @@ fn auto_chooses_nftables_and_each_choice_what_it_says() {
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_backend_takes_over_from_another_without_a_failed_connection() {
-    let mut bed = Bed::new();
-    let client = bed.pod(7);
-    let _servers = [2, 3].map(|host| Server::start(&bed.pod(host)));
+fn backend_switch_fails_no_connection() {
+    let mut testbed = Testbed::new();
+    let client = testbed.pod(7);
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
     let service = Service::new("web", 10).ready(&[2, 3]);
     let rules = rules(&client, std::slice::from_ref(&service));
     let at = service.at(Family::V4, 80);
@@ -50,25 +50,25 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
     let write = |backend: &Arc<dyn Backend>, held| {
         let backend = taking_over(Arc::clone(backend));
         client
-            .run(|| apply(backend.as_ref(), &held, &everything(&client, &rules)))
+            .run(|| apply(backend.as_ref(), &held, &desired_state(&client, &rules)))
             .unwrap();
     };
-    write(&backends[0], Held::Nothing);
+    write(&backends[0], KnownRules::Nothing);
     let mut long_lived = client.run(|| Flow::open(at)).unwrap();
     let stop = AtomicBool::new(false);
     let outcomes = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let probing = scope.spawn(|| {
             client.run(|| {
                 let mut outcomes: BTreeMap<Outcome, u32> = BTreeMap::new();
                 while !stop.load(Ordering::Relaxed) {
-                    *outcomes.entry(ask(Protocol::Tcp, at)).or_default() += 1;
+                    *outcomes.entry(probe(Protocol::Tcp, at)).or_default() += 1;
                 }
                 outcomes
             })
         });
-        // From each to each other.
+        // Each backend replaces each other one.
         for next in [1, 0, 2, 1, 2, 0] {
-            write(&backends[next], Held::Unknown);
+            write(&backends[next], KnownRules::Unknown);
             long_lived.echo(b"still there?");
             let left: Vec<_> = backends
                 .iter()
@@ -77,11 +77,11 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
             assert!(left[next], "{next}");
             // Legacy tables cannot be removed, only emptied.
             let rules = client.state();
-            let (theirs, ours) = (rules.contains("MSP-"), rules.contains("table ip multus-proxy"));
-            assert_eq!((theirs, ours), (next != 0, next == 0), "{next}: {rules}");
+            let (iptables, nftables) = (rules.contains("MSP-"), rules.contains("table ip multus-proxy"));
+            assert_eq!((iptables, nftables), (next != 0, next == 0), "{next}: {rules}");
         }
         stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap()
+        probing.join().unwrap()
     });
     assert!(
         outcomes
@@ -91,8 +91,9 @@ fn a_backend_takes_over_from_another_without_a_failed_connection() {
     );
 }
 
-/// As the archived Go project writes it, in either variant of iptables, for this ClusterIP and one that is nobody's any more.
-fn install_the_originals(client: &Pod, variant: &str, vip: IpAddr) {
+/// Installs rules as the archived multus-service proxy writes them, in either variant of iptables, for this ClusterIP and for a deleted
+/// one.
+fn install_legacy_proxy_rules(client: &Pod, variant: &str, vip: IpAddr) {
     client.sh(&format!(
         "iptables-{variant}-restore --noflush <<EOR
 *nat
@@ -110,23 +111,23 @@ for vip in {vip} 172.30.99.99; do ip route add $vip dev net1 proto kernel scope 
     ));
 }
 
-fn what_the_original_left_is_replaced_without_a_gap(kind: Kind) {
+fn legacy_proxy_rules_are_replaced_without_a_gap(kind: BackendKind) {
     for variant in ["nft", "legacy"] {
-        let mut bed = Bed::new();
-        let client = bed.pod(7);
-        let _server = Server::start(&bed.pod(2));
+        let mut testbed = Testbed::new();
+        let client = testbed.pod(7);
+        let _server = Server::start(&testbed.pod(2));
         let service = Service::new("web", 10).ready(&[2]);
         let rules = rules(&client, std::slice::from_ref(&service));
         let at = service.at(Family::V4, 80);
-        install_the_originals(&client, variant, at.ip());
+        install_legacy_proxy_rules(&client, variant, at.ip());
         let mut long_lived = client.run(|| Flow::open(at)).unwrap();
         let stop = AtomicBool::new(false);
         let lost = std::thread::scope(|scope| {
-            let asking = scope.spawn(|| {
+            let probing = scope.spawn(|| {
                 client.run(|| {
                     let mut lost = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
-                        let outcome = ask(Protocol::Tcp, at);
+                        let outcome = probe(Protocol::Tcp, at);
                         if !matches!(outcome, Outcome::Answered(..)) {
                             lost.push(outcome);
                         }
@@ -137,16 +138,22 @@ fn what_the_original_left_is_replaced_without_a_gap(kind: Kind) {
             let backend = taking_over(kind.backend().into());
             for _ in 0..2 {
                 client
-                    .run(|| apply(backend.as_ref(), &Held::Unknown, &everything(&client, &rules)))
+                    .run(|| {
+                        apply(
+                            backend.as_ref(),
+                            &KnownRules::Unknown,
+                            &desired_state(&client, &rules),
+                        )
+                    })
                     .unwrap();
                 long_lived.echo(b"still there?");
             }
             stop.store(true, Ordering::Relaxed);
-            asking.join().unwrap()
+            probing.join().unwrap()
         });
         assert_eq!(lost, [], "{variant}");
-        // The original knew no IPv6.
-        let outcome = client.run(|| ask(Protocol::Tcp, service.at(Family::V6, 80)));
+        // The legacy proxy has no IPv6 support.
+        let outcome = client.run(|| probe(Protocol::Tcp, service.at(Family::V6, 80)));
         assert_eq!(outcome.host(), 2, "{variant}");
         let state = client.state();
         assert!(
@@ -162,7 +169,7 @@ fn what_the_original_left_is_replaced_without_a_gap(kind: Kind) {
     }
 }
 
-fn everything(client: &Pod, rules: &PodRules) -> Wanted {
+fn desired_state(client: &Pod, rules: &PodRules) -> Wanted {
     let addresses = client.status.iter().flat_map(|status| &status.addresses);
     Wanted {
         rules: rules.clone(),
@@ -171,36 +178,36 @@ fn everything(client: &Pod, rules: &PodRules) -> Wanted {
     }
 }
 
-const ALONE: &str = "MSP_START_ALONE";
+const SUBPROCESS: &str = "MSP_START_SUBPROCESS";
 
-/// In a process of its own, so that the programs it runs are the driver's. Does nothing unless the other test starts it.
+/// Runs in a process of its own, so that the programs it runs are the driver's. Does nothing unless started by the other test.
 #[test]
-#[ignore = "started by a_start_beside_pods_that_the_original_never_saw_runs_no_program"]
-fn start() {
-    if std::env::var_os(ALONE).is_none() {
+#[ignore = "started by start_without_legacy_proxy_rules_runs_no_program"]
+fn start_subprocess() {
+    if std::env::var_os(SUBPROCESS).is_none() {
         return;
     }
-    let (mut bed, runtime) = (Bed::new(), Runtime::new());
-    let pods = [7, 8, 9].map(|host| bed.pod(host));
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
+    let pods = [7, 8, 9].map(|host| testbed.pod(host));
     let objects = pods.each_ref().map(|pod| {
         let object = object(pod);
-        // Before the proxy: somebody may have written there.
-        runtime.ready_in(uid(&object), &pod.netns);
+        // The sandbox exists before the proxy starts, so another process may have written into it.
+        runtime.set_sandbox(uid(&object), &pod.netns);
         object
     });
-    // A pod's own rules are no reason either.
+    // The pod's own rules are no reason to run a program either.
     pods[0].sh("iptables-nft -t nat -A OUTPUT -d 192.0.2.1 -j ACCEPT");
-    let (_, before) = used();
+    let (_, before) = cpu_time_and_child_faults();
     let web = Service::new("web", 10).ready(&[2]);
-    let driver = Driver::start(&runtime, Kind::Nftables, &[&web], &objects.each_ref());
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web], &objects.each_ref());
     until("ready", || driver.is_ready());
-    let (_, after) = used();
+    let (_, after) = cpu_time_and_child_faults();
     assert!(pods.iter().all(|pod| pod.state().contains("172.30.0.10")));
-    assert_eq!(after, before, "programs were run");
+    assert_eq!(after, before, "a program was run");
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
-fn a_start_beside_pods_that_the_original_never_saw_runs_no_program() {
-    run_alone("takeover::start", ALONE);
+fn start_without_legacy_proxy_rules_runs_no_program() {
+    run_in_subprocess("takeover::start_subprocess", SUBPROCESS);
 }

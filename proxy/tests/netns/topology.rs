@@ -1,14 +1,14 @@
-//! Which of the ready endpoints a client gets by where both are.
+//! Selection among ready endpoints by node and zone.
 
-use super::case::{Case, for_every_backend_and_family};
-use super::cluster::{Endpoint, Service, endpoint};
-use super::probe::Outcome;
-use super::scene::Scene;
+use super::fixture::Fixture;
+use super::matrix::{Case, for_every_backend_and_family};
+use super::objects::{Endpoint, Service, endpoint};
+use super::traffic::Outcome;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::{Value, json};
 
 for_every_backend_and_family![
-    internal_traffic_policy_local_keeps_flows_on_the_node_and_refuses_without_an_endpoint_there,
+    internal_traffic_policy_local_keeps_flows_on_the_node_and_rejects_without_a_local_endpoint,
     topology_hints_keep_flows_in_the_zone_and_on_the_node,
 ];
 
@@ -20,54 +20,54 @@ fn placed(host: u8, node: &str, hints: &Value) -> Endpoint {
     placed
 }
 
-fn internal_traffic_policy_local_keeps_flows_on_the_node_and_refuses_without_an_endpoint_there(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3]);
-    "here".clone_into(&mut scene.settings.node.name);
+fn internal_traffic_policy_local_keeps_flows_on_the_node_and_rejects_without_a_local_endpoint(case: Case) {
+    let mut fixture = Fixture::new(case, &[2, 3]);
+    "here".clone_into(&mut fixture.settings.node.name);
     let mut web = Service::new("web", 10);
     web.spec = json!({"internalTrafficPolicy": "Local"});
     let (near, far) = (placed(2, "here", &Value::Null), placed(3, "there", &Value::Null));
     web.endpoints = vec![near.clone(), far.clone()];
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        assert_eq!(scene.hosts(protocol, scene.at(&web, port)), [2]);
+        assert_eq!(fixture.hosts(protocol, fixture.at(&web, port)), [2]);
     }
-    // kube-proxy drops; here a client is told at once.
+    // kube-proxy drops here; this proxy rejects at once.
     web.endpoints = vec![far.clone()];
-    scene.sync_to(&[&web]);
+    fixture.sync_to(&[&web]);
     for (protocol, port) in [(Tcp, 80), (Udp, 53)] {
-        assert_eq!(scene.ask(protocol, scene.at(&web, port)), Outcome::Refused);
+        assert_eq!(fixture.probe(protocol, fixture.at(&web, port)), Outcome::Rejected);
     }
     web.endpoints = vec![far, near];
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), [2]);
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [2]);
     web.spec = json!({"internalTrafficPolicy": "Cluster"});
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), [2, 3]);
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [2, 3]);
 }
 
 fn topology_hints_keep_flows_in_the_zone_and_on_the_node(case: Case) {
-    let mut scene = Scene::new(case, &[2, 3]);
-    "here".clone_into(&mut scene.settings.node.name);
+    let mut fixture = Fixture::new(case, &[2, 3]);
+    "here".clone_into(&mut fixture.settings.node.name);
     let mut web = Service::new("web", 10);
     let zones = |host, zone| placed(host, "there", &json!({"forZones": [{"name": zone}]}));
     web.endpoints = vec![zones(2, "east"), zones(3, "west")];
-    let in_zone = |scene: &mut Scene, zone: Option<&str>, web: &Service| {
-        scene.settings.node.zone = zone.map(str::to_owned);
-        scene.sync_to(&[web]);
+    let in_zone = |fixture: &mut Fixture, zone: Option<&str>, web: &Service| {
+        fixture.settings.node.zone = zone.map(str::to_owned);
+        fixture.sync_to(&[web]);
     };
-    in_zone(&mut scene, Some("east"), &web);
-    // Asked once only: an endpoint that serves still keeps its UDP flows, and a new socket may have the port of one of them.
-    assert_eq!(scene.hosts(Udp, scene.at(&web, 53)), [2]);
+    in_zone(&mut fixture, Some("east"), &web);
+    // Requested only once: a serving endpoint keeps its UDP flows, and a new socket may reuse the port of one of them.
+    assert_eq!(fixture.hosts(Udp, fixture.at(&web, 53)), [2]);
     for (zone, hosts) in [
         (Some("east"), &[2][..]),
         (Some("west"), &[3]),
         (Some("south"), &[2, 3]),
         (None, &[2, 3]),
     ] {
-        in_zone(&mut scene, zone, &web);
-        assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), hosts, "{zone:?}");
+        in_zone(&mut fixture, zone, &web);
+        assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), hosts, "{zone:?}");
     }
-    // Node hints come first (trafficDistribution: PreferSameNode).
+    // Node hints take precedence (trafficDistribution: PreferSameNode).
     let both = |host, node| {
         placed(
             host,
@@ -75,12 +75,12 @@ fn topology_hints_keep_flows_in_the_zone_and_on_the_node(case: Case) {
             &json!({"forZones": [{"name": "east"}], "forNodes": [{"name": node}]}),
         )
     };
-    scene.settings.node.zone = Some("east".to_owned());
+    fixture.settings.node.zone = Some("east".to_owned());
     web.endpoints = vec![both(2, "there"), both(3, "here")];
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), [3]);
-    // One endpoint without a hint, and none counts.
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [3]);
+    // If one endpoint has no hint, hints are ignored.
     web.endpoints[0] = placed(2, "there", &Value::Null);
-    scene.sync_to(&[&web]);
-    assert_eq!(scene.hosts(Tcp, scene.at(&web, 80)), [2, 3]);
+    fixture.sync_to(&[&web]);
+    assert_eq!(fixture.hosts(Tcp, fixture.at(&web, 80)), [2, 3]);
 }

@@ -1,4 +1,4 @@
-//! A delta, written, is what is wanted; and it is no more than that.
+//! Applying a delta gives the wanted rules, and a delta contains no more than that.
 
 use super::*;
 use crate::{ObjectName, Translated};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use std::time::Duration;
 
-/// Few of everything, so that much is equal. A VIP may be on several networks.
+/// Few values, so that many are equal. A VIP may be on several networks.
 fn any_rules() -> impl Strategy<Value = PodRules> {
     let port_rules = (
         // In any places.
@@ -59,28 +59,28 @@ fn endpoint(host: u8) -> SocketAddr {
     (IpAddr::from([10, 1, 0, host]), 8080).into()
 }
 
-/// What the kernel holds after `delta`.
-fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
-    for vip in &delta.refuse {
-        assert!(held.refused.insert(*vip), "{vip} is refused already");
+/// Returns the state of the kernel after `delta`.
+fn write(mut held: KernelState, delta: &Delta<'_>) -> KernelState {
+    for vip in &delta.reject {
+        assert!(held.rejected.insert(*vip), "{vip} is rejected already");
     }
     for (vip, change) in &delta.sources {
         assert_eq!(held.sources.get(vip).copied(), change.old);
         assert_ne!(change.old, change.new);
         held.sources.extend(change.new.map(|new| (*vip, new)));
     }
-    held.refused_udp.extend(&delta.refuse_udp);
-    held.refused_udp.retain(|vip| !delta.release_udp.contains(vip));
+    held.rejected_udp.extend(&delta.reject_udp);
+    held.rejected_udp.retain(|vip| !delta.unreject_udp.contains(vip));
     assert!(
-        held.refused_udp.is_subset(&held.refused),
-        "a flow ends at the loopback address and its VIP is not refused"
+        held.rejected_udp.is_subset(&held.rejected),
+        "a flow ends at the loopback address and its VIP is not rejected"
     );
     for (at, change) in &delta.ports {
         let held_there = held.translated.get(at).map(Translated::as_translation);
         assert_eq!(held_there, change.old);
         assert!(
-            held.refused.contains(&at.0),
-            "{at:?} is translated before its VIP is refused"
+            held.rejected.contains(&at.0),
+            "{at:?} is translated before its VIP is rejected"
         );
         assert!(
             change.new.is_none() || held.sources.contains_key(&at.0),
@@ -98,8 +98,8 @@ fn write(mut held: Dump, delta: &Delta<'_>) -> Dump {
             }
         }
     }
-    for vip in &delta.release {
-        assert!(held.refused.remove(vip), "{vip} is not refused");
+    for vip in &delta.unreject {
+        assert!(held.rejected.remove(vip), "{vip} is not rejected");
     }
     for (vip, _) in delta.sources.iter().filter(|(_, change)| change.new.is_none()) {
         assert!(held.sources.remove(vip).is_some(), "{vip} has no source address");
@@ -117,27 +117,27 @@ fn write_routes(held: &PodRules, delta: &Delta<'_>) -> BTreeMap<IpAddr, Source> 
 
 proptest! {
     #[test]
-    fn a_delta_applied_to_what_is_held_gives_what_is_wanted(held in any_rules(), wanted in any_rules()) {
+    fn a_delta_applied_to_held_rules_gives_wanted_rules(held in any_rules(), wanted in any_rules()) {
         let delta = Delta::between(&held, &wanted);
-        prop_assert_eq!(write(held.dump(), &delta), wanted.dump());
+        prop_assert_eq!(write(held.kernel_state(), &delta), wanted.kernel_state());
         prop_assert_eq!(write_routes(&held, &delta), write_routes(&wanted, &Delta::between(&wanted, &wanted)));
     }
 
     #[test]
-    fn what_was_read_is_corrected_by_difference(held in any_rules(), wanted in any_rules()) {
-        let read = held.dump();
-        let delta = Delta::from_dump(&read, &wanted);
+    fn a_read_state_is_corrected_by_difference(held in any_rules(), wanted in any_rules()) {
+        let read = held.kernel_state();
+        let delta = Delta::from_kernel_state(&read, &wanted);
         prop_assert_eq!(&delta.ports, &Delta::between(&held, &wanted).ports);
-        prop_assert_eq!(write(read.clone(), &delta), wanted.dump());
+        prop_assert_eq!(write(read.clone(), &delta), wanted.kernel_state());
     }
 
     #[test]
-    fn endpoints_keep_their_places_and_what_is_wanted_is_the_same(held in any_rules(), wanted in any_rules()) {
-        let (read, delta) = (held.dump(), Delta::between(&held, &wanted));
+    fn endpoints_keep_their_places_and_the_wanted_rules_are_equal(held in any_rules(), wanted in any_rules()) {
+        let (read, delta) = (held.kernel_state(), Delta::between(&held, &wanted));
         let placed = delta.placed().unwrap_or_else(|| wanted.clone());
-        prop_assert_eq!(placed.dump().regardless_of_places(), wanted.dump().regardless_of_places());
-        for delta in [Delta::between(&held, &placed), Delta::from_dump(&read, &placed)] {
-            prop_assert_eq!(write(read.clone(), &delta), placed.dump());
+        prop_assert_eq!(placed.kernel_state().regardless_of_places(), wanted.kernel_state().regardless_of_places());
+        for delta in [Delta::between(&held, &placed), Delta::from_kernel_state(&read, &placed)] {
+            prop_assert_eq!(write(read.clone(), &delta), placed.kernel_state());
             prop_assert!(delta.placed().is_none(), "once is enough");
             for change in delta.ports.values() {
                 let (Some(old), Some(new)) = (change.old, change.new) else { continue };
@@ -150,11 +150,11 @@ proptest! {
 
     #[test]
     fn from_nothing_everything_is_written(wanted in any_rules()) {
-        prop_assert_eq!(write(Dump::default(), &Delta::from_nothing(&wanted)), wanted.dump());
+        prop_assert_eq!(write(KernelState::default(), &Delta::from_nothing(&wanted)), wanted.kernel_state());
     }
 
     #[test]
-    fn equal_rules_differ_in_nothing(rules in any_rules()) {
+    fn equal_rules_have_an_empty_delta(rules in any_rules()) {
         // Deeply equal, and not the same allocation.
         let mut again = rules.clone();
         for attached in again.networks.values_mut() {
@@ -163,20 +163,20 @@ proptest! {
         for delta in [Delta::between(&rules, &rules), Delta::between(&rules, &again)] {
             prop_assert!(delta.is_empty() && delta.flows.is_empty(), "{delta:?}");
         }
-        let read = rules.dump();
-        let adopted = Delta::from_dump(&read, &rules);
-        prop_assert!(adopted.ports.is_empty() && adopted.refuse.is_empty() && adopted.release.is_empty());
+        let read = rules.kernel_state();
+        let adopted = Delta::from_kernel_state(&read, &rules);
+        prop_assert!(adopted.ports.is_empty() && adopted.reject.is_empty() && adopted.unreject.is_empty());
     }
 
     #[test]
-    fn adding_then_removing_is_nothing(held in any_rules(), more in any_rules()) {
+    fn adding_then_removing_is_an_empty_delta(held in any_rules(), more in any_rules()) {
         let there = Delta::between(&held, &more);
         let back = Delta::between(&more, &held);
-        prop_assert_eq!(write(write(held.dump(), &there), &back), held.dump());
+        prop_assert_eq!(write(write(held.kernel_state(), &there), &back), held.kernel_state());
     }
 
     #[test]
-    fn flows_that_may_not_be_are_looked_for_and_no_others(held in any_rules(), wanted in any_rules()) {
+    fn only_stale_flows_are_ended(held in any_rules(), wanted in any_rules()) {
         let delta = Delta::between(&held, &wanted);
         for (vip, rules) in Family::ALL.into_iter().flat_map(|family| held.vips(family)).map(|(vip, (rules, _))| (vip, rules)) {
             for (port, rules) in rules.ports.iter().filter(|(port, _)| port.protocol != Protocol::Tcp) {
@@ -206,7 +206,7 @@ fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
         name: "s".to_owned(),
     };
     let ports = BTreeMap::from([(Port { protocol, number: 53 }, Box::new(port))]);
-    let vips = crate::Vips::from_iter([(
+    let vips = crate::VipMap::from_iter([(
         IpAddr::from([172, 30, 0, 10]),
         Arc::new(VipRules { service, ports }),
     )]);
@@ -232,7 +232,7 @@ fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
 #[case::first_endpoint(one(Protocol::Udp, &[], &[]), one(Protocol::Udp, &[2], &[]), true)]
 #[case::last_endpoint(one(Protocol::Sctp, &[2], &[]), one(Protocol::Sctp, &[], &[]), true)]
 #[case::tcp_lives_on(one(Protocol::Tcp, &[2, 3], &[]), one(Protocol::Tcp, &[2], &[]), false)]
-fn flows_are_cut_when_an_endpoint_may_not_have_them(
+fn flows_end_when_their_endpoint_no_longer_serves_them(
     #[case] held: PodRules,
     #[case] wanted: PodRules,
     #[case] cut: bool,
@@ -241,11 +241,11 @@ fn flows_are_cut_when_an_endpoint_may_not_have_them(
 }
 
 #[test]
-fn damage_means_writing_everything_anew() {
+fn damage_causes_a_rebuild() {
     let rules = one(Protocol::Udp, &[2], &[]);
-    let mut read = rules.dump();
-    assert!(!Delta::from_dump(&read, &rules).is_rebuild());
-    read.damage.insert("a rule nobody knows".to_owned());
-    let delta = Delta::from_dump(&read, &rules);
+    let mut read = rules.kernel_state();
+    assert!(!Delta::from_kernel_state(&read, &rules).is_rebuild());
+    read.damage.insert("an unknown rule".to_owned());
+    let delta = Delta::from_kernel_state(&read, &rules);
     assert!(delta.is_rebuild() && !delta.is_empty());
 }

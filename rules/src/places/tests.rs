@@ -17,7 +17,7 @@ fn placed(numbers: &[u16]) -> Places {
     Places::of(numbers.iter().copied().map(endpoint).collect()).unwrap()
 }
 
-/// What a backend has once it wrote the difference.
+/// Returns the places of a backend after it wrote the difference.
 fn write(old: &Places, new: &Places) -> Vec<SocketAddr> {
     let mut held: Vec<Option<SocketAddr>> = old.iter().copied().map(Some).collect();
     held.resize(old.len().max(new.len()), None);
@@ -30,7 +30,7 @@ fn write(old: &Places, new: &Places) -> Vec<SocketAddr> {
     held.into_iter().flatten().collect()
 }
 
-/// Few, so that much is equal; or many.
+/// Few, so that many are equal; or many.
 fn numbers() -> impl Strategy<Value = BTreeSet<u16>> {
     prop_oneof![
         prop::collection::btree_set(0u16..12, 0..10),
@@ -40,7 +40,7 @@ fn numbers() -> impl Strategy<Value = BTreeSet<u16>> {
 
 proptest! {
     #[test]
-    fn from_any_held_set_to_any_wanted_one_few_places_change(
+    fn a_change_of_the_set_changes_few_places(
         first in numbers(), held in numbers(), wanted in numbers(),
     ) {
         // So that those held are in no order.
@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_planned_from_what_is_held_is_taken_as_it_is(first in numbers(), held in numbers(), wanted in numbers()) {
+    fn a_plan_from_held_places_is_used_unchanged(first in numbers(), held in numbers(), wanted in numbers()) {
         let held = set(&first).into_iter().collect::<Places>().toward(&set(&held).into_iter().collect());
         let wanted = held.toward(&set(&wanted).into_iter().collect());
         prop_assert_eq!(held.closer_to(&wanted), None);
@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn without_some_the_others_stay(held in numbers(), lost in numbers()) {
+    fn retained_endpoints_keep_their_places(held in numbers(), lost in numbers()) {
         let mut rest = set(&held).into_iter().rev().collect::<Vec<_>>();
         rest.rotate_left(held.len() / 2);
         let before = Places::of(rest).unwrap();
@@ -87,7 +87,7 @@ proptest! {
 }
 
 #[test]
-fn one_that_comes_takes_the_place_of_one_that_goes() {
+fn a_new_endpoint_takes_the_place_of_a_removed_one() {
     let held = placed(&[5, 1, 9, 3]);
     assert_eq!(
         held.toward(&placed(&[1, 3, 5, 7])),
@@ -108,7 +108,7 @@ fn one_that_comes_takes_the_place_of_one_that_goes() {
 }
 
 #[test]
-fn an_endpoint_in_two_places_is_none() {
+fn an_endpoint_cannot_have_two_places() {
     assert_eq!(Places::of(vec![endpoint(2), endpoint(1), endpoint(2)]), None);
     assert_eq!(Places::of(vec![endpoint(1), endpoint(1)]), None);
     let twice: Places = [endpoint(2), endpoint(1), endpoint(2)].into_iter().collect();

@@ -3,7 +3,8 @@
 //! Address plan: service-network pods 10.1.0.0/16 and fd00:1::/64, VIPs 172.30.0.0/16 and fd00:96::/112.
 
 use crate::{
-    Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Tenancy, Verdict,
+    NamespaceIsolation, Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice,
+    Verdict,
 };
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
@@ -65,7 +66,7 @@ fn net1() -> Vec<NetworkStatus> {
     ]
 }
 
-/// Under the settings of a cluster nobody configured.
+/// With default settings.
 fn plan(services: &[Service], slices: &[EndpointSlice], attachments: &[NetworkStatus]) -> Plan {
     crate::plan(&Settings::default(), services, slices, "web", attachments)
 }
@@ -96,7 +97,7 @@ fn traced(rules: &PodRules, packet: Packet) -> String {
 }
 
 #[test]
-fn a_node_without_affinity_serves_the_rest_and_says_so() {
+fn a_node_without_affinity_serves_the_rest_and_reports_it() {
     let mut sticky = service("nginx", &["172.30.0.10"], &http());
     sticky.spec.as_mut().unwrap().session_affinity = Some("ClientIP".to_owned());
     let slices = [slice("nginx", "a", &json!([{"addresses": ["10.1.0.2"]}]))];
@@ -111,14 +112,14 @@ fn a_node_without_affinity_serves_the_rest_and_says_so() {
             packet("::", Protocol::Tcp, 80).port.unwrap(),
         );
         let affinity = plan.rules.translation(vip, port).unwrap().affinity;
-        let said: Vec<_> = plan.unserved.iter().map(ToString::to_string).collect();
-        (affinity.is_some(), said.join(""))
+        let reported: Vec<_> = plan.unserved.iter().map(ToString::to_string).collect();
+        (affinity.is_some(), reported.join(""))
     };
     assert_eq!(under(false), (true, String::new()));
-    let (is_kept, said) = under(true);
+    let (is_kept, reported) = under(true);
     assert!(
-        !is_kept && said.contains("\"web/nginx\" is served without its sessionAffinity"),
-        "{said}"
+        !is_kept && reported.contains("\"web/nginx\" is served without its sessionAffinity"),
+        "{reported}"
     );
 }
 
@@ -139,7 +140,7 @@ fn a_node_without_affinity_serves_the_rest_and_says_so() {
 #[case::ping(Packet { origin: Origin::Pod, destination: "172.30.0.10".parse().unwrap(), port: None }, "reject")]
 #[case::not_a_vip(packet("172.30.0.11", Protocol::Tcp, 80), "pass")]
 #[case::endpoint_itself(packet("10.1.0.2", Protocol::Tcp, 8080), "pass")]
-fn every_port_of_a_vip_is_served_or_refused(#[case] packet: Packet, #[case] want: &str) {
+fn every_port_of_a_vip_is_served_or_rejected(#[case] packet: Packet, #[case] want: &str) {
     let slices = [
         slice(
             "nginx",
@@ -162,10 +163,10 @@ fn every_port_of_a_vip_is_served_or_refused(#[case] packet: Packet, #[case] want
 #[case::ready_only(&[(2, "ready"), (3, "unready"), (4, "terminating")], "net1 10.1.0.7 -> 10.1.0.2:8080")]
 #[case::terminating_when_none_is_ready(&[(3, "unready"), (4, "terminating"), (5, "gone")], "net1 10.1.0.7 -> 10.1.0.4:8080")]
 #[case::published_though_not_ready(&[(2, "published")], "net1 10.1.0.7 -> 10.1.0.2:8080")]
-#[case::refused_when_none_serves(&[(3, "unready"), (5, "gone")], "reject")]
-#[case::refused_without_endpoints(&[], "reject")]
+#[case::rejected_when_none_serves(&[(3, "unready"), (5, "gone")], "reject")]
+#[case::rejected_without_endpoints(&[], "reject")]
 #[case::ready_in_one_slice_and_not_in_another(&[(2, "unready"), (2, "ready")], "net1 10.1.0.7 -> 10.1.0.2:8080")]
-fn readiness_decides(#[case] endpoints: &[(u8, &str)], #[case] want: &str) {
+fn readiness_selects_endpoints(#[case] endpoints: &[(u8, &str)], #[case] want: &str) {
     let conditions = |state: &str| match state {
         "ready" => json!({"ready": true, "serving": true, "terminating": false}),
         "unready" => json!({"ready": false, "serving": false, "terminating": false}),
@@ -219,7 +220,7 @@ fn slices_of_another_namespace_do_not_count() {
 }
 
 #[test]
-fn a_broken_service_beside_a_good_one_harms_nobody() {
+fn a_broken_service_does_not_affect_others() {
     let good = service("nginx", &["172.30.0.10"], &http());
     let mut broken = service("broken", &["172.30.0.11"], &http());
     broken.metadata.annotations = None;
@@ -230,19 +231,19 @@ fn a_broken_service_beside_a_good_one_harms_nobody() {
     ];
     let plan = plan(&[taken, broken, good.clone()], &slices, &net1());
     assert_eq!(plan.rules, super::tests::plan(&[good], &slices, &net1()).rules);
-    let said: Vec<_> = plan.unserved.iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), 3, "{said:?}");
+    let reported: Vec<_> = plan.unserved.iter().map(ToString::to_string).collect();
+    assert_eq!(reported.len(), 3, "{reported:?}");
     assert!(
-        said[0].contains("\"web/taken-multus-a\"") && said[0].contains("loopback"),
-        "{said:?}"
+        reported[0].contains("\"web/taken-multus-a\"") && reported[0].contains("loopback"),
+        "{reported:?}"
     );
     assert!(
-        said[1].contains("\"web/broken\"") && said[1].contains("is missing"),
-        "{said:?}"
+        reported[1].contains("\"web/broken\"") && reported[1].contains("is missing"),
+        "{reported:?}"
     );
     assert!(
-        said[2].contains("\"web/taken\"") && said[2].contains("\"web/nginx\", which keeps it"),
-        "{said:?}"
+        reported[2].contains("\"web/taken\"") && reported[2].contains("\"web/nginx\", which keeps it"),
+        "{reported:?}"
     );
 }
 
@@ -258,7 +259,7 @@ fn a_broken_service_beside_a_good_one_harms_nobody() {
 #[case::second_address_fits(&[("web/macvlan1", "net1", &["fd00:1::7", "10.1.0.7"][..])], "net1 10.1.0.7 -> 10.1.0.2:8080", &[])]
 #[case::two_interfaces(&[("web/macvlan1", "net2", &["10.1.0.8"][..]), ("web/macvlan1", "net1", &["10.1.0.7"][..])], "net2 10.1.0.8 -> 10.1.0.2:8080", &["2 interfaces are on network"])]
 #[case::first_interface_without_address(&[("web/macvlan1", "net1", &[][..]), ("web/macvlan1", "net2", &["10.1.0.8"][..])], "net2 10.1.0.8 -> 10.1.0.2:8080", &[])]
-fn a_pod_is_served_by_what_it_is_attached_to(
+fn a_pod_is_served_on_its_attachments(
     #[case] attachments: &[(&str, &str, &[&str])],
     #[case] want: &str,
     #[case] lacks: &[&str],
@@ -277,11 +278,14 @@ fn a_pod_is_served_by_what_it_is_attached_to(
         traced(&plan.rules, packet("172.30.0.10", Protocol::Tcp, 80)),
         want
     );
-    let said: Vec<_> = plan.shortcomings.iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), lacks.len(), "{said:?}");
+    let reported: Vec<_> = plan.shortcomings.iter().map(ToString::to_string).collect();
+    assert_eq!(reported.len(), lacks.len(), "{reported:?}");
     assert!(
-        said.iter().zip(lacks).all(|(said, lacks)| said.contains(lacks)),
-        "{said:?}"
+        reported
+            .iter()
+            .zip(lacks)
+            .all(|(reported, lacks)| reported.contains(lacks)),
+        "{reported:?}"
     );
 }
 
@@ -296,25 +300,26 @@ fn a_client_uses_networks_of_its_own_namespace_and_global_ones(
 ) {
     let slices = [slice("nginx", "a", &json!([{"addresses": ["10.1.0.2"]}]))];
     let services = [service("nginx", &["172.30.0.10"], &http())];
-    let plan_under = |tenancy| {
+    let plan_under = |isolation| {
         let settings = Settings {
-            tenancy,
+            isolation,
             ..Settings::default()
         };
         crate::plan(&settings, &services, &slices, namespace, &net1())
     };
-    let isolated = plan_under(Tenancy::Isolated {
+    let isolated = plan_under(NamespaceIsolation::Isolated {
         global_namespaces: global.iter().map(ToString::to_string).collect(),
     });
     assert_eq!(isolated.rules.is_empty(), !is_served);
-    let told: Vec<_> = isolated.shortcomings.iter().map(ToString::to_string).collect();
+    let reported: Vec<_> = isolated.shortcomings.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told.iter()
-            .any(|told| told.contains("spec.networkNamespaceIsolation")),
+        reported
+            .iter()
+            .any(|reported| reported.contains("spec.networkNamespaceIsolation")),
         !is_served,
-        "{told:?}"
+        "{reported:?}"
     );
-    let open = plan_under(Tenancy::Open);
+    let open = plan_under(NamespaceIsolation::Open);
     assert!(!open.rules.is_empty() && open.shortcomings.is_empty());
     // A network without Services is not reported.
     let nothing = crate::plan(&Settings::default(), &[], &[], namespace, &net1());
@@ -322,7 +327,7 @@ fn a_client_uses_networks_of_its_own_namespace_and_global_ones(
 }
 
 #[test]
-fn a_network_without_services_asks_nothing_of_a_pod() {
+fn a_network_without_services_has_no_rules() {
     assert!(plan(&[], &[], &net1()).rules.is_empty());
     let headless = service("db", &["None"], &http());
     assert_eq!(plan(&[headless], &[], &net1()), Plan::default());
@@ -381,7 +386,7 @@ fn unique(mut services: Vec<Service>) -> Vec<Service> {
 
 proptest! {
     #[test]
-    fn every_vip_port_is_served_or_refused_never_leaked(services in prop::collection::vec(any_service(), 0..5), slices in prop::collection::vec(any_slice(), 0..6), number in 0u16..5) {
+    fn every_vip_port_is_served_or_rejected_never_leaked(services in prop::collection::vec(any_service(), 0..5), slices in prop::collection::vec(any_slice(), 0..6), number in 0u16..5) {
         let services = unique(services);
         let plan = plan(&services, &slices, &net1());
         for served in services.iter().filter_map(|service| ServedService::parse(service).ok()) {
@@ -413,7 +418,7 @@ proptest! {
         let ready = slices.iter().filter_map(|slice| Slice::parse(slice).ok()).filter(|slice| slice.service.name == "a")
             .flat_map(|slice| slice.endpoints).filter(|endpoint| endpoint.ready).flat_map(|endpoint| endpoint.addresses);
         for address in ready {
-            let Verdict::Translate { endpoints, .. } = rules.trace(packet("172.30.0.10", Protocol::Tcp, 80)) else { panic!("refused") };
+            let Verdict::Translate { endpoints, .. } = rules.trace(packet("172.30.0.10", Protocol::Tcp, 80)) else { panic!("rejected") };
             prop_assert!(endpoints.contains(&(address, 8080).into()));
         }
     }

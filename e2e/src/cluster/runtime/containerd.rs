@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::ConfigFile;
-use super::means::Missing;
+use super::limits::Missing;
 use crate::images::PAUSE;
 
 /// The configuration's file name.

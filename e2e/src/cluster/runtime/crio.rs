@@ -5,16 +5,16 @@
 use std::path::Path;
 
 use super::ConfigFile;
-use super::means::Missing;
+use super::limits::Missing;
 use crate::images::PAUSE;
 
 /// The configuration's file name.
 pub(super) const FILE: &str = "crio.conf";
 
 const RUNC: &str = "/usr/sbin/runc";
-const WRAPPED_RUNC: &str = "runc-within-means";
+const WRAPPED_RUNC: &str = "runc-limited";
 const POLICY: &str = "policy.json";
-/// Where images and containers are; also how a node's storage is named to skopeo.
+/// Storage of images and containers; also how a node's storage is named to skopeo.
 const STORAGE: &str = "/var/lib/containers/storage";
 const RUN_STORAGE: &str = "/run/containers/storage";
 const DRIVER: &str = "overlay";
@@ -82,7 +82,7 @@ enable_metrics = false
         },
     ];
     if !fields.is_empty() {
-        let content = include_str!("runc-within-means.sh").replace("@DROP@", &fields.join(", "));
+        let content = include_str!("runc-limited.sh").replace("@DROP@", &fields.join(", "));
         files.push(ConfigFile {
             name: WRAPPED_RUNC,
             content,
@@ -125,7 +125,7 @@ mod tests {
         assert!(
             files[0]
                 .content
-                .contains("runtime_path = \"/etc/node/runc-within-means\"")
+                .contains("runtime_path = \"/etc/node/runc-limited\"")
         );
         let wrapper = files.iter().find(|file| file.executable).unwrap();
         assert!(

@@ -1,10 +1,10 @@
-//! Conditions from states of the workloads.
+//! Conditions by state of the workloads.
 
 use super::*;
-use crate::build::{VERSION, VERSION_LABEL};
+use crate::build::VERSION;
 use crate::gather::Observed;
-use crate::operands::{Kinds, Operands};
-use crate::status::{describe, ours};
+use crate::operands::{Kinds, Operands, VERSION_LABEL};
+use crate::status::{build_status, managed_part};
 use crate::validate::{InvalidConfig, ReleaseImages};
 use api::names::PROXY;
 use api::{MultusServiceConfig, MultusServiceConfigStatus};
@@ -37,7 +37,7 @@ fn controller(available: i32, finished: bool) -> Value {
     })
 }
 
-/// Proxies: (generation seen, wanted, existing, new, available).
+/// Proxies: (observed generation, desired, current, updated, available).
 fn proxy((observed, desired, current, updated, available): (i64, i32, i32, i32, i32)) -> Value {
     json!({
         "metadata": { "name": "multus-service-proxy", "generation": 7, "labels": { VERSION_LABEL: VERSION } },
@@ -61,9 +61,9 @@ fn healthy() -> Operands {
     live(controller(2, true), proxy((7, 2, 2, 2, 2)))
 }
 
-type Verdict = Result<Intent, InvalidConfig>;
+type Validation = Result<Intent, InvalidConfig>;
 
-static INSTALL: LazyLock<Verdict> = LazyLock::new(|| {
+static INSTALL: LazyLock<Validation> = LazyLock::new(|| {
     let images = ReleaseImages {
         controller: Some("release/controller".to_owned()),
         proxy: Some("release/proxy".to_owned()),
@@ -85,14 +85,14 @@ fn config(status: Option<MultusServiceConfigStatus>) -> MultusServiceConfig {
     config
 }
 
-fn tell(
+fn status_for(
     before: Option<&MultusServiceConfigStatus>,
     intent: &Result<Intent, InvalidConfig>,
     live: &Operands,
     failure: Option<&str>,
     now: Timestamp,
 ) -> MultusServiceConfigStatus {
-    tell_of(
+    status_of(
         before,
         intent,
         live,
@@ -104,7 +104,7 @@ fn tell(
     )
 }
 
-fn tell_of(
+fn status_of(
     before: Option<&MultusServiceConfigStatus>,
     intent: &Result<Intent, InvalidConfig>,
     live: &Operands,
@@ -120,7 +120,7 @@ fn tell_of(
         },
         ..observed
     };
-    describe(&Outcome {
+    build_status(&Outcome {
         observed: &observed,
         intent,
         live,
@@ -128,7 +128,7 @@ fn tell_of(
     })
 }
 
-/// As the API shows it: "Available=True/AsExpected".
+/// Condition in the form "Available=True/AsExpected".
 fn short(status: &MultusServiceConfigStatus) -> Vec<String> {
     let show =
         |condition: &Condition| format!("{}={}/{}", condition.type_, condition.status, condition.reason);
@@ -136,7 +136,7 @@ fn short(status: &MultusServiceConfigStatus) -> Vec<String> {
 }
 
 fn settled() -> MultusServiceConfigStatus {
-    tell(None, &INSTALL, &healthy(), None, at(0))
+    status_for(None, &INSTALL, &healthy(), None, at(0))
 }
 
 #[rstest]
@@ -158,10 +158,10 @@ fn settled() -> MultusServiceConfigStatus {
     live(controller(2, true), proxy((7, 0, 0, 0, 0))),
     ["Available=True/AsExpected", "Progressing=False/AsExpected"],
 )]
-fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
-    let first = tell(None, &INSTALL, &Operands::default(), None, at(0));
+fn conditions_of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
+    let first = status_for(None, &INSTALL, &Operands::default(), None, at(0));
     for before in [None, Some(&first)] {
-        let status = tell(before, &INSTALL, &live, None, at(9));
+        let status = status_for(before, &INSTALL, &live, None, at(9));
         assert_eq!(short(&status)[..2], want);
         assert_eq!(short(&status)[2], "Degraded=False/AsExpected");
     }
@@ -201,27 +201,27 @@ fn of_an_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
     live(controller(2, true), proxy((7, 2, 2, 2, 0))),
     ["Available=False/ProxyUnavailable", "Progressing=False/AsExpected"],
 )]
-fn once_installed(#[case] live: Operands, #[case] want: [&str; 2]) {
+fn conditions_after_the_installation(#[case] live: Operands, #[case] want: [&str; 2]) {
     assert_eq!(
-        short(&tell(Some(&settled()), &INSTALL, &live, None, at(9)))[..2],
+        short(&status_for(Some(&settled()), &INSTALL, &live, None, at(9)))[..2],
         want
     );
 }
 
 #[test]
-fn the_same_again_is_the_same_status() {
+fn equal_state_gives_an_equal_status() {
     let settled = settled();
     assert_eq!(
-        tell(Some(&settled), &INSTALL, &healthy(), None, at(1_000)),
+        status_for(Some(&settled), &INSTALL, &healthy(), None, at(1_000)),
         settled
     );
 }
 
 #[test]
-fn a_transition_time_moves_only_with_the_condition_s_status() {
+fn transition_time_changes_only_with_the_status() {
     let settled = settled();
     let lonely = live(controller(0, true), proxy((7, 2, 2, 2, 2)));
-    let status = tell(Some(&settled), &INSTALL, &lonely, None, at(60));
+    let status = status_for(Some(&settled), &INSTALL, &lonely, None, at(60));
     let times = status
         .conditions
         .iter()
@@ -242,14 +242,14 @@ fn every_condition_carries_the_generation() {
 }
 
 #[test]
-fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
+fn invalid_configuration_degrades_at_once_and_keeps_other_conditions() {
     let observed = Observed {
         config: config(None),
         now: at(0),
         ..Observed::default()
     };
     let invalid = crate::validate::validate(&observed, &ReleaseImages::default());
-    let status = tell(Some(&settled()), &invalid, &healthy(), None, at(9));
+    let status = status_for(Some(&settled()), &invalid, &healthy(), None, at(9));
     assert_eq!(
         short(&status)[..3],
         [
@@ -261,13 +261,13 @@ fn an_invalid_configuration_is_said_at_once_and_takes_nothing_away() {
 }
 
 #[rstest]
-#[case::a_blip(0, false)]
+#[case::momentary(0, false)]
 #[case::almost(119, false)]
 #[case::for_two_minutes(120, true)]
-fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
-    let failure = Some("DaemonSet \"x\" could not be applied");
-    let first = tell(Some(&settled()), &INSTALL, &healthy(), failure, at(0));
-    let status = tell(Some(&first), &INSTALL, &healthy(), failure, at(seconds));
+fn failing_writes_degrade_after_two_minutes(#[case] seconds: i64, #[case] degraded: bool) {
+    let failure = Some("DaemonSet \"x\" not applied");
+    let first = status_for(Some(&settled()), &INSTALL, &healthy(), failure, at(0));
+    let status = status_for(Some(&first), &INSTALL, &healthy(), failure, at(seconds));
     let want = if degraded {
         "Degraded=True/ApplyFailed"
     } else {
@@ -278,33 +278,33 @@ fn failing_writes_are_said_after_two_minutes(#[case] seconds: i64, #[case] degra
 }
 
 #[test]
-fn a_restart_does_not_forget_that_writes_fail() {
-    let first = tell(Some(&settled()), &INSTALL, &healthy(), Some("nope"), at(0));
-    let degraded = tell(Some(&first), &INSTALL, &healthy(), Some("nope"), at(130));
+fn failing_writes_are_remembered_across_restarts() {
+    let first = status_for(Some(&settled()), &INSTALL, &healthy(), Some("nope"), at(0));
+    let degraded = status_for(Some(&first), &INSTALL, &healthy(), Some("nope"), at(130));
     assert_eq!(short(&degraded)[2], "Degraded=True/ApplyFailed");
-    let restarted = tell(Some(&degraded), &INSTALL, &healthy(), Some("nope"), at(140));
+    let restarted = status_for(Some(&degraded), &INSTALL, &healthy(), Some("nope"), at(140));
     assert_eq!(restarted, degraded);
 }
 
 #[test]
-fn a_change_that_could_not_be_written_is_still_to_come() {
+fn unapplied_change_is_progressing() {
     let before = MultusServiceConfigStatus {
         observed_generation: Some(GENERATION - 1),
         ..settled()
     };
-    let status = tell(Some(&before), &INSTALL, &healthy(), Some("nope"), at(9));
+    let status = status_for(Some(&before), &INSTALL, &healthy(), Some("nope"), at(9));
     assert_eq!(short(&status)[1], "Progressing=True/Applying");
     assert_eq!(status.observed_generation, Some(GENERATION - 1));
 }
 
 #[test]
-fn a_removal_tells_each_step() {
+fn each_step_of_a_removal_is_reported() {
     let waiting = (0..12).map(|number| format!("node-{number:02}")).collect();
     let cleaning = Ok(Intent::Remove(Removal::CleanNodes {
         since: at(0),
         waiting,
     }));
-    let status = tell(Some(&settled()), &cleaning, &healthy(), None, at(0));
+    let status = status_for(Some(&settled()), &cleaning, &healthy(), None, at(0));
     assert_eq!(
         short(&status)[..2],
         ["Available=False/Removing", "Progressing=True/Removing"]
@@ -318,7 +318,7 @@ fn a_removal_tells_each_step() {
     let deleting = Ok(Intent::Remove(Removal::Delete {
         skipped: vec!["node-07".to_owned()],
     }));
-    let status = tell(Some(&status), &deleting, &healthy(), None, at(0));
+    let status = status_for(Some(&status), &deleting, &healthy(), None, at(0));
     assert_eq!(
         short(&status)[1..3],
         ["Progressing=True/Removing", "Degraded=True/NodesNotCleaned"]
@@ -326,7 +326,7 @@ fn a_removal_tells_each_step() {
     assert!(status.conditions[2].message.contains("node-07"));
 
     let deleted = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
-    let status = tell(Some(&status), &deleted, &Operands::default(), None, at(0));
+    let status = status_for(Some(&status), &deleted, &Operands::default(), None, at(0));
     assert_eq!(
         short(&status)[..3],
         [
@@ -340,7 +340,7 @@ fn a_removal_tells_each_step() {
         "what was skipped is remembered"
     );
 
-    let again = tell(
+    let again = status_for(
         Some(&status),
         &INSTALL,
         &live(controller(2, true), proxy((7, 2, 2, 2, 1))),
@@ -358,7 +358,7 @@ fn a_removal_tells_each_step() {
 }
 
 #[test]
-fn conditions_of_others_are_not_ours_to_compare() {
+fn conditions_of_other_managers_are_not_compared() {
     let settled = settled();
     let mut shown = settled.clone();
     shown.conditions.reverse();
@@ -366,7 +366,7 @@ fn conditions_of_others_are_not_ours_to_compare() {
         type_: "example.com/Other".to_owned(),
         ..shown.conditions[0].clone()
     });
-    assert_eq!(ours(Some(&shown)), settled);
+    assert_eq!(managed_part(Some(&shown)), settled);
 }
 
 fn observed(pods: Vec<Pod>, seconds: i64) -> Observed {
@@ -388,10 +388,10 @@ fn crash_looping_proxy() -> Pod {
 }
 
 #[test]
-fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
+fn failed_node_is_listed_at_once_and_degrades_after_two_minutes() {
     let live = live(controller(2, true), proxy((7, 2, 2, 2, 1)));
-    let tell = |before: &MultusServiceConfigStatus, seconds| {
-        tell_of(
+    let status_for = |before: &MultusServiceConfigStatus, seconds| {
+        status_of(
             Some(before),
             &INSTALL,
             &live,
@@ -399,15 +399,15 @@ fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
             observed(vec![crash_looping_proxy()], seconds),
         )
     };
-    let first = tell(&settled(), 0);
+    let first = status_for(&settled(), 0);
     let proxy = first.proxy.clone().unwrap();
     assert_eq!(
         (proxy.unhealthy_nodes[0].name.as_str(), proxy.unhealthy_node_count),
         ("node-a", 1)
     );
     assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
-    assert_eq!(short(&tell(&first, 119))[2], "Degraded=False/AsExpected");
-    let later = tell(&first, 120);
+    assert_eq!(short(&status_for(&first, 119))[2], "Degraded=False/AsExpected");
+    let later = status_for(&first, 120);
     assert_eq!(
         short(&later)[..3],
         [
@@ -423,32 +423,32 @@ fn a_node_in_trouble_is_named_at_once_and_degrades_after_two_minutes() {
         "{}",
         later.conditions[2].message
     );
-    assert_eq!(tell(&later, 500), later, "equal evidence, equal words");
+    assert_eq!(status_for(&later, 500), later, "equal evidence, equal words");
 }
 
 #[test]
-fn pods_that_may_not_be_created_are_told_without_a_node() {
+fn forbidden_pods_are_reported_without_a_node() {
     let live = live(controller(2, true), proxy((7, 2, 0, 0, 0)));
-    let refused = |seconds| Observed {
-        proxy_refusal: Some("violates PodSecurity".to_owned()),
+    let rejected = |seconds| Observed {
+        proxy_rejection: Some("violates PodSecurity".to_owned()),
         ..observed(vec![], seconds)
     };
-    let first = tell_of(None, &INSTALL, &live, None, refused(0));
-    let later = tell_of(Some(&first), &INSTALL, &live, None, refused(120));
+    let first = status_of(None, &INSTALL, &live, None, rejected(0));
+    let later = status_of(Some(&first), &INSTALL, &live, None, rejected(120));
     assert_eq!(short(&later)[2], "Degraded=True/ProxyPodsForbidden");
     assert_eq!(later.conditions[2].message, "violates PodSecurity");
 }
 
 #[test]
-fn a_roll_out_that_stands_still_is_told_and_lets_upgrades_pass() {
+fn hung_rollout_is_reported_and_does_not_block_upgrades() {
     let half = live(controller(2, true), proxy((7, 4, 4, 2, 3)));
     let more = live(controller(2, true), proxy((7, 4, 4, 3, 3)));
     let status = |before: &MultusServiceConfigStatus, live, seconds| {
-        tell(Some(before), &INSTALL, live, None, at(seconds))
+        status_for(Some(before), &INSTALL, live, None, at(seconds))
     };
     let first = status(&settled(), &half, 0);
     assert_eq!(short(&first)[3], "Upgradeable=False/RolloutInProgress");
-    // A restart in between changes nothing: all is in the status.
+    // A restart in between changes nothing: the clock is in the status.
     let late = status(&first, &half, 599);
     assert_eq!(short(&late)[2], "Degraded=False/AsExpected");
     let moved = status(&late, &more, 600);
@@ -467,7 +467,7 @@ fn a_roll_out_that_stands_still_is_told_and_lets_upgrades_pass() {
         ]
     );
     assert!(
-        hung.conditions[2].message.contains("2 of 4 nodes done"),
+        hung.conditions[2].message.contains("2 of 4 nodes updated"),
         "{}",
         hung.conditions[2].message
     );
@@ -479,13 +479,13 @@ fn a_roll_out_that_stands_still_is_told_and_lets_upgrades_pass() {
 }
 
 #[test]
-fn what_waits_for_a_person_does_not_hang() {
+fn rollout_that_waits_for_manual_deletion_does_not_hang() {
     let mut waiting = live(controller(2, true), proxy((7, 4, 4, 2, 4)));
     waiting.daemon_sets[0].spec = serde_json::from_value(json!({
         "selector": {}, "template": {}, "updateStrategy": { "type": "OnDelete" } }))
     .unwrap();
-    let first = tell(Some(&settled()), &INSTALL, &waiting, None, at(0));
-    let later = tell(Some(&first), &INSTALL, &waiting, None, at(9_999));
+    let first = status_for(Some(&settled()), &INSTALL, &waiting, None, at(0));
+    let later = status_for(Some(&first), &INSTALL, &waiting, None, at(9_999));
     assert_eq!(
         short(&later)[1..3],
         [
@@ -497,10 +497,10 @@ fn what_waits_for_a_person_does_not_hang() {
 }
 
 #[test]
-fn several_causes_are_joined() {
+fn several_reasons_are_joined() {
     let live = live(controller(0, true), proxy((7, 2, 2, 2, 1)));
-    let tell = |before: &MultusServiceConfigStatus, seconds| {
-        tell_of(
+    let status_for = |before: &MultusServiceConfigStatus, seconds| {
+        status_of(
             Some(before),
             &INSTALL,
             &live,
@@ -508,7 +508,7 @@ fn several_causes_are_joined() {
             observed(vec![crash_looping_proxy()], seconds),
         )
     };
-    let later = tell(&tell(&settled(), 0), 120);
+    let later = status_for(&status_for(&settled(), 0), 120);
     assert_eq!(
         short(&later)[2],
         "Degraded=True/ApplyFailed::ProxyCrashLooping::ControllerUnavailable"
@@ -516,16 +516,16 @@ fn several_causes_are_joined() {
     assert_eq!(later.conditions[2].message.lines().count(), 3);
 }
 
-/// Whether the API server has ValidatingAdmissionPolicies, where the ranges are known from, and what Available reports.
+/// ValidatingAdmissionPolicies, Service CIDRs, and the Available condition.
 #[rstest]
-#[case::all(true, ServiceRanges::Objects, "AsExpected", &["All is well"])]
+#[case::all(true, ServiceRanges::Objects, "AsExpected", &["All components are available"])]
 #[case::no_ranges(true, ServiceRanges::Unknown, "ServiceCIDRsUnknown", &["set spec.serviceCIDRs"])]
 #[case::no_policies(false, ServiceRanges::Objects, "AdmissionPoliciesNotServed", &["enable admissionregistration.k8s.io/v1"])]
 #[case::neither(
     false, ServiceRanges::Unknown, "AdmissionPoliciesNotServed::ServiceCIDRsUnknown",
     &["enable admissionregistration.k8s.io/v1", "set spec.serviceCIDRs"],
 )]
-fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
+fn unsupported_checks_are_reported_and_do_not_degrade(
     #[case] admission_policies: bool,
     #[case] service_ranges: ServiceRanges,
     #[case] reason: &str,
@@ -539,7 +539,7 @@ fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
         controller: Some("release/controller".to_owned()),
         proxy: Some("release/proxy".to_owned()),
     };
-    let status = describe(&Outcome {
+    let status = build_status(&Outcome {
         observed: &observed,
         intent: &crate::validate::validate(&observed, &images),
         live: &healthy(),
@@ -558,7 +558,7 @@ fn what_the_cluster_does_not_let_us_check_is_reported_and_degrades_nothing(
 }
 
 #[test]
-fn an_image_of_ones_own_is_told_for_ever() {
+fn image_override_is_reported_while_it_is_set() {
     let mut overridden = config(None);
     overridden.spec.proxy = Some(api::config::ProxySpec {
         image: Some("mine".to_owned()),
@@ -568,7 +568,7 @@ fn an_image_of_ones_own_is_told_for_ever() {
         config: overridden,
         ..observed(vec![], 0)
     };
-    let status = describe(&Outcome {
+    let status = build_status(&Outcome {
         observed: &observed,
         intent: &INSTALL,
         live: &healthy(),
@@ -589,19 +589,19 @@ fn an_image_of_ones_own_is_told_for_ever() {
 }
 
 #[test]
-fn unmanaged_keeps_upgrades_away() {
-    let status = tell(Some(&settled()), &Ok(Intent::Observe), &healthy(), None, at(9));
+fn unmanaged_blocks_upgrades() {
+    let status = status_for(Some(&settled()), &Ok(Intent::Observe), &healthy(), None, at(9));
     assert_eq!(short(&status)[3], "Upgradeable=False/Unmanaged");
 }
 
 #[test]
-fn the_version_is_the_old_one_until_every_operand_is_new() {
+fn observed_version_changes_when_every_operand_is_updated() {
     let old = MultusServiceConfigStatus {
         observed_version: Some("0.0.9".to_owned()),
         ..settled()
     };
     let mut half = live(controller(2, true), proxy((7, 2, 2, 1, 2)));
-    let status = tell(Some(&old), &INSTALL, &half, None, at(0));
+    let status = status_for(Some(&old), &INSTALL, &half, None, at(0));
     assert_eq!(short(&status)[1], "Progressing=True/Upgrading");
     let versions = |status: &MultusServiceConfigStatus| {
         [
@@ -612,92 +612,92 @@ fn the_version_is_the_old_one_until_every_operand_is_new() {
         .map(|version| version.clone().unwrap_or_default())
     };
     assert_eq!(versions(&status), [VERSION, VERSION, "0.0.9"]);
-    // Nothing moves, but what runs was applied by the old operator.
+    // The rollout is complete, but the old operator applied the operands.
     half = healthy();
     half.daemon_sets[0].metadata.labels = None;
     assert_eq!(
-        versions(&tell(Some(&old), &INSTALL, &half, None, at(0)))[2],
+        versions(&status_for(Some(&old), &INSTALL, &half, None, at(0)))[2],
         "0.0.9"
     );
     assert_eq!(
-        versions(&tell(Some(&old), &INSTALL, &healthy(), None, at(0)))[2],
+        versions(&status_for(Some(&old), &INSTALL, &healthy(), None, at(0)))[2],
         VERSION
     );
 }
 
-/// The ReplicaSet of the version before is still there, and with it the condition that it had rolled out.
+/// The previous ReplicaSet still exists, and with it the condition of its rollout.
 #[test]
-fn a_roll_back_is_not_done_before_its_replicas_are_there() {
+fn rollback_progresses_until_its_replicas_are_available() {
     let mut back = healthy();
     let status = back.deployments[0].status.as_mut().unwrap();
     status.updated_replicas = Some(1);
-    let told = tell(Some(&settled()), &INSTALL, &back, None, at(1));
-    assert_eq!(short(&told)[1], "Progressing=True/DeployingController");
+    let status = status_for(Some(&settled()), &INSTALL, &back, None, at(1));
+    assert_eq!(short(&status)[1], "Progressing=True/DeployingController");
     back.deployments[0].status.as_mut().unwrap().updated_replicas = None;
-    let told = tell(Some(&settled()), &INSTALL, &back, None, at(1));
-    assert_eq!(short(&told)[1], "Progressing=True/DeployingController");
+    let status = status_for(Some(&settled()), &INSTALL, &back, None, at(1));
+    assert_eq!(short(&status)[1], "Progressing=True/DeployingController");
 }
 
 #[rstest]
 #[case::up("0.0.9", "Upgrading")]
 #[case::up_from_a_candidate("0.1.0-rc.1", "Upgrading")]
 #[case::down("0.10.0", "Downgrading")]
-fn another_version_is_told_with_its_direction(#[case] from: &str, #[case] want: &str) {
+fn version_change_is_reported_as_upgrade_or_downgrade(#[case] from: &str, #[case] want: &str) {
     let mut before = settled();
     before.observed_version = Some(from.to_owned());
     let rolling = live(controller(1, false), proxy((7, 2, 2, 2, 2)));
-    let told = tell(Some(&before), &INSTALL, &rolling, None, at(1));
-    let progressing = &told.conditions[1];
+    let status = status_for(Some(&before), &INSTALL, &rolling, None, at(1));
+    let progressing = &status.conditions[1];
     assert_eq!(progressing.reason, want);
     assert!(
-        progressing
-            .message
-            .starts_with(&format!("From {from} to {VERSION}: Deploying")),
+        progressing.message.starts_with(&format!(
+            "Changing from version {from} to {VERSION}: Controller rollout"
+        )),
         "{}",
         progressing.message
     );
 }
 
-/// Its clock is in the status from its first turn to its end, whatever it waits for meanwhile, and it does not "hang".
+/// The clock of a removal is in the status from its start to its end, and a removal does not hang.
 #[test]
-fn a_removal_has_one_clock() {
+fn removal_has_one_clock() {
     let waiting = |nodes: &[&str]| {
         Ok(Intent::Remove(Removal::CleanNodes {
             since: at(0),
             waiting: nodes.iter().map(|&node| node.to_owned()).collect(),
         }))
     };
-    let first = tell(Some(&settled()), &waiting(&["a", "b"]), &healthy(), None, at(0));
-    let later = tell(
+    let first = status_for(Some(&settled()), &waiting(&["a", "b"]), &healthy(), None, at(0));
+    let later = status_for(
         Some(&first),
         &waiting(&["b"]),
         &healthy(),
-        Some("refused"),
+        Some("rejected"),
         at(900),
     );
     let clock = later.rollout.unwrap();
     assert_eq!(
         (clock.progress.as_str(), clock.last_progress_time.0),
-        (removal::PROGRESS, at(0))
+        (cleanup::PROGRESS, at(0))
     );
     assert_eq!(short(&first)[2], "Degraded=False/AsExpected");
     let done = Ok(Intent::Remove(Removal::Delete { skipped: vec![] }));
     assert_eq!(
-        tell(Some(&first), &done, &Operands::default(), None, at(901)).rollout,
+        status_for(Some(&first), &done, &Operands::default(), None, at(901)).rollout,
         None
     );
 }
 
 #[test]
-fn a_clean_up_that_cannot_run_is_named() {
+fn cleanup_that_cannot_run_degrades() {
     let mut pod = serde_json::to_value(crash_looping_proxy()).unwrap();
-    pod["metadata"]["annotations"] = json!({ removal::CLEANUP_ANNOTATION: "then" });
+    pod["metadata"]["annotations"] = json!({ cleanup::CLEANUP_ANNOTATION: "then" });
     let removal = Ok(Intent::Remove(Removal::CleanNodes {
         since: at(0),
         waiting: vec!["b".to_owned()],
     }));
     let seen = |seconds| observed(vec![serde_json::from_value(pod.clone()).unwrap()], seconds);
-    let first = tell_of(Some(&settled()), &removal, &healthy(), None, seen(0));
-    let later = tell_of(Some(&first), &removal, &healthy(), None, seen(120));
-    assert_eq!(short(&later)[2], "Degraded=True/CleanUpCrashLooping");
+    let first = status_of(Some(&settled()), &removal, &healthy(), None, seen(0));
+    let later = status_of(Some(&first), &removal, &healthy(), None, seen(120));
+    assert_eq!(short(&later)[2], "Degraded=True/CleanupCrashLooping");
 }

@@ -1,11 +1,11 @@
-//! Runs the programs of iptables: none waits long for the lock that a pod's owner may hold, and none fills our memory.
+//! Runs the iptables programs, with limits on the wait for the lock, which a pod's owner may hold, and on memory.
 //!
-//! Writes: whatever the caller has a program do.
+//! Writes: the changes that the caller requests.
 
 use crate::backend::Error;
-use crate::fault;
-use crate::memory::{self, Taken, is_too_long};
+use crate::fault_injection;
 use crate::netns::is_home;
+use crate::netns::memory::{self, Taken, is_too_long};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,20 +14,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 /// node, and no writable directory is needed.
 pub const LOCK_FILE: (&str, &str) = ("XTABLES_LOCKFILE", "/proc/self/ns/net");
 
-/// How long a program waits for the lock, in seconds; without a number it would wait for ever.
+/// Longest wait for the lock, in seconds; without a number a program would wait forever.
 pub(super) const WAIT: [&str; 2] = ["-w", "5"];
 
-/// Longest line that is looked at: a rule is shorter, and what is longer is not ours.
+/// Longest line that is parsed: our rules are shorter.
 const LINE_LIMIT: u64 = 16 << 10;
 
-/// What the place of a line costs beside its bytes, and how often these are in memory: read, parsed, and rendered for comparison.
+/// Memory for the slot of a line, and the number of copies of its bytes: read, parsed, and rendered for comparison.
 const LINE: usize = 64;
 const COPIES: usize = 4;
 
-/// Longest complaint that is read.
-const COMPLAINT_LIMIT: u64 = 4 << 10;
+/// Longest error output that is read.
+const MAX_STDERR: u64 = 4 << 10;
 
-/// What a program exits with that did not get the lock, or memory.
+/// Exit status of a program that did not get the lock, or memory.
 const NO_RESOURCE: i32 = 4;
 
 fn command(program: &'static str, arguments: &[&str]) -> Command {
@@ -36,7 +36,7 @@ fn command(program: &'static str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts it. In a pod it gets no more memory than the attempt may have: it then fails, as if there were none.
+/// Starts a program. In a pod its memory is limited to the budget of the attempt: above it, allocations fail.
 fn start(mut command: Command) -> io::Result<Child> {
     let child = command.spawn()?;
     if let Some(limit) = memory::for_a_program().filter(|_| !is_home()) {
@@ -44,13 +44,13 @@ fn start(mut command: Command) -> io::Result<Child> {
             current: Some(limit),
             maximum: Some(limit),
         };
-        // It may have ended.
+        // The program may have ended.
         let _ = prlimit(Some(Pid::from_child(&child)), Resource::Data, limit);
     }
     Ok(child)
 }
 
-/// Runs it and returns those lines of what it prints that `keep` wants. They count against the attempt's [memory](crate::memory).
+/// Runs a program and returns the lines of its output that `keep` selects. They count against the attempt's [memory](crate::netns::memory).
 pub(super) fn ask(
     program: &'static str,
     arguments: &[&str],
@@ -73,26 +73,26 @@ pub(super) fn ask(
         result => result.map_err(|source| Error::Run { program, source })?,
     };
     if !status.success() {
-        return Err(refused(program, &complaint));
+        return Err(rejected(program, &complaint));
     }
     Ok(listed)
 }
 
-/// Whether what it is asked for is there. A program that could not look is not taken for one that found nothing.
+/// Runs a check; returns true when the rule exists. A program that failed to check is an error, not a missing rule.
 pub(super) fn finds(program: &'static str, arguments: &[&str]) -> Result<bool, Error> {
     let done = run(program, arguments, |_| Ok(()));
     let (status, complaint) = done.map_err(|source| Error::Run { program, source })?;
     match status.code() {
         Some(0) => Ok(true),
-        Some(NO_RESOURCE) | None => Err(refused(program, &complaint)),
+        Some(NO_RESOURCE) | None => Err(rejected(program, &complaint)),
         Some(_) => Ok(false),
     }
 }
 
-/// Runs it with this input.
+/// Runs a program with this input.
 pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Result<(), Error> {
     let failed = |source| Error::Run { program, source };
-    fault::strike(text.as_bytes()).map_err(failed)?;
+    fault_injection::strike(text.as_bytes()).map_err(failed)?;
     let mut command = command(program, arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command.stderr(Stdio::piped());
@@ -102,13 +102,13 @@ pub(super) fn feed(program: &'static str, arguments: &[&str], text: &str) -> Res
     drop(stdin);
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
-        // It stops reading at the first error, so what it says matters more than the broken pipe.
-        return Err(refused(program, &output.stderr));
+        // The program stops reading at the first error, so its message matters more than the broken pipe.
+        return Err(rejected(program, &output.stderr));
     }
     written.map_err(failed)
 }
 
-/// Passes on each line that it prints; returns how it ended and what it complains of.
+/// Passes on each line of its output; returns its exit status and its error output.
 fn run(
     program: &'static str,
     arguments: &[&str],
@@ -123,20 +123,20 @@ fn run(
     Ok((status, read?))
 }
 
-/// What it prints, line by line, and what it complains of. Both at once, for it waits until either is read.
+/// Reads output line by line, and error output. Both concurrently, because the program blocks until either is read.
 fn answer(child: &mut Child, each: impl FnMut(&str) -> io::Result<()>) -> io::Result<Vec<u8>> {
     let stdout = child.stdout.take().expect("stdout is piped");
     let mut stderr = child.stderr.take().expect("stderr is piped");
     std::thread::scope(|scope| {
         let complaint = scope.spawn(move || -> io::Result<Vec<u8>> {
             let mut first = Vec::new();
-            stderr.by_ref().take(COMPLAINT_LIMIT).read_to_end(&mut first)?;
+            stderr.by_ref().take(MAX_STDERR).read_to_end(&mut first)?;
             io::copy(&mut stderr, &mut io::sink())?;
             Ok(first)
         });
         let read = lines(BufReader::new(stdout), each);
         if read.is_err() {
-            // Else it would never end its complaint.
+            // Otherwise the program would block on its error output.
             child.kill()?;
         }
         let complaint = complaint.join().unwrap_or_else(|_| Ok(Vec::new()));
@@ -145,7 +145,7 @@ fn answer(child: &mut Child, each: impl FnMut(&str) -> io::Result<()>) -> io::Re
     })
 }
 
-/// Passes on each line, but skips those that are too long.
+/// Passes on each line, except for those that are too long.
 fn lines(mut from: impl BufRead, mut each: impl FnMut(&str) -> io::Result<()>) -> io::Result<()> {
     let mut line = Vec::new();
     let mut is_too_long = false;
@@ -163,10 +163,10 @@ fn lines(mut from: impl BufRead, mut each: impl FnMut(&str) -> io::Result<()>) -
     }
 }
 
-/// The program's own words, cut.
-pub(super) fn refused(program: &'static str, complaint: &[u8]) -> Error {
+/// Returns the error output, truncated.
+pub(super) fn rejected(program: &'static str, complaint: &[u8]) -> Error {
     let text = String::from_utf8_lossy(complaint);
-    Error::Refused {
+    Error::Rejected {
         program,
         stderr: text.trim().chars().take(500).collect(),
     }
@@ -178,7 +178,7 @@ mod tests {
     use std::error::Error as _;
 
     #[test]
-    fn an_endless_answer_is_an_error() {
+    fn endless_output_of_a_program_is_an_error() {
         let asking = std::thread::spawn(|| ask("yes", &[], |_| true));
         let error = asking.join().unwrap().unwrap_err();
         assert!(matches!(error, Error::Lists { program: "yes", .. }), "{error}");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_end_are_not_held() {
+    fn endless_lines_are_not_buffered() {
         let lengths = |text: &str| {
             let mut passed = Vec::new();
             let each = |line: &str| {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_looked_for_is_not_taken_for_missing() {
+    fn a_failed_check_does_not_count_as_a_missing_rule() {
         let found = |code: &str| finds("sh", &["-c", code]).map_err(|error| error.to_string());
         assert_eq!(
             (found("exit 0"), found("exit 1"), found("exit 2")),
@@ -211,7 +211,7 @@ mod tests {
         );
         assert_eq!(
             found("echo locked >&2; exit 4"),
-            Err("sh refused: locked".to_owned())
+            Err("sh rejected: locked".to_owned())
         );
     }
 }

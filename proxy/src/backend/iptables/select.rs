@@ -1,20 +1,20 @@
-//! Which lines of what `iptables -S` prints are read: the rest of a table is its owner's, and as long as he likes.
+//! Selection of the lines of `iptables -S` that are parsed: the rest of a table belongs to the pod's owner and can have any length.
 //!
 //! Pure.
 
-use crate::render::iptables::Table;
+use crate::backend::iptables::render::Table;
 use api::names::CHAIN_PREFIX;
 use std::collections::BTreeSet;
 
-/// Whether the rules of our chains are read.
+/// Selects what is read of our chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rules {
     Kept,
-    /// Only the names of chains.
+    /// Names of chains only.
     Dropped,
 }
 
-/// Picks out our chains, each of our jumps once, and the first rule of each chain that has one: whether others are before us.
+/// Selects our chains, each of our jumps once, and the first rule of each chain with a jump, which shows whether foreign rules precede it.
 pub(super) fn ours(table: Table, rules: Rules) -> impl FnMut(&str) -> bool {
     let jumps = table.jumps(true);
     let mut hooks: BTreeSet<_> = jumps.iter().map(|(hook, _)| *hook).collect();
@@ -34,18 +34,18 @@ pub(super) fn ours(table: Table, rules: Rules) -> impl FnMut(&str) -> bool {
     }
 }
 
-/// Whether it is about a chain whose name begins with `prefix`, or leads to one.
+/// Returns true when a line is about a chain whose name begins with `prefix`, or jumps to one.
 pub(super) fn concerns(line: &str, prefix: &str) -> bool {
     of_chain(line).is_some_and(|(_, chain)| chain.starts_with(prefix) || leads_to(line, prefix))
 }
 
-/// Whether a rule leads to a chain whose name begins with `prefix`.
+/// Returns true when a rule jumps to a chain whose name begins with `prefix`.
 pub(super) fn leads_to(rule: &str, prefix: &str) -> bool {
     let mut words = rule.split(' ').skip_while(|word| !matches!(*word, "-j" | "-g"));
     words.nth(1).is_some_and(|target| target.starts_with(prefix))
 }
 
-/// What a line says of a chain, and its name.
+/// Splits a line into the name of its chain and the rest.
 fn of_chain(line: &str) -> Option<(&str, &str)> {
     let mut words = line.split(' ');
     let command = words.next().filter(|command| matches!(*command, "-A" | "-N"))?;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_not_ours_only_the_first_rule_of_a_hook_is_kept() {
+    fn only_the_first_foreign_rule_of_a_hook_is_kept() {
         let jumps = Table::Nat.jumps(true);
         let mut want: Vec<_> = [
             "-N MSP-SERVICES",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_to_a_chain_concerns_it() {
+    fn a_jump_concerns_its_target_chain() {
         let concerning = kept(|line| concerns(line, CHAIN_PREFIX));
         assert!(
             concerning.iter().all(|line| line.contains(CHAIN_PREFIX)),

@@ -1,7 +1,7 @@
-//! From changes of ports to changes of elements.
+//! Conversion of changes of ports to changes of elements.
 //!
-//! Pure. A change is made in two transactions, so that a flow that begins between the evaluation of two rules finds its way: first
-//! everything that a flow may look for is put there, then what must not be found any more is taken away. The index of an endpoint is
+//! Pure. A change is made in two transactions, so that a flow that begins between the evaluation of two rules is translated: first
+//! all new elements are added, then the old ones are removed. The index of an endpoint is
 //! its [place](rules::Places), so that one of many changes few elements.
 
 use super::layout::{Bytes, Class, ENDPOINTS, SOURCES, VIPS};
@@ -10,32 +10,32 @@ use rules::{PlaceChange, Places, Port, PortChange, SourceChange, Translation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-/// Most elements of one message. An attribute is at most 64 KiB long, and an element here at most 92 bytes.
+/// Largest number of elements in one message. An attribute is at most 64 KiB long, and an element here at most 92 bytes.
 const PER_MESSAGE: usize = 500;
 
-/// What has to happen to the elements of one family's table.
+/// Change of the elements of one family's table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
-    /// What must exist for it.
+    /// Required classes.
     pub(super) classes: BTreeSet<Class>,
-    /// The first transaction.
+    /// First transaction.
     pub(super) first: Edit,
-    /// The second.
+    /// Second transaction.
     pub(super) second: Edit,
-    /// Clients that may have to change their endpoint; after the second.
+    /// Clients that may have to change their endpoint, after the second transaction.
     pub(super) forget: BTreeMap<(IpAddr, Port), Forget>,
 }
 
-/// Which entries of an affinity map have to go, of one port.
+/// Entries of an affinity map to delete, for one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Forget {
-    /// The affinity whose map it is.
+    /// Affinity of the map.
     pub(super) seconds: u32,
-    /// Whoever is with one of these may stay.
+    /// Endpoints whose clients may stay.
     pub(super) keep: Places,
 }
 
-/// Elements to delete and then to add, by set. What is in both gets another value.
+/// Elements to delete and then to add, by set. An element in both gets another value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Edit {
     pub(super) delete: BTreeMap<String, Vec<Element>>,
@@ -43,7 +43,7 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// Refuses, or refuses no more, what is not translated to these VIPs.
+    /// Changes the VIPs whose untranslated packets are rejected.
     pub(super) fn of_vips(
         add: impl IntoIterator<Item = IpAddr>,
         delete: impl IntoIterator<Item = IpAddr>,
@@ -62,7 +62,7 @@ impl Edit {
         edit
     }
 
-    /// Gives flows to these VIPs other source addresses.
+    /// Changes the source addresses of flows to these VIPs.
     pub(super) fn of_sources(changes: impl IntoIterator<Item = (IpAddr, SourceChange)>) -> Self {
         let mut edit = Self::default();
         let element = |vip, source| Element {
@@ -84,7 +84,7 @@ impl Edit {
         self.delete.is_empty() && self.add.is_empty()
     }
 
-    /// The messages that make it.
+    /// Returns the messages of the change.
     pub(super) fn statements(&self) -> impl Iterator<Item = Statement> {
         let each = |edits, statement: fn(&str, &[Element]) -> Statement| {
             let edits: &BTreeMap<String, Vec<Element>> = edits;
@@ -115,7 +115,7 @@ fn push(edits: &mut BTreeMap<String, Vec<Element>>, set: &str, element: Element)
 }
 
 impl Change {
-    /// Of a family's ports.
+    /// Returns the change for the ports of a family.
     pub(super) fn of<'a>(ports: impl IntoIterator<Item = ((IpAddr, Port), PortChange<'a>)>) -> Self {
         let mut change = Self::default();
         for ((vip, port), PortChange { old, new }) in ports {
@@ -127,7 +127,7 @@ impl Change {
         change
     }
 
-    /// Everything a table has that translates these ports.
+    /// Returns all elements that translate these ports.
     pub(super) fn whole<'a>(ports: impl IntoIterator<Item = ((IpAddr, Port), Translation<'a>)>) -> Self {
         let ports = ports.into_iter();
         Self::of(ports.map(|(port, new)| {
@@ -194,7 +194,7 @@ impl Change {
         }
     }
 
-    /// Who may be remembered, of a port with affinity.
+    /// Elements of the endpoints that affinity may remember.
     fn members(
         &mut self,
         vip: IpAddr,
@@ -244,7 +244,7 @@ impl Change {
     }
 }
 
-/// What must exist for a port.
+/// Returns the class of a port.
 pub(super) fn classes(translation: Translation<'_>) -> impl Iterator<Item = Class> {
     let affinity = seconds(translation).map(Class::Affinity);
     std::iter::once(count(translation)).chain(affinity)
@@ -254,13 +254,13 @@ fn count(translation: Translation<'_>) -> Class {
     Class::Count(u32::try_from(translation.endpoints.len()).expect("endpoints are fewer than addresses"))
 }
 
-/// Who may be remembered.
+/// Returns the affinity class of a port.
 fn members(translation: Option<Translation<'_>>) -> Option<(Class, &Places)> {
     let translation = translation?;
     Some((Class::Affinity(seconds(translation)?), translation.endpoints))
 }
 
-/// The same, if it is in this class.
+/// Returns the translation if its affinity is in this class.
 fn of_class(class: Class, translation: Option<Translation<'_>>) -> Option<&Places> {
     let (of, endpoints) = members(translation)?;
     (of == class).then_some(endpoints)

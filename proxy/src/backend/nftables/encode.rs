@@ -1,4 +1,4 @@
-//! The expressions of our rules, as netlink attributes.
+//! Encoding of the expressions of our rules as netlink attributes.
 //!
 //! Pure. Where the crate has no type for an expression it is written by attribute number, as in the kernel's
 //! `include/uapi/linux/netfilter/nf_tables.h`; integers there are big-endian.
@@ -11,16 +11,16 @@ use netlink_packet_netfilter::nftables::{
 use rules::Family;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// One expression of a rule.
+/// Expression of a rule.
 pub(super) type Expression = ListAttribute<ExpressionAttribute>;
 
-/// The number of a 4-byte register, 0 to 15.
+/// Number of a 4-byte register, 0 to 15.
 pub(super) type Slot = u32;
 
-/// The kernel's number of the first 4-byte register.
+/// Number of the first 4-byte register in the kernel.
 const FIRST_REGISTER: u32 = 8;
 
-/// As the kernel shows it: where a 16-byte register begins it has a number of its own.
+/// Returns the number as the kernel lists it: the start of a 16-byte register has a number of its own.
 fn number_of(slot: Slot) -> u32 {
     if slot.is_multiple_of(4) {
         slot / 4 + 1
@@ -33,7 +33,7 @@ fn register(slot: Slot) -> Register {
     number_of(slot).into()
 }
 
-/// How an IP header is read.
+/// Fields of an IP header.
 pub(super) struct Header {
     family: Family,
     /// 4-byte registers an address takes.
@@ -99,7 +99,7 @@ impl Header {
     /// Translates the destination to the endpoint at `from` and following.
     pub(super) fn dnat(&self, from: Slot) -> Expression {
         const DESTINATION: u32 = 1;
-        /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, as the kernel shows it.
+        /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, as the kernel lists it.
         const ADDRESS_AND_PORT: u32 = 3;
         other(
             "nat",
@@ -141,7 +141,7 @@ impl Header {
         }
     }
 
-    /// Refuses with ICMP "port unreachable".
+    /// Rejects with ICMP "port unreachable".
     pub(super) fn reject_unreachable(&self) -> Expression {
         const ICMP: u32 = 0;
         let port_unreachable = match self.family {
@@ -163,7 +163,7 @@ pub(super) fn destination_port(to: Slot) -> Expression {
     payload(TRANSPORT_HEADER, 2, 2, to)
 }
 
-/// Goes on only with the first packets of a flow, until there is an answer. Uses register 0.
+/// Matches the first packets of a flow, until there is a reply. Uses register 0.
 pub(super) fn is_new_flow() -> [Expression; 3] {
     const STATE: u32 = 0;
     /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
@@ -171,7 +171,7 @@ pub(super) fn is_new_flow() -> [Expression; 3] {
     has_flag(STATE, NEW)
 }
 
-/// Goes on only with flows whose destination was translated. Uses register 0.
+/// Matches flows whose destination was translated. Uses register 0.
 pub(super) fn is_translated() -> [Expression; 3] {
     const STATUS: u32 = 2;
     /// `IPS_DST_NAT`.
@@ -179,7 +179,7 @@ pub(super) fn is_translated() -> [Expression; 3] {
     has_flag(STATUS, TRANSLATED)
 }
 
-/// Goes on only with packets whose source is an address of this namespace. Uses register 0.
+/// Matches packets whose source is an address of this namespace. Uses register 0.
 pub(super) fn has_local_source() -> [Expression; 2] {
     const ADDRESS_TYPE: u32 = 3;
     const OF_SOURCE: u32 = 1;
@@ -196,7 +196,7 @@ pub(super) fn has_local_source() -> [Expression; 2] {
     ]
 }
 
-/// Goes on only with what connection tracking makes no sense of. Uses register 0.
+/// Matches packets that connection tracking considers invalid. Uses register 0.
 pub(super) fn is_invalid() -> [Expression; 3] {
     const STATE: u32 = 0;
     /// `NF_CT_STATE_INVALID_BIT`.
@@ -204,7 +204,7 @@ pub(super) fn is_invalid() -> [Expression; 3] {
     has_flag(STATE, INVALID)
 }
 
-/// Goes on only with TCP segments that end a connection at once. Uses register 0.
+/// Matches TCP segments that reset a connection. Uses register 0.
 pub(super) fn has_tcp_reset() -> [Expression; 3] {
     const FLAGS: u32 = 13;
     const RESET: u8 = 1 << 2;
@@ -222,7 +222,7 @@ pub(super) fn has_tcp_reset() -> [Expression; 3] {
     ]
 }
 
-/// Goes on only with what leaves by another interface. Uses registers 0 to 3.
+/// Matches packets that leave through another interface. Uses registers 0 to 3.
 pub(super) fn leaves_not_by(interface: &str) -> [Expression; 2] {
     let mut name = interface.as_bytes().to_vec();
     name.resize(16, 0);
@@ -236,7 +236,7 @@ pub(super) fn leaves_not_by(interface: &str) -> [Expression; 2] {
     ]
 }
 
-/// Nobody gets the packet, and nobody is told.
+/// Drops the packet silently.
 pub(super) fn drop_packet() -> Expression {
     const DROP: u32 = 0;
     Expressions::Immediate(vec![
@@ -248,7 +248,7 @@ pub(super) fn drop_packet() -> Expression {
     .into()
 }
 
-/// Goes on only with flows of which a word of flags has this one, in the order of this machine's bytes.
+/// Matches flows with this flag in a word of flags, in host byte order.
 fn has_flag(key: u32, flag: u32) -> [Expression; 3] {
     let value = |word: u32| DataAttribute::Value(word.to_ne_bytes().to_vec());
     [
@@ -265,7 +265,7 @@ fn has_flag(key: u32, flag: u32) -> [Expression; 3] {
     ]
 }
 
-/// A part of the tuple by which the flow began → `to` and following.
+/// Part of the original tuple of the flow → `to` and following.
 fn of_original(key: u32, to: Slot) -> Expression {
     const ORIGINAL: u8 = 0;
     other(
@@ -297,7 +297,7 @@ pub(super) fn transport_protocol(to: Slot) -> Expression {
     .into()
 }
 
-/// Goes on only if `from` holds exactly this byte.
+/// Matches if `from` is exactly this byte.
 pub(super) fn equals(from: Slot, byte: u8) -> Expression {
     compare(from, Operator::Equal, vec![byte])
 }
@@ -311,13 +311,13 @@ fn compare(from: Slot, operator: Operator, with: Vec<u8>) -> Expression {
     .into()
 }
 
-/// Refuses with a TCP reset.
+/// Rejects with a TCP reset.
 pub(super) fn reject_with_reset() -> Expression {
     const TCP_RESET: u32 = 1;
     other("reject", [number(1, TCP_RESET)])
 }
 
-/// A random number below `below` → `to`.
+/// Random number below `below` → `to`.
 pub(super) fn random(below: u32, to: Slot) -> Expression {
     const RANDOM: u32 = 1;
     other(
@@ -331,7 +331,7 @@ pub(super) fn random(below: u32, to: Slot) -> Expression {
     )
 }
 
-/// Goes on only if the key at `from` is in `set`.
+/// Matches if the key at `from` is in `set`.
 pub(super) fn is_in(set: &str, from: Slot) -> Expression {
     Expressions::Lookup(vec![
         Lookup::Set(set.to_owned()),
@@ -340,7 +340,7 @@ pub(super) fn is_in(set: &str, from: Slot) -> Expression {
     .into()
 }
 
-/// Value of the key at `from` in `map` → `to` and following; goes on only if there is one.
+/// Value of the key at `from` in `map` → `to` and following; matches if there is one.
 pub(super) fn value_of(map: &str, from: Slot, to: Slot) -> Expression {
     Expressions::Lookup(vec![
         Lookup::Set(map.to_owned()),
@@ -350,7 +350,7 @@ pub(super) fn value_of(map: &str, from: Slot, to: Slot) -> Expression {
     .into()
 }
 
-/// Puts key and value into `map`, or renews the timeout of the key, which keeps its value.
+/// Adds key and value to `map`, or renews the timeout of the key, which keeps its value.
 pub(super) fn remember(map: &str, key: Slot, value: Slot) -> Expression {
     const UPDATE: u32 = 1;
     other(
@@ -364,12 +364,12 @@ pub(super) fn remember(map: &str, key: Slot, value: Slot) -> Expression {
     )
 }
 
-/// Goes on in another chain and comes back.
+/// Jumps to another chain and returns.
 pub(super) fn jump(chain: &str) -> Expression {
     verdict(Verdict::Jump, chain)
 }
 
-/// Goes on in another chain and does not come back.
+/// Goes to another chain without return.
 pub(super) fn goto(chain: &str) -> Expression {
     verdict(Verdict::Goto, chain)
 }

@@ -1,15 +1,15 @@
-//! See [`crate::fuzz_tests`]. Whoever owns a pod can make a table of our name with anything in it.
+//! See [`crate::fuzz_tests`]. The owner of a pod can create a table of our name with any content.
 
 use super::kernel::nftables;
 use super::read::{self, Found, FoundChain, FoundSet};
 use super::{Content, before, translations, whole_table};
-use crate::decode::guarded;
 use crate::fuzz_tests::{NFTABLES, decode_netfilter, objects};
-use crate::netfilter::about;
+use crate::netlink::decode::guarded;
+use crate::netlink::netfilter::about;
 use crate::netlink::{parts, write};
 use e2e::fuzz;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, SetElementList, TableAttribute};
-use rules::{Delta, Dump, Family};
+use rules::{Delta, Family, KernelState};
 
 /// Takes in a message as [`Kernel`](super::Kernel) does.
 fn take_in(found: &mut Found, bytes: &[u8]) -> Option<()> {
@@ -49,8 +49,8 @@ fn take_in(found: &mut Found, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn read_all<'a>(messages: impl Iterator<Item = &'a [u8]>) -> Dump {
-    let (mut found, mut dump) = (Found::default(), Dump::default());
+fn read_all<'a>(messages: impl Iterator<Item = &'a [u8]>) -> KernelState {
+    let (mut found, mut dump) = (Found::default(), KernelState::default());
     messages.for_each(|message| _ = take_in(&mut found, message));
     for family in Family::ALL {
         read::read(family, true, &found, &mut dump);
@@ -70,7 +70,7 @@ fn fuzz_tables_of_nftables() {
     let wanted = objects::planned(&objects::corpus()).unwrap().rules;
     fuzz::bytes(&[fuzz::from_hex(NFTABLES).concat()], |datagram| {
         let dump = read_all(parts(datagram));
-        let delta = Delta::from_dump(&dump, &wanted);
+        let delta = Delta::from_kernel_state(&dump, &wanted);
         assert!(
             Family::ALL
                 .iter()
@@ -81,7 +81,7 @@ fn fuzz_tables_of_nftables() {
 
 /// Every table that objects can lead to is written and read back.
 #[test]
-fn fuzz_what_is_written_for_objects_of_tenants() {
+fn fuzz_rules_of_objects_of_tenants() {
     fuzz::objects(&objects::corpus(), |objects| {
         let Some(plan) = objects::planned(objects) else {
             return;
@@ -89,7 +89,7 @@ fn fuzz_what_is_written_for_objects_of_tenants() {
         let delta = Delta::from_nothing(&plan.rules);
         for family in Family::ALL {
             let content = Content {
-                vips: delta.refused_meanwhile(family),
+                vips: delta.rejected_meanwhile(family),
                 sources: delta.sources_meanwhile(family),
                 ports: translations(&delta, family),
             };

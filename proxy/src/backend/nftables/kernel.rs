@@ -1,6 +1,6 @@
-//! The kernel's side: one family's table, written and read by netlink.
+//! Kernel access: writes and reads one family's table through netlink.
 //!
-//! Writes: the table of our name in the network namespace of the thread that opened it, one transaction a call.
+//! Writes: the table of our name in the network namespace of the thread that opened it, one transaction per call.
 
 use super::elements::Forget;
 use super::layout::{Class, affinity_of_clients, clients};
@@ -10,11 +10,11 @@ use super::read::{
 use super::skeleton::Names;
 use super::statement::{Element, Statement, delete_elements};
 use crate::backend::Error;
-use crate::decode::guarded;
-use crate::generation;
-use crate::memory::{PER_SET, Taken, is_too_long, too_long};
-use crate::netfilter::{Socket, about};
 use crate::netlink::BatchError;
+use crate::netlink::decode::guarded;
+use crate::netlink::generation;
+use crate::netlink::netfilter::{Socket, about};
+use crate::netns::memory::{PER_SET, Taken, is_too_long, too_long};
 use api::names::NFT_TABLE;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_netfilter::nftables::{
@@ -30,25 +30,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-/// `NFNL_SUBSYS_NFTABLES`: which subsystem a batch is for.
+/// `NFNL_SUBSYS_NFTABLES`: subsystem of a batch.
 const SUBSYSTEM: u16 = 10;
 
-/// So many sets are asked for one by one rather than all listed.
+/// Largest number of sets that are requested one by one rather than listed.
 const FEW: usize = 8;
 
-/// A socket to the kernel's nf_tables, in one network namespace.
+/// Socket to nf_tables in one network namespace.
 pub(super) struct Kernel {
     netlink: Socket,
 }
 
 impl Kernel {
-    /// In the network namespace of the calling thread.
+    /// Opens it in the network namespace of the calling thread.
     pub(super) fn open() -> Result<Self, Error> {
         let netlink = Socket::open().map_err(failed("open a netlink socket"))?;
         Ok(Self { netlink })
     }
 
-    /// Makes these changes in one transaction.
+    /// Commits changes in one transaction.
     pub(super) fn change(
         &mut self,
         family: Family,
@@ -77,14 +77,14 @@ impl Kernel {
             })
     }
 
-    /// Whether there is a table of our name.
+    /// Returns true when our table exists.
     pub(super) fn has_table(&mut self, family: Family) -> Result<bool, Error> {
         let request = about(family, NfTablesMessage::GetTable(table_by_name()));
         let found = self.netlink.fetch(&request);
         Ok(found.map_err(failed("find our table"))?.is_some())
     }
 
-    /// Which of `classes` have no set.
+    /// Returns those of `classes` without a set.
     pub(super) fn missing(
         &mut self,
         family: Family,
@@ -112,13 +112,13 @@ impl Kernel {
         Ok(missing)
     }
 
-    /// The classes that have a set.
+    /// Returns the classes that have a set.
     pub(super) fn classes(&mut self, family: Family) -> Result<BTreeSet<Class>, Error> {
         let classes = self.list_sets(family, |name, _| Class::of_set(name))?;
         Ok(classes.into_iter().collect())
     }
 
-    /// Takes clients away from endpoints that they may not have any more.
+    /// Deletes affinity entries of clients whose endpoint is removed.
     pub(super) fn forget(
         &mut self,
         family: Family,
@@ -139,7 +139,7 @@ impl Kernel {
                     key: client.key,
                     value: None,
                 };
-                // One by one: an entry may time out before it is deleted, and would spoil the transaction for the others.
+                // One by one: an entry may time out before it is deleted, which would fail the transaction of the others.
                 match self.change(family, [delete_elements(&map, &[element])]) {
                     Err(Error::Kernel { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                     result => result?,
@@ -149,7 +149,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Everything in our table; `None` when there is none.
+    /// Reads our table; `None` when it does not exist.
     pub(super) fn read(&mut self, family: Family) -> Result<Option<Found>, Error> {
         let request = about(family, NfTablesMessage::GetTable(table_by_name()));
         let found = self.netlink.fetch(&request).map_err(failed("read our table"))?;
@@ -163,7 +163,7 @@ impl Kernel {
         match self.content(family) {
             Ok(found) => Ok(Some(Found { comment, ..found })),
             Err(Error::Kernel { action, source }) if is_too_long(&source) => {
-                // The kernel is still at the list.
+                // The kernel is still sending the list.
                 *self = Self::open()?;
                 Ok(Some(Found {
                     unread: Some(format!("cannot {action}: {source}")),
@@ -174,7 +174,7 @@ impl Kernel {
         }
     }
 
-    /// Which of these chains our table has.
+    /// Returns those of these chains that our table has.
     pub(super) fn chains_of(
         &mut self,
         family: Family,
@@ -185,7 +185,7 @@ impl Kernel {
         Ok(there.into_iter().collect())
     }
 
-    /// Whether any table has a chain whose name begins with `prefix`.
+    /// Returns true when a table has a chain whose name begins with `prefix`.
     pub(super) fn has_chain(&mut self, family: Family, prefix: &str) -> Result<bool, Error> {
         let mut is_found = false;
         let look = |message| {
@@ -201,7 +201,7 @@ impl Kernel {
         Ok(is_found)
     }
 
-    /// What our table holds, but its comment: names first, for of what is not ours nothing is read.
+    /// Reads the content of our table, except for its comment: names first, because nothing of foreign sets and chains is read.
     fn content(&mut self, family: Family) -> Result<Found, Error> {
         let (names, mut foreign) = (Names::of(family), Foreign::default());
         let chains = self.list_chains(family, |name, chain| {
@@ -271,7 +271,7 @@ impl Kernel {
                 set.elements = self.elements(family, name, |_| true)?;
             }
         }
-        // A pod that forwards has many clients: each is checked, none is kept.
+        // A forwarding pod has many clients: each is checked, none is kept.
         let affinities = affinities(family, found);
         for (name, map) in &mut found.sets {
             if let Some(seconds) = affinity_of_clients(name) {
@@ -285,7 +285,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What `keep` makes of the chains of our table.
+    /// Collects what `keep` returns for the chains of our table.
     fn list_chains<T>(
         &mut self,
         family: Family,
@@ -302,7 +302,7 @@ impl Kernel {
         listed.map_err(failed("list chains"))
     }
 
-    /// What `keep` makes of the sets of our table.
+    /// Collects what `keep` returns for the sets of our table.
     fn list_sets<T>(
         &mut self,
         family: Family,
@@ -321,7 +321,7 @@ impl Kernel {
         listed.map_err(failed("list sets"))
     }
 
-    /// The elements of a set that `keep` wants.
+    /// Returns the elements of a set that `keep` selects.
     fn elements(
         &mut self,
         family: Family,
@@ -368,7 +368,7 @@ fn table_by_name() -> TableMessage {
     }
 }
 
-/// What a message does, and with what.
+/// Describes a message for an error.
 fn describe(message: &NetfilterMessage) -> Option<String> {
     let NetfilterMessageInner::NfTables(message) = &message.inner else {
         return None;

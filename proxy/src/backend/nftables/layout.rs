@@ -1,23 +1,23 @@
-//! What our table looks like: names, key and value shapes, and the registers that keys are built in.
+//! Layout of our table: names, shapes of keys and values, and the registers of keys.
 //!
 //! Pure. One table per family, so that everything in it has one address length:
 //!
 //! ```text
 //! table ip multus-proxy {                                            # "ip6": the same with ipv6_addr
-//!   set vips        { ipv4_addr }                                    # refused unless translated
+//!   set vips        { ipv4_addr }                                    # rejected unless translated
 //!   map eps         { vip . proto . port . index : endpoint . port } # index 0 to the number of endpoints - 1
 //!   set svc-3       { vip . proto . port }                           # ports with 3 endpoints; made when first needed
 //!   chain lb-3      { dnat to vip . proto . port . numgen random mod 3 map @eps }
 //!   chain dispatch  { vip . proto . port @svc-3 goto lb-3; ... }
 //!   chain output, prerouting { type nat hook ... priority -101; jump affinity; jump dispatch
-//!                     meta l4proto udp ip daddr @vips dnat to 127.0.0.1:0 }  # output only: refused, and send() succeeds
+//!                     meta l4proto udp ip daddr @vips dnat to 127.0.0.1:0 }  # output only: rejected, and send() succeeds
 //!   map sources     { vip : address }                                # of the pod on the VIP's network
-//!   chain source    { type nat hook postrouting priority 99;         # a socket's own choice of address does not count
+//!   chain source    { type nat hook postrouting priority 99;         # replaces the source address of a bound socket
 //!                     ct status dnat fib saddr type local snat to ct original ip daddr map @sources }
-//!   chain refuse    { type filter hook output; ip daddr @vips reject     # forwarded packets: the same
+//!   chain reject-output { type filter hook output; ip daddr @vips reject     # forwarded packets: the same
 //!                     oifname != "eth0" tcp flags rst ct state invalid drop }
 //!                                                                    # only where a port has session affinity:
-//!   set sticky-60s  { vip . proto . port . endpoint . port }         # who may be remembered, of ports with an affinity of 60 s
+//!   set sticky-60s  { vip . proto . port . endpoint . port }         # endpoints that may be remembered, of ports with an affinity of 60 s
 //!   map aff-60s     { vip . proto . port . client : endpoint . port }    # flags dynamic; timeout 60s
 //!   chain affinity  { dnat to vip . proto . port . client map @aff-60s }
 //!   chain remember  { type filter hook output priority -99;          # after translation, so that the endpoint is known
@@ -31,8 +31,8 @@
 use rules::{Family, Protocol};
 use std::net::IpAddr;
 
-/// Written into the table; a table with another one is rebuilt. Raise it with every change of names, shapes or rules.
-pub(super) const VERSION: u32 = 4;
+/// Version in the comment of the table; a table with another version is rebuilt. Increment it with every change of names, shapes or rules.
+pub(super) const VERSION: u32 = 5;
 
 /// Set of all VIPs.
 pub(super) const VIPS: &str = "vips";
@@ -64,7 +64,7 @@ impl Class {
         }
     }
 
-    /// Reads the name of a set.
+    /// Parses the name of a set.
     pub(super) fn of_set(name: &str) -> Option<Self> {
         let class = if let Some(count) = name.strip_prefix("svc-") {
             Self::Count(count.parse().ok()?)
@@ -85,18 +85,18 @@ pub(super) fn clients(seconds: u32) -> String {
     format!("aff-{seconds}s")
 }
 
-/// Whether a class has a set or map of this name.
+/// Returns true when a class has a set or map of this name.
 pub(super) fn is_set_of_a_class(name: &str) -> bool {
     Class::of_set(name).is_some() || affinity_of_clients(name).is_some()
 }
 
-/// Whether a class has a chain of this name.
+/// Returns true when a class has a chain of this name.
 pub(super) fn is_chain_of_a_class(name: &str) -> bool {
     let count = name.strip_prefix("lb-").and_then(|count| count.parse().ok());
     count.is_some_and(|count| balancer(count) == name)
 }
 
-/// Reads the name of a map from clients to endpoints.
+/// Parses the name of a map from clients to endpoints.
 pub(super) fn affinity_of_clients(name: &str) -> Option<u32> {
     let seconds = name.strip_prefix("aff-")?.strip_suffix('s')?.parse().ok()?;
     (clients(seconds) == name).then_some(seconds)
@@ -108,7 +108,7 @@ mod kind {
     pub(super) const IPV6_ADDR: u32 = 8;
     pub(super) const INET_PROTO: u32 = 12;
     pub(super) const INET_SERVICE: u32 = 13;
-    /// Used for the index: a plain integer cannot be declared, and `nft list` dies of it.
+    /// Type of the index: a plain integer cannot be declared, and `nft list` crashes on it.
     pub(super) const MARK: u32 = 19;
 }
 
@@ -194,7 +194,7 @@ impl Bytes {
         self
     }
 
-    /// In the order of this machine's bytes: `numgen` leaves it so in its register.
+    /// Host byte order, as `numgen` writes its register.
     pub(super) fn index(mut self, index: u32) -> Self {
         self.0.extend(index.to_ne_bytes());
         self
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_sets_are_read_back() {
+    fn names_of_sets_are_parsed() {
         for class in [Class::Count(1), Class::Count(1000), Class::Affinity(10_800)] {
             assert_eq!(Class::of_set(&class.set()), Some(class));
         }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_classes_are_told_from_others() {
+    fn names_of_classes_are_distinguished_from_others() {
         for set in ["svc-3", "sticky-60s", "aff-60s"] {
             assert!(is_set_of_a_class(set), "{set}");
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_as_long_as_its_shape_says() {
+    fn a_key_has_the_length_of_its_shape() {
         for (family, address) in [(Family::V4, "10.96.0.1"), (Family::V6, "fd00:96::1")] {
             let address = address.parse().unwrap();
             let key = Bytes::default()

@@ -1,6 +1,6 @@
-//! What a table holds, read back.
+//! Parser of the table.
 //!
-//! Pure. What must be there follows from the code that writes it; what is there otherwise is damage, and the table is rebuilt.
+//! Pure. The expected content follows from the code that writes it; any other content is drift, and the table is rebuilt.
 
 use super::encode::Expression;
 use super::layout::{AFFINITY, Class, DISPATCH, ENDPOINTS, SOURCES, VIPS, clients};
@@ -12,36 +12,36 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage,
     RuleAttribute, SetAttribute, SetElementAttribute,
 };
-use rules::{Dump, Family, Places, Port, Protocol, Translated};
+use rules::{Family, KernelState, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// A table, as the kernel lists it.
+/// Table as the kernel lists it.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) comment: Option<Vec<u8>>,
     pub(super) chains: BTreeMap<String, FoundChain>,
     pub(super) sets: BTreeMap<String, FoundSet>,
-    /// What has no name of ours. Nothing of it was read.
+    /// Foreign sets and chains. Their content was not read.
     pub(super) foreign: Foreign,
-    /// Why nothing but the comment was read.
+    /// Reason why only the comment was read.
     pub(super) unread: Option<String>,
 }
 
-/// Sets and chains in our table that are not ours.
+/// Foreign sets and chains in our table.
 #[derive(Debug, Default)]
 pub(super) struct Foreign {
     count: usize,
-    /// The first few.
+    /// First names.
     named: BTreeSet<String>,
 }
 
 impl Foreign {
-    /// So many are named.
+    /// Largest number of names.
     const NAMED: usize = 3;
 
-    /// One more, a "set" or a "chain".
+    /// Adds a "set" or a "chain".
     pub(super) fn add(&mut self, kind: &str, name: &str) {
         self.count += 1;
         if self.named.len() < Self::NAMED {
@@ -53,14 +53,14 @@ impl Foreign {
         self.count == 0
     }
 
-    fn in_words(&self) -> impl Iterator<Item = String> {
+    fn describe(&self) -> impl Iterator<Item = String> {
         let more = self.count.saturating_sub(self.named.len());
         let more = (more > 0).then(|| format!("{more} more sets and chains are not ours"));
         self.named.iter().cloned().chain(more)
     }
 }
 
-/// A chain.
+/// Chain of the table.
 #[derive(Debug, Default)]
 pub(super) struct FoundChain {
     attributes: Vec<ChainAttribute>,
@@ -68,7 +68,7 @@ pub(super) struct FoundChain {
 }
 
 impl FoundChain {
-    /// Reads a chain of our table, without its rules.
+    /// Parses a chain of our table, without its rules.
     pub(super) fn parse(attributes: Vec<ChainAttribute>) -> Option<(String, Self)> {
         let ours = attributes.contains(&ChainAttribute::Table(NFT_TABLE.to_owned()));
         let name = attributes.iter().find_map(|attribute| match attribute {
@@ -86,19 +86,19 @@ impl FoundChain {
     }
 }
 
-/// A set or map.
+/// Set or map of the table.
 #[derive(Debug, Default)]
 pub(super) struct FoundSet {
     attributes: Vec<SetAttribute>,
-    /// Of maps from clients to endpoints none is kept.
+    /// Elements; those of maps from clients to endpoints are not kept.
     pub(super) elements: Vec<Element>,
-    /// Of such a map: whether it sends a client to an endpoint that is none. One that does was left by a proxy that ended before it
-    /// could [forget](has_to_be_forgotten) the client.
+    /// For such a map: it maps a client to a removed endpoint. A proxy left the entry that ended before it could
+    /// [forget](has_to_be_forgotten) the client.
     pub(super) is_outdated: bool,
 }
 
 impl FoundSet {
-    /// Reads a named set, without its elements.
+    /// Parses a named set, without its elements.
     pub(super) fn parse(attributes: Vec<SetAttribute>) -> Option<(String, Self)> {
         let name = attributes.iter().find_map(|attribute| match attribute {
             SetAttribute::Name(name) => Some(name.clone()),
@@ -115,15 +115,15 @@ impl FoundSet {
     }
 }
 
-/// Of a list of elements, in `linux/netfilter/nf_tables.h`: where the list is in a message, and what is listed in it.
+/// Attributes of `linux/netfilter/nf_tables.h`: the list of elements in a message, and an element of the list.
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_LIST_ELEM: u16 = 1;
 
-/// Before the attributes of a message: netlink's header and nfnetlink's.
+/// Length of the netlink and nfnetlink headers before the attributes of a message.
 const HEADERS: usize = 16 + 4;
 
-/// Reads the elements of one message, which lists hundreds. One by one: the crate would print the whole list for each of them, in case
-/// it were wrong.
+/// Parses the elements of one message, which lists hundreds. One by one: the crate would format the whole list for each of them as a
+/// possible error.
 pub(super) fn elements(message: &[u8]) -> Result<Vec<Element>, DecodeError> {
     let mut elements = Vec::new();
     for list in NlasIterator::new(message.get(HEADERS..).unwrap_or_default()) {
@@ -154,9 +154,9 @@ fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
     Some(Element { key: key?, value })
 }
 
-/// Adds to `dump` what a family's table holds, and what is wrong with it.
-pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump) {
-    let unread = found.unread.iter().cloned().chain(found.foreign.in_words());
+/// Adds the content of a family's table, and its drift, to `dump`.
+pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut KernelState) {
+    let unread = found.unread.iter().cloned().chain(found.foreign.describe());
     dump.unread.extend(unread.map(|what| format!("{family}: {what}")));
     if found.unread.is_some() {
         return;
@@ -170,10 +170,10 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
             .unwrap_or_default()
     };
     let vips = elements(VIPS).iter();
-    dump.refused
+    dump.rejected
         .extend(vips.filter_map(|element| Parts::new(family, &element.key).address()));
     // By the same set.
-    dump.refused_udp.extend(&dump.refused);
+    dump.rejected_udp.extend(&dump.rejected);
     for element in elements(SOURCES) {
         match source(family, element) {
             Some((vip, source)) => _ = dump.sources.insert(vip, source),
@@ -216,12 +216,12 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
         }
     }
     if slots.keys().ne(counts.keys()) || affinities.keys().any(|port| !counts.contains_key(port)) {
-        damage.insert("ports and endpoints do not belong together".to_owned());
+        damage.insert("ports and endpoints do not match".to_owned());
     }
     for (port, slots) in &mut slots {
         slots.sort_unstable();
         let by_place = || slots.iter().map(|(_, endpoint)| *endpoint);
-        // Any order is as good as another; a gap, or an endpoint in two places, is damage.
+        // Any order is valid; a gap, or an endpoint in two places, is drift.
         let places = Places::of(by_place().collect());
         let is_one_each = places.is_some();
         let endpoints = places.unwrap_or_else(|| by_place().collect());
@@ -248,10 +248,10 @@ pub(super) fn read(family: Family, is_pod: bool, found: &Found, dump: &mut Dump)
         .extend(damage.into_iter().map(|what| format!("{family}: {what}")));
 }
 
-/// The ports with affinity.
+/// Ports with affinity.
 pub(super) type Affinities = BTreeMap<(IpAddr, Port), Sticky>;
 
-/// Reads them from the sets of those that may be remembered.
+/// Reads the ports with affinity from the sets of endpoints that may be remembered.
 pub(super) fn affinities(family: Family, found: &Found) -> Affinities {
     let mut affinities = Affinities::new();
     for (name, set) in &found.sets {
@@ -269,10 +269,10 @@ pub(super) fn affinities(family: Family, found: &Found) -> Affinities {
     affinities
 }
 
-/// A port with affinity.
+/// Port with affinity.
 pub(super) struct Sticky {
     seconds: u32,
-    /// Who may be remembered.
+    /// Endpoints that may be remembered.
     members: BTreeSet<SocketAddr>,
 }
 
@@ -285,7 +285,7 @@ impl Sticky {
     }
 }
 
-/// Whether a client is with an endpoint that is still there.
+/// Returns true when the endpoint of a client still exists.
 pub(super) fn is_with_a_member(
     family: Family,
     client: &Element,
@@ -301,13 +301,13 @@ pub(super) fn is_with_a_member(
         .is_some_and(|(sticky, endpoint)| sticky.seconds == seconds && sticky.members.contains(&endpoint))
 }
 
-/// More rules than a table of ours has with as many classes: a class has three at most.
+/// Upper bound of the number of rules of our table with these classes: a class has three at most.
 pub(super) fn most_rules(found: &Found) -> usize {
     let classes = found.sets.keys().filter(|set| Class::of_set(set).is_some());
     64 + 4 * classes.count()
 }
 
-/// What is wrong with everything but elements.
+/// Returns the drift of everything except elements.
 fn structure(family: Family, is_pod: bool, found: &Found) -> BTreeSet<String> {
     let mut damage = BTreeSet::new();
     if found.comment.as_deref() != Some(&*super::statement::as_comment(&skeleton::comment())) {
@@ -364,7 +364,7 @@ fn structure(family: Family, is_pod: bool, found: &Found) -> BTreeSet<String> {
     for (name, chain) in &found.chains {
         match rules.get(name) {
             None => _ = damage.insert(format!("chain {name} is not ours")),
-            // Rules of a table with foreign chains were not read.
+            // The rules of a table with foreign chains were not read.
             Some(wanted) if found.foreign.is_empty() && !are_the_rules(name, wanted, &chain.rules) => {
                 damage.insert(format!("chain {name} has other rules"));
             }
@@ -374,12 +374,12 @@ fn structure(family: Family, is_pod: bool, found: &Found) -> BTreeSet<String> {
     damage
 }
 
-/// Types and lengths; the kernel adds attributes of its own.
+/// Compares types and lengths; the kernel adds attributes of its own.
 fn is_like(wanted: &[SetAttribute], found: &[SetAttribute]) -> bool {
     wanted.iter().all(|attribute| match attribute {
-        // The id is there only while the set is being made; the description grows parts with the kernel's age.
+        // The id exists only while the set is created; newer kernels add parts to the description.
         SetAttribute::Id(_) | SetAttribute::Description(_) => true,
-        // Not shown when there are none.
+        // Not listed when there are none.
         SetAttribute::Flags(flags) if flags.is_empty() => true,
         _ => found.contains(attribute),
     })
@@ -402,7 +402,7 @@ fn hooks_alike(wanted: &Hook, found: &[Hook]) -> bool {
     })
 }
 
-/// Where classes add rules in the order in which they occur, order does not matter.
+/// Classes add rules in the order in which they occur, so the order of these rules does not matter.
 fn are_the_rules(chain: &str, wanted: &[Vec<Expression>], found: &[Vec<Expression>]) -> bool {
     let any_order =
         chain == DISPATCH || chain == AFFINITY || MEMORY.iter().any(|memory| memory.name == chain);
@@ -427,7 +427,7 @@ fn is_the_rule(wanted: &[Expression], found: &[Expression]) -> bool {
             .all(|(wanted, found)| is_the_expression(wanted, found))
 }
 
-/// Every attribute that is written is read back; the kernel adds some that have their default.
+/// Every written attribute is listed; the kernel adds some with their default.
 fn is_the_expression(wanted: &Expression, found: &Expression) -> bool {
     let (ListAttribute::Element(wanted), ListAttribute::Element(found)) = (wanted, found) else {
         return false;
@@ -464,7 +464,7 @@ fn has_all(wanted: &Expressions, found: &Expressions) -> bool {
     }
 }
 
-/// Whether an entry of an affinity map leads to an endpoint that the client's port may not keep.
+/// Returns true when an entry of an affinity map refers to an endpoint that the port no longer has.
 pub(super) fn has_to_be_forgotten(
     family: Family,
     client: &Element,
@@ -493,7 +493,7 @@ fn source(family: Family, element: &Element) -> Option<(IpAddr, IpAddr)> {
     Some((vip, source))
 }
 
-/// Takes a key or value apart, the other way round than [`Bytes`](super::layout::Bytes).
+/// Parses a key or value, the inverse of [`Bytes`](super::layout::Bytes).
 struct Parts<'a> {
     family: Family,
     rest: &'a [u8],

@@ -1,6 +1,6 @@
-//! The rules of our table: everything but elements.
+//! Rules of our table: everything except elements.
 //!
-//! Pure. What is here is written once per table or once per [`Class`]; endpoints and Services are elements.
+//! Pure. This part is written once per table or once per [`Class`]; endpoints and Services are elements.
 
 use super::encode::{
     Expression, Header, destination_port, drop_packet, equals, goto, has_local_source, has_tcp_reset, is_in,
@@ -19,7 +19,7 @@ use netlink_packet_netfilter::nftables::{ChainAttribute, InetHookNumber, NfTable
 use rules::{Family, Protocol};
 use std::collections::BTreeSet;
 
-/// A chain that the kernel calls.
+/// Base chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BaseChain {
     pub(super) name: &'static str,
@@ -28,30 +28,30 @@ pub(super) struct BaseChain {
     pub(super) priority: i32,
 }
 
-/// Before every other NAT of the pod (-100), a sidecar's among them: the first that translates a flow wins.
+/// Priority before every other NAT of the pod (-100), that of a sidecar included: the first that translates a flow wins.
 const BEFORE_NAT: i32 = -101;
 const AFTER_NAT: i32 = -99;
-/// Before every other source translation of the pod (100).
+/// Priority before every other source translation of the pod (100).
 const BEFORE_SOURCE_NAT: i32 = 99;
-/// The interface on the cluster network, in every pod.
+/// Interface on the cluster network, in every pod.
 const CLUSTER_INTERFACE: &str = "eth0";
 
-/// What still goes to a VIP here was not translated.
+/// Priority of the filter chains: a packet that still has a VIP as its destination was not translated.
 const FILTER: i32 = 0;
 
-/// The chains that translate.
+/// Chains that translate.
 pub(super) const TRANSLATION: [BaseChain; 2] = [
     base("output", "nat", InetHookNumber::LocalOut, BEFORE_NAT),
     base("prerouting", "nat", InetHookNumber::PreRouting, BEFORE_NAT),
 ];
-/// The chain that gives flows the pod's address on the network of their VIP. The kernel enters it once per flow.
+/// Chain that sets the source of flows to the pod's address on the network of their VIP. The kernel enters it once per flow.
 pub(super) const SOURCE: BaseChain = base("source", "nat", InetHookNumber::PostRouting, BEFORE_SOURCE_NAT);
-/// The chains that refuse.
-pub(super) const REFUSAL: [BaseChain; 2] = [
-    base("refuse", "filter", InetHookNumber::LocalOut, FILTER),
-    base("refuse-forwarded", "filter", InetHookNumber::Forward, FILTER),
+/// Chains that reject.
+pub(super) const REJECTION: [BaseChain; 2] = [
+    base("reject-output", "filter", InetHookNumber::LocalOut, FILTER),
+    base("reject-forwarded", "filter", InetHookNumber::Forward, FILTER),
 ];
-/// The chains that remember which endpoint a client got; only where there is session affinity.
+/// Chains that remember the endpoint of a client; only with session affinity.
 pub(super) const MEMORY: [BaseChain; 2] = [
     base("remember", "filter", InetHookNumber::LocalOut, AFTER_NAT),
     base(
@@ -71,13 +71,13 @@ const fn base(name: &'static str, kind: &'static str, hook: InetHookNumber, prio
     }
 }
 
-/// What the table says about itself. A table with other words is rebuilt.
+/// Returns the comment of the table. A table with another comment is rebuilt.
 pub(super) fn comment() -> String {
     format!("multus-service layout {VERSION}")
 }
 
-/// A table without elements, in place of whatever has its name. On a node, which `is_pod` is not, what is forwarded is not translated, for
-/// its pods would come onto networks that they are not on; and what is no flow of ours is left as it was.
+/// Returns a table without elements, which replaces any table of its name. On a node, where `is_pod` is false, forwarded packets are not
+/// translated, because pods would reach networks that they are not attached to; and foreign flows are not changed.
 pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
     let endpoints = SetKind {
         value: Some(Shape::endpoint(family)),
@@ -88,7 +88,7 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
         timeout: None,
     };
     let mut statements = vec![
-        // Deleting needs something to delete.
+        // A deletion fails without a table.
         new_table(&comment()),
         delete_table(),
         new_table(&comment()),
@@ -101,7 +101,7 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
     let translation = TRANSLATION
         .into_iter()
         .filter(|chain| is_pod || chain.name == TRANSLATION[0].name);
-    for chain in translation.chain([SOURCE]).chain(REFUSAL) {
+    for chain in translation.chain([SOURCE]).chain(REJECTION) {
         statements.push(new_base_chain(chain));
         let rules = base_rules(family, chain, is_pod);
         statements.extend(rules.into_iter().map(|rule| new_rule(chain.name, rule)));
@@ -109,7 +109,7 @@ pub(super) fn fresh_table(family: Family, is_pod: bool) -> Vec<Statement> {
     statements
 }
 
-/// The names of what a table has in any case.
+/// Names of the sets and chains of every table.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     chains: BTreeSet<String>,
@@ -117,7 +117,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Of tables in pods, which have all that tables on nodes have.
+    /// Returns the names of tables in pods, which include those of tables on nodes.
     pub(super) fn of(family: Family) -> Self {
         let mut names = Self::default();
         for statement in fresh_table(family, true) {
@@ -137,12 +137,12 @@ impl Names {
         names
     }
 
-    /// Whether a set of this name may be ours.
+    /// Returns true when a set of this name may be ours.
     pub(super) fn have_set(&self, name: &str) -> bool {
         self.sets.contains(name) || is_set_of_a_class(name)
     }
 
-    /// Whether a chain of this name may be ours.
+    /// Returns true when a chain of this name may be ours.
     pub(super) fn have_chain(&self, name: &str) -> bool {
         self.chains.contains(name) || is_chain_of_a_class(name)
     }
@@ -165,7 +165,7 @@ fn name_of_chain(attribute: ChainAttribute) -> Option<String> {
 fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Expression>> {
     let header = Header::of(family);
     if chain.name == SOURCE.name {
-        // Not what is forwarded: its source is another host's.
+        // Not forwarded packets: their source is another host.
         let local = is_translated().into_iter().chain(has_local_source());
         let to_source = [
             header.original_destination(0),
@@ -177,7 +177,7 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
     if chain.kind == "nat" {
         let mut rules = vec![vec![jump(AFFINITY)], vec![jump(DISPATCH)]];
         if chain.name == TRANSLATION[0].name {
-            rules.push(refuse_udp(&header));
+            rules.push(reject_udp(&header));
         }
         return rules;
     }
@@ -195,9 +195,9 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
             .collect(),
     ];
     if is_pod {
-        // An answer that connection tracking does not believe, for it is outside of the window, comes from the endpoint and not from
-        // the VIP. Nobody here waits for that, and the kernel's reset, which belongs to no flow either, would end the real one. The
-        // cluster network is left as it was.
+        // A reply outside of the window is invalid to connection tracking: it comes from the endpoint and not from the VIP. No socket
+        // waits for it, and the kernel's reset, which belongs to no flow either, would end the real connection. Packets on the cluster
+        // network are not changed.
         let unbelieved = leaves_not_by(CLUSTER_INTERFACE).into_iter().chain(tcp());
         let unbelieved = unbelieved.chain(has_tcp_reset()).chain(is_invalid());
         rules.push(unbelieved.chain([drop_packet()]).collect());
@@ -205,9 +205,9 @@ fn base_rules(family: Family, chain: BaseChain, is_pod: bool) -> Vec<Vec<Express
     rules
 }
 
-/// A refused UDP flow of the pod's own goes to a port that no socket can have: the kernel answers with "port unreachable", as the node
-/// does to clients of kube-proxy. Rejected on its way out, `send()` would fail with EPERM, which programs take for a firewall.
-fn refuse_udp(header: &Header) -> Vec<Expression> {
+/// A rejected UDP flow of the pod's own goes to a port that no socket can have: the kernel answers with "port unreachable", as the node
+/// does to clients of kube-proxy. A rejection in the output hook would make `send()` fail with EPERM, which programs report as a firewall.
+fn reject_udp(header: &Header) -> Vec<Expression> {
     let mut rule = vec![transport_protocol(0), equals(0, Protocol::Udp.number())];
     rule.extend([header.destination(0), is_in(VIPS, 0)]);
     rule.extend(header.closed_port(0));
@@ -215,8 +215,7 @@ fn refuse_udp(header: &Header) -> Vec<Expression> {
     rule
 }
 
-/// Adds sets, chains and rules of `class`, which must not be there. `id` and the next are any numbers that no other set of the
-/// batch has.
+/// Adds sets, chains and rules of `class`, which must not exist. `id` and the next one are numbers that no other set of the batch has.
 pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
     let header = Header::of(family);
     let shape = match class {
@@ -240,7 +239,7 @@ pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
                 timeout: Some(seconds),
             };
             statements.push(new_set(&clients(seconds), id + 1, Shape::client(family), kind));
-            // The chains may be there for another affinity: making them again is nothing.
+            // The chains may exist for another affinity: creating them again has no effect.
             statements.extend(MEMORY.map(new_base_chain));
         }
     }
@@ -248,7 +247,7 @@ pub(super) fn class(family: Family, class: Class, id: u32) -> Vec<Statement> {
     statements
 }
 
-/// The rules by which packets come to a class, in chains that are there in any case.
+/// Returns the rules that lead packets to a class, in chains that always exist.
 fn ways_to(header: &Header, class: Class) -> Vec<Statement> {
     match class {
         Class::Count(count) => {
@@ -264,8 +263,8 @@ fn ways_to(header: &Header, class: Class) -> Vec<Statement> {
     }
 }
 
-/// Takes away the classes that are `there` and not `used`. The others, and whom they remember, stay as they are; a flow sees their
-/// rules taken away and made again as one change.
+/// Removes the classes that are `there` and not `used`. The others, and their remembered clients, stay; a flow sees the removal and
+/// recreation of their rules as one change.
 pub(super) fn collect(family: Family, there: &BTreeSet<Class>, used: &BTreeSet<Class>) -> Vec<Statement> {
     let header = Header::of(family);
     let is_affinity = |class: &Class| matches!(class, Class::Affinity(_));
@@ -290,7 +289,7 @@ pub(super) fn collect(family: Family, there: &BTreeSet<Class>, used: &BTreeSet<C
     statements
 }
 
-/// The rules that pick one of `count` endpoints. The first that gets through ends the walk.
+/// Returns the rules that select one of `count` endpoints. The first that matches ends the chain.
 fn balance(header: &Header, count: u32) -> Vec<Vec<Expression>> {
     let pick = |below| {
         let picked = [
@@ -302,8 +301,7 @@ fn balance(header: &Header, count: u32) -> Vec<Vec<Expression>> {
     };
     let mut rules = vec![pick(count)];
     if count > 1 {
-        // A flow that begins while endpoints are being removed may look for one that has just gone; the first is there as
-        // long as any is.
+        // A flow that begins while endpoints are removed may select one that no longer exists; the first exists as long as any does.
         rules.push(pick(1));
     }
     rules
@@ -319,13 +317,13 @@ fn known_client(header: &Header, seconds: u32) -> Vec<Expression> {
     rule
 }
 
-/// Reads the endpoint where it is after translation. (That it could be taken from `eps` while translating is of no use: `nft list`
-/// of version 1.0 dies of a value that comes from another map.) A flow is new until it is answered: a client that asks a removed
-/// endpoint again and again must not be remembered there, so it has to be one that is there still.
+/// Reads the endpoint after translation. (It cannot be copied from `eps` during translation: `nft list` of version 1.0 crashes on a value
+/// from another map.) A flow is new until it has a reply: a client that retries a removed endpoint must not be remembered there, so the rule
+/// matches only existing endpoints.
 fn remember_client(header: &Header, seconds: u32) -> Vec<Expression> {
     let endpoint = 2 * header.width + 2;
     let mut rule = Vec::from(is_new_flow());
-    // Not what began before the rules, or is refused.
+    // Not flows that began before the rules, or are rejected.
     rule.extend(is_translated());
     rule.extend(header.original_service(0));
     rule.extend([

@@ -1,4 +1,4 @@
-//! One change of a table, as the kernel is asked for it.
+//! Netlink messages of changes of a table.
 //!
 //! Pure.
 
@@ -13,29 +13,29 @@ use netlink_packet_netfilter::nftables::{
     SetFlags, SetMessage, TableAttribute, TableMessage,
 };
 
-/// One message of a batch, and its flags beside "request" and "acknowledge".
+/// Message of a batch, and its flags in addition to "request" and "acknowledge".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) message: NfTablesMessage,
     pub(super) flags: u16,
 }
 
-/// An element of a set; with a value, of a map.
+/// Element of a set; with a value, of a map.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
     pub(super) value: Option<Vec<u8>>,
 }
 
-/// What a set may have beside keys.
+/// Kind of a set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SetKind {
     pub(super) value: Option<Shape>,
-    /// Elements are put in by rules, and go this many seconds after they were last used.
+    /// Rules add elements, which expire this many seconds after their last use.
     pub(super) timeout: Option<u32>,
 }
 
-/// Most clients one affinity map remembers; beyond that new ones are balanced without affinity.
+/// Largest number of clients in an affinity map; further ones are balanced without affinity.
 const MOST_CLIENTS: u32 = 65_536;
 
 pub(super) fn new_table(comment: &str) -> Statement {
@@ -56,14 +56,14 @@ pub(super) fn delete_table() -> Statement {
     }
 }
 
-/// A chain that only rules lead to.
+/// Creates a regular chain.
 pub(super) fn new_chain(name: &str) -> Statement {
     create(NfTablesMessage::NewChain(ChainMessage {
         attributes: chain(name),
     }))
 }
 
-/// A chain that the kernel calls; it accepts what no rule of it decides.
+/// Creates a base chain with policy accept.
 pub(super) fn new_base_chain(base: BaseChain) -> Statement {
     const ACCEPT: u32 = 1;
     let mut attributes = chain(base.name);
@@ -94,7 +94,7 @@ fn chain(name: &str) -> Vec<ChainAttribute> {
     ]
 }
 
-/// A rule behind those that `chain` has.
+/// Appends a rule to `chain`.
 pub(super) fn new_rule(chain: &str, expressions: Vec<Expression>) -> Statement {
     Statement {
         message: NfTablesMessage::NewRule(RuleMessage {
@@ -108,7 +108,7 @@ pub(super) fn new_rule(chain: &str, expressions: Vec<Expression>) -> Statement {
     }
 }
 
-/// Takes all rules out of a chain.
+/// Flushes a chain.
 pub(super) fn empty_chain(name: &str) -> Statement {
     Statement {
         message: NfTablesMessage::DeleteRule(RuleMessage {
@@ -121,7 +121,7 @@ pub(super) fn empty_chain(name: &str) -> Statement {
     }
 }
 
-/// Takes a set or map away, whatever it holds.
+/// Deletes a set or map with its elements.
 pub(super) fn delete_set(name: &str) -> Statement {
     Statement {
         message: NfTablesMessage::DeleteSet(SetMessage {
@@ -131,7 +131,7 @@ pub(super) fn delete_set(name: &str) -> Statement {
     }
 }
 
-/// A set or map. `id` is any number that no other set of the batch has.
+/// Creates a set or map. `id` is a number that no other set of the batch has.
 pub(super) fn new_set(name: &str, id: u32, key: Shape, kind: SetKind) -> Statement {
     let mut flags = SetFlags::empty();
     let mut attributes = set(name);
@@ -171,7 +171,7 @@ pub(super) fn add_elements(set: &str, elements: &[Element]) -> Statement {
     }))
 }
 
-/// Only the keys count.
+/// Deletes elements by key.
 pub(super) fn delete_elements(set: &str, elements: &[Element]) -> Statement {
     Statement {
         message: NfTablesMessage::DeleteSetElement(SetElementMessage {
@@ -204,7 +204,7 @@ fn create(message: NfTablesMessage) -> Statement {
     }
 }
 
-/// A comment as nft writes and shows it: type 0, length, text with a NUL.
+/// Encodes a comment as nft does: type 0, length, text with a NUL.
 pub(super) fn as_comment(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len() + 1).expect("our comments are short");
     [&[0, length], text.as_bytes(), &[0]].concat()

@@ -30,7 +30,7 @@ fn change(old: State<'_>, new: State<'_>) -> Change {
     Change::of([((vip(), PORT), PortChange { old, new })])
 }
 
-/// What tables hold after an edit. An element that is not there cannot be deleted, nor can one get another value.
+/// Content of tables after an edit. A missing element cannot be deleted, and an existing one cannot get another value.
 fn make(tables: &mut BTreeMap<String, BTreeMap<Vec<u8>, Option<Vec<u8>>>>, edit: &Edit) {
     for (set, elements) in &edit.delete {
         for element in elements {
@@ -50,9 +50,9 @@ fn make(tables: &mut BTreeMap<String, BTreeMap<Vec<u8>, Option<Vec<u8>>>>, edit:
     tables.retain(|_, elements| !elements.is_empty());
 }
 
-/// Every state of a port to every other: the elements fit what is there, and the result is what a fresh table has.
+/// Each transition between states of a port: the elements match the table, and the result equals a fresh table.
 #[test]
-fn every_change_leads_from_one_table_to_the_other() {
+fn every_change_transforms_one_table_into_the_other() {
     let states: [State<'_>; 8] = [
         None,
         Some((&[2], None)),
@@ -85,7 +85,7 @@ fn every_change_leads_from_one_table_to_the_other() {
 }
 
 #[test]
-fn a_port_with_endpoints_is_in_exactly_the_sets_of_its_number_and_its_affinity() {
+fn a_port_is_in_the_sets_of_its_endpoint_count_and_affinity_only() {
     let with = change(None, Some((&[2, 3], Some(60))));
     let wanted = BTreeSet::from([Class::Count(2), Class::Affinity(60)]);
     assert_eq!(with.classes, wanted);
@@ -97,7 +97,7 @@ fn a_port_with_endpoints_is_in_exactly_the_sets_of_its_number_and_its_affinity()
 }
 
 #[test]
-fn one_endpoint_more_or_another_writes_little() {
+fn one_added_or_replaced_endpoint_writes_few_elements() {
     let more = change(Some((&[2, 3], None)), Some((&[2, 3, 4], None)));
     let written: Vec<usize> = more.first.add.values().map(Vec::len).collect();
     assert_eq!((written, more.first.delete.len()), (vec![1, 1], 0));
@@ -109,9 +109,9 @@ fn one_endpoint_more_or_another_writes_little() {
     assert!(another.classes.is_empty());
 }
 
-/// Of a hundred, with affinity, which is as many elements again.
+/// A hundred endpoints with affinity, which doubles the number of elements.
 #[test]
-fn one_of_many_that_is_replaced_comes_or_goes_writes_as_little() {
+fn one_changed_endpoint_of_many_writes_few_elements() {
     let all: Vec<u8> = (1..=100).collect();
     let held = endpoints(&all);
     let but_50 = |more: &[u8]| {
@@ -132,7 +132,7 @@ fn one_of_many_that_is_replaced_comes_or_goes_writes_as_little() {
 }
 
 #[test]
-fn clients_are_forgotten_when_their_endpoint_or_the_affinity_goes() {
+fn clients_are_forgotten_with_their_endpoint_or_affinity() {
     let kept = |old, new| {
         let mut change = change(Some(old), new);
         change
@@ -154,7 +154,7 @@ fn clients_are_forgotten_when_their_endpoint_or_the_affinity_goes() {
 }
 
 #[test]
-fn no_message_is_longer_than_an_attribute_may_be() {
+fn messages_respect_the_size_limit_of_attributes() {
     let ports: Vec<_> = (1..=2000)
         .map(|number| ((vip(), Port { number, ..PORT }), endpoints(&[2])))
         .collect();

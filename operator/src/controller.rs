@@ -1,0 +1,228 @@
+//! Triggers reconciles: changes of the configuration, of operands, of their pods, of node labels, and of the definitions of
+//! optional kinds.
+//!
+//! Writes: nothing. Only metadata is watched, so that an object that cannot be decoded stops no watch, and memory holds nothing but
+//! the configuration's metadata.
+
+use crate::gather::pod_selector;
+use crate::kinds::{Scope, for_each_kind};
+use crate::operands::SELECTOR;
+use crate::reconcile::{self, Context, reconcile};
+use crate::service_ranges::{NETWORK_NAME, Network};
+use api::MultusServiceConfig;
+use api::names::{CONFIG_NAME, NETWORK_DEFINITION};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::core::{ClusterResourceScope, PartialObjectMeta};
+use kube::runtime::controller::{Controller, Error};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
+use kube::{Api, Client, Resource};
+use process::watch::{Presence, defined, watch, while_defined};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+type Config = PartialObjectMeta<MultusServiceConfig>;
+
+/// Reconciles until `shutdown`; yields after each reconcile. A running reconcile is completed.
+pub fn reconciles(
+    client: &Client,
+    namespace: &str,
+    context: Context,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = ()> {
+    let operands = || watcher::Config::default().labels(SELECTOR);
+    let pods = watcher::Config::default().labels(&pod_selector());
+    let (store, writer) = reflector::store();
+    let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
+    let configs = Api::<Config>::all(client.clone());
+    let configs = watch(configs, only(CONFIG_NAME), Presence::Required)
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(log_error);
+    let mut controller = Controller::for_stream(configs, store);
+    macro_rules! watch_kind {
+        ($kind:ty, Required) => {
+            controller.watches_stream(
+                follow(metadata::<$kind>(client, namespace), operands()),
+                config,
+            )
+        };
+        ($kind:ty, Optional) => {
+            controller.watches_stream(
+                follow_as(
+                    metadata::<$kind>(client, namespace),
+                    operands(),
+                    Presence::Optional,
+                ),
+                config,
+            )
+        };
+        ($kind:ty, Defined) => {
+            controller.reconcile_all_on(follow_if_defined::<$kind>(client, operands()))
+        };
+    }
+    macro_rules! watch_kinds {
+        ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
+            $(controller = watch_kind!($kind, $presence);)*
+        };
+    }
+    for_each_kind!(watch_kinds);
+    controller
+        .watches_stream(follow(metadata::<Pod>(client, namespace), pods), config)
+        .watches_stream(nodes(client), config)
+        .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
+        .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(
+            |_, context| async move { reconcile(&context).await },
+            |_, error, _| reconcile::error_policy(error),
+            Arc::new(context),
+        )
+        .map(|result| match result {
+            // Changes of an operand without a configuration, and errors that `error_policy` has logged.
+            Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
+            Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "Watch failed"),
+        })
+        .take_until(stop)
+}
+
+/// Resolves when `shutdown` precedes the first list of the configuration, and never afterwards. Until then no reconcile can be
+/// running, and kube's `Controller` (5.0.0) does not terminate: on shutdown it stops polling its streams and still waits for the
+/// first list.
+async fn stop_before_the_first_read(store: Store<Config>, shutdown: CancellationToken) {
+    tokio::select! {
+        biased;
+        Ok(()) = store.wait_until_ready() => std::future::pending().await,
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Watches objects. Each watch has its own backoff: the one backoff of a `Controller` for errors of all its streams would add up to
+/// minutes after an outage.
+fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    follow_as(api, config, Presence::Required)
+}
+
+fn follow_as<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    presence: Presence,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watch(api, config, presence)
+        .touched_objects()
+        .filter_map(log_error)
+}
+
+/// Logs and drops the error of a watch.
+async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
+    event
+        .inspect_err(|error| warn!(%error, "Watch failed, retrying"))
+        .ok()
+        .map(Ok)
+}
+
+/// Watches node labels only: kubelets update the status every few seconds, and scheduling depends on labels.
+fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, watcher::Error>> + use<> {
+    let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
+    follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
+}
+
+/// Watches a kind that the cluster may lack. Its absence is not an error, and no request is made until it is defined.
+fn follow_if_defined<K>(client: &Client, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let definition = format!("{}.{}", K::plural(&()), K::group(&()));
+    let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
+    while_defined(defined(client, &definition), move || {
+        listed_or_changed(objects.clone(), which.clone())
+    })
+    .map(drop)
+}
+
+/// Also yields on an empty list: from then on the kind can be used.
+fn listed_or_changed<K>(objects: Api<K>, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watch(objects, which, Presence::Optional).filter_map(|event| async {
+        match event {
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
+            Ok(_) => Some(()),
+            // A kind is served a moment after it is defined.
+            Err(error) => {
+                debug!(%error, "Failed to watch an optional kind, retrying");
+                None
+            }
+        }
+    })
+}
+
+fn only(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
+}
+
+fn metadata<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>
+where
+    K: Resource<DynamicType = ()>,
+    K::Scope: Scope<PartialObjectMeta<K>>,
+{
+    K::Scope::api(client, namespace)
+}
+
+fn config<K>(_: K) -> [ObjectRef<Config>; 1] {
+    [ObjectRef::new(CONFIG_NAME)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::validate::ReleaseImages;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use std::convert::Infallible;
+    use std::future::pending;
+    use std::time::Duration;
+
+    /// No real API server can be silent at that very instant, so this one always is.
+    #[tokio::test]
+    async fn shutdown_before_the_first_list_ends_the_controller() {
+        let silent = tower::service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
+        let client = Client::new(silent, "default");
+        let options = Options {
+            namespace: "default".to_owned(),
+            holder: "test".to_owned(),
+            version: "0.0.0".to_owned(),
+            images: ReleaseImages::default(),
+            operator_condition: None,
+            removal: None,
+        };
+        let shutdown = CancellationToken::new();
+        let context = Context::new(client.clone(), options);
+        let all = reconciles(&client, "default", context, shutdown.clone()).count();
+        let (ended, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), all), async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shutdown.cancel();
+        });
+        assert_eq!(ended, Ok(0));
+    }
+}

@@ -1,0 +1,91 @@
+//! Delays of the next attempt of a pod.
+
+use super::*;
+use crate::netns::apply::Pending;
+use crate::netns::failure::Failures;
+use rules::{AttachedNetwork, NetworkRules, PodRules};
+use serde_json::json;
+
+const LATER: Duration = Duration::from_secs(99);
+
+fn local() -> LocalPod {
+    let pod = json!({
+        "metadata": {
+            "name": "client", "namespace": "web", "uid": "u-1",
+            "annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"},
+        },
+    });
+    LocalPod::parse(&serde_json::from_value(pod).unwrap()).unwrap()
+}
+
+/// Rules were written; of connection tracking only this is known.
+fn applied(conntrack: Option<&str>) -> Applied {
+    let network = AttachedNetwork {
+        ipv4: None,
+        ipv6: None,
+        rules: Arc::new(NetworkRules::default()),
+    };
+    let name = api::NetworkRef::parse("macvlan1", "web").unwrap();
+    Applied {
+        rules: PodRules {
+            networks: BTreeMap::from([(name, network)]),
+        },
+        written: true,
+        absent: Vec::new(),
+        failures: Failures::default(),
+        is_exact: true,
+        parents: BTreeMap::new(),
+        foreign_routes: BTreeSet::new(),
+        unread: BTreeSet::new(),
+        unreachable: BTreeSet::new(),
+        pending: Pending::default(),
+        conntrack: conntrack.map(str::to_owned),
+    }
+}
+
+#[test]
+fn a_failed_deletion_of_flows_is_retried_soon() {
+    let mut pod = Pod::default();
+    let stuck = Ok(applied(Some("no buffer space")));
+    for failures in 1..=3 {
+        let next = pod.evaluate(&local(), true, &stuck, LATER);
+        assert_eq!(
+            (pod.failures, next),
+            (failures, Some(backoff::startup_delay(failures)))
+        );
+    }
+    assert!(pod.has_rules, "rules are written all the same");
+    assert_eq!(
+        pod.evaluate(&local(), true, &Ok(applied(None)), LATER),
+        Some(LATER)
+    );
+    assert_eq!(pod.failures, 0);
+}
+
+#[test]
+fn a_lasting_failure_to_delete_flows_is_reported() {
+    let stuck = applied(Some("no buffer space"));
+    let event = |is_lasting| pod_events::of_attempt(&local(), &BTreeSet::new(), Ok(&stuck), is_lasting);
+    assert_eq!(event(false), None);
+    let event = event(true).unwrap();
+    assert_eq!(event.reason, "ServiceRulesIncomplete");
+    assert!(event.note.contains("no buffer space"), "{}", event.note);
+}
+
+/// A pod that starts is tried often, for its sandbox is complete any moment. One that was served in full is not starting.
+#[test]
+fn a_fault_in_a_synced_sandbox_is_retried_less_often() {
+    let mut pod = Pod {
+        synced_sandbox: Some("sandbox".to_owned()),
+        ..Pod::default()
+    };
+    let stuck = Ok(applied(Some("no buffer space")));
+    for failures in 1..=20 {
+        let next = pod.evaluate(&local(), true, &stuck, LATER);
+        assert_eq!(next, Some(backoff::repair_delay(failures)));
+    }
+    // Its sandbox is made again: it is starting.
+    let gone = Err(Error::Sandbox(crate::container_runtime::Error::NotReady));
+    let next = pod.evaluate(&local(), true, &gone, LATER);
+    assert_eq!(next, Some(backoff::startup_delay(pod.failures)));
+}
