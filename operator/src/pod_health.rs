@@ -365,13 +365,17 @@ mod tests {
     #[test]
     fn backends_are_counted() {
         let pods = [
-            rules("True", "Applied", "iptables-nft: pods with rules: 1"),
+            rules(
+                "True",
+                "Applied",
+                "Rules are applied in 1 pod (backend iptables-nft)",
+            ),
             rules(
                 "False",
                 "PartiallyApplied",
-                "nftables: pods with rules: 1; not served: 1",
+                "Rules are applied in 1 pod (backend nftables); 1 degraded: web/db: no network namespace",
             ),
-            rules("True", "Applied", "nftables: pods with rules: 1"),
+            rules("True", "Applied", "Rules are applied in 1 pod (backend nftables)"),
             rules("False", "Starting", "initial sync"),
         ]
         .map(|status| pod(&status));

@@ -32,7 +32,7 @@ async fn a_good_client_reaches_each_endpoint() -> Result<()> {
         "{flow}"
     );
     assert!(
-        rules.details.iter().any(|line| line.contains("cannot be read")),
+        rules.details.iter().any(|line| line.contains("is not available")),
         "{rules:?}"
     );
     Ok(())

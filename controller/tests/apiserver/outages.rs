@@ -202,7 +202,7 @@ async fn conflicting_writes_converge() -> Result<()> {
 async fn narrow(fixture: &Fixture) -> Result<()> {
     let name = fixture.namespace.as_str();
     let level = json!({"metadata": {"name": name}, "spec": {"type": "Limited", "limited":
-        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "AddressError"}}}});
+        {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}}}});
     let levels: Api<PriorityLevelConfiguration> = Api::all(fixture.client.clone());
     levels
         .create(&PostParams::default(), &serde_json::from_value(level)?)

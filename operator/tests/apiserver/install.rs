@@ -106,8 +106,11 @@ async fn one_object_installs_everything() -> Result<()> {
     }
     fixture.kubectl(&["wait", "msc/cluster", "--for=condition=Available", "--timeout=1s"])?;
     for (field, words) in [
-        ("spec.proxy.backend", "How rules are written into the kernel."),
-        ("spec.controller.replicas", "one of them writes"),
+        (
+            "spec.proxy.backend",
+            "backend is the backend that writes rules into the kernel.",
+        ),
+        ("spec.controller.replicas", "One of them is the leader"),
         (
             "spec.proxy.affinity.nodeAffinity",
             "node affinity scheduling rules",

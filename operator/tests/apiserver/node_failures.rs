@@ -69,7 +69,7 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
             node,
             "True",
             Reason::Applied,
-            "nftables: pods with rules: 1",
+            "Rules are applied in 1 pod (backend nftables)",
         )
         .await?;
     }
@@ -106,7 +106,7 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
             "node-b",
             "True",
             Reason::Applied,
-            "nftables: pods with rules: 1",
+            "Rules are applied in 1 pod (backend nftables)",
         )
         .await?;
         fixture.until_installed().await?;
@@ -124,19 +124,21 @@ async fn failures_caused_by_a_tenant_do_not_degrade() -> Result<()> {
             node,
             "True",
             Reason::Applied,
-            "nftables: pods with rules: 1",
+            "Rules are applied in 1 pod (backend nftables)",
         )
         .await?;
     }
     until_counted(&fixture, "NFTables", 2).await?;
     let before = fixture.config().await?.status.context("no status")?;
-    let text = "pods with rules: 1; not served: web/db: no network namespace";
+    let text = |backend| {
+        format!("Rules are applied in 1 pod (backend {backend}); 1 degraded: web/db: no network namespace")
+    };
     set_condition(
         &fixture,
         "node-a",
         "False",
         Reason::PartiallyApplied,
-        &format!("nftables: {text}"),
+        &text("nftables"),
     )
     .await?;
     // Shows that the first condition was observed.
@@ -145,7 +147,7 @@ async fn failures_caused_by_a_tenant_do_not_degrade() -> Result<()> {
         "node-b",
         "False",
         Reason::PartiallyApplied,
-        &format!("iptables-nft: {text}"),
+        &text("iptables-nft"),
     )
     .await?;
     until_counted(&fixture, "IPTables", 1).await?;

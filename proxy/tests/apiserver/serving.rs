@@ -248,7 +248,9 @@ async fn role_grants_exactly_what_is_used_and_an_idle_proxy_writes_nothing() -> 
 
     until_async("the condition is True", async || {
         let [reason, status, message] = cluster.condition().await?;
-        Ok(reason == "Applied" && status == "True" && message.ends_with("pods with rules: 1"))
+        Ok(reason == "Applied"
+            && status == "True"
+            && message == "Rules are applied in 1 pod (backend iptables-nft)")
     })
     .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -172,7 +172,9 @@ fn status_without_an_interface_uses_the_interface_that_has_the_address() {
     });
     assert!(fixture.is_served(&first, Family::V6, 2) && fixture.is_served(&second, Family::V4, 2));
     until("the cause is reported", || {
-        fixture.why().contains("no interface of the pod has 10.1.0.99")
+        fixture
+            .why()
+            .contains("no interface of the pod has address 10.1.0.99")
     });
     assert!(!fixture.why().contains("IPAM"), "{}", fixture.why());
 }
