@@ -71,7 +71,7 @@ fn a3_names_resolve_in_pods() -> Result<()> {
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
-fn a4_the_audit_log_tells_who_wrote() -> Result<()> {
+fn a4_the_audit_log_names_the_writer() -> Result<()> {
     installed()?;
     let log = audit::Log::from_now(cluster::audit_log())?;
     cluster::kubectl(&[

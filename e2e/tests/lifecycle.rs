@@ -177,7 +177,7 @@ fn e_pods_are_found_on_both_runtimes() -> Result<()> {
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
-fn f_a_runtime_that_hangs_is_said_and_holds_up_nobody_who_does_not_need_it() -> Result<()> {
+fn f_a_hanging_runtime_is_reported_and_blocks_only_pods_that_need_it() -> Result<()> {
     installed()?;
     runtime_hang::a_runtime_that_hangs(&scenario::client()?)
 }
@@ -260,7 +260,7 @@ fn j2_the_operator_is_small() -> Result<()> {
 #[ignore = "needs a cluster: make test-e2e"]
 fn k_an_image_that_cannot_be_had_is_named_with_its_node() -> Result<()> {
     installed()?;
-    operator::a_bad_image_is_named_and_mended()
+    operator::a_bad_image_is_named_and_repaired()
 }
 
 #[test]

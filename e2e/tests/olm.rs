@@ -134,7 +134,8 @@ fn c1_an_update_waits_while_the_operator_is_not_upgradeable() -> Result<()> {
         let message = waiting["status"]["message"].as_str().unwrap_or_default();
         if phase == "Pending"
             && reason == "OperatorConditionNotUpgradeable"
-            && message.contains("set spec.managementState to Managed")
+            && message.contains("spec.managementState is Unmanaged")
+            && message.contains("set it to Managed")
         {
             return Ok(true);
         }

@@ -49,7 +49,7 @@ fn a6_clients_on_both_nodes_are_served() -> Result<()> {
 
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
-fn b1_broken_objects_beside_a_good_service_harm_nobody() -> Result<()> {
+fn b1_broken_objects_do_not_affect_a_good_service() -> Result<()> {
     let narrator = installed()?;
     let outcome = apply_broken_objects().and_then(|()| {
         broken_objects_are_named()?;

@@ -106,7 +106,7 @@ async fn a_user_of_one_namespace_gets_the_whole_chain_of_it() -> Result<()> {
 /// A missing permission for one kind affects only the statements about it.
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
-async fn each_missing_right_is_named_and_the_rest_is_said() -> Result<()> {
+async fn each_missing_right_is_named_and_the_rest_is_reported() -> Result<()> {
     for (left_out, topic) in [
         ("services", Topic::Service),
         ("pods", Topic::Pods),

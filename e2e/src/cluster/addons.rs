@@ -36,7 +36,7 @@ mod tests {
     use crate::images::COREDNS;
 
     #[test]
-    fn the_manifests_name_what_the_nodes_are_told() {
+    fn manifests_match_the_node_configuration() {
         let all = MANIFESTS.join("\n");
         assert!(all.contains(&format!("clusterIP: {DNS}")));
         assert!(all.contains(&format!("image: {COREDNS}")));

@@ -233,7 +233,7 @@ mod tests {
     #[case::of_ours("Name:\tbash\nNSpid:\t4711\t1\n", true)]
     #[case::child_of_ours("NSpid:\t4712\t7\n", false)]
     #[case::gone("", false)]
-    fn pid_1_is_told_by_its_innermost_pid(#[case] status: &str, #[case] want: bool) {
+    fn pid_1_is_recognized_by_its_innermost_pid(#[case] status: &str, #[case] want: bool) {
         assert_eq!(is_pid_1(status), want);
     }
 

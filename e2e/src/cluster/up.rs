@@ -249,11 +249,11 @@ mod tests {
     use serde_json::json;
 
     #[rstest]
-    #[case::said_after_the_start("True", "2026-11-24T10:00:05Z", true)]
+    #[case::reported_after_the_start("True", "2026-11-24T10:00:05Z", true)]
     #[case::in_the_second_of_the_start("True", "2026-11-24T10:00:00Z", true)]
     #[case::stale("True", "2026-11-24T09:59:59Z", false)]
     #[case::not_ready("False", "2026-11-24T10:00:05Z", false)]
-    fn ready_counts_only_when_the_new_kubelet_said_it(
+    fn ready_counts_only_when_reported_by_the_new_kubelet(
         #[case] status: &str,
         #[case] heartbeat: &str,
         #[case] want: bool,

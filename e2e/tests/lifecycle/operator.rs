@@ -136,7 +136,7 @@ pub(crate) fn a_change_survives_its_death() -> Result<()> {
 }
 
 /// An image that no node can pull: the node is named, and the next change repairs it.
-pub(crate) fn a_bad_image_is_named_and_mended() -> Result<()> {
+pub(crate) fn a_bad_image_is_named_and_repaired() -> Result<()> {
     set_spec(&json!({ "proxy": { "image": "registry.invalid/proxy:none" } }))?;
     wait::until(PATIENCE, "the node without an image to be named", || {
         let config = config()?;
