@@ -374,6 +374,14 @@ impl Fixture {
         ])
         .await
     }
+
+    pub(crate) async fn until_config_deleted(&self) -> Result<()> {
+        self.eventually("the configuration to be deleted", async || {
+            let config = self.configs().get_opt(CONFIG_NAME).await?;
+            Ok(config.is_none().then_some(()))
+        })
+        .await
+    }
 }
 
 pub(crate) fn conditions(config: &MultusServiceConfig) -> Vec<String> {

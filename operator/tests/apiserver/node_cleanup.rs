@@ -27,19 +27,6 @@ async fn until_label(fixture: &Fixture, node: &str, want: Option<&str>) -> Resul
         .await
 }
 
-async fn until_gone(fixture: &Fixture) -> Result<()> {
-    fixture
-        .eventually("the configuration to be deleted", async || {
-            Ok(fixture
-                .configs()
-                .get_opt(CONFIG_NAME)
-                .await?
-                .is_none()
-                .then_some(()))
-        })
-        .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn unscheduled_node_is_cleaned_up_and_a_rescheduled_one_is_served() -> Result<()> {
@@ -81,7 +68,7 @@ async fn unscheduled_node_is_cleaned_up_and_a_rescheduled_one_is_served() -> Res
     fixture.kubectl(&["label", "node", "node-b", "zone=in"])?;
     until_label(&fixture, "node-b", Some(PRESENT)).await?;
     fixture.kubectl(&["delete", "msc", CONFIG_NAME, "--wait=false"])?;
-    until_gone(&fixture).await?;
+    fixture.until_config_deleted().await?;
     assert_eq!(
         (label(&fixture, "node-a").await?, label(&fixture, "node-b").await?),
         (None, None)
@@ -103,7 +90,7 @@ async fn deletion_while_the_operator_is_down_completes_after_its_restart() -> Re
     until_label(&fixture, "node-b", None).await?;
     assert!(fixture.configs().get_opt(CONFIG_NAME).await?.is_some() && fixture.controller().await?.is_some());
     fixture.nodes.set_stuck("node-a", false);
-    until_gone(&fixture).await?;
+    fixture.until_config_deleted().await?;
     assert_eq!(label(&fixture, "node-a").await?, None);
     Ok(())
 }
@@ -127,7 +114,7 @@ async fn reinstalled_operator_completes_the_removal() -> Result<()> {
     );
     fixture.kubectl(&["apply", "-k", &repository("config/default")])?;
     fixture.start_operator(true).await?;
-    until_gone(&fixture).await?;
+    fixture.until_config_deleted().await?;
     assert_eq!(
         (label(&fixture, "node-a").await?, label(&fixture, "node-b").await?),
         (None, None)
@@ -196,7 +183,7 @@ async fn daemon_set_that_cannot_be_updated_does_not_block_the_removal_for_ever()
         "-p",
         &past.to_string(),
     ])?;
-    until_gone(&fixture).await?;
+    fixture.until_config_deleted().await?;
     assert_eq!(
         (
             label(&fixture, "node-a").await?.as_deref(),
@@ -259,7 +246,7 @@ async fn unreachable_and_deleted_nodes_do_not_block_a_removal() -> Result<()> {
         "--force",
         "--grace-period=0",
     ])?;
-    until_gone(&fixture).await
+    fixture.until_config_deleted().await
 }
 
 /// The namespace deletes every proxy: there is nothing to wait for, however long the limit.

@@ -43,6 +43,12 @@ async fn set_condition(
     Ok(())
 }
 
+/// Reports a node without a failure, with nftables.
+async fn set_applied(fixture: &Fixture, node: &str) -> Result<()> {
+    let message = "Rules are applied in 1 pod (backend nftables)";
+    set_condition(fixture, node, "True", Reason::Applied, message).await
+}
+
 /// Waits until the operator counts this many nodes with this backend, that is, has observed the conditions of their proxies.
 async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<()> {
     fixture
@@ -64,14 +70,7 @@ async fn until_counted(fixture: &Fixture, backend: &str, nodes: i32) -> Result<(
 async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
-        set_condition(
-            &fixture,
-            node,
-            "True",
-            Reason::Applied,
-            "Rules are applied in 1 pod (backend nftables)",
-        )
-        .await?;
+        set_applied(&fixture, node).await?;
     }
     let node_level: Vec<_> = Reason::ALL
         .into_iter()
@@ -101,14 +100,7 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
             .await?;
         let text = message(&config, "Degraded");
         assert_eq!(text, format!("node node-b ({reason}: see the node's log)"));
-        set_condition(
-            &fixture,
-            "node-b",
-            "True",
-            Reason::Applied,
-            "Rules are applied in 1 pod (backend nftables)",
-        )
-        .await?;
+        set_applied(&fixture, "node-b").await?;
         fixture.until_installed().await?;
     }
     Ok(())
@@ -119,14 +111,7 @@ async fn node_failure_reported_by_its_proxy_degrades_after_the_grace_period() ->
 async fn failures_caused_by_a_tenant_do_not_degrade() -> Result<()> {
     let fixture = Fixture::installed().await?;
     for node in NODES {
-        set_condition(
-            &fixture,
-            node,
-            "True",
-            Reason::Applied,
-            "Rules are applied in 1 pod (backend nftables)",
-        )
-        .await?;
+        set_applied(&fixture, node).await?;
     }
     until_counted(&fixture, "NFTables", 2).await?;
     let before = fixture.config().await?.status.context("no status")?;

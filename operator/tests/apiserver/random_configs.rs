@@ -308,16 +308,7 @@ async fn fresh(fixture: &Fixture, spec: &Value) -> Result<Value> {
             .configs()
             .delete(CONFIG_NAME, &DeleteParams::default())
             .await?;
-        fixture
-            .eventually("the configuration to be deleted", async || {
-                Ok(fixture
-                    .configs()
-                    .get_opt(CONFIG_NAME)
-                    .await?
-                    .is_none()
-                    .then_some(()))
-            })
-            .await?;
+        fixture.until_config_deleted().await?;
     }
     fixture
         .configs()

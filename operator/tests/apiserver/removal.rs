@@ -62,16 +62,7 @@ async fn deletion_cleans_up_nodes_before_operands_are_deleted() -> Result<()> {
     );
 
     fixture.nodes.set_stuck("node-b", false);
-    fixture
-        .eventually("the configuration to be deleted", async || {
-            Ok(fixture
-                .configs()
-                .get_opt(CONFIG_NAME)
-                .await?
-                .is_none()
-                .then_some(()))
-        })
-        .await?;
+    fixture.until_config_deleted().await?;
     assert_eq!(leftovers(&fixture)?, "");
     // The operator does not remove objects of `kubectl apply -k config/default`.
     for role in [
@@ -103,16 +94,7 @@ async fn foreground_deletion_keeps_the_order() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(fixture.proxy().await?.is_some() && fixture.controller().await?.is_some());
     fixture.nodes.set_stuck(NODES[0], false);
-    fixture
-        .eventually("the configuration to be deleted", async || {
-            Ok(fixture
-                .configs()
-                .get_opt(CONFIG_NAME)
-                .await?
-                .is_none()
-                .then_some(()))
-        })
-        .await?;
+    fixture.until_config_deleted().await?;
     assert_eq!(leftovers(&fixture)?, "");
     Ok(())
 }
@@ -147,16 +129,7 @@ async fn finalizer_of_another_client_is_kept_and_does_not_block_the_removal() ->
     );
 
     patch(&[])?;
-    fixture
-        .eventually("the configuration to be deleted", async || {
-            Ok(fixture
-                .configs()
-                .get_opt(CONFIG_NAME)
-                .await?
-                .is_none()
-                .then_some(()))
-        })
-        .await
+    fixture.until_config_deleted().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
