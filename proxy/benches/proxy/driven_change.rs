@@ -6,12 +6,11 @@ use crate::Options;
 use crate::fake_node::Driver;
 use crate::fixture::ENDPOINTS;
 use crate::large_change::{Cost, cpu_time};
-use crate::objects::Service;
 use crate::raw_netlink::RawNetlink;
 use crate::report::{Report, Times, format_duration, ratio};
+use crate::startup;
 use crate::testbed::Testbed;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Numbers of Services and pods.
@@ -55,12 +54,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) {
 
 /// Starts the child and reads its results: the duration of each change, and the CPU time per change.
 fn changes(options: &Options, services: usize, netns: &[String]) -> (Times, Duration) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--start", &format!("{services},{}", netns.join(","))])
-        .args(["--changes-in-child", &options.changes.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = startup::spawn(services, netns, options.changes);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut numbers = Vec::new();
     for line in lines.map_while(Result::ok).filter(|line| line != "ready") {
@@ -72,16 +66,13 @@ fn changes(options: &Options, services: usize, netns: &[String]) -> (Times, Dura
 }
 
 /// Body of the child process: prints the duration of each change, then the CPU time per change, in nanoseconds.
-pub(crate) fn in_child(driver: &Driver, last: &Service, pods: usize, changes: usize) {
+pub(crate) fn in_child(driver: &Driver, last: usize, pods: usize, changes: usize) {
     let written = || driver.metric("multus_service_proxy_sync_duration_seconds_count{backend=\"nftables\"}");
     let mut cpu = Duration::ZERO;
     for n in 0..changes + 2 {
         std::thread::sleep(Duration::from_millis(50));
         let wanted = written() + u32::try_from(pods).unwrap();
-        let mut service = crate::startup::service(0);
-        service.name.clone_from(&last.name);
-        service.spec = last.spec.clone();
-        let service = service.ready(&ENDPOINTS[..2 + n % 2]);
+        let service = startup::service(last).ready(&ENDPOINTS[..2 + n % 2]);
         let (began, before) = (Instant::now(), cpu_time());
         driver.service(&service);
         while written() < wanted {

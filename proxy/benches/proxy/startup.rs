@@ -16,7 +16,7 @@ use api::network_status::NetworkStatus;
 use rules::{Family, Protocol};
 use serde_json::json;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Numbers of Services and pods.
@@ -53,11 +53,7 @@ pub(crate) fn measure(_options: &Options, report: &mut Report) {
 
 fn start(services: usize, netns: &[String]) -> Duration {
     let began = Instant::now();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--start", &format!("{services},{}", netns.join(","))])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = spawn(services, netns, 0);
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap())
         .read_line(&mut line)
@@ -66,6 +62,16 @@ fn start(services: usize, netns: &[String]) -> Duration {
     assert_eq!(line, "ready\n", "{services} Services, {} pods", netns.len());
     assert!(child.wait().unwrap().success());
     took
+}
+
+/// Starts a child process that runs [`serve`].
+pub(crate) fn spawn(services: usize, netns: &[String], changes: usize) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--start", &format!("{services},{}", netns.join(","))])
+        .args(["--changes-in-child", &changes.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// Body of the child process: serves these namespaces until all are programmed, then makes this number of changes.
@@ -101,7 +107,7 @@ pub(crate) fn serve(what: &str, changes: usize) {
     }
     println!("ready");
     if changes > 0 {
-        driven_change::in_child(&driver, &services[services.len() - 1], pods.len(), changes);
+        driven_change::in_child(&driver, services.len() - 1, pods.len(), changes);
     }
     driver.stop();
 }
