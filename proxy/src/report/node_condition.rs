@@ -237,6 +237,23 @@ mod tests {
         );
     }
 
+    /// The operator counts nodes by backend: what it parses is what is written here.
+    #[test]
+    fn the_operator_finds_the_backend_in_the_message() {
+        let wrong = ["web/iptables-legacy: x".to_owned()];
+        for (backend, counted) in [
+            ("nftables", "NFTables"),
+            ("iptables-nft", "IPTables"),
+            ("iptables-legacy", "IPTables"),
+        ] {
+            for wrong in [&[][..], &wrong] {
+                let condition = NodeCondition::applied(backend, 3, wrong);
+                let found = api::rules_applied::backend(condition.reason.as_str(), &condition.message);
+                assert_eq!(found, Some(counted), "{}", condition.message);
+            }
+        }
+    }
+
     #[test]
     fn the_length_of_a_message_is_bounded() {
         let wrong = vec!["x".repeat(100_000); 1000];
