@@ -3,9 +3,10 @@
 //! Pure. Backends and routes write a delta and nothing else, so a change costs what changed. Two rules that share a network's
 //! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without a comparison.
 
+use crate::vip_map::differing_vips;
 use crate::{
-    AttachedNetwork, Family, KernelState, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
-    Translation, VipRules,
+    AttachedNetwork, Family, KernelState, Places, PodRules, Port, PortRules, Protocol, Source, Translation,
+    VipRules,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -461,33 +462,22 @@ fn differing(
     new: Option<&AttachedNetwork>,
     candidates: &mut BTreeSet<IpAddr>,
 ) {
+    let has_same_source = |family| match (old, new) {
+        (Some(old), Some(new)) => old.source(family) == new.source(family),
+        _ => false,
+    };
+    if let (Some(old), Some(new)) = (old, new)
+        && !Arc::ptr_eq(&old.rules, &new.rules)
+        && Family::ALL.into_iter().any(has_same_source)
+    {
+        candidates.extend(differing_vips(old.rules.vips(), new.rules.vips()));
+    }
     for family in Family::ALL {
-        let all =
-            |attached: &AttachedNetwork| attached.rules.of(family).map(|(vip, _)| vip).collect::<Vec<_>>();
-        match (old, new) {
-            (Some(old), Some(new)) if old.source(family) == new.source(family) => {
-                if !Arc::ptr_eq(&old.rules, &new.rules) {
-                    differing_vips(&old.rules, &new.rules, family, candidates);
-                }
-            }
-            _ => candidates.extend(old.into_iter().chain(new).flat_map(all)),
+        if !has_same_source(family) {
+            let both = old.into_iter().chain(new);
+            candidates.extend(both.flat_map(|attached| attached.rules.of(family).map(|(vip, _)| vip)));
         }
     }
-}
-
-/// Both are sorted: one walk along the two.
-fn differing_vips(old: &NetworkRules, new: &NetworkRules, family: Family, candidates: &mut BTreeSet<IpAddr>) {
-    let mut old = old.of(family).peekable();
-    for (vip, after) in new.of(family) {
-        while let Some((gone, _)) = old.next_if(|(other, _)| *other < vip) {
-            candidates.insert(gone);
-        }
-        let before = old.next_if(|(other, _)| *other == vip);
-        if before.is_none_or(|(_, before)| !Arc::ptr_eq(before, after) && before != after) {
-            candidates.insert(vip);
-        }
-    }
-    candidates.extend(old.map(|(vip, _)| vip));
 }
 
 fn is_renamed(old: &VipRules, new: &VipRules) -> bool {

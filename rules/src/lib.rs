@@ -32,6 +32,7 @@ mod partial_update;
 mod places;
 mod plan;
 mod pod_rules;
+mod rules_size;
 mod service;
 mod settings;
 mod trace;
@@ -46,6 +47,7 @@ pub use pod_rules::{
     AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
     Unreachable, VipRules,
 };
+pub use rules_size::RulesSize;
 pub use service::{NotServed, ObjectName, ServedService};
 pub use settings::{NamespaceIsolation, Node, ReservedAddresses, ReservedBy, Settings};
 pub use trace::{Origin, Packet, PreviousFlow, Verdict};

@@ -63,7 +63,7 @@ impl PodRules {
         let mut by_source = BTreeMap::<Option<IpAddr>, NetworkRules>::new();
         for (vip, (rules, source)) in vips {
             let of_source = by_source.entry(source).or_default();
-            of_source.vips.insert_cow(vip, Arc::new(rules));
+            of_source.insert(vip, Arc::new(rules));
         }
         let networks = by_source
             .into_iter()

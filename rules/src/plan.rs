@@ -192,8 +192,8 @@ where
         } = service_plan(settings, service, slices);
         unserved.extend(lacks);
         for (vip, vip_rules) in vips {
-            match rules.vips.get(&vip) {
-                None => _ = rules.vips.insert_cow(vip, vip_rules),
+            match rules.vips().get(&vip) {
+                None => rules.insert(vip, vip_rules),
                 Some(kept) => {
                     let other = kept.service.clone();
                     unserved.push(Unserved::Service {

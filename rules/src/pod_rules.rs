@@ -3,7 +3,7 @@
 //! Pure. Sorted throughout, so equal rules render to equal bytes. The share of a network is one [`Arc`] for all pods on it; a
 //! pod's own part is only which interface and source address it uses.
 
-use crate::{ObjectName, Places, VipMap};
+use crate::{ObjectName, Places, RulesSize, VipMap};
 use api::NetworkRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -177,16 +177,51 @@ pub struct VipRules {
 /// The VIPs on one network; the same for every pod attached to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRules {
-    /// By ClusterIP.
-    pub vips: VipMap,
+    vips: VipMap,
+    size: RulesSize,
+}
+
+impl FromIterator<(IpAddr, Arc<VipRules>)> for NetworkRules {
+    fn from_iter<I: IntoIterator<Item = (IpAddr, Arc<VipRules>)>>(vips: I) -> Self {
+        let mut rules = Self::default();
+        for (vip, of_vip) in vips {
+            rules.insert(vip, of_vip);
+        }
+        rules
+    }
 }
 
 impl NetworkRules {
+    /// By ClusterIP.
+    pub fn vips(&self) -> &VipMap {
+        &self.vips
+    }
+
+    /// Number of items that a backend writes.
+    pub fn size(&self) -> &RulesSize {
+        &self.size
+    }
+
+    /// Sets the rules of a VIP.
+    pub fn insert(&mut self, vip: IpAddr, rules: Arc<VipRules>) {
+        self.size.add(&rules);
+        if let Some(before) = self.vips.insert_cow(vip, rules) {
+            self.size.subtract(&before);
+        }
+    }
+
+    /// Removes a VIP.
+    pub fn remove(&mut self, vip: &IpAddr) {
+        if let Some(before) = self.vips.remove_cow(vip) {
+            self.size.subtract(&before);
+        }
+    }
+
     /// Returns the rules with endpoints in the order of their addresses.
     fn regardless_of_places(&self) -> Self {
         let vips = self.vips.into_iter();
-        let vips = vips.map(|(vip, rules)| (*vip, Arc::new(rules.regardless_of_places())));
-        Self { vips: vips.collect() }
+        vips.map(|(vip, rules)| (*vip, Arc::new(rules.regardless_of_places())))
+            .collect()
     }
 
     /// Shares equal parts with `held`, the rules of a namespace. Endpoints that are sorted by address here, because their places were not known,
@@ -204,12 +239,12 @@ impl NetworkRules {
             }
         }
         for (vip, theirs) in &adopted {
-            self.vips.insert_cow(*vip, Arc::clone(theirs));
+            self.insert(*vip, Arc::clone(theirs));
         }
         if !shared.is_empty() {
             let held = Arc::make_mut(held);
             for (vip, ours) in shared {
-                held.vips.insert_cow(vip, ours);
+                held.insert(vip, ours);
             }
         }
         adopted
@@ -242,7 +277,7 @@ impl NetworkRules {
                 port.endpoints.clear();
                 port.draining.clear();
             }
-            rules.vips.insert_cow(*vip, Arc::new(rest));
+            rules.insert(*vip, Arc::new(rest));
         }
         rules
     }
@@ -260,7 +295,7 @@ impl NetworkRules {
                 for port in rest.ports.values_mut() {
                     port.endpoints.retain(|endpoint| !is_lost(endpoint));
                 }
-                rules.vips.insert_cow(*vip, Arc::new(rest));
+                rules.insert(*vip, Arc::new(rest));
             }
         }
         rules
@@ -333,27 +368,19 @@ impl PodRules {
     /// Number of VIPs on all networks; a VIP on two networks counts twice.
     pub fn vip_count(&self) -> usize {
         let networks = self.networks.values();
-        networks.map(|network| network.rules.vips.len()).sum()
+        networks.map(|network| network.rules.vips().len()).sum()
     }
 
     /// Number of items that a backend writes: VIPs, their ports, and the endpoints of these.
     pub fn item_count(&self) -> usize {
-        let vips = self.networks.values().flat_map(|network| &network.rules.vips);
-        let of_port = |port: &PortRules| 1 + port.endpoints.len();
-        let of_vip = |vip: &VipRules| 1 + vip.ports.values().map(|port| of_port(port)).sum::<usize>();
-        vips.map(|(_, vip)| of_vip(vip)).sum()
+        let networks = self.networks.values();
+        networks.map(|network| network.rules.size.items()).sum()
     }
 
-    /// Number of distinct endpoint counts and affinities of ports: backends may write an object for each.
+    /// Number of distinct endpoint counts and affinities of ports: backends may write an object for each. One on two networks counts twice.
     pub fn class_count(&self) -> usize {
-        let vips = self.networks.values().flat_map(|network| &network.rules.vips);
-        let ports = vips.flat_map(|(_, vip)| vip.ports.values());
-        let (mut counts, mut affinities) = (BTreeSet::new(), BTreeSet::new());
-        for port in ports {
-            counts.insert(port.endpoints.len());
-            affinities.extend(port.affinity);
-        }
-        counts.len() + affinities.len()
+        let networks = self.networks.values();
+        networks.map(|network| network.rules.size.classes()).sum()
     }
 
     /// Returns every VIP of `family` with its rules and the source of its flows; without a source all flows are rejected.
@@ -373,7 +400,7 @@ impl PodRules {
     /// Returns one VIP as in [`vips`](Self::vips).
     pub fn vip(&self, vip: IpAddr) -> Option<(&VipRules, Option<&Source>)> {
         self.networks.values().find_map(|attached| {
-            let rules = attached.rules.vips.get(&vip)?;
+            let rules = attached.rules.vips().get(&vip)?;
             Some((rules.as_ref(), attached.source(Family::of(vip))))
         })
     }
@@ -441,7 +468,7 @@ impl PodRules {
         let mut rules = self.changed(vips, |rules| {
             let mut rest = rules.clone();
             for vip in vips {
-                rest.vips.remove_cow(vip);
+                rest.remove(vip);
             }
             rest
         });
@@ -465,11 +492,11 @@ impl PodRules {
         for (vip, ports) in placed {
             // If two networks claim a VIP, the first has it.
             let mut networks = rules.networks.values_mut();
-            let Some(attached) = networks.find(|attached| attached.rules.vips.get(&vip).is_some()) else {
+            let Some(attached) = networks.find(|attached| attached.rules.vips().get(&vip).is_some()) else {
                 continue;
             };
             let network = Arc::make_mut(&mut attached.rules);
-            let Some(mut changed) = network.vips.get(&vip).map(|rules| VipRules::clone(rules)) else {
+            let Some(mut changed) = network.vips().get(&vip).map(|rules| VipRules::clone(rules)) else {
                 continue;
             };
             for (port, places) in ports {
@@ -477,7 +504,7 @@ impl PodRules {
                     rules.endpoints = places;
                 }
             }
-            network.vips.insert_cow(vip, Arc::new(changed));
+            network.insert(vip, Arc::new(changed));
         }
         rules
     }
@@ -486,7 +513,7 @@ impl PodRules {
     fn changed(&self, vips: &BTreeSet<IpAddr>, change: impl Fn(&NetworkRules) -> NetworkRules) -> Self {
         let mut rules = self.clone();
         for attached in rules.networks.values_mut() {
-            if vips.iter().any(|vip| attached.rules.vips.get(vip).is_some()) {
+            if vips.iter().any(|vip| attached.rules.vips().get(vip).is_some()) {
                 attached.rules = Arc::new(change(&attached.rules));
             }
         }

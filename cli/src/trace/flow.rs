@@ -100,7 +100,7 @@ fn route(vip: IpAddr, source: &Source) -> String {
 /// Returns the pod's interface and address for a VIP.
 fn source<'a>(case: &'a Case<'_>, packet: Packet) -> Option<&'a Source> {
     let networks = case.plan.rules.networks.values();
-    let mut with_vip = networks.filter(|network| network.rules.vips.get(&packet.destination).is_some());
+    let mut with_vip = networks.filter(|network| network.rules.vips().get(&packet.destination).is_some());
     let network = with_vip.next()?;
     if packet.destination.is_ipv4() {
         network.ipv4.as_ref()

@@ -113,15 +113,15 @@ impl Network {
             self.contested.remove(&vip);
         }
         let wanted = keeper.and_then(|keeper| self.wanted.get(&keeper)?.get(&vip));
-        if self.rules.vips.get(&vip) == wanted {
+        if self.rules.vips().get(&vip) == wanted {
             return false;
         }
         let wanted = wanted.cloned();
         // Pods hold the rules as they were.
-        let vips = &mut Arc::make_mut(&mut self.rules).vips;
+        let network = Arc::make_mut(&mut self.rules);
         match wanted {
-            Some(rules) => _ = vips.insert_cow(vip, rules),
-            None => _ = vips.remove_cow(&vip),
+            Some(rules) => network.insert(vip, rules),
+            None => network.remove(&vip),
         }
         true
     }

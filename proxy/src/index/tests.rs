@@ -219,7 +219,7 @@ fn put_endpoints(index: &mut Index, hosts: [u8; 2]) {
 }
 
 fn places(rules: &PodRules) -> Vec<String> {
-    let vips = rules.networks.values().flat_map(|attached| &attached.rules.vips);
+    let vips = rules.networks.values().flat_map(|attached| attached.rules.vips());
     let ports = vips.flat_map(|(_, vip)| vip.ports.values());
     ports
         .flat_map(|port| port.endpoints.iter().map(ToString::to_string))

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use api::NetworkRef;
     use futures::FutureExt;
-    use rules::{AttachedNetwork, NetworkRules, ObjectName, VipRules};
+    use rules::{AttachedNetwork, ObjectName, VipRules};
     use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
 
@@ -122,7 +122,7 @@ mod tests {
         let attached = AttachedNetwork {
             ipv4: None,
             ipv6: None,
-            rules: Arc::new(NetworkRules { vips: vips.collect() }),
+            rules: Arc::new(vips.collect()),
         };
         PodRules {
             networks: BTreeMap::from([(NetworkRef::parse("macvlan1", "web").unwrap(), attached)]),

@@ -6,9 +6,7 @@ use super::testbed::{Pod, Testbed};
 use super::traffic::{Outcome, probe_repeatedly};
 use api::NetworkRef;
 use proxy::backend::KnownRules;
-use rules::{
-    AttachedNetwork, NetworkRules, ObjectName, PodRules, Port, PortRules, Protocol, Source, VipRules,
-};
+use rules::{AttachedNetwork, ObjectName, PodRules, Port, PortRules, Protocol, Source, VipRules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -42,7 +40,7 @@ fn services(client: &Pod, endpoints: &[BTreeSet<SocketAddr>]) -> PodRules {
             address: client.address(),
         }),
         ipv6: None,
-        rules: Arc::new(NetworkRules { vips: vips.collect() }),
+        rules: Arc::new(vips.collect()),
     };
     let network = NetworkRef::parse("web/macvlan1", "web").unwrap();
     PodRules {

@@ -47,9 +47,7 @@ fn any_rules() -> impl Strategy<Value = PodRules> {
         (source("10.1.0.7"), source("fd00:1::7"), network).prop_map(|(ipv4, ipv6, vips)| AttachedNetwork {
             ipv4,
             ipv6,
-            rules: Arc::new(NetworkRules {
-                vips: vips.into_iter().collect(),
-            }),
+            rules: Arc::new(vips.into_iter().collect()),
         });
     let name = "[xy]".prop_map(|name| NetworkRef::parse(&name, "web").unwrap());
     prop::collection::btree_map(name, attached, 0..3).prop_map(|networks| PodRules { networks })
@@ -158,7 +156,7 @@ proptest! {
         // Deeply equal, and not the same allocation.
         let mut again = rules.clone();
         for attached in again.networks.values_mut() {
-            attached.rules = Arc::new(NetworkRules { vips: attached.rules.vips.into_iter().map(|(vip, rules)| (*vip, Arc::new(VipRules::clone(rules)))).collect() });
+            attached.rules = Arc::new(attached.rules.vips().into_iter().map(|(vip, rules)| (*vip, Arc::new(VipRules::clone(rules)))).collect());
         }
         for delta in [Delta::between(&rules, &rules), Delta::between(&rules, &again)] {
             prop_assert!(delta.is_empty() && delta.flows.is_empty(), "{delta:?}");
@@ -206,7 +204,7 @@ fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
         name: "s".to_owned(),
     };
     let ports = BTreeMap::from([(Port { protocol, number: 53 }, Box::new(port))]);
-    let vips = crate::VipMap::from_iter([(
+    let vips = BTreeMap::from([(
         IpAddr::from([172, 30, 0, 10]),
         Arc::new(VipRules { service, ports }),
     )]);
@@ -216,7 +214,7 @@ fn one(protocol: Protocol, endpoints: &[u8], draining: &[u8]) -> PodRules {
             address: IpAddr::from([10, 1, 0, 7]),
         }),
         ipv6: None,
-        rules: Arc::new(NetworkRules { vips }),
+        rules: Arc::new(vips.into_iter().collect()),
     };
     let network = NetworkRef::parse("x", "web").unwrap();
     PodRules {

@@ -1,7 +1,7 @@
 //! Rendering: the exact text, and the parts that a change omits.
 
 use super::*;
-use ::rules::{KernelState, PodRules, Settings};
+use ::rules::{KernelState, PodRules, Settings, VipRules};
 use api::network_status::NetworkStatus;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -172,10 +172,14 @@ fn rejection_is_rendered_for_ipv6() {
 fn with_affinity(rules: &PodRules) -> PodRules {
     let mut rules = rules.clone();
     for attached in rules.networks.values_mut() {
-        for (_, vip) in Arc::make_mut(&mut attached.rules).vips.iter_mut_cow() {
-            let ports = Arc::make_mut(vip).ports.values_mut();
-            ports.for_each(|port| port.affinity = Some(Duration::from_mins(1)));
-        }
+        let changed = attached.rules.vips().into_iter().map(|(address, vip)| {
+            let mut vip = VipRules::clone(vip);
+            vip.ports
+                .values_mut()
+                .for_each(|port| port.affinity = Some(Duration::from_mins(1)));
+            (*address, Arc::new(vip))
+        });
+        attached.rules = Arc::new(changed.collect());
     }
     rules
 }
@@ -240,10 +244,14 @@ fn a_family_without_a_source_is_not_translated() {
 fn a_renamed_port_changes_only_the_comment() {
     let (held, mut wanted) = (rules(&[2]), rules(&[2]));
     for attached in wanted.networks.values_mut() {
-        for (_, vip) in Arc::make_mut(&mut attached.rules).vips.iter_mut_cow() {
-            let ports = Arc::make_mut(vip).ports.values_mut();
-            ports.for_each(|port| port.name = "other".to_owned());
-        }
+        let changed = attached.rules.vips().into_iter().map(|(address, vip)| {
+            let mut vip = VipRules::clone(vip);
+            vip.ports
+                .values_mut()
+                .for_each(|port| port.name = "other".to_owned());
+            (*address, Arc::new(vip))
+        });
+        attached.rules = Arc::new(changed.collect());
     }
     let delta = Delta::between(&held, &wanted);
     assert!(delta.ports.is_empty());

@@ -4,7 +4,7 @@ use super::*;
 use api::NetworkRef;
 use proptest::prelude::*;
 use rstest::rstest;
-use rules::{AttachedNetwork, NetworkRules, ObjectName, PortRules, Protocol, Source, VipRules};
+use rules::{AttachedNetwork, ObjectName, PortRules, Protocol, Source, VipRules};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,9 +49,7 @@ fn rules_of(ports: Ports<'_>) -> PodRules {
     let attached = AttachedNetwork {
         ipv4: Some(source),
         ipv6: None,
-        rules: Arc::new(NetworkRules {
-            vips: vips.into_iter().map(|(vip, of)| (vip, Arc::new(of))).collect(),
-        }),
+        rules: Arc::new(vips.into_iter().map(|(vip, of)| (vip, Arc::new(of))).collect()),
     };
     let network = NetworkRef::parse("macvlan1", "web").unwrap();
     PodRules {
