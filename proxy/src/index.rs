@@ -25,7 +25,11 @@ use std::sync::Arc;
 pub struct Index {
     settings: Settings,
     services: BTreeMap<ObjectName, Result<ServedService, NotServed>>,
+    /// Services with an error: a change of one Service does not read all others.
+    invalid_services: BTreeSet<ObjectName>,
     slices: BTreeMap<ObjectName, Slice>,
+    /// Slices with ignored addresses.
+    invalid_slices: BTreeSet<ObjectName>,
     /// Services, each with the name of a slice of it.
     slices_of: BTreeSet<(ObjectName, ObjectName)>,
     /// By UID.
@@ -81,7 +85,10 @@ impl Index {
         if self.services.get(name) == Some(&service) {
             return;
         }
-        self.touch(name);
+        self.delete_service(name);
+        if service.is_err() {
+            self.invalid_services.insert(name.clone());
+        }
         self.services.insert(name.clone(), service);
         self.touch(name);
     }
@@ -90,6 +97,7 @@ impl Index {
     pub fn delete_service(&mut self, name: &ObjectName) {
         self.touch(name);
         self.services.remove(name);
+        self.invalid_services.remove(name);
     }
 
     /// Replaces all Services by a complete list.
@@ -117,6 +125,9 @@ impl Index {
         self.delete_slice(&slice.name.clone());
         self.touch(&slice.service);
         self.slices_of.insert((slice.service.clone(), slice.name.clone()));
+        if !slice.rejected.is_empty() {
+            self.invalid_slices.insert(slice.name.clone());
+        }
         self.slices.insert(slice.name.clone(), slice);
     }
 
@@ -127,6 +138,7 @@ impl Index {
         };
         self.touch(&slice.service);
         self.slices_of.remove(&(slice.service, name.clone()));
+        self.invalid_slices.remove(name);
     }
 
     /// Replaces all slices by a complete list.
@@ -293,8 +305,8 @@ impl Index {
 
     /// Returns Services that are not served, with the reason.
     pub fn unserved(&self) -> BTreeMap<ObjectName, NotServed> {
-        let parsed = self.services.iter().filter_map(|(name, service)| {
-            let why = service.as_ref().err()?;
+        let parsed = self.invalid_services.iter().filter_map(|name| {
+            let why = self.services.get(name)?.as_ref().err()?;
             why.is_fault().then(|| (name.clone(), why.clone()))
         });
         let planned = self.networks.values().flat_map(Network::unserved);
@@ -321,7 +333,11 @@ impl Index {
             Unserved::Address(rejected) => Some(rejected),
             _ => None,
         });
-        let parsed = self.slices.values().flat_map(|slice| &slice.rejected);
+        let slices = self
+            .invalid_slices
+            .iter()
+            .filter_map(|name| self.slices.get(name));
+        let parsed = slices.flat_map(|slice| &slice.rejected);
         parsed.cloned().chain(planned)
     }
 

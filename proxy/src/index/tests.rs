@@ -137,6 +137,36 @@ fn a_service_that_cannot_be_served_is_reported_and_does_not_affect_others() {
     );
 }
 
+/// Number of reported Services, and of reported addresses.
+fn reported(index: &Index) -> (usize, usize) {
+    (index.unserved().len(), index.invalid_addresses().count())
+}
+
+#[test]
+fn a_fault_is_reported_until_it_is_repaired_or_deleted() {
+    let mut index = on_two_networks();
+    let invalid = || {
+        let mut invalid = slice("nginx", "b", 3);
+        invalid.endpoints[0].addresses = vec!["10.1.0.x".to_owned()];
+        Slice::parse(&invalid).unwrap()
+    };
+    for repair in [true, false] {
+        put(&mut index, &service("bad", "a,b", 12));
+        index.apply_slice(invalid());
+        index.take_stale();
+        assert_eq!(reported(&index), (1, 1));
+        if repair {
+            put(&mut index, &service("bad", "red", 12));
+            index.apply_slice(Slice::parse(&slice("nginx", "b", 3)).unwrap());
+        } else {
+            index.delete_service(&name("bad"));
+            index.delete_slice(&name("nginx-multus-b"));
+        }
+        index.take_stale();
+        assert_eq!(reported(&index), (0, 0), "repaired: {repair}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Service(u8, u8),
