@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
 
-use crate::cluster;
 pub use output::Narrator;
+use testbed::cluster;
 
 /// For tests: the cluster with the product and the scenario on it. The first caller of a process makes it, or finds it and
 /// checks it (about ten seconds); later ones get it at once. Tests that share it run one at a time, and leave it as they found it.

@@ -1,6 +1,6 @@
 //! Checks that a bundle must pass before it is published, without a cluster and without external programs.
 //!
-//! Pure. Each finding states the requirement and the remedy. `e2e/tests/bundle.rs` runs the programs of operator-framework, which
+//! Pure. Each finding states the requirement and the remedy. `xtask/tests/bundle.rs` runs the programs of operator-framework, which
 //! check more.
 
 pub mod catalog;

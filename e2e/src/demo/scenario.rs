@@ -1,13 +1,13 @@
 //! Objects of the demo: a network, two web servers on two nodes, a client, the Service and an ordinary one beside it.
 
 use super::Narrator;
-use crate::cluster;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use testbed::cluster;
 
 /// Namespace of the scenario.
 pub const NAMESPACE: &str = "demo";
