@@ -9,8 +9,8 @@
 //! | `network`, `mounts`, `cgroup` | what the kernel holds for us, made and found again |
 //! | `machine` | a network namespace with processes in it |
 //! | `control`, `node`, `runtime`, `cni` | what runs on them, as configuration |
-//! | `addons`, `loading` | what is put on top: CoreDNS, CRDs, images |
-//! | `preflight`, `choices`, `lock` | what must hold before |
+//! | `addons`, `image_load` | what is put on top: CoreDNS, CRDs, images |
+//! | `preflight`, `options`, `lock` | what must hold before |
 //! | `up`, `down`, `status`, `logs` | the commands |
 //! | `restart` | failures on purpose: a part dies, a node reboots |
 
