@@ -3,7 +3,7 @@
 //! Writes: the cache, through `testbed::images`.
 
 pub mod arm64;
-mod product;
+pub(crate) mod product;
 pub mod release;
 
 pub use product::{Profile, product_images, release_images};

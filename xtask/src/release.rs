@@ -4,11 +4,11 @@
 //! committed as the release.
 
 use crate::images::release::{self, Archived, Labels};
-use crate::images::{Profile, arm64};
+use crate::images::{Profile, arm64, product};
 use anyhow::{Context as _, Result, ensure};
 use olm::bundle::Platform;
 use olm::release::Images;
-use olm::{Bundle, Catalog, Release, Source, checks};
+use olm::{Bundle, Catalog, Release, Source};
 use semver::Version;
 use serde_json::Value;
 use std::fs;
@@ -82,27 +82,17 @@ impl Maker {
         let mut source = Source::read(&self.root)?;
         source.release = self.release(&images)?;
         let bundle = Bundle::render(&source, Platform::Openshift)?;
-        let findings = checks::run(&bundle)?;
-        ensure!(
-            findings.is_empty(),
-            "a reviewer would reject the bundle: {findings:#?}"
-        );
         bundle.write(&self.root.join("bundle"))?;
         let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
         say(&format!("bundle: {}", image.digest));
         source.release.images.bundle = Some(pull_spec(&image));
         self.write_release(&source.release)?;
-        let catalog = Catalog::render(&source)?;
-        let findings = checks::catalog::run(&catalog, &bundle)?;
-        ensure!(
-            findings.is_empty(),
-            "the community catalogs would reject this one: {findings:#?}"
-        );
-        let catalog = catalog.yaml();
+        let catalog = Catalog::render(&source)?.yaml();
         fs::write(
             self.root.join("olm/catalog/multus-service-operator/catalog.yaml"),
             &catalog,
         )?;
+        check(&self.root)?;
         fs::write(self.options.out.join("catalog.yaml"), catalog)?;
         fs::copy(self.root.join("olm/ci.yaml"), self.options.out.join("ci.yaml"))?;
         self.bundle_archive()?;
@@ -231,6 +221,30 @@ impl Maker {
         )?;
         Ok(())
     }
+}
+
+/// Checks bundle and catalog of the checkout at `root` against the requirements of the catalogs, which are tests of `olm`.
+pub fn check(root: &Path) -> Result<()> {
+    let mut cargo = product::cargo();
+    cargo.args([
+        "test",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--test",
+        "agreement",
+    ]);
+    cargo
+        .args(["--", "committed_"])
+        .env("MULTUS_SERVICE_CHECKOUT", root.canonicalize()?);
+    let output = cargo.current_dir(product::repository()).output()?;
+    ensure!(
+        output.status.success(),
+        "a reviewer would reject bundle or catalog:\n{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(())
 }
 
 /// Returns the content of `install.yaml`: the objects that `kubectl apply -k config/default` of the checkout at `root` applies, with the bundle's Deployment,

@@ -123,7 +123,7 @@ pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn
 
 /// Cargo as from a shell. Cargo sets variables of the package for the program that it runs, and build scripts that read these variables,
 /// like ring's, would run again, and half of all crates with them, whenever a test asks after a shell.
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     for (name, _) in std::env::vars_os() {
         let prefixes = ["CARGO_MANIFEST_", "CARGO_PKG_"];
@@ -141,6 +141,7 @@ fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
-fn repository() -> PathBuf {
+/// The checkout that this program is compiled from.
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

@@ -1,24 +1,30 @@
-//! Checks that a bundle must pass before it is published, without a cluster and without external programs.
+//! Requirements that a bundle must meet before it is published: those of scorecard, preflight, the catalogs' pipelines and OLM v1,
+//! without a cluster and without external programs.
 //!
 //! Pure. Each finding states the requirement and the remedy. `xtask/tests/bundle.rs` runs the programs of operator-framework, which
 //! check more.
 
-pub mod catalog;
+#[path = "checks/catalog.rs"]
+pub(crate) mod catalog;
+#[path = "checks/olm_v1.rs"]
 mod olm_v1;
+#[path = "checks/pipeline.rs"]
 mod pipeline;
+#[path = "checks/preflight.rs"]
 mod preflight;
+#[path = "checks/scorecard.rs"]
 mod scorecard;
 
-use crate::{Bundle, bundle};
+use olm::{Bundle, bundle};
 use serde_json::Value;
 
 /// A violation that a reviewer would reject.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The check, under the name that its upstream gives it.
-    pub check: &'static str,
+    pub(crate) check: &'static str,
     /// The violation.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// Input of the checks.
@@ -30,7 +36,7 @@ pub(crate) struct Subject {
 }
 
 /// Runs every check.
-pub fn run(bundle: &Bundle) -> Result<Vec<Finding>, bundle::Error> {
+pub(crate) fn run(bundle: &Bundle) -> Result<Vec<Finding>, bundle::Error> {
     let subject = Subject {
         csv: bundle.csv()?,
         manifests: bundle.manifests()?,
@@ -53,7 +59,7 @@ pub fn run(bundle: &Bundle) -> Result<Vec<Finding>, bundle::Error> {
 }
 
 /// The names of all checks.
-pub fn names() -> Vec<&'static str> {
+pub(crate) fn names() -> Vec<&'static str> {
     [
         scorecard::CHECKS,
         preflight::CHECKS,

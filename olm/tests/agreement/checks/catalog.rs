@@ -2,7 +2,7 @@
 //! <https://github.com/redhat-openshift-ecosystem/operator-pipelines>
 
 use super::Finding;
-use crate::{Bundle, Catalog, bundle, graph, items, text};
+use olm::{Bundle, Catalog, bundle, graph, items, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ const CHECKS: &[Check] = &[
 ];
 
 /// Runs every check on a catalog and the newest bundle of it.
-pub fn run(catalog: &Catalog, bundle: &Bundle) -> Result<Vec<Finding>, bundle::Error> {
+pub(crate) fn run(catalog: &Catalog, bundle: &Bundle) -> Result<Vec<Finding>, bundle::Error> {
     let subject = Subject {
         blobs: &catalog.blobs,
         csv: bundle.csv()?,
@@ -38,7 +38,7 @@ pub fn run(catalog: &Catalog, bundle: &Bundle) -> Result<Vec<Finding>, bundle::E
 }
 
 /// The names of all checks.
-pub fn names() -> Vec<&'static str> {
+pub(crate) fn names() -> Vec<&'static str> {
     CHECKS.iter().map(|(name, _)| *name).collect()
 }
 

@@ -2,7 +2,7 @@
 //! <https://github.com/redhat-openshift-ecosystem/openshift-preflight>
 
 use super::{Check, Subject};
-use crate::{items, text};
+use olm::{items, text};
 use serde_json::Value;
 
 pub(super) const CHECKS: &[Check] = &[

@@ -2,8 +2,8 @@
 //! <https://github.com/operator-framework/operator-controller>, `internal/operator-controller/rukpak/render/registryv1`
 
 use super::{Check, Subject};
-use crate::bundle::KINDS;
-use crate::{identity, items, text};
+use olm::bundle::KINDS;
+use olm::{identity, items, text};
 use std::collections::BTreeSet;
 
 pub(super) const CHECKS: &[Check] = &[

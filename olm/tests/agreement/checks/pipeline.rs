@@ -2,7 +2,7 @@
 //! <https://github.com/redhat-openshift-ecosystem/operator-pipelines>
 
 use super::{Check, Subject};
-use crate::{PACKAGE, items, text};
+use olm::{PACKAGE, items, text};
 
 pub(super) const CHECKS: &[Check] = &[
     ("check_required_fields", required_fields),

@@ -2,8 +2,8 @@
 //! <https://sdk.operatorframework.io/docs/testing-operators/scorecard/>
 
 use super::{Check, Subject};
-use crate::csv::{descriptor_paths, field, fields};
-use crate::{identity, items, text};
+use olm::csv::field;
+use olm::{identity, items, text};
 use serde_json::Value;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -112,4 +112,22 @@ fn descriptors(subject: &Subject, part: &str, descriptors: &str) -> Vec<String> 
         .filter(|path| field(schema, path).is_none())
         .map(|path| format!("{descriptors} has {path:?}, which the schema lacks"));
     missing.chain(stale).collect()
+}
+
+/// The names of a schema's own fields.
+fn fields(schema: &Value) -> impl Iterator<Item = &String> {
+    schema["properties"]
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+}
+
+/// The paths of an owned API's `specDescriptors` or `statusDescriptors`.
+fn descriptor_paths<'a>(csv: &'a Value, descriptors: &str) -> Vec<&'a str> {
+    items(
+        csv,
+        &format!("/spec/customresourcedefinitions/owned/0/{descriptors}"),
+    )
+    .map(|descriptor| text(descriptor, "/path"))
+    .collect()
 }
