@@ -12,14 +12,15 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
-#[path = "agreement/checks.rs"]
-mod checks;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
 mod registry_v1;
 #[path = "agreement/versions.rs"]
 mod versions;
+
+#[path = "agreement/checks.rs"]
+mod checks;
 
 use checks::Finding;
 use k8s_openapi::api::apps::v1::Deployment;
