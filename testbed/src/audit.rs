@@ -95,12 +95,12 @@ impl Log {
 }
 
 impl Request {
-    /// Whether it changes an object, or would have.
+    /// True for a request that changes an object, also when it was rejected.
     pub fn is_write(&self) -> bool {
         !matches!(&*self.verb, "get" | "list" | "watch")
     }
 
-    /// Whether it was rejected by an authorizer or an admission policy.
+    /// True for a request that an authorizer or an admission policy rejected.
     pub fn is_forbidden(&self) -> bool {
         self.code == 403
     }

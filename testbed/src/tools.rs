@@ -50,7 +50,7 @@ pub fn cache() -> Result<PathBuf> {
     Ok(home.join(".cache/multus-service"))
 }
 
-/// Whether all of `tools` are built, so that [`ensure`] needs no compiler.
+/// Returns true when all of `tools` are built, so that [`ensure`] needs no compiler.
 pub fn are_built(tools: &[&'static Tool]) -> Result<bool> {
     Ok(wanted(tools)?.iter().all(|(_, dir)| dir.is_dir()))
 }

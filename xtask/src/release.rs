@@ -29,9 +29,9 @@ pub struct Options {
     pub out: PathBuf,
     /// Build profile of the binaries; [`Profile::Dev`] is for trials.
     pub profile: Profile,
-    /// Whether files may differ from the commit that the images name.
+    /// Allows files to differ from the commit that the images name.
     pub allow_dirty: bool,
-    /// Whether to make arm64's binaries, where their toolchain is.
+    /// Makes arm64's binaries, where their toolchain is.
     pub arm64: bool,
     /// The program `cargo-cyclonedx`.
     pub cyclonedx: PathBuf,

@@ -96,7 +96,7 @@ fn make_ready() -> Result<()> {
 pub const LIST_RULES: &str =
     "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
 
-/// Whether a line of that is about a route or a rule of the product.
+/// True for a line of that list about a route or a rule of the product.
 pub fn is_ours(line: &str) -> bool {
     ["proto 77", "MSP-", "multus-proxy"]
         .iter()

@@ -57,7 +57,7 @@ impl Process {
         &self.name
     }
 
-    /// Whether the process has ended by itself.
+    /// True once the process has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
             .lock()

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use super::layout::NAME;
 use crate::wait;
 
-/// How long a second holder waits for the first.
+/// A second holder waits this long for the first.
 ///
 /// A killed `up` is gone before its children are: a child between fork and exec still holds a copy of the socket.
 const LIMIT: Duration = Duration::from_secs(5);

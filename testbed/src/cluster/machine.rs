@@ -84,7 +84,7 @@ fn is_pid_1(status: &str) -> bool {
     pids.len() > 1 && pids.last() == Some(&"1")
 }
 
-/// Whether the running machine was started with this very plan.
+/// True when the running machine was started with this very plan.
 pub(super) fn is_current(plan: &Plan) -> Result<bool> {
     let running = fs::read_to_string(script(plan.machine)).unwrap_or_default();
     Ok(render(plan)? == running)

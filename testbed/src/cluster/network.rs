@@ -21,7 +21,7 @@ use super::layout::{self, DATA_LINK, Families, HOST_LINK, Machine, Node};
 use super::mounts;
 use crate::{command, control_plane};
 
-/// Whether all namespaces and the machine's link are there.
+/// True when all namespaces and the machine's link are there.
 pub(super) fn is_present() -> Result<bool> {
     let mounted = mounts::below(layout::state())?;
     let namespaces = Machine::ALL

@@ -18,7 +18,7 @@ use crate::tools::{self, ToolDir};
 #[derive(Debug)]
 pub struct Line {
     part: String,
-    /// Whether the part is as it should be.
+    /// True when the part is as it should be.
     pub good: bool,
     state: String,
     process: Option<Process>,

@@ -1,4 +1,4 @@
-//! Whether a checkout is ready for a release.
+//! Checks that a checkout is ready for a release.
 //!
 //! Writes: nothing.
 
