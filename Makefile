@@ -22,19 +22,19 @@ demo: ## Build all, start a cluster, show a Service answering over a second netw
 
 .PHONY: demo-down
 demo-down: ## Remove every trace of the demo and its cluster (root)
-	cargo run --quiet --locked -p e2e --bin cluster -- down
+	cargo run --quiet --locked -p testbed --bin cluster -- down
 
 .PHONY: cluster-up
 cluster-up: ## Start the two-node test cluster (root)
-	cargo run --quiet --locked -p e2e --bin cluster -- up
+	cargo run --quiet --locked -p testbed --bin cluster -- up
 
 .PHONY: cluster-down
 cluster-down: ## Stop the test cluster and remove every trace of it (root)
-	cargo run --quiet --locked -p e2e --bin cluster -- down
+	cargo run --quiet --locked -p testbed --bin cluster -- down
 
 .PHONY: images
 images: ## Build the images of operator, controller and proxy
-	cargo run --quiet --locked -p e2e --bin images
+	cargo run --quiet --locked -p xtask --bin images
 
 .PHONY: manifests
 manifests: ## Write the generated files again: the CRD in config/crd, the API reference and the known situations in docs
@@ -63,7 +63,7 @@ bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z ma
 
 .PHONY: release
 release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
-	cargo run --quiet --locked -p e2e --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
+	cargo run --quiet --locked -p xtask --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
 
 .PHONY: cyclonedx
 cyclonedx: $(CARGO_CYCLONEDX)

@@ -13,10 +13,10 @@ use api::names::{
     SERVICE_NAME_LABEL, SERVICE_NETWORK_ANNOTATION,
 };
 use api::{NetworkRef, network_status};
-use e2e::fuzz;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
+use testbed::fuzz;
 
 const STATUS: &str = r#"[{"name": "ovn-kubernetes", "interface": "eth0", "ips": ["10.128.0.7"], "default": true, "dns": {}},
     {"name": "shop/testnet1", "interface": "net1", "ips": ["10.1.1.2", "fd00:1::2"], "mac": "02:00:00:00:00:02", "dns": {}}]"#;

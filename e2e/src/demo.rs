@@ -1,6 +1,6 @@
 //! The demo: installs the product on the test cluster and shows a Service answering over a second network.
 //!
-//! Writes: objects on the test cluster. Each claim is a function in [`proof`] that fails when the claim does not hold; the demo
+//! Writes: objects on the test cluster. Each claim is a function in [`checks`] that fails when the claim does not hold; the demo
 //! narrates them to a newcomer, the end-to-end tests run the same ones.
 
 pub mod checks;
@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
 
-use crate::cluster;
 pub use output::Narrator;
+use testbed::cluster;
 
 /// For tests: the cluster with the product and the scenario on it. The first caller of a process makes it, or finds it and
 /// checks it (about ten seconds); later ones get it at once. Tests that share it run one at a time, and leave it as they found it.

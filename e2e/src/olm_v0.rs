@@ -4,14 +4,14 @@
 //! test. They run in the network namespace of the control plane and not in pods, as administrators; what they do to the cluster is
 //! the same. They end with the test's process.
 
-use crate::apiserver::process_guard::Process;
-use crate::cluster::layout::Machine;
-use crate::tools::{self, ToolDir};
-use crate::{cluster, command, wait};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
+use testbed::apiserver::process_guard::Process;
+use testbed::cluster::layout::Machine;
+use testbed::tools::{self, ToolDir};
+use testbed::{cluster, command, wait};
 
 /// OLM's own namespace; catalogs are here.
 pub const NAMESPACE: &str = "olm";

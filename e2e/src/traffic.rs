@@ -5,7 +5,8 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! use e2e::{cluster, demo::scenario, traffic::Traffic};
+//! use e2e::{demo::scenario, traffic::Traffic};
+//! use testbed::cluster;
 //! let vip = std::net::SocketAddr::new(scenario::cluster_ip("web")?, 80);
 //! let traffic = Traffic::start(&scenario::client()?, vip, 200)?; // 200 new connections a second
 //! cluster::restart_kubelet("node1")?;
@@ -33,8 +34,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::cluster;
 use crate::demo::scenario::Attached;
+use testbed::cluster;
 
 /// A connection that takes longer has failed. A lost SYN is sent again after 1 s, and that counts as a failure here.
 const LIMIT: Duration = Duration::from_millis(900);

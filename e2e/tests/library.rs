@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::demo::{installed, scenario};
 use e2e::traffic::Traffic;
-use e2e::{audit, cluster, wait};
+use testbed::{audit, cluster, wait};
 
 const PER_SECOND: u32 = 50;
 

@@ -22,13 +22,13 @@ mod upgrade;
 
 use anyhow::{Result, ensure};
 use api::names::{NAMESPACE, PROXY};
-use e2e::audit::{Log, service_account};
 use e2e::demo::{install, installed, scenario};
 use e2e::traffic::Traffic;
-use e2e::{cluster, wait};
 use proxy::Proxy;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use testbed::audit::{Log, service_account};
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -14,11 +14,11 @@ use api::names::{NAMESPACE, OPERATOR};
 use e2e::demo::{Narrator, checks, scenario};
 use e2e::olm_v0::apply;
 use e2e::traffic::Traffic;
-use e2e::{cluster, wait};
 use releases::{Release, published, releases};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use subscription::{deployment_of_the_operator, olm};
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(4);
 

@@ -10,8 +10,8 @@ mod discovery;
 mod proxy;
 
 use anyhow::{Result, ensure};
-use e2e::cluster::{self, Runtime, UpOptions};
 use e2e::demo::{checks, installed};
+use testbed::cluster::{self, Runtime, UpOptions};
 
 #[test]
 #[ignore = "needs root, starts a cluster: make test-e2e"]

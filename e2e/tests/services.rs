@@ -4,9 +4,9 @@
 
 use anyhow::{Result, ensure};
 use e2e::demo::{checks, installed, scenario};
-use e2e::{cluster, wait};
 use std::path::Path;
 use std::time::Duration;
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 

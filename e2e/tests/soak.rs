@@ -15,12 +15,12 @@ mod proxy;
 use anyhow::{Context as _, Result, ensure};
 use e2e::demo::{installed, scenario};
 use e2e::traffic::Traffic;
-use e2e::{cluster, wait};
 use proxy::{Proxy, Resources};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 

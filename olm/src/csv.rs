@@ -3,10 +3,10 @@
 //! Pure.
 
 use crate::bundle::Platform;
-use crate::{PACKAGE, Source, csv_name, graph, items, source, text};
+use crate::{PACKAGE, Source, csv_name, graph, source, text};
 use api::names::OPERATOR;
 use base64::Engine as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Renders the ClusterServiceVersion of the source's release.
 pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Error> {
@@ -158,19 +158,4 @@ fn describe(owned: &mut Value, crd: &Value) {
 pub fn field<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.')
         .try_fold(schema, |schema, name| schema["properties"].get(name))
-}
-
-/// The names of a schema's own fields.
-pub fn fields(schema: &Value) -> impl Iterator<Item = &String> {
-    schema["properties"].as_object().into_iter().flat_map(Map::keys)
-}
-
-/// The paths of an owned API's `specDescriptors` or `statusDescriptors`.
-pub fn descriptor_paths<'a>(csv: &'a Value, descriptors: &str) -> Vec<&'a str> {
-    items(
-        csv,
-        &format!("/spec/customresourcedefinitions/owned/0/{descriptors}"),
-    )
-    .map(|descriptor| text(descriptor, "/path"))
-    .collect()
 }

@@ -1,4 +1,4 @@
-//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`, and checks its rules.
+//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`.
 //!
 //! | module | idea | |
 //! |---|---|---|
@@ -8,14 +8,12 @@
 //! | [`bundle`] | the files of a bundle | pure, but for reading and writing a folder |
 //! | [`catalog`] | the file-based catalog | pure |
 //! | [`graph`] | the update graph | pure |
-//! | [`checks`] | requirements of scorecard, preflight, the catalogs' pipelines and OLM v1 | pure |
 //! | [`registry_v1`] | the objects that OLM v1 renders from a bundle | pure |
 //!
 //! Equal inputs give equal bytes. Objects are `serde_json::Value`: they are copied, not decoded.
 
 pub mod bundle;
 pub mod catalog;
-pub mod checks;
 pub mod csv;
 pub mod graph;
 pub mod registry_v1;
@@ -36,7 +34,7 @@ pub fn csv_name(version: &semver::Version) -> String {
 }
 
 /// Formats `kind/name` for messages.
-pub(crate) fn identity(object: &serde_json::Value) -> String {
+pub fn identity(object: &serde_json::Value) -> String {
     let text = |pointer| {
         object
             .pointer(pointer)

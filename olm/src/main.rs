@@ -1,18 +1,15 @@
-//! `olm`: writes `bundle/` and `olm/catalog`, and checks a bundle.
+//! `olm`: writes `bundle/` and `olm/catalog`.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use olm::bundle::Platform;
-use olm::{Bundle, Catalog, Source, catalog, checks};
+use olm::{Bundle, Catalog, Source, catalog};
 use semver::Version;
 
 #[derive(Parser, Debug)]
-#[command(
-    about = "Generates and checks what the Operator Lifecycle Manager reads",
-    version
-)]
+#[command(about = "Generates what the Operator Lifecycle Manager reads", version)]
 struct Cli {
     /// Root of the checkout
     #[arg(long, default_value = ".")]
@@ -48,12 +45,6 @@ enum Command {
     },
     /// Keep the release in olm/released/<version>: the bundle's entry of the catalog, and the CRD
     Keep,
-    /// Check a bundle against the requirements of the catalogs
-    Check {
-        /// Directory of the bundle
-        #[arg(default_value = "bundle")]
-        folder: PathBuf,
-    },
 }
 
 fn main() -> Result<()> {
@@ -78,16 +69,6 @@ fn main() -> Result<()> {
             let folder = root.join(format!("olm/released/{}", source.release.version));
             write(&folder.join("catalog.yaml"), &serde_saphyr::to_string(&entry)?)?;
             write(&folder.join("crd.yaml"), &source.crd_file)?;
-        }
-        Command::Check { folder } => {
-            let findings = checks::run(&Bundle::read(&root.join(folder))?)?;
-            if !findings.is_empty() {
-                let lines: Vec<_> = findings
-                    .iter()
-                    .map(|finding| format!("{}: {}", finding.check, finding.message))
-                    .collect();
-                bail!("{} findings\n{}", lines.len(), lines.join("\n"));
-            }
         }
     }
     Ok(())

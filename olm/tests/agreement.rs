@@ -19,10 +19,13 @@ mod registry_v1;
 #[path = "agreement/versions.rs"]
 mod versions;
 
+#[path = "agreement/checks.rs"]
+mod checks;
+
+use checks::Finding;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use olm::bundle::{Bundle, Platform};
-use olm::checks::{self, Finding};
 use olm::release::repository;
 use olm::{Catalog, Source, csv_name, graph, items, text};
 use rstest::rstest;
@@ -30,8 +33,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// This checkout, or the one that `make release` writes.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    std::env::var_os("MULTUS_SERVICE_CHECKOUT")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from)
 }
 
 fn source() -> Source {
@@ -292,11 +297,16 @@ fn version_can_be_a_candidate_before_it_is_stable() {
 #[test]
 fn committed_bundle_lacks_only_digests() {
     let findings = checks::run(&committed()).unwrap();
-    let other: Vec<_> = findings
-        .iter()
-        .filter(|finding| !finding.message.contains("is not pinned by digest"))
-        .collect();
-    assert_eq!(other, Vec::<&Finding>::new());
+    assert_eq!(but_for_digests(findings), Vec::<Finding>::new());
+}
+
+/// A planned version has tags, a released one has digests.
+fn but_for_digests(mut findings: Vec<Finding>) -> Vec<Finding> {
+    let images = source().release.images;
+    if !images.operator.contains("@sha256:") {
+        findings.retain(|finding| !finding.message.contains("is not pinned by digest"));
+    }
+    findings
 }
 
 #[test]

@@ -8,11 +8,11 @@ mod record;
 
 use crate::netlink::{parts, read, write};
 use crate::netns::{addresses, conntrack, routes};
-use e2e::fuzz;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use std::collections::{BTreeMap, BTreeSet};
+use testbed::fuzz;
 
 /// Links, addresses and routes.
 const ROUTE: &str = include_str!("fuzz_tests/route.hex");

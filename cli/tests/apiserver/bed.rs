@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::Apiserver;
-use e2e::wait;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
+use testbed::apiserver::Apiserver;
+use testbed::wait;
 use tokio::sync::OnceCell;
 
 /// A limit that a busy machine does not meet.

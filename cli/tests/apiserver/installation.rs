@@ -9,12 +9,12 @@ use cli::chain::State;
 use cli::check::check;
 use cli::facts::{self, Reader};
 use cli::situations::Cause;
-use e2e::apiserver::{Apiserver, Options};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use testbed::apiserver::{Apiserver, Options};
 
 use crate::bed::{Scene, config, define_networks, node, operands};
 

@@ -41,7 +41,7 @@ pub(crate) async fn config(client: &Client, spec: Value) -> Result<()> {
     let force = PatchParams::apply("test").force();
     let object = json!({"apiVersion": "multusservice.cni.cncf.io/v1alpha1", "kind": "MultusServiceConfig",
         "metadata": {"name": names::CONFIG_NAME}, "spec": spec});
-    e2e::wait::eventually(super::SOON, "the kind to be served", async || {
+    testbed::wait::eventually(super::SOON, "the kind to be served", async || {
         Ok(Some(
             configs
                 .patch(names::CONFIG_NAME, &force, &Patch::Apply(&object))

@@ -10,8 +10,6 @@ use cli::facts::{self, Reader};
 use cli::render::Report as _;
 use cli::situations::{Cause, matches};
 use controller::objects::ObjectKey;
-use e2e::apiserver::Apiserver;
-use e2e::wait;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,6 +17,8 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Resource};
 use serde_json::{Value, json};
+use testbed::apiserver::Apiserver;
+use testbed::wait;
 
 use super::{SOON, merge, shared};
 

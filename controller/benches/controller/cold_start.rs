@@ -4,13 +4,13 @@ use crate::bed::{Controller, Fixture};
 use crate::load::{PARALLEL, PODS_PER_SERVICE, SERVICES, address, until_slices};
 use crate::row;
 use anyhow::Result;
-use e2e::apiserver::Apiserver;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use testbed::apiserver::Apiserver;
 
 /// Time from the start of the process until the last slice is seen. Reference: the same slices created by a client that does nothing else,
 /// before and after, because a recently started API server is slower.

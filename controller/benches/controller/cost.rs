@@ -4,8 +4,8 @@ use crate::bed::Controller;
 use crate::bed::audit::{own_writes, requests};
 use crate::row;
 use anyhow::{Context as _, Result};
-use e2e::apiserver::Apiserver;
 use std::time::Duration;
+use testbed::apiserver::Apiserver;
 
 /// Writes and CPU of an idle minute.
 pub(crate) async fn idle(server: &Apiserver, controller: &Controller) -> Result<()> {

@@ -5,13 +5,13 @@ use crate::cost::{cpu_seconds, idle, memory};
 use crate::load::{PARALLEL, address, until_slices};
 use crate::{latency, load, row};
 use anyhow::Result;
-use e2e::apiserver::Apiserver;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use testbed::apiserver::Apiserver;
 
 const NODES: usize = 5_000;
 const PODS: usize = 150_000;

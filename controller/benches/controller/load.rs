@@ -3,7 +3,6 @@
 use crate::bed::{Controller, Fixture};
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::Apiserver;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
+use testbed::apiserver::Apiserver;
 
 /// Services of the large load.
 pub(crate) const SERVICES: usize = 1000;

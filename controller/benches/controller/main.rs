@@ -23,9 +23,9 @@ mod rolling;
 use anyhow::Result;
 use bed::{Fixture, prepare};
 use cost::{idle, memory};
-use e2e::apiserver::{Apiserver, Options};
 use load::{PODS_PER_SERVICE, SERVICES, crowd, populate, start, until_slices};
 use std::time::Duration;
+use testbed::apiserver::{Apiserver, Options};
 
 #[tokio::main]
 async fn main() -> Result<()> {

@@ -6,13 +6,13 @@ use crate::latency::{bare_write, next_slice, quantiles, slice_events, time};
 use crate::load::{PARALLEL, address, manifest, pods, stored};
 use crate::row;
 use anyhow::{Context as _, Result};
-use e2e::apiserver::Apiserver;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DeleteParams;
 use serde_json::json;
 use std::time::{Duration, Instant};
+use testbed::apiserver::Apiserver;
 
 const PODS: usize = 500;
 const FLIPS: usize = 10;

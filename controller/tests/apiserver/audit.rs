@@ -1,8 +1,8 @@
 //! Requests of the controller, from the API server's audit log.
 
 use anyhow::Result;
-use e2e::apiserver::Apiserver;
-use e2e::audit::{Log, Request, service_account};
+use testbed::apiserver::Apiserver;
+use testbed::audit::{Log, Request, service_account};
 
 /// Every finished request of the controller, in the order of their ends.
 pub(crate) fn requests(server: &Apiserver) -> Result<Vec<Request>> {

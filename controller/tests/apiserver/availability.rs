@@ -6,8 +6,6 @@ use crate::bed::{Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::wait;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -16,6 +14,8 @@ use kube::api::ListParams;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, watcher};
 use serde_json::json;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::wait;
 
 async fn holder(server: &Apiserver) -> Result<Option<String>> {
     let leases: Api<Lease> = Api::namespaced(server.client().await?, names::NAMESPACE);

@@ -13,12 +13,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::Apiserver;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
+use testbed::apiserver::Apiserver;
 use tokio::sync::OnceCell;
 
 const RBAC: &str = include_str!("../../rbac.yaml");

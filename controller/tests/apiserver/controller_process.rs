@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use e2e::wait;
+use testbed::wait;
 
 use super::child_process::Child;
 
@@ -52,7 +52,7 @@ impl Controller {
             Ok(ok.then_some(()))
         })
         .await
-        .with_context(|| e2e::command::tail(&self.log, 20))
+        .with_context(|| testbed::command::tail(&self.log, 20))
     }
 
     /// A page of its HTTP endpoints, headers included.

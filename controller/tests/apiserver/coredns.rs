@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use e2e::apiserver::Apiserver;
-use e2e::{tools, wait};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RecordType;
+use testbed::apiserver::Apiserver;
+use testbed::{tools, wait};
 
 use crate::bed::Child;
 
@@ -73,7 +73,12 @@ impl CoreDns {
             Ok((last == want).then_some(()))
         })
         .await;
-        found.with_context(|| format!("the answer is {last:?}; {}", e2e::command::tail(&self.log, 10)))
+        found.with_context(|| {
+            format!(
+                "the answer is {last:?}; {}",
+                testbed::command::tail(&self.log, 10)
+            )
+        })
     }
 }
 

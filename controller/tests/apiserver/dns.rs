@@ -7,12 +7,12 @@ use crate::coredns::CoreDns;
 use crate::kube_controller_manager::server_with_twin;
 use anyhow::Result;
 use api::names;
-use e2e::wait;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::PostParams;
 use serde_json::json;
 use std::time::Duration;
+use testbed::wait;
 
 /// Status that a node would report of pod `db-n`: `10.128.0.1n` on the cluster network, `10.1.0.1n` and `fd00:1::1n` on the secondary one.
 async fn play_kubelet(fixture: &Fixture, n: usize, ready: &str) -> Result<()> {

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::Apiserver;
-use e2e::wait;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
@@ -15,6 +13,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use testbed::apiserver::Apiserver;
+use testbed::wait;
 
 const SOON: Duration = Duration::from_secs(20);
 

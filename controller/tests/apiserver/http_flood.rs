@@ -3,8 +3,8 @@
 use crate::bed::Controller;
 use crate::service_removal::own_server;
 use anyhow::Result;
-use e2e::apiserver::Options;
-use e2e::flood;
+use testbed::apiserver::Options;
+use testbed::flood;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]

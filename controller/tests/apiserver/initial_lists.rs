@@ -6,10 +6,10 @@ use crate::bed::audit::requests;
 use crate::bed::{Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::Result;
-use e2e::apiserver::Options;
-use e2e::wait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
+use testbed::apiserver::Options;
+use testbed::wait;
 
 const SERVICES: usize = 250;
 

@@ -7,10 +7,10 @@ use crate::bed::Fixture;
 use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::wait;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::wait;
 
 /// The managed-by value of kube-controller-manager's slices.
 const KUBERNETES: &str = "endpointslice-controller.k8s.io";

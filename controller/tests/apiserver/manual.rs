@@ -5,11 +5,11 @@ use crate::bed::{Bed, Controller, Fixture, endpoints};
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::Options;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use testbed::apiserver::Options;
 
 fn unselected(spec: &Value) -> Value {
     let mut change = json!({"spec": {"selector": null}});

@@ -47,7 +47,7 @@ async fn mirrored_endpoints_are_served_and_orphaned_slices_are_ignored() -> Resu
             .filter(|e| e.subsets.is_some())
             .map(drop))
     };
-    e2e::wait::eventually(
+    testbed::wait::eventually(
         std::time::Duration::from_mins(1),
         "Kubernetes' Endpoints",
         until_written,

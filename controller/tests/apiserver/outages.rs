@@ -7,13 +7,13 @@ use crate::bed::audit::slice_requests;
 use crate::bed::{Bed, Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::Result;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::wait;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::wait;
 
 /// kube-apiserver is killed during changes and restarts ninety seconds later.
 #[tokio::test]

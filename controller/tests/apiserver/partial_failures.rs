@@ -6,8 +6,6 @@ use crate::bed::{Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::Options;
-use e2e::wait;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -15,6 +13,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use testbed::apiserver::Options;
+use testbed::wait;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -7,12 +7,12 @@ use crate::bed::{Bed, Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::{NetworkRef, names};
-use e2e::apiserver::Options;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
+use testbed::apiserver::Options;
 
 /// A row of the archived multus-service controller's reconciler tests that is about API calls.
 struct Row {

@@ -8,10 +8,10 @@ use crate::bed::{Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::Options;
-use e2e::audit::Request;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
+use testbed::apiserver::Options;
+use testbed::audit::Request;
 
 /// (group, resource with subresource, verb).
 type Use = (String, String, String);

@@ -4,11 +4,11 @@ use crate::bed::{Controller, Fixture, endpoints};
 use crate::service_removal::own_server;
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::Options;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
+use testbed::apiserver::Options;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]

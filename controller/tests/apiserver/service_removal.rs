@@ -6,14 +6,14 @@ use crate::bed::audit::slice_writes;
 use crate::bed::{Bed, Controller, Fixture, prepare};
 use anyhow::Result;
 use api::names;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::wait;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::time::Duration;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::wait;
 
 /// Each case edits a served Service and states the expected slices.
 #[rstest]

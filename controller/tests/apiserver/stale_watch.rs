@@ -13,13 +13,13 @@ use controller::manual::Scope;
 use controller::metrics::Metrics;
 use controller::settings::Settings;
 use controller::watches;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::audit::Log;
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use process::Health;
 use prometheus_client::registry::Registry;
 use serde_json::json;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::audit::Log;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_util::sync::CancellationToken;
 

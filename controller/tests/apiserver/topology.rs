@@ -7,12 +7,12 @@ use crate::bed::{Bed, Controller, Fixture};
 use crate::kube_controller_manager::{both_until, server_with_twin};
 use anyhow::Result;
 use api::names;
-use e2e::wait;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use testbed::wait;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]

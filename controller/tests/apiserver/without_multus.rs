@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::bed::audit::requests;
 use crate::bed::{Controller, Fixture, define_networks, prepare_without_networks};
 use anyhow::Result;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::wait;
 use serde_json::json;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::wait;
 
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]

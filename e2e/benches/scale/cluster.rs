@@ -4,8 +4,6 @@ use super::Size;
 use super::objects::{self, Place};
 use anyhow::{Context as _, Result};
 use api::names;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::wait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,6 +13,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
 use serde_json::json;
 use std::time::Duration;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::wait;
 
 const NETWORKS: &str =
     include_str!("../../../controller/tests/apiserver/network-attachment-definition-crd.yaml");

@@ -5,7 +5,6 @@ use super::kube_proxy;
 use super::objects::node_name;
 use super::relay::Relay;
 use anyhow::{Result, ensure};
-use e2e::wait;
 use futures::future::try_join_all;
 use kube::{Client, Config};
 use proxy::hollow::{self, Seen};
@@ -13,6 +12,7 @@ use rules::{Node, Settings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use testbed::wait;
 use tokio::task::JoinHandle;
 
 /// Proxies that start at once: a DaemonSet's roll-out of 10 % of 200.

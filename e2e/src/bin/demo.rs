@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use e2e::cluster;
 use e2e::demo::{Narrator, checks, install, scenario};
-use e2e::tools;
+use testbed::cluster;
+use testbed::tools;
 
 /// Starts a real two-node cluster, installs the operator and shows a Service answering over a second network
 ///
@@ -26,9 +26,9 @@ fn main() -> ExitCode {
             narrator.say(&format!(
                 "\nNOT PROVED: {error:#}\n\n\
                  The cluster is left as it is. To look closer, as root:\n\
-                 \u{20} cargo run -q -p e2e --bin cluster -- status\n\
-                 \u{20} cargo run -q -p e2e --bin cluster -- logs\n\
-                 \u{20} cargo run -q -p e2e --bin cluster -- kubectl -- describe msc cluster\n\
+                 \u{20} cargo run -q -p testbed --bin cluster -- status\n\
+                 \u{20} cargo run -q -p testbed --bin cluster -- logs\n\
+                 \u{20} cargo run -q -p testbed --bin cluster -- kubectl -- describe msc cluster\n\
                  To begin again from nothing: make demo-down demo"
             ));
             ExitCode::FAILURE

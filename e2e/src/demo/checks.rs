@@ -4,12 +4,12 @@
 
 use super::Narrator;
 use super::scenario::{NAMESPACE, client, cluster_ip, servers};
-use crate::{cluster, wait};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
+use testbed::{cluster, wait};
 
 /// Requests of one look at the load balancing. All reaching one of two servers by chance: 2 in 2^40.
 const REQUESTS: usize = 40;

@@ -3,12 +3,12 @@
 //! Writes: objects on the test cluster, and a kustomize overlay in a temporary folder.
 
 use super::{Narrator, timing};
-use crate::cluster;
-use crate::images::{self, Image};
 use anyhow::{Context as _, Result};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use testbed::cluster;
+use testbed::images::Image;
 
 const OPERATOR: &str = api::names::OPERATOR;
 const PROXY: &str = api::names::PROXY;
@@ -16,13 +16,13 @@ const NAMESPACE: &str = api::names::NAMESPACE;
 
 /// Builds the images, loads them into both nodes, and installs the operator from `config/`.
 pub fn operator(narrator: &Narrator) -> Result<()> {
-    let images = images::product_images(&|line| narrator.say(line))?;
+    let images = xtask::images::product_images(&|line| narrator.say(line))?;
     release(narrator, &images, None)
 }
 
 /// Replaces the installed operator by a release of this version: the same programs as other images, with one manifest changed.
 pub fn operator_of(narrator: &Narrator, version: &str) -> Result<()> {
-    let images = images::release_images(version, &|line| narrator.say(line))?;
+    let images = xtask::images::release_images(version, &|line| narrator.say(line))?;
     release(narrator, &images, Some(version))
 }
 

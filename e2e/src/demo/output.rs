@@ -1,9 +1,9 @@
 //! Output of the demo: headings, explanations, the commands of a user and their output.
 
-use crate::cluster;
 use anyhow::Result;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use testbed::cluster;
 
 /// Prints to standard output. Remembers which proofs held.
 #[derive(Debug, Default)]

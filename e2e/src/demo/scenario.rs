@@ -1,13 +1,13 @@
 //! Objects of the demo: a network, two web servers on two nodes, a client, the Service and an ordinary one beside it.
 
 use super::Narrator;
-use crate::cluster;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use testbed::cluster;
 
 /// Namespace of the scenario.
 pub const NAMESPACE: &str = "demo";
@@ -96,7 +96,7 @@ fn make_ready() -> Result<()> {
 pub const LIST_RULES: &str =
     "ip route show table all; nft list ruleset; iptables-legacy-save 2>/dev/null; true";
 
-/// Whether a line of that is about a route or a rule of the product.
+/// True for a line of that list about a route or a rule of the product.
 pub fn is_ours(line: &str) -> bool {
     ["proto 77", "MSP-", "multus-proxy"]
         .iter()

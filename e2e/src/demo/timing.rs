@@ -2,7 +2,6 @@
 //!
 //! Writes: nothing. Looks at the API server twenty times a second.
 
-use crate::cluster;
 use anyhow::{Context as _, Result};
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, CONTROLLER, NAMESPACE, PROXY};
@@ -11,6 +10,7 @@ use kube::{Api, Client};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use testbed::cluster;
 
 const PAUSE: Duration = Duration::from_millis(50);
 

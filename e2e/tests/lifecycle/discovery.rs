@@ -5,11 +5,11 @@ use anyhow::{Context as _, Result, ensure};
 use api::names::NETWORK_STATUS_ANNOTATION;
 use e2e::demo::scenario::{self, NAMESPACE};
 use e2e::traffic::Traffic;
-use e2e::{cluster, wait};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use e2e::demo::scenario::{self, Attached, NAMESPACE};
 use e2e::traffic::Traffic;
-use e2e::{cluster, wait};
 use std::net::SocketAddr;
 use std::time::Duration;
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -4,8 +4,8 @@ use crate::operator::{scale, until_rules, until_settled};
 use crate::proxy::Proxy;
 use anyhow::{Result, ensure};
 use api::names::{NAMESPACE, OPERATOR, PROXY};
-use e2e::cluster;
 use e2e::demo::scenario;
+use testbed::cluster;
 
 /// Path of the binary on a node during the test.
 const BINARY: &str = "/run/multus-service-proxy";

@@ -5,9 +5,9 @@ use api::names::{NAMESPACE, OPERATOR, PROXY};
 use e2e::demo::install;
 use e2e::demo::output::Narrator;
 use e2e::demo::scenario::Attached;
-use e2e::{cluster, wait};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(4);
 /// Resident bytes.

@@ -3,8 +3,8 @@
 use crate::proxy::Proxy;
 use anyhow::{Context as _, Result, ensure};
 use api::names::PROXY_HTTP_PORT;
-use e2e::cluster;
 use std::collections::BTreeSet;
+use testbed::cluster;
 
 /// `NET_ADMIN`, `NET_BROADCAST`, `NET_RAW`, `SYS_ADMIN`: bits 12, 11, 13 and 21.
 const CAPABILITIES: u64 = 1 << 12 | 1 << 11 | 1 << 13 | 1 << 21;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::names::{NAMESPACE, PROXY, PROXY_HTTP_PORT, RULES_APPLIED_CONDITION};
-use e2e::{cluster, wait};
 use serde_json::Value;
 use std::time::Duration;
+use testbed::{cluster, wait};
 
 /// One proxy.
 pub(crate) struct Proxy {

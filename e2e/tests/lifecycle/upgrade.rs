@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONTROLLER, NAMESPACE, PROXY};
-use e2e::{cluster, wait};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use testbed::{cluster, wait};
 
 /// Progress of the upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! Three releases of the product for upgrades: what this checkout is, under three versions, each with images and a bundle of its own.
 
 use anyhow::{Result, anyhow};
-use e2e::images::{self, Image};
 use olm::bundle::Platform;
 use olm::{Bundle, PACKAGE, Source, catalog};
 use semver::Version;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::OnceLock;
+use testbed::images::Image;
 
 /// The channel of the test's catalog.
 pub(crate) const CHANNEL: &str = "stable-v0";
@@ -41,8 +41,8 @@ pub(crate) fn releases() -> Result<[&'static Release; 3]> {
 fn build() -> Result<[Release; 3]> {
     let say = |line: &str| eprintln!("{line}");
     let images = |version: &str| -> Result<[Image; 3]> {
-        let images = images::release_images(version, &say)?;
-        e2e::cluster::load_images(&images, &say)?;
+        let images = xtask::images::release_images(version, &say)?;
+        testbed::cluster::load_images(&images, &say)?;
         images
             .try_into()
             .map_err(|images| anyhow!("three images, not {images:?}"))

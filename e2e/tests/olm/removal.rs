@@ -3,9 +3,9 @@
 use super::PATIENCE;
 use super::subscription::everything_of_ours;
 use anyhow::{Context as _, Result, ensure};
-use e2e::{cluster, command, tools, wait};
 use serde_json::Value;
 use std::path::Path;
+use testbed::{cluster, command, tools, wait};
 
 /// The commands (`$ oc ...`) of a section of docs/admin/install.md, up to its first subsection.
 pub(crate) fn documented(section: &str) -> Result<Vec<String>> {

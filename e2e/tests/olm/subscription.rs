@@ -5,9 +5,9 @@ use super::releases::{CHANNEL, Release};
 use anyhow::{Context as _, Result, anyhow};
 use api::names::{NAMESPACE, OPERATOR, PART_OF};
 use e2e::olm_v0::{self, Olm, apply};
-use e2e::{cluster, wait};
 use serde_json::{Value, json};
 use std::sync::{Mutex, MutexGuard, OnceLock};
+use testbed::{cluster, wait};
 
 const SUBSCRIPTION: &str = "multus-service";
 

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result};
 use api::names::{NAMESPACE, PROXY};
 use chrono::{DateTime, Utc};
-use e2e::cluster;
-use e2e::cluster::layout::{Machine, Node, logs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use testbed::cluster;
+use testbed::cluster::layout::{Machine, Node, logs};
 
 /// Time of the first event of pods, by `namespace/name`.
 type Times = BTreeMap<String, DateTime<Utc>>;

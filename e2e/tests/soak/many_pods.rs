@@ -5,8 +5,8 @@ use crate::proxy::Proxy;
 use crate::{PATIENCE, left, manifest, none_left};
 use anyhow::{Context as _, Result, ensure};
 use e2e::demo::scenario;
-use e2e::{cluster, wait};
 use std::collections::BTreeSet;
+use testbed::{cluster, wait};
 
 /// Pods of the crowd unless `SOAK_CROWD` says otherwise; a node takes about a hundred.
 const CROWD: usize = 50;

@@ -1,7 +1,7 @@
 //! Requirements of the community catalogs; every check can fail.
 
-use super::{released, root, source};
-use olm::{Bundle, Catalog, checks};
+use super::{but_for_digests, checks, committed, released, root, source};
+use olm::{Bundle, Catalog};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -21,6 +21,13 @@ fn broken(schema: &str, edit: impl Fn(&mut Value)) -> (Catalog, Bundle) {
     let last = catalog.blobs.iter_mut().rfind(|blob| blob["schema"] == schema);
     edit(last.unwrap());
     (catalog, released())
+}
+
+#[test]
+fn committed_catalog_lacks_only_digests() {
+    let catalog = Catalog::render(&source()).unwrap();
+    let findings = but_for_digests(checks::catalog::run(&catalog, &committed()).unwrap());
+    assert!(findings.is_empty(), "{findings:#?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::fixture::Fixture;
 use anyhow::Result;
-use e2e::flood;
+use testbed::flood;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use api::config::crd;
-use e2e::apiserver::Apiserver;
-use e2e::wait;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::runtime::{conditions, wait::Condition as _};
 use serde_json::{Value, json};
 use std::time::Duration;
+use testbed::apiserver::Apiserver;
+use testbed::wait;
 
 const VERSION: &str = "multusservice.cni.cncf.io/v1alpha1";
 

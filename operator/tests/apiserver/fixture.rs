@@ -4,8 +4,6 @@
 use anyhow::{Context as _, Result};
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR, PROXY};
-use e2e::apiserver::{Apiserver, Options};
-use e2e::{command, tools, wait};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -19,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::{command, tools, wait};
 
 pub(crate) mod cluster_state;
 pub(crate) mod crash_proxy;
@@ -26,7 +26,8 @@ pub(crate) mod fake_kubelet;
 
 pub(crate) const NAMESPACE: &str = "multus-service";
 /// The CRD that Multus installs.
-pub(crate) const NETWORK_DEFINITION: &str = "e2e/src/cluster/manifests/network-attachment-definition.yaml";
+pub(crate) const NETWORK_DEFINITION: &str =
+    "testbed/src/cluster/manifests/network-attachment-definition.yaml";
 pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
 /// Generous: a busy machine must not fail a test.
 const LIMIT: Duration = Duration::from_mins(2);

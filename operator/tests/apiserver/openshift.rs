@@ -3,10 +3,10 @@
 use crate::fixture::{Fixture, NAMESPACE, message, repository};
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONFIG_NAME, CONTROLLER, OPERATOR, OPERATOR_FIELD_MANAGER, PROXY};
-use e2e::tools;
 use operator::operands::SELECTOR;
 use serde_json::json;
 use std::time::Instant;
+use testbed::tools;
 
 const INFRASTRUCTURE: &str = "0000_10_config-operator_01_infrastructures-Default.crd.yaml";
 const NETWORKS: &str = "0000_10_config-operator_01_networks.crd.yaml";

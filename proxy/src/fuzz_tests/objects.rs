@@ -6,11 +6,11 @@ use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL,
     SERVICE_NAME_LABEL, SERVICE_NETWORK_ANNOTATION,
 };
-use e2e::fuzz;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rules::{Delta, Family, Plan, Settings, plan};
 use serde_json::{Value, json};
+use testbed::fuzz;
 
 /// A Service of both families, a slice of each, a pod.
 pub(crate) fn corpus() -> [Value; 4] {

@@ -8,7 +8,6 @@ use crate::backend::nftables::Nftables;
 use crate::netlink::Netlink;
 use crate::netlink::netfilter::about;
 use crate::netns::Netns;
-use e2e::{command, fuzz};
 use netlink_packet_core::{NetlinkDeserializable, NetlinkSerializable};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
@@ -24,6 +23,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rules::{Delta, Family};
 use std::path::Path;
 use std::process::Command;
+use testbed::{command, fuzz};
 
 const SCENE: &str = "
     ip link set lo up

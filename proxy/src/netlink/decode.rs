@@ -26,7 +26,7 @@ mod tests {
 
     #[test]
     fn a_malformed_message_of_the_kernel_is_an_error() {
-        let message = e2e::fuzz::from_hex(MALFORMED).remove(0);
+        let message = testbed::fuzz::from_hex(MALFORMED).remove(0);
         let error = guarded(|| NetlinkMessage::<NetfilterMessage>::deserialize(&message)).unwrap_err();
         assert_eq!(error.to_string(), "the kernel listed a malformed message");
     }

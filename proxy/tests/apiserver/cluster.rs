@@ -5,7 +5,6 @@ use anyhow::{Context as _, Result};
 use api::NetworkRef;
 use api::names::RULES_APPLIED_CONDITION;
 use async_trait::async_trait;
-use e2e::apiserver::{Apiserver, Options};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -31,6 +30,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use testbed::apiserver::{Apiserver, Options};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

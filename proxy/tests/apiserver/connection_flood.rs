@@ -1,12 +1,12 @@
 //! The port for probes and metrics is reachable from every process on the node.
 
 use anyhow::Result;
-use e2e::apiserver::{Apiserver, Options};
-use e2e::flood;
-use e2e::wait;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use testbed::apiserver::{Apiserver, Options};
+use testbed::flood;
+use testbed::wait;
 
 /// Kills the child on drop.
 struct KillOnDrop(Child);

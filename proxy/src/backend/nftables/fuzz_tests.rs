@@ -7,9 +7,9 @@ use crate::fuzz_tests::{NFTABLES, decode_netfilter, objects};
 use crate::netlink::decode::guarded;
 use crate::netlink::netfilter::about;
 use crate::netlink::{parts, write};
-use e2e::fuzz;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, SetElementList, TableAttribute};
 use rules::{Delta, Family, KernelState};
+use testbed::fuzz;
 
 /// Takes in a message as [`Kernel`](super::Kernel) does.
 fn take_in(found: &mut Found, bytes: &[u8]) -> Option<()> {

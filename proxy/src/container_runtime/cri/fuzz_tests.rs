@@ -2,8 +2,8 @@
 
 use super::netns_path;
 use super::proto::{ListPodSandboxResponse, PodSandbox, PodSandboxStatusResponse, VersionResponse};
-use e2e::fuzz;
 use prost::Message;
+use testbed::fuzz;
 
 const CRIO: &str = r#"{"image":"pause","pid":7,"runtimeSpec":{"ociVersion":"1.2.0","annotations":{"io.kubernetes.cri-o.Name":"k8s_web"},
     "linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/6f1c"},{"type":"uts","path":"/var/run/utsns/6f1c"}]}}}"#;

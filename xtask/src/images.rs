@@ -1,0 +1,9 @@
+//! The images of operator, controller and proxy.
+//!
+//! Writes: the cache, through `testbed::images`.
+
+pub mod arm64;
+pub(crate) mod product;
+pub mod release;
+
+pub use product::{Profile, product_images, release_images};

@@ -1,0 +1,147 @@
+//! The images this project ships, built by its own `Containerfile`.
+
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use testbed::images::{Builder, Context, Image, PACKAGES, base};
+use testbed::{command, debian};
+
+pub(super) const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
+
+/// Build profile of the binaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As they are published.
+    Release,
+    /// As the tests', in seconds.
+    Dev,
+}
+
+impl Profile {
+    /// `MULTUS_SERVICE_PROFILE=dev`, for short loops and tests.
+    pub fn of_environment() -> Self {
+        match std::env::var("MULTUS_SERVICE_PROFILE") {
+            Ok(profile) if profile == "dev" => Self::Dev,
+            _ => Self::Release,
+        }
+    }
+}
+
+/// Builds the binaries and their images: operator, controller, proxy. Tags are keys of the content.
+pub fn product_images(say: &dyn Fn(&str)) -> Result<Vec<Image>> {
+    images(&[], say)
+}
+
+/// The same programs as images of a release of this version: other images to Kubernetes.
+pub fn release_images(version: &str, say: &dyn Fn(&str)) -> Result<Vec<Image>> {
+    images(&[("VERSION", version)], say)
+}
+
+fn images(arguments: &[(&str, &str)], say: &dyn Fn(&str)) -> Result<Vec<Image>> {
+    debian::ensure(PACKAGES, say)?;
+    let binaries = binaries(Profile::of_environment(), say)?;
+    let builder = Builder::new()?;
+    let base = base::ensure(&builder, say)?;
+    let arguments = [&[("BASE", base.as_str())], arguments].concat();
+    TARGETS
+        .iter()
+        .map(|target| image(&builder, &arguments, &binaries, target, say))
+        .collect()
+}
+
+fn image(
+    builder: &Builder,
+    arguments: &[(&str, &str)],
+    binaries: &Path,
+    target: &str,
+    say: &dyn Fn(&str),
+) -> Result<Image> {
+    let context = context(binaries, target)?;
+    builder.build(
+        &format!("localhost/multus-service/{target}"),
+        &context,
+        arguments,
+        Some(target),
+        say,
+    )
+}
+
+/// The recipe and the one binary that an image is made of.
+pub(super) fn context(binaries: &Path, target: &str) -> Result<Context> {
+    Context::new()?
+        .with(&repository().join("Containerfile"))?
+        .with(&binaries.join(format!("multus-service-{target}")))
+}
+
+/// Another architecture than this machine's.
+#[derive(Debug)]
+pub(super) struct Cross {
+    pub(super) target: &'static str,
+    pub(super) compiler: &'static str,
+}
+
+/// Compiles the three binaries; where they are.
+pub(super) fn binaries(profile: Profile, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    binaries_for(profile, None, say)
+}
+
+/// [`binaries`], for this machine's architecture or another.
+pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    let dev = profile == Profile::Dev;
+    let names = TARGETS.map(|target| format!("multus-service-{target}"));
+    let started = Instant::now();
+    let mut cargo = cargo();
+    cargo.args(["build", "--locked"]);
+    if dev {
+        say("binaries: cargo build, not optimized");
+        // All of the workspace: one package alone has other features of its dependencies, and they would be compiled again.
+        cargo
+            .arg("--workspace")
+            .args(names.iter().flat_map(|name| ["--bin", name]));
+    } else {
+        say("binaries: cargo build --release (minutes the first time, seconds later)");
+        cargo
+            .arg("--release")
+            .args(TARGETS.iter().flat_map(|target| ["--package", target]));
+    }
+    let mut folder = target_directory();
+    if let Some(Cross { target, compiler }) = cross {
+        let target_in_names = target.replace('-', "_");
+        cargo.args(["--target", target]);
+        cargo.env(format!("CC_{target_in_names}"), compiler);
+        cargo.env(
+            format!("CARGO_TARGET_{}_LINKER", target_in_names.to_uppercase()),
+            compiler,
+        );
+        folder.push(target);
+    }
+    command::output(cargo.current_dir(repository()).stdin(Stdio::null()))?;
+    say(&format!("binaries: built in {:.0?}", started.elapsed()));
+    Ok(folder.join(if dev { "debug" } else { "release" }))
+}
+
+/// Cargo as from a shell. Cargo sets variables of the package for the program that it runs, and build scripts that read these variables,
+/// like ring's, would run again, and half of all crates with them, whenever a test asks after a shell.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    for (name, _) in std::env::vars_os() {
+        let prefixes = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if name
+            .to_str()
+            .is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// The checkout that this program is compiled from.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

@@ -1,0 +1,268 @@
+//! Makes a release: images, SBOMs, `install.yaml`, bundle and catalog, with every image by digest.
+//!
+//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog` and the tags in `config/manager`, which are
+//! committed as the release.
+
+use crate::images::release::{self, Archived, Labels};
+use crate::images::{Profile, arm64, product};
+use anyhow::{Context as _, Result, ensure};
+use olm::bundle::Platform;
+use olm::release::Images;
+use olm::{Bundle, Catalog, Release, Source};
+use semver::Version;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use testbed::{command, tools};
+
+mod preflight;
+
+const REGISTRY: &str = "quay.io/multus-service";
+/// The crates that are binaries of a release.
+const BINARIES: [&str; 3] = ["operator", "controller", "proxy"];
+
+/// Options of a release.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The release's folder; what a release left in it is removed.
+    pub out: PathBuf,
+    /// Build profile of the binaries; [`Profile::Dev`] is for trials.
+    pub profile: Profile,
+    /// Allows files to differ from the commit that the images name.
+    pub allow_dirty: bool,
+    /// Makes arm64's binaries, where their toolchain is.
+    pub arm64: bool,
+    /// The program `cargo-cyclonedx`.
+    pub cyclonedx: PathBuf,
+}
+
+/// A release in the making.
+#[derive(Debug)]
+pub struct Maker {
+    root: PathBuf,
+    options: Options,
+    labels: Labels,
+    version: Version,
+}
+
+impl Maker {
+    /// Prepares a release of the checkout at `root`. Rejects a version that the checkout is not ready for.
+    pub fn new(root: &Path, version: Version, options: Options) -> Result<Self> {
+        preflight::check(root, &version, &options)?;
+        let git = |args: &[&str]| command::output(Command::new("git").args(args).current_dir(root));
+        let labels = Labels {
+            version: version.to_string(),
+            revision: git(&["rev-parse", "HEAD"])?.trim().to_owned(),
+            created: git(&["log", "-1", "--format=%cI"])?
+                .trim()
+                .parse::<chrono::DateTime<chrono::FixedOffset>>()?
+                .to_utc(),
+        };
+        if options.out.exists() {
+            fs::remove_dir_all(&options.out)?;
+        }
+        fs::create_dir_all(options.out.join("images"))?;
+        fs::create_dir_all(options.out.join("sbom"))?;
+        Ok(Self {
+            root: root.to_owned(),
+            options,
+            labels,
+            version,
+        })
+    }
+
+    /// Makes everything.
+    pub fn make(&self, say: &dyn Fn(&str)) -> Result<()> {
+        let folder = self.options.out.join("images");
+        let images = release::product(self.options.profile, &self.labels, &folder, say)?;
+        for image in &images {
+            say(&format!("{}: {}", image.name, image.digest));
+        }
+        let mut source = Source::read(&self.root)?;
+        source.release = self.release(&images)?;
+        let bundle = Bundle::render(&source, Platform::Openshift)?;
+        bundle.write(&self.root.join("bundle"))?;
+        let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
+        say(&format!("bundle: {}", image.digest));
+        source.release.images.bundle = Some(pull_spec(&image));
+        self.write_release(&source.release)?;
+        let catalog = Catalog::render(&source)?.yaml();
+        fs::write(
+            self.root.join("olm/catalog/multus-service-operator/catalog.yaml"),
+            &catalog,
+        )?;
+        check(&self.root)?;
+        fs::write(self.options.out.join("catalog.yaml"), catalog)?;
+        fs::copy(self.root.join("olm/ci.yaml"), self.options.out.join("ci.yaml"))?;
+        self.bundle_archive()?;
+        self.install_yaml(&bundle)?;
+        say("install.yaml, bundle, catalog: written");
+        self.arm64(say)?;
+        self.sboms()?;
+        say("SBOMs: written");
+        self.checksums()
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.options.out.join(name).display().to_string()
+    }
+
+    /// Equal bundles give equal archives.
+    fn bundle_archive(&self) -> Result<()> {
+        let (root, time) = (self.root.display().to_string(), self.labels.created.timestamp());
+        let mut tar = Command::new("tar");
+        tar.args(["-C", &root, "-I", "gzip -n", "-cf", &self.file("bundle.tar.gz")]);
+        tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+        command::output(tar.arg(format!("--mtime=@{time}")).arg("bundle"))?;
+        Ok(())
+    }
+
+    fn release(&self, images: &[Archived]) -> Result<Release> {
+        let of = |name: &str| -> Result<String> {
+            let found = images.iter().find(|image| image.name == name);
+            Ok(pull_spec(found.with_context(|| format!("no image of {name}"))?))
+        };
+        Ok(Release {
+            version: self.version.clone(),
+            created: self.labels.created,
+            architectures: vec!["amd64".to_owned()],
+            images: Images {
+                operator: of("operator")?,
+                controller: of("controller")?,
+                proxy: of("proxy")?,
+                bundle: None,
+            },
+        })
+    }
+
+    /// Digests for the bundle, tags for who applies `config/default`.
+    fn write_release(&self, release: &Release) -> Result<()> {
+        fs::write(self.root.join("olm/release.yaml"), release.yaml())?;
+        let deployment = self.root.join("config/manager/deployment.yaml");
+        let tagged = release.tagged(&fs::read_to_string(&deployment)?);
+        fs::write(deployment, tagged)?;
+        Ok(())
+    }
+
+    fn install_yaml(&self, bundle: &Bundle) -> Result<()> {
+        let objects = install_objects(&self.root, bundle)?;
+        let documents = objects
+            .iter()
+            .map(serde_saphyr::to_string)
+            .collect::<Result<Vec<_>, _>>()?;
+        fs::write(self.options.out.join("install.yaml"), documents.join("---\n"))?;
+        Ok(())
+    }
+
+    /// No images: `architectures` says amd64 alone.
+    fn arm64(&self, say: &dyn Fn(&str)) -> Result<()> {
+        let missing = arm64::missing();
+        if !self.options.arm64 || !missing.is_empty() {
+            let why = if self.options.arm64 {
+                format!("{} is missing", missing.join(" and "))
+            } else {
+                "--no-arm64".to_owned()
+            };
+            say(&format!("arm64: not made, {why}"));
+            return Ok(());
+        }
+        say("arm64: its binaries, no images");
+        let folder = self.options.out.join("bin/arm64");
+        fs::create_dir_all(&folder)?;
+        for binary in arm64::binaries(self.options.profile, say)? {
+            let name = binary.file_name().context("a binary has a name")?;
+            fs::copy(&binary, folder.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn sboms(&self) -> Result<()> {
+        for name in BINARIES {
+            let manifest = self.root.join(name).join("Cargo.toml").display().to_string();
+            let file = format!("{name}.cdx");
+            let args = [
+                "cyclonedx",
+                "--format",
+                "json",
+                "--target",
+                "x86_64-unknown-linux-gnu",
+                "--override-filename",
+                &file,
+                "--manifest-path",
+                &manifest,
+            ];
+            command::output(
+                Command::new(&self.options.cyclonedx)
+                    .args(args)
+                    .current_dir(&self.root),
+            )?;
+            // It writes beside every manifest of the workspace; the other members are parts of this one's list.
+            fs::rename(
+                self.root.join(name).join(format!("{file}.json")),
+                self.options.out.join("sbom").join(format!("{file}.json")),
+            )?;
+            for member in fs::read_dir(&self.root)? {
+                let stray = member?.path().join(format!("{file}.json"));
+                if stray.exists() {
+                    fs::remove_file(stray)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn checksums(&self) -> Result<()> {
+        let script = "find . -type f ! -name SHA256SUMS | sort | xargs sha256sum > SHA256SUMS";
+        command::output(
+            Command::new("sh")
+                .args(["-c", script])
+                .current_dir(&self.options.out),
+        )?;
+        Ok(())
+    }
+}
+
+/// Checks bundle and catalog of the checkout at `root` against the requirements of the catalogs, which are tests of `olm`.
+pub fn check(root: &Path) -> Result<()> {
+    let mut cargo = product::cargo();
+    cargo.args([
+        "test",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--test",
+        "agreement",
+    ]);
+    cargo
+        .args(["--", "committed_"])
+        .env("MULTUS_SERVICE_CHECKOUT", root.canonicalize()?);
+    let output = cargo.current_dir(product::repository()).output()?;
+    ensure!(
+        output.status.success(),
+        "a reviewer would reject bundle or catalog:\n{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(())
+}
+
+/// Returns the content of `install.yaml`: the objects that `kubectl apply -k config/default` of the checkout at `root` applies, with the bundle's Deployment,
+/// whose images are by digest.
+pub fn install_objects(root: &Path, bundle: &Bundle) -> Result<Vec<Value>> {
+    let kubectl = tools::ensure(&[&tools::KUBECTL], &|_| {})?.main(&tools::KUBECTL)?;
+    let folder = root.join("config/default").display().to_string();
+    let yaml = command::run(kubectl, &["kustomize", &folder])?;
+    let csv = bundle.csv()?;
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(&yaml)?;
+    for object in &mut objects {
+        if object["kind"] == "Deployment" {
+            object["spec"] = csv["spec"]["install"]["spec"]["deployments"][0]["spec"].clone();
+        }
+    }
+    Ok(objects)
+}
+
+fn pull_spec(image: &Archived) -> String {
+    format!("{REGISTRY}/{}@{}", image.name, image.digest)
+}
