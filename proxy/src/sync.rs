@@ -7,12 +7,10 @@
 mod attempt;
 mod backoff;
 mod flow_cleanup;
-mod kernel_events;
-mod pod_state;
+mod pods;
 mod poll_interval;
 mod ruleset_poll;
 mod sandbox_locks;
-mod summary;
 mod worker_pool;
 
 pub use worker_pool::{IN_MEMORY_WORKERS, WORKERS};
@@ -30,7 +28,7 @@ use crate::report::pod_events::{self, EventSender};
 use crate::watch::{Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
-use pod_state::Pods;
+use pods::Pods;
 use process::Health;
 use rules::Settings;
 use sandbox_locks::SandboxLocks;

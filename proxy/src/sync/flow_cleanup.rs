@@ -6,7 +6,7 @@
 
 use super::Context;
 use super::attempt::{Error, NetnsState};
-use super::pod_state::{Done, Outcome, Pods};
+use super::pods::{Done, Outcome, Pods};
 use crate::index::{Index, LocalPod};
 use crate::netns::apply::{Pending, end_flows};
 use crate::netns::failure::chain;

@@ -4,8 +4,8 @@
 //! transaction in the pod's namespace: that blocks one thread, and the next one polls the other pods.
 
 use super::attempt::NetnsState;
-use super::kernel_events::SETTLE;
-use super::pod_state::Pods;
+
+use super::pods::{Pods, SETTLE};
 use super::poll_interval;
 use crate::netlink::generation;
 use crate::netns::spawn_tour;

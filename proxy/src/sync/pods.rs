@@ -2,11 +2,13 @@
 //!
 //! Writes: nothing itself. One attempt per pod at a time; a change during it leads to one more afterwards.
 
+mod kernel_events;
+mod summary;
+
 use super::Context;
 use super::attempt::{Error, NetnsState, attempt};
 use super::backoff;
 use super::flow_cleanup::{Cleaned, Cleanups, Deferred};
-use super::kernel_events::{Overrun, SETTLE};
 use super::poll_interval::CheckBackoff;
 use super::ruleset_poll::RulesetPoll;
 use crate::backend::KnownRules;
@@ -18,6 +20,8 @@ use crate::netns::host_network::Parents;
 use crate::report::event_throttle::{self, EventThrottle};
 use crate::report::pod_events::{self, EventSender, PodEvent};
 use futures::{FutureExt, StreamExt};
+use kernel_events::Overrun;
+pub(super) use kernel_events::SETTLE;
 use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -56,7 +60,7 @@ pub(super) struct Pods {
     pub(super) by_nsid: BTreeMap<NamespaceId, String>,
     /// The netlink monitor runs.
     pub(super) has_monitor: bool,
-    pub(super) overrun: Overrun,
+    overrun: Overrun,
     pub(super) ruleset_poll: RulesetPoll,
     /// Receives the UIDs of pods whose attempt is stuck.
     stuck_uids: mpsc::UnboundedReceiver<String>,

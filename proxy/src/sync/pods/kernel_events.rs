@@ -2,13 +2,13 @@
 //!
 //! Writes: nothing itself. The monitor drops notifications about our own changes.
 
-use super::pod_state::Pods;
+use super::Pods;
 use crate::netlink::monitor::{NamespaceId, Notification};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Delay between a change by another process and the check of the pod: changes come in bursts.
-pub(super) const SETTLE: Duration = Duration::from_millis(300);
+pub(in crate::sync) const SETTLE: Duration = Duration::from_millis(300);
 
 /// Shortest time between two full resyncs after an overrun of the receive buffer.
 const OVERRUN_PAUSE: Duration = Duration::from_secs(10);
@@ -40,12 +40,12 @@ impl Overrun {
 
 impl Pods {
     /// The netlink monitor runs: pods are polled less often.
-    pub(super) fn monitor_started(&mut self) {
+    pub(in crate::sync) fn monitor_started(&mut self) {
         self.has_monitor = true;
     }
 
     /// Handles a notification: schedules a check of the affected pod.
-    pub(super) fn notified(&mut self, notification: Notification) {
+    pub(in crate::sync) fn notified(&mut self, notification: Notification) {
         match notification {
             Notification::Routes(id) => self.check_soon(id),
             Notification::Overrun => {
@@ -97,7 +97,7 @@ impl Pods {
     }
 
     /// Schedules a check of a pod, routes included, after `wait` unless an earlier one is scheduled.
-    pub(super) fn check_within(&mut self, uid: &str, wait: Duration) {
+    pub(in crate::sync) fn check_within(&mut self, uid: &str, wait: Duration) {
         let at = Instant::now() + wait;
         let Some(pod) = self.by_uid.get_mut(uid) else {
             return;

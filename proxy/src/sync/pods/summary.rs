@@ -2,18 +2,18 @@
 //!
 //! Pure.
 
-use super::attempt::NetnsState;
-use super::pod_state::{Pod, Pods};
+use super::{Pod, Pods};
 use crate::backend::KnownRules;
 use crate::debug_state::{self, PodState, Progress};
 use crate::index::{Index, LocalPod};
 use crate::report::node_condition::NodeCondition;
 use crate::report::pod_events;
+use crate::sync::attempt::NetnsState;
 use api::rules_applied::Reason;
 
 impl Pods {
     /// Returns the condition of this node; `None`: nothing changed since the last call.
-    pub(super) fn condition(&mut self, index: &Index) -> Option<NodeCondition> {
+    pub(in crate::sync) fn condition(&mut self, index: &Index) -> Option<NodeCondition> {
         if !std::mem::take(&mut self.has_changed) {
             return None;
         }
@@ -42,7 +42,7 @@ impl Pods {
     }
 
     /// Returns the status of every pod.
-    pub(super) fn state(&self, index: &Index) -> Vec<PodState> {
+    pub(in crate::sync) fn state(&self, index: &Index) -> Vec<PodState> {
         index.pods().map(|local| self.state_of(local, index)).collect()
     }
 
