@@ -7,10 +7,13 @@
 mod attempt;
 mod backoff;
 mod flow_cleanup;
+mod outcome;
+mod pod_state;
 mod pods;
 mod poll_interval;
 mod ruleset_poll;
 mod sandbox_locks;
+mod timers;
 mod worker_pool;
 
 pub use worker_pool::{IN_MEMORY_WORKERS, WORKERS};
@@ -234,7 +237,7 @@ impl Sync {
             event_sender.send_to(name, uid, pod_events::impostor(name));
         }
         self.impostors = now.keys().cloned().collect();
-        self.pods.has_changed = true;
+        self.pods.changed();
     }
 
     fn is_ready(&self) -> bool {

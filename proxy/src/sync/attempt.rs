@@ -82,15 +82,20 @@ impl NetnsState {
         self.id.is_none()
     }
 
-    /// Returns the time of the last comparison of routes with the kernel.
-    pub(super) fn routes_checked_at(&self) -> Option<Instant> {
-        self.routes_checked_at
-    }
-
     /// Makes the next attempt read routes, links and addresses from the kernel.
     pub(super) fn forget_routes(&mut self) {
         self.foreign_routes = None;
         self.addresses = None;
+    }
+
+    /// Makes the next attempt read them if the last comparison with the kernel is older than `age`.
+    pub(super) fn forget_routes_after(&mut self, age: Duration) {
+        if self
+            .routes_checked_at
+            .is_none_or(|checked| checked.elapsed() > age)
+        {
+            self.forget_routes();
+        }
     }
 
     /// Records that anything in the namespace may have changed. Rules with a generation stay known, since the generation shows a change:
@@ -119,6 +124,22 @@ impl NetnsState {
             self.nsid = None;
             self.forget_routes();
         }
+    }
+}
+
+#[cfg(test)]
+impl NetnsState {
+    /// Returns a namespace whose routes were read.
+    pub(super) fn with_routes() -> Self {
+        Self {
+            foreign_routes: Some(BTreeSet::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Returns true when the next attempt does not read routes.
+    pub(super) fn knows_routes(&self) -> bool {
+        self.foreign_routes.is_some()
     }
 }
 
