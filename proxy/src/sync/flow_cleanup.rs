@@ -4,8 +4,9 @@
 //! Writes: through `apply`. A search for flows takes up to milliseconds of CPU per namespace, and rules must not wait for it. The changes of a
 //! pod are collected meanwhile; a cleanup uses the rules that the pod has by then.
 
-use super::Context;
-use super::attempt::{Error, NetnsState};
+use super::attempt::Error;
+use super::netns_state::NetnsState;
+use super::shared::Shared;
 use crate::index::LocalPod;
 use crate::netns::apply::{Pending, end_flows};
 use crate::netns::{self, Netns};
@@ -121,7 +122,7 @@ impl Cleanups {
 
 /// Deletes stale flows in the namespace of the rules. A deleted namespace has no flows.
 pub(super) async fn clean(
-    context: &Context,
+    shared: &Shared,
     pod: &LocalPod,
     pending: Pending,
     rules: PodRules,
@@ -130,7 +131,7 @@ pub(super) async fn clean(
     let Some(sandbox) = &netns_state.sandbox else {
         return Ok(());
     };
-    let (_sandbox_lock, _) = context.sandbox_locks.lock(sandbox).await;
+    let (_sandbox_lock, _) = shared.sandbox_locks.lock(sandbox).await;
     if netns_state.is_abandoned.load(Ordering::Acquire) {
         return Ok(());
     }

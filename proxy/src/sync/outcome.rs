@@ -25,7 +25,7 @@ pub(super) struct Outcome {
     pub(super) was_unknown: bool,
     pub(super) began: Instant,
     pub(super) took: Duration,
-    /// See [`NetnsState::is_disturbed`](super::attempt::NetnsState::is_disturbed).
+    /// See [`NetnsState::is_disturbed`](super::netns_state::NetnsState::is_disturbed).
     pub(super) is_disturbed: bool,
     pub(super) result: Result<Applied, Error>,
 }

@@ -9,13 +9,14 @@ mod ruleset_changes;
 mod summary;
 
 use super::Context;
-use super::attempt::NetnsState;
 use super::flow_cleanup::Cleanups;
+use super::netns_state::NetnsState;
 use super::pod_state::{Pod, SETTLE};
 use super::ruleset_poll::RulesetPoll;
+use super::shared::Shared;
 use super::timers::Timers;
 use crate::index::{HOST_UID, Index};
-use crate::netlink::monitor::NamespaceId;
+use crate::netlink::monitor::{NamespaceId, NamespaceIds};
 use crate::netns::host_network::Parents;
 use crate::report::pod_events;
 use attempts::Finished;
@@ -37,7 +38,7 @@ const MONITORED_RESYNC: Duration = Duration::from_mins(5);
 
 /// Pods of this node.
 pub(super) struct Pods {
-    context: Arc<Context>,
+    shared: Arc<Shared>,
     by_uid: BTreeMap<String, Pod>,
     jobs: JoinSet<Done>,
     cleanups: Cleanups,
@@ -66,10 +67,12 @@ enum Done {
 }
 
 impl Pods {
-    pub(super) fn new(mut context: Context) -> Self {
-        let stuck_uids = context.stuck_pods.take().expect("a context is used once");
+    /// `namespace_ids`: set if the netlink monitor runs: pods are polled less often.
+    pub(super) fn new(context: Context, namespace_ids: Option<NamespaceIds>) -> Self {
+        let (stuck, stuck_uids) = mpsc::unbounded_channel();
+        let has_monitor = namespace_ids.is_some();
         Self {
-            context: Arc::new(context),
+            shared: Arc::new(Shared::new(context, namespace_ids, stuck)),
             by_uid: BTreeMap::new(),
             jobs: JoinSet::new(),
             cleanups: Cleanups::default(),
@@ -78,7 +81,7 @@ impl Pods {
             held_back: None,
             has_changed: true,
             by_nsid: BTreeMap::new(),
-            has_monitor: false,
+            has_monitor,
             overrun: Overrun::default(),
             ruleset_poll: RulesetPoll::new(),
             stuck_uids,
@@ -86,8 +89,8 @@ impl Pods {
         }
     }
 
-    pub(super) fn context(&self) -> &Context {
-        &self.context
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The status of the node changed.
@@ -97,7 +100,7 @@ impl Pods {
 
     /// Starts no attempt until [`Self::resume`]: another proxy writes.
     pub(super) fn pause(&mut self) {
-        self.context.sandbox_locks.share();
+        self.shared.sandbox_locks.share();
         self.held_back.get_or_insert_default();
     }
 
@@ -159,7 +162,7 @@ impl Pods {
         let pod = self.by_uid.get_mut(uid);
         let pod = pod.filter(|pod| pod.netns_state().is_none());
         if let (Some(pod), Some(local)) = (pod, index.pod(uid)) {
-            pod.publish(pod_events::stuck(), local, &self.context.reporters.event_sender);
+            pod.publish(pod_events::stuck(), local, &self.shared.reporters.event_sender);
         }
         self.has_changed = true;
     }
@@ -205,6 +208,6 @@ impl Pods {
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules()).count();
         let pods = self.by_uid.values();
         let failing = pods.filter(|pod| pod.failures().are_lasting()).count();
-        self.context.reporters.metrics.pods(programmed, failing);
+        self.shared.reporters.metrics.pods(programmed, failing);
     }
 }

@@ -10,7 +10,7 @@
 //!    └───────────────────────┘  └────────────────────────┘
 //! ```
 
-use crate::sync::attempt::NetnsState;
+use crate::sync::netns_state::NetnsState;
 use crate::sync::timers::{Timer, Timers};
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use crate::netns::apply::Applied;
 use crate::netns::failure;
 use crate::report::pod_events;
 use crate::sync::attempt::Error;
+use crate::sync::backoff;
 use rules::{AttachedNetwork, NetworkRules, PodRules};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,7 +6,8 @@ use super::{Done, MONITORED_RESYNC, Pod, Pods, RESYNC};
 use crate::backend::KnownRules;
 use crate::index::{Index, LocalPod};
 use crate::report::{event_throttle, pod_events};
-use crate::sync::attempt::{Error, NetnsState, attempt};
+use crate::sync::attempt::{Error, attempt};
+use crate::sync::netns_state::NetnsState;
 use crate::sync::outcome::Outcome;
 use futures::FutureExt;
 use rules::{PodRules, Shortcoming};
@@ -60,7 +61,7 @@ impl Pods {
         if !local.is_host {
             return (rules, shortcomings);
         }
-        let (allowed, rejected) = self.parents.allowed(self.context.backend.as_ref(), rules, local);
+        let (allowed, rejected) = self.parents.allowed(self.shared.backend.as_ref(), rules, local);
         shortcomings.extend(rejected);
         (allowed, shortcomings)
     }
@@ -71,7 +72,7 @@ impl Pods {
             return;
         };
         let event = pod_events::nothing_written(local, shortcomings);
-        let is_published = pod.publish(event, local, &self.context.reporters.event_sender);
+        let is_published = pod.publish(event, local, &self.shared.reporters.event_sender);
         let retry_in = (!is_published).then_some(event_throttle::PAUSE);
         // Nothing happened since the start.
         let _ = pod.end(netns_state, &local.uid, retry_in, &mut self.timers);
@@ -84,12 +85,12 @@ impl Pods {
         rules: PodRules,
         shortcomings: BTreeSet<Shortcoming>,
     ) {
-        let context = Arc::clone(&self.context);
+        let shared = Arc::clone(&self.shared);
         self.jobs.spawn(async move {
             let was_unknown = !matches!(netns_state.held, KnownRules::Exactly(_));
             let (wants_rules, began) = (!rules.is_empty(), Instant::now());
             // An attempt that panicked is retried like any other; the state of the namespace is unknown.
-            let attempt = AssertUnwindSafe(attempt(&context, &local, rules, &mut netns_state)).catch_unwind();
+            let attempt = AssertUnwindSafe(attempt(&shared, &local, rules, &mut netns_state)).catch_unwind();
             let result = attempt.await.unwrap_or(Err(Error::Lost));
             let outcome = Outcome {
                 shortcomings,
@@ -182,7 +183,7 @@ impl Pods {
         };
         let next = pod.conclude(local, netns_state.sandbox_id(), &outcome, resync_in);
         outcome.log_failure(local, pod.failures().count());
-        let reporters = &self.context.reporters;
+        let reporters = &self.shared.reporters;
         if outcome.has_failed() {
             reporters.metrics.failed();
         }
@@ -198,7 +199,7 @@ impl Pods {
 
     /// Returns the interval at which a pod that has rules is checked.
     fn resync_interval(&self, local: &LocalPod) -> Duration {
-        if self.has_monitor && !local.is_host && self.context.backend.reports_ruleset_changes() {
+        if self.has_monitor && !local.is_host && self.shared.backend.reports_ruleset_changes() {
             MONITORED_RESYNC
         } else {
             RESYNC

@@ -5,8 +5,9 @@
 use super::{Done, Pods};
 use crate::index::{Index, LocalPod};
 use crate::netns::failure::chain;
-use crate::sync::attempt::{Error, NetnsState};
+use crate::sync::attempt::Error;
 use crate::sync::flow_cleanup::clean;
+use crate::sync::netns_state::NetnsState;
 use crate::sync::outcome::Outcome;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -54,13 +55,13 @@ impl Pods {
         let Some((mut netns_state, pending, mut outcome)) = pod.clean() else {
             return;
         };
-        let (context, local) = (self.context.clone(), local.clone());
+        let (shared, local) = (self.shared.clone(), local.clone());
         self.cleanups.started(uid);
         self.jobs.spawn(async move {
             if let Ok(applied) = &mut outcome.result {
                 let rules = applied.rules.clone();
-                let cleaned = AssertUnwindSafe(clean(&context, &local, pending, rules, &mut netns_state))
-                    .catch_unwind();
+                let cleaned =
+                    AssertUnwindSafe(clean(&shared, &local, pending, rules, &mut netns_state)).catch_unwind();
                 let cleaned = cleaned.await.unwrap_or(Err(Error::Lost));
                 applied.conntrack = cleaned.err().map(|error| chain(&error));
             }

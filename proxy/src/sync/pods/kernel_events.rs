@@ -37,11 +37,6 @@ impl Overrun {
 }
 
 impl Pods {
-    /// The netlink monitor runs: pods are polled less often.
-    pub(in crate::sync) fn monitor_started(&mut self) {
-        self.has_monitor = true;
-    }
-
     /// Handles a notification: schedules a check of the affected pod.
     pub(in crate::sync) fn notified(&mut self, notification: Notification) {
         match notification {

@@ -26,7 +26,7 @@ impl Pods {
     }
 
     fn poll_all(&mut self, now: Instant) {
-        let is_reported = self.context.backend.reports_ruleset_changes();
+        let is_reported = self.shared.backend.reports_ruleset_changes();
         let pods = self.by_uid.iter().filter(|_| is_reported);
         let targets = pods.filter_map(|(uid, pod)| pod.poll_target(uid));
         self.ruleset_poll.begin(targets, now);

@@ -8,7 +8,7 @@ use crate::debug_state::{self, PodState, Progress};
 use crate::index::{Index, LocalPod};
 use crate::report::node_condition::NodeCondition;
 use crate::report::pod_events;
-use crate::sync::attempt::NetnsState;
+use crate::sync::netns_state::NetnsState;
 use api::rules_applied::Reason;
 
 impl Pods {
@@ -34,11 +34,7 @@ impl Pods {
         wrong.extend(impostors.map(|name| format!("pod {name}: {}", pod_events::impostor(name).note)));
         wrong.sort_unstable();
         wrong.extend(index.without_affinity().map(|(_, why)| why));
-        Some(NodeCondition::applied(
-            self.context.backend.name(),
-            served,
-            &wrong,
-        ))
+        Some(NodeCondition::applied(self.shared.backend.name(), served, &wrong))
     }
 
     /// Returns the status of every pod.
