@@ -6,41 +6,35 @@
 
 mod attempt;
 mod backoff;
+mod context;
 mod flow_cleanup;
-mod kernel_events;
+mod netns_state;
+mod outcome;
 mod pod_state;
+mod pods;
 mod poll_interval;
 mod ruleset_poll;
 mod sandbox_locks;
-mod summary;
+mod shared;
+mod status;
+mod timers;
 mod worker_pool;
 
+pub use context::{Context, Reporters};
 pub use worker_pool::{IN_MEMORY_WORKERS, WORKERS};
 
-use crate::backend::Backend;
 use crate::cluster_info::ClusterInfo;
-use crate::container_runtime::SandboxSource;
-use crate::debug_state::{Condition, ServiceNotServed, State, StateRequests};
-use crate::index::{Index, default_legacy_namespaces};
-use crate::metrics::Metrics;
+use crate::debug_state::StateRequests;
+use crate::index::Index;
 use crate::netlink::monitor::{Monitor, NamespaceIds, Notification};
-use crate::netns::memory::Memory;
-use crate::report::node_condition::{NodeCondition, Reporter};
-use crate::report::pod_events::{self, EventSender};
 use crate::watch::{Kind, Update};
-use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
-use pod_state::Pods;
+use pods::Pods;
 use process::Health;
-use rules::Settings;
-use sandbox_locks::SandboxLocks;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use worker_pool::WorkerPool;
 
 /// Interval of liveness heartbeats while nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -48,68 +42,9 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Grace period for running attempts at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Outputs that report the status of the node and its pods.
-pub struct Reporters {
-    /// Events on pods.
-    pub event_sender: EventSender,
-    /// Condition on the own Pod.
-    pub reporter: Reporter,
-    /// Metrics.
-    pub metrics: Metrics,
-}
-
-/// Dependencies of the driver.
-pub struct Context {
-    /// Container runtime.
-    pub sandboxes: Arc<dyn SandboxSource>,
-    /// Backend that writes rules.
-    pub backend: Arc<dyn Backend>,
-    /// Reporters.
-    pub reporters: Reporters,
-    /// Settings of the command line.
-    pub settings: Settings,
-    /// Namespaces in which the archived multus-service proxy is recognized.
-    pub legacy_namespaces: BTreeSet<String>,
-    /// Locks and origin of sandboxes.
-    sandbox_locks: SandboxLocks,
-    /// Reports the UIDs of pods whose attempt is stuck.
-    stuck: mpsc::UnboundedSender<String>,
-    stuck_pods: Option<mpsc::UnboundedReceiver<String>>,
-    worker_pool: WorkerPool,
-    /// Assigns namespace ids for the netlink monitor, if it runs.
-    namespace_ids: Option<NamespaceIds>,
-    memory: Memory,
-}
-
-impl Context {
-    /// Creates a context. `earlier` lists the sandboxes that existed before this process: an earlier proxy may have written into them.
-    pub fn new(
-        sandboxes: Arc<dyn SandboxSource>,
-        backend: Arc<dyn Backend>,
-        earlier: BTreeSet<String>,
-        reporters: Reporters,
-        settings: Settings,
-    ) -> Self {
-        let (stuck, stuck_pods) = mpsc::unbounded_channel();
-        Self {
-            sandboxes,
-            backend,
-            reporters,
-            settings,
-            legacy_namespaces: default_legacy_namespaces(),
-            sandbox_locks: SandboxLocks::new(earlier),
-            stuck,
-            stuck_pods: Some(stuck_pods),
-            worker_pool: WorkerPool::default(),
-            namespace_ids: None,
-            memory: Memory::default(),
-        }
-    }
-}
-
 /// Runs until `shutdown`. Rules stay in the kernel: traffic continues, and the next proxy adopts them.
 pub async fn run(
-    mut context: Context,
+    context: Context,
     updates: impl Stream<Item = Update>,
     mut requests: StateRequests,
     health: Health,
@@ -119,19 +54,7 @@ pub async fn run(
         warn!(%error, "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
     });
     let (mut monitor, namespace_ids) = opened.ok().unzip();
-    context.namespace_ids = namespace_ids;
-    let mut sync = Sync {
-        index: Index::new(context.settings.clone()).with_legacy_namespaces(context.legacy_namespaces.clone()),
-        cluster_info: ClusterInfo::new(context.settings.clone()),
-        lists: Lists(BTreeSet::from(Kind::ALL)),
-        has_synced: false,
-        pods: Pods::new(context),
-        reported: BTreeSet::new(),
-        impostors: BTreeSet::new(),
-    };
-    if monitor.is_some() {
-        sync.pods.monitor_started();
-    }
+    let mut sync = Sync::new(context, namespace_ids);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     tokio::pin!(updates);
     loop {
@@ -153,12 +76,7 @@ pub async fn run(
             sync.report();
         }
     }
-    if tokio::time::timeout(DRAIN, sync.pods.drain(&mut sync.index))
-        .await
-        .is_err()
-    {
-        warn!("Shutdown timed out waiting for work in a network namespace");
-    }
+    sync.drain().await;
 }
 
 async fn next_notification(monitor: Option<&mut Monitor>) -> Notification {
@@ -191,6 +109,19 @@ impl Lists {
 }
 
 impl Sync {
+    fn new(context: Context, namespace_ids: Option<NamespaceIds>) -> Self {
+        Self {
+            index: Index::new(context.settings.clone())
+                .with_legacy_namespaces(context.legacy_namespaces.clone()),
+            cluster_info: ClusterInfo::new(context.settings.clone()),
+            lists: Lists(BTreeSet::from(Kind::ALL)),
+            has_synced: false,
+            pods: Pods::new(context, namespace_ids),
+            reported: BTreeSet::new(),
+            impostors: BTreeSet::new(),
+        }
+    }
+
     fn update(&mut self, update: Update) {
         if let Some(kind) = update.lists() {
             self.lists.0.remove(&kind);
@@ -225,91 +156,15 @@ impl Sync {
         self.log_unserved();
     }
 
-    /// Sends one Event per impostor. The condition names them for as long as they exist, even if the queue of Events is full.
-    fn report_impostors(&mut self) {
-        let now = self.index.impostors();
-        if now.keys().eq(&self.impostors) {
-            return;
+    /// Lets work under way end, within the grace period.
+    async fn drain(&mut self) {
+        let drained = tokio::time::timeout(DRAIN, self.pods.drain(&mut self.index)).await;
+        if drained.is_err() {
+            warn!("Shutdown timed out waiting for work in a network namespace");
         }
-        let event_sender = &self.pods.context().reporters.event_sender;
-        for (uid, name) in now.iter().filter(|(uid, _)| !self.impostors.contains(*uid)) {
-            event_sender.send_to(name, uid, pod_events::impostor(name));
-        }
-        self.impostors = now.keys().cloned().collect();
-        self.pods.has_changed = true;
     }
 
     fn is_ready(&self) -> bool {
         self.has_synced && self.pods.tried_all() && self.index.legacy_proxy().is_none()
-    }
-
-    /// Updates the condition after a pod has changed.
-    fn report(&mut self) {
-        let condition = match self.index.legacy_proxy() {
-            Some(name) => NodeCondition::not_applied(
-                Reason::LegacyProxyRunning,
-                &format!(
-                    "Pod {name} runs the archived multus-service proxy on this node and serves the same Services; no rules are written until its DaemonSet is deleted"
-                ),
-            ),
-            None if !self.pods.tried_all() => return,
-            None => match self.pods.condition(&self.index) {
-                Some(condition) => condition,
-                None => return,
-            },
-        };
-        self.pods.context().reporters.reporter.report(condition);
-    }
-
-    fn state(&self, ready: bool) -> State {
-        let NodeCondition {
-            holds,
-            reason,
-            message,
-        } = self.pods.context().reporters.reporter.current();
-        let not_served = self.index.unserved().into_iter();
-        let not_served = not_served.map(|(service, why)| (service, why.to_string()));
-        let not_served = not_served.chain(self.index.without_affinity());
-        State {
-            backend: self.pods.context().backend.name(),
-            ready,
-            zone: self.index.settings().node.zone.clone(),
-            service_cidrs: self.index.settings().reserved.service_cidrs.clone(),
-            condition: Condition {
-                status: holds,
-                reason: reason.as_str(),
-                message,
-            },
-            pods: self.pods.state(&self.index),
-            services_not_served: not_served
-                .map(|(service, why)| ServiceNotServed {
-                    service: service.to_string(),
-                    why,
-                })
-                .collect(),
-            invalid_addresses: self
-                .index
-                .invalid_addresses()
-                .map(|rejected| rejected.to_string())
-                .collect(),
-        }
-    }
-
-    fn log_unserved(&mut self) {
-        let services = self
-            .index
-            .unserved()
-            .into_iter()
-            .map(|(name, why)| format!("Service \"{name}\" is not served: {why}"));
-        let addresses = self
-            .index
-            .invalid_addresses()
-            .map(|rejected| rejected.to_string());
-        let affinity = self.index.without_affinity().map(|(_, why)| why);
-        let now: BTreeSet<String> = services.chain(addresses).chain(affinity).collect();
-        for new in now.difference(&self.reported) {
-            warn!("{new}");
-        }
-        self.reported = now;
     }
 }

@@ -3,9 +3,6 @@
 //! Reads only. Nothing is kept open in a pod between two rounds. A poll takes some ten microseconds, unless another process runs a long
 //! transaction in the pod's namespace: that blocks one thread, and the next one polls the other pods.
 
-use super::attempt::NetnsState;
-use super::kernel_events::SETTLE;
-use super::pod_state::Pods;
 use super::poll_interval;
 use crate::netlink::generation;
 use crate::netns::spawn_tour;
@@ -26,7 +23,7 @@ pub(super) struct Target {
     /// Generation after our last write.
     pub(super) known: u32,
     /// Kept during the poll.
-    pub(super) _polling: Arc<()>,
+    pub(super) polling: Arc<()>,
 }
 
 /// Event of a poll.
@@ -70,19 +67,29 @@ impl RulesetPoll {
         }
     }
 
+    /// Returns true when the caller has to begin a round; continues the running one otherwise.
+    pub(super) fn tick(&mut self, now: Instant) -> bool {
+        self.tick = now + TICK;
+        let is_due = self.is_due(now);
+        if !is_due {
+            self.poll_next();
+        }
+        is_due
+    }
+
     /// Returns true when the round is complete and the next one is due.
     fn is_due(&self, now: Instant) -> bool {
         now >= self.due && lock(&self.waiting).is_empty()
     }
 
-    fn begin(&mut self, targets: impl IntoIterator<Item = Target>, now: Instant) {
+    pub(super) fn begin(&mut self, targets: impl IntoIterator<Item = Target>, now: Instant) {
         lock(&self.waiting).extend(targets);
         self.due = now + poll_interval::LONGEST;
         self.poll_next();
     }
 
     /// Threads of earlier rounds may end late; they do not delay the next round.
-    fn ended(&mut self, took: Duration, now: Instant) {
+    pub(super) fn ended(&mut self, took: Duration, now: Instant) {
         self.due = self.due.min(now + poll_interval::pause(took));
     }
 
@@ -102,9 +109,12 @@ impl RulesetPoll {
             if let Ok(Some(now)) = generation::poll()
                 && now != target.known
             {
-                let Target { uid, known, .. } = target;
+                let Target {
+                    uid, known, polling, ..
+                } = target;
                 // The receiver is dropped at shutdown.
                 let _ = sender.send(PollEvent::Changed { uid, known });
+                drop(polling);
             }
         };
         // Retried at the next tick.
@@ -126,52 +136,4 @@ impl Drop for Ended {
 
 fn lock(waiting: &Mutex<VecDeque<Target>>) -> MutexGuard<'_, VecDeque<Target>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Pods {
-    /// Handles an event of the poll.
-    pub(super) fn polled(&mut self, event: PollEvent) {
-        let now = Instant::now();
-        match event {
-            PollEvent::Changed { uid, known } => self.rules_changed(&uid, known),
-            PollEvent::Ended(took) => self.ruleset_poll.ended(took, now),
-            PollEvent::Tick => {
-                self.ruleset_poll.tick = now + TICK;
-                if self.ruleset_poll.is_due(now) {
-                    let targets: Vec<_> = self.targets().collect();
-                    self.ruleset_poll.begin(targets, now);
-                } else {
-                    self.ruleset_poll.poll_next();
-                }
-            }
-        }
-    }
-
-    /// Returns the pods that have rules, run no attempt and are not being polled.
-    fn targets(&self) -> impl Iterator<Item = Target> {
-        let pods = self.by_uid.iter().filter(|(_, pod)| pod.has_rules);
-        let pods = pods.filter(|_| self.context.backend.reports_ruleset_changes());
-        pods.filter_map(|(uid, pod)| {
-            let (netns, known) = pod.netns_state.as_ref()?.generation()?;
-            (Arc::strong_count(&pod.polling) == 1).then(|| Target {
-                uid: uid.clone(),
-                netns,
-                known,
-                _polling: Arc::clone(&pod.polling),
-            })
-        })
-    }
-
-    /// Schedules a check, unless an attempt runs or ended since the poll: its result is newer.
-    fn rules_changed(&mut self, uid: &str, known: u32) {
-        let Some(pod) = self.by_uid.get_mut(uid).filter(|pod| pod.has_rules) else {
-            return;
-        };
-        let netns_state = pod.netns_state.as_ref().and_then(NetnsState::generation);
-        if netns_state.is_some_and(|(_, generation)| generation == known) {
-            pod.are_rules_dirty = true;
-            let wait = pod.check_backoff.wait(Instant::now());
-            self.check_within(uid, SETTLE.max(wait));
-        }
-    }
 }

@@ -1,10 +1,14 @@
 //! Delays of the next attempt of a pod.
 
 use super::*;
-use crate::netns::apply::Pending;
-use crate::netns::failure::Failures;
+use crate::netns::apply::Applied;
+use crate::netns::failure;
+use crate::report::pod_events;
+use crate::sync::attempt::Error;
+use crate::sync::backoff;
 use rules::{AttachedNetwork, NetworkRules, PodRules};
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 
 const LATER: Duration = Duration::from_secs(99);
 
@@ -32,7 +36,7 @@ fn applied(conntrack: Option<&str>) -> Applied {
         },
         written: true,
         absent: Vec::new(),
-        failures: Failures::default(),
+        failures: failure::Failures::default(),
         is_exact: true,
         parents: BTreeMap::new(),
         foreign_routes: BTreeSet::new(),
@@ -43,23 +47,40 @@ fn applied(conntrack: Option<&str>) -> Applied {
     }
 }
 
+/// An attempt that wanted rules.
+fn outcome(result: Result<Applied, Error>) -> Outcome {
+    Outcome {
+        shortcomings: BTreeSet::new(),
+        wants_rules: true,
+        was_unknown: false,
+        began: Instant::now(),
+        took: Duration::ZERO,
+        is_disturbed: false,
+        result,
+    }
+}
+
+fn pod() -> Pod {
+    Pod::new("web/client".to_owned())
+}
+
 #[test]
 fn a_failed_deletion_of_flows_is_retried_soon() {
-    let mut pod = Pod::default();
-    let stuck = Ok(applied(Some("no buffer space")));
+    let mut pod = pod();
+    let stuck = outcome(Ok(applied(Some("no buffer space"))));
     for failures in 1..=3 {
-        let next = pod.evaluate(&local(), true, &stuck, LATER);
+        let next = pod.evaluate(&local(), &stuck, LATER);
         assert_eq!(
-            (pod.failures, next),
+            (pod.failures.count(), next),
             (failures, Some(backoff::startup_delay(failures)))
         );
     }
     assert!(pod.has_rules, "rules are written all the same");
     assert_eq!(
-        pod.evaluate(&local(), true, &Ok(applied(None)), LATER),
+        pod.evaluate(&local(), &outcome(Ok(applied(None))), LATER),
         Some(LATER)
     );
-    assert_eq!(pod.failures, 0);
+    assert_eq!(pod.failures.count(), 0);
 }
 
 #[test]
@@ -75,17 +96,27 @@ fn a_lasting_failure_to_delete_flows_is_reported() {
 /// A pod that starts is tried often, for its sandbox is complete any moment. One that was served in full is not starting.
 #[test]
 fn a_fault_in_a_synced_sandbox_is_retried_less_often() {
-    let mut pod = Pod {
-        synced_sandbox: Some("sandbox".to_owned()),
-        ..Pod::default()
-    };
-    let stuck = Ok(applied(Some("no buffer space")));
+    let mut pod = pod();
+    pod.synced_sandbox = Some("sandbox".to_owned());
+    let stuck = outcome(Ok(applied(Some("no buffer space"))));
     for failures in 1..=20 {
-        let next = pod.evaluate(&local(), true, &stuck, LATER);
+        let next = pod.evaluate(&local(), &stuck, LATER);
         assert_eq!(next, Some(backoff::repair_delay(failures)));
     }
     // Its sandbox is made again: it is starting.
-    let gone = Err(Error::Sandbox(crate::container_runtime::Error::NotReady));
-    let next = pod.evaluate(&local(), true, &gone, LATER);
-    assert_eq!(next, Some(backoff::startup_delay(pod.failures)));
+    let gone = outcome(Err(Error::Sandbox(crate::container_runtime::Error::NotReady)));
+    let next = pod.evaluate(&local(), &gone, LATER);
+    assert_eq!(next, Some(backoff::startup_delay(pod.failures.count())));
+}
+
+/// A pod can disappear and return under its UID during an attempt: a tenant may edit the annotation that attaches it.
+#[test]
+fn work_of_a_deleted_pod_is_not_handed_back_to_its_successor() {
+    let _runtime = phase::tests::runtime().enter();
+    let (mut timers, mut deleted, mut successor) = (Timers::new(), pod(), pod());
+    let late = deleted.start(&local(), &mut timers).unwrap();
+    deleted.abandon(&mut timers);
+    assert!(late.is_abandoned.load(Ordering::Acquire));
+    let current = successor.start(&local(), &mut timers).unwrap();
+    assert!(!successor.owns(&late) && successor.owns(&current));
 }

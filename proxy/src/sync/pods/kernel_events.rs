@@ -2,13 +2,11 @@
 //!
 //! Writes: nothing itself. The monitor drops notifications about our own changes.
 
-use super::pod_state::Pods;
+use super::{Pod, Pods};
 use crate::netlink::monitor::{NamespaceId, Notification};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::warn;
-
-/// Delay between a change by another process and the check of the pod: changes come in bursts.
-pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
 /// Shortest time between two full resyncs after an overrun of the receive buffer.
 const OVERRUN_PAUSE: Duration = Duration::from_secs(10);
@@ -39,13 +37,8 @@ impl Overrun {
 }
 
 impl Pods {
-    /// The netlink monitor runs: pods are polled less often.
-    pub(super) fn monitor_started(&mut self) {
-        self.has_monitor = true;
-    }
-
     /// Handles a notification: schedules a check of the affected pod.
-    pub(super) fn notified(&mut self, notification: Notification) {
+    pub(in crate::sync) fn notified(&mut self, notification: Notification) {
         match notification {
             Notification::Routes(id) => self.check_soon(id),
             Notification::Overrun => {
@@ -68,52 +61,25 @@ impl Pods {
     }
 
     fn invalidate(&mut self, id: NamespaceId) {
-        let Some(pod) = self.by_nsid.get(&id).and_then(|uid| self.by_uid.get_mut(uid)) else {
-            return;
-        };
-        if let Some(netns_state) = &mut pod.netns_state {
-            netns_state.invalidate();
-        } else {
-            pod.check_after_attempt();
+        if let Some((uid, pod)) = pod_of(&self.by_nsid, &mut self.by_uid, id) {
+            pod.invalidate(uid, &mut self.timers);
         }
-        self.check_soon(id);
     }
 
     fn check_soon(&mut self, id: NamespaceId) {
-        let Some(uid) = self.by_nsid.get(&id).cloned() else {
-            return;
-        };
-        let Some(pod) = self.by_uid.get_mut(&uid) else {
-            return;
-        };
-        if !pod.has_rules {
-            // Nothing to repair. The next attempt reads addresses and routes again.
-            pod.routes_dirty_since.get_or_insert_with(Instant::now);
-        } else if pod.netns_state.is_some() {
-            self.check_within(&uid, SETTLE);
-        } else {
-            pod.check_after_attempt();
+        if let Some((uid, pod)) = pod_of(&self.by_nsid, &mut self.by_uid, id) {
+            pod.routes_changed(uid, &mut self.timers);
         }
     }
+}
 
-    /// Schedules a check of a pod, routes included, after `wait` unless an earlier one is scheduled.
-    pub(super) fn check_within(&mut self, uid: &str, wait: Duration) {
-        let at = Instant::now() + wait;
-        let Some(pod) = self.by_uid.get_mut(uid) else {
-            return;
-        };
-        if pod.check_at.is_some_and(|planned| planned <= at) {
-            return;
-        }
-        pod.check_at = Some(at);
-        if let Some(key) = &pod.due {
-            if self.due.deadline(key).into_std() <= at {
-                return;
-            }
-            self.due.remove(key);
-        }
-        pod.due = Some(self.due.insert(uid.to_owned(), wait));
-    }
+fn pod_of<'a>(
+    by_nsid: &'a BTreeMap<NamespaceId, String>,
+    by_uid: &'a mut BTreeMap<String, Pod>,
+    id: NamespaceId,
+) -> Option<(&'a str, &'a mut Pod)> {
+    let uid = by_nsid.get(&id)?;
+    Some((uid, by_uid.get_mut(uid)?))
 }
 
 #[cfg(test)]
