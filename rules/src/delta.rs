@@ -4,9 +4,10 @@
 //! [`NetworkRules`](crate::NetworkRules), or a VIP's [`VipRules`](crate::VipRules), are equal there without a comparison.
 
 use crate::{
-    AttachedNetwork, Family, KernelState, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
+    AttachedNetwork, KernelState, NetworkRules, Places, PodRules, Port, PortRules, Protocol, Source,
     Translation, VipRules,
 };
+use api::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

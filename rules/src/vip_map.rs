@@ -14,7 +14,8 @@ pub type VipMap = Map<IpAddr, Arc<VipRules>, 32>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, NetworkRules, ObjectName};
+    use crate::NetworkRules;
+    use api::{Family, ObjectName};
     use immutable_chunkmap::map::NodeRef;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
