@@ -20,13 +20,28 @@ pub enum NamespaceIsolation {
 /// Multus' own default.
 impl Default for NamespaceIsolation {
     fn default() -> Self {
-        Self::Isolated {
-            global_namespaces: BTreeSet::from(["default".to_owned()]),
-        }
+        Self::isolated(["default"])
     }
 }
 
 impl NamespaceIsolation {
+    /// Networks of the own namespace and of `global_namespaces`. Empty names are skipped.
+    pub fn isolated<N: Into<String>>(global_namespaces: impl IntoIterator<Item = N>) -> Self {
+        let names = global_namespaces.into_iter().map(Into::into);
+        Self::Isolated {
+            global_namespaces: names.filter(|name| !name.is_empty()).collect(),
+        }
+    }
+
+    /// Namespaces whose networks every namespace may use; none without isolation.
+    pub fn global_namespaces(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Self::Open => None,
+            Self::Isolated { global_namespaces } => Some(global_namespaces),
+        };
+        names.into_iter().flatten().map(String::as_str)
+    }
+
     /// Whether a Service or a pod of `namespace` may name `network`.
     pub fn allows(&self, namespace: &str, network: &NetworkRef) -> bool {
         match self {
@@ -55,9 +70,7 @@ mod tests {
         #[case] allowed: bool,
     ) {
         let network = NetworkRef::parse(network, namespace).unwrap();
-        let isolated = NamespaceIsolation::Isolated {
-            global_namespaces: global.iter().map(ToString::to_string).collect(),
-        };
+        let isolated = NamespaceIsolation::isolated(global.iter().copied());
         assert_eq!(isolated.allows(namespace, &network), allowed);
         assert!(NamespaceIsolation::Open.allows(namespace, &network));
     }
