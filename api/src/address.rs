@@ -2,10 +2,12 @@
 //!
 //! Pure. Any client that may patch a pod can write its network-status, so its addresses are checked before they become endpoints.
 
+use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Reason why an address cannot be an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Rejected {
     /// `0.0.0.0` or `::`.
     #[error("it is the unspecified address")]
@@ -25,9 +27,15 @@ pub enum Rejected {
     /// An IPv4 address written as IPv6 (`::ffff:a.b.c.d`).
     #[error("it is an IPv4 address in IPv6 form")]
     MappedIpv4,
+    /// It is in a range of ClusterIPs.
+    #[error("it is inside the cluster's Service CIDR {0}")]
+    ServiceCidr(IpNet),
+    /// It is the address of a node.
+    #[error("it is the address of a node")]
+    Node,
 }
 
-/// Checks whether `address` may be the endpoint of a Service.
+/// Checks whether `address` is of a kind that may be the endpoint of a Service.
 pub fn check(address: IpAddr) -> Result<(), Rejected> {
     if address.is_unspecified() {
         return Err(Rejected::Unspecified);
@@ -44,6 +52,40 @@ pub fn check(address: IpAddr) -> Result<(), Rejected> {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(Rejected::LinkLocal),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err(Rejected::MappedIpv4),
         _ => Ok(()),
+    }
+}
+
+/// Checks whether `address` is outside `service_cidrs` and not the address of a node. Otherwise a client that may write a pod's
+/// network-status could direct flows to a ClusterIP or to a node.
+pub fn check_reserved(
+    address: IpAddr,
+    service_cidrs: &[IpNet],
+    is_node_address: impl FnOnce(IpAddr) -> bool,
+) -> Result<(), Rejected> {
+    if let Some(cidr) = service_cidrs.iter().find(|cidr| cidr.contains(&address)) {
+        return Err(Rejected::ServiceCidr(*cidr));
+    }
+    if is_node_address(address) {
+        return Err(Rejected::Node);
+    }
+    Ok(())
+}
+
+/// Addresses that no endpoint may have, whatever their kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservedAddresses {
+    /// Ranges of ClusterIPs. Empty: not known, and not checked.
+    pub service_cidrs: Vec<IpNet>,
+    /// Addresses of nodes.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+impl ReservedAddresses {
+    /// As [`check_reserved`].
+    pub fn check(&self, address: IpAddr) -> Result<(), Rejected> {
+        check_reserved(address, &self.service_cidrs, |address| {
+            self.node_addresses.contains(&address)
+        })
     }
 }
 
@@ -71,5 +113,23 @@ mod tests {
         #[case] want: Result<(), Rejected>,
     ) {
         assert_eq!(check(address.parse().unwrap()), want);
+    }
+
+    #[rstest]
+    #[case::free("10.1.0.2", None)]
+    #[case::cluster_ip("172.30.0.10", Some("Service CIDR 172.30.0.0/16"))]
+    #[case::cluster_ip_v6("fd00:96::a", Some("Service CIDR fd00:96::/112"))]
+    #[case::node("192.168.0.4", Some("a node"))]
+    fn a_reserved_address_has_a_reason(#[case] address: &str, #[case] why: Option<&str>) {
+        let reserved = ReservedAddresses {
+            service_cidrs: vec!["172.30.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            node_addresses: BTreeSet::from(["192.168.0.4".parse().unwrap()]),
+        };
+        let error = reserved
+            .check(address.parse().unwrap())
+            .err()
+            .map(|why| why.to_string());
+        assert_eq!(error.is_some(), why.is_some());
+        assert!(error.unwrap_or_default().contains(why.unwrap_or_default()));
     }
 }

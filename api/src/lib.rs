@@ -12,13 +12,19 @@
 
 pub mod address;
 pub mod config;
+pub mod family;
 pub mod names;
+pub mod namespace_isolation;
 pub mod network_ref;
 pub mod network_status;
+pub mod object_name;
 pub mod rules_applied;
 pub mod service;
 pub mod service_cidr;
 
 pub use config::{MultusServiceConfig, MultusServiceConfigSpec, MultusServiceConfigStatus};
+pub use family::Family;
+pub use namespace_isolation::NamespaceIsolation;
 pub use network_ref::{NetworkRef, ParseNetworkRef};
 pub use network_status::{NetworkStatus, ParseNetworkStatus};
+pub use object_name::ObjectName;

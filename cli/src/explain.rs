@@ -21,17 +21,17 @@ pub use proxy::{pod_condition, why_not_ready};
 use crate::chain::{Chain, Link, State, Topic};
 use crate::facts::{Facts, ReadError};
 use crate::situations::{Cause, Values};
+use api::ObjectName;
 use case::Case;
-use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 
 /// Explanation of a Service.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The Service.
-    pub service: ObjectKey,
+    pub service: ObjectName,
     /// The client of `--from`.
-    pub from: Option<ObjectKey>,
+    pub from: Option<ObjectName>,
     /// The chain.
     pub chain: Chain,
     /// Failed reads.
@@ -51,7 +51,7 @@ impl Explanation {
 }
 
 /// Explains one Service.
-pub fn explain(facts: &Facts, key: &ObjectKey) -> Explanation {
+pub fn explain(facts: &Facts, key: &ObjectName) -> Explanation {
     let mut chain = Chain::default();
     let found = facts.services.as_ref().map(|services| services.first());
     let missing = || Cause::ServiceNotFound.broken(&Values::default().and("service", key.to_string()));

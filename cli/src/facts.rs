@@ -15,9 +15,8 @@ pub use read::Reader;
 pub use read_error::{Known, Read, ReadError, Right};
 pub use scope::{all_networks, all_pods, all_services, managed_slices};
 
-use api::MultusServiceConfig;
 use api::names::NAMESPACE;
-use controller::objects::ObjectKey;
+use api::{MultusServiceConfig, ObjectName};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -75,7 +74,7 @@ impl Cluster {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     /// Their names.
-    pub found: Vec<ObjectKey>,
+    pub found: Vec<ObjectName>,
     /// Namespaces that were read; `None`: all.
     pub only_in: Option<Vec<String>>,
 }
@@ -111,7 +110,7 @@ pub struct Facts {
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Its name.
-    pub key: ObjectKey,
+    pub key: ObjectName,
     /// The pod; `None`: it does not exist.
     pub pod: Read<Option<Pod>>,
 }

@@ -1,12 +1,12 @@
 //! `kubectl multus-service`: see the crate `cli`.
 
 use anstream::{AutoStream, ColorChoice};
+use api::ObjectName;
 use clap::Parser as _;
 use cli::args::{Cli, Color, Command, Global, Named, Output};
 use cli::facts::{Reader, explain, for_trace, installation};
 use cli::render::{Outcome, Report};
 use cli::{check, completion, connect, status, trace};
-use controller::objects::ObjectKey;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     let reader = Reader::new(client, global.request_timeout);
     let key = |named: &Named| {
         let namespace = named.namespace.clone().unwrap_or_else(|| namespace.clone());
-        ObjectKey::new(namespace, &named.name)
+        ObjectName::new(namespace, &named.name)
     };
     match command {
         Command::Explain { service, from } => {

@@ -4,25 +4,24 @@
 //! of the binaries.
 
 use crate::facts::{Cluster, Known as _};
-use api::MultusServiceConfig;
+use api::address::ReservedAddresses;
 use api::config::NetworkNamespaceIsolation;
+use api::{MultusServiceConfig, NamespaceIsolation};
 use controller::objects::{Node, NodeObject};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node as FullNode;
-use std::collections::BTreeSet;
 
-/// Returns the global namespaces; `None`: every namespace.
-pub fn global_namespaces(config: Option<&MultusServiceConfig>) -> Option<BTreeSet<String>> {
+/// Returns the networks that a Service may name, by the configuration.
+pub fn isolation(config: Option<&MultusServiceConfig>) -> NamespaceIsolation {
     let spec = config.map(|config| &config.spec);
-    let isolation = spec
+    let mode = spec
         .and_then(|spec| spec.network_namespace_isolation)
         .unwrap_or_default();
-    if isolation == NetworkNamespaceIsolation::Disabled {
-        return None;
+    if mode == NetworkNamespaceIsolation::Disabled {
+        return NamespaceIsolation::Open;
     }
-    let named = spec.and_then(|spec| spec.global_namespaces.clone());
-    let named = named.unwrap_or_else(|| vec!["default".to_owned()]);
-    Some(named.into_iter().collect())
+    spec.and_then(|spec| spec.global_namespaces.clone())
+        .map_or_else(NamespaceIsolation::default, NamespaceIsolation::isolated)
 }
 
 /// Returns the settings of the controller.
@@ -30,19 +29,13 @@ pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
     let arguments = arguments(cluster);
     let argument = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));
     let config = cluster.config();
-    let global_namespaces = match (
+    let isolation = match (
         argument("--network-namespace-isolation="),
         argument("--global-namespaces="),
     ) {
-        (Some("false"), _) => None,
-        (_, Some(names)) => Some(
-            names
-                .split(',')
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        ),
-        _ => global_namespaces(config),
+        (Some("false"), _) => NamespaceIsolation::Open,
+        (_, Some(names)) => NamespaceIsolation::isolated(names.split(',')),
+        _ => isolation(config),
     };
     let given = argument("--service-cidrs=").map(|ranges| ranges.split(',').map(str::to_owned).collect());
     let given: Vec<String> = given
@@ -58,7 +51,7 @@ pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
     service_cidrs.sort();
     service_cidrs.dedup();
     controller::settings::Settings {
-        global_namespaces,
+        isolation,
         service_cidrs,
         ..controller::settings::Settings::default()
     }
@@ -78,11 +71,8 @@ pub fn of_proxy(cluster: &Cluster, node: &str) -> rules::Settings {
             name: node.to_owned(),
             zone: own.as_ref().and_then(|own| own.zone.clone()),
         },
-        isolation: match settings.global_namespaces {
-            None => rules::NamespaceIsolation::Open,
-            Some(global_namespaces) => rules::NamespaceIsolation::Isolated { global_namespaces },
-        },
-        reserved: rules::ReservedAddresses {
+        isolation: settings.isolation,
+        reserved: ReservedAddresses {
             service_cidrs: settings.service_cidrs,
             // A proxy only knows its own node; the controller rejects addresses of the others.
             node_addresses: own.into_iter().flat_map(|own| own.addresses).collect(),

@@ -12,8 +12,8 @@ use crate::chain::State;
 use crate::explain::{condition, leader};
 use crate::facts::{Installation, Known as _};
 use crate::situations::Values;
+use api::ObjectName;
 use api::config::ManagementState;
-use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use serde::Serialize;
 
@@ -180,7 +180,7 @@ fn service_line(service: &Service) -> Option<ServiceLine> {
         Some(condition) => (&*condition.status, &*condition.reason, &*condition.message),
     };
     Some(ServiceLine {
-        service: ObjectKey::of(service).to_string(),
+        service: ObjectName::of(service).to_string(),
         accepted: accepted.to_owned(),
         reason: reason.to_owned(),
         message: message.to_owned(),

@@ -12,7 +12,7 @@ pub use destination::{Destination, Host, ParseDestination, PortName};
 use crate::explain::attachments;
 use crate::facts::{Facts, Known as _, ReadError};
 use crate::settings::of_proxy;
-use controller::objects::ObjectKey;
+use api::ObjectName;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::Serialize;
 
@@ -83,7 +83,7 @@ pub struct Flow {
 #[derive(Clone, Debug)]
 pub struct Trace {
     /// The client.
-    pub pod: ObjectKey,
+    pub pod: ObjectName,
     /// Its node.
     pub node: Option<String>,
     /// One flow per ClusterIP of the destination.
@@ -106,7 +106,7 @@ impl Trace {
 }
 
 /// Traces a packet.
-pub fn trace(facts: &Facts, pod: &ObjectKey, destination: &Destination) -> Trace {
+pub fn trace(facts: &Facts, pod: &ObjectName, destination: &Destination) -> Trace {
     let mut answer = Trace {
         pod: pod.clone(),
         node: None,
@@ -136,7 +136,7 @@ pub fn trace(facts: &Facts, pod: &ObjectKey, destination: &Destination) -> Trace
 
 fn flows(
     facts: &Facts,
-    key: &ObjectKey,
+    key: &ObjectName,
     destination: &Destination,
 ) -> Result<(Option<String>, Vec<Flow>), String> {
     let read = &facts.client.as_ref().ok_or("no pod is named")?.pod;

@@ -9,8 +9,8 @@ mod service_condition;
 
 use crate::endpointslice::SlicePlan;
 use crate::index::ServiceEntry;
-use crate::objects::ObjectKey;
 use crate::service_status::problem::Problem;
+use api::ObjectName;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource};
@@ -30,7 +30,7 @@ pub enum Error {
     #[error("failed to create an EndpointSlice for Service {service}")]
     Create {
         /// The Service.
-        service: ObjectKey,
+        service: ObjectName,
         /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
@@ -39,7 +39,7 @@ pub enum Error {
     #[error("failed to update EndpointSlice {slice}")]
     Update {
         /// The slice.
-        slice: ObjectKey,
+        slice: ObjectName,
         /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
@@ -48,7 +48,7 @@ pub enum Error {
     #[error("failed to delete EndpointSlice {slice}")]
     Delete {
         /// The slice.
-        slice: ObjectKey,
+        slice: ObjectName,
         /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
@@ -57,7 +57,7 @@ pub enum Error {
     #[error("failed to publish Event {reason:?} on Service {service}")]
     Event {
         /// The Service.
-        service: ObjectKey,
+        service: ObjectName,
         /// The event's reason.
         reason: &'static str,
         /// The API server's answer.
@@ -68,7 +68,7 @@ pub enum Error {
     #[error("failed to update the Accepted condition of Service {service}")]
     Condition {
         /// The Service.
-        service: ObjectKey,
+        service: ObjectName,
         /// The API server's answer.
         #[source]
         source: Box<kube::Error>,
@@ -110,7 +110,7 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
     /// The Service.
-    pub key: ObjectKey,
+    pub key: ObjectName,
     /// Its slices.
     pub slices: SlicePlan,
 }
@@ -119,7 +119,7 @@ pub struct WriteRequest {
 #[derive(Clone, Debug)]
 pub struct StatusUpdate {
     /// The Service.
-    pub key: ObjectKey,
+    pub key: ObjectName,
     /// The Service; `None` if it is not managed.
     pub service: Option<Arc<ServiceEntry>>,
     /// Problems that have no Event yet.
@@ -228,6 +228,6 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-fn slice_key(slice: &EndpointSlice) -> ObjectKey {
-    ObjectKey::of(slice)
+fn slice_key(slice: &EndpointSlice) -> ObjectName {
+    ObjectName::of(slice)
 }

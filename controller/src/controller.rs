@@ -9,12 +9,12 @@ use crate::index::{Change, Index};
 use crate::manual::Scope;
 use crate::metrics::Metrics;
 use crate::metrics::sample::Sample;
-use crate::objects::ObjectKey;
 use crate::observe::{Observed, observe};
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::notifier::{Notifier, ServiceStatus};
 use crate::service_status::orphaned_slices::{self, ListResult, OrphanedSlices};
 use crate::work_queue::{Outcome, WorkQueue};
+use api::ObjectName;
 use kube::Client;
 use process::Health;
 use std::collections::{HashMap, VecDeque};
@@ -55,7 +55,7 @@ pub struct Leadership {
 }
 
 struct Attempt {
-    key: ObjectKey,
+    key: ObjectName,
     trigger_times: Option<TriggerTimes>,
     sample: Sample,
     done: WriteResult,
@@ -65,13 +65,13 @@ struct Attempt {
 pub struct Driver {
     index: Index,
     queue: WorkQueue,
-    trigger_times: HashMap<ObjectKey, TriggerTimes>,
+    trigger_times: HashMap<ObjectName, TriggerTimes>,
     notifier: Notifier,
     writer: Writer,
     writes: JoinSet<Attempt>,
     orphaned: OrphanedSlices,
-    lists: JoinSet<(ObjectKey, ListResult)>,
-    list_queue: VecDeque<ObjectKey>,
+    lists: JoinSet<(ObjectName, ListResult)>,
+    list_queue: VecDeque<ObjectName>,
     client: Client,
     /// The Services whose manual slices are to be watched.
     scope: watch::Sender<Scope>,
@@ -175,12 +175,12 @@ impl Driver {
         }
     }
 
-    fn enqueue(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+    fn enqueue(&mut self, keys: impl IntoIterator<Item = ObjectName>) {
         let now = Instant::now();
         keys.into_iter().for_each(|key| self.queue.enqueue(key, now));
     }
 
-    fn recheck(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+    fn recheck(&mut self, keys: impl IntoIterator<Item = ObjectName>) {
         let now = Instant::now();
         keys.into_iter().for_each(|key| self.queue.recheck(key, now));
     }
@@ -225,7 +225,7 @@ impl Driver {
             .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
     }
 
-    fn start(&mut self, key: ObjectKey) {
+    fn start(&mut self, key: ObjectName) {
         let started = Instant::now();
         let observed = observe(&self.index, &self.orphaned, &key);
         if observed.is_pending() {
@@ -268,7 +268,7 @@ impl Driver {
         }
     }
 
-    fn note_selectorless(&mut self, key: &ObjectKey, observed: &Observed) {
+    fn note_selectorless(&mut self, key: &ObjectName, observed: &Observed) {
         if !observed.is_selectorless() {
             self.orphaned.forget(key);
         } else if self.orphaned.is_new(key) {
@@ -287,7 +287,7 @@ impl Driver {
         }
     }
 
-    fn on_listed(&mut self, (key, found): (ObjectKey, ListResult)) {
+    fn on_listed(&mut self, (key, found): (ObjectName, ListResult)) {
         if self.orphaned.record(&key, found, Instant::now()) {
             self.recheck([key]);
         }
@@ -351,7 +351,7 @@ impl Driver {
     }
 }
 
-fn outcome(key: &ObjectKey, done: &WriteResult) -> Outcome {
+fn outcome(key: &ObjectName, done: &WriteResult) -> Outcome {
     match &done.error {
         Some(error) => {
             warn!(service = %key, error = %chain(error), "Failed to reconcile Service, retrying");

@@ -22,7 +22,6 @@ mod slice;
 mod trigger_time;
 mod writes;
 
-pub(crate) use family::Family;
 pub(crate) use hints::{Routing, routing};
 pub(crate) use trigger_time::{TriggerTimes, trigger_time};
 
@@ -31,7 +30,7 @@ use crate::objects::{Nodes, Pod, is_being_deleted};
 use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::validate::Binding;
-use api::NetworkRef;
+use api::{Family, NetworkRef};
 use endpoints::Groups;
 use hints::Hints;
 use jiff::Timestamp;

@@ -13,12 +13,13 @@ pub use slices::Slices;
 pub use store::{Event, Keyed, Step, Store};
 
 use crate::manual::{ManualSlice, Scope};
-use crate::objects::{Node, Nodes, ObjectKey, Pod, ServiceCidr};
+use crate::objects::{Node, Nodes, Pod, ServiceCidr};
 use crate::selector::Selector;
 use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::triggers;
 use crate::validate::{Acceptance, is_headless, validate};
+use api::ObjectName;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -58,7 +59,7 @@ pub enum Change {
     /// Any `ServiceCIDR`.
     ServiceCidr(Event<ServiceCidr>),
     /// Any network-attachment-definition.
-    Network(Event<ObjectKey>),
+    Network(Event<ObjectName>),
 }
 
 /// All watched objects.
@@ -81,7 +82,7 @@ pub struct Index {
     pub nodes: Nodes,
     node_store: Store<Node>,
     /// Network attachment definitions; not synced where the cluster has no such kind.
-    pub networks: Store<ObjectKey>,
+    pub networks: Store<ObjectName>,
 }
 
 impl Index {
@@ -109,7 +110,7 @@ impl Index {
     }
 
     /// Returns every Service that needs a reconciliation: managed Services, and the owners of slices whose Service is no longer managed.
-    pub fn all_keys(&self) -> BTreeSet<ObjectKey> {
+    pub fn all_keys(&self) -> BTreeSet<ObjectName> {
         self.services.keys().chain(self.slices.services()).collect()
     }
 
@@ -128,7 +129,7 @@ impl Index {
     }
 
     /// Applies a change and returns the Services that it affects.
-    pub fn update(&mut self, change: Change) -> BTreeSet<ObjectKey> {
+    pub fn update(&mut self, change: Change) -> BTreeSet<ObjectName> {
         match change {
             Change::Service(event) => {
                 let settings = &self.settings;
@@ -179,7 +180,7 @@ impl Index {
     }
 
     /// Updates the scope of manual slices after Services changed; returns the Services that left it.
-    fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectKey> {
+    fn follow_manual(&mut self, steps: &[Step<ServiceEntry>]) -> Vec<ObjectName> {
         let services = &mut self.manual.services;
         for step in steps.iter().filter(|step| !step.is_idle()) {
             services.note(&step.key, step.after.as_deref().and_then(manual_since));
@@ -193,7 +194,7 @@ impl Index {
     }
 
     /// Service CIDRs change rarely: all Services are reconciled then.
-    fn update_service_cidrs(&mut self, event: Event<ServiceCidr>) -> BTreeSet<ObjectKey> {
+    fn update_service_cidrs(&mut self, event: Event<ServiceCidr>) -> BTreeSet<ObjectName> {
         self.ranges.update(event);
         let found = self.ranges.iter().flat_map(|range| range.ranges.iter().copied());
         let all: Vec<_> = self.given_ranges.iter().copied().chain(found).collect();

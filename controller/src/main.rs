@@ -1,6 +1,6 @@
 //! `multus-service-controller`: see the crate `controller`.
 
-use api::names;
+use api::{NamespaceIsolation, names};
 use clap::{ArgAction, Parser};
 use controller::metrics::Metrics;
 use controller::settings::Settings;
@@ -65,9 +65,11 @@ async fn main() -> anyhow::Result<()> {
     };
     let settings = Settings {
         max_endpoints_per_slice: args.max_endpoints_per_slice.into(),
-        global_namespaces: args
-            .network_namespace_isolation
-            .then(|| args.global_namespaces.into_iter().collect()),
+        isolation: if args.network_namespace_isolation {
+            NamespaceIsolation::isolated(args.global_namespaces)
+        } else {
+            NamespaceIsolation::Open
+        },
         service_cidrs: args.service_cidrs,
     };
     let pod_name = args.pod_name.map_or_else(host_name, Ok)?;

@@ -10,7 +10,7 @@ pub use endpoint_budget::EndpointBudget;
 pub use scope::{Scope, ScopedServices};
 
 use crate::index::Keyed;
-use crate::objects::ObjectKey;
+use api::ObjectName;
 use api::names::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -39,8 +39,8 @@ pub struct ManualSlice {
 }
 
 impl Keyed for ManualSlice {
-    fn key(&self) -> ObjectKey {
-        ObjectKey::of(&self.slice)
+    fn key(&self) -> ObjectName {
+        ObjectName::of(&self.slice)
     }
 }
 

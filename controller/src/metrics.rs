@@ -5,7 +5,7 @@
 pub(crate) mod sample;
 
 use crate::endpointslice::Counts;
-use crate::objects::ObjectKey;
+use api::ObjectName;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -173,12 +173,12 @@ impl Metrics {
     }
 
     /// Replaces a Service's share of the totals after a sync.
-    pub fn set_service(&self, service: &ObjectKey, counts: Counts) {
+    pub fn set_service(&self, service: &ObjectName, counts: Counts) {
         self.change_totals(|totals| totals.set(service, counts));
     }
 
     /// Removes a deleted Service from the totals.
-    pub fn delete_service(&self, service: &ObjectKey) {
+    pub fn delete_service(&self, service: &ObjectName) {
         self.change_totals(|totals| totals.delete(service));
     }
 
@@ -198,12 +198,12 @@ impl Metrics {
 /// Running sums over all Services.
 #[derive(Debug, Default)]
 struct Totals {
-    by_service: HashMap<ObjectKey, Counts>,
+    by_service: HashMap<ObjectName, Counts>,
     sum: Counts,
 }
 
 impl Totals {
-    fn set(&mut self, service: &ObjectKey, counts: Counts) {
+    fn set(&mut self, service: &ObjectName, counts: Counts) {
         self.delete(service);
         self.by_service.insert(service.clone(), counts);
         self.sum.endpoints += counts.endpoints;
@@ -211,7 +211,7 @@ impl Totals {
         self.sum.desired_slices += counts.desired_slices;
     }
 
-    fn delete(&mut self, service: &ObjectKey) {
+    fn delete(&mut self, service: &ObjectName) {
         let Some(counts) = self.by_service.remove(service) else {
             return;
         };
@@ -228,7 +228,7 @@ mod tests {
     /// The archived controller's NumEndpointsAndSlices: desired slices, slices, endpoints as Services are added, changed and deleted.
     #[test]
     fn metrics_cache_num_endpoints_and_slices() {
-        let [one, two, three] = ["one", "two", "three"].map(|name| ObjectKey::new("ns1", name));
+        let [one, two, three] = ["one", "two", "three"].map(|name| ObjectName::new("ns1", name));
         let counts = |(desired_slices, slices, endpoints)| Counts {
             endpoints,
             slices,

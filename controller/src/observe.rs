@@ -3,9 +3,10 @@
 //! Pure. The values are shared snapshots, so that a decision blocks no update and sees no change.
 
 use crate::index::{AuthorSlices, Index, ServiceEntry};
-use crate::objects::{ObjectKey, Pod, owners};
+use crate::objects::{Pod, owners};
 use crate::service_status::orphaned_slices::OrphanedSlices;
 use crate::validate::{Acceptance, is_headless};
+use api::ObjectName;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ impl Observed {
 }
 
 /// Collects everything that concerns a Service.
-pub fn observe(index: &Index, orphaned: &OrphanedSlices, key: &ObjectKey) -> Observed {
+pub fn observe(index: &Index, orphaned: &OrphanedSlices, key: &ObjectName) -> Observed {
     let service = index.services.get(key).cloned();
     let binding = service.as_ref().and_then(|entry| match &entry.acceptance {
         Acceptance::Served(binding) => Some(binding),
@@ -58,7 +59,7 @@ pub fn observe(index: &Index, orphaned: &OrphanedSlices, key: &ObjectKey) -> Obs
     });
     let pods = binding.map(|binding| index.selected(&key.namespace, &binding.selector));
     let network = service.as_ref().and_then(|entry| entry.acceptance.network());
-    let network = network.map(|network| ObjectKey::new(network.namespace(), network.name()));
+    let network = network.map(|network| ObjectName::new(network.namespace(), network.name()));
     let is_manual = |entry: &&Arc<ServiceEntry>| {
         matches!(entry.acceptance, Acceptance::Manual(_)) && !is_headless(&entry.service)
     };

@@ -5,15 +5,15 @@
 use crate::endpointslice::{Input, SlicePlan, Target, TriggerTimes, plan, plan_manual, trigger_time};
 use crate::index::{AuthorSlices, ServiceEntry};
 use crate::manual::MAX_SERVICES;
-use crate::objects::{Nodes, ObjectKey};
+use crate::objects::Nodes;
 use crate::observe::Observed;
 use crate::service_status::condition::{Source, accepted, is_current};
 use crate::service_status::orphaned_slices;
 use crate::service_status::problem::{MAX_PROBLEMS, Problem, Reason};
 use crate::settings::Settings;
 use crate::validate::{Acceptance, Binding};
-use api::NetworkRef;
 use api::names::{SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
+use api::{NetworkRef, ObjectName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// The decision for one Service.
@@ -119,7 +119,7 @@ fn serve(
     });
     if !observed.orphaned_slices.is_empty() {
         problems.push(orphaned_slices::problem(
-            &ObjectKey::of(&entry.service),
+            &ObjectName::of(&entry.service),
             &observed.orphaned_slices,
         ));
     }
@@ -171,7 +171,7 @@ fn copy(
         .collect();
     if !orphaned.is_empty() {
         problems.push(orphaned_slices::orphaned_by_selector_removal(
-            &ObjectKey::of(&entry.service),
+            &ObjectName::of(&entry.service),
             &orphaned,
         ));
     }

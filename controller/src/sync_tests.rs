@@ -2,12 +2,13 @@
 
 use crate::index::{Change, Event, Index};
 use crate::manual::{MAX_SERVICES, ManualSlice};
-use crate::objects::{Node, NodeObject, ObjectKey, PodObject, ServiceCidr};
+use crate::objects::{Node, NodeObject, PodObject, ServiceCidr};
 use crate::observe::observe;
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::orphaned_slices::OrphanedSlices;
 use crate::service_status::problem::Reason;
 use crate::settings::Settings;
+use api::ObjectName;
 use api::names;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -84,8 +85,8 @@ fn managed() -> Value {
     json!({names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: names::MANAGED_BY, names::PROXY_NAME_LABEL: names::PROXY_NAME})
 }
 
-fn web() -> ObjectKey {
-    ObjectKey::new("shop", "web")
+fn web() -> ObjectName {
+    ObjectName::new("shop", "web")
 }
 
 fn decided(index: &Index) -> Decision {
@@ -115,7 +116,7 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
 fn list_manual_slices(
     index: &mut Index,
     slices: impl IntoIterator<Item = EndpointSlice>,
-) -> BTreeSet<ObjectKey> {
+) -> BTreeSet<ObjectName> {
     index.update(Change::ManualScope(Arc::clone(index.manual.scope())));
     index.update(Change::ManualSlice(Event::ListStarted));
     for slice in slices {
@@ -194,7 +195,7 @@ fn a_service_whose_slices_are_not_watched_is_rejected() {
         ("False", "TooManyServicesWithoutSelector")
     );
     index.update(Change::Service(Event::Deleted {
-        key: ObjectKey::new("shop", "older-7"),
+        key: ObjectName::new("shop", "older-7"),
         uid: String::new(),
     }));
     assert_eq!(
@@ -244,7 +245,7 @@ fn an_added_or_removed_service_cidr_enqueues_every_service() {
     let mut problems = decision.problems.iter();
     assert!(problems.any(|problem| problem.reason == Reason::InvalidEndpointAddress));
     let gone = Event::Deleted {
-        key: ObjectKey::new("", "wide"),
+        key: ObjectName::new("", "wide"),
         uid: String::new(),
     };
     assert_eq!(index.update(Change::ServiceCidr(gone)), BTreeSet::from([web()]));
@@ -455,7 +456,7 @@ fn a_missing_network_is_reported_once_the_networks_are_known() {
         .collect();
     assert_eq!(reasons, [Reason::NetworkNotFound]);
     assert_eq!(
-        index.update(Change::Network(Event::Applied(ObjectKey::new(
+        index.update(Change::Network(Event::Applied(ObjectName::new(
             "shop", "testnet1"
         )))),
         BTreeSet::from([web()])

@@ -4,16 +4,16 @@
 
 use crate::endpointslice::{Routing, routing};
 use crate::index::{Index, ServiceEntry, Step};
-use crate::objects::{Node, ObjectKey, Pod};
+use crate::objects::{Node, Pod};
 use crate::validate::Acceptance;
-use api::NetworkRef;
+use api::{NetworkRef, ObjectName};
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A Service changed: itself, unless only versions did.
-pub(crate) fn service(step: &Step<ServiceEntry>) -> Option<ObjectKey> {
+pub(crate) fn service(step: &Step<ServiceEntry>) -> Option<ObjectName> {
     let content =
         |entry: &Option<Arc<ServiceEntry>>| entry.as_deref().map(|entry| without_version(&entry.service));
     (content(&step.before) != content(&step.after)).then(|| step.key.clone())
@@ -26,7 +26,7 @@ fn without_version(service: &Service) -> Service {
 }
 
 /// A Pod changed: the Services that selected it or select it now.
-pub(crate) fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
+pub(crate) fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectName> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -38,11 +38,11 @@ pub(crate) fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectKey> {
         .collect()
 }
 
-fn selecting<'a>(index: &'a Index, pod: &'a Pod) -> impl Iterator<Item = ObjectKey> + 'a {
+fn selecting<'a>(index: &'a Index, pod: &'a Pod) -> impl Iterator<Item = ObjectName> + 'a {
     let services = index.services.in_namespace(&pod.namespace);
     services
         .filter(|entry| selects(entry, pod))
-        .map(|entry| ObjectKey::of(&entry.service))
+        .map(|entry| ObjectName::of(&entry.service))
 }
 
 fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
@@ -51,7 +51,7 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
 
 /// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of manual slices that name one, and
 /// all that distribute endpoints by the nodes' CPU.
-pub(crate) fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
+pub(crate) fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectName> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -61,7 +61,7 @@ pub(crate) fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectKey> {
         .services
         .iter()
         .filter(|entry| routing(&entry.service) == Routing::Proportional);
-    let by_capacity = proportional.map(|entry| ObjectKey::of(&entry.service));
+    let by_capacity = proportional.map(|entry| ObjectName::of(&entry.service));
     let manual = index.manual.with_address(&moved);
     index
         .pods
@@ -95,7 +95,11 @@ fn claims(pod: &Pod, addresses: &BTreeSet<IpAddr>) -> bool {
 }
 
 /// Network attachment definitions came or went: the Services bound to them. The first list may have left out any of them.
-pub(crate) fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: bool) -> BTreeSet<ObjectKey> {
+pub(crate) fn networks(
+    index: &Index,
+    steps: &[Step<ObjectName>],
+    is_first_list: bool,
+) -> BTreeSet<ObjectName> {
     let changed: BTreeSet<_> = steps
         .iter()
         .filter(|step| step.before.is_some() != step.after.is_some())
@@ -106,7 +110,8 @@ pub(crate) fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: 
     }
     let concerns = |entry: &&Arc<ServiceEntry>| {
         let is_bound = |network: &NetworkRef| {
-            let is_it = |key: &&ObjectKey| key.namespace == network.namespace() && key.name == network.name();
+            let is_it =
+                |key: &&ObjectName| key.namespace == network.namespace() && key.name == network.name();
             is_first_list || changed.iter().any(is_it)
         };
         entry.acceptance.network().is_some_and(is_bound)
@@ -115,6 +120,6 @@ pub(crate) fn networks(index: &Index, steps: &[Step<ObjectKey>], is_first_list: 
         .services
         .iter()
         .filter(concerns)
-        .map(|entry| ObjectKey::of(&entry.service))
+        .map(|entry| ObjectName::of(&entry.service))
         .collect()
 }

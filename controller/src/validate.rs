@@ -89,15 +89,11 @@ fn evaluate(
 
 /// As Multus' namespace isolation: a network of the own namespace, or of a namespace that is open to all.
 fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings) -> Result<(), Problem> {
-    let Some(global) = &settings.global_namespaces else {
-        return Ok(());
-    };
-    if service.metadata.namespace.as_deref() == Some(network.namespace())
-        || global.contains(network.namespace())
-    {
+    let own_namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    if settings.isolation.allows(own_namespace, network) {
         return Ok(());
     }
-    let open = global.iter().cloned().collect::<Vec<_>>().join(", ");
+    let open = Vec::from_iter(settings.isolation.global_namespaces()).join(", ");
     Err(Problem::new(
         Reason::NetworkNotAllowed,
         format!(
@@ -192,6 +188,7 @@ fn unserved_parts(service: &Service) -> Option<Problem> {
 mod tests {
     use super::*;
     use crate::objects::Labels;
+    use api::NamespaceIsolation;
     use api::names::PROXY_NAME;
     use rstest::rstest;
     use serde_json::json;
@@ -329,7 +326,7 @@ mod tests {
     #[test]
     fn without_isolation_any_network_may_be_named() {
         let settings = Settings {
-            global_namespaces: None,
+            isolation: NamespaceIsolation::Open,
             ..Settings::default()
         };
         let (acceptance, _) = validate(

@@ -9,7 +9,8 @@ mod service_cidrs;
 
 use crate::index::{Change, Event};
 use crate::manual::Scope;
-use crate::objects::{NodeObject, ObjectKey, PodObject, trim_service, trim_slice};
+use crate::objects::{NodeObject, PodObject, trim_service, trim_slice};
+use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, NETWORK_DEFINITION, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
@@ -101,7 +102,7 @@ fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Eve
         Ok(object) => Event::Applied(object),
         Err(invalid) => {
             let meta = &invalid.metadata;
-            let key = ObjectKey::new(
+            let key = ObjectName::new(
                 meta.namespace.clone().unwrap_or_default(),
                 meta.name.clone().unwrap_or_default(),
             );
@@ -120,7 +121,7 @@ fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Eve
 
 fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Event<T> {
     Event::Deleted {
-        key: ObjectKey::new(
+        key: ObjectName::new(
             meta.namespace.clone().unwrap_or_default(),
             meta.name.clone().unwrap_or_default(),
         ),
@@ -173,8 +174,8 @@ fn network_definitions() -> ApiResource {
     )
 }
 
-fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectKey {
-    ObjectKey::new(
+fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectName {
+    ObjectName::new(
         meta.namespace.clone().unwrap_or_default(),
         meta.name.clone().unwrap_or_default(),
     )

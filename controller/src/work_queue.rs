@@ -5,7 +5,7 @@
 
 mod token_bucket;
 
-use crate::objects::ObjectKey;
+use api::ObjectName;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 use token_bucket::{REFILL, TokenBucket};
@@ -31,13 +31,13 @@ pub(crate) enum Outcome {
 /// Services that wait for a reconciliation.
 #[derive(Debug, Default)]
 pub(crate) struct WorkQueue {
-    entries: HashMap<ObjectKey, Entry>,
+    entries: HashMap<ObjectName, Entry>,
     /// Never reconciled, by the time they are due.
-    fresh: BTreeMap<(Instant, u64), ObjectKey>,
+    fresh: BTreeMap<(Instant, u64), ObjectName>,
     /// Reconciled before, by the time they are due.
-    again: BTreeMap<(Instant, u64), ObjectKey>,
+    again: BTreeMap<(Instant, u64), ObjectName>,
     /// Deleted Services, and the times at which their buckets are full: at most as many as can be written in a second.
-    expiring: VecDeque<(Instant, ObjectKey)>,
+    expiring: VecDeque<(Instant, ObjectName)>,
     sequence: u64,
 }
 
@@ -95,13 +95,13 @@ impl Entry {
 
 impl WorkQueue {
     /// Enqueues a Service whose served content changed.
-    pub(crate) fn enqueue(&mut self, key: ObjectKey, now: Instant) {
+    pub(crate) fn enqueue(&mut self, key: ObjectName, now: Instant) {
         self.entries.entry(key.clone()).or_default().bucket.change(now);
         self.recheck(key, now);
     }
 
     /// Enqueues a Service whose served content has not changed: the echo of a write, a slice that another client wrote.
-    pub(crate) fn recheck(&mut self, key: ObjectKey, now: Instant) {
+    pub(crate) fn recheck(&mut self, key: ObjectName, now: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
         entry.expires_at = None;
         if entry.is_running {
@@ -113,9 +113,9 @@ impl WorkQueue {
     }
 
     /// Returns the next Service that is due; [`WorkQueue::done`] must follow.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<ObjectKey> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<ObjectName> {
         self.drop_expired(now);
-        let due = |list: &BTreeMap<(Instant, u64), ObjectKey>| {
+        let due = |list: &BTreeMap<(Instant, u64), ObjectName>| {
             list.keys().next().filter(|(at, _)| *at <= now).copied()
         };
         let key = match (due(&self.fresh), due(&self.again)) {
@@ -146,7 +146,7 @@ impl WorkQueue {
     }
 
     /// Finishes an attempt. `jitter` in 0..1 spreads retries.
-    pub(crate) fn done(&mut self, key: &ObjectKey, outcome: Outcome, now: Instant, jitter: f64) {
+    pub(crate) fn done(&mut self, key: &ObjectName, outcome: Outcome, now: Instant, jitter: f64) {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -162,7 +162,7 @@ impl WorkQueue {
 
     /// Forgets a deleted Service that does not wait, once its bucket is full: a label that is removed and added again must not cause
     /// more writes than other changes.
-    pub(crate) fn forget(&mut self, key: &ObjectKey, now: Instant) {
+    pub(crate) fn forget(&mut self, key: &ObjectName, now: Instant) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.waits()) else {
             return;
         };
@@ -190,11 +190,11 @@ impl WorkQueue {
 
     /// Returns true if the queue has an entry for a Service.
     #[cfg(test)]
-    pub(crate) fn knows(&self, key: &ObjectKey) -> bool {
+    pub(crate) fn knows(&self, key: &ObjectName) -> bool {
         self.entries.contains_key(key)
     }
 
-    fn schedule(&mut self, key: ObjectKey, at: Instant) {
+    fn schedule(&mut self, key: ObjectName, at: Instant) {
         let entry = self.entries.entry(key.clone()).or_default();
         let list = if entry.is_known {
             &mut self.again

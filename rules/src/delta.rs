@@ -5,9 +5,9 @@
 
 use crate::vip_map::differing_vips;
 use crate::{
-    AttachedNetwork, Family, KernelState, Places, PodRules, Port, PortRules, Protocol, Source, Translation,
-    VipRules,
+    AttachedNetwork, KernelState, Places, PodRules, Port, PortRules, Protocol, Source, Translation, VipRules,
 };
+use api::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -10,7 +10,8 @@
 //! 3. Else none: flows are rejected at once.
 
 use crate::settings::Node;
-use crate::{Endpoint, Places, Protocol, ReservedAddresses, Slice};
+use crate::{Endpoint, Places, Protocol, Slice};
+use api::address::ReservedAddresses;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 

@@ -4,9 +4,10 @@
 //! Service's UID: a client that may create slices in a namespace does not steer its traffic by accident, and slices of a deleted
 //! Service cannot serve its successor of the same name.
 
-use crate::{ObjectName, Port, Protocol, ServedService};
+use crate::{Port, Protocol, ServedService};
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use api::network_status::MAX_ADDRESSES;
+use api::{Family, ObjectName};
 use k8s_openapi::api::discovery::v1::{self, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -82,28 +83,19 @@ impl Slice {
             return Err(NotCounted::NotOurs);
         }
         let service = label(SERVICE_NAME_LABEL).ok_or(NotCounted::NoService)?;
-        if !["IPv4", "IPv6"].contains(&slice.address_type.as_str()) {
-            return Err(NotCounted::AddressType(
-                slice.address_type.chars().take(32).collect(),
-            ));
-        }
-        let namespace = slice.metadata.namespace.clone().unwrap_or_default();
+        let family = Family::parse(&slice.address_type)
+            .ok_or_else(|| NotCounted::AddressType(slice.address_type.chars().take(32).collect()))?;
+        let name = ObjectName::of(slice);
         let mut parsed = Self {
-            name: ObjectName {
-                namespace: namespace.clone(),
-                name: slice.metadata.name.clone().unwrap_or_default(),
-            },
-            service: ObjectName {
-                namespace,
-                name: service.clone(),
-            },
+            service: ObjectName::new(name.namespace.as_str(), service.as_str()),
+            name,
             owners: owners(slice),
             ports: slice.ports.iter().flatten().filter_map(port).collect(),
             endpoints: Vec::with_capacity(slice.endpoints.len()),
             rejected: Vec::new(),
         };
         for endpoint in &slice.endpoints {
-            let endpoint = parsed.endpoint(endpoint, &slice.address_type);
+            let endpoint = parsed.endpoint(endpoint, family);
             parsed.endpoints.push(endpoint);
         }
         Ok(parsed)
@@ -114,13 +106,13 @@ impl Slice {
         self.service == service.name && self.owners.contains(&service.uid)
     }
 
-    fn endpoint(&mut self, endpoint: &v1::Endpoint, address_type: &str) -> Endpoint {
+    fn endpoint(&mut self, endpoint: &v1::Endpoint, family: Family) -> Endpoint {
         let hints = endpoint.hints.clone().unwrap_or_default();
         let conditions = endpoint.conditions.clone().unwrap_or_default();
         // "A nil value should be interpreted as true"; serving "should defer to the ready condition", terminating is false.
         let ready = conditions.ready.unwrap_or(true);
         Endpoint {
-            addresses: self.addresses(&endpoint.addresses, address_type),
+            addresses: self.addresses(&endpoint.addresses, family),
             node: endpoint.node_name.clone(),
             zone_hints: hints
                 .for_zones
@@ -140,7 +132,7 @@ impl Slice {
         }
     }
 
-    fn addresses(&mut self, texts: &[String], address_type: &str) -> Vec<IpAddr> {
+    fn addresses(&mut self, texts: &[String], family: Family) -> Vec<IpAddr> {
         let (read, beyond) = texts.split_at(texts.len().min(MAX_ADDRESSES));
         if let Some(first) = beyond.first() {
             let why = format!("the endpoint has more than {MAX_ADDRESSES} addresses");
@@ -148,18 +140,18 @@ impl Slice {
         }
         let mut addresses: Vec<_> = read
             .iter()
-            .filter_map(|text| self.address(text, address_type))
+            .filter_map(|text| self.address(text, family))
             .collect();
         // Nearly always one, and there are ten thousand endpoints.
         addresses.shrink_to_fit();
         addresses
     }
 
-    fn address(&mut self, text: &str, address_type: &str) -> Option<IpAddr> {
+    fn address(&mut self, text: &str, family: Family) -> Option<IpAddr> {
         let why = match text.parse::<IpAddr>() {
             Err(_) => "it is not an IP address".to_owned(),
-            Ok(address) if address.is_ipv4() != (address_type == "IPv4") => {
-                format!("the slice's addressType is {address_type}")
+            Ok(address) if Family::of(address) != family => {
+                format!("the slice's addressType is {family}")
             }
             Ok(address) => match api::address::check(address) {
                 Ok(()) => return Some(address),

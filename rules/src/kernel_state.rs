@@ -2,7 +2,8 @@
 //!
 //! Pure. The same value follows from [`PodRules`]: comparing the two finds leftovers of an earlier proxy and changes by another process.
 
-use crate::{Family, Places, PodRules, Port, Translation};
+use crate::{Places, PodRules, Port, Translation};
+use api::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;

@@ -38,17 +38,19 @@ mod settings;
 mod trace;
 mod vip_map;
 
+pub use api::address::ReservedAddresses;
+pub use api::{Family, NamespaceIsolation, ObjectName};
 pub use delta::{Base, Delta, PortChange, SourceChange};
 pub use endpoint_slice::{Endpoint, InvalidAddress, NotCounted, Slice};
 pub use kernel_state::{KernelState, Translated};
 pub use places::{PlaceChange, Places};
 pub use plan::{Plan, ServicePlan, Shortcoming, Unserved, network_rules, plan, pod_rules, service_plan};
 pub use pod_rules::{
-    AttachedNetwork, Family, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation,
-    Unreachable, VipRules,
+    AttachedNetwork, NetworkRules, PodRules, Port, PortRules, Protocol, Source, Translation, Unreachable,
+    VipRules,
 };
 pub use rules_size::RulesSize;
-pub use service::{NotServed, ObjectName, ServedService};
-pub use settings::{NamespaceIsolation, Node, ReservedAddresses, ReservedBy, Settings};
+pub use service::{NotServed, ServedService};
+pub use settings::{Node, Settings};
 pub use trace::{Origin, Packet, PreviousFlow, Verdict};
 pub use vip_map::VipMap;

@@ -2,10 +2,8 @@
 //!
 //! Pure. They split a change that the kernel rejects as a whole into changes of single VIPs.
 
-use crate::{
-    AttachedNetwork, Family, KernelState, NetworkRules, ObjectName, PodRules, PortRules, Source, VipRules,
-};
-use api::NetworkRef;
+use crate::{AttachedNetwork, KernelState, NetworkRules, PodRules, PortRules, Source, VipRules};
+use api::{Family, NetworkRef, ObjectName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,10 +48,7 @@ impl PodRules {
     fn named(&self, vip: IpAddr) -> VipRules {
         let service = self.vip(vip).map(|(rules, _)| rules.service.clone());
         VipRules {
-            service: service.unwrap_or_else(|| ObjectName {
-                namespace: "no".to_owned(),
-                name: "service".to_owned(),
-            }),
+            service: service.unwrap_or_else(|| ObjectName::new("no", "service")),
             ports: BTreeMap::new(),
         }
     }

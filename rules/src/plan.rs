@@ -5,11 +5,12 @@
 
 use crate::endpoint_selection::{Choice, Chosen, Wanted};
 use crate::{
-    AttachedNetwork, Family, InvalidAddress, NamespaceIsolation, NetworkRules, NotServed, ObjectName,
-    PodRules, Port, PortRules, ReservedAddresses, ServedService, Settings, Slice, Source, VipRules,
+    AttachedNetwork, InvalidAddress, NetworkRules, NotServed, PodRules, Port, PortRules, ServedService,
+    Settings, Slice, Source, VipRules,
 };
-use api::NetworkRef;
+use api::address::ReservedAddresses;
 use api::network_status::{self, Fault, NetworkStatus};
+use api::{Family, NamespaceIsolation, NetworkRef, ObjectName};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,7 +141,7 @@ pub fn plan(
         match ServedService::parse(service) {
             Ok(service) => served.push(service),
             Err(why) if why.is_fault() => unserved.push(Unserved::Service {
-                service: name_of(service),
+                service: ObjectName::of(service),
                 why,
             }),
             Err(_) => {}
@@ -235,7 +236,10 @@ pub fn service_plan<'a>(
     service: &ServedService,
     slices: impl IntoIterator<Item = &'a Slice>,
 ) -> ServicePlan {
-    if !settings.isolation.allows_service(service) {
+    if !settings
+        .isolation
+        .allows(&service.name.namespace, &service.network)
+    {
         let why = NotServed::NetworkNotAllowed {
             network: service.network.clone(),
         };
@@ -389,13 +393,6 @@ fn usable(status: &NetworkStatus, family: Family) -> Option<Source> {
         interface: status.interface.clone(),
         address,
     })
-}
-
-fn name_of(service: &Service) -> ObjectName {
-    ObjectName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-    }
 }
 
 #[cfg(test)]

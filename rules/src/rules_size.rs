@@ -68,7 +68,8 @@ fn decrement<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NetworkRules, ObjectName, Port, PortRules, Protocol};
+    use crate::{NetworkRules, Port, PortRules, Protocol};
+    use api::ObjectName;
     use proptest::prelude::*;
     use std::net::{IpAddr, SocketAddr};
     use std::sync::Arc;

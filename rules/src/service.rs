@@ -3,11 +3,10 @@
 //! Pure. A Service that cannot be served is an error value with a remedy, never a panic.
 
 use crate::{Port, Protocol};
-use api::NetworkRef;
 use api::service::{NoNetwork, has_proxy_label, network};
+use api::{NetworkRef, ObjectName};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,29 +15,6 @@ const AFFINITY_SECONDS: (i32, i32) = (10_800, 86_400);
 
 /// kube-proxy serves no Service with this label, regardless of its value.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl ObjectName {
-    /// Sorts before all others.
-    pub const FIRST: Self = Self {
-        namespace: String::new(),
-        name: String::new(),
-    };
-}
-
-impl fmt::Display for ObjectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// A Service that can be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,10 +166,7 @@ fn affinity(spec: &ServiceSpec) -> Result<Option<Duration>, NotServed> {
 }
 
 fn identity(service: &Service) -> Result<(ObjectName, String), NotServed> {
-    let name = ObjectName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-    };
+    let name = ObjectName::of(service);
     let uid = service.metadata.uid.clone().unwrap_or_default();
     if is_plain(&name.namespace) && is_plain(&name.name) && !uid.is_empty() {
         Ok((name, uid))

@@ -138,7 +138,8 @@ fn begins_with(outer: &Node<'_>, inner: &Node<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, NetworkRules, ObjectName};
+    use crate::NetworkRules;
+    use api::{Family, ObjectName};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

@@ -5,8 +5,7 @@
 use super::decision::ServiceDecision;
 use crate::facts::{Cluster, Facts};
 use crate::situations::Values;
-use api::NetworkRef;
-use controller::objects::ObjectKey;
+use api::{NetworkRef, ObjectName};
 use k8s_openapi::api::core::v1::Service;
 use rules::ServedService;
 
@@ -37,7 +36,7 @@ impl<'a> Case<'a> {
     }
 
     fn values_of(facts: &Facts, service: &Service, network: Option<&NetworkRef>) -> Values {
-        let key = ObjectKey::of(service);
+        let key = ObjectName::of(service);
         let mut values = Values::default()
             .and("service", key.to_string())
             .and("namespace", &key.namespace)

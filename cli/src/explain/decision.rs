@@ -4,10 +4,11 @@
 
 use crate::facts::{Facts, Known as _};
 use crate::settings::{as_node, of_controller};
+use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use controller::index::{Change, Event, Index, Keyed};
 use controller::manual::{ManualSlice, trim};
-use controller::objects::{Node, NodeObject, ObjectKey, Pod, PodObject, ServiceCidr};
+use controller::objects::{Node, NodeObject, Pod, PodObject, ServiceCidr};
 use controller::observe::{Observed, observe};
 use controller::reconcile::{Decision, reconcile};
 use controller::service_status::orphaned_slices::OrphanedSlices;
@@ -32,7 +33,7 @@ pub struct ServiceDecision {
 impl ServiceDecision {
     /// Makes the decision about a Service.
     pub fn new(facts: &Facts, service: &Service) -> Self {
-        let key = ObjectKey::of(service);
+        let key = ObjectName::of(service);
         let settings = of_controller(&facts.cluster);
         let all: Vec<&EndpointSlice> = facts.slices.iter().flatten().collect();
         let (ours, foreign): (Vec<&EndpointSlice>, Vec<&EndpointSlice>) =
@@ -135,7 +136,7 @@ fn covers(networks: &crate::facts::Networks, service: &Service) -> bool {
 }
 
 /// Returns slices of other controllers on a labeled Service.
-fn orphaned_slices(index: &Index, key: &ObjectKey, foreign: &[&EndpointSlice]) -> OrphanedSlices {
+fn orphaned_slices(index: &Index, key: &ObjectName, foreign: &[&EndpointSlice]) -> OrphanedSlices {
     let mut orphaned = OrphanedSlices::default();
     let entry = index.services.get(key);
     let is_selectorless = entry.is_some_and(

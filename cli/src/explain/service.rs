@@ -7,15 +7,15 @@ use super::problems::links;
 use crate::chain::{Link, Topic};
 use crate::facts::{Known as _, ReadError};
 use crate::situations::{Cause, Values};
+use api::ObjectName;
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NETWORK_ANNOTATION};
-use controller::objects::ObjectKey;
 use controller::service_status::problem::Reason;
 use k8s_openapi::api::core::v1::Service;
 use rules::NotServed;
 
 /// Returns the links about its existence and its label.
 pub(super) fn label(service: &Service) -> (Link, Link) {
-    let key = ObjectKey::of(service);
+    let key = ObjectName::of(service);
     let values = Values::default()
         .and("namespace", &key.namespace)
         .and("name", &key.name);
@@ -40,7 +40,7 @@ fn outline(service: &Service) -> String {
     });
     format!(
         "{}, type {}, clusterIPs {}, ports {}",
-        ObjectKey::of(service),
+        ObjectName::of(service),
         spec.type_.as_deref().unwrap_or("ClusterIP"),
         spec.cluster_ips.unwrap_or_default().join(" and "),
         ports.collect::<Vec<_>>().join(", ")

@@ -3,9 +3,8 @@
 use super::{
     Client, Cluster, Facts, Known as _, Read, ReadError, Reader, all_networks, all_services, managed_slices,
 };
-use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, CONTROLLER, PROXY, SERVICE_NAME_LABEL};
-use controller::objects::ObjectKey;
+use api::{MultusServiceConfig, ObjectName};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -50,8 +49,8 @@ fn no_kind_is_no_object<T>(read: Read<Option<T>>) -> Read<Option<T>> {
 }
 
 /// Reads the objects of one Service, and of a client if one is named.
-pub async fn explain(reader: &Reader, service: &ObjectKey, from: Option<&ObjectKey>) -> Facts {
-    let ObjectKey { namespace, name } = service;
+pub async fn explain(reader: &Reader, service: &ObjectName, from: Option<&ObjectName>) -> Facts {
+    let ObjectName { namespace, name } = service;
     let labels = format!("{SERVICE_NAME_LABEL}={name}");
     let (cluster, found, pods, slices, client) = futures::join!(
         cluster(reader),
@@ -74,7 +73,7 @@ pub async fn explain(reader: &Reader, service: &ObjectKey, from: Option<&ObjectK
 }
 
 /// Reads the objects that affect a packet of `from`, whose destination may be a Service of the namespace `beside`.
-pub async fn for_trace(reader: &Reader, from: &ObjectKey, beside: &str) -> Facts {
+pub async fn for_trace(reader: &Reader, from: &ObjectName, beside: &str) -> Facts {
     let mut namespaces = vec![from.namespace.clone(), beside.to_owned()];
     namespaces.dedup();
     let (cluster, (services, _), (slices, _), client) = futures::join!(
@@ -94,7 +93,7 @@ pub async fn for_trace(reader: &Reader, from: &ObjectKey, beside: &str) -> Facts
     }
 }
 
-async fn client(reader: &Reader, from: Option<&ObjectKey>) -> Option<Client> {
+async fn client(reader: &Reader, from: Option<&ObjectName>) -> Option<Client> {
     let key = from?.clone();
     let pod = reader.get(&key.namespace, &key.name).await;
     Some(Client { key, pod })
@@ -104,7 +103,7 @@ async fn networks(
     reader: &Reader,
     cluster: &Cluster,
     services: &[Service],
-    from: Option<&ObjectKey>,
+    from: Option<&ObjectName>,
 ) -> Read<super::Networks> {
     let mut namespaces: Vec<String> = Vec::new();
     for service in services {
@@ -116,8 +115,8 @@ async fn networks(
         );
     }
     namespaces.extend(from.map(|from| from.namespace.clone()));
-    let global = crate::settings::global_namespaces(cluster.config.known().and_then(Option::as_ref));
-    namespaces.extend(global.into_iter().flatten());
+    let isolation = crate::settings::isolation(cluster.config.known().and_then(Option::as_ref));
+    namespaces.extend(isolation.global_namespaces().map(str::to_owned));
     namespaces.sort();
     namespaces.dedup();
     all_networks(reader, &namespaces).await

@@ -1,8 +1,8 @@
 //! Lists of the whole cluster that fall back to namespaces when the user may only read those.
 
 use super::{Networks, Read, ReadError, Reader, Right};
+use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL};
-use controller::objects::ObjectKey;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -53,7 +53,7 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
     match reader.list_from(&api, right, "").await {
         Ok(found) => {
             return Ok(Networks {
-                found: found.iter().map(ObjectKey::from_dynamic).collect(),
+                found: found.iter().map(ObjectName::from_dynamic).collect(),
                 only_in: None,
             });
         }
@@ -69,7 +69,7 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
         let (api, right) = reader.networks(Some(namespace));
         match reader.list_from(&api, right, "").await {
             Ok(found) => {
-                networks.found.extend(found.iter().map(ObjectKey::from_dynamic));
+                networks.found.extend(found.iter().map(ObjectName::from_dynamic));
                 networks.only_in.get_or_insert_default().push(namespace.clone());
             }
             Err(read_error) => _ = first_lack.get_or_insert(read_error),
@@ -81,12 +81,12 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
     }
 }
 
-/// `ObjectKey::of` for an object whose kind is known at run time only.
+/// `ObjectName::of` for an object whose kind is known at run time only.
 trait FromDynamic {
     fn from_dynamic(object: &kube::core::DynamicObject) -> Self;
 }
 
-impl FromDynamic for ObjectKey {
+impl FromDynamic for ObjectName {
     fn from_dynamic(object: &kube::core::DynamicObject) -> Self {
         let metadata = &object.metadata;
         Self::new(

@@ -2,7 +2,7 @@ use super::*;
 use crate::chain::{Chain, Link, Topic};
 use crate::facts::{ReadError, Right};
 use crate::situations::{Cause, Values};
-use controller::objects::ObjectKey;
+use api::ObjectName;
 
 fn explanation() -> Explanation {
     let values = Values::default()
@@ -17,7 +17,7 @@ fn explanation() -> Explanation {
             .with(["seen on: pod web-1".to_owned()]),
     ]);
     Explanation {
-        service: ObjectKey::new("shop", "web"),
+        service: ObjectName::new("shop", "web"),
         from: None,
         chain,
         read_errors: vec![ReadError::Forbidden(Right {

@@ -4,8 +4,7 @@
 
 use crate::explain::attachments;
 use crate::facts::{Installation, Known as _};
-use api::NetworkRef;
-use controller::objects::ObjectKey;
+use api::{NetworkRef, ObjectName};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -52,7 +51,7 @@ pub(super) fn networks(facts: &Installation) -> Vec<NetworkLine> {
 
 fn exists(facts: &Installation, network: &NetworkRef) -> Option<bool> {
     let known = facts.networks.known()?;
-    let key = ObjectKey::new(network.namespace(), network.name());
+    let key = ObjectName::new(network.namespace(), network.name());
     known
         .covers(network.namespace())
         .then(|| known.found.contains(&key))

@@ -46,7 +46,7 @@ fn facts() -> Installation {
             now: "2026-01-01T00:00:05Z".parse().unwrap(),
         },
         networks: Ok(Networks {
-            found: vec![ObjectKey::new("shop", "macvlan1")],
+            found: vec![ObjectName::new("shop", "macvlan1")],
             only_in: None,
         }),
         services: Ok(vec![service("web", "True", "Accepted")]),

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use controller::objects::ObjectKey;
+use api::ObjectName;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use rules::{Origin, Packet, Port, Protocol};
 use std::net::IpAddr;
@@ -150,8 +150,8 @@ impl Destination {
         let service = match &self.host {
             Host::Address(address) => super::with_address(services, *address),
             Host::Service { name, .. } => {
-                let key = ObjectKey::new(self.namespace(own), name);
-                let found = services.iter().find(|service| ObjectKey::of(*service) == key);
+                let key = ObjectName::new(self.namespace(own), name);
+                let found = services.iter().find(|service| ObjectName::of(*service) == key);
                 let missing = || {
                     format!(
                         "no Service {key} with label service.kubernetes.io/service-proxy-name=multus-proxy was found: kubectl multus-service explain service/{name} -n {}",

@@ -4,9 +4,9 @@
 
 use super::applied::differences;
 use super::{Fate, Flow, Target, with_address};
+use api::ObjectName;
 use api::names::ROUTE_PROTOCOL;
 use api::network_status::{self, NetworkStatus};
-use controller::objects::ObjectKey;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rules::{KernelState, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Inputs of all flows of a pod.
 pub(super) struct Case<'a> {
-    pub(super) pod: &'a ObjectKey,
+    pub(super) pod: &'a ObjectName,
     pub(super) attached: &'a [NetworkStatus],
     pub(super) is_on_host_network: bool,
     pub(super) plan: &'a Plan,
@@ -28,7 +28,7 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
     let service = with_address(case.services, packet.destination);
     let mut flow = Flow {
         destination: shown(packet),
-        service: service.map(|service| ObjectKey::of(service).to_string()),
+        service: service.map(|service| ObjectName::of(service).to_string()),
         fate: Fate::Passed,
         why: None,
         route: None,
@@ -116,13 +116,12 @@ fn passed(case: &Case<'_>, service: Option<&Service>) -> (String, bool) {
             .to_owned();
         return (text, true);
     };
-    let key = ObjectKey::of(service);
-    let is_it = |name: &rules::ObjectName| name.namespace == key.namespace && name.name == key.name;
+    let key = ObjectName::of(service);
     let unserved = case
         .plan
         .unserved
         .iter()
-        .find(|unserved| matches!(unserved, Unserved::Service { service, .. } if is_it(service)));
+        .find(|unserved| matches!(unserved, Unserved::Service { service, .. } if *service == key));
     if let Some(unserved) = unserved {
         return (unserved.to_string(), false);
     }

@@ -61,7 +61,7 @@ fn facts() -> Facts {
         pods: Err(ReadError::NotRead),
         slices: Ok(vec![serde_json::from_value(slice).unwrap()]),
         client: Some(Client {
-            key: ObjectKey::new("shop", "client"),
+            key: ObjectName::new("shop", "client"),
             pod: Ok(Some(serde_json::from_value(pod).unwrap())),
         }),
         applied: Err(ReadError::NotOffered),
@@ -69,7 +69,7 @@ fn facts() -> Facts {
 }
 
 fn traced(facts: &Facts, to: &str) -> Trace {
-    trace(facts, &ObjectKey::new("shop", "client"), &to.parse().unwrap())
+    trace(facts, &ObjectName::new("shop", "client"), &to.parse().unwrap())
 }
 
 #[rstest]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use api::ObjectName;
 use api::names;
 use cli::chain::{Link, State};
 use cli::explain::{Explanation, explain};
 use cli::facts::{self, Reader};
 use cli::render::Report as _;
 use cli::situations::{Cause, matches};
-use controller::objects::ObjectKey;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -44,8 +44,8 @@ impl Scene {
         })
     }
 
-    pub(crate) fn key(&self, name: &str) -> ObjectKey {
-        ObjectKey::new(&self.namespace, name)
+    pub(crate) fn key(&self, name: &str) -> ObjectName {
+        ObjectName::new(&self.namespace, name)
     }
 
     async fn create<K>(&self, object: Value) -> Result<()>
@@ -151,7 +151,7 @@ impl Scene {
     }
 
     /// What `explain` says of `web` now, for an administrator.
-    pub(crate) async fn explain(&self, from: Option<&ObjectKey>) -> Explanation {
+    pub(crate) async fn explain(&self, from: Option<&ObjectName>) -> Explanation {
         let reader = Reader::new(self.client.clone(), Duration::from_secs(30));
         let key = self.key("web");
         explain(&facts::explain(&reader, &key, from).await, &key)
@@ -178,7 +178,7 @@ impl Scene {
     }
 
     /// The same from the side of any pod.
-    pub(crate) async fn says(&self, cause: Cause, state: State, from: Option<&ObjectKey>) -> Result<Link> {
+    pub(crate) async fn says(&self, cause: Cause, state: State, from: Option<&ObjectName>) -> Result<Link> {
         let mut last = String::new();
         let found = wait::eventually(SOON, &format!("explain to say {cause:?}"), async || {
             let explanation = self.explain(from).await;
@@ -205,7 +205,7 @@ impl Scene {
     }
 
     /// Waits until nothing is wrong at all.
-    pub(crate) async fn is_well(&self, from: Option<&ObjectKey>) -> Result<Explanation> {
+    pub(crate) async fn is_well(&self, from: Option<&ObjectName>) -> Result<Explanation> {
         let mut last = String::new();
         let found = wait::eventually(SOON, "explain to say that nothing is wrong", async || {
             let explanation = self.explain(from).await;

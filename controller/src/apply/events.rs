@@ -4,8 +4,8 @@
 //! increments its count instead of adding another.
 
 use super::{Error, bounded};
-use crate::objects::ObjectKey;
 use crate::service_status::problem::Problem;
+use api::ObjectName;
 use api::names::CONTROLLER;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -21,7 +21,7 @@ pub(super) async fn publish(
     instance: &str,
     regarding: ObjectReference,
     problem: &Problem,
-    service: &ObjectKey,
+    service: &ObjectName,
 ) -> Result<(), Error> {
     let api: Api<Event> = Api::namespaced(client.clone(), &service.namespace);
     let failed = |source| Error::Event {

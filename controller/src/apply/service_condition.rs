@@ -1,8 +1,8 @@
 //! Writes: the Accepted condition in a Service's status, by server-side apply, so that the controller owns only this condition.
 
 use super::{Error, bounded, is_gone};
-use crate::objects::ObjectKey;
 use crate::service_status::condition::current;
+use api::ObjectName;
 use api::names::CONTROLLER_FIELD_MANAGER;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -15,7 +15,7 @@ pub(super) async fn write(
     client: &Client,
     service: &Service,
     condition: &Condition,
-    key: &ObjectKey,
+    key: &ObjectName,
 ) -> Result<(), Error> {
     let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let mut condition = condition.clone();
@@ -44,7 +44,7 @@ pub(super) async fn write(
 }
 
 /// Removes the condition from a Service that is no longer managed. If the Service does not exist or has another UID, nothing is done.
-pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectKey) -> Result<(), Error> {
+pub(super) async fn remove(client: &Client, uid: &str, key: &ObjectName) -> Result<(), Error> {
     let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let patch = json!({
         "apiVersion": "v1",

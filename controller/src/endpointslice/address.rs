@@ -3,26 +3,11 @@
 //! Pure. Of several interfaces on one network the first with a usable address counts, in the order Multus reports them (the order
 //! of the pod's networks annotation), and of its addresses the first: consumers read only the first address of an endpoint.
 
-use super::Family;
 use crate::objects::{Attachment, Nodes, Pod};
-use api::NetworkRef;
-use api::address::Rejected;
+use api::address::{self, Rejected};
+use api::{Family, NetworkRef};
 use ipnet::IpNet;
 use std::net::IpAddr;
-
-/// Reasons to reject an address as endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AddressError {
-    /// Its kind of address is never an endpoint.
-    #[error(transparent)]
-    Kind(#[from] Rejected),
-    /// A Node has it.
-    #[error("it is the address of a node")]
-    Node,
-    /// It is in the range of ClusterIPs.
-    #[error("it is inside the cluster's Service CIDR {0}")]
-    ServiceCidr(IpNet),
-}
 
 /// Addresses of a pod on a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +17,7 @@ pub(super) struct PodAddresses {
     /// The address of each family that counts, IPv4 first.
     pub chosen: Vec<IpAddr>,
     /// Addresses that may not be endpoints.
-    pub rejected: Vec<(IpAddr, AddressError)>,
+    pub rejected: Vec<(IpAddr, Rejected)>,
 }
 
 impl PodAddresses {
@@ -68,8 +53,8 @@ pub(super) fn addresses(
     }
     found.chosen.sort_unstable();
     // Every interface has a link-local IPv6 address: it is reported only where it is the only one.
-    let has_better = |address: &IpAddr, reject: &AddressError| {
-        *reject == AddressError::Kind(Rejected::LinkLocal)
+    let has_better = |address: &IpAddr, reject: &Rejected| {
+        *reject == Rejected::LinkLocal
             && found
                 .chosen
                 .iter()
@@ -82,15 +67,9 @@ pub(super) fn addresses(
 }
 
 /// Checks that an address can be an endpoint.
-pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), AddressError> {
-    api::address::check(address)?;
-    if nodes.has_address(address) {
-        return Err(AddressError::Node);
-    }
-    match service_cidrs.iter().find(|cidr| cidr.contains(&address)) {
-        Some(cidr) => Err(AddressError::ServiceCidr(*cidr)),
-        None => Ok(()),
-    }
+pub(super) fn check(address: IpAddr, nodes: &Nodes, service_cidrs: &[IpNet]) -> Result<(), Rejected> {
+    address::check(address)?;
+    address::check_reserved(address, service_cidrs, |address| nodes.has_address(address))
 }
 
 /// Orders two pods that report one address, its owner first: a pod that is not terminating, then the older, then the smaller UID.

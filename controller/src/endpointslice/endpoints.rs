@@ -5,12 +5,13 @@
 use super::Input;
 use super::address::{PodAddresses, address_owner, addresses};
 use super::endpoint::{EndpointKey, can_serve, endpoint};
-use super::family::{Family, families};
+use super::family::families;
 use super::ports::{PortGroup, endpoint_ports, missing, port_title};
-use crate::objects::{Node, ObjectKey, Pod};
+use crate::objects::{Node, Pod};
 use crate::service_status::problem::{Problem, Reason, first_few};
 use crate::validate::is_headless;
 use api::names::NETWORK_STATUS_ANNOTATION;
+use api::{Family, ObjectName};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -68,7 +69,7 @@ fn target_port_not_found(input: &Input<'_>, port: &ServicePort) -> Problem {
         format!(
             "{} of Service {} has targetPort {named:?}, and no container of the selected pods has a port of that name and protocol, so its clients are rejected; name the port in the pods' containers, or write its number in targetPort",
             port_title(port),
-            ObjectKey::of(input.service),
+            ObjectName::of(input.service),
         ),
     )
 }
@@ -108,7 +109,7 @@ fn candidates<'a>(input: &Input<'a>, problems: &mut Vec<Problem>) -> Vec<Candida
     found
 }
 
-fn invalid_status(text: String, seen: &[(ObjectKey, String)]) -> Option<Problem> {
+fn invalid_status(text: String, seen: &[(ObjectName, String)]) -> Option<Problem> {
     let seen_on = seen.iter().map(|(pod, error)| format!("pod {pod} ({error})"));
     (!seen.is_empty()).then(|| Problem::new(Reason::InvalidNetworkStatus, text).seen_on(seen_on))
 }

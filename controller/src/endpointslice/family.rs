@@ -2,39 +2,8 @@
 //!
 //! Pure.
 
+use api::Family;
 use k8s_openapi::api::core::v1::Service;
-use std::net::IpAddr;
-
-/// An address family, as a slice's `addressType`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Family {
-    /// `IPv4`.
-    V4,
-    /// `IPv6`.
-    V6,
-}
-
-impl Family {
-    /// The name the API uses.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    /// Parses the name the API uses; the deprecated `IP` and `FQDN` are not supported.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::V4, Self::V6]
-            .into_iter()
-            .find(|family| family.as_str() == text)
-    }
-
-    /// The family of an address.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
 
 /// The families of a Service: its `ipFamilies`; else that of its ClusterIP; else both.
 pub(crate) fn families(service: &Service) -> Vec<Family> {
@@ -46,10 +15,7 @@ pub(crate) fn families(service: &Service) -> Vec<Family> {
     let mut families: Vec<_> = listed.filter_map(|text| Family::parse(text)).collect();
     if families.is_empty() {
         let address = spec.and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok());
-        families = address.map_or_else(
-            || vec![Family::V4, Family::V6],
-            |address| vec![Family::of(address)],
-        );
+        families = address.map_or_else(|| Family::ALL.to_vec(), |address| vec![Family::of(address)]);
     }
     families.sort_unstable();
     families.dedup();

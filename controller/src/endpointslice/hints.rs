@@ -5,8 +5,9 @@
 use super::endpoint::{EndpointKey, is_ready};
 use super::packing::Draft;
 use super::ports::PortGroup;
-use super::{Family, Target, proportional};
+use super::{Target, proportional};
 use crate::service_status::problem::{Problem, Reason};
+use api::Family;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointPort, ForNode, ForZone};
 use std::collections::BTreeMap;

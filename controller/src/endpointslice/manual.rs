@@ -6,13 +6,13 @@
 use super::address::check;
 use super::endpoint::EndpointKey;
 use super::endpoints::Groups;
-use super::family::{Family, families};
+use super::family::families;
 use super::hints::Hints;
 use super::ports::{PortGroup, missing, port_title};
 use super::{Target, endpoints::Group};
 use crate::manual::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
-use crate::objects::ObjectKey;
 use crate::service_status::problem::{Problem, Reason, first_few};
+use api::{Family, ObjectName};
 use k8s_openapi::api::core::v1::{ObjectReference, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,7 +165,7 @@ fn copy_endpoint(target: &Target<'_>, endpoint: &Endpoint, address: String) -> E
 impl Ignored {
     fn problems(self, target: &Target<'_>) -> Vec<Problem> {
         let network = target.network;
-        let service = ObjectKey::of(target.service);
+        let service = ObjectName::of(target.service);
         let rejected = |reasons: String| {
             format!(
                 "addresses in EndpointSlices of Service {service} that cannot be endpoints on network {network} are ignored ({reasons}); correct the EndpointSlices, or the Endpoints that are mirrored into them"
@@ -202,7 +202,7 @@ fn port_not_found(target: &Target<'_>, port: &ServicePort) -> Problem {
         Reason::TargetPortNotFound,
         format!(
             "no EndpointSlice of Service {} has {}, so its clients are rejected; EndpointSlices name their ports as the Service does",
-            ObjectKey::of(target.service),
+            ObjectName::of(target.service),
             port_title(port),
         ),
     )

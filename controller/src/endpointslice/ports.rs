@@ -2,9 +2,9 @@
 //!
 //! Pure. Endpoints with equal ports share slices, so the ports are the key of a group.
 
-use super::Family;
 use super::endpoints::Groups;
 use crate::objects::Pod;
+use api::Family;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

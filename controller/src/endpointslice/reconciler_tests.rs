@@ -2,14 +2,14 @@
 //!
 //! Fixture: Service `shop/web`, network `shop/testnet1`, selector foo=bar, port 80; pod n is ready on node-1 at `10.1.1.n`.
 
+use super::SlicePlan;
 use super::fixture::{Fixture, PodBuilder, pod};
-use super::{Family, SlicePlan};
 use crate::objects::Node;
-use api::NetworkRef;
 use api::names::{
     HEADLESS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, NETWORK_LABEL, NETWORK_NAME_ANNOTATION, PROXY_NAME,
     PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
+use api::{Family, NetworkRef};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use proptest::prelude::*;
 use rstest::rstest;

@@ -2,13 +2,12 @@
 //!
 //! Pure. Byte for byte as the archived multus-service controller writes it, plus the network.
 
-use super::Family;
 use crate::validate::is_headless;
-use api::NetworkRef;
 use api::names::{
     HEADLESS_LABEL, LAST_CHANGE_TRIGGER_TIME_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, NETWORK_LABEL,
     NETWORK_NAME_ANNOTATION, SERVICE_NAME_LABEL, SLICE_NAME_SUFFIX,
 };
+use api::{Family, NetworkRef};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};

@@ -4,8 +4,9 @@
 
 use super::packing::{Draft, Packed};
 use super::slice::{blank, labels, mirrors_other_labels, set_network, set_trigger_time};
-use super::{Family, SlicePlan, Target, family};
+use super::{SlicePlan, Target, family};
 use crate::objects::{is_being_deleted, is_owned_by};
+use api::Family;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
 use std::sync::Arc;

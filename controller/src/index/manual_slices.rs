@@ -5,7 +5,8 @@
 
 use super::{Event, Store};
 use crate::manual::{ManualSlice, Scope, ScopedServices};
-use crate::objects::{ObjectKey, service_key};
+use crate::objects::service_key;
+use api::ObjectName;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Manual {
     }
 
     /// Returns the author's slices of a Service without any selector.
-    pub fn of(&self, service: &ObjectKey) -> AuthorSlices {
+    pub fn of(&self, service: &ObjectName) -> AuthorSlices {
         if !self.scope().contains(service) {
             return AuthorSlices::NotWatched;
         }
@@ -53,7 +54,7 @@ impl Manual {
     }
 
     /// Services whose manual slices contain one of these addresses.
-    pub fn with_address(&self, addresses: &BTreeSet<IpAddr>) -> Vec<ObjectKey> {
+    pub fn with_address(&self, addresses: &BTreeSet<IpAddr>) -> Vec<ObjectName> {
         if addresses.is_empty() {
             return Vec::new();
         }
@@ -72,7 +73,7 @@ impl Manual {
     }
 
     /// Applies a watch event and returns the Services that it affects.
-    pub(super) fn update(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectKey> {
+    pub(super) fn update(&mut self, event: Event<ManualSlice>) -> BTreeSet<ObjectName> {
         let is_complete = matches!(event, Event::ListDone);
         let mut affected = BTreeSet::new();
         for step in self.store.update(event) {

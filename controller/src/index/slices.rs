@@ -4,7 +4,8 @@
 //! which the API server guarantees since 1.35 (KEP-5504) and etcd always gave.
 
 use super::{Event, Step, Store};
-use crate::objects::{ObjectKey, service_key};
+use crate::objects::service_key;
+use api::ObjectName;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Slices {
     store: Store<EndpointSlice>,
-    by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
+    by_service: BTreeMap<ObjectName, BTreeSet<String>>,
     /// UIDs of slices that we deleted and the watch still shows.
     deleted_by_us: BTreeSet<String>,
     /// Those of them that the list in progress still has; the others are deleted, although the watch may have missed it.
@@ -31,21 +32,21 @@ impl Slices {
     }
 
     /// The slices of a Service, in the order of names.
-    pub fn of(&self, service: &ObjectKey) -> Vec<Arc<EndpointSlice>> {
+    pub fn of(&self, service: &ObjectName) -> Vec<Arc<EndpointSlice>> {
         let names = self.by_service.get(service).into_iter().flatten();
-        let key = |name: &String| ObjectKey::new(service.namespace.clone(), name.clone());
+        let key = |name: &String| ObjectName::new(service.namespace.clone(), name.clone());
         names
             .filter_map(|name| self.store.get(&key(name)).cloned())
             .collect()
     }
 
     /// Every Service that has a slice.
-    pub fn services(&self) -> impl Iterator<Item = ObjectKey> {
+    pub fn services(&self) -> impl Iterator<Item = ObjectName> {
         self.by_service.keys().cloned()
     }
 
     /// Applies a watch event and returns the Services of slices that another client changed.
-    pub fn update(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
+    pub fn update(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectName> {
         match &event {
             Event::ListStarted => self.listed_all_the_same.clear(),
             Event::ListDone => self.deleted_by_us = std::mem::take(&mut self.listed_all_the_same),
@@ -55,7 +56,7 @@ impl Slices {
                     self.listed_all_the_same.insert(uid);
                 }
                 // It is listed, so it must not count as deleted at the end of the list.
-                let kept = self.store.get(&ObjectKey::of(slice)).cloned();
+                let kept = self.store.get(&ObjectName::of(slice)).cloned();
                 return match kept {
                     Some(kept) => self.take(Event::Listed((*kept).clone())),
                     None => BTreeSet::new(),
@@ -86,7 +87,7 @@ impl Slices {
     /// Records that a slice is deleted or was not found.
     pub fn record_gone(&mut self, slice: &EndpointSlice) {
         let uid = slice.metadata.uid.clone().unwrap_or_default();
-        let key = ObjectKey::of(slice);
+        let key = ObjectName::of(slice);
         let is_known = self
             .store
             .get(&key)
@@ -120,14 +121,14 @@ impl Slices {
         }
         let known = self
             .store
-            .get(&ObjectKey::of(slice))
+            .get(&ObjectName::of(slice))
             .filter(|known| known.metadata.uid == slice.metadata.uid);
         known.is_some_and(
             |known| matches!((version(known), version(slice)), (Some(known), Some(seen)) if seen < known),
         )
     }
 
-    fn take(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectKey> {
+    fn take(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectName> {
         let mut affected = BTreeSet::new();
         for step in self.store.update(event) {
             let Step { key, before, after } = step;
@@ -146,7 +147,7 @@ impl Slices {
         affected
     }
 
-    fn forget_name(&mut self, service: &ObjectKey, name: &str) {
+    fn forget_name(&mut self, service: &ObjectName, name: &str) {
         if let Some(names) = self.by_service.get_mut(service) {
             names.remove(name);
             if names.is_empty() {
@@ -177,8 +178,8 @@ mod tests {
         .unwrap()
     }
 
-    fn web() -> ObjectKey {
-        ObjectKey::new("shop", "web")
+    fn web() -> ObjectName {
+        ObjectName::new("shop", "web")
     }
 
     fn versions(slices: &Slices) -> Vec<String> {
@@ -191,7 +192,7 @@ mod tests {
 
     fn deleted(name: &str, uid: &str) -> Event<EndpointSlice> {
         Event::Deleted {
-            key: ObjectKey::new("shop", name),
+            key: ObjectName::new("shop", name),
             uid: uid.into(),
         }
     }
@@ -223,7 +224,7 @@ mod tests {
         let mut slices = Slices::default();
         slices.record_written(slice("s", "u1", "10", "web"));
         let moved = slices.update(Event::Applied(slice("s", "u1", "11", "db")));
-        assert_eq!(moved, BTreeSet::from([web(), ObjectKey::new("shop", "db")]));
+        assert_eq!(moved, BTreeSet::from([web(), ObjectName::new("shop", "db")]));
         assert_eq!(versions(&slices), [] as [&str; 0]);
     }
 

@@ -3,7 +3,8 @@
 //! Pure. A list replaces the content only when it is complete: until then objects that it has not returned yet stay.
 
 use crate::index::ServiceEntry;
-use crate::objects::{Node, ObjectKey, Pod, ServiceCidr};
+use crate::objects::{Node, Pod, ServiceCidr};
+use api::ObjectName;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,12 +24,12 @@ pub enum Event<T> {
     /// An object was deleted.
     Deleted {
         /// Its key.
-        key: ObjectKey,
+        key: ObjectName,
         /// Its UID; empty when unknown.
         uid: String,
     },
     /// An object exists but cannot be decoded. Its last known state stays.
-    Unreadable(ObjectKey),
+    Unreadable(ObjectName),
 }
 
 impl<T> Event<T> {
@@ -48,48 +49,48 @@ impl<T> Event<T> {
 /// An object with a key.
 pub trait Keyed {
     /// Namespace and name.
-    fn key(&self) -> ObjectKey;
+    fn key(&self) -> ObjectName;
 }
 
 impl Keyed for Pod {
-    fn key(&self) -> ObjectKey {
+    fn key(&self) -> ObjectName {
         Self::key(self)
     }
 }
 
 impl Keyed for Node {
-    fn key(&self) -> ObjectKey {
-        ObjectKey::new("", &self.name)
+    fn key(&self) -> ObjectName {
+        ObjectName::new("", &self.name)
     }
 }
 
 impl Keyed for ServiceCidr {
-    fn key(&self) -> ObjectKey {
-        ObjectKey::new("", &self.name)
+    fn key(&self) -> ObjectName {
+        ObjectName::new("", &self.name)
     }
 }
 
-impl Keyed for ObjectKey {
-    fn key(&self) -> ObjectKey {
+impl Keyed for ObjectName {
+    fn key(&self) -> ObjectName {
         self.clone()
     }
 }
 
 impl Keyed for Service {
-    fn key(&self) -> ObjectKey {
-        ObjectKey::of(self)
+    fn key(&self) -> ObjectName {
+        ObjectName::of(self)
     }
 }
 
 impl Keyed for ServiceEntry {
-    fn key(&self) -> ObjectKey {
-        ObjectKey::of(&self.service)
+    fn key(&self) -> ObjectName {
+        ObjectName::of(&self.service)
     }
 }
 
 impl Keyed for EndpointSlice {
-    fn key(&self) -> ObjectKey {
-        ObjectKey::of(self)
+    fn key(&self) -> ObjectName {
+        ObjectName::of(self)
     }
 }
 
@@ -97,7 +98,7 @@ impl Keyed for EndpointSlice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<T> {
     /// The object's key.
-    pub key: ObjectKey,
+    pub key: ObjectName,
     /// Its state before; `None` if it did not exist.
     pub before: Option<Arc<T>>,
     /// Its state now; `None` if it no longer exists.
@@ -119,9 +120,9 @@ impl<T> Step<T> {
 #[derive(Debug)]
 pub struct Store<T> {
     objects: BTreeMap<String, BTreeMap<String, Arc<T>>>,
-    unreadable: BTreeSet<ObjectKey>,
+    unreadable: BTreeSet<ObjectName>,
     /// Keys that the list in progress has returned.
-    listed: Option<BTreeSet<ObjectKey>>,
+    listed: Option<BTreeSet<ObjectName>>,
     is_synced: bool,
 }
 
@@ -143,12 +144,12 @@ impl<T: Keyed + PartialEq> Store<T> {
     }
 
     /// An object.
-    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
+    pub fn get(&self, key: &ObjectName) -> Option<&Arc<T>> {
         self.objects.get(&key.namespace)?.get(&key.name)
     }
 
     /// Returns true if the object exists but was never decoded.
-    pub fn is_unreadable(&self, key: &ObjectKey) -> bool {
+    pub fn is_unreadable(&self, key: &ObjectName) -> bool {
         self.unreadable.contains(key) && self.get(key).is_none()
     }
 
@@ -163,11 +164,11 @@ impl<T: Keyed + PartialEq> Store<T> {
     }
 
     /// Every key.
-    pub fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+    pub fn keys(&self) -> impl Iterator<Item = ObjectName> {
         self.objects.iter().flat_map(|(namespace, objects)| {
             objects
                 .keys()
-                .map(|name| ObjectKey::new(namespace.clone(), name.clone()))
+                .map(|name| ObjectName::new(namespace.clone(), name.clone()))
         })
     }
 
@@ -206,7 +207,7 @@ impl<T: Keyed + PartialEq> Store<T> {
     }
 
     /// An unchanged object keeps its allocation: a new list of ten thousand equal objects costs no more than comparing them.
-    fn put(&mut self, key: ObjectKey, object: T) -> Step<T> {
+    fn put(&mut self, key: ObjectName, object: T) -> Step<T> {
         self.unreadable.remove(&key);
         let namespace = self.objects.entry(key.namespace.clone()).or_default();
         let before = namespace.get(&key.name).cloned();
@@ -224,7 +225,7 @@ impl<T: Keyed + PartialEq> Store<T> {
         }
     }
 
-    fn remove(&mut self, key: ObjectKey) -> Option<Step<T>> {
+    fn remove(&mut self, key: ObjectName) -> Option<Step<T>> {
         self.unreadable.remove(&key);
         let namespace = self.objects.get_mut(&key.namespace)?;
         let before = namespace.remove(&key.name)?;
@@ -251,15 +252,15 @@ impl<T: Keyed + PartialEq> Store<T> {
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> ObjectKey {
-        ObjectKey::new("shop", name)
+    fn key(name: &str) -> ObjectName {
+        ObjectName::new("shop", name)
     }
 
-    fn names(store: &Store<ObjectKey>) -> Vec<String> {
+    fn names(store: &Store<ObjectName>) -> Vec<String> {
         store.keys().map(|key| key.name).collect()
     }
 
-    fn deleted(name: &str) -> Event<ObjectKey> {
+    fn deleted(name: &str) -> Event<ObjectName> {
         Event::Deleted {
             key: key(name),
             uid: String::new(),

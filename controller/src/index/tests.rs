@@ -32,7 +32,7 @@ fn event() -> impl Strategy<Value = Event<Pod>> {
     (namespace, 0_u8..6, app, tier, any::<bool>()).prop_map(|(namespace, number, app, tier, gone)| {
         let pod = pod(namespace, number, app, tier);
         if gone {
-            let key = ObjectKey::new(&*pod.namespace, &*pod.name);
+            let key = ObjectName::new(&*pod.namespace, &*pod.name);
             return Event::Deleted {
                 key,
                 uid: String::new(),

@@ -3,20 +3,21 @@
 //! Pure. A slice beyond the budget stays, so that it can be reported, without its excess endpoints.
 
 use super::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice, is_orphaned};
-use crate::objects::{ObjectKey, service_key};
+use crate::objects::service_key;
+use api::ObjectName;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeSet, HashMap};
 
 /// Endpoints kept, per Service and in total.
 #[derive(Debug, Default)]
 pub struct EndpointBudget {
-    slices: HashMap<ObjectKey, (ObjectKey, usize)>,
-    by_service: HashMap<ObjectKey, usize>,
+    slices: HashMap<ObjectName, (ObjectName, usize)>,
+    by_service: HashMap<ObjectName, usize>,
     all: usize,
     /// Slices of which endpoints were left out.
-    truncated: BTreeSet<ObjectKey>,
+    truncated: BTreeSet<ObjectName>,
     /// During a list: the number that each Service had before. It is reserved for that Service, in any order of the list.
-    reserved: HashMap<ObjectKey, usize>,
+    reserved: HashMap<ObjectName, usize>,
 }
 
 impl EndpointBudget {
@@ -41,7 +42,7 @@ impl EndpointBudget {
 
     /// Takes a slice in, up to the budget of its Service and of all.
     pub fn admit(&mut self, mut slice: EndpointSlice) -> ManualSlice {
-        let key = ObjectKey::of(&slice);
+        let key = ObjectName::of(&slice);
         self.forget(&key);
         let service = service_key(&slice).unwrap_or_default();
         let is_copied = !is_orphaned(&slice) && slice.address_type != "FQDN";
@@ -64,7 +65,7 @@ impl EndpointBudget {
     }
 
     /// Removes a slice.
-    pub fn forget(&mut self, key: &ObjectKey) {
+    pub fn forget(&mut self, key: &ObjectName) {
         self.truncated.remove(key);
         let Some((service, kept)) = self.slices.remove(key) else {
             return;
@@ -84,7 +85,7 @@ impl EndpointBudget {
         services.into_iter().any(|(service, _)| self.room(service) > 0)
     }
 
-    fn room(&self, service: &ObjectKey) -> usize {
+    fn room(&self, service: &ObjectName) -> usize {
         let used = self.by_service.get(service).copied().unwrap_or_default();
         let own = MAX_ENDPOINTS_OF_SERVICE.saturating_sub(used);
         let others = self.reserved.iter().filter(|(other, _)| *other != service);
@@ -131,7 +132,7 @@ mod tests {
             "an update counts once"
         );
         assert!(budget.has_room_again());
-        budget.forget(&ObjectKey::new("shop", "b"));
+        budget.forget(&ObjectName::new("shop", "b"));
         assert!(!budget.has_room_again(), "nothing is left out any more");
     }
 

@@ -3,25 +3,25 @@
 //! Pure. The oldest [`MAX_SERVICES`]: a new Service never takes the place of one that is served.
 
 use super::MAX_SERVICES;
-use crate::objects::ObjectKey;
+use api::ObjectName;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The Services whose slices a watch delivers.
-pub type Scope = Arc<BTreeSet<ObjectKey>>;
+pub type Scope = Arc<BTreeSet<ObjectName>>;
 
 /// Services without any selector, and which of them are in the scope.
 #[derive(Debug, Default)]
 pub struct ScopedServices {
-    created: BTreeMap<ObjectKey, Timestamp>,
+    created: BTreeMap<ObjectName, Timestamp>,
     scope: Scope,
     is_stale: bool,
 }
 
 impl ScopedServices {
     /// Records a Service that was added or changed; `None` if it is not (any more) one of these.
-    pub fn note(&mut self, key: &ObjectKey, created: Option<Timestamp>) {
+    pub fn note(&mut self, key: &ObjectName, created: Option<Timestamp>) {
         self.is_stale |= match created {
             Some(created) => self.created.insert(key.clone(), created) != Some(created),
             None => self.created.remove(key).is_some(),
@@ -34,7 +34,7 @@ impl ScopedServices {
     }
 
     /// Updates the scope; returns the Services that it no longer contains.
-    pub fn choose(&mut self) -> Vec<ObjectKey> {
+    pub fn choose(&mut self) -> Vec<ObjectName> {
         if !std::mem::take(&mut self.is_stale) {
             return Vec::new();
         }
@@ -46,7 +46,7 @@ impl ScopedServices {
             return Vec::new();
         }
         let before = std::mem::replace(&mut self.scope, Arc::new(chosen));
-        let is_out = |key: &&ObjectKey| self.created.contains_key(*key) && !self.scope.contains(*key);
+        let is_out = |key: &&ObjectName| self.created.contains_key(*key) && !self.scope.contains(*key);
         before.iter().filter(is_out).cloned().collect()
     }
 }
@@ -55,8 +55,8 @@ impl ScopedServices {
 mod tests {
     use super::*;
 
-    fn key(n: usize) -> ObjectKey {
-        ObjectKey::new("shop", format!("db-{n}"))
+    fn key(n: usize) -> ObjectName {
+        ObjectName::new("shop", format!("db-{n}"))
     }
 
     fn at(second: usize) -> Timestamp {

@@ -5,7 +5,7 @@
 use super::{Metrics, Operation, SyncResult, Topology};
 use crate::apply::WriteResult;
 use crate::endpointslice::{Counts, Routing, routing};
-use crate::objects::ObjectKey;
+use api::ObjectName;
 use k8s_openapi::api::core::v1::Service;
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ impl Sample {
     }
 
     /// Records the attempt.
-    pub(crate) fn record(&self, metrics: &Metrics, key: &ObjectKey, done: &WriteResult) {
+    pub(crate) fn record(&self, metrics: &Metrics, key: &ObjectName, done: &WriteResult) {
         let result = match &done.error {
             None => "success",
             Some(error) if error.is_conflict() => "stale",

@@ -2,8 +2,9 @@
 //!
 //! Pure. Fields that no decision reads are dropped while parsing: a cluster's pods fit in memory, and a status heartbeat is no change.
 
+use super::Labels;
 use super::metadata::metadata;
-use super::{Labels, ObjectKey};
+use api::ObjectName;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, Fault};
 use jiff::Timestamp;
@@ -136,8 +137,8 @@ pub struct Attachment {
 
 impl Pod {
     /// Its key.
-    pub fn key(&self) -> ObjectKey {
-        ObjectKey::new(&*self.namespace, &*self.name)
+    pub fn key(&self) -> ObjectName {
+        ObjectName::new(&*self.namespace, &*self.name)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use super::ObjectKey;
+use api::ObjectName;
 use api::names::SERVICE_NAME_LABEL;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -21,14 +21,14 @@ pub fn trim_slice(slice: &mut EndpointSlice) {
 }
 
 /// The Service that a slice's label names.
-pub fn service_key(slice: &EndpointSlice) -> Option<ObjectKey> {
+pub fn service_key(slice: &EndpointSlice) -> Option<ObjectName> {
     let name = slice
         .metadata
         .labels
         .as_ref()?
         .get(SERVICE_NAME_LABEL)
         .filter(|name| !name.is_empty())?;
-    Some(ObjectKey::new(slice.metadata.namespace.clone()?, name.clone()))
+    Some(ObjectName::new(slice.metadata.namespace.clone()?, name.clone()))
 }
 
 /// Returns true if the slice belongs to this Service, by UID: not to an earlier one of the same name.

@@ -3,19 +3,19 @@
 //! Pure. A problem gets one Event while it exists: from this process, and, since the Service's condition contains it too, from the
 //! next one.
 
-use crate::objects::ObjectKey;
 use crate::service_status::problem::Problem;
+use api::ObjectName;
 use std::collections::HashMap;
 
 /// Published problems per Service, with its UID.
 #[derive(Debug, Default)]
-pub(super) struct PublishedProblems(HashMap<ObjectKey, (Option<String>, Vec<Problem>)>);
+pub(super) struct PublishedProblems(HashMap<ObjectName, (Option<String>, Vec<Problem>)>);
 
 impl PublishedProblems {
     /// Returns the problems that need an Event now. After a restart an unchanged condition counts as published.
     pub(super) fn unpublished(
         &self,
-        key: &ObjectKey,
+        key: &ObjectName,
         uid: Option<&str>,
         problems: &[Problem],
         condition_changes: bool,
@@ -33,12 +33,12 @@ impl PublishedProblems {
     }
 
     /// UID of a Service whose status has been published.
-    pub(super) fn uid(&self, key: &ObjectKey) -> Option<String> {
+    pub(super) fn uid(&self, key: &ObjectName) -> Option<String> {
         self.0.get(key)?.0.clone()
     }
 
     /// Adds problems that were published, before a failure. Earlier ones stay until the next complete publication.
-    pub(super) fn record_some(&mut self, key: &ObjectKey, uid: Option<&str>, more: Vec<Problem>) {
+    pub(super) fn record_some(&mut self, key: &ObjectName, uid: Option<&str>, more: Vec<Problem>) {
         let Some(uid) = uid.filter(|_| !more.is_empty()) else {
             return;
         };
@@ -51,7 +51,7 @@ impl PublishedProblems {
     }
 
     /// Replaces the published problems: others no longer exist.
-    pub(super) fn record(&mut self, key: &ObjectKey, uid: Option<String>, problems: Vec<Problem>) {
+    pub(super) fn record(&mut self, key: &ObjectName, uid: Option<String>, problems: Vec<Problem>) {
         if uid.is_some() {
             self.0.insert(key.clone(), (uid, problems));
         } else {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_published_once_while_it_exists_and_again_when_it_comes_back() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         let uid = Some("u1".to_owned());
         let mut published = PublishedProblems::default();
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_problem_that_is_seen_on_another_pod_is_not_published_again() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let on = |pod: &str| vec![Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on([pod])];
         let mut published = PublishedProblems::default();
         published.record(&key, Some("u1".into()), on("web-1"));
@@ -94,7 +94,7 @@ mod tests {
     /// A first Event was written, the condition was rejected: the next attempt publishes only the rest.
     #[test]
     fn events_published_before_a_failure_are_not_published_again() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let both = vec![
             Problem::new(Reason::InvalidNetwork, "bad"),
             Problem::new(Reason::NoPodsAttached, "worse"),
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_restart_repeats_no_event_that_the_condition_contains() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         assert_eq!(
             PublishedProblems::default().unpublished(&key, Some("u1"), &bad, false),
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn problems_of_another_service_of_the_same_name_are_published() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let bad = vec![Problem::new(Reason::InvalidNetwork, "bad")];
         let mut published = PublishedProblems::default();
         published.record(&key, Some("u1".into()), bad.clone());

@@ -6,10 +6,10 @@ use super::event_dedup::PublishedProblems;
 use crate::apply::{self, StatusUpdate, Writer, chain};
 use crate::index::Index;
 use crate::metrics::{EventReason, Metrics};
-use crate::objects::ObjectKey;
 use crate::service_status::condition::is_current;
 use crate::service_status::problem::Problem;
 use crate::work_queue::{Outcome, WorkQueue};
+use api::ObjectName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::HashMap;
 use tokio::task::{JoinError, JoinSet};
@@ -33,7 +33,7 @@ pub(crate) struct ServiceStatus {
 }
 
 pub(crate) struct Publication {
-    key: ObjectKey,
+    key: ObjectName,
     status: ServiceStatus,
     /// Problems whose Events were written before the first failure.
     published: Vec<Problem>,
@@ -46,9 +46,9 @@ pub(crate) struct Notifier {
     metrics: Metrics,
     published: PublishedProblems,
     queue: WorkQueue,
-    pending: HashMap<ObjectKey, ServiceStatus>,
+    pending: HashMap<ObjectName, ServiceStatus>,
     /// Former Services whose condition is removed while some of their slices still exist.
-    retracted: HashMap<ObjectKey, String>,
+    retracted: HashMap<ObjectName, String>,
     running: JoinSet<Publication>,
 }
 
@@ -66,7 +66,7 @@ impl Notifier {
     }
 
     /// Takes the status of a new decision; it replaces an earlier one that was not published yet.
-    pub(crate) fn set_status(&mut self, key: &ObjectKey, status: ServiceStatus, now: Instant) {
+    pub(crate) fn set_status(&mut self, key: &ObjectName, status: ServiceStatus, now: Instant) {
         if status.former_uid.is_none() {
             self.retracted.remove(key);
         }
@@ -83,7 +83,7 @@ impl Notifier {
         }
     }
 
-    fn is_published(&self, key: &ObjectKey, status: &ServiceStatus) -> bool {
+    fn is_published(&self, key: &ObjectName, status: &ServiceStatus) -> bool {
         let Some(uid) = &status.uid else {
             let former = status.former_uid.as_ref();
             let is_retracted = former.is_none() || self.retracted.get(key) == former;
@@ -97,7 +97,7 @@ impl Notifier {
     }
 
     /// Drops the queue entry of a Service that no longer exists, so that memory stays bounded.
-    fn forget_if_unmanaged(&mut self, key: &ObjectKey) {
+    fn forget_if_unmanaged(&mut self, key: &ObjectName) {
         if self.published.uid(key).is_none() && !self.pending.contains_key(key) {
             self.queue.forget(key, Instant::now());
         }
@@ -118,7 +118,7 @@ impl Notifier {
         }
     }
 
-    fn publish(&mut self, index: &Index, key: ObjectKey, status: ServiceStatus) {
+    fn publish(&mut self, index: &Index, key: ObjectName, status: ServiceStatus) {
         let service = index.services.get(&key).filter(|_| status.uid.is_some()).cloned();
         let condition = status.condition.clone();
         let condition = condition.filter(|c| {
@@ -190,7 +190,7 @@ impl Notifier {
         self.forget_if_unmanaged(&key);
     }
 
-    fn record(&mut self, key: &ObjectKey, status: ServiceStatus) {
+    fn record(&mut self, key: &ObjectName, status: ServiceStatus) {
         if status.uid.is_none()
             && let Some(former) = status.former_uid
         {
@@ -221,8 +221,8 @@ mod tests {
         Notifier::new(writer, Metrics::register(&mut Registry::default()))
     }
 
-    fn key() -> ObjectKey {
-        ObjectKey::new("shop", "web")
+    fn key() -> ObjectName {
+        ObjectName::new("shop", "web")
     }
 
     fn status(uid: Option<&str>, former_uid: Option<&str>) -> ServiceStatus {

@@ -6,8 +6,8 @@
 //! ones are found.
 
 use crate::manual::ENDPOINT_SLICE_CONTROLLER;
-use crate::objects::ObjectKey;
 use crate::service_status::problem::{Problem, Reason};
+use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, ObjectList};
@@ -36,7 +36,7 @@ pub enum Error {
 }
 
 /// Lists slices that carry the Service's name and are not managed.
-pub async fn list(client: Client, key: ObjectKey) -> (ObjectKey, ListResult) {
+pub async fn list(client: Client, key: ObjectName) -> (ObjectName, ListResult) {
     let api: Api<PartialObjectMeta<EndpointSlice>> = Api::namespaced(client, &key.namespace);
     let selector = foreign_selector(&key);
     let parameters = ListParams::default().labels(&selector);
@@ -57,7 +57,7 @@ fn names(list: ObjectList<PartialObjectMeta<EndpointSlice>>) -> Vec<String> {
         .collect()
 }
 
-fn foreign_selector(key: &ObjectKey) -> String {
+fn foreign_selector(key: &ObjectName) -> String {
     format!(
         "{SERVICE_NAME_LABEL}={},{MANAGED_BY_LABEL}!={MANAGED_BY}",
         key.name
@@ -65,8 +65,8 @@ fn foreign_selector(key: &ObjectKey) -> String {
 }
 
 /// The problem with its remedy: the exact commands.
-pub fn problem(key: &ObjectKey, names: &[String]) -> Problem {
-    let ObjectKey { namespace, name } = key;
+pub fn problem(key: &ObjectName, names: &[String]) -> Problem {
+    let ObjectName { namespace, name } = key;
     Problem::new(
         Reason::ConflictingEndpoints,
         format!(
@@ -78,8 +78,8 @@ pub fn problem(key: &ObjectKey, names: &[String]) -> Problem {
 }
 
 /// The same for a Service without any selector, whose author writes its slices: only what Kubernetes wrote before is to be deleted.
-pub fn orphaned_by_selector_removal(key: &ObjectKey, names: &[String]) -> Problem {
-    let ObjectKey { namespace, name } = key;
+pub fn orphaned_by_selector_removal(key: &ObjectName, names: &[String]) -> Problem {
+    let ObjectName { namespace, name } = key;
     Problem::new(
         Reason::ConflictingEndpoints,
         format!(
@@ -91,7 +91,7 @@ pub fn orphaned_by_selector_removal(key: &ObjectKey, names: &[String]) -> Proble
 
 /// Orphaned slices of each Service without selector.
 #[derive(Debug, Default)]
-pub struct OrphanedSlices(HashMap<ObjectKey, Entry>);
+pub struct OrphanedSlices(HashMap<ObjectName, Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -102,7 +102,7 @@ struct Entry {
 
 impl OrphanedSlices {
     /// Returns true if the Service is new, so that its slices must be listed now.
-    pub fn is_new(&mut self, key: &ObjectKey) -> bool {
+    pub fn is_new(&mut self, key: &ObjectName) -> bool {
         let is_new = !self.0.contains_key(key);
         if is_new {
             self.0.insert(
@@ -117,12 +117,12 @@ impl OrphanedSlices {
     }
 
     /// Forgets a Service that has a selector or is not managed: slices of other controllers are no problem there.
-    pub fn forget(&mut self, key: &ObjectKey) {
+    pub fn forget(&mut self, key: &ObjectName) {
         self.0.remove(key);
     }
 
     /// Names found by the last list.
-    pub fn of(&self, key: &ObjectKey) -> &[String] {
+    pub fn of(&self, key: &ObjectName) -> &[String] {
         self.0
             .get(key)
             .map(|entry| entry.names.as_slice())
@@ -130,7 +130,7 @@ impl OrphanedSlices {
     }
 
     /// Services to list again: those with orphaned slices, and those whose list failed.
-    pub fn due(&mut self, now: Instant) -> Vec<ObjectKey> {
+    pub fn due(&mut self, now: Instant) -> Vec<ObjectName> {
         let mut due: Vec<_> = Vec::new();
         for (key, entry) in &mut self.0 {
             if entry.next_list.is_some_and(|next| next <= now) {
@@ -142,7 +142,7 @@ impl OrphanedSlices {
     }
 
     /// Records a list's result; returns true if the names changed.
-    pub fn record(&mut self, key: &ObjectKey, found: ListResult, now: Instant) -> bool {
+    pub fn record(&mut self, key: &ObjectName, found: ListResult, now: Instant) -> bool {
         let Some(entry) = self.0.get_mut(key) else {
             return false;
         };
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_service_is_listed_once_and_again_only_while_orphaned_slices_are_found() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let now = Instant::now();
         let mut orphaned = OrphanedSlices::default();
         assert!(orphaned.is_new(&key));
@@ -186,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_without_an_answer_leaves_the_warning_and_is_repeated() {
-        let key = ObjectKey::new("shop", "web");
+        let key = ObjectName::new("shop", "web");
         let now = Instant::now();
         let mut orphaned = OrphanedSlices::default();
         orphaned.is_new(&key);
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_remedy_is_a_command_that_can_be_pasted() {
-        let text = problem(&ObjectKey::new("shop", "web"), &["web-abc".to_owned()]).text();
+        let text = problem(&ObjectName::new("shop", "web"), &["web-abc".to_owned()]).text();
         assert!(text.ends_with("EndpointSlice web-abc"), "{text}");
         assert!(text.contains("kubectl -n shop delete endpoints web --ignore-not-found; kubectl -n shop delete endpointslices -l 'kubernetes.io/service-name=web,endpointslice.kubernetes.io/managed-by!=multus-endpointslice-controller.npwg.k8s.io'"), "{text}");
     }

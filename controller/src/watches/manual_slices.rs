@@ -7,7 +7,8 @@
 use super::follow as watch_kind;
 use crate::index::{Change, Event};
 use crate::manual::{EndpointBudget, ManualSlice, Scope, trim};
-use crate::objects::{ObjectKey, service_key};
+use crate::objects::service_key;
+use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -116,7 +117,7 @@ async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
 }
 
 /// Returns `None` if there is no Service to watch.
-fn selector(services: &BTreeSet<ObjectKey>) -> Option<String> {
+fn selector(services: &BTreeSet<ObjectName>) -> Option<String> {
     let names: BTreeSet<_> = services.iter().map(|key| key.name.as_str()).collect();
     let names: Vec<_> = names.into_iter().collect();
     (!names.is_empty()).then(|| {
@@ -149,7 +150,7 @@ fn take(
         // It may have been one of them until now.
         Event::Applied(slice) => gone(
             budget,
-            ObjectKey::of(&slice),
+            ObjectName::of(&slice),
             slice.metadata.uid.unwrap_or_default(),
         ),
         Event::Deleted { key, uid } => gone(budget, key, uid),
@@ -157,7 +158,7 @@ fn take(
     })
 }
 
-fn gone(budget: &mut EndpointBudget, key: ObjectKey, uid: String) -> Event<ManualSlice> {
+fn gone(budget: &mut EndpointBudget, key: ObjectName, uid: String) -> Event<ManualSlice> {
     budget.forget(&key);
     Event::Deleted { key, uid }
 }
@@ -170,7 +171,7 @@ mod tests {
     fn scope(keys: &[(&str, &str)]) -> Scope {
         Arc::new(
             keys.iter()
-                .map(|(namespace, name)| ObjectKey::new(*namespace, *name))
+                .map(|(namespace, name)| ObjectName::new(*namespace, *name))
                 .collect(),
         )
     }

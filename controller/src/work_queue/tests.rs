@@ -2,8 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use token_bucket::BURST;
 
-fn key(name: &str) -> ObjectKey {
-    ObjectKey::new("shop", name)
+fn key(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
 }
 
 fn ms(n: u64) -> Duration {
@@ -159,8 +159,8 @@ proptest! {
     fn every_change_is_followed_by_an_attempt(steps in proptest::collection::vec((0..4_u8, 0..3_u8, 0..400_u64), 1..200)) {
         let mut now = Instant::now();
         let mut queue = WorkQueue::default();
-        let mut pending: BTreeMap<ObjectKey, bool> = BTreeMap::new();
-        let mut running: Vec<ObjectKey> = Vec::new();
+        let mut pending: BTreeMap<ObjectName, bool> = BTreeMap::new();
+        let mut running: Vec<ObjectName> = Vec::new();
         for (action, which, wait) in steps {
             now += ms(wait);
             let name = key(&which.to_string());

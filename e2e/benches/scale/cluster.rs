@@ -168,7 +168,7 @@ impl Cluster {
         let metrics = controller::metrics::Metrics::register(&mut registry);
         let settings = controller::settings::Settings {
             max_endpoints_per_slice: 100,
-            global_namespaces: None,
+            isolation: api::NamespaceIsolation::Open,
             service_cidrs: Vec::new(),
         };
         let work = |process| async move {

@@ -1,8 +1,8 @@
 //! Applying a delta gives the wanted rules, and a delta contains no more than that.
 
 use super::*;
-use crate::{ObjectName, Translated};
-use api::NetworkRef;
+use crate::Translated;
+use api::{NetworkRef, ObjectName};
 use proptest::prelude::*;
 use rstest::rstest;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! The selection of endpoints as a table. The client is on node `n1` in zone `a`.
 
 use super::*;
-use crate::{ObjectName, Port};
+use crate::Port;
+use api::ObjectName;
 use rstest::rstest;
 
 /// `host flags…`: `ready`, `serving`, `terminating`, `@node`, `zone=…`, `node=…`.

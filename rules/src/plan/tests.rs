@@ -2,10 +2,8 @@
 //!
 //! Address plan: service-network pods 10.1.0.0/16 and fd00:1::/64, VIPs 172.30.0.0/16 and fd00:96::/112.
 
-use crate::{
-    NamespaceIsolation, Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice,
-    Verdict,
-};
+use crate::{Origin, Packet, Plan, PodRules, Port, Protocol, ServedService, Settings, Slice, Verdict};
+use api::NamespaceIsolation;
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
     SERVICE_NETWORK_ANNOTATION,
