@@ -15,23 +15,24 @@
 //! | addresses, routes or rules cannot be read | the pod: nothing is written |
 
 mod parts;
+mod remove;
 mod work;
+mod write;
 
 use crate::backend::{self, Backend, KnownRules};
 pub use crate::netns::addresses::Absence;
 pub(crate) use crate::netns::addresses::Addresses;
 pub use crate::netns::conntrack::Pending;
-use crate::netns::failure::{Absent, Effect, Failures};
-use crate::netns::routes::Routes;
-use crate::netns::{conntrack, reachability, routes};
+use crate::netns::failure::{Absent, Failures};
+use crate::netns::{conntrack, routes};
 use api::NetworkRef;
-use parts::Step;
+pub use remove::remove;
 use rules::{PodRules, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use work::{Done, Known, Work};
+pub use write::write;
+pub(crate) use write::write_knowing;
 
 /// Wanted state of a namespace, and the addresses that identify it.
 #[derive(Clone, Debug)]
@@ -108,146 +109,4 @@ pub fn apply(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted
 /// flows.
 pub fn end_flows(pending: &Pending, rules: &PodRules) -> io::Result<()> {
     conntrack::clean(pending, rules)
-}
-
-/// Writes rules and routes, and deletes no flows.
-pub fn write(backend: &dyn Backend, held: &KnownRules<PodRules>, wanted: &Wanted) -> Result<Applied, Error> {
-    write_knowing(None, backend, held, wanted).map(|(applied, _)| applied)
-}
-
-/// Writes rules and routes with the links and addresses of an earlier attempt, if none changed since. Returns them, too.
-pub(crate) fn write_knowing(
-    addresses: Option<Arc<Addresses>>,
-    backend: &dyn Backend,
-    held: &KnownRules<PodRules>,
-    wanted: &Wanted,
-) -> Result<(Applied, Arc<Addresses>), Error> {
-    let mut netlink = routes::socket();
-    let addresses = match addresses {
-        Some(addresses) => addresses,
-        None => Arc::new(Addresses::read(&mut netlink).map_err(Error::Addresses)?),
-    };
-    if !addresses.hold_any(&wanted.addresses) {
-        return Err(Error::NotThePod);
-    }
-    let named = wanted.rules.with_interfaces(|address| addresses.holder(address));
-    let (with_sources, absent) = without_absent(&named, &addresses);
-    let is_unknown = matches!(held, KnownRules::Unknown);
-    let mut known = Known::read(backend, held)?;
-    let unread = known.unread();
-    let mut routes = None;
-    if !unread.is_empty() {
-        // The VIPs that it rejected are unknown. Those that still have a managed route stay rejected during the rebuild.
-        let held = Routes::read(&mut netlink)?;
-        known.add_rejected(held.vips());
-        routes = Some(held);
-    }
-    let look_at_routes = is_unknown || wanted.foreign_routes.is_none();
-    let mut delta = known.delta(&with_sources);
-    let lost = reachability::lost(&mut netlink, &addresses, &delta, look_at_routes);
-    let reachable;
-    if !lost.endpoints.is_empty() {
-        reachable = with_sources.without_endpoints(&lost.endpoints);
-        delta = known.delta(&reachable);
-    }
-    let placed = delta.placed();
-    if let Some(placed) = &placed {
-        delta = known.delta(placed);
-    }
-    let rules = delta.wanted();
-    if routes.is_none() {
-        let are_known = !look_at_routes && delta.route.keys().all(|vip| known.has_no_route(*vip));
-        routes = if !are_known {
-            Some(Routes::read(&mut netlink)?)
-        } else if delta.route.is_empty() && delta.unroute.is_empty() {
-            None
-        } else {
-            Some(Routes::as_written())
-        };
-    }
-
-    let mut work = Work::new(backend, &known, &delta);
-    for (endpoint, error) in &lost.unknown {
-        let cause = format!("failed to look up the route: {error}");
-        work.failures
-            .note(Effect::Endpoints, Some(*endpoint), cause, rules);
-    }
-    work.step(Step::Reject)?;
-    let foreign_before = wanted.foreign_routes.clone().unwrap_or_default();
-    let foreign_routes = match &mut routes {
-        Some(routes) => work.add_routes(routes, &mut netlink, &addresses, foreign_before),
-        None => foreign_before,
-    };
-    work.step(Step::Translate)?;
-    if let Some(routes) = &mut routes {
-        work.remove_routes(routes, &mut netlink)?;
-    }
-    work.step(Step::Unreject)?;
-    if is_unknown {
-        work.clear_others();
-    }
-    // A pod younger than this process has no flows that are older than its rules.
-    let is_young = matches!(held, KnownRules::Nothing);
-    let pending = work.pending(is_young);
-    let parents = named.networks.iter().filter_map(|(network, attached)| {
-        let source = attached.ipv4.as_ref().or(attached.ipv6.as_ref())?;
-        Some((network.clone(), addresses.parent_elsewhere(&source.interface)?))
-    });
-    let Done {
-        rules,
-        written,
-        failures,
-        is_exact,
-    } = work.done();
-    let applied = Applied {
-        parents: parents.collect(),
-        rules,
-        written,
-        absent,
-        failures,
-        is_exact,
-        foreign_routes,
-        unreachable: lost.endpoints,
-        unread,
-        pending,
-        conntrack: None,
-    };
-    Ok((applied, addresses))
-}
-
-/// Returns the rules with flows of unusable sources rejected, and those sources.
-fn without_absent(rules: &PodRules, addresses: &Addresses) -> (PodRules, Vec<Absent>) {
-    let (mut absent, mut sources) = (Vec::new(), Vec::new());
-    for (network, source) in rules.sources() {
-        if let Some(why) = addresses.absence(source) {
-            absent.push(Absent::new(network, source, why));
-            sources.push(source.clone());
-        }
-    }
-    (rules.without_sources(&sources), absent)
-}
-
-/// Removes all rules and routes of `backends` from the namespace of the calling thread, in three stages. Each stage removes as much as
-/// possible; the next one begins only when nothing of it is left, because the order keeps flows from leaving untranslated.
-pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
-    let may_be_there = |backend: &&dyn Backend| backend.is_present().unwrap_or(true);
-    let may_have_flows = backends.iter().any(may_be_there);
-    all(backends, |backend| backend.remove_translation())?;
-    let mut netlink = routes::socket();
-    let left = Routes::read(&mut netlink)?.remove_others(&mut netlink, |_| false);
-    left.into_values().next().map_or(Ok(()), Err)?;
-    all(backends, |backend| backend.remove_rejection())?;
-    if may_have_flows && let Err(error) = conntrack::forget_rejected() {
-        tracing::warn!(%error, "Failed to delete rejected UDP flows; a socket that continues to send stays rejected");
-    }
-    Ok(())
-}
-
-/// Runs `work` with each backend and returns the first error.
-fn all(
-    backends: &[&dyn Backend],
-    work: impl Fn(&dyn Backend) -> Result<(), backend::Error>,
-) -> Result<(), Error> {
-    let results = backends.iter().map(|backend| work(*backend));
-    Ok(results.fold(Ok(()), Result::and)?)
 }
