@@ -12,6 +12,8 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/inventory.rs"]
+mod inventory;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]

@@ -69,37 +69,6 @@ mod tests {
         );
     }
 
-    /// Every test that the table names exists.
-    #[test]
-    fn docs_operator_tests_lists_existing_tests() {
-        fn sources(folder: &std::path::Path, found: &mut String) {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    sources(&path, found);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    found.push_str(&std::fs::read_to_string(path).unwrap());
-                }
-            }
-        }
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut code = String::new();
-        sources(&root.join("src"), &mut code);
-        sources(&root.join("tests"), &mut code);
-        sources(&root.join("../e2e/tests"), &mut code);
-        let table = include_str!("../../docs/developer/operator-tests.md");
-        let rows = table
-            .lines()
-            .filter(|line| line.starts_with("| ") && line.contains('`'));
-        let named: Vec<_> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
-        assert!(named.len() > 20, "the table is not read: {named:?}");
-        let missing: Vec<_> = named
-            .into_iter()
-            .filter(|name| !code.contains(&format!("fn {name}(")))
-            .collect();
-        assert_eq!(missing, [] as [&str; 0]);
-    }
-
     #[derive(Debug, Deserialize, PartialEq)]
     struct Role {
         kind: String,
