@@ -46,10 +46,7 @@ pub fn crd_yaml() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    //! Files of `config/` and `docs/` that are generated or copied.
-
-    use k8s_openapi::api::rbac::v1::PolicyRule;
-    use serde::Deserialize;
+    //! Files of `config/` and `docs/` that are generated.
 
     #[test]
     fn config_crd_is_generated_from_the_types() {
@@ -67,30 +64,5 @@ mod tests {
             file == crate::api_reference::markdown(&api::config::crd()),
             "docs/reference/api.md is out of date: run `make manifests`"
         );
-    }
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    struct Role {
-        kind: String,
-        rules: Vec<PolicyRule>,
-    }
-
-    #[test]
-    fn config_rbac_equals_the_tested_roles_of_controller_and_proxy() {
-        let roles = |yaml| serde_saphyr::from_multiple::<Role>(yaml).unwrap();
-        for (copy, original, remedy) in [
-            (
-                include_str!("../../config/rbac/controller_role.yaml"),
-                include_str!("../../controller/rbac.yaml"),
-                "copy the rules of controller/rbac.yaml to config/rbac/controller_role.yaml",
-            ),
-            (
-                include_str!("../../config/rbac/proxy_role.yaml"),
-                include_str!("../../proxy/rbac.yaml"),
-                "copy the rules of proxy/rbac.yaml to config/rbac/proxy_role.yaml",
-            ),
-        ] {
-            assert_eq!(roles(copy), roles(original), "{remedy}");
-        }
     }
 }
