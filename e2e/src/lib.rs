@@ -12,6 +12,8 @@
 //!
 //! Nothing here is a mock: every program is the upstream one at the version its `go.mod` pins.
 
+#![warn(missing_docs)]
+
 pub mod apiserver;
 pub mod audit;
 pub mod cluster;
