@@ -25,7 +25,6 @@ pub fn global_namespaces(config: Option<&MultusServiceConfig>) -> Option<BTreeSe
     Some(named.into_iter().collect())
 }
 
-/// Returns the settings of the controller.
 pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
     let arguments = arguments(cluster);
     let argument = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));

@@ -9,7 +9,6 @@ use controller::objects::ObjectKey;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// One network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkLine {

@@ -30,7 +30,6 @@ impl Family {
             .find(|family| family.as_str() == text)
     }
 
-    /// The family of an address.
     pub(crate) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }

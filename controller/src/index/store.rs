@@ -22,7 +22,6 @@ pub enum Event<T> {
     Applied(T),
     /// An object was deleted.
     Deleted {
-        /// Its key.
         key: ObjectKey,
         /// Its UID; empty when unknown.
         uid: String,
@@ -142,7 +141,6 @@ impl<T: Keyed + PartialEq> Store<T> {
         self.is_synced
     }
 
-    /// An object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
         self.objects.get(&key.namespace)?.get(&key.name)
     }

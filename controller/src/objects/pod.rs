@@ -78,9 +78,7 @@ struct Condition {
 #[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Namespace.
     pub namespace: Box<str>,
-    /// Name.
     pub name: Box<str>,
     /// UID: another Pod of the same name is another endpoint.
     pub uid: Box<str>,
@@ -117,7 +115,6 @@ pub struct Pod {
 /// A container port that a Service can name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
-    /// `name`.
     pub name: Box<str>,
     /// `protocol`, TCP when absent.
     pub protocol: Box<str>,
@@ -135,7 +132,6 @@ pub struct Attachment {
 }
 
 impl Pod {
-    /// Its key.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(&*self.namespace, &*self.name)
     }
