@@ -10,6 +10,8 @@
 //! | EndpointSlice label | [`names::MANAGED_BY_LABEL`] `=` [`names::MANAGED_BY`] | written by the controller |
 //! | `MultusServiceConfig` `cluster` | [`config`] | configuration of the installation |
 
+#![warn(missing_docs)]
+
 pub mod address;
 pub mod config;
 pub mod family;

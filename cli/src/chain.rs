@@ -84,9 +84,7 @@ pub enum State {
 /// Remedy of a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Remedy {
-    /// Text.
     pub text: String,
-    /// Commands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }
@@ -94,9 +92,7 @@ pub struct Remedy {
 /// One statement about a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Link {
-    /// Topic.
     pub topic: Topic,
-    /// State.
     pub state: State,
     /// Known situation, unless it is good.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +128,6 @@ impl Link {
         }
     }
 
-    /// Returns the link with details.
     #[must_use]
     pub fn with(mut self, details: impl IntoIterator<Item = String>) -> Self {
         self.details.extend(details);
@@ -166,7 +161,6 @@ impl Chain {
         self.broken().is_none()
     }
 
-    /// Returns the broken link.
     pub fn broken(&self) -> Option<&Link> {
         self.links.last().filter(|link| link.state == State::Broken)
     }

@@ -14,9 +14,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
-    /// Group.
     pub group: &'static str,
-    /// State.
     pub state: State,
     /// Statement.
     pub says: String,

@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 /// cobra's ShellCompDirectiveNoFileComp: no file names are added.
 const NO_FILES: &str = ":4";
 
-/// Returns the script for a shell.
 pub fn script(shell: Shell) -> String {
     let shell = match shell {
         Shell::Bash => clap_complete::Shell::Bash,

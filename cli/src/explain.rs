@@ -28,11 +28,9 @@ use k8s_openapi::api::core::v1::Service;
 /// Explanation of a Service.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// The Service.
     pub service: ObjectName,
     /// The client of `--from`.
     pub from: Option<ObjectName>,
-    /// The chain.
     pub chain: Chain,
     /// Failed reads.
     pub read_errors: Vec<ReadError>,

@@ -32,13 +32,11 @@ pub struct Cluster {
     pub config: Read<Option<MultusServiceConfig>>,
     /// The ranges of ClusterIPs.
     pub ranges: Read<Vec<ServiceCIDR>>,
-    /// All nodes.
     pub nodes: Read<Vec<Node>>,
     /// The Lease of the controller.
     pub lease: Read<Option<Lease>>,
     /// The controller's Deployment.
     pub controller: Read<Option<Deployment>>,
-    /// The proxies' Pods.
     pub proxies: Read<Vec<Pod>>,
     /// Time of the reads.
     pub now: Timestamp,

@@ -24,7 +24,6 @@ pub fn isolation(config: Option<&MultusServiceConfig>) -> NamespaceIsolation {
         .map_or_else(NamespaceIsolation::default, NamespaceIsolation::isolated)
 }
 
-/// Returns the settings of the controller.
 pub fn of_controller(cluster: &Cluster) -> controller::settings::Settings {
     let arguments = arguments(cluster);
     let argument = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));

@@ -16,7 +16,6 @@ use serde::Serialize;
 
 /// Cause of a broken link. Scripts match on it: names must not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[expect(missing_docs, reason = "the table documents each for users")]
 pub enum Cause {
     ServiceNotFound,
     LabelMissing,
@@ -80,7 +79,6 @@ pub struct Situation {
     pub symptom: &'static str,
     /// Statement of `explain`; `{name}` is a value of the case.
     pub says: &'static str,
-    /// Remedy.
     pub remedy: &'static str,
     /// Command of the remedy; may be empty.
     pub command: &'static str,

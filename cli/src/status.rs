@@ -45,7 +45,6 @@ pub struct Status {
     /// Version of all operands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Version of the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operator_version: Option<String>,
     /// Leader of the controller.
@@ -62,7 +61,6 @@ pub struct Status {
     pub missing: Vec<String>,
 }
 
-/// Returns the status.
 pub fn status(facts: &Installation) -> Status {
     let cluster = &facts.cluster;
     let config = cluster.config();

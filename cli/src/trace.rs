@@ -25,7 +25,6 @@ pub struct Target {
     /// Its pod, as namespace/name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Its node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// One in `one_in` flows goes there.
@@ -46,7 +45,6 @@ pub enum Fate {
     Unknown,
 }
 
-/// One flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
@@ -66,7 +64,6 @@ pub struct Flow {
     /// Source address that the endpoint receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The endpoints.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Target>,
     /// Session affinity timeout in seconds.
@@ -84,7 +81,6 @@ pub struct Flow {
 pub struct Trace {
     /// The client.
     pub pod: ObjectName,
-    /// Its node.
     pub node: Option<String>,
     /// One flow per ClusterIP of the destination.
     pub flows: Vec<Flow>,

@@ -29,7 +29,6 @@ pub enum Error {
     /// A slice could not be created.
     #[error("failed to create an EndpointSlice for Service {service}")]
     Create {
-        /// The Service.
         service: ObjectName,
         /// The API server's answer.
         #[source]
@@ -38,7 +37,6 @@ pub enum Error {
     /// A slice could not be updated.
     #[error("failed to update EndpointSlice {slice}")]
     Update {
-        /// The slice.
         slice: ObjectName,
         /// The API server's answer.
         #[source]
@@ -47,7 +45,6 @@ pub enum Error {
     /// A slice could not be deleted.
     #[error("failed to delete EndpointSlice {slice}")]
     Delete {
-        /// The slice.
         slice: ObjectName,
         /// The API server's answer.
         #[source]
@@ -56,7 +53,6 @@ pub enum Error {
     /// An Event could not be written.
     #[error("failed to publish Event {reason:?} on Service {service}")]
     Event {
-        /// The Service.
         service: ObjectName,
         /// The event's reason.
         reason: &'static str,
@@ -67,7 +63,6 @@ pub enum Error {
     /// The condition could not be written.
     #[error("failed to update the Accepted condition of Service {service}")]
     Condition {
-        /// The Service.
         service: ObjectName,
         /// The API server's answer.
         #[source]
@@ -111,7 +106,6 @@ impl Error {
 pub struct WriteRequest {
     /// The Service.
     pub key: ObjectName,
-    /// Its slices.
     pub slices: SlicePlan,
 }
 

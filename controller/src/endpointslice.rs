@@ -43,7 +43,6 @@ use std::sync::Arc;
 /// Input of a plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a> {
-    /// The Service.
     pub service: &'a Service,
     /// Its network and selector.
     pub binding: &'a Binding,
@@ -51,7 +50,6 @@ pub(crate) struct Input<'a> {
     pub pods: &'a [Arc<Pod>],
     /// The slices that carry its name and our managed-by value, in the order of names.
     pub slices: &'a [Arc<EndpointSlice>],
-    /// All Nodes.
     pub nodes: &'a Nodes,
     /// Time of the change that leads to this plan.
     pub trigger_time: Option<Timestamp>,
@@ -77,13 +75,10 @@ impl<'a> Input<'a> {
 /// The Service whose slices are written; independent of the source of its endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
-    /// The Service.
     pub service: &'a Service,
-    /// Its network.
     pub network: &'a NetworkRef,
     /// The slices that carry its name and our managed-by value, in the order of names.
     pub slices: &'a [Arc<EndpointSlice>],
-    /// All Nodes.
     pub nodes: &'a Nodes,
     /// Time of the change that leads to this plan.
     pub trigger_time: Option<Timestamp>,

@@ -32,9 +32,7 @@ use std::sync::Arc;
 /// A managed Service and its acceptance, evaluated once per change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceEntry {
-    /// The Service.
     pub service: Service,
-    /// Its acceptance.
     pub acceptance: Acceptance,
     /// Problems of the Service itself.
     pub problems: Vec<Problem>,
@@ -71,14 +69,12 @@ pub struct Index {
     ranges: Store<ServiceCidr>,
     /// Services with our label.
     pub services: Store<ServiceEntry>,
-    /// All Pods.
     pub pods: Store<Pod>,
     pods_by_label: PodsByLabel,
     /// Our slices.
     pub slices: Slices,
     /// The slices that authors of Services wrote.
     pub manual: Manual,
-    /// All Nodes.
     pub nodes: Nodes,
     node_store: Store<Node>,
     /// Network attachment definitions; not synced where the cluster has no such kind.

@@ -22,8 +22,6 @@
 
 pub mod apply;
 pub mod controller;
-#[cfg(test)]
-mod documented_tests;
 mod endpointslice;
 #[cfg(test)]
 mod fuzz_tests;

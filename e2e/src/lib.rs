@@ -4,6 +4,8 @@
 //! - [`olm_v0`]: the Operator Lifecycle Manager on the cluster;
 //! - [`traffic`]: steady connections from a pod, and the result of each.
 
+#![warn(missing_docs)]
+
 pub mod demo;
 pub mod olm_v0;
 pub mod traffic;

@@ -12,6 +12,8 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/inventory.rs"]
+mod inventory;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
@@ -112,9 +114,9 @@ fn operator_has_the_permissions_of_config_rbac() {
 }
 
 #[rstest]
-#[case("controller/rbac.yaml", "ClusterRole", api::names::CONTROLLER)]
-#[case("controller/rbac.yaml", "Role", api::names::CONTROLLER)]
-#[case("proxy/rbac.yaml", "ClusterRole", api::names::PROXY)]
+#[case("config/rbac/controller_role.yaml", "ClusterRole", api::names::CONTROLLER)]
+#[case("config/rbac/controller_role.yaml", "Role", api::names::CONTROLLER)]
+#[case("config/rbac/proxy_role.yaml", "ClusterRole", api::names::PROXY)]
 fn operands_have_the_tested_permissions(#[case] file: &str, #[case] kind: &str, #[case] name: &str) {
     let documents = documents(file);
     let proved = documents.iter().find(|object| object["kind"] == kind).unwrap();

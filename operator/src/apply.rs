@@ -33,9 +33,7 @@ pub enum Error {
     /// An object could not be applied.
     #[error("failed to apply {kind} {name:?}: {}", api_message(source))]
     Apply {
-        /// Its kind.
         kind: String,
-        /// Its name.
         name: String,
         /// The answer of the API server.
         source: kube::Error,
@@ -43,9 +41,7 @@ pub enum Error {
     /// An object could not be deleted.
     #[error("failed to delete {kind} {name:?}: {}", api_message(source))]
     Delete {
-        /// Its kind.
         kind: String,
-        /// Its name.
         name: String,
         /// The answer of the API server.
         source: kube::Error,

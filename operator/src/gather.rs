@@ -36,7 +36,6 @@ pub struct Observed {
     pub live: Operands,
     /// Pods of all operands, old and new.
     pub pods: Vec<Pod>,
-    /// The nodes.
     pub nodes: Vec<Node>,
     /// The error of the DaemonSet controller when it cannot create proxy pods.
     pub proxy_rejection: Option<String>,

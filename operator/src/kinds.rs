@@ -1,6 +1,7 @@
 //! The kinds of objects that the operator owns, listed once.
 //!
-//! Pure. Adding a kind takes a line in [`for_each_kind`], a manifest in `operator/manifests` and a permission in `config/rbac`.
+//! Pure. Adding a kind takes a line in [`for_each_kind`], its manifest in `operator/manifests` and `build/manifests.rs`, and a permission in
+//! `config/rbac`.
 
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource};

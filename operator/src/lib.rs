@@ -46,10 +46,7 @@ pub fn crd_yaml() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    //! Files of `config/` and `docs/` that are generated or copied.
-
-    use k8s_openapi::api::rbac::v1::PolicyRule;
-    use serde::Deserialize;
+    //! Files of `config/` and `docs/` that are generated.
 
     #[test]
     fn config_crd_is_generated_from_the_types() {
@@ -67,61 +64,5 @@ mod tests {
             file == crate::api_reference::markdown(&api::config::crd()),
             "docs/reference/api.md is out of date: run `make manifests`"
         );
-    }
-
-    /// Every test that the table names exists.
-    #[test]
-    fn docs_operator_tests_lists_existing_tests() {
-        fn sources(folder: &std::path::Path, found: &mut String) {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    sources(&path, found);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    found.push_str(&std::fs::read_to_string(path).unwrap());
-                }
-            }
-        }
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut code = String::new();
-        sources(&root.join("src"), &mut code);
-        sources(&root.join("tests"), &mut code);
-        sources(&root.join("../e2e/tests"), &mut code);
-        let table = include_str!("../../docs/developer/operator-tests.md");
-        let rows = table
-            .lines()
-            .filter(|line| line.starts_with("| ") && line.contains('`'));
-        let named: Vec<_> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
-        assert!(named.len() > 20, "the table is not read: {named:?}");
-        let missing: Vec<_> = named
-            .into_iter()
-            .filter(|name| !code.contains(&format!("fn {name}(")))
-            .collect();
-        assert_eq!(missing, [] as [&str; 0]);
-    }
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    struct Role {
-        kind: String,
-        rules: Vec<PolicyRule>,
-    }
-
-    #[test]
-    fn config_rbac_equals_the_tested_roles_of_controller_and_proxy() {
-        let roles = |yaml| serde_saphyr::from_multiple::<Role>(yaml).unwrap();
-        for (copy, original, remedy) in [
-            (
-                include_str!("../../config/rbac/controller_role.yaml"),
-                include_str!("../../controller/rbac.yaml"),
-                "copy the rules of controller/rbac.yaml to config/rbac/controller_role.yaml",
-            ),
-            (
-                include_str!("../../config/rbac/proxy_role.yaml"),
-                include_str!("../../proxy/rbac.yaml"),
-                "copy the rules of proxy/rbac.yaml to config/rbac/proxy_role.yaml",
-            ),
-        ] {
-            assert_eq!(roles(copy), roles(original), "{remedy}");
-        }
     }
 }

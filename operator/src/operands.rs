@@ -20,7 +20,7 @@ pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
 macro_rules! define_operands {
     ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
         /// Objects of every owned kind, in the order in which they are applied; a removal reverses it.
-        #[derive(Clone, Debug, Default, PartialEq)]
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
         pub struct Operands {
             $($(#[$doc])* pub $field: Vec<$kind>,)*
         }

@@ -35,7 +35,6 @@ pub enum PodFailure {
     NotServing,
 }
 
-/// A failure on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFailure {
     /// The kind of the failure.

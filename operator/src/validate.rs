@@ -39,7 +39,6 @@ pub enum Intent {
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct InvalidConfig(Vec<FieldError>);
 
-/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FieldError {
     /// Neither the configuration nor the operator's Deployment specifies an image.

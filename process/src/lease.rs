@@ -1,11 +1,16 @@
 //! Leader election by a Lease: of several replicas one works.
 //!
+//! Writes: one Lease. The protocol is that of client-go, decided in docs/adr/0006-own-leader-election.md.
+//!
 //! A Lease is no fence: a replica that was paused may act for a moment after it lost it. Writers therefore carry preconditions.
 
+mod lock;
+#[cfg(test)]
+mod tests;
+
 use crate::client::is_busy;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
-use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
+use kube::Client;
+use lock::Lock;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -37,7 +42,7 @@ pub enum Error {
         name: String,
         /// Error of the API server.
         #[source]
-        source: LeaseManagerError,
+        source: kube::Error,
     },
     /// Another replica holds it now. The process must exit: its state is stale.
     #[error("lost lease {namespace}/{name} to another replica")]
@@ -52,8 +57,11 @@ pub enum Error {
     Work(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Interval at which a waiting replica checks whether the Lease was released.
+/// Interval at which a waiting replica reads the Lease, and a holder repeats a failed renewal.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Time limit for the release: a successor that waits longer gains nothing from it.
+const RELEASE: Duration = Duration::from_secs(5);
 
 /// Waits for the Lease, runs `work` while holding it, and releases it when `shutdown` is cancelled and the work has returned.
 pub async fn lead<W, F, E>(
@@ -67,84 +75,63 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let LeaseOptions {
-        namespace,
-        name,
-        holder,
-        duration,
-        renew_before,
-    } = options;
-    let rejected = |source| Error::Lease {
+    let (namespace, name) = (options.namespace.clone(), options.name.clone());
+    let failed = |source| Error::Lease {
         namespace: namespace.clone(),
         name: name.clone(),
         source,
     };
-    let manager = async || {
-        LeaseManagerBuilder::new(client.clone(), name.as_str())
-            .with_namespace(&namespace)
-            .with_identity(&holder)
-            .with_field_manager(&holder)
-            .with_duration(duration.as_secs())
-            .with_grace(renew_before.as_secs())
-            .build()
-            .await
-            .map_err(rejected)
+    let (holder, interval) = (
+        options.holder.clone(),
+        options.duration.saturating_sub(options.renew_before),
+    );
+    let mut lock = Lock::new(client, options);
+    if !acquire(&mut lock, &name, &shutdown).await.map_err(failed)? {
+        return Ok(());
+    }
+    info!(lease = %name, %holder, "Acquired the lease");
+    let result = tokio::select! {
+        done = work(shutdown.clone()) => done.map_err(|error| Error::Work(error.into())),
+        () = keep(&mut lock, &name, interval) => return Err(Error::Lost { namespace: namespace.clone(), name: name.clone() }),
     };
-    let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
-    // A busy API server is retried: a restart of the process would only add load.
-    let first = loop {
-        match manager().await {
-            Err(Error::Lease {
-                source: LeaseManagerError::KubeError(error),
-                ..
-            }) if is_busy(&error) => {
-                warn!(lease = %name, %error, "Failed to read the lease, retrying");
-            }
-            first => break first?,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            () = shutdown.cancelled() => return Ok(()),
-        }
-    };
-    let (mut holding, mut keeper) = first.watch().await;
-    let acquired = loop {
-        tokio::select! {
-            acquired = holding.wait_for(|holding| *holding) => break acquired.is_ok(),
-            () = shutdown.cancelled() => break false,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-        // A waiting manager sleeps until the lease it saw runs out, also when its holder releases it meanwhile; a new manager reads it again.
-        if is_free(&leases, &name).await
-            && let Ok(fresh) = manager().await
-        {
-            keeper.abort();
-            (holding, keeper) = fresh.watch().await;
-        }
-    };
-    let result = if acquired {
-        info!(lease = %name, %holder, "Acquired the lease");
-        tokio::select! {
-            done = work(shutdown.clone()) => done.map_err(|error| Error::Work(error.into())),
-            _ = holding.wait_for(|holding| !*holding) => Err(Error::Lost { namespace: namespace.clone(), name: name.clone() }),
-        }
-    } else {
-        Ok(())
-    };
-    // The keeper releases the lease once its receiver is dropped; a successor need not wait until it expires.
-    drop(holding);
-    match tokio::time::timeout(Duration::from_secs(5), keeper).await {
-        Ok(Ok(Err(source))) if result.is_ok() => Err(rejected(source)),
+    match tokio::time::timeout(RELEASE, lock.release()).await {
+        Ok(Err(source)) if result.is_ok() => Err(failed(source)),
         _ => result,
     }
 }
 
-async fn is_free(leases: &Api<Lease>, name: &str) -> bool {
-    let spec = leases
-        .get_opt(name)
-        .await
-        .ok()
-        .flatten()
-        .and_then(|lease| lease.spec);
-    spec.is_some_and(|spec| spec.holder_identity.is_none_or(|holder| holder.is_empty()))
+/// Returns true when this replica holds the Lease, false on shutdown. Fails when the first read does, unless the API server is busy: a
+/// restart of the process would only add load.
+async fn acquire(lock: &mut Lock, name: &str, shutdown: &CancellationToken) -> kube::Result<bool> {
+    let mut has_read = false;
+    loop {
+        match lock.acquire().await {
+            Ok(true) => return Ok(true),
+            Ok(false) => has_read = true,
+            Err(error) if has_read || is_busy(&error) => {
+                warn!(lease = %name, %error, "Failed to read the lease, retrying");
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.cancelled() => return Ok(false),
+        }
+    }
+}
+
+/// Renews the Lease until another replica has it. An API server that is away ends nothing: no other replica can acquire the Lease meanwhile.
+async fn keep(lock: &mut Lock, name: &str, interval: Duration) {
+    let mut pause = interval;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = match lock.renew().await {
+            Ok(true) => interval,
+            Ok(false) => return,
+            Err(error) => {
+                warn!(lease = %name, %error, "Failed to renew the lease, retrying");
+                RETRY
+            }
+        };
+    }
 }

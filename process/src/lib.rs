@@ -3,6 +3,8 @@
 //!
 //! A `main` parses its arguments and calls [`run`] with its work; every long-running task is joined there, none is detached.
 
+#![warn(missing_docs)]
+
 mod admin;
 pub mod args;
 mod client;

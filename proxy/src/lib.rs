@@ -18,8 +18,6 @@ pub mod cleanup;
 pub mod cluster_info;
 pub mod container_runtime;
 pub mod debug_state;
-#[cfg(test)]
-mod documented_tests;
 #[doc(hidden)]
 pub mod fault_injection;
 #[cfg(test)]
@@ -31,7 +29,5 @@ mod netlink;
 pub mod netns;
 pub mod report;
 pub mod serve;
-#[cfg(test)]
-mod sig_network;
 pub mod sync;
 pub mod watch;

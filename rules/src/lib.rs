@@ -24,6 +24,8 @@
 //! | source address | of a flow of the pod itself, regardless of the address its socket is bound to: its first address of the VIP's family on the network; none: rejected. Forwarded flows keep theirs |
 //! | UDP and SCTP flows | end with the endpoint (when it stops serving); TCP flows live on |
 
+#![warn(missing_docs)]
+
 mod delta;
 mod endpoint_selection;
 mod endpoint_slice;

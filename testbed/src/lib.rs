@@ -11,6 +11,8 @@
 //!
 //! Nothing here is a mock: every program is the upstream one at the version its `go.mod` pins. Nothing here knows the product.
 
+#![warn(missing_docs)]
+
 pub mod apiserver;
 pub mod audit;
 pub mod cluster;

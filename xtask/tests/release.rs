@@ -34,8 +34,8 @@ impl Copy {
         )?;
         copy.edit(
             "CHANGELOG.md",
-            &format!("## {VERSION} (not released yet)"),
-            &format!("## {VERSION} (2026-11-26)"),
+            &format!("## [{VERSION}] - Unreleased"),
+            &format!("## [{VERSION}] - 2026-11-26"),
         )?;
         copy.git(&["init", "--quiet"])?;
         copy.commit()?;
@@ -260,10 +260,10 @@ fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
     let cases: [(&str, &str, Spoil); 6] = [
         ("9.9.9", "the binaries are of version", |_| Ok(())),
         (VERSION, "CHANGELOG.md has no section", |copy| {
-            copy.edit("CHANGELOG.md", &format!("## {VERSION} "), "## Unreleased ")
+            copy.edit("CHANGELOG.md", &format!("## [{VERSION}] "), "## [Unreleased] ")
         }),
         (VERSION, "write the date", |copy| {
-            copy.edit("CHANGELOG.md", "(2026-11-26)", "(not released yet)")
+            copy.edit("CHANGELOG.md", "- 2026-11-26", "- Unreleased")
         }),
         (
             VERSION,

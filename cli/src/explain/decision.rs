@@ -22,7 +22,6 @@ use std::sync::Arc;
 pub struct ServiceDecision {
     /// Inputs of the decision.
     pub observed: Observed,
-    /// The decision.
     pub decision: Decision,
     /// The controller's settings.
     pub settings: controller::settings::Settings,

@@ -81,7 +81,6 @@ pub(super) fn is_served(case: &Case<'_>, slices: &[EndpointSlice]) -> bool {
     ports.any(|port| !port.endpoints.is_empty())
 }
 
-/// Returns the addresses of all endpoints.
 pub(super) fn addresses(slices: &[EndpointSlice]) -> BTreeSet<String> {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     endpoints

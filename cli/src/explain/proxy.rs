@@ -57,7 +57,6 @@ fn of_pod(pod: &Pod, node: &str, values: Values) -> Link {
     Link::good(Topic::Proxy, format!("{name} on node {node} is ready; {backend}"))
 }
 
-/// Returns a condition of a Pod.
 pub fn pod_condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
     conditions.find(|condition| condition.type_ == type_)

@@ -10,9 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
 pub struct Workload {
     /// Deployment or DaemonSet.
     pub kind: &'static str,
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
     /// Images of its containers.
     pub images: Vec<String>,

@@ -28,7 +28,6 @@ impl Reader {
         Self { client, limit }
     }
 
-    /// Returns the client.
     pub fn client(&self) -> Client {
         self.client.clone()
     }

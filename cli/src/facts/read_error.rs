@@ -35,7 +35,6 @@ impl fmt::Display for Right {
     }
 }
 
-/// Error of a read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum ReadError {
     /// The user does not have the permission.

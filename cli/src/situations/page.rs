@@ -15,7 +15,6 @@ names: what is seen, what `explain` says, what to do. CAPITALS and words in brac
 are the values of `cause` with `-o json`.
 ";
 
-/// Returns the page.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
     for topic in Topic::ALL {

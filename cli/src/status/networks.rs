@@ -8,7 +8,6 @@ use api::{NetworkRef, ObjectName};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// One network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkLine {

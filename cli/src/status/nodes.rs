@@ -13,7 +13,6 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeLine {
-    /// Its node.
     pub node: String,
     /// Its Pod.
     pub proxy: String,

@@ -11,13 +11,11 @@ use std::str::FromStr;
 /// An address, or a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// This address.
     Address(IpAddr),
     /// A Service's ClusterIPs.
     Service {
         /// Its namespace; `None`: the client's.
         namespace: Option<String>,
-        /// Its name.
         name: String,
     },
 }
@@ -25,9 +23,7 @@ pub enum Host {
 /// A port by number or by its name in the Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortName {
-    /// Its number.
     Number(u16),
-    /// Its name.
     Name(String),
 }
 
@@ -36,7 +32,6 @@ pub enum PortName {
 pub struct Destination {
     /// The address or Service.
     pub host: Host,
-    /// Destination port.
     pub port: PortName,
     /// Protocol; `None`: that of the named port, else TCP.
     pub protocol: Option<Protocol>,
@@ -45,7 +40,6 @@ pub struct Destination {
 /// Error of a malformed destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDestination {
-    /// No port.
     #[error("{0:?} has no port: write ADDRESS:PORT, [IPV6]:PORT or service/NAME:PORT")]
     NoPort(String),
     /// An invalid port.

@@ -23,7 +23,6 @@ pub(super) struct Case<'a> {
     pub(super) applied: Option<&'a KernelState>,
 }
 
-/// Returns the flow of a packet.
 pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
     let service = with_address(case.services, packet.destination);
     let mut flow = Flow {

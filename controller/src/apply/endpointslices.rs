@@ -15,11 +15,8 @@ use tracing::info;
 /// Slices after the writes.
 #[derive(Debug, Default)]
 pub struct WrittenSlices {
-    /// Created.
     pub created: Vec<EndpointSlice>,
-    /// Updated.
     pub updated: Vec<EndpointSlice>,
-    /// Deleted.
     pub deleted: Vec<Arc<EndpointSlice>>,
     /// Not found by their update.
     pub vanished: Vec<EndpointSlice>,

@@ -23,7 +23,6 @@ use std::net::IpAddr;
 pub(super) struct Group {
     /// The ports, in the Service's order.
     pub ports: Vec<EndpointPort>,
-    /// The endpoints.
     pub endpoints: BTreeMap<EndpointKey, Endpoint>,
 }
 

@@ -20,9 +20,7 @@ use std::sync::Arc;
 pub(super) struct Draft {
     /// The slice that it is now, if it exists.
     pub base: Option<Arc<EndpointSlice>>,
-    /// Its ports.
     pub ports: Vec<EndpointPort>,
-    /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
     /// True if it must be written.
     pub is_changed: bool,

@@ -22,7 +22,6 @@ pub enum AuthorSlices {
     Slices(Vec<Arc<ManualSlice>>),
 }
 
-/// Manual slices.
 #[derive(Debug, Default)]
 pub struct Manual {
     /// Services without any selector.

@@ -23,7 +23,6 @@ pub enum Event<T> {
     Applied(T),
     /// An object was deleted.
     Deleted {
-        /// Its key.
         key: ObjectName,
         /// Its UID; empty when unknown.
         uid: String,
@@ -143,7 +142,6 @@ impl<T: Keyed + PartialEq> Store<T> {
         self.is_synced
     }
 
-    /// An object.
     pub fn get(&self, key: &ObjectName) -> Option<&Arc<T>> {
         self.objects.get(&key.namespace)?.get(&key.name)
     }

@@ -52,7 +52,6 @@ struct Condition {
 /// The part of a Node that decisions read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Name.
     pub name: String,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
@@ -101,7 +100,6 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// A Node by name.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.by_name.get(name)
     }
@@ -126,7 +124,6 @@ impl Nodes {
         before
     }
 
-    /// Removes a Node.
     pub fn remove(&mut self, name: &str) -> Option<Node> {
         let node = self.by_name.remove(name)?;
         for address in &node.addresses {

@@ -79,9 +79,7 @@ struct Condition {
 #[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Namespace.
     pub namespace: Box<str>,
-    /// Name.
     pub name: Box<str>,
     /// UID: another Pod of the same name is another endpoint.
     pub uid: Box<str>,
@@ -118,7 +116,6 @@ pub struct Pod {
 /// A container port that a Service can name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
-    /// `name`.
     pub name: Box<str>,
     /// `protocol`, TCP when absent.
     pub protocol: Box<str>,
@@ -136,7 +133,6 @@ pub struct Attachment {
 }
 
 impl Pod {
-    /// Its key.
     pub fn key(&self) -> ObjectName {
         ObjectName::new(&*self.namespace, &*self.name)
     }

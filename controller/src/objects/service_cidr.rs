@@ -8,9 +8,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 /// The ranges of one `ServiceCIDR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceCidr {
-    /// Its name.
     pub name: String,
-    /// Its ranges.
     pub ranges: Vec<IpNet>,
 }
 

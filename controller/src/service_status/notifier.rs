@@ -26,7 +26,6 @@ pub(crate) struct ServiceStatus {
     pub uid: Option<String>,
     /// UID of a Service that is no longer managed and still has slices.
     pub former_uid: Option<String>,
-    /// All its problems.
     pub problems: Vec<Problem>,
     /// The condition, when it differs from what the Service has.
     pub condition: Option<Condition>,

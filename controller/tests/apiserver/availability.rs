@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bed::audit::requests;
 use crate::bed::{Controller, Fixture};
 use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
@@ -49,11 +50,38 @@ async fn a_stopped_leader_hands_over_within_three_seconds() -> Result<()> {
     fixture.pod("web-2", "web", &["10.1.0.3"]).await?;
     until_holder(&server, Duration::from_secs(10), "second").await?;
     let took = stopped.elapsed();
+    eprintln!("took over after {took:.1?}");
     assert!(took < Duration::from_secs(3), "took over after {took:?}");
     fixture
         .endpoints_until("web", &[("10.1.0.2", true), ("10.1.0.3", true)])
         .await?;
     assert!(first.has_ended(), "it exits");
+    Ok(())
+}
+
+/// A killed leader does not release its Lease: it expires, 15 s after the last renewal. Meanwhile replicas send few requests.
+#[tokio::test]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn a_killed_leader_is_replaced_soon_after_its_lease_expires() -> Result<()> {
+    let (server, kubeconfig) = own_server(Options::default()).await?;
+    let first = Controller::start(&kubeconfig, server.folder(), "first", &[])?;
+    until_holder(&server, Duration::from_secs(20), "first").await?;
+    let second = Controller::start(&kubeconfig, server.folder(), "second", &[])?;
+    second.wait_ready().await?;
+    let leases = || -> Result<usize> {
+        let all = requests(&server)?;
+        Ok(all.iter().filter(|request| request.resource == "leases").count())
+    };
+    let before = leases()?;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let idle = leases()? - before;
+    first.signal("KILL")?;
+    let killed = Instant::now();
+    until_holder(&server, Duration::from_secs(40), "second").await?;
+    let took = killed.elapsed();
+    eprintln!("two replicas sent {idle} requests in 30 s; took over after {took:.1?}");
+    assert!(took < Duration::from_secs(20), "took over after {took:?}");
+    assert!(idle <= 25, "{idle} requests in 30 s");
     Ok(())
 }
 

@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use testbed::apiserver::Apiserver;
 use tokio::sync::OnceCell;
 
-const RBAC: &str = include_str!("../../rbac.yaml");
+/// The roles that users install. kustomize adds the namespace of the Role.
+pub(crate) const RBAC: &str = include_str!("../../../config/rbac/controller_role.yaml");
 const POLICIES: [&str; 3] = [
     include_str!("../../../operator/manifests/admission-controller-endpointslices.yaml"),
     include_str!("../../../operator/manifests/admission-controller-status.yaml"),
@@ -126,8 +127,11 @@ async fn confine(client: &Client) -> Result<()> {
 async fn grant(client: &Client) -> Result<()> {
     let roles: Vec<Value> = serde_saphyr::from_multiple(RBAC)?;
     let subject = json!([{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": names::NAMESPACE}]);
-    for role in roles {
+    for mut role in roles {
         let kind = role["kind"].as_str().context("a role has no kind")?.to_owned();
+        if kind == "Role" {
+            role["metadata"]["namespace"] = json!(names::NAMESPACE);
+        }
         let meta = role["metadata"].clone();
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"), "metadata": meta,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::bed::audit::{own_writes, requests};
-use crate::bed::{Controller, Fixture};
+use crate::bed::{Controller, Fixture, RBAC};
 use crate::service_removal::own_server;
 use anyhow::{Context as _, Result};
 use api::names;
@@ -102,7 +102,7 @@ fn used_by(request: &Request) -> Use {
 }
 
 fn granted() -> Result<BTreeSet<Use>> {
-    let roles: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../rbac.yaml"))?;
+    let roles: Vec<Value> = serde_saphyr::from_multiple(RBAC)?;
     let mut granted = BTreeSet::new();
     for rule in roles
         .iter()

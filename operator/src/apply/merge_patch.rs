@@ -4,7 +4,6 @@
 
 use serde_json::{Map, Value};
 
-/// The patch from `from` to `to`.
 pub(crate) fn patch(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else {
         return to.clone();

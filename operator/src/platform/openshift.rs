@@ -43,7 +43,6 @@ impl OpenShift {
     }
 }
 
-/// Detects OpenShift.
 pub async fn detect(client: &Client) -> kube::Result<Option<OpenShift>> {
     let kind = GroupVersionKind::gvk("config.openshift.io", "v1", "Infrastructure");
     let resource = ApiResource::from_gvk_with_plural(&kind, "infrastructures");

@@ -70,7 +70,6 @@ impl ConditionState {
     }
 }
 
-/// Evaluates all conditions.
 pub(super) fn evaluate(outcome: &Outcome<'_>) -> Evaluation {
     let now = Time(outcome.observed.now);
     let status = outcome.observed.config.status.as_ref();

@@ -22,7 +22,6 @@ pub struct ValidatedConfig {
     pub proxy_image: String,
     /// Fields of the configuration that override an image.
     pub overridden: Vec<&'static str>,
-    /// Pull policy of the images.
     pub pull_policy: ImagePullPolicy,
     /// Names of the pull secrets.
     pub pull_secrets: Vec<String>,
@@ -81,7 +80,6 @@ pub struct PodSettings {
 pub struct RuntimeSocket {
     /// Its directory, `/run/NAME`.
     pub folder: String,
-    /// Its path.
     pub path: String,
 }
 

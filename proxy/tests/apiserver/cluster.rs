@@ -106,7 +106,7 @@ impl Cluster {
         )
         .await?;
         create(Api::namespaced(admin.clone(), "multus-service"), &account).await?;
-        let role: ClusterRole = serde_saphyr::from_str(include_str!("../../rbac.yaml"))?;
+        let role: ClusterRole = serde_saphyr::from_str(include_str!("../../../config/rbac/proxy_role.yaml"))?;
         create(Api::all(admin.clone()), &role).await?;
         let binding: ClusterRoleBinding = object(json!({
             "metadata": {"name": "multus-service-proxy"},

@@ -306,7 +306,7 @@ fn used_permission(request: &Value) -> [String; 3] {
 }
 
 fn granted() -> Result<BTreeSet<[String; 3]>> {
-    let role: Value = serde_saphyr::from_str(include_str!("../../rbac.yaml"))?;
+    let role: Value = serde_saphyr::from_str(include_str!("../../../config/rbac/proxy_role.yaml"))?;
     let mut granted = BTreeSet::new();
     for rule in role["rules"].as_array().context("rules")? {
         let strings = |key: &str| {

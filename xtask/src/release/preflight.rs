@@ -54,16 +54,14 @@ pub(super) fn check(root: &Path, version: &Version, options: &Options) -> Result
 /// The section of a release has a date; that of its candidates may still say that it has not been released.
 fn changelog(text: &str, version: &Version) -> Result<()> {
     let core = Version::new(version.major, version.minor, version.patch);
-    let mut headings = text.lines().filter_map(|line| line.strip_prefix("## "));
-    let heading = headings.find(|heading| heading.split(' ').next() == Some(&core.to_string()));
-    let heading = heading.with_context(|| format!("CHANGELOG.md has no section \"## {core} (<date>)\""))?;
-    let date = heading
-        .split_once(" (")
-        .and_then(|(_, date)| date.strip_suffix(')'));
+    let section = format!("## [{core}]");
+    let rest = text.lines().find_map(|line| line.strip_prefix(&*section));
+    let rest = rest.with_context(|| format!("CHANGELOG.md has no section \"{section} - <date>\""))?;
+    let date = rest.strip_prefix(" - ");
     let is_dated = date.is_some_and(|date| chrono::NaiveDate::parse_from_str(date, "%Y-%m-%d").is_ok());
     ensure!(
         is_dated || !version.pre.is_empty(),
-        "CHANGELOG.md says \"## {heading}\": write the date, as in \"## {core} (2026-01-31)\""
+        "CHANGELOG.md says \"{section}{rest}\": write the date, as in \"{section} - 2026-01-31\""
     );
     Ok(())
 }
@@ -102,15 +100,19 @@ mod tests {
             let text = format!("# Changelog\n\n{heading}\n\n- Something.\n");
             changelog(&text, &Version::parse(version).unwrap()).map_err(|error| error.to_string())
         };
-        assert_eq!(check("## 0.1.0 (2026-11-26)", "0.1.0"), Ok(()));
-        assert_eq!(check("## 0.1.0 (not released yet)", "0.1.0-rc.1"), Ok(()));
-        for heading in ["## 0.1.0 (not released yet)", "## 0.1.0", "## 0.1.0 (soon)"] {
+        assert_eq!(check("## [0.1.0] - 2026-11-26", "0.1.0"), Ok(()));
+        assert_eq!(check("## [0.1.0] - Unreleased", "0.1.0-rc.1"), Ok(()));
+        for heading in ["## [0.1.0] - Unreleased", "## [0.1.0]", "## [0.1.0] - soon"] {
             assert!(
                 check(heading, "0.1.0").unwrap_err().contains("write the date"),
                 "{heading}"
             );
         }
-        for heading in ["## Unreleased", "## 0.1.01 (2026-11-26)", "## 0.2.0 (2026-11-26)"] {
+        for heading in [
+            "## [Unreleased]",
+            "## [0.1.01] - 2026-11-26",
+            "## [0.2.0] - 2026-11-26",
+        ] {
             assert!(
                 check(heading, "0.1.0").unwrap_err().contains("no section"),
                 "{heading}"
