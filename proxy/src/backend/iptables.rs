@@ -3,17 +3,19 @@
 //! Writes: chains `MSP-…` and the jumps to them, by `iptables-restore --noflush`, one transaction per table. Reads by `iptables -S`,
 //! only when the rules of a namespace are unknown. No program runs when nothing differs.
 
+mod probe;
 mod program;
+mod removal;
 pub mod render;
 mod select;
+mod variant;
 
 pub use program::LOCK_FILE;
+pub use variant::Variant;
 
 use crate::backend::iptables::render::read::{self, Listing};
-use crate::backend::iptables::render::{
-    Chains, Change, Jump, Table, moved_sources, rejected_udp, rejection, translation, whole,
-};
-use crate::backend::{Backend, Error, PerItem, families, nftables};
+use crate::backend::iptables::render::{Change, Jump, Table, moved_sources, rejection, translation, whole};
+use crate::backend::{Backend, Error, PerItem, nftables};
 use crate::netlink::generation;
 use crate::netns::is_home;
 use ::iptables::IPTables;
@@ -21,51 +23,8 @@ use api::names::CHAIN_PREFIX;
 use program::WAIT;
 use rules::{Base, Delta, Family, KernelState};
 use select::Rules;
-use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-
-/// Kernel interface of the iptables programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
-    /// nf_tables.
-    Nft,
-    /// ip_tables, absent from newer kernels.
-    Legacy,
-}
-
-impl Variant {
-    /// Both variants, the preferred one first.
-    pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
-
-    fn program(self, family: Family) -> &'static str {
-        match (self, family) {
-            (Self::Nft, Family::V4) => "iptables-nft",
-            (Self::Nft, Family::V6) => "ip6tables-nft",
-            (Self::Legacy, Family::V4) => "iptables-legacy",
-            (Self::Legacy, Family::V6) => "ip6tables-legacy",
-        }
-    }
-
-    fn save(self, family: Family) -> &'static str {
-        match (self, family) {
-            (Self::Nft, Family::V4) => "iptables-nft-save",
-            (Self::Nft, Family::V6) => "ip6tables-nft-save",
-            (Self::Legacy, Family::V4) => "iptables-legacy-save",
-            (Self::Legacy, Family::V6) => "ip6tables-legacy-save",
-        }
-    }
-
-    fn restore(self, family: Family) -> &'static str {
-        match (self, family) {
-            (Self::Nft, Family::V4) => "iptables-nft-restore",
-            (Self::Nft, Family::V6) => "ip6tables-nft-restore",
-            (Self::Legacy, Family::V4) => "iptables-legacy-restore",
-            (Self::Legacy, Family::V6) => "ip6tables-legacy-restore",
-        }
-    }
-}
 
 /// iptables backend of one variant.
 #[derive(Clone, Copy, Debug)]
@@ -77,61 +36,6 @@ impl Iptables {
     /// Creates the backend, supported or not.
     pub fn new(variant: Variant) -> Self {
         Self { variant }
-    }
-
-    /// Writes the rules of a Service, in a scratch namespace.
-    pub(super) fn probe(self) -> Result<(), Error> {
-        for family in families() {
-            let (endpoint, vip): (_, IpAddr) = match family {
-                Family::V4 => ("10.1.0.2", Ipv4Addr::LOCALHOST.into()),
-                Family::V6 => ("[fd00:1::2]", Ipv6Addr::LOCALHOST.into()),
-            };
-            let trial = [
-                format!(
-                    "-p tcp -m tcp --dport 80 -m comment --comment \"trial\" -m statistic --mode random --probability 0.5 -j DNAT --to-destination {endpoint}:80"
-                ),
-                format!("-p udp -j DNAT --to-destination {endpoint}:53"),
-                rejected_udp::to_closed_port(family),
-            ];
-            let sources = [
-                "-m addrtype --src-type LOCAL --limit-iface-out -j RETURN".to_owned(),
-                format!("-m conntrack --ctorigdst {vip} -j SNAT --to-source {vip}"),
-            ];
-            let nat = Change {
-                set: Chains::from([
-                    (format!("{CHAIN_PREFIX}TRIAL"), trial.to_vec()),
-                    (format!("{CHAIN_PREFIX}TRIAL-SOURCES"), sources.to_vec()),
-                ]),
-                ..Change::default()
-            };
-            let vips = BTreeSet::from([vip]);
-            let filter = Change {
-                jumps: Table::Filter.jumps(true),
-                ..rejection(&vips, &vips, family, true)
-            };
-            self.restore(family, Table::Filter, &filter)?;
-            self.restore(family, Table::Nat, &nat)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the rules of session affinity, in a scratch namespace. A kernel without that match would reject the whole table of a pod.
-    pub(super) fn probe_affinity(self) -> Result<(), Error> {
-        for family in families() {
-            let (mask, endpoint) = match family {
-                Family::V4 => ("255.255.255.255", "10.1.0.2"),
-                Family::V6 => ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "[fd00:1::2]"),
-            };
-            let trial = format!(
-                "-p tcp -m recent --set --name MSP-TRIAL --mask {mask} --rsource -j DNAT --to-destination {endpoint}:80"
-            );
-            let nat = Change {
-                set: Chains::from([(format!("{CHAIN_PREFIX}TRIAL"), vec![trial])]),
-                ..Change::default()
-            };
-            self.restore(family, Table::Nat, &nat)?;
-        }
-        Ok(())
     }
 
     /// Creates our hooks in both tables of a family that has no VIP yet.
@@ -227,26 +131,6 @@ impl Iptables {
         program::ask(self.variant.program(family), &list, keep).map(Some)
     }
 
-    /// Removes the chains whose names begin with `prefix`, and every other rule that jumps to one of them, in one transaction: a run of a
-    /// program per chain would take minutes with thousands of chains. Returns their former listing, if there was something to remove.
-    pub(crate) fn remove_chains(
-        self,
-        family: Family,
-        table: Table,
-        prefix: &str,
-    ) -> Result<Option<String>, Error> {
-        // The kernel responds within microseconds, a program takes milliseconds, and every pod is checked when a proxy starts.
-        if self.variant == Variant::Nft && !nftables::has_chain(prefix).unwrap_or(true) {
-            return Ok(None);
-        }
-        let listing = self.listing(family, table, |line| select::concerns(line, prefix))?;
-        let found = listing.and_then(|listing| Some((removal(&listing, table, prefix)?, listing)));
-        if let Some((text, _)) = &found {
-            self.restore_text(family, text)?;
-        }
-        Ok(found.map(|(_, listing)| listing))
-    }
-
     /// Returns true when the table may have rules and reading cannot create it: iptables-legacy creates a table by reading it, and both
     /// variants fail with IPv6 disabled. For this thread's namespace: `/proc/net` would be that of the process.
     fn may_hold(self, family: Family, table: Table) -> bool {
@@ -290,14 +174,6 @@ impl Iptables {
             program::ask(self.variant.save(family), &[], hash).ok()?;
         }
         Some(hasher.finish())
-    }
-
-    /// Removes our jumps and chains from a table of both families.
-    fn remove(self, table: Table) -> Result<(), Error> {
-        for family in Family::ALL {
-            self.remove_chains(family, table, CHAIN_PREFIX)?;
-        }
-        Ok(())
     }
 }
 
@@ -421,42 +297,5 @@ impl Backend for Iptables {
 
     fn remove_rejection(&self) -> Result<(), Error> {
         self.remove(Table::Filter)
-    }
-}
-
-/// Returns the user-defined chains of a listing that begin with `prefix`.
-fn chains_in<'a>(listing: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    let names = listing.lines().filter_map(|line| line.strip_prefix("-N "));
-    names.filter(move |name| name.starts_with(prefix))
-}
-
-/// Returns the input of `iptables-restore` that removes those chains; `None` when there are none. Pure.
-fn removal(listing: &str, table: Table, prefix: &str) -> Option<String> {
-    let chains: Vec<_> = chains_in(listing, prefix).collect();
-    if chains.is_empty() {
-        return None;
-    }
-    let elsewhere = listing.lines().filter_map(|line| line.strip_prefix("-A "));
-    let jumps = elsewhere.filter(|rule| !rule.starts_with(prefix) && select::leads_to(rule, prefix));
-    // A declared chain is flushed; a chain that another one jumps to cannot be deleted.
-    let lines = std::iter::once(format!("*{}", table.name()))
-        .chain(chains.iter().map(|chain| format!(":{chain} - [0:0]")))
-        .chain(jumps.map(|rule| format!("-D {rule}")))
-        .chain(chains.iter().map(|chain| format!("-X {chain}")))
-        .chain(["COMMIT".to_owned(), String::new()]);
-    Some(lines.collect::<Vec<_>>().join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LISTING: &str = "-P OUTPUT ACCEPT\n-N MSP-SERVICES\n-N MSP-SVC-1\n-N OWNERS\n-A OUTPUT -j MSP-SERVICES\n-A OUTPUT -m comment --comment \"see MSP-SERVICES\" -j OWNERS\n-A MSP-SERVICES -d 172.30.0.10/32 -p tcp -j MSP-SVC-1\n-A OWNERS -p tcp -g MSP-SVC-1\n";
-
-    #[test]
-    fn removal_deletes_our_chains_and_jumps_to_them_only() {
-        let want = "*nat\n:MSP-SERVICES - [0:0]\n:MSP-SVC-1 - [0:0]\n-D OUTPUT -j MSP-SERVICES\n-D OWNERS -p tcp -g MSP-SVC-1\n-X MSP-SERVICES\n-X MSP-SVC-1\nCOMMIT\n";
-        assert_eq!(removal(LISTING, Table::Nat, CHAIN_PREFIX).as_deref(), Some(want));
-        assert_eq!(removal("-P OUTPUT ACCEPT\n", Table::Nat, CHAIN_PREFIX), None);
     }
 }

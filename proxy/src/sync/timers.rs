@@ -49,9 +49,9 @@ impl Timers {
     }
 
     /// Removes a timer. Returns true if a check was planned.
-    pub(super) fn cancel(&mut self, timer: Timer) -> bool {
-        self.0.remove(&timer.key);
-        timer.check_at.is_some()
+    pub(super) fn cancel(&mut self, Timer { key, check_at }: Timer) -> bool {
+        self.0.remove(&key);
+        check_at.is_some()
     }
 
     /// Waits for the next timer; returns the UID of its pod. `None`: there is no timer.

@@ -132,7 +132,7 @@ impl Pods {
         pod.attempted(&netns_state, &outcome);
         outcome.log_rules(&local);
         match pod.defer_cleanup(&netns_state, outcome) {
-            Some(outcome) => self.conclude(&local, netns_state, outcome, index),
+            Some(outcome) => self.conclude(&local, netns_state, &outcome, index),
             None => self.await_cleanup(&local.uid, netns_state, index),
         }
         if has_new_parents {
@@ -174,14 +174,14 @@ impl Pods {
         &mut self,
         local: &LocalPod,
         netns_state: NetnsState,
-        outcome: Outcome,
+        outcome: &Outcome,
         index: &Index,
     ) {
         let resync_in = self.resync_interval(local);
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
-        let next = pod.conclude(local, netns_state.sandbox_id(), &outcome, resync_in);
+        let next = pod.conclude(local, netns_state.sandbox_id(), outcome, resync_in);
         outcome.log_failure(local, pod.failures().count());
         let reporters = &self.shared.reporters;
         if outcome.has_failed() {
@@ -190,7 +190,7 @@ impl Pods {
         let event = outcome.event(local, pod.failures().are_lasting());
         let is_published = pod.publish(event, local, &reporters.event_sender);
         let next = next.or_else(|| (!is_published).then_some(event_throttle::PAUSE));
-        let next = next.map(|next| pod.check_before(next, &outcome));
+        let next = next.map(|next| pod.check_before(next, outcome));
         if pod.end(netns_state, &local.uid, next, &mut self.timers) {
             self.start(&local.uid, index);
         }

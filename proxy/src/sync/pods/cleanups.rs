@@ -85,6 +85,6 @@ impl Pods {
             return;
         };
         pod.cleaned(&outcome);
-        self.conclude(&local, netns_state, outcome, index);
+        self.conclude(&local, netns_state, &outcome, index);
     }
 }

@@ -62,21 +62,15 @@ impl Modelled {
     }
 
     fn start(&mut self, timers: &mut Timers) {
-        match self.phase.start(timers) {
-            Some(netns_state) => {
-                assert!(self.running.is_none(), "two attempts at once");
-                assert!(
-                    !(self.are_routes_dirty && netns_state.knows_routes()),
-                    "routes are not read"
-                );
-                self.running = Some((netns_state, true));
-                (self.wanted_in, self.are_routes_dirty) = (None, false);
-            }
-            None => {
-                assert!(self.running.is_some(), "an attempt is lost");
-                self.want(0);
-            }
-        }
+        let Some(netns_state) = self.phase.start(timers) else {
+            assert!(self.running.is_some(), "an attempt is lost");
+            return self.want(0);
+        };
+        assert!(self.running.is_none(), "two attempts at once");
+        let is_read = !netns_state.knows_routes();
+        assert!(is_read || !self.are_routes_dirty, "routes are not read");
+        self.running = Some((netns_state, true));
+        (self.wanted_in, self.are_routes_dirty) = (None, false);
     }
 
     fn end(&mut self, uid: &str, retry_in: Option<u32>, timers: &mut Timers) {
