@@ -3,6 +3,7 @@
 //! A Lease is no fence: a replica that was paused may act for a moment after it lost it. Writers therefore carry preconditions.
 
 use crate::client::is_busy;
+use crate::error_chain;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManagerBuilder, LeaseManagerError};
@@ -98,7 +99,7 @@ where
                 source: LeaseManagerError::KubeError(error),
                 ..
             }) if is_busy(&error) => {
-                warn!(lease = %name, %error, "Failed to read the lease, retrying");
+                warn!(lease = %name, error = %error_chain(&error), "Failed to read the lease, retrying");
             }
             first => break first?,
         }

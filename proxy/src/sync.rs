@@ -31,7 +31,7 @@ use crate::watch::{Kind, Update};
 use api::rules_applied::Reason;
 use futures::{Stream, StreamExt};
 use pod_state::Pods;
-use process::Health;
+use process::{Health, error_chain};
 use rules::Settings;
 use sandbox_locks::SandboxLocks;
 use std::collections::BTreeSet;
@@ -116,7 +116,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let opened = Monitor::open().inspect_err(|error| {
-        warn!(%error, "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
+        warn!(error = %error_chain(error), "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
     });
     let (mut monitor, namespace_ids) = opened.ok().unzip();
     context.namespace_ids = namespace_ids;

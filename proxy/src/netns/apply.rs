@@ -26,6 +26,7 @@ use crate::netns::routes::Routes;
 use crate::netns::{conntrack, reachability, routes};
 use api::NetworkRef;
 use parts::Step;
+use process::error_chain;
 use rules::{PodRules, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -238,7 +239,7 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_rejection())?;
     if may_have_flows && let Err(error) = conntrack::forget_rejected() {
-        tracing::warn!(%error, "Failed to delete rejected UDP flows; a socket that continues to send stays rejected");
+        tracing::warn!(error = %error_chain(&error), "Failed to delete rejected UDP flows; a socket that continues to send stays rejected");
     }
     Ok(())
 }

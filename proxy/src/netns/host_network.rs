@@ -15,6 +15,7 @@ use api::NetworkRef;
 use api::network_status::NetworkStatus;
 use futures::{Stream, StreamExt, stream};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use process::error_chain;
 use rules::{PodRules, Shortcoming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -80,7 +81,7 @@ pub fn updates(mapped: Vec<HostNetwork>) -> impl Stream<Item = Update> {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        warn!(%error, "Failed to read the addresses of the node");
+                        warn!(error = %error_chain(&error), "Failed to read the addresses of the node");
                         tokio::time::sleep(LOOK).await;
                     }
                 }

@@ -9,11 +9,11 @@ use crate::netlink::generation::{generation, own_generation};
 use crate::netlink::monitor::NamespaceId;
 use crate::netlink::netfilter::SocketLease;
 use crate::netns::apply::{self, Addresses, Applied, Wanted, write_knowing};
-use crate::netns::failure::chain;
 use crate::netns::memory::{NoMemory, Share};
 use crate::netns::{self, Netns};
 use crate::sync::Context;
 use crate::sync::worker_pool::{self, Worker};
+use process::error_chain;
 use rules::PodRules;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -155,7 +155,7 @@ impl Error {
         match self {
             Self::Sandbox(
                 error @ (container_runtime::Error::NoRuntime(_) | container_runtime::Error::Runtime(_)),
-            ) => Some(chain(error)),
+            ) => Some(error_chain(error)),
             _ => None,
         }
     }

@@ -9,9 +9,9 @@ use super::attempt::{Error, NetnsState};
 use super::pod_state::{Done, Outcome, Pods};
 use crate::index::{Index, LocalPod};
 use crate::netns::apply::{Pending, end_flows};
-use crate::netns::failure::chain;
 use crate::netns::{self, Netns};
 use futures::FutureExt;
+use process::error_chain;
 use rules::PodRules;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -215,7 +215,7 @@ impl Pods {
                 let cleaned = AssertUnwindSafe(clean(&context, &local, pending, rules, &mut netns_state))
                     .catch_unwind();
                 let cleaned = cleaned.await.unwrap_or(Err(Error::Lost));
-                applied.conntrack = cleaned.err().map(|error| chain(&error));
+                applied.conntrack = cleaned.err().map(|error| error_chain(&error));
             }
             Done::Cleaned(Cleaned {
                 pod: local,

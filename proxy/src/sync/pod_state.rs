@@ -13,11 +13,11 @@ use crate::backend::KnownRules;
 use crate::index::{HOST_UID, Index, LocalPod};
 use crate::netlink::monitor::NamespaceId;
 use crate::netns::apply::Applied;
-use crate::netns::failure::chain;
 use crate::netns::host_network::Parents;
 use crate::report::event_throttle::{self, EventThrottle};
 use crate::report::pod_events::{self, EventSender, PodEvent};
 use futures::{FutureExt, StreamExt};
+use process::error_chain;
 use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -184,7 +184,7 @@ impl Pods {
             Some(finished) = self.jobs.join_next() => match finished {
                 Ok(Done::Wrote(finished)) => self.finish(finished, index),
                 Ok(Done::Cleaned(cleaned)) => self.cleaned(cleaned, index),
-                Err(error) => warn!(%error, "Attempt ended without a result"),
+                Err(error) => warn!(error = %error_chain(&error), "Attempt ended without a result"),
             },
             Some(due) = self.due.next() => {
                 let uid = due.into_inner();
@@ -405,7 +405,7 @@ impl Pods {
             .map(str::to_owned);
         pod.failure = match &result {
             Ok(applied) => pod_events::incomplete(applied),
-            Err(error) => Some(chain(error)),
+            Err(error) => Some(error_chain(error)),
         };
         pod.runtime_failure = result.as_ref().err().and_then(Error::runtime_error);
         let resync_in =
@@ -444,7 +444,7 @@ impl Pods {
         let event = pod_events::of_attempt(
             local,
             &shortcomings,
-            result.as_ref().map_err(|error| chain(error)),
+            result.as_ref().map_err(|error| error_chain(error)),
             pod.is_failing() || is_final && wants_rules,
         );
         let is_published = pod.publish(event, local, &self.context.reporters.event_sender);
@@ -604,7 +604,7 @@ fn log(pod: &LocalPod, failures: u32, result: &Result<Applied, Error>) {
         Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(50) => {
             warn!(pod = %pod.name, failures, error = error as &dyn std::error::Error, "Failed to sync rules");
         }
-        Err(error) => debug!(pod = %pod.name, failures, %error, "Failed to sync rules"),
+        Err(error) => debug!(pod = %pod.name, failures, error = %error_chain(error), "Failed to sync rules"),
     }
 }
 
