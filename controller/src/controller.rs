@@ -13,6 +13,7 @@ use crate::observe::{Observed, observe};
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::notifier::{Notifier, ServiceStatus};
 use crate::service_status::orphaned_slices::{self, ListResult, OrphanedSlices};
+use crate::triggers;
 use crate::work_queue::{Outcome, WorkQueue};
 use api::ObjectName;
 use kube::Client;
@@ -187,7 +188,8 @@ impl Driver {
 
     fn on_change(&mut self, change: Change) {
         let is_slice = matches!(change, Change::Slice(_));
-        let affected = self.index.update(change);
+        let update = self.index.update(change);
+        let affected = triggers::affected(&self.index, update);
         self.follow_scope();
         if !self.was_synced && self.index.is_synced() {
             self.was_synced = true;
