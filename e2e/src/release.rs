@@ -7,7 +7,7 @@ use crate::images::release::{self, Archived, Labels};
 use crate::images::{Profile, arm64};
 use crate::{command, tools};
 use anyhow::{Context as _, Result, ensure};
-use olm::bundle::Platform;
+use olm::Platform;
 use olm::release::Images;
 use olm::{Bundle, Catalog, Release, Source, checks};
 use semver::Version;

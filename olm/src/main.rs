@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use olm::bundle::Platform;
+use olm::Platform;
 use olm::{Bundle, Catalog, Source, catalog, checks};
 use semver::Version;
 

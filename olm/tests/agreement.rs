@@ -21,7 +21,8 @@ mod versions;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use olm::bundle::{Bundle, Platform};
+use olm::Platform;
+use olm::bundle::Bundle;
 use olm::checks::{self, Finding};
 use olm::release::repository;
 use olm::{Catalog, Source, csv_name, graph, items, text};
