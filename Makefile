@@ -80,6 +80,8 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sou
 	.ci/advisories-test $(CARGO_DENY)
 	.ci/advisories $(CARGO_DENY)
 	.ci/words
+	.ci/errors
+	.ci/cycles
 	.ci/prune-cache-test
 
 $(CARGO_DENY):

@@ -26,7 +26,7 @@ pub enum NoNetwork {
     Missing,
     /// The annotation does not name a network.
     #[error("annotation {SERVICE_NETWORK_ANNOTATION} {0}")]
-    Malformed(#[from] ParseNetworkRef),
+    Malformed(ParseNetworkRef),
 }
 
 /// Returns the network attachment that a labeled Service is bound to.
@@ -36,7 +36,7 @@ pub fn network(service: &Service) -> Result<NetworkRef, NoNetwork> {
         .and_then(|a| a.get(SERVICE_NETWORK_ANNOTATION))
         .ok_or(NoNetwork::Missing)?;
     let own_namespace = service.metadata.namespace.as_deref().unwrap_or("default");
-    Ok(NetworkRef::parse(value, own_namespace)?)
+    NetworkRef::parse(value, own_namespace).map_err(NoNetwork::Malformed)
 }
 
 #[cfg(test)]

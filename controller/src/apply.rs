@@ -195,18 +195,6 @@ impl Writer {
     }
 }
 
-/// The error and its causes, for one log line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// A request with a bound on its time.
 async fn bounded<T>(
     request: impl Future<Output = Result<T, kube::Error>>,

@@ -3,7 +3,7 @@
 //! One loop owns all state; only writes run beside it, several Services at once, one attempt per Service at a time. A replica that does
 //! not lead keeps its index up to date and writes nothing.
 
-use crate::apply::{WriteRequest, WriteResult, Writer, chain};
+use crate::apply::{WriteRequest, WriteResult, Writer};
 use crate::endpointslice::{SlicePlan, TriggerTimes};
 use crate::index::{Change, Index};
 use crate::manual::Scope;
@@ -13,10 +13,11 @@ use crate::observe::{Observed, observe};
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::notifier::{Notifier, ServiceStatus};
 use crate::service_status::orphaned_slices::{self, ListResult, OrphanedSlices};
+use crate::triggers;
 use crate::work_queue::{Outcome, WorkQueue};
 use api::ObjectName;
 use kube::Client;
-use process::Health;
+use process::{Health, error_chain};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,7 +188,8 @@ impl Driver {
 
     fn on_change(&mut self, change: Change) {
         let is_slice = matches!(change, Change::Slice(_));
-        let affected = self.index.update(change);
+        let update = self.index.update(change);
+        let affected = triggers::affected(&self.index, update);
         self.follow_scope();
         if !self.was_synced && self.index.is_synced() {
             self.was_synced = true;
@@ -354,7 +356,7 @@ impl Driver {
 fn outcome(key: &ObjectName, done: &WriteResult) -> Outcome {
     match &done.error {
         Some(error) => {
-            warn!(service = %key, error = %chain(error), "Failed to reconcile Service, retrying");
+            warn!(service = %key, error = %error_chain(error), "Failed to reconcile Service, retrying");
             Outcome::Failed {
                 retry_after: error.retry_after(),
             }

@@ -31,12 +31,12 @@ use crate::service_status::problem::Problem;
 use crate::settings::Settings;
 use crate::validate::Binding;
 use api::{Family, NetworkRef};
-use endpoints::Groups;
 use hints::Hints;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use manual::Copied;
+use ports::Groups;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Index of all watched objects.
 //!
-//! Pure. Each update returns the Services that it affects. Written slices are recorded at once, so a plan never starts from slices older
+//! Pure. Each update returns what it did; `triggers` derives the Services that it affects. Written slices are recorded at once, so a plan never starts from slices older
 //! than the controller's own writes (Kubernetes keeps a tracker and retries instead).
 
 mod manual_slices;
@@ -17,7 +17,6 @@ use crate::objects::{Node, Nodes, Pod, ServiceCidr};
 use crate::selector::Selector;
 use crate::service_status::problem::Problem;
 use crate::settings::Settings;
-use crate::triggers;
 use crate::validate::{Acceptance, is_headless, validate};
 use api::ObjectName;
 use ipnet::IpNet;
@@ -58,6 +57,36 @@ pub enum Change {
     ServiceCidr(Event<ServiceCidr>),
     /// Any network-attachment-definition.
     Network(Event<ObjectName>),
+}
+
+/// What a change did to the index.
+#[derive(Debug)]
+pub enum Update {
+    /// Services changed.
+    Services {
+        /// The changed ones.
+        steps: Vec<Step<ServiceEntry>>,
+        /// Those that left the scope of manual slices.
+        left_scope: Vec<ObjectName>,
+    },
+    /// Pods changed.
+    Pods(Vec<Step<Pod>>),
+    /// Nodes changed.
+    Nodes(Vec<Step<Node>>),
+    /// Network attachment definitions changed.
+    Networks {
+        /// The changed ones.
+        steps: Vec<Step<ObjectName>>,
+        /// The first complete list of them.
+        is_first_list: bool,
+    },
+    /// Slices or Service CIDRs changed, which affects these Services.
+    Affected(BTreeSet<ObjectName>),
+}
+
+impl Update {
+    /// Nothing that a Service depends on changed.
+    const NONE: Self = Self::Affected(BTreeSet::new());
 }
 
 /// All watched objects.
@@ -124,16 +153,16 @@ impl Index {
         selected
     }
 
-    /// Applies a change and returns the Services that it affects.
-    pub fn update(&mut self, change: Change) -> BTreeSet<ObjectName> {
+    /// Applies a change.
+    pub fn update(&mut self, change: Change) -> Update {
         match change {
             Change::Service(event) => {
                 let settings = &self.settings;
                 let steps = self
                     .services
                     .update(event.map(|service| entry(service, settings)));
-                let affected = steps.iter().filter_map(triggers::service);
-                affected.chain(self.follow_manual(&steps)).collect()
+                let left_scope = self.follow_manual(&steps);
+                Update::Services { steps, left_scope }
             }
             Change::Pod(event) => {
                 let steps = self.pods.update(event);
@@ -141,18 +170,19 @@ impl Index {
                     self.pods_by_label.update(step);
                 }
                 // Before the first complete lists no Service can be reconciled, and evaluating every pod would be wasted.
-                if !self.is_synced() {
-                    return BTreeSet::new();
+                if self.is_synced() {
+                    Update::Pods(steps)
+                } else {
+                    Update::NONE
                 }
-                steps.iter().flat_map(|step| triggers::pod(self, step)).collect()
             }
-            Change::Slice(event) => self.slices.update(event),
+            Change::Slice(event) => Update::Affected(self.slices.update(event)),
             Change::ManualScope(scope) => {
                 self.manual.announce(scope);
-                BTreeSet::new()
+                Update::NONE
             }
-            Change::ManualSlice(event) => self.manual.update(event),
-            Change::ServiceCidr(event) => self.update_service_cidrs(event),
+            Change::ManualSlice(event) => Update::Affected(self.manual.update(event)),
+            Change::ServiceCidr(event) => Update::Affected(self.update_service_cidrs(event)),
             Change::Node(event) => {
                 let steps = self.node_store.update(event);
                 for step in &steps {
@@ -161,16 +191,17 @@ impl Index {
                         None => drop(self.nodes.remove(&step.key.name)),
                     }
                 }
-                if !self.is_synced() {
-                    return BTreeSet::new();
+                if self.is_synced() {
+                    Update::Nodes(steps)
+                } else {
+                    Update::NONE
                 }
-                steps.iter().flat_map(|step| triggers::node(self, step)).collect()
             }
             Change::Network(event) => {
                 let was_synced = self.networks.is_synced();
                 let steps = self.networks.update(event);
                 let is_first_list = !was_synced && self.networks.is_synced();
-                triggers::networks(self, &steps, is_first_list)
+                Update::Networks { steps, is_first_list }
             }
         }
     }

@@ -9,8 +9,6 @@ mod scope;
 pub use endpoint_budget::EndpointBudget;
 pub use scope::{Scope, ScopedServices};
 
-use crate::index::Keyed;
-use api::ObjectName;
 use api::names::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -36,12 +34,6 @@ pub struct ManualSlice {
     pub slice: EndpointSlice,
     /// Number of its endpoints beyond the budget.
     pub left_out: usize,
-}
-
-impl Keyed for ManualSlice {
-    fn key(&self) -> ObjectName {
-        ObjectName::of(&self.slice)
-    }
 }
 
 impl ManualSlice {

@@ -8,6 +8,7 @@ use crate::reconcile::{Decision, reconcile};
 use crate::service_status::orphaned_slices::OrphanedSlices;
 use crate::service_status::problem::Reason;
 use crate::settings::Settings;
+use crate::triggers::affected;
 use api::ObjectName;
 use api::names;
 use k8s_openapi::api::core::v1::Service;
@@ -112,6 +113,12 @@ fn endpoints(decision: &Decision) -> Vec<Endpoint> {
         .collect()
 }
 
+/// Applies a change and returns the Services that it affects.
+fn update(index: &mut Index, change: Change) -> BTreeSet<ObjectName> {
+    let update = index.update(change);
+    affected(index, update)
+}
+
 /// Passes a complete list of manual slices to the index.
 fn list_manual_slices(
     index: &mut Index,
@@ -123,7 +130,7 @@ fn list_manual_slices(
         let slice = ManualSlice { slice, left_out: 0 };
         index.update(Change::ManualSlice(Event::Listed(slice)));
     }
-    index.update(Change::ManualSlice(Event::ListDone))
+    update(index, Change::ManualSlice(Event::ListDone))
 }
 
 fn unselected() -> Change {
@@ -157,7 +164,7 @@ fn nothing_is_decided_before_the_manual_slices_are_listed() {
     assert_eq!(writes(&decided(&index)), (0, 0, 0), "its copies stay");
     index.update(Change::ManualScope(Arc::default()));
     assert_eq!(
-        index.update(Change::ManualSlice(Event::ListDone)),
+        update(&mut index, Change::ManualSlice(Event::ListDone)),
         BTreeSet::new(),
         "the list was about others"
     );
@@ -220,7 +227,7 @@ fn a_manual_address_that_a_node_gets_enqueues_its_service() {
         ..Node::default()
     };
     assert_eq!(
-        index.update(Change::Node(Event::Applied(node))),
+        update(&mut index, Change::Node(Event::Applied(node))),
         BTreeSet::from([web()])
     );
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
@@ -238,8 +245,8 @@ fn an_added_or_removed_service_cidr_enqueues_every_service() {
             ranges: vec!["10.1.1.0/24".parse().unwrap()],
         }))
     };
-    assert_eq!(index.update(range()), BTreeSet::from([web()]));
-    assert_eq!(index.update(range()), BTreeSet::new());
+    assert_eq!(update(&mut index, range()), BTreeSet::from([web()]));
+    assert_eq!(update(&mut index, range()), BTreeSet::new());
     let decision = decided(&index);
     assert_eq!(endpoints(&decision), []);
     let mut problems = decision.problems.iter();
@@ -248,7 +255,10 @@ fn an_added_or_removed_service_cidr_enqueues_every_service() {
         key: ObjectName::new("", "wide"),
         uid: String::new(),
     };
-    assert_eq!(index.update(Change::ServiceCidr(gone)), BTreeSet::from([web()]));
+    assert_eq!(
+        update(&mut index, Change::ServiceCidr(gone)),
+        BTreeSet::from([web()])
+    );
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 
@@ -320,10 +330,13 @@ fn sync_service_missing() {
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
     let known = decided(&index).trigger_times;
     assert!(known.is_some());
-    let affected = index.update(Change::Service(Event::Deleted {
-        key: web(),
-        uid: "web-uid".into(),
-    }));
+    let affected = update(
+        &mut index,
+        Change::Service(Event::Deleted {
+            key: web(),
+            uid: "web-uid".into(),
+        }),
+    );
     assert_eq!(affected, BTreeSet::from([web()]));
     let observed = observe(&index, &OrphanedSlices::default(), &web());
     let decision = reconcile(&observed, &index.nodes, index.settings(), known.as_ref());
@@ -446,7 +459,7 @@ fn a_missing_network_is_reported_once_the_networks_are_known() {
     index.update(Change::Service(Event::Applied(service(json!({})))));
     assert_eq!(decided(&index).problems, [], "a cluster without that kind");
     assert_eq!(
-        index.update(Change::Network(Event::ListDone)),
+        update(&mut index, Change::Network(Event::ListDone)),
         BTreeSet::from([web()])
     );
     let reasons: Vec<_> = decided(&index)
@@ -456,9 +469,10 @@ fn a_missing_network_is_reported_once_the_networks_are_known() {
         .collect();
     assert_eq!(reasons, [Reason::NetworkNotFound]);
     assert_eq!(
-        index.update(Change::Network(Event::Applied(ObjectName::new(
-            "shop", "testnet1"
-        )))),
+        update(
+            &mut index,
+            Change::Network(Event::Applied(ObjectName::new("shop", "testnet1")))
+        ),
         BTreeSet::from([web()])
     );
     assert_eq!(decided(&index).problems, []);
@@ -470,34 +484,43 @@ fn only_what_changes_a_decision_enqueues_a_service() {
     let mut index = synced();
     let applied = |change: Value| Change::Service(Event::Applied(service(change)));
     let none = BTreeSet::new();
-    assert_eq!(index.update(applied(json!({}))), BTreeSet::from([web()]));
+    assert_eq!(update(&mut index, applied(json!({}))), BTreeSet::from([web()]));
     assert_eq!(
-        index.update(applied(json!({"metadata": {"resourceVersion": "2"}}))),
+        update(&mut index, applied(json!({"metadata": {"resourceVersion": "2"}}))),
         none,
         "only its version"
     );
-    assert_eq!(index.update(pod(1, json!({}))), BTreeSet::from([web()]));
+    assert_eq!(update(&mut index, pod(1, json!({}))), BTreeSet::from([web()]));
     assert_eq!(
-        index.update(pod(1, json!({"status": {"hostIP": "192.168.0.11"}}))),
+        update(&mut index, pod(1, json!({"status": {"hostIP": "192.168.0.11"}}))),
         none,
         "a field that no decision reads"
     );
     assert_eq!(
-        index.update(pod(2, json!({"metadata": {"labels": {"foo": "boo"}}}))),
+        update(
+            &mut index,
+            pod(2, json!({"metadata": {"labels": {"foo": "boo"}}}))
+        ),
         none,
         "not selected"
     );
     assert_eq!(
-        index.update(pod(1, json!({"metadata": {"labels": {"foo": "boo"}}}))),
+        update(
+            &mut index,
+            pod(1, json!({"metadata": {"labels": {"foo": "boo"}}}))
+        ),
         BTreeSet::from([web()]),
         "selected before"
     );
     index.update(pod(1, json!({})));
     assert_eq!(
-        index.update(pod(
-            1,
-            json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: "[]"}}})
-        )),
+        update(
+            &mut index,
+            pod(
+                1,
+                json!({"metadata": {"annotations": {names::NETWORK_STATUS_ANNOTATION: "[]"}}})
+            )
+        ),
         BTreeSet::from([web()]),
         "unplugged"
     );
@@ -517,24 +540,24 @@ fn check_node_topology_distribution() {
         }))
     };
     assert_eq!(
-        index.update(node("node-2", 1000)),
+        update(&mut index, node("node-2", 1000)),
         BTreeSet::new(),
         "no hints are requested, no pod is there"
     );
     index.update(pod(1, json!({})));
     assert_eq!(
-        index.update(node("node-1", 1000)),
+        update(&mut index, node("node-1", 1000)),
         BTreeSet::from([web()]),
         "its pod is there"
     );
     let auto = json!({"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Auto"}}});
     index.update(Change::Service(Event::Applied(service(auto))));
     assert_eq!(
-        index.update(node("node-2", 2000)),
+        update(&mut index, node("node-2", 2000)),
         BTreeSet::from([web()]),
         "shares change"
     );
-    assert_eq!(index.update(node("node-2", 2000)), BTreeSet::new());
+    assert_eq!(update(&mut index, node("node-2", 2000)), BTreeSet::new());
 }
 
 /// A node that gets the address of a pod on any node removes the endpoint, and restores it when it loses the address.
@@ -550,9 +573,9 @@ fn an_address_that_a_node_gets_is_no_endpoint() {
             ..Node::default()
         }))
     };
-    assert_eq!(index.update(node(&["192.168.0.12"])), BTreeSet::new());
+    assert_eq!(update(&mut index, node(&["192.168.0.12"])), BTreeSet::new());
     assert_eq!(
-        index.update(node(&["192.168.0.12", "10.1.1.1"])),
+        update(&mut index, node(&["192.168.0.12", "10.1.1.1"])),
         BTreeSet::from([web()])
     );
     let decision = decided(&index);
@@ -563,7 +586,10 @@ fn an_address_that_a_node_gets_is_no_endpoint() {
             .iter()
             .any(|n| n.reason == Reason::InvalidEndpointAddress && n.text().contains("10.1.1.1"))
     );
-    assert_eq!(index.update(node(&["192.168.0.12"])), BTreeSet::from([web()]));
+    assert_eq!(
+        update(&mut index, node(&["192.168.0.12"])),
+        BTreeSet::from([web()])
+    );
     assert_eq!(endpoints(&decided(&index)).len(), 1);
 }
 

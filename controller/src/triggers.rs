@@ -3,7 +3,7 @@
 //! Pure. A change to no field that the planner reads enqueues no Service.
 
 use crate::endpointslice::{Routing, routing};
-use crate::index::{Index, ServiceEntry, Step};
+use crate::index::{Index, ServiceEntry, Step, Update};
 use crate::objects::{Node, Pod};
 use crate::validate::Acceptance;
 use api::{NetworkRef, ObjectName};
@@ -12,8 +12,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Returns the Services that an update of the index affects.
+pub(crate) fn affected(index: &Index, update: Update) -> BTreeSet<ObjectName> {
+    match update {
+        Update::Services { steps, left_scope } => {
+            steps.iter().filter_map(service).chain(left_scope).collect()
+        }
+        Update::Pods(steps) => steps.iter().flat_map(|step| pod(index, step)).collect(),
+        Update::Nodes(steps) => steps.iter().flat_map(|step| node(index, step)).collect(),
+        Update::Networks { steps, is_first_list } => networks(index, &steps, is_first_list),
+        Update::Affected(services) => services,
+    }
+}
+
 /// A Service changed: itself, unless only versions did.
-pub(crate) fn service(step: &Step<ServiceEntry>) -> Option<ObjectName> {
+fn service(step: &Step<ServiceEntry>) -> Option<ObjectName> {
     let content =
         |entry: &Option<Arc<ServiceEntry>>| entry.as_deref().map(|entry| without_version(&entry.service));
     (content(&step.before) != content(&step.after)).then(|| step.key.clone())
@@ -26,7 +39,7 @@ fn without_version(service: &Service) -> Service {
 }
 
 /// A Pod changed: the Services that selected it or select it now.
-pub(crate) fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectName> {
+fn pod(index: &Index, step: &Step<Pod>) -> BTreeSet<ObjectName> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -51,7 +64,7 @@ fn selects(entry: &ServiceEntry, pod: &Pod) -> bool {
 
 /// A Node changed: the Services of the pods on it, of pods that claim an address it got or lost and of manual slices that name one, and
 /// all that distribute endpoints by the nodes' CPU.
-pub(crate) fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectName> {
+fn node(index: &Index, step: &Step<Node>) -> BTreeSet<ObjectName> {
     if step.before == step.after {
         return BTreeSet::new();
     }
@@ -95,11 +108,7 @@ fn claims(pod: &Pod, addresses: &BTreeSet<IpAddr>) -> bool {
 }
 
 /// Network attachment definitions came or went: the Services bound to them. The first list may have left out any of them.
-pub(crate) fn networks(
-    index: &Index,
-    steps: &[Step<ObjectName>],
-    is_first_list: bool,
-) -> BTreeSet<ObjectName> {
+fn networks(index: &Index, steps: &[Step<ObjectName>], is_first_list: bool) -> BTreeSet<ObjectName> {
     let changed: BTreeSet<_> = steps
         .iter()
         .filter(|step| step.before.is_some() != step.after.is_some())

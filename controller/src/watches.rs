@@ -18,6 +18,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
+use process::error_chain;
 use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_unpaged, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -83,7 +84,7 @@ async fn follow<K>(
         let event = match event {
             Ok(event) => read(event),
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
+                warn!(kind = %K::kind(&()), error = %error_chain(&error), "Watch failed, retrying");
                 continue;
             }
         };
@@ -150,7 +151,7 @@ async fn follow_networks(client: Client, changes: Sender<Change>) {
             Defined::Yes(Ok(watcher::Event::Delete(network))) => deleted(&network.metadata),
             // A kind is served a moment after it is defined.
             Defined::Yes(Err(error)) => {
-                debug!(%error, "Failed to watch network-attachment-definitions, retrying");
+                debug!(error = %error_chain(&error), "Failed to watch network-attachment-definitions, retrying");
                 continue;
             }
             Defined::No => {

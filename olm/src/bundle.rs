@@ -2,7 +2,7 @@
 //!
 //! Pure, except for [`Bundle::read`] and [`Bundle::write`].
 
-use crate::{PACKAGE, Source, csv, graph, identity, source, text};
+use crate::{PACKAGE, Platform, Source, csv, graph, identity, source, text};
 use api::names::OPERATOR;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -42,15 +42,6 @@ pub const ELSEWHERE: [(&str, &str); 2] = [
     ),
     ("Deployment", "the ClusterServiceVersion holds it"),
 ];
-
-/// The platform on which a bundle is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Platform {
-    /// OpenShift: its console creates the namespace with its own labels.
-    Openshift,
-    /// Any Kubernetes, as for OperatorHub.io.
-    Kubernetes,
-}
 
 /// A failure to generate or write a bundle.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 //! Pure. The entry of the release in `bundle/` is generated from it until it is kept; entries of earlier releases are kept as they
 //! were published.
 
-use crate::bundle::{self, Bundle, Platform};
-use crate::{PACKAGE, Source, csv_name, items, text};
+use crate::bundle::{self, Bundle};
+use crate::{PACKAGE, Platform, Source, csv_name, items, text};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 

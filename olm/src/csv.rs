@@ -2,8 +2,7 @@
 //!
 //! Pure.
 
-use crate::bundle::Platform;
-use crate::{PACKAGE, Source, csv_name, graph, source, text};
+use crate::{PACKAGE, Platform, Source, csv_name, graph, source, text};
 use api::names::OPERATOR;
 use base64::Engine as _;
 use serde_json::{Value, json};

@@ -25,6 +25,15 @@ pub use catalog::Catalog;
 pub use release::Release;
 pub use source::Source;
 
+/// The platform on which a bundle is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Platform {
+    /// OpenShift: its console creates the namespace with its own labels.
+    Openshift,
+    /// Any Kubernetes, as for OperatorHub.io.
+    Kubernetes,
+}
+
 /// The name of the package in catalogs, and the first part of each version's name.
 pub const PACKAGE: &str = "multus-service-operator";
 

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use olm::bundle::Platform;
-use olm::{Bundle, Catalog, Source, catalog};
+use olm::{Bundle, Catalog, Platform, Source, catalog};
 use semver::Version;
 
 #[derive(Parser, Debug)]

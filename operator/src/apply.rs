@@ -31,7 +31,7 @@ pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An object could not be applied.
-    #[error("failed to apply {kind} {name:?}: {}", api_message(source))]
+    #[error("failed to apply {kind} {name:?}")]
     Apply {
         kind: String,
         name: String,
@@ -39,7 +39,7 @@ pub enum Error {
         source: kube::Error,
     },
     /// An object could not be deleted.
-    #[error("failed to delete {kind} {name:?}: {}", api_message(source))]
+    #[error("failed to delete {kind} {name:?}")]
     Delete {
         kind: String,
         name: String,
@@ -50,7 +50,7 @@ pub enum Error {
     #[error("{0}")]
     Rejected(String),
     /// A node could not be labelled.
-    #[error("failed to label Node {node:?}: {}", api_message(source))]
+    #[error("failed to label Node {node:?}")]
     Label {
         /// Its name.
         node: String,
@@ -58,16 +58,8 @@ pub enum Error {
         source: kube::Error,
     },
     /// The finalizer could not be set or removed.
-    #[error("failed to change the finalizer of MultusServiceConfig \"cluster\": {}", api_message(.0))]
+    #[error("failed to change the finalizer of MultusServiceConfig \"cluster\"")]
     Finalizer(#[source] kube::Error),
-}
-
-/// The message of the API server without the structure around it.
-fn api_message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
 }
 
 /// The only writer of operands.

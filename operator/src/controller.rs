@@ -18,6 +18,7 @@ use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
+use process::error_chain;
 use process::watch::{Presence, defined, watch, while_defined};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -85,7 +86,9 @@ pub fn reconciles(
         .map(|result| match result {
             // Changes of an operand without a configuration, and errors that `error_policy` has logged.
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
-            Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => warn!(%error, "Watch failed"),
+            Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
+                warn!(error = %error_chain(&error), "Watch failed")
+            }
         })
         .take_until(stop)
 }
@@ -129,7 +132,7 @@ where
 /// Logs and drops the error of a watch.
 async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
     event
-        .inspect_err(|error| warn!(%error, "Watch failed, retrying"))
+        .inspect_err(|error| warn!(error = %error_chain(error), "Watch failed, retrying"))
         .ok()
         .map(Ok)
 }
@@ -169,7 +172,7 @@ where
             Ok(_) => Some(()),
             // A kind is served a moment after it is defined.
             Err(error) => {
-                debug!(%error, "Failed to watch an optional kind, retrying");
+                debug!(error = %error_chain(&error), "Failed to watch an optional kind, retrying");
                 None
             }
         }

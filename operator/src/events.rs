@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
+use process::error_chain;
 use tracing::warn;
 
 /// Limit of Events about nodes in one removal.
@@ -88,7 +89,7 @@ impl EventRecorder {
 
     async fn publish(&self, event: Event, config: &MultusServiceConfig) {
         if let Err(error) = self.0.publish(&event, &config.object_ref(&())).await {
-            warn!(%error, "Failed to publish Event");
+            warn!(error = %error_chain(&error), "Failed to publish Event");
         }
     }
 }

@@ -14,6 +14,7 @@ use api::MultusServiceConfigStatus;
 use api::config::LogLevel;
 use kube::Client;
 use kube::runtime::controller::Action;
+use process::error_chain;
 use process::logs::LogFilter;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -45,13 +46,13 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The cluster cannot be read.
-    #[error("failed to read the cluster: {0}")]
+    #[error("failed to read the cluster")]
     Gather(#[source] kube::Error),
     /// An object cannot be written.
     #[error(transparent)]
     Apply(#[from] apply::Error),
     /// The status cannot be written.
-    #[error("failed to write the status of MultusServiceConfig \"cluster\": {0}")]
+    #[error("failed to write the status of MultusServiceConfig \"cluster\"")]
     Status(#[source] kube::Error),
     /// The API server did not answer.
     #[error("the API server did not answer within a minute")]
@@ -147,7 +148,7 @@ async fn report(
     intent: &Result<Intent, InvalidConfig>,
     applied: &Result<Operands, apply::Error>,
 ) -> Result<MultusServiceConfigStatus, Error> {
-    let message = applied.as_ref().err().map(ToString::to_string);
+    let message = applied.as_ref().err().map(|error| error_chain(error));
     let outcome = Outcome {
         observed,
         intent,
@@ -180,6 +181,6 @@ fn requeue(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigS
 
 /// Logs the error and requeues.
 pub fn error_policy(error: &Error) -> Action {
-    warn!(%error, "Failed to reconcile");
+    warn!(error = %error_chain(error), "Failed to reconcile");
     Action::requeue(RETRY)
 }

@@ -9,6 +9,7 @@ mod lock;
 mod tests;
 
 use crate::client::is_busy;
+use crate::error_chain;
 use kube::Client;
 use lock::Lock;
 use std::time::Duration;
@@ -109,7 +110,7 @@ async fn acquire(lock: &mut Lock, name: &str, shutdown: &CancellationToken) -> k
             Ok(true) => return Ok(true),
             Ok(false) => has_read = true,
             Err(error) if has_read || is_busy(&error) => {
-                warn!(lease = %name, %error, "Failed to read the lease, retrying");
+                warn!(lease = %name, error = %error_chain(&error), "Failed to read the lease, retrying");
             }
             Err(error) => return Err(error),
         }
@@ -129,7 +130,7 @@ async fn keep(lock: &mut Lock, name: &str, interval: Duration) {
             Ok(true) => interval,
             Ok(false) => return,
             Err(error) => {
-                warn!(lease = %name, %error, "Failed to renew the lease, retrying");
+                warn!(lease = %name, error = %error_chain(&error), "Failed to renew the lease, retrying");
                 RETRY
             }
         };

@@ -8,6 +8,7 @@
 mod admin;
 pub mod args;
 mod client;
+mod error_chain;
 mod health;
 pub mod lease;
 pub mod logs;
@@ -17,5 +18,6 @@ pub mod watch;
 
 pub use args::ProcessArgs;
 pub use client::{Error as ClientError, connect};
+pub use error_chain::error_chain;
 pub use health::Health;
 pub use run::{Error, Identity, Process, run, run_with_routes};

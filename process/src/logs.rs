@@ -4,6 +4,7 @@
 //! and nothing else. Lines that do not fit the buffer are dropped. When `OTEL_EXPORTER_OTLP_ENDPOINT` is set (OpenTelemetry's own variable), spans also go there by OTLP.
 
 use crate::args::{LogFormat, ProcessArgs};
+use crate::error_chain;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -65,8 +66,12 @@ impl LogFilter {
         let changed = EnvFilter::try_new(filter).map(|filter| (self.0)(filter));
         match changed {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, filter, "Failed to change the log filter"),
-            Err(error) => tracing::warn!(%error, filter, "Ignored an invalid log filter"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error_chain(&error), filter, "Failed to change the log filter")
+            }
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), filter, "Ignored an invalid log filter")
+            }
         }
     }
 }
@@ -74,7 +79,7 @@ impl LogFilter {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.tracer.take().map(|provider| provider.shutdown()) {
-            tracing::warn!(%error, "Lost spans at exit");
+            tracing::warn!(error = %error_chain(&error), "Lost spans at exit");
         }
     }
 }

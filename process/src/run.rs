@@ -1,6 +1,7 @@
 //! Life cycle of a process: set up, work, stop.
 
 use crate::args::ProcessArgs;
+use crate::error_chain;
 use crate::logs::LogFilter;
 use crate::shutdown::Termination;
 use crate::{Health, admin, client, logs};
@@ -156,7 +157,7 @@ async fn run_until_signal(
         .unwrap_or(Err(Error::Stuck(name)));
     match &stopped {
         Ok(()) => info!("Stopped"),
-        Err(error) => warn!(%error, "Stopped with an error"),
+        Err(error) => warn!(error = %error_chain(error), "Stopped with an error"),
     }
     stopped
 }

@@ -1,6 +1,6 @@
 //! Command line of the proxy.
 
-use crate::netns::host_network::HostNetwork;
+use crate::netns::host_network::HostInterface;
 use crate::report::node_condition::OwnPod;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -68,7 +68,7 @@ pub struct Args {
     /// Network, as NAMESPACE/NAME, whose Services are served to the node and its host-network pods through this interface of the node; may
     /// be repeated
     #[arg(long = "host-network", value_name = "NETWORK=INTERFACE")]
-    pub host_networks: Vec<HostNetwork>,
+    pub host_networks: Vec<HostInterface>,
 
     /// Command to run instead of serving
     #[command(subcommand)]
@@ -96,17 +96,13 @@ impl Args {
 
     /// Returns the settings of rules for the pods of this node.
     pub fn settings(&self, node_name: &str) -> Settings {
-        let names = self.global_namespaces.iter().filter(|name| !name.is_empty());
-        let isolated = NamespaceIsolation::Isolated {
-            global_namespaces: names.cloned().collect(),
-        };
         Settings {
             node: Node {
                 name: node_name.to_owned(),
                 zone: None,
             },
             isolation: if self.network_namespace_isolation {
-                isolated
+                NamespaceIsolation::isolated(&self.global_namespaces)
             } else {
                 NamespaceIsolation::Open
             },
@@ -162,9 +158,7 @@ mod tests {
                 .unwrap()
                 .settings("node-a")
         };
-        let isolated = |names: &[&str]| NamespaceIsolation::Isolated {
-            global_namespaces: names.iter().map(ToString::to_string).collect(),
-        };
+        let isolated = |names: &[&str]| NamespaceIsolation::isolated(names.iter().copied());
         assert_eq!(settings(&[]).isolation, isolated(&["default"]));
         assert_eq!(settings(&["--global-namespaces="]).isolation, isolated(&[]));
         let shared = settings(&["--global-namespaces=default,openshift-multus"]);

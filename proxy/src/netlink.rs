@@ -73,7 +73,7 @@ fn opened(protocol: isize, port: u32) -> io::Result<Socket> {
 
 /// Error of a batch of changes.
 #[derive(Debug, thiserror::Error)]
-#[error("{source}")]
+#[error("failed to commit a batch of netlink messages")]
 pub(crate) struct BatchError<M> {
     /// Index of the rejected message, if known.
     pub(crate) message: Option<M>,

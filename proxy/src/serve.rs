@@ -9,7 +9,7 @@ use crate::container_runtime::SandboxSource;
 use crate::container_runtime::cri::Cri;
 use crate::debug_state::StateRequests;
 use crate::metrics::Metrics;
-use crate::netns::host_network::{self, HostNetwork};
+use crate::netns::host_network::{self, HostInterface};
 use crate::report::node_condition::{self, NodeCondition, OwnPod};
 use crate::report::pod_events;
 use crate::sync::{Context, Reporters};
@@ -48,7 +48,7 @@ pub struct Serving<'a> {
     /// Requested backend.
     pub backend: BackendChoice,
     /// Networks served to the node itself.
-    pub host_networks: Vec<HostNetwork>,
+    pub host_networks: Vec<HostInterface>,
     /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
 }

@@ -30,7 +30,7 @@ use crate::netlink::monitor::{Monitor, NamespaceIds, Notification};
 use crate::watch::{Kind, Update};
 use futures::{Stream, StreamExt};
 use pods::Pods;
-use process::Health;
+use process::{Health, error_chain};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let opened = Monitor::open().inspect_err(|error| {
-        warn!(%error, "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
+        warn!(error = %error_chain(error), "Netlink notifications are unavailable (they need CAP_NET_BROADCAST); polling every 25 s instead");
     });
     let (mut monitor, namespace_ids) = opened.ok().unzip();
     let mut sync = Sync::new(context, namespace_ids);

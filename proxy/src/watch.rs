@@ -22,6 +22,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
+use process::error_chain;
 use process::watch::{Freshness, Guarded, Presence, watch_optional, watch_unpaged};
 use rules::{NotServed, ObjectName, ServedService, Slice};
 use serde::de::DeserializeOwned;
@@ -160,7 +161,7 @@ where
             Ok(event) => relist.feed(event, read),
             // The watch retries with a backoff.
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
+                warn!(kind = %K::kind(&()), error = %error_chain(&error), "Watch failed, retrying");
                 None
             }
         };

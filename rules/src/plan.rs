@@ -41,7 +41,7 @@ pub enum Unserved {
         why: NotServed,
     },
     /// An endpoint address.
-    #[error("{0}")]
+    #[error(transparent)]
     Address(#[from] InvalidAddress),
     /// The session affinity of a Service that is served otherwise.
     #[error(
@@ -88,7 +88,7 @@ pub enum Shortcoming {
     },
     /// A part of the pod's network-status cannot be read.
     #[error("{0}; this part is ignored: correct the CNI plugin or its IPAM and restart the pod")]
-    NetworkStatus(#[from] Fault),
+    NetworkStatus(Fault),
     /// The pod is on a network of the same name as the Services', but of another namespace.
     #[error(
         "the pod is attached to \"{attached}\", and Services are on network \"{network}\": their ClusterIPs have no route from this pod; only pods attached to \"{network}\" itself reach them, name it with its namespace in k8s.v1.cni.cncf.io/networks"

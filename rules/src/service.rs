@@ -46,7 +46,7 @@ pub enum NotServed {
     )]
     NotOurs,
     /// It names no network.
-    #[error("{0}")]
+    #[error(transparent)]
     Network(#[from] NoNetwork),
     /// `type: ExternalName`.
     #[error(

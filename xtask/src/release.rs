@@ -6,7 +6,7 @@
 use crate::images::release::{self, Archived, Labels};
 use crate::images::{Profile, arm64, product};
 use anyhow::{Context as _, Result, ensure};
-use olm::bundle::Platform;
+use olm::Platform;
 use olm::release::Images;
 use olm::{Bundle, Catalog, Release, Source};
 use semver::Version;

@@ -6,6 +6,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ListParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Client, Resource};
+use process::error_chain;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -142,20 +143,7 @@ fn read_error(right: Right, error: &kube::Error) -> ReadError {
         kube::Error::Api(status) if status.code == 404 => ReadError::NoKind(right.resource),
         error => ReadError::Failed {
             right,
-            message: chain(error),
+            message: error_chain(error),
         },
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

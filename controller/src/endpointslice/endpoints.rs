@@ -6,27 +6,16 @@ use super::Input;
 use super::address::{PodAddresses, address_owner, addresses};
 use super::endpoint::{EndpointKey, can_serve, endpoint};
 use super::family::families;
-use super::ports::{PortGroup, endpoint_ports, missing, port_title};
+use super::ports::{Group, Groups, PortGroup, endpoint_ports, missing, port_title};
 use crate::objects::{Node, Pod};
 use crate::service_status::problem::{Problem, Reason, first_few};
 use crate::validate::is_headless;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::{Family, ObjectName};
 use k8s_openapi::api::core::v1::ServicePort;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// Endpoints that share ports.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Group {
-    /// The ports, in the Service's order.
-    pub ports: Vec<EndpointPort>,
-    pub endpoints: BTreeMap<EndpointKey, Endpoint>,
-}
-
-pub(super) type Groups = BTreeMap<PortGroup, Group>;
 
 /// A selected pod that can serve, with its Node and addresses.
 struct Candidate<'a> {

@@ -115,14 +115,6 @@ fn own(endpoint: &Endpoint, with_node: bool) -> Option<EndpointHints> {
     (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
-/// The hints that send a zone's clients to an endpoint.
-pub(super) fn for_zone(zone: String) -> EndpointHints {
-    EndpointHints {
-        for_zones: Some(vec![ForZone { name: zone }]),
-        for_nodes: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

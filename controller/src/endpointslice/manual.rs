@@ -3,13 +3,12 @@
 //! Pure. The author's properties of an endpoint are kept: its conditions, host name, node, zone and hints. The right to write slices in
 //! the Service's namespace is the right to direct its clients, as in Kubernetes.
 
+use super::Target;
 use super::address::check;
 use super::endpoint::EndpointKey;
-use super::endpoints::Groups;
 use super::family::families;
 use super::hints::Hints;
-use super::ports::{PortGroup, missing, port_title};
-use super::{Target, endpoints::Group};
+use super::ports::{Group, Groups, PortGroup, missing, port_title};
 use crate::manual::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_SERVICE, ManualSlice};
 use crate::service_status::problem::{Problem, Reason, first_few};
 use api::{Family, ObjectName};

@@ -6,8 +6,7 @@
 //! 3. the rest goes into the one unchanged slice it fits best, or into new slices.
 
 use super::endpoint::{EndpointKey, is_equivalent};
-use super::endpoints::{Group, Groups};
-use super::ports::PortGroup;
+use super::ports::{Group, Groups, PortGroup};
 use super::slice::{has_network, mirrors_other_labels};
 use super::{Counts, Target};
 use crate::objects::is_owned_by;

@@ -2,13 +2,24 @@
 //!
 //! Pure. Endpoints with equal ports share slices, so the ports are the key of a group.
 
-use super::endpoints::Groups;
+use super::endpoint::EndpointKey;
 use crate::objects::Pod;
 use api::Family;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::EndpointPort;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
+
+/// Endpoints that share ports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    /// The ports, in the Service's order.
+    pub ports: Vec<EndpointPort>,
+    /// The endpoints.
+    pub endpoints: BTreeMap<EndpointKey, Endpoint>,
+}
+
+pub(super) type Groups = BTreeMap<PortGroup, Group>;
 
 /// The ports of a pod as this Service's endpoint, in the Service's order. A named port the pod does not have is left out.
 pub(super) fn endpoint_ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {

@@ -4,10 +4,9 @@
 //! zones' names, so that equal inputs give equal hints.
 
 use super::endpoint::is_ready;
-use super::hints::for_zone;
 use super::packing::Draft;
 use crate::objects::Nodes;
-use k8s_openapi::api::discovery::v1::Endpoint;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, ForZone};
 use std::collections::BTreeMap;
 
 /// Tolerated overload of an endpoint beyond its share (KEP-2433: 20 %).
@@ -215,4 +214,12 @@ fn receiver(
     *gives -= 1;
     *takes -= 1;
     Some(zone.clone())
+}
+
+/// The hints that send a zone's clients to an endpoint.
+fn for_zone(zone: String) -> EndpointHints {
+    EndpointHints {
+        for_zones: Some(vec![ForZone { name: zone }]),
+        for_nodes: None,
+    }
 }

@@ -3,13 +3,19 @@
 //! Pure. A list takes effect when it is complete: until then nothing is planned for a Service whose slices it is the first to name, or
 //! its copies would be deleted and created again at every start.
 
-use super::{Event, Store};
+use super::{Event, Keyed, Store};
 use crate::manual::{ManualSlice, Scope, ScopedServices};
 use crate::objects::service_key;
 use api::ObjectName;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+impl Keyed for ManualSlice {
+    fn key(&self) -> ObjectName {
+        ObjectName::of(&self.slice)
+    }
+}
 
 /// Slices that a Service's author wrote.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 //! A status never delays an endpoint: it has a separate queue, which is served while no Service is due.
 
 use super::event_dedup::PublishedProblems;
-use crate::apply::{self, StatusUpdate, Writer, chain};
+use crate::apply::{self, StatusUpdate, Writer};
 use crate::index::Index;
 use crate::metrics::{EventReason, Metrics};
 use crate::service_status::condition::is_current;
@@ -11,6 +11,7 @@ use crate::service_status::problem::Problem;
 use crate::work_queue::{Outcome, WorkQueue};
 use api::ObjectName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use process::error_chain;
 use std::collections::HashMap;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -176,7 +177,7 @@ impl Notifier {
                 Outcome::Wrote
             }
             Err(error) => {
-                warn!(service = %key, error = %chain(&error), "Failed to publish Service status, retrying");
+                warn!(service = %key, error = %error_chain(&error), "Failed to publish Service status, retrying");
                 // An Event that was written is not written again because the condition was not.
                 self.published.record_some(&key, status.uid.as_deref(), published);
                 self.pending.entry(key.clone()).or_insert(status);

@@ -1,7 +1,7 @@
 //! Three releases of the product for upgrades: what this checkout is, under three versions, each with images and a bundle of its own.
 
 use anyhow::{Result, anyhow};
-use olm::bundle::Platform;
+use olm::Platform;
 use olm::{Bundle, PACKAGE, Source, catalog};
 use semver::Version;
 use serde_json::{Value, json};

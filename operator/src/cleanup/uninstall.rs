@@ -18,6 +18,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::api::{DeleteParams, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
+use process::error_chain;
 use std::time::Duration;
 
 /// Interval between two reconciles.
@@ -111,6 +112,6 @@ async fn is_terminating(client: &Client, namespace: &str) -> kube::Result<bool> 
 fn describe(result: &Result<kube::runtime::controller::Action, reconcile::Error>) -> String {
     match result {
         Ok(_) => "cleaning up nodes or deleting objects".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => error_chain(error),
     }
 }

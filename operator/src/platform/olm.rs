@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
+use process::error_chain;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -30,7 +31,7 @@ pub async fn report_upgradeable(
     match write(&conditions, name, upgradeable).await {
         Ok(false) => {}
         Ok(true) => info!(name, upgradeable = %upgradeable.status, "Updated OperatorCondition"),
-        Err(error) => warn!(name, %error, "Failed to update OperatorCondition"),
+        Err(error) => warn!(name, error = %error_chain(&error), "Failed to update OperatorCondition"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! accepted.
 
 use super::connections::Connections;
+use crate::error_chain;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -137,7 +138,7 @@ pub(crate) async fn serve<T: Transport>(
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 if !is_failing {
-                    warn!(%error, connections = connections.len(), "Failed to accept HTTP connections, closing half of the open ones");
+                    warn!(error = %error_chain(&error), connections = connections.len(), "Failed to accept HTTP connections, closing half of the open ones");
                 }
                 is_failing = true;
                 // Most likely EMFILE, ENFILE or ENOMEM.

@@ -1,6 +1,7 @@
 //! Watches of kinds that are added and removed with a CustomResourceDefinition.
 
 use super::{Presence, watch};
+use crate::error_chain;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -25,7 +26,7 @@ pub fn defined(client: &Client, name: &str) -> impl Stream<Item = bool> + Send +
     let name = name.to_owned();
     let events = watch(definitions, only, Presence::Optional).inspect(move |event| {
         if let Err(error) = event {
-            warn!(definition = %name, %error, "Failed to watch the CustomResourceDefinition, retrying");
+            warn!(definition = %name, error = %error_chain(error), "Failed to watch the CustomResourceDefinition, retrying");
         }
     });
     existence(events)

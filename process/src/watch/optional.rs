@@ -4,6 +4,7 @@
 //! logged, and requests back off.
 
 use super::{Freshness, Presence, is_not_served, watch_unpaged};
+use crate::error_chain;
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Resource};
@@ -44,7 +45,7 @@ where
             }
             Err(error) if is_not_served(&error) => {
                 if !std::mem::replace(&mut is_absent, true) {
-                    warn!(kind = %K::kind(&()), %error, "Failed to watch an optional kind: {without}");
+                    warn!(kind = %K::kind(&()), error = %error_chain(&error), "Failed to watch an optional kind: {without}");
                 }
                 // Known objects stay: a role may be missing for a moment.
                 if std::mem::replace(&mut was_listed, true) {
@@ -54,7 +55,7 @@ where
                 }
             }
             Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "Watch failed, retrying");
+                warn!(kind = %K::kind(&()), error = %error_chain(&error), "Watch failed, retrying");
                 Vec::new()
             }
         };

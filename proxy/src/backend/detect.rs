@@ -8,8 +8,8 @@ use super::iptables::{Iptables, Variant};
 use super::nftables::Nftables;
 use super::{Backend, Error, PerItem};
 use crate::args::BackendChoice;
-use crate::netns::failure::chain;
 use crate::netns::{self, Netns};
+use process::error_chain;
 use rules::{Delta, KernelState};
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -190,12 +190,12 @@ pub fn all() -> Vec<Arc<dyn Backend>> {
 
 fn in_scratch_namespace(probe: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), String> {
     match Netns::scratch(probe) {
-        Ok(result) => result.map_err(|error| chain(&error)),
+        Ok(result) => result.map_err(|error| error_chain(&error)),
         Err(error @ netns::Error::Enter(_)) => Err(format!(
             "{}; the proxy needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
-            chain(&error)
+            error_chain(&error)
         )),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
 }
 
@@ -262,7 +262,8 @@ mod tests {
 
     fn picked(fakes: [(&'static str, bool, bool); 3]) -> Result<(&'static str, bool), String> {
         let fakes = fakes.map(|(name, works, keeps)| Arc::new(Fake { name, works, keeps }) as Arc<dyn Probe>);
-        let attempt = |trial: &(dyn Fn() -> Result<(), Error> + Sync)| trial().map_err(|error| chain(&error));
+        let attempt =
+            |trial: &(dyn Fn() -> Result<(), Error> + Sync)| trial().map_err(|error| error_chain(&error));
         let backend = pick(fakes.into(), attempt).map_err(|error| error.to_string())?;
         Ok((backend.name(), backend.supports_affinity()))
     }

@@ -46,7 +46,7 @@ impl NodePod {
         if is_legacy_proxy(pod) {
             return Some(Self::LegacyProxy {
                 uid: pod.metadata.uid.clone()?,
-                name: name_of(pod),
+                name: ObjectName::of(pod),
                 of_a_daemon_set: is_of_a_daemon_set(pod),
             });
         }
@@ -84,13 +84,6 @@ fn is_of_a_daemon_set(pod: &Pod) -> bool {
     owners
         .filter(|owner| owner.controller == Some(true))
         .any(|owner| owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/"))
-}
-
-fn name_of(pod: &Pod) -> ObjectName {
-    ObjectName {
-        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-        name: pod.metadata.name.clone().unwrap_or_default(),
-    }
 }
 
 /// Pod that may have a secondary network.
@@ -147,7 +140,7 @@ impl LocalPod {
         addresses.extend(attachments.iter().flatten().flat_map(|status| &status.addresses));
         addresses.retain(|address| api::address::check(*address).is_ok());
         Some(Self {
-            name: name_of(pod),
+            name: ObjectName::of(pod),
             runtime_uid: annotations.get(STATIC_UID_ANNOTATION).unwrap_or(&uid).clone(),
             uid,
             attachments,

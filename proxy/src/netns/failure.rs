@@ -149,23 +149,9 @@ impl fmt::Display for Absent {
     }
 }
 
-/// Formats an error with its causes, each once: some errors print their cause themselves.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    for cause in causes.map(ToString::to_string) {
-        if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([172, 30, 0, last])
@@ -191,27 +177,5 @@ mod tests {
                 "ClusterIPs 172.30.0.9 are still rejected, but belong to no Service: no memory; retrying",
             ]
         );
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    enum Nested {
-        #[error("failed to add it")]
-        Plain(#[source] io::Error),
-        #[error("failed to add it: {0}")]
-        Printed(#[source] io::Error),
-        #[error(transparent)]
-        Outer(Box<Self>),
-    }
-
-    #[test]
-    fn every_cause_is_printed_once() {
-        let down = || io::Error::from_raw_os_error(nix::libc::ENETDOWN);
-        for error in [
-            Nested::Plain(down()),
-            Nested::Printed(down()),
-            Nested::Outer(Box::new(Nested::Plain(down()))),
-        ] {
-            assert_eq!(chain(&error), "failed to add it: Network is down (os error 100)");
-        }
     }
 }

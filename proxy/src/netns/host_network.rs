@@ -15,6 +15,7 @@ use api::NetworkRef;
 use api::network_status::NetworkStatus;
 use futures::{Stream, StreamExt, stream};
 use netlink_sys::protocols::NETLINK_ROUTE;
+use process::error_chain;
 use rules::{PodRules, Shortcoming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -30,7 +31,7 @@ const NAME_LIMIT: usize = 15;
 
 /// Network that the node reaches through one of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostNetwork {
+pub struct HostInterface {
     /// Network.
     pub network: NetworkRef,
     /// Interface.
@@ -40,13 +41,13 @@ pub struct HostNetwork {
 /// Error of parsing a mapping.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} maps no network to an interface; use NAMESPACE/NAME=INTERFACE")]
-pub struct ParseHostNetwork(String);
+pub struct ParseHostInterface(String);
 
-impl FromStr for HostNetwork {
-    type Err = ParseHostNetwork;
+impl FromStr for HostInterface {
+    type Err = ParseHostInterface;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || ParseHostNetwork(text.chars().take(128).collect());
+        let wrong = || ParseHostInterface(text.chars().take(128).collect());
         let (network, interface) = text.split_once('=').ok_or_else(wrong)?;
         let is_name = |c: char| !c.is_whitespace() && c != '/' && c != ':';
         let is_interface = (1..=NAME_LIMIT).contains(&interface.len()) && interface.chars().all(is_name);
@@ -61,7 +62,7 @@ impl FromStr for HostNetwork {
 }
 
 /// Returns the node as a pod, at first and after each change. Without a mapping only if the node has rules of an earlier proxy.
-pub fn updates(mapped: Vec<HostNetwork>) -> impl Stream<Item = Update> {
+pub fn updates(mapped: Vec<HostInterface>) -> impl Stream<Item = Update> {
     let first = !mapped.is_empty() || holds_something();
     let looks = stream::unfold(None::<LocalPod>, move |before| {
         let mapped = mapped.clone();
@@ -80,7 +81,7 @@ pub fn updates(mapped: Vec<HostNetwork>) -> impl Stream<Item = Update> {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        warn!(%error, "Failed to read the addresses of the node");
+                        warn!(error = %error_chain(&error), "Failed to read the addresses of the node");
                         tokio::time::sleep(LOOK).await;
                     }
                 }
@@ -103,12 +104,12 @@ fn holds_something() -> bool {
     found.unwrap_or_default()
 }
 
-fn look(mapped: &[HostNetwork]) -> io::Result<LocalPod> {
+fn look(mapped: &[HostInterface]) -> io::Result<LocalPod> {
     let read = || Addresses::read(&mut Netlink::open(NETLINK_ROUTE)?);
     let addresses = Netns::home()
         .and_then(|home| home.run(read))
         .map_err(io::Error::other)??;
-    let attachment = |HostNetwork { network, interface }: &HostNetwork| NetworkStatus {
+    let attachment = |HostInterface { network, interface }: &HostInterface| NetworkStatus {
         network: network.to_string(),
         interface: interface.clone(),
         addresses: addresses.of(interface),
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_mapping_names_a_network_with_its_namespace_and_an_interface() {
-        let mapped: HostNetwork = "web/macvlan1=ens3.100".parse().unwrap();
+        let mapped: HostInterface = "web/macvlan1=ens3.100".parse().unwrap();
         assert_eq!(
             (mapped.network.to_string().as_str(), mapped.interface.as_str()),
             ("web/macvlan1", "ens3.100")
@@ -215,7 +216,7 @@ mod tests {
             "web/macvlan1=../x",
             "web/macvlan1=sixteen-is-too-l",
         ] {
-            assert!(wrong.parse::<HostNetwork>().is_err(), "{wrong}");
+            assert!(wrong.parse::<HostInterface>().is_err(), "{wrong}");
         }
     }
 

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
+use process::error_chain;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -126,7 +127,7 @@ impl Writer {
                     Ok(written) => published = Some(written),
                     // Retried with the next change, or after the pause.
                     Err(error) => {
-                        warn!(pod = own.name, %error, "Failed to update the condition of the own Pod");
+                        warn!(pod = own.name, error = %error_chain(&error), "Failed to update the condition of the own Pod");
                         published = None;
                         self.0.mark_changed();
                     }

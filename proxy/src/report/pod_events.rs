@@ -9,6 +9,7 @@ use api::names::PROXY;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use process::error_chain;
 use rules::{ObjectName, Shortcoming, Unreachable};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -237,7 +238,7 @@ impl Writer {
                 secondary: None,
             };
             if let Err(error) = recorder.publish(&event, &reference).await {
-                warn!(pod = ?reference.name, %error, "Failed to publish an Event");
+                warn!(pod = ?reference.name, error = %error_chain(&error), "Failed to publish an Event");
             }
         }
     }

@@ -6,8 +6,8 @@ use super::attempt::Error;
 use super::backoff;
 use crate::index::LocalPod;
 use crate::netns::apply::Applied;
-use crate::netns::failure::chain;
 use crate::report::pod_events::{self, PodEvent};
+use process::error_chain;
 use rules::Shortcoming;
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -67,7 +67,7 @@ impl Outcome {
     /// Returns the Event on the pod. `is_lasting`: the failure outlasts the startup of a pod.
     pub(super) fn event(&self, pod: &LocalPod, is_lasting: bool) -> Option<PodEvent> {
         let is_final = self.result.as_ref().is_err_and(Error::is_final);
-        let result = self.result.as_ref().map_err(|error| chain(error));
+        let result = self.result.as_ref().map_err(|error| error_chain(error));
         let is_lasting = is_lasting || is_final && self.wants_rules;
         pod_events::of_attempt(pod, &self.shortcomings, result, is_lasting)
     }
@@ -104,7 +104,9 @@ impl Outcome {
             Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(WARN_EVERY) => {
                 warn!(pod = %pod.name, failures, error = error as &dyn StdError, "Failed to sync rules");
             }
-            Err(error) => debug!(pod = %pod.name, failures, %error, "Failed to sync rules"),
+            Err(error) => {
+                debug!(pod = %pod.name, failures, error = %error_chain(error), "Failed to sync rules")
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::report::pod_events;
 use attempts::Finished;
 use cleanups::Cleaned;
 use kernel_events::Overrun;
+use process::error_chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +129,7 @@ impl Pods {
             Some(finished) = self.jobs.join_next() => match finished {
                 Ok(Done::Wrote(finished)) => self.finish(finished, index),
                 Ok(Done::Cleaned(cleaned)) => self.cleaned(cleaned, index),
-                Err(error) => warn!(%error, "Attempt ended without a result"),
+                Err(error) => warn!(error = %error_chain(&error), "Attempt ended without a result"),
             },
             Some(uid) = self.timers.next() => {
                 if let Some(pod) = self.by_uid.get_mut(&uid) {

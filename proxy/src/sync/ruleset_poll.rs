@@ -6,6 +6,7 @@
 use super::poll_interval;
 use crate::netlink::generation;
 use crate::netns::spawn_tour;
+use process::error_chain;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,7 +120,7 @@ impl RulesetPoll {
         };
         // Retried at the next tick.
         if let Err(error) = spawn_tour(next, poll) {
-            debug!(%error, "Failed to poll for changes of rules");
+            debug!(error = %error_chain(&error), "Failed to poll for changes of rules");
         }
     }
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Config};
 use kube::{Api, Client, ResourceExt};
+use process::error_chain;
 use process::watch::{Freshness, Presence, number, watch_for_any, watch_versioned};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -132,7 +133,7 @@ fn slices(client: &Client, scope: &Scope, freshness: Freshness) -> BoxStream<'st
             Ok(watcher::Event::Delete(object)) => Some(Event::Left(item(&object))),
             // The watch retries with a backoff.
             Err(error) => {
-                warn!(kind = "EndpointSlice", %error, "Watch failed, retrying");
+                warn!(kind = "EndpointSlice", error = %error_chain(&error), "Watch failed, retrying");
                 None
             }
         };
@@ -161,7 +162,7 @@ fn probe(client: &Client) -> BoxStream<'static, bool> {
             Ok(watcher::Event::InitDone) => Some(false),
             Ok(watcher::Event::Init | watcher::Event::Delete(_)) => None,
             Err(error) => {
-                warn!(kind = "EndpointSlice", %error, "Watch failed, retrying");
+                warn!(kind = "EndpointSlice", error = %error_chain(&error), "Watch failed, retrying");
                 None
             }
         })

@@ -12,21 +12,12 @@ use super::layout::{
     is_chain_of_a_class, is_set_of_a_class,
 };
 use super::statement::{
-    SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain, new_chain,
-    new_rule, new_set, new_table,
+    BaseChain, SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain,
+    new_chain, new_rule, new_set, new_table,
 };
 use netlink_packet_netfilter::nftables::{ChainAttribute, InetHookNumber, NfTablesMessage, SetAttribute};
 use rules::{Family, Protocol};
 use std::collections::BTreeSet;
-
-/// Base chain.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BaseChain {
-    pub(super) name: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) hook: InetHookNumber,
-    pub(super) priority: i32,
-}
 
 /// Priority before every other NAT of the pod (-100), that of a sidecar included: the first that translates a flow wins.
 const BEFORE_NAT: i32 = -101;

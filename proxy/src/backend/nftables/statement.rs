@@ -4,13 +4,12 @@
 
 use super::encode::Expression;
 use super::layout::Shape;
-use super::skeleton::BaseChain;
 use api::names::NFT_TABLE;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Hook, ListAttribute, NfTablesMessage, RuleAttribute,
-    RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage,
-    SetFlags, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList,
+    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
 };
 
 /// Message of a batch, and its flags in addition to "request" and "acknowledge".
@@ -33,6 +32,15 @@ pub(super) struct SetKind {
     pub(super) value: Option<Shape>,
     /// Rules add elements, which expire this many seconds after their last use.
     pub(super) timeout: Option<u32>,
+}
+
+/// Base chain of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BaseChain {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) hook: InetHookNumber,
+    pub(super) priority: i32,
 }
 
 /// Largest number of clients in an affinity map; further ones are balanced without affinity.

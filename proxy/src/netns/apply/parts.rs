@@ -5,8 +5,8 @@
 //! read before each part.
 
 use crate::backend::{Backend, Error};
-use crate::netns::failure::chain;
 use crate::netns::memory;
+use process::error_chain;
 use rules::{Delta, Family, KernelState, PodRules, SourceChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -112,7 +112,7 @@ impl<'a> Parts<'a> {
             frozen,
             began: Instant::now(),
             slowest: took,
-            error: chain(error),
+            error: error_chain(error),
             tries: 0,
         }
     }
@@ -185,7 +185,7 @@ impl<'a> Parts<'a> {
         let result = self.step.run(self.backend, delta);
         self.slowest = self.slowest.max(began.elapsed());
         if let Err(error) = &result {
-            self.error = chain(error);
+            self.error = error_chain(error);
         }
         result.is_ok()
     }

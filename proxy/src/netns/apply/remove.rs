@@ -6,6 +6,7 @@ use super::Error;
 use crate::backend::{self, Backend};
 use crate::netns::routes::Routes;
 use crate::netns::{conntrack, routes};
+use process::error_chain;
 
 /// Removes all rules and routes of `backends` from the namespace of the calling thread, in three stages. Each stage removes as much as
 /// possible; the next one begins only when nothing of it is left, because the order keeps flows from leaving untranslated.
@@ -18,7 +19,7 @@ pub fn remove(backends: &[&dyn Backend]) -> Result<(), Error> {
     left.into_values().next().map_or(Ok(()), Err)?;
     all(backends, |backend| backend.remove_rejection())?;
     if may_have_flows && let Err(error) = conntrack::forget_rejected() {
-        tracing::warn!(%error, "Failed to delete rejected UDP flows; a socket that continues to send stays rejected");
+        tracing::warn!(error = %error_chain(&error), "Failed to delete rejected UDP flows; a socket that continues to send stays rejected");
     }
     Ok(())
 }

@@ -8,10 +8,11 @@ use crate::backend::{self, Backend, KnownRules};
 use crate::netlink::Netlink;
 use crate::netns::addresses::Addresses;
 use crate::netns::conntrack::{self, Pending};
-use crate::netns::failure::{Effect, Failures, chain};
+use crate::netns::failure::{Effect, Failures};
 use crate::netns::routes::Routes;
 use crate::netns::{self, legacy_proxy};
 use netlink_packet_route::RouteNetlinkMessage;
+use process::error_chain;
 use rules::{Delta, KernelState, PodRules};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -244,7 +245,7 @@ impl<'a> Work<'a> {
         {
             self.is_exact = false;
             self.failures
-                .note(Effect::LeftOver, None, chain(&error), self.first.wanted());
+                .note(Effect::LeftOver, None, error_chain(&error), self.first.wanted());
         }
     }
 
@@ -312,7 +313,7 @@ impl<'a> Work<'a> {
     }
 }
 
-fn causes<E: std::error::Error>(failed: &BTreeMap<IpAddr, E>) -> Failed {
+fn causes<E: std::error::Error + 'static>(failed: &BTreeMap<IpAddr, E>) -> Failed {
     let failed = failed.iter();
-    failed.map(|(vip, error)| (*vip, chain(error))).collect()
+    failed.map(|(vip, error)| (*vip, error_chain(error))).collect()
 }

@@ -5,8 +5,8 @@
 use crate::container_runtime;
 use crate::netns;
 use crate::netns::apply;
-use crate::netns::failure::chain;
 use crate::netns::memory::NoMemory;
+use process::error_chain;
 
 /// Reason for a failed attempt.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ impl Error {
         match self {
             Self::Sandbox(
                 error @ (container_runtime::Error::NoRuntime(_) | container_runtime::Error::Runtime(_)),
-            ) => Some(chain(error)),
+            ) => Some(error_chain(error)),
             _ => None,
         }
     }

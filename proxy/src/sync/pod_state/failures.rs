@@ -3,10 +3,10 @@
 //! Pure.
 
 use crate::netns::apply::Applied;
-use crate::netns::failure::chain;
 use crate::report::pod_events;
 use crate::sync::attempt::Error;
 use crate::sync::backoff;
+use process::error_chain;
 use std::time::Instant;
 
 /// Failures since the last complete attempt, and the texts of the last one.
@@ -52,7 +52,7 @@ impl Failures {
     pub(super) fn describe(&mut self, result: &Result<Applied, Error>) {
         self.error = match result {
             Ok(applied) => pod_events::incomplete(applied),
-            Err(error) => Some(chain(error)),
+            Err(error) => Some(error_chain(error)),
         };
         self.runtime_error = result.as_ref().err().and_then(Error::runtime_error);
     }

@@ -4,12 +4,12 @@
 
 use super::{Done, Pods};
 use crate::index::{Index, LocalPod};
-use crate::netns::failure::chain;
 use crate::sync::attempt::Error;
 use crate::sync::flow_cleanup::clean;
 use crate::sync::netns_state::NetnsState;
 use crate::sync::outcome::Outcome;
 use futures::FutureExt;
+use process::error_chain;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -63,7 +63,7 @@ impl Pods {
                 let cleaned =
                     AssertUnwindSafe(clean(&shared, &local, pending, rules, &mut netns_state)).catch_unwind();
                 let cleaned = cleaned.await.unwrap_or(Err(Error::Lost));
-                applied.conntrack = cleaned.err().map(|error| chain(&error));
+                applied.conntrack = cleaned.err().map(|error| error_chain(&error));
             }
             Done::Cleaned(Cleaned {
                 pod: local,
