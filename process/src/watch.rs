@@ -5,7 +5,9 @@
 //! without a pause when a watch is closed at once; here that is an error.
 
 mod backoff;
+mod change;
 mod crd;
+mod event;
 mod guarded;
 mod list_splitter;
 mod optional;
@@ -14,45 +16,57 @@ mod tests;
 mod unpaged;
 
 pub use backoff::{Presence, is_not_served};
-pub use crd::{Defined, defined, while_defined};
+pub use change::{Change, changes};
+pub use crd::{Defined, defined, follow_defined, while_defined};
+pub use event::Event;
 pub use guarded::{Guarded, Unreadable};
-pub use optional::watch_optional;
+pub use optional::{follow_optional, watch_optional};
 pub use unpaged::{Freshness, ListVersion, number};
 
 use backoff::WatchBackoff;
 use futures::{Stream, StreamExt, stream};
-use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::watcher::{self, Config};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 
+/// Returns a watch that never ends: the events of kube's watcher, for its reflector. An error is yielded at once; the next request follows
+/// after a pause. The list is the cheapest one: one request, parsed as it arrives, so that no more than one object is in memory. Every API
+/// server supports it. Page size, list semantic and strategy of `config` are ignored.
+pub fn watch_unpaged<K>(
+    api: Api<K>,
+    config: Config,
+    freshness: Freshness,
+    presence: Presence,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    paced(
+        unpaged::events(unpaged::Source {
+            api,
+            config,
+            freshness,
+            limit: None,
+            listed: ListVersion::default(),
+        }),
+        presence,
+    )
+}
 /// Returns a watch that never ends. An error is yielded at once; the next request follows after a pause. The list is one request for the
 /// latest version.
 pub fn watch<K>(
     api: Api<K>,
     config: Config,
     presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     watch_unpaged(api, config, Freshness::Latest, presence)
-}
-
-/// [`watch`] with the cheapest list: one request, parsed as it arrives, so that no more than one object is in memory. Every API server
-/// supports it. Page size, list semantic and strategy of `config` are ignored.
-pub fn watch_unpaged<K>(
-    api: Api<K>,
-    config: Config,
-    freshness: Freshness,
-    presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    watch_versioned(api, config, freshness, presence).1
 }
 
 /// [`watch_unpaged`] and the version of its last list.
@@ -63,7 +77,7 @@ pub fn watch_versioned<K>(
     presence: Presence,
 ) -> (
     ListVersion,
-    impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>,
+    impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K>,
 )
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -84,7 +98,7 @@ pub fn watch_for_any<K>(
     api: Api<K>,
     config: Config,
     presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -99,11 +113,82 @@ where
     paced(unpaged::events(source), presence)
 }
 
+/// Follows the objects of a kind: [`watch_unpaged`] without its errors, which are logged. An object that cannot be decoded is an event.
+pub fn follow<K>(
+    api: Api<Guarded<K>>,
+    config: Config,
+    freshness: Freshness,
+    presence: Presence,
+) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    logged(watch_unpaged(api, config, freshness, presence))
+}
+
+/// [`follow`] for a kind that the process needs, and the version of the last list.
+pub fn follow_versioned<K>(
+    api: Api<Guarded<K>>,
+    config: Config,
+    freshness: Freshness,
+) -> (ListVersion, impl Stream<Item = Event<K>> + Send + use<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let listed = ListVersion::default();
+    let source = unpaged::Source {
+        api,
+        config,
+        freshness,
+        limit: None,
+        listed: listed.clone(),
+    };
+    (listed, logged(paced(unpaged::events(source), Presence::Required)))
+}
+
+/// [`follow`] for the existence of any object of a kind that the process needs: the list is limited to one.
+pub fn follow_any<K>(api: Api<Guarded<K>>, config: Config) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let source = unpaged::Source {
+        api,
+        config,
+        // A list from the cache ignores the limit.
+        freshness: Freshness::Latest,
+        limit: Some(1),
+        listed: ListVersion::default(),
+    };
+    logged(paced(unpaged::events(source), Presence::Required))
+}
+
+/// Returns the events; errors are logged. The watch retries with a backoff.
+fn logged<K, S>(items: S) -> impl Stream<Item = Event<K>> + Send + use<K, S>
+where
+    K: Resource<DynamicType = ()> + Send,
+    S: Stream<Item = watcher::Result<watcher::Event<Guarded<K>>>> + Send,
+{
+    without_errors(
+        items,
+        |error| warn!(kind = %K::kind(&()), %error, "Watch failed, retrying"),
+    )
+}
+
+/// Returns the events; errors are passed to `log`.
+fn without_errors<K, S, L>(items: S, log: L) -> impl Stream<Item = Event<K>> + Send + use<K, S, L>
+where
+    K: Resource + Send,
+    S: Stream<Item = watcher::Result<watcher::Event<Guarded<K>>>> + Send,
+    L: Fn(watcher::Error) + Send,
+{
+    items.filter_map(move |item| std::future::ready(item.map_err(&log).ok().map(Event::from)))
+}
+
 /// Returns the events with a pause after each error.
-fn paced<K: Send, S: Stream<Item = watcher::Result<Event<K>>> + Send>(
+fn paced<K: Send, S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send>(
     events: S,
     presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K, S> {
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K, S> {
     let begin = (Box::pin(events), WatchBackoff::new(presence), None::<Duration>);
     stream::unfold(begin, async |(mut events, mut backoff, pause)| {
         if let Some(pause) = pause {

@@ -2,6 +2,7 @@ use super::*;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::Status;
+use kube::runtime::watcher::Event;
 use rstest::rstest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
