@@ -18,9 +18,7 @@ use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
-use process::watch::{
-    Defined, Event, Freshness, Guarded, Presence, defined, follow, follow_defined, watch_unpaged,
-};
+use process::watch::{Defined, Event, Freshness, Guarded, Presence, defined, follow, follow_defined, watch};
 use std::fmt::Debug;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +40,7 @@ pub fn reconciles(
     let (store, writer) = reflector::store();
     let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
     let configs = Api::<Config>::all(client.clone());
-    let configs = watch_unpaged(configs, only(CONFIG_NAME), Freshness::Latest, Presence::Required)
+    let configs = watch(configs, only(CONFIG_NAME), Freshness::Latest, Presence::Required)
         .reflect(writer)
         .touched_objects()
         .filter_map(log_error);

@@ -1,4 +1,4 @@
-//! Watches with a backoff, and watches of kinds that a cluster may lack.
+//! The watches of all processes: with a backoff, without a stop at an object that cannot be decoded, also of kinds that a cluster may lack.
 //!
 //! Reads: the kinds that callers name. kube's own backoff (5.0.0) is reset by every event, and a paged watch yields `Init` before its
 //! request: each failed list is then the first. Here only a response of the API server resets the backoff. kube's watcher also retries
@@ -17,10 +17,10 @@ mod unpaged;
 
 pub use backoff::{Presence, is_not_served};
 pub use change::{Change, changes};
-pub use crd::{Defined, defined, follow_defined, while_defined};
+pub use crd::{Defined, defined, follow_defined};
 pub use event::Event;
 pub use guarded::{Guarded, Unreadable};
-pub use optional::{follow_optional, watch_optional};
+pub use optional::follow_optional;
 pub use unpaged::{Freshness, ListVersion, number};
 
 use backoff::WatchBackoff;
@@ -32,88 +32,24 @@ use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
+use unpaged::Source;
 
 /// Returns a watch that never ends: the events of kube's watcher, for its reflector. An error is yielded at once; the next request follows
 /// after a pause. The list is the cheapest one: one request, parsed as it arrives, so that no more than one object is in memory. Every API
 /// server supports it. Page size, list semantic and strategy of `config` are ignored.
-pub fn watch_unpaged<K>(
-    api: Api<K>,
-    config: Config,
-    freshness: Freshness,
-    presence: Presence,
-) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    paced(
-        unpaged::events(unpaged::Source {
-            api,
-            config,
-            freshness,
-            limit: None,
-            listed: ListVersion::default(),
-        }),
-        presence,
-    )
-}
-/// Returns a watch that never ends. An error is yielded at once; the next request follows after a pause. The list is one request for the
-/// latest version.
 pub fn watch<K>(
     api: Api<K>,
     config: Config,
-    presence: Presence,
-) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    watch_unpaged(api, config, Freshness::Latest, presence)
-}
-
-/// [`watch_unpaged`] and the version of its last list.
-pub fn watch_versioned<K>(
-    api: Api<K>,
-    config: Config,
     freshness: Freshness,
     presence: Presence,
-) -> (
-    ListVersion,
-    impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K>,
-)
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let listed = ListVersion::default();
-    let source = unpaged::Source {
-        api,
-        config,
-        freshness,
-        limit: None,
-        listed: listed.clone(),
-    };
-    (listed, paced(unpaged::events(source), presence))
-}
-
-/// Returns a watch for the existence of any object: its list is limited to one.
-pub fn watch_for_any<K>(
-    api: Api<K>,
-    config: Config,
-    presence: Presence,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let source = unpaged::Source {
-        api,
-        config,
-        // A list from the cache ignores the limit.
-        freshness: Freshness::Latest,
-        limit: Some(1),
-        listed: ListVersion::default(),
-    };
-    paced(unpaged::events(source), presence)
+    paced(unpaged::events(Source::new(api, config, freshness)), presence)
 }
 
-/// Follows the objects of a kind: [`watch_unpaged`] without its errors, which are logged. An object that cannot be decoded is an event.
+/// Follows the objects of a kind: [`watch`] without its errors, which are logged. An object that cannot be decoded is an event.
 pub fn follow<K>(
     api: Api<Guarded<K>>,
     config: Config,
@@ -123,7 +59,7 @@ pub fn follow<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    logged(watch_unpaged(api, config, freshness, presence))
+    logged(watch(api, config, freshness, presence))
 }
 
 /// [`follow`] for a kind that the process needs, and the version of the last list.
@@ -135,14 +71,8 @@ pub fn follow_versioned<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let listed = ListVersion::default();
-    let source = unpaged::Source {
-        api,
-        config,
-        freshness,
-        limit: None,
-        listed: listed.clone(),
-    };
+    let source = Source::new(api, config, freshness);
+    let listed = source.listed.clone();
     (listed, logged(paced(unpaged::events(source), Presence::Required)))
 }
 
@@ -151,13 +81,10 @@ pub fn follow_any<K>(api: Api<Guarded<K>>, config: Config) -> impl Stream<Item =
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let source = unpaged::Source {
-        api,
-        config,
-        // A list from the cache ignores the limit.
-        freshness: Freshness::Latest,
+    let source = Source {
         limit: Some(1),
-        listed: ListVersion::default(),
+        // A list from the cache ignores the limit.
+        ..Source::new(api, config, Freshness::Latest)
     };
     logged(paced(unpaged::events(source), Presence::Required))
 }

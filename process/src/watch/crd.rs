@@ -1,6 +1,6 @@
 //! Watches of kinds that are added and removed with a CustomResourceDefinition.
 
-use super::{Event, Freshness, Guarded, Presence, watch_unpaged, without_errors};
+use super::{Event, Freshness, Guarded, Presence, watch, without_errors};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -25,12 +25,11 @@ pub fn defined(client: &Client, name: &str) -> impl Stream<Item = bool> + Send +
     let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
     let only = Config::default().fields(&format!("metadata.name={name}"));
     let name = name.to_owned();
-    let events =
-        watch_unpaged(definitions, only, Freshness::Latest, Presence::Optional).inspect(move |event| {
-            if let Err(error) = event {
-                warn!(definition = %name, %error, "Failed to watch the CustomResourceDefinition, retrying");
-            }
-        });
+    let events = watch(definitions, only, Freshness::Latest, Presence::Optional).inspect(move |event| {
+        if let Err(error) = event {
+            warn!(definition = %name, %error, "Failed to watch the CustomResourceDefinition, retrying");
+        }
+    });
     existence(events)
 }
 
@@ -72,7 +71,7 @@ where
     let name = definition.to_owned();
     while_defined(defined(client, definition), move || {
         let name = name.clone();
-        let items = watch_unpaged(api.clone(), config.clone(), freshness, Presence::Optional);
+        let items = watch(api.clone(), config.clone(), freshness, Presence::Optional);
         without_errors(items, move |error| {
             // A kind is served a moment after it is defined.
             debug!(definition = %name, %error, "Failed to watch an optional kind, retrying");
@@ -82,7 +81,7 @@ where
 
 /// Yields the items of `begin` while a kind is defined. The stream is dropped when the definition is deleted and begun again when it is
 /// recreated, so that there is no request for a kind that the cluster lacks.
-pub fn while_defined<S>(
+pub(super) fn while_defined<S>(
     defined: impl Stream<Item = bool> + Send + 'static,
     begin: impl Fn() -> S + Send + 'static,
 ) -> impl Stream<Item = Defined<S::Item>> + Send

@@ -3,7 +3,7 @@
 //! Reads: the kind. Where the API server does not serve it, or a role of an earlier release does not allow it, the set is empty, one warning is
 //! logged, and requests back off.
 
-use super::{Event, Freshness, Guarded, Presence, is_not_served, watch_unpaged};
+use super::{Event, Freshness, Guarded, Presence, is_not_served, watch};
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config};
 use kube::{Api, Resource};
@@ -20,23 +20,8 @@ pub fn follow_optional<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let items = watch_unpaged(api, config, Freshness::Cached, Presence::Optional);
+    let items = watch(api, config, Freshness::Cached, Presence::Optional);
     served(items, without).map(Event::from)
-}
-
-/// [`watch_unpaged`] from the cache, without its errors. `without`: behaviour without the kind, for the log.
-pub fn watch_optional<K>(
-    api: Api<K>,
-    config: Config,
-    without: &'static str,
-) -> impl Stream<Item = watcher::Event<K>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    served(
-        watch_unpaged(api, config, Freshness::Cached, Presence::Optional),
-        without,
-    )
 }
 
 pub(super) fn served<K>(

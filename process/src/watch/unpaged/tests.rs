@@ -1,6 +1,6 @@
 //! Against a scripted server: a real API server cannot be made to close a watch at once, or to fail one list.
 
-use super::super::{Event as Followed, Presence, follow_any, watch_unpaged};
+use super::super::{Event as Followed, Presence, follow_any, watch};
 use super::*;
 use axum::http::{Request as HttpRequest, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -57,7 +57,7 @@ fn lists(asked: &Asked) -> Vec<String> {
 
 /// Follows a watch until `count` lists were requested.
 async fn follow(client: Client, asked: &Asked, count: usize) {
-    let events = watch_unpaged(
+    let events = watch(
         Api::<ConfigMap>::all(client),
         Config::default(),
         Freshness::Cached,
@@ -103,7 +103,7 @@ async fn a_watch_that_is_closed_at_once_is_retried_after_a_pause(
     #[case] watches: fn(usize) -> (u16, &'static str),
 ) {
     let (client, asked) = server(|_| (200, LIST), watches);
-    let events = watch_unpaged(
+    let events = watch(
         Api::<ConfigMap>::all(client),
         Config::default(),
         Freshness::Cached,
