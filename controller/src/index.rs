@@ -9,8 +9,12 @@ mod slices;
 mod store;
 
 pub use manual_slices::{AuthorSlices, Manual};
+pub use process::watch::Event;
 pub use slices::Slices;
-pub use store::{Event, Keyed, Step, Store};
+pub(crate) use store::key_of;
+#[cfg(test)]
+pub(crate) use store::metadata;
+pub use store::{Keyed, Step, Store};
 
 use crate::manual::{ManualSlice, Scope};
 use crate::objects::{Node, Nodes, Pod, ServiceCidr};

@@ -1,6 +1,6 @@
 //! The archived controller's controller tests, restated on the pure part from watch events to the decision (its names are kept).
 
-use crate::index::{Change, Event, Index};
+use crate::index::{Change, Event, Index, metadata};
 use crate::manual::{MAX_SERVICES, ManualSlice};
 use crate::objects::{Node, NodeObject, PodObject, ServiceCidr};
 use crate::observe::observe;
@@ -13,6 +13,7 @@ use api::ObjectName;
 use api::names;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use process::watch::Unreadable;
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -201,10 +202,8 @@ fn a_service_whose_slices_are_not_watched_is_rejected() {
         (condition.status.as_str(), condition.reason.as_str()),
         ("False", "TooManyServicesWithoutSelector")
     );
-    index.update(Change::Service(Event::Deleted {
-        key: ObjectName::new("shop", "older-7"),
-        uid: String::new(),
-    }));
+    let older = metadata(&ObjectName::new("shop", "older-7"));
+    index.update(Change::Service(Event::Deleted(Box::new(older))));
     assert_eq!(
         list_manual_slices(&mut index, []),
         BTreeSet::from([web()]),
@@ -251,10 +250,7 @@ fn an_added_or_removed_service_cidr_enqueues_every_service() {
     assert_eq!(endpoints(&decision), []);
     let mut problems = decision.problems.iter();
     assert!(problems.any(|problem| problem.reason == Reason::InvalidEndpointAddress));
-    let gone = Event::Deleted {
-        key: ObjectName::new("", "wide"),
-        uid: String::new(),
-    };
+    let gone = Event::Deleted(Box::new(metadata(&ObjectName::new("", "wide"))));
     assert_eq!(
         update(&mut index, Change::ServiceCidr(gone)),
         BTreeSet::from([web()])
@@ -332,10 +328,7 @@ fn sync_service_missing() {
     assert!(known.is_some());
     let affected = update(
         &mut index,
-        Change::Service(Event::Deleted {
-            key: web(),
-            uid: "web-uid".into(),
-        }),
+        Change::Service(Event::Deleted(Box::new(metadata(&web())))),
     );
     assert_eq!(affected, BTreeSet::from([web()]));
     let observed = observe(&index, &OrphanedSlices::default(), &web());
@@ -356,7 +349,9 @@ fn sync_service_missing() {
 fn an_undecodable_service_keeps_its_slices() {
     let mut index = synced();
     index.update(Change::Slice(Event::Applied(slice("web-multus-abc", &managed()))));
-    index.update(Change::Service(Event::Unreadable(web())));
+    let (error, metadata) = (String::new(), metadata(&web()));
+    let unreadable = Event::Unreadable(Box::new(Unreadable { error, metadata }));
+    index.update(Change::Service(unreadable));
     assert_eq!(writes(&decided(&index)), (0, 0, 0));
 }
 

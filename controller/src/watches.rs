@@ -5,27 +5,25 @@
 //! five seconds.
 
 mod manual_slices;
-mod service_cidrs;
 
-use crate::index::{Change, Event};
+use crate::index::{Change, Event, key_of};
 use crate::manual::Scope;
 use crate::objects::{NodeObject, PodObject, trim_service, trim_slice};
-use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, NETWORK_DEFINITION, PROXY_NAME, PROXY_NAME_LABEL};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
-use process::error_chain;
-use process::watch::{Defined, Freshness, Guarded, Presence, defined, watch_unpaged, while_defined};
+use process::watch::{Defined, Freshness, Presence, follow, follow_defined, follow_optional};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// Starts all watches. They end when the channel is closed. `scope`: the Services whose manual slices are watched.
 pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<Scope>) -> JoinSet<()> {
@@ -35,149 +33,92 @@ pub fn start(client: &Client, changes: &Sender<Change>, scope: watch::Receiver<S
     // Objects that the controller writes must be listed in their latest version.
     let (latest, cached) = (Freshness::Latest, Freshness::Cached);
     let services = labelled(PROXY_NAME_LABEL, PROXY_NAME);
-    tasks.spawn(follow(
-        client.clone(),
-        services,
-        latest,
-        changes.clone(),
-        |event| {
-            Some(Change::Service(event.map(|mut service: Service| {
-                trim_service(&mut service);
-                service
-            })))
-        },
-    ));
+    let services = objects(client.clone(), services, latest).map(|event| {
+        Change::Service(event.map(|mut service: Service| {
+            trim_service(&mut service);
+            service
+        }))
+    });
+    tasks.spawn(send(services, changes.clone()));
     let slices = labelled(MANAGED_BY_LABEL, MANAGED_BY);
-    tasks.spawn(follow(client.clone(), slices, latest, changes.clone(), |event| {
-        Some(Change::Slice(event.map(|mut slice: EndpointSlice| {
+    let slices = objects(client.clone(), slices, latest).map(|event| {
+        Change::Slice(event.map(|mut slice: EndpointSlice| {
             trim_slice(&mut slice);
             slice
-        })))
-    }));
+        }))
+    });
+    tasks.spawn(send(slices, changes.clone()));
     tasks.spawn(manual_slices::follow(client.clone(), scope, changes.clone()));
-    tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
-        Some(Change::Pod(event.map(|pod: PodObject| pod.into())))
-    }));
-    tasks.spawn(follow(client.clone(), all(), cached, changes.clone(), |event| {
-        Some(Change::Node(event.map(|node: NodeObject| node.into())))
-    }));
-    tasks.spawn(service_cidrs::follow_service_cidrs(
-        client.clone(),
-        changes.clone(),
-    ));
-    tasks.spawn(follow_networks(client.clone(), changes.clone()));
+    let pods = objects(client.clone(), all(), cached);
+    let pods = pods.map(|event| Change::Pod(event.map(|pod: PodObject| pod.into())));
+    tasks.spawn(send(pods, changes.clone()));
+    let nodes = objects(client.clone(), all(), cached);
+    let nodes = nodes.map(|event| Change::Node(event.map(|node: NodeObject| node.into())));
+    tasks.spawn(send(nodes, changes.clone()));
+    tasks.spawn(send(service_cidrs(client), changes.clone()));
+    tasks.spawn(send(networks(client), changes.clone()));
     tasks
 }
 
-async fn follow<K>(
+/// Returns the events of all objects of a kind; an object that cannot be decoded is logged.
+fn objects<K>(
     client: Client,
     config: watcher::Config,
     freshness: Freshness,
-    changes: Sender<Change>,
-    mut wrap: impl FnMut(Event<K>) -> Option<Change>,
-) where
+) -> impl Stream<Item = Event<K>> + Send
+where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let api: Api<Guarded<K>> = Api::all(client);
-    let mut events = watch_unpaged(api, config, freshness, Presence::Required).boxed();
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => read(event),
-            Err(error) => {
-                warn!(kind = %K::kind(&()), error = %error_chain(&error), "Watch failed, retrying");
-                continue;
-            }
-        };
-        let Some(change) = wrap(event) else {
-            continue;
-        };
-        if changes.send(change).await.is_err() {
-            return;
-        }
+    follow(Api::all(client), config, freshness, Presence::Required).inspect(log_unreadable)
+}
+
+fn log_unreadable<K: Resource<DynamicType = ()>>(event: &Event<K>) {
+    if let Event::Unreadable(invalid) = event {
+        let key = key_of(&invalid.metadata);
+        warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Ignored undecodable object");
     }
 }
 
-fn read<K: Resource<DynamicType = ()>>(event: watcher::Event<Guarded<K>>) -> Event<K> {
-    let or_unreadable = |guard: Guarded<K>, listed: bool| match guard.0 {
-        Ok(object) if listed => Event::Listed(object),
-        Ok(object) => Event::Applied(object),
-        Err(invalid) => {
-            let meta = &invalid.metadata;
-            let key = ObjectName::new(
-                meta.namespace.clone().unwrap_or_default(),
-                meta.name.clone().unwrap_or_default(),
-            );
-            warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Ignored undecodable object");
-            Event::Unreadable(key)
-        }
-    };
-    match event {
-        watcher::Event::Init => Event::ListStarted,
-        watcher::Event::InitApply(guard) => or_unreadable(guard, true),
-        watcher::Event::InitDone => Event::ListDone,
-        watcher::Event::Apply(guard) => or_unreadable(guard, false),
-        watcher::Event::Delete(guard) => deleted(guard.meta()),
-    }
-}
-
-fn deleted<T>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Event<T> {
-    Event::Deleted {
-        key: ObjectName::new(
-            meta.namespace.clone().unwrap_or_default(),
-            meta.name.clone().unwrap_or_default(),
-        ),
-        uid: meta.uid.clone().unwrap_or_default(),
-    }
+/// Ranges of ClusterIPs. Where they cannot be read, those of the command line count.
+fn service_cidrs(client: &Client) -> impl Stream<Item = Change> + Send + use<> {
+    let without = "only addresses in --service-cidrs are rejected as endpoints";
+    let events = follow_optional(Api::all(client.clone()), watcher::Config::default(), without);
+    let events = events.inspect(log_unreadable);
+    events.map(|event| Change::ServiceCidr(event.map(|object: ServiceCIDR| object.into())))
 }
 
 /// Network attachment definitions are a custom kind that may be missing: then networks are not checked, and no request is made.
-async fn follow_networks(client: Client, changes: Sender<Change>) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &network_definitions());
-    let begin = move || {
-        watch_unpaged(
-            api.clone(),
-            watcher::Config::default(),
-            Freshness::Cached,
-            Presence::Optional,
-        )
-    };
-    let mut events = while_defined(defined(&client, NETWORK_DEFINITION), begin).boxed();
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Defined::Yes(Ok(watcher::Event::Init)) => Event::ListStarted,
-            Defined::Yes(Ok(watcher::Event::InitApply(network))) => Event::Listed(key_of(&network.metadata)),
-            Defined::Yes(Ok(watcher::Event::InitDone)) => Event::ListDone,
-            Defined::Yes(Ok(watcher::Event::Apply(network))) => Event::Applied(key_of(&network.metadata)),
-            Defined::Yes(Ok(watcher::Event::Delete(network))) => deleted(&network.metadata),
-            // A kind is served a moment after it is defined.
-            Defined::Yes(Err(error)) => {
-                debug!(error = %error_chain(&error), "Failed to watch network-attachment-definitions, retrying");
-                continue;
+fn networks(client: &Client) -> impl Stream<Item = Change> + Send + use<> {
+    let kind = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
+        "network-attachment-definitions",
+    );
+    let api = Api::all_with(client.clone(), &kind);
+    let all = watcher::Config::default();
+    let events = follow_defined(client, NETWORK_DEFINITION, api, all, Freshness::Cached);
+    events.filter_map(|event| {
+        std::future::ready(match event {
+            Defined::Yes(event) => {
+                let key = |network: PartialObjectMeta<DynamicObject>| key_of(&network.metadata);
+                Some(Change::Network(event.map(key)))
             }
             Defined::No => {
                 info!(
                     definition = NETWORK_DEFINITION,
                     "CustomResourceDefinition not found, networks are not checked"
                 );
-                continue;
+                None
             }
-        };
-        if changes.send(Change::Network(event)).await.is_err() {
+        })
+    })
+}
+
+/// Ends when the channel is closed.
+async fn send(events: impl Stream<Item = Change> + Send, changes: Sender<Change>) {
+    let mut events = std::pin::pin!(events);
+    while let Some(change) = events.next().await {
+        if changes.send(change).await.is_err() {
             return;
         }
     }
-}
-
-fn network_definitions() -> ApiResource {
-    ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
-        "network-attachment-definitions",
-    )
-}
-
-fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectName {
-    ObjectName::new(
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
 }

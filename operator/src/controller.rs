@@ -13,20 +13,21 @@ use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, NETWORK_DEFINITION};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::core::{ClusterResourceScope, PartialObjectMeta};
+use kube::core::{ClusterResourceScope, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
 use process::error_chain;
-use process::watch::{Presence, defined, watch, while_defined};
-use serde::de::DeserializeOwned;
+use process::watch::{Defined, Event, Freshness, Guarded, Presence, defined, follow, follow_defined, watch};
 use std::fmt::Debug;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 type Config = PartialObjectMeta<MultusServiceConfig>;
+
+type Metadata<K> = Guarded<PartialObjectMeta<K>>;
 
 /// Reconciles until `shutdown`; yields after each reconcile. A running reconcile is completed.
 pub fn reconciles(
@@ -40,30 +41,24 @@ pub fn reconciles(
     let (store, writer) = reflector::store();
     let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
     let configs = Api::<Config>::all(client.clone());
-    let configs = watch(configs, only(CONFIG_NAME), Presence::Required)
+    let configs = watch(configs, only(CONFIG_NAME), Freshness::Latest, Presence::Required)
         .reflect(writer)
         .touched_objects()
         .filter_map(log_error);
     let mut controller = Controller::for_stream(configs, store);
     macro_rules! watch_kind {
-        ($kind:ty, Required) => {
-            controller.watches_stream(
-                follow(metadata::<$kind>(client, namespace), operands()),
-                config,
-            )
+        ($kind:ty, Defined) => {
+            controller.reconcile_all_on(follow_if_defined::<$kind>(client, operands()))
         };
-        ($kind:ty, Optional) => {
+        ($kind:ty, $presence:ident) => {
             controller.watches_stream(
-                follow_as(
+                touched(
                     metadata::<$kind>(client, namespace),
                     operands(),
-                    Presence::Optional,
+                    Presence::$presence,
                 ),
                 config,
             )
-        };
-        ($kind:ty, Defined) => {
-            controller.reconcile_all_on(follow_if_defined::<$kind>(client, operands()))
         };
     }
     macro_rules! watch_kinds {
@@ -73,7 +68,10 @@ pub fn reconciles(
     }
     for_each_kind!(watch_kinds);
     controller
-        .watches_stream(follow(metadata::<Pod>(client, namespace), pods), config)
+        .watches_stream(
+            touched(metadata::<Pod>(client, namespace), pods, Presence::Required),
+            config,
+        )
         .watches_stream(nodes(client), config)
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
         .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
@@ -104,31 +102,6 @@ async fn stop_before_the_first_read(store: Store<Config>, shutdown: Cancellation
     }
 }
 
-/// Watches objects. Each watch has its own backoff: the one backoff of a `Controller` for errors of all its streams would add up to
-/// minutes after an outage.
-fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
-) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    follow_as(api, config, Presence::Required)
-}
-
-fn follow_as<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    presence: Presence,
-) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watch(api, config, presence)
-        .touched_objects()
-        .filter_map(log_error)
-}
-
 /// Logs and drops the error of a watch.
 async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watcher::Error>> {
     event
@@ -137,44 +110,43 @@ async fn log_error<K>(event: Result<K, watcher::Error>) -> Option<Result<K, watc
         .map(Ok)
 }
 
+/// Returns the objects that are listed, changed or deleted. Each watch has its own backoff: the one backoff of a `Controller` for errors of
+/// all its streams would add up to minutes after an outage.
+fn touched<K>(
+    objects: Api<Metadata<K>>,
+    which: watcher::Config,
+    presence: Presence,
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
+{
+    follow(objects, which, Freshness::Latest, presence).filter_map(async |event| match event {
+        Event::Listed(object) | Event::Applied(object) => Some(Ok(object)),
+        Event::Deleted(metadata) => Some(Ok(metadata.into_response_partial())),
+        Event::Unreadable(unreadable) => Some(Ok(unreadable.metadata.into_response_partial())),
+        Event::ListStarted | Event::ListDone => None,
+    })
+}
+
 /// Watches node labels only: kubelets update the status every few seconds, and scheduling depends on labels.
 fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, watcher::Error>> + use<> {
-    let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
-    follow(nodes, watcher::Config::default()).predicate_filter(predicates::labels, PredicateConfig::default())
+    let nodes = metadata::<Node>(client, "");
+    touched(nodes, watcher::Config::default(), Presence::Required)
+        .predicate_filter(predicates::labels, PredicateConfig::default())
 }
 
-/// Watches a kind that the cluster may lack. Its absence is not an error, and no request is made until it is defined.
+/// Watches a kind that the cluster may lack. Its absence is not an error, and no request is made until it is defined. Also yields on an empty
+/// list: from then on the kind can be used.
 fn follow_if_defined<K>(client: &Client, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
 where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static,
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + Send + 'static,
 {
     let definition = format!("{}.{}", K::plural(&()), K::group(&()));
-    let objects = Api::<PartialObjectMeta<K>>::all(client.clone());
-    while_defined(defined(client, &definition), move || {
-        listed_or_changed(objects.clone(), which.clone())
-    })
-    .map(drop)
-}
-
-/// Also yields on an empty list: from then on the kind can be used.
-fn listed_or_changed<K>(objects: Api<K>, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watch(objects, which, Presence::Optional).filter_map(|event| async {
+    let objects: Api<Metadata<K>> = Api::all(client.clone());
+    follow_defined(client, &definition, objects, which, Freshness::Latest).filter_map(async |event| {
         match event {
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
-            Ok(_) => Some(()),
-            // A kind is served a moment after it is defined.
-            Err(error) => {
-                debug!(error = %error_chain(&error), "Failed to watch an optional kind, retrying");
-                None
-            }
+            Defined::Yes(Event::ListStarted | Event::Listed(_)) => None,
+            Defined::Yes(_) | Defined::No => Some(()),
         }
     })
 }
@@ -183,10 +155,10 @@ fn only(name: &str) -> watcher::Config {
     watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
-fn metadata<K>(client: &Client, namespace: &str) -> Api<PartialObjectMeta<K>>
+fn metadata<K>(client: &Client, namespace: &str) -> Api<Metadata<K>>
 where
     K: Resource<DynamicType = ()>,
-    K::Scope: Scope<PartialObjectMeta<K>>,
+    K::Scope: Scope<Metadata<K>>,
 {
     K::Scope::api(client, namespace)
 }

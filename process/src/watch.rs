@@ -1,11 +1,13 @@
-//! Watches with a backoff, and watches of kinds that a cluster may lack.
+//! The watches of all processes: with a backoff, without a stop at an object that cannot be decoded, also of kinds that a cluster may lack.
 //!
 //! Reads: the kinds that callers name. kube's own backoff (5.0.0) is reset by every event, and a paged watch yields `Init` before its
 //! request: each failed list is then the first. Here only a response of the API server resets the backoff. kube's watcher also retries
 //! without a pause when a watch is closed at once; here that is an error.
 
 mod backoff;
+mod change;
 mod crd;
+mod event;
 mod guarded;
 mod list_splitter;
 mod optional;
@@ -14,96 +16,107 @@ mod tests;
 mod unpaged;
 
 pub use backoff::{Presence, is_not_served};
-pub use crd::{Defined, defined, while_defined};
+pub use change::{Change, changes};
+pub use crd::{Defined, defined, follow_defined};
+pub use event::Event;
 pub use guarded::{Guarded, Unreadable};
-pub use optional::watch_optional;
+pub use optional::follow_optional;
 pub use unpaged::{Freshness, ListVersion, number};
 
+use crate::error_chain;
 use backoff::WatchBackoff;
 use futures::{Stream, StreamExt, stream};
-use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::watcher::{self, Config};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use tracing::warn;
+use unpaged::Source;
 
-/// Returns a watch that never ends. An error is yielded at once; the next request follows after a pause. The list is one request for the
-/// latest version.
+/// Returns a watch that never ends: the events of kube's watcher, for its reflector. An error is yielded at once; the next request follows
+/// after a pause. The list is the cheapest one: one request, parsed as it arrives, so that no more than one object is in memory. Every API
+/// server supports it. Page size, list semantic and strategy of `config` are ignored.
 pub fn watch<K>(
     api: Api<K>,
     config: Config,
+    freshness: Freshness,
     presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watch_unpaged(api, config, Freshness::Latest, presence)
+    paced(unpaged::events(Source::new(api, config, freshness)), presence)
 }
 
-/// [`watch`] with the cheapest list: one request, parsed as it arrives, so that no more than one object is in memory. Every API server
-/// supports it. Page size, list semantic and strategy of `config` are ignored.
-pub fn watch_unpaged<K>(
-    api: Api<K>,
+/// Follows the objects of a kind: [`watch`] without its errors, which are logged. An object that cannot be decoded is an event.
+pub fn follow<K>(
+    api: Api<Guarded<K>>,
     config: Config,
     freshness: Freshness,
     presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+) -> impl Stream<Item = Event<K>> + Send
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watch_versioned(api, config, freshness, presence).1
+    logged(watch(api, config, freshness, presence))
 }
 
-/// [`watch_unpaged`] and the version of its last list.
-pub fn watch_versioned<K>(
-    api: Api<K>,
+/// [`follow`] for a kind that the process needs, and the version of the last list.
+pub fn follow_versioned<K>(
+    api: Api<Guarded<K>>,
     config: Config,
     freshness: Freshness,
-    presence: Presence,
-) -> (
-    ListVersion,
-    impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>,
-)
+) -> (ListVersion, impl Stream<Item = Event<K>> + Send + use<K>)
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let listed = ListVersion::default();
-    let source = unpaged::Source {
-        api,
-        config,
-        freshness,
-        limit: None,
-        listed: listed.clone(),
-    };
-    (listed, paced(unpaged::events(source), presence))
+    let source = Source::new(api, config, freshness);
+    let listed = source.listed.clone();
+    (listed, logged(paced(unpaged::events(source), Presence::Required)))
 }
 
-/// Returns a watch for the existence of any object: its list is limited to one.
-pub fn watch_for_any<K>(
-    api: Api<K>,
-    config: Config,
-    presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+/// [`follow`] for the existence of any object of a kind that the process needs: the list is limited to one.
+pub fn follow_any<K>(api: Api<Guarded<K>>, config: Config) -> impl Stream<Item = Event<K>> + Send
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let source = unpaged::Source {
-        api,
-        config,
-        // A list from the cache ignores the limit.
-        freshness: Freshness::Latest,
+    let source = Source {
         limit: Some(1),
-        listed: ListVersion::default(),
+        // A list from the cache ignores the limit.
+        ..Source::new(api, config, Freshness::Latest)
     };
-    paced(unpaged::events(source), presence)
+    logged(paced(unpaged::events(source), Presence::Required))
+}
+
+/// Returns the events; errors are logged. The watch retries with a backoff.
+fn logged<K, S>(items: S) -> impl Stream<Item = Event<K>> + Send + use<K, S>
+where
+    K: Resource<DynamicType = ()> + Send,
+    S: Stream<Item = watcher::Result<watcher::Event<Guarded<K>>>> + Send,
+{
+    without_errors(
+        items,
+        |error| warn!(kind = %K::kind(&()), error = %error_chain(&error), "Watch failed, retrying"),
+    )
+}
+
+/// Returns the events; errors are passed to `log`.
+fn without_errors<K, S, L>(items: S, log: L) -> impl Stream<Item = Event<K>> + Send + use<K, S, L>
+where
+    K: Resource + Send,
+    S: Stream<Item = watcher::Result<watcher::Event<Guarded<K>>>> + Send,
+    L: Fn(watcher::Error) + Send,
+{
+    items.filter_map(move |item| std::future::ready(item.map_err(&log).ok().map(Event::from)))
 }
 
 /// Returns the events with a pause after each error.
-fn paced<K: Send, S: Stream<Item = watcher::Result<Event<K>>> + Send>(
+fn paced<K: Send, S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send>(
     events: S,
     presence: Presence,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K, S> {
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K, S> {
     let begin = (Box::pin(events), WatchBackoff::new(presence), None::<Duration>);
     stream::unfold(begin, async |(mut events, mut backoff, pause)| {
         if let Some(pause) = pause {

@@ -2,9 +2,9 @@
 //!
 //! Pure: updated by watches. An object that cannot be decoded keeps its last state.
 
-use crate::watch::Change;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use process::watch::Change;
 use rules::Settings;
 use std::collections::BTreeMap;
 
@@ -46,12 +46,12 @@ impl ClusterInfo {
     }
 
     /// Applies a change of a Node; returns true when it may change settings.
-    pub fn node(&mut self, change: Change<(String, Option<NodeInfo>)>) -> bool {
+    pub fn node(&mut self, change: Change<(String, Option<NodeInfo>), String>) -> bool {
         self.nodes.apply(change)
     }
 
     /// Applies a change of a `ServiceCIDR`; returns true when it may change settings.
-    pub fn service_cidr(&mut self, change: Change<(String, Option<Vec<IpNet>>)>) -> bool {
+    pub fn service_cidr(&mut self, change: Change<(String, Option<Vec<IpNet>>), String>) -> bool {
         self.service_cidrs.apply(change)
     }
 
@@ -78,7 +78,7 @@ impl<T> Default for ObjectsByName<T> {
 
 impl<T: Clone + PartialEq> ObjectsByName<T> {
     /// Applies a change; returns true when it changed an object.
-    fn apply(&mut self, change: Change<(String, Option<T>)>) -> bool {
+    fn apply(&mut self, change: Change<(String, Option<T>), String>) -> bool {
         match change {
             Change::Apply((name, Some(object))) => {
                 let differs = self.0.get(&name) != Some(&object);
@@ -86,7 +86,7 @@ impl<T: Clone + PartialEq> ObjectsByName<T> {
                 differs
             }
             Change::Apply((_, None)) => false,
-            Change::Delete((name, _)) => self.0.remove(&name).is_some(),
+            Change::Delete(name) => self.0.remove(&name).is_some(),
             Change::Reset(listed) => {
                 let mut now = BTreeMap::new();
                 for (name, object) in listed {
@@ -130,7 +130,7 @@ mod tests {
         let mut known = here();
         assert!(known.node(Change::Reset(vec![node(&json!("east"), "1")])));
         assert_eq!(known.settings().node.zone.as_deref(), Some("east"));
-        assert!(known.node(Change::Delete(("node-a".to_owned(), None))));
+        assert!(known.node(Change::Delete("node-a".to_owned())));
         assert_eq!(known.settings().node.zone, None);
     }
 

@@ -3,8 +3,8 @@
 //! Writes: nothing. All other work of [`crate::serve`] happens on the node and sends no requests to the API server.
 
 use crate::cluster_info::ClusterInfo;
-use crate::index::Index;
-use crate::watch::{Kind, ServiceCidrs, updates};
+use crate::index::{Index, Kind};
+use crate::watch::{ServiceCidrs, updates};
 use futures::StreamExt;
 use kube::Client;
 use rules::Settings;

@@ -10,6 +10,7 @@ mod update;
 
 pub(crate) use pod::HOST_UID;
 pub use pod::{LocalPod, NodePod};
+pub use update::{Kind, Update};
 
 use api::NetworkRef;
 use network::Network;

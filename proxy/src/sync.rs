@@ -25,9 +25,8 @@ pub use worker_pool::{IN_MEMORY_WORKERS, WORKERS};
 
 use crate::cluster_info::ClusterInfo;
 use crate::debug_state::StateRequests;
-use crate::index::Index;
+use crate::index::{Index, Kind, Update};
 use crate::netlink::monitor::{Monitor, NamespaceIds, Notification};
-use crate::watch::{Kind, Update};
 use futures::{Stream, StreamExt};
 use pods::Pods;
 use process::{Health, error_chain};

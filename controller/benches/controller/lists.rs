@@ -7,7 +7,7 @@ use controller::objects::PodObject;
 use futures::{Stream, StreamExt as _};
 use kube::api::Api;
 use kube::runtime::watcher::{self, Config, Event, watcher};
-use process::watch::{Freshness, Presence, watch_unpaged};
+use process::watch::{Freshness, Presence, watch};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
@@ -24,9 +24,9 @@ pub(crate) async fn pods(fixture: &Fixture, count: usize) -> Result<()> {
     };
     let [mut whole, mut latest, mut paged, mut streamed] = [Duration::MAX; 4];
     for _ in 0..ROUNDS {
-        let cached = watch_unpaged(api(), Config::default(), Freshness::Cached, Presence::Required);
+        let cached = watch(api(), Config::default(), Freshness::Cached, Presence::Required);
         whole = whole.min(until_listed(cached, count).await?);
-        let now = watch_unpaged(api(), Config::default(), Freshness::Latest, Presence::Required);
+        let now = watch(api(), Config::default(), Freshness::Latest, Presence::Required);
         latest = latest.min(until_listed(now, count).await?);
         let by_pages = watcher(api(), Config::default().page_size(200));
         paged = paged.min(until_listed(by_pages, count).await?);

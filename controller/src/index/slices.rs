@@ -63,11 +63,13 @@ impl Slices {
                 };
             }
             Event::Applied(slice) if self.is_outdated(slice) => return BTreeSet::new(),
-            Event::Deleted { uid, .. } => {
+            Event::Deleted(metadata) => {
+                let uid = metadata.uid.clone().unwrap_or_default();
+                let is_ours = self.deleted_by_us.remove(&uid);
                 if self.writers > 0 {
-                    self.deleted_meanwhile.insert(uid.clone());
+                    self.deleted_meanwhile.insert(uid);
                 }
-                if self.deleted_by_us.remove(uid) {
+                if is_ours {
                     return BTreeSet::new();
                 }
             }
@@ -93,10 +95,7 @@ impl Slices {
             .get(&key)
             .is_some_and(|known| known.metadata.uid == slice.metadata.uid);
         if is_known {
-            self.take(Event::Deleted {
-                key,
-                uid: uid.clone(),
-            });
+            self.take(Event::Deleted(Box::new(slice.metadata.clone())));
             self.deleted_by_us.insert(uid);
         }
     }
@@ -191,10 +190,9 @@ mod tests {
     }
 
     fn deleted(name: &str, uid: &str) -> Event<EndpointSlice> {
-        Event::Deleted {
-            key: ObjectName::new("shop", name),
-            uid: uid.into(),
-        }
+        let mut metadata = crate::index::metadata(&ObjectName::new("shop", name));
+        metadata.uid = Some(uid.into());
+        Event::Deleted(Box::new(metadata))
     }
 
     #[test]

@@ -7,41 +7,26 @@ use crate::objects::{Node, Pod, ServiceCidr};
 use api::ObjectName;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use process::watch::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Event of a watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event<T> {
-    /// A new list begins.
-    ListStarted,
-    /// An object of the list.
-    Listed(T),
-    /// The list is complete: an object that it did not return is deleted.
-    ListDone,
-    /// An object was created or changed.
-    Applied(T),
-    /// An object was deleted.
-    Deleted {
-        key: ObjectName,
-        /// Its UID; empty when unknown.
-        uid: String,
-    },
-    /// An object exists but cannot be decoded. Its last known state stays.
-    Unreadable(ObjectName),
+/// Key of an object of which an event has only the metadata.
+pub(crate) fn key_of(metadata: &ObjectMeta) -> ObjectName {
+    ObjectName::new(
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
 }
 
-impl<T> Event<T> {
-    /// The same event about another form of the object.
-    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Event<U> {
-        match self {
-            Self::ListStarted => Event::ListStarted,
-            Self::Listed(object) => Event::Listed(convert(object)),
-            Self::ListDone => Event::ListDone,
-            Self::Applied(object) => Event::Applied(convert(object)),
-            Self::Deleted { key, uid } => Event::Deleted { key, uid },
-            Self::Unreadable(key) => Event::Unreadable(key),
-        }
+/// Metadata of an object with this key.
+#[cfg(test)]
+pub(crate) fn metadata(key: &ObjectName) -> ObjectMeta {
+    ObjectMeta {
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        ..ObjectMeta::default()
     }
 }
 
@@ -192,8 +177,9 @@ impl<T: Keyed + PartialEq> Store<T> {
                 }
                 vec![self.put(key, object)]
             }
-            Event::Deleted { key, .. } => self.remove(key).into_iter().collect(),
-            Event::Unreadable(key) => {
+            Event::Deleted(metadata) => self.remove(key_of(&metadata)).into_iter().collect(),
+            Event::Unreadable(unreadable) => {
+                let key = key_of(&unreadable.metadata);
                 if let Some(listed) = &mut self.listed {
                     listed.insert(key.clone());
                 }
@@ -249,6 +235,7 @@ impl<T: Keyed + PartialEq> Store<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use process::watch::Unreadable;
 
     fn key(name: &str) -> ObjectName {
         ObjectName::new("shop", name)
@@ -259,10 +246,12 @@ mod tests {
     }
 
     fn deleted(name: &str) -> Event<ObjectName> {
-        Event::Deleted {
-            key: key(name),
-            uid: String::new(),
-        }
+        Event::Deleted(Box::new(metadata(&key(name))))
+    }
+
+    fn unreadable(name: &str) -> Event<ObjectName> {
+        let (error, metadata) = (String::new(), metadata(&key(name)));
+        Event::Unreadable(Box::new(Unreadable { error, metadata }))
     }
 
     #[test]
@@ -331,8 +320,8 @@ mod tests {
         let mut store = Store::default();
         store.update(Event::Applied(key("known")));
         store.update(Event::ListStarted);
-        store.update(Event::Unreadable(key("known")));
-        store.update(Event::Unreadable(key("new")));
+        store.update(unreadable("known"));
+        store.update(unreadable("new"));
         assert_eq!(store.update(Event::ListDone), []);
         assert_eq!(names(&store), ["known"], "what was known stays");
         assert!(store.is_unreadable(&key("new")) && !store.is_unreadable(&key("known")));

@@ -32,11 +32,7 @@ fn event() -> impl Strategy<Value = Event<Pod>> {
     (namespace, 0_u8..6, app, tier, any::<bool>()).prop_map(|(namespace, number, app, tier, gone)| {
         let pod = pod(namespace, number, app, tier);
         if gone {
-            let key = ObjectName::new(&*pod.namespace, &*pod.name);
-            return Event::Deleted {
-                key,
-                uid: String::new(),
-            };
+            return Event::Deleted(Box::new(metadata(&pod.key())));
         }
         Event::Applied(pod)
     })

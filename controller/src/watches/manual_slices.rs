@@ -4,13 +4,15 @@
 //! served so, in all namespaces, and drops slices of other namespaces on arrival. Without such a Service no request is made. When the set
 //! of Services changes the watch restarts, at once, but at most four times a second; what was known stays meanwhile.
 
-use super::follow as watch_kind;
-use crate::index::{Change, Event};
+use super::{objects, send};
+use crate::index::{Change, Event, key_of};
 use crate::manual::{EndpointBudget, ManualSlice, Scope, trim};
 use crate::objects::service_key;
 use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
+use futures::StreamExt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::runtime::watcher;
 use process::watch::Freshness;
@@ -102,18 +104,18 @@ async fn one_scope(client: Client, watched: Watched, changes: Sender<Change>) {
         "Started watching manual EndpointSlices"
     );
     let config = watcher::Config::default().labels(&selector);
-    let wrap = |event| {
+    let events = objects::<EndpointSlice>(client, config, Freshness::Cached).filter_map(|event| {
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
         let event = take(&services, &mut budget, event);
         if matches!(event, Some(Event::ListDone)) {
             listed.notify_one();
         }
-        if matches!(event, Some(Event::Applied(_) | Event::Deleted { .. })) && budget.has_room_again() {
+        if matches!(event, Some(Event::Applied(_) | Event::Deleted(_))) && budget.has_room_again() {
             has_room.notify_one();
         }
-        event.map(Change::ManualSlice)
-    };
-    watch_kind::<EndpointSlice>(client, config, Freshness::Cached, changes, wrap).await;
+        std::future::ready(event.map(Change::ManualSlice))
+    });
+    send(events, changes).await;
 }
 
 /// Returns `None` if there is no Service to watch.
@@ -148,19 +150,15 @@ fn take(
         }
         Event::Applied(slice) if is_in(&slice) => Event::Applied(budget.admit(trim(slice))),
         // It may have been one of them until now.
-        Event::Applied(slice) => gone(
-            budget,
-            ObjectName::of(&slice),
-            slice.metadata.uid.unwrap_or_default(),
-        ),
-        Event::Deleted { key, uid } => gone(budget, key, uid),
-        Event::Unreadable(key) => Event::Unreadable(key),
+        Event::Applied(slice) => gone(budget, Box::new(slice.metadata)),
+        Event::Deleted(metadata) => gone(budget, metadata),
+        Event::Unreadable(unreadable) => Event::Unreadable(unreadable),
     })
 }
 
-fn gone(budget: &mut EndpointBudget, key: ObjectName, uid: String) -> Event<ManualSlice> {
-    budget.forget(&key);
-    Event::Deleted { key, uid }
+fn gone(budget: &mut EndpointBudget, metadata: Box<ObjectMeta>) -> Event<ManualSlice> {
+    budget.forget(&key_of(&metadata));
+    Event::Deleted(metadata)
 }
 
 #[cfg(test)]
@@ -219,6 +217,6 @@ mod tests {
         );
         // Moved to another Service: deleted for this one.
         let moved = took(Event::Applied(slice("shop", "api")));
-        assert!(matches!(moved, Some(Event::Deleted { .. })), "{moved:?}");
+        assert!(matches!(moved, Some(Event::Deleted(_))), "{moved:?}");
     }
 }

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 pub struct Guarded<K>(pub Result<K, Box<Unreadable>>);
 
 /// An object that does not match its type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
     /// Error of the parser.
     pub error: String,
@@ -45,6 +45,10 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
 impl<K: Resource> Resource for Guarded<K> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
+
+    fn metadata_api() -> bool {
+        K::metadata_api()
+    }
 
     fn kind(kind: &Self::DynamicType) -> Cow<'_, str> {
         K::kind(kind)

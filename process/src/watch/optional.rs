@@ -3,34 +3,32 @@
 //! Reads: the kind. Where the API server does not serve it, or a role of an earlier release does not allow it, the set is empty, one warning is
 //! logged, and requests back off.
 
-use super::{Freshness, Presence, is_not_served, watch_unpaged};
+use super::{Event, Freshness, Guarded, Presence, is_not_served, watch};
 use crate::error_chain;
 use futures::{Stream, StreamExt, stream};
-use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::watcher::{self, Config};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tracing::warn;
 
-/// [`watch_unpaged`] from the cache, without its errors. `without`: behaviour without the kind, for the log.
-pub fn watch_optional<K>(
-    api: Api<K>,
+/// [`follow`](super::follow) from the cache for such a kind. `without`: behaviour without the kind, for the log.
+pub fn follow_optional<K>(
+    api: Api<Guarded<K>>,
     config: Config,
     without: &'static str,
 ) -> impl Stream<Item = Event<K>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    served(
-        watch_unpaged(api, config, Freshness::Cached, Presence::Optional),
-        without,
-    )
+    let items = watch(api, config, Freshness::Cached, Presence::Optional);
+    served(items, without).map(Event::from)
 }
 
 pub(super) fn served<K>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send,
     without: &'static str,
-) -> impl Stream<Item = Event<K>> + Send
+) -> impl Stream<Item = watcher::Event<K>> + Send
 where
     K: Resource<DynamicType = ()> + Send,
 {
@@ -39,8 +37,8 @@ where
         let events = match event {
             Ok(event) => {
                 // A rejected list yields `Init`, too.
-                is_absent &= matches!(event, Event::Init);
-                was_listed |= matches!(event, Event::InitDone);
+                is_absent &= matches!(event, watcher::Event::Init);
+                was_listed |= matches!(event, watcher::Event::InitDone);
                 vec![event]
             }
             Err(error) if is_not_served(&error) => {
@@ -51,7 +49,7 @@ where
                 if std::mem::replace(&mut was_listed, true) {
                     Vec::new()
                 } else {
-                    vec![Event::Init, Event::InitDone]
+                    vec![watcher::Event::Init, watcher::Event::InitDone]
                 }
             }
             Err(error) => {

@@ -2,6 +2,7 @@ use super::*;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::Status;
+use kube::runtime::watcher::Event;
 use rstest::rstest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -165,7 +166,7 @@ async fn a_kind_is_watched_only_while_it_is_defined() {
     let (sender, changes) = futures::channel::mpsc::unbounded();
     let begun = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun);
-    let mut events = Box::pin(while_defined(changes, move || {
+    let mut events = Box::pin(crd::while_defined(changes, move || {
         let nth = count.fetch_add(1, Ordering::Relaxed);
         stream::once(std::future::ready(nth)).chain(stream::pending())
     }));

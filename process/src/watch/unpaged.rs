@@ -62,6 +62,18 @@ pub(super) struct Source<K> {
     pub(super) listed: ListVersion,
 }
 
+impl<K> Source<K> {
+    pub(super) fn new(api: Api<K>, config: Config, freshness: Freshness) -> Self {
+        Self {
+            api,
+            config,
+            freshness,
+            limit: None,
+            listed: ListVersion::default(),
+        }
+    }
+}
+
 enum State<K> {
     Begin,
     Request,

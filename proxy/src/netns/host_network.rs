@@ -6,16 +6,16 @@
 use crate::backend::Backend;
 use crate::backend::iptables::{Iptables, Variant};
 use crate::backend::nftables::Nftables;
-use crate::index::{LocalPod, NodePod};
+use crate::index::{LocalPod, NodePod, Update};
 use crate::netlink::Netlink;
 use crate::netns::Netns;
 use crate::netns::addresses::Addresses;
-use crate::watch::{Change, Update};
 use api::NetworkRef;
 use api::network_status::NetworkStatus;
 use futures::{Stream, StreamExt, stream};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use process::error_chain;
+use process::watch::Change;
 use rules::{PodRules, Shortcoming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -4,27 +4,31 @@
 
 use super::narrow::{Narrow, PodChange};
 use super::scope::{Network, Scope, unlabelled};
-use super::slices::{Event, Item};
-use super::{Guarded, Update, name_of, slice};
+use super::slices::{Item, ItemChange};
+use super::{name, slice};
+use crate::index::Update;
 use api::names::NETWORK_LABEL;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Config};
-use kube::{Api, Client, ResourceExt};
-use process::error_chain;
-use process::watch::{Freshness, Presence, number, watch_for_any, watch_versioned};
+use kube::runtime::watcher::Config;
+use kube::{Api, Client, Resource};
+use process::watch::{Event, Freshness, Guarded, changes, follow_any, follow_versioned, number};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
+
+/// Change of a watch, with the version of its last list.
+type Versioned = (ItemChange, u64);
 
 struct Follower {
     client: Client,
     narrow: Narrow,
     pods: BoxStream<'static, PodChange>,
     /// Running watches; the first one feeds the driver.
-    watches: Vec<(u64, BoxStream<'static, Event>)>,
+    watches: Vec<(u64, BoxStream<'static, Versioned>)>,
     probe: Option<BoxStream<'static, bool>>,
     ready: VecDeque<Update>,
 }
@@ -63,14 +67,14 @@ impl Follower {
                 None => std::future::pending().await,
             }
         };
-        let watched = stream::select_all(self.watches.iter_mut().map(|(id, events)| {
+        let watched = stream::select_all(self.watches.iter_mut().map(|(id, changes)| {
             let id = *id;
-            events.map(move |event| (id, event))
+            changes.map(move |change| (id, change))
         }));
         let mut watched = std::pin::pin!(watched);
         let updates = tokio::select! {
             change = self.pods.next() => self.narrow.pod(change?, Instant::now()),
-            Some((id, event)) = watched.next() => self.narrow.slices(id, event, Instant::now()),
+            Some((id, (change, version))) = watched.next() => self.narrow.slices(id, change, version, Instant::now()),
             Some(is_any) = next(self.probe.as_mut()) => self.narrow.probed(is_any, Instant::now()),
             () = due => self.narrow.tick(Instant::now()),
         };
@@ -109,63 +113,48 @@ async fn next<T>(stream: Option<&mut BoxStream<'static, T>>) -> Option<T> {
     }
 }
 
-fn slices(client: &Client, scope: &Scope, freshness: Freshness) -> BoxStream<'static, Event> {
+fn slices(client: &Client, scope: &Scope, freshness: Freshness) -> BoxStream<'static, Versioned> {
     let Some(selector) = scope.selector() else {
         return stream::pending().boxed();
     };
     debug!(%selector, "Watching EndpointSlices");
-    let api: Api<Guarded<EndpointSlice>> = Api::all(client.clone());
     let config = Config::default().labels(&selector);
-    let (version, events) = watch_versioned(api, config, freshness, Presence::Required);
-    let mut listed = Vec::new();
-    let events = events.filter_map(move |event| {
-        let event = match event {
-            Ok(watcher::Event::Init) => {
-                listed.clear();
-                None
-            }
-            Ok(watcher::Event::InitApply(object)) => {
-                listed.push(item(&object));
-                None
-            }
-            Ok(watcher::Event::InitDone) => Some(Event::Listed(std::mem::take(&mut listed), version.get())),
-            Ok(watcher::Event::Apply(object)) => Some(Event::Applied(item(&object))),
-            Ok(watcher::Event::Delete(object)) => Some(Event::Left(item(&object))),
-            // The watch retries with a backoff.
-            Err(error) => {
-                warn!(kind = "EndpointSlice", error = %error_chain(&error), "Watch failed, retrying");
-                None
-            }
-        };
-        std::future::ready(event)
-    });
-    events.boxed()
+    let (version, events) = follow_versioned(Api::all(client.clone()), config, freshness);
+    changes(events, item, without_slice)
+        .map(move |change| (change, version.get()))
+        .boxed()
 }
 
 fn item(object: &Guarded<EndpointSlice>) -> Item {
-    let label = object.labels().get(NETWORK_LABEL);
     Item {
-        name: name_of(object),
-        version: number(object.resource_version().as_deref()),
-        network: label.map(|value| Network::of_label(value)),
         slice: slice(object),
+        ..without_slice(object.meta())
+    }
+}
+
+fn without_slice(metadata: &ObjectMeta) -> Item {
+    let label = metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(NETWORK_LABEL));
+    Item {
+        name: name(metadata),
+        version: number(metadata.resource_version.as_deref()),
+        network: label.map(|value| Network::of_label(value)),
+        slice: None,
     }
 }
 
 /// Reports whether slices without a network label exist, at first and whenever one appears.
 fn probe(client: &Client) -> BoxStream<'static, bool> {
-    let api: Api<PartialObjectMeta<EndpointSlice>> = Api::all(client.clone());
-    let config = Config::default().labels(&unlabelled());
-    let events = watch_for_any(api, config, Presence::Required).filter_map(|event| {
+    let slices: Api<Guarded<PartialObjectMeta<EndpointSlice>>> = Api::all(client.clone());
+    let events = follow_any(slices, Config::default().labels(&unlabelled()));
+    let reports = events.filter_map(|event| {
         std::future::ready(match event {
-            Ok(watcher::Event::InitApply(_) | watcher::Event::Apply(_)) => Some(true),
-            Ok(watcher::Event::InitDone) => Some(false),
-            Ok(watcher::Event::Init | watcher::Event::Delete(_)) => None,
-            Err(error) => {
-                warn!(kind = "EndpointSlice", error = %error_chain(&error), "Watch failed, retrying");
-                None
-            }
+            Event::Listed(_) | Event::Applied(_) | Event::Unreadable(_) => Some(true),
+            Event::ListDone => Some(false),
+            Event::ListStarted | Event::Deleted(_) => None,
         })
     });
-    events.boxed()
+    reports.boxed()
 }

@@ -5,9 +5,9 @@
 //! server may take to respond.
 
 use super::scope::{Demand, Network, Scope, networks_of};
-use super::slices::{Event, Output, Slices};
-use super::{Change, Update};
-use crate::index::NodePod;
+use super::slices::{ItemChange, Slices};
+use crate::index::{NodePod, Update};
+use process::watch::Change;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Change of the pods of this node.
-pub(super) type PodChange = Change<(String, Option<NodePod>)>;
+pub(super) type PodChange = Change<(String, Option<NodePod>), String>;
 
 /// Existence of slices without a network label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,9 +99,9 @@ impl Narrow {
                         .map(|pod| Update::Pod(Change::Apply(pod))),
                 );
             }
-            Change::Delete((uid, pod)) => {
+            Change::Delete(uid) => {
                 self.forget(&uid, now);
-                updates.push(Update::Pod(Change::Delete((uid, pod))));
+                updates.push(Update::Pod(Change::Delete(uid)));
             }
             Change::Reset(pods) => {
                 self.are_pods_listed = true;
@@ -134,21 +134,21 @@ impl Narrow {
         self.plan(now, updates)
     }
 
-    /// Handles an event of a watch of slices.
-    pub(super) fn slices(&mut self, id: u64, event: Event, now: Instant) -> Vec<Update> {
-        let outputs = match event {
-            Event::Listed(items, version) if self.next.as_ref().is_some_and(|(next, _)| *next == id) => {
+    /// Handles a change of a watch of slices; `version` is that of its last list.
+    pub(super) fn slices(&mut self, id: u64, change: ItemChange, version: u64, now: Instant) -> Vec<Update> {
+        let outputs = match change {
+            Change::Reset(items) if self.next.as_ref().is_some_and(|(next, _)| *next == id) => {
                 let (_, scope) = self.next.take().unwrap_or((0, Scope::Nothing));
                 self.current = Some(id);
                 self.slices.switch(scope, items, version)
             }
-            event if self.current == Some(id) => self.slices.take(event, now),
+            change if self.current == Some(id) => self.slices.take(change, version, now),
             _ => Vec::new(),
         };
         if self.slices.has_unlabelled() {
             self.demand.saw_unlabelled(now);
         }
-        self.plan(now, outputs.into_iter().map(update).collect())
+        self.plan(now, outputs.into_iter().map(Update::Slice).collect())
     }
 
     /// Existence of slices without a network label.
@@ -168,7 +168,7 @@ impl Narrow {
             self.demand.saw_unlabelled(now);
         }
         let released = self.slices.release(self.is_widening(), now);
-        self.plan(now, released.into_iter().map(update).collect())
+        self.plan(now, released.into_iter().map(Update::Slice).collect())
     }
 
     fn is_widening(&self) -> bool {
@@ -223,7 +223,7 @@ impl Narrow {
         if wanted == Scope::Nothing {
             self.next = None;
             if self.current.take().is_some() || !self.slices.is_begun() {
-                updates.extend(self.slices.clear().into_iter().map(update));
+                updates.extend(self.slices.clear().into_iter().map(Update::Slice));
             }
         } else if self.probe != Probe::Asking {
             self.begin(wanted);
@@ -258,14 +258,6 @@ impl Narrow {
         });
         passed.collect()
     }
-}
-
-fn update(output: Output) -> Update {
-    Update::Slice(match output {
-        Output::Apply(name, slice) => Change::Apply((name, slice)),
-        Output::Delete(name) => Change::Delete((name, None)),
-        Output::Reset(slices) => Change::Reset(slices),
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! reverted.
 
 use super::scope::{Network, Scope};
+use process::watch::Change;
 use rules::{ObjectName, Slice};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ pub(super) const HOLD: Duration = Duration::from_millis(200);
 /// Longest time for which it is kept while the wide watch does not list.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
-/// Slice of a watch event.
+/// Slice of a watch event; of a deleted one only name and version count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) name: ObjectName,
@@ -27,27 +28,11 @@ pub(super) struct Item {
     pub(super) slice: Option<Slice>,
 }
 
-/// Event of a watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// List of all slices in scope, with its resourceVersion.
-    Listed(Vec<Item>, u64),
-    /// Added or changed.
-    Applied(Item),
-    /// Deleted, or out of scope.
-    Left(Item),
-}
+/// Change of the slices in scope; a slice that leaves the scope counts as deleted.
+pub(super) type ItemChange = Change<Item, Item>;
 
-/// Output for the driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Output {
-    /// Added or changed.
-    Apply(ObjectName, Option<Slice>),
-    /// Deleted.
-    Delete(ObjectName),
-    /// Complete list.
-    Reset(Vec<(ObjectName, Option<Slice>)>),
-}
+/// Change for the driver.
+pub(super) type Output = Change<(ObjectName, Option<Slice>), ObjectName>;
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -132,13 +117,13 @@ impl Slices {
             .collect()
     }
 
-    /// Handles an event of the watch that feeds the driver.
-    pub(super) fn take(&mut self, event: Event, now: Instant) -> Vec<Output> {
-        match event {
+    /// Handles a change of the watch that feeds the driver; `version` is that of its last list.
+    pub(super) fn take(&mut self, change: ItemChange, version: u64, now: Instant) -> Vec<Output> {
+        match change {
             // A watch that lists again lists nothing older than its events, unless etcd was restored from a backup.
-            Event::Listed(items, version) => self.listed(items, version, true),
-            Event::Applied(item) => self.applied(item).into_iter().collect(),
-            Event::Left(item) => self.left(&item, now).into_iter().collect(),
+            Change::Reset(items) => self.listed(items, version, true),
+            Change::Apply(item) => self.applied(item).into_iter().collect(),
+            Change::Delete(item) => self.left(&item, now).into_iter().collect(),
         }
     }
 
@@ -195,7 +180,7 @@ impl Slices {
             return outputs;
         }
         let all = outputs.into_iter().filter_map(|output| match output {
-            Output::Apply(name, slice) => Some((name, slice)),
+            Output::Apply(slice) => Some(slice),
             Output::Delete(_) | Output::Reset(_) => None,
         });
         vec![Output::Reset(all.collect())]
@@ -259,7 +244,7 @@ impl Slices {
         } = item;
         self.newest = self.newest.max(version);
         self.insert(name.clone(), Known { version, network });
-        Output::Apply(name, slice)
+        Output::Apply((name, slice))
     }
 
     /// Returns slices that left and did not return. `is_widening`: a wide watch lists.

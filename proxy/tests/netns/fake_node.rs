@@ -8,17 +8,17 @@ use super::testbed::Pod;
 use async_trait::async_trait;
 use futures::stream;
 use k8s_openapi::api::core::v1;
+use process::watch::Change;
 use prometheus_client::registry::Registry;
 use proxy::backend::Backend;
 use proxy::backend::detect::taking_over;
 use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::debug_state;
-use proxy::index::NodePod;
+use proxy::index::{NodePod, Update};
 use proxy::metrics::Metrics;
 use proxy::report::node_condition::{self, NodeCondition, Reporter};
 use proxy::report::pod_events;
 use proxy::sync::{self, Context, Reporters};
-use proxy::watch::{Change, Update};
 use rules::{ObjectName, ServedService, Settings, Slice};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -222,7 +222,7 @@ impl Driver {
 
     /// Deletes a Service.
     pub(crate) fn delete_service(&self, service: &Service) {
-        self.send(Update::Service(Change::Delete(parsed(service))));
+        self.send(Update::Service(Change::Delete(parsed(service).0)));
     }
 
     /// Updates a pod with an object that cannot be decoded.
@@ -249,7 +249,7 @@ impl Driver {
 
     /// Deletes a pod.
     pub(crate) fn delete_pod(&self, pod: &v1::Pod) {
-        self.send(Update::Pod(Change::Delete(read(pod))));
+        self.send(Update::Pod(Change::Delete(uid(pod).to_owned())));
     }
 
     pub(crate) fn is_ready(&self) -> bool {

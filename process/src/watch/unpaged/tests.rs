@@ -1,6 +1,6 @@
 //! Against a scripted server: a real API server cannot be made to close a watch at once, or to fail one list.
 
-use super::super::{Presence, watch_for_any, watch_unpaged};
+use super::super::{Event as Followed, Presence, follow_any, watch};
 use super::*;
 use axum::http::{Request as HttpRequest, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -57,7 +57,7 @@ fn lists(asked: &Asked) -> Vec<String> {
 
 /// Follows a watch until `count` lists were requested.
 async fn follow(client: Client, asked: &Asked, count: usize) {
-    let events = watch_unpaged(
+    let events = watch(
         Api::<ConfigMap>::all(client),
         Config::default(),
         Freshness::Cached,
@@ -103,7 +103,7 @@ async fn a_watch_that_is_closed_at_once_is_retried_after_a_pause(
     #[case] watches: fn(usize) -> (u16, &'static str),
 ) {
     let (client, asked) = server(|_| (200, LIST), watches);
-    let events = watch_unpaged(
+    let events = watch(
         Api::<ConfigMap>::all(client),
         Config::default(),
         Freshness::Cached,
@@ -129,12 +129,8 @@ async fn a_watch_that_is_closed_at_once_is_retried_after_a_pause(
 #[tokio::test]
 async fn a_watch_for_any_object_lists_one_of_the_latest_version() {
     let (client, asked) = server(|_| (200, LIST), |_| (500, BUSY));
-    let mut events = Box::pin(watch_for_any(
-        Api::<ConfigMap>::all(client),
-        Config::default(),
-        Presence::Required,
-    ));
-    while !matches!(events.next().await, Some(Ok(Event::InitDone))) {}
+    let mut events = Box::pin(follow_any::<ConfigMap>(Api::all(client), Config::default()));
+    while events.next().await != Some(Followed::ListDone) {}
     let list = lists(&asked).remove(0);
     assert!(
         list.contains("limit=1") && !list.contains("resourceVersion"),

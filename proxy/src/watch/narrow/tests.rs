@@ -44,7 +44,7 @@ fn short(updates: &[Update]) -> Vec<String> {
     let name = |name: &ObjectName| name.name.clone();
     let each = updates.iter().map(|update| match update {
         Update::Pod(Change::Apply((uid, _))) => format!("+{uid}"),
-        Update::Pod(Change::Delete((uid, _))) => format!("-{uid}"),
+        Update::Pod(Change::Delete(uid)) => format!("-{uid}"),
         Update::Pod(Change::Reset(all)) => {
             format!(
                 "={}",
@@ -55,7 +55,7 @@ fn short(updates: &[Update]) -> Vec<String> {
             )
         }
         Update::Slice(Change::Apply((of, _))) => format!("+{}", name(of)),
-        Update::Slice(Change::Delete((of, _))) => format!("-{}", name(of)),
+        Update::Slice(Change::Delete(of)) => format!("-{}", name(of)),
         Update::Slice(Change::Reset(all)) => {
             format!(
                 "={}",
@@ -101,8 +101,8 @@ fn narrow(now: Instant) -> Narrow {
             probe: true
         }
     );
-    let list = Event::Listed(vec![slice(1, 5, Some(1))], 5);
-    assert_eq!(short(&narrow.slices(1, list, now)), ["=s1"]);
+    let list = Change::Reset(vec![slice(1, 5, Some(1))]);
+    assert_eq!(short(&narrow.slices(1, list, 5, now)), ["=s1"]);
     assert_eq!(
         narrow.wanted(),
         Wanted {
@@ -149,12 +149,12 @@ fn a_pod_on_a_new_network_widens_the_watch_and_follows_its_slices() {
     assert_eq!(narrow.wanted(), growing);
     // The previous watch continues, and another pod of its network is not held back.
     assert_eq!(
-        short(&narrow.slices(1, Event::Applied(slice(1, 7, Some(1))), now)),
+        short(&narrow.slices(1, Change::Apply(slice(1, 7, Some(1))), 0, now)),
         ["+s1"]
     );
     assert_eq!(short(&narrow.pod(Change::Apply(pod("c", &[1])), now)), ["+c"]);
-    let list = Event::Listed(vec![slice(1, 5, Some(1)), slice(2, 6, Some(2))], 6);
-    assert_eq!(short(&narrow.slices(2, list, now)), ["+s2", "+b"]);
+    let list = Change::Reset(vec![slice(1, 5, Some(1)), slice(2, 6, Some(2))]);
+    assert_eq!(short(&narrow.slices(2, list, 6, now)), ["+s2", "+b"]);
     assert_eq!(
         narrow.wanted(),
         Wanted {
@@ -183,17 +183,17 @@ fn a_new_list_holds_back_new_pods_and_keeps_known_ones() {
     assert_eq!(short(&narrow.pod(Change::Reset(list), now)), ["=a,c"]);
     assert_eq!(narrow.wanted().next, Some((2, on(&[1, 2, 3]))));
     assert_eq!(
-        short(&narrow.slices(2, Event::Listed(vec![slice(1, 5, Some(1))], 6), now)),
+        short(&narrow.slices(2, Change::Reset(vec![slice(1, 5, Some(1))]), 6, now)),
         ["+b"]
     );
-    assert_eq!(short(&narrow.pod(Change::Delete(pod("b", &[])), now)), ["-b"]);
+    assert_eq!(short(&narrow.pod(Change::Delete("b".to_owned()), now)), ["-b"]);
 }
 
 #[test]
 fn the_watch_shrinks_minutes_after_the_last_pod_of_a_network() {
     let now = Instant::now();
     let mut narrow = narrow(now);
-    narrow.pod(Change::Delete(pod("a", &[])), now);
+    narrow.pod(Change::Delete("a".to_owned()), now);
     assert_eq!(
         narrow.wanted(),
         Wanted {
@@ -222,7 +222,7 @@ fn a_slice_without_a_label_widens_the_watch_until_minutes_after_the_last_one() {
     // Its slice leaves the narrow watch.
     assert!(
         narrow
-            .slices(1, Event::Left(slice(1, 8, Some(1))), now)
+            .slices(1, Change::Delete(slice(1, 8, Some(1))), 0, now)
             .is_empty()
     );
     narrow.probed(true, now);
@@ -232,15 +232,15 @@ fn a_slice_without_a_label_widens_the_watch_until_minutes_after_the_last_one() {
         probe: false,
     };
     assert_eq!(narrow.wanted(), widening);
-    let list = Event::Listed(vec![slice(1, 8, None), slice(9, 2, None)], 8);
+    let list = Change::Reset(vec![slice(1, 8, None), slice(9, 2, None)]);
     assert_eq!(
-        short(&narrow.slices(2, list, now)),
+        short(&narrow.slices(2, list, 8, now)),
         ["+s1", "+s9"],
         "without a gap"
     );
     // All have a label again.
-    narrow.slices(2, Event::Applied(slice(1, 10, Some(1))), now);
-    narrow.slices(2, Event::Applied(slice(9, 11, Some(9))), now);
+    narrow.slices(2, Change::Apply(slice(1, 10, Some(1))), 0, now);
+    narrow.slices(2, Change::Apply(slice(9, 11, Some(9))), 0, now);
     assert_eq!(
         narrow.wanted(),
         Wanted {
@@ -261,8 +261,8 @@ fn a_slice_without_a_label_widens_the_watch_until_minutes_after_the_last_one() {
     );
     narrow.probed(false, now + LINGER);
     assert_eq!(narrow.wanted().next, Some((3, on(&[1]))));
-    let list = Event::Listed(vec![slice(1, 10, Some(1))], 12);
-    assert_eq!(short(&narrow.slices(3, list, now + LINGER)), ["-s9"]);
+    let list = Change::Reset(vec![slice(1, 10, Some(1))]);
+    assert_eq!(short(&narrow.slices(3, list, 12, now + LINGER)), ["-s9"]);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn the_wide_watch_stays_while_slices_without_a_label_exist() {
             probe: false
         }
     );
-    narrow.slices(1, Event::Listed(vec![slice(1, 5, None)], 5), now);
+    narrow.slices(1, Change::Reset(vec![slice(1, 5, None)]), 5, now);
     let mut at = now;
     for _ in 0..5 {
         let due = narrow.due().unwrap();
@@ -315,13 +315,13 @@ fn events_of_a_stopped_watch_are_dropped() {
     let mut narrow = narrow(now);
     assert!(
         narrow
-            .slices(7, Event::Applied(slice(2, 9, Some(1))), now)
+            .slices(7, Change::Apply(slice(2, 9, Some(1))), 0, now)
             .is_empty()
     );
     narrow.pod(Change::Apply(pod("b", &[2])), now);
     narrow.pod(Change::Apply(pod("c", &[3])), now);
     assert!(
-        narrow.slices(2, Event::Listed(Vec::new(), 9), now).is_empty(),
+        narrow.slices(2, Change::Reset(Vec::new()), 9, now).is_empty(),
         "it lacks n3"
     );
 }

@@ -27,7 +27,7 @@ fn on(networks: &[u8]) -> Scope {
 }
 
 fn apply(n: u8) -> Output {
-    Output::Apply(name(n), None)
+    Output::Apply((name(n), None))
 }
 
 fn begun(scope: Scope, items: Vec<Item>, version: u64) -> Slices {
@@ -63,24 +63,33 @@ fn a_list_older_than_reported_events_reverts_nothing() {
         7,
     );
     slices.another_begins();
-    assert_eq!(slices.take(Event::Applied(item(1, 11, Some(1))), now), [apply(1)]);
     assert_eq!(
-        slices.take(Event::Left(item(2, 12, Some(1))), now),
+        slices.take(Change::Apply(item(1, 11, Some(1))), 0, now),
+        [apply(1)]
+    );
+    assert_eq!(
+        slices.take(Change::Delete(item(2, 12, Some(1))), 0, now),
         [Output::Delete(name(2))]
     );
-    assert_eq!(slices.take(Event::Applied(item(3, 13, Some(1))), now), [apply(3)]);
+    assert_eq!(
+        slices.take(Change::Apply(item(3, 13, Some(1))), 0, now),
+        [apply(3)]
+    );
     let list = vec![item(1, 5, Some(1)), item(2, 6, Some(1))];
     assert_eq!(slices.switch(on(&[1]), list, 10), []);
     // Repeated events of the next watch change nothing.
     for event in [
-        Event::Applied(item(1, 11, Some(1))),
-        Event::Applied(item(2, 9, Some(1))),
-        Event::Left(item(2, 12, Some(1))),
-        Event::Applied(item(3, 13, Some(1))),
+        Change::Apply(item(1, 11, Some(1))),
+        Change::Apply(item(2, 9, Some(1))),
+        Change::Delete(item(2, 12, Some(1))),
+        Change::Apply(item(3, 13, Some(1))),
     ] {
-        assert_eq!(slices.take(event, now), []);
+        assert_eq!(slices.take(event, 0, now), []);
     }
-    assert_eq!(slices.take(Event::Applied(item(2, 14, Some(1))), now), [apply(2)]);
+    assert_eq!(
+        slices.take(Change::Apply(item(2, 14, Some(1))), 0, now),
+        [apply(2)]
+    );
 }
 
 /// A controller of an earlier release takes the label away: the slice leaves the narrow watch, and the wide one, which follows, has it.
@@ -88,7 +97,7 @@ fn a_list_older_than_reported_events_reverts_nothing() {
 fn a_slice_that_loses_its_label_stays_until_the_wide_watch_lists_it() {
     let now = Instant::now();
     let mut slices = begun(on(&[1]), vec![item(1, 5, Some(1))], 5);
-    assert_eq!(slices.take(Event::Left(item(1, 8, Some(1))), now), []);
+    assert_eq!(slices.take(Change::Delete(item(1, 8, Some(1))), 0, now), []);
     slices.another_begins();
     assert_eq!(slices.release(true, now + HOLD), []);
     assert_eq!(
@@ -103,9 +112,12 @@ fn a_slice_that_loses_its_label_stays_until_the_wide_watch_lists_it() {
 fn a_slice_that_left_a_narrow_watch_is_deleted_unless_it_returns() {
     let now = Instant::now();
     let mut slices = begun(on(&[1]), vec![item(1, 5, Some(1)), item(2, 5, Some(1))], 5);
-    slices.take(Event::Left(item(1, 8, Some(1))), now);
-    slices.take(Event::Left(item(2, 8, Some(1))), now);
-    assert_eq!(slices.take(Event::Applied(item(2, 9, Some(1))), now), [apply(2)]);
+    slices.take(Change::Delete(item(1, 8, Some(1))), 0, now);
+    slices.take(Change::Delete(item(2, 8, Some(1))), 0, now);
+    assert_eq!(
+        slices.take(Change::Apply(item(2, 9, Some(1))), 0, now),
+        [apply(2)]
+    );
     assert_eq!(slices.due(false), Some(now + HOLD));
     assert_eq!(slices.release(false, now + HOLD), [Output::Delete(name(1))]);
     assert_eq!(slices.due(false), None);
@@ -119,12 +131,18 @@ fn after_a_restore_of_etcd_any_version_of_the_list_is_accepted() {
     let restored = || vec![item(1, 20, Some(1))];
     let want = [apply(1), Output::Delete(name(2))];
     let mut slices = before();
-    assert_eq!(slices.take(Event::Listed(restored(), 30), now), want);
-    assert_eq!(slices.take(Event::Applied(item(1, 31, Some(1))), now), [apply(1)]);
+    assert_eq!(slices.take(Change::Reset(restored()), 30, now), want);
+    assert_eq!(
+        slices.take(Change::Apply(item(1, 31, Some(1))), 0, now),
+        [apply(1)]
+    );
     let mut slices = before();
     slices.another_begins();
     assert_eq!(slices.switch(on(&[1, 2]), restored(), 30), want);
-    assert_eq!(slices.take(Event::Applied(item(2, 31, Some(1))), now), [apply(2)]);
+    assert_eq!(
+        slices.take(Change::Apply(item(2, 31, Some(1))), 0, now),
+        [apply(2)]
+    );
 }
 
 #[test]
@@ -133,7 +151,7 @@ fn versions_that_left_are_kept_only_while_another_watch_lists() {
     let items = (0..100).map(|n| item(n, 1, Some(1))).collect();
     let mut slices = begun(Scope::Everything, items, 1);
     for n in 0..100 {
-        slices.take(Event::Left(item(n, 100 + u64::from(n), Some(1))), now);
+        slices.take(Change::Delete(item(n, 100 + u64::from(n), Some(1))), 0, now);
     }
     assert!(slices.left.is_empty() && slices.known.is_empty());
 }
@@ -218,7 +236,7 @@ impl Server {
     }
 
     /// The event of a version in a scope, as the API server makes it.
-    fn event(&self, scope: &Scope, version: u64) -> Option<Event> {
+    fn event(&self, scope: &Scope, version: u64) -> Option<ItemChange> {
         let (before, after) = (self.at(version - 1), self.at(version));
         let changed = (0..6).find(|n| before.get(n) != after.get(n))?;
         let is_in = |world: &World| {
@@ -227,8 +245,8 @@ impl Server {
                 .is_some_and(|(_, on)| scope.has(on.map(network)))
         };
         match (is_in(&before), is_in(&after)) {
-            (_, true) => Some(Event::Applied(item(changed, version, after[&changed].1))),
-            (true, false) => Some(Event::Left(item(changed, version, before[&changed].1))),
+            (_, true) => Some(Change::Apply(item(changed, version, after[&changed].1))),
+            (true, false) => Some(Change::Delete(item(changed, version, before[&changed].1))),
             (false, false) => None,
         }
     }
@@ -252,12 +270,12 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Report if reported < server.version() && slices.is_begun() => {
                 reported += 1;
                 let event = server.event(slices.scope(), reported);
-                event.map(|event| slices.take(event, now)).unwrap_or_default()
+                event.map(|event| slices.take(event, 0, now)).unwrap_or_default()
             }
             Step::Relist if slices.is_begun() => {
                 reported = server.version();
                 let items = server.list(slices.scope(), reported);
-                slices.take(Event::Listed(items, reported), now)
+                slices.take(Change::Reset(items), reported, now)
             }
             Step::Begin(networks) if next.is_none() => {
                 let scope = networks.map_or(Scope::Everything, |networks| {
@@ -278,7 +296,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         };
         for output in outputs {
             match output {
-                Output::Apply(name, _) => {
+                Output::Apply((name, _)) => {
                     let version = slices.known[&name].version;
                     let before = driver.insert(name.clone(), version);
                     prop_assert!(before.is_none_or(|before| before < version), "{name} went back");
@@ -317,7 +335,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     for version in reported + 1..=server.version() {
         if let Some(event) = server.event(slices.scope(), version) {
-            slices.take(event, now);
+            slices.take(event, 0, now);
         }
     }
     slices.release(false, now + LONGEST_HOLD);
