@@ -6,6 +6,7 @@
 mod admin;
 pub mod args;
 mod client;
+pub mod events;
 mod health;
 pub mod lease;
 pub mod logs;
