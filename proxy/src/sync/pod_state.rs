@@ -15,9 +15,9 @@ use crate::netlink::monitor::NamespaceId;
 use crate::netns::apply::Applied;
 use crate::netns::failure::chain;
 use crate::netns::host_network::Parents;
-use crate::report::event_throttle::{self, EventThrottle};
 use crate::report::pod_events::{self, EventSender, PodEvent};
 use futures::{FutureExt, StreamExt};
+use process::events::{self, EventThrottle};
 use rules::Shortcoming;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -90,7 +90,7 @@ pub(super) struct Pod {
     synced_sandbox: Option<String>,
     pub(super) has_rules: bool,
     /// Events on the pod.
-    pub(super) event_throttle: EventThrottle,
+    pub(super) event_throttle: EventThrottle<PodEvent>,
     /// Flows that are still to be deleted.
     pub(super) deferred: Option<Deferred>,
     /// Time of the last cleanup of flows.
@@ -262,7 +262,7 @@ impl Pods {
             pod.netns_state = Some(netns_state);
             let event = pod_events::nothing_written(local, &shortcomings);
             if !pod.publish(event, local, &self.context.reporters.event_sender) {
-                pod.due = Some(self.due.insert(local.uid.clone(), event_throttle::PAUSE));
+                pod.due = Some(self.due.insert(local.uid.clone(), events::PAUSE));
             }
             return;
         }
@@ -451,7 +451,7 @@ impl Pods {
         let next = if is_published {
             next
         } else {
-            Some(next.unwrap_or(event_throttle::PAUSE))
+            Some(next.unwrap_or(events::PAUSE))
         };
         if std::mem::take(&mut pod.needs_rerun) {
             self.start(&local.uid, index);
