@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `event` | an Event as a value: object, type, reason, action, note | pure |
 //! | `throttle` | the Events of one object that are due: each once while it applies, and a limited rate | pure |
+//! | `rate` | the limit of all Events on one object | pure |
 //! | `series` | the Events that a repeated one is counted on | pure |
 //! | `publisher` | creates an Event, or increments the count of an earlier one | writes |
 //! | `queue` | a bounded queue and its writer, for callers that must not wait for the API server | writes |
@@ -16,6 +17,7 @@
 mod event;
 mod publisher;
 mod queue;
+mod rate;
 mod series;
 mod throttle;
 

@@ -75,6 +75,13 @@ impl Event {
         self.regarding.namespace.as_deref().unwrap_or(CLUSTER_SCOPED)
     }
 
+    /// Key of its object.
+    pub(super) fn object_key(&self) -> String {
+        let ObjectReference { kind, name, uid, .. } = &self.regarding;
+        let [kind, name, uid] = [kind, name, uid].map(|part| part.as_deref().unwrap_or_default());
+        format!("{kind}/{}/{name}/{uid}", self.namespace())
+    }
+
     /// Key of its series, at most 500 bytes long.
     pub(super) fn series_key(&self) -> String {
         let message = match &self.series {

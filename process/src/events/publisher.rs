@@ -1,8 +1,10 @@
 //! Writes: Events. A repeated one is counted on the earlier one, also on that of another replica or of the process before a restart.
 
 use super::event::Event;
+use super::rate::ObjectRates;
 use super::series::{Counted, SeriesCache};
 use k8s_openapi::api::events::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::events::Reporter;
@@ -12,6 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
+use tracing::debug;
 
 /// No request may take longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,10 +31,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns true if the API server rejects this request, now and later: 4xx, but no conflict with the time of the request.
-    pub(super) fn is_rejection(&self) -> bool {
+    /// Returns true if the API server rejects this request, now and later: 4xx, but nothing that passes.
+    fn is_rejection(&self) -> bool {
         self.code()
             .is_some_and(|code| matches!(code, 400..500) && !matches!(code, 408 | 409 | 429))
+    }
+
+    /// Returns true if the API server is away or throttles, for this Event as for any other.
+    pub(super) fn is_outage(&self) -> bool {
+        self.code().is_none_or(|code| matches!(code, 429 | 503 | 504))
     }
 
     fn code(&self) -> Option<u16> {
@@ -50,7 +58,14 @@ impl Error {
 pub struct Publisher {
     client: Client,
     reporter: Arc<Reporter>,
-    series: Arc<Mutex<SeriesCache>>,
+    published: Arc<Mutex<Recent>>,
+}
+
+/// What was published lately.
+#[derive(Default)]
+struct Recent {
+    series: SeriesCache,
+    rates: ObjectRates,
 }
 
 impl fmt::Debug for Publisher {
@@ -70,14 +85,25 @@ impl Publisher {
                 controller: controller.to_owned(),
                 instance: Some(instance.to_owned()),
             }),
-            series: Arc::default(),
+            published: Arc::default(),
         }
     }
 
-    /// Publishes an Event, in at most three requests of at most 30 s each.
+    /// Publishes an Event, in at most five requests of at most 30 s each. One too many on its object is dropped.
     pub async fn publish(&self, event: &Event) -> Result<(), Error> {
-        let key = event.series_key();
-        let known = self.series().get(&key, Instant::now());
+        let (object, key) = (event.object_key(), event.series_key());
+        let known = {
+            let published = self.published();
+            if !published.rates.allows(&object, Instant::now()) {
+                debug!(
+                    object,
+                    reason = event.reason,
+                    "Dropped an Event: too many on one object"
+                );
+                return Ok(());
+            }
+            published.series.get(&key, Instant::now())
+        };
         let counted = match known {
             Some(earlier) => match self.increment(event, earlier).await {
                 // It was deleted, or expired.
@@ -86,12 +112,14 @@ impl Publisher {
             },
             None => self.create(event).await?,
         };
-        self.series().record(key, counted, Instant::now());
+        let mut published = self.published();
+        published.rates.count(object, Instant::now());
+        published.series.record(key, counted, Instant::now());
         Ok(())
     }
 
-    fn series(&self) -> MutexGuard<'_, SeriesCache> {
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    fn published(&self) -> MutexGuard<'_, Recent> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn create(&self, event: &Event) -> Result<Counted, Error> {
@@ -128,7 +156,7 @@ impl Publisher {
         let counted = earlier.next();
         let now = v1::EventSeries {
             count: counted.count,
-            last_observed_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now()),
+            last_observed_time: MicroTime(Timestamp::now()),
         };
         self.patch(event, &counted.name, json!({ "series": now })).await?;
         Ok(counted)

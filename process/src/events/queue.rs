@@ -94,9 +94,10 @@ impl EventWriter {
     }
 }
 
-/// Returns the pause before the next attempt; `None` if there is none: the API server rejects the Event, or is away for minutes.
+/// Returns the pause before the next attempt; `None` if there is none. Only an outage, which every Event meets, holds up the queue, and for
+/// minutes.
 fn retry_after(error: &Error, attempt: u32, first: Duration) -> Option<Duration> {
-    if error.is_rejection() || attempt >= MAX_ATTEMPTS {
+    if !error.is_outage() || attempt >= MAX_ATTEMPTS {
         return None;
     }
     let pause = first.saturating_mul(1 << attempt.saturating_sub(1).min(16));

@@ -2,6 +2,7 @@
 //!
 //! Pure: the clock is an argument. The state belongs to the object's own state and ends with it, so there is no map that could grow.
 
+use super::rate::{Limit, Rate};
 use std::time::{Duration, Instant};
 
 /// Time between two Events on one object, on average: a condition that flaps would fill the API server.
@@ -9,6 +10,11 @@ pub const PAUSE: Duration = Duration::from_secs(30);
 
 /// Events that may follow each other without a pause.
 const BURST: u32 = 3;
+
+const LIMIT: Limit = Limit {
+    pause: PAUSE,
+    burst: BURST,
+};
 
 /// An Event, or what it is made of.
 pub trait Repeats {
@@ -45,7 +51,7 @@ impl<E: Repeats> Published<E> {
     }
 
     /// Forgets the Events that no longer apply: they are published again when they come back.
-    pub fn keep(&mut self, current: Option<&E>) {
+    fn keep(&mut self, current: Option<&E>) {
         self.0
             .retain(|published| current.is_some_and(|event| event.repeats(published)));
     }
@@ -56,8 +62,7 @@ impl<E: Repeats> Published<E> {
 pub struct EventThrottle<E> {
     current: Option<E>,
     published: Published<E>,
-    /// When the rate of one Event per pause allows for all that were sent (GCRA).
-    paid_until: Option<Instant>,
+    rate: Rate,
 }
 
 impl<E> Default for EventThrottle<E> {
@@ -65,7 +70,7 @@ impl<E> Default for EventThrottle<E> {
         Self {
             current: None,
             published: Published::default(),
-            paid_until: None,
+            rate: Rate::default(),
         }
     }
 }
@@ -83,9 +88,8 @@ impl<E: Repeats + Clone> EventThrottle<E> {
         let Some(now) = self.current.as_ref().filter(|_| !self.is_published()) else {
             return;
         };
-        let paid_until = self.paid_until.unwrap_or(at).max(at);
-        if paid_until <= at + PAUSE * (BURST - 1) && send(now) {
-            self.paid_until = Some(paid_until + PAUSE);
+        if self.rate.allows(LIMIT, at) && send(now) {
+            self.rate.count(LIMIT, at);
             self.published.extend([now.clone()]);
         }
     }

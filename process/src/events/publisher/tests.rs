@@ -128,3 +128,14 @@ async fn a_failed_event_is_not_counted() {
         [created(&event.name()), created(&event.name())]
     );
 }
+
+#[tokio::test]
+async fn events_on_one_object_are_limited_and_those_on_others_are_not() {
+    let (server, publisher) = publisher(&[]);
+    for _ in 0..100 {
+        publisher.publish(&event("web", "a")).await.unwrap();
+    }
+    assert_eq!(server.requests().len(), 64);
+    publisher.publish(&event("db", "a")).await.unwrap();
+    assert_eq!(server.requests().len(), 65);
+}
