@@ -37,9 +37,9 @@ impl Error {
             .is_some_and(|code| matches!(code, 400..500) && !matches!(code, 408 | 409 | 429))
     }
 
-    /// Returns true if the API server is away or throttles, for this Event as for any other.
+    /// Returns true if the API server is away, for this Event as for any other. 429 may mean the Events of one namespace (EventRateLimit).
     pub(super) fn is_outage(&self) -> bool {
-        self.code().is_none_or(|code| matches!(code, 429 | 503 | 504))
+        self.code().is_none_or(|code| matches!(code, 503 | 504))
     }
 
     fn code(&self) -> Option<u16> {

@@ -1,6 +1,6 @@
 //! Rate limits of Events.
 //!
-//! Pure: the clock is an argument. The number of objects is bounded: whoever creates objects without end only resets the limits of others.
+//! Pure: the clock is an argument. The number of objects is bounded: objects without end take the place of those with the fewest Events.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

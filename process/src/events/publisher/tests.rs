@@ -23,7 +23,7 @@ impl FakeServer {
                 let code = codes.get(recorded.len()).copied().unwrap_or(201);
                 let named = json!({"name": head.uri.path().rsplit('/').next()});
                 recorded.push((head.method, value));
-                Ok::<_, Infallible>(answer(code, named))
+                Ok::<_, Infallible>(answer(code, &named))
             }
         });
         (Self { requests }, Client::new(service, "default"))
@@ -44,7 +44,7 @@ impl FakeServer {
     }
 }
 
-fn answer(code: u16, metadata: Value) -> Response<Body> {
+fn answer(code: u16, metadata: &Value) -> Response<Body> {
     let body = if code < 400 {
         json!({"metadata": metadata, "series": {"count": 6, "lastObservedTime": "2026-01-02T03:04:05.000000Z"}})
     } else {
@@ -103,7 +103,7 @@ async fn an_event_that_the_api_server_deleted_is_created_again() {
     assert_eq!(server.requests(), [created(&name), counted(2), created(&name)]);
 }
 
-/// A tenant may write an Event under the name of ours; the admission policy lets this account write only its own.
+/// A tenant may write an Event under the name that this process uses; the admission policy lets this account write only its own.
 #[tokio::test]
 async fn an_event_of_another_client_under_the_same_name_suppresses_none() {
     let (server, publisher) = publisher(&[409, 403]);
