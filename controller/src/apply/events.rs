@@ -37,3 +37,20 @@ fn event(regarding: ObjectReference, problem: &Problem) -> Event {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service_status::problem::Reason;
+
+    /// The condition contains the message, and the next process publishes only what the condition does not contain.
+    #[test]
+    fn the_pods_that_a_problem_was_seen_on_are_in_its_note_and_do_not_make_it_another_event() {
+        let on = |pod: &str| {
+            let problem = Problem::new(Reason::NoPodsAttached, "no pod is attached").seen_on([pod]);
+            event(ObjectReference::default(), &problem)
+        };
+        assert_eq!(on("web-1").note, "no pod is attached; seen on: web-1");
+        assert_eq!(on("web-1").series, on("web-2").series);
+    }
+}
