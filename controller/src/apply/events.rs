@@ -13,8 +13,8 @@ pub(super) async fn publish(
     problem: &Problem,
     service: &ObjectKey,
 ) -> Result<(), Error> {
-    let published = publisher.publish(&event(regarding, problem)).await;
-    published.map_err(|error| match error {
+    let result = publisher.publish(&event(regarding, problem)).await;
+    result.map_err(|error| match error {
         events::Error::Api(source) => Error::Event {
             service: service.clone(),
             reason: problem.reason.as_str(),
