@@ -45,7 +45,7 @@ pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, 
     let (sender, writer) = events::channel();
     let publisher = Publisher::new(client.clone(), OPERATOR, &options.holder);
     let removal = remove_all(client, options, EventRecorder::new(sender));
-    writer.run_beside(publisher, removal).await
+    Box::pin(writer.run_beside(publisher, removal)).await
 }
 
 async fn remove_all(client: Client, options: Options, recorder: EventRecorder) -> Result<Vec<String>, Error> {
