@@ -37,13 +37,13 @@ impl PodEvent {
     }
 
     /// Returns the Event on the object `pod`. The series is by reason: a note names endpoints, which change all the time.
-    fn on(&self, pod: ObjectReference) -> Event {
+    fn on(self, pod: ObjectReference) -> Event {
         let type_ = if self.is_hint() {
             EventType::Normal
         } else {
             EventType::Warning
         };
-        Event::new(pod, type_, self.reason, "ApplyRules", self.note.clone())
+        Event::new(pod, type_, self.reason, "ApplyRules", self.note)
     }
 }
 
