@@ -104,7 +104,7 @@ fn retry_after(error: &Error, attempt: u32, first: Duration) -> Option<Duration>
     Some(pause.min(MAX_BACKOFF))
 }
 
-/// Logs a failure once until another one occurs, or a success.
+/// The last failure that was logged: it is not logged again before a success or another one.
 #[derive(Debug, Default)]
 struct FailureLog(Option<String>);
 
@@ -114,13 +114,19 @@ impl FailureLog {
     }
 
     fn failed(&mut self, event: &Event, error: &Error) {
+        if self.is_new(error) {
+            let object = event.regarding.name.as_deref().unwrap_or_default();
+            warn!(namespace = event.namespace(), object, reason = event.reason, %error, "Failed to publish an Event");
+        }
+    }
+
+    fn is_new(&mut self, error: &Error) -> bool {
         let text = error.to_string();
         if self.0.as_ref() == Some(&text) {
-            return;
+            return false;
         }
-        let object = event.regarding.name.as_deref().unwrap_or_default();
-        warn!(namespace = event.namespace(), object, reason = event.reason, %error, "Failed to publish an Event");
         self.0 = Some(text);
+        true
     }
 }
 
