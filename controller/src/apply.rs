@@ -11,9 +11,11 @@ use crate::endpointslice::SlicePlan;
 use crate::index::ServiceEntry;
 use crate::service_status::problem::Problem;
 use api::ObjectName;
+use api::names::CONTROLLER;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Client, Resource};
+use process::events::Publisher;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -137,16 +139,15 @@ pub struct WriteResult {
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    /// `reportingInstance` of Events: the pod's name.
-    instance: Arc<str>,
+    publisher: Publisher,
 }
 
 impl Writer {
-    /// A writer that reports as `instance`.
+    /// Creates a writer whose Events have the `reportingInstance` `instance`: the pod's name.
     pub fn new(client: Client, instance: &str) -> Self {
         Self {
+            publisher: Publisher::new(client.clone(), CONTROLLER, instance),
             client,
-            instance: instance.into(),
         }
     }
 
@@ -178,14 +179,8 @@ impl Writer {
             };
         };
         for problem in problems {
-            events::publish(
-                &self.client,
-                &self.instance,
-                entry.service.object_ref(&()),
-                &problem,
-                &key,
-            )
-            .await?;
+            let regarding = entry.service.object_ref(&());
+            events::publish(&self.publisher, regarding, &problem, &key).await?;
             published.push(problem);
         }
         match &condition {

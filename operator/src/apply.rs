@@ -97,7 +97,7 @@ impl Applier {
             .apply_operands(&desired.operands, &observed.live, &mut recreated)
             .await;
         for (kind, name) in recreated {
-            self.recorder.recreated(&observed.config, &kind, &name).await;
+            self.recorder.recreated(&observed.config, &kind, &name);
         }
         let live = live?;
         if desired.prune {

@@ -170,6 +170,7 @@ fn config<K>(_: K) -> [ObjectRef<Config>; 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::EventRecorder;
     use crate::options::Options;
     use crate::validate::ReleaseImages;
     use axum::http::{Request, Response};
@@ -192,7 +193,8 @@ mod tests {
             removal: None,
         };
         let shutdown = CancellationToken::new();
-        let context = Context::new(client.clone(), options);
+        let recorder = EventRecorder::new(process::events::channel().0);
+        let context = Context::new(client.clone(), options, recorder);
         let all = reconciles(&client, "default", context, shutdown.clone()).count();
         let (ended, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), all), async {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,37 +1,30 @@
 //! Events about the configuration.
 //!
-//! Writes: Events. A failed write is logged only: the conditions carry the same information.
+//! Writes: nothing. Events are queued for the writer of [`process::events`]; one that is lost is logged only: the conditions carry the same
+//! information.
 
 use api::MultusServiceConfig;
-use api::names::OPERATOR;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource};
-use process::error_chain;
+use kube::Resource;
+use process::events::{Event, EventSender, EventType};
 use tracing::warn;
 
-/// Limit of Events about nodes in one removal.
+/// Limit of Events about nodes in one removal; fewer than the queue holds.
 const MAX_NODES: usize = 50;
-/// Longest action and longest reason that the API takes.
-const MAX_LENGTH: usize = 128;
 
-/// Publishes Events.
-#[derive(Clone)]
-pub struct EventRecorder(Recorder);
+/// Queues Events.
+#[derive(Clone, Debug)]
+pub struct EventRecorder(EventSender);
 
 impl EventRecorder {
-    /// Publishes in the name of this replica.
-    pub fn new(client: Client, holder: String) -> Self {
-        let reporter = Reporter {
-            controller: OPERATOR.to_owned(),
-            instance: Some(holder),
-        };
-        Self(Recorder::new(client, reporter))
+    /// Creates a recorder for the queue of `sender`.
+    pub fn new(sender: EventSender) -> Self {
+        Self(sender)
     }
 
     /// Publishes condition transitions.
-    pub async fn conditions_changed(
+    pub fn conditions_changed(
         &self,
         config: &MultusServiceConfig,
         before: &[Condition],
@@ -42,60 +35,66 @@ impl EventRecorder {
                 .iter()
                 .find(|before| before.type_ == condition.type_)
                 .map_or("Unknown", |before| before.status.as_str());
-            if let Some(event) = transition(was, condition) {
-                self.publish(event, config).await;
+            if let Some(event) = transition(config.object_ref(&()), was, condition) {
+                self.send(event);
             }
         }
     }
 
     /// Publishes that every operand runs another version.
-    pub async fn version_changed(&self, config: &MultusServiceConfig, before: &str, after: &str) {
+    pub fn version_changed(&self, config: &MultusServiceConfig, before: &str, after: &str) {
         let note = format!("Operands changed from version {before} to {after}");
-        self.publish(
-            event(EventType::Normal, "OperatorVersionChanged", "Upgrade", note),
+        let config = config.object_ref(&());
+        self.send(Event::new(
             config,
-        )
-        .await;
+            EventType::Normal,
+            "OperatorVersionChanged",
+            "Upgrade",
+            note,
+        ));
     }
 
     /// Publishes that an object was deleted because an immutable field differed.
-    pub async fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
+    pub fn recreated(&self, config: &MultusServiceConfig, kind: &str, name: &str) {
         let note = format!("Recreated {kind}/{name}: an immutable field differed");
-        let action: String = format!("Recreate{kind}/{name}")
-            .chars()
-            .take(MAX_LENGTH)
-            .collect();
-        self.publish(
-            // The recorder aggregates events with equal action and reason.
-            event(EventType::Warning, "OperandRecreated", &action, note),
+        // Events of equal action and reason are one series.
+        let action = format!("Recreate{kind}/{name}");
+        let config = config.object_ref(&());
+        self.send(Event::new(
             config,
-        )
-        .await;
+            EventType::Warning,
+            "OperandRecreated",
+            &action,
+            note,
+        ));
     }
 
     /// Publishes the nodes whose cleanup timed out.
-    pub async fn cleanup_timed_out(&self, config: &MultusServiceConfig, nodes: &[String]) {
+    pub fn cleanup_timed_out(&self, config: &MultusServiceConfig, nodes: &[String]) {
         for node in nodes.iter().take(MAX_NODES) {
             let note = format!(
                 "Cleanup timed out on {node}; pods there may keep multus-service routes and rules until they are restarted"
             );
-            let mut event = event(EventType::Warning, "NodeNotCleaned", "Cleanup", note);
             let mut object = Node::default();
             object.metadata.name = Some(node.clone());
-            event.secondary = Some(object.object_ref(&()));
-            self.publish(event, config).await;
+            let config = config.object_ref(&());
+            self.send(Event {
+                related: Some(object.object_ref(&())),
+                ..Event::new(config, EventType::Warning, "NodeNotCleaned", "Cleanup", note)
+            });
         }
     }
 
-    async fn publish(&self, event: Event, config: &MultusServiceConfig) {
-        if let Err(error) = self.0.publish(&event, &config.object_ref(&())).await {
-            warn!(error = %error_chain(&error), "Failed to publish Event");
+    fn send(&self, event: Event) {
+        let reason = event.reason.clone();
+        if !self.0.send(event) {
+            warn!(reason, "Dropped an Event: the queue is full");
         }
     }
 }
 
 /// Builds the Event of a condition whose previous status is `was`; none for a condition that starts as expected.
-fn transition(was: &str, condition: &Condition) -> Option<Event> {
+fn transition(config: ObjectReference, was: &str, condition: &Condition) -> Option<Event> {
     let Condition {
         type_,
         status,
@@ -115,23 +114,14 @@ fn transition(was: &str, condition: &Condition) -> Option<Event> {
         EventType::Normal
     };
     let note = format!("{type_} changed from {was} to {status}: {reason}: {message}");
-    // The recorder aggregates events with equal action and reason, and keeps the first note.
-    let reason: String = reason.chars().take(MAX_LENGTH).collect();
-    Some(event(kind, &reason, &format!("Set{type_}{status}"), note))
-}
-
-fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
-    // The API takes at most 1,024 bytes.
-    while note.len() > 1_000 {
-        note.pop();
-    }
-    Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(note),
-        action: action.to_owned(),
-        secondary: None,
-    }
+    // Events of equal action and reason are one series, with the first note.
+    Some(Event::new(
+        config,
+        kind,
+        reason,
+        &format!("Set{type_}{status}"),
+        note,
+    ))
 }
 
 #[cfg(test)]
@@ -164,7 +154,7 @@ mod tests {
             observed_generation: None,
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
         };
-        let event = transition(was, &condition);
+        let event = transition(ObjectReference::default(), was, &condition);
         assert_eq!(
             event
                 .as_ref()
@@ -172,6 +162,6 @@ mod tests {
                 .as_deref(),
             want
         );
-        assert!(event.is_none_or(|event| event.note.unwrap().len() <= 1_024));
+        assert!(event.is_none_or(|event| event.note.len() <= 1_024));
     }
 }

@@ -61,8 +61,7 @@ pub enum Error {
 
 impl Context {
     /// Creates the context of this process.
-    pub fn new(client: Client, options: Options) -> Self {
-        let recorder = EventRecorder::new(client.clone(), options.holder.clone());
+    pub fn new(client: Client, options: Options, recorder: EventRecorder) -> Self {
         Self {
             applier: Applier::new(client.clone(), options.namespace.clone(), recorder.clone()),
             recorder,
@@ -162,10 +161,7 @@ async fn report(
         olm::report_upgradeable(&context.client, &context.options.namespace, name, &status).await;
     }
     if let Ok(Intent::Remove(Removal::Delete { skipped })) = intent {
-        context
-            .recorder
-            .cleanup_timed_out(&observed.config, skipped)
-            .await;
+        context.recorder.cleanup_timed_out(&observed.config, skipped);
     }
     Ok(status)
 }

@@ -1,11 +1,13 @@
 //! Lifecycle of the operator: acquire the Lease, reconcile while holding it.
 
 use crate::controller;
+use crate::events::EventRecorder;
 use crate::options::Options;
 use crate::reconcile::Context;
 use api::names::OPERATOR;
 use futures::StreamExt;
 use kube::Client;
+use process::events::{self, Publisher};
 use process::lease::{self, LeaseOptions};
 use process::logs::LogFilter;
 use process::{Health, Process};
@@ -51,10 +53,16 @@ async fn reconciles(
     log_filter: LogFilter,
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
-    let namespace = options.namespace.clone();
-    let context = Context::new(client.clone(), options).with_log_filter(log_filter);
-    let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
-    while reconciles.next().await.is_some() {}
+    let (sender, writer) = events::channel();
+    let publisher = Publisher::new(client.clone(), OPERATOR, &options.holder);
+    let reconciles = async move {
+        let namespace = options.namespace.clone();
+        let context =
+            Context::new(client.clone(), options, EventRecorder::new(sender)).with_log_filter(log_filter);
+        let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
+        while reconciles.next().await.is_some() {}
+    };
+    writer.run_beside(publisher, reconciles).await;
     Ok(())
 }
 

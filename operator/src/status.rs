@@ -148,13 +148,11 @@ pub async fn report(
         written => written?,
     };
     log_changes(&before.conditions, &status.conditions);
-    recorder
-        .conditions_changed(config, &before.conditions, &status.conditions)
-        .await;
+    recorder.conditions_changed(config, &before.conditions, &status.conditions);
     if let (Some(before), Some(after)) = (&before.observed_version, &status.observed_version)
         && before != after
     {
-        recorder.version_changed(config, before, after).await;
+        recorder.version_changed(config, before, after);
     }
     Ok(status)
 }

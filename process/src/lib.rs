@@ -1,5 +1,5 @@
-//! The runtime of operator, controller and proxy: arguments, logs, traces, the Kubernetes client, health and metrics endpoints, the
-//! lease, shutdown. No domain.
+//! The runtime of operator, controller and proxy: arguments, logs, traces, the Kubernetes client, Events, health and metrics endpoints,
+//! the lease, shutdown. No domain.
 //!
 //! A `main` parses its arguments and calls [`run`] with its work; every long-running task is joined there, none is detached.
 
@@ -9,6 +9,7 @@ mod admin;
 pub mod args;
 mod client;
 mod error_chain;
+pub mod events;
 mod health;
 pub mod lease;
 pub mod logs;

@@ -11,12 +11,13 @@ use crate::debug_state::StateRequests;
 use crate::metrics::Metrics;
 use crate::netns::host_network::{self, HostInterface};
 use crate::report::node_condition::{self, NodeCondition, OwnPod};
-use crate::report::pod_events;
 use crate::sync::{Context, Reporters};
 use crate::watch::ServiceCidrs;
 use crate::{sync, watch};
+use api::names::PROXY;
 use api::rules_applied::Reason;
 use futures::stream;
+use process::events::{self, Publisher};
 use process::{Health, Process};
 use rules::Settings;
 use std::collections::BTreeSet;
@@ -60,13 +61,15 @@ pub async fn serve(
     metrics: Metrics,
     requests: StateRequests,
 ) -> Result<(), Error> {
-    let (event_sender, event_writer) = pod_events::channel();
+    let (event_sender, event_writer) = events::channel();
+    let event_sender = event_sender.into();
     let (reporter, condition) = node_condition::channel();
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
+    let publisher = Publisher::new(client.clone(), PROXY, &options.settings.node.name);
     let own_pod = options.own_pod.clone();
     let written = async {
         tokio::join!(
-            event_writer.run(client.clone(), &options.settings.node.name),
+            event_writer.run(publisher),
             condition.run(client.clone(), own_pod)
         )
     };

@@ -5,11 +5,18 @@
 
 use crate::service_status::problem::Problem;
 use api::ObjectName;
+use process::events::{Published, Repeats};
 use std::collections::HashMap;
 
-/// Published problems per Service, with its UID.
+/// Published problems per managed Service, with its UID.
 #[derive(Debug, Default)]
-pub(super) struct PublishedProblems(HashMap<ObjectName, (Option<String>, Vec<Problem>)>);
+pub(super) struct PublishedProblems(HashMap<ObjectName, (Option<String>, Published<Problem>)>);
+
+impl Repeats for Problem {
+    fn repeats(&self, earlier: &Self) -> bool {
+        self.is_same(earlier)
+    }
+}
 
 impl PublishedProblems {
     /// Returns the problems that need an Event now. After a restart an unchanged condition counts as published.
@@ -24,7 +31,7 @@ impl PublishedProblems {
         match known {
             Some((_, published)) => problems
                 .iter()
-                .filter(|problem| !published.iter().any(|published| published.is_same(problem)))
+                .filter(|problem| !published.contains(problem))
                 .cloned()
                 .collect(),
             None if condition_changes => problems.to_vec(),
@@ -45,7 +52,7 @@ impl PublishedProblems {
         let (known, published) = self.0.entry(key.clone()).or_default();
         if known.as_deref() != Some(uid) {
             *known = Some(uid.to_owned());
-            published.clear();
+            *published = Published::default();
         }
         published.extend(more);
     }
@@ -53,7 +60,7 @@ impl PublishedProblems {
     /// Replaces the published problems: others no longer exist.
     pub(super) fn record(&mut self, key: &ObjectName, uid: Option<String>, problems: Vec<Problem>) {
         if uid.is_some() {
-            self.0.insert(key.clone(), (uid, problems));
+            self.0.insert(key.clone(), (uid, problems.into()));
         } else {
             self.0.remove(key);
         }

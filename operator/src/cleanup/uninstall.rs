@@ -12,13 +12,14 @@ use crate::operands::Operands;
 use crate::options::Options;
 use crate::reconcile::{self, Context, reconcile};
 use api::MultusServiceConfig;
-use api::names::CONFIG_NAME;
+use api::names::{CONFIG_NAME, OPERATOR};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::{DeleteParams, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use process::error_chain;
+use process::events::{self, Publisher};
 use std::time::Duration;
 
 /// Interval between two reconciles.
@@ -42,16 +43,22 @@ pub enum Error {
 
 /// Removes all operands and returns the nodes whose pods may still hold rules.
 pub async fn uninstall(client: Client, options: Options) -> Result<Vec<String>, Error> {
+    let (sender, writer) = events::channel();
+    let publisher = Publisher::new(client.clone(), OPERATOR, &options.holder);
+    let removal = remove_all(client, options, EventRecorder::new(sender));
+    Box::pin(writer.run_beside(publisher, removal)).await
+}
+
+async fn remove_all(client: Client, options: Options, recorder: EventRecorder) -> Result<Vec<String>, Error> {
     let limit = options.removal.unwrap_or_default();
     let deadline = tokio::time::Instant::now() + (limit + GRACE).unsigned_abs();
     let namespace = options.namespace.clone();
-    let recorder = EventRecorder::new(client.clone(), options.holder.clone());
     let without_waiting = Options {
         removal: Some(SignedDuration::ZERO),
         ..options.clone()
     };
-    let waiting = Context::new(client.clone(), options);
-    let without_waiting = Context::new(client.clone(), without_waiting);
+    let waiting = Context::new(client.clone(), options, recorder.clone());
+    let without_waiting = Context::new(client.clone(), without_waiting, recorder.clone());
     let configs: Api<PartialObjectMeta<MultusServiceConfig>> = Api::all(client.clone());
     // From here on an operator that still runs does the same.
     match configs.delete(CONFIG_NAME, &DeleteParams::background()).await {

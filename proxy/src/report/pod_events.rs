@@ -1,23 +1,16 @@
 //! Events on pods that are not served, or not completely.
 //!
-//! Writes: Events, by one task. An Event is sent once until it changes; a full queue delays an Event rather than rules, which do not wait
-//! for the API server.
+//! Pure, but for [`EventSender`], which logs and queues. A full queue delays an Event rather than rules, which do not wait for the API
+//! server.
 
 use crate::index::LocalPod;
 use crate::netns::apply::Applied;
-use api::names::PROXY;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use process::error_chain;
+use process::events::{Event, EventType, Repeats};
 use rules::{ObjectName, Shortcoming, Unreachable};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use tokio::sync::mpsc;
 use tracing::{debug, warn};
-
-/// Events that wait for the API server.
-const QUEUE: usize = 256;
 
 /// Endpoints that a note names before it counts the rest.
 const NAMED: usize = 3;
@@ -41,6 +34,22 @@ impl PodEvent {
     /// Returns true for an Event of type Normal, which does not degrade the node.
     pub fn is_hint(&self) -> bool {
         self.reason == HINT
+    }
+
+    /// Returns the Event on the object `pod`. The series is by reason: a note names endpoints, which change all the time.
+    fn on(self, pod: ObjectReference) -> Event {
+        let type_ = if self.is_hint() {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        };
+        Event::new(pod, type_, self.reason, "ApplyRules", self.note)
+    }
+}
+
+impl Repeats for PodEvent {
+    fn repeats(&self, earlier: &Self) -> bool {
+        self == earlier
     }
 }
 
@@ -173,16 +182,12 @@ fn event(reason: &'static str, notes: &[String]) -> Option<PodEvent> {
 
 /// Queues Events. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EventSender(mpsc::Sender<(ObjectReference, PodEvent)>);
+pub struct EventSender(process::events::EventSender);
 
-/// Writes queued Events to the API server.
-#[derive(Debug)]
-pub struct Writer(mpsc::Receiver<(ObjectReference, PodEvent)>);
-
-/// Creates the queue.
-pub fn channel() -> (EventSender, Writer) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (EventSender(sender), Writer(receiver))
+impl From<process::events::EventSender> for EventSender {
+    fn from(sender: process::events::EventSender) -> Self {
+        Self(sender)
+    }
 }
 
 impl EventSender {
@@ -207,39 +212,10 @@ impl EventSender {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        let is_queued = self.0.try_send((reference, event)).is_ok();
+        let is_queued = self.0.send(event.on(reference));
         if !is_queued {
             debug!(%pod, "Delayed an Event: the queue is full");
         }
         is_queued
-    }
-}
-
-impl Writer {
-    /// Writes Events until every sender is gone.
-    pub async fn run(mut self, client: Client, node_name: &str) {
-        let reporter = Reporter {
-            controller: PROXY.to_owned(),
-            instance: Some(node_name.to_owned()),
-        };
-        let recorder = Recorder::new(client, reporter);
-        while let Some((reference, event)) = self.0.recv().await {
-            let type_ = if event.is_hint() {
-                EventType::Normal
-            } else {
-                EventType::Warning
-            };
-            let PodEvent { reason, note } = event;
-            let event = Event {
-                type_,
-                reason: reason.to_owned(),
-                note: Some(note),
-                action: "ApplyRules".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = recorder.publish(&event, &reference).await {
-                warn!(pod = ?reference.name, error = %error_chain(&error), "Failed to publish an Event");
-            }
-        }
     }
 }

@@ -16,11 +16,11 @@ use super::timers::Timers;
 use crate::backend::KnownRules;
 use crate::index::LocalPod;
 use crate::netns::apply::Pending;
-use crate::report::event_throttle::EventThrottle;
 use crate::report::pod_events::{EventSender, PodEvent};
 use failures::Failures;
 use flows::Flows;
 use phase::Phase;
+use process::events::EventThrottle;
 use ruleset_watch::RulesetWatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,7 @@ pub(super) struct Pod {
     /// Changes of the rules by other processes.
     ruleset: RulesetWatch,
     flows: Flows,
-    events: EventThrottle,
+    events: EventThrottle<PodEvent>,
     /// Set when the pod is deleted, for the work that runs.
     is_abandoned: Arc<AtomicBool>,
 }

@@ -3,7 +3,7 @@
 use crate::testbed::{Pod, Testbed};
 use anyhow::{Context as _, Result};
 use api::NetworkRef;
-use api::names::RULES_APPLIED_CONDITION;
+use api::names::{PROXY, RULES_APPLIED_CONDITION};
 use async_trait::async_trait;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -13,13 +13,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use process::events::Publisher;
 use prometheus_client::registry::Registry;
 use proxy::args::BackendChoice;
 use proxy::backend::detect::choose;
 use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::metrics::Metrics;
 use proxy::report::node_condition::{self, OwnPod};
-use proxy::report::pod_events;
 use proxy::sync::{self, Context, Reporters};
 use proxy::watch::ServiceCidrs;
 use proxy::{debug_state, watch};
@@ -137,13 +137,13 @@ impl Cluster {
     pub(crate) async fn proxy(&self) -> Result<Proxy> {
         let own = self.proxy_pod("proxy").await?;
         let client = self.server.pod_client(&own).await?;
-        let (event_sender, events) = pod_events::channel();
+        let (event_sender, events) = process::events::channel();
         let (reporter, condition) = node_condition::channel();
         let existing_sandboxes = self.sandboxes.ready().await?;
         let metrics = Metrics::new(&mut Registry::default());
         let backend = choose(BackendChoice::IpTables)?;
         let reporters = Reporters {
-            event_sender,
+            event_sender: event_sender.into(),
             reporter,
             metrics,
         };
@@ -172,7 +172,7 @@ impl Cluster {
                 };
                 tokio::join!(
                     sync::run(context, updates, state_requests, health, shutdown),
-                    events.run(client.clone(), NODE),
+                    events.run(Publisher::new(client.clone(), PROXY, NODE)),
                     condition.run(client.clone(), Some(own))
                 );
             })

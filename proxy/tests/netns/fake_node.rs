@@ -17,7 +17,6 @@ use proxy::debug_state;
 use proxy::index::{NodePod, Update};
 use proxy::metrics::Metrics;
 use proxy::report::node_condition::{self, NodeCondition, Reporter};
-use proxy::report::pod_events;
 use proxy::sync::{self, Context, Reporters};
 use rules::{ObjectName, ServedService, Settings, Slice};
 use serde_json::{Value, json};
@@ -146,7 +145,7 @@ impl Driver {
         let (state, state_requests) = debug_state::endpoint();
         let mut registry = Registry::default();
         let reporters = Reporters {
-            event_sender: pod_events::channel().0,
+            event_sender: process::events::channel().0.into(),
             reporter: reporter.clone(),
             metrics: Metrics::new(&mut registry),
         };

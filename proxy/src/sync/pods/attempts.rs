@@ -5,11 +5,12 @@
 use super::{Done, MONITORED_RESYNC, Pod, Pods, RESYNC};
 use crate::backend::KnownRules;
 use crate::index::{Index, LocalPod};
-use crate::report::{event_throttle, pod_events};
+use crate::report::pod_events;
 use crate::sync::attempt::{Error, attempt};
 use crate::sync::netns_state::NetnsState;
 use crate::sync::outcome::Outcome;
 use futures::FutureExt;
+use process::events;
 use rules::{PodRules, Shortcoming};
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -73,7 +74,7 @@ impl Pods {
         };
         let event = pod_events::nothing_written(local, shortcomings);
         let is_published = pod.publish(event, local, &self.shared.reporters.event_sender);
-        let retry_in = (!is_published).then_some(event_throttle::PAUSE);
+        let retry_in = (!is_published).then_some(events::PAUSE);
         // Nothing happened since the start.
         let _ = pod.end(netns_state, &local.uid, retry_in, &mut self.timers);
     }
@@ -189,7 +190,7 @@ impl Pods {
         }
         let event = outcome.event(local, pod.failures().are_lasting());
         let is_published = pod.publish(event, local, &reporters.event_sender);
-        let next = next.or_else(|| (!is_published).then_some(event_throttle::PAUSE));
+        let next = next.or_else(|| (!is_published).then_some(events::PAUSE));
         let next = next.map(|next| pod.check_before(next, outcome));
         if pod.end(netns_state, &local.uid, next, &mut self.timers) {
             self.start(&local.uid, index);
