@@ -104,6 +104,39 @@ fn hanging_runtime_blocks_only_pods_that_need_it() {
     until("the condition is True", || driver.condition().holds);
 }
 
+/// A pod can leave the index and return under its UID: its owner may edit the annotation that attaches it.
+#[test]
+#[ignore = "needs root and network namespaces: make test-netns"]
+fn pod_that_returns_under_its_uid_during_an_attempt_is_served() {
+    let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
+    let _servers = [2, 3].map(|host| Server::start(&testbed.pod(host)));
+    let [(pod, object)] = pods(&mut testbed, &runtime, [7]);
+    let driver = Driver::start(&runtime, BackendKind::Nftables, &[&web()], &[]);
+    until("ready", || driver.is_ready());
+    runtime.set_hanging(true);
+    for _ in 0..3 {
+        driver.pod(&object);
+        until("an attempt runs", || {
+            driver.state_of(&object)["progress"] == "Working"
+        });
+        driver.delete_pod(&object);
+    }
+    driver.pod(&object);
+    runtime.set_hanging(false);
+
+    until("the pod is served", || is_served(&pod));
+    for host in [3, 2] {
+        driver.service(&Service::new("web", 10).ready(&[host]));
+        until("the pod follows changes", || {
+            let at = web().at(Family::V4, 80);
+            hosts(&pod, Protocol::Tcp, at).into_iter().eq([host])
+        });
+        until("no attempt fails", || {
+            driver.state_of(&object)["progress"] == "Applied"
+        });
+    }
+}
+
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn xtables_lock_holder_blocks_only_its_own_pod() {

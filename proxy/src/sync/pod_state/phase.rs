@@ -1,6 +1,6 @@
 //! Phase of a pod: the work that runs, and what follows it.
 //!
-//! Pure, but for the clock of the timers. Whoever takes the state of the namespace runs the only work of the pod and hands it back at
+//! Pure, but for the clock of the timers. The task that takes the state of the namespace is the only work of the pod; it hands it back at
 //! the end. A change during an attempt is one more attempt afterwards.
 //!
 //! ```text
