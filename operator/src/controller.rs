@@ -30,7 +30,7 @@ type Config = PartialObjectMeta<MultusServiceConfig>;
 type Metadata<K> = Guarded<PartialObjectMeta<K>>;
 
 /// Reconciles until `shutdown`; yields after each reconcile. A running reconcile is completed.
-pub fn reconciles(
+pub(crate) fn reconciles(
     client: &Client,
     namespace: &str,
     context: Context,

@@ -1,6 +1,6 @@
 //! The operator: installs controller and proxy as the one `MultusServiceConfig` specifies, and reports their status.
 //!
-//! One [`reconcile`] is five steps, in this order:
+//! One `reconcile` is five steps, in this order:
 //!
 //! | step | module | |
 //! |---|---|---|
@@ -8,28 +8,28 @@
 //! | evaluate the configuration | [`validate`], [`cleanup`] | pure |
 //! | build the objects | [`build`] (from `operator/manifests/*.yaml`) | pure |
 //! | apply the difference | [`apply`] | I/O, the only writer of operands |
-//! | report the status | [`status`] | conditions pure, one patch |
+//! | report the status | `status` | conditions pure, one patch |
 //!
-//! [`controller`] triggers reconciles; [`run`] runs them while it holds the Lease.
+//! `controller` triggers reconciles; [`run`] runs them while it holds the Lease.
 
 pub mod api_reference;
 pub mod apply;
 pub mod args;
 pub mod build;
 pub mod cleanup;
-pub mod controller;
-pub mod events;
+mod controller;
+mod events;
 pub mod gather;
 mod kinds;
 pub mod operands;
-pub mod options;
-pub mod platform;
-pub mod pod_health;
-pub mod reconcile;
-pub mod run;
-pub mod scheduling;
-pub mod service_ranges;
-pub mod status;
+mod options;
+mod platform;
+mod pod_health;
+mod reconcile;
+mod run;
+mod scheduling;
+mod service_ranges;
+mod status;
 pub mod validate;
 mod workloads;
 

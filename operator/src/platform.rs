@@ -1,5 +1,5 @@
 //! Optional APIs of the platform: OpenShift's configuration and console, OLM.
 
-pub mod console;
-pub mod olm;
-pub mod openshift;
+pub(crate) mod console;
+pub(crate) mod olm;
+pub(crate) mod openshift;

@@ -24,7 +24,7 @@ const MESSAGE_LIMIT: usize = 300;
 
 /// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PodFailure {
+pub(crate) enum PodFailure {
     /// The container exits repeatedly.
     CrashLooping,
     /// The image cannot be pulled.
@@ -36,7 +36,7 @@ pub enum PodFailure {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeFailure {
+pub(crate) struct NodeFailure {
     /// The kind of the failure.
     pub failure: PodFailure,
     /// The node, with reason and message.
@@ -44,7 +44,7 @@ pub struct NodeFailure {
 }
 
 /// Returns every failed pod on a ready node, sorted by node.
-pub fn node_failures<'a>(
+pub(crate) fn node_failures<'a>(
     pods: impl Iterator<Item = &'a Pod>,
     nodes: &[Node],
     now: Timestamp,
@@ -179,7 +179,7 @@ fn readiness_failure(pod: &Pod, now: Timestamp) -> Option<Failure> {
 }
 
 /// Nodes whose proxy is outdated or not ready, sorted; those of the controller during its rollout.
-pub fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<String> {
+pub(crate) fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) -> Vec<String> {
     let is_controller_rollout = live
         .controller()
         .is_some_and(workloads::controller_is_rolling_out);
@@ -202,7 +202,7 @@ pub fn outdated_nodes<'a>(pods: impl Iterator<Item = &'a Pod>, live: &Operands) 
 }
 
 /// Counts nodes by the backend that their proxy reports, the most used first.
-pub fn backends<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<BackendNodes> {
+pub(crate) fn backends<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<BackendNodes> {
     let mut nodes = BTreeMap::<&str, i32>::new();
     for pod in pods {
         let backend = condition(pod, RULES_APPLIED_CONDITION).and_then(|condition| {

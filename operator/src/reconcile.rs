@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 const CRATES: &[&str] = &["operator", "process"];
 
 /// State that all reconciles share.
-pub struct Context {
+pub(crate) struct Context {
     client: Client,
     options: Options,
     applier: Applier,
@@ -44,7 +44,7 @@ pub struct Context {
 
 /// A failed reconcile; it is retried.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The cluster cannot be read.
     #[error("failed to read the cluster")]
     Gather(#[source] kube::Error),
@@ -61,7 +61,7 @@ pub enum Error {
 
 impl Context {
     /// Creates the context of this process.
-    pub fn new(client: Client, options: Options, recorder: EventRecorder) -> Self {
+    pub(crate) fn new(client: Client, options: Options, recorder: EventRecorder) -> Self {
         Self {
             applier: Applier::new(client.clone(), options.namespace.clone(), recorder.clone()),
             recorder,
@@ -74,7 +74,7 @@ impl Context {
 
     /// Lets the configuration set the log level of this process.
     #[must_use]
-    pub fn with_log_filter(self, logs: LogFilter) -> Self {
+    pub(crate) fn with_log_filter(self, logs: LogFilter) -> Self {
         Self {
             logs: Some(logs),
             ..self
@@ -94,7 +94,7 @@ impl Context {
 }
 
 /// Runs one reconcile in bounded time.
-pub async fn reconcile(context: &Context) -> Result<Action, Error> {
+pub(crate) async fn reconcile(context: &Context) -> Result<Action, Error> {
     // Boxed, because the future is large: it reads every kind of object.
     tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
         .await
@@ -176,7 +176,7 @@ fn requeue(intent: &Result<Intent, InvalidConfig>, status: &MultusServiceConfigS
 }
 
 /// Logs the error and requeues.
-pub fn error_policy(error: &Error) -> Action {
+pub(crate) fn error_policy(error: &Error) -> Action {
     warn!(error = %error_chain(error), "Failed to reconcile");
     Action::requeue(RETRY)
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const TRANSIENT: &str = "node.kubernetes.io/";
 
 /// True when a DaemonSet with this pod runs one on the node.
-pub fn is_schedulable(pod: &PodSpec, node: &Node) -> bool {
+pub(crate) fn is_schedulable(pod: &PodSpec, node: &Node) -> bool {
     is_selected(pod, node) && taints(node).all(|taint| is_tolerated(pod, taint))
 }
 

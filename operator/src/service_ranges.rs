@@ -34,17 +34,17 @@ pub enum ServiceRanges {
     schema = "disabled"
 )]
 #[serde(rename_all = "camelCase")]
-pub struct NetworkSpec {
+pub(crate) struct NetworkSpec {
     /// One CIDR per address family.
     #[serde(default)]
     pub service_network: Vec<String>,
 }
 
 /// Name of the only [`Network`].
-pub const NETWORK_NAME: &str = "cluster";
+pub(crate) const NETWORK_NAME: &str = "cluster";
 
 /// Detects the source of the Service CIDRs.
-pub async fn detect(client: &Client) -> kube::Result<ServiceRanges> {
+pub(crate) async fn detect(client: &Client) -> kube::Result<ServiceRanges> {
     let served = client.list_api_group_resources("networking.k8s.io/v1").await?;
     if served
         .resources
@@ -90,7 +90,7 @@ fn of_openshift(network: &Network) -> ServiceRanges {
 }
 
 /// Parses a CIDR and clears its host bits; a CIDR of every address is invalid.
-pub fn parse(range: &str) -> Option<IpNet> {
+pub(crate) fn parse(range: &str) -> Option<IpNet> {
     let range: IpNet = range.parse().ok()?;
     (range.prefix_len() > 0).then(|| range.trunc())
 }

@@ -29,7 +29,7 @@ const MAX_NAMES: usize = 10;
 
 /// Input and result of one reconcile.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome<'a> {
+pub(crate) struct Outcome<'a> {
     /// The cluster before.
     pub observed: &'a Observed,
     /// The intent of the configuration.
@@ -41,7 +41,7 @@ pub struct Outcome<'a> {
 }
 
 /// Builds the status of this outcome. Equal outcomes give equal statuses.
-pub fn build_status(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
+pub(crate) fn build_status(outcome: &Outcome<'_>) -> MultusServiceConfigStatus {
     let Observed { config, version, .. } = outcome.observed;
     let before = config.status.clone().unwrap_or_default();
     let evaluation = conditions::evaluate(outcome);
@@ -114,7 +114,7 @@ fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
 }
 
 /// Writes the status unless it is up to date; returns it.
-pub async fn report(
+pub(crate) async fn report(
     client: &Client,
     recorder: &EventRecorder,
     outcome: &Outcome<'_>,

@@ -6,7 +6,7 @@
 #![warn(missing_docs)]
 
 mod admin;
-pub mod args;
+mod args;
 mod client;
 mod error_chain;
 pub mod events;

@@ -15,7 +15,7 @@
 pub mod args;
 pub mod backend;
 pub mod cleanup;
-pub mod cluster_info;
+mod cluster_info;
 pub mod container_runtime;
 pub mod debug_state;
 #[doc(hidden)]

@@ -72,16 +72,16 @@ async fn a_killed_leader_is_replaced_soon_after_its_lease_expires() -> Result<()
         let all = requests(&server)?;
         Ok(all.iter().filter(|request| request.resource == "leases").count())
     };
-    let before = leases()?;
+    let (before, since) = (leases()?, Instant::now());
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let idle = leases()? - before;
+    let idle = u64::try_from(leases()? - before)? * 60 / since.elapsed().as_secs();
     first.signal("KILL")?;
     let killed = Instant::now();
     until_holder(&server, Duration::from_secs(40), "second").await?;
     let took = killed.elapsed();
-    eprintln!("two replicas sent {idle} requests in 30 s; took over after {took:.1?}");
-    assert!(took < Duration::from_secs(20), "took over after {took:?}");
-    assert!(idle <= 25, "{idle} requests in 30 s");
+    eprintln!("two idle replicas sent {idle} requests a minute; took over after {took:.1?}");
+    assert!(took < Duration::from_secs(30), "took over after {took:?}");
+    assert!(idle <= 42, "{idle} requests a minute");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 /// Reports the Upgradeable condition of the status to OLM.
-pub async fn report_upgradeable(
+pub(crate) async fn report_upgradeable(
     client: &Client,
     namespace: &str,
     name: &str,

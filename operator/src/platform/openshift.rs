@@ -43,7 +43,7 @@ impl OpenShift {
     }
 }
 
-pub async fn detect(client: &Client) -> kube::Result<Option<OpenShift>> {
+pub(crate) async fn detect(client: &Client) -> kube::Result<Option<OpenShift>> {
     let kind = GroupVersionKind::gvk("config.openshift.io", "v1", "Infrastructure");
     let resource = ApiResource::from_gvk_with_plural(&kind, "infrastructures");
     let infrastructures: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
