@@ -40,9 +40,9 @@ impl RulesSize {
     pub(crate) fn subtract(&mut self, vip: &VipRules) {
         self.items -= items(vip);
         for port in vip.ports.values() {
-            decrement(&mut self.endpoint_counts, port.endpoints.len());
+            decrement(&mut self.endpoint_counts, &port.endpoints.len());
             if let Some(affinity) = port.affinity {
-                decrement(&mut self.affinities, affinity);
+                decrement(&mut self.affinities, &affinity);
             }
         }
     }
@@ -56,11 +56,11 @@ fn items(vip: &VipRules) -> usize {
         .sum::<usize>()
 }
 
-fn decrement<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn decrement<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

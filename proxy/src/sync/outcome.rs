@@ -105,7 +105,7 @@ impl Outcome {
                 warn!(pod = %pod.name, failures, error = error as &dyn StdError, "Failed to sync rules");
             }
             Err(error) => {
-                debug!(pod = %pod.name, failures, error = %error_chain(error), "Failed to sync rules")
+                debug!(pod = %pod.name, failures, error = %error_chain(error), "Failed to sync rules");
             }
         }
     }
