@@ -1,7 +1,8 @@
 //! The version in all files that are generated from `config/` and `olm/`.
 
 use super::{root, source};
-use olm::bundle::{Error, Platform};
+use olm::Platform;
+use olm::bundle::Error;
 use olm::release::repository;
 use olm::{Bundle, Catalog, Source, catalog, items, text};
 use semver::Version;
