@@ -87,7 +87,7 @@ pub fn reconciles(
             // Changes of an operand without a configuration, and errors that `error_policy` has logged.
             Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
             Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
-                warn!(error = %error_chain(&error), "Watch failed")
+                warn!(error = %error_chain(&error), "Watch failed");
             }
         })
         .take_until(stop)

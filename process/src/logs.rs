@@ -67,10 +67,10 @@ impl LogFilter {
         match changed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = %error_chain(&error), filter, "Failed to change the log filter")
+                tracing::warn!(error = %error_chain(&error), filter, "Failed to change the log filter");
             }
             Err(error) => {
-                tracing::warn!(error = %error_chain(&error), filter, "Ignored an invalid log filter")
+                tracing::warn!(error = %error_chain(&error), filter, "Ignored an invalid log filter");
             }
         }
     }
