@@ -93,7 +93,11 @@ fn check_namespace(service: &Service, network: &NetworkRef, settings: &Settings)
     if settings.isolation.allows(own_namespace, network) {
         return Ok(());
     }
-    let open = Vec::from_iter(settings.isolation.global_namespaces()).join(", ");
+    let open = settings
+        .isolation
+        .global_namespaces()
+        .collect::<Vec<_>>()
+        .join(", ");
     Err(Problem::new(
         Reason::NetworkNotAllowed,
         format!(
