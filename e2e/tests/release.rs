@@ -221,7 +221,7 @@ fn the_catalog_names(copy: &Copy, bundle: &Bundle, image: &str) -> Result<()> {
         source.release
     );
     ensure!(
-        Bundle::render(&source, olm::bundle::Platform::Openshift)? == *bundle,
+        Bundle::render(&source, olm::Platform::Openshift)? == *bundle,
         "bundle/ is not what `make bundle` makes"
     );
     Ok(())

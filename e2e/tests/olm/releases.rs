@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use e2e::images::{self, Image};
-use olm::bundle::Platform;
+use olm::Platform;
 use olm::{Bundle, PACKAGE, Source, catalog};
 use semver::Version;
 use serde_json::{Value, json};
