@@ -2,10 +2,12 @@
 
 use crate::netns::host_network::HostInterface;
 use crate::report::node_condition::OwnPod;
+use api::NamespaceIsolation;
+use api::address::ReservedAddresses;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
-use rules::{NamespaceIsolation, Node, ReservedAddresses, Settings};
+use rules::{Node, Settings};
 use std::collections::BTreeSet;
 
 /// Serves Kubernetes Services on secondary networks to the pods of one node.

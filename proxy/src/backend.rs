@@ -7,7 +7,8 @@ pub mod detect;
 pub mod iptables;
 pub mod nftables;
 
-use rules::{Delta, Family, KernelState};
+use api::Family;
+use rules::{Delta, KernelState};
 use std::path::Path;
 
 /// Knowledge of our rules in a network namespace.

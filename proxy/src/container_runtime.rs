@@ -5,8 +5,8 @@
 
 pub mod cri;
 
+use api::ObjectName;
 use async_trait::async_trait;
-use rules::ObjectName;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

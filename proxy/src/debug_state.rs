@@ -2,13 +2,14 @@
 //!
 //! Pure, except for the channel to the driver, which computes the state on request.
 
+use api::Family;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 use futures::{StreamExt, stream};
 use ipnet::IpNet;
-use rules::{Family, PodRules, Source};
+use rules::{PodRules, Source};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -73,7 +73,7 @@ fn read_conntrack(message: &NetfilterMessage) {
     // An entry is deleted by the tuple that was listed.
     if let Some(original) = conntrack::stale(message, &BTreeMap::new(), &new, &own) {
         let delete = ConntrackMessage::Delete(vec![original]);
-        let request = crate::netlink::netfilter::about(rules::Family::V4, delete);
+        let request = crate::netlink::netfilter::about(api::Family::V4, delete);
         let mut datagram = Vec::new();
         write(&mut datagram, &request, 0, 1);
         assert!(

@@ -12,11 +12,11 @@ pub(crate) use pod::HOST_UID;
 pub use pod::{LocalPod, NodePod};
 pub use update::{Kind, Update};
 
-use api::NetworkRef;
+use api::{NamespaceIsolation, NetworkRef, ObjectName};
 use network::Network;
 use rules::{
-    InvalidAddress, NamespaceIsolation, NetworkRules, NotServed, ObjectName, PodRules, ServedService,
-    Settings, Shortcoming, Slice, Unserved, pod_rules, service_plan,
+    InvalidAddress, NetworkRules, NotServed, PodRules, ServedService, Settings, Shortcoming, Slice, Unserved,
+    pod_rules, service_plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -40,8 +40,6 @@ mod settings;
 mod trace;
 mod vip_map;
 
-pub use api::address::ReservedAddresses;
-pub use api::{Family, NamespaceIsolation, ObjectName};
 pub use delta::{Base, Delta, PortChange, SourceChange};
 pub use endpoint_slice::{Endpoint, InvalidAddress, NotCounted, Slice};
 pub use kernel_state::{KernelState, Translated};

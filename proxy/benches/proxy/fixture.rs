@@ -2,6 +2,7 @@
 
 use crate::matrix::BackendKind;
 use crate::testbed::{Pod, Testbed};
+use api::ObjectName;
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL, SERVICE_NAME_LABEL,
 };
@@ -11,7 +12,7 @@ use proxy::index::{Index, LocalPod, NodePod};
 use proxy::netns::Netns;
 use proxy::netns::apply::{Applied, Wanted, write};
 use proxy::sync::{IN_MEMORY_WORKERS, WORKERS};
-use rules::{ObjectName, PodRules, ServedService, Slice};
+use rules::{PodRules, ServedService, Slice};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

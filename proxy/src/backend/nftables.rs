@@ -21,10 +21,11 @@ pub use crate::netlink::generation::generation;
 
 use crate::backend::{Backend, Error, families};
 use crate::netns::is_home;
+use api::Family;
 use elements::{Change, Edit};
 use kernel::Kernel;
 use layout::Class;
-use rules::{Base, Delta, Family, KernelState, Port, PortChange, SourceChange, Translation};
+use rules::{Base, Delta, KernelState, Port, PortChange, SourceChange, Translation};
 use statement::Statement;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -7,6 +7,7 @@ mod fuzz_tests;
 mod proto;
 
 use crate::container_runtime::{Error, Sandbox, SandboxSource};
+use api::ObjectName;
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use proto::{
@@ -15,7 +16,6 @@ use proto::{
 use proto::{
     PodSandboxStatusRequest, PodSandboxStatusResponse, SANDBOX_READY, VersionRequest, VersionResponse,
 };
-use rules::ObjectName;
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -2,13 +2,14 @@
 
 use crate::backend::iptables::render::{Change, Table, whole};
 use crate::index::NodePod;
+use api::Family;
 use api::names::{
     MANAGED_BY, MANAGED_BY_LABEL, NETWORK_STATUS_ANNOTATION, PROXY_NAME, PROXY_NAME_LABEL,
     SERVICE_NAME_LABEL, SERVICE_NETWORK_ANNOTATION,
 };
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{Delta, Family, Plan, Settings, plan};
+use rules::{Delta, Plan, Settings, plan};
 use serde_json::{Value, json};
 use testbed::fuzz;
 

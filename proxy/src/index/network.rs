@@ -2,7 +2,8 @@
 //!
 //! Pure. When several Services claim one ClusterIP the first by name has it; the others are reported with the reason.
 
-use rules::{NetworkRules, NotServed, ObjectName, ServicePlan, Unserved, VipRules};
+use api::ObjectName;
+use rules::{NetworkRules, NotServed, ServicePlan, Unserved, VipRules};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -4,11 +4,11 @@
 //! Running, so that init containers are served too.
 
 use super::unsupported::{self, UnsupportedClient};
-use api::NetworkRef;
 use api::names::NETWORK_STATUS_ANNOTATION;
 use api::network_status::{self, Fault, NetworkStatus, Parsed};
+use api::{NamespaceIsolation, NetworkRef, ObjectName};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use rules::{NamespaceIsolation, NetworkRules, ObjectName, PodRules, Shortcoming};
+use rules::{NetworkRules, PodRules, Shortcoming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

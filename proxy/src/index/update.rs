@@ -4,9 +4,10 @@
 
 use super::{Index, NodePod};
 use crate::cluster_info::{ClusterInfo, NodeInfo};
+use api::ObjectName;
 use ipnet::IpNet;
 use process::watch::Change;
-use rules::{NotServed, ObjectName, ServedService, Slice};
+use rules::{NotServed, ServedService, Slice};
 
 /// Change of one of the watched sets.
 #[derive(Debug)]

@@ -6,11 +6,11 @@
 
 use crate::netlink::Netlink;
 use crate::netns::{Identity, Netns, spawn_at_home};
+use api::Family;
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use rules::Family;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Deref, DerefMut};

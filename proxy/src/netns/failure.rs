@@ -3,8 +3,8 @@
 //! Pure.
 
 use crate::netns::addresses::Absence;
-use api::NetworkRef;
-use rules::{Family, PodRules, Source};
+use api::{Family, NetworkRef};
+use rules::{PodRules, Source};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;

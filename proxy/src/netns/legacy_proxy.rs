@@ -8,9 +8,9 @@ use crate::backend::iptables::{Iptables, Variant};
 use crate::netlink::Netlink;
 use crate::netns::apply::Error;
 use crate::netns::routes::{self, Routes};
+use api::Family;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rules::Family;
 use std::net::IpAddr;
 use tracing::info;
 

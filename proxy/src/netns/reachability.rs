@@ -5,10 +5,11 @@
 
 use crate::netlink::Netlink;
 use crate::netns::addresses::Addresses;
+use api::Family;
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rules::{Delta, Family, PodRules, Source, Unreachable};
+use rules::{Delta, PodRules, Source, Unreachable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;

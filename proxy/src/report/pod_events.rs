@@ -5,9 +5,10 @@
 
 use crate::index::LocalPod;
 use crate::netns::apply::Applied;
+use api::ObjectName;
 use k8s_openapi::api::core::v1::ObjectReference;
 use process::events::{Event, EventType, Repeats};
-use rules::{ObjectName, Shortcoming, Unreachable};
+use rules::{Shortcoming, Unreachable};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tracing::{debug, warn};

@@ -6,9 +6,8 @@ mod error;
 mod work;
 
 pub(super) use error::Error;
-pub(super) use work::WorkResult;
 
-use super::netns_state::NetnsState;
+use super::netns_state::{NetnsState, WorkResult};
 use super::shared::Shared;
 use super::worker_pool::{self, Worker};
 use crate::container_runtime::{self, Sandbox};

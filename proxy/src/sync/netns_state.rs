@@ -2,7 +2,6 @@
 //!
 //! Pure, but for the clock.
 
-use super::attempt::WorkResult;
 use crate::backend::KnownRules;
 use crate::container_runtime::Sandbox;
 use crate::netlink::monitor::NamespaceId;
@@ -51,6 +50,14 @@ pub(super) struct RulesetVersion {
     pub(super) generation: Option<u32>,
     /// See [`Backend::fingerprint`](crate::backend::Backend::fingerprint).
     pub(super) fingerprint: Option<u64>,
+}
+
+/// Result of the work in a namespace.
+pub(super) struct WorkResult {
+    pub(super) applied: Applied,
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) ruleset: RulesetVersion,
+    pub(super) is_disturbed: bool,
 }
 
 impl NetnsState {

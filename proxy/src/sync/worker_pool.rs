@@ -99,8 +99,9 @@ async fn permit(limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 mod tests {
     use super::*;
     use api::NetworkRef;
+    use api::ObjectName;
     use futures::FutureExt;
-    use rules::{AttachedNetwork, ObjectName, VipRules};
+    use rules::{AttachedNetwork, VipRules};
     use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
 

@@ -5,8 +5,9 @@
 //! reverted.
 
 use super::scope::{Network, Scope};
+use api::ObjectName;
 use process::watch::Change;
-use rules::{ObjectName, Slice};
+use rules::Slice;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,8 @@
 
 use crate::testbed::{Pod, Testbed};
 use anyhow::{Context as _, Result};
-use api::NetworkRef;
 use api::names::{PROXY, RULES_APPLIED_CONDITION};
+use api::{NetworkRef, ObjectName};
 use async_trait::async_trait;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -23,7 +23,7 @@ use proxy::report::node_condition::{self, OwnPod};
 use proxy::sync::{self, Context, Reporters};
 use proxy::watch::ServiceCidrs;
 use proxy::{debug_state, watch};
-use rules::{Node, ObjectName, Settings};
+use rules::{Node, Settings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

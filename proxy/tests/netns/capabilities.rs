@@ -5,6 +5,7 @@
 use super::matrix::BackendKind;
 use super::objects::{Service, rules};
 use super::testbed::{Pod, Testbed, address};
+use api::Family;
 use api::network_status::NetworkStatus;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -13,7 +14,6 @@ use proxy::backend::KnownRules;
 use proxy::backend::detect::choose;
 use proxy::netns::Netns;
 use proxy::netns::apply::{Applied, Error};
-use rules::Family;
 use std::path::Path;
 use std::process::Command;
 

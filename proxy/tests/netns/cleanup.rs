@@ -1,10 +1,10 @@
 //! The `cleanup` subcommand on a node with many pods, some of which are deleted meanwhile.
 
+use api::ObjectName;
 use async_trait::async_trait;
 use proxy::cleanup::{Outcome, cleanup};
 use proxy::container_runtime::{self, Sandbox, SandboxSource};
 use proxy::netns::Netns;
-use rules::ObjectName;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

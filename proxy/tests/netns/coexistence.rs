@@ -4,7 +4,7 @@ use super::fixture::Fixture;
 use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::testbed::Pod;
-use rules::Family;
+use api::Family;
 use rules::Protocol::{Tcp, Udp};
 use serde_json::json;
 

@@ -6,7 +6,7 @@ use super::objects::{Endpoint, Service, ready};
 use super::packet_capture::Capture;
 use super::testbed::address;
 use super::traffic::Outcome;
-use rules::Family;
+use api::Family;
 use rules::Protocol::{Tcp, Udp};
 use std::net::IpAddr;
 

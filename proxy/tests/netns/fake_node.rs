@@ -5,6 +5,7 @@
 use super::matrix::BackendKind;
 use super::objects::Service;
 use super::testbed::Pod;
+use api::ObjectName;
 use async_trait::async_trait;
 use futures::stream;
 use k8s_openapi::api::core::v1;
@@ -18,7 +19,7 @@ use proxy::index::{NodePod, Update};
 use proxy::metrics::Metrics;
 use proxy::report::node_condition::{self, NodeCondition, Reporter};
 use proxy::sync::{self, Context, Reporters};
-use rules::{ObjectName, ServedService, Settings, Slice};
+use rules::{ServedService, Settings, Slice};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

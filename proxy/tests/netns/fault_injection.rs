@@ -7,6 +7,7 @@
 use super::matrix::{BackendKind, for_every_backend};
 use super::objects::{Service, rules};
 use super::testbed::{Pod, Testbed, address};
+use api::Family;
 use nix::libc::{
     EAGAIN, EBUSY, EEXIST, EINVAL, ENETDOWN, ENETUNREACH, ENFILE, ENOBUFS, ENODEV, ENOENT, ENOMEM,
     EOPNOTSUPP, EPERM,
@@ -15,7 +16,7 @@ use proxy::backend::KnownRules;
 use proxy::fault_injection;
 use proxy::netns::apply::Applied;
 use proxy::netns::failure::Effect;
-use rules::{Family, KernelState, PodRules};
+use rules::{KernelState, PodRules};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};

@@ -6,7 +6,7 @@ use super::objects::Service;
 use super::packet_capture::Capture;
 use super::testbed::Pod;
 use super::traffic::{Outcome, probe_repeatedly};
-use rules::Family;
+use api::Family;
 use rules::Protocol::{self, Tcp, Udp};
 use serde_json::json;
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use super::objects::Service;
 use super::packet_capture::Capture;
 use super::testbed::address;
 use super::traffic::Outcome;
-use rules::Family;
+use api::Family;
 use rules::Protocol::{Tcp, Udp};
 
 for_every_backend![address_is_used_only_after_duplicate_address_detection];

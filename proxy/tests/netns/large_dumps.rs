@@ -7,7 +7,8 @@ use super::objects::Service;
 use super::pod_churn::{Resources, run_in_subprocess};
 use super::testbed::Testbed;
 use super::traffic::hosts;
-use rules::{Family, Protocol};
+use api::Family;
+use rules::Protocol;
 use std::net::UdpSocket;
 
 const ROUTES: u32 = 100_000;

@@ -1,9 +1,9 @@
 //! Test matrix: each check is one function, run for every backend and family.
 
+use api::Family;
 use proxy::backend::Backend;
 use proxy::backend::iptables::{Iptables, Variant};
 use proxy::backend::nftables::Nftables;
-use rules::Family;
 
 /// A backend under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ macro_rules! for_every_backend_and_family {
     ($($check:ident),* $(,)?) => { $(
         mod $check {
             use $crate::matrix::{Case, BackendKind};
-            use rules::Family;
+            use api::Family;
             $crate::matrix::tests!(super::$check:
                 iptables_nft_ipv4 => Case { kind: BackendKind::IptablesNft, family: Family::V4 },
                 iptables_nft_ipv6 => Case { kind: BackendKind::IptablesNft, family: Family::V6 },

@@ -6,8 +6,8 @@ use super::objects::{Service, plan};
 use super::packet_capture::Capture;
 use super::testbed::address;
 use super::traffic::Outcome;
+use api::Family;
 use api::network_status::NetworkStatus;
-use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 
 for_every_backend_and_family![

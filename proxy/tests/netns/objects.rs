@@ -1,9 +1,10 @@
 //! Services and slices as users and the controller write them, and their plan for a pod.
 
 use super::testbed::{Pod, address};
+use api::Family;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{Family, Plan, PodRules, Protocol, Settings};
+use rules::{Plan, PodRules, Protocol, Settings};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 

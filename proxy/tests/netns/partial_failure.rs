@@ -6,8 +6,8 @@ use super::matrix::{BackendKind, Case, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::testbed::{Pod, Testbed, address};
 use super::traffic::{Outcome, Server, probe};
+use api::Family;
 use k8s_openapi::api::core::v1;
-use rules::Family;
 use rules::Protocol::{Tcp, Udp};
 
 for_every_backend_and_family![

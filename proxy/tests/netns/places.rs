@@ -5,7 +5,7 @@ use super::fixture::Fixture;
 use super::matrix::{BackendKind, Case, for_every_backend, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::testbed::{Pod, Testbed};
-use rules::Family;
+use api::Family;
 use rules::Protocol::Tcp;
 use serde_json::json;
 use std::collections::BTreeMap;

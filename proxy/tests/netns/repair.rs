@@ -7,7 +7,8 @@ use super::matrix::BackendKind;
 use super::objects::{Service, ready};
 use super::testbed::{Pod, Testbed, address};
 use super::traffic::{Outcome, Server, probe};
-use rules::{Family, Protocol};
+use api::Family;
+use rules::Protocol;
 use std::time::{Duration, Instant};
 
 /// The documented bound is 5 s; the test machine is shared.

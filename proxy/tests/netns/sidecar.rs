@@ -7,7 +7,7 @@ use super::fixture::Fixture;
 use super::matrix::{BackendKind, Case, for_every_backend_and_family};
 use super::objects::Service;
 use super::testbed::Pod;
-use rules::Family;
+use api::Family;
 use rules::Protocol::{Tcp, Udp};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::matrix::{Case, for_every_backend_and_family};
 use super::objects::{Service, ready};
 use super::sctp;
 use super::traffic::{Flow, responding_host, udp};
-use rules::Family;
+use api::Family;
 use rules::Protocol::Sctp;
 use std::net::UdpSocket;
 

@@ -6,9 +6,9 @@
 //!        further interfaces        ── network 1 or 2, 10.2.0.0/16        ┘
 //! ```
 
+use api::Family;
 use api::network_status::NetworkStatus;
 use proxy::netns::Netns;
-use rules::Family;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;

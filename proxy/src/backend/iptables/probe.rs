@@ -5,8 +5,8 @@
 use super::Iptables;
 use super::render::{Chains, Change, Table, rejected_udp, rejection};
 use crate::backend::{Error, families};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::Family;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

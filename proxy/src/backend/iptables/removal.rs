@@ -5,8 +5,8 @@
 use super::render::Table;
 use super::{Iptables, Variant, select};
 use crate::backend::{Error, nftables};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::Family;
 
 impl Iptables {
     /// Removes our jumps and chains from a table of both families.

@@ -29,8 +29,9 @@ pub use rejection::rejection;
 pub use sources::moved_sources;
 pub use translation::translation;
 
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::{Delta, Family};
+use rules::Delta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 

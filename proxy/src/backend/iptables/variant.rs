@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use rules::Family;
+use api::Family;
 
 /// Kernel interface of the iptables programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

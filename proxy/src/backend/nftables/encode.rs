@@ -3,12 +3,12 @@
 //! Pure. Where the crate has no type for an expression it is written by attribute number, as in the kernel's
 //! `include/uapi/linux/netfilter/nf_tables.h`; integers there are big-endian.
 
+use api::Family;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
     MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
-use rules::Family;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Expression of a rule.

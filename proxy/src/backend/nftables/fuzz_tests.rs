@@ -7,8 +7,9 @@ use crate::fuzz_tests::{NFTABLES, decode_netfilter, objects};
 use crate::netlink::decode::guarded;
 use crate::netlink::netfilter::about;
 use crate::netlink::{parts, write};
+use api::Family;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, SetElementList, TableAttribute};
-use rules::{Delta, Family, KernelState};
+use rules::{Delta, KernelState};
 use testbed::fuzz;
 
 /// Takes in a message as [`Kernel`](super::Kernel) does.

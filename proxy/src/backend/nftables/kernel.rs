@@ -12,6 +12,7 @@ use crate::backend::Error;
 use crate::netlink::BatchError;
 use crate::netlink::generation;
 use crate::netlink::netfilter::{Socket, about};
+use api::Family;
 use api::names::NFT_TABLE;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_netfilter::nftables::{
@@ -22,7 +23,7 @@ use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
-use rules::{Family, Port};
+use rules::Port;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;

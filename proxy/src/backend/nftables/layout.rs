@@ -28,7 +28,8 @@
 //! A change of Services or endpoints changes elements only: the kernel then validates no rule, and the cost does not depend on how
 //! many Services there are. Sets and chains are added when a number of endpoints, or an affinity, occurs for the first time.
 
-use rules::{Family, Protocol};
+use api::Family;
+use rules::Protocol;
 use std::net::IpAddr;
 
 /// Version in the comment of the table; a table with another version is rebuilt. Increment it with every change of names, shapes or rules.

@@ -15,8 +15,9 @@ use super::statement::{
     BaseChain, SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain,
     new_chain, new_rule, new_set, new_table,
 };
+use api::Family;
 use netlink_packet_netfilter::nftables::{ChainAttribute, InetHookNumber, NfTablesMessage, SetAttribute};
-use rules::{Family, Protocol};
+use rules::Protocol;
 use std::collections::BTreeSet;
 
 /// Priority before every other NAT of the pod (-100), that of a sidecar included: the first that translates a flow wins.

@@ -6,8 +6,9 @@
 
 use crate::backend::{Backend, Error};
 use crate::netns::memory;
+use api::Family;
 use process::error_chain;
-use rules::{Delta, Family, KernelState, PodRules, SourceChange};
+use rules::{Delta, KernelState, PodRules, SourceChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;

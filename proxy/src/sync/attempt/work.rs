@@ -5,9 +5,9 @@
 use super::Error;
 use crate::backend::{Backend, KnownRules};
 use crate::netlink::generation::{generation, own_generation};
-use crate::netns::apply::{Addresses, Applied, Wanted, write_knowing};
+use crate::netns::apply::{Addresses, Wanted, write_knowing};
 use crate::netns::memory::Share;
-use crate::sync::netns_state::RulesetVersion;
+use crate::sync::netns_state::{RulesetVersion, WorkResult};
 use rules::PodRules;
 use std::sync::Arc;
 
@@ -49,12 +49,4 @@ impl Work {
             is_disturbed: generation != own_generation(before),
         })
     }
-}
-
-/// Result of the work in a namespace.
-pub(in crate::sync) struct WorkResult {
-    pub(in crate::sync) applied: Applied,
-    pub(in crate::sync) addresses: Arc<Addresses>,
-    pub(in crate::sync) ruleset: RulesetVersion,
-    pub(in crate::sync) is_disturbed: bool,
 }

@@ -1,8 +1,8 @@
 use super::super::scope::{LINGER, MAX_NETWORKS};
 use super::super::slices::Item;
 use super::*;
+use api::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
-use rules::ObjectName;
 use serde_json::json;
 
 /// A pod on networks `shop/n…`.

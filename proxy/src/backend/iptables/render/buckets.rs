@@ -4,8 +4,8 @@
 //! ClusterIPs are allocated from their whole range, so the low byte spreads them evenly. Only chains that lead somewhere exist.
 
 use super::{Chains, host};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 

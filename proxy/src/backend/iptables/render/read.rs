@@ -6,8 +6,9 @@
 use super::buckets::vip_of;
 use super::translation::{Entry, whole_of};
 use super::{Chains, Jump, Table, rejected_udp, rejection, sources};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::{Family, KernelState, Places, Port, Protocol, Translated};
+use rules::{KernelState, Places, Port, Protocol, Translated};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -6,8 +6,9 @@
 
 use super::buckets::{along, bucket, per_vip, vip_of};
 use super::{Chains, Change, buckets};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::{Delta, Family};
+use rules::Delta;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

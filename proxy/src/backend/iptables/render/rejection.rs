@@ -4,8 +4,8 @@
 
 use super::buckets::{along, bucket, per_vip};
 use super::{Chains, Change, buckets};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::Family;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

@@ -7,8 +7,9 @@
 
 use super::buckets::bucket;
 use super::{Chains, Change, host};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::{Delta, Family};
+use rules::Delta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 

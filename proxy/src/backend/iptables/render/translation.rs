@@ -5,8 +5,9 @@
 use super::buckets::{along, bucket};
 use super::edits::edits;
 use super::{Chains, Change, buckets, host, rejected_udp, sources};
+use api::Family;
 use api::names::CHAIN_PREFIX;
-use rules::{Delta, Family, Places, PodRules, Port, PortChange, Translation};
+use rules::{Delta, Places, PodRules, Port, PortChange, Translation};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -13,12 +13,12 @@ use crate::backend::nftables::statement::Element;
 use crate::netlink::decode::guarded;
 use crate::netlink::netfilter::about;
 use crate::netns::memory::{PER_SET, Taken, is_too_long, too_long};
+use api::Family;
 use api::names::NFT_TABLE;
 use netlink_packet_netfilter::nftables::{
     ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementList,
     SetElementMessage, SetMessage, TableAttribute, TableMessage,
 };
-use rules::Family;
 
 impl Kernel {
     /// Reads our table; `None` when it does not exist.

@@ -6,7 +6,8 @@ use super::found::Found;
 use super::parts::Parts;
 use crate::backend::nftables::layout::Class;
 use crate::backend::nftables::statement::Element;
-use rules::{Family, Places, Port};
+use api::Family;
+use rules::{Places, Port};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 

@@ -2,7 +2,8 @@
 //!
 //! Pure.
 
-use rules::{Family, Port, Protocol};
+use api::Family;
+use rules::{Port, Protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Parses a key or value, the inverse of [`Bytes`](crate::backend::nftables::layout::Bytes).

@@ -7,11 +7,11 @@ use crate::backend::nftables::encode::Expression;
 use crate::backend::nftables::layout::{AFFINITY, Class, DISPATCH};
 use crate::backend::nftables::skeleton::{self, MEMORY};
 use crate::backend::nftables::statement::as_comment;
+use api::Family;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ExpressionAttribute, Expressions, Hook, ListAttribute, NfTablesMessage, RuleAttribute,
     SetAttribute,
 };
-use rules::Family;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Upper bound of the number of rules of our table with these classes: a class has three at most.

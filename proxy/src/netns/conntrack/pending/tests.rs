@@ -1,10 +1,10 @@
 //! A cleanup deletes exactly the flows that are stale by then, after any changes while it waits.
 
 use super::*;
-use api::NetworkRef;
+use api::{NetworkRef, ObjectName};
 use proptest::prelude::*;
 use rstest::rstest;
-use rules::{AttachedNetwork, ObjectName, PortRules, Protocol, Source, VipRules};
+use rules::{AttachedNetwork, PortRules, Protocol, Source, VipRules};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -184,7 +184,7 @@ proptest! {
     fn merged_changes_delete_exactly_the_stale_flows(changes in prop::collection::vec(any_rules(), 1..6)) {
         let (pending, last) = (after(&changes), changes.last().unwrap());
         for begun_under in &changes {
-            for (vip, (of_vip, source)) in begun_under.vips(rules::Family::V4) {
+            for (vip, (of_vip, source)) in begun_under.vips(api::Family::V4) {
                 for (port, of_port) in &of_vip.ports {
                     for by in of_port.translation(source).into_iter().flat_map(|of| of.endpoints) {
                         let is_right = keepers(last, vip, *port).contains(by);
