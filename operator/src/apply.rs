@@ -3,12 +3,13 @@
 //! Writes: every operand, by server-side apply with one field manager, the cleanup label of nodes, and the finalizer of the
 //! configuration. Objects that are up to date are not written.
 
-mod converge;
+mod comparison;
 mod drift;
 pub(crate) mod merge_patch;
 mod other_managers;
+pub(crate) mod upgrade_order;
 
-use crate::build::{Desired, proxy_may_follow};
+use crate::build::Desired;
 use crate::cleanup::node_labels::{self, LabelChange};
 use crate::events::EventRecorder;
 use crate::gather::Observed;
@@ -16,13 +17,14 @@ use crate::kinds::{self, for_each_kind};
 use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
-use converge::{AppliedObjects, Recreated};
+use drift::{AppliedObjects, Recreated};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tracing::info;
+use upgrade_order::can_apply;
 
 /// Finalizer that keeps the configuration until nodes are clean and operands are deleted.
 pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
@@ -179,7 +181,7 @@ impl Applier {
             ($($(#[$doc:meta])* $field:ident: $kind:ty, $presence:ident;)*) => {
                 [$(async {
                     let api = kinds::api::<$kind>(&self.client, &self.namespace);
-                    converge::prune(&api, &desired.$field, &live.$field).await
+                    drift::prune(&api, &desired.$field, &live.$field).await
                 }
                 .boxed()),*]
             };
@@ -234,12 +236,4 @@ impl Applier {
             .map_err(Error::Finalizer)?;
         Ok(())
     }
-}
-
-/// True unless the kind has to wait: the proxy is updated after the controller. A repair of the proxy does not wait.
-fn can_apply(field: &str, desired: &Operands, applied: &AppliedObjects, now: &Operands) -> bool {
-    field != "daemon_sets"
-        || desired.deployments.is_empty()
-        || desired.daemon_sets.iter().all(|proxy| applied.is_applied(proxy))
-        || proxy_may_follow(now)
 }

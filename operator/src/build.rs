@@ -15,7 +15,6 @@ use crate::cleanup::{CLEANUP_ANNOTATION, Removal};
 use crate::gather::Observed;
 use crate::operands::{Operands, VERSION_LABEL};
 use crate::validate::{Intent, ReleaseImages, ValidatedConfig};
-use crate::workloads;
 use api::names::PROXY;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
@@ -51,14 +50,6 @@ pub fn build(
         Intent::Install(config) => Some(install(config, observed, namespace)),
         Intent::Remove(removal) => Some(remove(removal, observed, namespace, images)),
     }
-}
-
-/// True when the proxy may be updated: the controller rollout must be complete, because a new proxy reads slices in the format of
-/// the new controller.
-pub fn proxy_may_follow(operands: &Operands) -> bool {
-    operands
-        .controller()
-        .is_some_and(|controller| !workloads::controller_is_rolling_out(controller))
 }
 
 fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> Desired {

@@ -74,7 +74,7 @@ async fn uninstall(args: RunArgs, node_timeout: SignedDuration) -> anyhow::Resul
         operator_condition: None,
         removal: Some(node_timeout),
     };
-    let nodes = Box::pin(operator::cleanup::uninstall::uninstall(client, options)).await?;
+    let nodes = Box::pin(operator::cleanup::uninstall_command::uninstall(client, options)).await?;
     if nodes.is_empty() {
         return print("Removed all operands; no node is known to hold rules\n");
     }

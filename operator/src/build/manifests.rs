@@ -48,7 +48,9 @@ static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
         ],
         role_bindings: vec![
             parse(include_str!("../../manifests/controller-role-binding.yaml")),
-            parse(include_str!("../../manifests/proxy-role-binding.yaml")),
+            parse(include_str!(
+                "../../manifests/proxy-openshift-scc-role-binding.yaml"
+            )),
         ],
         network_policies: vec![parse(include_str!("../../manifests/network-policy.yaml"))],
         pod_disruption_budgets: vec![parse(include_str!(

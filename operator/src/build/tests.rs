@@ -1,6 +1,7 @@
 //! Snapshots of whole objects, and invariants of all of them.
 
 use super::*;
+use crate::apply::upgrade_order::proxy_may_follow;
 use crate::kinds::{Scope, for_each_kind};
 use crate::operands::{Kinds, SELECTOR};
 use crate::service_ranges::ServiceRanges;

@@ -14,6 +14,7 @@ mod fuzz_tests;
 mod kernel;
 mod layout;
 mod read;
+mod session_affinity;
 mod skeleton;
 mod statement;
 
@@ -160,7 +161,7 @@ impl Backend for Nftables {
         let mut kernel = Kernel::open()?;
         for family in Family::ALL {
             let chains = skeleton::TRANSLATION.into_iter().chain([skeleton::SOURCE]);
-            let chains = chains.chain(skeleton::MEMORY);
+            let chains = chains.chain(session_affinity::MEMORY);
             let there = kernel.chains_of(family, chains.clone().map(|chain| chain.name))?;
             let chains = chains.filter(|chain| there.contains(chain.name));
             kernel.change(family, chains.map(|chain| statement::delete_chain(chain.name)))?;

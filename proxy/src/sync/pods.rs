@@ -5,14 +5,14 @@
 mod attempts;
 mod cleanups;
 mod kernel_events;
-mod ruleset_changes;
+mod repair;
 mod summary;
 
 use super::Context;
 use super::flow_cleanup::Cleanups;
 use super::netns_state::NetnsState;
 use super::pod_state::{Pod, SETTLE};
-use super::ruleset_poll::RulesetPoll;
+use super::repair::RulesetPoll;
 use super::shared::Shared;
 use super::timers::Timers;
 use crate::index::{HOST_UID, Index};

@@ -3,14 +3,14 @@
 //! Pure. This part is written once per table or once per [`Class`]; endpoints and Services are elements.
 
 use super::encode::{
-    Expression, Header, destination_port, drop_packet, equals, goto, has_local_source, has_tcp_reset, is_in,
-    is_invalid, is_new_flow, is_translated, jump, leaves_not_by, random, reject_with_reset, remember,
-    transport_protocol, value_of,
+    Expression, Header, drop_packet, equals, goto, has_local_source, has_tcp_reset, is_in, is_invalid,
+    is_translated, jump, leaves_not_by, random, reject_with_reset, transport_protocol, value_of,
 };
 use super::layout::{
     AFFINITY, Class, DISPATCH, ENDPOINTS, SOURCES, Shape, VERSION, VIPS, balancer, clients,
     is_chain_of_a_class, is_set_of_a_class,
 };
+use super::session_affinity::{MEMORY, known_client, remember_client};
 use super::statement::{
     BaseChain, SetKind, Statement, delete_chain, delete_set, delete_table, empty_chain, new_base_chain,
     new_chain, new_rule, new_set, new_table,
@@ -22,7 +22,6 @@ use std::collections::BTreeSet;
 
 /// Priority before every other NAT of the pod (-100), that of a sidecar included: the first that translates a flow wins.
 const BEFORE_NAT: i32 = -101;
-const AFTER_NAT: i32 = -99;
 /// Priority before every other source translation of the pod (100).
 const BEFORE_SOURCE_NAT: i32 = 99;
 /// Interface on the cluster network, in every pod.
@@ -33,36 +32,17 @@ const FILTER: i32 = 0;
 
 /// Chains that translate.
 pub(super) const TRANSLATION: [BaseChain; 2] = [
-    base("output", "nat", InetHookNumber::LocalOut, BEFORE_NAT),
-    base("prerouting", "nat", InetHookNumber::PreRouting, BEFORE_NAT),
+    BaseChain::new("output", "nat", InetHookNumber::LocalOut, BEFORE_NAT),
+    BaseChain::new("prerouting", "nat", InetHookNumber::PreRouting, BEFORE_NAT),
 ];
 /// Chain that sets the source of flows to the pod's address on the network of their VIP. The kernel enters it once per flow.
-pub(super) const SOURCE: BaseChain = base("source", "nat", InetHookNumber::PostRouting, BEFORE_SOURCE_NAT);
+pub(super) const SOURCE: BaseChain =
+    BaseChain::new("source", "nat", InetHookNumber::PostRouting, BEFORE_SOURCE_NAT);
 /// Chains that reject.
 pub(super) const REJECTION: [BaseChain; 2] = [
-    base("reject-output", "filter", InetHookNumber::LocalOut, FILTER),
-    base("reject-forwarded", "filter", InetHookNumber::Forward, FILTER),
+    BaseChain::new("reject-output", "filter", InetHookNumber::LocalOut, FILTER),
+    BaseChain::new("reject-forwarded", "filter", InetHookNumber::Forward, FILTER),
 ];
-/// Chains that remember the endpoint of a client; only with session affinity.
-pub(super) const MEMORY: [BaseChain; 2] = [
-    base("remember", "filter", InetHookNumber::LocalOut, AFTER_NAT),
-    base(
-        "remember-forwarded",
-        "filter",
-        InetHookNumber::PreRouting,
-        AFTER_NAT,
-    ),
-];
-
-const fn base(name: &'static str, kind: &'static str, hook: InetHookNumber, priority: i32) -> BaseChain {
-    BaseChain {
-        name,
-        kind,
-        hook,
-        priority,
-    }
-}
-
 /// Returns the comment of the table. A table with another comment is rebuilt.
 pub(super) fn comment() -> String {
     format!("multus-service layout {VERSION}")
@@ -297,35 +277,4 @@ fn balance(header: &Header, count: u32) -> Vec<Vec<Expression>> {
         rules.push(pick(1));
     }
     rules
-}
-
-fn known_client(header: &Header, seconds: u32) -> Vec<Expression> {
-    let mut rule = Vec::from(header.service(0));
-    rule.extend([
-        header.source(header.width + 2),
-        value_of(&clients(seconds), 0, 0),
-        header.dnat(0),
-    ]);
-    rule
-}
-
-/// Reads the endpoint after translation. (It cannot be copied from `eps` during translation: `nft list` of version 1.0 crashes on a value
-/// from another map.) A flow is new until it has a reply: a client that retries a removed endpoint must not be remembered there, so the rule
-/// matches only existing endpoints.
-fn remember_client(header: &Header, seconds: u32) -> Vec<Expression> {
-    let endpoint = 2 * header.width + 2;
-    let mut rule = Vec::from(is_new_flow());
-    // Not flows that began before the rules, or are rejected.
-    rule.extend(is_translated());
-    rule.extend(header.original_service(0));
-    rule.extend([
-        header.destination(header.width + 2),
-        destination_port(2 * header.width + 2),
-        is_in(&Class::Affinity(seconds).set(), 0),
-        header.source(header.width + 2),
-        header.destination(endpoint),
-        destination_port(endpoint + header.width),
-        remember(&clients(seconds), 0, endpoint),
-    ]);
-    rule
 }

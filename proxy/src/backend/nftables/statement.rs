@@ -43,6 +43,22 @@ pub(super) struct BaseChain {
     pub(super) priority: i32,
 }
 
+impl BaseChain {
+    pub(super) const fn new(
+        name: &'static str,
+        kind: &'static str,
+        hook: InetHookNumber,
+        priority: i32,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            hook,
+            priority,
+        }
+    }
+}
+
 /// Largest number of clients in an affinity map; further ones are balanced without affinity.
 const MOST_CLIENTS: u32 = 65_536;
 

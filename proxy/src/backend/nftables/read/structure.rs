@@ -5,7 +5,8 @@
 use super::found::{Found, FoundChain, FoundSet};
 use crate::backend::nftables::encode::Expression;
 use crate::backend::nftables::layout::{AFFINITY, Class, DISPATCH};
-use crate::backend::nftables::skeleton::{self, MEMORY};
+use crate::backend::nftables::session_affinity::MEMORY;
+use crate::backend::nftables::skeleton;
 use crate::backend::nftables::statement::as_comment;
 use api::Family;
 use netlink_packet_netfilter::nftables::{

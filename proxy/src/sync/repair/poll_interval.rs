@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Shortest and longest pause between two rounds.
 const SHORTEST: Duration = Duration::from_secs(1);
-pub(super) const LONGEST: Duration = Duration::from_secs(3);
+pub(in crate::sync) const LONGEST: Duration = Duration::from_secs(3);
 
 /// A round may take this part of a core: 0.1 %.
 const SHARE: u32 = 1000;
@@ -18,27 +18,27 @@ const SHARE_OF_A_POD: u32 = 20;
 const IDLE_CHECKS: Duration = Duration::from_secs(25);
 
 /// Returns the pause after a round that took `took`.
-pub(super) fn pause(took: Duration) -> Duration {
+pub(in crate::sync) fn pause(took: Duration) -> Duration {
     took.saturating_mul(SHARE).clamp(SHORTEST, LONGEST)
 }
 
 /// Backoff of checks after changes by other processes: at once after a quiet period, then at growing intervals while our rules are not affected.
 /// On a node whose kube-proxy writes nftables, or beside a program that does so in the pod, the generation grows all the time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CheckBackoff {
+pub(in crate::sync) struct CheckBackoff {
     pause: Duration,
     until: Option<Instant>,
 }
 
 impl CheckBackoff {
     /// Returns the delay of the next check.
-    pub(super) fn wait(self, now: Instant) -> Duration {
+    pub(in crate::sync) fn wait(self, now: Instant) -> Duration {
         self.until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// Records a check of the rules, and whether they had to be repaired.
-    pub(super) fn checked(&mut self, are_repaired: bool, took: Duration, now: Instant) {
+    pub(in crate::sync) fn checked(&mut self, are_repaired: bool, took: Duration, now: Instant) {
         // The next round sees what changed meanwhile, so one pause between rounds is no quiet period.
         let is_quiet = self.until.is_none_or(|until| now > until + self.pause + LONGEST);
         let affordable = took.saturating_mul(SHARE_OF_A_POD);

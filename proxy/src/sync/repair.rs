@@ -1,9 +1,11 @@
-//! Polls the nftables generation of every pod that has rules, to detect changes by other processes.
+//! Repair of rules that another process changed: polls the nftables generation of every pod that has rules; a pod with another one gets an
+//! attempt, which reads and repairs its rules.
 //!
 //! Reads only. Nothing is kept open in a pod between two rounds. A poll takes some ten microseconds, unless another process runs a long
 //! transaction in the pod's namespace: that blocks one thread, and the next one polls the other pods.
 
-use super::poll_interval;
+pub(super) mod poll_interval;
+
 use crate::netlink::generation;
 use crate::netns::spawn_tour;
 use process::error_chain;

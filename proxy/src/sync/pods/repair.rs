@@ -3,7 +3,7 @@
 //! Writes: nothing itself.
 
 use super::Pods;
-use crate::sync::ruleset_poll::PollEvent;
+use crate::sync::repair::PollEvent;
 use std::time::Instant;
 
 impl Pods {

@@ -3,7 +3,7 @@
 //! Pure, but for the clock.
 
 use super::SETTLE;
-use crate::sync::poll_interval::CheckBackoff;
+use crate::sync::repair::poll_interval::CheckBackoff;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
