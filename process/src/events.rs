@@ -3,7 +3,7 @@
 //! | module | content | |
 //! |---|---|---|
 //! | `event` | an Event as a value: object, type, reason, action, note | pure |
-//! | `throttle` | the Events of one object that are due: each once while it applies, and a limited rate | pure |
+//! | `dedup` | the Events of one object that are due: each once while it applies, and a limited rate | pure |
 //! | `rate` | the limit of all Events on one object | pure |
 //! | `series` | the Events that a repeated one is counted on | pure |
 //! | `publisher` | creates an Event, or increments the count of an earlier one | writes |
@@ -14,15 +14,15 @@
 //! kube's `Recorder` is not used: its cache has no limit of entries, it starts a new Event after each restart, it never creates an Event
 //! again that the API server deleted, and it counts an Event with another note on the first one, whether or not the note matters.
 
+mod dedup;
 mod event;
 mod publisher;
 mod queue;
 mod rate;
 mod series;
-mod throttle;
 
+pub use dedup::{EventThrottle, PAUSE, Published, Repeats};
 pub use event::{Event, MAX_NOTE, Series};
 pub use kube::runtime::events::EventType;
 pub use publisher::{Error, Publisher};
 pub use queue::{EventSender, EventWriter, channel};
-pub use throttle::{EventThrottle, PAUSE, Published, Repeats};
