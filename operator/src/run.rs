@@ -38,9 +38,13 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
         duration: LEASE,
         renew_before: LEASE.saturating_sub(RETRY),
     };
+    let (sender, writer) = events::channel();
+    let publisher = Publisher::new(client.clone(), OPERATOR, &options.holder);
     let lead = lease::lead(client.clone(), lease, shutdown, |shutdown| {
-        reconciles(client, options, log_filter, shutdown)
+        reconciles(client, options, EventRecorder::new(sender), log_filter, shutdown)
     });
+    // Around the Lease: Events that cannot be written do not delay its release.
+    let lead = writer.run_beside(publisher, lead);
     tokio::select! {
         ended = lead => ended,
         never = beats(health) => match never {},
@@ -50,19 +54,14 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
 async fn reconciles(
     client: Client,
     options: Options,
+    recorder: EventRecorder,
     log_filter: LogFilter,
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
-    let (sender, writer) = events::channel();
-    let publisher = Publisher::new(client.clone(), OPERATOR, &options.holder);
-    let reconciles = async move {
-        let namespace = options.namespace.clone();
-        let context =
-            Context::new(client.clone(), options, EventRecorder::new(sender)).with_log_filter(log_filter);
-        let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
-        while reconciles.next().await.is_some() {}
-    };
-    writer.run_beside(publisher, reconciles).await;
+    let namespace = options.namespace.clone();
+    let context = Context::new(client.clone(), options, recorder).with_log_filter(log_filter);
+    let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
+    while reconciles.next().await.is_some() {}
     Ok(())
 }
 

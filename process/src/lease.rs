@@ -11,9 +11,11 @@ mod tests;
 use crate::client::is_busy;
 use crate::error_chain;
 use kube::Client;
-use lock::Lock;
+use lock::{Lock, is_timeout};
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 /// Options of the leader election.
@@ -91,9 +93,26 @@ where
         return Ok(());
     }
     info!(lease = %name, %holder, "Acquired the lease");
+    let stop = CancellationToken::new();
+    let kept = {
+        let (stop, name) = (stop.clone(), name.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = keep(&mut lock, &name, interval) => {}
+            }
+            lock
+        }
+    };
+    // A task of its own: work that computes for seconds delays no renewal.
+    let mut keeper = AbortOnDropHandle::new(tokio::spawn(kept));
     let result = tokio::select! {
         done = work(shutdown.clone()) => done.map_err(|error| Error::Work(error.into())),
-        () = keep(&mut lock, &name, interval) => return Err(Error::Lost { namespace: namespace.clone(), name: name.clone() }),
+        _ = &mut keeper => return Err(Error::Lost { namespace: namespace.clone(), name: name.clone() }),
+    };
+    stop.cancel();
+    let Ok(mut lock) = keeper.await else {
+        return result;
     };
     match tokio::time::timeout(RELEASE, lock.release()).await {
         Ok(Err(source)) if result.is_ok() => Err(failed(source)),
@@ -101,15 +120,14 @@ where
     }
 }
 
-/// Returns true when this replica holds the Lease, false on shutdown. Fails when the first read does, unless the API server is busy: a
+/// Returns true when this replica holds the Lease, false on shutdown. Fails when the first read does, unless the API server is busy or slow: a
 /// restart of the process would only add load.
 async fn acquire(lock: &mut Lock, name: &str, shutdown: &CancellationToken) -> kube::Result<bool> {
-    let mut has_read = false;
     loop {
         match lock.acquire().await {
             Ok(true) => return Ok(true),
-            Ok(false) => has_read = true,
-            Err(error) if has_read || is_busy(&error) => {
+            Ok(false) => {}
+            Err(error) if lock.has_read() || is_busy(&error) || is_timeout(&error) => {
                 warn!(lease = %name, error = %error_chain(&error), "Failed to read the lease, retrying");
             }
             Err(error) => return Err(error),
@@ -121,18 +139,22 @@ async fn acquire(lock: &mut Lock, name: &str, shutdown: &CancellationToken) -> k
     }
 }
 
-/// Renews the Lease until another replica has it. An API server that is away ends nothing: no other replica can acquire the Lease meanwhile.
+/// Renews the Lease until another replica has it. An API server that is away ends nothing: it serves no other replica either. Where only this
+/// replica cannot reach it, another one acquires the expired Lease, and this one ends at its first renewal that is answered.
 async fn keep(lock: &mut Lock, name: &str, interval: Duration) {
-    let mut pause = interval;
+    let mut due = Instant::now() + interval;
     loop {
-        tokio::time::sleep(pause).await;
-        pause = match lock.renew().await {
-            Ok(true) => interval,
-            Ok(false) => return,
-            Err(error) => {
-                warn!(lease = %name, error = %error_chain(&error), "Failed to renew the lease, retrying");
-                RETRY
-            }
-        };
+        sleep_until(due).await;
+        // Counted from the start of a request: one that hangs takes no more time.
+        let began = Instant::now();
+        due = began
+            + match lock.renew().await {
+                Ok(true) => interval,
+                Ok(false) => return,
+                Err(error) => {
+                    warn!(lease = %name, error = %error_chain(&error), "Failed to renew the lease, retrying");
+                    RETRY
+                }
+            };
     }
 }

@@ -12,14 +12,15 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Time limit for a request. A renewal that hangs must fail and be repeated before the Lease expires.
-const REQUEST: Duration = Duration::from_secs(4);
+/// Time limit for a request: a renewal that hangs fails and is repeated before the Lease of the controller expires, 5 s after it was due.
+const REQUEST: Duration = Duration::from_secs(2);
 
 /// The Lease, as one replica knows it.
 pub(super) struct Lock {
     leases: Api<Lease>,
     options: LeaseOptions,
     observed: Option<Observed>,
+    has_read: bool,
 }
 
 /// The last state that was read or written.
@@ -36,7 +37,13 @@ impl Lock {
             leases: Api::namespaced(client, &options.namespace),
             options,
             observed: None,
+            has_read: false,
         }
+    }
+
+    /// Returns true once the Lease could be read: this process has the right to.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read
     }
 
     /// Acquires the Lease if it has no holder, this holder, or has expired. Returns false if another replica holds it.
@@ -65,7 +72,12 @@ impl Lock {
                 return Ok(false);
             }
         }
-        self.create().await
+        if self.create().await? {
+            return Ok(true);
+        }
+        // Its creation was slow, and this is what it created; or another replica did.
+        self.read().await?;
+        Ok(self.is_holder())
     }
 
     /// Removes the holder, so that a successor need not wait until the Lease expires.
@@ -93,8 +105,14 @@ impl Lock {
     async fn read(&mut self) -> kube::Result<()> {
         match in_time(self.leases.get_opt(&self.options.name)).await? {
             Some(lease) => self.observe(lease),
-            None => self.observed = None,
+            // Its holder does not know yet that it was deleted: the Lease still ends when it expires.
+            None => {
+                let (holder, now) = (&self.options.holder, Instant::now());
+                self.observed
+                    .take_if(|observed| is_available(observed, holder, now));
+            }
         }
+        self.has_read = true;
         Ok(())
     }
 
@@ -107,7 +125,7 @@ impl Lock {
             ..PostParams::default()
         };
         let created = in_time(self.leases.create(&params, &lease)).await;
-        self.written(created)
+        self.written(created, &[409])
     }
 
     /// Changes fields of the spec. Returns false if the Lease changed since it was observed, or was deleted.
@@ -122,16 +140,17 @@ impl Lock {
             ..PatchParams::default()
         };
         let patched = in_time(self.leases.patch(&self.options.name, &params, &patch)).await;
-        self.written(patched)
+        self.written(patched, &[404, 409])
     }
 
-    fn written(&mut self, result: kube::Result<Lease>) -> kube::Result<bool> {
+    /// Returns false for an answer with one of `conflicts`: another client was faster.
+    fn written(&mut self, result: kube::Result<Lease>, conflicts: &[u16]) -> kube::Result<bool> {
         match result {
             Ok(lease) => {
                 self.observe(lease);
                 Ok(true)
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(kube::Error::Api(status)) if conflicts.contains(&status.code) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -157,6 +176,11 @@ fn is_available(observed: &Observed, candidate: &str, now: Instant) -> bool {
 
 fn now() -> MicroTime {
     MicroTime(Timestamp::now())
+}
+
+/// Returns true if the request took longer than its limit.
+pub(super) fn is_timeout(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(source) if source.is::<tokio::time::error::Elapsed>())
 }
 
 async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {

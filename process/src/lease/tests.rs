@@ -17,6 +17,11 @@ struct State {
     /// Every request fails with this code.
     fails: Option<u16>,
     failed: usize,
+    /// Number of requests that are not answered.
+    hangs: usize,
+    /// A Lease that a read does not see, and that exists when it is created.
+    appears: Option<Value>,
+    has_no_namespace: bool,
 }
 
 #[derive(Clone, Default)]
@@ -49,6 +54,14 @@ impl Server {
                 let method = request.method().clone();
                 let body = request.into_body().collect_bytes().await.unwrap();
                 let body = serde_json::from_slice(&body).unwrap_or_default();
+                let is_hanging = server.with(|state| {
+                    let is_hanging = state.hangs > 0;
+                    state.hangs = state.hangs.saturating_sub(1);
+                    is_hanging
+                });
+                if is_hanging {
+                    std::future::pending::<()>().await;
+                }
                 let (code, answer) = server.with(|state| state.answer(&method, body));
                 let body = Body::from(answer.to_string().into_bytes());
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
@@ -78,6 +91,14 @@ impl State {
         if let Some(code) = self.fails {
             self.failed += 1;
             return status(code);
+        }
+        if method == Method::POST
+            && let Some(spec) = self.appears.take()
+        {
+            self.store(json!({ "spec": spec }));
+        }
+        if self.has_no_namespace {
+            return status(404);
         }
         match (&self.lease, method) {
             (None, &Method::POST) => self.store(body),
@@ -195,6 +216,70 @@ async fn a_lease_that_another_client_edits_or_deletes_stays_with_its_holder() {
     server.set(&server.spec());
     lock.release().await.unwrap();
     assert_eq!(server.spec()["holderIdentity"], Value::Null);
+}
+
+/// The holder finds out at its next renewal only.
+#[tokio::test]
+async fn a_deleted_lease_is_not_acquired_before_it_expires() {
+    let server = Server::default();
+    server.set(&held_by_rival());
+    let mut lock = server.lock("me");
+    let since = Instant::now();
+    assert!(!lock.acquire().await.unwrap());
+    server.with(|state| state.lease = None);
+    while !lock.acquire().await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(since.elapsed() >= Duration::from_secs(1), "not expired");
+    assert_eq!(server.spec()["holderIdentity"], "me");
+}
+
+/// The answer to its creation was too slow.
+#[tokio::test]
+async fn a_holder_that_finds_its_own_lease_created_keeps_it() {
+    let server = Server::default();
+    let mut lock = server.lock("me");
+    assert!(lock.acquire().await.unwrap());
+    let held = server.spec();
+    server.with(|state| state.lease = None);
+    server.with(|state| state.appears = Some(held));
+    assert!(lock.renew().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_slow_api_server_at_the_start_ends_no_process() {
+    let server = Server::default();
+    server.with(|state| state.hangs = 1);
+    let work = |_| std::future::ready(Ok::<_, Infallible>(()));
+    lead(server.client(), options("me"), CancellationToken::new(), work)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_namespace_is_an_error() {
+    let server = Server::default();
+    server.with(|state| state.has_no_namespace = true);
+    assert!(server.lock("me").acquire().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_computes_delays_no_renewal() {
+    let server = Server::default();
+    let watched = server.clone();
+    lead(
+        server.client(),
+        options("me"),
+        CancellationToken::new(),
+        async |_| {
+            let writes = watched.with(|state| state.writes);
+            std::thread::sleep(Duration::from_millis(2500));
+            assert!(watched.with(|state| state.writes) > writes, "not renewed");
+            Ok::<_, Infallible>(())
+        },
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
