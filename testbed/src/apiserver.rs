@@ -34,7 +34,6 @@
 //!
 //! Under `cargo nextest` every test is a process of its own and would start its own server: use `cargo test`.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,7 +46,7 @@ use tokio::sync::OnceCell;
 use crate::pki::{self, Ca, Credentials, Usage};
 use crate::tools::{self, Tool, ToolDir};
 use crate::wait;
-use crate::{command, control_plane};
+use crate::{command, control_plane, ports};
 use process_guard::{Folder, Process};
 
 mod bulk;
@@ -252,13 +251,9 @@ async fn client_from(kubeconfig: Kubeconfig) -> Result<Client> {
 }
 
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All are held until all are known, so that they differ.
-    let mut listeners = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free loopback port")?;
-        *port = listener.local_addr()?.port();
-        listeners.push(listener);
+    let mut free = [0; N];
+    for port in &mut free {
+        *port = ports::free()?;
     }
-    Ok(ports)
+    Ok(free)
 }

@@ -23,5 +23,6 @@ pub mod flood;
 pub mod fuzz;
 pub mod images;
 pub mod pki;
+pub mod ports;
 pub mod tools;
 pub mod wait;

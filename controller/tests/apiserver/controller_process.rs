@@ -1,6 +1,5 @@
 //! The shipped binary as a child of the test process.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,10 +20,7 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts the shipped binary as `name` with a kubeconfig.
     pub(crate) fn start(kubeconfig: &Path, folder: &Path, name: &str, more: &[&str]) -> Result<Self> {
-        let http = format!(
-            "127.0.0.1:{}",
-            TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()
-        );
+        let http = format!("127.0.0.1:{}", testbed::ports::free()?);
         let log = folder.join(format!("{name}.log"));
         let kubeconfig = kubeconfig.to_string_lossy();
         let own = [

@@ -1,6 +1,6 @@
 //! The real CoreDNS as a child of the test process, and DNS queries to it.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RecordType;
 use testbed::apiserver::Apiserver;
-use testbed::{tools, wait};
+use testbed::{ports, tools, wait};
 
 use crate::bed::Child;
 
@@ -31,7 +31,7 @@ impl CoreDns {
         let program = tokio::task::spawn_blocking(move || tools::ensure(&[&tools::COREDNS], &say))
             .await??
             .main(&tools::COREDNS)?;
-        let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = ports::free()?;
         let corefile = server.folder().join("Corefile");
         std::fs::write(&corefile, text(port, &server.kubeconfig()))?;
         let log = server.folder().join("coredns.log");

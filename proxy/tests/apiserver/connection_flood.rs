@@ -1,7 +1,7 @@
 //! The port for probes and metrics is reachable from every process on the node.
 
 use anyhow::Result;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use testbed::apiserver::{Apiserver, Options};
@@ -23,7 +23,7 @@ impl Drop for KillOnDrop {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn connection_flood_on_the_http_port_does_not_block_probes() -> Result<()> {
     let server = Apiserver::start(Options::default()).await?;
-    let http: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let http: SocketAddr = (Ipv4Addr::LOCALHOST, testbed::ports::free()?).into();
     let proxy = Command::new(env!("CARGO_BIN_EXE_multus-service-proxy"))
         .args([
             "--node-name",
