@@ -238,9 +238,11 @@ async fn whole_lifecycle(fixture: &Fixture) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn operator_uses_every_permission_it_has_and_no_other() -> Result<()> {
-    let fixture = Fixture::installed().await?;
+    let mut fixture = Fixture::installed().await?;
     let bound = bound(&fixture)?;
     whole_lifecycle(&fixture).await?;
+    // It releases its Lease.
+    fixture.stop_operator().await?;
 
     let requests = requests(&fixture)?;
     let forbidden: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();

@@ -54,10 +54,13 @@ async fn change_version(fixture: &mut Fixture, (from, to): (&str, &str), reason:
         versions(fixture).await?,
         [to; 3].map(|version| Some(version.to_owned()))
     );
-    let events = fixture.events()?;
+    // Events are queued: the conditions may be there before.
     let event = format!("Operands changed from version {from} to {to}");
-    ensure!(events.contains(&event), "{events}");
-    Ok(())
+    fixture
+        .eventually(&format!("the Event {event:?}"), async || {
+            Ok(fixture.events()?.contains(&event).then_some(()))
+        })
+        .await
 }
 
 /// All objects, and no image of another version.
