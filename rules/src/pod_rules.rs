@@ -346,10 +346,10 @@ impl PodRules {
         networks.map(|network| network.rules.size.items()).sum()
     }
 
-    /// Number of distinct endpoint counts and affinities of ports: backends may write an object for each. One on two networks counts twice.
+    /// Number of distinct endpoint counts and affinities of ports: backends may write an object for each.
     pub fn class_count(&self) -> usize {
-        let networks = self.networks.values();
-        networks.map(|network| network.rules.size.classes()).sum()
+        let sizes = self.networks.values().map(|network| network.rules.size());
+        RulesSize::classes_of(sizes)
     }
 
     /// Returns every VIP of `family` with its rules and the source of its flows; without a source all flows are rejected.

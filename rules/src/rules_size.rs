@@ -3,7 +3,7 @@
 //! Pure. Every attempt on every pod asks for it: a count over all VIPs would cost more than the change itself.
 
 use crate::VipRules;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Number of items, and of classes of ports.
@@ -22,9 +22,14 @@ impl RulesSize {
         self.items
     }
 
-    /// Number of distinct endpoint counts and affinities of ports.
-    pub fn classes(&self) -> usize {
-        self.endpoint_counts.len() + self.affinities.len()
+    /// Number of distinct endpoint counts and affinities of ports on all of several networks.
+    pub fn classes_of<'a>(sizes: impl Iterator<Item = &'a Self>) -> usize {
+        let (mut counts, mut affinities) = (BTreeSet::<&usize>::new(), BTreeSet::<&Duration>::new());
+        for size in sizes {
+            counts.extend(size.endpoint_counts.keys());
+            affinities.extend(size.affinities.keys());
+        }
+        counts.len() + affinities.len()
     }
 
     pub(crate) fn add(&mut self, vip: &VipRules) {
@@ -90,6 +95,17 @@ mod tests {
             service: ObjectName::FIRST,
             ports: BTreeMap::from([(port, Box::new(rules))]),
         })
+    }
+
+    #[test]
+    fn classes_of_several_networks_are_counted_once() {
+        let network = |endpoints, affinity| -> NetworkRules {
+            [(IpAddr::from([172, 30, 0, 1]), rules(endpoints, affinity))]
+                .into_iter()
+                .collect()
+        };
+        let networks = [network(2, Some(9)), network(2, Some(9)), network(3, None)];
+        assert_eq!(RulesSize::classes_of(networks.iter().map(NetworkRules::size)), 3);
     }
 
     proptest! {

@@ -101,7 +101,9 @@ impl<'a> Rest<'a> {
             self.parts.extend(node.right().map(Part::Subtree));
             let mut pairs: Vec<_> = node.pairs().collect();
             pairs.reverse();
-            self.parts.push(Part::Pairs(pairs));
+            if !pairs.is_empty() {
+                self.parts.push(Part::Pairs(pairs));
+            }
             self.parts.extend(node.left().map(Part::Subtree));
         }
     }
