@@ -103,14 +103,13 @@ impl Lock {
     }
 
     async fn read(&mut self) -> kube::Result<()> {
-        match in_time(self.leases.get_opt(&self.options.name)).await? {
-            Some(lease) => self.observe(lease),
+        if let Some(lease) = in_time(self.leases.get_opt(&self.options.name)).await? {
+            self.observe(lease);
+        } else {
             // Its holder does not know yet that it was deleted: the Lease still ends when it expires.
-            None => {
-                let (holder, now) = (&self.options.holder, Instant::now());
-                self.observed
-                    .take_if(|observed| is_available(observed, holder, now));
-            }
+            let (holder, now) = (&self.options.holder, Instant::now());
+            self.observed
+                .take_if(|observed| is_available(observed, holder, now));
         }
         self.has_read = true;
         Ok(())

@@ -24,6 +24,7 @@ pub(super) struct Outcome {
     /// The rules of the namespace were not known before.
     pub(super) was_unknown: bool,
     pub(super) began: Instant,
+    /// Duration of the work in the namespace, without the waits for a worker, a lock or memory.
     pub(super) took: Duration,
     /// See [`NetnsState::is_disturbed`](super::netns_state::NetnsState::is_disturbed).
     pub(super) is_disturbed: bool,
@@ -101,7 +102,10 @@ impl Outcome {
                 }
             }
             Ok(_) => {}
-            Err(error) if failures == 1 && !error.is_absence() || failures.is_multiple_of(WARN_EVERY) => {
+            Err(error)
+                if failures == 1 && !error.is_absence()
+                    || failures > 0 && failures.is_multiple_of(WARN_EVERY) =>
+            {
                 warn!(pod = %pod.name, failures, error = error as &dyn StdError, "Failed to sync rules");
             }
             Err(error) => {

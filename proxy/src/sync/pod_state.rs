@@ -191,6 +191,11 @@ impl Pod {
         self.has_rules
     }
 
+    /// The pod wants no rules, and nothing was written: its earlier failures do not matter any more.
+    pub(super) fn wants_nothing(&mut self) {
+        self.failures.forget();
+    }
+
     pub(super) fn failures(&self) -> &Failures {
         &self.failures
     }

@@ -60,10 +60,20 @@ impl Pod {
                 Some(self.fail(outcome.began, true))
             }
             // Without wanted rules, a namespace that does not exist or cannot be identified yet is no failure.
-            Err(error) if error.is_absence() && !wants_rules => None,
-            Err(error) if error.is_unidentified() && !wants_rules && local.addresses.is_empty() => None,
+            Err(error) if error.is_absence() && !wants_rules => {
+                self.has_rules = false;
+                self.failures.end();
+                None
+            }
+            Err(error) if error.is_unidentified() && !wants_rules && local.addresses.is_empty() => {
+                self.failures.end();
+                None
+            }
             // Only a new sandbox or a change of the rules starts another attempt.
-            Err(error) if error.is_final() => None,
+            Err(error) if error.is_final() => {
+                self.failures.end();
+                None
+            }
             Err(error) => {
                 let next = self.fail(outcome.began, error.is_netns_fault());
                 debug!(pod = %local.name, failures = self.failures.count(), "Scheduled a retry");

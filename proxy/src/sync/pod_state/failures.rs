@@ -67,8 +67,13 @@ impl Failures {
         streak.count
     }
 
-    /// An attempt was complete.
+    /// An attempt was complete, or none is needed any more.
     pub(super) fn end(&mut self) {
         self.streak = None;
+    }
+
+    /// The pod wants no rules and has none.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 }

@@ -109,6 +109,26 @@ fn a_fault_in_a_synced_sandbox_is_retried_less_often() {
     assert_eq!(next, Some(backoff::startup_delay(pod.failures.count())));
 }
 
+/// One failure while a Service was wanted must not count as lasting for ever after the Service is gone.
+#[test]
+fn a_failure_ends_when_no_rules_are_wanted_any_more() {
+    let absent = || Err(Error::Sandbox(crate::container_runtime::Error::NotReady));
+    let mut pod = pod();
+    pod.evaluate(&local(), &outcome(absent()), LATER);
+    assert_eq!(pod.failures.count(), 1);
+    pod.wants_nothing();
+    assert_eq!((pod.failures.count(), pod.failures.error()), (0, None));
+
+    pod.evaluate(&local(), &outcome(Ok(applied(Some("no buffer space")))), LATER);
+    assert!(pod.has_rules && pod.failures.count() == 1);
+    let without_service = Outcome {
+        wants_rules: false,
+        ..outcome(absent())
+    };
+    assert_eq!(pod.evaluate(&local(), &without_service, LATER), None);
+    assert!(!pod.has_rules && pod.failures.count() == 0);
+}
+
 /// A pod can disappear and return under its UID during an attempt: a tenant may edit the annotation that attaches it.
 #[test]
 fn work_of_a_deleted_pod_is_not_handed_back_to_its_successor() {

@@ -72,6 +72,8 @@ impl Pods {
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
+        // Failures of an attempt that wanted rules would count as lasting otherwise.
+        pod.wants_nothing();
         let event = pod_events::nothing_written(local, shortcomings);
         let is_published = pod.publish(event, local, &self.shared.reporters.event_sender);
         let retry_in = (!is_published).then_some(events::PAUSE);
@@ -98,7 +100,7 @@ impl Pods {
                 wants_rules,
                 was_unknown,
                 began,
-                took: began.elapsed(),
+                took: netns_state.took,
                 is_disturbed: netns_state.is_disturbed,
                 result,
             };
