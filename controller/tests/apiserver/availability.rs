@@ -1,5 +1,6 @@
 //! Leader election: replicas that stop or are paused. Another one takes over, and nothing is undone.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::bed::audit::requests;
@@ -33,14 +34,20 @@ async fn until_holder(server: &Apiserver, limit: Duration, name: &str) -> Result
     .await
 }
 
+/// Two controllers, of which the first leads and the other waits.
+async fn replicas(server: &Apiserver, kubeconfig: &Path) -> Result<[Controller; 2]> {
+    let first = Controller::start(kubeconfig, server.folder(), "first", &[])?;
+    until_holder(server, Duration::from_secs(20), "first").await?;
+    let second = Controller::start(kubeconfig, server.folder(), "second", &[])?;
+    second.wait_ready().await?;
+    Ok([first, second])
+}
+
 #[tokio::test]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_stopped_leader_hands_over_within_three_seconds() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
-    let first = Controller::start(&kubeconfig, server.folder(), "first", &[])?;
-    until_holder(&server, Duration::from_secs(20), "first").await?;
-    let second = Controller::start(&kubeconfig, server.folder(), "second", &[])?;
-    second.wait_ready().await?;
+    let [first, _second] = replicas(&server, &kubeconfig).await?;
     let fixture = Fixture::new(&server, "handover").await?;
     fixture.service("web", json!({})).await?;
     fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
@@ -64,10 +71,7 @@ async fn a_stopped_leader_hands_over_within_three_seconds() -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn a_killed_leader_is_replaced_soon_after_its_lease_expires() -> Result<()> {
     let (server, kubeconfig) = own_server(Options::default()).await?;
-    let first = Controller::start(&kubeconfig, server.folder(), "first", &[])?;
-    until_holder(&server, Duration::from_secs(20), "first").await?;
-    let second = Controller::start(&kubeconfig, server.folder(), "second", &[])?;
-    second.wait_ready().await?;
+    let [first, _second] = replicas(&server, &kubeconfig).await?;
     let leases = || -> Result<usize> {
         let all = requests(&server)?;
         Ok(all.iter().filter(|request| request.resource == "leases").count())
