@@ -15,7 +15,8 @@ mod optional;
 mod tests;
 mod unpaged;
 
-pub use backoff::{Presence, is_not_served};
+pub use backoff::Presence;
+use backoff::is_not_served;
 pub use change::{Change, changes};
 pub use crd::{Defined, defined, follow_defined};
 pub use event::Event;

@@ -116,7 +116,7 @@ pub struct Problem {
 }
 
 /// Longest note the events API accepts.
-pub const MAX_MESSAGE: usize = 1024;
+pub const MAX_MESSAGE: usize = process::events::MAX_NOTE;
 /// Maximum number of problems of one Service.
 pub const MAX_PROBLEMS: usize = 16;
 

@@ -84,7 +84,7 @@ fn growing() -> ExponentialBackoff {
 }
 
 /// Whether the API server does not serve the kind, or does not allow it.
-pub fn is_not_served(error: &Error) -> bool {
+pub(super) fn is_not_served(error: &Error) -> bool {
     let (Error::InitialListFailed(kube::Error::Api(status))
     | Error::WatchStartFailed(kube::Error::Api(status))) = error
     else {
