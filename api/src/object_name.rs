@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use std::fmt;
 
@@ -31,7 +32,11 @@ impl ObjectName {
 
     /// The name of an object as the API server returns it. Parts that are missing are empty.
     pub fn of<K: Resource>(object: &K) -> Self {
-        let metadata = object.meta();
+        Self::of_metadata(object.meta())
+    }
+
+    /// The name of an object of which only the metadata is known.
+    pub fn of_metadata(metadata: &ObjectMeta) -> Self {
         Self {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),

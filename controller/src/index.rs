@@ -11,7 +11,6 @@ mod store;
 pub use manual_slices::{AuthorSlices, Manual};
 pub use process::watch::Event;
 pub use slices::Slices;
-pub(crate) use store::key_of;
 #[cfg(test)]
 pub(crate) use store::metadata;
 pub use store::{Keyed, Step, Store};

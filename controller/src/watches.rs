@@ -6,9 +6,10 @@
 
 mod manual_slices;
 
-use crate::index::{Change, Event, key_of};
+use crate::index::{Change, Event};
 use crate::manual::Scope;
 use crate::objects::{NodeObject, PodObject, trim_service, trim_slice};
+use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, NETWORK_DEFINITION, PROXY_NAME, PROXY_NAME_LABEL};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Service;
@@ -74,7 +75,7 @@ where
 
 fn log_unreadable<K: Resource<DynamicType = ()>>(event: &Event<K>) {
     if let Event::Unreadable(invalid) = event {
-        let key = key_of(&invalid.metadata);
+        let key = ObjectName::of_metadata(&invalid.metadata);
         warn!(kind = %K::kind(&()), object = %key, error = %invalid.error, "Ignored undecodable object");
     }
 }
@@ -99,7 +100,8 @@ fn networks(client: &Client) -> impl Stream<Item = Change> + Send + use<> {
     events.filter_map(|event| {
         std::future::ready(match event {
             Defined::Yes(event) => {
-                let key = |network: PartialObjectMeta<DynamicObject>| key_of(&network.metadata);
+                let key =
+                    |network: PartialObjectMeta<DynamicObject>| ObjectName::of_metadata(&network.metadata);
                 Some(Change::Network(event.map(key)))
             }
             Defined::No => {

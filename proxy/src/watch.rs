@@ -92,10 +92,7 @@ fn own_node(
 }
 
 fn name(metadata: &ObjectMeta) -> ObjectName {
-    ObjectName {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: plain_name(metadata),
-    }
+    ObjectName::of_metadata(metadata)
 }
 
 fn plain_name(metadata: &ObjectMeta) -> String {

@@ -53,7 +53,10 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
     match reader.list_from(&api, right, "").await {
         Ok(found) => {
             return Ok(Networks {
-                found: found.iter().map(ObjectName::from_dynamic).collect(),
+                found: found
+                    .iter()
+                    .map(|network| ObjectName::of_metadata(&network.metadata))
+                    .collect(),
                 only_in: None,
             });
         }
@@ -69,7 +72,11 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
         let (api, right) = reader.networks(Some(namespace));
         match reader.list_from(&api, right, "").await {
             Ok(found) => {
-                networks.found.extend(found.iter().map(ObjectName::from_dynamic));
+                networks.found.extend(
+                    found
+                        .iter()
+                        .map(|network| ObjectName::of_metadata(&network.metadata)),
+                );
                 networks.only_in.get_or_insert_default().push(namespace.clone());
             }
             Err(read_error) => _ = first_lack.get_or_insert(read_error),
@@ -78,20 +85,5 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
     match first_lack {
         Some(read_error) if networks.only_in.as_ref().is_none_or(Vec::is_empty) => Err(read_error),
         _ => Ok(networks),
-    }
-}
-
-/// `ObjectName::of` for an object whose kind is known at run time only.
-trait FromDynamic {
-    fn from_dynamic(object: &kube::core::DynamicObject) -> Self;
-}
-
-impl FromDynamic for ObjectName {
-    fn from_dynamic(object: &kube::core::DynamicObject) -> Self {
-        let metadata = &object.metadata;
-        Self::new(
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        )
     }
 }

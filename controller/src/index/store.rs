@@ -7,18 +7,11 @@ use crate::objects::{Node, Pod, ServiceCidr};
 use api::ObjectName;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+#[cfg(test)]
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use process::watch::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Key of an object of which an event has only the metadata.
-pub(crate) fn key_of(metadata: &ObjectMeta) -> ObjectName {
-    ObjectName::new(
-        metadata.namespace.clone().unwrap_or_default(),
-        metadata.name.clone().unwrap_or_default(),
-    )
-}
 
 /// Metadata of an object with this key.
 #[cfg(test)]
@@ -177,9 +170,12 @@ impl<T: Keyed + PartialEq> Store<T> {
                 }
                 vec![self.put(key, object)]
             }
-            Event::Deleted(metadata) => self.remove(key_of(&metadata)).into_iter().collect(),
+            Event::Deleted(metadata) => self
+                .remove(ObjectName::of_metadata(&metadata))
+                .into_iter()
+                .collect(),
             Event::Unreadable(unreadable) => {
-                let key = key_of(&unreadable.metadata);
+                let key = ObjectName::of_metadata(&unreadable.metadata);
                 if let Some(listed) = &mut self.listed {
                     listed.insert(key.clone());
                 }

@@ -5,7 +5,7 @@
 //! of Services changes the watch restarts, at once, but at most four times a second; what was known stays meanwhile.
 
 use super::{objects, send};
-use crate::index::{Change, Event, key_of};
+use crate::index::{Change, Event};
 use crate::manual::{EndpointBudget, ManualSlice, Scope, trim};
 use crate::objects::service_key;
 use api::ObjectName;
@@ -157,7 +157,7 @@ fn take(
 }
 
 fn gone(budget: &mut EndpointBudget, metadata: Box<ObjectMeta>) -> Event<ManualSlice> {
-    budget.forget(&key_of(&metadata));
+    budget.forget(&ObjectName::of_metadata(&metadata));
     Event::Deleted(metadata)
 }
 
