@@ -8,6 +8,8 @@
 mod affinity;
 #[path = "netns/apply_helper.rs"]
 mod apply_helper;
+#[path = "netns/bare_poll.rs"]
+mod bare_poll;
 #[path = "netns/capabilities.rs"]
 mod capabilities;
 #[path = "netns/cleanup.rs"]
