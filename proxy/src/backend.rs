@@ -61,6 +61,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The rules are not those of the last write; nothing was written.
+    #[error("another process changed the rules at the same time")]
+    Stale,
     /// The node supports no allowed backend.
     #[error("no supported backend on this node: {0}")]
     None(String),
@@ -100,6 +103,11 @@ pub trait Backend: Send + Sync {
     /// Returns true when the backend may write into the node's own namespace, where other programs write at the same time.
     fn supports_host_netns(&self) -> bool {
         true
+    }
+
+    /// Returns true when the kernel verifies the [generation](crate::netlink::generation::expect) as part of each transaction.
+    fn verifies_generation(&self) -> bool {
+        false
     }
 
     /// Returns true when a read or write of all rules keeps them in the memory of this process: megabytes with a thousand Services. For a

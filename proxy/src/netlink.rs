@@ -1,10 +1,11 @@
 //! Synchronous netlink: one request, one response.
 //!
 //! Writes: the changes that the caller requests. A socket belongs to the network namespace it was opened in and keeps that
-//! namespace and its devices alive, so it lives for one attempt only, or as `netfilter` defines.
+//! namespace and its devices alive, so it lives for one attempt only, or as `kept_sockets` defines.
 
 pub(crate) mod decode;
 pub(crate) mod generation;
+pub(crate) mod kept_sockets;
 pub(crate) mod monitor;
 pub(crate) mod netfilter;
 
@@ -18,6 +19,7 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
+use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
 
@@ -80,6 +82,13 @@ pub(crate) struct BatchError<M> {
     pub(crate) source: io::Error,
 }
 
+/// Serialized messages that the kernel applies together.
+pub(crate) struct Batch {
+    pub(crate) datagram: Vec<u8>,
+    /// Sequence number of the acknowledged message.
+    acknowledged: u32,
+}
+
 impl<M> From<io::Error> for BatchError<M> {
     fn from(source: io::Error) -> Self {
         Self {
@@ -89,17 +98,7 @@ impl<M> From<io::Error> for BatchError<M> {
     }
 }
 
-impl<M> Netlink<M>
-where
-    M: NetlinkSerializable + NetlinkDeserializable + Clone,
-{
-    /// Opens a socket in the network namespace of the calling thread.
-    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
-        let mut netlink = Self::lazy(protocol, 0);
-        netlink.socket()?;
-        Ok(netlink)
-    }
-
+impl<M> Netlink<M> {
     /// Returns a socket that its first request opens, in the network namespace of the thread that makes it, at a given port, or at any port
     /// if that one is in use.
     pub(crate) fn lazy(protocol: isize, port: u32) -> Self {
@@ -114,17 +113,60 @@ where
         }
     }
 
+    /// Returns the same socket for other messages.
+    pub(crate) fn cast<N>(self) -> Netlink<N> {
+        let Self {
+            socket,
+            protocol,
+            port,
+            first,
+            sequence,
+            is_spoilt,
+            messages: _,
+        } = self;
+        Netlink {
+            socket,
+            protocol,
+            port,
+            first,
+            sequence,
+            is_spoilt,
+            messages: PhantomData,
+        }
+    }
+
+    /// Returns true after the first request.
+    pub(crate) fn is_open(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    pub(crate) fn protocol(&self) -> isize {
+        self.protocol
+    }
+
+    /// Returns true when the socket can be used for another request.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.is_spoilt
+    }
+}
+
+impl<M> Netlink<M>
+where
+    M: NetlinkSerializable + NetlinkDeserializable + Clone,
+{
+    /// Opens a socket in the network namespace of the calling thread.
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let mut netlink = Self::lazy(protocol, 0);
+        netlink.socket()?;
+        Ok(netlink)
+    }
+
     fn socket(&mut self) -> io::Result<&mut Socket> {
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => opened(self.protocol, self.port)?,
         };
         Ok(self.socket.insert(socket))
-    }
-
-    /// Returns true when the socket can be used for another request.
-    pub(crate) fn is_sound(&self) -> bool {
-        !self.is_spoilt
     }
 
     /// Dumps what `keep` returns for each message: small values. The owner of a pod decides on the length of a list: other messages are
@@ -244,13 +286,9 @@ where
         }
     }
 
-    /// Sends messages that the kernel applies together, each with its flags in addition to "request", and waits for the result. The last
-    /// effective one has to request an acknowledgement; a failed message is reported in any case. Each message is kept only until it is
-    /// serialized.
-    pub(crate) fn change_together(
-        &mut self,
-        messages: impl IntoIterator<Item = (M, u16)>,
-    ) -> Result<(), BatchError<M>> {
+    /// Serializes messages that the kernel applies together, each with its flags in addition to "request". The last effective one has to
+    /// request an acknowledgement; a failed message is reported in any case. Each message is kept only until it is serialized.
+    pub(crate) fn batch(&mut self, messages: impl IntoIterator<Item = (M, u16)>) -> io::Result<Batch> {
         let (mut datagram, mut acknowledged) = (Vec::new(), self.sequence);
         self.first = self.sequence + 1;
         for (message, flags) in messages {
@@ -263,22 +301,34 @@ where
         if datagram.len() > DEFAULT_SEND_BUFFER {
             setsockopt(self.socket()?, sockopt::SndBufForce, &datagram.len()).map_err(io::Error::from)?;
         }
-        fault_injection::strike(&datagram)?;
-        self.socket()?.send(&datagram, 0)?;
+        Ok(Batch {
+            datagram,
+            acknowledged,
+        })
+    }
+
+    /// Sends a batch and waits for its result. A rejected batch may be sent again before any other request.
+    pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), BatchError<M>> {
+        let Batch {
+            datagram,
+            acknowledged,
+        } = batch;
+        fault_injection::strike(datagram)?;
+        self.socket()?.send(datagram, 0)?;
         loop {
             for message in self.receive()? {
                 let sequence = message.header.sequence_number;
                 match message.payload {
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(BatchError {
-                            message: parts(&datagram)
+                            message: parts(datagram)
                                 .filter_map(|part| NetlinkMessage::deserialize(part).ok())
                                 .find(|sent| sent.header.sequence_number == sequence)
                                 .and_then(|sent| inner(sent.payload)),
                             source: error.to_io(),
                         });
                     }
-                    NetlinkPayload::Error(_) if sequence == acknowledged => return Ok(()),
+                    NetlinkPayload::Error(_) if sequence == *acknowledged => return Ok(()),
                     _ => {}
                 }
             }
@@ -310,6 +360,7 @@ where
                     _ => {}
                 }
             }
+            recycle(datagram);
         }
     }
 
@@ -330,13 +381,14 @@ where
     fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<M>>> {
         let datagram = self.receive_datagram()?;
         let messages = parts(&datagram).map(read).collect::<io::Result<Vec<_>>>();
+        recycle(datagram);
         let mut messages = self.sound(messages)?;
         messages.retain(|message| self.answers(message.header.sequence_number));
         Ok(messages)
     }
 
     fn receive_datagram(&mut self) -> io::Result<Vec<u8>> {
-        let mut datagram = Vec::with_capacity(DATAGRAM);
+        let mut datagram = receive_buffer();
         let received = self
             .socket()?
             .recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
@@ -358,6 +410,24 @@ where
     fn answers(&self, sequence: u32) -> bool {
         (self.first..=self.sequence).contains(&sequence)
     }
+}
+
+thread_local! {
+    /// Receive buffer of this thread between two datagrams.
+    static RECEIVE_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Returns an empty buffer of [`DATAGRAM`] bytes: that of the last datagram, if it was [recycled](recycle). Allocating and freeing it costs
+/// more than a small request.
+fn receive_buffer() -> Vec<u8> {
+    let mut buffer = RECEIVE_BUFFER.take();
+    buffer.clear();
+    buffer.reserve_exact(DATAGRAM);
+    buffer
+}
+
+fn recycle(buffer: Vec<u8>) {
+    RECEIVE_BUFFER.set(buffer);
 }
 
 pub(crate) fn read<M: NetlinkDeserializable>(message: &[u8]) -> io::Result<NetlinkMessage<M>> {

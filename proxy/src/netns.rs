@@ -73,7 +73,11 @@ thread_local! {
 
 /// Open network namespace. It stays alive until this is dropped.
 #[derive(Debug)]
-pub struct Netns(File);
+pub struct Netns {
+    file: File,
+    /// `None`: it could not be read.
+    identity: Option<Identity>,
+}
 
 /// Error of entering a network namespace.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +123,16 @@ impl Netns {
         let file = File::open(path).map_err(failed)?;
         // Compares the open file, not the path, which may refer to another namespace at any time.
         let opened = file.metadata().map_err(failed)?;
-        if Identity::of(&opened) == Identity::of_home().map_err(failed)? {
+        let identity = Identity::of(&opened);
+        if identity == Identity::of_home().map_err(failed)? {
             return Err(Error::Host {
                 path: path.to_owned(),
             });
         }
-        Ok(Self(file))
+        Ok(Self {
+            file,
+            identity: Some(identity),
+        })
     }
 
     /// Opens the namespace of this process, which is that of the node: only for clients on the node.
@@ -133,12 +141,17 @@ impl Netns {
             path: PathBuf::from(OWN),
             source,
         };
-        File::open(OWN).map(Self).map_err(failed)
+        File::open(OWN).map(Self::new).map_err(failed)
+    }
+
+    fn new(file: File) -> Self {
+        let identity = file.metadata().ok().map(|found| Identity::of(&found));
+        Self { file, identity }
     }
 
     /// Returns its identity.
     pub(crate) fn identity(&self) -> Option<Identity> {
-        self.0.metadata().ok().map(|found| Identity::of(&found))
+        self.identity
     }
 
     /// Starts `work` on a thread of its own in this namespace; the receiver gets its result.
@@ -180,7 +193,7 @@ impl Netns {
             clippy::disallowed_methods,
             reason = "the only permitted caller, on a thread of its own"
         )]
-        nix::sched::setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)
+        nix::sched::setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::Enter(errno.into()))?;
         HERE.set(self.identity());
         Ok(())
@@ -189,7 +202,7 @@ impl Netns {
 
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -208,7 +221,7 @@ fn go_home() -> bool {
 /// Starts a thread in the namespace of this process that may outlive the caller. A thread inherits the namespace of its creator, and would
 /// keep that of a pod alive.
 pub(crate) fn spawn_at_home(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let home = Netns(File::open(OWN)?);
+    let home = Netns::new(File::open(OWN)?);
     let job = move || {
         if home.enter().is_ok() {
             drop(home);
@@ -228,7 +241,7 @@ pub(crate) fn spawn_tour<T>(
     let tour = move || {
         while let Some((path, with)) = next() {
             // Closed before the work: the thread keeps the namespace alive.
-            if File::open(path).is_ok_and(|file| Netns(file).enter().is_ok()) {
+            if File::open(path).is_ok_and(|file| Netns::new(file).enter().is_ok()) {
                 work(with);
             }
         }

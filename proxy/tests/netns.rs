@@ -16,6 +16,8 @@ mod capabilities;
 mod cleanup;
 #[path = "netns/coexistence.rs"]
 mod coexistence;
+#[path = "netns/concurrent_writes.rs"]
+mod concurrent_writes;
 #[path = "netns/crash.rs"]
 mod crash;
 #[path = "netns/cross_subnet.rs"]

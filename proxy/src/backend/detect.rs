@@ -34,6 +34,10 @@ impl Backend for Chosen {
         self.backend.supports_host_netns()
     }
 
+    fn verifies_generation(&self) -> bool {
+        self.backend.verifies_generation()
+    }
+
     fn buffers_whole_ruleset(&self) -> bool {
         self.backend.buffers_whole_ruleset()
     }

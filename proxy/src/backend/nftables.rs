@@ -12,13 +12,14 @@ mod encode;
 #[cfg(test)]
 mod fuzz_tests;
 mod kernel;
+pub(crate) mod known_sets;
 mod layout;
 mod read;
 mod session_affinity;
 mod skeleton;
 mod statement;
 
-pub use crate::netlink::generation::generation;
+pub use crate::netlink::generation::{expect, expected, generation};
 
 use crate::backend::{Backend, Error, families};
 use crate::netns::is_home;
@@ -48,7 +49,7 @@ impl Nftables {
     /// Writes the rules of a Service with session affinity, in a scratch namespace.
     pub(super) fn probe() -> Result<(), Error> {
         let trial = BTreeSet::from([Class::Count(1), Class::Count(2), Class::Affinity(60)]);
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         for family in families() {
             let table = skeleton::fresh_table(family, !is_home()).into_iter();
             kernel.change(family, table.chain(classes(family, &trial)))?;
@@ -59,7 +60,7 @@ impl Nftables {
 
 /// Returns true when a table of the calling thread's namespace has a chain whose name begins with `prefix`.
 pub(super) fn has_chain(prefix: &str) -> Result<bool, Error> {
-    let mut kernel = Kernel::open()?;
+    let mut kernel = Kernel::new();
     for family in Family::ALL {
         if kernel.has_chain(family, prefix)? {
             return Ok(true);
@@ -73,13 +74,17 @@ impl Backend for Nftables {
         "nftables"
     }
 
+    fn verifies_generation(&self) -> bool {
+        true
+    }
+
     fn is_present(&self) -> Result<bool, Error> {
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         Ok(kernel.has_table(Family::V4)? || kernel.has_table(Family::V6)?)
     }
 
     fn dump(&self) -> Result<KernelState, Error> {
-        let (mut kernel, mut dump) = (Kernel::open()?, KernelState::default());
+        let (mut kernel, mut dump) = (Kernel::new(), KernelState::default());
         for family in Family::ALL {
             if let Some(found) = kernel.read(family)? {
                 read::read(family, !is_home(), &found, &mut dump);
@@ -89,7 +94,7 @@ impl Backend for Nftables {
     }
 
     fn reject(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         for family in delta.families() {
             let vips = delta.reject.iter().copied();
             let edit = Edit::of_vips(vips.filter(|vip| Family::of(*vip) == family), []);
@@ -107,6 +112,7 @@ impl Backend for Nftables {
             if delta.is_rebuild() {
                 let before = before(delta, family);
                 if exists || !before.vips.is_empty() {
+                    known_sets::forget(family);
                     kernel.change(family, whole_table(family, &before))?;
                 }
             } else if exists {
@@ -128,7 +134,7 @@ impl Backend for Nftables {
         if changes.iter().all(|(_, change)| change.is_empty()) {
             return Ok(());
         }
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         for (family, of_family) in changes {
             if of_family.is_empty() {
                 continue;
@@ -136,6 +142,7 @@ impl Backend for Nftables {
             let missing = kernel.missing(family, &of_family.classes)?;
             let first = classes(family, &missing).chain(of_family.first.statements());
             kernel.change(family, first)?;
+            known_sets::add(family, missing.iter().copied());
             kernel.change(family, of_family.second.statements())?;
             kernel.forget(family, &of_family.forget)?;
             if !missing.is_empty() {
@@ -146,7 +153,7 @@ impl Backend for Nftables {
     }
 
     fn unreject(&self, delta: &Delta<'_>) -> Result<(), Error> {
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         for family in delta.families() {
             let vips = delta.unreject.iter().copied();
             let edit = Edit::of_vips([], vips.filter(|vip| Family::of(*vip) == family));
@@ -158,7 +165,7 @@ impl Backend for Nftables {
     }
 
     fn remove_translation(&self) -> Result<(), Error> {
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         for family in Family::ALL {
             let chains = skeleton::TRANSLATION.into_iter().chain([skeleton::SOURCE]);
             let chains = chains.chain(session_affinity::MEMORY);
@@ -170,7 +177,7 @@ impl Backend for Nftables {
     }
 
     fn remove_rejection(&self) -> Result<(), Error> {
-        let mut kernel = Kernel::open()?;
+        let mut kernel = Kernel::new();
         for family in Family::ALL {
             if kernel.has_table(family)? {
                 kernel.change(family, [statement::delete_table()])?;
@@ -194,6 +201,7 @@ fn collect(kernel: &mut Kernel, family: Family, delta: &Delta<'_>) -> Result<(),
     let translations = translations(delta, family).into_values();
     let used: BTreeSet<Class> = translations.flat_map(elements::classes).collect();
     if there.len() > 2 * used.len() + SPARE {
+        known_sets::forget(family);
         kernel.change(family, skeleton::collect(family, &there, &used))?;
     }
     Ok(())

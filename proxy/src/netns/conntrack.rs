@@ -12,7 +12,7 @@ mod table;
 pub use pending::Pending;
 
 use crate::netlink::Netlink;
-use crate::netlink::netfilter::Socket;
+use crate::netlink::netfilter::{self, Socket};
 use crate::netns::addresses::Addresses;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
 use netlink_packet_netfilter::{
@@ -49,7 +49,7 @@ impl Own<'_> {
 
 /// Returns true when the calling thread's namespace has no entry: then no flow began before its rules.
 pub(crate) fn is_idle() -> bool {
-    let counted = Socket::open().and_then(|mut netlink| table::count(&mut netlink));
+    let counted = table::count(&mut netfilter::socket());
     counted.is_ok_and(|count| count == 0)
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn forget_rejected() -> io::Result<()> {
 /// of all flows to the address of a `new` VIP before it was one; and of rejected flows to former VIPs. Continues after a failure, and returns
 /// the first error.
 fn forget(changed: &Allowed, new: &BTreeSet<IpAddr>, own: &Own<'_>) -> io::Result<()> {
-    let mut netlink = Socket::open()?;
+    let mut netlink = netfilter::socket();
     for _ in 0..ROUNDS {
         if forget_some(&mut netlink, changed, new, own)? < ROUND {
             return Ok(());

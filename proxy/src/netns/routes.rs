@@ -6,6 +6,7 @@
 mod message;
 
 use crate::netlink::Netlink;
+use crate::netlink::kept_sockets::KeptSocket;
 use crate::netns::addresses::Addresses;
 use api::names::ROUTE_PROTOCOL;
 use message::{Via, message, to};
@@ -58,8 +59,8 @@ pub(crate) struct Routes {
 type Socket = Netlink<RouteNetlinkMessage>;
 
 /// The socket that changes routes, in the calling thread's namespace: opened when it is first used, which few changes do.
-pub(crate) fn socket() -> Socket {
-    Netlink::lazy(NETLINK_ROUTE, port())
+pub(crate) fn socket() -> KeptSocket<RouteNetlinkMessage> {
+    KeptSocket::new(NETLINK_ROUTE, port())
 }
 
 /// Returns true when a notification with this port is about our own change. Another socket in a pod can have the port only on purpose;

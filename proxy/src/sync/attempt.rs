@@ -12,8 +12,8 @@ use super::shared::Shared;
 use super::worker_pool::{self, Worker};
 use crate::container_runtime::{self, Sandbox};
 use crate::index::{HOST_UID, LocalPod};
+use crate::netlink::kept_sockets::SocketLease;
 use crate::netlink::monitor::NamespaceId;
-use crate::netlink::netfilter::SocketLease;
 use crate::netns::apply::{Applied, Wanted};
 use crate::netns::{self, Netns};
 use rules::PodRules;
@@ -83,6 +83,7 @@ async fn apply_rules(
     let work = Work {
         held: known.held,
         known: known.ruleset,
+        sets: known.sets,
         wanted: Wanted {
             rules,
             addresses: pod.addresses.clone(),

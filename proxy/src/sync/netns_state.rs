@@ -3,9 +3,10 @@
 //! Pure, but for the clock.
 
 use crate::backend::KnownRules;
+use crate::backend::nftables::known_sets::KnownSets;
 use crate::container_runtime::Sandbox;
+use crate::netlink::kept_sockets::SocketLease;
 use crate::netlink::monitor::NamespaceId;
-use crate::netlink::netfilter::SocketLease;
 use crate::netns::apply::{Addresses, Applied};
 use rules::PodRules;
 use std::collections::BTreeSet;
@@ -33,6 +34,8 @@ pub(super) struct NetnsState {
     pub(super) nsid: Option<NamespaceId>,
     /// Version of the rules after the last write.
     ruleset: RulesetVersion,
+    /// Sets of that version.
+    sets: KnownSets,
     /// Another process wrote at the same time: its transactions cannot be distinguished from ours afterwards.
     pub(super) is_disturbed: bool,
     /// Duration of the last attempt in the namespace.
@@ -57,6 +60,7 @@ pub(super) struct WorkResult {
     pub(super) applied: Applied,
     pub(super) addresses: Arc<Addresses>,
     pub(super) ruleset: RulesetVersion,
+    pub(super) sets: KnownSets,
     pub(super) is_disturbed: bool,
 }
 
@@ -121,6 +125,8 @@ pub(super) struct Known {
     pub(super) held: KnownRules<PodRules>,
     /// Version that `held` describes; with another version the rules are unknown.
     pub(super) ruleset: RulesetVersion,
+    /// Sets of that version.
+    pub(super) sets: KnownSets,
     /// Links and addresses, if known.
     pub(super) addresses: Option<Arc<Addresses>>,
     /// Foreign routes, if known.
@@ -147,6 +153,7 @@ impl NetnsState {
         Known {
             held: std::mem::take(&mut self.held),
             ruleset: std::mem::take(&mut self.ruleset),
+            sets: std::mem::take(&mut self.sets),
             addresses: self.addresses.take().filter(|_| is_monitored),
             foreign_routes,
         }
@@ -158,12 +165,14 @@ impl NetnsState {
             applied,
             addresses,
             ruleset,
+            sets,
             is_disturbed,
         } = result;
         self.ruleset = ruleset;
         self.is_disturbed = is_disturbed;
         if !is_disturbed && applied.is_exact {
             self.held = KnownRules::Exactly(applied.rules.clone());
+            self.sets = sets;
             if applied.failures.is_empty() {
                 self.foreign_routes = Some(applied.foreign_routes.clone());
                 let are_usable = applied.absent.is_empty() && addresses.are_few();

@@ -5,16 +5,17 @@
 mod table;
 
 use super::elements::Forget;
+use super::known_sets;
 use super::layout::{Class, clients};
 use super::read::has_to_be_forgotten;
 use super::statement::{Element, Statement, delete_elements};
 use crate::backend::Error;
 use crate::netlink::BatchError;
 use crate::netlink::generation;
-use crate::netlink::netfilter::{Socket, about};
+use crate::netlink::netfilter::{self, Socket, about};
 use api::Family;
 use api::names::NFT_TABLE;
-use netlink_packet_core::NLM_F_ACK;
+use netlink_packet_core::{DefaultNla, NLM_F_ACK};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementList,
     SetElementMessage, SetMessage, TableAttribute, TableMessage,
@@ -27,9 +28,20 @@ use rules::Port;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 
 /// `NFNL_SUBSYS_NFTABLES`: subsystem of a batch.
 const SUBSYSTEM: u16 = 10;
+
+/// `NFNL_MSG_BATCH_BEGIN`, and its attribute `NFNL_BATCH_GENID` (kernel commit 8c4d4e8b5626).
+const BATCH_BEGIN: u8 = 16;
+const BATCH_GENERATION: u16 = 1;
+
+/// Bytes of the generation in a batch: after the headers of netlink, netfilter and the attribute.
+const GENERATION: Range<usize> = 24..28;
+
+/// errno of the kernel that has no name in user space.
+const ERESTART: i32 = 85;
 
 /// Largest number of sets that are requested one by one rather than listed.
 const FEW: usize = 8;
@@ -40,10 +52,11 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Opens it in the network namespace of the calling thread.
-    pub(super) fn open() -> Result<Self, Error> {
-        let netlink = Socket::open().map_err(failed("open a netlink socket"))?;
-        Ok(Self { netlink })
+    /// Returns access to the network namespace of the calling thread.
+    pub(super) fn new() -> Self {
+        Self {
+            netlink: netfilter::socket(),
+        }
     }
 
     /// Commits changes in one transaction.
@@ -61,10 +74,21 @@ impl Kernel {
             let ack = if statements.peek().is_none() { NLM_F_ACK } else { 0 };
             Some((about(family, message), flags | ack))
         });
-        let begin = std::iter::once(control(ControlMessage::BatchBegin));
+        let begin = std::iter::once(control(begin(generation::expected())));
         let end = std::iter::once(control(ControlMessage::BatchEnd));
-        let changed = self.netlink.change_together(begin.chain(asked).chain(end));
-        changed
+        let batch = self.netlink.batch(begin.chain(asked).chain(end));
+        let mut batch = batch.map_err(failed("commit a transaction"))?;
+        let mut committed = self.netlink.commit(&batch);
+        if committed.as_ref().is_err_and(is_stale) && generation::expected().is_some() {
+            if !generation::has_committed() {
+                return Err(Error::Stale);
+            }
+            // The first transaction was right, so this one is finished; the caller sees that the generation is unknown.
+            generation::expect(None);
+            batch.datagram[GENERATION].fill(0);
+            committed = self.netlink.commit(&batch);
+        }
+        committed
             .map(|()| generation::committed())
             .map_err(|BatchError { message, source }| {
                 let at = message.as_ref().and_then(describe);
@@ -88,11 +112,16 @@ impl Kernel {
         family: Family,
         classes: &BTreeSet<Class>,
     ) -> Result<BTreeSet<Class>, Error> {
-        if classes.len() > FEW {
-            return Ok(classes - &self.classes(family)?);
+        let unknown: BTreeSet<Class> = classes
+            .iter()
+            .copied()
+            .filter(|class| !known_sets::is_known(family, *class))
+            .collect();
+        if unknown.len() > FEW {
+            return Ok(&unknown - &self.classes(family)?);
         }
         let mut missing = BTreeSet::new();
-        for class in classes {
+        for class in &unknown {
             let attributes = vec![
                 SetAttribute::Table(NFT_TABLE.to_owned()),
                 SetAttribute::Name(class.set()),
@@ -107,6 +136,7 @@ impl Kernel {
                 missing.insert(*class);
             }
         }
+        known_sets::add(family, unknown.difference(&missing).copied());
         Ok(missing)
     }
 
@@ -179,6 +209,20 @@ fn all_chains() -> NfTablesMessage {
     NfTablesMessage::GetChain(ChainMessage {
         attributes: Vec::new(),
     })
+}
+
+/// Begins a batch that the kernel rejects unless the ruleset has this generation. 0 stands for any.
+fn begin(generation: Option<u32>) -> ControlMessage {
+    let generation = generation.unwrap_or_default().to_be_bytes().to_vec();
+    ControlMessage::Other {
+        message_type: BATCH_BEGIN,
+        attributes: vec![DefaultNla::new(BATCH_GENERATION, generation)],
+    }
+}
+
+/// Returns true for a batch that was rejected because of its generation (`nfnetlink_rcv_batch`).
+fn is_stale(error: &BatchError<NetfilterMessage>) -> bool {
+    error.source.raw_os_error() == Some(ERESTART)
 }
 
 fn control(message: ControlMessage) -> (NetfilterMessage, u16) {

@@ -5,6 +5,7 @@
 //! read before each part.
 
 use crate::backend::{Backend, Error};
+use crate::netlink::generation;
 use crate::netns::memory;
 use api::Family;
 use process::error_chain;
@@ -68,6 +69,7 @@ impl Step {
 /// Reads the rules after a rejected change. If they cannot be read completely, nothing is written: the attempt fails, and the next one has
 /// the memory to read everything.
 pub(super) fn read_again(backend: &dyn Backend) -> Result<KernelState, Error> {
+    generation::expect(None);
     let dump = memory::uncharged(|| backend.dump())?;
     if dump.unread.is_empty() {
         return Ok(dump);

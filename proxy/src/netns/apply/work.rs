@@ -149,6 +149,9 @@ impl<'a> Work<'a> {
         let Err(error) = step.run(self.backend, &now) else {
             return Ok(None);
         };
+        if matches!(error, backend::Error::Stale) {
+            return Err(error);
+        }
         self.is_exact = false;
         let took = began.elapsed();
         let parts = Parts::new(self.backend, step, now.wanted(), &self.frozen, &error, took);

@@ -36,7 +36,7 @@ impl Kernel {
             Ok(found) => Ok(Some(Found { comment, ..found })),
             Err(Error::Kernel { action, source }) if is_too_long(&source) => {
                 // The kernel is still sending the list.
-                *self = Self::open()?;
+                *self = Self::new();
                 Ok(Some(Found {
                     unread: Some(format!("cannot {action}: {source}")),
                     ..Found::default()
