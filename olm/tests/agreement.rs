@@ -14,6 +14,8 @@ mod breakages;
 mod catalog;
 #[path = "agreement/inventory.rs"]
 mod inventory;
+#[path = "agreement/monitoring.rs"]
+mod monitoring;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
