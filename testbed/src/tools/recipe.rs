@@ -241,8 +241,20 @@ pub const KUBECONFORM: Tool = Tool {
     ..PLAIN
 };
 
+/// Prometheus and promtool. Of its service discoveries only those of files and of Kubernetes: the others are clients of clouds.
+pub const PROMETHEUS: Tool = Tool {
+    name: "prometheus",
+    module: "prometheus",
+    programs: &[
+        ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
+        ("promtool", "github.com/prometheus/prometheus/cmd/promtool"),
+    ],
+    tags: "remove_all_sd enable_kubernetes_sd",
+    ..PLAIN
+};
+
 /// Every tool, in the order that builds fastest: kube's programs share most of their packages.
-pub const ALL: [&Tool; 17] = [
+pub const ALL: [&Tool; 18] = [
     &ETCD,
     &KUBE_APISERVER,
     &KUBECTL,
@@ -259,6 +271,7 @@ pub const ALL: [&Tool; 17] = [
     &VALIDATORS,
     &OLM,
     &KUBECONFORM,
+    &PROMETHEUS,
     &OPENSHIFT,
 ];
 
