@@ -16,8 +16,8 @@ mod status;
 mod tests;
 
 pub use operands::{
-    Backend, ControllerSpec, NetworkPolicyMode, NetworkPolicySpec, ProxySpec, ProxyUpdateStrategy, Resources,
-    RollingUpdate, UpdateStrategyType,
+    Backend, ControllerSpec, MonitoringSpec, MonitoringState, NetworkPolicyMode, NetworkPolicySpec,
+    ProxySpec, ProxyUpdateStrategy, Resources, RollingUpdate, UpdateStrategyType,
 };
 pub use status::{
     BackendNodes, ControllerStatus, Failure, MultusServiceConfigStatus, ProxyStatus, RelatedObject,
@@ -108,6 +108,10 @@ pub struct MultusServiceConfigSpec {
     /// networkPolicy configures the NetworkPolicy that protects the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicySpec>,
+
+    /// monitoring configures what Prometheus reads and the alerts, where prometheus-operator is installed, as on OpenShift.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<MonitoringSpec>,
 
     /// controller configures the endpoint controller, which writes EndpointSlices with secondary-network addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@
 pub mod arguments;
 mod controller;
 mod manifests;
+mod monitoring;
 mod pod;
 mod proxy;
 
@@ -72,6 +73,9 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
         daemon_sets: vec![proxy],
         ..confined(identities, observed)
     };
+    if let Some(settings) = &config.monitoring {
+        monitoring::add(&mut operands, settings, observed.kinds, namespace);
+    }
     if node_labels::any_cleanup_pending(&observed.nodes, &labels)
         && let Some(proxy) = operands.proxy()
     {

@@ -13,7 +13,7 @@ use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, NETWORK_DEFINITION};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::core::{ClusterResourceScope, PartialObjectMeta, PartialObjectMetaExt};
+use kube::core::{PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
@@ -48,7 +48,11 @@ pub(crate) fn reconciles(
     let mut controller = Controller::for_stream(configs, store);
     macro_rules! watch_kind {
         ($kind:ty, Defined) => {
-            controller.reconcile_all_on(follow_if_defined::<$kind>(client, operands()))
+            controller.reconcile_all_on(follow_if_defined(
+                client,
+                metadata::<$kind>(client, namespace),
+                operands(),
+            ))
         };
         ($kind:ty, $presence:ident) => {
             controller.watches_stream(
@@ -74,7 +78,11 @@ pub(crate) fn reconciles(
         )
         .watches_stream(nodes(client), config)
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
-        .reconcile_all_on(follow_if_defined::<Network>(client, only(NETWORK_NAME)))
+        .reconcile_all_on(follow_if_defined(
+            client,
+            metadata::<Network>(client, namespace),
+            only(NETWORK_NAME),
+        ))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(
             |_, context| async move { reconcile(&context).await },
@@ -137,12 +145,15 @@ fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, 
 
 /// Watches a kind that the cluster may lack. Its absence is not an error, and no request is made until it is defined. Also yields on an empty
 /// list: from then on the kind can be used.
-fn follow_if_defined<K>(client: &Client, which: watcher::Config) -> impl Stream<Item = ()> + Send + use<K>
+fn follow_if_defined<K>(
+    client: &Client,
+    objects: Api<Metadata<K>>,
+    which: watcher::Config,
+) -> impl Stream<Item = ()> + Send + use<K>
 where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
 {
     let definition = format!("{}.{}", K::plural(&()), K::group(&()));
-    let objects: Api<Metadata<K>> = Api::all(client.clone());
     follow_defined(client, &definition, objects, which, Freshness::Latest).filter_map(async |event| {
         match event {
             Defined::Yes(Event::ListStarted | Event::Listed(_)) => None,

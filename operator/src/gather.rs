@@ -173,6 +173,8 @@ pub async fn operands(client: &Client, namespace: &str) -> kube::Result<(Operand
                 admission_policies: found.admission_policies.is_some() && found.admission_policy_bindings.is_some(),
                 quick_starts: found.console_quick_starts.is_some(),
                 yaml_samples: found.console_yaml_samples.is_some(),
+                service_monitors: found.service_monitors.is_some(),
+                prometheus_rules: found.prometheus_rules.is_some(),
             };
             let operands = Operands {
                 $($field: found.$field.unwrap_or_default(),)*

@@ -1,7 +1,7 @@
 //! The kinds of objects that the operator owns, listed once.
 //!
-//! Pure. Adding a kind takes a line in [`for_each_kind`], its manifest in `operator/manifests` and `build/manifests.rs`, and a permission in
-//! `config/rbac`.
+//! Pure. Adding a kind takes a line in [`for_each_kind`], its manifest in `operator/manifests` and `build/manifests.rs` (with a renderer:
+//! `build/monitoring.rs`), and a permission in `config/rbac`.
 
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
@@ -35,6 +35,10 @@ macro_rules! for_each_kind {
             console_quick_starts: $crate::platform::console::ConsoleQuickStart, Defined;
             /// YAML samples, on clusters with OpenShift's console.
             console_yaml_samples: $crate::platform::console::ConsoleYamlSample, Defined;
+            /// What Prometheus reads, on clusters with prometheus-operator.
+            service_monitors: $crate::platform::monitoring::ServiceMonitor, Defined;
+            /// Alerts, on clusters with prometheus-operator.
+            prometheus_rules: $crate::platform::monitoring::PrometheusRule, Defined;
         }
     };
 }

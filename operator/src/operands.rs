@@ -46,6 +46,7 @@ macro_rules! define_operands {
 for_each_kind!(define_operands);
 
 /// Optional kinds that the API server serves.
+#[expect(clippy::struct_excessive_bools, reason = "kinds come and go one by one")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
     /// ValidatingAdmissionPolicy and its binding: since Kubernetes 1.30, unless disabled.
@@ -54,6 +55,10 @@ pub struct Kinds {
     pub quick_starts: bool,
     /// ConsoleYAMLSample.
     pub yaml_samples: bool,
+    /// ServiceMonitor.
+    pub service_monitors: bool,
+    /// PrometheusRule.
+    pub prometheus_rules: bool,
 }
 
 const MAX_RELATED: usize = 64;

@@ -4,7 +4,7 @@
 
 mod settings;
 
-pub use settings::{Networks, PodSettings, RuntimeSocket, ValidatedConfig};
+pub use settings::{Monitoring, Networks, PodSettings, RuntimeSocket, ValidatedConfig};
 
 use crate::cleanup::{self, CLEANUP_LIMIT, Removal};
 use crate::gather::Observed;
@@ -54,6 +54,8 @@ pub(crate) enum FieldError {
     NoPriorityClass { field: &'static str, name: String },
     /// The value is not a CIDR.
     NoRange(String),
+    /// The key is no label key.
+    NoLabelKey(String),
     /// The API server rejects the operands.
     Rejected(String),
 }
@@ -76,6 +78,10 @@ impl fmt::Display for FieldError {
             Self::NoRange(value) => write!(
                 f,
                 "MultusServiceConfig cluster: spec.serviceCIDRs: {value:?} is not a CIDR, no changes applied; specify a CIDR such as 172.30.0.0/16 or fd00:96::/112"
+            ),
+            Self::NoLabelKey(key) => write!(
+                f,
+                "MultusServiceConfig cluster: spec.monitoring.labels: {key:?} is not a label key, no changes applied; specify a key such as release or example.com/team"
             ),
             Self::Rejected(why) => write!(
                 f,

@@ -216,6 +216,34 @@ pub enum NetworkPolicyMode {
     Disabled,
 }
 
+/// Settings of the objects of prometheus-operator.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringSpec {
+    /// See [`MonitoringState`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management_state: Option<MonitoringState>,
+
+    /// labels are added to the ServiceMonitors and the PrometheusRule, for a Prometheus that selects them by label. At most 16. Labels
+    /// that the operator sets itself keep their value. When omitted, no labels are added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::labels")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// managementState specifies whether the operator maintains ServiceMonitors and a PrometheusRule in its namespace, and, for the
+/// Prometheus of OpenShift's platform, the right to discover its targets there. Managed: while the cluster serves these kinds. Removed:
+/// none. When omitted, this means no opinion and the platform is left to choose a reasonable default, which is subject to change over
+/// time. The current default is Managed.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MonitoringState {
+    /// While the kinds are served.
+    #[default]
+    Managed,
+    /// Without them.
+    Removed,
+}
+
 /// backend is the backend that writes rules into the kernel. Auto selects the first supported one per node. NFTables writes nftables by
 /// netlink: the cost of a change and of a new flow does not depend on the number of Services. IPTables uses the iptables programs of
 /// the proxy image. A change replaces the rules of pods without a gap. When omitted, this means no opinion and the platform is left to

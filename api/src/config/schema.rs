@@ -154,6 +154,21 @@ pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Labels of objects. Keys cannot be constrained by a schema; the operator checks them.
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "maxProperties": 16,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^([a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?)?$",
+        },
+        "x-kubernetes-map-type": "atomic",
+    })
+}
+
 /// Kubernetes' own rules for tolerations, so that an invalid one is rejected here and not during a rollout.
 pub(super) fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

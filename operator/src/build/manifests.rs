@@ -69,7 +69,7 @@ static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
     proxy: parse(include_str!("../../manifests/proxy-daemonset.yaml")),
 });
 
-fn parse<K: DeserializeOwned>(manifest: &str) -> K {
+pub(super) fn parse<K: DeserializeOwned>(manifest: &str) -> K {
     serde_saphyr::from_str(manifest).expect("embedded manifests are parsed by a test")
 }
 

@@ -47,6 +47,8 @@ fn installed(config: &ValidatedConfig) -> Operands {
             admission_policies: true,
             quick_starts: true,
             yaml_samples: true,
+            service_monitors: true,
+            prometheus_rules: true,
         },
         ..Observed::default()
     };

@@ -7,8 +7,8 @@ use crate::gather::Observed;
 use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
-    Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
-    NetworkPolicyMode, ProxyUpdateStrategy, Resources,
+    Backend, ImagePullPolicy, LogLevel, MonitoringSpec, MonitoringState, MultusServiceConfigSpec,
+    NetworkNamespaceIsolation, NetworkPolicyMode, ProxyUpdateStrategy, Resources,
 };
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,8 @@ pub struct ValidatedConfig {
     pub service_ranges: ServiceRanges,
     /// True when a NetworkPolicy is desired.
     pub network_policy: bool,
+    /// Objects of prometheus-operator; without them when omitted.
+    pub monitoring: Option<Monitoring>,
     /// Replicas of the controller.
     pub replicas: i32,
     /// Scheduling and resources of the controller.
@@ -49,6 +51,15 @@ pub struct ValidatedConfig {
     pub legacy_namespaces: Option<BTreeSet<String>>,
     /// Update strategy of the proxy DaemonSet.
     pub update_strategy: ProxyUpdateStrategy,
+}
+
+/// Objects of prometheus-operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Monitoring {
+    /// Labels that are added to them.
+    pub labels: BTreeMap<String, String>,
+    /// True for the Prometheus of OpenShift's platform.
+    pub is_openshift: bool,
 }
 
 /// Networks that a Service may reference.
@@ -111,6 +122,7 @@ pub(super) fn complete(
         network_namespace_isolation,
         service_cidrs,
         network_policy,
+        monitoring,
         controller,
         proxy,
     } = &observed.config.spec;
@@ -119,6 +131,7 @@ pub(super) fn complete(
         service_cidrs.as_deref().unwrap_or_default(),
         &observed.service_ranges,
     )?;
+    let monitoring = self::monitoring(monitoring.clone().unwrap_or_default(), openshift.is_some())?;
     let controller = controller.clone().unwrap_or_default();
     let proxy = proxy.clone().unwrap_or_default();
     let overridden = [
@@ -164,6 +177,7 @@ pub(super) fn complete(
             .and_then(|policy| policy.mode)
             .unwrap_or_default()
             == NetworkPolicyMode::Enabled,
+        monitoring,
         replicas: controller
             .replicas
             .unwrap_or_else(|| OpenShift::replicas(openshift)),
@@ -195,6 +209,36 @@ pub(super) fn complete(
             resources: proxy.resources.unwrap_or_default(),
         },
     })
+}
+
+fn monitoring(spec: MonitoringSpec, is_openshift: bool) -> Result<Option<Monitoring>, Vec<FieldError>> {
+    let MonitoringSpec {
+        management_state,
+        labels,
+    } = spec;
+    let labels = labels.unwrap_or_default();
+    if let Some(key) = labels.keys().find(|key| !is_label_key(key)) {
+        return Err(vec![FieldError::NoLabelKey(key.clone())]);
+    }
+    let is_managed = management_state.unwrap_or_default() == MonitoringState::Managed;
+    Ok(is_managed.then_some(Monitoring { labels, is_openshift }))
+}
+
+/// Kubernetes' rules for keys of labels: `name` or `prefix/name`.
+fn is_label_key(key: &str) -> bool {
+    let is_bounded = |text: &str, limit: usize| {
+        let alphanumeric = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
+        text.len() <= limit && alphanumeric(text.chars().next()) && alphanumeric(text.chars().last())
+    };
+    let (prefix, name) = key
+        .split_once('/')
+        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let in_prefix =
+        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-.".contains(letter);
+    let in_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    prefix.is_none_or(|prefix| is_bounded(prefix, 253) && prefix.chars().all(in_prefix))
+        && is_bounded(name, 63)
+        && name.chars().all(in_name)
 }
 
 /// Prefers the Service CIDRs of the cluster to those of the configuration. The latter are validated in any case: an upgrade of the

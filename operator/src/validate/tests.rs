@@ -40,6 +40,34 @@ fn installed(spec: &Value, images: &ReleaseImages) -> ValidatedConfig {
 }
 
 #[test]
+fn monitoring_is_managed_unless_it_is_removed() {
+    let of = |spec: Value| match validate(&observed(&spec, false), &release()) {
+        Ok(Intent::Install(config)) => Ok(config.monitoring),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    };
+    assert_eq!(of(json!({})), Ok(Some(Monitoring::default())));
+    assert_eq!(
+        of(json!({ "monitoring": { "managementState": "Removed" } })),
+        Ok(None)
+    );
+    for good in ["release", "example.com/a_b.C-9"] {
+        let labels = of(json!({ "monitoring": { "labels": { good: "x" } } }))
+            .unwrap()
+            .unwrap()
+            .labels;
+        assert_eq!(labels[good], "x");
+    }
+    for bad in ["", "-a", "a/", "/a", "A.B/c", "a/b/c", "a b", &"a".repeat(64)] {
+        let error = of(json!({ "monitoring": { "labels": { bad: "x" } } })).unwrap_err();
+        assert!(
+            error.contains(&format!("spec.monitoring.labels: {bad:?} is not a label key")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn empty_spec_installs_with_defaults() {
     let config = installed(&json!({}), &release());
     assert_eq!(

@@ -77,6 +77,8 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "serviceCIDRs": ["172.30.0.0/16", "fd00:96::/112", "10.96.0.1/12"] }),
         json!({ "networkPolicy": { "mode": "Enabled" } }),
         json!({ "networkPolicy": { "mode": "Disabled" } }),
+        json!({ "monitoring": { "managementState": "Managed", "labels": { "release": "prometheus" } } }),
+        json!({ "monitoring": { "managementState": "Removed" } }),
         json!({ "controller": { "replicas": 1 } }),
         json!({ "controller": { "replicas": 5, "priorityClassName": "system-cluster-critical" } }),
         json!({ "proxy": { "nodeSelector": { "example.com/zone": "a", "empty": "" } } }),
@@ -230,6 +232,16 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
             "cluster",
             json!({ "networkPolicy": { "mode": "On" } }),
             vec!["spec.networkPolicy.mode", "Enabled"],
+        ),
+        (
+            "cluster",
+            json!({ "monitoring": { "managementState": "Unmanaged" } }),
+            vec!["spec.monitoring.managementState", "Removed"],
+        ),
+        (
+            "cluster",
+            json!({ "monitoring": { "labels": { "release": "no label value" } } }),
+            vec!["spec.monitoring.labels.release"],
         ),
         (
             "cluster",

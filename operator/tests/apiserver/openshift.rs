@@ -41,6 +41,32 @@ pub(crate) async fn define_the_network_configuration(fixture: &Fixture) -> Resul
     define(fixture, NETWORKS).await
 }
 
+/// OpenShift's infrastructure object. The next reconcile observes it, with any trigger.
+pub(crate) async fn become_openshift(fixture: &Fixture, topology: &str) -> Result<()> {
+    define(fixture, INFRASTRUCTURE).await?;
+    let object = fixture.server.folder().join("infrastructure.json");
+    let infrastructure = json!({
+        "apiVersion": "config.openshift.io/v1", "kind": "Infrastructure",
+        "metadata": { "name": "cluster" }, "spec": {},
+    });
+    std::fs::write(&object, infrastructure.to_string())?;
+    fixture.kubectl(&["apply", "-f", &object.display().to_string()])?;
+    let status = json!({ "status": {
+        "controlPlaneTopology": topology, "infrastructureTopology": topology,
+        "cpuPartitioning": "None", "etcdDiscoveryDomain": "", "infrastructureName": "test",
+    } });
+    fixture.kubectl(&[
+        "patch",
+        "infrastructures.config.openshift.io",
+        "cluster",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status.to_string(),
+    ])?;
+    Ok(())
+}
+
 /// Replicas of the controller, and the arguments of both operands.
 async fn look(fixture: &Fixture) -> Result<(Option<i32>, String)> {
     let controller = fixture.controller().await?.context("no Deployment")?;
@@ -62,28 +88,7 @@ async fn single_replica_openshift_gets_one_controller_and_the_namespaces_of_mult
         "without OpenShift: {replicas:?}, {args}"
     );
 
-    define(&fixture, INFRASTRUCTURE).await?;
-    let object = fixture.server.folder().join("infrastructure.json");
-    let infrastructure = json!({
-        "apiVersion": "config.openshift.io/v1", "kind": "Infrastructure",
-        "metadata": { "name": "cluster" }, "spec": {},
-    });
-    std::fs::write(&object, infrastructure.to_string())?;
-    fixture.kubectl(&["apply", "-f", &object.display().to_string()])?;
-    let status = json!({ "status": {
-        "controlPlaneTopology": "SingleReplica", "infrastructureTopology": "SingleReplica",
-        "cpuPartitioning": "None", "etcdDiscoveryDomain": "", "infrastructureName": "test",
-    } });
-    fixture.kubectl(&[
-        "patch",
-        "infrastructures.config.openshift.io",
-        "cluster",
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &status.to_string(),
-    ])?;
-    // The next reconcile observes it, with any trigger.
+    become_openshift(&fixture, "SingleReplica").await?;
     fixture.set_spec(json!({ "logLevel": "Debug" })).await?;
     fixture
         .eventually("the defaults of a single-replica OpenShift", async || {

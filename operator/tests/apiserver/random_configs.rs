@@ -4,6 +4,7 @@
 
 use crate::fixture::cluster_state::state;
 use crate::fixture::{Fixture, conditions};
+use crate::monitoring::define_prometheus_operator;
 use crate::openshift::define_the_console;
 use anyhow::{Context as _, Result, ensure};
 use api::MultusServiceConfig;
@@ -105,14 +106,20 @@ fn place() -> impl Strategy<Value = Value> {
         any_of(&json!([null, "Enabled", "Disabled"])),
         any_of(&json!([null, ["172.30.0.0/16"], ["172.30.0.0/16", "fd02::/112"]])),
     );
+    let monitoring = any_of(&json!([
+        null,
+        { "managementState": "Removed" },
+        { "managementState": "Managed", "labels": { "release": "prometheus" } },
+    ]));
     let logs = (any_of(&levels), any_of(&levels));
-    (proxy(), controller(), images, networks, logs).prop_map(
+    (proxy(), controller(), images, networks, logs, monitoring).prop_map(
         |(
             proxy,
             controller,
             (pull, secrets),
             (policy, namespaces, isolation, ranges),
             (level, own_level),
+            monitoring,
         )| {
             without_null(json!({
                 "logLevel": level,
@@ -120,6 +127,7 @@ fn place() -> impl Strategy<Value = Value> {
                 "imagePullPolicy": pull,
                 "imagePullSecrets": secrets,
                 "networkPolicy": policy,
+                "monitoring": monitoring,
                 "globalNamespaces": namespaces,
                 "networkNamespaceIsolation": isolation,
                 "serviceCIDRs": ranges,
@@ -346,6 +354,7 @@ async fn random_walk_reaches_the_state_of_a_fresh_installation() -> Result<()> {
     };
     let mut fixture = Fixture::start().await?;
     define_the_console(&fixture).await?;
+    define_prometheus_operator(&fixture)?;
     fixture.start_operator(true).await?;
     fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
     ensure_every_field_is_walked(&mut TestRunner::deterministic())?;

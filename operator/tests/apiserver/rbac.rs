@@ -1,7 +1,10 @@
 //! Least privilege and absence of writes, both from the audit log of the API server.
 
 use crate::fixture::{Fixture, NAMESPACE, message, repository};
-use crate::openshift::{SAMPLES, TOUR, define_the_console, define_the_network_configuration, until_shown};
+use crate::monitoring::{MONITORS, MONITORS_OF_OPENSHIFT, define_prometheus_operator, until_monitored};
+use crate::openshift::{
+    SAMPLES, TOUR, become_openshift, define_the_console, define_the_network_configuration, until_shown,
+};
 use anyhow::{Context as _, Result};
 use api::names::{CLEANUP, CONFIG_NAME, CONTROLLER, OPERATOR, PROXY};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -239,6 +242,9 @@ async fn whole_lifecycle(fixture: &Fixture) -> Result<()> {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn operator_uses_every_permission_it_has_and_no_other() -> Result<()> {
     let mut fixture = Fixture::installed().await?;
+    become_openshift(&fixture, "HighlyAvailable").await?;
+    define_prometheus_operator(&fixture)?;
+    until_monitored(&fixture, &MONITORS_OF_OPENSHIFT, 1).await?;
     let bound = bound(&fixture)?;
     whole_lifecycle(&fixture).await?;
     // It releases its Lease.
@@ -304,6 +310,8 @@ fn assert_policies_confine_throughout(requests: &[Request]) {
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn nothing_is_written_without_a_change() -> Result<()> {
     let fixture = Fixture::installed().await?;
+    define_prometheus_operator(&fixture)?;
+    until_monitored(&fixture, &MONITORS, 1).await?;
     define_the_console(&fixture).await?;
     until_shown(&fixture, "consolequickstarts", &[TOUR]).await?;
     until_shown(&fixture, "consoleyamlsamples", &SAMPLES).await?;
