@@ -7,6 +7,7 @@
 //! | [`csv`] | the ClusterServiceVersion | pure |
 //! | [`bundle`] | the files of a bundle | pure, but for reading and writing a folder |
 //! | [`catalog`] | the file-based catalog | pure |
+//! | [`dashboard`] | the dashboard of Grafana and of OpenShift's console, in `config/monitoring` | pure |
 //! | [`graph`] | the update graph | pure |
 //! | [`registry_v1`] | the objects that OLM v1 renders from a bundle | pure |
 //!
@@ -15,6 +16,7 @@
 pub mod bundle;
 pub mod catalog;
 pub mod csv;
+pub mod dashboard;
 pub mod graph;
 pub mod registry_v1;
 pub mod release;

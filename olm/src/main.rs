@@ -1,10 +1,10 @@
-//! `olm`: writes `bundle/` and `olm/catalog`.
+//! `olm`: writes `bundle/`, `olm/catalog` and the dashboards in `config/monitoring`.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use olm::{Bundle, Catalog, Platform, Source, catalog};
+use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard};
 use semver::Version;
 
 #[derive(Parser, Debug)]
@@ -42,6 +42,8 @@ enum Command {
         #[arg(long, default_value = "olm/catalog/multus-service-operator/catalog.yaml")]
         out: PathBuf,
     },
+    /// Write the dashboards to config/monitoring
+    Dashboard,
     /// Keep the release in olm/released/<version>: the bundle's entry of the catalog, and the CRD
     Keep,
 }
@@ -62,6 +64,17 @@ fn main() -> Result<()> {
             Bundle::render(&source, platform)?.write(&root.join(out))?;
         }
         Command::Catalog { out } => write(&root.join(out), &Catalog::render(&Source::read(&root)?)?.yaml())?,
+        Command::Dashboard => {
+            let (folder, rows) = (root.join("config/monitoring"), dashboard::rows());
+            write(
+                &folder.join("dashboard.json"),
+                &format!("{:#}\n", dashboard::dashboard(&rows)),
+            )?;
+            write(
+                &folder.join("console-dashboard.yaml"),
+                &serde_saphyr::to_string(&dashboard::config_map(&rows))?,
+            )?;
+        }
         Command::Keep => {
             let source = Source::read(&root)?;
             let entry = catalog::keep(&source)?;

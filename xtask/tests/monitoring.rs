@@ -1,8 +1,9 @@
-//! promtool accepts the alerts of `config/monitoring` and their tests hold; each alert has a test that fails without it.
+//! promtool accepts the alerts and the dashboard of `config/monitoring`, and the tests of the alerts hold; each alert has a test that
+//! fails without it.
 
 use anyhow::{Context as _, Result, ensure};
 use olm::{items, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use testbed::tools::{self, PROMETHEUS};
@@ -96,6 +97,35 @@ fn every_alert_is_tested_in_both_directions() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// Each query as the expression of a recording rule, which promtool parses.
+#[test]
+#[ignore = "level e2e: builds promtool once"]
+fn promtool_accepts_every_query_of_the_dashboard() -> Result<()> {
+    let panels = olm::dashboard::rows().into_iter().flat_map(|row| row.panels);
+    let queries: Vec<_> = panels
+        .flat_map(|panel| panel.queries)
+        .map(|(query, _)| query)
+        .collect();
+    ensure!(queries.len() > 20, "{queries:?}");
+    let check = |queries: &[&str]| {
+        let record =
+            |(index, query): (usize, &&str)| json!({ "record": format!("query_{index}"), "expr": query });
+        let recorded: Vec<_> = queries.iter().enumerate().map(record).collect();
+        promtool(
+            &json!({ "groups": [{ "name": "dashboard", "rules": recorded }] }),
+            &["check", "rules", "rules.yaml"],
+        )
+    };
+    let (content, output) = check(&queries)?;
+    ensure!(
+        content && output.contains(&format!("{} rules found", queries.len())),
+        "{output}"
+    );
+    let (content, output) = check(&["sum by (le (up)"])?;
+    ensure!(!content && output.contains("parse"), "{output}");
     Ok(())
 }
 

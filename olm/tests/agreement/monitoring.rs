@@ -1,6 +1,7 @@
-//! Alerts, their runbooks, and the metrics that exist.
+//! Alerts, their runbooks, the dashboard, and the metrics that exist.
 
 use super::{documents, root};
+use olm::dashboard::{config_map, dashboard, rows};
 use olm::{items, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -126,5 +127,91 @@ fn alerts_use_existing_metrics_and_read_gauges_of_the_last_minutes() {
         assert_eq!(queries::unknown(&used, &known), [""; 0], "{name}");
         let instant = queries::instant_selectors(expression);
         assert_eq!(instant, [""; 0], "{name}: one failed scrape would resolve it");
+    }
+}
+
+/// Queries of a rendered dashboard, by `expr`.
+fn expressions(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("expr").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|field| expressions(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| expressions(item, found)),
+        _ => {}
+    }
+}
+
+fn expressions_of(dashboard: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    expressions(&serde_json::from_str(dashboard).unwrap(), &mut found);
+    found
+}
+
+#[test]
+fn dashboards_are_generated_from_the_panels() {
+    let file = std::fs::read_to_string(root().join("config/monitoring/dashboard.json")).unwrap();
+    assert!(
+        file == format!("{:#}\n", dashboard(&rows())),
+        "run `make manifests`"
+    );
+    let of_console = documents("config/monitoring/console-dashboard.yaml").remove(0);
+    assert_eq!(of_console, config_map(&rows()), "run `make manifests`");
+}
+
+#[test]
+fn both_dashboards_show_every_query_and_the_console_no_heatmap() {
+    let wanted = |with_heatmap| -> BTreeSet<String> {
+        let panels = rows().into_iter().flat_map(|row| row.panels);
+        let shown = panels.filter(|panel| with_heatmap || panel.kind != olm::dashboard::Kind::Heatmap);
+        shown
+            .flat_map(|panel| panel.queries)
+            .map(|(query, _)| query.to_owned())
+            .collect()
+    };
+    let of_console = config_map(&rows());
+    assert_eq!(
+        of_console["metadata"]["labels"]["console.openshift.io/dashboard"],
+        "true"
+    );
+    assert_eq!(
+        expressions_of(text(&of_console, "/data/multus-service.json")),
+        wanted(false)
+    );
+    let grafana = dashboard(&rows());
+    assert_eq!(expressions_of(&grafana.to_string()), wanted(true));
+    let panels: Vec<_> = items(&grafana, "/panels").collect();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(
+        ids.len(),
+        panels.len(),
+        "Grafana drops a panel whose id another has"
+    );
+    assert!(panels.iter().all(|panel| panel["gridPos"]["x"].as_u64().unwrap()
+        + panel["gridPos"]["w"].as_u64().unwrap()
+        <= 24));
+}
+
+#[test]
+fn dashboard_uses_existing_metrics_and_labels_of_the_query_in_legends() {
+    let known = queries::known_metrics();
+    for panel in rows().into_iter().flat_map(|row| row.panels) {
+        for (query, legend) in panel.queries {
+            let used = queries::metrics(query);
+            assert!(!used.is_empty(), "{} shows no metric", panel.title);
+            assert_eq!(queries::unknown(&used, &known), [""; 0], "{}", panel.title);
+            for label in legend
+                .split("{{")
+                .skip(1)
+                .map(|rest| rest.split("}}").next().unwrap())
+            {
+                let grouped = query.split("by (").nth(1).unwrap().split(')').next().unwrap();
+                assert!(
+                    grouped.split(", ").any(|name| name == label),
+                    "{}: {label} of {query}",
+                    panel.title
+                );
+            }
+        }
     }
 }

@@ -18,8 +18,8 @@ const KEYWORDS: [&str; 9] = [
     "or",
     "unless",
 ];
-/// Written by Prometheus itself for each target.
-const OF_PROMETHEUS: [&str; 1] = ["up"];
+/// Written by Prometheus itself.
+const OF_PROMETHEUS: [&str; 2] = ["ALERTS", "up"];
 /// The names of docs/reference/metrics.md, until that page exists.
 const PLANNED: &str = "
 multus_service_proxy_sync_proxy_rules_duration_seconds multus_service_proxy_sync_failures_total
