@@ -114,6 +114,9 @@ fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
         let found: Vec<_> = page.lines().filter(|line| line.starts_with("## ")).collect();
         assert_eq!(found, SECTIONS, "{name}");
         assert!(page.contains("$ kubectl "), "{name} has no command");
+        // kubectl rejects flags before the name of a plugin.
+        let is_invalid = |line: &&str| line.contains("kubectl -") && line.contains(" multus-service explain");
+        assert_eq!(page.lines().find(is_invalid), None, "{name}");
     }
 }
 
