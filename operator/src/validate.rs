@@ -2,9 +2,11 @@
 //!
 //! Pure. After this step every value is valid; an invalid configuration changes nothing in the cluster.
 
+mod monitoring;
 mod settings;
 
-pub use settings::{Monitoring, Networks, PodSettings, RuntimeSocket, ValidatedConfig};
+pub use monitoring::Monitoring;
+pub use settings::{Networks, PodSettings, RuntimeSocket, ValidatedConfig};
 
 use crate::cleanup::{self, CLEANUP_LIMIT, Removal};
 use crate::gather::Observed;

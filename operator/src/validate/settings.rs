@@ -2,13 +2,14 @@
 //!
 //! Pure. A remaining `Option` that is `None` keeps the value of the manifest.
 
+use super::monitoring::{self, Monitoring};
 use super::{FieldError, ReleaseImages};
 use crate::gather::Observed;
 use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
-    Backend, ImagePullPolicy, LogLevel, MonitoringSpec, MonitoringState, MultusServiceConfigSpec,
-    NetworkNamespaceIsolation, NetworkPolicyMode, ProxyUpdateStrategy, Resources,
+    Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
+    NetworkPolicyMode, ProxyUpdateStrategy, Resources,
 };
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,15 +52,6 @@ pub struct ValidatedConfig {
     pub legacy_namespaces: Option<BTreeSet<String>>,
     /// Update strategy of the proxy DaemonSet.
     pub update_strategy: ProxyUpdateStrategy,
-}
-
-/// Objects of prometheus-operator.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Monitoring {
-    /// Labels that are added to them.
-    pub labels: BTreeMap<String, String>,
-    /// True for the Prometheus of OpenShift's platform.
-    pub is_openshift: bool,
 }
 
 /// Networks that a Service may reference.
@@ -131,7 +123,8 @@ pub(super) fn complete(
         service_cidrs.as_deref().unwrap_or_default(),
         &observed.service_ranges,
     )?;
-    let monitoring = self::monitoring(monitoring.clone().unwrap_or_default(), openshift.is_some())?;
+    let monitoring = monitoring::complete(monitoring.clone().unwrap_or_default(), openshift.is_some())
+        .map_err(|error| vec![error])?;
     let controller = controller.clone().unwrap_or_default();
     let proxy = proxy.clone().unwrap_or_default();
     let overridden = [
@@ -209,36 +202,6 @@ pub(super) fn complete(
             resources: proxy.resources.unwrap_or_default(),
         },
     })
-}
-
-fn monitoring(spec: MonitoringSpec, is_openshift: bool) -> Result<Option<Monitoring>, Vec<FieldError>> {
-    let MonitoringSpec {
-        management_state,
-        labels,
-    } = spec;
-    let labels = labels.unwrap_or_default();
-    if let Some(key) = labels.keys().find(|key| !is_label_key(key)) {
-        return Err(vec![FieldError::NoLabelKey(key.clone())]);
-    }
-    let is_managed = management_state.unwrap_or_default() == MonitoringState::Managed;
-    Ok(is_managed.then_some(Monitoring { labels, is_openshift }))
-}
-
-/// Kubernetes' rules for keys of labels: `name` or `prefix/name`.
-fn is_label_key(key: &str) -> bool {
-    let is_bounded = |text: &str, limit: usize| {
-        let alphanumeric = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
-        text.len() <= limit && alphanumeric(text.chars().next()) && alphanumeric(text.chars().last())
-    };
-    let (prefix, name) = key
-        .split_once('/')
-        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let in_prefix =
-        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-.".contains(letter);
-    let in_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    prefix.is_none_or(|prefix| is_bounded(prefix, 253) && prefix.chars().all(in_prefix))
-        && is_bounded(name, 63)
-        && name.chars().all(in_name)
 }
 
 /// Prefers the Service CIDRs of the cluster to those of the configuration. The latter are validated in any case: an upgrade of the

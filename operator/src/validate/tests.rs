@@ -58,7 +58,18 @@ fn monitoring_is_managed_unless_it_is_removed() {
             .labels;
         assert_eq!(labels[good], "x");
     }
-    for bad in ["", "-a", "a/", "/a", "A.B/c", "a/b/c", "a b", &"a".repeat(64)] {
+    for bad in [
+        "",
+        "-a",
+        "a/",
+        "/a",
+        "A.B/c",
+        "a..b/c",
+        "a-.b/c",
+        "a/b/c",
+        "a b",
+        &"a".repeat(64),
+    ] {
         let error = of(json!({ "monitoring": { "labels": { bad: "x" } } })).unwrap_err();
         assert!(
             error.contains(&format!("spec.monitoring.labels: {bad:?} is not a label key")),
