@@ -1,6 +1,8 @@
 //! The Kubernetes client of a process.
 
 use crate::args::ProcessArgs;
+use crate::metrics::CountRequests;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use std::path::PathBuf;
@@ -45,7 +47,8 @@ pub async fn connect(args: &ProcessArgs) -> Result<Client, Error> {
     // Every caller retries with a backoff of its own and can do other work meanwhile. Retries in here would turn a throttled request
     // into up to fifteen, end as a timeout, and hide Retry-After from the caller.
     config.default_retry = false;
-    Client::try_from(config).map_err(Error::Connect)
+    let builder = ClientBuilder::try_from(config).map_err(Error::Connect)?;
+    Ok(builder.with_layer(&CountRequests).build())
 }
 
 async fn from_file(path: &PathBuf) -> Result<Config, kube::config::KubeconfigError> {

@@ -13,6 +13,7 @@ pub mod events;
 mod health;
 pub mod lease;
 pub mod logs;
+pub mod metrics;
 mod run;
 mod shutdown;
 pub mod watch;

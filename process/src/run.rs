@@ -4,7 +4,7 @@ use crate::args::ProcessArgs;
 use crate::error_chain;
 use crate::logs::LogFilter;
 use crate::shutdown::Termination;
-use crate::{Health, admin, client, logs};
+use crate::{Health, admin, client, logs, metrics};
 use axum::Router;
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -100,7 +100,7 @@ where
 pub async fn run_with_routes<W, F, E>(
     identity: Identity,
     args: &ProcessArgs,
-    registry: Registry,
+    mut registry: Registry,
     routes: Router,
     work: W,
 ) -> Result<(), Error>
@@ -111,6 +111,7 @@ where
 {
     let Identity { name, version, http } = identity;
     let termination = Termination::listen().map_err(Error::Signal)?;
+    metrics::register(&mut registry, name, version);
     let telemetry = logs::init(name, args)?;
     let address = args.admin_bind_address.unwrap_or(http);
     let listener = admin::bind(address).map_err(|source| Error::Http { address, source })?;

@@ -25,10 +25,12 @@ pub use optional::follow_optional;
 pub use unpaged::{Freshness, ListVersion, number};
 
 use crate::error_chain;
+use crate::metrics::watch_restarts;
 use backoff::WatchBackoff;
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Config};
 use kube::{Api, Resource};
+use prometheus_client::metrics::counter::Counter;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -48,7 +50,7 @@ pub fn watch<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    paced(unpaged::events(Source::new(api, config, freshness)), presence)
+    counted(Source::new(api, config, freshness), presence)
 }
 
 /// Follows the objects of a kind: [`watch`] without its errors, which are logged. An object that cannot be decoded is an event.
@@ -75,7 +77,7 @@ where
 {
     let source = Source::new(api, config, freshness);
     let listed = source.listed.clone();
-    (listed, logged(paced(unpaged::events(source), Presence::Required)))
+    (listed, logged(counted(source, Presence::Required)))
 }
 
 /// [`follow`] for the existence of any object of a kind that the process needs: the list is limited to one.
@@ -88,7 +90,7 @@ where
         // A list from the cache ignores the limit.
         ..Source::new(api, config, Freshness::Latest)
     };
-    logged(paced(unpaged::events(source), Presence::Required))
+    logged(counted(source, Presence::Required))
 }
 
 /// Returns the events; errors are logged. The watch retries with a backoff.
@@ -113,18 +115,39 @@ where
     items.filter_map(move |item| std::future::ready(item.map_err(&log).ok().map(Event::from)))
 }
 
-/// Returns the events with a pause after each error.
+/// Returns the events of a source, [`paced`], and counts its restarts by the resource.
+fn counted<K>(
+    source: Source<K>,
+    presence: Presence,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let restarts = watch_restarts(source.api.resource_url());
+    paced(unpaged::events(source), presence, restarts)
+}
+
+/// Returns the events with a pause after each error; each error is a restart.
 fn paced<K: Send, S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send>(
     events: S,
     presence: Presence,
+    restarts: Counter,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + use<K, S> {
-    let begin = (Box::pin(events), WatchBackoff::new(presence), None::<Duration>);
-    stream::unfold(begin, async |(mut events, mut backoff, pause)| {
+    let begin = (
+        Box::pin(events),
+        WatchBackoff::new(presence),
+        restarts,
+        None::<Duration>,
+    );
+    stream::unfold(begin, async |(mut events, mut backoff, restarts, pause)| {
         if let Some(pause) = pause {
             sleep(pause).await;
         }
         let event = events.next().await?;
+        if event.is_err() {
+            restarts.inc();
+        }
         let pause = backoff.after(&event, Instant::now());
-        Some((event, (events, backoff, pause)))
+        Some((event, (events, backoff, restarts, pause)))
     })
 }

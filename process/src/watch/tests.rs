@@ -1,9 +1,13 @@
 use super::*;
+use axum::http::{Request, Response};
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange};
+use kube::Client;
+use kube::client::Body;
 use kube::core::Status;
 use kube::runtime::watcher::Event;
 use rstest::rstest;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -94,6 +98,7 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     let mut events = Box::pin(paced(
         stream::iter(attempt).chain(stream::pending()),
         Presence::Required,
+        Counter::default(),
     ));
     assert!(matches!(
         events.next().now_or_never(),
@@ -104,6 +109,7 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
     let mut more = Box::pin(paced(
         stream::iter(rejected(404).into_iter().flatten()),
         Presence::Required,
+        Counter::default(),
     ));
     for _ in 0..3 {
         more.next().await.unwrap().ok();
@@ -112,6 +118,30 @@ async fn an_error_is_yielded_at_once_and_the_next_event_after_a_pause() {
         before.elapsed() >= Duration::from_millis(800),
         "between two attempts"
     );
+}
+
+#[tokio::test]
+async fn restarts_of_a_watch_are_counted_by_resource() {
+    let absent = tower::service_fn(|_: Request<Body>| async {
+        let answer = Response::builder()
+            .status(404)
+            .body(Body::from(Vec::from(*b"no")));
+        Ok::<_, Infallible>(answer.unwrap())
+    });
+    // Counters are global: a kind that no other test watches.
+    let limits = Api::<LimitRange>::namespaced(Client::new(absent, "default"), "shop");
+    let restarts = watch_restarts("/api/v1/namespaces/x/limitranges");
+    let before = restarts.get();
+    let mut events = Box::pin(watch(
+        limits,
+        Config::default(),
+        Freshness::Cached,
+        Presence::Optional,
+    ));
+    for _ in 0..4 {
+        events.next().await.unwrap().ok();
+    }
+    assert_eq!(restarts.get(), before + 2, "Init and an error, twice");
 }
 
 #[test]
