@@ -36,6 +36,7 @@ pub(crate) fn reconciles(
     context: Context,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = ()> {
+    let context = Arc::new(context);
     let operands = || watcher::Config::default().labels(SELECTOR);
     let pods = watcher::Config::default().labels(&pod_selector());
     let (store, writer) = reflector::store();
@@ -87,11 +88,13 @@ pub(crate) fn reconciles(
         .run(
             |_, context| async move { reconcile(&context).await },
             |_, error, _| reconcile::error_policy(error),
-            Arc::new(context),
+            Arc::clone(&context),
         )
-        .map(|result| match result {
-            // Changes of an operand without a configuration, and errors that `error_policy` has logged.
-            Ok(_) | Err(Error::ObjectNotFound(_) | Error::ReconcilerFailed(..)) => debug!("Reconciled"),
+        .map(move |result| match result {
+            // Errors that `error_policy` has logged.
+            Ok(_) | Err(Error::ReconcilerFailed(..)) => debug!("Reconciled"),
+            // A change of the configuration that deletes it, or of an operand without a configuration.
+            Err(Error::ObjectNotFound(_)) => context.configuration_gone(),
             Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
                 warn!(error = %error_chain(&error), "Watch failed");
             }

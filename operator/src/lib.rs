@@ -21,6 +21,7 @@ mod controller;
 mod events;
 pub mod gather;
 mod kinds;
+pub mod metrics;
 pub mod operands;
 mod options;
 mod platform;

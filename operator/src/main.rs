@@ -8,6 +8,7 @@ use clap::Parser;
 use k8s_openapi::jiff::SignedDuration;
 use operator::Options;
 use operator::args::{Cli, Command, RunArgs};
+use operator::metrics::Metrics;
 use operator::validate::ReleaseImages;
 use process::Identity;
 use prometheus_client::registry::Registry;
@@ -54,8 +55,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         operator_condition: operator_condition_name.filter(|name| !name.is_empty()),
         removal: None,
     };
-    Box::pin(process::run(identity, &process, Registry::default(), |process| {
-        operator::run(process, options)
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    Box::pin(process::run(identity, &process, registry, |process| {
+        operator::run(process, options, metrics)
     }))
     .await?;
     Ok(())

@@ -5,6 +5,7 @@ use crate::build::{arguments, build};
 use crate::cleanup::{self, Removal};
 use crate::events::EventRecorder;
 use crate::gather::{Observed, gather};
+use crate::metrics::{Metrics, Snapshot};
 use crate::operands::Operands;
 use crate::options::Options;
 use crate::platform::olm;
@@ -17,7 +18,7 @@ use kube::runtime::controller::Action;
 use process::error_chain;
 use process::logs::LogFilter;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Everything is watched; the resync covers what a watch cannot observe.
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     recorder: EventRecorder,
     logs: Option<LogFilter>,
     log_level: Mutex<Option<LogLevel>>,
+    metrics: Metrics,
 }
 
 /// A failed reconcile; it is retried.
@@ -67,6 +69,7 @@ impl Context {
             recorder,
             logs: None,
             log_level: Mutex::default(),
+            metrics: Metrics::default(),
             client,
             options,
         }
@@ -79,6 +82,17 @@ impl Context {
             logs: Some(logs),
             ..self
         }
+    }
+
+    /// Serves the metrics of the reconciles.
+    #[must_use]
+    pub(crate) fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Ends the series of a configuration that is gone.
+    pub(crate) fn configuration_gone(&self) {
+        self.metrics.observed(None);
     }
 
     /// Sets the log level; without one in the configuration, the command line's applies.
@@ -95,10 +109,13 @@ impl Context {
 
 /// Runs one reconcile in bounded time.
 pub(crate) async fn reconcile(context: &Context) -> Result<Action, Error> {
+    let started = Instant::now();
     // Boxed, because the future is large: it reads every kind of object.
-    tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
+    let result = tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
         .await
-        .unwrap_or(Err(Error::Timeout))
+        .unwrap_or(Err(Error::Timeout));
+    context.metrics.reconciled(started.elapsed(), result.is_err());
+    result
 }
 
 async fn reconcile_once(context: &Context) -> Result<Action, Error> {
@@ -112,6 +129,7 @@ async fn reconcile_once(context: &Context) -> Result<Action, Error> {
         .await
         .map_err(Error::Gather)?
     else {
+        context.configuration_gone();
         return Ok(Action::await_change());
     };
     context.set_log_level(observed.config.spec.operator_log_level);
@@ -137,6 +155,9 @@ async fn reconcile_once(context: &Context) -> Result<Action, Error> {
         applied = Ok(observed.live.clone());
     }
     let status = report(context, &observed, &intent, &applied).await?;
+    let live = applied.as_ref().unwrap_or(&observed.live);
+    let snapshot = Snapshot::new(&status, live, &observed.nodes);
+    context.metrics.observed(Some(snapshot));
     applied?;
     Ok(requeue(&intent, &status))
 }

@@ -2,6 +2,7 @@
 
 use crate::controller;
 use crate::events::EventRecorder;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::reconcile::Context;
 use api::names::OPERATOR;
@@ -9,7 +10,6 @@ use futures::StreamExt;
 use kube::Client;
 use process::events::{self, Publisher};
 use process::lease::{self, LeaseOptions};
-use process::logs::LogFilter;
 use process::{Health, Process};
 use std::convert::Infallible;
 use std::pin::pin;
@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(26);
 const BEAT: Duration = Duration::from_secs(10);
 
 /// Runs until shutdown or the loss of the Lease.
-pub async fn run(process: Process, options: Options) -> Result<(), lease::Error> {
+pub async fn run(process: Process, options: Options, metrics: Metrics) -> Result<(), lease::Error> {
     let Process {
         client,
         health,
@@ -41,7 +41,11 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
     let (sender, writer) = events::channel();
     let publisher = Publisher::new(client.clone(), OPERATOR, &options.holder);
     let lead = lease::lead(client.clone(), lease, shutdown, |shutdown| {
-        reconciles(client, options, EventRecorder::new(sender), log_filter, shutdown)
+        let namespace = options.namespace.clone();
+        let context = Context::new(client.clone(), options, EventRecorder::new(sender))
+            .with_log_filter(log_filter)
+            .with_metrics(metrics);
+        reconciles(client, namespace, context, shutdown)
     });
     // Around the Lease: Events that cannot be written do not delay its release.
     let lead = writer.run_beside(publisher, lead);
@@ -53,13 +57,10 @@ pub async fn run(process: Process, options: Options) -> Result<(), lease::Error>
 
 async fn reconciles(
     client: Client,
-    options: Options,
-    recorder: EventRecorder,
-    log_filter: LogFilter,
+    namespace: String,
+    context: Context,
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
-    let namespace = options.namespace.clone();
-    let context = Context::new(client.clone(), options, recorder).with_log_filter(log_filter);
     let mut reconciles = pin!(controller::reconciles(&client, &namespace, context, shutdown));
     while reconciles.next().await.is_some() {}
     Ok(())
