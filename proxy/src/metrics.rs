@@ -1,25 +1,37 @@
-//! Metrics of the proxy, served at `/metrics`.
+//! Metrics of the proxy, served at `/metrics`: the names of kube-proxy with our prefix, and the state of this node's pods.
 
+mod cause;
+
+pub use cause::{Cause, Failing};
+
+use cause::CauseLabel;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Labels {
-    backend: String,
+    backend: &'static str,
 }
+
+/// Seconds since the epoch; 0: never.
+type Timestamp = Gauge<f64, AtomicU64>;
 
 /// Counters, gauges and histograms. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     sync_duration: Family<Labels, Histogram>,
     sync_failures: Counter,
+    last_sync: Timestamp,
+    last_queued: Timestamp,
+    sandbox_lookup: Histogram,
     programmed: Gauge,
-    failing: Gauge,
+    failing: Family<CauseLabel, Gauge>,
 }
 
 impl Metrics {
@@ -30,47 +42,68 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.0001, 2.0, 18))
             }),
             sync_failures: Counter::default(),
+            last_sync: Timestamp::default(),
+            last_queued: Timestamp::default(),
+            // 1 ms to 16 s: the runtime is a process of the node.
+            sandbox_lookup: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             programmed: Gauge::default(),
-            failing: Gauge::default(),
+            failing: Family::default(),
         };
-        let Self {
-            sync_duration,
-            sync_failures,
-            programmed,
-            failing,
-        } = &metrics;
+        // A series that appears with its first pod hides that change from alerts.
+        metrics.pods(0, Failing::default());
         let registry = registry.sub_registry_with_prefix("multus_service_proxy");
+        metrics.register_syncs(registry);
+        metrics.register_pods(registry);
+        metrics
+    }
+
+    fn register_syncs(&self, registry: &mut Registry) {
         registry.register(
-            "sync_duration_seconds",
+            "sync_proxy_rules_duration_seconds",
             "Duration of a sync of the rules and routes of one pod",
-            sync_duration.clone(),
+            self.sync_duration.clone(),
         );
         registry.register(
             "sync_failures",
             "Failed syncs of pods, including those of pods that are still starting",
-            sync_failures.clone(),
+            self.sync_failures.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_last_timestamp_seconds",
+            "Time of the last sync of a pod that succeeded",
+            self.last_sync.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_last_queued_timestamp_seconds",
+            "Time of the last change of Services, EndpointSlices or pods that queued syncs",
+            self.last_queued.clone(),
+        );
+    }
+
+    fn register_pods(&self, registry: &mut Registry) {
+        registry.register(
+            "sandbox_lookup_duration_seconds",
+            "Duration of the lookup of a pod's sandbox at the container runtime, also of a failed one",
+            self.sandbox_lookup.clone(),
         );
         registry.register(
             "pods_programmed",
             "Pods of this node that have rules",
-            programmed.clone(),
+            self.programmed.clone(),
         );
         registry.register(
             "pods_failing",
-            "Pods of this node whose sync has failed for longer than a pod takes to start",
-            failing.clone(),
+            "Pods of this node whose sync has failed for longer than a pod takes to start, by cause",
+            self.failing.clone(),
         );
-        metrics
     }
 
     /// Records a successful sync.
-    pub fn applied(&self, backend: &str, took: Duration) {
-        let labels = Labels {
-            backend: backend.to_owned(),
-        };
+    pub fn applied(&self, backend: &'static str, took: Duration) {
         self.sync_duration
-            .get_or_create(&labels)
+            .get_or_create(&Labels { backend })
             .observe(took.as_secs_f64());
+        self.last_sync.set(now());
     }
 
     /// Records a failed sync.
@@ -78,9 +111,76 @@ impl Metrics {
         self.sync_failures.inc();
     }
 
+    /// Records a change that queued syncs.
+    pub fn queued(&self) {
+        self.last_queued.set(now());
+    }
+
+    /// Records a lookup of a sandbox.
+    pub fn looked_up(&self, took: Duration) {
+        self.sandbox_lookup.observe(took.as_secs_f64());
+    }
+
     /// Sets the numbers of pods.
-    pub fn pods(&self, programmed: usize, failing: usize) {
-        self.programmed.set(i64::try_from(programmed).unwrap_or(i64::MAX));
-        self.failing.set(i64::try_from(failing).unwrap_or(i64::MAX));
+    pub fn pods(&self, programmed: usize, failing: Failing) {
+        self.programmed.set(gauge(programmed));
+        for (cause, pods) in failing.iter() {
+            self.failing.get_or_create(&cause.label()).set(gauge(pods));
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn failing_pods_are_counted_by_cause_and_every_cause_has_a_series() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let line = |cause: &str, pods| format!("pods_failing{{cause=\"{cause}\"}} {pods}\n");
+        for cause in Cause::ALL {
+            let zero = line(cause.label().cause, 0);
+            assert!(text(&registry).contains(&zero), "{zero}");
+        }
+        let mut failing = Failing::default();
+        failing.add(Cause::Rules);
+        failing.add(Cause::Rules);
+        failing.add(Cause::Other);
+        metrics.pods(7, failing);
+        let text = text(&registry);
+        for line in [line("rules", 2), line("other", 1), line("netns", 0)] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert!(text.contains("pods_programmed 7\n"), "{text}");
+    }
+
+    #[test]
+    fn times_of_the_last_sync_and_of_the_last_change_are_served() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let before = now();
+        metrics.queued();
+        assert!((before..=now()).contains(&metrics.last_queued.get()));
+        assert!(metrics.last_sync.get() < 1.0, "nothing was synced");
+        metrics.applied("nftables", Duration::from_millis(3));
+        assert!((before..=now()).contains(&metrics.last_sync.get()));
+        let count = "multus_service_proxy_sync_proxy_rules_duration_seconds_count{backend=\"nftables\"} 1";
+        assert!(text(&registry).contains(count), "{}", text(&registry));
     }
 }

@@ -148,6 +148,9 @@ impl Sync {
                 "Received the first lists, starting the initial sync"
             );
         }
+        if !stale.is_empty() {
+            self.pods.shared().reporters.metrics.queued();
+        }
         for uid in &stale {
             self.pods.start(uid, &self.index);
         }

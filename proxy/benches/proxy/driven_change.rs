@@ -67,7 +67,9 @@ fn changes(options: &Options, services: usize, netns: &[String]) -> (Times, Dura
 
 /// Body of the child process: prints the duration of each change, then the CPU time per change, in nanoseconds.
 pub(crate) fn in_child(driver: &Driver, last: usize, pods: usize, changes: usize) {
-    let written = || driver.metric("multus_service_proxy_sync_duration_seconds_count{backend=\"nftables\"}");
+    let written = || {
+        driver.metric("multus_service_proxy_sync_proxy_rules_duration_seconds_count{backend=\"nftables\"}")
+    };
     let mut cpu = Duration::ZERO;
     for n in 0..changes + 2 {
         std::thread::sleep(Duration::from_millis(50));

@@ -124,7 +124,10 @@ fn host_sandbox() -> Sandbox {
 /// Uses a worker of its own kind: a runtime that hangs does not block attempts that do not need it.
 async fn find_sandbox(shared: &Shared, pod: &LocalPod) -> Result<Sandbox, container_runtime::Error> {
     let _worker = shared.worker_pool.ask().await;
-    shared.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await
+    let began = Instant::now();
+    let sandbox = shared.sandboxes.of_pod(&pod.runtime_uid, &pod.name).await;
+    shared.reporters.metrics.looked_up(began.elapsed());
+    sandbox
 }
 
 async fn enter(

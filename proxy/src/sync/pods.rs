@@ -16,6 +16,7 @@ use super::repair::RulesetPoll;
 use super::shared::Shared;
 use super::timers::Timers;
 use crate::index::{HOST_UID, Index};
+use crate::metrics::Failing;
 use crate::netlink::monitor::{NamespaceId, NamespaceIds};
 use crate::netns::host_network::Parents;
 use crate::report::pod_events;
@@ -207,8 +208,14 @@ impl Pods {
     fn update_metrics(&mut self) {
         self.has_changed = true;
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules()).count();
-        let pods = self.by_uid.values();
-        let failing = pods.filter(|pod| pod.failures().are_lasting()).count();
+        let mut failing = Failing::default();
+        for cause in self
+            .by_uid
+            .values()
+            .filter_map(|pod| pod.failures().lasting_cause())
+        {
+            failing.add(cause);
+        }
         self.shared.reporters.metrics.pods(programmed, failing);
     }
 }

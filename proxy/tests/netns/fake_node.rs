@@ -264,12 +264,14 @@ impl Driver {
         self.reporter.current()
     }
 
-    /// Value of a metric without labels at `/metrics`.
+    /// Sum of the samples of a metric at `/metrics`, over all labels that `name` does not have.
     pub(crate) fn metric(&self, name: &str) -> u32 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().parse().unwrap()
+        let samples = text.lines().filter_map(|line| line.strip_prefix(name));
+        let samples = samples.filter(|rest| rest.starts_with([' ', '{']));
+        let values = samples.map(|rest| rest.rsplit(' ').next().unwrap().parse::<u32>().unwrap());
+        values.reduce(|sum, value| sum + value).unwrap()
     }
 
     /// Content of `/state`.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Bound documented in docs/user/services.md.
 const DOCUMENTED_REPAIR_TIME: Duration = Duration::from_secs(5);
 
-const ATTEMPTS: &str = r#"multus_service_proxy_sync_duration_seconds_count{backend="nftables"}"#;
+const ATTEMPTS: &str = r#"multus_service_proxy_sync_proxy_rules_duration_seconds_count{backend="nftables"}"#;
 
 fn web() -> Service {
     Service::new("web", 10).ready(&[2])

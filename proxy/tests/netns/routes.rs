@@ -153,7 +153,8 @@ fn conflicting_managed_route_is_replaced_and_a_missing_one_is_no_error(
 #[test]
 #[ignore = "needs root and network namespaces: make test-netns"]
 fn managed_routes_trigger_no_resync_and_others_do() {
-    const APPLIED: &str = "multus_service_proxy_sync_duration_seconds_count{backend=\"nftables\"}";
+    const APPLIED: &str =
+        "multus_service_proxy_sync_proxy_rules_duration_seconds_count{backend=\"nftables\"}";
     let (mut testbed, runtime) = (Testbed::new(), FakeRuntime::new());
     let client = testbed.pod(7);
     let object = object(&client);

@@ -3,6 +3,7 @@
 //! Pure.
 
 use crate::container_runtime;
+use crate::metrics::Cause;
 use crate::netns;
 use crate::netns::apply;
 use crate::netns::memory::NoMemory;
@@ -43,6 +44,23 @@ impl Error {
                 error @ (container_runtime::Error::NoRuntime(_) | container_runtime::Error::Runtime(_)),
             ) => Some(error_chain(error)),
             _ => None,
+        }
+    }
+
+    /// Returns the cause for the metrics.
+    pub(in crate::sync) fn cause(&self) -> Cause {
+        match self {
+            Self::Sandbox(container_runtime::Error::NoRuntime(_) | container_runtime::Error::Runtime(_)) => {
+                Cause::ContainerRuntime
+            }
+            Self::Sandbox(_) => Cause::Sandbox,
+            Self::Netns(_) => Cause::Netns,
+            Self::Apply(apply::Error::Addresses(_) | apply::Error::NotThePod) => Cause::Addresses,
+            Self::Apply(apply::Error::Backend(_)) => Cause::Rules,
+            Self::Apply(apply::Error::Routes(_)) => Cause::Routes,
+            Self::Memory(_) => Cause::Memory,
+            Self::Flows(_) => Cause::Conntrack,
+            Self::OwnStack(_) | Self::Lost | Self::Abandoned => Cause::Other,
         }
     }
 

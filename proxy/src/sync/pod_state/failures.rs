@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+use crate::metrics::Cause;
 use crate::netns::apply::Applied;
 use crate::report::pod_events;
 use crate::sync::attempt::Error;
@@ -17,6 +18,8 @@ pub(in crate::sync) struct Failures {
     error: Option<String>,
     /// Error of the container runtime in the last attempt.
     runtime_error: Option<String>,
+    /// Cause of the failure of the last attempt.
+    cause: Option<Cause>,
 }
 
 #[derive(Debug)]
@@ -48,11 +51,20 @@ impl Failures {
         self.runtime_error.as_deref()
     }
 
-    /// Records the texts of a result, whether it counts as a failure or not.
+    /// Returns the cause, if the pod has failed for longer than a pod takes to start.
+    pub(in crate::sync) fn lasting_cause(&self) -> Option<Cause> {
+        self.are_lasting().then(|| self.cause.unwrap_or(Cause::Other))
+    }
+
+    /// Records cause and texts of a result, whether it counts as a failure or not.
     pub(super) fn describe(&mut self, result: &Result<Applied, Error>) {
         self.error = match result {
             Ok(applied) => pod_events::incomplete(applied),
             Err(error) => Some(error_chain(error)),
+        };
+        self.cause = match result {
+            Ok(applied) => cause_of(applied),
+            Err(error) => Some(error.cause()),
         };
         self.runtime_error = result.as_ref().err().and_then(Error::runtime_error);
     }
@@ -75,5 +87,18 @@ impl Failures {
     /// The pod wants no rules and has none.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// Returns the cause for which an attempt is not complete.
+fn cause_of(applied: &Applied) -> Option<Cause> {
+    if !applied.failures.is_empty() {
+        Some(Cause::Partial)
+    } else if !applied.absent.is_empty() {
+        Some(Cause::Addresses)
+    } else if applied.conntrack.is_some() {
+        Some(Cause::Conntrack)
+    } else {
+        None
     }
 }

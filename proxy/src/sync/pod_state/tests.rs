@@ -1,6 +1,7 @@
 //! Delays of the next attempt of a pod.
 
 use super::*;
+use crate::metrics::Cause;
 use crate::netns::apply::Applied;
 use crate::netns::failure;
 use crate::report::pod_events;
@@ -139,4 +140,33 @@ fn work_of_a_deleted_pod_is_not_handed_back_to_its_successor() {
     assert!(late.is_abandoned.load(Ordering::Acquire));
     let current = successor.start(&local(), &mut timers).unwrap();
     assert!(!successor.owns(&late) && successor.owns(&current));
+}
+
+#[test]
+fn a_lasting_failure_has_the_cause_of_the_last_attempt() {
+    use crate::container_runtime::Error::{NotReady, Runtime};
+    type Attempt = fn() -> Result<Applied, Error>;
+    let cases: [(Attempt, _); 6] = [
+        (|| Err(Error::Sandbox(NotReady)), Some(Cause::Sandbox)),
+        (
+            || Err(Error::Sandbox(Runtime(String::new()))),
+            Some(Cause::ContainerRuntime),
+        ),
+        (
+            || Err(Error::Apply(crate::netns::apply::Error::NotThePod)),
+            Some(Cause::Addresses),
+        ),
+        (|| Ok(applied(Some("no buffer space"))), Some(Cause::Conntrack)),
+        (|| Err(Error::Lost), Some(Cause::Other)),
+        (|| Ok(applied(None)), None),
+    ];
+    let mut pod = pod();
+    pod.conclude(&local(), None, &outcome(Err(Error::Lost)), LATER);
+    assert_eq!(pod.failures.lasting_cause(), None, "one failure is not lasting");
+    for (result, want) in cases {
+        for _ in 0..200 {
+            pod.conclude(&local(), None, &outcome(result()), LATER);
+        }
+        assert_eq!(pod.failures.lasting_cause(), want);
+    }
 }
