@@ -4,6 +4,7 @@ mod cause;
 
 pub use cause::{Cause, Failing};
 
+use crate::{netlink, netns};
 use cause::CauseLabel;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +33,7 @@ pub struct Metrics {
     sandbox_lookup: Histogram,
     programmed: Gauge,
     failing: Family<CauseLabel, Gauge>,
+    rules_repaired: Counter,
 }
 
 impl Metrics {
@@ -48,12 +50,14 @@ impl Metrics {
             sandbox_lookup: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             programmed: Gauge::default(),
             failing: Family::default(),
+            rules_repaired: Counter::default(),
         };
         // A series that appears with its first pod hides that change from alerts.
         metrics.pods(0, Failing::default());
         let registry = registry.sub_registry_with_prefix("multus_service_proxy");
         metrics.register_syncs(registry);
         metrics.register_pods(registry);
+        metrics.register_kernel(registry);
         metrics
     }
 
@@ -98,6 +102,16 @@ impl Metrics {
         );
     }
 
+    fn register_kernel(&self, registry: &mut Registry) {
+        registry.register(
+            "rules_repaired",
+            "Syncs that wrote rules of a pod again because another process had changed them",
+            self.rules_repaired.clone(),
+        );
+        netns::counters::register(registry);
+        netlink::errors::register(registry);
+    }
+
     /// Records a successful sync.
     pub fn applied(&self, backend: &'static str, took: Duration) {
         self.sync_duration
@@ -109,6 +123,11 @@ impl Metrics {
     /// Records a failed sync.
     pub fn failed(&self) {
         self.sync_failures.inc();
+    }
+
+    /// Records a sync that repaired rules.
+    pub fn repaired(&self) {
+        self.rules_repaired.inc();
     }
 
     /// Records a change that queued syncs.

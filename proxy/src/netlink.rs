@@ -4,12 +4,14 @@
 //! namespace and its devices alive, so it lives for one attempt only, or as `kept_sockets` defines.
 
 pub(crate) mod decode;
+pub(crate) mod errors;
 pub(crate) mod generation;
 pub(crate) mod kept_sockets;
 pub(crate) mod monitor;
 pub(crate) mod netfilter;
 
 use self::decode::guarded;
+use self::errors::counted;
 use crate::fault_injection;
 use crate::netns::memory::{Taken, WEIGHT};
 use netlink_packet_core::{
@@ -252,7 +254,7 @@ where
             for message in self.receive()? {
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => return Ok(inner),
-                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::Error(error) => return Err(counted(error.to_io())),
                     _ => {}
                 }
             }
@@ -270,7 +272,7 @@ where
                     return if error.code.is_none() {
                         Ok(())
                     } else {
-                        Err(error.to_io())
+                        Err(counted(error.to_io()))
                     };
                 }
             }
@@ -325,7 +327,7 @@ where
                                 .filter_map(|part| NetlinkMessage::deserialize(part).ok())
                                 .find(|sent| sent.header.sequence_number == sequence)
                                 .and_then(|sent| inner(sent.payload)),
-                            source: error.to_io(),
+                            source: counted(error.to_io()),
                         });
                     }
                     NetlinkPayload::Error(_) if sequence == *acknowledged => return Ok(()),
@@ -355,7 +357,9 @@ where
                     continue;
                 }
                 match self.sound(read::<M>(message))?.payload {
-                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(counted(error.to_io()));
+                    }
                     NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(found)),
                     _ => {}
                 }
@@ -392,7 +396,7 @@ where
         let received = self
             .socket()?
             .recv_from(&mut datagram, MsgFlags::MSG_TRUNC.bits());
-        let (length, _) = self.sound(received)?;
+        let (length, _) = self.sound(received.map_err(counted))?;
         if length > datagram.len() {
             let why = format!("the kernel sent {length} bytes in one datagram");
             return self.sound(Err(io::Error::other(why)));

@@ -6,6 +6,7 @@
 pub(crate) mod addresses;
 pub mod apply;
 pub(crate) mod conntrack;
+pub(crate) mod counters;
 pub mod failure;
 pub mod host_network;
 pub(crate) mod legacy_proxy;

@@ -14,6 +14,7 @@ pub use pending::Pending;
 use crate::netlink::Netlink;
 use crate::netlink::netfilter::{self, Socket};
 use crate::netns::addresses::Addresses;
+use crate::netns::counters::CONNTRACK_DELETIONS;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -120,7 +121,7 @@ fn forget_some(
             // The kernel did not respond: each further request would wait as long.
             Err(error) if !netlink.is_sound() => return Err(error),
             Err(error) => result = result.and(Err(error)),
-            Ok(()) => {}
+            Ok(()) => _ = CONNTRACK_DELETIONS.inc(),
         }
     }
     result

@@ -139,7 +139,7 @@ impl Routes {
                 continue;
             }
             match self.add_or_look(netlink, *vip, via) {
-                Ok(()) => {}
+                Ok(()) => added.written.push(*vip),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     added.foreign.insert(*vip);
                 }
@@ -248,6 +248,8 @@ impl Routes {
 /// Result of adding routes.
 #[derive(Debug, Default)]
 pub(crate) struct Added {
+    /// VIPs whose route was added or replaced.
+    pub(crate) written: Vec<IpAddr>,
     /// VIPs with a foreign route, which was not changed.
     pub(crate) foreign: BTreeSet<IpAddr>,
     /// VIPs without a route, with the error.

@@ -38,6 +38,8 @@ pub(super) struct NetnsState {
     sets: KnownSets,
     /// Another process wrote at the same time: its transactions cannot be distinguished from ours afterwards.
     pub(super) is_disturbed: bool,
+    /// The last attempt wrote nothing but rules that another process had changed.
+    pub(super) is_repaired: bool,
     /// Duration of the last attempt in the namespace.
     pub(super) took: Duration,
     /// Lease of the sockets that are kept open in the namespace.
@@ -61,6 +63,7 @@ pub(super) struct WorkResult {
     pub(super) addresses: Arc<Addresses>,
     pub(super) ruleset: RulesetVersion,
     pub(super) sets: KnownSets,
+    pub(super) is_repaired: bool,
     pub(super) is_disturbed: bool,
 }
 
@@ -147,7 +150,7 @@ impl NetnsState {
         if foreign_routes.is_none() {
             self.routes_checked_at = Some(Instant::now());
         }
-        (self.is_disturbed, self.nsid) = (false, nsid);
+        (self.is_disturbed, self.is_repaired, self.nsid) = (false, false, nsid);
         // Links and addresses without notifications are read each time.
         let is_monitored = nsid.is_some() && is_the_same && foreign_routes.is_some();
         Known {
@@ -166,9 +169,11 @@ impl NetnsState {
             addresses,
             ruleset,
             sets,
+            is_repaired,
             is_disturbed,
         } = result;
         self.ruleset = ruleset;
+        self.is_repaired = is_repaired;
         self.is_disturbed = is_disturbed;
         if !is_disturbed && applied.is_exact {
             self.held = KnownRules::Exactly(applied.rules.clone());

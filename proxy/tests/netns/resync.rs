@@ -58,8 +58,16 @@ fn flush_and_wait(pod: &Pod) -> Duration {
 fn flushed_rules_are_restored_within_the_documented_time() {
     let mut testbed = Testbed::new();
     let (client, runtime) = (testbed.pod(7), FakeRuntime::new());
-    let _driver = start(&runtime, &[&client]);
+    let driver = start(&runtime, &[&client]);
+    let repaired = || driver.metric("multus_service_proxy_rules_repaired_total");
+    assert_eq!(repaired(), 0, "nothing is repaired at a start");
     assert_repaired(&client, 5);
+    until("every repair is counted once", || repaired() == 5);
+    driver.service(&Service::new("other", 11).ready(&[2]));
+    until("the Service is served", || {
+        client.sh("nft list ruleset").contains("172.30.0.11")
+    });
+    assert_eq!(repaired(), 5, "a change is no repair");
 }
 
 /// As on a node whose kube-proxy writes nftables, or beside a program in the pod that does.

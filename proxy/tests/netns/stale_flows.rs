@@ -6,6 +6,8 @@ use super::objects::{Service, ready};
 use super::sctp;
 use super::traffic::{Flow, responding_host, udp};
 use api::Family;
+use prometheus_client::registry::Registry;
+use proxy::metrics::Metrics;
 use rules::Protocol::Sctp;
 use std::net::UdpSocket;
 
@@ -49,12 +51,26 @@ fn udp_flow_older_than_the_rules_is_served(case: Case) {
     let web = Service::new("web", 10).ready(&[2]);
     let at = fixture.at(&web, 53);
     track_connections(&fixture);
+    let deleted_before = deletions();
     // Bound to the address it would have without rules, so that it remains the same flow.
     let source = fixture.cluster_address();
     let socket = fixture.client.run(|| UdpSocket::bind((source, 0))).unwrap();
     assert_eq!(responding_host(&socket, at), None);
     fixture.sync_to(&[&web]);
     assert_eq!(responding_host(&socket, at), Some(2));
+    // Other tests of this process may delete flows, too.
+    assert!(deletions() > deleted_before);
+}
+
+/// Deleted flows, as `/metrics` counts them for this process.
+fn deletions() -> u64 {
+    let mut registry = Registry::default();
+    Metrics::new(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let sample = "multus_service_proxy_conntrack_deletions_total ";
+    let line = text.lines().find_map(|line| line.strip_prefix(sample));
+    line.unwrap().parse().unwrap()
 }
 
 fn open_udp_socket_keeps_its_endpoint_while_others_change(case: Case) {

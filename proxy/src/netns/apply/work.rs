@@ -8,6 +8,7 @@ use crate::backend::{self, Backend, KnownRules};
 use crate::netlink::Netlink;
 use crate::netns::addresses::Addresses;
 use crate::netns::conntrack::{self, Pending};
+use crate::netns::counters::ROUTES_REPAIRED;
 use crate::netns::failure::{Effect, Failures};
 use crate::netns::routes::Routes;
 use crate::netns::{self, legacy_proxy};
@@ -189,6 +190,7 @@ impl<'a> Work<'a> {
         };
         wanted.retain(|vip, _| !self.frozen.contains(vip));
         let added = routes.add(netlink, addresses, &wanted);
+        ROUTES_REPAIRED.inc_by(self.repaired(&added.written));
         if !added.failed.is_empty() {
             self.rejected.extend(added.failed.keys());
             self.note(Effect::Rejected, causes(&added.failed));
@@ -197,6 +199,15 @@ impl<'a> Work<'a> {
         foreign.retain(|vip| rules.vip(*vip).is_some_and(|(_, source)| source.is_some()));
         foreign.extend(added.foreign);
         foreign
+    }
+
+    /// Returns the number of routes that this process had written before, and that no change of rules asked for.
+    fn repaired(&self, written: &[IpAddr]) -> u64 {
+        let Known::Rules(_) = self.known else {
+            return 0;
+        };
+        let repaired = written.iter().filter(|vip| !self.first.route.contains_key(*vip));
+        repaired.count() as u64
     }
 
     /// Removes all other routes. A VIP that keeps its route stays rejected: its packets would leave untranslated.

@@ -61,6 +61,7 @@ impl Work {
                 fingerprint: known.fingerprint,
             },
             sets,
+            is_repaired: false,
             is_disturbed: expected.is_none(),
         }))
     }
@@ -70,8 +71,9 @@ impl Work {
         let (known, before) = (self.known, generation());
         let is_known = (known.generation.is_none() || known.generation == before)
             && (known.fingerprint.is_none() || known.fingerprint == backend.fingerprint());
+        let mut changed_by_others = KnownRules::Unknown;
         if !is_known {
-            self.held = KnownRules::Unknown;
+            changed_by_others = std::mem::replace(&mut self.held, KnownRules::Unknown);
             self.share.grow()?;
         }
         let (applied, addresses) = write_knowing(self.addresses, backend, &self.held, &self.wanted)?;
@@ -81,6 +83,9 @@ impl Work {
             .fingerprint
             .filter(|_| is_as_before)
             .or_else(|| backend.fingerprint());
+        // What was written is what this process had written before.
+        let is_repaired = applied.written
+            && matches!(&changed_by_others, KnownRules::Exactly(before) if *before == applied.rules);
         Ok(WorkResult {
             applied,
             addresses,
@@ -89,6 +94,7 @@ impl Work {
                 fingerprint,
             },
             sets: KnownSets::default(),
+            is_repaired,
             is_disturbed: generation != own_generation(before),
         })
     }

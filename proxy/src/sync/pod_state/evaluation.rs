@@ -14,16 +14,20 @@ use tracing::debug;
 const REBUILT: Duration = Duration::from_secs(5);
 
 impl Pod {
-    /// Records the end of an attempt. Flows may still have to be deleted.
-    pub(in crate::sync) fn attempted(&mut self, netns_state: &NetnsState, outcome: &Outcome) {
+    /// Records the end of an attempt. Flows may still have to be deleted. Returns true when it repaired rules that another process had
+    /// changed.
+    pub(in crate::sync) fn attempted(&mut self, netns_state: &NetnsState, outcome: &Outcome) -> bool {
         let sandbox = netns_state.sandbox_id();
         self.synced_sandbox
             .take_if(|synced| sandbox != Some(synced.as_str()));
+        let is_repaired = outcome.result.is_ok() && netns_state.is_repaired
+            || self.ruleset.is_dirty() && outcome.has_written();
         self.ruleset
             .attempted(outcome.is_disturbed, outcome.has_written(), netns_state.took);
         if let Ok(applied) = &outcome.result {
             self.has_rules = !applied.rules.is_empty();
         }
+        is_repaired
     }
 
     /// Records the result of an attempt and its cleanup; returns the delay of the next attempt, if there is one.

@@ -132,7 +132,9 @@ impl Pods {
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
-        pod.attempted(&netns_state, &outcome);
+        if pod.attempted(&netns_state, &outcome) {
+            self.shared.reporters.metrics.repaired();
+        }
         outcome.log_rules(&local);
         match pod.defer_cleanup(&netns_state, outcome) {
             Some(outcome) => self.conclude(&local, netns_state, &outcome, index),
