@@ -5,11 +5,13 @@
 
 mod network;
 mod pod;
+mod trigger;
 mod unsupported;
 mod update;
 
 pub(crate) use pod::HOST_UID;
 pub use pod::{LocalPod, NodePod};
+pub(crate) use trigger::Trigger;
 pub use update::{Kind, Update};
 
 use api::{NamespaceIsolation, NetworkRef, ObjectName};
@@ -20,6 +22,7 @@ use rules::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use trigger::Triggers;
 
 /// Services, slices and pods, reduced to the fields that rules depend on.
 #[derive(Debug, Default)]
@@ -47,6 +50,7 @@ pub struct Index {
     /// Services to plan again, each with its present or former network.
     stale_services: BTreeSet<(NetworkRef, ObjectName)>,
     stale_pods: BTreeSet<String>,
+    triggers: Triggers,
 }
 
 impl Index {
@@ -120,9 +124,11 @@ impl Index {
 
     /// Adds or changes a slice.
     pub fn apply_slice(&mut self, slice: Slice) {
-        if self.slices.get(&slice.name) == Some(&slice) {
+        let known = self.slices.get(&slice.name);
+        if known == Some(&slice) {
             return;
         }
+        self.triggers.note(known, &slice);
         self.delete_slice(&slice.name.clone());
         self.touch(&slice.service);
         self.slices_of.insert((slice.service.clone(), slice.name.clone()));
@@ -259,6 +265,11 @@ impl Index {
             shortcomings.extend(pod.elsewhere(&self.rules, &self.settings.isolation));
         }
         (rules, shortcomings)
+    }
+
+    /// Returns the times of changes of slices since the last call.
+    pub(crate) fn take_triggers(&mut self) -> Vec<Trigger> {
+        self.triggers.take()
     }
 
     /// Returns the pods that changed since the last call, deleted ones included.

@@ -10,7 +10,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, linear_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,6 +30,7 @@ pub struct Metrics {
     sync_failures: Counter,
     last_sync: Timestamp,
     last_queued: Timestamp,
+    network_programming: Histogram,
     sandbox_lookup: Histogram,
     programmed: Gauge,
     failing: Family<CauseLabel, Gauge>,
@@ -46,6 +47,7 @@ impl Metrics {
             sync_failures: Counter::default(),
             last_sync: Timestamp::default(),
             last_queued: Timestamp::default(),
+            network_programming: Histogram::new(network_programming_buckets()),
             // 1 ms to 16 s: the runtime is a process of the node.
             sandbox_lookup: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             programmed: Gauge::default(),
@@ -81,6 +83,11 @@ impl Metrics {
             "sync_proxy_rules_last_queued_timestamp_seconds",
             "Time of the last change of Services, EndpointSlices or pods that queued syncs",
             self.last_queued.clone(),
+        );
+        registry.register(
+            "network_programming_duration_seconds",
+            "Time from the change that led to an EndpointSlice to the last write of its rules on this node",
+            self.network_programming.clone(),
         );
     }
 
@@ -135,6 +142,11 @@ impl Metrics {
         self.last_queued.set(now());
     }
 
+    /// Records that a change of a slice is written in all pods, `seconds` after it happened.
+    pub fn programmed(&self, seconds: f64) {
+        self.network_programming.observe(seconds);
+    }
+
     /// Records a lookup of a sandbox.
     pub fn looked_up(&self, took: Duration) {
         self.sandbox_lookup.observe(took.as_secs_f64());
@@ -147,6 +159,14 @@ impl Metrics {
             self.failing.get_or_create(&cause.label()).set(gauge(pods));
         }
     }
+}
+
+/// Buckets of kube-proxy, for comparisons: 250 ms to 5 minutes. Times of changes are whole seconds.
+fn network_programming_buckets() -> impl Iterator<Item = f64> {
+    linear_buckets(0.25, 0.25, 2)
+        .chain(linear_buckets(1.0, 1.0, 59))
+        .chain(linear_buckets(60.0, 5.0, 12))
+        .chain(linear_buckets(120.0, 30.0, 7))
 }
 
 fn gauge(count: usize) -> i64 {

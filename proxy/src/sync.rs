@@ -12,6 +12,7 @@ mod netns_state;
 mod outcome;
 mod pod_state;
 mod pods;
+mod programming;
 mod repair;
 mod sandbox_locks;
 mod shared;
@@ -137,6 +138,7 @@ impl Sync {
         }
         self.pods.resume(&self.index);
         let stale = self.index.take_stale();
+        let triggers = self.index.take_triggers();
         if stale.is_empty() && self.has_synced {
             return;
         }
@@ -149,7 +151,7 @@ impl Sync {
             );
         }
         if !stale.is_empty() {
-            self.pods.shared().reporters.metrics.queued();
+            self.pods.queued(&stale, triggers);
         }
         for uid in &stale {
             self.pods.start(uid, &self.index);

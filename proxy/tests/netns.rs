@@ -78,6 +78,8 @@ mod partial_failure;
 mod places;
 #[path = "netns/pod_churn.rs"]
 mod pod_churn;
+#[path = "netns/programming.rs"]
+mod programming;
 #[path = "netns/rejection.rs"]
 mod rejection;
 #[path = "netns/repair.rs"]

@@ -5,10 +5,11 @@
 //! Service cannot serve its successor of the same name.
 
 use crate::{Port, Protocol, ServedService};
-use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
+use api::names::{LAST_CHANGE_TRIGGER_TIME_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use api::network_status::MAX_ADDRESSES;
 use api::{Family, ObjectName};
 use k8s_openapi::api::discovery::v1::{self, EndpointSlice};
+use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -27,6 +28,8 @@ pub struct Slice {
     pub endpoints: Vec<Endpoint>,
     /// Addresses that are not used as endpoints.
     pub rejected: Vec<InvalidAddress>,
+    /// Time of the change that led to this content, if the controller knows it.
+    pub triggered: Option<Timestamp>,
 }
 
 /// An endpoint of a slice.
@@ -93,6 +96,7 @@ impl Slice {
             ports: slice.ports.iter().flatten().filter_map(port).collect(),
             endpoints: Vec::with_capacity(slice.endpoints.len()),
             rejected: Vec::new(),
+            triggered: triggered(slice),
         };
         for endpoint in &slice.endpoints {
             let endpoint = parsed.endpoint(endpoint, family);
@@ -169,6 +173,11 @@ impl Slice {
             why,
         });
     }
+}
+
+fn triggered(slice: &EndpointSlice) -> Option<Timestamp> {
+    let annotations = slice.metadata.annotations.as_ref()?;
+    annotations.get(LAST_CHANGE_TRIGGER_TIME_ANNOTATION)?.parse().ok()
 }
 
 fn owners(slice: &EndpointSlice) -> BTreeSet<String> {

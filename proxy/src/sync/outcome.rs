@@ -40,6 +40,14 @@ impl Outcome {
         }
     }
 
+    /// Returns true when the rules are applied, or never will be in this sandbox.
+    pub(super) fn is_programmed(&self) -> bool {
+        match &self.result {
+            Ok(applied) => applied.failures.is_empty(),
+            Err(error) => error.is_final(),
+        }
+    }
+
     /// Returns true when the attempt wrote rules or routes.
     pub(super) fn has_written(&self) -> bool {
         self.result.as_ref().is_ok_and(|applied| applied.written)

@@ -12,16 +12,18 @@ use super::Context;
 use super::flow_cleanup::Cleanups;
 use super::netns_state::NetnsState;
 use super::pod_state::{Pod, SETTLE};
+use super::programming::{Batch, Programming};
 use super::repair::RulesetPoll;
 use super::shared::Shared;
 use super::timers::Timers;
-use crate::index::{HOST_UID, Index};
+use crate::index::{HOST_UID, Index, Trigger};
 use crate::metrics::Failing;
 use crate::netlink::monitor::{NamespaceId, NamespaceIds};
 use crate::netns::host_network::Parents;
 use crate::report::pod_events;
 use attempts::Finished;
 use cleanups::Cleaned;
+use k8s_openapi::jiff::Timestamp;
 use kernel_events::Overrun;
 use process::error_chain;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +43,9 @@ const MONITORED_RESYNC: Duration = Duration::from_mins(5);
 /// Pods of this node.
 pub(super) struct Pods {
     shared: Arc<Shared>,
+    /// Changes of slices that pods have not written yet.
+    programming: Programming,
+    began: Timestamp,
     by_uid: BTreeMap<String, Pod>,
     jobs: JoinSet<Done>,
     cleanups: Cleanups,
@@ -75,6 +80,8 @@ impl Pods {
         let has_monitor = namespace_ids.is_some();
         Self {
             shared: Arc::new(Shared::new(context, namespace_ids, stuck)),
+            programming: Programming::default(),
+            began: Timestamp::now(),
             by_uid: BTreeMap::new(),
             jobs: JoinSet::new(),
             cleanups: Cleanups::default(),
@@ -98,6 +105,17 @@ impl Pods {
     /// The status of the node changed.
     pub(super) fn changed(&mut self) {
         self.has_changed = true;
+    }
+
+    /// Attempts follow for these pods, because of changes of slices at these times or of another change.
+    pub(super) fn queued(&mut self, uids: &BTreeSet<String>, triggers: Vec<Trigger>) {
+        let metrics = &self.shared.reporters.metrics;
+        metrics.queued();
+        if let Some(batch) = Batch::new(triggers, self.began, Timestamp::now(), metrics) {
+            for uid in uids {
+                self.programming.add(uid, &batch);
+            }
+        }
     }
 
     /// Starts no attempt until [`Self::resume`]: another proxy writes.
@@ -172,6 +190,7 @@ impl Pods {
     /// Forgets a deleted pod. The kernel removes its namespace.
     fn forget(&mut self, uid: &str) {
         self.untried.remove(uid);
+        drop(self.programming.take(uid));
         if let Some(pod) = self.by_uid.remove(uid) {
             pod.abandon(&mut self.timers);
         }

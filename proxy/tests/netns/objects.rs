@@ -2,8 +2,10 @@
 
 use super::testbed::{Pod, address};
 use api::Family;
+use api::names::LAST_CHANGE_TRIGGER_TIME_ANNOTATION;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::jiff::Timestamp;
 use rules::{Plan, PodRules, Protocol, Settings};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) spec: Value,
     /// Number of slices for its endpoints, per family.
     pub(crate) slices: usize,
+    /// Time of the change that led to its slices.
+    pub(crate) triggered: Option<Timestamp>,
 }
 
 /// An endpoint of a slice, without its address.
@@ -81,6 +85,7 @@ impl Service {
             endpoints: Vec::new(),
             spec: json!({}),
             slices: 1,
+            triggered: None,
         }
     }
 
@@ -152,8 +157,11 @@ impl Service {
             })
             .collect();
         let ports: Vec<_> = self.ports.iter().map(|(protocol, port, target)| json!({"name": port_name(*protocol, *port), "port": target, "protocol": protocol_name(*protocol)})).collect();
+        let triggered = self.triggered.map(|at| at.to_string());
+        let annotations = triggered.map(|at| json!({ LAST_CHANGE_TRIGGER_TIME_ANNOTATION: at }));
         serde_json::from_value(json!({
             "metadata": {
+                "annotations": annotations,
                 "name": format!("{}-multus-{}-{n}", self.name, family.to_string().to_lowercase()), "namespace": "web",
                 "labels": {
                     "endpointslice.kubernetes.io/managed-by": "multus-endpointslice-controller.npwg.k8s.io",

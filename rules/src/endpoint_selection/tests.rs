@@ -41,6 +41,7 @@ fn chosen(endpoints: &[&str], protocol: Protocol, is_local: bool) -> Chosen {
         ports: vec![(String::new(), Port { protocol, number: 80 })],
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
         rejected: Vec::new(),
+        triggered: None,
     };
     let node = Node {
         name: "n1".to_owned(),

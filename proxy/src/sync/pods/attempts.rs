@@ -9,6 +9,7 @@ use crate::report::pod_events;
 use crate::sync::attempt::{Error, attempt};
 use crate::sync::netns_state::NetnsState;
 use crate::sync::outcome::Outcome;
+use crate::sync::programming::{Batches, written};
 use futures::FutureExt;
 use process::events;
 use rules::{PodRules, Shortcoming};
@@ -22,6 +23,8 @@ pub(super) struct Finished {
     pod: LocalPod,
     netns_state: NetnsState,
     outcome: Outcome,
+    /// Changes of slices that it was to write.
+    batches: Batches,
 }
 
 impl Pods {
@@ -48,12 +51,13 @@ impl Pods {
             RESYNC
         };
         netns_state.forget_routes_after(resync_in);
+        let batches = self.programming.take(uid);
         let (rules, shortcomings) = self.plan(local, index);
         if rules.is_empty() && netns_state.is_untouched() && !self.untried.contains(uid) {
             return self.skip(local, netns_state, &shortcomings);
         }
         self.cleanups.unqueue(uid);
-        self.spawn(local.clone(), netns_state, rules, shortcomings);
+        self.spawn(local.clone(), netns_state, (rules, shortcomings), batches);
     }
 
     /// Returns the wanted rules of a pod. On the node, networks whose pods it cannot reach are left out.
@@ -85,8 +89,8 @@ impl Pods {
         &mut self,
         local: LocalPod,
         mut netns_state: NetnsState,
-        rules: PodRules,
-        shortcomings: BTreeSet<Shortcoming>,
+        (rules, shortcomings): (PodRules, BTreeSet<Shortcoming>),
+        batches: Batches,
     ) {
         let shared = Arc::clone(&self.shared);
         self.jobs.spawn(async move {
@@ -108,6 +112,7 @@ impl Pods {
                 pod: local,
                 netns_state,
                 outcome,
+                batches,
             })
         });
     }
@@ -118,6 +123,7 @@ impl Pods {
             pod: local,
             mut netns_state,
             outcome,
+            batches,
         } = finished;
         self.untried.remove(&local.uid);
         if self.owner(&local.uid, &netns_state).is_none() {
@@ -136,6 +142,11 @@ impl Pods {
             self.shared.reporters.metrics.repaired();
         }
         outcome.log_rules(&local);
+        if outcome.is_programmed() {
+            written(batches, outcome.has_written());
+        } else if !pod.failures().are_lasting() {
+            self.programming.put_back(&local.uid, batches);
+        }
         match pod.defer_cleanup(&netns_state, outcome) {
             Some(outcome) => self.conclude(&local, netns_state, &outcome, index),
             None => self.await_cleanup(&local.uid, netns_state, index),
