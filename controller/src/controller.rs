@@ -7,8 +7,8 @@ use crate::apply::{WriteRequest, WriteResult, Writer};
 use crate::endpointslice::{SlicePlan, TriggerTimes};
 use crate::index::{Change, Index};
 use crate::manual::Scope;
-use crate::metrics::Metrics;
 use crate::metrics::sample::Sample;
+use crate::metrics::{Metrics, Verdict};
 use crate::observe::{Observed, observe};
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::notifier::{Notifier, ServiceStatus};
@@ -163,7 +163,7 @@ impl Driver {
 
     fn lead(&mut self) {
         self.is_leading = true;
-        self.metrics.is_leader.set(1);
+        self.metrics.leader.set(1);
         self.enqueue_all();
     }
 
@@ -217,9 +217,10 @@ impl Driver {
 
     fn start_due(&mut self) {
         while self.may_write() {
-            let Some(key) = self.queue.pop(Instant::now()) else {
+            let Some((key, waited)) = self.queue.pop_timed(Instant::now()) else {
                 break;
             };
+            self.metrics.queue_latency.observe(waited.as_secs_f64());
             self.start(key);
         }
         self.metrics
@@ -244,6 +245,7 @@ impl Driver {
             trigger_times,
         } = decision;
         let service = observed.service.as_ref().map(|entry| &entry.service);
+        let verdict = Verdict::of(condition.as_ref());
         if !observed.is_unreadable {
             let uid = service.and_then(|service| service.metadata.uid.clone());
             self.notifier.set_status(
@@ -258,7 +260,7 @@ impl Driver {
             );
         }
         let attempt = Attempt {
-            sample: Sample::new(service, slices.counts, slices.writes(), started),
+            sample: Sample::new(service, (slices.counts, verdict), slices.writes(), started),
             trigger_times,
             done: WriteResult::default(),
             key: key.clone(),

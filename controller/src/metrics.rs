@@ -1,8 +1,11 @@
-//! Metrics: the families of Kubernetes' EndpointSlice controller, under their names, and those of this controller.
+//! Metrics: the families of Kubernetes' EndpointSlice controller, under their names with our prefix, and those of this controller.
 //!
 //! Pure.
 
 pub(crate) mod sample;
+mod verdict;
+
+pub use verdict::Verdict;
 
 use crate::endpointslice::Counts;
 use api::ObjectName;
@@ -14,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use verdict::VerdictLabel;
 
 /// Label `operation`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,18 +52,18 @@ pub struct EventReason {
 /// All families. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// `endpoint_slice_controller_endpoints_added_per_sync`
+    /// `multus_service_controller_endpointslice_endpoints_added_per_sync`
     pub endpoints_added: Histogram,
-    /// `endpoint_slice_controller_endpoints_removed_per_sync`
+    /// `multus_service_controller_endpointslice_endpoints_removed_per_sync`
     pub endpoints_removed: Histogram,
     endpoints_desired: Gauge,
     num_slices: Gauge,
     desired_slices: Gauge,
-    /// `endpoint_slice_controller_changes{operation}`
+    /// `multus_service_controller_endpointslice_changes{operation}`
     pub changes: Family<Operation, Counter>,
-    /// `endpoint_slice_controller_endpointslices_changed_per_sync{topology}`
+    /// `multus_service_controller_endpointslice_endpointslices_changed_per_sync{topology}`
     pub slices_changed: Family<Topology, Histogram>,
-    /// `endpoint_slice_controller_syncs{result}`
+    /// `multus_service_controller_endpointslice_syncs{result}`
     pub syncs: Family<SyncResult, Counter>,
     /// `multus_service_controller_events{reason}`
     pub events: Family<EventReason, Counter>,
@@ -67,8 +71,11 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// `multus_service_controller_sync_duration_seconds`
     pub sync_duration: Histogram,
-    /// `multus_service_controller_is_leader`
-    pub is_leader: Gauge,
+    /// `multus_service_controller_queue_latency_seconds`
+    pub queue_latency: Histogram,
+    /// `multus_service_controller_leader`
+    pub leader: Gauge,
+    services: Family<VerdictLabel, Gauge>,
     totals: Arc<Mutex<Totals>>,
 }
 
@@ -90,11 +97,16 @@ impl Metrics {
             events: Family::default(),
             queue_depth: Gauge::default(),
             sync_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            is_leader: Gauge::default(),
+            // 1 ms to 65 s: a queue that is not drained for a minute is stuck.
+            queue_latency: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            leader: Gauge::default(),
+            services: Family::default(),
             totals: Arc::default(),
         };
         metrics.create_series();
-        metrics.register_kubernetes(registry.sub_registry_with_prefix("endpoint_slice_controller"));
+        metrics.register_kubernetes(
+            registry.sub_registry_with_prefix("multus_service_controller_endpointslice"),
+        );
         metrics.register_own(registry.sub_registry_with_prefix("multus_service_controller"));
         metrics
     }
@@ -106,6 +118,9 @@ impl Metrics {
         }
         for result in ["success", "stale", "error"] {
             drop(self.syncs.get_or_create(&SyncResult { result }));
+        }
+        for verdict in Verdict::ALL {
+            drop(self.services.get_or_create(&verdict.label()));
         }
         let topology = Topology {
             topology: "Disabled",
@@ -146,6 +161,11 @@ impl Metrics {
             "Number of EndpointSlices changed on each Service sync",
             self.slices_changed.clone(),
         );
+        registry.register(
+            "services",
+            "Number of managed Services by the condition Accepted",
+            self.services.clone(),
+        );
         registry.register("syncs", "Number of EndpointSlice syncs", self.syncs.clone());
     }
 
@@ -166,15 +186,20 @@ impl Metrics {
             self.sync_duration.clone(),
         );
         registry.register(
-            "is_leader",
-            "1 while this replica is the leader",
-            self.is_leader.clone(),
+            "queue_latency_seconds",
+            "Time for which a Service that was due waited for its sync",
+            self.queue_latency.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 while this replica holds the Lease, or writes without one",
+            self.leader.clone(),
         );
     }
 
     /// Replaces a Service's share of the totals after a sync.
-    pub fn set_service(&self, service: &ObjectName, counts: Counts) {
-        self.change_totals(|totals| totals.set(service, counts));
+    pub fn set_service(&self, service: &ObjectName, counts: Counts, verdict: Verdict) {
+        self.change_totals(|totals| totals.set(service, counts, verdict));
     }
 
     /// Removes a deleted Service from the totals.
@@ -192,29 +217,37 @@ impl Metrics {
         self.endpoints_desired.set(gauge(totals.sum.endpoints));
         self.num_slices.set(gauge(totals.sum.slices));
         self.desired_slices.set(gauge(totals.sum.desired_slices));
+        for verdict in Verdict::ALL {
+            let services = gauge(totals.services[verdict as usize]);
+            self.services.get_or_create(&verdict.label()).set(services);
+        }
     }
 }
 
 /// Running sums over all Services.
 #[derive(Debug, Default)]
 struct Totals {
-    by_service: HashMap<ObjectName, Counts>,
+    by_service: HashMap<ObjectName, (Counts, Verdict)>,
     sum: Counts,
+    /// By verdict.
+    services: [usize; Verdict::ALL.len()],
 }
 
 impl Totals {
-    fn set(&mut self, service: &ObjectName, counts: Counts) {
+    fn set(&mut self, service: &ObjectName, counts: Counts, verdict: Verdict) {
         self.delete(service);
-        self.by_service.insert(service.clone(), counts);
+        self.by_service.insert(service.clone(), (counts, verdict));
+        self.services[verdict as usize] += 1;
         self.sum.endpoints += counts.endpoints;
         self.sum.slices += counts.slices;
         self.sum.desired_slices += counts.desired_slices;
     }
 
     fn delete(&mut self, service: &ObjectName) {
-        let Some(counts) = self.by_service.remove(service) else {
+        let Some((counts, verdict)) = self.by_service.remove(service) else {
             return;
         };
+        self.services[verdict as usize] -= 1;
         self.sum.endpoints -= counts.endpoints;
         self.sum.slices -= counts.slices;
         self.sum.desired_slices -= counts.desired_slices;
@@ -245,7 +278,7 @@ mod tests {
             (&three, None, (4, 4, 160)),
         ] {
             match set {
-                Some(set) => totals.set(key, counts(set)),
+                Some(set) => totals.set(key, counts(set), Verdict::Accepted),
                 None => totals.delete(key),
             }
             let sum = totals.sum;
@@ -255,6 +288,28 @@ mod tests {
                 "{key}: {set:?}"
             );
         }
+    }
+
+    #[test]
+    fn services_are_counted_by_verdict_until_they_are_deleted() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let text = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        let line = |verdict: &str, services| {
+            format!("multus_service_controller_endpointslice_services{{verdict=\"{verdict}\"}} {services}\n")
+        };
+        assert!(text().contains(&line("Rejected", 0)), "{}", text());
+        let web = ObjectName::new("shop", "web");
+        metrics.set_service(&web, Counts::default(), Verdict::Rejected);
+        assert!(text().contains(&line("Rejected", 1)), "{}", text());
+        metrics.set_service(&web, Counts::default(), Verdict::Accepted);
+        assert!(text().contains(&line("Rejected", 0)) && text().contains(&line("Accepted", 1)));
+        metrics.delete_service(&web);
+        assert!(text().contains(&line("Accepted", 0)), "{}", text());
     }
 
     #[test]
@@ -278,12 +333,14 @@ mod tests {
             "syncs",
         ] {
             assert!(
-                text.contains(&format!("# TYPE endpoint_slice_controller_{family} ")),
+                text.contains(&format!(
+                    "# TYPE multus_service_controller_endpointslice_{family} "
+                )),
                 "{family} in {text}"
             );
         }
         assert!(
-            text.contains(r#"endpoint_slice_controller_changes_total{operation="create"} 1"#),
+            text.contains(r#"multus_service_controller_endpointslice_changes_total{operation="create"} 1"#),
             "{text}"
         );
     }

@@ -114,21 +114,26 @@ impl WorkQueue {
 
     /// Returns the next Service that is due; [`WorkQueue::done`] must follow.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<ObjectName> {
+        self.pop_timed(now).map(|(key, _)| key)
+    }
+
+    /// [`WorkQueue::pop`] with the time since the Service was due.
+    pub(crate) fn pop_timed(&mut self, now: Instant) -> Option<(ObjectName, Duration)> {
         self.drop_expired(now);
         let due = |list: &BTreeMap<(Instant, u64), ObjectName>| {
             list.keys().next().filter(|(at, _)| *at <= now).copied()
         };
-        let key = match (due(&self.fresh), due(&self.again)) {
-            (Some(first), _) => self.fresh.remove(&first),
-            (None, Some(first)) => self.again.remove(&first),
-            (None, None) => None,
-        }?;
+        let (due_at, key) = match (due(&self.fresh), due(&self.again)) {
+            (Some(first), _) => (first.0, self.fresh.remove(&first)?),
+            (None, Some(first)) => (first.0, self.again.remove(&first)?),
+            (None, None) => return None,
+        };
         let entry = self.entries.entry(key.clone()).or_default();
         entry.due = None;
         entry.is_running = true;
         entry.is_known = true;
         entry.bucket.begin(now);
-        Some(key)
+        Some((key, now.saturating_duration_since(due_at)))
     }
 
     /// Time at which the next Service is due.

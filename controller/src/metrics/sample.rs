@@ -2,7 +2,7 @@
 //!
 //! Pure, except for the counters that it increments.
 
-use super::{Metrics, Operation, SyncResult, Topology};
+use super::{Metrics, Operation, SyncResult, Topology, Verdict};
 use crate::apply::WriteResult;
 use crate::endpointslice::{Counts, Routing, routing};
 use api::ObjectName;
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 /// Measurements of one attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Endpoints and slices; `None` if the Service is not managed.
-    counts: Option<Counts>,
+    /// Endpoints and slices, and whether it is served; `None` if the Service is not managed.
+    counts: Option<(Counts, Verdict)>,
     topology: Topology,
     /// Slice writes that were planned.
     planned: usize,
@@ -22,7 +22,12 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// An attempt that starts now.
-    pub(crate) fn new(service: Option<&Service>, counts: Counts, planned: usize, started: Instant) -> Self {
+    pub(crate) fn new(
+        service: Option<&Service>,
+        counts: (Counts, Verdict),
+        planned: usize,
+        started: Instant,
+    ) -> Self {
         Self {
             counts: service.map(|_| counts),
             topology: topology(service),
@@ -55,14 +60,14 @@ impl Sample {
                 .inc_by(count as u64);
         }
         match self.counts {
-            Some(counts) => {
+            Some((counts, verdict)) => {
                 metrics.endpoints_added.observe(metric(counts.added));
                 metrics.endpoints_removed.observe(metric(counts.removed));
                 metrics
                     .slices_changed
                     .get_or_create(&self.topology)
                     .observe(metric(self.planned));
-                metrics.set_service(key, counts);
+                metrics.set_service(key, counts, verdict);
             }
             None => metrics.delete_service(key),
         }

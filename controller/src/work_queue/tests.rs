@@ -335,3 +335,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_wait_of_a_service_is_measured_from_the_time_it_was_due() {
+    let start = Instant::now();
+    let mut queue = WorkQueue::default();
+    queue.enqueue(key("web"), start);
+    assert_eq!(queue.pop_timed(start + ms(30)), Some((key("web"), ms(30))));
+    queue.done(&key("web"), FAILED, start + ms(30), 0.0);
+    let due = queue.next_due().unwrap();
+    assert_eq!(
+        queue.pop_timed(due + ms(7)),
+        Some((key("web"), ms(7))),
+        "the backoff is no wait"
+    );
+}

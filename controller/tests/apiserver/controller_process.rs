@@ -67,7 +67,7 @@ impl Controller {
         let page = self.get("/metrics").await?;
         Ok(page
             .lines()
-            .any(|line| line == "multus_service_controller_is_leader 1"))
+            .any(|line| line == "multus_service_controller_leader 1"))
     }
 
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {

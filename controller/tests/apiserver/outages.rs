@@ -329,7 +329,7 @@ async fn a_terminating_namespace_gets_no_slices_and_no_requests() -> Result<()> 
     assert_eq!(rejected, 1, "asked again");
     let page = bed.controller.get("/metrics").await?;
     assert!(
-        page.contains("endpoint_slice_controller_syncs_total{result=\"error\"} 0"),
+        page.contains("multus_service_controller_endpointslice_syncs_total{result=\"error\"} 0"),
         "{page}"
     );
     Ok(())

@@ -162,11 +162,11 @@ async fn metrics_count_writes_and_problems() -> Result<()> {
     fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
     let page = bed.controller.get("/metrics").await?;
     assert!(bed.controller.is_leader().await?, "{page}");
-    let failed = "endpoint_slice_controller_syncs_total{result=\"error\"} 0";
+    let failed = "multus_service_controller_endpointslice_syncs_total{result=\"error\"} 0";
     assert!(page.lines().any(|line| line == failed), "{page}");
-    let created = page
-        .lines()
-        .find_map(|line| line.strip_prefix("endpoint_slice_controller_changes_total{operation=\"create\"} "));
+    let created = page.lines().find_map(|line| {
+        line.strip_prefix("multus_service_controller_endpointslice_changes_total{operation=\"create\"} ")
+    });
     assert!(
         created.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 0)),
         "{page}"
