@@ -32,6 +32,12 @@ pub fn register(registry: &mut Registry, binary: &'static str, version: &'static
     watch_restarts::register(registry);
 }
 
+/// [`register`] with a series of every family, for docs/reference/metrics.md.
+pub fn reference(registry: &mut Registry) {
+    register(registry, "", "");
+    watch_restarts("/api/v1/pods");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
