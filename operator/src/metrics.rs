@@ -56,6 +56,15 @@ impl Metrics {
         metrics
     }
 
+    /// [`Metrics::register`] with a series of every family, for docs/reference/metrics.md.
+    pub fn reference(registry: &mut Registry) {
+        Self::register(registry).observed(Some(Snapshot {
+            conditions: vec![("Available".to_owned(), "True".to_owned())],
+            versions: vec![("proxy", String::new())],
+            rollout: vec![("proxy", "ready", 0)],
+        }));
+    }
+
     /// Records the end of a reconcile.
     pub(crate) fn reconciled(&self, took: Duration, is_error: bool) {
         self.reconcile_duration.observe(took.as_secs_f64());
