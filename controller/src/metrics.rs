@@ -7,7 +7,7 @@ mod verdict;
 
 pub use verdict::Verdict;
 
-use crate::endpointslice::Counts;
+pub use crate::endpointslice::Counts;
 use api::ObjectName;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
