@@ -37,7 +37,7 @@ images: ## Build the images of operator, controller and proxy
 	cargo run --quiet --locked -p xtask --bin images
 
 .PHONY: manifests
-manifests: ## Write the generated files again: the CRD in config/crd, the API reference and the known situations in docs, the dashboards
+manifests: ## Write the generated files again: the CRD, the API reference, the metrics and the known situations in docs, the dashboards
 	cargo run --quiet --locked -p operator -- crd > config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new
 	mv config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml.new config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml
 	cargo run --quiet --locked -p operator -- api-reference > docs/reference/api.md.new
@@ -45,6 +45,7 @@ manifests: ## Write the generated files again: the CRD in config/crd, the API re
 	cargo run --quiet --locked -p cli --bin cli-pages -- troubleshooting > docs/user/troubleshooting.md.new
 	mv docs/user/troubleshooting.md.new docs/user/troubleshooting.md
 	cargo run --quiet --locked -p olm -- dashboard
+	UPDATE_METRICS_REFERENCE=1 cargo test --quiet --locked -p e2e --lib docs_metrics
 
 .PHONY: plugin
 plugin: ## Build the kubectl plugin, its man pages and its completion into dist/plugin

@@ -7,5 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod demo;
+#[cfg(test)]
+mod metrics_reference;
 pub mod olm_v0;
 pub mod traffic;
