@@ -1,7 +1,13 @@
 //! `/livez`, `/readyz` and `/metrics`.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the HTTPS transport"))]
+mod authorization;
 mod connections;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the HTTPS transport"))]
+mod review_cache;
 mod server;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the HTTPS transport"))]
+mod tls_profile;
 
 use crate::Health;
 use axum::Router;
