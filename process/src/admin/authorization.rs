@@ -74,7 +74,7 @@ pub(crate) fn is_allowed(answer: &SubjectAccessReview) -> bool {
         .is_some_and(|status| status.allowed && !denied(status))
 }
 
-/// The question to whom `token` belongs.
+/// The question which user `token` belongs to.
 pub(crate) fn token_review(token: &str) -> TokenReview {
     TokenReview {
         spec: TokenReviewSpec {
@@ -85,7 +85,7 @@ pub(crate) fn token_review(token: &str) -> TokenReview {
     }
 }
 
-/// Returns to whom the token belongs, if it is valid.
+/// Returns the user of the token, if it is valid.
 pub(crate) fn reviewed_user(answer: TokenReview) -> Option<User> {
     let status = answer.status?;
     if status.authenticated != Some(true) {

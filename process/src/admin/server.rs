@@ -3,13 +3,14 @@
 
 use super::connections::Connections;
 use crate::error_chain;
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -63,7 +64,16 @@ pub(crate) trait Transport: Clone + Send + Sync + 'static {
 
     /// Prepares an accepted connection. It counts towards [`Limits::connection`].
     fn accept(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Returns the certificate (DER) by which the client authenticated itself.
+    fn client_certificate(_stream: &Self::Stream) -> Option<Vec<u8>> {
+        None
+    }
 }
+
+/// Extension of each request of a client with a certificate, which the transport has verified: the certificate (DER).
+#[derive(Clone, Debug)]
+pub(crate) struct ClientCertificate(pub(crate) Arc<[u8]>);
 
 /// HTTP on TCP itself.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +182,10 @@ async fn connection<T: Transport>(stream: TcpStream, transport: T, router: Route
     let served = async {
         let Ok(stream) = transport.accept(stream).await else {
             return;
+        };
+        let router = match T::client_certificate(&stream) {
+            Some(certificate) => router.layer(Extension(ClientCertificate(certificate.into()))),
+            None => router,
         };
         let answered = http1::Builder::new()
             .timer(TokioTimer::new())

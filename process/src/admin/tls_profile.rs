@@ -70,6 +70,18 @@ impl TlsProfile {
         }
     }
 
+    /// TLS 1.3 only: while nothing is known.
+    pub(crate) fn strictest() -> Self {
+        Self::from_version(ProtocolVersion::TLSv1_3)
+    }
+
+    /// TLS 1.3 only: the object exists and does not have the known form.
+    pub(crate) fn unreadable(error: &str) -> Self {
+        Self::strict(&format!(
+            "The APIServer cannot be read: only TLS 1.3 is served ({error})."
+        ))
+    }
+
     fn configured(profile: Option<&SecurityProfile>) -> Self {
         let Some(profile) = profile else {
             return Self::default();
