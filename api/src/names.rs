@@ -69,11 +69,15 @@ pub const PART_OF: &str = "multus-service";
 /// Value of the label `app.kubernetes.io/managed-by` on everything the operator applies.
 pub const OPERATOR_MANAGED_BY: &str = "multus-service-operator";
 
-/// Port of the health and metrics endpoints of operator and controller (pod network).
+/// Port of the health endpoints of operator and controller (pod network).
 pub const POD_HTTP_PORT: u16 = 8080;
-/// Port of the proxy's health and metrics endpoints, on 127.0.0.1 of the node.
+/// Port of the metrics of operator and controller (pod network), HTTPS.
+pub const POD_METRICS_PORT: u16 = 8443;
+/// Port of the proxy's health endpoints, on 127.0.0.1 of the node.
 /// Outside the ranges of OpenShift's host-port registry.
 pub const PROXY_HTTP_PORT: u16 = 9124;
+/// Port of the proxy's metrics and debug state, on the node's address, HTTPS.
+pub const PROXY_METRICS_PORT: u16 = 9125;
 
 /// Routing protocol number of multus-service routes in pods (`ip route show proto 77`), so that cleanup is exact.
 pub const ROUTE_PROTOCOL: u8 = 77;

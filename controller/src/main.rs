@@ -62,6 +62,7 @@ async fn main() -> anyhow::Result<()> {
         name: names::CONTROLLER,
         version: env!("CARGO_PKG_VERSION"),
         http: SocketAddr::from((Ipv6Addr::UNSPECIFIED, names::POD_HTTP_PORT)),
+        metrics: SocketAddr::from((Ipv6Addr::UNSPECIFIED, names::POD_METRICS_PORT)),
     };
     let settings = Settings {
         max_endpoints_per_slice: args.max_endpoints_per_slice.into(),

@@ -197,7 +197,7 @@ fn h_it_may_do_what_is_documented_and_nothing_else() -> Result<()> {
         let proxy = Proxy::on(node)?;
         privileges::are_as_documented(&proxy)?;
         privileges::nothing_is_written_to_a_disk(&proxy)?;
-        privileges::it_listens_for_health_alone(&proxy)?;
+        privileges::it_listens_for_probes_and_metrics_alone(&proxy)?;
     }
     Ok(())
 }

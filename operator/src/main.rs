@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::Context as _;
-use api::names::{OPERATOR, POD_HTTP_PORT};
+use api::names::{OPERATOR, POD_HTTP_PORT, POD_METRICS_PORT};
 use clap::Parser;
 use k8s_openapi::jiff::SignedDuration;
 use operator::Options;
@@ -28,11 +28,11 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let http = SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_HTTP_PORT));
     let identity = Identity {
         name: OPERATOR,
         version: operator::build::VERSION,
-        http,
+        http: SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_HTTP_PORT)),
+        metrics: SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_METRICS_PORT)),
     };
     let RunArgs {
         namespace,

@@ -1,16 +1,13 @@
-//! `/livez`, `/readyz` and `/metrics`.
+//! `/livez` and `/readyz` over HTTP; `/metrics` over HTTPS for authorized clients.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
 mod access;
 mod authorization;
 mod certificate;
 mod client_certificate;
 mod connections;
 mod review_cache;
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
 mod reviews;
 mod server;
-#[expect(dead_code, reason = "not wired yet")]
 mod settings;
 mod single;
 #[cfg(test)]
@@ -18,52 +15,77 @@ mod testing;
 mod tls;
 mod tls_profile;
 
-use crate::Health;
+use crate::{Health, ProcessArgs};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use kube::Client;
 use prometheus_client::registry::Registry;
+use review_cache::CacheLimits;
+use reviews::Reviews;
 use server::{Limits, Plain};
+use settings::{Files, Settings};
 use std::convert::Infallible;
 use std::sync::Arc;
+use tls::Tls;
 use tokio::net::TcpListener;
 
 pub(crate) use server::bind;
+pub(crate) use settings::Error as SettingsError;
 
-#[derive(Clone)]
-struct Shared {
-    health: Health,
-    registry: Arc<Registry>,
-}
+/// Open connections for metrics. Each has buffers of TLS.
+const SCRAPES: usize = 64;
 
-/// Serves until the returned future is dropped. An error of a connection does not end it.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    health: Health,
-    registry: Registry,
-    more: Router,
-) -> Infallible {
-    let shared = Shared {
-        health,
-        registry: Arc::new(registry),
-    };
+/// Serves `/livez` and `/readyz` to everybody, until the returned future is dropped. An error of a connection does not end it.
+pub(crate) async fn serve_probes(listener: TcpListener, health: Health) -> Infallible {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(shared)
-        .merge(more);
+        .with_state(health);
     server::serve(listener, Plain, router, Limits::default()).await
 }
 
-async fn livez(State(shared): State<Shared>) -> impl IntoResponse {
-    probe_response(shared.health.is_alive(), "main loop stalled for 60s")
+/// TLS settings of the metrics, from the command line.
+pub(crate) fn settings(name: &'static str, args: &ProcessArgs) -> Result<Settings, SettingsError> {
+    let files = args.tls_cert_file.clone().zip(args.tls_private_key_file.clone());
+    let files = files.map(|(certificate, key)| Files { certificate, key });
+    Settings::new(name, files)
 }
 
-async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
-    probe_response(shared.health.is_ready(), "not ready")
+/// Serves `/metrics` and `more` over HTTPS to authorized clients, until the returned future is dropped.
+pub(crate) async fn serve_metrics(
+    listener: TcpListener,
+    settings: Settings,
+    client: Client,
+    registry: Registry,
+    more: Router,
+) -> Infallible {
+    let reviews = Arc::new(Reviews::new(client.clone(), CacheLimits::default()));
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(registry))
+        .merge(more)
+        .route_layer(from_fn_with_state(reviews, access::require));
+    let limits = Limits {
+        connections: SCRAPES,
+        ..Limits::default()
+    };
+    let tls = Tls(settings.subscribe());
+    tokio::select! {
+        never = server::serve(listener, tls, router, limits) => never,
+        never = settings.follow(client) => never,
+    }
+}
+
+async fn livez(State(health): State<Health>) -> impl IntoResponse {
+    probe_response(health.is_alive(), "main loop stalled for 60s")
+}
+
+async fn readyz(State(health): State<Health>) -> impl IntoResponse {
+    probe_response(health.is_ready(), "not ready")
 }
 
 fn probe_response(is_good: bool, failure: &'static str) -> (StatusCode, &'static str) {
@@ -74,9 +96,9 @@ fn probe_response(is_good: bool, failure: &'static str) -> (StatusCode, &'static
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text)
@@ -91,6 +113,7 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::{ApiServer, Https};
     use super::*;
     use prometheus_client::metrics::counter::Counter;
     use std::net::SocketAddr;
@@ -106,21 +129,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn probes_and_metrics_answer() {
-        let (health, mut registry) = (Health::new(), Registry::default());
-        let counter = Counter::<u64>::default();
-        registry.register("syncs", "Number of syncs", counter.clone());
-        counter.inc();
+    async fn probes_answer_and_the_port_serves_nothing_else() {
+        let health = Health::new();
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, health.clone(), registry, Router::new()));
+        let server = tokio::spawn(serve_probes(listener, health.clone()));
 
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
         health.set_ready(true);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
-        assert!(get(address, "/metrics").await.contains("syncs_total 1"));
-        assert!(get(address, "/else").await.starts_with("HTTP/1.1 404"));
+        for path in ["/metrics", "/state", "/"] {
+            assert!(get(address, path).await.starts_with("HTTP/1.1 404"), "{path}");
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn metrics_and_further_routes_answer_authorized_clients() {
+        let mut registry = Registry::default();
+        let counter = Counter::<u64>::default();
+        registry.register("syncs", "Number of syncs", counter.clone());
+        counter.inc();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = settings("server", &ProcessArgs::default()).unwrap();
+        let more = Router::new().route("/state", axum::routing::get(|| async { "state" }));
+        let client = ApiServer::default().client();
+        let server = tokio::spawn(serve_metrics(listener, settings, client, registry, more));
+
+        let (page, _) = Https::with_token("valid").get(address, "/metrics").await.unwrap();
+        assert!(
+            page.contains("syncs_total 1") && page.contains("application/openmetrics-text"),
+            "{page}"
+        );
+        let (page, _) = Https::with_token("valid").get(address, "/state").await.unwrap();
+        assert!(page.ends_with("state"), "{page}");
+        assert_eq!(Https::default().status(address, "/metrics").await.unwrap(), 401);
+        assert_eq!(Https::default().status(address, "/state").await.unwrap(), 401);
         server.abort();
     }
 }

@@ -20,9 +20,21 @@ pub struct ProcessArgs {
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log_level: String,
 
-    /// IP address and port to serve /livez, /readyz and /metrics on [default: the port in the manifests]
+    /// IP address and port to serve /livez and /readyz on, without TLS [default: the port in the manifests]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub admin_bind_address: Option<SocketAddr>,
+    pub health_probe_bind_address: Option<SocketAddr>,
+
+    /// IP address and port to serve /metrics on, with TLS and authorization [default: the port in the manifests]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_bind_address: Option<SocketAddr>,
+
+    /// Certificate of /metrics, PEM; read again when it changes [default: self-made, also while there is no such file]
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
 }
 
 /// Format of log lines.

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,8 +25,10 @@ pub struct Identity {
     pub name: &'static str,
     /// Version, as `--version` prints it.
     pub version: &'static str,
-    /// Default of `--admin-bind-address`.
+    /// Default of `--health-probe-bind-address`.
     pub http: SocketAddr,
+    /// Default of `--metrics-bind-address`.
+    pub metrics: SocketAddr,
 }
 
 /// Context of the work.
@@ -50,15 +53,22 @@ pub enum Error {
     /// Failed to create the client.
     #[error(transparent)]
     Client(#[from] client::Error),
-    /// Failed to bind the address of health and metrics.
-    #[error("failed to serve health and metrics on {address}; choose another --admin-bind-address")]
-    Http {
+    /// Failed to bind the address of health or metrics.
+    #[error("failed to serve {what} on {address}; choose another {argument}")]
+    Bind {
+        /// Health or metrics.
+        what: &'static str,
+        /// The argument that changes it.
+        argument: &'static str,
         /// The requested address.
         address: SocketAddr,
         /// Usually: address in use.
         #[source]
         source: io::Error,
     },
+    /// Failed to set up TLS for the metrics.
+    #[error(transparent)]
+    Tls(#[from] admin::SettingsError),
     /// Failed to receive signals.
     #[error("failed to receive signals")]
     Signal(#[source] io::Error),
@@ -96,7 +106,7 @@ where
     run_with_routes(identity, args, registry, Router::new(), work).await
 }
 
-/// [`run`] with additional routes beside health and metrics.
+/// [`run`] with additional routes beside the metrics: HTTPS for authorized clients. Their paths are fixed.
 pub async fn run_with_routes<W, F, E>(
     identity: Identity,
     args: &ProcessArgs,
@@ -109,22 +119,30 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Identity { name, version, http } = identity;
+    let Identity {
+        name,
+        version,
+        http,
+        metrics,
+    } = identity;
     let termination = Termination::listen().map_err(Error::Signal)?;
     metrics::register(&mut registry, name, version);
     let telemetry = logs::init(name, args)?;
-    let address = args.admin_bind_address.unwrap_or(http);
-    let listener = admin::bind(address).map_err(|source| Error::Http { address, source })?;
+    let http = args.health_probe_bind_address.unwrap_or(http);
+    let (http, probes) = bind("health", "--health-probe-bind-address", http)?;
+    let metrics = args.metrics_bind_address.unwrap_or(metrics);
+    let (metrics, scrapes) = bind("metrics", "--metrics-bind-address", metrics)?;
+    let settings = admin::settings(name, args)?;
     let process = Process {
         client: client::connect(args).await?,
         health: Health::new(),
         log_filter: telemetry.filter(),
         shutdown: CancellationToken::new(),
     };
-    let bound = listener.local_addr().unwrap_or(address);
-    info!(name, version, http = %bound, "Started");
+    info!(name, version, %http, %metrics, "Started");
 
-    let server = admin::serve(listener, process.health.clone(), registry, routes);
+    let probes = admin::serve_probes(probes, process.health.clone());
+    let scrapes = admin::serve_metrics(scrapes, settings, process.client.clone(), registry, routes);
     let shutdown = process.shutdown.clone();
     let outcome = async move {
         work(process).await.map_err(|error| Error::Work {
@@ -134,8 +152,24 @@ where
     };
     tokio::select! {
         ended = run_until_signal(name, outcome, termination, shutdown) => ended,
-        never = server => match never {},
+        never = probes => match never {},
+        never = scrapes => match never {},
     }
+}
+
+/// Returns the listener with its address, whose port may have been chosen by the kernel.
+fn bind(
+    what: &'static str,
+    argument: &'static str,
+    address: SocketAddr,
+) -> Result<(SocketAddr, TcpListener), Error> {
+    let listener = admin::bind(address).map_err(|source| Error::Bind {
+        what,
+        argument,
+        address,
+        source,
+    })?;
+    Ok((listener.local_addr().unwrap_or(address), listener))
 }
 
 async fn run_until_signal(

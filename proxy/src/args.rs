@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use process::ProcessArgs;
 use rules::{Node, Settings};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Serves Kubernetes Services on secondary networks to the pods of one node.
 ///
@@ -23,6 +24,10 @@ pub struct Args {
     /// Name of the Node whose pods are served
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+
+    /// Address of that Node, on which metrics are served [default: 127.0.0.1]
+    #[arg(long, env = "NODE_IP", value_name = "ADDRESS")]
+    pub node_ip: Option<IpAddr>,
 
     /// Namespace of the Pod of this process, which carries the condition multusservice.cni.cncf.io/RulesApplied
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", requires = "pod_name")]

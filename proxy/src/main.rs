@@ -1,6 +1,7 @@
 //! Binary of the proxy; the code is in the library.
 
 use anyhow::Context;
+use api::names::{PROXY, PROXY_HTTP_PORT, PROXY_METRICS_PORT};
 use clap::Parser;
 use prometheus_client::registry::Registry;
 use proxy::args::{Args, Command};
@@ -9,16 +10,18 @@ use proxy::container_runtime::cri::Cri;
 use proxy::debug_state;
 use proxy::metrics::Metrics;
 use proxy::serve::{Serving, cleanup_and_wait, serve};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const IDENTITY: process::Identity = process::Identity {
-    name: api::names::PROXY,
-    version: env!("CARGO_PKG_VERSION"),
-    http: SocketAddr::new(
-        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
-        api::names::PROXY_HTTP_PORT,
-    ),
-};
+/// Metrics are served on the node's own address only: the port is not for other interfaces of the node.
+fn identity(args: &Args) -> process::Identity {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    process::Identity {
+        name: PROXY,
+        version: env!("CARGO_PKG_VERSION"),
+        http: SocketAddr::new(loopback, PROXY_HTTP_PORT),
+        metrics: SocketAddr::new(args.node_ip.unwrap_or(loopback), PROXY_METRICS_PORT),
+    }
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -28,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
         Some(Command::Cleanup { wait: false }) => clean_once(&args, runtime).await,
         Some(Command::Cleanup { wait: true }) => {
             let work = |process| cleanup_and_wait(process, runtime);
-            Ok(process::run(IDENTITY, &args.process, Registry::default(), work).await?)
+            Ok(process::run(identity(&args), &args.process, Registry::default(), work).await?)
         }
         None => {
             let node_name = args.node_name.clone().context(
@@ -46,14 +49,14 @@ async fn main() -> anyhow::Result<()> {
                 legacy_namespaces: args.legacy_namespaces(),
             };
             let work = |process| serve(process, options, metrics, requests);
-            let run = process::run_with_routes(IDENTITY, &args.process, registry, routes, work);
+            let run = process::run_with_routes(identity(&args), &args.process, registry, routes, work);
             Ok(Box::pin(run).await?)
         }
     }
 }
 
 async fn clean_once(args: &Args, runtime: Option<&str>) -> anyhow::Result<()> {
-    let _telemetry = process::logs::init(IDENTITY.name, &args.process)?;
+    let _telemetry = process::logs::init(PROXY, &args.process)?;
     let outcome = cleanup(&Cri::connect(runtime).await?).await?;
     anyhow::ensure!(
         outcome.failed == 0,

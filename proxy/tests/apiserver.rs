@@ -14,6 +14,8 @@ mod cluster_info;
 mod connection_flood;
 #[path = "netns/echo_server.rs"]
 mod echo_server;
+#[path = "apiserver/metrics.rs"]
+mod metrics;
 #[path = "netns/packet_capture.rs"]
 #[expect(
     dead_code,

@@ -51,6 +51,7 @@ use process_guard::{Folder, Process};
 
 mod bulk;
 mod clients;
+mod monitoring;
 pub mod process_guard;
 
 const READY: Duration = Duration::from_mins(1);
@@ -223,6 +224,9 @@ impl Apiserver {
     }
 }
 
+/// Identity of OpenShift's Prometheus in its client certificate.
+const MONITORING_USER: &str = "system:serviceaccount:openshift-monitoring:prometheus-k8s";
+
 fn write_pki(dir: &Path, url: &str) -> Result<()> {
     let ca = Ca::new("kubernetes-ca")?;
     for (file, content) in control_plane::pki_files(&ca, &[])? {
@@ -240,6 +244,9 @@ fn write_pki(dir: &Path, url: &str) -> Result<()> {
         let text = pki::kubeconfig(url, &ca.certificate(), user, &Credentials::Certificate(&identity))?;
         std::fs::write(dir.join(file), text)?;
     }
+    let monitoring = ca.issue(MONITORING_USER, None, Usage::Client, &[])?;
+    std::fs::write(dir.join("monitoring.crt"), monitoring.certificate)?;
+    std::fs::write(dir.join("monitoring.key"), monitoring.key)?;
     Ok(())
 }
 

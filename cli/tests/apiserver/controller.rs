@@ -30,10 +30,10 @@ async fn run(kubeconfig: PathBuf) {
         name: names::CONTROLLER,
         version: env!("CARGO_PKG_VERSION"),
         http: address,
+        metrics: address,
     };
     let arguments = ProcessArgs {
         kubeconfig: Some(kubeconfig),
-        admin_bind_address: Some(address),
         log_level: "warn".to_owned(),
         ..ProcessArgs::default()
     };

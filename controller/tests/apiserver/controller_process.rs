@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use testbed::scrape::Scraper;
 use testbed::wait;
 
 use super::child_process::Child;
@@ -14,6 +15,8 @@ const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Controller {
     pub(crate) child: Child,
     pub(crate) http: String,
+    pub(crate) metrics: String,
+    monitoring: Scraper,
     pub(crate) log: PathBuf,
 }
 
@@ -21,6 +24,7 @@ impl Controller {
     /// Starts the shipped binary as `name` with a kubeconfig.
     pub(crate) fn start(kubeconfig: &Path, folder: &Path, name: &str, more: &[&str]) -> Result<Self> {
         let http = format!("127.0.0.1:{}", testbed::ports::free()?);
+        let metrics = format!("127.0.0.1:{}", testbed::ports::free()?);
         let log = folder.join(format!("{name}.log"));
         let kubeconfig = kubeconfig.to_string_lossy();
         let own = [
@@ -28,14 +32,22 @@ impl Controller {
             &kubeconfig,
             "--pod-name",
             name,
-            "--admin-bind-address",
+            "--health-probe-bind-address",
             &http,
+            "--metrics-bind-address",
+            &metrics,
             "--log-level",
             "info,controller=debug",
         ];
         let program = Path::new(env!("CARGO_BIN_EXE_multus-service-controller"));
         let child = Child::start(program, own.into_iter().chain(more.iter().copied()), &log)?;
-        Ok(Self { child, http, log })
+        Ok(Self {
+            child,
+            http,
+            metrics,
+            monitoring: Scraper::monitoring(folder),
+            log,
+        })
     }
 
     /// Waits until /readyz succeeds.
@@ -51,6 +63,19 @@ impl Controller {
         .with_context(|| testbed::command::tail(&self.log, 20))
     }
 
+    /// Its metrics, as OpenShift's monitoring gets them; the API server is not asked.
+    pub(crate) async fn metrics(&self) -> Result<String> {
+        wait::eventually(
+            SOON,
+            "the controller to know the authority of clients",
+            async || {
+                let (status, page) = self.monitoring.get(&self.metrics, "/metrics")?;
+                Ok((status == 200).then_some(page))
+            },
+        )
+        .await
+    }
+
     /// A page of its HTTP endpoints, headers included.
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -64,7 +89,7 @@ impl Controller {
 
     /// Returns true if its metrics report that it leads.
     pub(crate) async fn is_leader(&self) -> Result<bool> {
-        let page = self.get("/metrics").await?;
+        let page = self.metrics().await?;
         Ok(page
             .lines()
             .any(|line| line == "multus_service_controller_leader 1"))

@@ -327,7 +327,7 @@ async fn a_terminating_namespace_gets_no_slices_and_no_requests() -> Result<()> 
     let creates = slice_requests(bed.server, &fixture.namespace)?;
     let rejected = creates.iter().filter(|request| request.code == 403).count();
     assert_eq!(rejected, 1, "asked again");
-    let page = bed.controller.get("/metrics").await?;
+    let page = bed.controller.metrics().await?;
     assert!(
         page.contains("multus_service_controller_endpointslice_syncs_total{result=\"error\"} 0"),
         "{page}"

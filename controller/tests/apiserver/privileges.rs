@@ -10,8 +10,12 @@ use anyhow::{Context as _, Result};
 use api::names;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
-use testbed::apiserver::Options;
+use testbed::apiserver::{Apiserver, Options};
 use testbed::audit::Request;
+use testbed::scrape::Scraper;
+use testbed::wait;
+
+const SOON: Duration = Duration::from_mins(1);
 
 /// (group, resource with subresource, verb).
 type Use = (String, String, String);
@@ -57,6 +61,7 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
         event.series.is_some(),
         "the second time is counted on the first event"
     );
+    serve_metrics(&server, &controller).await?;
     // Two bounded windows: something may be in progress when the first begins.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = requests(&server)?.len();
@@ -77,6 +82,20 @@ async fn the_role_is_exactly_what_is_used_and_idle_writes_nothing() -> Result<()
     let unused: Vec<_> = granted.difference(&used).collect();
     assert_eq!(unused, [] as [&Use; 0], "granted but never used");
     Ok(())
+}
+
+/// A scrape with a token, and the TLS profile of OpenShift.
+async fn serve_metrics(server: &Apiserver, controller: &Controller) -> Result<()> {
+    server.set_tls_profile("Modern").await?;
+    server.allow_metrics("allowed").await?;
+    let scraper = Scraper::with_token(&server.token("allowed").await?);
+    let tls12 = Scraper::default().arg("--tls-max", "1.2");
+    wait::eventually(SOON, "a scrape, and only by TLS 1.3", async || {
+        let is_strict = tls12.get(&controller.metrics, "/metrics").is_err();
+        let answer = scraper.get(&controller.metrics, "/metrics")?;
+        Ok((is_strict && answer.0 == 200).then_some(()))
+    })
+    .await
 }
 
 /// An older API server, which streams no lists, gets the same requests.

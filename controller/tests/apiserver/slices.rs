@@ -160,7 +160,7 @@ async fn metrics_count_writes_and_problems() -> Result<()> {
     fixture.service("web", json!({})).await?;
     fixture.pod("web-1", "web", &["10.1.0.2"]).await?;
     fixture.endpoints_until("web", &[("10.1.0.2", true)]).await?;
-    let page = bed.controller.get("/metrics").await?;
+    let page = bed.controller.metrics().await?;
     assert!(bed.controller.is_leader().await?, "{page}");
     let failed = "multus_service_controller_endpointslice_syncs_total{result=\"error\"} 0";
     assert!(page.lines().any(|line| line == failed), "{page}");

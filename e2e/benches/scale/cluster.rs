@@ -156,13 +156,13 @@ impl Cluster {
         let args = process::ProcessArgs {
             kubeconfig: Some(self.server.kubeconfig()),
             log_level: "warn".to_owned(),
-            admin_bind_address: Some(([127, 0, 0, 1], 0).into()),
             ..process::ProcessArgs::default()
         };
         let identity = process::Identity {
             name: names::CONTROLLER,
             version: env!("CARGO_PKG_VERSION"),
             http: ([127, 0, 0, 1], 0).into(),
+            metrics: ([127, 0, 0, 1], 0).into(),
         };
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = controller::metrics::Metrics::register(&mut registry);

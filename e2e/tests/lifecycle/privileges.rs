@@ -2,7 +2,7 @@
 
 use crate::proxy::Proxy;
 use anyhow::{Context as _, Result, ensure};
-use api::names::PROXY_HTTP_PORT;
+use api::names::{PROXY_HTTP_PORT, PROXY_METRICS_PORT};
 use std::collections::BTreeSet;
 use testbed::cluster;
 
@@ -73,15 +73,20 @@ pub(crate) fn nothing_is_written_to_a_disk(proxy: &Proxy) -> Result<()> {
     Ok(())
 }
 
-/// Its probes and metrics, on the loopback address alone.
-pub(crate) fn it_listens_for_health_alone(proxy: &Proxy) -> Result<()> {
+/// Its probes, on the loopback address alone, and its metrics, on one address of the node.
+pub(crate) fn it_listens_for_probes_and_metrics_alone(proxy: &Proxy) -> Result<()> {
     let pid = format!("pid={},", proxy.pid()?);
     let listening = cluster::node_exec(&proxy.node, &["ss", "-Hlntup"])?;
     let ours: Vec<_> = listening.lines().filter(|line| line.contains(&pid)).collect();
     ensure!(
-        ours.len() == 1
-            && ours[0].starts_with("tcp")
-            && ours[0].contains(&format!(" 127.0.0.1:{PROXY_HTTP_PORT} ")),
+        ours.len() == 2
+            && ours.iter().all(|line| line.starts_with("tcp"))
+            && ours
+                .iter()
+                .any(|line| line.contains(&format!(" 127.0.0.1:{PROXY_HTTP_PORT} ")))
+            && ours
+                .iter()
+                .any(|line| line.contains(&format!(" {}:{PROXY_METRICS_PORT} ", proxy.host_ip))),
         "it listens at {ours:#?} of\n{listening}"
     );
     Ok(())

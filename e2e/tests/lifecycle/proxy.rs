@@ -1,7 +1,7 @@
 //! The proxy of a node, as its pod and as its process.
 
 use anyhow::{Context as _, Result, ensure};
-use api::names::{NAMESPACE, PROXY, PROXY_HTTP_PORT, RULES_APPLIED_CONDITION};
+use api::names::{NAMESPACE, PROXY, PROXY_METRICS_PORT, RULES_APPLIED_CONDITION};
 use serde_json::Value;
 use std::time::Duration;
 use testbed::{cluster, wait};
@@ -13,6 +13,8 @@ pub(crate) struct Proxy {
     uid: String,
     pub(crate) container: String,
     conditions: Value,
+    /// Address of the node; IPv4 in this test bed.
+    pub(crate) host_ip: String,
 }
 
 /// Resources used by the process, and whether it ran programs.
@@ -29,6 +31,25 @@ pub(crate) struct Resources {
     pub(crate) descriptors: u64,
     pub(crate) threads: u64,
     pub(crate) memory_kib: u64,
+}
+
+/// A token of an account that may read everything, which is created when missing.
+fn token() -> Result<String> {
+    let account = ["-n", "default", "create", "serviceaccount", "e2e-reader"];
+    let binding = [
+        "create",
+        "clusterrolebinding",
+        "e2e-reader",
+        "--clusterrole=cluster-admin",
+        "--serviceaccount=default:e2e-reader",
+    ];
+    for create in [&account[..], &binding] {
+        if let Err(error) = cluster::kubectl(create) {
+            ensure!(format!("{error:#}").contains("already exists"), error);
+        }
+    }
+    let token = cluster::kubectl(&["-n", "default", "create", "token", "e2e-reader"])?;
+    Ok(token.trim().to_owned())
 }
 
 impl Proxy {
@@ -69,6 +90,7 @@ impl Proxy {
             uid: text(&pod["metadata"]["uid"])?,
             container: text(&pod["status"]["containerStatuses"][0]["containerID"])?,
             conditions: pod["status"]["conditions"].clone(),
+            host_ip: text(&pod["status"]["hostIP"])?,
         }))
     }
 
@@ -86,10 +108,22 @@ impl Proxy {
         Ok(["status", "reason", "message"].map(text))
     }
 
-    /// Returns its debug state from `/state`.
+    /// Returns its debug state from `/state`, as a client with every right.
     pub(crate) fn state(&self) -> Result<Value> {
-        let url = format!("http://127.0.0.1:{PROXY_HTTP_PORT}/state");
-        let text = cluster::node_exec(&self.node, &["curl", "-sS", "--fail", "--max-time", "10", &url])?;
+        let url = format!("https://{}:{PROXY_METRICS_PORT}/state", self.host_ip);
+        let header = format!("Authorization: Bearer {}", token()?);
+        let curl = [
+            "curl",
+            "-sS",
+            "--insecure",
+            "--fail",
+            "--max-time",
+            "10",
+            "-H",
+            &header,
+            &url,
+        ];
+        let text = cluster::node_exec(&self.node, &curl)?;
         Ok(serde_json::from_str(&text)?)
     }
 

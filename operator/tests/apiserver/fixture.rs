@@ -216,6 +216,16 @@ impl Fixture {
         .await
     }
 
+    /// Address of its metrics.
+    pub(crate) async fn operator_metrics(&self) -> Result<SocketAddr> {
+        self.eventually("the operator to log the port of its metrics", async || {
+            let log = std::fs::read_to_string(self.log())?;
+            let mut words = log.split_whitespace().rev();
+            Ok(words.find_map(|word| word.strip_prefix("metrics=")?.parse().ok()))
+        })
+        .await
+    }
+
     pub(crate) fn operator_is_alive(&mut self) -> Result<bool> {
         let operator = self.operator.as_mut().context("the operator is not running")?;
         Ok(operator.try_wait()?.is_none())
@@ -258,7 +268,9 @@ impl Fixture {
             NAMESPACE,
             "--pod-name",
             pod,
-            "--admin-bind-address",
+            "--health-probe-bind-address",
+            "127.0.0.1:0",
+            "--metrics-bind-address",
             "127.0.0.1:0",
         ]);
         command

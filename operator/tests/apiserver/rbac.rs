@@ -16,6 +16,7 @@ use operator::operands::SELECTOR;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
+use testbed::scrape::Scraper;
 
 /// One request of the operator.
 #[derive(Debug, Clone)]
@@ -194,12 +195,29 @@ fn bound(fixture: &Fixture) -> Result<Vec<Grant>> {
     Ok(bound)
 }
 
+/// A scrape with a token, and the TLS profile of OpenShift.
+async fn serve_metrics(fixture: &Fixture) -> Result<()> {
+    let address = fixture.operator_metrics().await?.to_string();
+    fixture.server.set_tls_profile("Modern").await?;
+    fixture.server.allow_metrics("allowed").await?;
+    let scraper = Scraper::with_token(&fixture.server.token("allowed").await?);
+    let tls12 = Scraper::default().arg("--tls-max", "1.2");
+    fixture
+        .eventually("a scrape, and only by TLS 1.3", async || {
+            let is_strict = tls12.get(&address, "/metrics").is_err();
+            let answer = scraper.get(&address, "/metrics")?;
+            Ok((is_strict && answer.0 == 200).then_some(()))
+        })
+        .await
+}
+
 /// Uses every permission once: OpenShift's kinds, a node that is cleaned up and one that never is.
 async fn whole_lifecycle(fixture: &Fixture) -> Result<()> {
     define_the_console(fixture).await?;
     until_shown(fixture, "consolequickstarts", &[TOUR]).await?;
     until_shown(fixture, "consoleyamlsamples", &SAMPLES).await?;
     define_the_network_configuration(fixture).await?;
+    serve_metrics(fixture).await?;
     // Checks whether it exists.
     fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
     fixture.set_spec(json!({

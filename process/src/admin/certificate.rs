@@ -23,10 +23,15 @@ const SKEW: Duration = Duration::from_hours(1);
 
 /// Error of a certificate.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The text is not PEM, or has no certificate or no key.
-    #[error("failed to parse the {0}")]
-    Pem(&'static str, #[source] pem::Error),
+    #[error("failed to parse the {what}")]
+    Pem {
+        /// Certificate or private key.
+        what: &'static str,
+        /// Where it is not PEM.
+        source: pem::Error,
+    },
     /// There is no certificate in the file.
     #[error("failed to find a certificate")]
     Empty,
@@ -42,11 +47,17 @@ pub(crate) enum Error {
 pub(crate) fn parse(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, Error> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
-        .map_err(|error| Error::Pem("certificate", error))?;
+        .map_err(|source| Error::Pem {
+            what: "certificate",
+            source,
+        })?;
     if chain.is_empty() {
         return Err(Error::Empty);
     }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Error::Pem("private key", error))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| Error::Pem {
+        what: "private key",
+        source,
+    })?;
     certified(chain, &key)
 }
 
@@ -110,7 +121,10 @@ mod tests {
         assert!(matches!(parse(b"", key.as_bytes()), Err(Error::Empty)));
         assert!(matches!(
             parse(certificate.as_bytes(), b""),
-            Err(Error::Pem("private key", _))
+            Err(Error::Pem {
+                what: "private key",
+                ..
+            })
         ));
     }
 

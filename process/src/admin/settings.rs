@@ -51,11 +51,11 @@ pub(crate) struct Settings {
 
 /// Error of [`Settings::new`].
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// No certificate could be made.
     #[error(transparent)]
     Certificate(#[from] certificate::Error),
-    /// The settings are rejected.
+    /// TLS rejects the settings.
     #[error(transparent)]
     Tls(#[from] tls::Error),
 }
@@ -93,7 +93,7 @@ impl Settings {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.look_at_certificate().await,
+                _ = ticks.tick() => self.look_at_certificate(),
                 Some(client_ca) = authorities.next() => self.set_client_ca(client_ca),
                 Some(profile) = profiles.next() => self.set_profile(profile),
             }
@@ -101,8 +101,8 @@ impl Settings {
     }
 
     /// Reads the files again, and replaces a self-made certificate that is due.
-    pub(crate) async fn look_at_certificate(&mut self) {
-        let result = self.certificate().await;
+    pub(crate) fn look_at_certificate(&mut self) {
+        let result = self.certificate();
         let is_failing = result.is_err();
         match result {
             Ok(Some(certified)) => {
@@ -121,8 +121,8 @@ impl Settings {
         self.is_failing = is_failing;
     }
 
-    async fn certificate(&mut self) -> Result<Option<Arc<CertifiedKey>>, certificate::Error> {
-        if let Some(content) = self.read_files().await {
+    fn certificate(&mut self) -> Result<Option<Arc<CertifiedKey>>, certificate::Error> {
+        if let Some(content) = self.read_files() {
             if self.content.as_ref() == Some(&content) {
                 return Ok(None);
             }
@@ -138,11 +138,11 @@ impl Settings {
         Ok(Some(Arc::clone(&self.self_made.certified)))
     }
 
-    /// None while the Secret does not exist.
-    async fn read_files(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// None while the Secret does not exist. Its files are small and in memory: a thread for each read would cost more.
+    fn read_files(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let files = self.files.as_ref()?;
-        let certificate = tokio::fs::read(&files.certificate).await.ok()?;
-        Some((certificate, tokio::fs::read(&files.key).await.ok()?))
+        let certificate = std::fs::read(&files.certificate).ok()?;
+        Some((certificate, std::fs::read(&files.key).ok()?))
     }
 
     pub(crate) fn set_client_ca(&mut self, client_ca: String) {

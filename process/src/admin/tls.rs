@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 /// Error of the settings.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// rustls rejects versions and suites.
     #[error("failed to use the TLS profile")]
     Profile(#[source] rustls::Error),
@@ -86,7 +86,6 @@ fn roots(client_ca: &str) -> RootCertStore {
 
 /// Takes the settings of each connection from a channel.
 #[derive(Clone)]
-#[cfg_attr(not(test), expect(dead_code, reason = "not wired yet"))]
 pub(crate) struct Tls(pub(crate) watch::Receiver<Arc<ServerConfig>>);
 
 impl Transport for Tls {

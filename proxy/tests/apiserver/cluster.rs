@@ -93,37 +93,48 @@ pub(crate) struct Proxy {
     driver: JoinHandle<()>,
 }
 
+/// An API server with the proxy's account, its shipped role, and the policies that confine it.
+pub(crate) async fn server_with_roles() -> Result<Apiserver> {
+    let server = Apiserver::start(Options::default()).await?;
+    grant(&server.client().await?).await?;
+    Ok(server)
+}
+
+async fn grant(admin: &Client) -> Result<()> {
+    let account: ServiceAccount =
+        object(json!({"metadata": {"name": "multus-service-proxy", "namespace": "multus-service"}}));
+    create(
+        Api::all(admin.clone()),
+        &object::<Namespace>(json!({"metadata": {"name": "multus-service"}})),
+    )
+    .await?;
+    create(Api::namespaced(admin.clone(), "multus-service"), &account).await?;
+    let role: ClusterRole = serde_saphyr::from_str(include_str!("../../../config/rbac/proxy_role.yaml"))?;
+    create(Api::all(admin.clone()), &role).await?;
+    let binding: ClusterRoleBinding = object(json!({
+        "metadata": {"name": "multus-service-proxy"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "multus-service-proxy"},
+        "subjects": [{"kind": "ServiceAccount", "name": "multus-service-proxy", "namespace": "multus-service"}],
+    }));
+    create(Api::all(admin.clone()), &binding).await?;
+    apply_policy(
+        admin,
+        include_str!("../../../operator/manifests/admission-proxy-status.yaml"),
+    )
+    .await?;
+    apply_policy(
+        admin,
+        include_str!("../../../operator/manifests/admission-events.yaml"),
+    )
+    .await?;
+    Ok(())
+}
+
 impl Cluster {
     pub(crate) async fn start() -> Result<Self> {
-        let server = Apiserver::start(Options::default()).await?;
+        let server = server_with_roles().await?;
         let admin = server.client().await?;
         let namespace = server.namespace("web").await?;
-        let account: ServiceAccount =
-            object(json!({"metadata": {"name": "multus-service-proxy", "namespace": "multus-service"}}));
-        create(
-            Api::all(admin.clone()),
-            &object::<Namespace>(json!({"metadata": {"name": "multus-service"}})),
-        )
-        .await?;
-        create(Api::namespaced(admin.clone(), "multus-service"), &account).await?;
-        let role: ClusterRole = serde_saphyr::from_str(include_str!("../../../config/rbac/proxy_role.yaml"))?;
-        create(Api::all(admin.clone()), &role).await?;
-        let binding: ClusterRoleBinding = object(json!({
-            "metadata": {"name": "multus-service-proxy"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "multus-service-proxy"},
-            "subjects": [{"kind": "ServiceAccount", "name": "multus-service-proxy", "namespace": "multus-service"}],
-        }));
-        create(Api::all(admin.clone()), &binding).await?;
-        apply_policy(
-            &admin,
-            include_str!("../../../operator/manifests/admission-proxy-status.yaml"),
-        )
-        .await?;
-        apply_policy(
-            &admin,
-            include_str!("../../../operator/manifests/admission-events.yaml"),
-        )
-        .await?;
         Ok(Self {
             server,
             admin,

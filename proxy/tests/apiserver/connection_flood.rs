@@ -28,8 +28,10 @@ async fn connection_flood_on_the_http_port_does_not_block_probes() -> Result<()>
         .args([
             "--node-name",
             "attacked",
-            "--admin-bind-address",
+            "--health-probe-bind-address",
             &http.to_string(),
+            "--metrics-bind-address",
+            "127.0.0.1:0",
         ])
         .args(["--container-runtime-endpoint", "/run/no/such.sock"])
         .arg("--kubeconfig")

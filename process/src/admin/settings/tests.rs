@@ -48,26 +48,26 @@ async fn a_replaced_certificate_file_is_served_without_a_restart() {
     };
     let mut settings = Settings::new("server", Some(files.clone())).unwrap();
     let address = start(&settings);
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     let self_made = served(address).await;
 
     let ((certificate, key), (later, later_key)) = (pair(), pair());
     std::fs::write(&files.certificate, &certificate).unwrap();
     std::fs::write(&files.key, &key).unwrap();
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     let first = served(address).await;
     assert_ne!(first, self_made);
 
     std::fs::write(&files.certificate, &later).unwrap();
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     assert_eq!(served(address).await, first, "half of a pair is not used");
     std::fs::write(&files.key, &later_key).unwrap();
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     let second = served(address).await;
     assert_ne!(second, first);
 
     std::fs::remove_dir_all(&folder).unwrap();
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     assert_eq!(served(address).await, second, "a deleted Secret does not end it");
 }
 
@@ -76,11 +76,11 @@ async fn a_self_made_certificate_is_rotated_in_time() {
     let mut settings = Settings::new("server", None).unwrap();
     let address = start(&settings);
     let first = served(address).await;
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     assert_eq!(served(address).await, first);
     let past = SystemTime::now() - Duration::from_hours(21 * 24);
     settings.self_made = SelfMade::new("server", past).unwrap();
-    settings.look_at_certificate().await;
+    settings.look_at_certificate();
     assert_ne!(served(address).await, first);
 }
 
