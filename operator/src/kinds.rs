@@ -27,6 +27,8 @@ macro_rules! for_each_kind {
             network_policies: k8s_openapi::api::networking::v1::NetworkPolicy, Required;
             /// Controller replicas that a drain leaves.
             pod_disruption_budgets: k8s_openapi::api::policy::v1::PodDisruptionBudget, Required;
+            /// Where metrics are scraped: created before the pods, which mount the certificates of these Services.
+            services: k8s_openapi::api::core::v1::Service, Required;
             /// The controller.
             deployments: k8s_openapi::api::apps::v1::Deployment, Required;
             /// The proxy, and the cleanup.

@@ -7,6 +7,9 @@ use crate::validate::{Networks, RuntimeSocket};
 use api::config::{Backend, LogLevel};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Where the manifests mount the Secret of the certificate.
+const METRICS_TLS: &str = "/etc/multus-service/metrics-tls";
+
 /// `--log-level` for a process with the crates `own`.
 pub(super) fn log_level(level: LogLevel, own: &[&str]) -> String {
     format!("--log-level={}", filter(level, own))
@@ -70,6 +73,14 @@ pub(super) fn host_networks(networks: &BTreeMap<String, String>) -> impl Iterato
 pub(super) fn legacy_namespaces(namespaces: &BTreeSet<String>) -> String {
     let names: Vec<_> = namespaces.iter().map(String::as_str).collect();
     format!("--legacy-proxy-namespaces={}", names.join(","))
+}
+
+/// The certificate of the metrics, in the volume `metrics-tls` of the manifests.
+pub(super) fn metrics_certificate() -> [String; 2] {
+    [
+        format!("--tls-cert-file={METRICS_TLS}/tls.crt"),
+        format!("--tls-private-key-file={METRICS_TLS}/tls.key"),
+    ]
 }
 
 /// Socket of the container runtime.

@@ -20,6 +20,7 @@ pub(super) fn configure(mut deployment: Deployment, config: &ValidatedConfig) ->
     let container = container(pod);
     container.image = Some(config.controller_image.clone());
     let mut args = vec![arguments::log_level(config.log_level, CRATES)];
+    args.extend(arguments::metrics_certificate());
     args.extend(arguments::networks(&config.networks));
     args.extend(arguments::service_cidrs(&config.service_ranges));
     container.args = Some(args);

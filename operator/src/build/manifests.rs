@@ -56,6 +56,11 @@ static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
         pod_disruption_budgets: vec![parse(include_str!(
             "../../manifests/controller-pod-disruption-budget.yaml"
         ))],
+        services: vec![
+            parse(include_str!("../../manifests/operator-metrics-service.yaml")),
+            parse(include_str!("../../manifests/controller-metrics-service.yaml")),
+            parse(include_str!("../../manifests/proxy-metrics-service.yaml")),
+        ],
         console_quick_starts: vec![parse(include_str!("../../manifests/console-quick-start.yaml"))],
         console_yaml_samples: vec![
             parse(include_str!("../../manifests/console-sample-service.yaml")),

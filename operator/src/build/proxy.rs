@@ -24,6 +24,7 @@ pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> 
         arguments::log_level(config.log_level, CRATES),
         arguments::backend(config.backend),
     ];
+    args.extend(arguments::metrics_certificate());
     args.extend(arguments::networks(&config.networks));
     args.extend(arguments::service_cidrs(&config.service_ranges));
     args.extend(arguments::host_networks(&config.host_networks));

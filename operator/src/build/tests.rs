@@ -9,7 +9,7 @@ use crate::validate::{ReleaseImages, validate};
 use api::MultusServiceConfig;
 use api::config::LogLevel;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -115,6 +115,62 @@ fn protection() {
 }
 
 #[test]
+fn services_of_metrics() {
+    insta::assert_yaml_snapshot!(installed(&config()).services);
+}
+
+#[test]
+fn a_service_of_metrics_selects_a_port_and_a_certificate_of_its_pods() {
+    let operands = installed(&config());
+    let pods = [
+        operands
+            .controller()
+            .unwrap()
+            .spec
+            .as_ref()
+            .unwrap()
+            .template
+            .clone(),
+        operands.proxy().unwrap().spec.as_ref().unwrap().template.clone(),
+    ];
+    for template in pods {
+        let labels = template.metadata.unwrap().labels.unwrap();
+        let selects = |service: &&Service| {
+            let selector = service.spec.as_ref().unwrap().selector.clone().unwrap();
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        let service = operands.services.iter().find(selects).unwrap();
+        let pod = template.spec.unwrap();
+        let port = &service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0];
+        let container = &pod.containers[0];
+        let ports = container.ports.as_ref().unwrap();
+        let target = ports
+            .iter()
+            .find(|port| port.name.as_deref() == Some("metrics"))
+            .unwrap();
+        assert_eq!(target.container_port, port.port);
+        let secret = &service.annotations()["service.beta.openshift.io/serving-cert-secret-name"];
+        let volumes = pod.volumes.unwrap();
+        let volume = volumes
+            .iter()
+            .find(|volume| volume.name == "metrics-tls")
+            .unwrap();
+        let source = volume.secret.as_ref().unwrap();
+        assert_eq!(
+            (source.secret_name.as_ref(), source.optional),
+            (Some(secret), Some(true))
+        );
+        let mounts = container.volume_mounts.as_ref().unwrap();
+        let mount = mounts.iter().find(|mount| mount.name == "metrics-tls").unwrap();
+        let args = container.args.as_ref().unwrap();
+        assert!(
+            args.contains(&format!("--tls-cert-file={}/tls.crt", mount.mount_path)),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
 fn the_controller() {
     insta::assert_yaml_snapshot!(installed(&config()).controller());
 }
@@ -144,11 +200,11 @@ fn configuration_is_passed_in_arguments() {
     let [controller, proxy] = &templates(&installed(&config)).map(|template| args(template).join(" "));
     assert_eq!(
         controller,
-        "--log-level=info,controller=debug,process=debug --network-namespace-isolation=false --global-namespaces=default,shared"
+        "--log-level=info,controller=debug,process=debug --tls-cert-file=/etc/multus-service/metrics-tls/tls.crt --tls-private-key-file=/etc/multus-service/metrics-tls/tls.key --network-namespace-isolation=false --global-namespaces=default,shared"
     );
     assert_eq!(
         proxy,
-        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --network-namespace-isolation=false --global-namespaces=default,shared --host-network=web/macvlan1=ens4.100 --host-network=web/macvlan2=ens5 --legacy-proxy-namespaces=kube-system,multus --container-runtime-endpoint=/run/k3s/k3s.sock"
+        "--log-level=info,proxy=debug,rules=debug,process=debug --backend=IPTables --tls-cert-file=/etc/multus-service/metrics-tls/tls.crt --tls-private-key-file=/etc/multus-service/metrics-tls/tls.key --network-namespace-isolation=false --global-namespaces=default,shared --host-network=web/macvlan1=ens4.100 --host-network=web/macvlan2=ens5 --legacy-proxy-namespaces=kube-system,multus --container-runtime-endpoint=/run/k3s/k3s.sock"
     );
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
@@ -176,6 +176,8 @@ async fn deleted_objects_are_recreated_and_edited_ones_repaired() -> Result<()> 
     comes_back::<RoleBinding>(&fixture, fixture.here(), &[CONTROLLER, PROXY]).await?;
     comes_back::<NetworkPolicy>(&fixture, fixture.here(), &["multus-service"]).await?;
     comes_back::<PodDisruptionBudget>(&fixture, fixture.here(), &[CONTROLLER]).await?;
+    let metrics = ["operator", "controller", "proxy"].map(|name| format!("multus-service-{name}-metrics"));
+    comes_back::<Service>(&fixture, fixture.here(), &metrics.each_ref().map(String::as_str)).await?;
     comes_back::<Deployment>(&fixture, fixture.here(), &[CONTROLLER]).await?;
     comes_back::<DaemonSet>(&fixture, fixture.here(), &[PROXY]).await?;
 
