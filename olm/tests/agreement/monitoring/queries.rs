@@ -20,26 +20,10 @@ const KEYWORDS: [&str; 9] = [
 ];
 /// Written by Prometheus itself.
 const OF_PROMETHEUS: [&str; 2] = ["ALERTS", "up"];
-/// The names of docs/reference/metrics.md, until that page exists.
-const PLANNED: &str = "
-multus_service_proxy_sync_proxy_rules_duration_seconds multus_service_proxy_sync_failures_total
-multus_service_proxy_sync_proxy_rules_last_timestamp_seconds multus_service_proxy_sync_proxy_rules_last_queued_timestamp_seconds
-multus_service_proxy_network_programming_duration_seconds multus_service_proxy_pods_programmed multus_service_proxy_pods_failing
-multus_service_proxy_rules_repaired_total multus_service_proxy_routes_repaired_total multus_service_proxy_conntrack_deletions_total
-multus_service_proxy_netlink_errors_total multus_service_proxy_sandbox_lookup_duration_seconds
-multus_service_controller_endpointslice_endpoints_added_per_sync multus_service_controller_endpointslice_endpoints_removed_per_sync
-multus_service_controller_endpointslice_changes_total multus_service_controller_endpointslice_num_endpoint_slices
-multus_service_controller_endpointslice_endpoints_desired multus_service_controller_endpointslice_services
-multus_service_controller_queue_depth multus_service_controller_queue_latency_seconds multus_service_controller_leader
-multus_service_operator_reconcile_duration_seconds multus_service_operator_reconcile_errors_total
-multus_service_condition multus_service_operand_version_info multus_service_rollout_nodes
-multus_service_build_info multus_service_watch_restarts_total multus_service_api_requests_total
-process_cpu_seconds_total process_resident_memory_bytes process_open_fds process_start_time_seconds";
-
 /// The metrics that docs/reference/metrics.md names between backquotes.
 pub(super) fn known_metrics() -> BTreeSet<String> {
     let is_metric = |name: &&str| name.starts_with("multus_service_") || name.starts_with("process_");
-    let page = std::fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap_or_default();
+    let page = std::fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
     // Labels may follow: `name{label}`.
     let of_page = page
         .split('`')
@@ -47,9 +31,6 @@ pub(super) fn known_metrics() -> BTreeSet<String> {
         .step_by(2)
         .map(|code| code.split('{').next().unwrap_or_default());
     let mut known: BTreeSet<_> = of_page.filter(is_metric).map(str::to_owned).collect();
-    if page.is_empty() {
-        known.extend(PLANNED.split_whitespace().map(str::to_owned));
-    }
     assert!(known.len() > 20, "{known:?}");
     known.extend(OF_PROMETHEUS.map(str::to_owned));
     known
