@@ -171,6 +171,19 @@ async fn metrics_count_writes_and_problems() -> Result<()> {
         created.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 0)),
         "{page}"
     );
+    for series in [
+        "multus_service_controller_endpointslice_services{verdict=\"Accepted\"} ",
+        "multus_service_controller_queue_latency_seconds_count ",
+        "multus_service_api_requests_total{verb=\"create\",code=\"201\"} ",
+        "multus_service_watch_restarts_total{resource=\"services\"} ",
+        "multus_service_build_info{component=\"controller\",",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(
+            page.lines().any(|line| line.starts_with(series)),
+            "{series} in {page}"
+        );
+    }
     Ok(())
 }
 
