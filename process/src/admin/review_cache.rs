@@ -62,6 +62,11 @@ impl<K: Eq + Hash + Clone, V: Clone> ReviewCache<K, V> {
         positive.or_else(|| self.negative.get(key, at).map(|()| Answer::Negative))
     }
 
+    /// Returns true when the last answer was positive and has expired: a question about it is a renewal.
+    pub(crate) fn was_positive(&self, key: &K) -> bool {
+        self.positive.0.contains_key(key)
+    }
+
     /// Keeps an answer. The one that expires first makes room.
     pub(crate) fn insert(&mut self, key: K, answer: Answer<V>, at: Instant) {
         let CacheLimits {
@@ -200,6 +205,18 @@ mod tests {
             "the newest is kept"
         );
         assert_eq!(cache.get(&"0".to_owned(), now), None);
+    }
+
+    #[test]
+    fn an_expired_positive_answer_is_renewed_until_there_is_another() {
+        let (mut cache, now) = (ReviewCache::new(LIMITS), Instant::now());
+        cache.insert("a", Positive(1), now);
+        cache.insert("b", Negative, now);
+        let later = now + second(1000);
+        assert_eq!((cache.get(&"a", later), cache.get(&"b", later)), (None, None));
+        assert!(cache.was_positive(&"a") && !cache.was_positive(&"b") && !cache.was_positive(&"c"));
+        cache.insert("a", Negative, later);
+        assert!(!cache.was_positive(&"a"));
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub(crate) struct Reviews {
     client: Client,
     tokens: Mutex<ReviewCache<TokenHash, User>>,
     accesses: Mutex<ReviewCache<Access, ()>>,
+    /// Limit of questions about what is unknown.
     rate: Mutex<ReviewRate>,
+    /// Limit of renewals: a flood of wrong tokens does not keep a valid client from its next answer.
+    renewal_rate: Mutex<ReviewRate>,
     is_failing: AtomicBool,
 }
 
@@ -50,6 +53,7 @@ impl Reviews {
             tokens: Mutex::new(ReviewCache::new(limits)),
             accesses: Mutex::new(ReviewCache::new(limits)),
             rate: Mutex::default(),
+            renewal_rate: Mutex::default(),
             is_failing: AtomicBool::new(false),
         }
     }
@@ -87,10 +91,19 @@ impl Reviews {
         key: K,
         ask: impl AsyncFnOnce() -> Result<Answer<V>, Error>,
     ) -> Result<Answer<V>, Unanswered> {
-        if let Some(answer) = lock(cache).get(&key, Instant::now()) {
+        let (known, is_renewal) = {
+            let cache = lock(cache);
+            (cache.get(&key, Instant::now()), cache.was_positive(&key))
+        };
+        if let Some(answer) = known {
             return Ok(answer);
         }
-        if !lock(&self.rate).take(Instant::now()) {
+        let rate = if is_renewal {
+            &self.renewal_rate
+        } else {
+            &self.rate
+        };
+        if !lock(rate).take(Instant::now()) {
             return Err(Unanswered);
         }
         let answer = ask().await;

@@ -47,6 +47,29 @@ async fn a_flood_of_random_tokens_is_no_flood_of_the_api_server() {
 }
 
 #[tokio::test]
+async fn a_valid_client_is_renewed_during_a_flood_of_random_tokens() {
+    let server = ApiServer::default();
+    let limits = CacheLimits {
+        positive: Duration::from_millis(1),
+        ..CacheLimits::default()
+    };
+    let reviews = Reviews::new(server.client(), limits);
+    assert_eq!(reviews.user("valid").await, Ok(Some(user("a"))));
+    assert_eq!(reviews.allows(user("a"), "get", "/metrics").await, Ok(true));
+    for n in 0..100 {
+        let _ = reviews.user(&n.to_string()).await;
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(
+        reviews.user("another").await,
+        Err(Unanswered),
+        "the flood goes on"
+    );
+    assert_eq!(reviews.user("valid").await, Ok(Some(user("a"))));
+    assert_eq!(reviews.allows(user("a"), "get", "/metrics").await, Ok(true));
+}
+
+#[tokio::test]
 async fn a_token_is_not_wrong_because_the_api_server_is_away() {
     let server = ApiServer::default();
     let reviews = server.reviews();
