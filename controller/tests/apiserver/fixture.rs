@@ -228,7 +228,10 @@ impl Fixture {
         let list = self.api::<Event>().list(&ListParams::default()).await?;
         let regards =
             |event: &Event| event.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(service);
-        Ok(list.items.into_iter().filter(regards).collect())
+        // The API server has Events of its own on a new Service, such as ClusterIPNotAllocated.
+        let is_ours = |event: &Event| event.reporting_controller.as_deref() == Some(names::CONTROLLER);
+        let events = list.items.into_iter();
+        Ok(events.filter(regards).filter(is_ours).collect())
     }
 
     /// Waits for a Warning on a Service.
