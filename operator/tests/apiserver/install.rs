@@ -46,6 +46,9 @@ async fn one_object_installs_everything() -> Result<()> {
         [
             format!("{NAMESPACE}/serviceaccounts/{CONTROLLER}"),
             format!("{NAMESPACE}/serviceaccounts/{PROXY}"),
+            format!("{NAMESPACE}/services/{CONTROLLER}-metrics"),
+            format!("{NAMESPACE}/services/{OPERATOR}-metrics"),
+            format!("{NAMESPACE}/services/{PROXY}-metrics"),
             "/validatingadmissionpolicies/multus-service-controller-endpointslices".to_owned(),
             "/validatingadmissionpolicies/multus-service-controller-status".to_owned(),
             "/validatingadmissionpolicies/multus-service-endpointslices".to_owned(),
@@ -267,7 +270,7 @@ async fn configuration_change_is_rolled_out_and_reported() -> Result<()> {
     ])?;
     assert_eq!(
         args,
-        r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables","--network-namespace-isolation=true","--global-namespaces=default"]"#
+        r#"["--log-level=info,proxy=debug,rules=debug,process=debug","--backend=IPTables","--tls-cert-file=/etc/multus-service/metrics-tls/tls.crt","--tls-private-key-file=/etc/multus-service/metrics-tls/tls.key","--network-namespace-isolation=true","--global-namespaces=default"]"#
     );
 
     // A removed field returns to the value of the release.
