@@ -141,21 +141,16 @@ pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "nullable": true,
-        "maxProperties": 16,
-        "additionalProperties": {
-            "type": "string",
-            "maxLength": 63,
-            "pattern": "^([a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?)?$",
-        },
-        "x-kubernetes-map-type": "atomic",
-    })
+    label_values()
 }
 
 /// Labels of objects. Keys cannot be constrained by a schema; the operator checks them.
 pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    label_values()
+}
+
+/// A map whose values are those of labels.
+fn label_values() -> Schema {
     json_schema!({
         "type": "object",
         "nullable": true,
