@@ -84,7 +84,7 @@ pub fn expected() -> Option<u32> {
     EXPECTED.get()
 }
 
-/// Returns the generation after one more transaction. The kernel skips 0, which stands for any in a transaction.
+/// Returns the generation after one more transaction. The kernel skips 0, which matches any in a transaction.
 fn next(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }

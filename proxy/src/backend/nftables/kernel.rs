@@ -33,7 +33,7 @@ use std::ops::Range;
 /// `NFNL_SUBSYS_NFTABLES`: subsystem of a batch.
 const SUBSYSTEM: u16 = 10;
 
-/// `NFNL_MSG_BATCH_BEGIN`, and its attribute `NFNL_BATCH_GENID` (kernel commit 8c4d4e8b5626).
+/// `NFNL_MSG_BATCH_BEGIN`, and its attribute `NFNL_BATCH_GENID`.
 const BATCH_BEGIN: u8 = 16;
 const BATCH_GENERATION: u16 = 1;
 
@@ -211,7 +211,7 @@ fn all_chains() -> NfTablesMessage {
     })
 }
 
-/// Begins a batch that the kernel rejects unless the ruleset has this generation. 0 stands for any.
+/// Begins a batch that the kernel rejects unless the ruleset has this generation. 0 matches any.
 fn begin(generation: Option<u32>) -> ControlMessage {
     let generation = generation.unwrap_or_default().to_be_bytes().to_vec();
     ControlMessage::Other {
