@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::demo::{installed, scenario};
 use e2e::traffic::Traffic;
-use testbed::{audit, cluster, wait};
+use testbed::{cluster, wait};
 
 const PER_SECOND: u32 = 50;
 
@@ -73,7 +73,7 @@ fn a3_names_resolve_in_pods() -> Result<()> {
 #[ignore = "needs a cluster: make test-e2e"]
 fn a4_the_audit_log_names_the_writer() -> Result<()> {
     installed()?;
-    let log = audit::Log::from_now(cluster::audit_log())?;
+    let log = cluster::audit_log().from_now()?;
     cluster::kubectl(&[
         "-n",
         scenario::NAMESPACE,

@@ -27,7 +27,7 @@ use e2e::traffic::Traffic;
 use proxy::Proxy;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use testbed::audit::{Log, service_account};
+use testbed::audit::service_account;
 use testbed::{cluster, wait};
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -102,7 +102,7 @@ fn c_idle_it_does_nothing() -> Result<()> {
     let proxy = Proxy::on(&node)?;
     // A condition is written at most every ten seconds: earlier states have been reported by then.
     std::thread::sleep(Duration::from_secs(15));
-    let log = Log::from_now(cluster::audit_log())?;
+    let log = cluster::audit_log().from_now()?;
     let before = proxy.usage()?;
     let held = proxy.resources()?;
     println!(

@@ -46,7 +46,7 @@ use tokio::sync::OnceCell;
 use crate::pki::{self, Ca, Credentials, Usage};
 use crate::tools::{self, Tool, ToolDir};
 use crate::wait;
-use crate::{command, control_plane, ports};
+use crate::{audit, command, control_plane, ports};
 use process_guard::{Folder, Process};
 
 mod bulk;
@@ -201,8 +201,8 @@ impl Apiserver {
     }
 
     /// The audit log: a request is in it when its response has been sent.
-    pub fn audit_log(&self) -> PathBuf {
-        self.file("audit.log")
+    pub fn audit_log(&self) -> audit::Log {
+        audit::Log::whole(self.file("audit.log"))
     }
 
     /// The folder with everything above and the logs `etcd.log`, `kube-apiserver.log`; gone with the server.

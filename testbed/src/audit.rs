@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
-//! let log = testbed::audit::Log::from_now(testbed::cluster::audit_log())?;
+//! let log = testbed::cluster::audit_log().from_now()?;
 //! // ... a minute without changes ...
 //! let controller = testbed::audit::service_account("multus-service", "multus-service-controller");
 //! assert_eq!(log.requests()?.iter().filter(|r| r.is_write() && r.user == controller && r.resource != "leases").count(), 0);
@@ -15,11 +15,13 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::log_file;
 
 /// The log, from some moment on.
 #[derive(Clone, Debug)]
@@ -58,30 +60,28 @@ impl Log {
         Self { path, from: 0 }
     }
 
-    /// Returns a cursor for entries from now on.
-    pub fn from_now(path: PathBuf) -> Result<Self> {
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // The last line may be half written: it began before now.
-        let complete = text
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        Ok(Self { path, from: complete })
+    /// Returns the same log from now on. A line that is half written now began before.
+    pub fn from_now(self) -> Result<Self> {
+        let from = log_file::complete_lines(&self.path, 0)?.len();
+        Ok(Self { from, ..self })
     }
 
     /// The requests answered since, in the order of their answers.
     pub fn requests(&self) -> Result<Vec<Request>> {
-        let text = fs::read(&self.path).with_context(|| format!("cannot read {}", self.path.display()))?;
-        let rotated = || {
-            format!(
-                "{} was rotated meanwhile: what is missing is unknown",
-                self.path.display()
-            )
-        };
-        ensure!(text.len() >= self.from, rotated());
-        let new = String::from_utf8_lossy(&text[self.from..]).into_owned();
-        let complete = new.rfind('\n').map_or("", |end| &new[..end]);
-        complete.lines().map(parse).collect()
+        self.parsed(|event| request(serde_json::from_str(event)?))
+    }
+
+    /// The same as `audit.k8s.io/v1` Events, for what [`Request`] lacks: times, the URI, the client.
+    pub fn events(&self) -> Result<Vec<Value>> {
+        self.parsed(|event| Ok(serde_json::from_str(event)?))
+    }
+
+    fn parsed<T>(&self, parse: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
+        let text = log_file::complete_lines(&self.path, self.from)?;
+        let lines = text.lines();
+        lines
+            .map(|line| parse(line).with_context(|| format!("not an audit event: {line}")))
+            .collect()
     }
 
     /// Returns the number of writes by each user since then.
@@ -141,8 +141,7 @@ struct ResponseStatus {
     code: u16,
 }
 
-fn parse(line: &str) -> Result<Request> {
-    let event: Event = serde_json::from_str(line).with_context(|| format!("not an audit event: {line}"))?;
+fn request(event: Event) -> Result<Request> {
     let object = event.object_ref;
     let resource = match &*object.subresource {
         "" => object.resource,
@@ -173,7 +172,7 @@ mod tests {
     fn only_complete_lines_of_later_are_read() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "{BEFORE}").unwrap();
-        let log = Log::from_now(file.path().to_owned()).unwrap();
+        let log = Log::whole(file.path().to_owned()).from_now().unwrap();
         assert_eq!(log.requests().unwrap(), []);
         write!(file, "{}\n{}", PATCH.replace('\n', ""), &BEFORE[..20]).unwrap();
 
@@ -194,14 +193,16 @@ mod tests {
             log.writes_per_user().unwrap(),
             BTreeMap::from([("alice".to_owned(), 1)])
         );
-        assert_eq!(Log::whole(file.path().to_owned()).requests().unwrap().len(), 2);
+        let whole = Log::whole(file.path().to_owned());
+        assert_eq!(whole.requests().unwrap().len(), 2);
+        assert_eq!(whole.events().unwrap().len(), 2);
     }
 
     #[test]
     fn a_log_that_shrank_is_an_error() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "{BEFORE}").unwrap();
-        let log = Log::from_now(file.path().to_owned()).unwrap();
+        let log = Log::whole(file.path().to_owned()).from_now().unwrap();
         file.as_file().set_len(0).unwrap();
         assert!(log.requests().unwrap_err().to_string().contains("rotated"));
     }

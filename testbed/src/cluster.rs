@@ -23,9 +23,9 @@ use anyhow::{Context as _, Result, ensure};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::command;
 use crate::images::Image;
 use crate::tools::{self, ToolDir};
+use crate::{audit, command};
 use layout::{Machine, Node};
 use options::Choices;
 
@@ -68,9 +68,9 @@ pub fn kubeconfig() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The apiserver's audit log: one JSON `audit.k8s.io/v1` Event per line, level Metadata. [`crate::audit`] reads it.
-pub fn audit_log() -> PathBuf {
-    control::audit_log()
+/// The apiserver's audit log: one JSON `audit.k8s.io/v1` Event per line, level Metadata.
+pub fn audit_log() -> audit::Log {
+    audit::Log::whole(control::audit_log())
 }
 
 /// Runs the cluster's kubectl as admin and returns what it printed.

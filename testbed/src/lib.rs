@@ -23,6 +23,7 @@ pub mod debian;
 pub mod flood;
 pub mod fuzz;
 pub mod images;
+pub mod log_file;
 pub mod pki;
 pub mod ports;
 pub mod scrape;

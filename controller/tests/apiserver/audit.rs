@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use testbed::apiserver::Apiserver;
-use testbed::audit::{Log, Request, service_account};
+use testbed::audit::{Request, service_account};
 
 /// Every finished request of the controller, in the order of their ends.
 pub(crate) fn requests(server: &Apiserver) -> Result<Vec<Request>> {
     let controller = service_account("multus-service", "multus-service-controller");
-    let mut requests = Log::whole(server.audit_log()).requests()?;
+    let mut requests = server.audit_log().requests()?;
     requests.retain(|request| request.user == controller);
     Ok(requests)
 }

@@ -19,7 +19,6 @@ use process::Health;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use testbed::apiserver::{Apiserver, Options};
-use testbed::audit::Log;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +76,7 @@ async fn run(client: Client, released: CancellationToken) -> Result<()> {
 
 /// Counts of slice requests: creates, updates, deletes, and rejected ones of any kind.
 fn answers(server: &Apiserver) -> Result<[usize; 4]> {
-    let mut requests = Log::whole(server.audit_log()).requests()?;
+    let mut requests = server.audit_log().requests()?;
     requests.retain(|request| request.user == USER && request.resource == "endpointslices");
     let count = |verb| requests.iter().filter(|r| r.verb == verb && r.code < 300).count();
     let rejected = requests.iter().filter(|r| r.code >= 400).count();

@@ -58,17 +58,16 @@ fn synced() -> Result<Times> {
 
 /// Multus wrote network-status.
 fn annotated() -> Result<Times> {
-    let log = std::fs::read_to_string(cluster::audit_log()).context("cannot read the audit log")?;
-    let status = |line: &&str| {
-        line.contains(r#""resource":"pods""#)
-            && line.contains(r#""subresource":"status""#)
-            && line.contains("multus-service-bed:multus")
-    };
-    Ok(earliest(log.lines().filter(status).filter_map(|line| {
-        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    let events = cluster::audit_log().events()?;
+    Ok(earliest(events.iter().filter_map(|event| {
         let object = &event["objectRef"];
+        let is_status = object["resource"] == "pods" && object["subresource"] == "status";
+        let is_of_multus = event["user"]["username"] == "multus-service-bed:multus";
+        if !(is_status && is_of_multus) {
+            return None;
+        }
         let name = format!("{}/{}", object["namespace"].as_str()?, object["name"].as_str()?);
-        Some((name, between(line, r#""stageTimestamp":""#, "\"")?))
+        Some((name, event["stageTimestamp"].as_str()?))
     })))
 }
 

@@ -209,7 +209,7 @@ impl Fixture {
     /// The address of probes and metrics: the operator logs its port.
     pub(crate) async fn operator_http(&self) -> Result<SocketAddr> {
         self.eventually("the operator to log its port", async || {
-            let log = std::fs::read_to_string(self.log())?;
+            let log = testbed::log_file::complete_lines(&self.log(), 0)?;
             let mut words = log.split_whitespace().rev();
             Ok(words.find_map(|word| word.strip_prefix("http=")?.parse().ok()))
         })
@@ -219,7 +219,7 @@ impl Fixture {
     /// Address of its metrics.
     pub(crate) async fn operator_metrics(&self) -> Result<SocketAddr> {
         self.eventually("the operator to log the port of its metrics", async || {
-            let log = std::fs::read_to_string(self.log())?;
+            let log = testbed::log_file::complete_lines(&self.log(), 0)?;
             let mut words = log.split_whitespace().rev();
             Ok(words.find_map(|word| word.strip_prefix("metrics=")?.parse().ok()))
         })

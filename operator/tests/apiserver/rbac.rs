@@ -14,62 +14,23 @@ use kube::api::{Api, Patch, PatchParams};
 use operator::cleanup::node_labels::LABEL;
 use operator::operands::SELECTOR;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
+use testbed::audit::{Request, service_account};
 use testbed::scrape::Scraper;
 
-/// One request of the operator.
-#[derive(Debug, Clone)]
-struct Request {
-    verb: String,
-    group: String,
-    resource: String,
-    namespace: String,
-    name: String,
-    code: i64,
-}
-
+/// Every answered request of the operator.
 fn requests(fixture: &Fixture) -> Result<Vec<Request>> {
-    let user = format!("system:serviceaccount:{NAMESPACE}:{OPERATOR}");
-    let log = std::fs::read_to_string(fixture.server.audit_log())?;
-    let events = log
-        .lines()
-        .map(serde_json::from_str::<Value>)
-        .collect::<Result<Vec<_>, _>>()?;
-    let text = |event: &Value, path| {
-        event
-            .pointer(path)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let request = |event: &Value| Request {
-        verb: text(event, "/verb"),
-        group: text(event, "/objectRef/apiGroup"),
-        resource: match text(event, "/objectRef/subresource").as_str() {
-            "" => text(event, "/objectRef/resource"),
-            subresource => format!("{}/{subresource}", text(event, "/objectRef/resource")),
-        },
-        namespace: text(event, "/objectRef/namespace"),
-        // A list of one object has a name, too.
-        name: text(event, "/objectRef/name"),
-        code: event
-            .pointer("/responseStatus/code")
-            .and_then(Value::as_i64)
-            .unwrap_or_default(),
-    };
-    Ok(events
-        .iter()
-        .filter(|event| event.pointer("/user/username") == Some(&json!(user)))
-        .map(request)
-        .collect())
+    let operator = service_account(NAMESPACE, OPERATOR);
+    let mut requests = fixture.server.audit_log().requests()?;
+    requests.retain(|request| request.user == operator);
+    Ok(requests)
 }
 
 fn writes(fixture: &Fixture) -> Result<Vec<Request>> {
-    let is_write = |request: &Request| {
-        !["get", "list", "watch"].contains(&request.verb.as_str()) && request.resource != "leases"
-    };
-    Ok(requests(fixture)?.into_iter().filter(is_write).collect())
+    let mut requests = requests(fixture)?;
+    requests.retain(|request| request.is_write() && request.resource != "leases");
+    Ok(requests)
 }
 
 /// Number of reconciles so far: each begins with a read of the configuration.

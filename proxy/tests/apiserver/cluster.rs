@@ -338,14 +338,9 @@ impl Cluster {
 
     /// Requests of the proxy to the API server so far.
     pub(crate) fn requests(&self) -> Result<Vec<Value>> {
-        let log = std::fs::read_to_string(self.server.audit_log())?;
-        // The last line may be incomplete.
-        let requests = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(requests
-            .filter(|request| request["user"]["username"] == ACCOUNT)
-            .collect())
+        let mut requests = self.server.audit_log().events()?;
+        requests.retain(|request| request["user"]["username"] == ACCOUNT);
+        Ok(requests)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Metrics over HTTPS of the shipped binary, under its shipped role, with a real API server for tokens, rights and authorities.
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -138,7 +137,7 @@ async fn metrics_need_the_right_and_the_monitoring_needs_no_api_server() -> Resu
 
 fn random_tokens_are_bounded(server: &Apiserver, proxy: &Proxy, allowed: &Scraper) -> Result<()> {
     let reviews = || -> Result<usize> {
-        let requests = testbed::audit::Log::whole(server.audit_log()).requests()?;
+        let requests = server.audit_log().requests()?;
         Ok(requests
             .iter()
             .filter(|request| request.resource == "tokenreviews")
@@ -211,18 +210,12 @@ pub(crate) const SERVING: [&str; 8] = [
 
 /// Verb and resource of each request of the proxy; none was forbidden.
 fn used(server: &Apiserver) -> Result<BTreeSet<String>> {
-    let log = std::fs::read_to_string(server.audit_log())?;
-    let events = log.lines().map(serde_json::from_str::<Value>);
-    let mut used = BTreeSet::new();
-    for event in events {
-        let event = event?;
-        if event["user"]["username"] != super::cluster::ACCOUNT {
-            continue;
-        }
-        ensure!(event["responseStatus"]["code"] != 403, "{event}");
-        let verb = event["verb"].as_str().context("no verb")?;
-        let resource = event["objectRef"]["resource"].as_str().unwrap_or_default();
-        used.insert(format!("{verb} {resource}"));
-    }
-    Ok(used)
+    let mut requests = server.audit_log().requests()?;
+    requests.retain(|request| request.user == super::cluster::ACCOUNT);
+    let forbidden = requests.iter().find(|request| request.is_forbidden());
+    ensure!(forbidden.is_none(), "{forbidden:?}");
+    let used = requests
+        .into_iter()
+        .map(|request| format!("{} {}", request.verb, request.resource));
+    Ok(used.collect())
 }
