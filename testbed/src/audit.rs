@@ -68,7 +68,7 @@ impl Log {
 
     /// The requests answered since, in the order of their answers.
     pub fn requests(&self) -> Result<Vec<Request>> {
-        self.parsed(|event| request(serde_json::from_str(event)?))
+        self.parsed(|event| Ok(request(serde_json::from_str(event)?)))
     }
 
     /// The same as `audit.k8s.io/v1` Events, for what [`Request`] lacks: times, the URI, the client.
@@ -141,13 +141,13 @@ struct ResponseStatus {
     code: u16,
 }
 
-fn request(event: Event) -> Result<Request> {
+fn request(event: Event) -> Request {
     let object = event.object_ref;
     let resource = match &*object.subresource {
         "" => object.resource,
         subresource => format!("{}/{subresource}", object.resource),
     };
-    Ok(Request {
+    Request {
         user: event.impersonated_user.unwrap_or(event.user).username,
         verb: event.verb,
         group: object.api_group,
@@ -155,7 +155,7 @@ fn request(event: Event) -> Result<Request> {
         namespace: object.namespace,
         name: object.name,
         code: event.response_status.code,
-    })
+    }
 }
 
 #[cfg(test)]

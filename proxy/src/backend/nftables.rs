@@ -7,6 +7,7 @@
 //! KernelState  ◄─ read [pure] ◄────────────────────────────────────┘
 //! ```
 
+mod element;
 mod elements;
 mod encode;
 #[cfg(test)]

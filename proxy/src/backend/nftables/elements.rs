@@ -4,8 +4,9 @@
 //! all new elements are added, then the old ones are removed. The index of an endpoint is
 //! its [place](rules::Places), so that one of many changes few elements.
 
+use super::element::Element;
 use super::layout::{Bytes, Class, ENDPOINTS, SOURCES, VIPS};
-use super::statement::{Element, Statement, add_elements, delete_elements};
+use super::statement::{Statement, add_elements, delete_elements};
 use rules::{PlaceChange, Places, Port, PortChange, SourceChange, Translation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,6 @@
 //! See [`crate::fuzz_tests`]. The owner of a pod can create a table of our name with any content.
 
+use super::element;
 use super::kernel::nftables;
 use super::read::{self, Found, FoundChain, FoundSet};
 use super::{Content, before, translations, whole_table};
@@ -14,7 +15,7 @@ use testbed::fuzz;
 
 /// Takes in a message as [`Kernel`](super::Kernel) does.
 fn take_in(found: &mut Found, bytes: &[u8]) -> Option<()> {
-    let elements = guarded(|| read::elements(bytes));
+    let elements = guarded(|| element::decode(bytes));
     match nftables(decode_netfilter(bytes)?)? {
         NfTablesMessage::NewTable(table) => {
             found.comment = table

@@ -4,11 +4,12 @@
 
 mod table;
 
+use super::element::Element;
 use super::elements::Forget;
 use super::known_sets;
 use super::layout::{Class, clients};
 use super::read::has_to_be_forgotten;
-use super::statement::{Element, Statement, delete_elements};
+use super::statement::{Statement, delete_elements};
 use crate::backend::Error;
 use crate::netlink::BatchError;
 use crate::netlink::generation;

@@ -30,6 +30,7 @@
 
 use api::Family;
 use rules::Protocol;
+use smallvec::SmallVec;
 use std::net::IpAddr;
 
 /// Version in the comment of the table; a table with another version is rebuilt. Increment it with every change of names, shapes or rules.
@@ -171,9 +172,12 @@ fn address(family: Family) -> (u32, u32) {
     }
 }
 
+/// Bytes of a key or value: as many as the longest has, that of an endpoint that may be remembered, without an allocation.
+pub(super) type ElementData = SmallVec<[u8; 44]>;
+
 /// Builds the bytes of a key or value, part by part.
 #[derive(Default)]
-pub(super) struct Bytes(Vec<u8>);
+pub(super) struct Bytes(ElementData);
 
 impl Bytes {
     pub(super) fn address(mut self, address: IpAddr) -> Self {
@@ -201,7 +205,7 @@ impl Bytes {
         self
     }
 
-    pub(super) fn build(self) -> Vec<u8> {
+    pub(super) fn build(self) -> ElementData {
         self.0
     }
 }

@@ -8,11 +8,11 @@ mod parts;
 mod structure;
 
 pub(super) use affinity::{affinities, has_to_be_forgotten, is_with_a_member};
-pub(super) use found::{Foreign, Found, FoundChain, FoundSet, elements};
+pub(super) use found::{Foreign, Found, FoundChain, FoundSet};
 pub(super) use structure::most_rules;
 
+use super::element::Element;
 use super::layout::{Class, ENDPOINTS, SOURCES, VIPS, clients};
-use super::statement::Element;
 use affinity::{Affinities, Sticky};
 use api::Family;
 use parts::Parts;

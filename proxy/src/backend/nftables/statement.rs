@@ -2,14 +2,15 @@
 //!
 //! Pure.
 
+use super::element::{self, Element};
 use super::encode::Expression;
 use super::layout::Shape;
 use api::names::NFT_TABLE;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, NfTablesMessage,
-    RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetElementAttribute, SetElementList,
-    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetAttribute, SetDescription, SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute,
+    TableMessage,
 };
 
 /// Message of a batch, and its flags in addition to "request" and "acknowledge".
@@ -17,13 +18,6 @@ use netlink_packet_netfilter::nftables::{
 pub(super) struct Statement {
     pub(super) message: NfTablesMessage,
     pub(super) flags: u16,
-}
-
-/// Element of a set; with a value, of a map.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Element {
-    pub(super) key: Vec<u8>,
-    pub(super) value: Option<Vec<u8>>,
 }
 
 /// Kind of a set.
@@ -206,18 +200,10 @@ pub(super) fn delete_elements(set: &str, elements: &[Element]) -> Statement {
 }
 
 fn list(set: &str, elements: &[Element]) -> Vec<SetElementList> {
-    let listed = elements.iter().map(|element| {
-        let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(
-            element.key.clone(),
-        ))];
-        let value = element.value.clone().map(DataAttribute::Value);
-        attributes.extend(value.map(SetElementAttribute::Data));
-        ListAttribute::Element(attributes)
-    });
     vec![
         SetElementList::Table(NFT_TABLE.to_owned()),
         SetElementList::Set(set.to_owned()),
-        SetElementList::Elements(listed.collect()),
+        SetElementList::Other(element::encode(elements)),
     ]
 }
 

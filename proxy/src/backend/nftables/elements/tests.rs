@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::nftables::layout::ElementData;
 use rules::Protocol;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ fn change(old: State<'_>, new: State<'_>) -> Change {
 }
 
 /// Content of tables after an edit. A missing element cannot be deleted, and an existing one cannot get another value.
-fn make(tables: &mut BTreeMap<String, BTreeMap<Vec<u8>, Option<Vec<u8>>>>, edit: &Edit) {
+fn make(tables: &mut BTreeMap<String, BTreeMap<ElementData, Option<ElementData>>>, edit: &Edit) {
     for (set, elements) in &edit.delete {
         for element in elements {
             let held = tables.get_mut(set).and_then(|set| set.remove(&element.key));

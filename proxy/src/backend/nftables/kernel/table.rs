@@ -4,12 +4,12 @@
 
 use super::{Kernel, all_chains, failed, nftables, table_by_name};
 use crate::backend::Error;
+use crate::backend::nftables::element::{self, Element};
 use crate::backend::nftables::layout::affinity_of_clients;
 use crate::backend::nftables::read::{
-    self, Foreign, Found, FoundChain, FoundSet, affinities, is_with_a_member, most_rules,
+    Foreign, Found, FoundChain, FoundSet, affinities, is_with_a_member, most_rules,
 };
 use crate::backend::nftables::skeleton::Names;
-use crate::backend::nftables::statement::Element;
 use crate::netlink::decode::guarded;
 use crate::netlink::netfilter::about;
 use crate::netns::memory::{PER_SET, Taken, is_too_long, too_long};
@@ -179,7 +179,7 @@ impl Kernel {
         ];
         let request = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
         let listed = self.netlink.dump_unread(&about(family, request), |message| {
-            let mut elements = guarded(|| read::elements(message))?;
+            let mut elements = guarded(|| element::decode(message))?;
             elements.retain(&mut keep);
             elements.shrink_to_fit();
             Ok((!elements.is_empty()).then_some(elements))

@@ -4,8 +4,8 @@
 
 use super::found::Found;
 use super::parts::Parts;
+use crate::backend::nftables::element::Element;
 use crate::backend::nftables::layout::Class;
-use crate::backend::nftables::statement::Element;
 use api::Family;
 use rules::{Places, Port};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,12 +2,11 @@
 //!
 //! Pure.
 
+use crate::backend::nftables::element::Element;
 use crate::backend::nftables::encode::Expression;
 use crate::backend::nftables::layout::Class;
-use crate::backend::nftables::statement::Element;
 use api::names::NFT_TABLE;
-use netlink_packet_core::{DecodeError, NlasIterator, Parseable};
-use netlink_packet_netfilter::nftables::{ChainAttribute, DataAttribute, SetAttribute, SetElementAttribute};
+use netlink_packet_netfilter::nftables::{ChainAttribute, SetAttribute};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Table as the kernel lists it.
@@ -119,43 +118,4 @@ impl FoundSet {
             },
         ))
     }
-}
-
-/// Attributes of `linux/netfilter/nf_tables.h`: the list of elements in a message, and an element of the list.
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-const NFTA_LIST_ELEM: u16 = 1;
-
-/// Length of the netlink and nfnetlink headers before the attributes of a message.
-const HEADERS: usize = 16 + 4;
-
-/// Parses the elements of one message, which lists hundreds. One by one: the crate would format the whole list for each of them as a
-/// possible error.
-pub(in crate::backend::nftables) fn elements(message: &[u8]) -> Result<Vec<Element>, DecodeError> {
-    let mut elements = Vec::new();
-    for list in NlasIterator::new(message.get(HEADERS..).unwrap_or_default()) {
-        let list = list?;
-        if list.kind() != NFTA_SET_ELEM_LIST_ELEMENTS {
-            continue;
-        }
-        for listed in NlasIterator::new(list.value()) {
-            let listed = listed?;
-            if listed.kind() == NFTA_LIST_ELEM {
-                let attributes = NlasIterator::new(listed.value()).map(|it| SetElementAttribute::parse(&it?));
-                elements.extend(element(attributes.collect::<Result<_, _>>()?));
-            }
-        }
-    }
-    Ok(elements)
-}
-
-fn element(attributes: Vec<SetElementAttribute>) -> Option<Element> {
-    let (mut key, mut value) = (None, None);
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
-            SetElementAttribute::Data(DataAttribute::Value(bytes)) => value = Some(bytes),
-            _ => {}
-        }
-    }
-    Some(Element { key: key?, value })
 }
