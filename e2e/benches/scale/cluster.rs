@@ -113,10 +113,12 @@ impl Cluster {
             let service = number / endpoints;
             let network = service % networks;
             let on_it = (proxies - network).div_ceil(networks);
+            // Position among the pods of its network: consecutive ones are on different nodes, so that every node has some.
+            let position = service / networks * endpoints + number % endpoints;
             let place = Place {
                 namespace: &self.namespace,
                 network: &self.network(service),
-                node: network + number / networks % on_it * networks,
+                node: network + position % on_it * networks,
                 app: &format!("svc-{service}"),
             };
             objects::pod(&place, number)
