@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::warn;
 
 /// Resync interval of a pod that has rules: routes disappear when a link goes down.
@@ -39,6 +39,9 @@ const RESYNC: Duration = Duration::from_secs(25);
 
 /// Resync interval while the netlink monitor runs: repairs drift that causes no notification.
 const MONITORED_RESYNC: Duration = Duration::from_mins(5);
+
+/// Most ends of attempts that are handled before other events.
+const MOST_AT_ONCE: usize = 64;
 
 /// Pods of this node.
 pub(super) struct Pods {
@@ -56,6 +59,8 @@ pub(super) struct Pods {
     held_back: Option<BTreeSet<String>>,
     /// The status of a pod changed since the last report.
     has_changed: bool,
+    /// The metrics count the pods as they are.
+    are_counted: bool,
     by_nsid: BTreeMap<NamespaceId, String>,
     /// The netlink monitor runs.
     has_monitor: bool,
@@ -89,6 +94,7 @@ impl Pods {
             untried: BTreeSet::new(),
             held_back: None,
             has_changed: true,
+            are_counted: false,
             by_nsid: BTreeMap::new(),
             has_monitor,
             overrun: Overrun::default(),
@@ -145,11 +151,16 @@ impl Pods {
     pub(super) async fn progress(&mut self, index: &mut Index) {
         let rules_are_written = self.jobs.len() > self.cleanups.running();
         tokio::select! {
-            Some(finished) = self.jobs.join_next() => match finished {
-                Ok(Done::Wrote(finished)) => self.finish(finished, index),
-                Ok(Done::Cleaned(cleaned)) => self.cleaned(cleaned, index),
-                Err(error) => warn!(error = %error_chain(&error), "Attempt ended without a result"),
-            },
+            Some(done) = self.jobs.join_next() => {
+                self.done(done, index);
+                // What has ended meanwhile is counted and reported once.
+                for _ in 1..MOST_AT_ONCE {
+                    let Some(done) = self.jobs.try_join_next() else {
+                        break;
+                    };
+                    self.done(done, index);
+                }
+            }
             Some(uid) = self.timers.next() => {
                 if let Some(pod) = self.by_uid.get_mut(&uid) {
                     pod.fired();
@@ -167,12 +178,18 @@ impl Pods {
     pub(super) async fn drain(&mut self, index: &mut Index) {
         loop {
             self.hurry_cleanups(index);
-            match self.jobs.join_next().await {
-                Some(Ok(Done::Wrote(finished))) => self.finish(finished, index),
-                Some(Ok(Done::Cleaned(cleaned))) => self.cleaned(cleaned, index),
-                Some(Err(_)) => {}
-                None => return,
-            }
+            let Some(done) = self.jobs.join_next().await else {
+                return;
+            };
+            self.done(done, index);
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, JoinError>, index: &mut Index) {
+        match done {
+            Ok(Done::Wrote(finished)) => self.finish(finished, index),
+            Ok(Done::Cleaned(cleaned)) => self.cleaned(cleaned, index),
+            Err(error) => warn!(error = %error_chain(&error), "Attempt ended without a result"),
         }
     }
 
@@ -199,7 +216,7 @@ impl Pods {
         if self.parents.forget(uid) {
             self.check_host();
         }
-        self.update_metrics();
+        self.ended();
     }
 
     /// Returns the pod whose work handed back `netns_state`. `None`: it is deleted, and perhaps recreated under the same UID.
@@ -224,8 +241,17 @@ impl Pods {
         }
     }
 
-    fn update_metrics(&mut self) {
+    /// The work of a pod ended, or the pod itself.
+    fn ended(&mut self) {
         self.has_changed = true;
+        self.are_counted = false;
+    }
+
+    /// Counts the pods by state, for the metrics, unless nothing has ended since the last call.
+    pub(super) fn count(&mut self) {
+        if std::mem::replace(&mut self.are_counted, true) {
+            return;
+        }
         let programmed = self.by_uid.values().filter(|pod| pod.has_rules()).count();
         let mut failing = Failing::default();
         for cause in self

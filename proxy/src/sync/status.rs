@@ -25,8 +25,9 @@ impl Sync {
         self.pods.changed();
     }
 
-    /// Updates the condition after a pod has changed.
+    /// Updates metrics and condition after pods have changed.
     pub(super) fn report(&mut self) {
+        self.pods.count();
         if let Some(condition) = self.condition() {
             self.pods.shared().reporters.reporter.report(condition);
         }

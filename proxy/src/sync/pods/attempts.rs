@@ -182,7 +182,7 @@ impl Pods {
         if needs_rerun {
             self.start(uid, index);
         }
-        self.update_metrics();
+        self.ended();
     }
 
     /// Reports the result of an attempt and its cleanup, and schedules the next attempt.
@@ -210,7 +210,7 @@ impl Pods {
         if pod.end(netns_state, &local.uid, next, &mut self.timers) {
             self.start(&local.uid, index);
         }
-        self.update_metrics();
+        self.ended();
     }
 
     /// Returns the interval at which a pod that has rules is checked.

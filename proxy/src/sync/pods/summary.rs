@@ -12,7 +12,8 @@ use crate::sync::netns_state::NetnsState;
 use api::rules_applied::Reason;
 
 impl Pods {
-    /// Returns the condition of this node; `None`: nothing changed since the last call.
+    /// Returns the condition of this node; `None`: nothing changed since the last call. Walks all pods: called once for all that has ended
+    /// meanwhile.
     pub(in crate::sync) fn condition(&mut self, index: &Index) -> Option<NodeCondition> {
         if !std::mem::take(&mut self.has_changed) {
             return None;
