@@ -20,8 +20,8 @@ pub use operands::{
     ProxySpec, ProxyUpdateStrategy, Resources, RollingUpdate, UpdateStrategyType,
 };
 pub use status::{
-    BackendNodes, ControllerStatus, Failure, MultusServiceConfigStatus, ProxyStatus, RelatedObject,
-    RolloutStatus, UnhealthyNode,
+    BackendNodes, ControllerStatus, Failure, MultusServiceConfigStatus, ProxyCause, ProxyStatus,
+    RelatedObject, RolloutStatus, UnhealthyNode,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -51,8 +51,10 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Desired", type_ = "integer", priority = 1, json_path = ".status.proxy.desired"),
     printcolumn(name = "Ready", type_ = "integer", priority = 1, json_path = ".status.proxy.ready"),
     printcolumn(name = "Backend", type_ = "string", priority = 1, json_path = ".status.proxy.backends[0].name"),
-    printcolumn(name = "Progress", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Progressing')].message"),
-    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Degraded')].message"),
+    printcolumn(name = "Failing", type_ = "integer", priority = 1, json_path = ".status.proxy.unhealthyNodeCount"),
+    printcolumn(name = "Cause", type_ = "string", priority = 1, json_path = ".status.proxy.causes[0].reason"),
+    printcolumn(name = "Reason", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type=='Degraded')].reason"),
+    printcolumn(name = "Progress", type_ = "string", priority = 1, json_path = ".status.rollout.progress"),
     printcolumn(name = "Age", type_ = "date", priority = 1, json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -12,7 +12,7 @@ use crate::cleanup::node_labels::is_pod_of;
 use crate::events::EventRecorder;
 use crate::gather::Observed;
 use crate::operands::{Operands, VERSION_LABEL};
-use crate::pod_health;
+use crate::pod_health::{self, NodeFailure};
 use crate::validate::{Intent, InvalidConfig};
 use api::config::ProxyStatus;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER, PROXY};
@@ -98,10 +98,9 @@ fn is_false(conditions: &[Condition], type_: &str) -> bool {
 
 /// Adds the fields that come from the proxy pods.
 fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
-    let mut unhealthy: Vec<_> = degraded::proxy_failures(outcome)
-        .into_iter()
-        .map(|failure| failure.node)
-        .collect();
+    let failures = first_of_each_node(degraded::proxy_failures(outcome));
+    let causes = counts::causes(&failures);
+    let mut unhealthy: Vec<_> = failures.into_iter().map(|failure| failure.node).collect();
     let count = i32::try_from(unhealthy.len()).unwrap_or(i32::MAX);
     unhealthy.truncate(MAX_NAMES);
     let pods = outcome.observed.pods.iter().filter(|pod| is_pod_of(pod, PROXY));
@@ -109,8 +108,15 @@ fn with_pods(status: ProxyStatus, outcome: &Outcome<'_>) -> ProxyStatus {
         backends: pod_health::backends(pods),
         unhealthy_nodes: unhealthy,
         unhealthy_node_count: count,
+        causes,
         ..status
     }
+}
+
+/// Keeps one failure of each known node, so that counts of failures are counts of nodes. `failures`: sorted by node.
+fn first_of_each_node(mut failures: Vec<NodeFailure>) -> Vec<NodeFailure> {
+    failures.dedup_by(|one, other| !one.node.name.is_empty() && one.node.name == other.node.name);
+    failures
 }
 
 /// Writes the status unless it is up to date; returns it.

@@ -116,6 +116,12 @@ pub struct ProxyStatus {
     /// unhealthyNodeCount is the total number of nodes whose proxy does not work.
     #[serde(default)]
     pub unhealthy_node_count: i32,
+    /// causes is a list of the reasons for which proxies do not work, the one on most nodes first. At most 10: where there are more
+    /// reasons, the last entry has the reason Other and sums up all that are not listed. The nodes of all entries add up to
+    /// unhealthyNodeCount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub causes: Vec<ProxyCause>,
 }
 
 /// Number of nodes that use a backend.
@@ -141,6 +147,20 @@ pub struct UnhealthyNode {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+/// A reason for which proxies do not work, and the nodes that it affects.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyCause {
+    /// reason is a machine readable explanation, as in unhealthyNodes, or Other.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// nodes is the number of nodes with this reason. A proxy whose node is not known counts as one node.
+    pub nodes: i32,
+    /// names is a list of the first 5 of these nodes by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(length(max = 253)))]
+    pub names: Vec<String>,
 }
 
 /// Progress of a rollout. It is stored so that it survives a restart of the operator.

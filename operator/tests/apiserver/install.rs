@@ -101,9 +101,11 @@ async fn one_object_installs_everything() -> Result<()> {
         "DESIRED",
         "READY",
         "BACKEND",
+        "FAILING",
+        "CAUSE",
+        "REASON",
         "PROGRESS",
-        "MESSAGE",
-        "No component is degraded",
+        "AsExpected",
     ] {
         assert!(wide.contains(column), "{wide}");
     }
