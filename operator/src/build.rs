@@ -17,7 +17,7 @@ use crate::gather::Observed;
 use crate::operands::{Operands, VERSION_LABEL};
 use crate::validate::{Intent, ReleaseImages, ValidatedConfig};
 use api::names::PROXY;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::ResourceExt;
 use manifests::Manifests;
 
@@ -169,10 +169,12 @@ fn labels(observed: &Observed, goal: Goal<'_>) -> Vec<LabelChange> {
     let Observed {
         nodes, pods, live, ..
     } = observed;
+    if live.proxy().is_some() {
+        return node_labels::label_changes(nodes, pods, goal);
+    }
     // Pods that outlive their DaemonSet are terminating.
-    let counts = |pod: &&Pod| live.proxy().is_some() || !node_labels::is_pod_of(pod, PROXY);
-    let pods: Vec<_> = pods.iter().filter(counts).cloned().collect();
-    node_labels::label_changes(nodes, &pods, goal)
+    let others = pods.iter().filter(|pod| !node_labels::is_pod_of(pod, PROXY));
+    node_labels::label_changes(nodes, &others.cloned().collect::<Vec<_>>(), goal)
 }
 
 fn template(daemon_set: &k8s_openapi::api::apps::v1::DaemonSet) -> Option<&PodSpec> {

@@ -1,9 +1,10 @@
-//! Triggers reconciles: changes of the configuration, of operands, of their pods, of node labels, and of the definitions of
-//! optional kinds.
+//! Triggers reconciles: changes of the configuration, of operands, of their pods, of nodes (labels, taints, Ready), and of the
+//! definitions of optional kinds.
 //!
-//! Writes: nothing. Only metadata is watched, so that an object that cannot be decoded stops no watch, and memory holds nothing but
-//! the configuration's metadata.
+//! Writes: nothing. Only metadata is watched, but of pods and nodes, which [`crate::cache`] keeps: memory holds nothing but these and
+//! the configuration's metadata. An object that cannot be decoded stops no watch.
 
+use crate::cache;
 use crate::gather::pod_selector;
 use crate::kinds::{Scope, for_each_kind};
 use crate::operands::SELECTOR;
@@ -16,7 +17,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::{PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Controller, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{PredicateConfig, WatchStreamExt, predicates, reflector, watcher};
+use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource};
 use process::error_chain;
 use process::watch::{Defined, Event, Freshness, Guarded, Presence, defined, follow, follow_defined, watch};
@@ -38,7 +39,6 @@ pub(crate) fn reconciles(
 ) -> impl Stream<Item = ()> {
     let context = Arc::new(context);
     let operands = || watcher::Config::default().labels(SELECTOR);
-    let pods = watcher::Config::default().labels(&pod_selector());
     let (store, writer) = reflector::store();
     let stop = stop_before_the_first_read(store.clone(), shutdown.clone());
     let configs = Api::<Config>::all(client.clone());
@@ -73,11 +73,8 @@ pub(crate) fn reconciles(
     }
     for_each_kind!(watch_kinds);
     controller
-        .watches_stream(
-            touched(metadata::<Pod>(client, namespace), pods, Presence::Required),
-            config,
-        )
-        .watches_stream(nodes(client), config)
+        .reconcile_all_on(context.cache.pods.keep(pods(client, namespace), cache::pod))
+        .reconcile_all_on(context.cache.nodes.keep(nodes(client), cache::node))
         .reconcile_all_on(defined(client, NETWORK_DEFINITION).map(drop))
         .reconcile_all_on(follow_if_defined(
             client,
@@ -139,11 +136,22 @@ where
     })
 }
 
-/// Watches node labels only: kubelets update the status every few seconds, and scheduling depends on labels.
-fn nodes(client: &Client) -> impl Stream<Item = Result<PartialObjectMeta<Node>, watcher::Error>> + use<> {
-    let nodes = metadata::<Node>(client, "");
-    touched(nodes, watcher::Config::default(), Presence::Required)
-        .predicate_filter(predicates::labels, PredicateConfig::default())
+/// Watches the pods of all operands.
+fn pods(client: &Client, namespace: &str) -> impl Stream<Item = Event<Pod>> + Send + use<> {
+    let pods = Api::<Guarded<Pod>>::namespaced(client.clone(), namespace);
+    let which = watcher::Config::default().labels(&pod_selector());
+    follow(pods, which, Freshness::Latest, Presence::Required)
+}
+
+/// Watches all nodes. The list is read from the API server's watch cache.
+fn nodes(client: &Client) -> impl Stream<Item = Event<Node>> + Send + use<> {
+    let nodes = Api::<Guarded<Node>>::all(client.clone());
+    follow(
+        nodes,
+        watcher::Config::default(),
+        Freshness::Cached,
+        Presence::Required,
+    )
 }
 
 /// Watches a kind that the cluster may lack. Its absence is not an error, and no request is made until it is defined. Also yields on an empty

@@ -1,8 +1,9 @@
 //! Reads the input of one reconcile: the configuration, operands, their pods, the nodes.
 //!
-//! Reads the API server, not a cache: a decision from a stale object would be written back. Nodes alone are read from the API
-//! server's watch cache: there are many, and the next reconcile corrects a decision from a stale node.
+//! Reads the API server, not a cache: a decision from a stale object would be written back. Pods and nodes alone are those that
+//! watches keep: there are many. [`read_latest`] reads them for a decision about a node.
 
+use crate::cache::Cache;
 use crate::kinds::{api, for_each_kind};
 use crate::operands::{Kinds, Operands, SELECTOR};
 use crate::platform::openshift::{self, OpenShift};
@@ -53,19 +54,23 @@ pub struct Observed {
     pub now: Timestamp,
 }
 
-/// Reads everything; `None` when there is no configuration.
-pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Result<Option<Observed>> {
+/// Reads everything, pods and nodes from the cache; `None` when there is no configuration.
+pub(crate) async fn gather(
+    client: &Client,
+    namespace: &str,
+    version: &str,
+    cache: &Cache,
+) -> kube::Result<Option<Observed>> {
     let resource = ApiResource::erase::<MultusServiceConfig>(&());
     let configs: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let Some(config) = configs.get_opt(CONFIG_NAME).await? else {
         return Ok(None);
     };
     let (config, unreadable) = decode(config);
-    let selector = pod_selector();
     let ((live, kinds), pods, nodes, openshift, service_ranges, lacks_multus, missing_priority_classes) = futures::try_join!(
         operands(client, namespace),
-        list(namespaced(client, namespace), &selector),
-        nodes(client),
+        kept_or_latest(cache.pods.all(), pods(client, namespace)),
+        kept_or_latest(cache.nodes.all(), nodes(client)),
         openshift::detect(client),
         service_ranges::detect(client),
         lacks_multus(client),
@@ -90,6 +95,27 @@ pub async fn gather(client: &Client, namespace: &str, version: &str) -> kube::Re
         version: version.to_owned(),
         now: now(),
     }))
+}
+
+/// Reads pods and nodes again, as they are now: those of the cache may be a moment old.
+pub(crate) async fn read_latest(
+    observed: &mut Observed,
+    client: &Client,
+    namespace: &str,
+) -> kube::Result<()> {
+    (observed.pods, observed.nodes) = futures::try_join!(pods(client, namespace), nodes(client))?;
+    Ok(())
+}
+
+/// A watch that has not listed yet delays no reconcile, and so no shutdown.
+async fn kept_or_latest<K>(
+    kept: Option<Vec<K>>,
+    latest: impl Future<Output = kube::Result<Vec<K>>>,
+) -> kube::Result<Vec<K>> {
+    match kept {
+        Some(kept) => Ok(kept),
+        None => latest.await,
+    }
 }
 
 /// Decodes the configuration. It may hold values of a newer release; an operator that fails on the whole object could neither
@@ -195,23 +221,14 @@ pub fn pod_selector() -> String {
     format!("app.kubernetes.io/part-of={PART_OF}")
 }
 
-/// Reads nodes from the API server's watch cache: a quorum read of all nodes in each reconcile would be expensive.
-async fn nodes(client: &Client) -> kube::Result<Vec<Node>> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let mut nodes = nodes.list(&ListParams::default().match_any()).await?.items;
-    nodes.iter_mut().for_each(trim);
-    Ok(nodes)
+async fn pods(client: &Client, namespace: &str) -> kube::Result<Vec<Pod>> {
+    list(namespaced(client, namespace), &pod_selector()).await
 }
 
-/// Drops the large fields that no decision needs: images, annotations, managed fields.
-fn trim(node: &mut Node) {
-    node.metadata.managed_fields = None;
-    node.metadata.annotations = None;
-    if let Some(status) = &mut node.status {
-        status.images = None;
-        status.volumes_attached = None;
-        status.volumes_in_use = None;
-    }
+/// Reads nodes from the API server's watch cache: a quorum read of all nodes would be expensive.
+async fn nodes(client: &Client) -> kube::Result<Vec<Node>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    Ok(nodes.list(&ListParams::default().match_any()).await?.items)
 }
 
 fn lacks_pods(proxy: &DaemonSet) -> bool {

@@ -10,12 +10,13 @@
 //! | apply the difference | [`apply`] | I/O, the only writer of operands |
 //! | report the status | `status` | conditions pure, one patch |
 //!
-//! `controller` triggers reconciles; [`run`] runs them while it holds the Lease.
+//! `controller` triggers reconciles, and keeps pods and nodes in `cache`; [`run`] runs them while it holds the Lease.
 
 pub mod api_reference;
 pub mod apply;
 pub mod args;
 pub mod build;
+mod cache;
 pub mod cleanup;
 mod controller;
 mod events;

@@ -1,10 +1,11 @@
 //! One reconcile: gather, validate, build, apply, status.
 
 use crate::apply::{self, Applier};
-use crate::build::{arguments, build};
+use crate::build::{Desired, arguments, build};
+use crate::cache::Cache;
 use crate::cleanup::{self, Removal};
 use crate::events::EventRecorder;
-use crate::gather::{Observed, gather};
+use crate::gather::{Observed, gather, read_latest};
 use crate::metrics::{Metrics, Snapshot};
 use crate::operands::Operands;
 use crate::options::Options;
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     logs: Option<LogFilter>,
     log_level: Mutex<Option<LogLevel>>,
     metrics: Metrics,
+    /// Pods and nodes that the watches keep.
+    pub(crate) cache: Cache,
 }
 
 /// A failed reconcile; it is retried.
@@ -70,6 +73,7 @@ impl Context {
             logs: None,
             log_level: Mutex::default(),
             metrics: Metrics::default(),
+            cache: Cache::default(),
             client,
             options,
         }
@@ -125,27 +129,20 @@ async fn reconcile_once(context: &Context) -> Result<Action, Error> {
         applier,
         ..
     } = context;
-    let Some(observed) = Box::pin(gather(client, &options.namespace, &options.version))
-        .await
-        .map_err(Error::Gather)?
-    else {
+    let gathered = gather(client, &options.namespace, &options.version, &context.cache);
+    let Some(mut observed) = Box::pin(gathered).await.map_err(Error::Gather)? else {
         context.configuration_gone();
         return Ok(Action::await_change());
     };
     context.set_log_level(observed.config.spec.operator_log_level);
-    let mut intent = match options.removal {
-        Some(limit) => Ok(Intent::Remove(cleanup::next_step(&observed, limit))),
-        None => validate(&observed, &options.images),
-    };
-    let mut desired = intent
-        .as_ref()
-        .ok()
-        .and_then(|intent| build(intent, &observed, &options.namespace, &options.images));
-    if let (Ok(Intent::Install(_)), Some(wanted)) = (&intent, &desired)
-        && let Err(invalid) = check_scheduling(&wanted.operands, &observed)
-    {
-        (intent, desired) = (Err(invalid), None);
+    let mut decision = decide(options, &observed);
+    if changes_nodes(&decision, &observed.live) {
+        read_latest(&mut observed, client, &options.namespace)
+            .await
+            .map_err(Error::Gather)?;
+        decision = decide(options, &observed);
     }
+    let (mut intent, desired) = decision;
     let mut applied = match &desired {
         Some(desired) => applier.apply(desired, &observed).await,
         None => Ok(observed.live.clone()),
@@ -160,6 +157,34 @@ async fn reconcile_once(context: &Context) -> Result<Action, Error> {
     context.metrics.observed(Some(snapshot));
     applied?;
     Ok(requeue(&intent, &status))
+}
+
+type Decision = (Result<Intent, InvalidConfig>, Option<Desired>);
+
+/// What the configuration asks for, and the objects that it takes; none when it is invalid.
+fn decide(options: &Options, observed: &Observed) -> Decision {
+    let intent = match options.removal {
+        Some(limit) => Ok(Intent::Remove(cleanup::next_step(observed, limit))),
+        None => validate(observed, &options.images),
+    };
+    let desired = intent
+        .as_ref()
+        .ok()
+        .and_then(|intent| build(intent, observed, &options.namespace, &options.images));
+    if let (Ok(Intent::Install(_)), Some(wanted)) = (&intent, &desired)
+        && let Err(invalid) = check_scheduling(&wanted.operands, observed)
+    {
+        return (Err(invalid), None);
+    }
+    (intent, desired)
+}
+
+/// True for a decision about a node, which must not be made from an object of the cache: the label of a node that counts as clean by
+/// mistake would be lost, and its rules with it.
+fn changes_nodes((intent, desired): &Decision, live: &Operands) -> bool {
+    let Some(desired) = desired else { return false };
+    let starts_or_ends_cleanup = desired.operands.cleanup().is_some() != live.cleanup().is_some();
+    matches!(intent, Ok(Intent::Remove(_))) || !desired.labels.is_empty() || starts_or_ends_cleanup
 }
 
 async fn report(

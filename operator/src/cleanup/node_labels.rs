@@ -10,7 +10,7 @@ use crate::scheduling::is_schedulable;
 use api::names::{CLEANUP, PROXY};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use kube::ResourceExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Key of the label.
 pub const LABEL: &str = api::names::RULES_LABEL;
@@ -69,10 +69,12 @@ pub fn label_changes(nodes: &[Node], pods: &[Pod], goal: Goal<'_>) -> Vec<LabelC
 
 /// True when the cleanup DaemonSet has nodes to clean once the changes are made.
 pub fn any_cleanup_pending(nodes: &[Node], changes: &[LabelChange]) -> bool {
-    let change_of = |name: &str| changes.iter().find(|change| change.node == name);
+    let changes = changes.iter().map(|change| (change.node.as_str(), change.label));
+    let changes: BTreeMap<_, _> = changes.collect();
     nodes.iter().any(|node| {
         let now = node.labels().get(LABEL).map(String::as_str);
-        change_of(&node.name_any()).map_or(now, |change| change.label) == Some(CLEANUP_PENDING)
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        changes.get(name).copied().unwrap_or(now) == Some(CLEANUP_PENDING)
     })
 }
 
