@@ -10,7 +10,7 @@
 //! | apply the difference | [`apply`] | I/O, the only writer of operands |
 //! | report the status | `status` | conditions pure, one patch |
 //!
-//! `controller` triggers reconciles, and keeps pods and nodes in `cache`; [`run`] runs them while it holds the Lease.
+//! `controller` triggers reconciles, and keeps pods and nodes in `cache`; `pace` delays them; [`run`] runs them while it holds the Lease.
 
 pub mod api_reference;
 pub mod apply;
@@ -25,6 +25,7 @@ mod kinds;
 pub mod metrics;
 pub mod operands;
 mod options;
+mod pace;
 mod platform;
 mod pod_health;
 mod reconcile;

@@ -9,6 +9,7 @@ use crate::gather::{Observed, gather, read_latest};
 use crate::metrics::{Metrics, Snapshot};
 use crate::operands::Operands;
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::platform::olm;
 use crate::status::{self, Outcome};
 use crate::validate::{Intent, InvalidConfig, check_scheduling, validate};
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     metrics: Metrics,
     /// Pods and nodes that the watches keep.
     pub(crate) cache: Cache,
+    pace: Pace,
 }
 
 /// A failed reconcile; it is retried.
@@ -74,6 +76,7 @@ impl Context {
             log_level: Mutex::default(),
             metrics: Metrics::default(),
             cache: Cache::default(),
+            pace: Pace::default(),
             client,
             options,
         }
@@ -111,8 +114,9 @@ impl Context {
     }
 }
 
-/// Runs one reconcile in bounded time.
+/// Runs one reconcile in bounded time, when it is its turn.
 pub(crate) async fn reconcile(context: &Context) -> Result<Action, Error> {
+    tokio::time::sleep(context.pace.delay(Instant::now())).await;
     let started = Instant::now();
     // Boxed, because the future is large: it reads every kind of object.
     let result = tokio::time::timeout(TIMEOUT, Box::pin(reconcile_once(context)))
