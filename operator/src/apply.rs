@@ -18,16 +18,20 @@ use crate::operands::Operands;
 use api::MultusServiceConfig;
 use api::names::{CONFIG_NAME, OPERATOR_FIELD_MANAGER};
 use drift::{AppliedObjects, Recreated};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
+use std::future::ready;
 use tracing::info;
 use upgrade_order::can_apply;
 
 /// Finalizer that keeps the configuration until nodes are clean and operands are deleted.
 pub const FINALIZER: &str = "multusservice.cni.cncf.io/cleanup";
+
+/// Number of nodes that are labelled at once: a thousand nodes one after the other may take longer than a reconcile.
+const PARALLEL_LABELS: usize = 8;
 
 /// A failed write.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,25 @@ pub enum Error {
     /// The finalizer could not be set or removed.
     #[error("failed to change the finalizer of MultusServiceConfig \"cluster\"")]
     Finalizer(#[source] kube::Error),
+}
+
+/// Writes the label of one node.
+async fn label_node(nodes: &Api<Node>, LabelChange { node, label }: &LabelChange) -> Result<(), Error> {
+    let params = PatchParams {
+        field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = json!({ "metadata": { "labels": { node_labels::LABEL: label } } });
+    match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
+        Ok(_) => info!(node, label, "Updated the cleanup label of a node"),
+        // The node was deleted, and its rules with it.
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        Err(source) => {
+            let node = node.clone();
+            return Err(Error::Label { node, source });
+        }
+    }
+    Ok(())
 }
 
 /// The only writer of operands.
@@ -132,25 +155,12 @@ impl Applier {
 
     /// Labels every node that can be labelled, and returns the first error.
     async fn label(&self, changes: &[LabelChange]) -> Result<(), Error> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let params = PatchParams {
-            field_manager: Some(OPERATOR_FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let mut outcome = Ok(());
-        for LabelChange { node, label } in changes {
-            let patch = json!({ "metadata": { "labels": { node_labels::LABEL: label } } });
-            match nodes.patch_metadata(node, &params, &Patch::Merge(patch)).await {
-                Ok(_) => info!(node, label, "Updated the cleanup label of a node"),
-                // The node was deleted, and its rules with it.
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                Err(source) => {
-                    let node = node.clone();
-                    outcome = outcome.and(Err(Error::Label { node, source }));
-                }
-            }
-        }
-        outcome
+        let nodes: &Api<Node> = &Api::all(self.client.clone());
+        let labels: Vec<_> = changes.iter().map(|change| label_node(nodes, change)).collect();
+        stream::iter(labels)
+            .buffered(PARALLEL_LABELS)
+            .fold(Ok(()), |outcome, labelled| ready(outcome.and(labelled)))
+            .await
     }
 
     async fn apply_operands(
