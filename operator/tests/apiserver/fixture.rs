@@ -23,6 +23,7 @@ use testbed::{command, tools, wait};
 pub(crate) mod cluster_state;
 pub(crate) mod crash_proxy;
 pub(crate) mod fake_kubelet;
+pub(crate) mod hollow_nodes;
 
 pub(crate) const NAMESPACE: &str = "multus-service";
 /// The CRD that Multus installs.
@@ -78,8 +79,17 @@ impl Drop for Fixture {
 impl Fixture {
     /// A cluster with `config/default` applied; the operator is not running yet.
     pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// [`Self::start`] with further flags of kube-controller-manager.
+    pub(crate) async fn start_with(controller_manager_flags: &[&str]) -> Result<Self> {
         let server = Apiserver::start(Options {
             controller_manager: true,
+            controller_manager_flags: controller_manager_flags
+                .iter()
+                .map(|&flag| flag.to_owned())
+                .collect(),
             ..Options::default()
         })
         .await?;
@@ -119,11 +129,15 @@ impl Fixture {
 
     /// [`Self::start`] with the operator running and the sample applied and installed.
     pub(crate) async fn installed() -> Result<Self> {
-        let mut fixture = Self::start().await?;
-        fixture.start_operator(true).await?;
-        fixture.kubectl(&["apply", "-k", &repository("config/samples")])?;
-        fixture.until_installed().await?;
-        Ok(fixture)
+        Self::start().await?.install().await
+    }
+
+    /// Runs the operator, and applies and installs the sample.
+    pub(crate) async fn install(mut self) -> Result<Self> {
+        self.start_operator(true).await?;
+        self.kubectl(&["apply", "-k", &repository("config/samples")])?;
+        self.until_installed().await?;
+        Ok(self)
     }
 
     /// Runs the real kubectl as admin.

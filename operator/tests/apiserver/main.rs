@@ -11,6 +11,7 @@ mod crd;
 mod failure_modes;
 mod fixture;
 mod install;
+mod many_nodes;
 mod metrics;
 mod monitoring;
 mod node_cleanup;

@@ -16,13 +16,18 @@ use operator::operands::SELECTOR;
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
-use testbed::audit::{Request, service_account};
+use testbed::audit::{Log, Request, service_account};
 use testbed::scrape::Scraper;
 
 /// Every answered request of the operator.
 fn requests(fixture: &Fixture) -> Result<Vec<Request>> {
+    requests_in(&fixture.server.audit_log())
+}
+
+/// The operator's requests in a part of the log.
+pub(crate) fn requests_in(log: &Log) -> Result<Vec<Request>> {
     let operator = service_account(NAMESPACE, OPERATOR);
-    let mut requests = fixture.server.audit_log().requests()?;
+    let mut requests = log.requests()?;
     requests.retain(|request| request.user == operator);
     Ok(requests)
 }
@@ -39,7 +44,7 @@ fn reconciles(fixture: &Fixture) -> Result<usize> {
     Ok(requests(fixture)?.iter().filter(is_turn).count())
 }
 
-fn memory_kib(pid: u32, kind: &str) -> Result<u64> {
+pub(crate) fn memory_kib(pid: u32, kind: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(kind));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
