@@ -81,7 +81,7 @@ impl Metrics {
         );
         registry.register(
             "sync_proxy_rules_last_queued_timestamp_seconds",
-            "Time of the last change of Services, EndpointSlices or pods that queued syncs",
+            "Time of the last change of Services, EndpointSlices or pods that queued syncs, or that of the last sync when none is queued any more",
             self.last_queued.clone(),
         );
         registry.register(
@@ -140,6 +140,18 @@ impl Metrics {
     /// Records a change that queued syncs.
     pub fn queued(&self) {
         self.last_queued.set(now());
+    }
+
+    /// Records that no sync is queued any more: the last change counts no more than the last sync.
+    pub fn nothing_queued(&self) {
+        self.last_queued
+            .set(self.last_queued.get().min(self.last_sync.get()));
+    }
+
+    /// Returns true when a change is later than the last sync.
+    #[cfg(test)]
+    pub(crate) fn has_queued(&self) -> bool {
+        self.last_queued.get() > self.last_sync.get()
     }
 
     /// Records that a change of a slice is written in all pods, `seconds` after it happened.

@@ -19,7 +19,7 @@ const COMPONENTS: [&str; 3] = ["controller", "operator", "proxy"];
 /// Label of OpenShift, on ServiceMonitors.
 const PROFILE: &str = "monitoring.openshift.io/collection-profile";
 /// The series that alerts read: `up` is written by Prometheus itself.
-const MINIMAL: [&str; 12] = [
+const MINIMAL: [&str; 11] = [
     "multus_service_api_requests_total",
     "multus_service_condition",
     "multus_service_controller_endpointslice_services",
@@ -28,7 +28,6 @@ const MINIMAL: [&str; 12] = [
     "multus_service_controller_queue_latency_seconds_count",
     "multus_service_proxy_network_programming_duration_seconds_bucket",
     "multus_service_proxy_pods_failing",
-    "multus_service_proxy_pods_programmed",
     "multus_service_proxy_sync_proxy_rules_last_queued_timestamp_seconds",
     "multus_service_proxy_sync_proxy_rules_last_timestamp_seconds",
     "multus_service_rollout_nodes",

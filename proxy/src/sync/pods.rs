@@ -5,6 +5,7 @@
 mod attempts;
 mod cleanups;
 mod kernel_events;
+mod queue;
 mod repair;
 mod summary;
 
@@ -26,6 +27,7 @@ use cleanups::Cleaned;
 use k8s_openapi::jiff::Timestamp;
 use kernel_events::Overrun;
 use process::error_chain;
+use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub(super) struct Pods {
     shared: Arc<Shared>,
     /// Changes of slices that pods have not written yet.
     programming: Programming,
+    /// Pods with a change to apply.
+    queue: Queue,
     began: Timestamp,
     by_uid: BTreeMap<String, Pod>,
     jobs: JoinSet<Done>,
@@ -83,9 +87,11 @@ impl Pods {
     pub(super) fn new(context: Context, namespace_ids: Option<NamespaceIds>) -> Self {
         let (stuck, stuck_uids) = mpsc::unbounded_channel();
         let has_monitor = namespace_ids.is_some();
+        let queue = Queue::new(context.reporters.metrics.clone());
         Self {
             shared: Arc::new(Shared::new(context, namespace_ids, stuck)),
             programming: Programming::default(),
+            queue,
             began: Timestamp::now(),
             by_uid: BTreeMap::new(),
             jobs: JoinSet::new(),
@@ -115,8 +121,8 @@ impl Pods {
 
     /// Attempts follow for these pods, because of changes of slices at these times or of another change.
     pub(super) fn queued(&mut self, uids: &BTreeSet<String>, triggers: Vec<Trigger>) {
+        self.queue.add(uids);
         let metrics = &self.shared.reporters.metrics;
-        metrics.queued();
         if let Some(batch) = Batch::new(triggers, self.began, Timestamp::now(), metrics) {
             for uid in uids {
                 self.programming.add(uid, &batch);
@@ -208,6 +214,7 @@ impl Pods {
     fn forget(&mut self, uid: &str) {
         self.untried.remove(uid);
         drop(self.programming.take(uid));
+        self.queue.leave(uid);
         if let Some(pod) = self.by_uid.remove(uid) {
             pod.abandon(&mut self.timers);
         }

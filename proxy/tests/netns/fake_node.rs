@@ -22,7 +22,9 @@ use proxy::sync::{self, Context, Reporters};
 use rules::{ServedService, Settings, Slice};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -266,12 +268,21 @@ impl Driver {
 
     /// Sum of the samples of a metric at `/metrics`, over all labels that `name` does not have.
     pub(crate) fn metric(&self, name: &str) -> u32 {
+        self.samples(name).reduce(|sum, value| sum + value).unwrap()
+    }
+
+    /// Value of a metric that has one sample, in seconds.
+    pub(crate) fn seconds(&self, name: &str) -> f64 {
+        self.samples(name).next().unwrap()
+    }
+
+    fn samples<T: FromStr<Err: Debug>>(&self, name: &str) -> impl Iterator<Item = T> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
         let samples = text.lines().filter_map(|line| line.strip_prefix(name));
         let samples = samples.filter(|rest| rest.starts_with([' ', '{']));
-        let values = samples.map(|rest| rest.rsplit(' ').next().unwrap().parse::<u32>().unwrap());
-        values.reduce(|sum, value| sum + value).unwrap()
+        let values = samples.map(|rest| rest.rsplit(' ').next().unwrap().parse().unwrap());
+        values.collect::<Vec<_>>().into_iter()
     }
 
     /// Content of `/state`.

@@ -86,6 +86,11 @@ impl Pod {
         }
     }
 
+    /// Returns true when the attempt applied nothing and the next one is expected to: the pod is starting, and not counted as failing.
+    pub(in crate::sync) fn retries_soon(&self, outcome: &Outcome) -> bool {
+        outcome.result.is_err() && self.failures.count() > 0 && !self.failures.are_lasting()
+    }
+
     /// Counts a failure; returns the delay of the retry. A pod without its namespace counts as starting.
     fn fail(&mut self, began: Instant, is_netns_fault: bool) -> Duration {
         let failures = self.failures.add(began);

@@ -76,6 +76,7 @@ impl Pods {
         let Some(pod) = self.by_uid.get_mut(&local.uid) else {
             return;
         };
+        self.queue.leave(&local.uid);
         // Failures of an attempt that wanted rules would count as lasting otherwise.
         pod.wants_nothing();
         let event = pod_events::nothing_written(local, shortcomings);
@@ -181,6 +182,8 @@ impl Pods {
         }
         if needs_rerun {
             self.start(uid, index);
+        } else {
+            self.queue.leave(uid);
         }
         self.ended();
     }
@@ -207,8 +210,11 @@ impl Pods {
         let is_published = pod.publish(event, local, &reporters.event_sender);
         let next = next.or_else(|| (!is_published).then_some(events::PAUSE));
         let next = next.map(|next| pod.check_before(next, outcome));
+        let is_queued = pod.retries_soon(outcome);
         if pod.end(netns_state, &local.uid, next, &mut self.timers) {
             self.start(&local.uid, index);
+        } else if !is_queued {
+            self.queue.leave(&local.uid);
         }
         self.ended();
     }
