@@ -15,10 +15,11 @@ mod testing;
 mod tls;
 mod tls_profile;
 
+use crate::exposition::Format;
 use crate::{Health, ProcessArgs};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -96,12 +97,12 @@ fn probe_response(is_good: bool, failure: &'static str) -> (StatusCode, &'static
     }
 }
 
-async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text)
+async fn metrics(State(registry): State<Arc<Registry>>, headers: HeaderMap) -> impl IntoResponse {
+    let format = accepted(&headers);
+    match format.encode(&registry) {
+        Ok(page) => {
+            let kind = [(header::CONTENT_TYPE, format.content_type())];
+            (StatusCode::OK, kind, page)
         }
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -109,6 +110,13 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
             error.to_string(),
         ),
     }
+}
+
+/// Returns the format that the client prefers. A header may be given in several lines.
+fn accepted(headers: &HeaderMap) -> Format {
+    let lines = headers.get_all(header::ACCEPT).iter();
+    let lines: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+    Format::accepted(&lines.join(","))
 }
 
 #[cfg(test)]
@@ -160,7 +168,18 @@ mod tests {
 
         let (page, _) = Https::with_token("valid").get(address, "/metrics").await.unwrap();
         assert!(
-            page.contains("syncs_total 1") && page.contains("application/openmetrics-text"),
+            page.contains("# TYPE syncs_total counter\nsyncs_total 1")
+                && page.contains("text/plain; version=0.0.4"),
+            "{page}"
+        );
+        let prometheus = Https {
+            accept: "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+            ..Https::with_token("valid")
+        };
+        let (page, _) = prometheus.get(address, "/metrics").await.unwrap();
+        assert!(
+            page.contains("# TYPE syncs counter\nsyncs_total 1")
+                && page.contains("application/openmetrics-text"),
             "{page}"
         );
         let (page, _) = Https::with_token("valid").get(address, "/state").await.unwrap();

@@ -10,6 +10,7 @@ mod args;
 mod client;
 mod error_chain;
 pub mod events;
+pub mod exposition;
 mod health;
 pub mod lease;
 pub mod logs;

@@ -62,6 +62,8 @@ pub(super) struct Https {
     pub(super) versions: &'static [&'static SupportedProtocolVersion],
     pub(super) certificate: Option<(Vec<u8>, Vec<u8>)>,
     pub(super) token: Option<String>,
+    /// Header `Accept`.
+    pub(super) accept: &'static str,
 }
 
 impl Default for Https {
@@ -70,6 +72,7 @@ impl Default for Https {
             versions: rustls::ALL_VERSIONS,
             certificate: None,
             token: None,
+            accept: "*/*",
         }
     }
 }
@@ -121,7 +124,8 @@ impl Https {
         let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         let token = self.token.as_ref();
         let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{token}\r\n");
+        let accept = self.accept;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n{token}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer).await;

@@ -120,6 +120,12 @@ async fn metrics_need_the_right_and_the_monitoring_needs_no_api_server() -> Resu
     proxy.until(200, &allowed)?;
     let (_, page) = allowed.get(&proxy.metrics, "/metrics")?;
     ensure!(page.contains("multus_service_proxy_"), "{page}");
+    ensure!(!page.contains("# EOF"), "the text format has no end: {page}");
+    let prometheus = allowed
+        .clone()
+        .arg("--header", "Accept: application/openmetrics-text;version=1.0.0");
+    let (_, page) = prometheus.get(&proxy.metrics, "/metrics")?;
+    ensure!(page.ends_with("# EOF"), "OpenMetrics: {page}");
     ensure!(
         allowed.get(&proxy.metrics, "/state")?.0 == 403,
         "a right on another path"
