@@ -61,6 +61,7 @@ async fn main() -> anyhow::Result<()> {
     let identity = Identity {
         name: names::CONTROLLER,
         version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("MULTUS_SERVICE_COMMIT"),
         http: SocketAddr::from((Ipv6Addr::UNSPECIFIED, names::POD_HTTP_PORT)),
         metrics: SocketAddr::from((Ipv6Addr::UNSPECIFIED, names::POD_METRICS_PORT)),
     };

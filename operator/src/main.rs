@@ -31,6 +31,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let identity = Identity {
         name: OPERATOR,
         version: operator::build::VERSION,
+        commit: option_env!("MULTUS_SERVICE_COMMIT"),
         http: SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_HTTP_PORT)),
         metrics: SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_METRICS_PORT)),
     };

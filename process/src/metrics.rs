@@ -14,19 +14,12 @@ use process_collector::ProcessCollector;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// Commit of a released build; `unknown` in others, so that a commit alone rebuilds nothing.
-const COMMIT: Option<&str> = option_env!("MULTUS_SERVICE_COMMIT");
-
-/// Registers the metrics that every process has; [`run`](crate::run) does so. `binary` and `version` are those of the identity.
-pub fn register(registry: &mut Registry, binary: &'static str, version: &'static str) {
+/// Registers the metrics that every process has; [`run`](crate::run) does so. `binary`, `version` and `commit` are those of the identity.
+pub fn register(registry: &mut Registry, binary: &'static str, version: &'static str, commit: &'static str) {
     registry.register_collector(Box::new(ProcessCollector::new()));
     let registry = registry.sub_registry_with_prefix("multus_service");
     let component = binary.strip_prefix("multus-service-").unwrap_or(binary);
-    let build = vec![
-        ("component", component),
-        ("version", version),
-        ("commit", COMMIT.unwrap_or("unknown")),
-    ];
+    let build = vec![("component", component), ("version", version), ("commit", commit)];
     registry.register("build", "Version of this process", Info::new(build));
     api_requests::register(registry);
     watch_restarts::register(registry);
@@ -34,7 +27,7 @@ pub fn register(registry: &mut Registry, binary: &'static str, version: &'static
 
 /// [`register`] with a series of every family, for docs/reference/metrics.md.
 pub fn reference(registry: &mut Registry) {
-    register(registry, "", "");
+    register(registry, "", "", "");
     watch_restarts("/api/v1/pods");
 }
 
@@ -45,7 +38,7 @@ mod tests {
     /// What `/metrics` serves.
     fn text() -> String {
         let mut registry = Registry::default();
-        register(&mut registry, "multus-service-proxy", "1.2.3");
+        register(&mut registry, "multus-service-proxy", "1.2.3", "0123abc");
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text
@@ -53,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_process_states_its_build() {
-        let want = r#"multus_service_build_info{component="proxy",version="1.2.3",commit="unknown"} 1"#;
+        let want = r#"multus_service_build_info{component="proxy",version="1.2.3",commit="0123abc"} 1"#;
         assert!(text().contains(want), "{}", text());
     }
 

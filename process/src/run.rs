@@ -18,6 +18,9 @@ use tracing::{info, warn};
 /// Grace period of the work after a signal. Below terminationGracePeriodSeconds, 30 s by default.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// Commit of a build that is no release.
+const UNKNOWN_COMMIT: &str = "unknown";
+
 /// Identity of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
@@ -25,6 +28,8 @@ pub struct Identity {
     pub name: &'static str,
     /// Version, as `--version` prints it.
     pub version: &'static str,
+    /// Commit of a released build: `option_env!("MULTUS_SERVICE_COMMIT")` in `main.rs`, so that a commit compiles no library again.
+    pub commit: Option<&'static str>,
     /// Default of `--health-probe-bind-address`.
     pub http: SocketAddr,
     /// Default of `--metrics-bind-address`.
@@ -122,11 +127,13 @@ where
     let Identity {
         name,
         version,
+        commit,
         http,
         metrics,
     } = identity;
+    let commit = commit.unwrap_or(UNKNOWN_COMMIT);
     let termination = Termination::listen().map_err(Error::Signal)?;
-    metrics::register(&mut registry, name, version);
+    metrics::register(&mut registry, name, version, commit);
     let telemetry = logs::init(name, args)?;
     let http = args.health_probe_bind_address.unwrap_or(http);
     let (http, probes) = bind("health", "--health-probe-bind-address", http)?;
@@ -139,7 +146,7 @@ where
         log_filter: telemetry.filter(),
         shutdown: CancellationToken::new(),
     };
-    info!(name, version, %http, %metrics, "Started");
+    info!(name, version, commit, %http, %metrics, "Started");
 
     let probes = admin::serve_probes(probes, process.health.clone());
     let scrapes = admin::serve_metrics(scrapes, settings, process.client.clone(), registry, routes);

@@ -18,6 +18,7 @@ fn identity(args: &Args) -> process::Identity {
     process::Identity {
         name: PROXY,
         version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("MULTUS_SERVICE_COMMIT"),
         http: SocketAddr::new(loopback, PROXY_HTTP_PORT),
         metrics: SocketAddr::new(args.node_ip.unwrap_or(loopback), PROXY_METRICS_PORT),
     }

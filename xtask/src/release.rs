@@ -170,7 +170,7 @@ impl Maker {
         say("arm64: its binaries, no images");
         let folder = self.options.out.join("bin/arm64");
         fs::create_dir_all(&folder)?;
-        for binary in arm64::binaries(self.options.profile, say)? {
+        for binary in arm64::binaries(self.options.profile, &self.labels.revision, say)? {
             let name = binary.file_name().context("a binary has a name")?;
             fs::copy(&binary, folder.join(name))?;
         }

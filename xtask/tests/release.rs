@@ -3,12 +3,13 @@
 use anyhow::{Context as _, Result, anyhow, ensure};
 use olm::{Bundle, Catalog, Source, catalog, items, text};
 use semver::Version;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
-use testbed::command;
+use testbed::{command, wait};
 use xtask::images::Profile;
 use xtask::release::{Maker, Options};
 
@@ -111,6 +112,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
 
     let bundle = Bundle::read(&copy.root().join("bundle"))?;
     let images = images(&out)?;
+    the_binaries_know_the_commit(&copy, &out)?;
     let [operator, controller, proxy, of_the_bundle] = &images;
     the_bundle_names(&bundle, [operator, controller, proxy])?;
     the_catalog_names(&copy, &bundle, of_the_bundle)?;
@@ -181,6 +183,78 @@ fn images(out: &Path) -> Result<[String; 4]> {
     found
         .try_into()
         .map_err(|found| anyhow!("not four images: {found:?}"))
+}
+
+/// Each binary, out of its image, names its commit in its first log line, and in `multus_service_build_info`.
+fn the_binaries_know_the_commit(copy: &Copy, out: &Path) -> Result<()> {
+    let revision = copy.git(&["rev-parse", "HEAD"])?;
+    let scratch = tempfile::tempdir()?;
+    for name in ["operator", "controller", "proxy"] {
+        let binary = binary_of(out, name, scratch.path())?;
+        let line = started(&binary, scratch.path())?;
+        let commit = format!("commit=\"{}\"", revision.trim());
+        ensure!(line.contains(&commit), "{name}: {line}");
+    }
+    Ok(())
+}
+
+/// Unpacks the binary of an image: its last layer.
+fn binary_of(out: &Path, name: &str, scratch: &Path) -> Result<PathBuf> {
+    let archive = out.join(format!("images/{name}.oci.tar")).display().to_string();
+    let json = |file: &str| -> Result<Value> {
+        Ok(serde_json::from_str(&command::run(
+            "tar",
+            &["-xOf", &archive, file],
+        )?)?)
+    };
+    let blob = |object: &Value, pointer: &str| text(object, pointer).replacen("sha256:", "blobs/sha256/", 1);
+    let manifest = json(&blob(&json("index.json")?, "/manifests/0/digest"))?;
+    let last = items(&manifest, "/layers")
+        .last()
+        .context("an image without layers")?;
+    let layer = blob(last, "/digest");
+    command::output(
+        Command::new("tar")
+            .args(["-xf", &archive, &layer])
+            .current_dir(scratch),
+    )?;
+    command::output(Command::new("tar").args(["-xf", &layer]).current_dir(scratch))?;
+    Ok(scratch.join(format!("usr/bin/multus-service-{name}")))
+}
+
+/// Starts a binary without a cluster; its line `Started`.
+fn started(binary: &Path, scratch: &Path) -> Result<String> {
+    let kubeconfig = scratch.join("kubeconfig");
+    let away = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "away",
+        "clusters": [{ "name": "away", "cluster": { "server": "https://127.0.0.1:1" } }],
+        "users": [{ "name": "away", "user": {} }],
+        "contexts": [{ "name": "away", "context": { "cluster": "away", "user": "away" } }],
+    });
+    fs::write(&kubeconfig, away.to_string())?;
+    let log = scratch.join("log");
+    let mut process = Command::new(binary)
+        .arg("--kubeconfig")
+        .arg(&kubeconfig)
+        .args([
+            "--health-probe-bind-address=127.0.0.1:0",
+            "--metrics-bind-address=127.0.0.1:0",
+        ])
+        .envs([("NODE_NAME", "a"), ("NO_COLOR", "1")])
+        .stdout(fs::File::create(&log)?)
+        .stderr(fs::File::options().append(true).open(&log)?)
+        .spawn()
+        .with_context(|| format!("cannot run {}", binary.display()))?;
+    let line = wait::value(Duration::from_secs(30), "the line Started", || {
+        let text = fs::read_to_string(&log)?;
+        Ok(text
+            .lines()
+            .find(|line| line.contains("Started"))
+            .map(str::to_owned))
+    });
+    process.kill()?;
+    process.wait()?;
+    line.map_err(command::with_tail(&log, 10))
 }
 
 fn the_bundle_names(bundle: &Bundle, [operator, controller, proxy]: [&String; 3]) -> Result<()> {

@@ -29,6 +29,7 @@ async fn run(kubeconfig: PathBuf) {
     let identity = Identity {
         name: names::CONTROLLER,
         version: env!("CARGO_PKG_VERSION"),
+        commit: None,
         http: address,
         metrics: address,
     };

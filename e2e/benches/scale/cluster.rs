@@ -163,6 +163,7 @@ impl Cluster {
         let identity = process::Identity {
             name: names::CONTROLLER,
             version: env!("CARGO_PKG_VERSION"),
+            commit: None,
             http: ([127, 0, 0, 1], 0).into(),
             metrics: ([127, 0, 0, 1], 0).into(),
         };

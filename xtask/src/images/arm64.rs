@@ -39,13 +39,13 @@ fn missing_of(has_compiler: bool, has_library: bool) -> Vec<String> {
     missing.map(|(_, what)| what).collect()
 }
 
-/// Compiles the three binaries; where they are.
-pub fn binaries(profile: Profile, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>> {
+/// Compiles the three binaries of a commit; where they are.
+pub fn binaries(profile: Profile, commit: &str, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>> {
     let cross = product::Cross {
         target: TARGET,
         compiler: COMPILER,
     };
-    let folder = product::binaries_for(profile, Some(&cross), say)?;
+    let folder = product::binaries_for(profile, Some(commit), Some(&cross), say)?;
     let of = |target: &str| folder.join(format!("multus-service-{target}"));
     Ok(product::TARGETS.map(of).to_vec())
 }

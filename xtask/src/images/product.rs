@@ -40,7 +40,7 @@ pub fn release_images(version: &str, say: &dyn Fn(&str)) -> Result<Vec<Image>> {
 
 fn images(arguments: &[(&str, &str)], say: &dyn Fn(&str)) -> Result<Vec<Image>> {
     debian::ensure(PACKAGES, say)?;
-    let binaries = binaries(Profile::of_environment(), say)?;
+    let binaries = binaries(Profile::of_environment(), None, say)?;
     let builder = Builder::new()?;
     let base = base::ensure(&builder, say)?;
     let arguments = [&[("BASE", base.as_str())], arguments].concat();
@@ -81,13 +81,18 @@ pub(super) struct Cross {
     pub(super) compiler: &'static str,
 }
 
-/// Compiles the three binaries; where they are.
-pub(super) fn binaries(profile: Profile, say: &dyn Fn(&str)) -> Result<PathBuf> {
-    binaries_for(profile, None, say)
+/// Compiles the three binaries; where they are. Those of a release know their `commit`.
+pub(super) fn binaries(profile: Profile, commit: Option<&str>, say: &dyn Fn(&str)) -> Result<PathBuf> {
+    binaries_for(profile, commit, None, say)
 }
 
 /// [`binaries`], for this machine's architecture or another.
-pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn(&str)) -> Result<PathBuf> {
+pub(super) fn binaries_for(
+    profile: Profile,
+    commit: Option<&str>,
+    cross: Option<&Cross>,
+    say: &dyn Fn(&str),
+) -> Result<PathBuf> {
     let dev = profile == Profile::Dev;
     let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();
@@ -104,6 +109,10 @@ pub(super) fn binaries_for(profile: Profile, cross: Option<&Cross>, say: &dyn Fn
         cargo
             .arg("--release")
             .args(TARGETS.iter().flat_map(|target| ["--package", target]));
+    }
+    if let Some(commit) = commit {
+        // Read by the `main.rs` of each binary.
+        cargo.env("MULTUS_SERVICE_COMMIT", commit);
     }
     let mut folder = target_directory();
     if let Some(Cross { target, compiler }) = cross {

@@ -39,7 +39,7 @@ pub fn product(
     say: &dyn Fn(&str),
 ) -> Result<Vec<Archived>> {
     debian::ensure(PACKAGES, say)?;
-    let binaries = product::binaries(profile, say)?;
+    let binaries = product::binaries(profile, Some(&labels.revision), say)?;
     let builder = Builder::new()?;
     let base = base::ensure(&builder, say)?;
     let arguments = [
