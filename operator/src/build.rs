@@ -55,12 +55,13 @@ pub fn build(
 
 fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> Desired {
     let Manifests {
-        identities,
+        mut identities,
         controller,
         proxy,
     } = Manifests::in_namespace(namespace);
     let mut controller = controller::configure(controller, config);
     let mut proxy = proxy::configure(proxy, config);
+    proxy::align_service(&mut identities.services, &proxy);
     controller
         .labels_mut()
         .insert(VERSION_LABEL.to_owned(), observed.version.clone());
@@ -121,11 +122,16 @@ fn remove(removal: &Removal, observed: &Observed, namespace: &str, images: &Rele
     };
     let labels = labels(observed, Goal::Clean(annotation));
     let Manifests {
-        identities, proxy, ..
+        mut identities,
+        proxy,
+        ..
     } = Manifests::in_namespace(namespace);
     let running = live
         .proxy()
         .map(|running| daemon_set::from_running_proxy(proxy.clone(), running, since));
+    if let Some(running) = &running {
+        proxy::align_service(&mut identities.services, running);
+    }
     let mut daemon_sets = Vec::new();
     if node_labels::any_cleanup_pending(&observed.nodes, &labels) {
         // Without a proxy: the image of the last cleanup, of the configuration, of the release.

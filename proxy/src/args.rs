@@ -4,12 +4,13 @@ use crate::netns::host_network::HostInterface;
 use crate::report::node_condition::OwnPod;
 use api::NamespaceIsolation;
 use api::address::ReservedAddresses;
+use api::names::PROXY_METRICS_PORT;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
 use rules::{Node, Settings};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Serves Kubernetes Services on secondary networks to the pods of one node.
 ///
@@ -28,6 +29,10 @@ pub struct Args {
     /// Address of that Node, on which metrics are served [default: 127.0.0.1]
     #[arg(long, env = "NODE_IP", value_name = "ADDRESS")]
     pub node_ip: Option<IpAddr>,
+
+    /// Port of that address on which metrics are served
+    #[arg(long, value_name = "PORT", default_value_t = PROXY_METRICS_PORT, value_parser = clap::value_parser!(u16).range(1..), global = true)]
+    pub metrics_port: u16,
 
     /// Namespace of the Pod of this process, which carries the condition multusservice.cni.cncf.io/RulesApplied
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", requires = "pod_name")]
@@ -87,6 +92,12 @@ pub struct Args {
 }
 
 impl Args {
+    /// Returns the address on which metrics are served: the node's own, because the port is not for other interfaces of the node.
+    pub fn metrics_address(&self) -> SocketAddr {
+        let address = self.node_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        SocketAddr::new(address, self.metrics_port)
+    }
+
     /// Returns the namespaces in which the archived multus-service proxy is recognized.
     pub fn legacy_namespaces(&self) -> BTreeSet<String> {
         let names = self.legacy_proxy_namespaces.iter();
@@ -193,6 +204,26 @@ mod tests {
         assert_eq!(parse("NFTables"), Some(BackendChoice::NfTables));
         assert_eq!(parse("iptables"), Some(BackendChoice::IpTables));
         assert_eq!(parse("ipvs"), None);
+    }
+
+    #[test]
+    fn metrics_are_served_on_the_address_of_the_node_at_the_chosen_port() {
+        let address = |args: &[&str]| {
+            let args = Args::try_parse_from([&["proxy", "--node-ip"], args].concat());
+            args.map(|args| args.metrics_address().to_string()).ok()
+        };
+        assert_eq!(address(&["192.0.2.1"]).as_deref(), Some("192.0.2.1:9125"));
+        assert_eq!(
+            address(&["2001:db8::1", "--metrics-port=9300"]).as_deref(),
+            Some("[2001:db8::1]:9300")
+        );
+        assert_eq!(
+            address(&["192.0.2.1", "cleanup", "--wait", "--metrics-port=9300"]).as_deref(),
+            Some("192.0.2.1:9300")
+        );
+        for port in ["0", "65536", "x"] {
+            assert_eq!(address(&["192.0.2.1", "--metrics-port", port]), None, "{port}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Binary of the proxy; the code is in the library.
 
 use anyhow::Context;
-use api::names::{PROXY, PROXY_HTTP_PORT, PROXY_METRICS_PORT};
+use api::names::{PROXY, PROXY_HTTP_PORT};
 use clap::Parser;
 use prometheus_client::registry::Registry;
 use proxy::args::{Args, Command};
@@ -10,17 +10,15 @@ use proxy::container_runtime::cri::Cri;
 use proxy::debug_state;
 use proxy::metrics::Metrics;
 use proxy::serve::{Serving, cleanup_and_wait, serve};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
-/// Metrics are served on the node's own address only: the port is not for other interfaces of the node.
 fn identity(args: &Args) -> process::Identity {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     process::Identity {
         name: PROXY,
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("MULTUS_SERVICE_COMMIT"),
-        http: SocketAddr::new(loopback, PROXY_HTTP_PORT),
-        metrics: SocketAddr::new(args.node_ip.unwrap_or(loopback), PROXY_METRICS_PORT),
+        http: SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_HTTP_PORT)),
+        metrics: args.metrics_address(),
     }
 }
 

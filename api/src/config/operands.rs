@@ -108,6 +108,14 @@ pub struct ProxySpec {
     #[schemars(schema_with = "schema::runtime_endpoint")]
     pub container_runtime_endpoint: Option<String>,
 
+    /// metricsPort is the port on which the proxy serves metrics and its state, on the address of each node. 1024 to 65535, and not 9124,
+    /// on which it serves probes. Choose another one where a program of the nodes uses the default; firewalls between Prometheus and the
+    /// nodes must let it through. OpenShift lets 9000 to 9999 through. When omitted, this means no opinion and the platform is left to
+    /// choose a reasonable default, which is subject to change over time. The current default is 9125.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::metrics_port")]
+    pub metrics_port: Option<u16>,
+
     /// hostNetworks maps networks to interfaces of nodes. Services on these networks are served to the node itself and to pods with
     /// hostNetwork. At most 16. When omitted, none. A node that lacks the interface, or on which it is the parent of macvlan or ipvlan
     /// interfaces, is not served; the condition RulesApplied of its proxy reports it.

@@ -3,6 +3,7 @@
 //! Pure.
 
 use super::MultusServiceConfig;
+use crate::names;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -226,6 +227,22 @@ pub(super) fn runtime_endpoint(_: &mut SchemaGenerator) -> Schema {
         "nullable": true,
         "maxLength": 107,
         "pattern": r"^(unix://)?/(var/)?run/[^/.][^/]*/[^/]+\.sock$",
+    })
+}
+
+/// A port of the nodes that needs no privilege. The proxy has another one, for probes.
+pub(super) fn metrics_port(_: &mut SchemaGenerator) -> Schema {
+    let other = names::PROXY_METRICS_PORT;
+    json_schema!({
+        "type": "integer",
+        "format": "int32",
+        "nullable": true,
+        "minimum": 1024,
+        "maximum": 65535,
+        "x-kubernetes-validations": [{
+            "rule": format!("self != {}", names::PROXY_HTTP_PORT),
+            "message": format!("the proxy serves probes on port {}; choose another port, such as {other}", names::PROXY_HTTP_PORT),
+        }],
     })
 }
 

@@ -83,6 +83,11 @@ pub(super) fn metrics_certificate() -> [String; 2] {
     ]
 }
 
+/// Port of the metrics on the node.
+pub(super) fn metrics_port(port: u16) -> String {
+    format!("--metrics-port={port}")
+}
+
 /// Socket of the container runtime.
 pub(super) fn runtime(socket: &RuntimeSocket) -> String {
     format!("--container-runtime-endpoint={}", socket.path)

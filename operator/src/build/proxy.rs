@@ -7,11 +7,15 @@ use crate::validate::{RuntimeSocket, ValidatedConfig};
 use crate::workloads::{self, container};
 use api::config::{ProxyUpdateStrategy, UpdateStrategyType};
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy};
-use k8s_openapi::api::core::v1::{HostPathVolumeSource, PodSpec, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, PodSpec, Service, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Crates whose log lines are the proxy's own.
 const CRATES: &[&str] = &["proxy", "rules", "process"];
+/// Name of the port of the metrics.
+const METRICS: &str = "metrics";
+/// Name of the Service of the metrics.
+const METRICS_SERVICE: &str = "multus-service-proxy-metrics";
 /// Nodes whose proxy may be unavailable during a rollout: OpenShift's convention for DaemonSets.
 const MAX_UNAVAILABLE: &str = "10%";
 
@@ -39,9 +43,37 @@ pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> 
         mount(pod, socket);
     }
     let container = container(pod);
+    if let Some(port) = config.metrics_port {
+        args.push(arguments::metrics_port(port));
+        set_metrics_port(container, port);
+    }
     container.image = Some(config.proxy_image.clone());
     container.args = Some(args);
     daemon_set
+}
+
+/// Declares the port, so that the scheduler knows it and the Service finds it.
+fn set_metrics_port(container: &mut Container, port: u16) {
+    let ports = container.ports.iter_mut().flatten();
+    for declared in ports.filter(|declared| declared.name.as_deref() == Some(METRICS)) {
+        declared.container_port = port.into();
+        declared.host_port = Some(port.into());
+    }
+}
+
+/// Sets the port of the Service of the proxy's metrics to that of the proxy's pods.
+pub(super) fn align_service(services: &mut [Service], proxy: &DaemonSet) {
+    let pod = proxy.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let containers = pod.into_iter().flat_map(|pod| &pod.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let declared = ports.find(|port| port.name.as_deref() == Some(METRICS));
+    let service = services
+        .iter_mut()
+        .find(|service| service.metadata.name.as_deref() == Some(METRICS_SERVICE));
+    let ports = service.and_then(|service| service.spec.as_mut()?.ports.as_mut());
+    for (port, declared) in ports.into_iter().flatten().zip(declared) {
+        port.port = declared.container_port;
+    }
 }
 
 fn strategy(

@@ -208,6 +208,60 @@ fn configuration_is_passed_in_arguments() {
     );
 }
 
+/// Metrics ports of the DaemonSets, by argument and declaration, and that of the Service.
+fn metrics_ports(operands: &Operands) -> Value {
+    let proxies = operands.daemon_sets.iter().map(|daemon_set| {
+        let template = &daemon_set.spec.as_ref().unwrap().template;
+        let args = args(template);
+        let argument = args.iter().find_map(|arg| arg.strip_prefix("--metrics-port="));
+        let ports = pod(template).containers[0].ports.as_ref().unwrap();
+        let declared: Vec<_> = ports
+            .iter()
+            .map(|port| (port.container_port, port.host_port))
+            .collect();
+        json!([argument, declared])
+    });
+    let service = operands
+        .services
+        .iter()
+        .find(|service| service.name_any() == "multus-service-proxy-metrics")
+        .unwrap();
+    let ports = service.spec.as_ref().unwrap().ports.iter().flatten();
+    json!([
+        proxies.collect::<Value>(),
+        ports.map(|port| port.port).collect::<Value>()
+    ])
+}
+
+#[test]
+fn the_port_of_metrics_is_that_of_the_configuration_in_daemon_set_and_service() {
+    let omitted = metrics_ports(&installed(&config()));
+    assert_eq!(omitted, json!([[[null, [[9124, 9124], [9125, 9125]]]], [9125]]));
+    let config = validated(&json!({ "proxy": { "metricsPort": 9300 } }));
+    let chosen = installed(&config);
+    assert_eq!(
+        metrics_ports(&chosen),
+        json!([[["9300", [[9124, 9124], [9300, 9300]]]], [9300]])
+    );
+    let cleanup = daemon_set::for_labelled_nodes(chosen.proxy().unwrap(), None);
+    let cleanups = Operands {
+        daemon_sets: vec![cleanup],
+        ..chosen.clone()
+    };
+    assert_eq!(metrics_ports(&cleanups), metrics_ports(&chosen));
+}
+
+#[test]
+fn a_removal_keeps_the_port_of_metrics_of_the_running_proxy() {
+    let running = installed(&validated(&json!({ "proxy": { "metricsPort": 9300 } })));
+    let removal = Removal::CleanNodes {
+        since: Timestamp::from_second(1_700_000_000).unwrap(),
+        waiting: vec![],
+    };
+    let removing = removed(&removal, &running).operands;
+    assert_eq!(metrics_ports(&removing), metrics_ports(&running));
+}
+
 #[test]
 fn memory_request_without_limit_removes_the_default_limit() {
     let limits = |resources: Value| {

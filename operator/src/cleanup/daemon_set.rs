@@ -18,6 +18,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Arguments of the proxy that its cleanup takes, too.
+const KEPT: [&str; 2] = ["--container-runtime-endpoint=", "--metrics-port="];
 
 /// Builds it from the proxy's DaemonSet; `since` is set during a removal.
 pub(crate) fn for_labelled_nodes(proxy: &DaemonSet, since: Option<Timestamp>) -> DaemonSet {
@@ -41,14 +43,7 @@ pub(crate) fn for_labelled_nodes(proxy: &DaemonSet, since: Option<Timestamp>) ->
     }
     let pod = spec.template.spec.get_or_insert_default();
     everywhere(pod);
-    let endpoint = runtime_argument(proxy);
-    container(pod).args = Some(
-        ["cleanup", "--wait"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(endpoint)
-            .collect(),
-    );
+    container(pod).args = Some(arguments(proxy));
     daemon_set
 }
 
@@ -106,9 +101,7 @@ pub(crate) fn from_running_proxy(
         spec.update_strategy = Some(at_once());
         let pod = spec.template.spec.get_or_insert_default();
         keep(pod, running);
-        let mut args = vec!["cleanup".to_owned(), "--wait".to_owned()];
-        args.extend(runtime_argument(running));
-        container(pod).args = Some(args);
+        container(pod).args = Some(arguments(running));
     }
     daemon_set
 }
@@ -132,6 +125,7 @@ fn keep(pod: &mut PodSpec, running: &DaemonSet) {
     target.image_pull_policy.clone_from(&source.image_pull_policy);
     target.resources.clone_from(&source.resources);
     target.volume_mounts.clone_from(&source.volume_mounts);
+    target.ports.clone_from(&source.ports);
 }
 
 /// All nodes at once: no traffic is served any more.
@@ -151,12 +145,15 @@ pub(crate) fn with_image(mut daemon_set: DaemonSet, image: String) -> DaemonSet 
     daemon_set
 }
 
-/// `--container-runtime-endpoint` of the running proxy.
-fn runtime_argument(running: &DaemonSet) -> Option<String> {
-    let container = running_pod(running)?.containers.first()?;
-    let mut args = container.args.iter().flatten();
-    args.find(|arg| arg.starts_with("--container-runtime-endpoint="))
-        .cloned()
+/// The arguments of a cleanup: of those of the proxy, the ones that depend on the node.
+fn arguments(proxy: &DaemonSet) -> Vec<String> {
+    let containers = running_pod(proxy).into_iter().flat_map(|pod| &pod.containers);
+    let args = containers
+        .take(1)
+        .flat_map(|container| container.args.iter().flatten());
+    let kept = args.filter(|arg| KEPT.iter().any(|name| arg.starts_with(name)));
+    let cleanup = ["cleanup", "--wait"].map(str::to_owned);
+    cleanup.into_iter().chain(kept.cloned()).collect()
 }
 
 fn running_pod(running: &DaemonSet) -> Option<&PodSpec> {

@@ -46,6 +46,8 @@ pub struct ValidatedConfig {
     pub backend: Backend,
     /// Socket of the container runtime; detected by the proxy when omitted.
     pub runtime: Option<RuntimeSocket>,
+    /// Port of the proxy's metrics; the manifest's when omitted.
+    pub metrics_port: Option<u16>,
     /// Networks that the proxy serves to the nodes themselves, sorted.
     pub host_networks: BTreeMap<String, String>,
     /// Namespaces of the archived multus-service proxy; the proxy's default when omitted.
@@ -186,6 +188,7 @@ pub(super) fn complete(
             .container_runtime_endpoint
             .as_deref()
             .and_then(RuntimeSocket::parse),
+        metrics_port: proxy.metrics_port,
         host_networks: proxy
             .host_networks
             .into_iter()

@@ -92,6 +92,9 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "proxy": { "resources": { "requests": { "cpu": "250m", "memory": "1e6" } } } }),
         json!({ "proxy": { "containerRuntimeEndpoint": "/run/crio/crio.sock" } }),
         json!({ "proxy": { "containerRuntimeEndpoint": "unix:///var/run/crio/crio.sock" } }),
+        json!({ "proxy": { "metricsPort": 1024 } }),
+        json!({ "proxy": { "metricsPort": 9125 } }),
+        json!({ "proxy": { "metricsPort": 65535 } }),
         json!({ "proxy": { "updateStrategy": { "type": "OnDelete" } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate" } } }),
         json!({ "proxy": { "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } } } }),
@@ -328,6 +331,26 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
             "cluster",
             json!({ "proxy": { "containerRuntimeEndpoint": "tcp://run/x/y.sock" } }),
             vec!["spec.proxy.containerRuntimeEndpoint"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "metricsPort": 9124 } }),
+            vec!["spec.proxy.metricsPort", "probes on port 9124", "such as 9125"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "metricsPort": 1023 } }),
+            vec!["spec.proxy.metricsPort", "1024"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "metricsPort": 65536 } }),
+            vec!["spec.proxy.metricsPort", "65535"],
+        ),
+        (
+            "cluster",
+            json!({ "proxy": { "metricsPort": "9125" } }),
+            vec!["spec.proxy.metricsPort", "integer"],
         ),
         (
             "cluster",

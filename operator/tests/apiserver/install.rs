@@ -285,6 +285,56 @@ async fn configuration_change_is_rolled_out_and_reported() -> Result<()> {
     Ok(())
 }
 
+/// Ports of the metrics: the argument and the declared port of the DaemonSet, and the port of the Service.
+async fn metrics_ports(fixture: &Fixture) -> Result<String> {
+    let proxy = fixture.proxy().await?.context("no DaemonSet")?;
+    let container = proxy
+        .spec
+        .and_then(|spec| spec.template.spec?.containers.into_iter().next())
+        .context("no container")?;
+    let argument = container
+        .args
+        .into_iter()
+        .flatten()
+        .find_map(|arg| Some(arg.strip_prefix("--metrics-port=")?.to_owned()));
+    let declared = container.ports.into_iter().flatten();
+    let declared: Vec<_> = declared
+        .map(|port| (port.container_port, port.host_port))
+        .collect();
+    let service: Service = fixture.here().get(&format!("{PROXY}-metrics")).await?;
+    let ports = service.spec.and_then(|spec| spec.ports).into_iter().flatten();
+    let ports: Vec<_> = ports.map(|port| port.port).collect();
+    Ok(json!([argument, declared, ports]).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
+async fn another_port_of_metrics_is_one_roll_out_of_daemon_set_and_service() -> Result<()> {
+    let fixture = Fixture::installed().await?;
+    let before = fixture.proxy().await?.context("no DaemonSet")?;
+    let rolled_out = async |spec: Value| {
+        fixture.set_spec(spec).await?;
+        fixture.until_installed().await?;
+        metrics_ports(&fixture).await
+    };
+    let release = "[null,[[9124,9124],[9125,9125]],[9125]]";
+    assert_eq!(metrics_ports(&fixture).await?, release);
+    assert_eq!(
+        rolled_out(json!({ "proxy": { "metricsPort": 9300 } })).await?,
+        r#"["9300",[[9124,9124],[9300,9300]],[9300]]"#
+    );
+    let generations = |proxy: &DaemonSet| proxy.metadata.generation;
+    let after = fixture.proxy().await?.context("no DaemonSet")?;
+    let changes = generations(&after).zip(generations(&before));
+    assert_eq!(
+        changes.map(|(after, before)| after - before),
+        Some(1),
+        "one roll-out"
+    );
+    assert_eq!(rolled_out(json!({ "proxy": null })).await?, release);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn unmanaged_writes_no_operand_and_updates_status() -> Result<()> {

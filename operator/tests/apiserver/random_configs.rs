@@ -71,15 +71,19 @@ fn proxy() -> impl Strategy<Value = Value> {
         ])),
         any_of(&json!([null, [], [{ "network": "web/macvlan1", "interface": "ens4" }]])),
         any_of(&json!([null, [], ["kube-system", "multus"]])),
+        any_of(&json!([null, 9125, 9300])),
     )
-        .prop_map(|(mut proxy, backend, strategy, endpoint, networks, legacy)| {
-            proxy["backend"] = backend;
-            proxy["updateStrategy"] = strategy;
-            proxy["containerRuntimeEndpoint"] = endpoint;
-            proxy["hostNetworks"] = networks;
-            proxy["legacyProxyNamespaces"] = legacy;
-            proxy
-        })
+        .prop_map(
+            |(mut proxy, backend, strategy, endpoint, networks, legacy, port)| {
+                proxy["metricsPort"] = port;
+                proxy["backend"] = backend;
+                proxy["updateStrategy"] = strategy;
+                proxy["containerRuntimeEndpoint"] = endpoint;
+                proxy["hostNetworks"] = networks;
+                proxy["legacyProxyNamespaces"] = legacy;
+                proxy
+            },
+        )
 }
 
 fn controller() -> impl Strategy<Value = Value> {
