@@ -17,6 +17,7 @@ pub mod logs;
 pub mod metrics;
 mod run;
 mod shutdown;
+pub mod traces;
 pub mod watch;
 
 pub use args::ProcessArgs;

@@ -1,13 +1,15 @@
-//! Metrics that every process has: its build, its use of the machine, its watches and its API requests.
+//! Metrics that every process has: its build, its use of the machine, its watches, its API requests and its spans.
 //!
 //! Counters of watches and API requests are global, as in client-go: a process has one API server, and a watch is begun far from the
 //! registry.
 
 mod api_requests;
 mod process_collector;
+mod trace_spans;
 mod watch_restarts;
 
 pub(crate) use api_requests::CountRequests;
+pub(crate) use trace_spans::{Loss, exported_spans, lost_spans};
 pub(crate) use watch_restarts::watch_restarts;
 
 use process_collector::ProcessCollector;
@@ -23,6 +25,7 @@ pub fn register(registry: &mut Registry, binary: &'static str, version: &'static
     registry.register("build", "Version of this process", Info::new(build));
     api_requests::register(registry);
     watch_restarts::register(registry);
+    trace_spans::register(registry);
 }
 
 /// [`register`] with a series of every family, for docs/reference/metrics.md.
