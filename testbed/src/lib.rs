@@ -6,6 +6,7 @@
 //! - [`flood`]: attacks on the port for probes and metrics;
 //! - [`fuzz`]: mutated inputs for decoders and parsers;
 //! - [`images`]: container images without a docker engine or a registry;
+//! - [`otelcol`]: a receiver of traces, the OpenTelemetry Collector;
 //! - [`scrape`]: requests to an HTTPS port for metrics;
 //! - [`tools`]: the pinned Kubernetes programs, built from Go modules and cached outside the checkout;
 //! - [`wait`]: conditions with a limit, instead of sleeps.
@@ -24,6 +25,7 @@ pub mod flood;
 pub mod fuzz;
 pub mod images;
 pub mod log_file;
+pub mod otelcol;
 pub mod pki;
 pub mod ports;
 pub mod scrape;

@@ -253,8 +253,16 @@ pub const PROMETHEUS: Tool = Tool {
     ..PLAIN
 };
 
+/// The OpenTelemetry Collector with the OTLP receiver and the file exporter (`testbed/tools/otelcol/main.go`).
+pub const OTELCOL: Tool = Tool {
+    name: "otelcol",
+    module: "otelcol",
+    programs: &[("otelcol", ".")],
+    ..PLAIN
+};
+
 /// Every tool, in the order that builds fastest: kube's programs share most of their packages.
-pub const ALL: [&Tool; 18] = [
+pub const ALL: [&Tool; 19] = [
     &ETCD,
     &KUBE_APISERVER,
     &KUBECTL,
@@ -272,6 +280,7 @@ pub const ALL: [&Tool; 18] = [
     &OLM,
     &KUBECONFORM,
     &PROMETHEUS,
+    &OTELCOL,
     &OPENSHIFT,
 ];
 
