@@ -10,6 +10,7 @@
 //! Writes: OTLP over gRPC, in a task of its own. The work is never delayed: spans that find the queue full are dropped and counted.
 
 mod args;
+pub mod attribute;
 mod exporter;
 mod ids;
 mod queue;
@@ -17,14 +18,13 @@ mod span;
 
 pub use args::{Endpoint, TraceArgs};
 pub use ids::ChangeIds;
-pub use opentelemetry::KeyValue;
 pub use queue::TraceWriter;
 pub use span::Span;
 
 use crate::metrics::{Loss, lost_spans};
 use exporter::Otlp;
 use k8s_openapi::jiff::Timestamp;
-use opentelemetry::InstrumentationScope;
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Source<'a> {
     pub version: &'static str,
     /// `service.instance.id`: the name of the pod.
     pub instance: &'a str,
+    /// `k8s.node.name`, of a process that works for one node.
+    pub node: Option<&'a str>,
 }
 
 /// Handle of the traces. Cheap to clone; without an endpoint all it does is one comparison.
@@ -84,12 +86,14 @@ pub fn start(args: &TraceArgs, source: Source<'_>) -> (Traces, TraceWriter) {
     let Some(endpoint) = &args.tracing_endpoint else {
         return (Traces::default(), TraceWriter::off());
     };
+    let node = source
+        .node
+        .map(|node| KeyValue::new("k8s.node.name", node.to_owned()));
     let resource = Resource::builder()
         .with_service_name(source.name)
-        .with_attributes([
-            KeyValue::new("service.version", source.version),
-            KeyValue::new("service.instance.id", source.instance.to_owned()),
-        ])
+        .with_attribute(KeyValue::new("service.version", source.version))
+        .with_attribute(KeyValue::new("service.instance.id", source.instance.to_owned()))
+        .with_attributes(node)
         .build();
     let export = Otlp::new(endpoint.clone(), args.tracing_ca_file.clone(), resource);
     let (queue, writer) = queue::channel(export);

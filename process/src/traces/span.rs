@@ -62,9 +62,13 @@ impl Span {
         self.events.events.push(event);
     }
 
-    /// Marks the work of the span as failed.
+    /// Marks the work of the span as failed. A root becomes a child: the root is the span of the attempt that succeeds.
     pub fn fail(&mut self, error: String) {
         self.status = Status::error(error);
+        if self.parent == SpanId::INVALID {
+            self.parent = self.ids.root;
+            self.id = RandomIdGenerator::default().new_span_id();
+        }
     }
 
     /// Ends the span now. A clock that was set back ends it at its start.

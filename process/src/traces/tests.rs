@@ -79,6 +79,21 @@ fn the_spans_of_two_processes_are_one_tree() {
     assert!(root.end_time > root.start_time);
 }
 
+/// A retry has the same ids; there is one root.
+#[test]
+fn a_failed_attempt_is_a_child_of_the_one_that_succeeds() {
+    let (traces, mut queue) = traces(1_000_000);
+    let triggered = at("2026-01-02T03:04:05Z");
+    let ids = traces.sampled(UID, triggered).unwrap();
+    let mut failed = Span::root(ids, "sync_endpointslices", triggered);
+    failed.fail("conflict".to_owned());
+    traces.end(failed);
+    traces.end(Span::root(ids, "sync_endpointslices", triggered));
+    let (failed, root) = (queue.try_recv().unwrap(), queue.try_recv().unwrap());
+    assert_eq!(failed.parent_span_id, root.span_context.span_id());
+    assert_ne!(failed.span_context.span_id(), root.span_context.span_id());
+}
+
 #[test]
 fn nothing_is_sampled_while_traces_are_off() {
     let (traces, _) = start(&args(&[]), source());
@@ -143,6 +158,7 @@ fn source() -> Source<'static> {
         name: "test",
         version: "1.2.3",
         instance: "pod",
+        node: None,
     }
 }
 
