@@ -31,8 +31,8 @@ pub struct Receiver {
 /// A span as it was received.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// `service.name` of the process that sent it.
-    pub service: String,
+    /// Attributes of the process that sent it, such as `service.name`.
+    pub resource: BTreeMap<String, String>,
     /// Trace id, 32 hex digits.
     pub trace_id: String,
     /// Id, 16 hex digits.
@@ -130,14 +130,12 @@ impl Receiver {
         for line in log_file::complete_lines(&self.spans, 0)?.lines() {
             let export: Value = serde_json::from_str(line)?;
             for resource in array(&export["resourceSpans"]) {
-                let service = attributes(&resource["resource"])
-                    .remove("service.name")
-                    .unwrap_or_default();
+                let process = attributes(&resource["resource"]);
                 for span in array(&resource["scopeSpans"])
                     .iter()
                     .flat_map(|scope| array(&scope["spans"]))
                 {
-                    spans.push(Span::read(&service, span)?);
+                    spans.push(Span::read(&process, span)?);
                 }
             }
         }
@@ -155,7 +153,7 @@ impl Receiver {
 }
 
 impl Span {
-    fn read(service: &str, span: &Value) -> Result<Self> {
+    fn read(resource: &BTreeMap<String, String>, span: &Value) -> Result<Self> {
         let text = |field: &str| span[field].as_str().unwrap_or_default().to_owned();
         let time = |field: &str| {
             text(field)
@@ -169,7 +167,7 @@ impl Span {
         // STATUS_CODE_ERROR.
         let failed = status["code"] == 2;
         Ok(Self {
-            service: service.to_owned(),
+            resource: resource.clone(),
             trace_id: text("traceId"),
             span_id: text("spanId"),
             parent_span_id: text("parentSpanId"),
@@ -209,7 +207,7 @@ mod tests {
     #[test]
     fn a_span_in_the_json_of_otlp() {
         let span = Span::read(
-            "controller",
+            &BTreeMap::new(),
             &json!({
                 "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "parentSpanId": "",
                 "name": "sync", "startTimeUnixNano": "1", "endTimeUnixNano": "2",
