@@ -13,10 +13,12 @@ use crate::observe::{Observed, observe};
 use crate::reconcile::{Decision, reconcile};
 use crate::service_status::notifier::{Notifier, ServiceStatus};
 use crate::service_status::orphaned_slices::{self, ListResult, OrphanedSlices};
+use crate::trace;
 use crate::triggers;
 use crate::work_queue::{Outcome, WorkQueue};
 use api::ObjectName;
 use kube::Client;
+use process::traces::{Span, Traces};
 use process::{Health, error_chain};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -59,6 +61,7 @@ struct Attempt {
     key: ObjectName,
     trigger_times: Option<TriggerTimes>,
     sample: Sample,
+    span: Option<Box<Span>>,
     done: WriteResult,
 }
 
@@ -77,6 +80,7 @@ pub struct Driver {
     /// The Services whose manual slices are to be watched.
     scope: watch::Sender<Scope>,
     metrics: Metrics,
+    traces: Traces,
     health: Health,
     is_leading: bool,
     was_synced: bool,
@@ -105,10 +109,18 @@ impl Driver {
             client,
             scope,
             metrics,
+            traces: Traces::default(),
             health,
             is_leading: false,
             was_synced: false,
         }
+    }
+
+    /// Sets the traces.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Traces) -> Self {
+        self.traces = traces;
+        self
     }
 
     /// Runs until shutdown; then finishes the writes in progress.
@@ -242,6 +254,7 @@ impl Driver {
             slices,
             problems,
             condition,
+            triggered,
             trigger_times,
         } = decision;
         let service = observed.service.as_ref().map(|entry| &entry.service);
@@ -259,7 +272,8 @@ impl Driver {
                 started,
             );
         }
-        let attempt = Attempt {
+        let mut attempt = Attempt {
+            span: None,
             sample: Sample::new(service, (slices.counts, verdict), slices.writes(), started),
             trigger_times,
             done: WriteResult::default(),
@@ -268,6 +282,7 @@ impl Driver {
         if slices.is_empty() {
             self.finish(attempt);
         } else {
+            attempt.span = trace::start(&self.traces, &observed, triggered, slices.counts);
             self.spawn(WriteRequest { key, slices }, attempt);
         }
     }
@@ -307,9 +322,13 @@ impl Driver {
         debug!(service = %work.key, create = create.len(), update = update.len(), delete = delete.len(), "Planned EndpointSlice writes");
         let writer = self.writer.clone();
         self.index.slices.begin_writes();
+        let traces = self.traces.clone();
         self.writes.spawn(async move {
+            let done = writer.write(work).await;
+            trace::end(&traces, attempt.span, &done);
             Attempt {
-                done: writer.write(work).await,
+                done,
+                span: None,
                 ..attempt
             }
         });
@@ -326,6 +345,7 @@ impl Driver {
             trigger_times,
             sample,
             done,
+            ..
         } = attempt;
         let outcome = outcome(&key, &done);
         sample.record(&self.metrics, &key, &done);

@@ -23,7 +23,7 @@ mod trigger_time;
 mod writes;
 
 pub(crate) use hints::{Routing, routing};
-pub(crate) use trigger_time::{TriggerTimes, trigger_time};
+pub(crate) use trigger_time::{TriggerTimes, is_written, trigger_time};
 
 use crate::manual::ManualSlice;
 use crate::objects::{Nodes, Pod, is_being_deleted};

@@ -19,6 +19,7 @@
 //! | `endpointslice` | the slices that it should have, and the writes that lead to them |
 //! | [`service_status`] | problems, the Accepted condition, Events |
 //! | [`apply`] | all writes |
+//! | `trace` | the span of an attempt |
 
 pub mod apply;
 pub mod controller;
@@ -37,6 +38,7 @@ pub mod service_status;
 pub mod settings;
 #[cfg(test)]
 mod sync_tests;
+mod trace;
 mod triggers;
 pub mod validate;
 pub mod watches;

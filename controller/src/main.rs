@@ -6,6 +6,7 @@ use controller::metrics::Metrics;
 use controller::settings::Settings;
 use ipnet::IpNet;
 use process::lease::LeaseOptions;
+use process::traces::{self, TraceArgs};
 use process::{Identity, ProcessArgs};
 use prometheus_client::registry::Registry;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -18,6 +19,9 @@ use std::time::Duration;
 struct Args {
     #[command(flatten)]
     process: ProcessArgs,
+
+    #[command(flatten)]
+    traces: TraceArgs,
 
     /// Namespace of the Lease for leader election
     #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE, value_name = "NAME")]
@@ -82,8 +86,16 @@ async fn main() -> anyhow::Result<()> {
         duration: Duration::from_secs(15),
         renew_before: Duration::from_secs(5),
     });
-    let work = |process| async move {
-        Box::pin(controller::run(process, settings, metrics, &pod_name, lease)).await
+    let source = traces::Source {
+        name: names::CONTROLLER,
+        version: identity.version,
+        instance: &pod_name,
+        node: None,
+    };
+    let (traces, spans) = traces::start(&args.traces, source);
+    let work = |process| async {
+        let run = controller::run(process, settings, metrics, traces, &pod_name, lease);
+        spans.run_beside(Box::pin(run)).await
     };
     Ok(Box::pin(process::run(identity, &args.process, registry, work)).await?)
 }

@@ -14,6 +14,7 @@ use crate::settings::Settings;
 use crate::validate::{Acceptance, Binding};
 use api::names::{SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use api::{NetworkRef, ObjectName};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// The decision for one Service.
@@ -25,6 +26,8 @@ pub struct Decision {
     pub problems: Vec<Problem>,
     /// Its Accepted condition, when that must be written.
     pub condition: Option<Condition>,
+    /// Time of the change that leads to the writes, if it has one.
+    pub triggered: Option<Timestamp>,
     /// Recorded once the slices are written.
     pub trigger_times: Option<TriggerTimes>,
 }
@@ -126,6 +129,7 @@ fn serve(
     Decision {
         slices,
         problems,
+        triggered: trigger_time,
         trigger_times: Some(trigger_times),
         condition: None,
     }
@@ -178,6 +182,7 @@ fn copy(
     Decision {
         slices,
         problems,
+        triggered: trigger_time,
         trigger_times: Some(trigger_times),
         condition: None,
     }

@@ -9,6 +9,7 @@ use crate::settings::Settings;
 use crate::watches;
 use process::Process;
 use process::lease::{self, LeaseOptions};
+use process::traces::Traces;
 use std::convert::Infallible;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ pub async fn run(
     process: Process,
     settings: Settings,
     metrics: Metrics,
+    traces: Traces,
     instance: &str,
     lease: Option<LeaseOptions>,
 ) -> Result<(), Error> {
@@ -53,7 +55,7 @@ pub async fn run(
     let stop = shutdown.child_token();
     let writer = Writer::new(client.clone(), instance);
     let index = Index::new(settings);
-    let driver = Driver::new(client.clone(), index, writer, scope, metrics, health);
+    let driver = Driver::new(client.clone(), index, writer, scope, metrics, health).with_traces(traces);
     let leadership = Leadership {
         granted: granted.clone(),
         shutdown: stop.clone(),

@@ -46,5 +46,7 @@ mod slices;
 mod stale_watch;
 #[path = "apiserver/topology.rs"]
 mod topology;
+#[path = "apiserver/traces.rs"]
+mod traces;
 #[path = "apiserver/without_multus.rs"]
 mod without_multus;

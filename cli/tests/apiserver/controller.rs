@@ -9,6 +9,7 @@ use api::names;
 use controller::metrics::Metrics;
 use controller::settings::Settings;
 use process::lease::LeaseOptions;
+use process::traces::Traces;
 use process::{Identity, ProcessArgs};
 use prometheus_client::registry::Registry;
 
@@ -50,6 +51,7 @@ async fn run(kubeconfig: PathBuf) {
             process,
             Settings::default(),
             metrics,
+            Traces::default(),
             "controller-1",
             Some(lease),
         ))

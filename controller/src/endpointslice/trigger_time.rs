@@ -53,6 +53,11 @@ pub(crate) fn trigger_time(
     (at, times)
 }
 
+/// Returns true if a slice has this time already: an earlier change of the same second was written, or a part of this one.
+pub(crate) fn is_written(slices: &[Arc<EndpointSlice>], at: Timestamp) -> bool {
+    slices.iter().any(|slice| written(slice) == Some(at))
+}
+
 fn earliest_change(known: &TriggerTimes, now: &TriggerTimes) -> Option<Timestamp> {
     let pods = now
         .pods

@@ -175,7 +175,15 @@ impl Cluster {
             service_cidrs: Vec::new(),
         };
         let work = |process| async move {
-            Box::pin(controller::run(process, settings, metrics, "scale", None)).await
+            Box::pin(controller::run(
+                process,
+                settings,
+                metrics,
+                process::traces::Traces::default(),
+                "scale",
+                None,
+            ))
+            .await
         };
         let wanted = self.size.services * self.size.endpoints;
         tokio::select! {
