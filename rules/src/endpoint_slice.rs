@@ -30,6 +30,8 @@ pub struct Slice {
     pub rejected: Vec<InvalidAddress>,
     /// Time of the change that led to this content, if the controller knows it.
     pub triggered: Option<Timestamp>,
+    /// `metadata.generation` of the slice, for traces.
+    pub generation: Option<i64>,
 }
 
 /// An endpoint of a slice.
@@ -97,6 +99,7 @@ impl Slice {
             endpoints: Vec::with_capacity(slice.endpoints.len()),
             rejected: Vec::new(),
             triggered: triggered(slice),
+            generation: slice.metadata.generation,
         };
         for endpoint in &slice.endpoints {
             let endpoint = parsed.endpoint(endpoint, family);

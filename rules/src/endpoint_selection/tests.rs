@@ -42,6 +42,7 @@ fn chosen(endpoints: &[&str], protocol: Protocol, is_local: bool) -> Chosen {
         endpoints: endpoints.iter().map(|text| endpoint(text)).collect(),
         rejected: Vec::new(),
         triggered: None,
+        generation: None,
     };
     let node = Node {
         name: "n1".to_owned(),
