@@ -8,6 +8,7 @@ use api::names::PROXY_METRICS_PORT;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
+use process::traces::TraceArgs;
 use rules::{Node, Settings};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -85,6 +86,10 @@ pub struct Args {
     /// Command to run instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// Arguments of traces
+    #[command(flatten)]
+    pub traces: TraceArgs,
 
     /// Arguments of all binaries of this project
     #[command(flatten)]

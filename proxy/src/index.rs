@@ -5,17 +5,20 @@
 
 mod network;
 mod pod;
+mod traced;
 mod trigger;
 mod unsupported;
 mod update;
 
 pub(crate) use pod::HOST_UID;
 pub use pod::{LocalPod, NodePod};
+pub(crate) use traced::Traced;
 pub(crate) use trigger::Trigger;
 pub use update::{Kind, Update};
 
 use api::{NamespaceIsolation, NetworkRef, ObjectName};
 use network::Network;
+use process::traces::Traces;
 use rules::{
     InvalidAddress, NetworkRules, NotServed, PodRules, ServedService, Settings, Shortcoming, Slice, Unserved,
     pod_rules, service_plan,
@@ -67,6 +70,13 @@ impl Index {
     #[must_use]
     pub fn with_legacy_namespaces(mut self, namespaces: BTreeSet<String>) -> Self {
         self.legacy_namespaces = namespaces;
+        self
+    }
+
+    /// Traces changes of slices.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Traces) -> Self {
+        self.triggers.trace(traces);
         self
     }
 

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use api::names::{PROXY, PROXY_HTTP_PORT};
 use clap::Parser;
+use process::traces;
 use prometheus_client::registry::Registry;
 use proxy::args::{Args, Command};
 use proxy::cleanup::cleanup;
@@ -39,6 +40,13 @@ async fn main() -> anyhow::Result<()> {
             let mut registry = Registry::default();
             let metrics = Metrics::new(&mut registry);
             let (routes, requests) = debug_state::endpoint();
+            let source = traces::Source {
+                name: PROXY,
+                version: env!("CARGO_PKG_VERSION"),
+                instance: args.pod_name.as_deref().unwrap_or(&node_name),
+                node: Some(&node_name),
+            };
+            let (traces, spans) = traces::start(&args.traces, source);
             let options = Serving {
                 settings: args.settings(&node_name),
                 own_pod: args.own_pod(),
@@ -46,8 +54,9 @@ async fn main() -> anyhow::Result<()> {
                 backend: args.backend,
                 host_networks: args.host_networks.clone(),
                 legacy_namespaces: args.legacy_namespaces(),
+                traces,
             };
-            let work = |process| serve(process, options, metrics, requests);
+            let work = |process| spans.run_beside(serve(process, options, metrics, requests));
             let run = process::run_with_routes(identity(&args), &args.process, registry, routes, work);
             Ok(Box::pin(run).await?)
         }

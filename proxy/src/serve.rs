@@ -18,6 +18,7 @@ use api::names::PROXY;
 use api::rules_applied::Reason;
 use futures::stream;
 use process::events::{self, Publisher};
+use process::traces::Traces;
 use process::{Health, Process};
 use rules::Settings;
 use std::collections::BTreeSet;
@@ -52,6 +53,8 @@ pub struct Serving<'a> {
     pub host_networks: Vec<HostInterface>,
     /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
+    /// Traces of changes.
+    pub traces: Traces,
 }
 
 /// Serves the pods of a node until shutdown.
@@ -137,6 +140,7 @@ async fn serve_pods(process: Process, options: &Serving<'_>, reporters: Reporter
     };
     let mut context = Context::new(Arc::new(sandboxes), backend, earlier, reporters, settings);
     context.legacy_namespaces.clone_from(&options.legacy_namespaces);
+    context.traces = options.traces.clone();
     sync::run(context, updates, requests, health, shutdown).await;
 }
 

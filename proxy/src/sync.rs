@@ -18,6 +18,7 @@ mod sandbox_locks;
 mod shared;
 mod status;
 mod timers;
+mod trace;
 mod worker_pool;
 
 pub use context::{Context, Reporters};
@@ -111,7 +112,8 @@ impl Sync {
     fn new(context: Context, namespace_ids: Option<NamespaceIds>) -> Self {
         Self {
             index: Index::new(context.settings.clone())
-                .with_legacy_namespaces(context.legacy_namespaces.clone()),
+                .with_legacy_namespaces(context.legacy_namespaces.clone())
+                .with_traces(context.traces.clone()),
             cluster_info: ClusterInfo::new(context.settings.clone()),
             lists: Lists(BTreeSet::from(Kind::ALL)),
             has_synced: false,

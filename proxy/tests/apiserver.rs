@@ -38,6 +38,8 @@ mod serving;
     reason = "shared with the tests of level netns, which use more of it"
 )]
 mod testbed;
+#[path = "apiserver/traces.rs"]
+mod traces;
 #[path = "netns/traffic.rs"]
 #[expect(
     dead_code,

@@ -8,6 +8,7 @@ use crate::index::default_legacy_namespaces;
 use crate::metrics::Metrics;
 use crate::report::node_condition::Reporter;
 use crate::report::pod_events::EventSender;
+use process::traces::Traces;
 use rules::Settings;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Context {
     pub settings: Settings,
     /// Namespaces in which the archived multus-service proxy is recognized.
     pub legacy_namespaces: BTreeSet<String>,
+    /// Traces of changes.
+    pub traces: Traces,
     /// Sandboxes that existed before this process.
     pub(super) earlier: BTreeSet<String>,
 }
@@ -53,6 +56,7 @@ impl Context {
             reporters,
             settings,
             legacy_namespaces: default_legacy_namespaces(),
+            traces: Traces::default(),
             earlier,
         }
     }

@@ -122,8 +122,8 @@ impl Pods {
     /// Attempts follow for these pods, because of changes of slices at these times or of another change.
     pub(super) fn queued(&mut self, uids: &BTreeSet<String>, triggers: Vec<Trigger>) {
         self.queue.add(uids);
-        let metrics = &self.shared.reporters.metrics;
-        if let Some(batch) = Batch::new(triggers, self.began, Timestamp::now(), metrics) {
+        let (metrics, traces) = (&self.shared.reporters.metrics, &self.shared.traces);
+        if let Some(batch) = Batch::new(triggers, self.began, Timestamp::now(), (metrics, traces)) {
             for uid in uids {
                 self.programming.add(uid, &batch);
             }

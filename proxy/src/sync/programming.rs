@@ -1,15 +1,17 @@
-//! Network programming duration: from the change that led to a slice, by its annotation `endpoints.kubernetes.io/last-change-trigger-time`,
+//! Network programming duration, and its spans: from the change that led to a slice, by its annotation `endpoints.kubernetes.io/last-change-trigger-time`,
 //! to the last write of rules for it in a pod of this node.
 //!
-//! Pure, but for the metric. A batch is shared by the pods that wait for it; the last one to drop it ends the measurement. A change costs
+//! Pure, but for the metric and the queue of spans. A batch is shared by the pods that wait for it; the last one to drop it ends the measurement. A change costs
 //! one allocation, and one reference per pod that starts an attempt anyway.
 
+use super::trace;
 use crate::index::Trigger;
 use crate::metrics::Metrics;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use process::traces::{Span, Traces};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Largest age of the change of a slice that was not known before: an older slice is one of a network that has just come into the scope of
 /// this node's watch.
@@ -22,8 +24,12 @@ const MAX_WAITING: usize = 64;
 #[derive(Debug)]
 pub(super) struct Batch {
     triggers: Vec<Timestamp>,
-    has_written: AtomicBool,
+    /// Spans of those that are traced.
+    spans: Vec<Span>,
+    /// Pods that wrote rules for them.
+    pods: AtomicUsize,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Batch {
@@ -32,21 +38,27 @@ impl Batch {
         triggers: Vec<Trigger>,
         since: Timestamp,
         now: Timestamp,
-        metrics: &Metrics,
+        (metrics, traces): (&Metrics, &Traces),
     ) -> Option<Arc<Self>> {
         let is_measured = |trigger: &Trigger| {
             trigger.at >= since && (!trigger.is_new || now.duration_since(trigger.at) <= FRESH)
         };
+        let mut spans = Vec::new();
         let triggers: Vec<_> = triggers
             .into_iter()
             .filter(is_measured)
-            .map(|trigger| trigger.at)
+            .map(|trigger| {
+                spans.extend(trigger.traced.map(|traced| trace::start(*traced, now)));
+                trigger.at
+            })
             .collect();
         (!triggers.is_empty()).then(|| {
             Arc::new(Self {
                 triggers,
-                has_written: AtomicBool::new(false),
+                spans,
+                pods: AtomicUsize::new(0),
                 metrics: metrics.clone(),
+                traces: traces.clone(),
             })
         })
     }
@@ -54,7 +66,9 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if *self.has_written.get_mut() {
+        let pods = *self.pods.get_mut();
+        if pods > 0 {
+            trace::end(&self.traces, std::mem::take(&mut self.spans), pods);
             let now = Timestamp::now();
             for at in &self.triggers {
                 let took = now.duration_since(*at);
@@ -102,7 +116,7 @@ impl Programming {
 /// An attempt succeeded: ends the measurement if no other pod waits.
 pub(super) fn written(batches: Batches, has_written: bool) {
     for batch in batches {
-        batch.has_written.fetch_or(has_written, Ordering::Relaxed);
+        batch.pods.fetch_add(usize::from(has_written), Ordering::Relaxed);
     }
 }
 
@@ -133,12 +147,13 @@ mod tests {
         Trigger {
             at: now() - SignedDuration::from_secs(age),
             is_new,
+            traced: None,
         }
     }
 
     fn batch(metrics: &Metrics, triggers: &[Trigger]) -> Option<Arc<Batch>> {
         let since = now() - SignedDuration::from_hours(1);
-        Batch::new(triggers.to_vec(), since, now(), metrics)
+        Batch::new(triggers.to_vec(), since, now(), (metrics, &Traces::default()))
     }
 
     #[test]

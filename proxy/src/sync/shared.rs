@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::container_runtime::SandboxSource;
 use crate::netlink::monitor::NamespaceIds;
 use crate::netns::memory::Memory;
+use process::traces::Traces;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -17,6 +18,7 @@ pub(super) struct Shared {
     pub(super) sandboxes: Arc<dyn SandboxSource>,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) reporters: Reporters,
+    pub(super) traces: Traces,
     /// Assigns namespace ids for the netlink monitor, if it runs.
     pub(super) namespace_ids: Option<NamespaceIds>,
     /// Locks and origin of sandboxes.
@@ -37,6 +39,7 @@ impl Shared {
             sandboxes: context.sandboxes,
             backend: context.backend,
             reporters: context.reporters,
+            traces: context.traces,
             namespace_ids,
             sandbox_locks: SandboxLocks::new(context.earlier),
             worker_pool: WorkerPool::default(),

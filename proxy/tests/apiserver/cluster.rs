@@ -2,7 +2,7 @@
 
 use crate::testbed::{Pod, Testbed};
 use anyhow::{Context as _, Result};
-use api::names::{PROXY, RULES_APPLIED_CONDITION};
+use api::names::{LAST_CHANGE_TRIGGER_TIME_ANNOTATION, PROXY, RULES_APPLIED_CONDITION};
 use api::{NetworkRef, ObjectName};
 use async_trait::async_trait;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -14,6 +14,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use process::events::Publisher;
+use process::traces::Traces;
 use prometheus_client::registry::Registry;
 use proxy::args::BackendChoice;
 use proxy::backend::detect::choose;
@@ -146,6 +147,11 @@ impl Cluster {
 
     /// Starts a proxy in its Pod `proxy`, which is created if missing.
     pub(crate) async fn proxy(&self) -> Result<Proxy> {
+        self.traced_proxy(Traces::default()).await
+    }
+
+    /// Like [`Self::proxy`], with traces.
+    pub(crate) async fn traced_proxy(&self, traces: Traces) -> Result<Proxy> {
         let own = self.proxy_pod("proxy").await?;
         let client = self.server.pod_client(&own).await?;
         let (event_sender, events) = process::events::channel();
@@ -158,7 +164,7 @@ impl Cluster {
             reporter,
             metrics,
         };
-        let context = Context::new(
+        let mut context = Context::new(
             Arc::new(self.sandboxes.clone()),
             backend,
             existing_sandboxes,
@@ -171,6 +177,7 @@ impl Cluster {
                 ..Settings::default()
             },
         );
+        context.traces = traces;
         let (health, shutdown) = (process::Health::new(), CancellationToken::new());
         let (_, state_requests) = debug_state::endpoint();
         let driver = {
@@ -296,16 +303,29 @@ impl Cluster {
             service,
             hosts,
             json!({"multusservice.cni.cncf.io/network": network}),
+            json!({}),
         )
         .await
     }
 
-    /// Applies a slice without the network label, as the archived multus-service controller and earlier releases write it.
-    pub(crate) async fn slice(&self, service: &Service, hosts: &[u8]) -> Result<()> {
-        self.slice_with(service, hosts, json!({})).await
+    /// Applies a slice with the time of the change that led to it.
+    pub(crate) async fn triggered_slice(&self, service: &Service, hosts: &[u8], at: &str) -> Result<()> {
+        let annotations = json!({ LAST_CHANGE_TRIGGER_TIME_ANNOTATION: at });
+        self.slice_with(service, hosts, json!({}), annotations).await
     }
 
-    async fn slice_with(&self, service: &Service, hosts: &[u8], more: Value) -> Result<()> {
+    /// Applies a slice without the network label, as the archived multus-service controller and earlier releases write it.
+    pub(crate) async fn slice(&self, service: &Service, hosts: &[u8]) -> Result<()> {
+        self.slice_with(service, hosts, json!({}), json!({})).await
+    }
+
+    async fn slice_with(
+        &self,
+        service: &Service,
+        hosts: &[u8],
+        more: Value,
+        annotations: Value,
+    ) -> Result<()> {
         let endpoints: Vec<_> = hosts
             .iter()
             .map(|host| json!({"addresses": [format!("10.1.0.{host}")]}))
@@ -322,6 +342,7 @@ impl Cluster {
             "metadata": {
                 "name": name,
                 "labels": labels,
+                "annotations": annotations,
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": service.name_any(), "uid": service.uid()}],
             },
             "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],
