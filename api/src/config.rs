@@ -14,6 +14,7 @@ mod schema;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tracing;
 
 pub use operands::{
     Backend, ControllerSpec, MonitoringSpec, MonitoringState, NetworkPolicyMode, NetworkPolicySpec,
@@ -23,6 +24,7 @@ pub use status::{
     BackendNodes, ControllerStatus, Failure, MultusServiceConfigStatus, ProxyCause, ProxyStatus,
     RelatedObject, RolloutStatus, UnhealthyNode,
 };
+pub use tracing::{CaReference, TracingSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResource, KubeSchema};
@@ -114,6 +116,10 @@ pub struct MultusServiceConfigSpec {
     /// monitoring configures what Prometheus reads and the alerts, where prometheus-operator is installed, as on OpenShift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<MonitoringSpec>,
+
+    /// tracing configures traces of changes, from a change of a Service or pod to the rules on every node. When omitted, there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingSpec>,
 
     /// controller configures the endpoint controller, which writes EndpointSlices with secondary-network addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
