@@ -9,6 +9,7 @@ mod manifests;
 mod monitoring;
 mod pod;
 mod proxy;
+mod tracing;
 
 use crate::cleanup::daemon_set;
 use crate::cleanup::node_labels::{self, Goal, LabelChange};

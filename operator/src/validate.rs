@@ -6,7 +6,7 @@ mod monitoring;
 mod settings;
 
 pub use monitoring::Monitoring;
-pub use settings::{Networks, PodSettings, RuntimeSocket, ValidatedConfig};
+pub use settings::{Networks, PodSettings, RuntimeSocket, Tracing, ValidatedConfig};
 
 use crate::cleanup::{self, CLEANUP_LIMIT, Removal};
 use crate::gather::Observed;

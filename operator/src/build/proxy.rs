@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use super::{arguments, pod};
+use super::{arguments, pod, tracing};
 use crate::validate::{RuntimeSocket, ValidatedConfig};
 use crate::workloads::{self, container};
 use api::config::{ProxyUpdateStrategy, UpdateStrategyType};
@@ -41,6 +41,10 @@ pub(super) fn configure(mut daemon_set: DaemonSet, config: &ValidatedConfig) -> 
     if let Some(socket) = &config.runtime {
         args.push(arguments::runtime(socket));
         mount(pod, socket);
+    }
+    if let Some(tracing) = &config.tracing {
+        args.extend(tracing::arguments(tracing));
+        tracing::configure(pod, tracing);
     }
     let container = container(pod);
     if let Some(port) = config.metrics_port {

@@ -262,6 +262,55 @@ fn a_removal_keeps_the_port_of_metrics_of_the_running_proxy() {
     assert_eq!(metrics_ports(&removing), metrics_ports(&running));
 }
 
+/// Of the controller and of the proxy, with TLS. The proxy, on the host network, must resolve a Service. Without the field nothing changes.
+#[test]
+fn tracing_is_rendered_into_both_operands() {
+    let tracing = json!({ "tracing": {
+        "endpoint": "https://otel-collector.observability.svc:4317", "samplingRatePerMillion": 1000, "ca": { "name": "receivers" },
+    } });
+    let (plain, traced) = (installed(&config()), installed(&validated(&tracing)));
+    let wanted = [
+        "--tracing-endpoint=https://otel-collector.observability.svc:4317",
+        "--tracing-sampling-rate-per-million=1000",
+        "--tracing-ca-file=/etc/multus-service/tracing-ca/ca.crt",
+    ];
+    for (template, plain) in templates(&traced).into_iter().zip(templates(&plain)) {
+        assert!(args(template).ends_with(&wanted), "{:?}", args(template));
+        assert!(!args(plain).iter().any(|arg| arg.contains("tracing")));
+        let volumes = pod(template).volumes.iter().flatten();
+        let volume = volumes
+            .last()
+            .and_then(|volume| volume.config_map.as_ref())
+            .unwrap();
+        let item = &volume.items.as_ref().unwrap()[0];
+        assert_eq!((volume.name.as_str(), volume.optional), ("receivers", Some(true)));
+        assert_eq!((item.key.as_str(), item.path.as_str()), ("ca.crt", "ca.crt"));
+        let mounts = pod(template).containers[0].volume_mounts.iter().flatten();
+        assert_eq!(
+            mounts.last().unwrap().mount_path,
+            "/etc/multus-service/tracing-ca"
+        );
+    }
+    let [controller, proxy] = templates(&traced).map(|template| pod(template).dns_policy.as_deref());
+    assert_eq!((controller, proxy), (None, Some("ClusterFirstWithHostNet")));
+    let [_, proxy] = templates(&plain).map(|template| pod(template).dns_policy.as_deref());
+    assert_eq!(proxy, Some("Default"));
+}
+
+#[test]
+fn tracing_without_tls_samples_all_and_mounts_nothing() {
+    let tracing = json!({ "tracing": { "endpoint": "http://127.0.0.1:4317" } });
+    let (plain, traced) = (installed(&config()), installed(&validated(&tracing)));
+    for (template, plain) in templates(&traced).into_iter().zip(templates(&plain)) {
+        let wanted = [
+            "--tracing-endpoint=http://127.0.0.1:4317",
+            "--tracing-sampling-rate-per-million=1000000",
+        ];
+        assert!(args(template).ends_with(&wanted), "{:?}", args(template));
+        assert_eq!(pod(template).volumes, pod(plain).volumes);
+    }
+}
+
 #[test]
 fn memory_request_without_limit_removes_the_default_limit() {
     let limits = |resources: Value| {

@@ -9,7 +9,7 @@ use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
     Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
-    NetworkPolicyMode, ProxyUpdateStrategy, Resources,
+    NetworkPolicyMode, ProxyUpdateStrategy, Resources, TracingSpec,
 };
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,8 @@ pub struct ValidatedConfig {
     pub network_policy: bool,
     /// Objects of prometheus-operator; without them when omitted.
     pub monitoring: Option<Monitoring>,
+    /// Traces of changes; without them when omitted.
+    pub tracing: Option<Tracing>,
     /// Replicas of the controller.
     pub replicas: i32,
     /// Scheduling and resources of the controller.
@@ -54,6 +56,28 @@ pub struct ValidatedConfig {
     pub legacy_namespaces: Option<BTreeSet<String>>,
     /// Update strategy of the proxy DaemonSet.
     pub update_strategy: ProxyUpdateStrategy,
+}
+
+/// Traces of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// URL of the OTLP receiver.
+    pub endpoint: String,
+    /// Traces to sample per million.
+    pub sampling_rate_per_million: i32,
+    /// Name and key of the ConfigMap with the certificate authorities.
+    pub ca: Option<(String, String)>,
+}
+
+impl From<&TracingSpec> for Tracing {
+    fn from(spec: &TracingSpec) -> Self {
+        let key = |key: &Option<String>| key.clone().unwrap_or_else(|| "ca.crt".to_owned());
+        Self {
+            endpoint: spec.endpoint.clone(),
+            sampling_rate_per_million: spec.sampling_rate_per_million.unwrap_or(1_000_000),
+            ca: spec.ca.as_ref().map(|ca| (ca.name.clone(), key(&ca.key))),
+        }
+    }
 }
 
 /// Networks that a Service may reference.
@@ -117,6 +141,7 @@ pub(super) fn complete(
         service_cidrs,
         network_policy,
         monitoring,
+        tracing,
         controller,
         proxy,
     } = &observed.config.spec;
@@ -173,6 +198,7 @@ pub(super) fn complete(
             .unwrap_or_default()
             == NetworkPolicyMode::Enabled,
         monitoring,
+        tracing: tracing.as_ref().map(Tracing::from),
         replicas: controller
             .replicas
             .unwrap_or_else(|| OpenShift::replicas(openshift)),
