@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "!self.endpoint.startsWith('https://') || has(self.ca)",
+        "rule": "!self.endpoint.startsWith('https://') || (has(self.ca) && self.ca != null)",
         "message": "an https endpoint needs ca: the images contain no certificate authorities",
     },
     {
-        "rule": "self.endpoint.startsWith('https://') || !has(self.ca)",
+        "rule": "self.endpoint.startsWith('https://') || !has(self.ca) || self.ca == null",
         "message": "ca is only for an https endpoint",
     },
 ]))]
@@ -55,10 +55,11 @@ fn endpoint(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Not nullable: the API server drops a null, so that the rules see one absent value.
+/// Nullable, as every optional field: the rules treat a null as an absent value.
 fn ca(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "nullable": true,
         "required": ["name"],
         "properties": {
             "name": {
