@@ -79,6 +79,12 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "networkPolicy": { "mode": "Disabled" } }),
         json!({ "monitoring": { "managementState": "Managed", "labels": { "release": "prometheus" } } }),
         json!({ "monitoring": { "managementState": "Removed" } }),
+        json!({ "tracing": { "endpoint": "http://127.0.0.1:4317" } }),
+        json!({ "tracing": { "endpoint": "http://[fd00::1]:4317", "samplingRatePerMillion": 0 } }),
+        // A null is the same as an absent value.
+        json!({ "tracing": { "endpoint": "http://collector.observability.svc:4317", "samplingRatePerMillion": 1_000_000, "ca": null } }),
+        json!({ "tracing": { "endpoint": "https://collector.observability.svc:4317", "ca": { "name": "receivers" } } }),
+        json!({ "tracing": { "endpoint": "https://10.0.0.1:4317", "ca": { "name": "openshift-service-ca.crt", "key": "service-ca.crt" } } }),
         json!({ "controller": { "replicas": 1 } }),
         json!({ "controller": { "replicas": 5, "priorityClassName": "system-cluster-critical" } }),
         json!({ "proxy": { "nodeSelector": { "example.com/zone": "a", "empty": "" } } }),
@@ -114,6 +120,56 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
     let configs = configs().await?;
     for (name, spec, words) in [
         ("other", json!({}), vec!["singleton", "'cluster'"]),
+        (
+            "cluster",
+            json!({ "tracing": {} }),
+            vec!["spec.tracing.endpoint", "Required"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "127.0.0.1:4317" } }),
+            vec!["spec.tracing.endpoint", "https?"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "http://127.0.0.1:4318/v1/traces" } }),
+            vec!["spec.tracing.endpoint", "https?"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "http://127.0.0.1:4317", "samplingRatePerMillion": 1_000_001 } }),
+            vec!["spec.tracing.samplingRatePerMillion", "1000000"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "http://127.0.0.1:4317", "samplingRatePerMillion": -1 } }),
+            vec!["spec.tracing.samplingRatePerMillion", "0"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "https://127.0.0.1:4317" } }),
+            vec!["spec.tracing", "https endpoint needs ca"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "https://127.0.0.1:4317", "ca": null } }),
+            vec!["spec.tracing", "https endpoint needs ca"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "http://127.0.0.1:4317", "ca": { "name": "receivers" } } }),
+            vec!["spec.tracing", "only for an https endpoint"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "https://127.0.0.1:4317", "ca": { "name": "" } } }),
+            vec!["spec.tracing.ca.name"],
+        ),
+        (
+            "cluster",
+            json!({ "tracing": { "endpoint": "https://127.0.0.1:4317", "ca": { "name": "receivers", "key": "../ca" } } }),
+            vec!["spec.tracing.ca.key"],
+        ),
         (
             "cluster",
             json!({ "managementState": "managed" }),

@@ -115,31 +115,45 @@ fn place() -> impl Strategy<Value = Value> {
         { "managementState": "Removed" },
         { "managementState": "Managed", "labels": { "release": "prometheus" } },
     ]));
+    let tracing = any_of(&json!([
+        null,
+        { "endpoint": "http://127.0.0.1:4317", "samplingRatePerMillion": 1000 },
+        { "endpoint": "https://collector.observability.svc:4317", "ca": { "name": "receivers" } },
+    ]));
     let logs = (any_of(&levels), any_of(&levels));
-    (proxy(), controller(), images, networks, logs, monitoring).prop_map(
-        |(
-            proxy,
-            controller,
-            (pull, secrets),
-            (policy, namespaces, isolation, ranges),
-            (level, own_level),
-            monitoring,
-        )| {
-            without_null(json!({
-                "logLevel": level,
-                "operatorLogLevel": own_level,
-                "imagePullPolicy": pull,
-                "imagePullSecrets": secrets,
-                "networkPolicy": policy,
-                "monitoring": monitoring,
-                "globalNamespaces": namespaces,
-                "networkNamespaceIsolation": isolation,
-                "serviceCIDRs": ranges,
-                "controller": controller,
-                "proxy": proxy,
-            }))
-        },
+    (
+        proxy(),
+        controller(),
+        images,
+        networks,
+        logs,
+        (monitoring, tracing),
     )
+        .prop_map(
+            |(
+                proxy,
+                controller,
+                (pull, secrets),
+                (policy, namespaces, isolation, ranges),
+                (level, own_level),
+                (monitoring, tracing),
+            )| {
+                without_null(json!({
+                    "logLevel": level,
+                    "operatorLogLevel": own_level,
+                    "imagePullPolicy": pull,
+                    "imagePullSecrets": secrets,
+                    "networkPolicy": policy,
+                    "monitoring": monitoring,
+                    "tracing": tracing,
+                    "globalNamespaces": namespaces,
+                    "networkNamespaceIsolation": isolation,
+                    "serviceCIDRs": ranges,
+                    "controller": controller,
+                    "proxy": proxy,
+                }))
+            },
+        )
 }
 
 /// Fields beside ours in an object: removing them from the configuration must not remove a desired field.
