@@ -109,6 +109,10 @@ test-netns: ## Rules and routes on real packets, in network namespaces (root)
 test-apiserver: ## Controller and operator on a real kube-apiserver
 	.ci/levels apiserver
 
+.PHONY: picture
+picture: ## Draw the dashboard with the data of ten minutes of churn on the cluster, into docs/images/dashboard.svg (root)
+	cargo run --quiet --locked -p e2e --bin picture -- --into docs/images/dashboard.svg
+
 .PHONY: soak
 soak: ## Churn of pods, Services and endpoints under load on the cluster, for SOAK_MINUTES (30; in `make test` 3) (root)
 	cargo test --locked --workspace --test soak -- --ignored --nocapture

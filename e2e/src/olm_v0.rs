@@ -4,12 +4,12 @@
 //! test. They run in the network namespace of the control plane and not in pods, as administrators; what they do to the cluster is
 //! the same. They end with the test's process.
 
-use anyhow::{Context as _, Result, ensure};
+use crate::admin::{apply, beside_the_control_plane};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 use testbed::apiserver::process_guard::Process;
-use testbed::cluster::layout::Machine;
 use testbed::tools::{self, ToolDir};
 use testbed::{cluster, command, wait};
 
@@ -158,16 +158,6 @@ impl Olm {
     }
 }
 
-/// Applies an object as an administrator would.
-pub fn apply(object: &Value) -> Result<()> {
-    let mut kubectl = cluster::kubectl_command(&tools::ensure(&[&tools::KUBECTL], &|_| {})?)?;
-    command::run_with_input(
-        kubectl.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]),
-        &object.to_string(),
-    )?;
-    Ok(())
-}
-
 fn install(tools: &ToolDir) -> Result<()> {
     let files = tools.dir(&tools::OLM)?;
     let crds: Vec<PathBuf> = std::fs::read_dir(files.join("crds"))?
@@ -205,12 +195,4 @@ fn install(tools: &ToolDir) -> Result<()> {
     apply(
         &json!({"apiVersion": "operators.coreos.com/v1", "kind": "OLMConfig", "metadata": {"name": "cluster"}}),
     )
-}
-
-/// A process in the network of the control plane: its ports are not shared, and it reaches the API server.
-fn beside_the_control_plane(name: &str, command: Vec<String>, log: PathBuf) -> Result<Process> {
-    let mut args = vec![format!("--net={}", Machine::Control.netns().display())];
-    args.extend(command);
-    Process::spawn(name.to_owned(), PathBuf::from("nsenter"), args, log)
-        .with_context(|| format!("cannot start {name}"))
 }

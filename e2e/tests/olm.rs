@@ -11,8 +11,8 @@ mod subscription;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use api::names::{NAMESPACE, OPERATOR};
+use e2e::admin::apply;
 use e2e::demo::{Narrator, checks, scenario};
-use e2e::olm_v0::apply;
 use e2e::traffic::Traffic;
 use releases::{Release, published, releases};
 use std::net::SocketAddr;

@@ -136,7 +136,8 @@ fn relative(from: &Path, to: &Path) -> String {
     format!("{up}{}", to.display().to_string().trim_start_matches('/'))
 }
 
-fn repository() -> PathBuf {
+/// The folder of the repository.
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
