@@ -2,8 +2,6 @@
 //!
 //! "nothing" is the same loop without a call: what it takes belongs to no row.
 
-#![expect(missing_docs, reason = "a benchmark has no API")]
-
 use k8s_openapi::jiff::Timestamp;
 use process::traces::{self, Source, Span, TraceArgs, TraceWriter, Traces, attribute};
 use std::hint::black_box;
