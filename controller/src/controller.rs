@@ -254,11 +254,13 @@ impl Driver {
             slices,
             problems,
             condition,
+            verdict,
             triggered,
             trigger_times,
         } = decision;
         let service = observed.service.as_ref().map(|entry| &entry.service);
-        let verdict = Verdict::of(condition.as_ref());
+        // A managed Service without one cannot be decoded.
+        let verdict = verdict.unwrap_or(Verdict::Rejected);
         if !observed.is_unreadable {
             let uid = service.and_then(|service| service.metadata.uid.clone());
             self.notifier.set_status(

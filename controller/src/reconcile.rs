@@ -5,6 +5,7 @@
 use crate::endpointslice::{Input, SlicePlan, Target, TriggerTimes, plan, plan_manual, trigger_time};
 use crate::index::{AuthorSlices, ServiceEntry};
 use crate::manual::MAX_SERVICES;
+use crate::metrics::Verdict;
 use crate::objects::Nodes;
 use crate::observe::Observed;
 use crate::service_status::condition::{Source, accepted, is_current};
@@ -26,6 +27,8 @@ pub struct Decision {
     pub problems: Vec<Problem>,
     /// Its Accepted condition, when that must be written.
     pub condition: Option<Condition>,
+    /// Whether it is served, also when the condition is current; `None` for a Service that is not managed or cannot be decoded.
+    pub verdict: Option<Verdict>,
     /// Time of the change that leads to the writes, if it has one.
     pub triggered: Option<Timestamp>,
     /// Recorded once the slices are written.
@@ -59,12 +62,6 @@ pub fn reconcile(
             ..Decision::default()
         },
     };
-    if entry.service.metadata.deletion_timestamp.is_some() {
-        // Clients reach it until its finalizers are removed, so its endpoints stay up to date (kubernetes/kubernetes#108779). No Event or
-        // condition is written.
-        decision.problems.clear();
-        return decision;
-    }
     decision.problems.extend(missing_network(observed, entry));
     decision.problems.extend(entry.problems.iter().cloned());
     decision.problems.sort();
@@ -76,6 +73,13 @@ pub fn reconcile(
         &decision.problems,
         entry.service.metadata.generation,
     );
+    decision.verdict = Some(Verdict::of(&condition));
+    if entry.service.metadata.deletion_timestamp.is_some() {
+        // Clients reach it until its finalizers are removed, so its endpoints stay up to date (kubernetes/kubernetes#108779). No Event or
+        // condition is written.
+        decision.problems.clear();
+        return decision;
+    }
     decision.condition = Some(condition).filter(|condition| !is_current(&entry.service, condition));
     decision
 }
@@ -131,7 +135,7 @@ fn serve(
         problems,
         triggered: trigger_time,
         trigger_times: Some(trigger_times),
-        condition: None,
+        ..Decision::default()
     }
 }
 
@@ -184,7 +188,7 @@ fn copy(
         problems,
         triggered: trigger_time,
         trigger_times: Some(trigger_times),
-        condition: None,
+        ..Decision::default()
     }
 }
 

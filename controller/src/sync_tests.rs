@@ -2,6 +2,7 @@
 
 use crate::index::{Change, Event, Index, metadata};
 use crate::manual::{MAX_SERVICES, ManualSlice};
+use crate::metrics::Verdict;
 use crate::objects::{Node, NodeObject, PodObject, ServiceCidr};
 use crate::observe::observe;
 use crate::reconcile::{Decision, reconcile};
@@ -343,6 +344,26 @@ fn sync_service_missing() {
         Some("web-uid"),
         "by whose slices it is known"
     );
+}
+
+/// The second sync writes no condition; the alert on rejected Services must not fire for it.
+#[test]
+fn the_verdict_of_a_service_stays_when_its_condition_is_current() {
+    let mut index = synced();
+    index.update(Change::Service(Event::Applied(service(json!({})))));
+    let first = decided(&index);
+    let condition = first.condition.unwrap();
+    assert_eq!(first.verdict, Some(Verdict::of(&condition)));
+    let status = json!({"status": {"conditions": [condition]}});
+    for change in [
+        status.clone(),
+        json!({"metadata": {"deletionTimestamp": CREATED, "finalizers": ["a/b"]}, "status": status["status"]}),
+    ] {
+        index.update(Change::Service(Event::Applied(service(change))));
+        let later = decided(&index);
+        assert_eq!((later.condition, later.verdict), (None, first.verdict));
+    }
+    assert_eq!(decided(&synced()).verdict, None);
 }
 
 #[test]

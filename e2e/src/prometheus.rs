@@ -117,7 +117,8 @@ impl Prometheus {
             "--silent".to_owned(),
             "--show-error".to_owned(),
             "--fail-with-body".to_owned(),
-            "--max-time=10".to_owned(),
+            "--max-time".to_owned(),
+            "10".to_owned(),
             "--get".to_owned(),
         ];
         for (name, value) in arguments {

@@ -27,11 +27,11 @@ impl Verdict {
         Self::Rejected,
     ];
 
-    /// Returns the verdict of a condition. A managed Service without one cannot be decoded.
-    pub(crate) fn of(condition: Option<&Condition>) -> Self {
-        let Some(condition) = condition.filter(|condition| condition.status == "True") else {
+    /// Returns the verdict of a condition.
+    pub(crate) fn of(condition: &Condition) -> Self {
+        if condition.status != "True" {
             return Self::Rejected;
-        };
+        }
         match condition.reason.as_str() {
             "AcceptedWithWarnings" => Self::AcceptedWithWarnings,
             "NoSelector" => Self::NoSelector,
@@ -68,10 +68,11 @@ mod tests {
         let network = NetworkRef::parse("net", "shop").unwrap();
         let of = |source| {
             let condition = accepted(&Acceptance::Manual(network.clone()), source, &[], Some(1));
-            Verdict::of(Some(&condition))
+            Verdict::of(&condition)
         };
         assert_eq!(of(Source::Slices), Verdict::Accepted);
         assert_eq!(of(Source::NoSlices), Verdict::NoSelector);
-        assert_eq!(Verdict::of(None), Verdict::Rejected);
+        let condition = accepted(&Acceptance::Rejected, Source::Pods, &[], Some(1));
+        assert_eq!(Verdict::of(&condition), Verdict::Rejected);
     }
 }
