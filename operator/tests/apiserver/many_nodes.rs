@@ -16,6 +16,8 @@ const HOLLOW: usize = 1_000;
 const ALL: i32 = 1_002;
 /// Width of a line that can still be read.
 const MAX_WIDTH: usize = 200;
+/// Time from the last change to the status, on a machine that other tests use; it is 1 to 7 s.
+const LATENCY: Duration = Duration::from_secs(30);
 /// The operator's own memory in an unoptimized build.
 const MAX_MEMORY_KIB: u64 = 60 * 1024;
 
@@ -145,7 +147,7 @@ async fn thousand_failing_nodes_are_counted_by_cause_with_bounded_requests() -> 
     let sent = Instant::now();
     let proxy = until_proxy(&fixture, "all causes", |proxy| proxy.causes == all_causes()).await?;
     eprintln!("right {:.1?} after the last change", sent.elapsed());
-    assert!(sent.elapsed() < Duration::from_secs(10));
+    assert!(sent.elapsed() < LATENCY);
     storm.check()?;
     assert_eq!(proxy.unhealthy_node_count, 1_000);
     let listed: Vec<_> = proxy
@@ -170,7 +172,7 @@ async fn thousand_failing_nodes_are_counted_by_cause_with_bounded_requests() -> 
     let sent = Instant::now();
     until_proxy(&fixture, "no causes", |proxy| proxy.causes.is_empty()).await?;
     eprintln!("right {:.1?} after the last change", sent.elapsed());
-    assert!(sent.elapsed() < Duration::from_secs(10));
+    assert!(sent.elapsed() < LATENCY);
     fixture.until_installed().await?;
     storm.check()?;
     assert_readable(&fixture, &["1002", "AsExpected"])?;

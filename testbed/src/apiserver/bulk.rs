@@ -18,13 +18,27 @@ const BATCH: usize = 100;
 const PARALLEL: usize = 4;
 
 impl Apiserver {
-    /// Stores objects under their keys (`/registry/pods/NAMESPACE/NAME`). Watches of the API server see them at once.
+    /// Stores objects under their keys (`/registry/pods/NAMESPACE/NAME`), many in a transaction, before clients watch them: objects of one
+    /// transaction share a resource version, and a watch that resumes there misses some.
     pub async fn store(&self, objects: impl IntoIterator<Item = (String, Value)>) -> Result<()> {
+        self.store_in_batches(objects, BATCH).await
+    }
+
+    /// [`Self::store`] with a resource version for each object, as requests would give it: clients may watch meanwhile.
+    pub async fn store_watched(&self, objects: impl IntoIterator<Item = (String, Value)>) -> Result<()> {
+        self.store_in_batches(objects, 1).await
+    }
+
+    async fn store_in_batches(
+        &self,
+        objects: impl IntoIterator<Item = (String, Value)>,
+        batch: usize,
+    ) -> Result<()> {
         let mut flags = self.start.1.iter();
         let url = flags.find_map(|flag| flag.strip_prefix("--etcd-servers="));
         let etcd = Client::try_from(Config::new(url.context("no etcd")?.parse()?))?;
         let batches = objects.into_iter().collect::<Vec<_>>();
-        let puts = batches.chunks(BATCH).map(transaction);
+        let puts = batches.chunks(batch).map(transaction);
         stream::iter(puts)
             .map(|body| {
                 let etcd = etcd.clone();
