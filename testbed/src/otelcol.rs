@@ -1,9 +1,9 @@
-//! A receiver of traces: the OpenTelemetry Collector on a free loopback port.
+//! A receiver of traces: the OpenTelemetry Collector on a free port.
 //!
 //! Writes: its configuration, its log and the spans, as lines of OTLP's JSON, in the folder of the caller.
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Receiver {
     configuration: PathBuf,
     spans: PathBuf,
     log: PathBuf,
-    port: u16,
+    address: SocketAddr,
     scheme: &'static str,
 }
 
@@ -54,9 +54,14 @@ pub struct Span {
 }
 
 impl Receiver {
-    /// Starts a receiver without TLS, with its files in `folder`. Builds the collector when it is not cached.
+    /// Starts a receiver without TLS on a loopback address, with its files in `folder`. Builds the collector when it is not cached.
     pub async fn start(folder: &Path) -> Result<Self> {
-        Self::start_with(folder, "http", json!({})).await
+        Self::start_on(folder, Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// [`Self::start`] on another address of this machine.
+    pub async fn start_on(folder: &Path, address: IpAddr) -> Result<Self> {
+        Self::start_with(folder, address, "http", json!({})).await
     }
 
     /// Starts a receiver that identifies itself by a certificate.
@@ -66,17 +71,24 @@ impl Receiver {
         std::fs::write(&key, &identity.key)?;
         Self::start_with(
             folder,
+            Ipv4Addr::LOCALHOST.into(),
             "https",
             json!({"tls": {"cert_file": certificate, "key_file": key}}),
         )
         .await
     }
 
-    async fn start_with(folder: &Path, scheme: &'static str, mut grpc: Value) -> Result<Self> {
+    async fn start_with(
+        folder: &Path,
+        address: IpAddr,
+        scheme: &'static str,
+        mut grpc: Value,
+    ) -> Result<Self> {
         let tools = tokio::task::spawn_blocking(|| tools::ensure(&[&OTELCOL], &|line| eprintln!("{line}")));
         let program = tools.await??.main(&OTELCOL)?;
         let port = ports::free()?;
-        grpc["endpoint"] = json!(format!("127.0.0.1:{port}"));
+        let address = SocketAddr::new(address, port);
+        grpc["endpoint"] = json!(address);
         let [configuration, spans, log] =
             ["yaml", "jsonl", "log"].map(|kind| folder.join(format!("otelcol-{port}.{kind}")));
         let content = json!({
@@ -95,7 +107,7 @@ impl Receiver {
             configuration,
             spans,
             log,
-            port,
+            address,
             scheme,
         };
         receiver.resume()?;
@@ -114,14 +126,14 @@ impl Receiver {
         let process = Process::spawn(name, self.program.clone(), arguments, self.log.clone())?;
         self.process = Some(process);
         wait::until(READY, "the collector to listen", || {
-            Ok(TcpStream::connect(("127.0.0.1", self.port)).is_ok())
+            Ok(TcpStream::connect(self.address).is_ok())
         })
         .map_err(command::with_tail(&self.log, 15))
     }
 
     /// URL of the receiver, for OTLP over gRPC.
     pub fn endpoint(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The spans that were received.
