@@ -30,7 +30,7 @@ fn set_image(image: &Value) -> Result<()> {
     Ok(())
 }
 
-/// A `ClusterRole` that was edited: as an upgrade by hand that applies only half of the files.
+/// A `ClusterRole` that was edited, as in an upgrade that applied only half of the files.
 pub(crate) struct Rights {
     role: Value,
 }
