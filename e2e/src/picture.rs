@@ -5,7 +5,7 @@
 
 mod data;
 
-pub use data::{Samples, samples};
+pub use data::{Labelled, Samples, samples};
 
 use anyhow::{Result, anyhow};
 use charts_rs::{ChildChart, HeatmapChart, LineChart, MultiChart, Series, TableChart};

@@ -30,6 +30,7 @@ const DEFINITIONS: &str = "operator/tests/apiserver/monitoring-crds.yaml";
 /// A Prometheus that runs.
 pub struct Prometheus {
     folder: tempfile::TempDir,
+    url: String,
     _process: Process,
 }
 
@@ -65,6 +66,7 @@ impl Prometheus {
         let process = beside_the_control_plane("prometheus", command, file("log"))?;
         let started = Self {
             folder,
+            url: format!("http://{}:{PORT}", layout::CONTROL),
             _process: process,
         };
         wait::until(START, "Prometheus to be ready", || {
@@ -124,7 +126,7 @@ impl Prometheus {
         for (name, value) in arguments {
             curl.extend(["--data-urlencode".to_owned(), format!("{name}={value}")]);
         }
-        curl.push(format!("http://{}:{PORT}{path}", layout::CONTROL));
+        curl.push(format!("{}{path}", self.url));
         command::run("curl", &curl)
     }
 

@@ -7,7 +7,7 @@ use e2e::demo::{installed, scenario};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use testbed::cluster::{self, layout};
+use testbed::cluster;
 use testbed::otelcol::{Receiver, Span};
 use testbed::wait;
 
@@ -19,7 +19,7 @@ fn a_change_of_endpoints_is_one_trace_of_controller_and_proxies() -> Result<()> 
     installed()?;
     let folder = tempfile::tempdir()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let receiver = runtime.block_on(Receiver::start_on(folder.path(), layout::HOST.parse()?))?;
+    let receiver = runtime.block_on(Receiver::start_beside_the_control_plane(folder.path()))?;
     set_tracing(&json!({ "endpoint": receiver.endpoint() }))?;
     scale_servers(3)?;
     let traced = trace_of_both(&receiver);

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::apiserver::process_guard::Process;
+use crate::cluster::layout::{self, Machine};
 use crate::pki::Identity;
 use crate::tools::{self, OTELCOL};
 use crate::{command, log_file, ports, wait};
@@ -20,12 +21,19 @@ const READY: Duration = Duration::from_secs(30);
 /// A running collector; it ends with this value, and with this process.
 pub struct Receiver {
     process: Option<Process>,
-    program: PathBuf,
+    /// Program and arguments before those of the collector.
+    command: Vec<String>,
     configuration: PathBuf,
     spans: PathBuf,
     log: PathBuf,
     address: SocketAddr,
     scheme: &'static str,
+}
+
+/// Network namespace and address of a receiver.
+enum Place {
+    Loopback,
+    Control,
 }
 
 /// A span as it was received.
@@ -56,12 +64,12 @@ pub struct Span {
 impl Receiver {
     /// Starts a receiver without TLS on a loopback address, with its files in `folder`. Builds the collector when it is not cached.
     pub async fn start(folder: &Path) -> Result<Self> {
-        Self::start_on(folder, Ipv4Addr::LOCALHOST.into()).await
+        Self::start_with(folder, &Place::Loopback, "http", json!({})).await
     }
 
-    /// [`Self::start`] on another address of this machine.
-    pub async fn start_on(folder: &Path, address: IpAddr) -> Result<Self> {
-        Self::start_with(folder, address, "http", json!({})).await
+    /// [`Self::start`] beside the control plane of the two-node cluster, where pods reach it.
+    pub async fn start_beside_the_control_plane(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, &Place::Control, "http", json!({})).await
     }
 
     /// Starts a receiver that identifies itself by a certificate.
@@ -71,22 +79,25 @@ impl Receiver {
         std::fs::write(&key, &identity.key)?;
         Self::start_with(
             folder,
-            Ipv4Addr::LOCALHOST.into(),
+            &Place::Loopback,
             "https",
             json!({"tls": {"cert_file": certificate, "key_file": key}}),
         )
         .await
     }
 
-    async fn start_with(
-        folder: &Path,
-        address: IpAddr,
-        scheme: &'static str,
-        mut grpc: Value,
-    ) -> Result<Self> {
+    async fn start_with(folder: &Path, place: &Place, scheme: &'static str, mut grpc: Value) -> Result<Self> {
         let tools = tokio::task::spawn_blocking(|| tools::ensure(&[&OTELCOL], &|line| eprintln!("{line}")));
         let program = tools.await??.main(&OTELCOL)?;
         let port = ports::free()?;
+        let (address, mut command) = match place {
+            Place::Loopback => (IpAddr::from(Ipv4Addr::LOCALHOST), vec![]),
+            Place::Control => {
+                let netns = format!("--net={}", Machine::Control.netns().display());
+                (layout::CONTROL.parse()?, vec!["nsenter".to_owned(), netns])
+            }
+        };
+        command.push(program.display().to_string());
         let address = SocketAddr::new(address, port);
         grpc["endpoint"] = json!(address);
         let [configuration, spans, log] =
@@ -103,7 +114,7 @@ impl Receiver {
         std::fs::write(&configuration, content.to_string())?;
         let mut receiver = Self {
             process: None,
-            program,
+            command,
             configuration,
             spans,
             log,
@@ -121,9 +132,12 @@ impl Receiver {
 
     /// Starts the collector, also again on the same port. Spans that are received from now on replace those of before.
     pub fn resume(&mut self) -> Result<()> {
-        let arguments = vec!["--config".to_owned(), self.configuration.display().to_string()];
+        let mut command = self.command.iter().cloned();
+        let program = command.next().context("no program")?.into();
+        let configuration = ["--config".to_owned(), self.configuration.display().to_string()];
+        let arguments = command.chain(configuration).collect();
         let name = OTELCOL.name.to_owned();
-        let process = Process::spawn(name, self.program.clone(), arguments, self.log.clone())?;
+        let process = Process::spawn(name, program, arguments, self.log.clone())?;
         self.process = Some(process);
         wait::until(READY, "the collector to listen", || {
             Ok(TcpStream::connect(self.address).is_ok())

@@ -7,13 +7,16 @@ use chrono::DateTime;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Series with a value, or none, for each time.
+/// Labels of a series, and its value, or none, for each time.
+pub type Labelled = (BTreeMap<String, String>, Vec<Option<f32>>);
+
+/// Series of the same times.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// Times of day, UTC.
     pub times: Vec<String>,
-    /// Labels and values.
-    pub series: Vec<(BTreeMap<String, String>, Vec<Option<f32>>)>,
+    /// In the order of the answer.
+    pub series: Vec<Labelled>,
 }
 
 /// The result of `query_range`: a matrix. Every series has the values of the same times; where it has none, there is a gap.

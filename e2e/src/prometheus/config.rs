@@ -90,9 +90,8 @@ fn scrape(monitor: &Value, credentials: &Credentials) -> Result<Value> {
             "bearerTokenFile" => scrape["authorization"] = json!({"credentials_file": credentials.token}),
             "tlsConfig" => scrape["tls_config"] = snake_case(value),
             "port" => relabeling.push(keep("__meta_kubernetes_endpointslice_port_name", text(value)?)),
-            // The pace of the test replaces it.
-            "interval" => {}
-            "relabelings" => {}
+            // The pace of the test replaces the interval; relabelings come last.
+            "interval" | "relabelings" => {}
             other => bail!("{name}: the field {other} of a ServiceMonitor is not rendered"),
         }
     }

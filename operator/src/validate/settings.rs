@@ -8,8 +8,8 @@ use crate::gather::Observed;
 use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
-    Backend, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
-    NetworkPolicyMode, ProxyUpdateStrategy, Resources, TracingSpec,
+    Backend, ControllerSpec, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
+    NetworkPolicyMode, ProxySpec, ProxyUpdateStrategy, Resources, TracingSpec,
 };
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,13 +154,6 @@ pub(super) fn complete(
         .map_err(|error| vec![error])?;
     let controller = controller.clone().unwrap_or_default();
     let proxy = proxy.clone().unwrap_or_default();
-    let overridden = [
-        ("spec.controller.image", &controller.image),
-        ("spec.proxy.image", &proxy.image),
-    ];
-    let overridden = overridden
-        .into_iter()
-        .filter_map(|(field, image)| image.as_ref().map(|_| field));
     let (controller_image, proxy_image) = both(
         image(
             controller.image.as_ref(),
@@ -178,7 +171,7 @@ pub(super) fn complete(
     Ok(ValidatedConfig {
         controller_image,
         proxy_image,
-        overridden: overridden.collect(),
+        overridden: overridden(&controller, &proxy),
         pull_policy: image_pull_policy.unwrap_or_default(),
         pull_secrets: image_pull_secrets
             .iter()
@@ -231,6 +224,16 @@ pub(super) fn complete(
             resources: proxy.resources.unwrap_or_default(),
         },
     })
+}
+
+/// Fields that replace an image of the release.
+fn overridden(controller: &ControllerSpec, proxy: &ProxySpec) -> Vec<&'static str> {
+    let images = [
+        ("spec.controller.image", &controller.image),
+        ("spec.proxy.image", &proxy.image),
+    ];
+    let set = images.into_iter().filter(|(_, image)| image.is_some());
+    set.map(|(field, _)| field).collect()
 }
 
 /// Prefers the Service CIDRs of the cluster to those of the configuration. The latter are validated in any case: an upgrade of the
