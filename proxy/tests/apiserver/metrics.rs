@@ -139,7 +139,7 @@ async fn metrics_need_the_right_and_the_monitoring_needs_no_api_server() -> Resu
         .clone()
         .arg("--header", "Accept: application/openmetrics-text;version=1.0.0");
     let (_, page) = prometheus.get(&proxy.metrics, "/metrics")?;
-    ensure!(page.ends_with("# EOF"), "OpenMetrics: {page}");
+    ensure!(page.trim_end().ends_with("# EOF"), "OpenMetrics: {page}");
     ensure!(
         allowed.get(&proxy.metrics, "/state")?.0 == 403,
         "a right on another path"
