@@ -406,7 +406,7 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
         (
             "cluster",
             json!({ "proxy": { "metricsPort": "9125" } }),
-            vec!["spec.proxy.metricsPort", "integer"],
+            vec!["spec.proxy.metricsPort", "expected numeric"],
         ),
         (
             "cluster",
