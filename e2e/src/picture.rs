@@ -94,7 +94,10 @@ fn lines(panel: &Panel, query: &mut dyn FnMut(&str) -> Result<Samples>, width: f
     let (mut series, mut times) = (Vec::new(), Vec::new());
     for (expression, legend) in &panel.queries {
         let samples = query(expression)?;
-        times.clone_from(&samples.times);
+        // A query without result has no times.
+        if samples.times.len() > times.len() {
+            times.clone_from(&samples.times);
+        }
         for (labels, values) in samples.series {
             let values = values
                 .iter()
