@@ -61,7 +61,6 @@ struct Attempt {
     key: ObjectName,
     trigger_times: Option<TriggerTimes>,
     sample: Sample,
-    span: Option<Box<Span>>,
     done: WriteResult,
 }
 
@@ -274,8 +273,7 @@ impl Driver {
                 started,
             );
         }
-        let mut attempt = Attempt {
-            span: None,
+        let attempt = Attempt {
             sample: Sample::new(service, (slices.counts, verdict), slices.writes(), started),
             trigger_times,
             done: WriteResult::default(),
@@ -284,8 +282,8 @@ impl Driver {
         if slices.is_empty() {
             self.finish(attempt);
         } else {
-            attempt.span = trace::start(&self.traces, &observed, triggered, slices.counts);
-            self.spawn(WriteRequest { key, slices }, attempt);
+            let span = trace::start(&self.traces, &observed, triggered, slices.counts);
+            self.spawn(WriteRequest { key, slices }, attempt, span);
         }
     }
 
@@ -314,7 +312,7 @@ impl Driver {
         }
     }
 
-    fn spawn(&mut self, work: WriteRequest, attempt: Attempt) {
+    fn spawn(&mut self, work: WriteRequest, attempt: Attempt, span: Option<Box<Span>>) {
         let SlicePlan {
             create,
             update,
@@ -327,12 +325,8 @@ impl Driver {
         let traces = self.traces.clone();
         self.writes.spawn(async move {
             let done = writer.write(work).await;
-            trace::end(&traces, attempt.span, &done);
-            Attempt {
-                done,
-                span: None,
-                ..attempt
-            }
+            trace::end(&traces, span, &done);
+            Attempt { done, ..attempt }
         });
     }
 
@@ -347,7 +341,6 @@ impl Driver {
             trigger_times,
             sample,
             done,
-            ..
         } = attempt;
         let outcome = outcome(&key, &done);
         sample.record(&self.metrics, &key, &done);

@@ -1,8 +1,8 @@
-//! Network programming duration, and its spans: from the change that led to a slice, by its annotation `endpoints.kubernetes.io/last-change-trigger-time`,
-//! to the last write of rules for it in a pod of this node.
+//! Network programming duration, and its spans: from the change that led to a slice, by its annotation
+//! `endpoints.kubernetes.io/last-change-trigger-time`, to the last write of rules for it in a pod of this node.
 //!
-//! Pure, but for the metric and the queue of spans. A batch is shared by the pods that wait for it; the last one to drop it ends the measurement. A change costs
-//! one allocation, and one reference per pod that starts an attempt anyway.
+//! Pure, but for the metric and the queue of spans. A batch is shared by the pods that wait for it; the last one to drop it ends the
+//! measurement. A change costs one allocation, and one reference per pod that starts an attempt anyway.
 
 use super::trace;
 use crate::index::Trigger;
