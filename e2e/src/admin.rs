@@ -1,12 +1,9 @@
-//! What an administrator does on the two-node cluster: applies objects, and runs programs beside the control plane.
+//! What an administrator does on the two-node cluster: applies objects, and configures the product.
 //!
-//! Writes: the objects, and processes that end with the process of the test.
+//! Writes: the objects.
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
-use std::path::PathBuf;
-use testbed::apiserver::process_guard::Process;
-use testbed::cluster::layout::Machine;
+use anyhow::Result;
+use serde_json::{Value, json};
 use testbed::{cluster, command, tools};
 
 /// Applies an object.
@@ -19,11 +16,9 @@ pub fn apply(object: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Starts a process in the network namespace of the control plane: it reaches the API server, nodes and pods, and its ports collide with
-/// no other.
-pub fn beside_the_control_plane(name: &str, command: Vec<String>, log: PathBuf) -> Result<Process> {
-    let mut args = vec![format!("--net={}", Machine::Control.netns().display())];
-    args.extend(command);
-    Process::spawn(name.to_owned(), PathBuf::from("nsenter"), args, log)
-        .with_context(|| format!("cannot start {name}"))
+/// Changes the fields of the configuration that `spec` has; a null removes one.
+pub fn set_spec(spec: &Value) -> Result<()> {
+    let patch = json!({ "spec": spec }).to_string();
+    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
+    Ok(())
 }

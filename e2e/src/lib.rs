@@ -1,6 +1,6 @@
 //! The product on the test bed.
 //!
-//! - [`admin`]: objects and programs of an administrator;
+//! - [`admin`]: objects of an administrator, and the configuration of the product;
 //! - [`demo`]: installs the product on the cluster, and what it promises, as functions ([`demo::installed`] for tests);
 //! - [`olm_v0`]: the Operator Lifecycle Manager on the cluster;
 //! - [`picture`]: the dashboard with the data of a Prometheus, drawn;

@@ -4,7 +4,7 @@
 //! test. They run in the network namespace of the control plane and not in pods, as administrators; what they do to the cluster is
 //! the same. They end with the test's process.
 
-use crate::admin::{apply, beside_the_control_plane};
+use crate::admin::apply;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -65,8 +65,8 @@ impl Olm {
         catalog.extend(flags);
         let log = |name: &str| folder.path().join(format!("{name}.log"));
         let operators = [
-            beside_the_control_plane("olm", olm, log("olm"))?,
-            beside_the_control_plane("catalog", catalog, log("catalog"))?,
+            cluster::beside_the_control_plane("olm", olm, log("olm"))?,
+            cluster::beside_the_control_plane("catalog", catalog, log("catalog"))?,
         ];
         Ok(Self {
             tools,
@@ -106,7 +106,7 @@ impl Olm {
             "--termination-log",
             &path("termination").display().to_string(),
         ];
-        self.server = Some(beside_the_control_plane(
+        self.server = Some(cluster::beside_the_control_plane(
             "opm",
             serve.map(str::to_owned).to_vec(),
             path("opm.log"),

@@ -7,7 +7,7 @@ mod config;
 
 pub use config::Pace;
 
-use crate::admin::{apply, beside_the_control_plane};
+use crate::admin::apply;
 use crate::demo::install::repository;
 use anyhow::{Context as _, Result, ensure};
 use api::names::NAMESPACE as PRODUCT;
@@ -63,7 +63,7 @@ impl Prometheus {
             format!("--web.listen-address={}:{PORT}", layout::CONTROL),
             "--log.level=warn".to_owned(),
         ];
-        let process = beside_the_control_plane("prometheus", command, file("log"))?;
+        let process = cluster::beside_the_control_plane("prometheus", command, file("log"))?;
         let started = Self {
             folder,
             url: format!("http://{}:{PORT}", layout::CONTROL),

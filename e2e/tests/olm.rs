@@ -11,7 +11,7 @@ mod subscription;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use api::names::{NAMESPACE, OPERATOR};
-use e2e::admin::apply;
+use e2e::admin::{apply, set_spec};
 use e2e::demo::{Narrator, checks, scenario};
 use e2e::traffic::Traffic;
 use releases::{Release, published, releases};
@@ -247,9 +247,7 @@ fn e1_what_olm_v1_makes_of_the_bundle_works() -> Result<()> {
 const UPGRADEABLE: &str = "jsonpath={.status.conditions[?(@.type=='Upgradeable')].status}";
 
 fn manage(state: &str) -> Result<()> {
-    let patch = format!(r#"{{"spec":{{"managementState":"{state}"}}}}"#);
-    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
-    Ok(())
+    set_spec(&serde_json::json!({ "managementState": state }))
 }
 
 /// Every pod of controller and proxy has the release's image, and the configuration says that nothing is going on.

@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::names::{CONTROLLER, NAMESPACE, PROXY};
+use e2e::admin::set_spec;
 use e2e::demo::{installed, scenario};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -86,8 +87,7 @@ fn scale_servers(replicas: u8) -> Result<()> {
 
 /// Sets `spec.tracing`, and waits until controller and proxies run with it.
 fn set_tracing(tracing: &Value) -> Result<()> {
-    let patch = json!({ "spec": { "tracing": tracing } }).to_string();
-    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
+    set_spec(&json!({ "tracing": tracing }))?;
     let wanted = tracing["endpoint"].as_str();
     for (kind, name) in [("daemonset", PROXY), ("deployment", CONTROLLER)] {
         let object = format!("{kind}/{name}");

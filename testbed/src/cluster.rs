@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, ensure};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::apiserver::process_guard::Process;
 use crate::images::Image;
 use crate::tools::{self, ToolDir};
 use crate::{audit, command};
@@ -112,6 +113,15 @@ pub fn netns(node: &str, address: IpAddr) -> Result<String> {
          echo 'no network namespace has the address {address}' >&2; exit 1"
     );
     Ok(node_exec(node, &["sh", "-c", &find])?.trim().to_owned())
+}
+
+/// Starts a process in the network namespace of the control plane: it reaches the API server, nodes and pods, and its ports collide with
+/// no other. It ends with this process.
+pub fn beside_the_control_plane(name: &str, command: Vec<String>, log: PathBuf) -> Result<Process> {
+    let mut args = vec![format!("--net={}", Machine::Control.netns().display())];
+    args.extend(command);
+    Process::spawn(name.to_owned(), PathBuf::from("nsenter"), args, log)
+        .with_context(|| format!("cannot start {name}"))
 }
 
 /// Loads images into both nodes; those that are there are skipped.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::apiserver::process_guard::Process;
-use crate::cluster::layout::{self, Machine};
+use crate::cluster::{self, layout};
 use crate::pki::Identity;
 use crate::tools::{self, OTELCOL};
 use crate::{command, log_file, ports, wait};
@@ -21,8 +21,8 @@ const READY: Duration = Duration::from_secs(30);
 /// A running collector; it ends with this value, and with this process.
 pub struct Receiver {
     process: Option<Process>,
-    /// Program and arguments before those of the collector.
-    command: Vec<String>,
+    program: PathBuf,
+    place: Place,
     configuration: PathBuf,
     spans: PathBuf,
     log: PathBuf,
@@ -31,6 +31,7 @@ pub struct Receiver {
 }
 
 /// Network namespace and address of a receiver.
+#[derive(Clone, Copy)]
 enum Place {
     Loopback,
     Control,
@@ -64,12 +65,12 @@ pub struct Span {
 impl Receiver {
     /// Starts a receiver without TLS on a loopback address, with its files in `folder`. Builds the collector when it is not cached.
     pub async fn start(folder: &Path) -> Result<Self> {
-        Self::start_with(folder, &Place::Loopback, "http", json!({})).await
+        Self::start_with(folder, Place::Loopback, "http", json!({})).await
     }
 
     /// [`Self::start`] beside the control plane of the two-node cluster, where pods reach it.
     pub async fn start_beside_the_control_plane(folder: &Path) -> Result<Self> {
-        Self::start_with(folder, &Place::Control, "http", json!({})).await
+        Self::start_with(folder, Place::Control, "http", json!({})).await
     }
 
     /// Starts a receiver that identifies itself by a certificate.
@@ -79,25 +80,21 @@ impl Receiver {
         std::fs::write(&key, &identity.key)?;
         Self::start_with(
             folder,
-            &Place::Loopback,
+            Place::Loopback,
             "https",
             json!({"tls": {"cert_file": certificate, "key_file": key}}),
         )
         .await
     }
 
-    async fn start_with(folder: &Path, place: &Place, scheme: &'static str, mut grpc: Value) -> Result<Self> {
+    async fn start_with(folder: &Path, place: Place, scheme: &'static str, mut grpc: Value) -> Result<Self> {
         let tools = tokio::task::spawn_blocking(|| tools::ensure(&[&OTELCOL], &|line| eprintln!("{line}")));
         let program = tools.await??.main(&OTELCOL)?;
         let port = ports::free()?;
-        let (address, mut command) = match place {
-            Place::Loopback => (IpAddr::from(Ipv4Addr::LOCALHOST), vec![]),
-            Place::Control => {
-                let netns = format!("--net={}", Machine::Control.netns().display());
-                (layout::CONTROL.parse()?, vec!["nsenter".to_owned(), netns])
-            }
+        let address: IpAddr = match place {
+            Place::Loopback => Ipv4Addr::LOCALHOST.into(),
+            Place::Control => layout::CONTROL.parse()?,
         };
-        command.push(program.display().to_string());
         let address = SocketAddr::new(address, port);
         grpc["endpoint"] = json!(address);
         let [configuration, spans, log] =
@@ -114,7 +111,8 @@ impl Receiver {
         std::fs::write(&configuration, content.to_string())?;
         let mut receiver = Self {
             process: None,
-            command,
+            program,
+            place,
             configuration,
             spans,
             log,
@@ -132,12 +130,19 @@ impl Receiver {
 
     /// Starts the collector, also again on the same port. Spans that are received from now on replace those of before.
     pub fn resume(&mut self) -> Result<()> {
-        let mut command = self.command.iter().cloned();
-        let program = command.next().context("no program")?.into();
-        let configuration = ["--config".to_owned(), self.configuration.display().to_string()];
-        let arguments = command.chain(configuration).collect();
-        let name = OTELCOL.name.to_owned();
-        let process = Process::spawn(name, program, arguments, self.log.clone())?;
+        let arguments = ["--config".to_owned(), self.configuration.display().to_string()];
+        let (name, log) = (OTELCOL.name, self.log.clone());
+        let process = match self.place {
+            Place::Loopback => Process::spawn(name.to_owned(), self.program.clone(), arguments.into(), log)?,
+            Place::Control => {
+                let program = self.program.display().to_string();
+                cluster::beside_the_control_plane(
+                    name,
+                    [program].into_iter().chain(arguments).collect(),
+                    log,
+                )?
+            }
+        };
         self.process = Some(process);
         wait::until(READY, "the collector to listen", || {
             Ok(TcpStream::connect(self.address).is_ok())

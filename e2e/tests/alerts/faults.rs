@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use api::names::{CONTROLLER, NAMESPACE};
-use e2e::admin::apply;
+use e2e::admin::{apply, set_spec};
 use e2e::demo::scenario::Attached;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -25,9 +25,7 @@ pub(crate) fn repair_the_image() -> Result<()> {
 }
 
 fn set_image(image: &Value) -> Result<()> {
-    let patch = json!({ "spec": { "proxy": { "image": image } } }).to_string();
-    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
-    Ok(())
+    set_spec(&json!({ "proxy": { "image": image } }))
 }
 
 /// A `ClusterRole` that was edited, as in an upgrade that applied only half of the files.

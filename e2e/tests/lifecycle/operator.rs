@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::names::{NAMESPACE, OPERATOR, PROXY};
+use e2e::admin::set_spec;
 use e2e::demo::install;
 use e2e::demo::output::Narrator;
 use e2e::demo::scenario::Attached;
@@ -25,12 +26,6 @@ fn config() -> Result<Value> {
 fn condition<'a>(config: &'a Value, type_: &str) -> Option<&'a Value> {
     let mut conditions = config["status"]["conditions"].as_array()?.iter();
     conditions.find(|condition| condition["type"] == type_)
-}
-
-fn set_spec(spec: &Value) -> Result<()> {
-    let patch = json!({ "spec": spec }).to_string();
-    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
-    Ok(())
 }
 
 /// Waits until what the configuration says is in effect.

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use api::names::{NAMESPACE, PROXY, PROXY_METRICS_PORT, RULES_APPLIED_CONDITION};
-use serde_json::Value;
+use e2e::admin::set_spec;
+use serde_json::{Value, json};
 use std::time::Duration;
 use testbed::{cluster, wait};
 
@@ -190,8 +191,7 @@ impl Proxy {
 
 /// Has the operator roll out all proxies with this backend, and waits for it.
 pub(crate) fn set_backend(backend: &str) -> Result<()> {
-    let patch = format!(r#"{{"spec":{{"proxy":{{"backend":"{backend}"}}}}}}"#);
-    cluster::kubectl(&["patch", "msc", "cluster", "--type=merge", "-p", &patch])?;
+    set_spec(&json!({ "proxy": { "backend": backend } }))?;
     let argument = format!("--backend={backend}");
     wait::until(
         Duration::from_mins(1),
