@@ -100,6 +100,10 @@ pub struct MultusServiceConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_namespace_isolation: Option<NetworkNamespaceIsolation>,
 
+    /// See [`ServiceValidation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_validation: Option<ServiceValidation>,
+
     /// serviceCIDRs is a list of the ranges of ClusterIPs, such as 172.30.0.0/16, with the same values as --service-cluster-ip-range of
     /// kube-apiserver. An endpoint cannot have an address of these ranges. At most 16. Needed where the cluster does not publish its
     /// ranges; ignored where it does: Kubernetes 1.33 and newer by ServiceCIDR objects, OpenShift by its network configuration. When
@@ -184,6 +188,23 @@ pub enum NetworkNamespaceIsolation {
     Enabled,
     /// Services and pods use any network.
     Disabled,
+}
+
+/// serviceValidation is what the API server does with a Service that the controller would reject: a label without annotation or the
+/// reverse, a network or selector that is malformed, a network of another namespace, type ExternalName. Warn: it accepts the Service and
+/// warns the client, as kubectl shows. Deny: it rejects the Service; one that exists can be changed in other ways. Off: nothing. With
+/// Warn and Deny it also warns of parts of a Service that are not served, and of pods with a networks annotation that Multus cannot
+/// read. It needs ValidatingAdmissionPolicies, which Kubernetes 1.30 and newer have. When omitted, this means no opinion and the
+/// platform is left to choose a reasonable default, which is subject to change over time. The current default is Warn.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceValidation {
+    /// Invalid Services are accepted with a warning.
+    #[default]
+    Warn,
+    /// Invalid Services are rejected.
+    Deny,
+    /// Services are not validated.
+    Off,
 }
 
 /// A reference to a Secret with credentials of a registry.

@@ -9,6 +9,7 @@ mod manifests;
 mod monitoring;
 mod pod;
 mod proxy;
+mod service_validation;
 mod tracing;
 
 use crate::cleanup::daemon_set;
@@ -57,6 +58,7 @@ pub fn build(
 fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> Desired {
     let Manifests {
         mut identities,
+        service_validation,
         controller,
         proxy,
     } = Manifests::in_namespace(namespace);
@@ -69,6 +71,7 @@ fn install(config: &ValidatedConfig, observed: &Observed, namespace: &str) -> De
     proxy
         .labels_mut()
         .insert(VERSION_LABEL.to_owned(), observed.version.clone());
+    service_validation::add(&mut identities, service_validation, config);
     let labels = labels(observed, template(&proxy).map_or(Goal::Clean(None), Goal::Serve));
     let mut operands = Operands {
         deployments: vec![controller],

@@ -16,11 +16,19 @@ use std::sync::LazyLock;
 pub(super) struct Manifests {
     /// Objects that do not depend on the configuration.
     pub(super) identities: Operands,
+    /// Policies and bindings of the validation of Services.
+    pub(super) service_validation: Operands,
     pub(super) controller: Deployment,
     pub(super) proxy: DaemonSet,
 }
 
-/// Files with a policy and its binding each.
+/// Files with a policy and its binding each: those that warn authors of Services and pods.
+const WARNINGS: [&str; 3] = [
+    include_str!("../../manifests/validation-pod-networks.yaml"),
+    include_str!("../../manifests/validation-services.yaml"),
+    include_str!("../../manifests/validation-services-partly-served.yaml"),
+];
+/// Files with a policy and its binding each: those that confine accounts.
 const ADMISSION: [&str; 6] = [
     include_str!("../../manifests/admission-controller-endpointslices.yaml"),
     include_str!("../../manifests/admission-controller-status.yaml"),
@@ -70,6 +78,11 @@ static MANIFESTS: LazyLock<Manifests> = LazyLock::new(|| Manifests {
         ],
         ..Operands::default()
     },
+    service_validation: Operands {
+        admission_policies: WARNINGS.map(|pair| parse(documents(pair).0)).into(),
+        admission_policy_bindings: WARNINGS.map(|pair| parse(documents(pair).1)).into(),
+        ..Operands::default()
+    },
     controller: parse(include_str!("../../manifests/controller-deployment.yaml")),
     proxy: parse(include_str!("../../manifests/proxy-daemonset.yaml")),
 });
@@ -89,6 +102,7 @@ impl Manifests {
         let mut manifests = MANIFESTS.clone();
         let Self {
             identities,
+            service_validation: _,
             controller,
             proxy,
         } = &mut manifests;

@@ -489,7 +489,9 @@ fn admission_policies_are_bound_and_match_accounts_of_this_namespace() {
         .collect();
     let policies = operands.admission_policies.iter();
     assert_eq!(bound, policies.map(ResourceExt::name_any).collect::<Vec<_>>());
-    for policy in &operands.admission_policies {
+    let declined = installed(&validated(&json!({ "serviceValidation": "Off" })));
+    assert_eq!(declined.admission_policies.len(), 6);
+    for policy in &declined.admission_policies {
         let spec = serde_json::to_value(&policy.spec).unwrap();
         let conditions = spec["matchConditions"].to_string();
         assert!(
@@ -502,6 +504,65 @@ fn admission_policies_are_bound_and_match_accounts_of_this_namespace() {
         );
         assert_eq!(spec["failurePolicy"], "Fail");
     }
+}
+
+/// Actions of the bindings that do not confine accounts, by name.
+fn actions(spec: &Value) -> Vec<(String, Vec<String>)> {
+    let operands = installed(&validated(spec));
+    let warning =
+        |name: &String| !name.ends_with("status") && name.contains("services") || name.contains("pod-");
+    let bindings = operands.admission_policy_bindings.into_iter();
+    bindings
+        .map(|binding| {
+            (
+                binding.name_any(),
+                binding.spec.unwrap().validation_actions.unwrap(),
+            )
+        })
+        .filter(|(name, _)| warning(name))
+        .collect()
+}
+
+#[test]
+fn services_are_validated_as_configured() {
+    let all = |rejections: &str| {
+        [
+            ("multus-service-pod-networks", "Warn"),
+            ("multus-service-services", rejections),
+            ("multus-service-services-partly-served", "Warn"),
+        ]
+        .map(|(name, action)| (name.to_owned(), vec![action.to_owned()]))
+    };
+    assert_eq!(actions(&json!({})), all("Warn"));
+    assert_eq!(actions(&json!({ "serviceValidation": "Warn" })), all("Warn"));
+    assert_eq!(actions(&json!({ "serviceValidation": "Deny" })), all("Deny"));
+    assert_eq!(actions(&json!({ "serviceValidation": "Off" })), []);
+}
+
+/// A bug in an expression must keep no Service and no pod out.
+#[test]
+fn validation_of_services_has_the_networks_of_the_configuration_and_fails_open() {
+    let spec = |spec: &Value| {
+        let policies = installed(&validated(spec)).admission_policies;
+        let open = policies
+            .iter()
+            .map(|policy| serde_json::to_value(&policy.spec).unwrap());
+        let open: Vec<Value> = open.filter(|spec| spec["failurePolicy"] == "Ignore").collect();
+        assert_eq!(open.len(), 3);
+        let variables = open
+            .iter()
+            .flat_map(|spec| spec["variables"].as_array().cloned().unwrap());
+        let variables: Vec<Value> = variables.collect();
+        ["isIsolated", "globalNamespaces"].map(|name| {
+            let found = variables.iter().find(|variable| variable["name"] == name);
+            found.unwrap()["expression"].as_str().unwrap().to_owned()
+        })
+    };
+    assert_eq!(spec(&json!({})), ["true", "['default']"]);
+    let open = json!({ "networkNamespaceIsolation": "Disabled", "globalNamespaces": [] });
+    assert_eq!(spec(&open), ["false", "[]"]);
+    let shared = json!({ "globalNamespaces": ["shared", "default"] });
+    assert_eq!(spec(&shared), ["true", "['default', 'shared']"]);
 }
 
 /// Before Kubernetes 1.30, or where the kind is disabled, the other operands are installed.

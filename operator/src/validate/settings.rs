@@ -9,7 +9,7 @@ use crate::platform::openshift::OpenShift;
 use crate::service_ranges::{self, ServiceRanges};
 use api::config::{
     Backend, ControllerSpec, ImagePullPolicy, LogLevel, MultusServiceConfigSpec, NetworkNamespaceIsolation,
-    NetworkPolicyMode, ProxySpec, ProxyUpdateStrategy, Resources, TracingSpec,
+    NetworkPolicyMode, ProxySpec, ProxyUpdateStrategy, Resources, ServiceValidation, TracingSpec,
 };
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,8 @@ pub struct ValidatedConfig {
     pub service_ranges: ServiceRanges,
     /// True when a NetworkPolicy is desired.
     pub network_policy: bool,
+    /// What the API server does with invalid Services.
+    pub service_validation: ServiceValidation,
     /// Objects of prometheus-operator; without them when omitted.
     pub monitoring: Option<Monitoring>,
     /// Traces of changes; without them when omitted.
@@ -138,6 +140,7 @@ pub(super) fn complete(
         image_pull_secrets,
         global_namespaces,
         network_namespace_isolation,
+        service_validation,
         service_cidrs,
         network_policy,
         monitoring,
@@ -185,6 +188,7 @@ pub(super) fn complete(
                 .map_or_else(|| OpenShift::global_namespaces(openshift), BTreeSet::from_iter),
         },
         service_ranges,
+        service_validation: service_validation.unwrap_or_default(),
         network_policy: network_policy
             .as_ref()
             .and_then(|policy| policy.mode)

@@ -42,7 +42,7 @@ async fn in_force() -> Result<Fixture> {
                 .list(&ListParams::default().labels(SELECTOR))
                 .await?
                 .items;
-            ensure!(found.len() == 6, "there are {} policies", found.len());
+            ensure!(found.len() == 9, "there are {} policies", found.len());
             for policy in &found {
                 let status = policy.status.clone().unwrap_or_default();
                 let warnings = status.type_checking.unwrap_or_default().expression_warnings;

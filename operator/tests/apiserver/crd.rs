@@ -73,6 +73,9 @@ async fn good_values_are_accepted() -> Result<()> {
         json!({ "imagePullPolicy": "Always", "imagePullSecrets": [{ "name": "a" }, { "name": "b" }] }),
         json!({ "globalNamespaces": [], "networkNamespaceIsolation": "Enabled" }),
         json!({ "globalNamespaces": ["default", "shared-1"], "networkNamespaceIsolation": "Disabled" }),
+        json!({ "serviceValidation": "Warn" }),
+        json!({ "serviceValidation": "Deny" }),
+        json!({ "serviceValidation": "Off" }),
         json!({ "serviceCIDRs": [] }),
         json!({ "serviceCIDRs": ["172.30.0.0/16", "fd00:96::/112", "10.96.0.1/12"] }),
         json!({ "networkPolicy": { "mode": "Enabled" } }),
@@ -120,6 +123,11 @@ async fn bad_values_are_rejected_by_name() -> Result<()> {
     let configs = configs().await?;
     for (name, spec, words) in [
         ("other", json!({}), vec!["singleton", "'cluster'"]),
+        (
+            "cluster",
+            json!({ "serviceValidation": "Reject" }),
+            vec!["spec.serviceValidation", "Deny"],
+        ),
         (
             "cluster",
             json!({ "tracing": {} }),

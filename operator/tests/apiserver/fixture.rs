@@ -150,6 +150,17 @@ impl Fixture {
         )
     }
 
+    /// Runs kubectl; returns whether it succeeded, and its warnings and errors.
+    pub(crate) fn kubectl_warnings(&self, args: &[&str]) -> Result<(bool, String)> {
+        let output = Command::new(&self.kubectl)
+            .args(args)
+            .env("KUBECONFIG", self.server.kubeconfig())
+            .stdin(Stdio::null())
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((output.status.success(), text))
+    }
+
     /// The messages of all events about cluster-scoped objects.
     pub(crate) fn events(&self) -> Result<String> {
         let messages = "jsonpath={.items[*].message}";

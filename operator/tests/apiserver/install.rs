@@ -18,13 +18,16 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::time::Duration;
 
-const POLICIES: [&str; 6] = [
+const POLICIES: [&str; 9] = [
     "multus-service-controller-endpointslices",
     "multus-service-controller-status",
     "multus-service-endpointslices",
     "multus-service-events",
     "multus-service-operator-nodes",
+    "multus-service-pod-networks",
     "multus-service-proxy-status",
+    "multus-service-services",
+    "multus-service-services-partly-served",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,26 +44,18 @@ async fn one_object_installs_everything() -> Result<()> {
     let related: Vec<_> = related
         .map(|object| format!("{}/{}/{}", object.namespace, object.resource, object.name))
         .collect();
-    assert_eq!(
-        related,
-        [
+    let policies = |resource: &str| POLICIES.map(|policy| format!("/{resource}/{policy}")).to_vec();
+    let expected = [
+        vec![
             format!("{NAMESPACE}/serviceaccounts/{CONTROLLER}"),
             format!("{NAMESPACE}/serviceaccounts/{PROXY}"),
             format!("{NAMESPACE}/services/{CONTROLLER}-metrics"),
             format!("{NAMESPACE}/services/{OPERATOR}-metrics"),
             format!("{NAMESPACE}/services/{PROXY}-metrics"),
-            "/validatingadmissionpolicies/multus-service-controller-endpointslices".to_owned(),
-            "/validatingadmissionpolicies/multus-service-controller-status".to_owned(),
-            "/validatingadmissionpolicies/multus-service-endpointslices".to_owned(),
-            "/validatingadmissionpolicies/multus-service-events".to_owned(),
-            "/validatingadmissionpolicies/multus-service-operator-nodes".to_owned(),
-            "/validatingadmissionpolicies/multus-service-proxy-status".to_owned(),
-            "/validatingadmissionpolicybindings/multus-service-controller-endpointslices".to_owned(),
-            "/validatingadmissionpolicybindings/multus-service-controller-status".to_owned(),
-            "/validatingadmissionpolicybindings/multus-service-endpointslices".to_owned(),
-            "/validatingadmissionpolicybindings/multus-service-events".to_owned(),
-            "/validatingadmissionpolicybindings/multus-service-operator-nodes".to_owned(),
-            "/validatingadmissionpolicybindings/multus-service-proxy-status".to_owned(),
+        ],
+        policies("validatingadmissionpolicies"),
+        policies("validatingadmissionpolicybindings"),
+        vec![
             format!("{NAMESPACE}/daemonsets/{PROXY}"),
             format!("{NAMESPACE}/deployments/{CONTROLLER}"),
             format!("{NAMESPACE}/networkpolicies/multus-service"),
@@ -69,8 +64,10 @@ async fn one_object_installs_everything() -> Result<()> {
             format!("/clusterrolebindings/{PROXY}"),
             format!("{NAMESPACE}/rolebindings/{CONTROLLER}"),
             format!("{NAMESPACE}/rolebindings/{PROXY}"),
-        ]
-    );
+        ],
+    ]
+    .concat();
+    assert_eq!(related, expected);
     let line = fixture.kubectl(&["get", "msc", "--no-headers"])?;
     let columns: Vec<_> = line.split_whitespace().collect();
     assert_eq!(

@@ -20,4 +20,5 @@ mod openshift;
 mod random_configs;
 mod rbac;
 mod removal;
+mod service_validation;
 mod upgrade;

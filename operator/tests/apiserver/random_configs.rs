@@ -1,6 +1,7 @@
 //! Random walks through valid configurations: after every step the cluster equals a fresh installation.
 //!
-//! `WALK_STEPS` is the number of steps (`make walk`: 1,000). Every walk but the default one is random; a failure prints its path.
+//! `WALK_STEPS` is the number of steps (`make walk`: 1,000). Every walk but the default, short one is random; a failure prints its
+//! path.
 
 use crate::fixture::cluster_state::state;
 use crate::fixture::{Fixture, conditions};
@@ -19,10 +20,13 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 
-const STEPS: usize = 200;
+/// Length of the default walk.
+const STEPS: usize = 60;
 const OPERANDS: [&str; 2] = ["controller", "proxy"];
 /// Number of configurations that a walk visits, each with a neighbour: each costs a fresh installation.
 const PLACES: usize = 8;
+/// [`PLACES`] of the default walk.
+const FEW_PLACES: usize = 3;
 
 /// Draws one of these values; null is an unset field.
 fn any_of(values: &Value) -> impl Strategy<Value = Value> + use<> {
@@ -108,6 +112,7 @@ fn place() -> impl Strategy<Value = Value> {
         any_of(&json!([null, { "mode": "Enabled" }, { "mode": "Disabled" }])),
         any_of(&json!([null, ["default"], ["default", "networks"], []])),
         any_of(&json!([null, "Enabled", "Disabled"])),
+        any_of(&json!([null, "Warn", "Deny", "Off"])),
         any_of(&json!([null, ["172.30.0.0/16"], ["172.30.0.0/16", "fd02::/112"]])),
     );
     let monitoring = any_of(&json!([
@@ -134,7 +139,7 @@ fn place() -> impl Strategy<Value = Value> {
                 proxy,
                 controller,
                 (pull, secrets),
-                (policy, namespaces, isolation, ranges),
+                (policy, namespaces, isolation, validation, ranges),
                 (level, own_level),
                 (monitoring, tracing),
             )| {
@@ -148,6 +153,7 @@ fn place() -> impl Strategy<Value = Value> {
                     "tracing": tracing,
                     "globalNamespaces": namespaces,
                     "networkNamespaceIsolation": isolation,
+                    "serviceValidation": validation,
                     "serviceCIDRs": ranges,
                     "controller": controller,
                     "proxy": proxy,
@@ -377,7 +383,7 @@ async fn random_walk_reaches_the_state_of_a_fresh_installation() -> Result<()> {
     fixture.kubectl(&["label", "node", "node-a", "zone=in"])?;
     ensure_every_field_is_walked(&mut TestRunner::deterministic())?;
     let mut places = Vec::new();
-    for _ in 0..PLACES {
+    for _ in 0..wished.map_or(FEW_PLACES, |_| PLACES) {
         let place = draw(&mut runner, &place())?;
         places.extend([neighbour(&mut runner, &place)?, place]);
     }

@@ -275,16 +275,16 @@ fn assert_policies_confine_throughout(requests: &[Request]) {
             .collect(),
     );
     let (policies, bindings) = (
-        vec!["validatingadmissionpolicies"; 6],
-        vec!["validatingadmissionpolicybindings"; 6],
+        vec!["validatingadmissionpolicies"; 9],
+        vec!["validatingadmissionpolicybindings"; 9],
     );
     assert_eq!(
-        created[..12],
+        created[..18],
         [policies.clone(), bindings.clone()].concat(),
         "{created:?}"
     );
     assert_eq!(
-        deleted[deleted.len() - 12..],
+        deleted[deleted.len() - 18..],
         [bindings, policies].concat(),
         "{deleted:?}"
     );
