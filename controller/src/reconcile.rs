@@ -8,7 +8,7 @@ use crate::manual::MAX_SERVICES;
 use crate::metrics::Verdict;
 use crate::objects::Nodes;
 use crate::observe::Observed;
-use crate::service_status::condition::{Source, accepted, is_current};
+use crate::service_status::condition::{Source, accepted, is_current, with_next_command};
 use crate::service_status::orphaned_slices;
 use crate::service_status::problem::{MAX_PROBLEMS, Problem, Reason};
 use crate::settings::Settings;
@@ -73,6 +73,7 @@ pub fn reconcile(
         &decision.problems,
         entry.service.metadata.generation,
     );
+    let condition = with_next_command(condition, &entry.service);
     decision.verdict = Some(Verdict::of(&condition));
     if entry.service.metadata.deletion_timestamp.is_some() {
         // Clients reach it until its finalizers are removed, so its endpoints stay up to date (kubernetes/kubernetes#108779). No Event or

@@ -59,6 +59,22 @@ pub fn accepted(
     }
 }
 
+/// Adds the command that checks more than the controller can see: the slices, a client, its rules.
+#[must_use]
+pub fn with_next_command(mut condition: Condition, service: &Service) -> Condition {
+    let metadata = &service.metadata;
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let client = if condition.status == "True" {
+        " --from pod/CLIENT"
+    } else {
+        ""
+    };
+    let command = format!("kubectl multus-service explain service/{name} -n {namespace}{client}");
+    condition.message = format!("{}; to check it: {command}", condition.message);
+    condition
+}
+
 /// Message for a served Service: its endpoints' source and the pods that reach it. A client on another network gets no warning.
 fn served_message(source: Source, network: &NetworkRef) -> String {
     let reach = format!(
@@ -120,6 +136,26 @@ mod tests {
     use super::*;
     use crate::service_status::problem::Reason;
     use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case::served(
+        Some("net"),
+        "it is so; to check it: kubectl multus-service explain service/web -n shop --from pod/CLIENT"
+    )]
+    #[case::rejected(
+        None,
+        "it is so; to check it: kubectl multus-service explain service/web -n shop"
+    )]
+    fn the_message_names_the_next_command(#[case] network: Option<&str>, #[case] end: &str) {
+        let service = serde_json::from_value(json!({ "metadata": { "name": "web", "namespace": "shop" } }));
+        let acceptance = network.map_or(Acceptance::Rejected, |network| {
+            Acceptance::Manual(NetworkRef::parse(network, "shop").unwrap())
+        });
+        let mut condition = accepted(&acceptance, Source::Pods, &[], Some(1));
+        condition.message = "it is so".to_owned();
+        assert_eq!(with_next_command(condition, &service.unwrap()).message, end);
+    }
 
     #[rstest]
     #[case::pods(Source::Pods, &[], ("True", "Accepted"), "taken from network shop/net")]
