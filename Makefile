@@ -118,7 +118,7 @@ soak: ## Churn of pods, Services and endpoints under load on the cluster, for SO
 	cargo test --locked --workspace --test soak -- --ignored --nocapture
 
 .PHONY: fuzz
-fuzz: ## Mutated input for every decoder and parser that a tenant reaches, FUZZ_SECONDS each (600; in `make test` 60)
+fuzz: ## Mutated input for every decoder and parser that a tenant reaches, FUZZ_SECONDS each (600; in `make test` 15)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} .ci/levels fuzz
 
 .PHONY: walk
@@ -126,7 +126,7 @@ walk: ## A random walk of the operator through 1,000 valid configurations on a r
 	WALK_STEPS=1000 cargo test --locked --workspace --test apiserver -- --ignored --nocapture walk
 
 .PHONY: nightly
-nightly: ## Every level with what is long by nature at full length: fuzz, soak, large tables; then the walk (hours; root)
+nightly: ## Every level with what is long by nature at full length: fuzz, soak, large tables, a kill after each write; then the walk (hours; root)
 	MULTUS_SERVICE_LONG=1 FUZZ_SECONDS=$${FUZZ_SECONDS:-600} SOAK_MINUTES=$${SOAK_MINUTES:-30} .ci/levels lint fast fuzz netns apiserver e2e
 	$(MAKE) --no-print-directory walk
 
