@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Inspect and troubleshoot Services on secondary networks.
 ///
-/// Reads from the API server with the permissions of the user and changes nothing. Objects that the user may not read are reported as such.
+/// Reads from the API server with the permissions of the user and changes nothing in the cluster. Objects that the user may not read are reported as such.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "kubectl-multus_service",
@@ -21,7 +21,8 @@ kubectl multus-service explain service/web\n  \
 kubectl multus-service explain service/web --from pod/client -n shop\n  \
 kubectl multus-service trace pod/client web:http\n  \
 kubectl multus-service status\n  \
-kubectl multus-service check --wait"
+kubectl multus-service check --wait\n  \
+kubectl multus-service must-gather"
 )]
 pub struct Cli {
     /// Command
@@ -138,6 +139,24 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
         wait: Option<Duration>,
     },
+    /// Write what a bug report needs into a folder: objects, Events and logs, without credentials
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service must-gather\n  kubectl multus-service must-gather --dest-dir=/tmp/report --since=2h\n  kubectl multus-service must-gather --since-time=2026-11-30T08:00:00Z"
+    )]
+    MustGather {
+        /// Folder; it is created
+        #[arg(long, value_name = "FOLDER", default_value = "must-gather", overrides_with = "dest_dir", value_hint = ValueHint::DirPath)]
+        dest_dir: PathBuf,
+        /// Only log lines that are newer than this age, such as 5m or 2h [default: all]
+        #[arg(long, env = "MUST_GATHER_SINCE", value_name = "DURATION", value_parser = duration)]
+        since: Option<Duration>,
+        /// Only log lines after this time, such as 2026-11-30T08:00:00Z; before --since [default: all]
+        #[arg(long, env = "MUST_GATHER_SINCE_TIME", value_name = "TIME", value_parser = time)]
+        since_time: Option<jiff::Timestamp>,
+        /// Size of all files in MiB; what is larger is left out and listed in not-gathered.txt
+        #[arg(long, value_name = "MIB", default_value_t = MAX_MIB, value_parser = clap::value_parser!(u64).range(1..=65536))]
+        max_size: u64,
+    },
     /// Print a shell completion script
     #[command(
         after_help = "Examples:\n  source <(kubectl multus-service completion bash)              # for kubectl-multus_service\n  kubectl multus-service completion kubectl > ~/bin/kubectl_complete-multus_service; chmod +x ~/bin/kubectl_complete-multus_service"
@@ -155,6 +174,9 @@ pub enum Command {
         words: Vec<String>,
     },
 }
+
+/// Default of `must-gather --max-size`.
+const MAX_MIB: u64 = 256;
 
 /// Target of a completion script.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +231,11 @@ fn named(text: &str, kinds: &[&str]) -> Result<Named, String> {
     })
 }
 
+fn time(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is no time: write for example 2026-11-30T08:00:00Z"))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is no duration: write for example 30s, 5m or 1h");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -230,6 +257,14 @@ mod tests {
     use super::*;
     use clap::CommandFactory as _;
     use rstest::rstest;
+
+    #[rstest]
+    #[case("2026-11-30T08:00:00Z", true)]
+    #[case("2026-11-30T08:00:00+01:00", true)]
+    #[case("yesterday", false)]
+    fn times_are_parsed(#[case] text: &str, #[case] want: bool) {
+        assert_eq!(time(text).is_ok(), want);
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

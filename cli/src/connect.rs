@@ -27,10 +27,14 @@ pub async fn connect(global: &Global) -> Result<(Client, String), Error> {
         Some(path) => Kubeconfig::read_from(path),
         None => Kubeconfig::read(),
     };
-    let kubeconfig = found.map_err(Error::Kubeconfig)?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .map_err(Error::Kubeconfig)?;
+    // In a pod, as `oc adm must-gather` starts it, there is a service account instead.
+    let in_cluster = || Config::incluster().ok().filter(|_| global.kubeconfig.is_none());
+    let mut config = match found {
+        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(Error::Kubeconfig)?,
+        Err(error) => in_cluster().ok_or(Error::Kubeconfig(error))?,
+    };
     config.connect_timeout = Some(global.request_timeout);
     if global.impersonate.is_some() {
         config.auth_info.impersonate.clone_from(&global.impersonate);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ─► facts [I/O: reads, never writes] ─► explain | trace | status | check [pure] ─► render [pure]
+//!         └► must_gather [I/O: reads; writes a folder]
 //! ```
 //!
 //! Decisions are made by the code of controller and proxy: `controller::reconcile` and `rules`.
@@ -13,6 +14,7 @@ pub mod completion;
 pub mod connect;
 pub mod explain;
 pub mod facts;
+pub mod must_gather;
 pub mod render;
 pub mod settings;
 pub mod situations;

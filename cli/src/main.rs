@@ -5,9 +5,12 @@ use api::ObjectName;
 use clap::Parser as _;
 use cli::args::{Cli, Color, Command, Global, Named, Output};
 use cli::facts::{Reader, explain, for_trace, installation};
+use cli::must_gather::{self, Folder, gather};
 use cli::render::{Outcome, Report};
 use cli::{check, completion, connect, status, trace};
+use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -18,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     // Invalid usage exits with 2 here.
-    let Cli { command, global } = Cli::parse();
+    let Cli { command, global } = Cli::parse_from(arguments(std::env::args_os()));
     match run(command, &global).await {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
@@ -26,6 +29,17 @@ async fn main() -> ExitCode {
             ExitCode::from(Outcome::NoAccess.code())
         }
     }
+}
+
+/// Called as `gather`, by `oc adm must-gather`, it is `must-gather` into the folder that `oc` copies.
+fn arguments(mut given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let program = given.next().unwrap_or_default();
+    let is_gather = Path::new(&program)
+        .file_name()
+        .is_some_and(|name| name == "gather");
+    let gather = is_gather.then_some(["must-gather", "--dest-dir=/must-gather"]);
+    let gather = gather.into_iter().flatten().map(OsString::from);
+    std::iter::once(program).chain(gather).chain(given).collect()
 }
 
 async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
@@ -53,6 +67,18 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
         }
         Command::Status => show(&status::status(&installation(&reader, &namespace).await), global),
         Command::Check { wait } => show(&checked(&reader, &namespace, wait).await, global),
+        Command::MustGather {
+            dest_dir,
+            since,
+            since_time,
+            max_size,
+        } => {
+            let folder = Folder::create(&dest_dir, max_size * 1024 * 1024)?;
+            let options = must_gather::Options { since, since_time };
+            let version = env!("CARGO_PKG_VERSION");
+            let gathered = Box::pin(gather(&reader, &namespace, &options, folder, version)).await?;
+            show(&gathered, global)
+        }
         Command::Completion { .. } | Command::Complete { .. } => Ok(Outcome::Well),
     }
 }

@@ -12,6 +12,7 @@ mod trace;
 use crate::chain::State;
 use crate::check::Check;
 use crate::explain::Explanation;
+use crate::must_gather::Gathered;
 use crate::status::Status;
 use crate::trace::Trace;
 use anstyle::{AnsiColor, Style};
@@ -110,6 +111,31 @@ impl Report for Check {
 
     fn text(&self) -> String {
         check::text(self)
+    }
+
+    fn value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl Report for Gathered {
+    /// A report with gaps is what the user may read: no problem.
+    fn outcome(&self) -> Outcome {
+        Outcome::Well
+    }
+
+    fn text(&self) -> String {
+        let missing = if self.missing.is_empty() {
+            String::new()
+        } else {
+            format!("\nNot gathered:\n  {}\n", self.missing.join("\n  "))
+        };
+        format!(
+            "{} files, {} KiB in {}\n{missing}",
+            self.files,
+            self.bytes.div_ceil(1024),
+            self.folder.display()
+        )
     }
 
     fn value(&self) -> Value {

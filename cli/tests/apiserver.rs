@@ -8,6 +8,8 @@ mod bed;
 mod clients;
 #[path = "apiserver/installation.rs"]
 mod installation;
+#[path = "apiserver/must_gather.rs"]
+mod must_gather;
 #[path = "apiserver/pods.rs"]
 mod pods;
 #[path = "apiserver/program.rs"]

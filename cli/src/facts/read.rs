@@ -3,7 +3,8 @@
 use super::{Read, ReadError, Right};
 use futures::future::LocalBoxFuture;
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, ListParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, LogParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Client, Resource};
 use process::error_chain;
@@ -70,12 +71,47 @@ impl Reader {
         self.list_from(&api, right::<K>("list", None), labels).await
     }
 
+    /// Lists objects of any kind, of a namespace or of all, with these labels and fields.
+    pub async fn list_kind(
+        &self,
+        kind: &ApiResource,
+        namespace: Option<&str>,
+        labels: &str,
+        fields: &str,
+    ) -> Read<Vec<DynamicObject>> {
+        let api = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client(), namespace, kind),
+            None => Api::all_with(self.client(), kind),
+        };
+        let parameters = ListParams::default().labels(labels).fields(fields);
+        self.pages(
+            &api,
+            right_to("list", &kind.plural, &kind.group, namespace),
+            parameters,
+        )
+        .await
+    }
+
+    /// Reads the log of a container.
+    pub async fn log(&self, namespace: &str, pod: &str, parameters: &LogParams) -> Read<String> {
+        let api = Api::<Pod>::namespaced(self.client(), namespace);
+        let right = right_to("get", "pods/log", "", Some(namespace));
+        self.bounded(right, Box::pin(api.logs(pod, parameters))).await
+    }
+
     /// Lists objects by their API, page by page.
     pub async fn list_from<K>(&self, api: &Api<K>, right: Right, labels: &str) -> Read<Vec<K>>
     where
         K: Clone + Debug + DeserializeOwned,
     {
-        let mut parameters = ListParams::default().labels(labels).limit(PAGE);
+        Box::pin(self.pages(api, right, ListParams::default().labels(labels))).await
+    }
+
+    async fn pages<K>(&self, api: &Api<K>, right: Right, parameters: ListParams) -> Read<Vec<K>>
+    where
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let mut parameters = parameters.limit(PAGE);
         let mut found = Vec::new();
         loop {
             let page = self
@@ -124,11 +160,14 @@ impl Reader {
 
 /// Returns the permission that a request for `K` needs.
 pub(super) fn right<K: Resource<DynamicType = ()>>(verb: &'static str, namespace: Option<&str>) -> Right {
-    let (plural, group) = (K::plural(&()), K::group(&()));
+    right_to(verb, &K::plural(&()), &K::group(&()), namespace)
+}
+
+fn right_to(verb: &'static str, plural: &str, group: &str, namespace: Option<&str>) -> Right {
     Right {
         verb,
         resource: if group.is_empty() {
-            plural.into_owned()
+            plural.to_owned()
         } else {
             format!("{plural}.{group}")
         },
