@@ -150,6 +150,7 @@ impl Apiserver {
             );
             flags.extend(options.controller_manager_flags.iter().cloned());
             server.spawn(tools.main(&tools::KUBE_CONTROLLER_MANAGER)?, flags)?;
+            server.wait_controller_manager().await?;
         }
         Ok(server)
     }
@@ -176,6 +177,24 @@ impl Apiserver {
     pub fn stop_apiserver(&mut self) {
         self.processes
             .retain(|process| process.name() != tools::KUBE_APISERVER.name);
+    }
+
+    /// Waits until kube-controller-manager listens; without, another program may have taken its port, and it is gone.
+    async fn wait_controller_manager(&self) -> Result<()> {
+        let name = tools::KUBE_CONTROLLER_MANAGER.name;
+        let log = self.file(&format!("{name}.log"));
+        let listens = wait::eventually(READY, "kube-controller-manager to listen", async || {
+            if let Some(dead) = self.processes.iter().find(|process| process.has_ended()) {
+                return Ok(Some(Err(dead.obituary())));
+            }
+            let is_so = std::fs::read_to_string(&log)?.contains("Serving securely");
+            Ok(is_so.then_some(Ok(())))
+        });
+        match listens.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(obituary)) => bail!("{obituary}"),
+            Err(error) => Err(command::with_tail(&log, 15)(error)),
+        }
     }
 
     async fn wait_ready(&self) -> Result<()> {
