@@ -5,6 +5,7 @@
 
 mod admission;
 mod availability;
+mod config_walk;
 mod connection_flood;
 mod crash;
 mod crd;
@@ -17,7 +18,6 @@ mod monitoring;
 mod node_cleanup;
 mod node_failures;
 mod openshift;
-mod random_configs;
 mod rbac;
 mod removal;
 mod service_validation;
