@@ -190,12 +190,13 @@ pub enum NetworkNamespaceIsolation {
     Disabled,
 }
 
-/// serviceValidation is what the API server does with a Service that the controller would reject: a label without annotation or the
-/// reverse, a network or selector that is malformed, a network of another namespace, type ExternalName. Warn: it accepts the Service and
-/// warns the client, as kubectl shows. Deny: it rejects the Service; one that exists can be changed in other ways. Off: nothing. With
-/// Warn and Deny it also warns of parts of a Service that are not served, and of pods with a networks annotation that Multus cannot
-/// read. It needs ValidatingAdmissionPolicies, which Kubernetes 1.30 and newer have. When omitted, this means no opinion and the
-/// platform is left to choose a reasonable default, which is subject to change over time. The current default is Warn.
+/// serviceValidation is what the API server does with a labelled Service that the controller would reject: the annotation is missing, the
+/// network or the selector is malformed, the network is in a namespace that is not open to it, or the type is ExternalName. Warn: it
+/// accepts the Service and warns the client, as kubectl shows. Deny: it rejects the Service; one that exists can be changed elsewhere and
+/// deleted. Off: nothing. With Warn and Deny it also warns of an annotation without the label, of a misspelt label, of parts of a Service
+/// that are not served, and of pods, Deployments, DaemonSets and StatefulSets with a networks annotation that Multus cannot read. It needs
+/// ValidatingAdmissionPolicies, which Kubernetes 1.30 and newer have. When omitted, this means no opinion and the platform is left to
+/// choose a reasonable default, which is subject to change over time. The current default is Warn.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServiceValidation {
     /// Invalid Services are accepted with a warning.

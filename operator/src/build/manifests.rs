@@ -25,8 +25,8 @@ pub(super) struct Manifests {
 /// Files with a policy and its binding each: those that warn authors of Services and pods.
 const WARNINGS: [&str; 3] = [
     include_str!("../../manifests/validation-pod-networks.yaml"),
+    include_str!("../../manifests/validation-service-warnings.yaml"),
     include_str!("../../manifests/validation-services.yaml"),
-    include_str!("../../manifests/validation-services-partly-served.yaml"),
 ];
 /// Files with a policy and its binding each: those that confine accounts.
 const ADMISSION: [&str; 6] = [

@@ -26,8 +26,8 @@ const POLICIES: [&str; 9] = [
     "multus-service-operator-nodes",
     "multus-service-pod-networks",
     "multus-service-proxy-status",
+    "multus-service-service-warnings",
     "multus-service-services",
-    "multus-service-services-partly-served",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What kubectl prints for the author of a Service or pod, at once: `spec.serviceValidation`.
 
 use crate::fixture::Fixture;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use api::NamespaceIsolation;
 use api::names::{PROXY_NAME, PROXY_NAME_LABEL, SELECTOR_ANNOTATION, SERVICE_NETWORK_ANNOTATION};
 use controller::settings::Settings;
@@ -16,6 +16,10 @@ fn service(labels: &Value, annotations: &Value, spec: &Value) -> Value {
     let mut spec = spec.clone();
     if spec["type"] != "ExternalName" {
         spec["ports"] = json!([{ "port": 80 }]);
+        if spec["clusterIP"].is_null() {
+            // As the API server sets it, before a policy sees the Service.
+            spec["clusterIP"] = json!("172.30.0.77");
+        }
     }
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -59,7 +63,7 @@ fn accepted() -> Vec<Value> {
             "missing notin (a),!canary",
             "tier",
             "! missing",
-            "rank > 3,rank<10",
+            "rank > 3,rank<10,rank>+3",
             "empty=",
             "example.com/team = red",
         ]
@@ -75,38 +79,27 @@ fn accepted() -> Vec<Value> {
     accepted
 }
 
-/// Services that the controller rejects, with words of the warning.
-fn rejected() -> Vec<(Value, &'static str)> {
+/// Services that the controller rejects.
+fn rejected() -> Vec<Value> {
     let none = json!({});
-    let label = json!({ PROXY_NAME_LABEL: PROXY_NAME });
-    let mut rejected = vec![
-        (
-            service(&label, &none, &none),
-            "is missing: set it to the network-attachment-definition",
-        ),
-        (
-            bound_to("", &none),
-            "is not the name of a network-attachment-definition",
-        ),
-        (bound_to("a/b/c", &none), "'a/b/c' is not the name"),
-        (bound_to("a / b", &none), "'a / b' is not the name"),
-        (bound_to("Macvlan1", &none), "in lower-case letters"),
-        (bound_to("[{}]", &none), "is not the name"),
-        (bound_to("a,b", &none), "make one Service per network"),
-        (bound_to("a@net1", &none), "leave out everything from the @ on"),
-        (bound_to(&"x".repeat(500), &none), "..."),
-        (
-            bound_to("storage/macvlan1", &none),
-            "add 'storage' to the global namespaces",
-        ),
-        (
-            bound_to(
-                "macvlan1",
-                &json!({ "type": "ExternalName", "externalName": "example.com" }),
-            ),
-            "change the type to ClusterIP",
-        ),
+    let mut rejected = vec![service(&json!({ PROXY_NAME_LABEL: PROXY_NAME }), &none, &none)];
+    let long = "x".repeat(500);
+    let networks = [
+        "",
+        "  ",
+        "a/b/c",
+        "a / b",
+        "Macvlan1",
+        "[{}]",
+        "a,b",
+        "a@net1",
+        &long,
+        "storage/macvlan1",
+        "tab\tulator",
     ];
+    rejected.extend(networks.map(|network| bound_to(network, &none)));
+    let external = json!({ "type": "ExternalName", "externalName": "example.com" });
+    rejected.push(bound_to("macvlan1", &external));
     let malformed = [
         "  ",
         "app=web,",
@@ -114,16 +107,17 @@ fn rejected() -> Vec<(Value, &'static str)> {
         "app=web db",
         "app in (web",
         "app in web",
+        "appin (web)",
         "app=we/b",
         r#"{"app": "web"}"#,
         "rank>many",
         "app ~ web",
     ];
-    rejected.extend(malformed.map(|selector| (with_selector(selector), "is no selector; write for example")));
+    rejected.extend(malformed.map(with_selector));
     rejected
 }
 
-/// Services that neither controller nor proxy watches: only the policy can say what is wrong.
+/// Services that neither controller nor proxy watches: only the policy can report what is wrong.
 fn not_asking() -> Vec<(Value, &'static str)> {
     let annotations = json!({ SERVICE_NETWORK_ANNOTATION: "macvlan1" });
     let none = json!({});
@@ -135,54 +129,58 @@ fn not_asking() -> Vec<(Value, &'static str)> {
         ),
         (
             typo("multus-proxi"),
-            "'multus-proxi', which no proxy serves; set it to multus-proxy",
+            r#""multus-proxi", which multus-service does not serve; its value is multus-proxy"#,
         ),
-        (typo("Multus-Proxy"), "set it to multus-proxy"),
+        (typo("Multus-Proxy"), "its value is multus-proxy"),
         (
             service(&json!({ PROXY_NAME_LABEL: "multus" }), &none, &none),
-            "set it to multus-proxy",
+            "its value is multus-proxy",
         ),
     ]
 }
 
 /// Services of which a part is not served.
-fn partly_served() -> Vec<(Value, &'static str)> {
-    let selector = json!({ "app": "web" });
+fn partly_served() -> Vec<Value> {
+    let (label, selector) = (json!({ PROXY_NAME_LABEL: PROXY_NAME }), json!({ "app": "web" }));
+    let headless = json!({ PROXY_NAME_LABEL: PROXY_NAME, "service.kubernetes.io/headless": "" });
     let network = json!({ SERVICE_NETWORK_ANNOTATION: "macvlan1" });
+    let both = json!({ SERVICE_NETWORK_ANNOTATION: "macvlan1", SELECTOR_ANNOTATION: "app=web" });
     vec![
-        (
-            bound_to("macvlan1", &json!({ "type": "NodePort" })),
-            "spec.type NodePort: its node ports are not served",
-        ),
-        (
-            bound_to("macvlan1", &json!({ "type": "LoadBalancer" })),
-            "and its load-balancer address are not served",
-        ),
-        (
-            bound_to("macvlan1", &json!({ "externalIPs": ["192.0.2.1"] })),
-            "spec.externalIPs: these addresses are not served",
-        ),
-        (
-            bound_to("macvlan1", &json!({ "clusterIP": "None", "selector": selector })),
-            "set annotation multusservice.cni.cncf.io/selector instead",
-        ),
-        (
-            service(
-                &json!({ PROXY_NAME_LABEL: PROXY_NAME, "service.kubernetes.io/headless": "" }),
-                &network,
-                &json!({}),
-            ),
-            "so the ClusterIP is not served; remove the label",
-        ),
-        (
-            service(
-                &json!({ PROXY_NAME_LABEL: PROXY_NAME }),
-                &json!({ SERVICE_NETWORK_ANNOTATION: "macvlan1", SELECTOR_ANNOTATION: "app=web" }),
-                &json!({ "selector": selector }),
-            ),
-            "is ignored because spec.selector is set",
-        ),
+        bound_to("macvlan1", &json!({ "type": "NodePort" })),
+        bound_to("macvlan1", &json!({ "type": "LoadBalancer" })),
+        bound_to("macvlan1", &json!({ "externalIPs": ["192.0.2.1"] })),
+        bound_to("macvlan1", &json!({ "clusterIP": "None", "selector": selector })),
+        service(&headless, &network, &json!({})),
+        service(&label, &both, &json!({ "selector": selector })),
     ]
+}
+
+/// What the controller reports of a Service, and whether it rejects it.
+fn reported(object: &Value) -> Result<(bool, Option<String>)> {
+    let service: Service = serde_json::from_value(object.clone())?;
+    let settings = Settings {
+        isolation: NamespaceIsolation::default(),
+        ..Settings::default()
+    };
+    if !api::service::has_proxy_label(&service) {
+        return Ok((false, None));
+    }
+    let (acceptance, problems) = validate(&service, &settings);
+    let message = problems.into_iter().next().map(|problem| problem.message);
+    Ok((acceptance == Acceptance::Rejected, message))
+}
+
+/// Words of the warning: those of the controller, but for the part of a selector that it names.
+fn words(object: &Value) -> Result<String> {
+    let (_, message) = reported(object)?;
+    let message = message.with_context(|| format!("the controller reports nothing of {object}"))?;
+    let of_selector =
+        message.starts_with(&format!("annotation {SELECTOR_ANNOTATION} ")) && !message.contains("ignored");
+    Ok(if of_selector {
+        "is no selector; write for example app=nginx".to_owned()
+    } else {
+        message
+    })
 }
 
 fn pod_spec(host_network: bool) -> Value {
@@ -228,15 +226,6 @@ async fn until_output(fixture: &Fixture, object: &Value, words: Option<&str>) ->
         .await
 }
 
-fn is_rejected_by_the_controller(object: &Value) -> Result<bool> {
-    let service: Service = serde_json::from_value(object.clone())?;
-    let settings = Settings {
-        isolation: NamespaceIsolation::default(),
-        ..Settings::default()
-    };
-    Ok(api::service::has_proxy_label(&service) && validate(&service, &settings).0 == Acceptance::Rejected)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs etcd and kube-apiserver: make test-apiserver"]
 async fn kubectl_warns_of_what_the_controller_will_reject_or_serve_in_part() -> Result<()> {
@@ -245,35 +234,33 @@ async fn kubectl_warns_of_what_the_controller_will_reject_or_serve_in_part() -> 
     fixture
         .kubectl(&["create", "serviceaccount", "-n", SHOP, "default"])
         .ok();
-    until_output(&fixture, &rejected()[0].0, Some(rejected()[0].1)).await?;
-    until_output(&fixture, &partly_served()[0].0, Some(partly_served()[0].1)).await?;
-    until_output(&fixture, &pod("a b", false), Some("is no list of networks")).await?;
+    until_output(&fixture, &rejected()[0], Some(&words(&rejected()[0])?)).await?;
+    until_output(&fixture, &partly_served()[0], Some(&words(&partly_served()[0])?)).await?;
     for object in accepted() {
         ensure!(
-            !is_rejected_by_the_controller(&object)?,
-            "the controller rejects {object}"
-        );
-        ensure!(
-            create(&fixture, &object)? == (true, String::new()),
+            reported(&object)? == (false, None),
             "{object}: {:?}",
-            create(&fixture, &object)?
+            reported(&object)?
         );
+        let output = create(&fixture, &object)?;
+        ensure!(output == (true, String::new()), "{object}: {output:?}");
     }
-    for (object, words) in rejected() {
-        ensure!(
-            is_rejected_by_the_controller(&object)?,
-            "the controller accepts {object}"
-        );
-        says(&fixture, &object, words)?;
+    for object in rejected() {
+        ensure!(reported(&object)?.0, "the controller accepts {object}");
+        warns(&fixture, &object, &words(&object)?)?;
     }
-    for (object, words) in not_asking().into_iter().chain(partly_served()) {
-        says(&fixture, &object, words)?;
+    for object in partly_served() {
+        ensure!(!reported(&object)?.0, "the controller rejects {object}");
+        warns(&fixture, &object, &words(&object)?)?;
+    }
+    for (object, words) in not_asking() {
+        warns(&fixture, &object, words)?;
     }
     Ok(())
 }
 
 /// One warning with these words, and the object is accepted.
-fn says(fixture: &Fixture, object: &Value, words: &str) -> Result<()> {
+fn warns(fixture: &Fixture, object: &Value, words: &str) -> Result<()> {
     let (is_accepted, output) = create(fixture, object)?;
     ensure!(
         is_accepted && output.contains(words) && output.matches("Warning: ").count() == 1,
@@ -292,6 +279,8 @@ async fn kubectl_warns_of_networks_that_multus_cannot_attach() -> Result<()> {
         "",
         "macvlan1",
         "a, default/b@net1 ,c.d@eth1",
+        "a,\n  b,\tc",
+        "a @net1,b@,/c, shop / d",
         r#"[{"name": "macvlan1", "ips": ["10.1.0.9/24"]}]"#,
     ] {
         let (is_accepted, output) = create(&fixture, &deployment(networks))?;
@@ -302,15 +291,14 @@ async fn kubectl_warns_of_networks_that_multus_cannot_attach() -> Result<()> {
         "a,,b",
         "Macvlan1",
         "a/b/c",
-        "a@",
         r#"[{"name": "macvlan1"}"#,
         r#"{"name": "a"}"#,
     ] {
-        says(&fixture, &deployment(networks), "is no list of networks")?;
+        warns(&fixture, &deployment(networks), "is no list of networks")?;
     }
     // Pods are created beside the ServiceAccount of the namespace.
     until_output(&fixture, &pod("a b", false), Some("is no list of networks")).await?;
-    says(
+    warns(
         &fixture,
         &pod("macvlan1", true),
         "has no effect with spec.hostNetwork",
@@ -323,16 +311,20 @@ async fn kubectl_warns_of_networks_that_multus_cannot_attach() -> Result<()> {
 async fn invalid_services_are_rejected_with_deny_and_not_validated_with_off() -> Result<()> {
     let fixture = Fixture::installed().await?;
     fixture.kubectl(&["create", "namespace", SHOP])?;
-    let (invalid, words) = rejected().swap_remove(1);
+    let invalid = rejected().swap_remove(1);
     let mut existing = invalid.clone();
     existing["metadata"]["name"] = json!("existing");
     fixture.apply(&existing)?;
     fixture.set_spec(json!({ "serviceValidation": "Deny" })).await?;
     until_output(&fixture, &invalid, Some("denied request")).await?;
     let (is_accepted, output) = create(&fixture, &invalid)?;
-    ensure!(!is_accepted && output.contains(words), "{output}");
-    for (part, words) in partly_served() {
-        says(&fixture, &part, words)?;
+    ensure!(!is_accepted && output.contains(&words(&invalid)?), "{output}");
+    for part in partly_served() {
+        warns(&fixture, &part, &words(&part)?)?;
+    }
+    // The remedies work one step after the other.
+    for (object, words) in not_asking() {
+        warns(&fixture, &object, words)?;
     }
     // The one that exists can be changed elsewhere, repaired and deleted; a change for the worse is rejected.
     fixture.kubectl(&["annotate", "service", "existing", "-n", SHOP, "team=red"])?;
