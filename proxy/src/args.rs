@@ -2,9 +2,9 @@
 
 use crate::netns::host_network::HostInterface;
 use crate::report::node_condition::OwnPod;
-use api::NamespaceIsolation;
 use api::address::ReservedAddresses;
 use api::names::PROXY_METRICS_PORT;
+use api::{NamespaceIsolation, ObjectName};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use process::ProcessArgs;
@@ -154,14 +154,32 @@ pub enum BackendChoice {
 }
 
 /// Commands.
-#[derive(Subcommand, Clone, Copy, Debug)]
+#[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// Print the rules and routes in the network namespace of a pod of this node, as the kernel has them, in JSON
+    Rules {
+        /// The pod
+        #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
+        pod: ObjectName,
+        /// UID of the pod
+        #[arg(long, value_name = "UID")]
+        uid: String,
+    },
     /// Remove all routes and rules of this proxy from all pods of this node and from the node, then exit
     Cleanup {
         /// Do not exit: become Ready once the node is clean, and wait for SIGTERM
         #[arg(long)]
         wait: bool,
     },
+}
+
+fn pod(text: &str) -> Result<ObjectName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err(format!("{text:?} is not the name of a pod; write NAMESPACE/NAME")),
+    }
 }
 
 #[cfg(test)]

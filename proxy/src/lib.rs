@@ -27,6 +27,7 @@ pub mod index;
 pub mod metrics;
 mod netlink;
 pub mod netns;
+pub mod read_rules;
 pub mod report;
 pub mod serve;
 pub mod sync;

@@ -1,6 +1,7 @@
 //! Binary of the proxy; the code is in the library.
 
 use anyhow::Context;
+use api::ObjectName;
 use api::names::{PROXY, PROXY_HTTP_PORT};
 use clap::Parser;
 use process::traces;
@@ -10,7 +11,9 @@ use proxy::cleanup::cleanup;
 use proxy::container_runtime::cri::Cri;
 use proxy::debug_state;
 use proxy::metrics::Metrics;
+use proxy::read_rules::read_rules;
 use proxy::serve::{Serving, cleanup_and_wait, serve};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 
 fn identity(args: &Args) -> process::Identity {
@@ -27,7 +30,8 @@ fn identity(args: &Args) -> process::Identity {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let runtime = args.container_runtime_endpoint.as_deref();
-    match args.command {
+    match args.command.clone() {
+        Some(Command::Rules { pod, uid }) => print_rules(runtime, &pod, &uid).await,
         Some(Command::Cleanup { wait: false }) => clean_once(&args, runtime).await,
         Some(Command::Cleanup { wait: true }) => {
             let work = |process| cleanup_and_wait(process, runtime);
@@ -61,6 +65,13 @@ async fn main() -> anyhow::Result<()> {
             Ok(Box::pin(run).await?)
         }
     }
+}
+
+/// Another process of the proxy's container: it knows nothing of the one that serves.
+async fn print_rules(runtime: Option<&str>, pod: &ObjectName, uid: &str) -> anyhow::Result<()> {
+    let rules = read_rules(&Cri::connect(runtime).await?, uid, pod).await?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&rules)?)?;
+    Ok(())
 }
 
 async fn clean_once(args: &Args, runtime: Option<&str>) -> anyhow::Result<()> {

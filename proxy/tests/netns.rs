@@ -80,6 +80,8 @@ mod places;
 mod pod_churn;
 #[path = "netns/programming.rs"]
 mod programming;
+#[path = "netns/read_rules.rs"]
+mod read_rules;
 #[path = "netns/rejection.rs"]
 mod rejection;
 #[path = "netns/repair.rs"]

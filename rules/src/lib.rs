@@ -26,6 +26,7 @@
 
 #![warn(missing_docs)]
 
+mod applied;
 mod delta;
 mod endpoint_selection;
 mod endpoint_slice;
@@ -40,6 +41,7 @@ mod settings;
 mod trace;
 mod vip_map;
 
+pub use applied::{AppliedClusterIp, AppliedPort, AppliedRoute, AppliedRules, UnknownRule};
 pub use delta::{Base, Delta, PortChange, SourceChange};
 pub use endpoint_slice::{Endpoint, InvalidAddress, NotCounted, Slice};
 pub use kernel_state::{KernelState, Translated};

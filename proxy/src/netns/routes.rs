@@ -15,7 +15,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rules::Source;
+use nix::net::if_::if_indextoname;
+use rules::{AppliedRoute, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -110,6 +111,21 @@ impl Routes {
     /// Returns true when the routes were read.
     pub(crate) fn are_read(&self) -> bool {
         self.is_read
+    }
+
+    /// Returns the routes that were read.
+    pub(crate) fn applied(&self) -> Vec<AppliedRoute> {
+        let name = |index: u32| {
+            let name = if_indextoname(index).ok();
+            let name = name.and_then(|name| name.into_string().ok());
+            name.unwrap_or_else(|| index.to_string())
+        };
+        let routes = self.held.iter().map(|(vip, via)| AppliedRoute {
+            cluster_ip: *vip,
+            interface: name(via.interface),
+            source: via.source,
+        });
+        routes.collect()
     }
 
     /// Returns the VIPs that have a route.
