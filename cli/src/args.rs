@@ -2,6 +2,7 @@
 
 use crate::trace::Destination;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use jiff::SignedDuration;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,6 +21,7 @@ Examples:\n  \
 kubectl multus-service explain service/web\n  \
 kubectl multus-service explain service/web --from pod/client -n shop\n  \
 kubectl multus-service trace pod/client web:http\n  \
+kubectl multus-service rules pod/client\n  \
 kubectl multus-service status\n  \
 kubectl multus-service check --wait\n  \
 kubectl multus-service must-gather"
@@ -125,6 +127,17 @@ pub enum Command {
         #[arg(value_name = "DESTINATION:PORT[/PROTOCOL]", value_parser = Destination::from_str)]
         destination: Destination,
     },
+    /// Show the rules and routes in force in the network namespace of a pod, as nft syntax
+    ///
+    /// The proxy on the pod's node reads them from the kernel: this needs the permission to create pods/exec in the namespace of the operator.
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service rules pod/client\n  kubectl multus-service rules client -n shop -o json"
+    )]
+    Rules {
+        /// The pod: pod/NAME or NAME
+        #[arg(value_name = "pod/NAME", value_parser = pod)]
+        pod: Named,
+    },
     /// Show the status of the installation, problems first
     #[command(
         after_help = "Examples:\n  kubectl multus-service status\n  kubectl multus-service status -o yaml"
@@ -139,18 +152,21 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
         wait: Option<Duration>,
     },
-    /// Write what a bug report needs into a folder: objects, Events and logs, without credentials
+    /// Write what a bug report needs into a folder: objects, Events, logs and rules
+    ///
+    /// It reads no Secret and no ConfigMap, and removes values of environment variables and unknown annotations. Look at
+    /// network-attachment-definitions, which are whole, before you publish it.
     #[command(
         after_help = "Examples:\n  kubectl multus-service must-gather\n  kubectl multus-service must-gather --dest-dir=/tmp/report --since=2h\n  kubectl multus-service must-gather --since-time=2026-11-30T08:00:00Z"
     )]
     MustGather {
-        /// Folder; it is created
+        /// Folder; it is created, or is empty
         #[arg(long, value_name = "FOLDER", default_value = "must-gather", overrides_with = "dest_dir", value_hint = ValueHint::DirPath)]
         dest_dir: PathBuf,
-        /// Only log lines that are newer than this age, such as 5m or 2h [default: all]
+        /// Only log lines that are newer than this age, such as 5m or 2h0m0s [default: all]
         #[arg(long, env = "MUST_GATHER_SINCE", value_name = "DURATION", value_parser = duration)]
         since: Option<Duration>,
-        /// Only log lines after this time, such as 2026-11-30T08:00:00Z; before --since [default: all]
+        /// Only log lines after this time, such as 2026-11-30T08:00:00Z; it has priority over --since [default: all]
         #[arg(long, env = "MUST_GATHER_SINCE_TIME", value_name = "TIME", value_parser = time)]
         since_time: Option<jiff::Timestamp>,
         /// Size of all files in MiB; what is larger is left out and listed in not-gathered.txt
@@ -236,20 +252,15 @@ fn time(text: &str) -> Result<jiff::Timestamp, String> {
         .map_err(|_| format!("{text:?} is no time: write for example 2026-11-30T08:00:00Z"))
 }
 
+/// Go's durations, such as 2h0m0s, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration: write for example 30s, 5m or 1h");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    let seconds = match &text[digits.len()..] {
-        "" | "s" => Some(number),
-        "m" => number.checked_mul(60),
-        "h" => number.checked_mul(3600),
-        _ => None,
-    };
-    seconds
-        .filter(|seconds| *seconds > 0)
-        .map(Duration::from_secs)
-        .ok_or_else(bad)
+    let seconds = text.parse().map(Duration::from_secs);
+    let duration = seconds
+        .ok()
+        .or_else(|| Duration::try_from(text.parse::<SignedDuration>().ok()?).ok());
+    duration
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("{text:?} is no duration: write for example 30s, 5m or 1h"))
 }
 
 #[cfg(test)]
@@ -293,6 +304,9 @@ mod tests {
     #[case("90", Some(90))]
     #[case("10m", Some(600))]
     #[case("1h", Some(3600))]
+    #[case("2h0m0s", Some(7200))]
+    #[case("1m30s", Some(90))]
+    #[case("-5m", None)]
     #[case("0", None)]
     #[case("5d", None)]
     #[case("m", None)]

@@ -27,8 +27,10 @@ pub async fn connect(global: &Global) -> Result<(Client, String), Error> {
         Some(path) => Kubeconfig::read_from(path),
         None => Kubeconfig::read(),
     };
-    // In a pod, as `oc adm must-gather` starts it, there is a service account instead.
-    let in_cluster = || Config::incluster().ok().filter(|_| global.kubeconfig.is_none());
+    // In a pod, as `oc adm must-gather` starts it, there is a service account instead of a configuration.
+    let is_configured =
+        global.kubeconfig.is_some() || global.context.is_some() || std::env::var_os("KUBECONFIG").is_some();
+    let in_cluster = || Config::incluster().ok().filter(|_| !is_configured);
     let mut config = match found {
         Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options)
             .await

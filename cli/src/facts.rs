@@ -3,12 +3,14 @@
 //! Reads: by `read` and `collect`; everything else in this crate is pure. A user of one namespace may not read nodes or the operator's
 //! namespace: a rejected read is reported and affects nothing else.
 
+mod applied;
 mod collect;
 mod installation;
 mod read;
 mod read_error;
 mod scope;
 
+pub use applied::{Applied, PodRules, applied, pod_rules};
 pub use collect::{cluster, explain, for_trace};
 pub use installation::{Installation, Workload, installation};
 pub use read::Reader;
@@ -100,8 +102,8 @@ pub struct Facts {
     pub slices: Read<Vec<EndpointSlice>>,
     /// The client of the request. `None`: none was named.
     pub client: Option<Client>,
-    /// Rules that the proxy applied in the client's network namespace. No proxy publishes them yet.
-    pub applied: Read<rules::KernelState>,
+    /// Rules in the client's network namespace.
+    pub applied: Read<Applied>,
 }
 
 /// A client pod.
@@ -131,7 +133,7 @@ impl Facts {
 fn each_once<'a>(read_errors: impl Iterator<Item = Option<&'a ReadError>>) -> Vec<ReadError> {
     let named = read_errors
         .flatten()
-        .filter(|read_error| !matches!(read_error, ReadError::NotRead | ReadError::NotOffered));
+        .filter(|read_error| !matches!(read_error, ReadError::NotRead | ReadError::NoProxy(_)));
     let named: BTreeSet<ReadError> = named.cloned().collect();
     named.into_iter().collect()
 }

@@ -4,7 +4,7 @@ use anstream::{AutoStream, ColorChoice};
 use api::ObjectName;
 use clap::Parser as _;
 use cli::args::{Cli, Color, Command, Global, Named, Output};
-use cli::facts::{Reader, explain, for_trace, installation};
+use cli::facts::{Reader, explain, for_trace, installation, pod_rules};
 use cli::must_gather::{self, Folder, gather};
 use cli::render::{Outcome, Report};
 use cli::{check, completion, connect, status, trace};
@@ -65,6 +65,7 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
             let facts = for_trace(&reader, &pod, destination.namespace(&pod.namespace)).await;
             show(&trace::trace(&facts, &pod, &destination), global)
         }
+        Command::Rules { pod } => show(&pod_rules(&reader, &key(&pod)).await, global),
         Command::Status => show(&status::status(&installation(&reader, &namespace).await), global),
         Command::Check { wait } => show(&checked(&reader, &namespace, wait).await, global),
         Command::MustGather {

@@ -1,19 +1,23 @@
 //! `must-gather`: writes what a bug report needs into a folder, in the layout of `oc adm must-gather`.
 //!
 //! ```text
-//! contents [pure] ─► collect [I/O: reads] ─► reduce [pure] ─► folder [I/O: writes, bounded]
+//! contents [pure] ─► lists, logs, pod_rules [I/O: reads] ─► reduce [pure] ─► folder [I/O: writes, bounded]
 //! ```
 //!
-//! It never reads a Secret or a ConfigMap. Pods of other namespaces are reduced to what Services depend on, without their containers;
-//! values of environment variables are removed unless they are the product's own.
+//! It never reads a Secret or a ConfigMap. Pods of other namespaces are reduced to what Services depend on; values of environment
+//! variables and annotations are removed unless they are known. network-attachment-definitions are whole.
 
 mod collect;
 mod contents;
 mod folder;
+mod lists;
+mod logs;
+mod pod_rules;
 mod reduce;
 
-pub use collect::{Options, gather};
+pub use collect::gather;
 pub use folder::Folder;
+pub use logs::Options;
 
 use crate::facts::ReadError;
 use serde::Serialize;
@@ -45,6 +49,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// An earlier report: the two would be mixed.
+    #[error("{0} is not empty; choose another folder with --dest-dir")]
+    NotEmpty(String),
     /// Nothing could be read.
     #[error("nothing could be read from the API server: {0}")]
     Nothing(ReadError),

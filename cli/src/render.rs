@@ -5,6 +5,7 @@
 mod chain;
 mod check;
 mod json;
+mod rules;
 mod status;
 mod table;
 mod trace;
@@ -12,6 +13,7 @@ mod trace;
 use crate::chain::State;
 use crate::check::Check;
 use crate::explain::Explanation;
+use crate::facts::PodRules;
 use crate::must_gather::Gathered;
 use crate::status::Status;
 use crate::trace::Trace;
@@ -90,6 +92,23 @@ impl Report for Trace {
     }
 }
 
+impl Report for PodRules {
+    fn outcome(&self) -> Outcome {
+        match &self.applied {
+            Ok(applied) => Outcome::of(applied.rules.damage.is_empty()),
+            Err(_) => Outcome::NoAccess,
+        }
+    }
+
+    fn text(&self) -> String {
+        rules::text(self)
+    }
+
+    fn value(&self) -> Value {
+        json::pod_rules(self)
+    }
+}
+
 impl Report for Status {
     fn outcome(&self) -> Outcome {
         Outcome::of(self.is_well())
@@ -152,6 +171,11 @@ fn painted(state: State, text: &str) -> String {
     };
     let style = Style::new().fg_color(Some(colour.into()));
     format!("{style}{text}{style:#}")
+}
+
+/// Returns the text without colors.
+pub(crate) fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
 }
 
 fn bold(text: &str) -> String {

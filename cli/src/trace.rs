@@ -1,7 +1,7 @@
 //! Traces a packet of a pod: route, source address, verdict, endpoints.
 //!
-//! Pure. Planned by `rules` from the API's objects, as the proxy does. When the applied state of the node is known (`Facts::applied`),
-//! differences from the plan are reported; no proxy publishes it yet.
+//! Pure. Planned by `rules` from the API's objects, as the proxy does. When the rules in force are known (`Facts::applied`), differences
+//! from the plan are reported.
 
 mod applied;
 mod destination;
@@ -88,7 +88,7 @@ pub struct Trace {
     pub problem: Option<String>,
     /// Error of the read of the client.
     pub no_access: bool,
-    /// Whether the flows were compared with the applied state of the node, or the reason why not.
+    /// Whether the flows were compared with the rules in force, or the reason why not.
     pub applied: String,
     /// Failed reads.
     pub read_errors: Vec<ReadError>,
@@ -110,8 +110,13 @@ pub fn trace(facts: &Facts, pod: &ObjectName, destination: &Destination) -> Trac
         problem: None,
         no_access: false,
         applied: match &facts.applied {
-            Ok(_) => "compared with the applied state of the node".to_owned(),
-            Err(read_error) => format!("planned from the API's objects, as the proxy does; {read_error}"),
+            Ok(applied) => format!(
+                "planned from the API's objects and compared with the rules in force, read by {}",
+                applied.proxy
+            ),
+            Err(read_error) => {
+                format!("planned from the API's objects, as the proxy does; not compared: {read_error}")
+            }
         },
         read_errors: facts.read_errors(),
     };
@@ -144,6 +149,8 @@ fn flows(
     let settings = of_proxy(&facts.cluster, node.as_deref().unwrap_or_default());
     let attached = attachments(pod).map_err(|error| error.to_string())?;
     let plan = rules::plan(&settings, services, slices, &key.namespace, &attached);
+    let state = facts.applied.known().map(|applied| applied.rules.kernel_state());
+    let state = state.transpose().map_err(|error| error.to_string())?;
     let case = flow::Case {
         pod: key,
         attached: &attached,
@@ -151,7 +158,7 @@ fn flows(
         plan: &plan,
         services,
         slices,
-        applied: facts.applied.known(),
+        applied: state.map(rules::KernelState::regardless_of_places),
     };
     let packets = destination.packets(services, &key.namespace)?;
     Ok((

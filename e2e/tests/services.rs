@@ -2,8 +2,9 @@
 //!
 //! The tests share one cluster and one installation and run one at a time, in the order of their names.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::demo::{checks, installed, scenario};
+use e2e::plugin::plugin;
 use std::path::Path;
 use std::time::Duration;
 use testbed::{cluster, wait};
@@ -45,6 +46,96 @@ fn a5_an_ordinary_service_is_untouched() -> Result<()> {
 fn a6_clients_on_both_nodes_are_served() -> Result<()> {
     installed()?;
     checks::servers_are_clients_too()
+}
+
+/// The proxy of the client's node is stopped while the rules are flushed: it would repair them.
+struct Stopped(String);
+
+impl Stopped {
+    fn on(node: &str) -> Result<Self> {
+        cluster::node_exec(node, &["pkill", "-STOP", "-f", "^/usr/bin/multus-service-proxy"])?;
+        Ok(Self(node.to_owned()))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = cluster::node_exec(
+            &self.0,
+            &["pkill", "-CONT", "-f", "^/usr/bin/multus-service-proxy"],
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a7_the_plugin_shows_the_rules_in_force_and_compares_them_with_the_plan() -> Result<()> {
+    installed()?;
+    let own = ["-n", scenario::NAMESPACE];
+    let rules = plugin(&[&["rules", "pod/client"], &own[..]].concat(), 0)?;
+    for part in [
+        "nftables, read by multus-service-proxy-",
+        " dev net1 src 10.1.0.",
+        " tcp dport 80 dnat to numgen random mod 2 map { 0 : 10.1.0.",
+        " reject\n",
+    ] {
+        ensure!(rules.contains(part), "{part}: {rules}");
+    }
+    let trace = [&["trace", "pod/client", "web:80"], &own[..]].concat();
+    let same = plugin(&trace, 0)?;
+    ensure!(
+        same.contains("compared with the rules in force") && !same.contains("differs"),
+        "{same}"
+    );
+    let client = scenario::client()?;
+    let stopped = Stopped::on(&client.node)?;
+    let netns = cluster::netns(&client.node, client.address)?;
+    let flush = format!("--net={netns}");
+    cluster::node_exec(&client.node, &["nsenter", &flush, "nft", "flush", "ruleset"])?;
+    let differs = plugin(&trace, 1);
+    drop(stopped);
+    let differs = differs?;
+    ensure!(
+        differs.contains("endpoints: planned 10.1.0.") && differs.contains("applied none"),
+        "{differs}"
+    );
+    wait::until(PATIENCE, "the rules to be repaired", || {
+        Ok(plugin(&trace, 0).is_ok())
+    })
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a8_must_gather_has_logs_and_rules() -> Result<()> {
+    installed()?;
+    let folder = tempfile::tempdir()?;
+    let to = format!("--dest-dir={}", folder.path().display());
+    plugin(&["must-gather", &to], 0)?;
+    let client = folder
+        .path()
+        .join(format!("namespaces/{}/rules/client.txt", scenario::NAMESPACE));
+    ensure!(std::fs::read_to_string(client)?.contains("dnat to"));
+    let logs = folder
+        .path()
+        .join(format!("namespaces/{}/pods", api::names::NAMESPACE));
+    for operand in ["operator", "controller", "proxy"] {
+        let name = format!("multus-service-{operand}-");
+        let pod = std::fs::read_dir(&logs)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|file| file.to_string_lossy().starts_with(&name))
+            });
+        let pod = pod.with_context(|| format!("there is no log of {operand}"))?;
+        let container = std::fs::read_dir(pod)?.next().context("no container")??.path();
+        let log = container
+            .join(container.file_name().context("no name")?)
+            .join("logs/current.log");
+        ensure!(std::fs::read_to_string(log)?.contains(" INFO "));
+    }
+    let missing = folder.path().join("not-gathered.txt");
+    ensure!(!missing.exists(), "{}", std::fs::read_to_string(missing)?);
+    Ok(())
 }
 
 #[test]

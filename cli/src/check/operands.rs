@@ -8,9 +8,10 @@ use crate::explain::{leader, of_cluster};
 use crate::facts::{Cluster, Installation, Workload};
 use crate::situations::Values;
 use crate::status::status;
+use api::config::ServiceValidation;
 use api::names::{CONTROLLER, OPERATOR, PROXY};
 
-/// The admission policies that the operator applies.
+/// The admission policies that confine accounts.
 const POLICIES: [&str; 6] = [
     "multus-service-controller-endpointslices",
     "multus-service-controller-status",
@@ -18,6 +19,13 @@ const POLICIES: [&str; 6] = [
     "multus-service-events",
     "multus-service-operator-nodes",
     "multus-service-proxy-status",
+];
+
+/// The admission policies that validate Services and pods, unless `spec.serviceValidation` is Off.
+const VALIDATION: [&str; 3] = [
+    "multus-service-pod-networks",
+    "multus-service-service-warnings",
+    "multus-service-services",
 ];
 
 /// Checks all objects of the operator.
@@ -126,14 +134,23 @@ fn policies(facts: &Installation) -> Line {
         Err(read_error) => return Line::unknown(GROUP, "ValidatingAdmissionPolicies", read_error),
         Ok(found) => found,
     };
-    let missing: Vec<&str> = POLICIES
-        .into_iter()
+    let validation = facts
+        .cluster
+        .config()
+        .and_then(|config| config.spec.service_validation);
+    let is_validated = validation != Some(ServiceValidation::Off);
+    let wanted = || {
+        POLICIES
+            .into_iter()
+            .chain(VALIDATION.into_iter().filter(move |_| is_validated))
+    };
+    let missing: Vec<&str> = wanted()
         .filter(|name| !found.iter().any(|one| one == name))
         .collect();
     if missing.is_empty() {
         return Line::good(
             GROUP,
-            format!("all {} admission policies are there", POLICIES.len()),
+            format!("all {} admission policies are there", wanted().count()),
         );
     }
     Line::broken(
@@ -224,17 +241,23 @@ pub(super) fn services(facts: &Installation) -> Vec<Line> {
 
 #[cfg(test)]
 mod tests {
-    use super::POLICIES;
+    use super::{POLICIES, VALIDATION};
 
     #[test]
     fn the_policies_are_those_of_the_operator() {
+        assert_eq!(in_files("admission-"), POLICIES.map(str::to_owned).into());
+        assert_eq!(in_files("validation-"), VALIDATION.map(str::to_owned).into());
+    }
+
+    /// Names of the policies in the operator's manifests.
+    fn in_files(prefix: &str) -> std::collections::BTreeSet<String> {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/manifests");
         let mut names = std::collections::BTreeSet::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path
                 .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("admission-"))
+                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
             {
                 let text = std::fs::read_to_string(path).unwrap();
                 let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
@@ -245,6 +268,6 @@ mod tests {
                 );
             }
         }
-        assert_eq!(names, POLICIES.map(str::to_owned).into());
+        names
     }
 }

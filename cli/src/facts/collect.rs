@@ -1,7 +1,8 @@
 //! Collects the facts of each command. Independent requests run concurrently.
 
 use super::{
-    Client, Cluster, Facts, Known as _, Read, ReadError, Reader, all_networks, all_services, managed_slices,
+    Client, Cluster, Facts, Known as _, Read, ReadError, Reader, all_networks, all_services, applied,
+    managed_slices,
 };
 use api::names::{CONFIG_NAME, CONTROLLER, PROXY, SERVICE_NAME_LABEL};
 use api::{MultusServiceConfig, ObjectName};
@@ -68,7 +69,7 @@ pub async fn explain(reader: &Reader, service: &ObjectName, from: Option<&Object
         pods,
         slices,
         client,
-        applied: Err(ReadError::NotOffered),
+        applied: Err(ReadError::NotRead),
     }
 }
 
@@ -82,6 +83,8 @@ pub async fn for_trace(reader: &Reader, from: &ObjectName, beside: &str) -> Fact
         managed_slices(reader, &namespaces),
         client(reader, Some(from)),
     );
+    let pod = client.as_ref().and_then(|client| client.pod.known()?.as_ref());
+    let applied = applied(reader, &cluster, pod).await;
     Facts {
         cluster,
         services,
@@ -89,7 +92,7 @@ pub async fn for_trace(reader: &Reader, from: &ObjectName, beside: &str) -> Fact
         pods: Err(ReadError::NotRead),
         slices,
         client,
-        applied: Err(ReadError::NotOffered),
+        applied,
     }
 }
 

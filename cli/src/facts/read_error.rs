@@ -54,9 +54,9 @@ pub enum ReadError {
     /// The command does not need it.
     #[error("not read")]
     NotRead,
-    /// No version of the proxy publishes it.
-    #[error("the applied state of the node is not available: the proxy does not publish it yet")]
-    NotOffered,
+    /// The pod is on no node, or no proxy is Ready there.
+    #[error("the rules in force are not available: {0}")]
+    NoProxy(String),
 }
 
 /// A value, or the error of its read.

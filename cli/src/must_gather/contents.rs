@@ -23,8 +23,12 @@ pub(super) enum Part {
     Whole,
     /// Without the list of images.
     Node,
-    /// Pods attached to a network, without their containers.
+    /// Pods attached to a network: what Services depend on.
     AttachedPod,
+    /// Objects of the product, by the beginning of their name: these kinds have no label of the product.
+    OwnName,
+    /// Events of objects of the product, by the beginning of their name.
+    OwnEvent,
 }
 
 /// A list of objects.
@@ -62,11 +66,10 @@ impl Objects {
     }
 }
 
-/// The lists, in the order in which they are written: the small and important ones first.
-pub(super) fn contents() -> Vec<Objects> {
+/// The lists of the installation, which are written before the logs.
+pub(super) fn installation() -> Vec<Objects> {
     let mut all = cluster();
     all.extend(operands());
-    all.extend(everywhere());
     all
 }
 
@@ -112,33 +115,35 @@ fn cluster() -> Vec<Objects> {
     ]
 }
 
+/// Other operators may share the namespace: only what is the product's.
 fn operands() -> Vec<Objects> {
     let of = |group, version, kind, plural| objects(group, version, kind, plural, Place::Operands);
+    let ours = |group, version, kind, plural| of(group, version, kind, plural).labelled(ours());
+    let own = |group, version, kind, plural| of(group, version, kind, plural).reduced(Part::OwnName);
     vec![
-        of("apps", "v1", "Deployment", "deployments"),
-        of("apps", "v1", "DaemonSet", "daemonsets"),
-        of("apps", "v1", "ReplicaSet", "replicasets"),
-        of("", "v1", "Pod", "pods"),
-        of("", "v1", "Event", "events"),
-        of("", "v1", "Service", "services"),
-        of("coordination.k8s.io", "v1", "Lease", "leases"),
-        of("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
-        of("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-        of("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
-        of(
+        ours("apps", "v1", "Deployment", "deployments"),
+        ours("apps", "v1", "DaemonSet", "daemonsets"),
+        ours("apps", "v1", "ReplicaSet", "replicasets"),
+        ours("", "v1", "Pod", "pods"),
+        of("", "v1", "Event", "events").reduced(Part::OwnEvent),
+        ours("", "v1", "Service", "services"),
+        own("coordination.k8s.io", "v1", "Lease", "leases"),
+        ours("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+        ours("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+        ours("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+        own(
             "operators.coreos.com",
             "v1alpha1",
             "Subscription",
             "subscriptions",
         ),
-        of(
+        own(
             "operators.coreos.com",
             "v1alpha1",
             "ClusterServiceVersion",
             "clusterserviceversions",
         ),
-        of("operators.coreos.com", "v1alpha1", "InstallPlan", "installplans"),
-        of(
+        own(
             "operators.coreos.com",
             "v2",
             "OperatorCondition",
@@ -147,7 +152,8 @@ fn operands() -> Vec<Objects> {
     ]
 }
 
-fn everywhere() -> Vec<Objects> {
+/// The lists of all namespaces, which are written after the logs: they can be large.
+pub(super) fn everywhere() -> Vec<Objects> {
     let of = |group, version, kind, plural| objects(group, version, kind, plural, Place::Everywhere);
     let served = format!("{PROXY_NAME_LABEL}={PROXY_NAME}");
     let events = |component: &str| {
@@ -175,7 +181,7 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_listed() {
-        for objects in contents() {
+        for objects in installation().into_iter().chain(everywhere()) {
             let plural = objects.resource.plural;
             assert!(!["secrets", "configmaps"].contains(&&*plural), "{plural}");
         }

@@ -3,7 +3,9 @@
 //! Writes: a folder.
 
 use super::{Error, Gathered};
-use std::fs;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// A folder that takes files up to a size; it notes what it did not take.
@@ -15,12 +17,20 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Creates the folder; files of an earlier run stay unless they are written again.
+    /// Creates the folder, for its owner alone, or takes an empty one.
     ///
     /// # Errors
-    /// It cannot be created.
+    /// It cannot be created, or is not empty.
     pub fn create(path: &Path, max_size: u64) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(|source| write_error(path, source))?;
+        let failed = |source| write_error(path, source);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
+        if fs::read_dir(path).map_err(failed)?.next().is_some() {
+            return Err(Error::NotEmpty(path.display().to_string()));
+        }
         Ok(Self {
             path: path.to_owned(),
             left: max_size,
@@ -46,16 +56,14 @@ impl Folder {
         let path = self.path.join(name);
         let folder = path.parent().unwrap_or(&self.path);
         fs::create_dir_all(folder).map_err(|source| write_error(folder, source))?;
-        fs::write(&path, content).map_err(|source| write_error(&path, source))?;
+        // Never through a link that somebody else put there.
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        file.and_then(|mut file| file.write_all(content.as_bytes()))
+            .map_err(|source| write_error(&path, source))?;
         self.left = left;
         self.gathered.files += 1;
         self.gathered.bytes += size;
         Ok(())
-    }
-
-    /// Number of bytes that it still takes.
-    pub fn left(&self) -> u64 {
-        self.left
     }
 
     /// Notes what is missing.
@@ -106,6 +114,10 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("a/one")).unwrap(), "12345678");
         assert!(!path.join("a/two").exists());
         assert_eq!((gathered.files, gathered.missing.len()), (3, 2));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700);
+        let again = Folder::create(&path, 10).unwrap_err().to_string();
+        assert!(again.contains("is not empty; choose another folder"), "{again}");
         fs::remove_dir_all(path).unwrap();
     }
 

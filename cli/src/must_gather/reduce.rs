@@ -8,29 +8,41 @@ use serde_json::{Map, Value, json};
 
 /// Annotation of a pod that asks for networks.
 const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
+/// Annotation with a copy of the object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// In place of a value that is removed.
 pub(super) const REDACTED: &str = "<redacted>";
-/// Prefixes of environment variables of the product, whose values are no credentials.
-const OWN_VARIABLES: [&str; 6] = [
-    "OPERATOR_",
-    "RELATED_IMAGE_",
-    "POD_",
+/// Environment variables of the product, whose values are no credentials, beside those that begin with `RELATED_IMAGE_`.
+const OWN_VARIABLES: [&str; 7] = [
+    "OPERATOR_VERSION",
+    "OPERATOR_CONDITION_NAME",
+    "POD_NAME",
+    "POD_NAMESPACE",
     "NODE_NAME",
+    "NODE_IP",
     "WATCH_NAMESPACE",
-    "MULTUS_SERVICE_",
 ];
+/// Domains whose annotations are no copies of objects and no credentials.
+const KNOWN_DOMAINS: [&str; 5] = [
+    "cni.cncf.io",
+    "kubernetes.io",
+    "k8s.io",
+    "openshift.io",
+    "operatorframework.io",
+];
+/// Beginning of the names of the product's objects.
+const OWN_NAMES: &str = "multus-service";
 
 /// Reduces an object; `None`: it is not part of the report.
 pub(super) fn reduce(mut object: Value, part: Part) -> Option<Value> {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
-        // It repeats the object, with the values that are removed below.
-        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-        }
     }
+    let is_own = |name: &Value| name.as_str().is_some_and(|name| name.starts_with(OWN_NAMES));
     match part {
-        Part::Whole => {}
+        Part::OwnName if !is_own(&object["metadata"]["name"]) => return None,
+        Part::OwnEvent if !is_own(&object["involvedObject"]["name"]) => return None,
+        Part::Whole | Part::OwnName | Part::OwnEvent => {}
         Part::Node => {
             if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
                 status.remove("images");
@@ -38,7 +50,7 @@ pub(super) fn reduce(mut object: Value, part: Part) -> Option<Value> {
         }
         Part::AttachedPod => return attached_pod(&object),
     }
-    redact_variables(&mut object);
+    redact(&mut object);
     Some(object)
 }
 
@@ -82,15 +94,17 @@ fn pick(object: &Value, fields: &[&str]) -> Value {
     Value::Object(found.collect())
 }
 
-/// Removes the values of environment variables, such as the credentials of a proxy that a Subscription sets.
-fn redact_variables(value: &mut Value) {
+/// Removes, at any depth, values of environment variables and of HTTP headers, and annotations of unknown domains.
+fn redact(value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(redact_variables),
+        Value::Array(items) => items.iter_mut().for_each(redact),
         Value::Object(fields) => {
             for (key, value) in fields {
-                match value.as_array_mut().filter(|_| key == "env") {
-                    Some(variables) => variables.iter_mut().for_each(redact_variable),
-                    None => redact_variables(value),
+                match (key.as_str(), value) {
+                    ("env", Value::Array(variables)) => redact_values(variables, is_own),
+                    ("httpHeaders", Value::Array(headers)) => redact_values(headers, |_| false),
+                    ("annotations", Value::Object(annotations)) => annotations.retain(|key, _| is_known(key)),
+                    (_, value) => redact(value),
                 }
             }
         }
@@ -98,12 +112,25 @@ fn redact_variables(value: &mut Value) {
     }
 }
 
-fn redact_variable(variable: &mut Value) {
-    let name = variable["name"].as_str().unwrap_or_default();
-    let is_own = OWN_VARIABLES.iter().any(|own| name.starts_with(own));
-    if let Some(value) = variable.get_mut("value").filter(|_| !is_own) {
-        *value = json!(REDACTED);
+fn redact_values(all: &mut [Value], is_kept: fn(&str) -> bool) {
+    for named in all {
+        let is_kept = is_kept(named["name"].as_str().unwrap_or_default());
+        if let Some(value) = named.get_mut("value").filter(|_| !is_kept) {
+            *value = json!(REDACTED);
+        }
     }
+}
+
+fn is_own(variable: &str) -> bool {
+    OWN_VARIABLES.contains(&variable) || variable.starts_with("RELATED_IMAGE_")
+}
+
+fn is_known(annotation: &str) -> bool {
+    let domain = annotation.split_once('/').map_or("", |(domain, _)| domain);
+    annotation != LAST_APPLIED
+        && KNOWN_DOMAINS
+            .iter()
+            .any(|known| domain == *known || domain.ends_with(&format!(".{known}")))
 }
 
 #[cfg(test)]
@@ -161,6 +188,7 @@ mod tests {
             json!([
                 { "name": "HTTPS_PROXY", "value": value },
                 { "name": "RELATED_IMAGE_PROXY", "value": "quay.io/a" },
+                { "name": "OPERATOR_TOKEN", "value": value },
                 { "name": "POD_NAME", "valueFrom": { "fieldRef": {} } },
             ])
         };
@@ -171,6 +199,34 @@ mod tests {
         let reduced = reduce(deployment, Part::Whole).unwrap();
         let container = &reduced["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["env"], variables(REDACTED));
+    }
+
+    #[test]
+    fn copies_of_objects_and_headers_are_removed_wherever_they_are() {
+        let annotations = json!({
+            "kapp.k14s.io/original": "planted", "note": "planted", LAST_APPLIED: "planted",
+            "k8s.v1.cni.cncf.io/service-network": "macvlan1", "deployment.kubernetes.io/revision": "1",
+        });
+        let headers = json!([{ "name": "Authorization", "value": "planted" }]);
+        let object = json!({
+            "metadata": { "annotations": annotations },
+            "spec": { "template": { "metadata": { "annotations": annotations }, "spec": { "httpHeaders": headers } } },
+        });
+        let text = reduce(object, Part::Whole).unwrap().to_string();
+        assert!(!text.contains("planted"), "{text}");
+        assert_eq!(
+            (text.matches("macvlan1").count(), text.matches("revision").count()),
+            (2, 2)
+        );
+    }
+
+    #[test]
+    fn objects_of_another_operator_in_the_namespace_are_not_part_of_it() {
+        let named = |name: &str| json!({ "metadata": { "name": name }, "involvedObject": { "name": name } });
+        for part in [Part::OwnName, Part::OwnEvent] {
+            assert_eq!(reduce(named("other"), part), None);
+            assert!(reduce(named("multus-service-proxy-a"), part).is_some());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::chain::State;
 use crate::explain::Explanation;
-use crate::facts::ReadError;
+use crate::facts::{PodRules, ReadError};
 use crate::trace::Trace;
 use serde_json::{Value, json};
 
@@ -27,6 +27,17 @@ pub(super) fn trace(trace: &Trace) -> Value {
         "problem": trace.problem,
         "applied": trace.applied,
         "notRead": not_read(&trace.read_errors),
+    })
+}
+
+pub(super) fn pod_rules(report: &PodRules) -> Value {
+    let applied = report.applied.as_ref();
+    json!({
+        "pod": report.pod.to_string(),
+        "node": report.node,
+        "proxy": applied.ok().map(|applied| &applied.proxy),
+        "rules": applied.ok().map(|applied| &applied.rules),
+        "problem": applied.err().map(ToString::to_string),
     })
 }
 

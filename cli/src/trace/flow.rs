@@ -20,7 +20,8 @@ pub(super) struct Case<'a> {
     pub(super) plan: &'a Plan,
     pub(super) services: &'a [Service],
     pub(super) slices: &'a [EndpointSlice],
-    pub(super) applied: Option<&'a KernelState>,
+    /// Regardless of places.
+    pub(super) applied: Option<KernelState>,
 }
 
 pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
@@ -36,7 +37,14 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
         affinity_seconds: None,
         differences: case
             .applied
-            .map(|applied| differences(&case.plan.rules.kernel_state(), applied, packet))
+            .as_ref()
+            .map(|applied| {
+                differences(
+                    &case.plan.rules.kernel_state().regardless_of_places(),
+                    applied,
+                    packet,
+                )
+            })
             .unwrap_or_default(),
         is_well: false,
     };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::facts::{Client, Cluster, Facts};
+use crate::facts::{Applied, Client, Cluster, Facts};
 use api::names;
 use rstest::rstest;
 use serde_json::json;
@@ -64,7 +64,9 @@ fn facts() -> Facts {
             key: ObjectName::new("shop", "client"),
             pod: Ok(Some(serde_json::from_value(pod).unwrap())),
         }),
-        applied: Err(ReadError::NotOffered),
+        applied: Err(ReadError::NoProxy(
+            "no proxy is running on node node-1".to_owned(),
+        )),
     }
 }
 
@@ -97,7 +99,11 @@ fn a_flow_to_a_service_is_translated(#[case] to: &str) {
         .collect();
     assert_eq!(endpoints, [("10.1.0.2:8080", 2), ("10.1.0.3:8080", 2)]);
     assert_eq!(flow.endpoints[0].pod.as_deref(), Some("shop/web-a"));
-    assert!(answer.applied.contains("is not available"), "{}", answer.applied);
+    assert!(
+        answer.applied.contains("no proxy is running on node node-1"),
+        "{}",
+        answer.applied
+    );
 }
 
 #[rstest]
@@ -159,7 +165,10 @@ fn an_endpoint_is_named_by_the_slices_of_its_own_service() {
 #[test]
 fn differences_from_the_applied_state_are_reported() {
     let mut facts = facts();
-    facts.applied = Ok(rules::KernelState::default());
+    facts.applied = Ok(Applied {
+        proxy: "multus-service-proxy-a".to_owned(),
+        rules: rules::AppliedRules::default(),
+    });
     let answer = traced(&facts, "web:80");
     assert!(!answer.is_well());
     let differences = &answer.flows[0].differences;

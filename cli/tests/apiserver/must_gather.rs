@@ -56,13 +56,18 @@ async fn plant(client: &Client, scene: &Scene) -> Result<()> {
     let env = json!([{ "name": "PASSWORD", "value": PLANTED }]);
     let labels = json!({ "app": "planted" });
     let deployment = json!({
-        "metadata": { "name": format!("{own}-planted") },
+        "metadata": { "name": format!("{own}-planted"), "labels": { "app.kubernetes.io/part-of": PART_OF } },
         "spec": { "selector": { "matchLabels": labels }, "template": {
             "metadata": { "labels": labels },
             "spec": { "containers": [{ "name": "a", "image": "a", "env": env }] },
         } },
     });
-    create::<Deployment>(client, NAMESPACE, deployment).await?;
+    create::<Deployment>(client, NAMESPACE, deployment.clone()).await?;
+    // Of another operator in the same namespace.
+    let mut foreign = deployment;
+    foreign["metadata"] = json!({ "name": format!("{own}-foreign") });
+    foreign["spec"]["template"]["spec"]["containers"][0]["args"] = json!([PLANTED]);
+    create::<Deployment>(client, NAMESPACE, foreign).await?;
     let attached = json!({
         "metadata": { "name": "planted", "annotations": {
             "k8s.v1.cni.cncf.io/networks": "testnet1", "example.com/token": PLANTED,
@@ -70,7 +75,7 @@ async fn plant(client: &Client, scene: &Scene) -> Result<()> {
         "spec": { "nodeName": "node-1", "containers": [{ "name": "a", "image": "a", "env": env, "args": [PLANTED] }] },
     });
     create::<Pod>(client, own, attached).await?;
-    let applied = json!({ "metadata": { "annotations": { "kubectl.kubernetes.io/last-applied-configuration": PLANTED } } });
+    let applied = json!({ "metadata": { "annotations": { "kubectl.kubernetes.io/last-applied-configuration": PLANTED, "kapp.k14s.io/original": PLANTED } } });
     let services: Api<Service> = Api::namespaced(client.clone(), own);
     services
         .patch("web", &PatchParams::default(), &Patch::Merge(applied))

@@ -89,7 +89,7 @@ pub(crate) async fn proxy(
     let pods: Api<Pod> = Api::namespaced(client.clone(), names::NAMESPACE);
     let name = format!("proxy-{node}");
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": names::PROXY}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": names::PROXY, "app.kubernetes.io/part-of": names::PART_OF}},
         "spec": {"nodeName": node, "containers": [{"name": "proxy", "image": "localhost/none"}]},
     }))?;
     pods.create(&PostParams::default(), &pod).await?;
