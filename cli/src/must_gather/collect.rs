@@ -66,10 +66,16 @@ fn namespace_of_operands(facts: &Installation) -> String {
     )
 }
 
+/// A pod that has ended or is about to be deleted has no rules.
+fn has_sandbox(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Pods with networks, without what the rules do not need: there may be many.
 fn attached(pods: Vec<Pod>) -> Vec<Pod> {
     let mut attached = pods;
-    attached.retain(|pod| pod.annotations().contains_key(NETWORK_STATUS_ANNOTATION));
+    attached.retain(|pod| pod.annotations().contains_key(NETWORK_STATUS_ANNOTATION) && has_sandbox(pod));
     for pod in &mut attached {
         pod.status = None;
         if let Some(spec) = &mut pod.spec {
