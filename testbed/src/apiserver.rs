@@ -183,34 +183,42 @@ impl Apiserver {
     async fn wait_controller_manager(&self) -> Result<()> {
         let name = tools::KUBE_CONTROLLER_MANAGER.name;
         let log = self.file(&format!("{name}.log"));
-        let listens = wait::eventually(READY, "kube-controller-manager to listen", async || {
-            if let Some(dead) = self.processes.iter().find(|process| process.has_ended()) {
-                return Ok(Some(Err(dead.obituary())));
-            }
-            let is_so = std::fs::read_to_string(&log)?.contains("Serving securely");
-            Ok(is_so.then_some(Ok(())))
-        });
-        match listens.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(obituary)) => bail!("{obituary}"),
-            Err(error) => Err(command::with_tail(&log, 15)(error)),
-        }
+        self.wait(name, "to listen", async || {
+            Ok(std::fs::read_to_string(&log)?.contains("Serving securely"))
+        })
+        .await
     }
 
     async fn wait_ready(&self) -> Result<()> {
         let client = self.client().await?;
-        let ready = wait::eventually(READY, "kube-apiserver to become ready", async || {
+        self.wait(tools::KUBE_APISERVER.name, "to become ready", async || {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            client.request_text(request).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Waits for a program, as long as all programs run.
+    async fn wait(
+        &self,
+        program: &str,
+        what: &str,
+        mut probe: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<()> {
+        let what = format!("{program} {what}");
+        let waited = wait::eventually(READY, &what, async || {
             if let Some(dead) = self.processes.iter().find(|process| process.has_ended()) {
                 return Ok(Some(Err(dead.obituary())));
             }
-            let request = http::Request::get("/readyz").body(Vec::new())?;
-            client.request_text(request).await?;
-            Ok(Some(Ok(())))
+            Ok(probe().await?.then_some(Ok(())))
         });
-        match ready.await {
+        match waited.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(obituary)) => bail!("{obituary}"),
-            Err(error) => Err(command::with_tail(&self.file("kube-apiserver.log"), 15)(error)),
+            Err(error) => Err(command::with_tail(&self.file(&format!("{program}.log")), 15)(
+                error,
+            )),
         }
     }
 

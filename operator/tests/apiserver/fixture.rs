@@ -142,23 +142,23 @@ impl Fixture {
 
     /// Runs the real kubectl as admin.
     pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
-        command::output(
-            Command::new(&self.kubectl)
-                .args(args)
-                .env("KUBECONFIG", self.server.kubeconfig())
-                .stdin(Stdio::null()),
-        )
+        command::output(&mut self.kubectl_command(args))
     }
 
     /// Runs kubectl; returns whether it succeeded, and its warnings and errors.
     pub(crate) fn kubectl_warnings(&self, args: &[&str]) -> Result<(bool, String)> {
-        let output = Command::new(&self.kubectl)
-            .args(args)
-            .env("KUBECONFIG", self.server.kubeconfig())
-            .stdin(Stdio::null())
-            .output()?;
+        let output = self.kubectl_command(args).output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok((output.status.success(), text))
+    }
+
+    fn kubectl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command
+            .args(args)
+            .env("KUBECONFIG", self.server.kubeconfig())
+            .stdin(Stdio::null());
+        command
     }
 
     /// The messages of all events about cluster-scoped objects.
