@@ -10,7 +10,7 @@ mod read;
 mod read_error;
 mod scope;
 
-pub use applied::{Applied, PodRules, applied, pod_rules};
+pub use applied::{Applied, PodRules, applied, node_of, pod_rules};
 pub use collect::{cluster, explain, for_trace};
 pub use installation::{Installation, Workload, installation};
 pub use read::Reader;
@@ -133,7 +133,7 @@ impl Facts {
 fn each_once<'a>(read_errors: impl Iterator<Item = Option<&'a ReadError>>) -> Vec<ReadError> {
     let named = read_errors
         .flatten()
-        .filter(|read_error| !matches!(read_error, ReadError::NotRead | ReadError::NoProxy(_)));
+        .filter(|read_error| !matches!(read_error, ReadError::NotRead | ReadError::NotAvailable(_)));
     let named: BTreeSet<ReadError> = named.cloned().collect();
     named.into_iter().collect()
 }

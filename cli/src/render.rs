@@ -183,6 +183,12 @@ fn bold(text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Returns the heading of a report about a pod, without the end of its line.
+fn pod_heading(pod: &api::ObjectName, node: Option<&str>) -> String {
+    let node = node.map(|node| format!(" on node {node}")).unwrap_or_default();
+    format!("{}{node}", bold(&format!("Pod {pod}")))
+}
+
 /// Returns the mark of a state, one column wide.
 fn mark(state: State) -> String {
     painted(

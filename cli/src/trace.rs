@@ -10,7 +10,7 @@ mod flow;
 pub use destination::{Destination, Host, ParseDestination, PortName};
 
 use crate::explain::attachments;
-use crate::facts::{Facts, Known as _, ReadError};
+use crate::facts::{Facts, Known as _, ReadError, node_of};
 use crate::settings::of_proxy;
 use api::ObjectName;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -115,7 +115,9 @@ pub fn trace(facts: &Facts, pod: &ObjectName, destination: &Destination) -> Trac
                 applied.proxy
             ),
             Err(read_error) => {
-                format!("planned from the API's objects, as the proxy does; not compared: {read_error}")
+                format!(
+                    "planned from the API's objects, as the proxy does; the applied state of the node is not available: {read_error}"
+                )
             }
         },
         read_errors: facts.read_errors(),
@@ -145,12 +147,16 @@ fn flows(
     let pod = pod.as_ref().ok_or_else(|| format!("pod {key} does not exist"))?;
     let services = facts.services.as_ref().map_err(ToString::to_string)?;
     let slices = facts.slices.as_ref().map_err(ToString::to_string)?;
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let node = node_of(pod).map(str::to_owned);
     let settings = of_proxy(&facts.cluster, node.as_deref().unwrap_or_default());
     let attached = attachments(pod).map_err(|error| error.to_string())?;
     let plan = rules::plan(&settings, services, slices, &key.namespace, &attached);
-    let state = facts.applied.known().map(|applied| applied.rules.kernel_state());
-    let state = state.transpose().map_err(|error| error.to_string())?;
+    let applied = facts.applied.known().map(|applied| applied.rules.kernel_state());
+    let applied = applied.transpose().map_err(|error| error.to_string())?;
+    let compared = applied.map(|applied| {
+        let planned = plan.rules.kernel_state();
+        (planned.regardless_of_places(), applied.regardless_of_places())
+    });
     let case = flow::Case {
         pod: key,
         attached: &attached,
@@ -158,7 +164,7 @@ fn flows(
         plan: &plan,
         services,
         slices,
-        applied: state.map(rules::KernelState::regardless_of_places),
+        compared,
     };
     let packets = destination.packets(services, &key.namespace)?;
     Ok((

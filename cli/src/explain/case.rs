@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::decision::ServiceDecision;
-use crate::facts::{Cluster, Facts};
+use crate::facts::{Cluster, Facts, node_of};
 use crate::situations::Values;
 use api::{NetworkRef, ObjectName};
 use k8s_openapi::api::core::v1::Service;
@@ -60,6 +60,6 @@ impl<'a> Case<'a> {
     /// Returns the node of the client.
     pub(super) fn node(&self) -> Option<&str> {
         let pod = self.facts.client.as_ref()?.pod.as_ref().ok()?.as_ref()?;
-        pod.spec.as_ref()?.node_name.as_deref()
+        node_of(pod)
     }
 }

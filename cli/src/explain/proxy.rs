@@ -4,6 +4,7 @@
 
 use super::case::Case;
 use crate::chain::{Link, Topic};
+use crate::facts::node_of;
 use crate::situations::{Cause, Values};
 use api::names::RULES_APPLIED_CONDITION;
 use api::rules_applied::{self, Reason};
@@ -19,7 +20,7 @@ pub(super) fn proxy(case: &Case<'_>) -> Vec<Link> {
         Ok(proxies) => proxies,
     };
     let values = case.values.clone().and("node", node);
-    let on_node = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+    let on_node = |pod: &&Pod| node_of(pod) == Some(node);
     let mut here: Vec<&Pod> = proxies.iter().filter(on_node).collect();
     // During an update the old pod still exists.
     here.sort_by_key(|pod| pod.metadata.deletion_timestamp.is_some());

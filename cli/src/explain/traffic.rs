@@ -58,7 +58,9 @@ fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
         }
     }
     let applied = case.facts.applied.read_error();
-    details.extend(applied.map(|read_error| format!("as planned from the API; {read_error}")));
+    details.extend(applied.map(|read_error| {
+        format!("as planned from the API; the applied state of the node is not available: {read_error}")
+    }));
     Link::good(Topic::Rules, "by the proxy's own plan").with(details)
 }
 

@@ -42,21 +42,21 @@ pub async fn pod_rules(reader: &Reader, key: &ObjectName) -> PodRules {
     let pod = pod.ok().flatten();
     PodRules {
         pod: key.clone(),
-        node: pod.as_ref().and_then(node).map(str::to_owned),
+        node: pod.as_ref().and_then(node_of).map(str::to_owned),
         applied,
     }
 }
 
 /// Reads the rules of a pod; `None`: it does not exist.
 pub async fn applied(reader: &Reader, cluster: &Cluster, pod: Option<&Pod>) -> Read<Applied> {
-    let pod = pod.ok_or_else(|| ReadError::NoProxy("the pod does not exist".to_owned()))?;
-    let node = node(pod).ok_or_else(|| ReadError::NoProxy("the pod is on no node yet".to_owned()))?;
+    let pod = pod.ok_or_else(|| ReadError::NotAvailable("the pod does not exist".to_owned()))?;
+    let node = node_of(pod).ok_or_else(|| ReadError::NotAvailable("the pod is on no node yet".to_owned()))?;
     let proxies = cluster.proxies.as_ref().map_err(Clone::clone)?;
-    let is_there = |proxy: &&Pod| self::node(proxy) == Some(node) && is_running(proxy);
+    let is_there = |proxy: &&Pod| node_of(proxy) == Some(node) && is_running(proxy);
     let proxy = proxies
         .iter()
         .find(is_there)
-        .ok_or_else(|| ReadError::NoProxy(format!("no proxy is running on node {node}")))?;
+        .ok_or_else(|| ReadError::NotAvailable(format!("no proxy is running on node {node}")))?;
     let (namespace, name) = (proxy.namespace().unwrap_or_default(), proxy.name_any());
     let right = right_to("create", "pods/exec", "", Some(&namespace));
     let command = [
@@ -73,7 +73,8 @@ pub async fn applied(reader: &Reader, cluster: &Cluster, pod: Option<&Pod>) -> R
     Ok(Applied { proxy: name, rules })
 }
 
-fn node(pod: &Pod) -> Option<&str> {
+/// Returns the node of a pod.
+pub fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 

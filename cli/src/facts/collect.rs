@@ -69,7 +69,9 @@ pub async fn explain(reader: &Reader, service: &ObjectName, from: Option<&Object
         pods,
         slices,
         client,
-        applied: Err(ReadError::NotRead),
+        applied: Err(ReadError::NotAvailable(
+            "explain does not read it, trace does".to_owned(),
+        )),
     }
 }
 

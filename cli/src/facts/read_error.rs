@@ -54,9 +54,9 @@ pub enum ReadError {
     /// The command does not need it.
     #[error("not read")]
     NotRead,
-    /// The pod is on no node, or no proxy is Ready there.
-    #[error("the rules in force are not available: {0}")]
-    NoProxy(String),
+    /// The command does not read the rules in force, or there is no proxy that can.
+    #[error("{0}")]
+    NotAvailable(String),
 }
 
 /// A value, or the error of its read.

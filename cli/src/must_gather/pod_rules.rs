@@ -1,7 +1,7 @@
 //! The rules in force in attached pods, one file for each.
 
 use super::{Error, Folder};
-use crate::facts::{Cluster, PodRules, Reader, applied};
+use crate::facts::{Cluster, PodRules, Reader, applied, node_of};
 use crate::render::{Report as _, plain};
 use api::ObjectName;
 use futures::{StreamExt as _, stream};
@@ -26,7 +26,7 @@ pub(super) async fn write_rules(
     let read = stream::iter(attached.iter().take(MAX_PODS)).map(|pod| async move {
         PodRules {
             pod: ObjectName::of(pod),
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            node: node_of(pod).map(str::to_owned),
             applied: applied(reader, cluster, Some(pod)).await,
         }
     });

@@ -2,7 +2,7 @@
 //!
 //! Pure. It is what the rules do: the layout in the kernel is the backend's, with maps instead of one rule after the other.
 
-use super::{bold, mark};
+use super::{mark, pod_heading};
 use crate::chain::State;
 use crate::facts::PodRules;
 use api::names::ROUTE_PROTOCOL;
@@ -11,21 +11,21 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) fn text(report: &PodRules) -> String {
-    let node = report
-        .node
-        .as_ref()
-        .map(|node| format!(" on node {node}"))
-        .unwrap_or_default();
-    let title = bold(&format!("Pod {}", report.pod));
+    let heading = pod_heading(&report.pod, report.node.as_deref());
     let applied = match &report.applied {
         Ok(applied) => applied,
-        Err(error) => return format!("{title}{node}\n\n{} {error}\n", mark(State::Unknown)),
+        Err(error) => {
+            return format!(
+                "{heading}\n\n{} the applied state of the node is not available: {error}\n",
+                mark(State::Unknown)
+            );
+        }
     };
     let backends = match applied.rules.backends.as_slice() {
         [] => "no rules".to_owned(),
         backends => backends.join(", "),
     };
-    let mut text = format!("{title}{node}: {backends}, read by {}\n", applied.proxy);
+    let mut text = format!("{heading}: {backends}, read by {}\n", applied.proxy);
     for damage in &applied.rules.damage {
         let _ = writeln!(text, "{} {damage}", mark(State::Broken));
     }
@@ -215,10 +215,12 @@ table ip6 multus-proxy {
 
     #[test]
     fn rules_that_cannot_be_read_have_a_reason() {
-        let none = ReadError::NoProxy("no proxy is running on node node-1".to_owned());
+        let none = ReadError::NotAvailable("no proxy is running on node node-1".to_owned());
         let text = plain(&text(&report(Err(none))));
         assert!(
-            text.contains("? the rules in force are not available: no proxy is running on node node-1"),
+            text.contains(
+                "? the applied state of the node is not available: no proxy is running on node node-1"
+            ),
             "{text}"
         );
     }

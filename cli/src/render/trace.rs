@@ -3,18 +3,13 @@
 //! Pure.
 
 use super::table::table;
-use super::{bold, mark, missing};
+use super::{mark, missing, pod_heading};
 use crate::chain::State;
 use crate::trace::{Fate, Flow, Trace};
 use std::fmt::Write as _;
 
 pub(super) fn text(trace: &Trace) -> String {
-    let node = trace
-        .node
-        .as_ref()
-        .map(|node| format!(" on node {node}"))
-        .unwrap_or_default();
-    let mut text = format!("{}{node}\n", bold(&format!("Pod {}", trace.pod)));
+    let mut text = pod_heading(&trace.pod, trace.node.as_deref()) + "\n";
     if let Some(problem) = &trace.problem {
         let _ = writeln!(text, "\n{} {problem}", mark(State::Broken));
     }

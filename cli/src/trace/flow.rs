@@ -20,8 +20,8 @@ pub(super) struct Case<'a> {
     pub(super) plan: &'a Plan,
     pub(super) services: &'a [Service],
     pub(super) slices: &'a [EndpointSlice],
-    /// Regardless of places.
-    pub(super) applied: Option<KernelState>,
+    /// The planned and the applied state, regardless of places; `None`: the latter is not known.
+    pub(super) compared: Option<(KernelState, KernelState)>,
 }
 
 pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
@@ -36,15 +36,9 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
         endpoints: Vec::new(),
         affinity_seconds: None,
         differences: case
-            .applied
+            .compared
             .as_ref()
-            .map(|applied| {
-                differences(
-                    &case.plan.rules.kernel_state().regardless_of_places(),
-                    applied,
-                    packet,
-                )
-            })
+            .map(|(planned, applied)| differences(planned, applied, packet))
             .unwrap_or_default(),
         is_well: false,
     };

@@ -64,7 +64,7 @@ fn facts() -> Facts {
             key: ObjectName::new("shop", "client"),
             pod: Ok(Some(serde_json::from_value(pod).unwrap())),
         }),
-        applied: Err(ReadError::NoProxy(
+        applied: Err(ReadError::NotAvailable(
             "no proxy is running on node node-1".to_owned(),
         )),
     }

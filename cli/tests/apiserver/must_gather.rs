@@ -176,10 +176,14 @@ async fn must_gather_has_what_a_bug_report_needs_and_no_credential() -> Result<(
     }
     for (name, text) in files.iter().filter(|(_, text)| text.starts_with("apiVersion:")) {
         let list: Value = serde_saphyr::from_str(text).with_context(|| name.clone())?;
-        ensure!(
-            list["items"].as_array().is_some_and(|items| !items.is_empty()),
-            "{name}: {text}"
-        );
+        let items = list["items"].as_array().context("no items")?;
+        ensure!(!items.is_empty(), "{name}: {text}");
+        for item in items {
+            ensure!(
+                item["kind"].is_string() && item["apiVersion"].is_string(),
+                "{name}: {item}"
+            );
+        }
     }
     Ok(())
 }
