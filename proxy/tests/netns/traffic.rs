@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use rules::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,9 @@ fn request_tcp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<Str
         None => Flow::open(destination)?,
         Some(source) => Flow::open_from(source, destination)?,
     };
-    Ok(std::mem::take(&mut flow.greeting))
+    let greeting = std::mem::take(&mut flow.greeting);
+    flow.close()?;
+    Ok(greeting)
 }
 
 fn request_udp(bound: Option<IpAddr>, destination: SocketAddr) -> io::Result<String> {
@@ -223,6 +225,13 @@ impl Flow {
         }
         let greeting = String::from_utf8_lossy(&greeting[..n]).into_owned();
         Ok(Self { stream, greeting })
+    }
+
+    /// Closes the flow and waits for the peer's FIN. After that the client sends no more segments, which another route could take.
+    fn close(mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        while self.stream.read(&mut [0; 128])? > 0 {}
+        Ok(())
     }
 
     pub(crate) fn host(&self) -> u8 {
