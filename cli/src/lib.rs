@@ -12,6 +12,7 @@ pub mod chain;
 pub mod check;
 pub mod completion;
 pub mod connect;
+mod differences;
 pub mod explain;
 pub mod facts;
 pub mod must_gather;

@@ -66,6 +66,7 @@ pub enum Cause {
     NodeFault,
     RulesNotApplied,
     NoLocalEndpoint,
+    RulesDiffer,
 }
 
 /// A row of the table.
@@ -145,7 +146,13 @@ mod tests {
     }
 
     /// Rows without a test, and the reason.
-    const NOT_SET_UP: [(Cause, &str); 1] = [(Cause::TooManyServices, "it takes 500 Services")];
+    const NOT_SET_UP: [(Cause, &str); 2] = [
+        (Cause::TooManyServices, "it takes 500 Services"),
+        (
+            Cause::RulesDiffer,
+            "it takes a node with rules: e2e/tests/services.rs",
+        ),
+    ];
 
     #[test]
     fn every_row_is_tested_on_an_apiserver() {

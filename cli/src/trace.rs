@@ -3,12 +3,12 @@
 //! Pure. Planned by `rules` from the API's objects, as the proxy does. When the rules in force are known (`Facts::applied`), differences
 //! from the plan are reported.
 
-mod applied;
 mod destination;
 mod flow;
 
 pub use destination::{Destination, Host, ParseDestination, PortName};
 
+use crate::differences::Compared;
 use crate::explain::attachments;
 use crate::facts::{Facts, Known as _, ReadError, node_of};
 use crate::settings::of_proxy;
@@ -151,12 +151,9 @@ fn flows(
     let settings = of_proxy(&facts.cluster, node.as_deref().unwrap_or_default());
     let attached = attachments(pod).map_err(|error| error.to_string())?;
     let plan = rules::plan(&settings, services, slices, &key.namespace, &attached);
-    let applied = facts.applied.known().map(|applied| applied.rules.kernel_state());
-    let applied = applied.transpose().map_err(|error| error.to_string())?;
-    let compared = applied.map(|applied| {
-        let planned = plan.rules.kernel_state();
-        (planned.regardless_of_places(), applied.regardless_of_places())
-    });
+    let applied = facts.applied.known();
+    let compared = applied.map(|applied| Compared::new(&plan.rules, &applied.rules));
+    let compared = compared.transpose().map_err(|error| error.to_string())?;
     let case = flow::Case {
         pod: key,
         attached: &attached,
@@ -194,4 +191,4 @@ fn with_address(services: &[Service], address: std::net::IpAddr) -> Option<&Serv
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -87,14 +87,21 @@ fn a7_the_plugin_shows_the_rules_in_force_and_compares_them_with_the_plan() -> R
         same.contains("compared with the rules in force") && !same.contains("differs"),
         "{same}"
     );
+    let explain = [&["explain", "service/web", "--from", "pod/client"], &own[..]].concat();
+    let good = plugin(&explain, 0)?;
+    ensure!(
+        good.contains("the rules in force are those of the plan"),
+        "{good}"
+    );
     let client = scenario::client()?;
     let stopped = Stopped::on(&client.node)?;
     let netns = cluster::netns(&client.node, client.address)?;
     let flush = format!("--net={netns}");
     cluster::node_exec(&client.node, &["nsenter", &flush, "nft", "flush", "ruleset"])?;
-    let differs = plugin(&trace, 1);
+    let (differs, broken) = (plugin(&trace, 1), plugin(&explain, 1));
     drop(stopped);
-    let differs = differs?;
+    let (differs, broken) = (differs?, broken?);
+    ensure!(broken.contains("broken at rules: RulesDiffer"), "{broken}");
     ensure!(
         differs.contains("endpoints: planned 10.1.0.") && differs.contains("applied none"),
         "{differs}"

@@ -5,6 +5,7 @@
 use super::case::Case;
 use super::client::planned;
 use crate::chain::{Link, Topic};
+use crate::differences::Compared;
 use crate::facts::Known as _;
 use crate::situations::Cause;
 use k8s_openapi::api::core::v1::Pod;
@@ -39,6 +40,10 @@ fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
         return Link::unknown(Topic::Rules, read_error.to_string());
     }
     let (rules, _) = planned(case, pod);
+    let (compared, says) = match compared(case, &rules) {
+        Ok((compared, says)) => (Some(compared), says),
+        Err(says) => (None, says),
+    };
     let mut details = Vec::new();
     for vip in &served.vips {
         for port in served.ports.keys() {
@@ -55,13 +60,37 @@ fn of_pod(case: &Case<'_>, pod: &Pod) -> Link {
                     return Cause::NoLocalEndpoint.broken(&values).with(details);
                 }
             }
+            let differences = compared.iter().flat_map(|compared| compared.differences(packet));
+            let differences: Vec<String> = differences.collect();
+            if !differences.is_empty() {
+                return differ(case).with(details).with(differences);
+            }
         }
     }
-    let applied = case.facts.applied.read_error();
-    details.extend(applied.map(|read_error| {
-        format!("as planned from the API; the applied state of the node is not available: {read_error}")
-    }));
-    Link::good(Topic::Rules, "by the proxy's own plan").with(details)
+    Link::good(Topic::Rules, says).with(details)
+}
+
+/// Returns the plan with the rules in force, and a statement about it; an error says why they are not known.
+fn compared(case: &Case<'_>, planned: &PodRules) -> Result<(Compared, String), String> {
+    let unknown = |reason: String| {
+        format!("planned from the API's objects; the applied state of the node is not available: {reason}")
+    };
+    let applied = case.facts.applied.as_ref();
+    let applied = applied.map_err(|error| unknown(error.to_string()))?;
+    let compared = Compared::new(planned, &applied.rules).map_err(|error| unknown(error.to_string()))?;
+    Ok((
+        compared,
+        format!(
+            "the rules in force are those of the plan; {} read them",
+            applied.proxy
+        ),
+    ))
+}
+
+fn differ(case: &Case<'_>) -> Link {
+    let proxy = case.facts.applied.as_ref().map(|applied| applied.proxy.clone());
+    let values = case.values.clone().and("proxy", proxy.unwrap_or_default());
+    Cause::RulesDiffer.broken(&values)
 }
 
 /// Returns the verdict on a packet; an error names a port without an endpoint on the client's node under internalTrafficPolicy Local.
@@ -103,4 +132,64 @@ fn has_source(served: &ServedService, rules: &PodRules, vip: IpAddr) -> bool {
             attached.ipv6.is_some()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::State;
+    use crate::facts::{Applied, Facts};
+    use crate::trace::tests::facts;
+    use ::rules::AppliedRules;
+
+    /// The link about the rules of the client for Service `web`.
+    fn link(facts: &Facts) -> Link {
+        let service = &facts.services.as_ref().unwrap()[0];
+        rules(&Case::new(facts, service)).remove(0)
+    }
+
+    fn with_applied(rules: AppliedRules) -> Facts {
+        let proxy = "multus-service-proxy-a".to_owned();
+        Facts {
+            applied: Ok(Applied { proxy, rules }),
+            ..facts()
+        }
+    }
+
+    #[test]
+    fn rules_in_force_that_are_planned_are_good() {
+        let facts = facts();
+        let case = Case::new(&facts, &facts.services.as_ref().unwrap()[0]);
+        let pod = facts.client.as_ref().unwrap().pod.as_ref().unwrap().as_ref();
+        let (planned, _) = planned(&case, pod.unwrap());
+        let applied = AppliedRules::new(Vec::new(), &planned.kernel_state(), Vec::new());
+        let link = link(&with_applied(applied));
+        assert_eq!(link.state, State::Good, "{link:?}");
+        assert!(
+            link.says.ends_with("multus-service-proxy-a read them"),
+            "{link:?}"
+        );
+    }
+
+    #[test]
+    fn rules_that_are_missing_differ() {
+        let link = link(&with_applied(AppliedRules::default()));
+        assert_eq!(
+            (link.state, link.cause),
+            (State::Broken, Some(Cause::RulesDiffer))
+        );
+        let difference = "endpoints: planned 10.1.0.2:8080, 10.1.0.3:8080, applied none";
+        assert!(link.details.iter().any(|detail| detail == difference), "{link:?}");
+    }
+
+    #[test]
+    fn rules_that_cannot_be_read_are_named_as_such() {
+        let link = link(&facts());
+        assert_eq!(link.state, State::Good);
+        assert!(
+            link.says
+                .ends_with("is not available: no proxy is running on node node-1"),
+            "{link:?}"
+        );
+    }
 }

@@ -1,8 +1,8 @@
 //! Collects the facts of each command. Independent requests run concurrently.
 
 use super::{
-    Client, Cluster, Facts, Known as _, Read, ReadError, Reader, all_networks, all_services, applied,
-    managed_slices,
+    Applied, Client, Cluster, Facts, Known as _, Read, ReadError, Reader, all_networks, all_services,
+    applied, managed_slices,
 };
 use api::names::{CONFIG_NAME, CONTROLLER, PROXY, SERVICE_NAME_LABEL};
 use api::{MultusServiceConfig, ObjectName};
@@ -61,7 +61,10 @@ pub async fn explain(reader: &Reader, service: &ObjectName, from: Option<&Object
         client(reader, from),
     );
     let services: Vec<Service> = found.iter().flatten().cloned().collect();
-    let networks = networks(reader, &cluster, &services, from).await;
+    let (networks, applied) = futures::join!(
+        networks(reader, &cluster, &services, from),
+        rules_of(reader, &cluster, client.as_ref())
+    );
     Facts {
         cluster,
         services: found.map(|service| service.into_iter().collect()),
@@ -69,9 +72,7 @@ pub async fn explain(reader: &Reader, service: &ObjectName, from: Option<&Object
         pods,
         slices,
         client,
-        applied: Err(ReadError::NotAvailable(
-            "explain does not read it, trace does".to_owned(),
-        )),
+        applied,
     }
 }
 
@@ -85,8 +86,7 @@ pub async fn for_trace(reader: &Reader, from: &ObjectName, beside: &str) -> Fact
         managed_slices(reader, &namespaces),
         client(reader, Some(from)),
     );
-    let pod = client.as_ref().and_then(|client| client.pod.known()?.as_ref());
-    let applied = applied(reader, &cluster, pod).await;
+    let applied = rules_of(reader, &cluster, client.as_ref()).await;
     Facts {
         cluster,
         services,
@@ -96,6 +96,12 @@ pub async fn for_trace(reader: &Reader, from: &ObjectName, beside: &str) -> Fact
         client,
         applied,
     }
+}
+
+/// Reads the rules in force in a client.
+async fn rules_of(reader: &Reader, cluster: &Cluster, client: Option<&Client>) -> Read<Applied> {
+    let pod = client.ok_or(ReadError::NotRead)?.pod.as_ref();
+    applied(reader, cluster, pod.map_err(Clone::clone)?.as_ref()).await
 }
 
 async fn client(reader: &Reader, from: Option<&ObjectName>) -> Option<Client> {

@@ -399,4 +399,12 @@ pub const SITUATIONS: &[Situation] = &[
         remedy: "Run a pod of the Service on that node, or set spec.internalTrafficPolicy to Cluster",
         command: "kubectl -n {namespace} get pods -o wide",
     },
+    Situation {
+        cause: Cause::RulesDiffer,
+        topic: Topic::Rules,
+        symptom: "Connections of one client fail or reach other endpoints",
+        says: "the rules in force in pod {pod} differ from those planned for the Service",
+        remedy: "Explain it again after some seconds: the proxy repairs rules. If it stays, look for errors in the log of the proxy, and for a program in the pod that writes rules",
+        command: "kubectl -n {operands} logs {proxy} --since=10m",
+    },
 ];

@@ -2,14 +2,14 @@
 //!
 //! Pure.
 
-use super::applied::differences;
 use super::{Fate, Flow, Target, with_address};
+use crate::differences::Compared;
 use api::ObjectName;
 use api::names::ROUTE_PROTOCOL;
 use api::network_status::{self, NetworkStatus};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use rules::{KernelState, Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
+use rules::{Packet, Plan, ServedService, Slice, Source, Unserved, Verdict};
 use std::net::{IpAddr, SocketAddr};
 
 /// Inputs of all flows of a pod.
@@ -20,8 +20,8 @@ pub(super) struct Case<'a> {
     pub(super) plan: &'a Plan,
     pub(super) services: &'a [Service],
     pub(super) slices: &'a [EndpointSlice],
-    /// The planned and the applied state, regardless of places; `None`: the latter is not known.
-    pub(super) compared: Option<(KernelState, KernelState)>,
+    /// `None`: the rules in force are not known.
+    pub(super) compared: Option<Compared>,
 }
 
 pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
@@ -38,7 +38,7 @@ pub(super) fn flow(case: &Case<'_>, packet: Packet) -> Flow {
         differences: case
             .compared
             .as_ref()
-            .map(|(planned, applied)| differences(planned, applied, packet))
+            .map(|compared| compared.differences(packet))
             .unwrap_or_default(),
         is_well: false,
     };

@@ -13,7 +13,8 @@ fn service(name: &str, network: &str, spec: &serde_json::Value) -> Service {
     .unwrap()
 }
 
-fn facts() -> Facts {
+/// A client with a planned flow to each of three Services; the rules in force are not known.
+pub(crate) fn facts() -> Facts {
     let slice = json!({
         "metadata": {"name": "web-1", "namespace": "shop", "labels": {names::SERVICE_NAME_LABEL: "web", names::MANAGED_BY_LABEL: names::MANAGED_BY},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "web-uid"}]},

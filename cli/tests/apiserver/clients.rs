@@ -32,7 +32,9 @@ async fn a_good_client_reaches_each_endpoint() -> Result<()> {
         "{flow}"
     );
     assert!(
-        rules.details.iter().any(|line| line.contains("is not available")),
+        rules
+            .says
+            .contains("the applied state of the node is not available"),
         "{rules:?}"
     );
     Ok(())

@@ -1,11 +1,32 @@
-//! Differences between the applied state of the node and the plan, for one flow.
+//! Differences between the rules in force in a pod and the plan, for one packet.
 //!
 //! Pure. The proxy's backends read a `KernelState` from the kernel; the plan gives the same type.
 
-use rules::{KernelState, Packet};
+use rules::{AppliedRules, KernelState, Packet, PodRules, UnknownRule};
 
-/// Returns descriptions of the differences that affect a packet.
-pub(super) fn differences(planned: &KernelState, applied: &KernelState, packet: Packet) -> Vec<String> {
+/// A plan and the rules in force, regardless of the places of endpoints.
+pub(crate) struct Compared {
+    planned: KernelState,
+    applied: KernelState,
+}
+
+impl Compared {
+    /// # Errors
+    /// A newer proxy read something that this version does not know.
+    pub(crate) fn new(planned: &PodRules, applied: &AppliedRules) -> Result<Self, UnknownRule> {
+        Ok(Self {
+            planned: planned.kernel_state().regardless_of_places(),
+            applied: applied.kernel_state()?.regardless_of_places(),
+        })
+    }
+
+    /// Returns descriptions of the differences that affect a packet.
+    pub(crate) fn differences(&self, packet: Packet) -> Vec<String> {
+        differences(&self.planned, &self.applied, packet)
+    }
+}
+
+fn differences(planned: &KernelState, applied: &KernelState, packet: Packet) -> Vec<String> {
     let vip = packet.destination;
     let mut found = Vec::new();
     if planned.rejected.contains(&vip) != applied.rejected.contains(&vip) {
