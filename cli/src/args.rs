@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::connectivity::client::Plan;
 use crate::trace::Destination;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use jiff::SignedDuration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 /// Inspect and troubleshoot Services on secondary networks.
 ///
-/// Reads from the API server with the permissions of the user and changes nothing in the cluster. Objects that the user may not read are reported as such.
+/// Reads from the API server with the permissions of the user. Only connectivity-test changes the cluster: it creates a namespace, and
+/// deletes it. Objects that the user may not read are reported as such.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "kubectl-multus_service",
@@ -152,6 +154,45 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "10m", value_parser = duration)]
         wait: Option<Duration>,
     },
+    /// Test networks with temporary pods on every node: TCP, UDP, balance, large payloads, rejection, DNS
+    ///
+    /// For each network it creates a namespace with a copy of the network-attachment-definition, two servers, three Services, and a client on
+    /// every node with a proxy. It deletes the namespace afterwards, also after Ctrl-C. This needs the permission to create and delete
+    /// namespaces.
+    #[command(
+        after_help = "Examples:\n  kubectl multus-service connectivity-test\n  kubectl multus-service connectivity-test macvlan1 storage/vlan7 --node=node-1 --node=node-2\n  kubectl multus-service connectivity-test --cleanup   # after a test that was killed"
+    )]
+    ConnectivityTest {
+        /// Networks: NAME, or NAMESPACE/NAME of another namespace [default: all of the namespace]
+        #[arg(value_name = "NETWORK", value_parser = network)]
+        networks: Vec<Named>,
+        /// Node with a client; may be given more than once [default: all ready nodes with a proxy]
+        #[arg(long = "node", value_name = "NAME")]
+        nodes: Vec<String>,
+        /// Image of the pods [default: that of the operator's release]
+        #[arg(long, value_name = "IMAGE")]
+        image: Option<String>,
+        /// Timeout of each of the two phases of a network: servers, clients
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+        timeout: Duration,
+        /// Only delete the namespaces that killed tests left
+        #[arg(long, conflicts_with_all = ["networks", "nodes", "image", "timeout"])]
+        cleanup: bool,
+    },
+    /// The program of a server pod of connectivity-test
+    #[command(hide = true)]
+    ConnectivityServer {
+        /// Name that it answers with
+        #[arg(long)]
+        name: String,
+    },
+    /// The program of a client pod of connectivity-test
+    #[command(hide = true)]
+    ConnectivityClient {
+        /// Destinations
+        #[command(flatten)]
+        plan: Plan,
+    },
     /// Write what a bug report needs into a folder: objects, Events, logs and rules
     ///
     /// It reads no Secret and no ConfigMap, and removes values of environment variables and unknown annotations. Look at
@@ -218,6 +259,12 @@ pub struct Named {
 
 fn service(text: &str) -> Result<Named, String> {
     named(text, &["service", "services", "svc"])
+}
+
+/// `NAME` or `NAMESPACE/NAME`, as in annotations.
+fn network(text: &str) -> Result<Named, String> {
+    named(&format!("network/{text}"), &["network"])
+        .map_err(|_| format!("{text:?} is not NAME or NAMESPACE/NAME"))
 }
 
 fn pod(text: &str) -> Result<Named, String> {

@@ -14,6 +14,7 @@ pub use applied::{Applied, PodRules, applied, node_of, pod_rules};
 pub use collect::{cluster, explain, for_trace};
 pub use installation::{Installation, Workload, installation};
 pub use read::Reader;
+pub(crate) use read::right;
 pub use read_error::{Known, Read, ReadError, Right};
 pub use scope::{all_networks, all_pods, all_services, managed_slices};
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! main ─► facts [I/O: reads, never writes] ─► explain | trace | status | check [pure] ─► render [pure]
-//!         └► must_gather [I/O: reads; writes a folder]
+//!         ├► must_gather [I/O: reads; writes a folder]
+//!         └► connectivity [I/O: creates and deletes namespaces]
 //! ```
 //!
 //! Decisions are made by the code of controller and proxy: `controller::reconcile` and `rules`.
@@ -12,10 +13,12 @@ pub mod chain;
 pub mod check;
 pub mod completion;
 pub mod connect;
+pub mod connectivity;
 mod differences;
 pub mod explain;
 pub mod facts;
 pub mod must_gather;
+pub mod progress;
 pub mod render;
 pub mod settings;
 pub mod situations;

@@ -4,8 +4,10 @@ use anstream::{AutoStream, ColorChoice};
 use api::ObjectName;
 use clap::Parser as _;
 use cli::args::{Cli, Color, Command, Global, Named, Output};
+use cli::connectivity::{self, client, server};
 use cli::facts::{Reader, explain, for_trace, installation, pod_rules};
 use cli::must_gather::{self, Folder, gather};
+use cli::progress::Progress;
 use cli::render::{Outcome, Report};
 use cli::{check, completion, connect, status, trace};
 use std::ffi::OsString;
@@ -46,6 +48,11 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     match &command {
         Command::Completion { shell } => return print(&completion::script(*shell), global),
         Command::Complete { words } => return print(&completion::candidates(words), global),
+        Command::ConnectivityServer { name } => {
+            server::serve(name, connectivity::SERVER_PORT).await?;
+            return Ok(Outcome::Well);
+        }
+        Command::ConnectivityClient { plan } => return connectivity_client(plan, global).await,
         _ => {}
     }
     let (client, namespace) = connect::connect(global).await?;
@@ -57,16 +64,19 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     match command {
         Command::Explain { service, from } => {
             let (service, from) = (key(&service), from.as_ref().map(key));
-            let facts = explain(&reader, &service, from.as_ref()).await;
+            let facts = reading(explain(&reader, &service, from.as_ref())).await;
             show(&cli::explain::explain(&facts, &service), global)
         }
         Command::Trace { pod, destination } => {
             let pod = key(&pod);
-            let facts = for_trace(&reader, &pod, destination.namespace(&pod.namespace)).await;
+            let facts = reading(for_trace(&reader, &pod, destination.namespace(&pod.namespace))).await;
             show(&trace::trace(&facts, &pod, &destination), global)
         }
-        Command::Rules { pod } => show(&pod_rules(&reader, &key(&pod)).await, global),
-        Command::Status => show(&status::status(&installation(&reader, &namespace).await), global),
+        Command::Rules { pod } => show(&reading(pod_rules(&reader, &key(&pod))).await, global),
+        Command::Status => {
+            let facts = reading(installation(&reader, &namespace)).await;
+            show(&status::status(&facts), global)
+        }
         Command::Check { wait } => show(&checked(&reader, &namespace, wait).await, global),
         Command::MustGather {
             dest_dir,
@@ -77,16 +87,52 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
             let folder = Folder::create(&dest_dir, max_size * 1024 * 1024)?;
             let options = must_gather::Options { since, since_time };
             let version = env!("CARGO_PKG_VERSION");
-            let gathered = Box::pin(gather(&reader, &namespace, &options, folder, version)).await?;
+            let gathered = reading(Box::pin(gather(&reader, &namespace, &options, folder, version))).await?;
             show(&gathered, global)
         }
-        Command::Completion { .. } | Command::Complete { .. } => Ok(Outcome::Well),
+        Command::ConnectivityTest { cleanup: true, .. } => {
+            let deleted = connectivity::cleanup(&reader, &Progress::new()).await?;
+            print(&format!("namespaces deleted: {}\n", deleted.len()), global)
+        }
+        Command::ConnectivityTest {
+            networks,
+            nodes,
+            image,
+            timeout,
+            ..
+        } => {
+            let options = connectivity::Options {
+                networks: networks.iter().map(key).collect(),
+                nodes,
+                image,
+                timeout,
+            };
+            let progress = Progress::new();
+            let test = Box::pin(connectivity::test(&reader, &namespace, &options, &progress)).await;
+            drop(progress);
+            show(&test?, global)
+        }
+        Command::Completion { .. }
+        | Command::Complete { .. }
+        | Command::ConnectivityServer { .. }
+        | Command::ConnectivityClient { .. } => Ok(Outcome::Well),
     }
+}
+
+/// Prints the results as one line for `connectivity-test`. With a failed check the client stays: its rules can still be read.
+async fn connectivity_client(plan: &client::Plan, global: &Global) -> anyhow::Result<Outcome> {
+    let results = client::run(plan).await;
+    print(&format!("{}\n", serde_json::to_string(&results)?), global)?;
+    if results.iter().any(|result| result.problem.is_some()) {
+        std::future::pending::<()>().await;
+    }
+    Ok(Outcome::Well)
 }
 
 /// Repeats the checks until there are no problems, or until the timeout. Problems are printed to standard error meanwhile.
 async fn checked(reader: &Reader, namespace: &str, wait: Option<Duration>) -> check::Check {
     let end = Instant::now() + wait.unwrap_or_default();
+    let progress = Progress::on_terminal("reading from the API server");
     let mut shown = String::new();
     loop {
         let check = check::check(&installation(reader, namespace).await);
@@ -98,11 +144,17 @@ async fn checked(reader: &Reader, namespace: &str, wait: Option<Duration>) -> ch
             .next()
             .map_or("it is not installed", |line| &line.says);
         if first != shown {
-            eprintln!("waiting: {first}");
+            progress.say(&format!("waiting: {first}"));
             first.clone_into(&mut shown);
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Shows on a terminal that the program reads, which may take seconds in a large cluster.
+async fn reading<T>(facts: impl Future<Output = T>) -> T {
+    let _spinner = Progress::on_terminal("reading from the API server");
+    Box::pin(facts).await
 }
 
 fn show(report: &impl Report, global: &Global) -> anyhow::Result<Outcome> {

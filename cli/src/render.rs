@@ -4,6 +4,7 @@
 
 mod chain;
 mod check;
+mod connectivity;
 mod json;
 mod rules;
 mod status;
@@ -12,6 +13,7 @@ mod trace;
 
 use crate::chain::State;
 use crate::check::Check;
+use crate::connectivity::Connectivity;
 use crate::explain::Explanation;
 use crate::facts::PodRules;
 use crate::must_gather::Gathered;
@@ -130,6 +132,20 @@ impl Report for Check {
 
     fn text(&self) -> String {
         check::text(self)
+    }
+
+    fn value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl Report for Connectivity {
+    fn outcome(&self) -> Outcome {
+        Outcome::of(self.is_well())
+    }
+
+    fn text(&self) -> String {
+        connectivity::text(self)
     }
 
     fn value(&self) -> Value {

@@ -6,6 +6,8 @@
 mod bed;
 #[path = "apiserver/clients.rs"]
 mod clients;
+#[path = "apiserver/connectivity.rs"]
+mod connectivity;
 #[path = "apiserver/installation.rs"]
 mod installation;
 #[path = "apiserver/must_gather.rs"]

@@ -1,4 +1,4 @@
-//! Reads: objects from the API server. The only module with requests; it never writes.
+//! Reads: objects from the API server. It never writes.
 
 use super::{Read, ReadError, Right};
 use futures::AsyncBufReadExt as _;
@@ -223,7 +223,7 @@ impl Reader {
     }
 
     /// Limits the time of a request. Boxed, because its future is large and a command makes a dozen at once.
-    pub(super) async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         right: Right,
         request: LocalBoxFuture<'_, kube::Result<T>>,
@@ -240,7 +240,7 @@ impl Reader {
 }
 
 /// Returns the permission that a request for `K` needs.
-pub(super) fn right<K: Resource<DynamicType = ()>>(verb: &'static str, namespace: Option<&str>) -> Right {
+pub(crate) fn right<K: Resource<DynamicType = ()>>(verb: &'static str, namespace: Option<&str>) -> Right {
     right_to(verb, &K::plural(&()), &K::group(&()), namespace)
 }
 

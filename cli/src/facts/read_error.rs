@@ -7,7 +7,7 @@ use std::fmt;
 /// Permission that a request needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
-    /// `get` or `list`.
+    /// `get`, `list`, `create` or `delete`.
     pub verb: &'static str,
     /// The resource in the syntax of `kubectl auth can-i`: `pods`, `endpointslices.discovery.k8s.io`.
     pub resource: String,

@@ -1,0 +1,27 @@
+//! SIGINT and SIGTERM: the test ends, and its cleanup does not.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals since the beginning of the test.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on a signal does not end the process.
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for a signal; one that arrived before is not lost.
+    pub(super) async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
