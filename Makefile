@@ -33,7 +33,7 @@ cluster-down: ## Stop the test cluster and remove every trace of it (root)
 	cargo run --quiet --locked -p testbed --bin cluster -- down
 
 .PHONY: images
-images: ## Build the images of operator, controller and proxy
+images: ## Build the images of operator, controller, proxy and tools
 	cargo run --quiet --locked -p xtask --bin images
 
 .PHONY: manifests

@@ -252,7 +252,7 @@ fn manage(state: &str) -> Result<()> {
 
 /// Every pod of controller and proxy has the release's image, and the configuration says that nothing is going on.
 fn wait_for_operands(release: &Release) -> Result<()> {
-    let [_, controller, proxy] = &release.images;
+    let [_, controller, proxy, _] = &release.images;
     wait::until(PATIENCE, "controller and proxy to be rolled out", || {
         for (name, image) in [(api::names::CONTROLLER, controller), (api::names::PROXY, proxy)] {
             let label = format!("app.kubernetes.io/name={name}");

@@ -151,6 +151,109 @@ fn a8_must_gather_has_logs_and_rules() -> Result<()> {
     Ok(())
 }
 
+/// As `oc adm must-gather --image` runs the image.
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a8_the_image_of_must_gather_writes_the_report() -> Result<()> {
+    installed()?;
+    let image = cluster::kubectl(&[
+        "-n",
+        api::names::NAMESPACE,
+        "get",
+        "deployment",
+        api::names::OPERATOR,
+        "-o",
+        "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='RELATED_IMAGE_TOOLS')].value}",
+    ])?;
+    let name = "must-gather-test";
+    cluster::kubectl(&["create", "namespace", name])?;
+    let account = format!("{name}:default");
+    cluster::kubectl(&[
+        "create",
+        "clusterrolebinding",
+        name,
+        "--clusterrole=cluster-admin",
+        &format!("--serviceaccount={account}"),
+    ])?;
+    let outcome = gather_in_a_pod(name, image.trim());
+    cluster::kubectl(&["delete", "clusterrolebinding", name])?;
+    cluster::kubectl(&["delete", "namespace", name, "--timeout=60s"])?;
+    outcome
+}
+
+fn gather_in_a_pod(name: &str, image: &str) -> Result<()> {
+    let overrides = serde_json::json!({"spec": {
+        "containers": [{
+            "name": name,
+            "image": image,
+            "command": ["/bin/bash", "-c", "/usr/bin/gather && touch /must-gather/done; sleep 600"],
+            "env": [{"name": "MUST_GATHER_SINCE", "value": "2h0m0s"}],
+            "volumeMounts": [{"name": "output", "mountPath": "/must-gather"}],
+        }],
+        "volumes": [{"name": "output", "emptyDir": {}}],
+        "terminationGracePeriodSeconds": 0,
+    }});
+    let (image, overrides) = (format!("--image={image}"), format!("--overrides={overrides}"));
+    let own = ["-n", name];
+    cluster::kubectl(&[&["run", name, &image, "--restart=Never", &overrides], &own[..]].concat())?;
+    let exec = |command: &[&str]| {
+        let first = ["exec", name, "-n", name, "--"];
+        cluster::kubectl(&[&first, command].concat())
+    };
+    wait::until(PATIENCE, "the report to be written", || {
+        Ok(exec(&["ls", "/must-gather/done"]).is_ok())
+    })?;
+    let listed = exec(&["bash", "-c", "tar -C /must-gather -c . | tar -t"])?;
+    for file in [
+        "./version",
+        "./reports/status.txt",
+        "/rules/client.txt",
+        "/logs/current.log",
+    ] {
+        ensure!(listed.contains(file), "{file}: {listed}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a9_connectivity_test_passes_from_both_nodes_and_names_a_broken_network() -> Result<()> {
+    installed()?;
+    let own = ["-n", scenario::NAMESPACE];
+    let text = plugin(&[&["connectivity-test"], &own[..]].concat(), 0)?;
+    let rows: Vec<&str> = text.lines().filter(|line| line.contains(" ok ")).collect();
+    ensure!(rows.len() >= 2 && text.contains("every check passed"), "{text}");
+    for row in rows {
+        ensure!(row.matches(" ok").count() == 6, "{row}");
+    }
+    let broken = serde_json::json!({
+        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": {"name": "no-parent", "namespace": scenario::NAMESPACE},
+        "spec": {"config": "{\"cniVersion\": \"0.3.1\", \"type\": \"macvlan\", \"master\": \"absent0\"}"},
+    });
+    let file = tempfile::NamedTempFile::with_suffix(".json")?;
+    std::fs::write(file.path(), broken.to_string())?;
+    let file = file.path().display().to_string();
+    cluster::kubectl(&["apply", "-f", &file])?;
+    let node = format!("--node={}", scenario::client()?.node);
+    let named = ["connectivity-test", "no-parent", "--timeout=20s", &node];
+    let failed = plugin(&[&named, &own[..]].concat(), 1);
+    cluster::kubectl(&["delete", "-f", &file])?;
+    let failed = failed?;
+    ensure!(
+        failed.contains("does not start: FailedCreatePodSandBox") && failed.contains("absent0"),
+        "{failed}"
+    );
+    let left = cluster::kubectl(&[
+        "get",
+        "namespaces",
+        "-l",
+        "multusservice.cni.cncf.io/connectivity-test",
+    ])?;
+    ensure!(left.trim().is_empty(), "{left}");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn b1_broken_objects_do_not_affect_a_good_service() -> Result<()> {

@@ -60,6 +60,8 @@ fn metadata(csv: &mut Value, source: &Source, platform: Platform) -> Result<(), 
     let annotations = &mut metadata["annotations"];
     annotations["createdAt"] = json!(release.created.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
     annotations["containerImage"] = json!(release.images.operator);
+    // `oc adm must-gather --all-images` reads it: openshift/enhancements, enhancements/oc/must-gather.md.
+    annotations["operators.openshift.io/must-gather-image"] = json!(release.images.tools);
     annotations["alm-examples"] = json!(pretty(&json!([source.sample])));
     annotations["operatorframework.io/initialization-resource"] = json!(pretty(&source.sample));
     let namespace = text(annotations, "/operatorframework.io~1suggested-namespace").to_owned();

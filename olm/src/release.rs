@@ -30,6 +30,8 @@ pub struct Images {
     pub controller: String,
     /// The proxy.
     pub proxy: String,
+    /// The kubectl plugin, for must-gather and connectivity-test.
+    pub tools: String,
     /// The bundle itself; a bundle cannot contain its own digest, only the catalog does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
@@ -49,6 +51,7 @@ impl Release {
                 operator: tagged(&self.images.operator),
                 controller: tagged(&self.images.controller),
                 proxy: tagged(&self.images.proxy),
+                tools: tagged(&self.images.tools),
                 bundle: None,
             },
             ..self.clone()
@@ -89,11 +92,12 @@ pub fn repository(image: &str) -> &str {
 
 impl Images {
     /// The images that run on a cluster: (name in relatedImages, pull specification).
-    pub fn running(&self) -> [(&'static str, &str); 3] {
+    pub fn running(&self) -> [(&'static str, &str); 4] {
         [
             ("operator", &self.operator),
             ("controller", &self.controller),
             ("proxy", &self.proxy),
+            ("tools", &self.tools),
         ]
     }
 

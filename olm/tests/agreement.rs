@@ -57,7 +57,12 @@ fn committed() -> Bundle {
 fn released() -> Bundle {
     let mut source = source();
     let images = &mut source.release.images;
-    for image in [&mut images.operator, &mut images.controller, &mut images.proxy] {
+    for image in [
+        &mut images.operator,
+        &mut images.controller,
+        &mut images.proxy,
+        &mut images.tools,
+    ] {
         *image = format!("{}@sha256:{}", repository(image), "0".repeat(64));
     }
     Bundle::render(&source, Platform::Openshift).unwrap()
@@ -179,7 +184,7 @@ fn deployment_equals_config_manager() {
             .collect::<Vec<_>>()
     });
     assert_eq!(wanted, found);
-    assert_eq!((images[0].len(), &images[0]), (3, &images[1]));
+    assert_eq!((images[0].len(), &images[0]), (4, &images[1]));
 }
 
 #[test]

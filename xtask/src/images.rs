@@ -1,4 +1,4 @@
-//! The images of operator, controller and proxy.
+//! The images of operator, controller, proxy and tools.
 //!
 //! Writes: the cache, through `testbed::images`.
 

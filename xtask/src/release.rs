@@ -19,8 +19,6 @@ use testbed::{command, tools};
 mod preflight;
 
 const REGISTRY: &str = "quay.io/multus-service";
-/// The crates that are binaries of a release.
-const BINARIES: [&str; 3] = ["operator", "controller", "proxy"];
 
 /// Options of a release.
 #[derive(Clone, Debug)]
@@ -131,6 +129,7 @@ impl Maker {
                 operator: of("operator")?,
                 controller: of("controller")?,
                 proxy: of("proxy")?,
+                tools: of("tools")?,
                 bundle: None,
             },
         })
@@ -178,9 +177,10 @@ impl Maker {
     }
 
     fn sboms(&self) -> Result<()> {
-        for name in BINARIES {
-            let manifest = self.root.join(name).join("Cargo.toml").display().to_string();
-            let file = format!("{name}.cdx");
+        for product in &product::PRODUCTS {
+            let manifest = self.root.join(product.package).join("Cargo.toml");
+            let manifest = manifest.display().to_string();
+            let file = format!("{}.cdx", product.image);
             let args = [
                 "cyclonedx",
                 "--format",
@@ -199,7 +199,7 @@ impl Maker {
             )?;
             // It writes beside every manifest of the workspace; the other members are parts of this one's list.
             fs::rename(
-                self.root.join(name).join(format!("{file}.json")),
+                self.root.join(product.package).join(format!("{file}.json")),
                 self.options.out.join("sbom").join(format!("{file}.json")),
             )?;
             for member in fs::read_dir(&self.root)? {

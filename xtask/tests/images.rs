@@ -9,7 +9,7 @@ use testbed::command;
 #[ignore = "needs root and Debian packages: make test-e2e"]
 fn the_shipped_images_say_what_they_are_and_hold_what_they_need() -> Result<()> {
     let images = xtask::images::product_images(&|line| eprintln!("{line}"))?;
-    let targets = ["operator", "controller", "proxy"];
+    let targets = ["operator", "controller", "proxy", "tools"];
     ensure!(images.len() == targets.len(), "{images:?}");
     for (image, target) in images.iter().zip(targets) {
         let archive = image.archive.display().to_string();
@@ -45,10 +45,14 @@ fn the_shipped_images_say_what_they_are_and_hold_what_they_need() -> Result<()> 
 
         let files = files(&archive, &manifest[0]["Layers"])?;
         let has = |file: &str| files.iter().any(|found| found.trim_start_matches("./") == file);
-        ensure!(
-            has(&format!("usr/bin/multus-service-{target}")),
-            "{target} lacks its program"
-        );
+        ensure!(has(&program(target)), "{target} lacks its program");
+        // What `oc adm must-gather` needs.
+        for file in ["usr/bin/gather", "must-gather/", "usr/bin/tar", "usr/bin/bash"] {
+            ensure!(
+                target != "tools" || has(file) || has(&file.replacen("usr/", "", 1)),
+                "{target} lacks {file}"
+            );
+        }
         for iptables in ["usr/sbin/xtables-legacy-multi", "usr/sbin/xtables-nft-multi"] {
             ensure!(
                 has(iptables) == (target == "proxy"),
@@ -67,6 +71,13 @@ fn the_shipped_images_say_what_they_are_and_hold_what_they_need() -> Result<()> 
         }
     }
     Ok(())
+}
+
+fn program(target: &str) -> String {
+    match target {
+        "tools" => "usr/bin/kubectl-multus_service".to_owned(),
+        _ => format!("usr/bin/multus-service-{target}"),
+    }
 }
 
 fn member(archive: &str, name: &str) -> Result<String> {

@@ -113,10 +113,10 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     let bundle = Bundle::read(&copy.root().join("bundle"))?;
     let images = images(&out)?;
     the_binaries_know_the_commit(&copy, &out)?;
-    let [operator, controller, proxy, of_the_bundle] = &images;
-    the_bundle_names(&bundle, [operator, controller, proxy])?;
+    let [operator, controller, proxy, tools, of_the_bundle] = &images;
+    the_bundle_names(&bundle, [operator, controller, proxy, tools])?;
     the_catalog_names(&copy, &bundle, of_the_bundle)?;
-    install_yaml_names(&out, [operator, controller, proxy])?;
+    install_yaml_names(&out, [operator, controller, proxy, tools])?;
     let sums = command::output(
         Command::new("sha256sum")
             .args(["--check", "--quiet", "SHA256SUMS"])
@@ -135,7 +135,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
             "SHA256SUMS lacks {file}: {listed}"
         );
     }
-    for name in ["operator", "controller", "proxy"] {
+    for name in ["operator", "controller", "proxy", "tools"] {
         let sbom: Value =
             serde_json::from_str(&fs::read_to_string(out.join(format!("sbom/{name}.cdx.json")))?)?;
         let parts = items(&sbom, "/components").count();
@@ -167,10 +167,10 @@ fn a_reviewer_would_reject_a_tag(copy: &Copy) -> Result<()> {
     Ok(())
 }
 
-/// The pull specifications of operator, controller, proxy and bundle, by what is in the archives.
-fn images(out: &Path) -> Result<[String; 4]> {
+/// The pull specifications of operator, controller, proxy, tools and bundle, by what is in the archives.
+fn images(out: &Path) -> Result<[String; 5]> {
     let mut found = Vec::new();
-    for name in ["operator", "controller", "proxy", "bundle"] {
+    for name in ["operator", "controller", "proxy", "tools", "bundle"] {
         let archive = out.join(format!("images/{name}.oci.tar")).display().to_string();
         let index: Value = serde_json::from_str(&command::run("tar", &["-xOf", &archive, "index.json"])?)?;
         let digest = text(&index, "/manifests/0/digest");
@@ -182,7 +182,7 @@ fn images(out: &Path) -> Result<[String; 4]> {
     }
     found
         .try_into()
-        .map_err(|found| anyhow!("not four images: {found:?}"))
+        .map_err(|found| anyhow!("not five images: {found:?}"))
 }
 
 /// Each binary, out of its image, names its commit in its first log line, and in `multus_service_build_info`.
@@ -257,12 +257,12 @@ fn started(binary: &Path, scratch: &Path) -> Result<String> {
     line.map_err(command::with_tail(&log, 10))
 }
 
-fn the_bundle_names(bundle: &Bundle, [operator, controller, proxy]: [&String; 3]) -> Result<()> {
+fn the_bundle_names(bundle: &Bundle, [operator, controller, proxy, tools]: [&String; 4]) -> Result<()> {
     let csv = bundle.csv()?;
     let related: Vec<_> = items(&csv, "/spec/relatedImages")
         .map(|image| text(image, "/image"))
         .collect();
-    ensure!(related == [operator, controller, proxy], "{related:#?}");
+    ensure!(related == [operator, controller, proxy, tools], "{related:#?}");
     ensure!(
         text(&csv, "/metadata/annotations/containerImage") == operator,
         "containerImage is another"
@@ -280,6 +280,9 @@ fn the_bundle_names(bundle: &Bundle, [operator, controller, proxy]: [&String; 3]
         "{container:#}"
     );
     ensure!(variable("RELATED_IMAGE_PROXY") == Some(proxy), "{container:#}");
+    ensure!(variable("RELATED_IMAGE_TOOLS") == Some(tools), "{container:#}");
+    let must_gather = "/metadata/annotations/operators.openshift.io~1must-gather-image";
+    ensure!(text(&csv, must_gather) == tools, "{must_gather} is another image");
     ensure!(variable("OPERATOR_VERSION") == Some(VERSION), "{container:#}");
     Ok(())
 }
@@ -311,7 +314,7 @@ fn the_catalog_names(copy: &Copy, bundle: &Bundle, image: &str) -> Result<()> {
     Ok(())
 }
 
-fn install_yaml_names(out: &Path, images: [&String; 3]) -> Result<()> {
+fn install_yaml_names(out: &Path, images: [&String; 4]) -> Result<()> {
     let yaml = fs::read_to_string(out.join("install.yaml"))?;
     for image in images {
         ensure!(yaml.contains(image.as_str()), "install.yaml lacks {image}");

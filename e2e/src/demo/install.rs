@@ -111,7 +111,7 @@ fn kustomization(folder: &Path, images: &[Image], version: Option<&str>) -> Resu
          patches:\n- patch: |\n    apiVersion: apps/v1\n    kind: Deployment\n    metadata: {{name: {OPERATOR}, namespace: {NAMESPACE}}}\n    \
          spec:\n      template:\n        spec:\n          containers:\n          - name: operator\n            env:\n"
     );
-    for target in ["controller", "proxy"] {
+    for target in ["controller", "proxy", "tools"] {
         let variable = format!("RELATED_IMAGE_{}", target.to_uppercase());
         writeln!(
             text,

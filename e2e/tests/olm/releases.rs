@@ -17,7 +17,7 @@ pub(crate) const CHANNEL: &str = "stable-v0";
 pub(crate) struct Release {
     pub(crate) version: Version,
     /// Operator, controller, proxy.
-    pub(crate) images: [Image; 3],
+    pub(crate) images: [Image; 4],
     pub(crate) bundle: Bundle,
 }
 
@@ -40,12 +40,12 @@ pub(crate) fn releases() -> Result<[&'static Release; 3]> {
 
 fn build() -> Result<[Release; 3]> {
     let say = |line: &str| eprintln!("{line}");
-    let images = |version: &str| -> Result<[Image; 3]> {
+    let images = |version: &str| -> Result<[Image; 4]> {
         let images = xtask::images::release_images(version, &say)?;
         testbed::cluster::load_images(&images, &say)?;
         images
             .try_into()
-            .map_err(|images| anyhow!("three images, not {images:?}"))
+            .map_err(|images| anyhow!("four images, not {images:?}"))
     };
     let (first, second) = (images("0.1.0")?, images("0.2.0")?);
     // Two sets of images are enough to see an update; the third release shares the first's.
@@ -56,16 +56,17 @@ fn build() -> Result<[Release; 3]> {
     ])
 }
 
-fn release(version: Version, images: [Image; 3]) -> Result<Release> {
+fn release(version: Version, images: [Image; 4]) -> Result<Release> {
     let mut source = Source::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))?;
     source.release.version = version.clone();
     source.template = published(&[]);
     source.template.push(channel(&[&version]));
-    let [operator, controller, proxy] = images.each_ref().map(|image| image.name.clone());
+    let [operator, controller, proxy, tools] = images.each_ref().map(|image| image.name.clone());
     source.release.images = olm::release::Images {
         operator,
         controller,
         proxy,
+        tools,
         bundle: None,
     };
     Ok(Release {

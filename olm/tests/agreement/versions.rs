@@ -13,7 +13,12 @@ fn after_a_release(entry: Option<Value>) -> Source {
     let mut source = source();
     let digest = |image: &str| format!("{}@sha256:{}", repository(image), "1".repeat(64));
     let images = &mut source.release.images;
-    for image in [&mut images.operator, &mut images.controller, &mut images.proxy] {
+    for image in [
+        &mut images.operator,
+        &mut images.controller,
+        &mut images.proxy,
+        &mut images.tools,
+    ] {
         *image = digest(image);
     }
     images.bundle = Some(digest("quay.io/multus-service/bundle"));
@@ -116,12 +121,12 @@ fn config_and_crates_have_the_version_of_the_release() {
         release.version
     );
     let next = release.planned(&Version::new(7, 8, 9)).tagged(&file);
-    assert_eq!(next.matches(":v7.8.9\n").count(), 3, "{next}");
+    assert_eq!(next.matches(":v7.8.9\n").count(), 4, "{next}");
     assert_eq!(next.lines().count(), file.lines().count());
     let example = std::fs::read_to_string(root().join("config/default/kustomization.yaml")).unwrap();
     assert_eq!(
         example.matches(&format!("v{}\n", release.version)).count(),
-        3,
+        4,
         "{example}"
     );
 }

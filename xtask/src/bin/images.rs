@@ -1,8 +1,8 @@
-//! Builds the images of operator, controller and proxy and prints their names and archives.
+//! Builds the images of operator, controller, proxy and tools and prints their names and archives.
 
 use clap::Parser;
 
-/// Builds the images of operator, controller and proxy, as docker-archives in the cache
+/// Builds the images of operator, controller, proxy and tools, as docker-archives in the cache
 ///
 /// Needs no docker engine and no registry. Load an archive with `docker load`, `podman load` or `ctr images import`.
 #[derive(Parser)]

@@ -39,15 +39,17 @@ fn missing_of(has_compiler: bool, has_library: bool) -> Vec<String> {
     missing.map(|(_, what)| what).collect()
 }
 
-/// Compiles the three binaries of a commit; where they are.
+/// Compiles the binaries of a commit; where they are.
 pub fn binaries(profile: Profile, commit: &str, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>> {
     let cross = product::Cross {
         target: TARGET,
         compiler: COMPILER,
     };
     let folder = product::binaries_for(profile, Some(commit), Some(&cross), say)?;
-    let of = |target: &str| folder.join(format!("multus-service-{target}"));
-    Ok(product::TARGETS.map(of).to_vec())
+    Ok(product::PRODUCTS
+        .iter()
+        .map(|product| folder.join(product.binary))
+        .collect())
 }
 
 #[cfg(test)]

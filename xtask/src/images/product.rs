@@ -7,7 +7,40 @@ use std::time::Instant;
 use testbed::images::{Builder, Context, Image, PACKAGES, base};
 use testbed::{command, debian};
 
-pub(super) const TARGETS: [&str; 3] = ["operator", "controller", "proxy"];
+/// An image and the program in it.
+#[derive(Debug)]
+pub(crate) struct Product {
+    /// Name of the image, and target in the `Containerfile`.
+    pub(crate) image: &'static str,
+    /// Crate of the program.
+    pub(crate) package: &'static str,
+    /// Name of the program.
+    pub(crate) binary: &'static str,
+}
+
+/// What is shipped.
+pub(crate) const PRODUCTS: [Product; 4] = [
+    Product {
+        image: "operator",
+        package: "operator",
+        binary: "multus-service-operator",
+    },
+    Product {
+        image: "controller",
+        package: "controller",
+        binary: "multus-service-controller",
+    },
+    Product {
+        image: "proxy",
+        package: "proxy",
+        binary: "multus-service-proxy",
+    },
+    Product {
+        image: "tools",
+        package: "cli",
+        binary: "kubectl-multus_service",
+    },
+];
 
 /// Build profile of the binaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +61,7 @@ impl Profile {
     }
 }
 
-/// Builds the binaries and their images: operator, controller, proxy. Tags are keys of the content.
+/// Builds the binaries and the images of [`PRODUCTS`]. Tags are keys of the content.
 pub fn product_images(say: &dyn Fn(&str)) -> Result<Vec<Image>> {
     images(&[], say)
 }
@@ -44,9 +77,9 @@ fn images(arguments: &[(&str, &str)], say: &dyn Fn(&str)) -> Result<Vec<Image>> 
     let builder = Builder::new()?;
     let base = base::ensure(&builder, say)?;
     let arguments = [&[("BASE", base.as_str())], arguments].concat();
-    TARGETS
+    PRODUCTS
         .iter()
-        .map(|target| image(&builder, &arguments, &binaries, target, say))
+        .map(|product| image(&builder, &arguments, &binaries, product, say))
         .collect()
 }
 
@@ -54,24 +87,24 @@ fn image(
     builder: &Builder,
     arguments: &[(&str, &str)],
     binaries: &Path,
-    target: &str,
+    product: &Product,
     say: &dyn Fn(&str),
 ) -> Result<Image> {
-    let context = context(binaries, target)?;
+    let context = context(binaries, product)?;
     builder.build(
-        &format!("localhost/multus-service/{target}"),
+        &format!("localhost/multus-service/{}", product.image),
         &context,
         arguments,
-        Some(target),
+        Some(product.image),
         say,
     )
 }
 
 /// The recipe and the one binary that an image is made of.
-pub(super) fn context(binaries: &Path, target: &str) -> Result<Context> {
+pub(super) fn context(binaries: &Path, product: &Product) -> Result<Context> {
     Context::new()?
         .with(&repository().join("Containerfile"))?
-        .with(&binaries.join(format!("multus-service-{target}")))
+        .with(&binaries.join(product.binary))
 }
 
 /// Another architecture than this machine's.
@@ -81,7 +114,7 @@ pub(super) struct Cross {
     pub(super) compiler: &'static str,
 }
 
-/// Compiles the three binaries; where they are. Those of a release know their `commit`.
+/// Compiles the binaries of [`PRODUCTS`]; where they are. Those of a release know their `commit`.
 pub(super) fn binaries(profile: Profile, commit: Option<&str>, say: &dyn Fn(&str)) -> Result<PathBuf> {
     binaries_for(profile, commit, None, say)
 }
@@ -94,7 +127,6 @@ pub(super) fn binaries_for(
     say: &dyn Fn(&str),
 ) -> Result<PathBuf> {
     let dev = profile == Profile::Dev;
-    let names = TARGETS.map(|target| format!("multus-service-{target}"));
     let started = Instant::now();
     let mut cargo = cargo();
     cargo.args(["build", "--locked"]);
@@ -103,12 +135,12 @@ pub(super) fn binaries_for(
         // All of the workspace: one package alone has other features of its dependencies, and they would be compiled again.
         cargo
             .arg("--workspace")
-            .args(names.iter().flat_map(|name| ["--bin", name]));
+            .args(PRODUCTS.iter().flat_map(|product| ["--bin", product.binary]));
     } else {
         say("binaries: cargo build --release (minutes the first time, seconds later)");
         cargo
             .arg("--release")
-            .args(TARGETS.iter().flat_map(|target| ["--package", target]));
+            .args(PRODUCTS.iter().flat_map(|product| ["--package", product.package]));
     }
     if let Some(commit) = commit {
         // Read by the `main.rs` of each binary.

@@ -31,7 +31,7 @@ pub struct Archived {
     pub digest: String,
 }
 
-/// Builds operator, controller and proxy into `folder`.
+/// Builds the images of the product into `folder`.
 pub fn product(
     profile: Profile,
     labels: &Labels,
@@ -47,11 +47,11 @@ pub fn product(
         ("VERSION", &labels.version),
         ("REVISION", &labels.revision),
     ];
-    product::TARGETS
+    product::PRODUCTS
         .iter()
-        .map(|target| {
-            let context = product::context(&binaries, target)?;
-            archive(&builder, &context, &arguments, target, labels, folder)
+        .map(|product| {
+            let context = product::context(&binaries, product)?;
+            archive(&builder, &context, &arguments, product.image, labels, folder)
         })
         .collect()
 }
@@ -74,7 +74,8 @@ fn archive(
     labels: &Labels,
     folder: &Path,
 ) -> Result<Archived> {
-    let target = product::TARGETS.contains(&name).then_some(name);
+    let is_product = product::PRODUCTS.iter().any(|product| product.image == name);
+    let target = is_product.then_some(name);
     let tag = format!("localhost/multus-service-release/{name}:{}", labels.version);
     builder.bud_at(&tag, context, arguments, target, Some(labels.created))?;
     let archive = folder.join(format!("{name}.oci.tar"));
