@@ -241,7 +241,7 @@ fn a9_connectivity_test_passes_from_both_nodes_and_names_a_broken_network() -> R
     cluster::kubectl(&["delete", "-f", &file])?;
     let failed = failed?;
     ensure!(
-        failed.contains("does not start: FailedCreatePodSandBox") && failed.contains("absent0"),
+        failed.contains("does not start: FailedCreatePodSandBox") && failed.contains("Link not found"),
         "{failed}"
     );
     let left = cluster::kubectl(&[
