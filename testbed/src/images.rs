@@ -7,6 +7,7 @@
 pub mod base;
 mod builder;
 mod context;
+mod rootfs;
 
 use crate::{command, debian, tools};
 use anyhow::Result;
@@ -15,6 +16,7 @@ use std::process::Command;
 
 pub use builder::Builder;
 pub use context::Context;
+pub use rootfs::Rootfs;
 
 /// Debian packages that building images takes.
 pub const PACKAGES: &[&str] = &["mmdebstrap", "buildah", "gcc", "libc6-dev"];

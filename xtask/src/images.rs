@@ -3,6 +3,8 @@
 //! Writes: the cache, through `testbed::images`.
 
 pub mod arm64;
+pub mod inspect;
+pub mod policy;
 pub(crate) mod product;
 pub mod release;
 

@@ -5,6 +5,7 @@
 
 use crate::images::release::{self, Archived, Labels};
 use crate::images::{Profile, arm64, product};
+use crate::plugin;
 use anyhow::{Context as _, Result, ensure};
 use olm::Platform;
 use olm::release::Images;
@@ -19,6 +20,7 @@ use testbed::{command, tools};
 mod preflight;
 
 const REGISTRY: &str = "quay.io/multus-service";
+const REPOSITORY: &str = "https://github.com/multus-service/multus-service";
 
 /// Options of a release.
 #[derive(Clone, Debug)]
@@ -29,8 +31,10 @@ pub struct Options {
     pub profile: Profile,
     /// Allows files to differ from the commit that the images name.
     pub allow_dirty: bool,
-    /// Makes arm64's binaries, where their toolchain is.
+    /// Makes arm64's images and plugin, where their toolchain is.
     pub arm64: bool,
+    /// Mirror of Debian with the packages of the images. `None`: those of the cache, for tests.
+    pub debian_mirror: Option<String>,
     /// The program `cargo-cyclonedx`.
     pub cyclonedx: PathBuf,
 }
@@ -73,12 +77,19 @@ impl Maker {
     /// Makes everything.
     pub fn make(&self, say: &dyn Fn(&str)) -> Result<()> {
         let folder = self.options.out.join("images");
-        let images = release::product(self.options.profile, &self.labels, &folder, say)?;
+        let architectures = self.architectures(say);
+        let build = release::Build {
+            profile: self.options.profile,
+            labels: &self.labels,
+            mirror: self.options.debian_mirror.as_deref(),
+            architectures: &architectures,
+        };
+        let images = build.product(&folder, say)?;
         for image in &images {
             say(&format!("{}: {}", image.name, image.digest));
         }
         let mut source = Source::read(&self.root)?;
-        source.release = self.release(&images)?;
+        source.release = self.release(&images, architectures)?;
         let bundle = Bundle::render(&source, Platform::Openshift)?;
         bundle.write(&self.root.join("bundle"))?;
         let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
@@ -96,10 +107,27 @@ impl Maker {
         self.bundle_archive()?;
         self.install_yaml(&bundle)?;
         say("install.yaml, bundle, catalog: written");
-        self.arm64(say)?;
+        self.plugin(say)?;
         self.sboms()?;
         say("SBOMs: written");
         self.checksums()
+    }
+
+    /// Those that this machine can build.
+    fn architectures(&self, say: &dyn Fn(&str)) -> Vec<String> {
+        let missing = arm64::missing();
+        let mut architectures = vec!["amd64".to_owned()];
+        if self.options.arm64 && missing.is_empty() {
+            architectures.push("arm64".to_owned());
+        } else {
+            let why = if self.options.arm64 {
+                format!("{} is missing", missing.join(" and "))
+            } else {
+                "--no-arm64".to_owned()
+            };
+            say(&format!("arm64: not made, {why}"));
+        }
+        architectures
     }
 
     fn file(&self, name: &str) -> String {
@@ -116,7 +144,7 @@ impl Maker {
         Ok(())
     }
 
-    fn release(&self, images: &[Archived]) -> Result<Release> {
+    fn release(&self, images: &[Archived], architectures: Vec<String>) -> Result<Release> {
         let of = |name: &str| -> Result<String> {
             let found = images.iter().find(|image| image.name == name);
             Ok(pull_spec(found.with_context(|| format!("no image of {name}"))?))
@@ -124,7 +152,7 @@ impl Maker {
         Ok(Release {
             version: self.version.clone(),
             created: self.labels.created,
-            architectures: vec!["amd64".to_owned()],
+            architectures,
             images: Images {
                 operator: of("operator")?,
                 controller: of("controller")?,
@@ -154,25 +182,30 @@ impl Maker {
         Ok(())
     }
 
-    /// No images: `architectures` says amd64 alone.
-    fn arm64(&self, say: &dyn Fn(&str)) -> Result<()> {
-        let missing = arm64::missing();
-        if !self.options.arm64 || !missing.is_empty() {
-            let why = if self.options.arm64 {
-                format!("{} is missing", missing.join(" and "))
-            } else {
-                "--no-arm64".to_owned()
-            };
-            say(&format!("arm64: not made, {why}"));
-            return Ok(());
-        }
-        say("arm64: its binaries, no images");
-        let folder = self.options.out.join("bin/arm64");
+    /// The kubectl plugin of each platform whose compiler is here, and the manifest of krew.
+    fn plugin(&self, say: &dyn Fn(&str)) -> Result<()> {
+        let folder = self.options.out.join("plugin");
         fs::create_dir_all(&folder)?;
-        for binary in arm64::binaries(self.options.profile, &self.labels.revision, say)? {
-            let name = binary.file_name().context("a binary has a name")?;
-            fs::copy(&binary, folder.join(name))?;
+        let mut archives = Vec::new();
+        for platform in &plugin::PLATFORMS {
+            if platform.arch == "arm64" && !self.options.arm64 {
+                continue;
+            }
+            if let Some(missing) = platform.missing() {
+                say(&format!(
+                    "plugin: {} {} is not made, {missing} is missing",
+                    platform.os, platform.arch
+                ));
+                continue;
+            }
+            let program = platform.build(self.options.profile, &self.labels.revision, say)?;
+            let time = self.labels.created.timestamp();
+            archives.push(platform.archive(&program, &self.labels.version, time, &folder)?);
         }
+        let url = format!("{REPOSITORY}/releases/download/v{}", self.version);
+        let manifest = plugin::manifest(&self.labels.version, REPOSITORY, &url, &archives);
+        let file = folder.join(format!("{}.yaml", plugin::NAME));
+        fs::write(file, serde_saphyr::to_string(&manifest)?)?;
         Ok(())
     }
 

@@ -13,6 +13,9 @@ use testbed::{command, wait};
 use xtask::images::Profile;
 use xtask::release::{Maker, Options};
 
+#[path = "release/plugin.rs"]
+mod plugin;
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The files of this checkout that git knows, as a repository of its own that is ready for the release.
@@ -81,6 +84,7 @@ impl Copy {
             allow_dirty: false,
             // Another compilation of everything.
             arm64: false,
+            debian_mirror: None,
             cyclonedx: PathBuf::from("cargo-cyclonedx"),
         }
     }
@@ -117,6 +121,8 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     the_bundle_names(&bundle, [operator, controller, proxy, tools])?;
     the_catalog_names(&copy, &bundle, of_the_bundle)?;
     install_yaml_names(&out, [operator, controller, proxy, tools])?;
+    plugin::is_static(&out)?;
+    plugin::is_installed_by_krew(&out)?;
     let sums = command::output(
         Command::new("sha256sum")
             .args(["--check", "--quiet", "SHA256SUMS"])
@@ -208,7 +214,8 @@ fn binary_of(out: &Path, name: &str, scratch: &Path) -> Result<PathBuf> {
         )?)?)
     };
     let blob = |object: &Value, pointer: &str| text(object, pointer).replacen("sha256:", "blobs/sha256/", 1);
-    let manifest = json(&blob(&json("index.json")?, "/manifests/0/digest"))?;
+    let index = json(&blob(&json("index.json")?, "/manifests/0/digest"))?;
+    let manifest = json(&blob(&index, "/manifests/0/digest"))?;
     let last = items(&manifest, "/layers")
         .last()
         .context("an image without layers")?;

@@ -87,22 +87,33 @@ impl Builder {
         arguments: &[(&str, &str)],
         target: Option<&str>,
     ) -> Result<()> {
-        self.bud_at(name, context, arguments, target, None)
+        self.bud_with(name, context, arguments, target, &[])
     }
 
-    /// Builds `name`; with a time, everything in it is of that time, so that equal contents give equal digests.
+    /// Builds `name` for an architecture. Everything in it is of one time, so that equal contents give equal digests.
     pub fn bud_at(
         &self,
         name: &str,
         context: &Context,
         arguments: &[(&str, &str)],
         target: Option<&str>,
-        time: Option<DateTime<Utc>>,
+        (architecture, time): (&str, DateTime<Utc>),
+    ) -> Result<()> {
+        let time = time.timestamp().to_string();
+        let options = ["--format", "oci", "--arch", architecture, "--timestamp", &time];
+        self.bud_with(name, context, arguments, target, &options)
+    }
+
+    fn bud_with(
+        &self,
+        name: &str,
+        context: &Context,
+        arguments: &[(&str, &str)],
+        target: Option<&str>,
+        options: &[&str],
     ) -> Result<()> {
         let mut buildah = self.buildah("build-using-dockerfile");
-        if let Some(time) = time {
-            buildah.args(["--format", "oci", "--timestamp", &time.timestamp().to_string()]);
-        }
+        buildah.args(options);
         buildah.args(["--layers", "--pull-never", "--tag", name, "--file"]);
         buildah.arg(context.path().join("Containerfile"));
         for (name, value) in arguments {
@@ -132,6 +143,23 @@ impl Builder {
         push.arg("--digestfile")
             .arg(digest.path())
             .args(["--format", "oci", name]);
+        command::output(push.arg(format!("oci-archive:{}", archive.display())))?;
+        Ok(fs::read_to_string(digest.path())?.trim().to_owned())
+    }
+
+    /// Writes an index of images, one an architecture, as an OCI archive and returns the digest of the index.
+    pub fn index_archive(&self, name: &str, images: &[String], archive: &Path) -> Result<String> {
+        // One of an earlier build.
+        let _ = command::output(self.buildah("manifest").args(["rm", name]));
+        command::output(self.buildah("manifest").args(["create", name]))?;
+        for image in images {
+            let image = format!("containers-storage:{image}");
+            command::output(self.buildah("manifest").args(["add", name, &image]))?;
+        }
+        let digest = tempfile::NamedTempFile::new()?;
+        let mut push = self.buildah("manifest");
+        push.args(["push", "--all", "--format", "oci", "--digestfile"]);
+        push.arg(digest.path()).arg(name);
         command::output(push.arg(format!("oci-archive:{}", archive.display())))?;
         Ok(fs::read_to_string(digest.path())?.trim().to_owned())
     }

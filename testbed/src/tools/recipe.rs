@@ -241,6 +241,20 @@ pub const KUBECONFORM: Tool = Tool {
     ..PLAIN
 };
 
+/// krew, which installs kubectl plugins, and the check of its index.
+pub const KREW: Tool = Tool {
+    name: "krew",
+    module: "krew",
+    programs: &[
+        ("krew", "sigs.k8s.io/krew/cmd/krew"),
+        (
+            "validate-krew-manifest",
+            "sigs.k8s.io/krew/cmd/validate-krew-manifest",
+        ),
+    ],
+    ..PLAIN
+};
+
 /// Prometheus and promtool. Of its service discoveries only those of files and of Kubernetes: the others are clients of clouds.
 pub const PROMETHEUS: Tool = Tool {
     name: "prometheus",
@@ -262,7 +276,7 @@ pub const OTELCOL: Tool = Tool {
 };
 
 /// Every tool, in the order that builds fastest: kube's programs share most of their packages.
-pub const ALL: [&Tool; 19] = [
+pub const ALL: [&Tool; 20] = [
     &ETCD,
     &KUBE_APISERVER,
     &KUBECTL,
@@ -279,6 +293,7 @@ pub const ALL: [&Tool; 19] = [
     &VALIDATORS,
     &OLM,
     &KUBECONFORM,
+    &KREW,
     &PROMETHEUS,
     &OTELCOL,
     &OPENSHIFT,

@@ -23,7 +23,10 @@ struct Args {
     /// For a trial: binaries that are not optimized
     #[arg(long)]
     dev_binaries: bool,
-    /// Leave out the binaries for arm64
+    /// Mirror of Debian for the packages in the images; one of a time, such as snapshot.debian.org, makes the images reproducible
+    #[arg(long, default_value = "http://deb.debian.org/debian")]
+    debian_mirror: String,
+    /// Leave out arm64
     #[arg(long)]
     no_arm64: bool,
     /// The program that lists what a binary is made of
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         },
         allow_dirty: args.allow_dirty,
         arm64: !args.no_arm64,
+        debian_mirror: Some(args.debian_mirror),
         cyclonedx: args.cyclonedx,
     };
     Maker::new(Path::new("."), args.version, options)?.make(&|line| eprintln!("{line}"))?;

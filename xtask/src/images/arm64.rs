@@ -1,6 +1,4 @@
 //! The binaries for arm64, cross-compiled on amd64.
-//!
-//! Not the images: to install packages into one takes a kernel that runs arm64 programs.
 
 use super::product::{self, Profile};
 use anyhow::Result;
@@ -40,16 +38,12 @@ fn missing_of(has_compiler: bool, has_library: bool) -> Vec<String> {
 }
 
 /// Compiles the binaries of a commit; where they are.
-pub fn binaries(profile: Profile, commit: &str, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>> {
+pub fn binaries(profile: Profile, commit: &str, say: &dyn Fn(&str)) -> Result<PathBuf> {
     let cross = product::Cross {
         target: TARGET,
         compiler: COMPILER,
     };
-    let folder = product::binaries_for(profile, Some(commit), Some(&cross), say)?;
-    Ok(product::PRODUCTS
-        .iter()
-        .map(|product| folder.join(product.binary))
-        .collect())
+    product::binaries_for(profile, Some(commit), Some(&cross), say)
 }
 
 #[cfg(test)]

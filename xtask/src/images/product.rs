@@ -4,7 +4,7 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use testbed::images::{Builder, Context, Image, PACKAGES, base};
+use testbed::images::{Builder, Context, Image, PACKAGES, Rootfs};
 use testbed::{command, debian};
 
 /// An image and the program in it.
@@ -16,7 +16,17 @@ pub(crate) struct Product {
     pub(crate) package: &'static str,
     /// Name of the program.
     pub(crate) binary: &'static str,
+    /// Debian packages beside it, without those that they depend on.
+    packages: &'static [&'static str],
+    /// Shell commands that add files to `$1`.
+    hook: &'static str,
 }
+
+/// Go's and Debian's name of the architecture of this machine's images.
+pub(super) const AMD64: &str = "amd64";
+
+/// The libraries that every program links.
+const GLIBC: &[&str] = &["libc6", "libgcc-s1"];
 
 /// What is shipped.
 pub(crate) const PRODUCTS: [Product; 4] = [
@@ -24,21 +34,31 @@ pub(crate) const PRODUCTS: [Product; 4] = [
         image: "operator",
         package: "operator",
         binary: "multus-service-operator",
+        packages: GLIBC,
+        hook: "",
     },
     Product {
         image: "controller",
         package: "controller",
         binary: "multus-service-controller",
+        packages: GLIBC,
+        hook: "",
     },
     Product {
         image: "proxy",
         package: "proxy",
         binary: "multus-service-proxy",
+        // Both variants, legacy and nft.
+        packages: &["libc6", "libgcc-s1", "iptables"],
+        hook: "",
     },
     Product {
         image: "tools",
         package: "cli",
         binary: "kubectl-multus_service",
+        // `oc adm must-gather` starts /usr/bin/gather by bash and copies the report by tar.
+        packages: &["libc6", "libgcc-s1", "bash", "dash", "coreutils", "tar"],
+        hook: "ln -s kubectl-multus_service \"$1/usr/bin/gather\" && mkdir --mode=1777 \"$1/must-gather\"",
     },
 ];
 
@@ -75,11 +95,9 @@ fn images(arguments: &[(&str, &str)], say: &dyn Fn(&str)) -> Result<Vec<Image>> 
     debian::ensure(PACKAGES, say)?;
     let binaries = binaries(Profile::of_environment(), None, say)?;
     let builder = Builder::new()?;
-    let base = base::ensure(&builder, say)?;
-    let arguments = [&[("BASE", base.as_str())], arguments].concat();
     PRODUCTS
         .iter()
-        .map(|product| image(&builder, &arguments, &binaries, product, say))
+        .map(|product| image(&builder, arguments, &binaries, product, say))
         .collect()
 }
 
@@ -90,7 +108,8 @@ fn image(
     product: &Product,
     say: &dyn Fn(&str),
 ) -> Result<Image> {
-    let context = context(binaries, product)?;
+    let rootfs = product.rootfs(AMD64, None).archive(builder, say)?;
+    let context = context(&binaries.join(product.binary), &rootfs)?;
     builder.build(
         &format!("localhost/multus-service/{}", product.image),
         &context,
@@ -100,18 +119,39 @@ fn image(
     )
 }
 
-/// The recipe and the one binary that an image is made of.
-pub(super) fn context(binaries: &Path, product: &Product) -> Result<Context> {
-    Context::new()?
-        .with(&repository().join("Containerfile"))?
-        .with(&binaries.join(product.binary))
+impl Product {
+    /// Packages for the image; with a mirror, its current ones.
+    pub(super) fn rootfs<'a>(&self, architecture: &'a str, mirror: Option<&'a str>) -> Rootfs<'a> {
+        Rootfs {
+            packages: self.packages,
+            architecture,
+            hook: self.hook,
+            mirror,
+        }
+    }
 }
 
-/// Another architecture than this machine's.
+/// The recipe and everything that it copies.
+pub(super) fn context(binary: &Path, rootfs: &Path) -> Result<Context> {
+    let of_repository = |name: &str| repository().join(name);
+    Context::new()?
+        .with(&of_repository("Containerfile"))?
+        .with(&of_repository("LICENSE"))?
+        .with(&of_repository("THIRD-PARTY-NOTICES"))?
+        .with(rootfs)?
+        .with(binary)
+}
+
+/// The kubectl plugin.
+pub(crate) fn plugin() -> &'static Product {
+    &PRODUCTS[3]
+}
+
+/// Another target than this machine's.
 #[derive(Debug)]
-pub(super) struct Cross {
-    pub(super) target: &'static str,
-    pub(super) compiler: &'static str,
+pub(crate) struct Cross {
+    pub(crate) target: &'static str,
+    pub(crate) compiler: &'static str,
 }
 
 /// Compiles the binaries of [`PRODUCTS`]; where they are. Those of a release know their `commit`.
@@ -146,6 +186,35 @@ pub(super) fn binaries_for(
         // Read by the `main.rs` of each binary.
         cargo.env("MULTUS_SERVICE_COMMIT", commit);
     }
+    let folder = build(cargo, profile, cross)?;
+    say(&format!("binaries: built in {:.0?}", started.elapsed()));
+    Ok(folder)
+}
+
+/// Compiles one binary of a commit for another target; where it is.
+pub(crate) fn binary_for(
+    product: &Product,
+    profile: Profile,
+    commit: &str,
+    cross: &Cross,
+) -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.args([
+        "build",
+        "--locked",
+        "--package",
+        product.package,
+        "--bin",
+        product.binary,
+    ]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    cargo.env("MULTUS_SERVICE_COMMIT", commit);
+    build(cargo, profile, Some(cross))
+}
+
+fn build(mut cargo: Command, profile: Profile, cross: Option<&Cross>) -> Result<PathBuf> {
     let mut folder = target_directory();
     if let Some(Cross { target, compiler }) = cross {
         let target_in_names = target.replace('-', "_");
@@ -158,8 +227,10 @@ pub(super) fn binaries_for(
         folder.push(target);
     }
     command::output(cargo.current_dir(repository()).stdin(Stdio::null()))?;
-    say(&format!("binaries: built in {:.0?}", started.elapsed()));
-    Ok(folder.join(if dev { "debug" } else { "release" }))
+    Ok(folder.join(match profile {
+        Profile::Dev => "debug",
+        Profile::Release => "release",
+    }))
 }
 
 /// Cargo as from a shell. Cargo sets variables of the package for the program that it runs, and build scripts that read these variables,

@@ -2,12 +2,13 @@
 //!
 //! Writes: the cache, and one archive an image.
 
-use super::{Profile, product};
+use super::product::{self, Product};
+use super::{Profile, arm64};
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use std::path::{Path, PathBuf};
 use testbed::debian;
-use testbed::images::{Builder, Context, PACKAGES, base};
+use testbed::images::{Builder, Context, PACKAGES};
 
 /// Labels of a release's images.
 #[derive(Clone, Debug)]
@@ -27,62 +28,95 @@ pub struct Archived {
     pub name: String,
     /// `<name>.oci.tar`.
     pub archive: PathBuf,
-    /// `sha256:...`, of the manifest.
+    /// `sha256:...`, of the manifest; of an image with several architectures, of its index.
     pub digest: String,
 }
 
-/// Builds the images of the product into `folder`.
-pub fn product(
-    profile: Profile,
-    labels: &Labels,
-    folder: &Path,
-    say: &dyn Fn(&str),
-) -> Result<Vec<Archived>> {
-    debian::ensure(PACKAGES, say)?;
-    let binaries = product::binaries(profile, Some(&labels.revision), say)?;
-    let builder = Builder::new()?;
-    let base = base::ensure(&builder, say)?;
-    let arguments = [
-        ("BASE", base.as_str()),
-        ("VERSION", &labels.version),
-        ("REVISION", &labels.revision),
-    ];
-    product::PRODUCTS
-        .iter()
-        .map(|product| {
-            let context = product::context(&binaries, product)?;
-            archive(&builder, &context, &arguments, product.image, labels, folder)
-        })
-        .collect()
+/// How the images of the product are built.
+#[derive(Clone, Debug)]
+pub struct Build<'a> {
+    /// Profile of the binaries.
+    pub profile: Profile,
+    /// Labels of the images.
+    pub labels: &'a Labels,
+    /// Mirror of Debian with the current packages; `None`: those of the cache.
+    pub mirror: Option<&'a str>,
+    /// Go's names of the architectures: `amd64`, `arm64`.
+    pub architectures: &'a [String],
 }
 
-/// Builds the image of a bundle's folder.
+impl Build<'_> {
+    /// Builds the images of the product into `folder`, each an index of its architectures.
+    pub fn product(&self, folder: &Path, say: &dyn Fn(&str)) -> Result<Vec<Archived>> {
+        debian::ensure(PACKAGES, say)?;
+        let builder = Builder::new()?;
+        let mut binaries = Vec::new();
+        for architecture in self.architectures {
+            let folder = match architecture.as_str() {
+                product::AMD64 => product::binaries(self.profile, Some(&self.labels.revision), say)?,
+                _ => arm64::binaries(self.profile, &self.labels.revision, say)?,
+            };
+            binaries.push((architecture.as_str(), folder));
+        }
+        let images = product::PRODUCTS.iter().map(|product| {
+            say(&format!("image {}: building", product.image));
+            self.image(&builder, product, &binaries, folder, say)
+        });
+        images.collect()
+    }
+
+    fn image(
+        &self,
+        builder: &Builder,
+        product: &Product,
+        binaries: &[(&str, PathBuf)],
+        folder: &Path,
+        say: &dyn Fn(&str),
+    ) -> Result<Archived> {
+        let Labels {
+            version,
+            revision,
+            created,
+        } = self.labels;
+        let arguments = [("VERSION", version.as_str()), ("REVISION", revision)];
+        let name = tag(product.image, version);
+        let mut images = Vec::new();
+        for (architecture, folder) in binaries {
+            let rootfs = product.rootfs(architecture, self.mirror).archive(builder, say)?;
+            let context = product::context(&folder.join(product.binary), &rootfs)?;
+            let image = format!("{name}-{architecture}");
+            let at = (*architecture, *created);
+            builder.bud_at(&image, &context, &arguments, Some(product.image), at)?;
+            images.push(image);
+        }
+        let archive = folder.join(format!("{}.oci.tar", product.image));
+        let digest = builder.index_archive(&name, &images, &archive)?;
+        Ok(Archived {
+            name: product.image.to_owned(),
+            archive,
+            digest,
+        })
+    }
+}
+
+/// Builds the image of a bundle's folder, which has no architecture: it holds YAML.
 pub fn bundle(source: &Path, labels: &Labels, folder: &Path) -> Result<Archived> {
     let context = Context::new()?.with_folder(source)?;
     std::fs::rename(
         context.path().join("bundle.Dockerfile"),
         context.path().join("Containerfile"),
     )?;
-    archive(&Builder::new()?, &context, &[], "bundle", labels, folder)
-}
-
-fn archive(
-    builder: &Builder,
-    context: &Context,
-    arguments: &[(&str, &str)],
-    name: &str,
-    labels: &Labels,
-    folder: &Path,
-) -> Result<Archived> {
-    let is_product = product::PRODUCTS.iter().any(|product| product.image == name);
-    let target = is_product.then_some(name);
-    let tag = format!("localhost/multus-service-release/{name}:{}", labels.version);
-    builder.bud_at(&tag, context, arguments, target, Some(labels.created))?;
-    let archive = folder.join(format!("{name}.oci.tar"));
+    let (builder, tag) = (Builder::new()?, tag("bundle", &labels.version));
+    builder.bud_at(&tag, &context, &[], None, (product::AMD64, labels.created))?;
+    let archive = folder.join("bundle.oci.tar");
     let digest = builder.oci_archive(&tag, &archive)?;
     Ok(Archived {
-        name: name.to_owned(),
+        name: "bundle".to_owned(),
         archive,
         digest,
     })
+}
+
+fn tag(name: &str, version: &str) -> String {
+    format!("localhost/multus-service-release/{name}:{version}")
 }
