@@ -14,6 +14,7 @@ pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Erro
     let release = &source.release;
     let spec = &mut csv["spec"];
     spec["version"] = json!(release.version.to_string());
+    spec["maturity"] = json!(maturity(&release.version));
     spec["description"] = json!(source.description.trim_end());
     spec["icon"] = json!([{
         "base64data": base64::engine::general_purpose::STANDARD.encode(&source.icon),
@@ -44,6 +45,15 @@ pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Erro
     });
     describe(&mut spec["customresourcedefinitions"]["owned"][0], source.crd()?);
     Ok(csv)
+}
+
+/// A release candidate is `alpha` and in no stable channel; what is promoted there is `beta` before 1.0 and `stable` after.
+fn maturity(version: &semver::Version) -> &'static str {
+    match version {
+        version if !version.pre.is_empty() => "alpha",
+        version if version.major == 0 => "beta",
+        _ => "stable",
+    }
 }
 
 fn metadata(csv: &mut Value, source: &Source, platform: Platform) -> Result<(), source::Error> {

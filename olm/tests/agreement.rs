@@ -12,6 +12,8 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/community.rs"]
+mod community;
 #[path = "agreement/inventory.rs"]
 mod inventory;
 #[path = "agreement/monitoring.rs"]
@@ -20,6 +22,8 @@ mod monitoring;
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
 mod registry_v1;
+#[path = "agreement/updates.rs"]
+mod updates;
 #[path = "agreement/versions.rs"]
 mod versions;
 
@@ -32,7 +36,7 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use olm::Platform;
 use olm::bundle::Bundle;
 use olm::release::repository;
-use olm::{Catalog, Source, csv_name, graph, items, text};
+use olm::{Catalog, Source, items, text};
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -48,6 +52,12 @@ fn source() -> Source {
     Source::read(&root()).unwrap()
 }
 
+/// This checkout with an update graph that has everything: candidates, skipped and deprecated versions, ranges, two channels.
+fn with_upgrades() -> Source {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/upgrade");
+    source().with_graph(&folder).unwrap()
+}
+
 /// The committed bundle.
 fn committed() -> Bundle {
     Bundle::read(&root().join("bundle")).unwrap()
@@ -55,7 +65,10 @@ fn committed() -> Bundle {
 
 /// A bundle as it is released: with digests.
 fn released() -> Bundle {
-    let mut source = source();
+    with_digests(source())
+}
+
+fn with_digests(mut source: Source) -> Bundle {
     let images = &mut source.release.images;
     for image in [&mut images.operator, &mut images.controller, &mut images.proxy] {
         *image = format!("{}@sha256:{}", repository(image), "0".repeat(64));
@@ -240,63 +253,6 @@ fn unsupported_kinds_stop_the_generator() {
         .push(json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "stray"}}));
     let error = Bundle::render(&source, Platform::Openshift).unwrap_err();
     assert!(error.to_string().contains("DaemonSet \"stray\""), "{error}");
-}
-
-#[test]
-fn every_update_ends_at_the_head() {
-    let blobs = Catalog::render(&source()).unwrap().blobs;
-    updates_end_at_the_head(&blobs, &csv_name(&source().release.version));
-    let bundles = graph::bundles(&blobs);
-    let deprecated = graph::deprecated(&blobs);
-    assert!(
-        !deprecated.is_empty() && deprecated.iter().all(|name| bundles.contains(name)),
-        "{deprecated:?}"
-    );
-}
-
-/// The newest version is the head of candidate-v0; stable-v0 may not have it yet.
-fn updates_end_at_the_head(blobs: &[Value], newest: &str) {
-    let channels = graph::channels(blobs);
-    let [candidate, stable] = &channels[..] else {
-        panic!("two channels, not {channels:?}");
-    };
-    assert_eq!([&*candidate.name, &*stable.name], ["candidate-v0", "stable-v0"]);
-    assert_eq!(graph::default_channel(blobs), stable.name);
-    assert_eq!(candidate.head().unwrap().name, newest);
-    let bundles = graph::bundles(blobs);
-    for channel in &channels {
-        assert_eq!(channel.simulate(), Ok(()));
-        for entry in &channel.entries {
-            assert!(
-                bundles.contains(entry.name.as_str()),
-                "{} has no bundle",
-                entry.name
-            );
-        }
-    }
-    // An installation that changes from the candidates' channel to the stable one is updated there, unless it is newer.
-    let head = stable.head().unwrap();
-    let version = |name: &str| semver::Version::parse(name.split_once(".v").unwrap().1).unwrap();
-    for name in bundles.iter().filter(|name| version(name) < version(&head.name)) {
-        assert_eq!(stable.walk(name).unwrap().last(), Some(&head), "{name}");
-    }
-}
-
-#[test]
-fn version_can_be_a_candidate_before_it_is_stable() {
-    let mut blobs = Catalog::render(&source()).unwrap().blobs;
-    let (current, next) = (
-        csv_name(&source().release.version),
-        "multus-service-operator.v99.0.0",
-    );
-    let channel = blobs
-        .iter_mut()
-        .find(|blob| blob["name"] == "candidate-v0")
-        .unwrap();
-    let entry = json!({"name": next, "replaces": current, "skipRange": ">=0.1.0 <99.0.0"});
-    channel["entries"].as_array_mut().unwrap().push(entry);
-    blobs.push(json!({"schema": "olm.bundle", "name": next}));
-    updates_end_at_the_head(&blobs, next);
 }
 
 #[test]
