@@ -11,6 +11,7 @@
 //! | [`graph`] | the update graph | pure |
 //! | [`community`] | pull requests to the community catalogs | pure, but for writing a folder |
 //! | [`npm_range`] | version ranges as these catalogs read them | pure |
+//! | [`installer`] | the rights with which OLM v1 installs the bundle | pure |
 //! | [`registry_v1`] | the objects that OLM v1 renders from a bundle | pure |
 //!
 //! Equal inputs give equal bytes. Objects are `serde_json::Value`: they are copied, not decoded.
@@ -21,6 +22,7 @@ pub mod community;
 pub mod csv;
 pub mod dashboard;
 pub mod graph;
+pub mod installer;
 pub mod npm_range;
 pub mod registry_v1;
 pub mod release;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use olm::community::{PullRequest, promoted};
-use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard};
+use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard, installer};
 use semver::Version;
 
 #[derive(Parser, Debug)]
@@ -41,6 +41,12 @@ enum Command {
     Catalog {
         /// Output file
         #[arg(long, default_value = "olm/catalog/multus-service-operator/catalog.yaml")]
+        out: PathBuf,
+    },
+    /// Write the rights with which OLM v1 installs the bundle
+    Installer {
+        /// Output file
+        #[arg(long, default_value = "config/olmv1/installer.yaml")]
         out: PathBuf,
     },
     /// Write the files of a pull request to a community catalog into a clone of it
@@ -80,6 +86,10 @@ fn main() -> Result<()> {
             Bundle::render(&source, platform)?.write(&root.join(out))?;
         }
         Command::Catalog { out } => write(&root.join(out), &Catalog::render(&Source::read(&root)?)?.yaml())?,
+        Command::Installer { out } => {
+            let bundle = Bundle::render(&Source::read(&root)?, Platform::Openshift)?;
+            write(&root.join(out), &installer::yaml(&bundle)?)?;
+        }
         Command::Community { platform, out } => {
             let source = Source::read(&root)?;
             PullRequest::render(&source, platform)?.write(&source, &out)?;

@@ -18,6 +18,8 @@ mod community;
 mod inventory;
 #[path = "agreement/monitoring.rs"]
 mod monitoring;
+#[path = "agreement/olm_v1.rs"]
+mod olm_v1;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]

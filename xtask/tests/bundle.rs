@@ -354,6 +354,7 @@ async fn d2_every_object_keeps_to_its_schema() -> Result<()> {
     let bundle = Bundle::read(&root().join("bundle"))?;
     objects.extend(bundle.manifests()?);
     objects.extend(olm::registry_v1::objects(&bundle, "multus-service")?);
+    objects.extend(olm::installer::objects(&bundle)?);
     objects.extend(xtask::release::install_objects(&root(), &bundle)?);
     let conform = |objects: &[Value]| -> Result<(bool, String)> {
         let lines: Vec<_> = objects.iter().map(Value::to_string).collect();

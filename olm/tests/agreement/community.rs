@@ -41,8 +41,9 @@ fn committed_pull_request_lacks_only_reviewers() {
 
 #[test]
 fn every_check_fails_on_a_broken_pull_request() {
+    let whole = submitted(&with_reviewer(source()));
     let broken = |edit: &dyn Fn(&mut Submitted)| {
-        let mut submitted = submitted(&with_reviewer(source()));
+        let mut submitted = whole.clone();
         edit(&mut submitted);
         submitted
     };

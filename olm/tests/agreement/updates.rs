@@ -1,6 +1,6 @@
 //! The update graph: of the catalog, and of a template that has everything.
 
-use super::{source, with_upgrades};
+use super::{root, source, with_upgrades};
 use olm::{Bundle, Catalog, Platform, csv_name, graph};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -107,6 +107,20 @@ fn promotion_changes_the_catalog_and_not_the_bundle() {
 
     promoted.template.clear();
     assert!(Bundle::render(&promoted, Platform::Openshift).is_err());
+}
+
+/// An administrator copies what the page names: it must exist.
+#[test]
+fn documented_channel_is_the_default() {
+    let page = std::fs::read_to_string(root().join("docs/admin/install.md")).unwrap();
+    let source = source();
+    let default = graph::default_channel(&source.template);
+    for line in [
+        format!("\n  channel: {default}\n"),
+        format!("the channel `{default}` in its ImageSetConfiguration"),
+    ] {
+        assert!(page.contains(&line), "docs/admin/install.md lacks {line:?}");
+    }
 }
 
 #[test]
