@@ -46,7 +46,7 @@ pub enum Error {
 pub struct Source {
     /// The base of the ClusterServiceVersion (`config/manifests/bases`).
     pub base: Value,
-    /// Its description, as Markdown.
+    /// Its description, as Markdown; `{oc}` stands for the platform's command.
     pub description: String,
     /// Its icon, as SVG.
     pub icon: String,

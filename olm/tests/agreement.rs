@@ -14,6 +14,8 @@ mod breakages;
 mod catalog;
 #[path = "agreement/community.rs"]
 mod community;
+#[path = "agreement/console.rs"]
+mod console;
 #[path = "agreement/inventory.rs"]
 mod inventory;
 #[path = "agreement/monitoring.rs"]
@@ -43,6 +45,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// This checkout, or the one that `make release` writes.
 fn root() -> PathBuf {
@@ -50,8 +53,10 @@ fn root() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from)
 }
 
+/// The checkout's files, read once.
 fn source() -> Source {
-    Source::read(&root()).unwrap()
+    static SOURCE: OnceLock<Source> = OnceLock::new();
+    SOURCE.get_or_init(|| Source::read(&root()).unwrap()).clone()
 }
 
 /// This checkout with an update graph that has everything: candidates, skipped and deprecated versions, ranges, two channels.
@@ -67,7 +72,8 @@ fn committed() -> Bundle {
 
 /// A bundle as it is released: with digests.
 fn released() -> Bundle {
-    with_digests(source())
+    static RELEASED: OnceLock<Bundle> = OnceLock::new();
+    RELEASED.get_or_init(|| with_digests(source())).clone()
 }
 
 fn with_digests(mut source: Source) -> Bundle {
