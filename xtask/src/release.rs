@@ -30,7 +30,7 @@ pub struct Options {
     pub out: PathBuf,
     /// Build profile of the binaries; [`Profile::Dev`] is for trials.
     pub profile: Profile,
-    /// Allows files to differ from the commit that the images name.
+    /// Allows files to differ from the commit that the images name, and olm/ci.yaml to have no reviewers.
     pub allow_dirty: bool,
     /// Makes arm64's binaries, where their toolchain is.
     pub arm64: bool,

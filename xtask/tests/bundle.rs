@@ -9,7 +9,8 @@ mod npm_spec;
 mod schemas;
 
 use anyhow::{Context as _, Result, ensure};
-use olm::{Bundle, Catalog, Source, text};
+use olm::community::{PullRequest, TEMPLATE};
+use olm::{Bundle, Catalog, PACKAGE, Platform, Source, text};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -204,6 +205,36 @@ fn b3_opm_rejects_broken_catalogs() -> Result<()> {
             "expected {words:?}: {output_text}"
         );
     }
+    Ok(())
+}
+
+/// The catalog's pipeline adds the bundle to it, and renders it with this command.
+#[test]
+#[ignore = "builds Go programs: make test-e2e"]
+fn b5_opm_renders_the_template_of_the_pull_request() -> Result<()> {
+    let source = Source::read(&root())?;
+    let clone = tempfile::tempdir()?;
+    PullRequest::render(&source, Platform::Openshift)?.write(&source, clone.path())?;
+    let operator = clone.path().join("operators").join(PACKAGE);
+    let template = operator.join("catalog-templates").join(TEMPLATE);
+    let render = || {
+        let file = template.display().to_string();
+        validate("opm", &["alpha", "render-template", "basic", "-o", "json", &file])
+    };
+    let (content, output_text) = render()?;
+    let package: Value = serde_json::from_str(&output_text).context(output_text)?;
+    ensure!(
+        content && package["defaultChannel"] == "candidate-v0",
+        "{package:#}"
+    );
+    ensure!(package["icon"]["mediatype"] == "image/svg+xml", "{package:#}");
+    let text = std::fs::read_to_string(&template)?;
+    std::fs::write(
+        &template,
+        text.replace("schema: olm.template.basic", "schema: olm.semver"),
+    )?;
+    let (content, output_text) = render()?;
+    ensure!(!content, "{output_text}");
     Ok(())
 }
 

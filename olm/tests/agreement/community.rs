@@ -133,11 +133,11 @@ fn pull_request_has_the_files_of_the_catalog() {
     assert!(request.version.files.contains_key("release-config.yaml"));
     assert!(!request.version.files.contains_key("bundle.Dockerfile"));
 
-    let clone = std::env::temp_dir().join(format!("multus-service-clone-{}", std::process::id()));
-    let operator = clone.join("operators").join(PACKAGE);
+    let clone = tempfile::tempdir().unwrap();
+    let operator = clone.path().join("operators").join(PACKAGE);
     std::fs::create_dir_all(&operator).unwrap();
     std::fs::write(operator.join("ci.yaml"), "theirs").unwrap();
-    request.write(&source, &clone).unwrap();
+    request.write(&source, clone.path()).unwrap();
     let read = |name: &str| std::fs::read_to_string(operator.join(name)).unwrap();
     assert_eq!(read("ci.yaml"), "theirs", "the pipeline adds catalogs to it");
     assert_eq!(
@@ -148,7 +148,6 @@ fn pull_request_has_the_files_of_the_catalog() {
         read("catalog-templates/basic.yaml"),
         request.first["catalog-templates/basic.yaml"]
     );
-    std::fs::remove_dir_all(&clone).unwrap();
 }
 
 /// What the pipeline makes of template and release-config.yaml: it appends channels, entries and the bundle's image.
