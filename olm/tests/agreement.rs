@@ -40,8 +40,9 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use olm::Platform;
 use olm::bundle::Bundle;
 use olm::release::repository;
-use olm::{Catalog, Source, items, text};
+use olm::{Catalog, Source, csv_name, items, text};
 use rstest::rstest;
+use semver::Version;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -59,10 +60,24 @@ fn source() -> Source {
     SOURCE.get_or_init(|| Source::read(&root()).unwrap()).clone()
 }
 
+/// This checkout before the first release.
+fn first() -> Source {
+    let mut source = source();
+    source.release = source.release.planned(&Version::new(0, 1, 0));
+    source.released.clear();
+    source.template.retain(|blob| blob["schema"] == "olm.package");
+    source.template[0]["defaultChannel"] = json!("candidate-v0");
+    source.template.push(json!({
+        "schema": "olm.channel", "package": olm::PACKAGE, "name": "candidate-v0",
+        "entries": [{"name": csv_name(&source.release.version)}],
+    }));
+    source
+}
+
 /// This checkout with an update graph that has everything: candidates, skipped and deprecated versions, ranges, two channels.
 fn with_upgrades() -> Source {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/upgrade");
-    source().with_graph(&folder).unwrap()
+    first().with_graph(&folder).unwrap()
 }
 
 /// The committed bundle.
@@ -229,7 +244,7 @@ fn examples_equal_the_sample_and_can_be_decoded() {
 
 #[test]
 fn other_platforms_get_no_openshift_labels_on_the_namespace() {
-    let bundle = |platform| Bundle::render(&source(), platform).unwrap();
+    let bundle = |platform| Bundle::render(&first(), platform).unwrap();
     let (ours, other) = (bundle(Platform::Openshift), bundle(Platform::Kubernetes));
     let differing: Vec<_> = ours
         .files

@@ -10,7 +10,7 @@ mod schemas;
 
 use anyhow::{Context as _, Result, ensure};
 use olm::community::{PullRequest, TEMPLATE};
-use olm::{Bundle, Catalog, PACKAGE, Platform, Source, text};
+use olm::{Bundle, Catalog, PACKAGE, Platform, Source, graph, text};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -223,10 +223,8 @@ fn b5_opm_renders_the_template_of_the_pull_request() -> Result<()> {
     };
     let (content, output_text) = render()?;
     let package: Value = serde_json::from_str(&output_text).context(output_text)?;
-    ensure!(
-        content && package["defaultChannel"] == "candidate-v0",
-        "{package:#}"
-    );
+    let default = graph::default_channel(&source.template);
+    ensure!(content && package["defaultChannel"] == default, "{package:#}");
     ensure!(package["icon"]["mediatype"] == "image/svg+xml", "{package:#}");
     let text = std::fs::read_to_string(&template)?;
     std::fs::write(

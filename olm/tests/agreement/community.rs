@@ -1,7 +1,7 @@
 //! Pull requests to the community catalogs; every check of their pipeline can fail.
 
 use super::checks::community::{self as checks, Submitted};
-use super::{released, source, with_upgrades};
+use super::{first, released, source, with_upgrades};
 use olm::community::{Error, PullRequest, TEMPLATE, promoted};
 use olm::graph::{self, Channel, Entry};
 use olm::{PACKAGE, Platform, Source, csv_name, items, text};
@@ -41,7 +41,7 @@ fn committed_pull_request_lacks_only_reviewers() {
 
 #[test]
 fn every_check_fails_on_a_broken_pull_request() {
-    let whole = submitted(&with_reviewer(source()));
+    let whole = submitted(&with_reviewer(first()));
     let broken = |edit: &dyn Fn(&mut Submitted)| {
         let mut submitted = whole.clone();
         edit(&mut submitted);
@@ -116,7 +116,7 @@ fn range_of_release_candidates_is_a_loop_to_the_pipeline() {
         .iter()
         .map(|finding| (finding.check, finding.message.as_str()))
         .collect();
-    let name = csv_name(&source().release.version);
+    let name = csv_name(&first().release.version);
     let expected = format!("stable-v0: updates in a loop: {name} -> {name}");
     assert!(
         looping.contains(&("check_upgrade_graph_loop", &expected)),
@@ -126,7 +126,7 @@ fn range_of_release_candidates_is_a_loop_to_the_pipeline() {
 
 #[test]
 fn pull_request_has_the_files_of_the_catalog() {
-    let source = with_reviewer(source());
+    let source = with_reviewer(first());
     let request = PullRequest::render(&source, Platform::Openshift).unwrap();
     let first: Vec<_> = request.first.keys().collect();
     assert_eq!(first, ["catalog-templates/basic.yaml", "ci.yaml"]);
@@ -181,10 +181,10 @@ fn channels(template: &Value) -> Vec<Channel> {
 
 #[test]
 fn pipeline_makes_our_channels_of_the_release() {
-    let request = PullRequest::render(&source(), Platform::Openshift).unwrap();
-    let first = yaml(&request.first["catalog-templates/basic.yaml"]);
-    let made = after_the_pipeline(&source(), first);
-    assert_eq!(channels(&made), graph::channels(&source().template));
+    let request = PullRequest::render(&first(), Platform::Openshift).unwrap();
+    let template = yaml(&request.first["catalog-templates/basic.yaml"]);
+    let made = after_the_pipeline(&first(), template);
+    assert_eq!(channels(&made), graph::channels(&first().template));
     assert!(made["entries"][0]["icon"]["base64data"].is_string());
 
     // A later version joins several channels, with other edges in each.
@@ -202,9 +202,9 @@ fn pipeline_makes_our_channels_of_the_release() {
 
 #[test]
 fn promotion_adds_the_stable_channel_to_the_catalogs_template() {
-    let request = PullRequest::render(&source(), Platform::Openshift).unwrap();
-    let theirs = after_the_pipeline(&source(), yaml(&request.first["catalog-templates/basic.yaml"]));
-    let mut source = source();
+    let request = PullRequest::render(&first(), Platform::Openshift).unwrap();
+    let theirs = after_the_pipeline(&first(), yaml(&request.first["catalog-templates/basic.yaml"]));
+    let mut source = first();
     let stable = json!({"schema": "olm.channel", "package": PACKAGE, "name": "stable-v0", "entries": [
         {"name": csv_name(&source.release.version)},
         {"name": format!("{PACKAGE}.v0.2.0"), "replaces": csv_name(&source.release.version)},
@@ -236,7 +236,7 @@ fn promotion_adds_the_stable_channel_to_the_catalogs_template() {
 
 #[test]
 fn operatorhub_io_gets_a_version_when_it_is_stable() {
-    let error = PullRequest::render(&source(), Platform::Kubernetes).unwrap_err();
+    let error = PullRequest::render(&first(), Platform::Kubernetes).unwrap_err();
     assert!(matches!(error, Error::NotStable { .. }), "{error}");
     let request = PullRequest::render(&with_reviewer(with_upgrades()), Platform::Kubernetes).unwrap();
     let ci = yaml(&request.first["ci.yaml"]);
