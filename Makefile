@@ -58,10 +58,11 @@ plugin: ## Build the kubectl plugin, its man pages and its completion into dist/
 	chmod +x dist/plugin/kubectl_complete-multus_service
 
 .PHONY: bundle
-bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
+bundle: ## Write bundle/, olm/catalog and config/olmv1/installer.yaml from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
 	$(if $(VERSION),cargo run --quiet --locked -p olm -- plan $(VERSION))
 	cargo run --quiet --locked -p olm -- bundle
 	cargo run --quiet --locked -p olm -- catalog
+	cargo run --quiet --locked -p olm -- installer
 
 .PHONY: release
 release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help

@@ -98,7 +98,7 @@ impl Bundle {
     /// Renders the bundle of the source's release.
     pub fn render(source: &Source, platform: Platform) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
-        let annotations = annotations(source)?;
+        let annotations = annotations(source, platform)?;
         files.insert(
             format!("manifests/{PACKAGE}.clusterserviceversion.yaml"),
             yaml(&csv::render(source, platform)?),
@@ -131,19 +131,14 @@ impl Bundle {
 
     /// Writes this bundle to `folder` and removes all other files there.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::File { path, source }
-        };
         if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(failed(folder))?;
+            std::fs::remove_dir_all(folder).map_err(|source| Error::File {
+                path: folder.to_owned(),
+                source,
+            })?;
         }
         for (name, content) in &self.files {
-            let path = folder.join(name);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(failed(parent))?;
-            }
-            std::fs::write(&path, content).map_err(failed(&path))?;
+            write_file(&folder.join(name), content)?;
         }
         Ok(())
     }
@@ -176,6 +171,16 @@ impl Bundle {
         let content = self.files.get(path).map(String::as_str).unwrap_or_default();
         Ok(parse::<Value>(path, content)?["annotations"].take())
     }
+}
+
+/// Writes a file, and the folders above it.
+pub(crate) fn write_file(path: &Path, content: &str) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(path);
+    let written = std::fs::create_dir_all(parent).and_then(|()| std::fs::write(path, content));
+    written.map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &str, content: &str) -> Result<T, Error> {
@@ -243,19 +248,26 @@ fn crd_file_name(crd: &Value) -> String {
     )
 }
 
-/// `metadata/annotations.yaml` and the image's labels, which must be equal.
-fn annotations(source: &Source) -> Result<BTreeMap<&'static str, String>, Error> {
+/// The channels of the release, and the default one. In file-based catalogs the template decides, not the bundle: OpenShift's bundle
+/// names the first channel, and does not change when the release is promoted.
+fn channels(source: &Source, platform: Platform) -> Result<(Vec<String>, String), Error> {
     let name = crate::csv_name(&source.release.version);
-    let channels = graph::channels(&source.template);
-    let of_this: Vec<_> = channels
-        .iter()
+    let mut of_this: Vec<_> = graph::channels(&source.template)
+        .into_iter()
         .filter(|channel| channel.entry(&name).is_some())
-        .map(|channel| channel.name.as_str())
+        .map(|channel| channel.name)
         .collect();
-    if of_this.is_empty() {
-        return Err(Error::NoChannel { name });
+    let first = of_this.first().cloned().ok_or(Error::NoChannel { name })?;
+    match platform {
+        Platform::Openshift => of_this.truncate(1),
+        Platform::Kubernetes => return Ok((of_this, graph::default_channel(&source.template).to_owned())),
     }
-    let default = graph::default_channel(&source.template);
+    Ok((of_this, first))
+}
+
+/// `metadata/annotations.yaml` and the image's labels, which must be equal.
+fn annotations(source: &Source, platform: Platform) -> Result<BTreeMap<&'static str, String>, Error> {
+    let (of_this, default) = channels(source, platform)?;
     Ok(BTreeMap::from([
         (
             "operators.operatorframework.io.bundle.mediatype.v1",
@@ -279,7 +291,7 @@ fn annotations(source: &Source) -> Result<BTreeMap<&'static str, String>, Error>
         ),
         (
             "operators.operatorframework.io.bundle.channel.default.v1",
-            default.to_owned(),
+            default,
         ),
         (
             "operators.operatorframework.io.test.mediatype.v1",

@@ -23,10 +23,7 @@ impl Catalog {
             .iter_mut()
             .filter(|blob| text(blob, "/schema") == "olm.package")
         {
-            package["icon"] = json!({
-                "base64data": base64::engine::general_purpose::STANDARD.encode(&source.icon),
-                "mediatype": "image/svg+xml",
-            });
+            *package = with_icon(package.take(), source);
         }
         blobs.extend(source.released.iter().cloned());
         if !is_published(source) {
@@ -56,6 +53,15 @@ impl Catalog {
         })?;
         Ok(Self { blobs })
     }
+}
+
+/// An `olm.package` with the icon.
+pub(crate) fn with_icon(mut package: Value, source: &Source) -> Value {
+    package["icon"] = json!({
+        "base64data": base64::engine::general_purpose::STANDARD.encode(&source.icon),
+        "mediatype": "image/svg+xml",
+    });
+    package
 }
 
 /// The entry of the source's release, to be kept for ever. Rejects a version that is kept already: its bundle may have changed

@@ -14,7 +14,8 @@ pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Erro
     let release = &source.release;
     let spec = &mut csv["spec"];
     spec["version"] = json!(release.version.to_string());
-    spec["description"] = json!(source.description.trim_end());
+    spec["maturity"] = json!(maturity(&release.version));
+    spec["description"] = json!(description(source, platform));
     spec["icon"] = json!([{
         "base64data": base64::engine::general_purpose::STANDARD.encode(&source.icon),
         "mediatype": "image/svg+xml",
@@ -44,6 +45,24 @@ pub fn render(source: &Source, platform: Platform) -> Result<Value, source::Erro
     });
     describe(&mut spec["customresourcedefinitions"]["owned"][0], source.crd()?);
     Ok(csv)
+}
+
+/// A release candidate is `alpha` and in no stable channel; what is promoted there is `beta` before 1.0 and `stable` after.
+fn maturity(version: &semver::Version) -> &'static str {
+    match version {
+        version if !version.pre.is_empty() => "alpha",
+        version if version.major == 0 => "beta",
+        _ => "stable",
+    }
+}
+
+/// The description, with the command of the platform in place of `{oc}`.
+fn description(source: &Source, platform: Platform) -> String {
+    let command = match platform {
+        Platform::Openshift => "oc",
+        Platform::Kubernetes => "kubectl",
+    };
+    source.description.trim_end().replace("{oc}", command)
 }
 
 fn metadata(csv: &mut Value, source: &Source, platform: Platform) -> Result<(), source::Error> {
@@ -142,21 +161,26 @@ fn permissions(source: &Source, kind: &'static str) -> Result<Value, source::Err
     Ok(json!({"serviceAccountName": OPERATOR, "rules": source.object(kind, OPERATOR)?["rules"]}))
 }
 
-/// Sets the descriptions of the owned API and its descriptors to those of the schema, which are generated from the Rust types.
+/// Sets the descriptions of the owned API and its descriptors to those of the schema, which are generated from the Rust types. What the
+/// base says of a descriptor follows.
 fn describe(owned: &mut Value, crd: &Value) {
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     owned["description"] = schema["description"].clone();
     for (descriptors, part) in [("specDescriptors", "spec"), ("statusDescriptors", "status")] {
         for descriptor in owned[descriptors].as_array_mut().into_iter().flatten() {
             if let Some(field) = field(&schema["properties"][part], text(descriptor, "/path")) {
-                descriptor["description"] = field["description"].clone();
+                let texts = [text(field, "/description"), text(descriptor, "/description")];
+                descriptor["description"] = json!(texts.join("\n").trim_end());
             }
         }
     }
 }
 
-/// The schema of a field by its path, such as `proxy.backend`.
+/// The schema of a field by its path, such as `proxy.backend`, or `imagePullSecrets[0].name` in the items of a list.
 pub fn field<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.')
-        .try_fold(schema, |schema, name| schema["properties"].get(name))
+        .try_fold(schema, |schema, name| match name.strip_suffix("[0]") {
+            Some(list) => schema["properties"].get(list)?.get("items"),
+            None => schema["properties"].get(name),
+        })
 }

@@ -109,6 +109,11 @@ pub fn deprecated(blobs: &[Value]) -> Vec<&str> {
 }
 
 impl Channel {
+    /// A channel of versions that were candidates before.
+    pub fn is_stable(&self) -> bool {
+        self.name.starts_with("stable-")
+    }
+
     /// The entry of this name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)

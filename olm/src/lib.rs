@@ -9,15 +9,21 @@
 //! | [`catalog`] | the file-based catalog | pure |
 //! | [`dashboard`] | the dashboard of Grafana and of OpenShift's console, in `config/monitoring` | pure |
 //! | [`graph`] | the update graph | pure |
+//! | [`community`] | pull requests to the community catalogs | pure, but for writing a folder |
+//! | [`npm_range`] | version ranges as these catalogs read them | pure |
+//! | [`installer`] | the rights with which OLM v1 installs the bundle | pure |
 //! | [`registry_v1`] | the objects that OLM v1 renders from a bundle | pure |
 //!
 //! Equal inputs give equal bytes. Objects are `serde_json::Value`: they are copied, not decoded.
 
 pub mod bundle;
 pub mod catalog;
+pub mod community;
 pub mod csv;
 pub mod dashboard;
 pub mod graph;
+pub mod installer;
+pub mod npm_range;
 pub mod registry_v1;
 pub mod release;
 pub mod source;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard};
+use olm::community::{PullRequest, promoted};
+use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard, installer};
 use semver::Version;
 
 #[derive(Parser, Debug)]
@@ -42,6 +43,27 @@ enum Command {
         #[arg(long, default_value = "olm/catalog/multus-service-operator/catalog.yaml")]
         out: PathBuf,
     },
+    /// Write the rights with which OLM v1 installs the bundle
+    Installer {
+        /// Output file
+        #[arg(long, default_value = "config/olmv1/installer.yaml")]
+        out: PathBuf,
+    },
+    /// Write the files of a pull request to a community catalog into a clone of it
+    Community {
+        /// openshift: redhat-openshift-ecosystem/community-operators-prod; kubernetes: k8s-operatorhub/community-operators
+        #[arg(long, value_enum, default_value = "openshift")]
+        platform: Platform,
+        /// The clone
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Give the channels of olm/catalog-template.yaml to a template of community-operators-prod: after a version was added to stable-v0
+    Promote {
+        /// catalog-templates/basic.yaml in the clone
+        #[arg(long)]
+        template: PathBuf,
+    },
     /// Write the dashboards to config/monitoring
     Dashboard,
     /// Keep the release in olm/released/<version>: the bundle's entry of the catalog, and the CRD
@@ -64,6 +86,21 @@ fn main() -> Result<()> {
             Bundle::render(&source, platform)?.write(&root.join(out))?;
         }
         Command::Catalog { out } => write(&root.join(out), &Catalog::render(&Source::read(&root)?)?.yaml())?,
+        Command::Installer { out } => {
+            let bundle = Bundle::render(&Source::read(&root)?, Platform::Openshift)?;
+            write(&root.join(out), &installer::yaml(&bundle)?)?;
+        }
+        Command::Community { platform, out } => {
+            let source = Source::read(&root)?;
+            PullRequest::render(&source, platform)?.write(&source, &out)?;
+        }
+        Command::Promote { template } => {
+            let theirs = std::fs::read_to_string(&template)
+                .with_context(|| format!("failed to read {}", template.display()))?;
+            let theirs =
+                serde_saphyr::from_str(&theirs).with_context(|| format!("invalid {}", template.display()))?;
+            write(&template, &promoted(&theirs, &Source::read(&root)?)?)?;
+        }
         Command::Dashboard => {
             let (folder, rows) = (root.join("config/monitoring"), dashboard::rows());
             write(

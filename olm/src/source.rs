@@ -3,6 +3,7 @@
 //! Reads `config/` and `olm/` of a checkout like kustomize: `config/default` and the resources it names. An unknown field is an
 //! error, so that a bundle cannot silently lack an object that `kubectl apply -k` installs.
 
+use crate::community::config::Ci;
 use crate::{Release, identity, text};
 use serde::Deserialize;
 use serde_json::Value;
@@ -45,7 +46,7 @@ pub enum Error {
 pub struct Source {
     /// The base of the ClusterServiceVersion (`config/manifests/bases`).
     pub base: Value,
-    /// Its description, as Markdown.
+    /// Its description, as Markdown; `{oc}` stands for the platform's command.
     pub description: String,
     /// Its icon, as SVG.
     pub icon: String,
@@ -59,6 +60,8 @@ pub struct Source {
     pub sample: Value,
     /// The configuration of `operator-sdk scorecard`.
     pub scorecard: String,
+    /// The bytes of `olm/ci.yaml`, the configuration of the community catalogs' pipelines.
+    pub ci_file: String,
     /// The release.
     pub release: Release,
     /// Packages, channels and deprecations (`olm/catalog-template.yaml`).
@@ -100,6 +103,7 @@ struct Template {
     entries: Vec<Value>,
 }
 
+const CI: &str = "olm/ci.yaml";
 const CRD: &str = "config/crd/multusservice.cni.cncf.io_multusserviceconfigs.yaml";
 
 impl Source {
@@ -115,10 +119,25 @@ impl Source {
             openshift_patches: patches(&root.join("config/openshift/kustomization.yaml"))?,
             sample: one(&root.join("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml"))?,
             scorecard: file(&root.join("config/scorecard/config.yaml"))?,
+            ci_file: file(&root.join(CI))?,
             release: one(&root.join("olm/release.yaml"))?,
-            template: one::<Template>(&root.join("olm/catalog-template.yaml"))?.entries,
+            template: template(&root.join("olm"))?,
             released: released(&root.join("olm/released"))?,
         })
+    }
+
+    /// This source with the update graph of another folder: its `catalog-template.yaml` and `released`.
+    pub fn with_graph(self, folder: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            template: template(folder)?,
+            released: released(&folder.join("released"))?,
+            ..self
+        })
+    }
+
+    /// `olm/ci.yaml`.
+    pub fn ci(&self) -> Result<Ci, Error> {
+        parse(Path::new(CI), &self.ci_file)
     }
 
     /// The only object of `config/default` with this kind and name.
@@ -176,7 +195,15 @@ fn patches(path: &Path) -> Result<Vec<Value>, Error> {
     })
 }
 
+fn template(folder: &Path) -> Result<Vec<Value>, Error> {
+    Ok(one::<Template>(&folder.join("catalog-template.yaml"))?.entries)
+}
+
+/// None while nothing is released: git keeps no empty folder.
 fn released(folder: &Path) -> Result<Vec<Value>, Error> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
     let entries = std::fs::read_dir(folder).map_err(|source| Error::Read {
         path: folder.to_owned(),
         source,
@@ -201,7 +228,11 @@ fn file(path: &Path) -> Result<String, Error> {
 
 /// The only document of a file.
 pub(crate) fn one<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    serde_saphyr::from_str(&file(path)?).map_err(|error| Error::Parse {
+    parse(path, &file(path)?)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, content: &str) -> Result<T, Error> {
+    serde_saphyr::from_str(content).map_err(|error| Error::Parse {
         path: path.to_owned(),
         reason: error.to_string(),
     })

@@ -12,14 +12,22 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/community.rs"]
+mod community;
+#[path = "agreement/console.rs"]
+mod console;
 #[path = "agreement/inventory.rs"]
 mod inventory;
 #[path = "agreement/monitoring.rs"]
 mod monitoring;
+#[path = "agreement/olm_v1.rs"]
+mod olm_v1;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
 mod registry_v1;
+#[path = "agreement/updates.rs"]
+mod updates;
 #[path = "agreement/versions.rs"]
 mod versions;
 
@@ -32,11 +40,13 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use olm::Platform;
 use olm::bundle::Bundle;
 use olm::release::repository;
-use olm::{Catalog, Source, csv_name, graph, items, text};
+use olm::{Catalog, Source, csv_name, items, text};
 use rstest::rstest;
+use semver::Version;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// This checkout, or the one that `make release` writes.
 fn root() -> PathBuf {
@@ -44,8 +54,30 @@ fn root() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from)
 }
 
+/// The checkout's files, read once.
 fn source() -> Source {
-    Source::read(&root()).unwrap()
+    static SOURCE: OnceLock<Source> = OnceLock::new();
+    SOURCE.get_or_init(|| Source::read(&root()).unwrap()).clone()
+}
+
+/// This checkout before the first release.
+fn first() -> Source {
+    let mut source = source();
+    source.release = source.release.planned(&Version::new(0, 1, 0));
+    source.released.clear();
+    source.template.retain(|blob| blob["schema"] == "olm.package");
+    source.template[0]["defaultChannel"] = json!("candidate-v0");
+    source.template.push(json!({
+        "schema": "olm.channel", "package": olm::PACKAGE, "name": "candidate-v0",
+        "entries": [{"name": csv_name(&source.release.version)}],
+    }));
+    source
+}
+
+/// This checkout with an update graph that has everything: candidates, skipped and deprecated versions, ranges, two channels.
+fn with_upgrades() -> Source {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/upgrade");
+    first().with_graph(&folder).unwrap()
 }
 
 /// The committed bundle.
@@ -55,7 +87,11 @@ fn committed() -> Bundle {
 
 /// A bundle as it is released: with digests.
 fn released() -> Bundle {
-    let mut source = source();
+    static RELEASED: OnceLock<Bundle> = OnceLock::new();
+    RELEASED.get_or_init(|| with_digests(source())).clone()
+}
+
+fn with_digests(mut source: Source) -> Bundle {
     let images = &mut source.release.images;
     for image in [
         &mut images.operator,
@@ -213,7 +249,7 @@ fn examples_equal_the_sample_and_can_be_decoded() {
 
 #[test]
 fn other_platforms_get_no_openshift_labels_on_the_namespace() {
-    let bundle = |platform| Bundle::render(&source(), platform).unwrap();
+    let bundle = |platform| Bundle::render(&first(), platform).unwrap();
     let (ours, other) = (bundle(Platform::Openshift), bundle(Platform::Kubernetes));
     let differing: Vec<_> = ours
         .files
@@ -245,63 +281,6 @@ fn unsupported_kinds_stop_the_generator() {
         .push(json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "stray"}}));
     let error = Bundle::render(&source, Platform::Openshift).unwrap_err();
     assert!(error.to_string().contains("DaemonSet \"stray\""), "{error}");
-}
-
-#[test]
-fn every_update_ends_at_the_head() {
-    let blobs = Catalog::render(&source()).unwrap().blobs;
-    updates_end_at_the_head(&blobs, &csv_name(&source().release.version));
-    let bundles = graph::bundles(&blobs);
-    let deprecated = graph::deprecated(&blobs);
-    assert!(
-        !deprecated.is_empty() && deprecated.iter().all(|name| bundles.contains(name)),
-        "{deprecated:?}"
-    );
-}
-
-/// The newest version is the head of candidate-v0; stable-v0 may not have it yet.
-fn updates_end_at_the_head(blobs: &[Value], newest: &str) {
-    let channels = graph::channels(blobs);
-    let [candidate, stable] = &channels[..] else {
-        panic!("two channels, not {channels:?}");
-    };
-    assert_eq!([&*candidate.name, &*stable.name], ["candidate-v0", "stable-v0"]);
-    assert_eq!(graph::default_channel(blobs), stable.name);
-    assert_eq!(candidate.head().unwrap().name, newest);
-    let bundles = graph::bundles(blobs);
-    for channel in &channels {
-        assert_eq!(channel.simulate(), Ok(()));
-        for entry in &channel.entries {
-            assert!(
-                bundles.contains(entry.name.as_str()),
-                "{} has no bundle",
-                entry.name
-            );
-        }
-    }
-    // An installation that changes from the candidates' channel to the stable one is updated there, unless it is newer.
-    let head = stable.head().unwrap();
-    let version = |name: &str| semver::Version::parse(name.split_once(".v").unwrap().1).unwrap();
-    for name in bundles.iter().filter(|name| version(name) < version(&head.name)) {
-        assert_eq!(stable.walk(name).unwrap().last(), Some(&head), "{name}");
-    }
-}
-
-#[test]
-fn version_can_be_a_candidate_before_it_is_stable() {
-    let mut blobs = Catalog::render(&source()).unwrap().blobs;
-    let (current, next) = (
-        csv_name(&source().release.version),
-        "multus-service-operator.v99.0.0",
-    );
-    let channel = blobs
-        .iter_mut()
-        .find(|blob| blob["name"] == "candidate-v0")
-        .unwrap();
-    let entry = json!({"name": next, "replaces": current, "skipRange": ">=0.1.0 <99.0.0"});
-    channel["entries"].as_array_mut().unwrap().push(entry);
-    blobs.push(json!({"schema": "olm.bundle", "name": next}));
-    updates_end_at_the_head(&blobs, next);
 }
 
 #[test]

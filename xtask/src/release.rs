@@ -8,6 +8,7 @@ use crate::images::{Profile, arm64, product};
 use crate::plugin;
 use anyhow::{Context as _, Result, ensure};
 use olm::Platform;
+use olm::community::PullRequest;
 use olm::release::Images;
 use olm::{Bundle, Catalog, Release, Source};
 use semver::Version;
@@ -29,7 +30,7 @@ pub struct Options {
     pub out: PathBuf,
     /// Build profile of the binaries; [`Profile::Dev`] is for trials.
     pub profile: Profile,
-    /// Allows files to differ from the commit that the images name.
+    /// Allows files to differ from the commit that the images name, and olm/ci.yaml to have no reviewers.
     pub allow_dirty: bool,
     /// Makes arm64's images and plugin, where their toolchain is.
     pub arm64: bool,
@@ -103,10 +104,11 @@ impl Maker {
         )?;
         check(&self.root)?;
         fs::write(self.options.out.join("catalog.yaml"), catalog)?;
-        fs::copy(self.root.join("olm/ci.yaml"), self.options.out.join("ci.yaml"))?;
+        let request = PullRequest::render(&source, Platform::Openshift)?;
+        request.write(&source, &self.options.out.join("community-operators-prod"))?;
         self.bundle_archive()?;
         self.install_yaml(&bundle)?;
-        say("install.yaml, bundle, catalog: written");
+        say("install.yaml, bundle, catalog, pull request to community-operators-prod: written");
         self.plugin(say)?;
         self.sboms()?;
         say("SBOMs: written");

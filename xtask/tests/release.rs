@@ -41,6 +41,7 @@ impl Copy {
             &format!("## [{VERSION}] - Unreleased"),
             &format!("## [{VERSION}] - 2026-11-26"),
         )?;
+        copy.edit("olm/ci.yaml", "reviewers: []", "reviewers: [octocat]")?;
         copy.git(&["init", "--quiet"])?;
         copy.commit()?;
         Ok(copy)
@@ -123,6 +124,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     install_yaml_names(&out, [operator, controller, proxy, tools])?;
     plugin::is_static(&out)?;
     plugin::is_installed_by_krew(&out)?;
+    the_pull_request_has(&out, &bundle)?;
     let sums = command::output(
         Command::new("sha256sum")
             .args(["--check", "--quiet", "SHA256SUMS"])
@@ -135,6 +137,8 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
         "install.yaml",
         "catalog.yaml",
         "bundle.tar.gz",
+        "community-operators-prod/operators/multus-service-operator/ci.yaml",
+        "community-operators-prod/operators/multus-service-operator/catalog-templates/basic.yaml",
     ] {
         ensure!(
             listed.contains(&format!("./{file}\n")),
@@ -321,6 +325,24 @@ fn the_catalog_names(copy: &Copy, bundle: &Bundle, image: &str) -> Result<()> {
     Ok(())
 }
 
+/// The bundle without its Dockerfile, and where the pipeline adds it.
+fn the_pull_request_has(out: &Path, bundle: &Bundle) -> Result<()> {
+    let operator = out.join("community-operators-prod/operators/multus-service-operator");
+    let mut version = Bundle::read(&operator.join(VERSION))?;
+    let config = version.files.remove("release-config.yaml");
+    let config: Value = serde_saphyr::from_str(&config.context("no release-config.yaml")?)?;
+    ensure!(
+        config["catalog_templates"][0]["channels"][0] == "candidate-v0",
+        "{config:#}"
+    );
+    let mut expected = bundle.clone();
+    expected.files.remove("bundle.Dockerfile");
+    ensure!(version == expected, "the pull request has another bundle");
+    let ci: Value = serde_saphyr::from_str(&fs::read_to_string(operator.join("ci.yaml"))?)?;
+    ensure!(ci["reviewers"] == json!(["octocat"]), "{ci:#}");
+    Ok(())
+}
+
 fn install_yaml_names(out: &Path, images: [&String; 4]) -> Result<()> {
     let yaml = fs::read_to_string(out.join("install.yaml"))?;
     for image in images {
@@ -341,7 +363,7 @@ type Spoil = fn(&Copy) -> Result<()>;
 #[test]
 #[ignore = "needs git: make test-e2e"]
 fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
-    let cases: [(&str, &str, Spoil); 6] = [
+    let cases: [(&str, &str, Spoil); 8] = [
         ("9.9.9", "the binaries are of version", |_| Ok(())),
         (VERSION, "CHANGELOG.md has no section", |copy| {
             copy.edit("CHANGELOG.md", &format!("## [{VERSION}] "), "## [Unreleased] ")
@@ -360,6 +382,12 @@ fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
                 )
             },
         ),
+        (VERSION, "reviewers is empty", |copy| {
+            copy.edit("olm/ci.yaml", "reviewers: [octocat]", "reviewers: []")
+        }),
+        (VERSION, "\"todo\" is no GitHub account", |copy| {
+            copy.edit("olm/ci.yaml", "reviewers: [octocat]", "reviewers: [todo]")
+        }),
         (VERSION, "is not empty and holds no release", |copy| {
             fs::create_dir_all(copy.root().join("dist/test"))?;
             Ok(fs::write(copy.root().join("dist/test/letter"), "")?)
@@ -380,5 +408,12 @@ fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
     }
     let copy = Copy::new()?;
     Maker::new(copy.root(), Version::parse(VERSION)?, copy.options())?;
+    // A trial needs no reviewers.
+    copy.edit("olm/ci.yaml", "reviewers: [octocat]", "reviewers: []")?;
+    let trial = Options {
+        allow_dirty: true,
+        ..copy.options()
+    };
+    Maker::new(copy.root(), Version::parse(VERSION)?, trial)?;
     Ok(())
 }

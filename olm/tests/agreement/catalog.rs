@@ -1,26 +1,27 @@
 //! Requirements of the community catalogs; every check can fail.
 
-use super::{but_for_digests, checks, committed, released, root, source};
-use olm::{Bundle, Catalog};
+use super::{but_for_digests, checks, committed, source, with_digests, with_upgrades};
+use olm::{Bundle, Catalog, Source};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// A catalog as it is released: its own entry by digest.
-fn catalog() -> Catalog {
-    let mut catalog = Catalog::render(&source()).unwrap();
+fn catalog(source: &Source) -> (Catalog, Bundle) {
+    let mut catalog = Catalog::render(source).unwrap();
+    let bundle = with_digests(source.clone());
     let image = format!("quay.io/multus-service/bundle@sha256:{}", "0".repeat(64));
     catalog.blobs.pop();
     catalog
         .blobs
-        .push(olm::catalog::entry(&released(), Some(&image)).unwrap());
-    catalog
+        .push(olm::catalog::entry(&bundle, Some(&image)).unwrap());
+    (catalog, bundle)
 }
 
 fn broken(schema: &str, edit: impl Fn(&mut Value)) -> (Catalog, Bundle) {
-    let mut catalog = catalog();
+    let (mut catalog, bundle) = catalog(&with_upgrades());
     let last = catalog.blobs.iter_mut().rfind(|blob| blob["schema"] == schema);
     edit(last.unwrap());
-    (catalog, released())
+    (catalog, bundle)
 }
 
 #[test]
@@ -32,16 +33,23 @@ fn committed_catalog_lacks_only_digests() {
 
 #[test]
 fn released_catalog_passes_every_check() {
-    let findings = checks::catalog::run(&catalog(), &released()).unwrap();
-    assert!(findings.is_empty(), "{findings:#?}");
+    for source in [source(), with_upgrades()] {
+        let (catalog, bundle) = catalog(&source);
+        let findings = checks::catalog::run(&catalog, &bundle).unwrap();
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
 }
 
 #[test]
 fn every_check_fails_on_a_broken_catalog() {
-    let mut without_the_one_before = catalog();
+    let (mut without_the_one_before, replacing) = catalog(&with_upgrades());
     without_the_one_before
         .blobs
         .retain(|blob| blob["name"] != "multus-service-operator.v0.1.0-rc.2");
+    let mut without_channels = catalog(&with_upgrades()).0;
+    without_channels
+        .blobs
+        .retain(|blob| blob["schema"] != "olm.channel");
     let breakages = [
         (
             "check_no_bundle_object",
@@ -57,16 +65,26 @@ fn every_check_fails_on_a_broken_catalog() {
         ),
         (
             "check_replaces_availability",
-            (without_the_one_before, released()),
+            (without_the_one_before, replacing.clone()),
         ),
-        (
-            "check_channels",
-            broken("olm.channel", |blob| blob["entries"] = json!([])),
-        ),
+        ("check_channels", (without_channels, replacing)),
         (
             "check_dangling_bundles",
             broken("olm.bundle", |blob| {
                 blob["name"] = json!("multus-service-operator.v0.1.0-rc.9");
+            }),
+        ),
+        (
+            "maturity",
+            broken("olm.channel", |blob| {
+                let candidate = json!({"name": "multus-service-operator.v0.1.0-rc.2"});
+                blob["entries"].as_array_mut().unwrap().push(candidate);
+            }),
+        ),
+        (
+            "maturity",
+            broken("olm.package", |blob| {
+                blob["defaultChannel"] = json!("candidate-v0");
             }),
         ),
     ];
@@ -79,15 +97,4 @@ fn every_check_fails_on_a_broken_catalog() {
     }
     let covered: BTreeSet<_> = breakages.iter().map(|(check, _)| *check).collect();
     assert_eq!(covered, checks::catalog::names().into_iter().collect());
-}
-
-/// The graph consists of `replaces` and `skips` of each ClusterServiceVersion, not of version numbers.
-#[test]
-fn ci_yaml_selects_the_update_graph() {
-    let file = std::fs::read_to_string(root().join("olm/ci.yaml")).unwrap();
-    let ci: Value = serde_saphyr::from_str(&file).unwrap();
-    assert_eq!(ci["updateGraph"], "replaces-mode");
-    assert!(ci["reviewers"].is_array(), "{ci}");
-    let fields: Vec<_> = ci.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["reviewers", "updateGraph"]);
 }

@@ -6,6 +6,8 @@
 
 #[path = "checks/catalog.rs"]
 pub(crate) mod catalog;
+#[path = "checks/community.rs"]
+pub(crate) mod community;
 #[path = "checks/olm_v1.rs"]
 mod olm_v1;
 #[path = "checks/pipeline.rs"]

@@ -1,6 +1,6 @@
 //! The version in all files that are generated from `config/` and `olm/`.
 
-use super::{root, source};
+use super::{first, root, source};
 use olm::Platform;
 use olm::bundle::Error;
 use olm::release::repository;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// The checkout after its release was kept with digests, and the channel's next version planned.
 fn after_a_release(entry: Option<Value>) -> Source {
-    let mut source = source();
+    let mut source = first();
     let digest = |image: &str| format!("{}@sha256:{}", repository(image), "1".repeat(64));
     let images = &mut source.release.images;
     for image in [

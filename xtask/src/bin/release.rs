@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use xtask::images::Profile;
 use xtask::release::{Maker, Options};
 
-/// Makes a release: images, SBOMs, install.yaml, bundle and catalog, with every image by digest
+/// Makes a release: images, SBOMs, install.yaml, bundle, catalog and the pull request to a catalog, with every image by digest
 ///
 /// Writes dist/VERSION, and in the checkout olm/release.yaml, bundle/, olm/catalog and the tags in config/manager.
 #[derive(Parser)]
@@ -17,7 +17,7 @@ struct Args {
     /// Instead of dist/VERSION; what a release left there is removed
     #[arg(long)]
     out: Option<PathBuf>,
-    /// For a trial: with changes that are not committed
+    /// For a trial: with changes that are not committed, and without reviewers in olm/ci.yaml
     #[arg(long)]
     allow_dirty: bool,
     /// For a trial: binaries that are not optimized

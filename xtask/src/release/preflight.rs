@@ -46,6 +46,7 @@ pub(super) fn check(root: &Path, version: &Version, options: &Options) -> Result
         "MULTUS_SERVICE_PROFILE=dev is set, and a release needs optimized binaries: unset it, or give --dev-binaries for a trial"
     );
     if !options.allow_dirty {
+        reviewers(&source)?;
         clean(root)?;
     }
     replaceable(&options.out)
@@ -62,6 +63,17 @@ fn changelog(text: &str, version: &Version) -> Result<()> {
     ensure!(
         is_dated || !version.pre.is_empty(),
         "CHANGELOG.md says \"{section}{rest}\": write the date, as in \"{section} - 2026-01-31\""
+    );
+    Ok(())
+}
+
+/// The catalogs' pipelines reject a package without them.
+fn reviewers(source: &Source) -> Result<()> {
+    let faults = source.ci()?.reviewer_faults();
+    ensure!(
+        faults.is_empty(),
+        "the community catalogs would reject olm/ci.yaml: {}: write the GitHub accounts of the maintainers into it, or give --allow-dirty for a trial",
+        faults.join(", ")
     );
     Ok(())
 }

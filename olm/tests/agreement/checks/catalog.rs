@@ -21,6 +21,7 @@ const CHECKS: &[Check] = &[
     ("check_replaces_availability", replaces),
     ("check_channels", channels),
     ("check_dangling_bundles", dangling),
+    ("maturity", maturity),
 ];
 
 /// Runs every check on a catalog and the newest bundle of it.
@@ -83,7 +84,7 @@ fn replaces(subject: &Subject<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Bundle and catalog must name the same channels.
+/// The bundle must name channels in which the catalog has it. It may lack one to which it was promoted.
 fn channels(subject: &Subject<'_>) -> Vec<String> {
     let name = text(&subject.csv, "/metadata/name");
     let channels = graph::channels(subject.blobs);
@@ -91,7 +92,7 @@ fn channels(subject: &Subject<'_>) -> Vec<String> {
     let listed: BTreeSet<_> = with_it.map(|channel| channel.name.as_str()).collect();
     let key = "/operators.operatorframework.io.bundle.channels.v1";
     let annotated: BTreeSet<_> = text(&subject.annotations, key).split(',').collect();
-    (listed != annotated)
+    (!listed.is_superset(&annotated))
         .then(|| format!("the bundle names the channels {annotated:?}, the catalog has it in {listed:?}"))
         .into_iter()
         .collect()
@@ -105,4 +106,26 @@ fn dangling(subject: &Subject<'_>) -> Vec<String> {
         .filter(in_none)
         .map(|name| format!("{name:?} is in no channel"))
         .collect()
+}
+
+/// No release candidate is in a stable channel, and a stable channel is the default one.
+fn maturity(subject: &Subject<'_>) -> Vec<String> {
+    let channels = graph::channels(subject.blobs);
+    let stable: Vec<_> = channels.iter().filter(|channel| channel.is_stable()).collect();
+    let is_alpha = |blob: &&Value| {
+        items(blob, "/properties").any(|property| text(property, "/value/maturity") == "alpha")
+    };
+    let mut found: Vec<_> = bundles(subject)
+        .filter(is_alpha)
+        .map(|blob| text(blob, "/name"))
+        .filter(|name| stable.iter().any(|channel| channel.entry(name).is_some()))
+        .map(|name| format!("{name:?} is alpha and in a stable channel"))
+        .collect();
+    let default = graph::default_channel(subject.blobs);
+    if !stable.is_empty() && stable.iter().all(|channel| channel.name != default) {
+        found.push(format!(
+            "the default channel is {default:?}, though there is a stable one"
+        ));
+    }
+    found
 }
