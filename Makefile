@@ -63,6 +63,11 @@ bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z ma
 	cargo run --quiet --locked -p olm -- bundle
 	cargo run --quiet --locked -p olm -- catalog
 
+.PHONY: identity
+identity: ## Write project.yaml's identity into all files that have it; OPTIONS="--registry quay.io/team --reviewer alice" replaces it
+	cargo run --quiet --locked -p olm -- identity $(OPTIONS)
+	$(MAKE) --no-print-directory bundle
+
 .PHONY: release
 release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
 	cargo run --quiet --locked -p xtask --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)

@@ -3,6 +3,7 @@
 //! | module | idea | |
 //! |---|---|---|
 //! | [`source`] | `config/` and `olm/` of a checkout, parsed | I/O |
+//! | [`project`] | the identity of the project, and its replacement | pure, but for files |
 //! | [`release`] | version, date and images of a release | |
 //! | [`csv`] | the ClusterServiceVersion | pure |
 //! | [`bundle`] | the files of a bundle | pure, but for reading and writing a folder |
@@ -18,12 +19,14 @@ pub mod catalog;
 pub mod csv;
 pub mod dashboard;
 pub mod graph;
+pub mod project;
 pub mod registry_v1;
 pub mod release;
 pub mod source;
 
 pub use bundle::Bundle;
 pub use catalog::Catalog;
+pub use project::Project;
 pub use release::Release;
 pub use source::Source;
 

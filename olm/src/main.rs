@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use olm::project::{self, Overrides, Project};
 use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard};
 use semver::Version;
 
@@ -44,6 +45,8 @@ enum Command {
     },
     /// Write the dashboards to config/monitoring
     Dashboard,
+    /// Replace the identity of the project, in project.yaml and in all files that have it
+    Identity(Overrides),
     /// Keep the release in olm/released/<version>: the bundle's entry of the catalog, and the CRD
     Keep,
 }
@@ -74,6 +77,10 @@ fn main() -> Result<()> {
                 &folder.join("console-dashboard.yaml"),
                 &serde_saphyr::to_string(&dashboard::config_map(&rows))?,
             )?;
+        }
+        Command::Identity(overrides) => {
+            let old = Project::read(&root)?;
+            project::rewrite(&root, &old, &old.with(&overrides))?;
         }
         Command::Keep => {
             let source = Source::read(&root)?;

@@ -3,7 +3,7 @@
 //! Reads `config/` and `olm/` of a checkout like kustomize: `config/default` and the resources it names. An unknown field is an
 //! error, so that a bundle cannot silently lack an object that `kubectl apply -k` installs.
 
-use crate::{Release, identity, text};
+use crate::{Project, Release, identity, text};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,8 @@ pub enum Error {
 /// All input files.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// The identity of the project.
+    pub project: Project,
     /// The base of the ClusterServiceVersion (`config/manifests/bases`).
     pub base: Value,
     /// Its description, as Markdown.
@@ -107,6 +109,7 @@ impl Source {
     pub fn read(root: &Path) -> Result<Self, Error> {
         let bases = root.join("config/manifests/bases");
         Ok(Self {
+            project: Project::read(root)?,
             base: one(&bases.join("multus-service-operator.clusterserviceversion.yaml"))?,
             description: file(&bases.join("description.md"))?,
             icon: file(&bases.join("icon.svg"))?,

@@ -16,6 +16,8 @@ mod catalog;
 mod inventory;
 #[path = "agreement/monitoring.rs"]
 mod monitoring;
+#[path = "agreement/project.rs"]
+mod project;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]

@@ -7,6 +7,7 @@ use crate::images::release::{self, Archived, Labels};
 use crate::images::{Profile, arm64, product};
 use anyhow::{Context as _, Result, ensure};
 use olm::Platform;
+use olm::project::{self, Overrides, Project};
 use olm::release::Images;
 use olm::{Bundle, Catalog, Release, Source};
 use semver::Version;
@@ -18,7 +19,6 @@ use testbed::{command, tools};
 
 mod preflight;
 
-const REGISTRY: &str = "quay.io/multus-service";
 /// The crates that are binaries of a release.
 const BINARIES: [&str; 3] = ["operator", "controller", "proxy"];
 
@@ -35,6 +35,15 @@ pub struct Options {
     pub arm64: bool,
     /// The program `cargo-cyclonedx`.
     pub cyclonedx: PathBuf,
+    /// Replacements in `project.yaml` and in all files that agree with it.
+    pub identity: Overrides,
+}
+
+impl Options {
+    /// Returns true when the release is not to be published.
+    pub fn is_trial(&self) -> bool {
+        self.allow_dirty || self.profile == Profile::Dev
+    }
 }
 
 /// A release in the making.
@@ -74,18 +83,24 @@ impl Maker {
 
     /// Makes everything.
     pub fn make(&self, say: &dyn Fn(&str)) -> Result<()> {
+        let project = Project::read(&self.root)?;
+        let new = project.with(&self.options.identity);
+        if new != project {
+            project::rewrite(&self.root, &project, &new)?;
+            say("identity: replaced in the checkout, commit it with the release");
+        }
         let folder = self.options.out.join("images");
         let images = release::product(self.options.profile, &self.labels, &folder, say)?;
         for image in &images {
             say(&format!("{}: {}", image.name, image.digest));
         }
         let mut source = Source::read(&self.root)?;
-        source.release = self.release(&images)?;
+        source.release = self.release(&images, &new)?;
         let bundle = Bundle::render(&source, Platform::Openshift)?;
         bundle.write(&self.root.join("bundle"))?;
         let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
         say(&format!("bundle: {}", image.digest));
-        source.release.images.bundle = Some(pull_spec(&image));
+        source.release.images.bundle = Some(pull_spec(&new, &image));
         self.write_release(&source.release)?;
         let catalog = Catalog::render(&source)?.yaml();
         fs::write(
@@ -118,10 +133,13 @@ impl Maker {
         Ok(())
     }
 
-    fn release(&self, images: &[Archived]) -> Result<Release> {
+    fn release(&self, images: &[Archived], project: &Project) -> Result<Release> {
         let of = |name: &str| -> Result<String> {
             let found = images.iter().find(|image| image.name == name);
-            Ok(pull_spec(found.with_context(|| format!("no image of {name}"))?))
+            Ok(pull_spec(
+                project,
+                found.with_context(|| format!("no image of {name}"))?,
+            ))
         };
         Ok(Release {
             version: self.version.clone(),
@@ -263,6 +281,6 @@ pub fn install_objects(root: &Path, bundle: &Bundle) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-fn pull_spec(image: &Archived) -> String {
-    format!("{REGISTRY}/{}@{}", image.name, image.digest)
+fn pull_spec(project: &Project, image: &Archived) -> String {
+    format!("{}/{}@{}", project.registry, image.name, image.digest)
 }

@@ -1,6 +1,7 @@
 //! `make release` on a copy of the checkout: what it makes fits together by digest, and what it must reject.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use olm::project::{Overrides, Project};
 use olm::{Bundle, Catalog, Source, catalog, items, text};
 use semver::Version;
 use serde_json::{Value, json};
@@ -82,6 +83,7 @@ impl Copy {
             // Another compilation of everything.
             arm64: false,
             cyclonedx: PathBuf::from("cargo-cyclonedx"),
+            identity: Overrides::default(),
         }
     }
 
@@ -111,7 +113,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     let out = copy.root().join("dist/test");
 
     let bundle = Bundle::read(&copy.root().join("bundle"))?;
-    let images = images(&out)?;
+    let images = images(&out, &Project::read(copy.root())?.registry)?;
     the_binaries_know_the_commit(&copy, &out)?;
     let [operator, controller, proxy, of_the_bundle] = &images;
     the_bundle_names(&bundle, [operator, controller, proxy])?;
@@ -146,7 +148,13 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     }
     // All that is changed is what is committed as the release.
     let changed = copy.git(&["status", "--porcelain"])?;
-    let expected = ["olm/release.yaml", "olm/catalog/", "bundle/", "config/manager/"];
+    let expected = [
+        "olm/release.yaml",
+        "olm/catalog/",
+        "bundle/",
+        "charts/",
+        "config/manager/",
+    ];
     let others: Vec<_> = changed
         .lines()
         .filter(|line| !expected.iter().any(|path| line.contains(path)))
@@ -168,7 +176,7 @@ fn a_reviewer_would_reject_a_tag(copy: &Copy) -> Result<()> {
 }
 
 /// The pull specifications of operator, controller, proxy and bundle, by what is in the archives.
-fn images(out: &Path) -> Result<[String; 4]> {
+fn images(out: &Path, registry: &str) -> Result<[String; 4]> {
     let mut found = Vec::new();
     for name in ["operator", "controller", "proxy", "bundle"] {
         let archive = out.join(format!("images/{name}.oci.tar")).display().to_string();
@@ -178,7 +186,7 @@ fn images(out: &Path) -> Result<[String; 4]> {
             digest.starts_with("sha256:") && digest.len() == 71,
             "{name}: {index:#}"
         );
-        found.push(format!("quay.io/multus-service/{name}@{digest}"));
+        found.push(format!("{registry}/{name}@{digest}"));
     }
     found
         .try_into()
@@ -370,5 +378,40 @@ fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
     }
     let copy = Copy::new()?;
     Maker::new(copy.root(), Version::parse(VERSION)?, copy.options())?;
+    a_real_release_needs_a_real_identity(&copy)
+}
+
+fn a_real_release_needs_a_real_identity(copy: &Copy) -> Result<()> {
+    let options = |identity| Options {
+        profile: Profile::Release,
+        identity,
+        ..copy.options()
+    };
+    let maker = |identity| Maker::new(copy.root(), Version::parse(VERSION)?, options(identity));
+    let named = Overrides {
+        email: Some("security@acme.io".to_owned()),
+        reviewers: vec!["alice".to_owned()],
+        ..Overrides::default()
+    };
+    maker(named.clone())?;
+    for (identity, words) in [
+        (
+            Overrides {
+                email: Some("a@example.com".to_owned()),
+                ..named.clone()
+            },
+            "project.yaml has the placeholder email: a@example.com; write an address",
+        ),
+        (
+            Overrides {
+                registry: Some("localhost:5000/x".to_owned()),
+                ..named
+            },
+            "project.yaml has the placeholder registry: localhost:5000/x; write a registry",
+        ),
+    ] {
+        let text = maker(identity).err().context(words)?.to_string();
+        ensure!(text.contains(words), "expected {words:?}: {text}");
+    }
     Ok(())
 }

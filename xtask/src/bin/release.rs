@@ -1,6 +1,7 @@
 //! `make release VERSION=...`: everything that is published, in dist/.
 
 use clap::Parser;
+use olm::project::Overrides;
 use semver::Version;
 use std::path::{Path, PathBuf};
 use xtask::images::Profile;
@@ -29,6 +30,8 @@ struct Args {
     /// The program that lists what a binary is made of
     #[arg(long, default_value = "cargo-cyclonedx")]
     cyclonedx: PathBuf,
+    #[command(flatten)]
+    identity: Overrides,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         allow_dirty: args.allow_dirty,
         arm64: !args.no_arm64,
         cyclonedx: args.cyclonedx,
+        identity: args.identity,
     };
     Maker::new(Path::new("."), args.version, options)?.make(&|line| eprintln!("{line}"))?;
     eprintln!("{}: complete", out.display());

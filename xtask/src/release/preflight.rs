@@ -5,7 +5,7 @@
 use super::Options;
 use crate::images::Profile;
 use anyhow::{Context as _, Result, ensure};
-use olm::{Source, csv_name, graph, text};
+use olm::{Project, Source, csv_name, graph, text};
 use semver::Version;
 use std::fs;
 use std::path::Path;
@@ -48,6 +48,9 @@ pub(super) fn check(root: &Path, version: &Version, options: &Options) -> Result
     if !options.allow_dirty {
         clean(root)?;
     }
+    if !options.is_trial() {
+        identity(&source.project.with(&options.identity))?;
+    }
     replaceable(&options.out)
 }
 
@@ -75,6 +78,17 @@ fn clean(root: &Path) -> Result<()> {
     ensure!(
         changed.trim().is_empty(),
         "the images would say that they are of a commit that they are not of: commit these first, or give --allow-dirty for a trial\n{changed}"
+    );
+    Ok(())
+}
+
+/// What is published names a place to pull from, and persons that answer.
+fn identity(project: &Project) -> Result<()> {
+    let found: Vec<_> = project.placeholders().iter().map(ToString::to_string).collect();
+    ensure!(
+        found.is_empty(),
+        "{}\nfor a trial, give --dev-binaries or --allow-dirty",
+        found.join("\n")
     );
     Ok(())
 }
