@@ -58,10 +58,11 @@ plugin: ## Build the kubectl plugin, its man pages and its completion into dist/
 	chmod +x dist/plugin/kubectl_complete-multus_service
 
 .PHONY: bundle
-bundle: ## Write bundle/ and olm/catalog from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
+bundle: ## Write bundle/, olm/catalog and charts/ from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
 	$(if $(VERSION),cargo run --quiet --locked -p olm -- plan $(VERSION))
 	cargo run --quiet --locked -p olm -- bundle
 	cargo run --quiet --locked -p olm -- catalog
+	cargo run --quiet --locked -p olm -- chart
 
 .PHONY: identity
 identity: ## Write project.yaml's identity into all files that have it; OPTIONS="--registry quay.io/team --reviewer alice" replaces it
@@ -69,7 +70,7 @@ identity: ## Write project.yaml's identity into all files that have it; OPTIONS=
 	$(MAKE) --no-print-directory bundle
 
 .PHONY: release
-release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
+release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, chart, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
 	cargo run --quiet --locked -p xtask --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
 
 .PHONY: cyclonedx

@@ -1,4 +1,4 @@
-//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`.
+//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`, and of Helm, `charts/`.
 //!
 //! | module | idea | |
 //! |---|---|---|
@@ -8,6 +8,7 @@
 //! | [`csv`] | the ClusterServiceVersion | pure |
 //! | [`bundle`] | the files of a bundle | pure, but for reading and writing a folder |
 //! | [`catalog`] | the file-based catalog | pure |
+//! | [`chart`] | the Helm chart | pure, but for reading and writing a folder |
 //! | [`dashboard`] | the dashboard of Grafana and of OpenShift's console, in `config/monitoring` | pure |
 //! | [`graph`] | the update graph | pure |
 //! | [`registry_v1`] | the objects that OLM v1 renders from a bundle | pure |
@@ -16,6 +17,7 @@
 
 pub mod bundle;
 pub mod catalog;
+pub mod chart;
 pub mod csv;
 pub mod dashboard;
 pub mod graph;
@@ -26,6 +28,7 @@ pub mod source;
 
 pub use bundle::Bundle;
 pub use catalog::Catalog;
+pub use chart::Chart;
 pub use project::Project;
 pub use release::Release;
 pub use source::Source;

@@ -1,15 +1,18 @@
-//! `olm`: writes `bundle/`, `olm/catalog` and the dashboards in `config/monitoring`.
+//! `olm`: writes `bundle/`, `olm/catalog`, `charts/` and the dashboards in `config/monitoring`.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use olm::project::{self, Overrides, Project};
-use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard};
+use olm::{Bundle, Catalog, Chart, Platform, Source, catalog, dashboard};
 use semver::Version;
 
 #[derive(Parser, Debug)]
-#[command(about = "Generates what the Operator Lifecycle Manager reads", version)]
+#[command(
+    about = "Generates what the Operator Lifecycle Manager and Helm read",
+    version
+)]
 struct Cli {
     /// Root of the checkout
     #[arg(long, default_value = ".")]
@@ -43,6 +46,12 @@ enum Command {
         #[arg(long, default_value = "olm/catalog/multus-service-operator/catalog.yaml")]
         out: PathBuf,
     },
+    /// Write the Helm chart from config/, olm/chart and olm/release.yaml
+    Chart {
+        /// Output directory; all other files in it are removed
+        #[arg(long, default_value = "charts")]
+        out: PathBuf,
+    },
     /// Write the dashboards to config/monitoring
     Dashboard,
     /// Replace the identity of the project, in project.yaml and in all files that have it
@@ -67,6 +76,7 @@ fn main() -> Result<()> {
             Bundle::render(&source, platform)?.write(&root.join(out))?;
         }
         Command::Catalog { out } => write(&root.join(out), &Catalog::render(&Source::read(&root)?)?.yaml())?,
+        Command::Chart { out } => Chart::render(&Source::read(&root)?)?.write(&root.join(out))?,
         Command::Dashboard => {
             let (folder, rows) = (root.join("config/monitoring"), dashboard::rows());
             write(

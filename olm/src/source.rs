@@ -6,6 +6,7 @@
 use crate::{Project, Release, identity, text};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Input files that cannot be used.
@@ -61,6 +62,8 @@ pub struct Source {
     pub sample: Value,
     /// The configuration of `operator-sdk scorecard`.
     pub scorecard: String,
+    /// Static files of the Helm chart by path (`olm/chart`).
+    pub chart: BTreeMap<String, String>,
     /// The release.
     pub release: Release,
     /// Packages, channels and deprecations (`olm/catalog-template.yaml`).
@@ -118,6 +121,7 @@ impl Source {
             openshift_patches: patches(&root.join("config/openshift/kustomization.yaml"))?,
             sample: one(&root.join("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml"))?,
             scorecard: file(&root.join("config/scorecard/config.yaml"))?,
+            chart: chart(&root.join("olm/chart"))?,
             release: one(&root.join("olm/release.yaml"))?,
             template: one::<Template>(&root.join("olm/catalog-template.yaml"))?.entries,
             released: released(&root.join("olm/released"))?,
@@ -193,6 +197,18 @@ fn released(folder: &Path) -> Result<Vec<Value>, Error> {
         })?;
     paths.sort();
     paths.iter().map(|path| one(&path.join("catalog.yaml"))).collect()
+}
+
+fn chart(folder: &Path) -> Result<BTreeMap<String, String>, Error> {
+    const FILES: [&str; 5] = [
+        ".helmignore",
+        "README.md",
+        "templates/NOTES.txt",
+        "templates/validate.yaml",
+        "values.schema.json",
+    ];
+    let read = |name: &str| Ok((name.to_owned(), file(&folder.join(name))?));
+    FILES.into_iter().map(read).collect()
 }
 
 fn file(path: &Path) -> Result<String, Error> {

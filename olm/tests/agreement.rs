@@ -12,6 +12,8 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/chart.rs"]
+mod chart;
 #[path = "agreement/inventory.rs"]
 mod inventory;
 #[path = "agreement/monitoring.rs"]

@@ -1,6 +1,6 @@
-//! Makes a release: images, SBOMs, `install.yaml`, bundle and catalog, with every image by digest.
+//! Makes a release: images, SBOMs, `install.yaml`, chart, bundle and catalog, with every image by digest.
 //!
-//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog` and the tags in `config/manager`, which are
+//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog`, `charts/` and the tags in `config/manager`, which are
 //! committed as the release.
 
 use crate::images::release::{self, Archived, Labels};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use olm::Platform;
 use olm::project::{self, Overrides, Project};
 use olm::release::Images;
-use olm::{Bundle, Catalog, Release, Source};
+use olm::{Bundle, Catalog, Chart, Release, Source, chart};
 use semver::Version;
 use serde_json::Value;
 use std::fs;
@@ -107,6 +107,8 @@ impl Maker {
             self.root.join("olm/catalog/multus-service-operator/catalog.yaml"),
             &catalog,
         )?;
+        let packaged = chart(&self.root, &source, &self.options.out)?;
+        say(&format!("chart: {}", packaged.display()));
         check(&self.root)?;
         fs::write(self.options.out.join("catalog.yaml"), catalog)?;
         fs::copy(self.root.join("olm/ci.yaml"), self.options.out.join("ci.yaml"))?;
@@ -239,6 +241,21 @@ impl Maker {
         )?;
         Ok(())
     }
+}
+
+/// Writes `charts` of the checkout at `root`, and packages the chart into `out`. Returns the archive.
+pub fn chart(root: &Path, source: &Source, out: &Path) -> Result<PathBuf> {
+    let charts = root.join("charts");
+    Chart::render(source)?.write(&charts)?;
+    let helm = tools::ensure(&[&tools::HELM], &|_| {})?.main(&tools::HELM)?;
+    let mut package = Command::new(helm);
+    package.arg("package").arg(charts.join(chart::NAME));
+    command::output(package.arg("--destination").arg(out))?;
+    fs::copy(
+        charts.join("artifacthub-repo.yml"),
+        out.join("artifacthub-repo.yml"),
+    )?;
+    Ok(out.join(format!("{}-{}.tgz", chart::NAME, source.release.version)))
 }
 
 /// Checks bundle and catalog of the checkout at `root` against the requirements of the catalogs, which are tests of `olm`.

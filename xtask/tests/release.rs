@@ -131,6 +131,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
         "install.yaml",
         "catalog.yaml",
         "bundle.tar.gz",
+        &format!("multus-service-{VERSION}.tgz"),
     ] {
         ensure!(
             listed.contains(&format!("./{file}\n")),

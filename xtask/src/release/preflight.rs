@@ -13,10 +13,11 @@ use std::process::Command;
 use testbed::command;
 
 /// Files that the release writes into the checkout: a second attempt finds them changed.
-const OUTPUTS: [&str; 4] = [
+const OUTPUTS: [&str; 5] = [
     "olm/release.yaml",
     "olm/catalog",
     "bundle",
+    "charts",
     "config/manager/deployment.yaml",
 ];
 
