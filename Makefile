@@ -12,6 +12,9 @@ CARGO_DENY := $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo
 CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_CYCLONEDX := $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
+# Under a key of its pinned modules, as the cluster's programs.
+ACTIONLINT := $(MULTUS_SERVICE_CACHE)/tools/actionlint-$(shell cat testbed/tools/actionlint/go.* | sha256sum | cut -c1-12)/actionlint
+
 .PHONY: help
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +76,10 @@ identity: ## Write project.yaml's identity into all files that have it; OPTIONS=
 release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, chart, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
 	cargo run --quiet --locked -p xtask --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
 
+.PHONY: github-release
+github-release: ## Draft of the release VERSION=x.y.z on GitHub, with what `make release` and `make plugin` left in dist/; needs gh and GH_TOKEN
+	.ci/github-release $(VERSION)
+
 .PHONY: cyclonedx
 cyclonedx: $(CARGO_CYCLONEDX)
 	@echo $(CARGO_CYCLONEDX)
@@ -81,7 +88,7 @@ $(CARGO_CYCLONEDX):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 
 .PHONY: lint
-lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies
+lint: $(CARGO_DENY) $(ACTIONLINT) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies, workflows
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check bans licenses sources
@@ -91,6 +98,17 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sou
 	.ci/errors
 	.ci/cycles
 	.ci/prune-cache-test
+	$(ACTIONLINT) .github/workflows/*.yaml
+	.ci/workflows-test $(ACTIONLINT)
+	.ci/github-release-test
+
+$(ACTIONLINT):
+	mkdir -p $(@D)
+	cd testbed/tools/actionlint && CGO_ENABLED=0 go build -trimpath -buildvcs=false -mod=readonly -o $@ github.com/rhysd/actionlint/cmd/actionlint
+
+.PHONY: advisories
+advisories: $(CARGO_DENY) ## Advisories of dependencies alone, for a scheduled run
+	.ci/advisories $(CARGO_DENY)
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)

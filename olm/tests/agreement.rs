@@ -24,8 +24,13 @@ mod project;
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
 mod registry_v1;
+#[path = "agreement/support.rs"]
+mod support;
 #[path = "agreement/versions.rs"]
 mod versions;
+
+#[path = "agreement/workflows.rs"]
+mod workflows;
 
 #[path = "agreement/checks.rs"]
 mod checks;
