@@ -119,6 +119,7 @@ pub fn rewrite(root: &Path, old: &Project, new: &Project) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::project::Overrides;
     use crate::project::tests::project;
 
@@ -143,5 +144,49 @@ mod tests {
             written,
             "# Who.\nemail: security@acme.io\n# None.\nreviewers: [\"alice\"]\n"
         );
+    }
+
+    #[test]
+    fn the_checkout_has_the_new_identity_but_for_what_was_released() {
+        let checkout = tempfile::tempdir().unwrap();
+        let root = checkout.path();
+        let write = |name: &str, content: &[u8]| {
+            std::fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            std::fs::write(root.join(name), content).unwrap();
+        };
+        let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+        let old = project();
+        write(FILE, b"# Where.\nregistry: registry.acme.io/net\nreviewers: []\n");
+        write("docs/a.md", b"registry.acme.io/net/proxy:v1");
+        write(
+            "olm/released/0.1.0/catalog.yaml",
+            b"registry.acme.io/net/proxy:v1",
+        );
+        write("target/a", b"registry.acme.io/net/proxy:v1");
+        write("a.png", b"registry.acme.io/net/proxy\xff");
+        write(".gitignore", b"/target\n");
+        write(".github/a", b"");
+        let git = Command::new("git")
+            .args(["init", "--quiet"])
+            .current_dir(root)
+            .status();
+        assert!(git.unwrap().success());
+
+        let new = old.with(&Overrides {
+            registry: Some("quay.io/team".to_owned()),
+            reviewers: vec!["bob".to_owned()],
+            ..Overrides::default()
+        });
+        rewrite(root, &old, &new).unwrap();
+        assert_eq!(
+            read(FILE),
+            "# Where.\nregistry: quay.io/team\nreviewers: [\"bob\"]\n"
+        );
+        assert_eq!(read("docs/a.md"), "quay.io/team/proxy:v1");
+        for kept in ["olm/released/0.1.0/catalog.yaml", "target/a"] {
+            assert_eq!(read(kept), "registry.acme.io/net/proxy:v1", "{kept}");
+        }
+        assert!(read("OWNERS").ends_with("reviewers:\n  - bob\n"));
+        assert!(read(".github/CODEOWNERS").ends_with("\n* @bob\n"));
     }
 }
