@@ -80,6 +80,10 @@ release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, chart, bundle and ca
 github-release: ## Draft of the release VERSION=x.y.z on GitHub, with what `make release` and `make plugin` left in dist/; needs gh and GH_TOKEN
 	.ci/github-release $(VERSION)
 
+.PHONY: catalog-pull-requests
+catalog-pull-requests: ## Pull requests with the bundle of VERSION=x.y.z to both community catalogs, once its images are published; needs gh and GH_TOKEN
+	.ci/catalog-pull-requests $(VERSION)
+
 .PHONY: cyclonedx
 cyclonedx: $(CARGO_CYCLONEDX)
 	@echo $(CARGO_CYCLONEDX)

@@ -12,6 +12,8 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/catalog_pull_requests.rs"]
+mod catalog_pull_requests;
 #[path = "agreement/chart.rs"]
 mod chart;
 #[path = "agreement/inventory.rs"]
