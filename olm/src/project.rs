@@ -81,16 +81,6 @@ impl Project {
         one(&root.join(FILE))
     }
 
-    /// Account or organisation on the forge.
-    pub fn organisation(&self) -> &str {
-        self.repository.rsplit('/').nth(1).unwrap_or_default()
-    }
-
-    /// The chart in the registry.
-    pub fn chart(&self) -> String {
-        format!("oci://{}/charts/multus-service", self.registry)
-    }
-
     /// This identity with some fields replaced.
     #[must_use]
     pub fn with(&self, overrides: &Overrides) -> Self {
