@@ -111,8 +111,8 @@ $(ACTIONLINT):
 	cd testbed/tools/actionlint && CGO_ENABLED=0 go build -trimpath -buildvcs=false -mod=readonly -o $@ github.com/rhysd/actionlint/cmd/actionlint
 
 .PHONY: advisories
-advisories: $(CARGO_DENY) ## Advisories of dependencies alone, for a scheduled run
-	.ci/advisories $(CARGO_DENY)
+advisories: $(CARGO_DENY) ## Advisories of dependencies alone; fails when the database cannot be fetched
+	ADVISORIES_REQUIRED=1 .ci/advisories $(CARGO_DENY)
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
